@@ -1,0 +1,1 @@
+//! node-format-plan

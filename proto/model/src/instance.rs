@@ -1,0 +1,193 @@
+//! Instances: what a project wishes, and what has become of it.
+
+use crate::Generation;
+use crate::id::{
+    Digest, InstanceId, InstanceName, NodeId, PartitionName, PartitionRef, ProjectName, PromiseName, ServiceName,
+};
+use crate::parameters::Parameters;
+use crate::problem::Problem;
+use crate::resources::Resources;
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What is wished of an instance. `Destroyed` is final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wish {
+    Started,
+    Stopped,
+    Destroyed,
+}
+
+impl Wish {
+    /// Whether a wish may change so: nothing leaves `Destroyed`.
+    pub fn may_become(self, next: Self) -> bool {
+        self != Self::Destroyed || next == Self::Destroyed
+    }
+}
+
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Started => "started",
+            Self::Stopped => "stopped",
+            Self::Destroyed => "destroyed",
+        })
+    }
+}
+
+/// What has become of an instance, as its node reports it; `Waiting` while no node holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstanceState {
+    /// No node holds it yet.
+    Waiting,
+    /// Its release is being installed.
+    Installing,
+    /// Its services are being started, or its promises do not all hold yet.
+    Starting,
+    /// Its services run and its promises hold.
+    Ready,
+    /// It was ready, and some promise no longer holds.
+    Degraded,
+    /// It cannot be brought up; the agent tries again with backoff.
+    Failed,
+    Stopping,
+    Stopped,
+    Destroying,
+    /// Nothing of it is left on the node.
+    Destroyed,
+}
+
+impl fmt::Display for InstanceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Waiting => "waiting",
+            Self::Installing => "installing",
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Degraded => "degraded",
+            Self::Failed => "failed",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Destroying => "destroying",
+            Self::Destroyed => "destroyed",
+        })
+    }
+}
+
+/// Which nodes may hold an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlacementRules {
+    /// This node and no other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
+    /// Only nodes with all of these labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// An instance as the master keeps it: the wish and its placement. What became of it is its [`InstanceStatus`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    pub id: InstanceId,
+    pub project: ProjectName,
+    pub name: InstanceName,
+    pub release: Digest,
+    pub parameters: Parameters,
+    pub wish: Wish,
+    pub rules: PlacementRules,
+    pub resources: Resources,
+    /// Where it is, once it has been placed.
+    pub placement: Option<PartitionRef>,
+    /// Grows with every change of anything above.
+    pub generation: Generation,
+    pub created: Timestamp,
+    pub changed: Timestamp,
+}
+
+/// What an agent is told of one instance: all it needs, and nothing of other instances.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceDesired {
+    pub id: InstanceId,
+    pub project: ProjectName,
+    pub name: InstanceName,
+    pub partition: PartitionName,
+    pub generation: Generation,
+    pub release: Digest,
+    pub parameters: Parameters,
+    pub wish: Wish,
+    pub resources: Resources,
+}
+
+/// What a node reports of one instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    pub id: InstanceId,
+    /// The generation of the wish that this is about. A status for an older one is refused.
+    pub generation: Generation,
+    pub state: InstanceState,
+    /// Since when it has been in this state.
+    pub since: Timestamp,
+    /// What it waits on, or what it is doing, in a few words. May be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+    /// What it publishes to whoever requested it. Kept from the last time that it published.
+    #[serde(default)]
+    pub connection: Parameters,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceStatus>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub promises: Vec<PromiseStatus>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServiceState {
+    Stopped,
+    Running,
+    /// It exited and will be started again after its backoff.
+    Backoff,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    pub name: ServiceName,
+    pub state: ServiceState,
+    /// Process id, on its node, while it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// How often it has been started again since the instance was.
+    pub restarts: u32,
+    /// How the last run ended, e.g. `exit code 1`, `signal 9 (SIGKILL)`. Empty if it never ended.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub last_exit: String,
+    pub since: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromiseStatus {
+    pub name: PromiseName,
+    pub holds: bool,
+    /// What the check said; bounded to 500 characters.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    pub checked: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destroyed_instance_stays_destroyed() {
+        assert!(Wish::Started.may_become(Wish::Stopped));
+        assert!(Wish::Stopped.may_become(Wish::Destroyed));
+        assert!(!Wish::Destroyed.may_become(Wish::Started));
+    }
+}

@@ -1,0 +1,224 @@
+//! Nodes: what `node-format` made of a machine (`node.json`), what an agent reports, what it is told to hold.
+
+use crate::Generation;
+use crate::id::{Digest, InstanceId, NodeId, PartitionName};
+use crate::instance::{InstanceDesired, InstanceStatus};
+use crate::problem::{Problem, codes};
+use crate::release::Installation;
+use crate::resources::Resources;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+
+/// Most partitions of one node.
+pub const PARTITIONS_MAX: usize = 10_000;
+
+/// `node.json`: written by `node-format`, read by the agent. All that root decided about this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeFile {
+    /// Version of this form; [`NodeFile::VERSION`].
+    pub version: u32,
+    /// Where releases are published, e.g. `/srv/plat/releases`.
+    pub releases: PathBuf,
+    /// Parent of the partitions' directories, e.g. `/srv/plat/partitions`.
+    pub root: PathBuf,
+    /// Who builds releases; `None` where the agent builds as itself (a node made without root).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builder: Option<Account>,
+    /// What the whole machine offers.
+    #[serde(default)]
+    pub capacity: Resources,
+    pub partitions: Vec<NodePartition>,
+}
+
+/// A Unix account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    pub user: String,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// One partition as formatted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodePartition {
+    pub name: PartitionName,
+    /// Its user; `None` where all partitions share the agent's own (a node made without root: no isolation).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
+    /// Its tap device, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<String>,
+    /// Addresses its services listen on. The first IPv6 one, else the first, is its main address.
+    pub addresses: Vec<IpAddr>,
+    /// The IPv6 range routed to it, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6_range: Option<IpNet>,
+    /// Limits set when it was formatted.
+    #[serde(default)]
+    pub limits: Resources,
+}
+
+impl NodeFile {
+    pub const VERSION: u32 = 1;
+
+    /// Reads `node.json`.
+    ///
+    /// # Errors
+    /// [`codes::NO_NODE_FILE`] if it cannot be understood or is of a newer version.
+    pub fn parse(text: &str) -> Result<Self, Problem> {
+        #[derive(Deserialize)]
+        struct Head {
+            version: u32,
+        }
+        let wrong = |why: String| {
+            Problem::new(codes::NO_NODE_FILE, "node.json cannot be used")
+                .because(why)
+                .fix("run `node-format apply` with a node-format of the agent's version")
+        };
+        let head: Head = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
+        if head.version != Self::VERSION {
+            return Err(wrong(format!(
+                "it is of version {}, this agent reads version {}",
+                head.version,
+                Self::VERSION
+            )));
+        }
+        serde_json::from_str(text).map_err(|e| wrong(e.to_string()))
+    }
+
+    /// As it is written to disk.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("a node file holds only what JSON can say");
+        text.push('\n');
+        text
+    }
+
+    pub fn partition(&self, name: &PartitionName) -> Option<&NodePartition> {
+        self.partitions.iter().find(|partition| &partition.name == name)
+    }
+
+    /// What of this is reported to the master.
+    pub fn inventory(&self) -> Inventory {
+        Inventory {
+            capacity: self.capacity,
+            partitions: self
+                .partitions
+                .iter()
+                .map(|p| PartitionOffer { name: p.name.clone(), addresses: p.addresses.clone(), limits: p.limits })
+                .collect(),
+        }
+    }
+}
+
+impl NodePartition {
+    /// The address its services are published under: its first IPv6 address, else its first, else loopback.
+    pub fn address(&self) -> IpAddr {
+        let ipv6 = self.addresses.iter().find(|address| address.is_ipv6());
+        ipv6.or(self.addresses.first()).copied().unwrap_or(IpAddr::V6(Ipv6Addr::LOCALHOST))
+    }
+
+    /// Its first IPv4 address, if it has one.
+    pub fn ipv4(&self) -> Option<IpAddr> {
+        self.addresses.iter().find(|address| address.is_ipv4()).copied()
+    }
+}
+
+/// What a node says it is. Facts only: labels and whether it may be used belong to the operator.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Inventory {
+    pub capacity: Resources,
+    pub partitions: Vec<PartitionOffer>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionOffer {
+    pub name: PartitionName,
+    pub addresses: Vec<IpAddr>,
+    #[serde(default)]
+    pub limits: Resources,
+}
+
+/// A node as the master keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    pub id: NodeId,
+    /// Set by the operator; what placement rules speak of.
+    pub labels: BTreeMap<String, String>,
+    /// The certificate that counts: the serial number (hex) of the newest one. Another one of this node is refused.
+    pub certificates: NodeCertificates,
+    pub revoked: bool,
+    pub inventory: Inventory,
+    pub enrolled: crate::Timestamp,
+}
+
+/// Which certificates of a node count. After a renewal the one before still counts until the new one has been used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeCertificates {
+    /// Generation of the certificates; grows with every renewal and with every revocation.
+    pub generation: Generation,
+    /// Serial numbers (lower-case hex) that are accepted now: the newest, and until it is first used the one before.
+    pub accepted: Vec<String>,
+    /// Serial number (lower-case hex) of the rejoin certificate.
+    pub rejoin: String,
+}
+
+/// What a node is to hold: whole. An agent can rebuild all it must do from one of these.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct NodeDesired {
+    /// Grows whenever anything below changes.
+    pub generation: Generation,
+    /// Releases to be available, by digest, with the resolved document each.
+    pub releases: BTreeMap<Digest, String>,
+    /// Instances by id. One that is missing here, but present on the node, is destroyed only if its partition is
+    /// given to another: what the master forgot is kept and reported.
+    pub instances: BTreeMap<InstanceId, InstanceDesired>,
+}
+
+/// What an agent says it holds and how it is. Only what changed since the last accepted one needs to be in it.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// The generation of the desired state that the agent has accepted.
+    pub generation: Generation,
+    /// Set when it changed, and in the first report after a start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<Inventory>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub installations: Vec<Installation>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub instances: Vec<InstanceStatus>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_file_is_read_back_and_a_newer_one_is_refused() {
+        let file = NodeFile {
+            version: NodeFile::VERSION,
+            releases: "/srv/plat/releases".into(),
+            root: "/srv/plat/partitions".into(),
+            builder: None,
+            capacity: Resources::default(),
+            partitions: vec![NodePartition {
+                name: PartitionName::parse("part0").unwrap(),
+                account: Some(Account { user: "part0".into(), uid: 70_000, gid: 70_000 }),
+                tap: Some("part0".into()),
+                addresses: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
+                ipv6_range: None,
+                limits: Resources::default(),
+            }],
+        };
+        assert_eq!(NodeFile::parse(&file.to_json()).unwrap(), file);
+        assert_eq!(file.partitions[0].address(), "fd00::2".parse::<IpAddr>().unwrap());
+        let newer = file.to_json().replace("\"version\": 1", "\"version\": 2, \"future\": true");
+        let problem = NodeFile::parse(&newer).unwrap_err();
+        assert!(problem.why.contains("version 2"), "{}", problem.why);
+    }
+}
