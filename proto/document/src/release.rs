@@ -1,0 +1,248 @@
+//! What a release document says, once it has been read and checked. `Release::parse` is the only maker.
+//!
+//! A document names the sources a release is made of, how they are built, and what an instance of it consists of:
+//! files written from templates, services that run, promises that must hold, and what it publishes.
+
+use plat_model::id::{PromiseName, ReleaseName, ServiceName};
+use plat_model::resources::Resources;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// A checked release. Maps are ordered, so equal documents have equal bytes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// Version of the document's form: 1.
+    pub version: u32,
+    pub name: ReleaseName,
+    /// One line for lists.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
+    /// JSON Schema of what a request may say. Absent: no parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Value>,
+    /// Laid over each other in the release's folder, in the order of their names.
+    #[serde(default)]
+    pub sources: BTreeMap<String, Source>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Build>,
+    /// Generated once for each instance, kept in its partition, readable by its user alone.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, SecretSpec>,
+    /// Path within the partition → what is written there before the services start.
+    #[serde(default)]
+    pub files: BTreeMap<String, File>,
+    #[serde(default)]
+    pub hooks: Hooks,
+    #[serde(default)]
+    pub services: BTreeMap<ServiceName, Service>,
+    #[serde(default)]
+    pub promises: BTreeMap<PromiseName, Promise>,
+    /// Key → template: what is published to whoever requested the instance, once it is ready.
+    #[serde(default)]
+    pub publish: BTreeMap<String, String>,
+    /// What one instance needs, unless the request says otherwise.
+    #[serde(default)]
+    pub resources: Resources,
+}
+
+/// One source, of exactly one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Source {
+    /// A tar archive (plain, gzip, xz or zstd), by URL or absolute path, pinned by its SHA-256.
+    Archive {
+        url: String,
+        /// 64 hexadecimal digits.
+        sha256: String,
+        /// How many leading path components are dropped.
+        #[serde(default)]
+        strip: u32,
+        /// Where in the release's folder; empty: its top.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        into: String,
+    },
+    /// A folder on the node, copied; optionally pinned by the SHA-256 of its contents.
+    Directory {
+        path: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sha256: Option<String>,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        into: String,
+    },
+    /// Debian packages by name, with what they depend on beyond a minimal system, unpacked and not installed.
+    Deb {
+        packages: Vec<String>,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        into: String,
+    },
+}
+
+/// Commands run once, in the release's staging folder, after the sources are in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Build {
+    /// Each an argument list; templates with `release.directory`.
+    pub commands: Vec<Vec<String>>,
+    #[serde(default = "default_build_timeout")]
+    pub timeout_seconds: u32,
+}
+
+/// A secret: random letters and digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretSpec {
+    /// 8 to 128 characters.
+    #[serde(default = "default_secret_length")]
+    pub length: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// minijinja, strict about undefined variables.
+    pub template: String,
+    /// Octal, e.g. `0600`. Never more than 0750.
+    #[serde(default = "default_mode")]
+    pub mode: String,
+}
+
+/// Scripts at points of an instance's life, run as the partition's user in its directory.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hooks {
+    /// Once, before the first start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init: Option<Hook>,
+    /// Each time that files or parameters changed, before services start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub configure: Option<Hook>,
+    /// After the services were started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<Hook>,
+    /// Before the services are stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Hook>,
+    /// Before the partition is erased.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clean: Option<Hook>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hook {
+    /// Argument list; templates.
+    pub command: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    #[serde(default = "default_hook_timeout")]
+    pub timeout_seconds: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Argument list; templates. The first is an absolute path once rendered.
+    pub command: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub environment: BTreeMap<String, String>,
+    /// Within the partition; empty: its top.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub directory: String,
+    #[serde(default)]
+    pub stop_signal: StopSignal,
+    /// After this it is killed.
+    #[serde(default = "default_stop_timeout")]
+    pub stop_timeout_seconds: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum StopSignal {
+    #[default]
+    Term,
+    Int,
+    Quit,
+    Hup,
+    Usr1,
+    Usr2,
+}
+
+/// A check that says whether the instance does what it is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Promise {
+    #[serde(default)]
+    pub role: Role,
+    #[serde(flatten)]
+    pub check: Check,
+    /// Between checks while it holds; while it does not, it is checked sooner, with backoff.
+    #[serde(default = "default_period")]
+    pub period_seconds: u32,
+    #[serde(default = "default_promise_timeout")]
+    pub timeout_seconds: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Holds once the instance serves; failing later degrades it.
+    #[default]
+    Ready,
+    /// Failing restarts the services.
+    Alive,
+}
+
+/// What is checked; templates throughout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// Holds when it exits with 0.
+    Exec(Vec<String>),
+    /// Holds when a GET is answered with `status` (200 unless said).
+    Http(HttpCheck),
+    /// Holds when a connection is accepted at `address:port`.
+    Tcp(TcpCheck),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpCheck {
+    pub url: String,
+    #[serde(default = "default_status")]
+    pub status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TcpCheck {
+    pub address: String,
+    /// A template, so that it may come from a parameter.
+    pub port: String,
+}
+
+fn default_build_timeout() -> u32 {
+    1800
+}
+fn default_secret_length() -> u32 {
+    24
+}
+fn default_mode() -> String {
+    "0640".into()
+}
+fn default_hook_timeout() -> u32 {
+    300
+}
+fn default_stop_timeout() -> u32 {
+    30
+}
+fn default_period() -> u32 {
+    30
+}
+fn default_promise_timeout() -> u32 {
+    10
+}
+fn default_status() -> u16 {
+    200
+}
