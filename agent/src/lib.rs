@@ -1,1 +1,3 @@
-//! plat-agent
+//! The agent of a node: observe, plan, apply, report.
+
+pub mod host;

@@ -1,1 +1,3 @@
-//! plat-master
+//! The master: holds releases and requests, decides what runs where, tells nodes, books usage.
+
+pub mod store;

@@ -1,0 +1,101 @@
+//! What is there, as the host observed it. "Unknown" is an observation: what could not be read is looked at again, not
+//! made anew.
+
+use plat_model::Problem;
+use plat_model::Timestamp;
+use plat_model::id::{InstanceId, PromiseName, ServiceName};
+use plat_model::parameters::Secret;
+use std::collections::BTreeMap;
+
+/// One release on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReleaseFact {
+    Absent,
+    /// Being built now; what it is doing.
+    Building(String),
+    /// Published under its digest, read-only.
+    Installed,
+    /// The last attempt failed.
+    Failed {
+        attempts: u32,
+        at: Timestamp,
+        problem: Problem,
+    },
+}
+
+/// One partition of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PartitionFact {
+    /// Who it was given to. Survives restarts of the agent.
+    pub occupant: Option<Occupant>,
+    /// Services that the runtime knows of, running or not.
+    pub services: BTreeMap<ServiceName, ServiceFact>,
+    /// The newest result of each promise since the agent started, or of before if the host remembers.
+    pub promises: BTreeMap<PromiseName, PromiseFact>,
+    /// The last step that failed, until one succeeds.
+    pub failure: Option<Failure>,
+}
+
+/// What the agent wrote down about the instance in a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occupant {
+    pub instance: InstanceId,
+    /// Generated once; rendered into files, never into arguments or environments.
+    pub secrets: BTreeMap<String, Secret>,
+    /// The `init` hook has succeeded.
+    pub initialised: bool,
+    /// Fingerprint of the files, configure hook and release that were last applied whole; empty: never.
+    pub configured: String,
+    /// The `start` hook has succeeded since the services were started.
+    pub started: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceFact {
+    /// Fingerprint of the [`crate::action::ServiceSpec`] that it was started with.
+    pub fingerprint: String,
+    pub state: ServiceRun,
+    /// Runs that ended since the service was first started with this fingerprint.
+    pub restarts: u32,
+    /// How the last run ended: `exit code 1`, `signal 9 (SIGKILL)`; empty if none ended yet.
+    pub last_exit: String,
+    /// Its last log lines, when it has just ended; at most 10, bounded.
+    pub last_lines: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceRun {
+    Running {
+        pid: u32,
+        since: Timestamp,
+    },
+    /// Told to stop and not gone yet.
+    Stopping {
+        pid: u32,
+        since: Timestamp,
+    },
+    /// Not running, and not to be: it was stopped, or its runtime is gone.
+    Ended {
+        at: Timestamp,
+    },
+    /// Could not be observed.
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PromiseFact {
+    pub holds: bool,
+    pub message: String,
+    pub checked: Timestamp,
+    /// Failed checks in a row.
+    pub failures: u32,
+}
+
+/// A step of a partition that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub problem: Problem,
+    /// In a row.
+    pub attempts: u32,
+    pub at: Timestamp,
+}

@@ -1,0 +1,55 @@
+//! Where state is kept. The trait hides databases: a store holds the state in memory, writes changes so that they
+//! survive power loss, and tells whoever watches what changed.
+
+pub mod memory;
+
+use async_trait::async_trait;
+use plat_master_plan::record::{AuditEntry, Key};
+use plat_master_plan::{Change, Expected, State};
+use plat_model::Problem;
+use plat_model::id::NodeId;
+use plat_model::usage::LedgerEntry;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Everything as it was at one revision.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub revision: u64,
+    pub state: Arc<State>,
+}
+
+/// Why a commit was not made. Nothing of it was written.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// A record that the decision relied on has changed since its snapshot: decide again on a new one.
+    #[error("{0:?} changed after the snapshot")]
+    Conflict(Key),
+    /// The store cannot write. It refuses everything from then on; the master must be started again.
+    #[error("{0}")]
+    Failed(Problem),
+}
+
+/// A store. Every implementer passes `conformance`.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The newest state: it may hold changes whose commit has not returned yet. See [`Store::settled`].
+    fn snapshot(&self) -> Snapshot;
+
+    /// Writes all changes, or none. Returns once they survive power loss, with the revision that holds them.
+    /// Commits are seen by [`Store::snapshot`] in the order of their revisions.
+    async fn commit(&self, expected: Expected, changes: Vec<Change>) -> Result<u64, CommitError>;
+
+    /// Returns once everything up to `revision` survives power loss: what an answer that only reads waits for, so that
+    /// nobody is ever told of something that is then lost.
+    async fn settled(&self, revision: u64) -> Result<(), Problem>;
+
+    /// The newest durable revision, and a wake-up each time that it grows.
+    fn watch(&self) -> watch::Receiver<u64>;
+
+    /// Booked usage of one node (or of all nodes, in the order of node and sequence), after `after`, at most `limit`.
+    async fn ledger(&self, node: Option<NodeId>, after: u64, limit: usize) -> Result<Vec<LedgerEntry>, Problem>;
+
+    /// Audit entries after number `after`, at most `limit`.
+    async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditEntry>, Problem>;
+}

@@ -1,0 +1,1 @@
+//! A store that forgets: state behind a lock. For tests, and the fake of every other test.
