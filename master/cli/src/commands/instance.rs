@@ -1,0 +1,201 @@
+//! Instances: request, list, show, start, stop, destroy, logs, explain.
+
+use super::Context;
+use crate::args::{DestroyArgs, ListArgs, LogsArgs, RequestArgs, ShowArgs, Wait, WishArgs};
+use crate::output::{self, clean};
+use crate::parameters;
+use crate::view::{ExplanationView, InstanceView};
+use crate::wait::{self, Until};
+use plat_model::problem::codes;
+use plat_model::{Problem, Problems, Result};
+use plat_wire::v1;
+use std::collections::HashMap;
+use std::time::Duration;
+
+pub async fn request(context: &Context, args: RequestArgs) -> Result<()> {
+    let ask = ask(context, &args)?;
+    let mut session = context.session().await?;
+    let answer = context.ask(session.grid().request(ask)).await?;
+    let created = answer.created;
+    let view = InstanceView::from(answer);
+    if args.dry_run {
+        output::note("dry run: nothing was changed");
+        return context.printer.one(&view);
+    }
+    if args.wait.wait {
+        let until = if view.wish == "stopped" { Until::Stopped } else { Until::Ready };
+        let timeout = Duration::from_secs(args.wait.timeout);
+        let key = context.key(&args.name);
+        if let Some(view) = wait::instance(&mut session, key, until, timeout, context.printer).await? {
+            return context.printer.one(&view);
+        }
+    }
+    output::note(&if created {
+        format!("{} was requested; `plat show {}` tells how it is", view.name, view.name)
+    } else {
+        format!("{} exists already and is as requested now", view.name)
+    });
+    context.printer.one(&view)
+}
+
+fn ask(context: &Context, args: &RequestArgs) -> Result<v1::RequestRequest> {
+    let mut problems = Problems::default();
+    let parameters = if let Some(file) = &args.params {
+        problems.keep(super::read_text(file).and_then(|text| parameters::from_text(&text, &file.display().to_string())))
+    } else if args.param.is_empty() {
+        None
+    } else {
+        match parameters::from_pairs(&args.param) {
+            Ok(parameters) => Some(parameters),
+            Err(wrong) => {
+                problems.extend(wrong);
+                None
+            }
+        }
+    };
+    let labels = problems.keep(labels(&args.labels));
+    if args.cpu.is_some_and(|cpu| !(0.001..=10_000.0).contains(&cpu)) {
+        problems.push(Problem::new(codes::USAGE, "--cpu is out of range").fix("give a number of cores, e.g. 0.5"));
+    }
+    if let Some(first) = problems.none_or(()).err() {
+        return Err(first.into_one());
+    }
+    let placed = args.node.is_some() || !args.labels.is_empty();
+    let limited = args.cpu.is_some() || args.memory.is_some() || args.disk.is_some();
+    Ok(v1::RequestRequest {
+        project: context.project(),
+        name: args.name.clone(),
+        release: args.release.clone().unwrap_or_default(),
+        parameters_json: parameters.map(|p| p.to_json()),
+        rules: placed.then(|| v1::PlacementRules {
+            node: args.node.clone().unwrap_or_default(),
+            labels: labels.unwrap_or_default(),
+        }),
+        resources: limited.then(|| v1::Resources {
+            cpu_millis: args.cpu.map(|cores| (cores * 1000.0).round() as u32),
+            memory_mib: args.memory,
+            disk_mib: args.disk,
+            processes: None,
+        }),
+        wish: if args.stopped { v1::Wish::Stopped } else { v1::Wish::Unspecified }.into(),
+        dry_run: args.dry_run,
+    })
+}
+
+/// `KEY=VALUE` pairs as a map.
+pub fn labels(pairs: &[String]) -> Result<HashMap<String, String>> {
+    let pair = |text: &String| match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(Problem::new(codes::USAGE, format!("`{}` is not a label", plat_model::id::shorten(text))).fix("write LABEL=VALUE")),
+    };
+    pairs.iter().map(pair).collect()
+}
+
+async fn all(context: &Context, session: &mut crate::session::Session, project: &str) -> Result<Vec<InstanceView>> {
+    let mut views = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let ask = v1::ListInstancesRequest { project: project.to_owned(), page_size: 0, page_token };
+        let page = context.ask(session.grid().list_instances(ask)).await?;
+        views.extend(page.instances.into_iter().map(InstanceView::from));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(views);
+        }
+    }
+}
+
+pub async fn list(context: &Context, args: ListArgs) -> Result<()> {
+    let mut session = context.session().await?;
+    let project = if args.all { String::new() } else { context.project_or_own(&mut session).await? };
+    let mut watch = super::Watch::new(context, args.watch);
+    loop {
+        let views = all(context, &mut session, &project).await?;
+        watch.show(|| {
+            if views.is_empty() && !args.watch {
+                output::note("no instances; `plat request NAME --release R` makes one");
+            }
+            context.printer.list(&views)
+        })?;
+        if !watch.next(&mut session).await? {
+            return Ok(());
+        }
+    }
+}
+
+pub async fn show(context: &Context, args: ShowArgs) -> Result<()> {
+    let mut session = context.session().await?;
+    let mut watch = super::Watch::new(context, args.watch);
+    loop {
+        let answer = context.ask(session.grid().show_instance(context.key(&args.name))).await?;
+        let view = InstanceView::from(answer);
+        watch.show(|| context.printer.one(&view))?;
+        if !watch.next(&mut session).await? {
+            return Ok(());
+        }
+    }
+}
+
+pub async fn set_wish(context: &Context, args: WishArgs, wish: v1::Wish) -> Result<()> {
+    let until = if wish == v1::Wish::Started { Until::Ready } else { Until::Stopped };
+    each(context, &args.names, wish, until, &args.wait).await
+}
+
+pub async fn destroy(context: &Context, args: DestroyArgs) -> Result<()> {
+    let names = args.names.join(", ");
+    super::confirm(args.yes, &format!("destroy {names} and all data in them?"))?;
+    each(context, &args.names, v1::Wish::Destroyed, Until::Gone, &args.wait).await
+}
+
+/// Wishes something of each of the names; goes on after a failure and reports all of them.
+async fn each(context: &Context, names: &[String], wish: v1::Wish, until: Until, wait: &Wait) -> Result<()> {
+    let mut session = context.session().await?;
+    let mut problems = Problems::default();
+    let mut wished = Vec::new();
+    for name in names {
+        let ask = v1::SetWishRequest { key: Some(context.key(name)), wish: wish.into() };
+        if let Some(answer) = problems.keep(context.ask(session.grid().set_wish(ask)).await) {
+            wished.push(InstanceView::from(answer));
+        }
+    }
+    if wait.wait {
+        let timeout = Duration::from_secs(wait.timeout);
+        for view in &mut wished {
+            let waited = wait::instance(&mut session, context.key(&view.name), until, timeout, context.printer).await;
+            if let Some(Some(newer)) = problems.keep(waited) {
+                *view = newer;
+            } else if until == Until::Gone {
+                view.state = "destroyed".into();
+            }
+        }
+    }
+    if !wished.is_empty() {
+        context.printer.list(&wished)?;
+    }
+    problems.none_or(()).map_err(Problems::into_one)
+}
+
+pub async fn logs(context: &Context, args: LogsArgs) -> Result<()> {
+    let mut session = context.session().await?;
+    let ask = v1::LogsRequest {
+        key: Some(context.key(&args.name)),
+        service: args.service.clone().unwrap_or_default(),
+        lines: args.lines,
+        follow: args.follow,
+    };
+    let mut stream = context.ask(session.grid().logs(ask)).await?;
+    while let Some(chunk) = context.next(&mut stream).await? {
+        let line = |line: v1::LogLine| match &args.service {
+            Some(_) => clean(&line.text) + "\n",
+            None => format!("{}: {}\n", line.service, clean(&line.text)),
+        };
+        context.printer.text(&chunk.lines.into_iter().map(line).collect::<String>())?;
+    }
+    Ok(())
+}
+
+pub async fn explain(context: &Context, name: &str) -> Result<()> {
+    let mut session = context.session().await?;
+    let answer = context.ask(session.grid().explain_instance(context.key(name))).await?;
+    context.printer.one(&ExplanationView::from(answer))
+}

@@ -1,0 +1,93 @@
+//! Usage, statements, prices.
+
+use super::Context;
+use crate::args::{RatesCommand, StatementArgs, UsageArgs};
+use crate::view::{RateCardView, StatementView, UsageView};
+use plat_model::problem::codes;
+use plat_model::{Problem, Result, Timestamp};
+use plat_wire::v1;
+
+pub async fn usage(context: &Context, args: UsageArgs) -> Result<()> {
+    let mut session = context.session().await?;
+    let at = |text: &Option<String>| match text {
+        None => Ok(0),
+        Some(text) => Timestamp::parse(text)
+            .map(|at| at.0)
+            .map_err(|why| Problem::new(codes::USAGE, "a time cannot be read").because(why).fix("write 2026-11-21T08:00:00Z")),
+    };
+    let project = if args.all { String::new() } else { context.project_or_own(&mut session).await? };
+    let ask = v1::QueryUsageRequest {
+        project,
+        instance: args.instance.clone().unwrap_or_default(),
+        start_ms: at(&args.from)?,
+        end_ms: at(&args.until)?,
+    };
+    let answer = context.ask(session.usage().query_usage(ask)).await?;
+    let sums: Vec<UsageView> = answer.sums.into_iter().map(UsageView::from).collect();
+    if !args.csv {
+        return context.printer.list(&sums);
+    }
+    let row = |u: &UsageView| {
+        let (amount, unknown) = (u.amount.to_string(), u.unknown_windows.to_string());
+        csv(&[&u.project, &u.instance, &u.instance_id, &u.meter, &amount, &unknown, &u.unknown_reason])
+    };
+    let head = csv(&["project", "instance", "instance_id", "meter", "amount", "unknown_windows", "unknown_reason"]);
+    context.printer.text(&(head + &sums.iter().map(row).collect::<String>()))
+}
+
+pub async fn statement(context: &Context, args: StatementArgs) -> Result<()> {
+    let mut session = context.session().await?;
+    let project = context.project_or_own(&mut session).await?;
+    let ask = v1::StatementRequest { project, period: args.period.clone().unwrap_or_default() };
+    let view = StatementView::from(context.ask(session.usage().show_statement(ask)).await?);
+    if !args.csv {
+        return context.printer.one(&view);
+    }
+    let head = csv(&[
+        "project", "period", "closed", "instance", "instance_id", "meter", "amount", "quantity", "unit", "price", "cost", "currency",
+        "unknown_windows", "adjustment",
+    ]);
+    let rows = view.lines.iter().map(|l| {
+        let (closed, amount) = (view.closed.to_string(), l.amount.to_string());
+        let (unknown, adjustment) = (l.unknown_windows.to_string(), l.adjustment.to_string());
+        csv(&[
+            &view.project, &view.period, &closed, &l.instance, &l.instance_id, &l.meter, &amount, &l.quantity, &l.unit, &l.price,
+            &l.cost, &view.currency, &unknown, &adjustment,
+        ])
+    });
+    context.printer.text(&(head + &rows.collect::<String>()))
+}
+
+/// One line of comma-separated values after RFC 4180. A cell that a spreadsheet would run as a formula is made text.
+fn csv(cells: &[&str]) -> String {
+    let cell = |cell: &&str| {
+        let text = if cell.starts_with(['=', '+', '-', '@']) { format!("'{cell}") } else { (*cell).to_owned() };
+        if text.contains([',', '"', '\n', '\r']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text }
+    };
+    cells.iter().map(cell).collect::<Vec<_>>().join(",") + "\r\n"
+}
+
+pub async fn rates(context: &Context, command: RatesCommand) -> Result<()> {
+    let mut session = context.session().await?;
+    let card = match command {
+        RatesCommand::Show => context.ask(session.usage().show_rate_card(v1::ShowRateCardRequest { at_ms: 0 })).await?,
+        RatesCommand::Set { file } => {
+            let text = super::read_text(&file)?;
+            let card: RateCardView = serde_saphyr::from_str(&text).map_err(|e| {
+                Problem::new(codes::BAD_SYNTAX, "the rate card cannot be read").because(e).at(file.display().to_string()).fix("see `plat rates set --help`")
+            })?;
+            context.ask(session.usage().set_rate_card(v1::RateCard::from(card))).await?
+        }
+    };
+    context.printer.one(&RateCardView::from(card))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::csv;
+
+    #[test]
+    fn a_cell_is_quoted_where_it_must_be_and_is_never_a_formula() {
+        assert_eq!(csv(&["a", "b,c", "d\"e", "=1+1"]), "a,\"b,c\",\"d\"\"e\",'=1+1\r\n");
+    }
+}

@@ -1,0 +1,55 @@
+//! A connection to the grid of a profile.
+
+use crate::profile::Profile;
+use plat_link::{Address, Credentials, DialSettings, Trust, dial, tcp};
+use plat_model::Result;
+use plat_model::id::GridName;
+use plat_wire::v1::admin_service_client::AdminServiceClient;
+use plat_wire::v1::grid_service_client::GridServiceClient;
+use plat_wire::v1::usage_service_client::UsageServiceClient;
+use std::path::Path;
+use std::time::Duration;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+/// The file of a profile with the key, its chain and the grid's root.
+pub const CREDENTIALS: &str = "credentials.pem";
+
+pub struct Session {
+    channel: Channel,
+    url: String,
+}
+
+impl Session {
+    /// Reads the profile; connects with the first call.
+    pub async fn open(folder: &Path) -> Result<Self> {
+        let profile = Profile::load(folder)?;
+        let credentials = Credentials::load(GridName::parse(&profile.grid)?, &folder.join(CREDENTIALS))?;
+        let address = Address::parse(&profile.url)?;
+        let channel = dial(&address, Trust::Credentials(credentials), DialSettings::default(), tcp)?;
+        Ok(Self { channel, url: profile.url })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn grid(&self) -> GridServiceClient<Channel> {
+        GridServiceClient::new(self.channel.clone()).max_decoding_message_size(plat_wire::MAX_MESSAGE)
+    }
+
+    pub fn admin(&self) -> AdminServiceClient<Channel> {
+        AdminServiceClient::new(self.channel.clone()).max_decoding_message_size(plat_wire::MAX_MESSAGE)
+    }
+
+    pub fn usage(&self) -> UsageServiceClient<Channel> {
+        UsageServiceClient::new(self.channel.clone()).max_decoding_message_size(plat_wire::MAX_MESSAGE)
+    }
+
+    /// Waits a moment before a broken stream is opened again, but never past `deadline`.
+    pub async fn reconnect_before(&mut self, deadline: Instant) -> Result<()> {
+        let next = Instant::now() + Duration::from_millis(500);
+        tokio::time::sleep_until(next.min(deadline)).await;
+        Ok(())
+    }
+}

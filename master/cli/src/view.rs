@@ -1,0 +1,298 @@
+//! What is printed, as stable documents: the `json` and `yaml` outputs are these, the tables are drawn from them.
+//! Keys are only ever added.
+
+use plat_wire::v1;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+mod admin;
+
+pub use admin::{AuditView, RateCardView, StatementView, TokenView, UsageView, UserView};
+
+/// Milliseconds since the epoch as RFC 3339; nothing for 0.
+pub fn time(ms: i64) -> Option<String> {
+    (ms != 0).then(|| plat_model::Timestamp(ms).to_string())
+}
+
+fn object(json: &str) -> Map<String, Value> {
+    serde_json::from_str(json).unwrap_or_default()
+}
+
+fn lower<E: std::fmt::Debug>(value: Result<E, impl Sized>) -> String {
+    value.map_or_else(|_| "unknown".to_owned(), |value| format!("{value:?}").to_lowercase())
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct ProblemView {
+    pub code: String,
+    pub what: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    #[serde(rename = "try", skip_serializing_if = "String::is_empty")]
+    pub todo: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub at: String,
+}
+
+impl From<v1::Problem> for ProblemView {
+    fn from(p: v1::Problem) -> Self {
+        Self { code: p.code, what: p.what, why: p.why, todo: p.todo, at: p.at }
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct InstanceView {
+    pub id: String,
+    pub project: String,
+    pub name: String,
+    pub release: String,
+    pub release_digest: String,
+    /// `started`, `stopped` or `destroyed`.
+    pub wish: String,
+    /// What has become of it: `waiting`, `installing`, `starting`, `ready`, …
+    pub state: String,
+    pub since: Option<String>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    pub node: Option<String>,
+    pub partition: Option<String>,
+    pub generation: u64,
+    pub created: Option<String>,
+    pub parameters: Map<String, Value>,
+    /// What it publishes.
+    pub connection: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<ProblemView>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<WaitingView>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceView>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub promises: Vec<PromiseView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub installation: Option<InstallationView>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct WaitingView {
+    pub who: String,
+    pub on: String,
+    pub since: Option<String>,
+    #[serde(rename = "try", skip_serializing_if = "String::is_empty")]
+    pub todo: String,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct ServiceView {
+    pub name: String,
+    pub state: String,
+    pub pid: Option<u32>,
+    pub restarts: u32,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub last_exit: String,
+    pub since: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct PromiseView {
+    pub name: String,
+    pub holds: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    pub checked: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct InstallationView {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    pub state: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub progress: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<ProblemView>,
+}
+
+impl InstallationView {
+    fn of(node: String, installation: Option<v1::Installation>) -> Self {
+        let installation = installation.unwrap_or_default();
+        let state = match v1::InstallState::try_from(installation.state) {
+            Ok(v1::InstallState::Unspecified) => "absent".to_owned(),
+            state => lower(state),
+        };
+        Self { node, state, progress: installation.progress, problem: installation.problem.map(Into::into) }
+    }
+}
+
+impl From<v1::InstanceView> for InstanceView {
+    fn from(view: v1::InstanceView) -> Self {
+        let status = view.status.unwrap_or_default();
+        let state = match v1::InstanceState::try_from(status.state) {
+            Ok(v1::InstanceState::Unspecified) => "waiting".to_owned(),
+            state => lower(state),
+        };
+        let (node, partition) = view.placement.map_or((None, None), |at| (Some(at.node), Some(at.partition)));
+        Self {
+            id: view.id,
+            project: view.project,
+            name: view.name,
+            release: view.release_name,
+            release_digest: view.release,
+            wish: lower(v1::Wish::try_from(view.wish)),
+            state,
+            since: time(status.since_ms),
+            detail: status.detail,
+            node,
+            partition,
+            generation: view.generation,
+            created: time(view.created_ms),
+            parameters: object(&view.parameters_json),
+            connection: object(&status.connection_json),
+            problem: status.problem.map(Into::into),
+            waiting: view
+                .waiting
+                .into_iter()
+                .map(|w| WaitingView { who: w.who, on: w.on, since: time(w.since_ms), todo: w.todo })
+                .collect(),
+            services: status
+                .services
+                .into_iter()
+                .map(|s| ServiceView {
+                    name: s.name,
+                    state: lower(v1::ServiceState::try_from(s.state)),
+                    pid: s.pid,
+                    restarts: s.restarts,
+                    last_exit: s.last_exit,
+                    since: time(s.since_ms),
+                })
+                .collect(),
+            promises: status
+                .promises
+                .into_iter()
+                .map(|p| PromiseView { name: p.name, holds: p.holds, message: p.message, checked: time(p.checked_ms) })
+                .collect(),
+            installation: view.installation.map(|i| InstallationView::of(String::new(), Some(i))),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct ReleaseView {
+    pub name: String,
+    pub digest: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub title: String,
+    pub added: Option<String>,
+    pub instances: u32,
+    pub nodes: Vec<InstallationView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<Value>,
+}
+
+impl From<v1::ReleaseView> for ReleaseView {
+    fn from(view: v1::ReleaseView) -> Self {
+        Self {
+            name: view.name,
+            digest: view.digest,
+            title: view.title,
+            added: time(view.added_ms),
+            instances: view.instances,
+            nodes: view.installations.into_iter().map(|i| InstallationView::of(i.node, i.installation)).collect(),
+            document: serde_json::from_str(&view.document).ok(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct NodeView {
+    pub name: String,
+    /// `online`, `silent` or `revoked`.
+    pub state: String,
+    pub labels: BTreeMap<String, String>,
+    pub enrolled: Option<String>,
+    pub last_seen: Option<String>,
+    pub generation_desired: u64,
+    pub generation_reported: u64,
+    pub partitions: Vec<PartitionView>,
+    pub releases: Vec<NodeReleaseView>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct PartitionView {
+    pub name: String,
+    pub addresses: Vec<String>,
+    /// `project/name`, or nothing while it is free.
+    pub instance: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct NodeReleaseView {
+    pub digest: String,
+    pub wanted: bool,
+    #[serde(flatten)]
+    pub installation: InstallationView,
+}
+
+impl From<v1::NodeView> for NodeView {
+    fn from(view: v1::NodeView) -> Self {
+        let state = match (view.revoked, view.online) {
+            (true, _) => "revoked",
+            (false, true) => "online",
+            (false, false) => "silent",
+        };
+        Self {
+            name: view.id,
+            state: state.into(),
+            labels: view.labels.into_iter().collect(),
+            enrolled: time(view.enrolled_ms),
+            last_seen: time(view.last_seen_ms),
+            generation_desired: view.generation_desired,
+            generation_reported: view.generation_reported,
+            partitions: view
+                .partitions
+                .into_iter()
+                .map(|p| PartitionView {
+                    name: p.name,
+                    addresses: p.addresses,
+                    instance: (!p.instance_name.is_empty()).then(|| format!("{}/{}", p.instance_project, p.instance_name)),
+                })
+                .collect(),
+            releases: view
+                .installations
+                .into_iter()
+                .map(|i| NodeReleaseView {
+                    digest: i.installation.as_ref().map(|x| x.digest.clone()).unwrap_or_default(),
+                    wanted: i.wanted,
+                    installation: InstallationView::of(String::new(), i.installation),
+                })
+                .collect(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct ExplanationView {
+    pub instance: InstanceView,
+    pub nodes: Vec<VerdictView>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct VerdictView {
+    pub node: String,
+    pub chosen: bool,
+    pub reasons: Vec<String>,
+}
+
+impl From<v1::Explanation> for ExplanationView {
+    fn from(e: v1::Explanation) -> Self {
+        Self {
+            instance: e.instance.unwrap_or_default().into(),
+            nodes: e
+                .nodes
+                .into_iter()
+                .map(|n| VerdictView { node: n.node, chosen: n.chosen, reasons: n.reasons })
+                .collect(),
+        }
+    }
+}
