@@ -4,9 +4,7 @@ use crate::profile::Profile;
 use plat_link::{Address, Credentials, DialSettings, Trust, dial, tcp};
 use plat_model::Result;
 use plat_model::id::GridName;
-use plat_wire::v1::admin_service_client::AdminServiceClient;
-use plat_wire::v1::grid_service_client::GridServiceClient;
-use plat_wire::v1::usage_service_client::UsageServiceClient;
+use plat_wire::ends::{self, AdminClient, GridClient, UsageClient};
 use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -34,16 +32,16 @@ impl Session {
         &self.url
     }
 
-    pub fn grid(&self) -> GridServiceClient<Channel> {
-        GridServiceClient::new(self.channel.clone()).max_decoding_message_size(plat_wire::MAX_MESSAGE)
+    pub fn grid(&self) -> GridClient {
+        ends::grid_client(self.channel.clone())
     }
 
-    pub fn admin(&self) -> AdminServiceClient<Channel> {
-        AdminServiceClient::new(self.channel.clone()).max_decoding_message_size(plat_wire::MAX_MESSAGE)
+    pub fn admin(&self) -> AdminClient {
+        ends::admin_client(self.channel.clone())
     }
 
-    pub fn usage(&self) -> UsageServiceClient<Channel> {
-        UsageServiceClient::new(self.channel.clone()).max_decoding_message_size(plat_wire::MAX_MESSAGE)
+    pub fn usage(&self) -> UsageClient {
+        ends::usage_client(self.channel.clone())
     }
 
     /// Waits a moment before a broken stream is opened again, but never past `deadline`.

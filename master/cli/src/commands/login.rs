@@ -9,8 +9,7 @@ use plat_link::{Address, Credentials, DialSettings, Key, Trust, dial, tcp};
 use plat_model::id::GridName;
 use plat_model::problem::codes;
 use plat_model::{Problem, Result};
-use plat_wire::v1;
-use plat_wire::v1::admin_service_client::AdminServiceClient;
+use plat_wire::{ends, v1};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
@@ -27,7 +26,7 @@ pub async fn login(context: &Context, args: LoginArgs) -> Result<()> {
     let key = Key::generate()?;
     let channel = dial(&address, Trust::Pin(pin), DialSettings::default(), tcp)?;
     let ask = v1::LoginRequest { token, csr_der: key.csr_der()? };
-    let answer = context.ask(AdminServiceClient::new(channel).login(ask)).await?;
+    let answer = context.ask(ends::admin_client(channel).login(ask)).await?;
     let credentials = Credentials::new(GridName::parse(&answer.grid)?, key, answer.chain_der, vec![answer.root_der])?;
     let profile = Profile {
         version: Profile::VERSION,
