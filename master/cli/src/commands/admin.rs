@@ -13,7 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 pub async fn token(context: &Context, command: TokenCommand) -> Result<()> {
-    let mut session = context.session().await?;
+    let session = context.session().await?;
     match command {
         TokenCommand::Create { node, user, member, operator, billing, valid, out } => {
             let purpose = match user {
@@ -71,7 +71,7 @@ pub fn write_secret(file: &Path, text: &str) -> Result<()> {
 }
 
 pub async fn user(context: &Context, command: UserCommand) -> Result<()> {
-    let mut session = context.session().await?;
+    let session = context.session().await?;
     match command {
         UserCommand::List => {
             let page = |ask: v1::ListRequest| {
@@ -91,7 +91,7 @@ pub async fn user(context: &Context, command: UserCommand) -> Result<()> {
 }
 
 pub async fn audit(context: &Context, args: AuditArgs) -> Result<()> {
-    let mut session = context.session().await?;
+    let session = context.session().await?;
     let mut entries = Vec::new();
     let mut after = args.after;
     loop {
@@ -104,7 +104,7 @@ pub async fn audit(context: &Context, args: AuditArgs) -> Result<()> {
 }
 
 pub async fn whoami(context: &Context) -> Result<()> {
-    let mut session = context.session().await?;
+    let session = context.session().await?;
     let me = context.ask(session.grid().who_am_i(v1::WhoAmIRequest {})).await?;
     let project = if me.project.is_empty() { String::new() } else { format!(" of {}", me.project) };
     output::note(&format!("at {}, master version {}", session.url(), me.master_version));

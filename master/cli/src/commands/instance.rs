@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub async fn request(context: &Context, args: RequestArgs) -> Result<()> {
     let ask = ask(context, &args)?;
-    let mut session = context.session().await?;
+    let session = context.session().await?;
     let answer = context.ask(session.grid().request(ask)).await?;
     let created = answer.created;
     let view = InstanceView::from(answer);
@@ -106,7 +106,7 @@ async fn all(context: &Context, session: &mut crate::session::Session, project: 
 }
 
 pub async fn list(context: &Context, args: ListArgs) -> Result<()> {
-    let mut session = context.session().await?;
+    let session = context.session().await?;
     let project = if args.all { String::new() } else { context.project_or_own(&mut session).await? };
     let mut watch = super::Watch::new(context, args.watch);
     loop {
@@ -124,7 +124,7 @@ pub async fn list(context: &Context, args: ListArgs) -> Result<()> {
 }
 
 pub async fn show(context: &Context, args: ShowArgs) -> Result<()> {
-    let mut session = context.session().await?;
+    let session = context.session().await?;
     let mut watch = super::Watch::new(context, args.watch);
     loop {
         let answer = context.ask(session.grid().show_instance(context.key(&args.name))).await?;
@@ -149,7 +149,7 @@ pub async fn destroy(context: &Context, args: DestroyArgs) -> Result<()> {
 
 /// Wishes something of each of the names; goes on after a failure and reports all of them.
 async fn each(context: &Context, names: &[String], wish: v1::Wish, until: Until, wait: &Wait) -> Result<()> {
-    let mut session = context.session().await?;
+    let session = context.session().await?;
     let mut problems = Problems::default();
     let mut wished = Vec::new();
     for name in names {
@@ -176,7 +176,7 @@ async fn each(context: &Context, names: &[String], wish: v1::Wish, until: Until,
 }
 
 pub async fn logs(context: &Context, args: LogsArgs) -> Result<()> {
-    let mut session = context.session().await?;
+    let session = context.session().await?;
     let ask = v1::LogsRequest {
         key: Some(context.key(&args.name)),
         service: args.service.clone().unwrap_or_default(),
@@ -195,7 +195,7 @@ pub async fn logs(context: &Context, args: LogsArgs) -> Result<()> {
 }
 
 pub async fn explain(context: &Context, name: &str) -> Result<()> {
-    let mut session = context.session().await?;
+    let session = context.session().await?;
     let answer = context.ask(session.grid().explain_instance(context.key(name))).await?;
     context.printer.one(&ExplanationView::from(answer))
 }

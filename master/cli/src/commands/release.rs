@@ -16,7 +16,7 @@ pub async fn run(context: &Context, command: ReleaseCommand) -> Result<()> {
     match command {
         ReleaseCommand::Add { file, name } => {
             let release = document::load(&file)?;
-            let mut session = context.session().await?;
+            let session = context.session().await?;
             let ask = v1::AddReleaseRequest { name: name.unwrap_or_default(), document: release.to_canonical_json() };
             let view = ReleaseView::from(context.ask(session.grid().add_release(ask)).await?);
             done(&format!("release {} was added; `plat supply {} --all` has it installed", view.name, view.name));
@@ -38,7 +38,7 @@ pub async fn run(context: &Context, command: ReleaseCommand) -> Result<()> {
             context.printer.list(&releases)
         }
         ReleaseCommand::Show { release, document } => {
-            let mut session = context.session().await?;
+            let session = context.session().await?;
             let answer = context.ask(session.grid().show_release(v1::ShowReleaseRequest { release })).await?;
             if document {
                 return context.printer.text(&(answer.document + "\n"));
@@ -55,7 +55,7 @@ pub async fn run(context: &Context, command: ReleaseCommand) -> Result<()> {
 }
 
 pub async fn supply(context: &Context, args: SupplyArgs) -> Result<()> {
-    let mut session = context.session().await?;
+    let session = context.session().await?;
     let ask = v1::SupplyRequest {
         release: args.release.clone(),
         nodes: args.node.clone(),

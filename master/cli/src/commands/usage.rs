@@ -8,7 +8,7 @@ use plat_model::{Problem, Result, Timestamp};
 use plat_wire::v1;
 
 pub async fn usage(context: &Context, args: UsageArgs) -> Result<()> {
-    let mut session = context.session().await?;
+    let session = context.session().await?;
     let at = |text: &Option<String>| match text {
         None => Ok(0),
         Some(text) => Timestamp::parse(text)
@@ -36,7 +36,7 @@ pub async fn usage(context: &Context, args: UsageArgs) -> Result<()> {
 }
 
 pub async fn statement(context: &Context, args: StatementArgs) -> Result<()> {
-    let mut session = context.session().await?;
+    let session = context.session().await?;
     let project = context.project_or_own(&mut session).await?;
     let ask = v1::StatementRequest { project, period: args.period.clone().unwrap_or_default() };
     let view = StatementView::from(context.ask(session.usage().show_statement(ask)).await?);
@@ -68,7 +68,7 @@ fn csv(cells: &[&str]) -> String {
 }
 
 pub async fn rates(context: &Context, command: RatesCommand) -> Result<()> {
-    let mut session = context.session().await?;
+    let session = context.session().await?;
     let card = match command {
         RatesCommand::Show => context.ask(session.usage().show_rate_card(v1::ShowRateCardRequest { at_ms: 0 })).await?,
         RatesCommand::Set { file } => {
