@@ -1,1 +1,65 @@
-use crate::commands::Context; use crate::args::DevArgs; pub async fn run(_: &Context, _: DevArgs) -> plat_model::Result<()> { Ok(()) }
+//! `plat dev`: a whole grid on this machine, made of the real daemons, in a folder of its own.
+//!
+//! `grid` makes and ends it, `demo` deploys something on it and uses it, `binaries` finds what it is made of.
+
+mod binaries;
+mod client;
+mod demo;
+mod grid;
+mod place;
+
+use crate::args::DevArgs;
+use crate::commands::Context;
+use crate::output;
+use plat_model::Result;
+use plat_model::problem::codes;
+use tokio::signal::unix::{SignalKind, signal};
+
+pub async fn run(context: &Context, args: DevArgs) -> Result<()> {
+    let place = place::Place::make(&args)?;
+    let binaries = binaries::find()?;
+    let mut grid = grid::Grid::new(place, binaries, context.printer, &args);
+    let ended = tokio::select! {
+        ended = story(context, &mut grid, &args) => ended,
+        () = interrupted() => {
+            output::note("\ninterrupted: cleaning up");
+            Ok(())
+        }
+    };
+    if let Err(problem) = &ended {
+        output::note(&output::clean(&problem.to_string()));
+        grid.show_logs();
+    }
+    let down = grid.down().await;
+    ended.and(down)
+}
+
+async fn story(context: &Context, grid: &mut grid::Grid, args: &DevArgs) -> Result<()> {
+    grid.up().await?;
+    if args.demo {
+        return demo::run(context, grid, &args.release).await;
+    }
+    let profile = grid.place().profile();
+    output::note(&format!(
+        "\nThe grid is up. In another terminal:\n\n    export PLAT_PROFILE={}\n    plat node list\n    plat release add postgresql.yaml\n\nCtrl-C ends it.",
+        profile.display()
+    ));
+    grid.until_something_ends().await
+}
+
+/// Returns when somebody wants an end.
+async fn interrupted() {
+    let both = signal(SignalKind::interrupt()).and_then(|int| Ok((int, signal(SignalKind::terminate())?)));
+    match both {
+        Ok((mut int, mut term)) => {
+            tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+        }
+        // Without signals the default action ends this process, and the next run cleans up after it.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// What is missing on this machine.
+fn prerequisite(what: impl Into<String>, why: impl std::fmt::Display, todo: &str) -> plat_model::Problem {
+    plat_model::Problem::new(codes::PREREQUISITE, what).because(why).fix(todo)
+}

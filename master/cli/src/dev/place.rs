@@ -1,0 +1,122 @@
+//! The folder that a development grid lives in, and the account that it runs as.
+
+use super::prerequisite;
+use crate::args::DevArgs;
+use nix::unistd::{Gid, Uid, User};
+use plat_model::{Problem, Result};
+use plat_model::problem::codes;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// Who runs the daemons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunAs {
+    /// Whoever runs plat.
+    Self_,
+    /// Root runs plat, and nothing of the host is to be touched: an account without rights.
+    Account { uid: u32, gid: u32 },
+}
+
+pub struct Place {
+    root: PathBuf,
+    /// It is this run's own, and goes with it.
+    temporary: bool,
+    pub run_as: RunAs,
+}
+
+impl Place {
+    pub fn make(args: &DevArgs) -> Result<Self> {
+        let root = Uid::effective().is_root();
+        if args.format && !root {
+            return Err(prerequisite("--format needs root", "it makes users, links and addresses", "run `sudo plat dev --format`, or leave --format out"));
+        }
+        let run_as = if root && !args.format { unprivileged()? } else { RunAs::Self_ };
+        let (path, temporary) = match &args.folder {
+            Some(folder) => (std::path::absolute(folder).map_err(|e| failed(folder, &e))?, false),
+            // Short, for the names of Unix sockets must fit in 107 bytes; in a place that other accounts can reach.
+            None => (std::env::temp_dir().join(format!("plat-{}", std::process::id())), true),
+        };
+        let place = Self { root: path, temporary, run_as };
+        place.folder(&place.root)?;
+        Ok(place)
+    }
+
+    /// Makes a folder of the account that the daemons run as, readable by it alone. One that is there stays.
+    pub fn folder(&self, path: &Path) -> Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
+            fs::create_dir_all(parent).map_err(|e| failed(parent, &e))?;
+        }
+        DirBuilder::new().mode(0o700).create(path).map_err(|e| failed(path, &e))?;
+        self.hand_over(path)
+    }
+
+    /// Writes a file that the daemons may read.
+    pub fn write(&self, path: &Path, text: &str) -> Result<()> {
+        fs::write(path, text).map_err(|e| failed(path, &e))?;
+        self.hand_over(path)
+    }
+
+    /// Gives something that plat itself made to the account that the daemons run as.
+    pub fn hand_over(&self, path: &Path) -> Result<()> {
+        match self.run_as {
+            RunAs::Self_ => Ok(()),
+            RunAs::Account { uid, gid } => std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(|e| failed(path, &e)),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    pub fn profile(&self) -> PathBuf {
+        self.path("profile")
+    }
+
+    pub fn is_temporary(&self) -> bool {
+        self.temporary
+    }
+
+    /// Removes the folder if it was this run's own.
+    pub fn remove(&self) -> Result<()> {
+        if !self.temporary {
+            return Ok(());
+        }
+        open_up(&self.root);
+        fs::remove_dir_all(&self.root).map_err(|e| failed(&self.root, &e))
+    }
+}
+
+/// Releases are published read-only; their owner must be allowed to write in a folder to empty it.
+fn open_up(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    // What fails here fails again in the removal, which says so.
+    let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
+    for entry in entries.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
+    }
+}
+
+fn failed(path: &Path, e: &std::io::Error) -> Problem {
+    Problem::new(codes::FILE, format!("cannot use {}", path.display())).because(e).fix("name another folder with --folder")
+}
+
+/// The user behind sudo, else `nobody`.
+fn unprivileged() -> Result<RunAs> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok()).filter(|id| *id != 0);
+    if let (Some(uid), Some(gid)) = (number("SUDO_UID"), number("SUDO_GID")) {
+        return Ok(RunAs::Account { uid, gid });
+    }
+    match User::from_name("nobody") {
+        Ok(Some(User { uid, gid, .. })) if uid != Uid::from_raw(0) && gid != Gid::from_raw(0) => {
+            Ok(RunAs::Account { uid: uid.as_raw(), gid: gid.as_raw() })
+        }
+        _ => Err(prerequisite("there is no account to run as", "root runs plat, and there is no user `nobody`", "run plat as an ordinary user, or add --format")),
+    }
+}
