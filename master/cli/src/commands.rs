@@ -11,6 +11,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
 
 mod admin;
+pub use admin::write_secret;
 mod explain;
 mod instance;
 mod login;
