@@ -5,7 +5,8 @@ use plat_tests::source::{read, root};
 
 fn allowed() -> Vec<String> {
     let text = read(&root().join("deny.toml"));
-    let list = text.split("allow = [").nth(1).and_then(|rest| rest.split(']').next()).expect("deny.toml allows licences");
+    let list =
+        text.split("allow = [").nth(1).and_then(|rest| rest.split(']').next()).expect("deny.toml allows licences");
     list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 

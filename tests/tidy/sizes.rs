@@ -23,7 +23,8 @@ fn lines(text: &str) -> usize {
 
 #[test]
 fn no_source_file_is_longer_than_five_hundred_lines() {
-    let long: Vec<_> = sources().iter().map(|path| (lines(&read(path)), shown(path))).filter(|(n, _)| *n > MOST).collect();
+    let long: Vec<_> =
+        sources().iter().map(|path| (lines(&read(path)), shown(path))).filter(|(n, _)| *n > MOST).collect();
     assert!(long.is_empty(), "split these: {long:#?}");
 }
 
