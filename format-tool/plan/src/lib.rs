@@ -28,6 +28,6 @@ pub use facts::{
 };
 pub use layout::{Layout, WantedDirectory, WantedLink, WantedUser};
 pub use plan::{Contents, Plan, plan, privileges_lacking, scope};
-pub use render::{Detail, render};
+pub use render::{Detail, describe, render};
 pub use settings::{Builder, LIMITS, Network, NetworkMode, PartitionSettings, Paths, Settings};
 pub use thing::{Claims, Thing};

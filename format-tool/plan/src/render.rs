@@ -88,6 +88,11 @@ fn name(action: &Action) -> String {
     }
 }
 
+/// One action as its line in a plan.
+pub fn describe(action: &Action) -> String {
+    line(action)
+}
+
 fn line(action: &Action) -> String {
     let (sign, noun) = noun(action);
     let details = match action {
