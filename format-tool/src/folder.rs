@@ -72,8 +72,9 @@ pub fn format_folder(wanted: &FolderNode) -> Result<NodeFile, Problems> {
     let mut host = LinuxHost::new("/".as_ref())?;
     let mut record = Record::open(&settings.paths.record, &host.epoch())?;
     let wish = Wish { layout: &layout, contents: Contents::Keep };
-    apply(wish, &mut host, &mut record, &mut |_, _| {})?;
+    let applied = apply(wish, &mut host, &mut record, &mut |_, _| {});
     record.finish()?;
+    applied?;
     let text = std::fs::read_to_string(&settings.paths.node_file).map_err(place)?;
     Ok(NodeFile::parse(&text)?)
 }
