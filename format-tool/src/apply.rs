@@ -93,12 +93,18 @@ fn perform(
     record: &mut Record,
     performed: &mut Vec<Action>,
 ) -> Result<(), Problem> {
+    // A thing that is rewritten or made anew stays ours if that fails: only what is new can turn out not to be there.
+    let fresh: Vec<bool> = batch.iter().map(|a| a.makes().is_some_and(|thing| !record.claims().has(&thing))).collect();
     record.add(batch.iter().filter_map(Action::makes))?;
     let Outcome { done, problem } = host.perform(batch);
     let pairs = || batch.iter().zip(done.iter().copied().chain(std::iter::repeat(false)));
     performed.extend(pairs().filter(|(_, done)| *done).map(|(action, _)| action.clone()));
     // Gone, or never made: neither is ours to keep in the record.
-    let gone = pairs().filter_map(|(action, done)| if done { action.removes() } else { action.makes() });
+    let gone = pairs().zip(fresh).filter_map(|((action, done), fresh)| match (done, fresh) {
+        (true, _) => action.removes(),
+        (false, true) => action.makes(),
+        (false, false) => None,
+    });
     let struck = record.strike(gone);
     problem.map_or(struck, Err)
 }
