@@ -1,6 +1,8 @@
 //! Each folder of `tests/cases` is one case: `layout.toml` (the configuration), `facts.toml` (the machine), perhaps
 //! `record.toml` (what was made before), and `plan.txt` (what must come of it). `PLAT_BLESS=1` rewrites the last.
 
+#![expect(clippy::disallowed_methods, reason = "the test reads the cases from the disk; the planner does not")]
+
 use node_format_plan::{Claims, Contents, Detail, HostFacts, Layout, Thing, parse, plan, privileges_lacking, render};
 use std::fs;
 use std::path::Path;
