@@ -10,6 +10,8 @@ use std::time::Instant;
 fn main() {
     let amount: u32 = std::env::args().nth(1).map_or(1000, |text| text.parse().expect("a number of partitions"));
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root, for a network namespace of its own");
+    let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+    assert!(up.is_ok_and(|status| status.success()), "the namespace's lo is up");
     let root = std::env::temp_dir().join(format!("node-format-figures-{}", std::process::id()));
     for directory in ["etc", "srv", "var/lib"] {
         fs::create_dir_all(root.join(directory)).expect("a folder for the root");

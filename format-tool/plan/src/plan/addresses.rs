@@ -31,6 +31,14 @@ impl Planner<'_> {
                 }
             }
         }
+        let lo_is_down = self.facts.links.get("lo").is_some_and(|lo| !lo.up);
+        if lo_is_down && !self.layout.local_routes.is_empty() {
+            self.problems.push(
+                Problem::new(codes::KERNEL_LACKS, "local routes cannot be added")
+                    .because("the link lo is down")
+                    .fix("run `ip link set lo up`, or set `local_ranges = false` in [network]"),
+            );
+        }
         let needs_ipv6 = self.layout.addresses.iter().any(|(_, address)| address.addr().is_ipv6());
         if needs_ipv6 && self.facts.kernel.ipv6 == Presence::Absent {
             self.problems.push(
