@@ -30,6 +30,10 @@ pub struct Absorbed {
 }
 
 /// Takes in a report of `node`. What is known already changes nothing, so the same report may come again.
+///
+/// A status about a generation older than the newest that was reported is refused. One about an older generation than
+/// the instance's present one, that is not older than what was reported, is taken: it is how the instance is now, and
+/// its generation says of which wish. Only `Destroyed` must be about the present one, for it removes the instance.
 pub fn absorb(state: &State, node: &NodeId, report: &NodeReport, now: Timestamp) -> Absorbed {
     let mut absorbed = Absorbed::default();
     let Some(row) = state.nodes.get(node).filter(|row| !row.revoked) else {

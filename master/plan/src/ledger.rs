@@ -10,7 +10,7 @@ use crate::state::State;
 use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, ProjectName};
 use plat_model::problem::{Problem, codes};
 use plat_model::time::{Period, Timestamp};
-use plat_model::usage::{Amount, LedgerEntry, LedgerLine, Meter, UsageRecord, UsageReport};
+use plat_model::usage::{Amount, LedgerEntry, LedgerLine, UsageRecord, UsageReport};
 use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -149,7 +149,7 @@ fn sum_of(state: &State, project: &ProjectName, period: Period, instance: &Insta
 
 fn add(sum: &mut Sum, record: &UsageRecord, is_late: bool) {
     for (meter, amount) in &record.amounts {
-        let meter: &mut MeterSum = sum.meters.entry(*meter as Meter).or_default();
+        let meter: &mut MeterSum = sum.meters.entry(*meter).or_default();
         match amount {
             Amount::Known(amount) => {
                 meter.amount = meter.amount.saturating_add(*amount);
