@@ -22,13 +22,10 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// What a crate that decides may use besides: nothing that can touch a disk, a socket or a clock.
 const PURE: &[(&str, &[&str])] = &[
     ("plat-model", &["serde", "serde_json", "thiserror", "time", "ipnet"]),
-    (
-        "plat-document",
-        &["serde", "serde_json", "thiserror", "serde-saphyr", "saphyr-parser", "minijinja", "jsonschema", "sha2"],
-    ),
+    ("plat-document", &["serde", "serde_json", "thiserror", "granit-parser", "minijinja", "jsonschema", "sha2"]),
     ("plat-master-plan", &["serde", "serde_json", "thiserror", "imbl", "sha2"]),
     ("plat-agent-plan", &["serde", "serde_json", "thiserror", "sha2"]),
-    ("node-format-plan", &["serde", "serde_json", "thiserror", "ipnet"]),
+    ("node-format-plan", &["serde", "serde_json", "thiserror", "ipnet", "toml"]),
 ];
 
 /// What the tool that root trusts may never link: it opens no network connection but netlink.
