@@ -1,12 +1,22 @@
 //! Where state is kept. The trait hides databases: a store holds the state in memory, writes changes so that they
 //! survive power loss, and tells whoever watches what changed.
 //!
-//! Read [`Store`] (the promises), `core` (state, conflicts and revisions, the same in every store), then the stores.
+//! Read [`Store`] (the promises), `core` (state, conflicts and revisions, the same in every store), then `group`
+//! (many waiting commits become one durable write) and the engines below it.
 
+#[cfg(any(test, feature = "fake"))]
+pub mod conformance;
 mod core;
+mod folder;
+mod group;
 pub mod memory;
+mod open;
+pub mod record;
+mod redb;
+mod sled;
 
 pub use memory::MemoryStore;
+pub use open::{EngineKind, open};
 
 use async_trait::async_trait;
 use plat_master_plan::record::{AuditEntry, Key};
@@ -66,3 +76,6 @@ pub trait Store: Send + Sync + 'static {
     /// Audit entries with a number above `after`, at most `limit`, in order. Only what is durable.
     async fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditEntry>, Problem>;
 }
+
+#[cfg(test)]
+mod tests;
