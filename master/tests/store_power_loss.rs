@@ -27,14 +27,29 @@ fn writer_process() {
     crash::write();
 }
 
-/// Runs a writer under strace, to its end.
+/// Runs a writer under strace, to its end, and then another that opens what the first left and goes on.
 fn record(job: &Job, root: &Path) -> Vec<Call> {
-    let output = tempfile::NamedTempFile::new().unwrap();
-    let words = strace(output.path());
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let run = job.command(&words).output().expect("strace runs; install it if it is missing");
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    parse(&std::fs::read_to_string(output.path()).unwrap(), root)
+    let mut text = String::new();
+    for commits in [job.commits / 2, job.commits] {
+        let output = tempfile::NamedTempFile::new().unwrap();
+        let words = strace(output.path());
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let job = Job { commits, ..job.clone() };
+        let run = job.command(&words).output().expect("strace runs; install it if it is missing");
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        text.push_str(&std::fs::read_to_string(output.path()).unwrap());
+    }
+    parse(&text, root)
+}
+
+/// What was being done when power was lost, for the report.
+fn around(calls: &[Call], moment: usize) -> String {
+    let near = calls.iter().filter(|call| call.begin + 6 > moment && call.begin < moment + 2);
+    let lines = near.map(|call| match &call.act {
+        Act::Write { path, offset, data } => format!("write {} +{offset} {}", path.display(), data.len()),
+        other => format!("{other:?}"),
+    });
+    format!("near line {moment}: {}", lines.collect::<Vec<_>>().join("; "))
 }
 
 #[derive(Default)]
@@ -85,7 +100,8 @@ fn lose_power(kind: EngineKind, cuts: u64, syncs: Syncs) -> Outcome {
         outcome.acknowledged += heard.values().sum::<u64>();
         if let Err(failure) = verify(&place.join("store"), kind, bytes, &heard) {
             let sort: String = failure.chars().filter(|c| !c.is_ascii_digit()).take(60).collect();
-            let entry = outcome.failures.entry(sort).or_insert((0, format!("moment {moment}: {failure}")));
+            let entry =
+                outcome.failures.entry(sort).or_insert_with(|| (0, format!("{failure}; {}", around(&calls, moment))));
             entry.0 += 1;
         }
         std::fs::remove_dir_all(&place).unwrap();

@@ -36,6 +36,7 @@ impl SledEngine {
         if !home.is_dir() {
             make(folder, &home).map_err(failed)?;
         }
+        remove_unfinished(&home).map_err(|cause| failed(cause.to_string()))?;
         let database = open_released(&home).map_err(|cause| failed(cause.to_string()))?;
         let log =
             sync_all(&home).and_then(|()| File::open(home.join("db"))).map_err(|cause| failed(cause.to_string()))?;
@@ -84,6 +85,18 @@ fn make(folder: &Path, home: &Path) -> Result<(), String> {
         sync_path(folder)
     };
     name().map_err(|cause: io::Error| cause.to_string())
+}
+
+/// A snapshot that sled had not finished when it died. sled means to pass over it, looks for another ending, takes it for
+/// the newest one and does not open. A snapshot only shortens the reading of the log.
+fn remove_unfinished(home: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(home)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "generating") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    sync_path(home)
 }
 
 /// conf, db, snapshots, the folder of blobs, and the names of them.
