@@ -1,3 +1,6 @@
 //! The master: holds releases and requests, decides what runs where, tells nodes, books usage.
 
+pub mod clock;
+pub mod keyfile;
+pub mod pki;
 pub mod store;
