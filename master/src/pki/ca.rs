@@ -117,7 +117,7 @@ impl Ca {
         &self,
         grid: &GridName,
         names: &[String],
-        key: &KeyPair,
+        key: &RequestedKey,
         validity: Validity,
     ) -> Result<Vec<Vec<u8>>, Problem> {
         let usage = ExtendedKeyUsagePurpose::ServerAuth;
@@ -126,7 +126,7 @@ impl Ca {
             Problem::new(codes::BAD_VALUE, "a name of the master cannot be in a certificate").because(e)
         })?;
         params.subject_alt_names.extend(names.subject_alt_names);
-        self.sign(params, key)
+        self.sign(params, &key.0)
     }
 
     fn sign(&self, params: CertificateParams, key: &impl PublicKeyData) -> Result<Vec<Vec<u8>>, Problem> {

@@ -47,9 +47,8 @@ fn a_node_certificate_says_one_uri_and_is_good_for_clients_only() {
 #[test]
 fn the_master_certificate_is_good_for_servers_only_and_names_its_addresses() {
     let (_folder, ca) = made();
-    let key = KeyPair::generate().unwrap();
     let names = ["master.example".to_owned(), "::1".to_owned()];
-    let chain = ca.sign_master(&grid(), &names, &key, ca.validity(now(), Duration::from_secs(60))).unwrap();
+    let chain = ca.sign_master(&grid(), &names, &requested(), ca.validity(now(), Duration::from_secs(60))).unwrap();
     let (_, leaf) = parse_x509_certificate(&chain[0]).unwrap();
     let usage = leaf.extended_key_usage().unwrap().unwrap().value;
     assert!(usage.server_auth && !usage.client_auth);
