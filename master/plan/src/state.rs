@@ -12,6 +12,7 @@ use plat_model::node::Node;
 use plat_model::release::{Installation, Release, SupplyState};
 use plat_model::resources::Resources;
 use plat_model::time::{Period, Timestamp};
+use std::sync::Arc;
 
 mod index;
 mod read;
@@ -27,6 +28,8 @@ pub struct State {
     pub users: OrdMap<UserName, User>,
     pub nodes: OrdMap<NodeId, Node>,
     pub releases: OrdMap<Digest, Release>,
+    /// Index: the releases' documents, read; one that this version cannot read is missing.
+    pub documents: OrdMap<Digest, Arc<plat_document::Release>>,
     pub supplies: OrdMap<(Digest, Option<NodeId>), Supply>,
     pub installations: OrdMap<(NodeId, Digest), Installation>,
     pub instances: OrdMap<InstanceId, Instance>,

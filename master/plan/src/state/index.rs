@@ -1,13 +1,14 @@
 //! Keeps the indexes of [`State`] in step with its records: each record's part in them is taken out and put in again.
 
-use super::{State, Taken};
+use super::State;
 use crate::record::{Sum, Supply};
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdMap;
 use plat_model::id::{Digest, InstanceId, NodeId, PartitionRef, ProjectName};
 use plat_model::instance::{Instance, Wish};
 use plat_model::node::Node;
 use plat_model::release::Release;
 use plat_model::time::Period;
+use std::sync::Arc;
 
 impl State {
     pub(super) fn put_node(&mut self, node: &Node, revision: u64) {
@@ -59,12 +60,17 @@ impl State {
             self.newest.insert(release.name.clone(), release.digest.clone());
         }
         if before.as_ref() != Some(release) {
+            match serde_json::from_str(&release.document) {
+                Ok(document) => drop(self.documents.insert(release.digest.clone(), Arc::new(document))),
+                Err(_) => drop(self.documents.remove(&release.digest)),
+            }
             self.touch_holders(&release.digest, revision);
         }
     }
 
     pub(super) fn delete_release(&mut self, digest: &Digest, revision: u64) {
         if let Some(release) = self.releases.remove(digest) {
+            self.documents.remove(digest);
             self.find_newest(&release);
             self.touch_holders(digest, revision);
         }
@@ -177,7 +183,7 @@ impl State {
             placed.remove(&instance.id);
             empty = placed.is_empty();
         }
-        self.taken.entry(place.node.clone()).or_insert_with(Taken::default).take_away(instance.resources);
+        self.taken.entry(place.node.clone()).or_default().take_away(instance.resources);
         if empty {
             self.placed.remove(&place.node);
             self.taken.remove(&place.node);
@@ -188,7 +194,7 @@ impl State {
     pub(super) fn put_sum(&mut self, sum: &Sum) {
         let of_project = self.sums.entry((sum.project.clone(), sum.period)).or_default();
         of_project.insert(sum.instance.clone(), sum.clone());
-        let periods = self.summed.entry(sum.instance.clone()).or_insert_with(OrdSet::new);
+        let periods = self.summed.entry(sum.instance.clone()).or_default();
         periods.insert((sum.period, sum.project.clone()));
     }
 

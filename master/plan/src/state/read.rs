@@ -1,6 +1,7 @@
 //! Questions about [`State`] that several decisions ask.
 
 use super::State;
+use crate::record::Sum;
 use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, ProjectName};
 use plat_model::instance::Instance;
 use plat_model::release::{InstallState, SupplyState};
@@ -15,6 +16,12 @@ impl State {
     /// The instances placed on a node, in the order of their ids.
     pub fn instances_on(&self, node: &NodeId) -> impl Iterator<Item = &Instance> {
         self.placed.get(node).into_iter().flatten().filter_map(|id: &InstanceId| self.instances.get(id))
+    }
+
+    /// The sums of an instance, from the oldest period to the newest. They stay when it is gone.
+    pub fn sums_of(&self, instance: &InstanceId) -> impl Iterator<Item = &Sum> {
+        let periods = self.summed.get(instance).into_iter().flatten();
+        periods.filter_map(|(period, project)| self.sums.get(&(project.clone(), *period))?.get(instance))
     }
 
     /// Whether a release is supplied to a node: by a supply of its own, else by one to all.
