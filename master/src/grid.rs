@@ -11,6 +11,7 @@ mod presence;
 mod release;
 mod relay;
 mod request;
+mod rounds;
 pub mod show;
 mod stream;
 mod usage;
@@ -21,26 +22,25 @@ pub use enrol::{Admitted, Signed};
 pub use limit::{Bucket, Place};
 pub use node::Synced;
 pub use nudge::Topic;
-pub use relay::{LogAsk, LogText, LogsWanted};
+pub use relay::{CHUNK_LINES_MAX, Chunk, LogAsk, LogText, LogsWanted};
 pub use request::{Key as InstanceKey, Ask as RequestAsk, Outcome};
+pub use rounds::{Placed, Wake};
 pub use stream::Stream;
 pub use usage::{Query, UsageSum};
 
 use crate::clock::Clock;
 use crate::pki::ca::Ca;
 use crate::store::{CommitError, Snapshot, Store};
-use arc_swap::ArcSwap;
 use nudge::Nudges;
 use plat_master_plan::access::Subject;
 use plat_master_plan::decision::Decision;
 use plat_master_plan::record::{AuditEntry, Record};
 use plat_master_plan::{Change, State, access as table};
-use plat_model::id::{GridName, InstanceId};
+use plat_model::id::GridName;
 use plat_model::problem::codes;
-use plat_model::{Problem, Problems, Timestamp, Waiting};
+use plat_model::{Problem, Problems, Timestamp};
 use presence::Presence;
 use relay::Relay;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -58,8 +58,7 @@ pub struct Grid {
     presence: Presence,
     relay: Relay,
     places: limit::Places,
-    /// What the last allocation said of each instance that it could not place.
-    waiting: ArcSwap<BTreeMap<InstanceId, Waiting>>,
+    last_look: rounds::LastLook,
     closing: watch::Sender<bool>,
 }
 
@@ -84,7 +83,7 @@ impl Grid {
             presence: Presence::default(),
             relay: Relay::default(),
             places: limit::Places::default(),
-            waiting: ArcSwap::default(),
+            last_look: rounds::LastLook::default(),
             closing: watch::Sender::new(false),
         }))
     }

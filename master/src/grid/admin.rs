@@ -48,8 +48,7 @@ impl Grid {
     /// # Errors
     /// The caller may not, or the store failed.
     pub async fn tokens(&self, caller: &Caller, page: &Page) -> Result<(Vec<Token>, String), Problem> {
-        self.look(caller, &Subject::Grid, |state| Ok(page.of(&state.tokens, |_| true, TokenId::to_string, Token::clone)))
-            .await
+        self.look(caller, &Subject::Grid, |state| page.of(&state.tokens, TokenId::parse, Token::clone)).await
     }
 
     /// Makes a token useless.
@@ -109,8 +108,7 @@ impl Grid {
     /// # Errors
     /// The caller may not, or the store failed.
     pub async fn users(&self, caller: &Caller, page: &Page) -> Result<(Vec<User>, String), Problem> {
-        self.look(caller, &Subject::Grid, |state| Ok(page.of(&state.users, |_| true, UserName::to_string, User::clone)))
-            .await
+        self.look(caller, &Subject::Grid, |state| page.of(&state.users, UserName::parse, User::clone)).await
     }
 
     /// The audit log after entry number `after`.

@@ -76,7 +76,7 @@ impl Grid {
         held_releases: &BTreeSet<Digest>,
     ) -> Result<Synced, Problem> {
         let node = caller.node()?.clone();
-        self.presence.seen(&node, self.now());
+        self.presence.synced(&node, self.now(), report.generation);
         let refused = self.absorb(caller, &node, report).await?;
         let snapshot = self.store.snapshot();
         let index = desired::index(&snapshot.state, &node);
@@ -119,7 +119,7 @@ impl Grid {
     /// The caller may not, or the store failed.
     pub async fn nodes(&self, caller: &Caller, page: &Page) -> Result<(Vec<NodeView>, String), Problem> {
         self.look(caller, &Subject::Grid, |state| {
-            let (ids, next) = page.of(&state.nodes, |_| true, NodeId::to_string, |node| node.id.clone());
+            let (ids, next) = page.of(&state.nodes, NodeId::parse, |node| node.id.clone())?;
             Ok((ids.iter().filter_map(|id| show::node(state, id, self)).collect(), next))
         })
         .await

@@ -45,11 +45,13 @@ pub(super) struct Subscription {
 impl Subscription {
     /// Returns once the thing has changed after the last return (or after the subscription).
     pub(super) async fn changed(&mut self) {
-        match &mut self.receiver {
-            Some(receiver) if receiver.changed().await.is_ok() => {}
-            // Its sender lives as long as this subscription does.
-            _ => std::future::pending().await,
+        if let Some(receiver) = &mut self.receiver
+            && receiver.changed().await.is_ok()
+        {
+            return;
         }
+        // Not reached: the sender lives as long as this subscription does.
+        std::future::pending().await
     }
 
     /// The revision of the last change that was told; 0 before the first.

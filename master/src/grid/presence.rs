@@ -1,6 +1,6 @@
 //! Which nodes are here now, and when each was last seen. In memory only: being seen changes nothing that must last.
 
-use plat_model::Timestamp;
+use plat_model::{Generation, Timestamp};
 use plat_model::id::NodeId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,7 @@ struct Inner {
 struct Seen {
     streams: u32,
     last: Timestamp,
+    reported: Generation,
 }
 
 impl Default for Presence {
@@ -38,8 +39,21 @@ impl Presence {
         let mut seen = self.lock();
         match seen.get_mut(node) {
             Some(entry) => entry.last = entry.last.max(now),
-            None => drop(seen.insert(node.clone(), Seen { streams: 0, last: now })),
+            None => drop(seen.insert(node.clone(), Seen { last: now, ..Seen::default() })),
         }
+    }
+
+    /// Notes that a node reported, and which generation it said that it has accepted.
+    pub(super) fn synced(&self, node: &NodeId, now: Timestamp, accepted: Generation) {
+        self.seen(node, now);
+        if let Some(entry) = self.lock().get_mut(node) {
+            entry.reported = accepted;
+        }
+    }
+
+    /// The generation that a node last said it has accepted; zero if not since this master started.
+    pub(super) fn reported(&self, node: &NodeId) -> Generation {
+        self.lock().get(node).map_or(Generation::ZERO, |seen| seen.reported)
     }
 
     /// Notes that a node has opened a stream.

@@ -37,7 +37,7 @@ impl Grid {
     /// The caller may not, or the store failed.
     pub async fn releases(&self, caller: &Caller, page: &Page) -> Result<(Vec<ReleaseView>, String), Problem> {
         self.look(caller, &Subject::Grid, |state| {
-            let (digests, next) = page.of(&state.releases, |_| true, Digest::to_string, |r| r.digest.clone());
+            let (digests, next) = page.of(&state.releases, Digest::parse, |release| release.digest.clone())?;
             let views = digests.iter().filter_map(|digest| show::release(state, digest, show::Detail::Summary));
             Ok((views.map(|view| show::for_role(view, caller)).collect(), next))
         })

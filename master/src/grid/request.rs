@@ -143,8 +143,7 @@ impl Grid {
     ) -> Result<(Vec<InstanceView>, String), Problem> {
         let subject = project.map_or(Subject::Grid, |project| Subject::Project(project.clone()));
         self.look(caller, &subject, |state| {
-            let sees = |of: &ProjectName| show::may_see(caller, of) && project.is_none_or(|asked| asked == of);
-            let (ids, next) = page.of_names(&state.by_name, sees);
+            let (ids, next) = page.of_instances(state, &caller.principal, project)?;
             Ok((ids.iter().filter_map(|id| show::instance(state, id, self)).collect(), next))
         })
         .await
