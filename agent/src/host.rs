@@ -1,5 +1,8 @@
 //! The boundary to Linux: observe, perform, and be told when to look again. Nothing else of the agent touches the host.
 
+#[cfg(feature = "fake")]
+pub mod fake;
+
 use async_trait::async_trait;
 use plat_agent_plan::{Action, PartitionFact, ReleaseFact};
 use plat_model::id::{Digest, InstanceId, PartitionName, ServiceName};
