@@ -60,7 +60,14 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|e| unreadable(e.to_string()))?;
         let folder = path.parent().unwrap_or(Path::new("."));
         Self::parse(&text, folder).map_err(|problems| {
-            let at = |p: Problem| if p.at.is_empty() { p.at(place.clone()) } else { let key = p.at.clone(); p.at(format!("{place}: {key}")) };
+            let at = |p: Problem| {
+                if p.at.is_empty() {
+                    p.at(place.clone())
+                } else {
+                    let key = p.at.clone();
+                    p.at(format!("{place}: {key}"))
+                }
+            };
             Problems(problems.0.into_iter().map(at).collect())
         })
     }
@@ -74,7 +81,9 @@ impl Config {
         match table.get("version").and_then(toml::Value::as_integer) {
             Some(1) => {}
             Some(other) => {
-                return Err(wrong(format!("it is of version {other}, this master reads version 1")).at("version").into());
+                return Err(wrong(format!("it is of version {other}, this master reads version 1"))
+                    .at("version")
+                    .into());
             }
             None => return Err(wrong("it does not say its version").fix("begin it with `version = 1`").into()),
         }

@@ -131,7 +131,9 @@ pub async fn first_records(
 fn refuse_existing(data: &Path) -> Result<(), Problem> {
     match std::fs::read_dir(data).map(Iterator::count) {
         Ok(0) => Ok(()),
-        Ok(_) => Err(exists(data, "if it is a grid, run it with `plat-master run`; else name another folder with --data")),
+        Ok(_) => {
+            Err(exists(data, "if it is a grid, run it with `plat-master run`; else name another folder with --data"))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(unwritable(data, e)),
     }

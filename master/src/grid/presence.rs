@@ -1,7 +1,7 @@
 //! Which nodes are here now, and when each was last seen. In memory only: being seen changes nothing that must last.
 
-use plat_model::{Generation, Timestamp};
 use plat_model::id::NodeId;
+use plat_model::{Generation, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;

@@ -97,9 +97,18 @@ async fn a_revoked_user_is_out_with_his_open_streams() {
     soon(one.message()).await.unwrap().unwrap();
     soon(all.message()).await.unwrap().unwrap();
     world.admin().revoke_user(v1::UserKey { user: "eve".into() }).await.unwrap();
-    for ended in [soon(async { while one.message().await?.is_some() {} Ok(()) }).await,
-        soon(async { while all.message().await?.is_some() {} Ok(()) }).await]
-    {
+    for ended in [
+        soon(async {
+            while one.message().await?.is_some() {}
+            Ok(())
+        })
+        .await,
+        soon(async {
+            while all.message().await?.is_some() {}
+            Ok(())
+        })
+        .await,
+    ] {
         assert_eq!(code::<()>(ended), codes::REVOKED);
     }
     assert_eq!(code(client.who_am_i(v1::WhoAmIRequest {}).await), codes::REVOKED);
