@@ -5,13 +5,13 @@ use crate::change::Change;
 use crate::leave;
 use crate::record::{Key, Record};
 use crate::state::State;
-use plat_model::id::{NodeId, PartitionRef};
+use plat_model::id::{NodeId, PartitionName, PartitionRef};
 use plat_model::instance::{InstanceState, InstanceStatus, Wish};
-use plat_model::node::{Inventory, Node, NodeReport, PARTITIONS_MAX};
+use plat_model::node::{Inventory, Node, NodeReport, PARTITIONS_MAX, PartitionOffer};
 use plat_model::problem::{Problem, codes};
 use plat_model::release::{InstallState, Installation};
 use plat_model::time::Timestamp;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest free text in a report, in bytes.
 pub const TEXT_MAX: usize = 4096;
@@ -30,6 +30,10 @@ pub struct Absorbed {
 }
 
 /// Takes in a report of `node`. What is known already changes nothing, so the same report may come again.
+///
+/// A status about a generation older than the newest that was reported is refused. One about an older generation than
+/// the instance's present one, that is not older than what was reported, is taken: it is how the instance is now, and
+/// its generation says of which wish. Only `Destroyed` must be about the present one, for it removes the instance.
 pub fn absorb(state: &State, node: &NodeId, report: &NodeReport, now: Timestamp) -> Absorbed {
     let mut absorbed = Absorbed::default();
     let Some(row) = state.nodes.get(node).filter(|row| !row.revoked) else {
@@ -91,10 +95,11 @@ fn take_inventory(state: &State, row: &Node, told: &Inventory, absorbed: &mut Ab
                 .fix("destroy the instance first, or format the node with this partition again"),
         );
     }
-    let same = inventory.capacity == row.inventory.capacity
-        && inventory.partitions.len() == row.inventory.partitions.len()
-        && inventory.partitions.iter().all(|offer| row.inventory.partitions.contains(offer));
-    let same = inventory == row.inventory || (inventory.partitions.len() > told.partitions.len() && same);
+    // What is kept comes last, so the order may differ though nothing has changed.
+    let by_name = |inventory: &Inventory| -> BTreeMap<PartitionName, PartitionOffer> {
+        inventory.partitions.iter().map(|offer| (offer.name.clone(), offer.clone())).collect()
+    };
+    let same = inventory.capacity == row.inventory.capacity && by_name(&inventory) == by_name(&row.inventory);
     if !same {
         absorbed.changes.push(Change::put(Record::Node(Node { inventory, ..row.clone() })));
     }

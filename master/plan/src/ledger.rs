@@ -6,12 +6,12 @@
 
 use crate::change::Change;
 use crate::record::{Key, MeterSum, Record, Sum, Tail};
-use crate::release::sha256;
 use crate::state::State;
 use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, ProjectName};
 use plat_model::problem::{Problem, codes};
 use plat_model::time::{Period, Timestamp};
-use plat_model::usage::{Amount, LedgerEntry, LedgerLine, Meter, UsageRecord, UsageReport};
+use plat_model::usage::{Amount, LedgerEntry, LedgerLine, UsageRecord, UsageReport};
+use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -149,7 +149,7 @@ fn sum_of(state: &State, project: &ProjectName, period: Period, instance: &Insta
 
 fn add(sum: &mut Sum, record: &UsageRecord, is_late: bool) {
     for (meter, amount) in &record.amounts {
-        let meter: &mut MeterSum = sum.meters.entry(*meter as Meter).or_default();
+        let meter: &mut MeterSum = sum.meters.entry(*meter).or_default();
         match amount {
             Amount::Known(amount) => {
                 meter.amount = meter.amount.saturating_add(*amount);
@@ -171,7 +171,9 @@ fn chain(before: Option<&Digest>, node: &NodeId, sequence: u64, lines: &[LedgerL
         Problem::new(codes::INTERNAL, format!("report {sequence} of `{node}` cannot be written as JSON")).because(error)
     })?;
     let before = before.map_or("0".repeat(64), Digest::to_string);
-    Ok(sha256(format!("{before}\n{node}\n{sequence}\n{lines}").as_bytes()))
+    let text = format!("{before}\n{node}\n{sequence}\n{lines}");
+    let hex: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    Digest::parse(&hex)
 }
 
 /// Checks a node's entries, in order: each follows `before` or the one before it, and is as it was booked. `before` is

@@ -8,48 +8,28 @@ use plat_model::id::{Digest, NodeId, ReleaseName, shorten};
 use plat_model::problem::{Problem, Problems, codes};
 use plat_model::release::{RELEASE_MAX, Release, SupplyState};
 use plat_model::time::Timestamp;
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 /// Fewest digits of a digest that name a release.
 pub const PREFIX_MIN: usize = 12;
-
-/// SHA-256 of bytes, as the grid writes it.
-pub(crate) fn sha256(bytes: &[u8]) -> Digest {
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(bytes) {
-        let _ = write!(hex, "{byte:02x}");
-    }
-    Digest::parse(&hex).expect("32 bytes are 64 hexadecimal digits")
-}
 
 /// Adds a release. The same document again is the same release; it becomes the newest of its name.
 ///
 /// # Errors
 /// [`codes::TOO_LARGE`] past [`RELEASE_MAX`] bytes of canonical JSON.
 pub fn add(state: &State, document: &plat_document::Release, now: Timestamp) -> Result<Decision<Digest>, Problem> {
-    let canonical = canonical(document)?;
+    let canonical = document.to_canonical_json();
     if canonical.len() > RELEASE_MAX {
         return Err(Problem::new(codes::TOO_LARGE, format!("release `{}` is too large", document.name))
             .because(format!("{} bytes; {RELEASE_MAX} are allowed", canonical.len()))
             .fix("move large files from the document into its sources"));
     }
-    let digest = sha256(canonical.as_bytes());
+    let digest = plat_document::release::digest_of(&canonical);
     if state.newest.get(&document.name) == Some(&digest) {
         return Ok(Decision::nothing(digest));
     }
     let release = Release { digest: digest.clone(), name: document.name.clone(), document: canonical, added: now };
     Ok(Decision::new(vec![Change::put(Record::Release(release))], Vec::new(), digest))
-}
-
-/// A document as JSON with the keys of every object in order, so that equal documents have equal bytes.
-fn canonical(document: &plat_document::Release) -> Result<String, Problem> {
-    let mut value = serde_json::to_value(document).map_err(|error| {
-        Problem::new(codes::INTERNAL, format!("release `{}` cannot be written as JSON", document.name)).because(error)
-    })?;
-    value.sort_all_objects();
-    Ok(value.to_string())
 }
 
 /// Finds a release by its name (its newest), its digest, or at least [`PREFIX_MIN`] digits of that which no other has.

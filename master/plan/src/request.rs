@@ -13,8 +13,6 @@ use plat_model::problem::{Problem, Problems, codes};
 use plat_model::resources::Resources;
 use plat_model::time::Timestamp;
 
-mod fit;
-
 /// What is asked for. What is `None` takes the default of a new instance, and stays as it is of an existing one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestAsk {
@@ -69,7 +67,7 @@ fn create(state: &State, ask: RequestAsk, id: InstanceId, now: Timestamp) -> Res
         return Err(Problem::new(codes::EXISTS, what).because("its new id is taken").fix("try again").into());
     }
     let document = document(state, &release)?;
-    let parameters = fit::check(document, &ask.parameters.unwrap_or_default())?;
+    let parameters = plat_document::parameters::check(document, &ask.parameters.unwrap_or_default())?;
     let instance = Instance {
         id: id.clone(),
         project: ask.project.clone(),
@@ -107,7 +105,8 @@ fn change(state: &State, old: &Instance, ask: RequestAsk, now: Timestamp) -> Res
     if ask.parameters.is_some() || new.release != old.release {
         let document = document(state, &new.release)?;
         read.push(Key::Release(new.release.clone()));
-        new.parameters = fit::check(document, ask.parameters.as_ref().unwrap_or(&old.parameters))?;
+        new.parameters =
+            plat_document::parameters::check(document, ask.parameters.as_ref().unwrap_or(&old.parameters))?;
         if let Some(asked) = ask.resources {
             new.resources = asked.or(document.resources);
         }

@@ -114,15 +114,23 @@ pub(super) fn nowhere(verdicts: &[Verdict]) -> String {
     for verdict in verdicts {
         by_reason.entry(verdict.reasons.join(", ")).or_default().push(&verdict.node);
     }
-    let reasons = by_reason.into_iter().take(NAMED_MAX).map(|(reason, nodes)| {
-        let mut names: Vec<&str> = nodes.iter().take(NAMED_MAX).map(|node| node.as_str()).collect();
-        let more = format!("{} more", nodes.len().saturating_sub(NAMED_MAX));
-        if nodes.len() > NAMED_MAX {
-            names.push(&more);
-        }
-        format!("{}: {reason}", names.join(", "))
-    });
-    format!("a node that fits ({})", reasons.collect::<Vec<_>>().join("; "))
+    let mut groups: Vec<(String, Vec<&NodeId>)> = by_reason.into_iter().collect();
+    groups.sort_by(|a, b| a.1.cmp(&b.1));
+    let mut texts: Vec<String> = groups.iter().take(NAMED_MAX).map(|(reason, nodes)| named(nodes, reason)).collect();
+    let left: usize = groups.iter().skip(NAMED_MAX).map(|(_, nodes)| nodes.len()).sum();
+    if left > 0 {
+        texts.push(format!("{left} more nodes have other reasons"));
+    }
+    format!("a node that fits ({})", texts.join("; "))
+}
+
+fn named(nodes: &[&NodeId], reason: &str) -> String {
+    let mut names: Vec<&str> = nodes.iter().take(NAMED_MAX).map(|node| node.as_str()).collect();
+    let more = format!("{} more", nodes.len().saturating_sub(NAMED_MAX));
+    if nodes.len() > NAMED_MAX {
+        names.push(&more);
+    }
+    format!("{}: {reason}", names.join(", "))
 }
 
 pub(super) fn waiting(instance: &Instance, on: String) -> Waiting {

@@ -60,7 +60,7 @@ impl State {
             self.newest.insert(release.name.clone(), release.digest.clone());
         }
         if before.as_ref() != Some(release) {
-            match serde_json::from_str(&release.document) {
+            match plat_document::Release::from_canonical_json(&release.document) {
                 Ok(document) => drop(self.documents.insert(release.digest.clone(), Arc::new(document))),
                 Err(_) => drop(self.documents.remove(&release.digest)),
             }
