@@ -27,10 +27,6 @@ impl Core {
         Snapshot { revision: self.revision, state: self.state.clone() }
     }
 
-    pub fn audit(&self) -> u64 {
-        self.audit
-    }
-
     /// Whether what a decision relied on still holds.
     pub fn check(&self, expected: &Expected, changes: &[Change]) -> Result<(), CommitError> {
         let read = expected.read.iter().find(|key| self.changed.after(key, expected.at)).cloned();

@@ -1,7 +1,7 @@
 //! redb as the engine: a B-tree in one file, copied on write, each page under a checksum that its parent holds. A
 //! commit is whole when the header that points to its root is, whatever order the kernel wrote the pages in.
 
-use super::folder::cannot_open;
+use super::folder::{cannot_open, sync_path};
 use super::group::{Engine, Rows, Visit};
 use plat_model::Problem;
 use plat_model::problem::codes;
@@ -22,13 +22,27 @@ impl RedbEngine {
         let failed = |cause: redb::Error| {
             cannot_open(folder).because(cause).fix("check the room on its disk; if it is damaged, restore a backup")
         };
-        let file = folder.join("records.redb");
-        let database =
-            Database::builder().set_cache_size(CACHE_BYTES).create(file).map_err(|cause| failed(cause.into()))?;
-        let engine = Self { database };
-        // Makes the table, so that reading never finds it missing.
-        engine.commit(&Rows::new()).map_err(failed)?;
-        Ok(engine)
+        let (file, fresh) = (folder.join("records.redb"), folder.join("records.redb.new"));
+        let exists = file.try_exists().map_err(|cause| failed(cause.into()))?;
+        let create = |path: &Path| Database::builder().set_cache_size(CACHE_BYTES).create(path);
+        if exists {
+            let database = create(&file).map_err(|cause| failed(cause.into()))?;
+            return Ok(Self { database });
+        }
+        // A file whose making was cut short by power loss does not open (its magic number is written last): it gets its
+        // name when it is whole.
+        let made = || {
+            if fresh.try_exists()? {
+                std::fs::remove_file(&fresh)?;
+            }
+            let engine = Self { database: create(&fresh)? };
+            // Makes the table, so that reading never finds it missing.
+            engine.commit(&Rows::new())?;
+            std::fs::rename(&fresh, &file)?;
+            sync_path(folder)?;
+            Ok(engine)
+        };
+        made().map_err(failed)
     }
 
     fn commit(&self, rows: &Rows) -> Result<(), redb::Error> {

@@ -14,8 +14,10 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 const CACHE_BYTES: u64 = 16 << 20;
+const UNLOCK_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) struct SledEngine {
     database: Db,
@@ -31,18 +33,13 @@ impl SledEngine {
             cannot_open(folder).because(cause).fix("check the room on its disk; if it is damaged, restore a backup")
         };
         let home = folder.join("sled");
-        // Without its own flusher: only the commit thread flushes, so there is never more than one at a time.
-        let config = sled::Config::new().path(&home).flush_every_ms(None).cache_capacity(CACHE_BYTES);
-        let database = config.open().map_err(|cause| failed(cause.to_string()))?;
-        let open = || {
-            // All that opening made: conf, db, snapshots, the folder of blobs, and the names of them.
-            for entry in std::fs::read_dir(&home)? {
-                sync_path(&entry?.path())?;
-            }
-            sync_path(&home)?;
-            File::open(home.join("db"))
-        };
-        let log = open().map_err(|cause| failed(cause.to_string()))?;
+        if !home.is_dir() {
+            make(folder, &home).map_err(failed)?;
+        }
+        remove_unfinished(&home).map_err(|cause| failed(cause.to_string()))?;
+        let database = open_released(&home).map_err(|cause| failed(cause.to_string()))?;
+        let log =
+            sync_all(&home).and_then(|()| File::open(home.join("db"))).map_err(|cause| failed(cause.to_string()))?;
         let engine = Self { database, log, blobs: home.join("blobs"), synced: Mutex::default() };
         engine.write(&Rows::new())?;
         Ok(engine)
@@ -70,6 +67,62 @@ impl SledEngine {
         }
         *synced = present;
         self.log.sync_data()
+    }
+}
+
+/// An empty database gets its name when all of it is durable: sled syncs none of what it makes.
+fn make(folder: &Path, home: &Path) -> Result<(), String> {
+    let fresh = folder.join("sled.new");
+    if fresh.is_dir() {
+        std::fs::remove_dir_all(&fresh).map_err(|cause| cause.to_string())?;
+    }
+    let database = open_released(&fresh).map_err(|cause| cause.to_string())?;
+    database.flush().map_err(|cause| cause.to_string())?;
+    drop(database);
+    let name = || {
+        sync_all(&fresh)?;
+        std::fs::rename(&fresh, home)?;
+        sync_path(folder)
+    };
+    name().map_err(|cause: io::Error| cause.to_string())
+}
+
+/// A snapshot that sled had not finished when it died. sled means to pass over it, looks for another ending, takes it for
+/// the newest one and does not open. A snapshot only shortens the reading of the log.
+fn remove_unfinished(home: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(home)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "generating") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    sync_path(home)
+}
+
+/// conf, db, snapshots, the folder of blobs, and the names of them.
+fn sync_all(home: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(home)? {
+        match sync_path(&entry?.path()) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+            _ => {}
+        }
+    }
+    sync_path(home)
+}
+
+/// sled unlocks its file some time after its last handle is dropped. The folder is locked by us, so a lock on the file
+/// can only be such a rest of this process, and goes away.
+fn open_released(home: &Path) -> sled::Result<Db> {
+    // Without its own flusher: only the commit thread flushes, so there is never more than one at a time.
+    let config = sled::Config::new().path(home).flush_every_ms(None).cache_capacity(CACHE_BYTES);
+    let deadline = Instant::now() + UNLOCK_WAIT;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(cause)) if cause.to_string().contains("lock") && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            result => return result,
+        }
     }
 }
 

@@ -57,9 +57,9 @@ impl Model {
             seen.desired_revision.clear();
             wanted.desired_revision.clear();
         }
-        assert_eq!(seen, wanted);
+        assert!(seen == wanted, "the state is not the model's at revision {}", snapshot.revision);
         let ledger: Vec<_> = store.ledger(None, 0, usize::MAX).await.unwrap().into_iter().map(Record::Ledger).collect();
-        assert_eq!(ledger, self.ledger.values().cloned().collect::<Vec<_>>());
+        assert!(ledger.iter().eq(self.ledger.values()), "the ledger is not the model's");
         let entries = store.audit(0, usize::MAX).await.unwrap();
         assert!(entries.iter().map(|entry| entry.number).eq(1..=self.audit.len() as u64));
         assert!(entries.iter().map(|entry| &entry.subject).eq(&self.audit));
@@ -73,7 +73,7 @@ fn change(random: &mut StdRng, n: usize) -> Change {
         1 => Change::Delete(Key::Token(token_id(key))),
         2 => user(&format!("u{key}"), &n.to_string()),
         3 => Change::Delete(user_key(&format!("u{key}"))),
-        4 => entry(&format!("n{}", key % 4), n as u64),
+        4 => entry(&format!("n{}", key % 4), n as u64 + 1),
         _ => audit(&n.to_string()),
     }
 }
