@@ -7,8 +7,8 @@ mod node;
 mod usage;
 mod views;
 
-use crate::grid::{Caller, Grid};
 use crate::grid::show::Page;
+use crate::grid::{Caller, Grid};
 use futures_util::{Stream, StreamExt};
 use gate::Gate;
 use plat_model::problem::codes;
@@ -48,9 +48,11 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Who calls. A call that did not pass the gate has no caller and gets nothing.
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
-    request.extensions().get::<Caller>().cloned().ok_or_else(|| {
-        to_status(Problem::new(codes::DENIED, "the call did not pass the gate"))
-    })
+    request
+        .extensions()
+        .get::<Caller>()
+        .cloned()
+        .ok_or_else(|| to_status(Problem::new(codes::DENIED, "the call did not pass the gate")))
 }
 
 fn answers<T, W>(stream: crate::grid::Stream<T>, write: fn(T) -> W) -> Answers<W>

@@ -35,10 +35,7 @@ impl Grid {
     ///
     /// # Errors
     /// The caller may not.
-    pub fn watch_node(
-        self: &Arc<Self>,
-        caller: &Caller,
-    ) -> Result<Stream<(Generation, Vec<LogsWanted>)>, Problem> {
+    pub fn watch_node(self: &Arc<Self>, caller: &Caller) -> Result<Stream<(Generation, Vec<LogsWanted>)>, Problem> {
         let node = caller.node()?.clone();
         let state = self.store.snapshot().state;
         authorize(&state, &caller.principal, caller.rpc, &Subject::Node(node.clone()))?;

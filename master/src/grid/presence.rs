@@ -1,7 +1,7 @@
 //! Which nodes are here now, and when each was last seen. In memory only: being seen changes nothing that must last.
 
-use plat_model::{Generation, Timestamp};
 use plat_model::id::NodeId;
+use plat_model::{Generation, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -63,7 +63,9 @@ impl Presence {
         entry.streams += 1;
         entry.last = entry.last.max(now);
         if entry.streams == 1 {
-            self.0.online.send_modify(|online| drop(Arc::make_mut(online).insert(node.clone())));
+            self.0.online.send_modify(|online| {
+                Arc::make_mut(online).insert(node.clone());
+            });
         }
         Here { node: node.clone(), presence: self.clone() }
     }
@@ -94,7 +96,9 @@ impl Drop for Here {
         let Some(entry) = seen.get_mut(&self.node) else { return };
         entry.streams = entry.streams.saturating_sub(1);
         if entry.streams == 0 {
-            self.presence.0.online.send_modify(|online| drop(Arc::make_mut(online).remove(&self.node)));
+            self.presence.0.online.send_modify(|online| {
+                Arc::make_mut(online).remove(&self.node);
+            });
         }
     }
 }

@@ -23,8 +23,7 @@ impl Grid {
         if let Some(name) = name {
             document.name = name.clone();
         }
-        let digest =
-            self.change(caller, &Subject::Grid, |state, now| Ok(release::add(state, &document, now)?)).await?;
+        let digest = self.change(caller, &Subject::Grid, |state, now| Ok(release::add(state, &document, now)?)).await?;
         let snapshot = self.store.snapshot();
         let view = show::release(&snapshot.state, &digest, show::Detail::Whole);
         self.store.settled(snapshot.revision).await?;

@@ -182,11 +182,7 @@ impl Grid {
     ///
     /// # Errors
     /// `NOT_FOUND`, and `OVERLOADED` if the caller has too many streams.
-    pub async fn watch_instance(
-        self: &Arc<Self>,
-        caller: &Caller,
-        key: &Key,
-    ) -> Result<Stream<InstanceView>, Problem> {
+    pub async fn watch_instance(self: &Arc<Self>, caller: &Caller, key: &Key) -> Result<Stream<InstanceView>, Problem> {
         let first = self.instance(caller, key).await?;
         let (grid, id) = (self.clone(), first.instance.id.clone());
         self.stream(caller, |to| async move {

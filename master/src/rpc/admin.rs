@@ -85,10 +85,7 @@ impl AdminService for Service {
         let caller = caller(&request)?;
         let ask = request.into_inner();
         let (users, next) = self.0.users(&caller, &page(ask.page_size, ask.page_token)).await.map_err(status)?;
-        Ok(Response::new(v1::ListUsersResponse {
-            users: users.into_iter().map(user).collect(),
-            next_page_token: next,
-        }))
+        Ok(Response::new(v1::ListUsersResponse { users: users.into_iter().map(user).collect(), next_page_token: next }))
     }
 
     async fn audit(&self, request: Request<v1::AuditRequest>) -> Answer<v1::AuditResponse> {
@@ -124,8 +121,10 @@ fn read_role(user: &v1::UserPurpose) -> Result<Role, Problem> {
         ("operator" | "billing", _) => Err(Problem::new(codes::BAD_VALUE, "this role has no project")
             .because("operators and billing readers are of the whole grid")
             .fix("leave the project out, or make a member")),
-        (other, _) => Err(Problem::new(codes::BAD_VALUE, format!("`{}` is not a role", plat_model::id::shorten(other)))
-            .fix("use operator, member or billing")),
+        (other, _) => {
+            Err(Problem::new(codes::BAD_VALUE, format!("`{}` is not a role", plat_model::id::shorten(other)))
+                .fix("use operator, member or billing"))
+        }
     }
 }
 

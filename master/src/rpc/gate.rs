@@ -13,8 +13,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tonic::codegen::http::{Request, Response};
 use tonic::codegen::Service;
+use tonic::codegen::http::{Request, Response};
 use tracing::Instrument;
 
 /// Calls a second, and at once, that one address may make without a certificate. A handshake costs about 0.3 ms of a

@@ -87,10 +87,7 @@ impl GridService for Service {
         Ok(Response::new(instance(view)))
     }
 
-    async fn list_instances(
-        &self,
-        request: Request<v1::ListInstancesRequest>,
-    ) -> Answer<v1::ListInstancesResponse> {
+    async fn list_instances(&self, request: Request<v1::ListInstancesRequest>) -> Answer<v1::ListInstancesResponse> {
         let caller = caller(&request)?;
         let ask = request.into_inner();
         let project = said(&ask.project, ProjectName::parse).map_err(status)?;

@@ -81,7 +81,8 @@ impl NodeService for Service {
         request: Request<Streaming<v1::LogChunk>>,
     ) -> Result<Response<v1::PushLogsResponse>, Status> {
         let caller = caller(&request)?;
-        let chunks = request.into_inner().map(|chunk| chunk.map_err(|e| plat_wire::status::to_problem(&e)).and_then(read));
+        let chunks =
+            request.into_inner().map(|chunk| chunk.map_err(|e| plat_wire::status::to_problem(&e)).and_then(read));
         self.0.push_logs(&caller, chunks).await.map_err(status)?;
         Ok(Response::new(v1::PushLogsResponse {}))
     }

@@ -44,7 +44,9 @@ impl UsageService for Service {
         let period = match ask.period.as_str() {
             "" => None,
             text => Some(Period::parse(text).map_err(|why| {
-                status(Problem::new(codes::BAD_VALUE, "the period is not a month").because(plat_model::id::shorten(&why)))
+                status(
+                    Problem::new(codes::BAD_VALUE, "the period is not a month").because(plat_model::id::shorten(&why)),
+                )
             })?),
         };
         let statement = self.0.statement(&caller, project.as_ref(), period).await.map_err(status)?;
