@@ -46,8 +46,13 @@ fn text() -> impl Strategy<Value = String> {
 
 fn problem() -> impl Strategy<Value = Problem> {
     let codes: Vec<_> = codes::ALL.iter().flat_map(|table| table.iter()).map(|entry| entry.code).collect();
-    (select(codes), text(), text(), text(), text())
-        .prop_map(|(code, what, why, todo, at)| Problem { code, what, why, todo, at })
+    (select(codes), text(), text(), text(), text()).prop_map(|(code, what, why, todo, at)| Problem {
+        code,
+        what,
+        why,
+        todo,
+        at,
+    })
 }
 
 fn resources() -> impl Strategy<Value = Resources> {
@@ -61,9 +66,8 @@ fn resources() -> impl Strategy<Value = Resources> {
 }
 
 fn parameters() -> impl Strategy<Value = Parameters> {
-    btree_map("[a-z]{1,8}", text(), 0..5).prop_map(|map| {
-        Parameters::new(map.into_iter().map(|(key, value)| (key, value.into())).collect()).unwrap()
-    })
+    btree_map("[a-z]{1,8}", text(), 0..5)
+        .prop_map(|map| Parameters::new(map.into_iter().map(|(key, value)| (key, value.into())).collect()).unwrap())
 }
 
 fn rules() -> impl Strategy<Value = PlacementRules> {
@@ -77,9 +81,7 @@ fn waiting() -> impl Strategy<Value = Waiting> {
 
 fn status() -> impl Strategy<Value = InstanceStatus> {
     use InstanceState::*;
-    let states = vec![
-        Waiting, Installing, Starting, Ready, Degraded, Failed, Stopping, Stopped, Destroying, Destroyed,
-    ];
+    let states = vec![Waiting, Installing, Starting, Ready, Degraded, Failed, Stopping, Stopped, Destroying, Destroyed];
     let service = (
         name(ServiceName::parse),
         select(vec![ServiceState::Stopped, ServiceState::Running, ServiceState::Backoff]),

@@ -33,17 +33,20 @@ where
         let places = Arc::new(Semaphore::new(settings.connections));
         tokio::pin!(connections);
         loop {
-            let permits = async { (places.clone().acquire_owned().await, handshakes.clone().acquire_owned().await) };
-            let (Ok(place), Ok(turn)) = permits.await else { return };
+            let next = async {
+                let permits =
+                    (places.clone().acquire_owned().await.ok()?, handshakes.clone().acquire_owned().await.ok()?);
+                connections.next().await.map(|next| (next, permits))
+            };
             let next = tokio::select! {
-                next = connections.next() => next,
+                next = next => next,
                 // The server has dropped its end: it shuts down, and the listener closes with this task.
                 () = ready.closed() => return,
             };
+            let Some((next, (place, turn))) = next else { return };
             let (stream, remote) = match next {
-                None => return,
-                Some(Ok(connection)) => connection,
-                Some(Err(error)) => {
+                Ok(connection) => connection,
+                Err(error) => {
                     warn!(%error, "connection not accepted");
                     tokio::time::sleep(AFTER_LISTENER_ERROR).await;
                     continue;
