@@ -1,0 +1,127 @@
+//! What a node reports: of its instances with their services and promises, and of its releases.
+
+use super::states::read_enum;
+use crate::convert::{IntoModel, Place, bounded, owned};
+use crate::limits::{SERVICES_MAX, TEXT_MAX};
+use crate::v1;
+use plat_model::id::{Digest, InstanceId, PromiseName, ServiceName};
+use plat_model::instance::{InstanceStatus, PromiseStatus, ServiceStatus};
+use plat_model::parameters::Parameters;
+use plat_model::release::Installation;
+use plat_model::{Generation, Problems};
+
+owned! {
+    v1::ServiceStatus, ServiceStatus;
+    v1::PromiseStatus, PromiseStatus;
+    v1::InstanceStatus, InstanceStatus;
+    v1::Installation, Installation;
+}
+
+impl From<&ServiceStatus> for v1::ServiceStatus {
+    fn from(status: &ServiceStatus) -> Self {
+        Self {
+            name: status.name.to_string(),
+            state: v1::ServiceState::from(status.state).into(),
+            pid: status.pid,
+            restarts: status.restarts,
+            last_exit: bounded(&status.last_exit, TEXT_MAX),
+            since_ms: status.since.0,
+        }
+    }
+}
+
+impl IntoModel for v1::ServiceStatus {
+    type Model = ServiceStatus;
+    fn read(self, at: &Place, problems: &mut Problems) -> Option<ServiceStatus> {
+        let name = at.field("name").parse(&self.name, ServiceName::parse, problems);
+        let state = read_enum::<v1::ServiceState>(self.state, &at.field("state"), problems);
+        let last_exit = at.field("last_exit").text(self.last_exit, TEXT_MAX, problems);
+        let since = at.field("since_ms").time(self.since_ms, problems);
+        let (pid, restarts) = (self.pid, self.restarts);
+        Some(ServiceStatus { name: name?, state: state?, pid, restarts, last_exit: last_exit?, since: since? })
+    }
+}
+
+impl From<&PromiseStatus> for v1::PromiseStatus {
+    fn from(status: &PromiseStatus) -> Self {
+        Self {
+            name: status.name.to_string(),
+            holds: status.holds,
+            message: bounded(&status.message, TEXT_MAX),
+            checked_ms: status.checked.0,
+        }
+    }
+}
+
+impl IntoModel for v1::PromiseStatus {
+    type Model = PromiseStatus;
+    fn read(self, at: &Place, problems: &mut Problems) -> Option<PromiseStatus> {
+        let name = at.field("name").parse(&self.name, PromiseName::parse, problems);
+        let message = at.field("message").text(self.message, TEXT_MAX, problems);
+        let checked = at.field("checked_ms").time(self.checked_ms, problems);
+        Some(PromiseStatus { name: name?, holds: self.holds, message: message?, checked: checked? })
+    }
+}
+
+impl From<&InstanceStatus> for v1::InstanceStatus {
+    fn from(status: &InstanceStatus) -> Self {
+        Self {
+            id: status.id.to_string(),
+            generation: status.generation.0,
+            state: v1::InstanceState::from(status.state).into(),
+            since_ms: status.since.0,
+            detail: bounded(&status.detail, TEXT_MAX),
+            problem: status.problem.as_ref().map(Into::into),
+            connection_json: crate::convert::node::json(&status.connection),
+            services: status.services.iter().map(Into::into).collect(),
+            promises: status.promises.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl IntoModel for v1::InstanceStatus {
+    type Model = InstanceStatus;
+    fn read(self, at: &Place, problems: &mut Problems) -> Option<InstanceStatus> {
+        let id = at.field("id").parse(&self.id, InstanceId::parse, problems);
+        let state = read_enum::<v1::InstanceState>(self.state, &at.field("state"), problems);
+        let since = at.field("since_ms").time(self.since_ms, problems);
+        let detail = at.field("detail").text(self.detail, TEXT_MAX, problems);
+        let problem = at.field("problem").maybe(self.problem, problems);
+        let connection = at.field("connection_json").parse(&self.connection_json, Parameters::parse_json, problems);
+        let services = at.field("services").all(self.services, SERVICES_MAX, problems);
+        let promises = at.field("promises").all(self.promises, SERVICES_MAX, problems);
+        Some(InstanceStatus {
+            id: id?,
+            generation: Generation(self.generation),
+            state: state?,
+            since: since?,
+            detail: detail?,
+            problem: problem?,
+            connection: connection?,
+            services: services?,
+            promises: promises?,
+        })
+    }
+}
+
+impl From<&Installation> for v1::Installation {
+    fn from(installation: &Installation) -> Self {
+        Self {
+            digest: installation.digest.to_string(),
+            state: v1::InstallState::from(installation.state).into(),
+            progress: bounded(&installation.progress, TEXT_MAX),
+            problem: installation.problem.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl IntoModel for v1::Installation {
+    type Model = Installation;
+    fn read(self, at: &Place, problems: &mut Problems) -> Option<Installation> {
+        let digest = at.field("digest").parse(&self.digest, Digest::parse, problems);
+        let state = read_enum::<v1::InstallState>(self.state, &at.field("state"), problems);
+        let progress = at.field("progress").text(self.progress, TEXT_MAX, problems);
+        let problem = at.field("problem").maybe(self.problem, problems);
+        Some(Installation { digest: digest?, state: state?, progress: progress?, problem: problem? })
+    }
+}
