@@ -1,5 +1,7 @@
 //! The boundary to Linux: observe, perform, and be told when to look again. Nothing else of the agent touches the host.
 
+pub mod linux;
+
 use async_trait::async_trait;
 use plat_agent_plan::{Action, PartitionFact, ReleaseFact};
 use plat_model::id::{Digest, InstanceId, PartitionName, ServiceName};

@@ -32,6 +32,8 @@ pub struct ServiceTask {
     /// Runs before this one, and how the last of them ended.
     pub restarts: u32,
     pub last_exit: String,
+    /// Short runs in a row before this one.
+    pub short_runs: u32,
 }
 
 /// What a shim writes down about its service; the agent reads it. Kept for the last run of each service.
@@ -54,6 +56,9 @@ pub struct RunState {
     pub error: String,
     pub restarts: u32,
     pub last_exit: String,
+    pub short_runs: u32,
+    /// It was told to stop.
+    pub told: bool,
     /// The control group that counted it, if one did.
     pub cgroup: Option<PathBuf>,
     /// Of its processes that have ended.
@@ -75,6 +80,17 @@ impl RunState {
             (Phase::Ended, Some(exit)) => exit.to_string(),
             (Phase::Ended, None) => self.error.clone(),
             _ => self.last_exit.clone(),
+        }
+    }
+
+    /// Runs in a row that ended by themselves when they were young.
+    pub fn short_runs(&self) -> u32 {
+        let young = Duration::from_secs(plat_agent_plan::facts::STABLE_SECONDS.into());
+        match self.ended {
+            Some(_) if self.told => 0,
+            Some(at) if at.since(self.started) < young => self.short_runs.saturating_add(1),
+            Some(_) => 0,
+            None => self.short_runs,
         }
     }
 
@@ -101,6 +117,8 @@ pub fn serve(task: ServiceTask, line: Line) {
         error: String::new(),
         restarts: task.restarts,
         last_exit: task.last_exit.clone(),
+        short_runs: task.short_runs,
+        told: false,
         cgroup: task.program.cgroup.clone(),
         used: Used::default(),
         tail: Vec::new(),
@@ -134,10 +152,11 @@ pub fn serve(task: ServiceTask, line: Line) {
     drop(task);
     let finished = tree.watch(&policy, &mut log, |phase, used| {
         (state.phase, state.used) = (phase, used);
+        state.told |= phase != Phase::Running;
         let _ = write(&state);
     });
     (state.phase, state.ended, state.exit) = (Phase::Ended, Some(now()), Some(finished.exit));
-    (state.used, state.tail) = (used(), log.tail());
+    (state.used, state.tail, state.told) = (used(), log.tail(), state.told || finished.told);
     let _ = write(&state);
 }
 

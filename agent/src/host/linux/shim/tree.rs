@@ -73,6 +73,8 @@ pub enum Phase {
 pub struct Finished {
     pub exit: Exit,
     pub timed_out: bool,
+    /// It was told to end, and did not end by itself.
+    pub told: bool,
 }
 
 pub struct Tree {
@@ -112,7 +114,7 @@ impl Tree {
     pub fn watch(&mut self, policy: &Policy<'_>, log: &mut LineLog, mut note: impl FnMut(Phase, Used)) -> Finished {
         let started = Instant::now();
         let (mut phase, mut until) = (Phase::Running, policy.longest.and_then(|longest| started.checked_add(longest)));
-        let (mut timed_out, mut noted, mut reaped) = (false, started, false);
+        let (mut timed_out, mut told, mut noted, mut reaped) = (false, false, started, false);
         loop {
             let pause = match phase {
                 Phase::Killing => Some(Duration::from_millis(5)),
@@ -121,6 +123,7 @@ impl Tree {
             let pause = if reaped { Some(pause.map_or(Duration::from_secs(1), |p| p.min(Duration::from_secs(1)))) } else { pause };
             let woken = self.wait(pause, policy.hangup);
             self.copy_output(log);
+            told |= (woken.stop || woken.kill || woken.hangup) && self.exit.is_none();
             reaped |= self.reap();
             if self.childless {
                 break;
@@ -157,7 +160,7 @@ impl Tree {
         }
         self.copy_output(log);
         log.finish();
-        Finished { exit: self.exit.unwrap_or(Exit::Code(0)), timed_out }
+        Finished { exit: self.exit.unwrap_or(Exit::Code(0)), timed_out, told }
     }
 
     fn wait(&mut self, pause: Option<Duration>, hangup: Option<BorrowedFd<'_>>) -> Woken {
