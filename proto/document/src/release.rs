@@ -1,4 +1,5 @@
-//! What a release document says, once it has been read and checked. `Release::parse` is the only maker.
+//! What a release document says, once it has been read and checked. [`Release::parse_yaml`], [`Release::resolve`] and
+//! [`Release::from_canonical_json`] are the makers.
 //!
 //! A document names the sources a release is made of, how they are built, and what an instance of it consists of:
 //! files written from templates, services that run, promises that must hold, and what it publishes.
@@ -8,6 +9,12 @@ use plat_model::resources::Resources;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
+
+mod check;
+mod read;
+
+pub use check::VARIABLES;
+pub use read::digest_of;
 
 /// A checked release. Maps are ordered, so equal documents have equal bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -171,7 +178,7 @@ pub enum StopSignal {
 
 /// A check that says whether the instance does what it is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "PromiseForm")]
 pub struct Promise {
     #[serde(default)]
     pub role: Role,
@@ -182,6 +189,35 @@ pub struct Promise {
     pub period_seconds: u32,
     #[serde(default = "default_promise_timeout")]
     pub timeout_seconds: u32,
+}
+
+/// A promise as it is written: serde can flatten a check, or refuse unknown keys, but not both.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PromiseForm {
+    #[serde(default)]
+    role: Role,
+    exec: Option<Vec<String>>,
+    http: Option<HttpCheck>,
+    tcp: Option<TcpCheck>,
+    #[serde(default = "default_period")]
+    period_seconds: u32,
+    #[serde(default = "default_promise_timeout")]
+    timeout_seconds: u32,
+}
+
+impl TryFrom<PromiseForm> for Promise {
+    type Error = &'static str;
+    fn try_from(form: PromiseForm) -> Result<Self, Self::Error> {
+        let check = match (form.exec, form.http, form.tcp) {
+            (Some(command), None, None) => Check::Exec(command),
+            (None, Some(http), None) => Check::Http(http),
+            (None, None, Some(tcp)) => Check::Tcp(tcp),
+            _ => return Err("a promise must have exactly one of exec, http, tcp"),
+        };
+        let PromiseForm { role, period_seconds, timeout_seconds, .. } = form;
+        Ok(Self { role, check, period_seconds, timeout_seconds })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -246,3 +282,6 @@ fn default_promise_timeout() -> u32 {
 fn default_status() -> u16 {
     200
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+use super::*;
+use plat_model::problem::codes;
+
+const WEB: &str = r#"
+version: 1
+name: web
+title: A web server
+parameters:
+  type: object
+  properties:
+    port: {type: integer, minimum: 1024, maximum: 65535, default: 8080}
+secrets:
+  token: {}
+sources:
+  nginx: {deb: {packages: [nginx]}}
+files:
+  etc/web.conf:
+    mode: "0600"
+    template: |
+      listen {{ partition.url_host }}:{{ parameters.port }}
+      token {{ secrets.token }}
+services:
+  web:
+    command: ["{{ release.directory }}/usr/sbin/nginx", "-c", "{{ partition.directory }}/etc/web.conf"]
+promises:
+  answers:
+    http: {url: "http://{{ partition.url_host }}:{{ parameters.port }}/"}
+publish:
+  url: "http://{{ partition.url_host }}:{{ parameters.port }}/"
+"#;
+
+fn wrong(text: &str) -> Vec<(String, String, String)> {
+    let problems = Release::parse_yaml(text, "w.yaml").expect_err(text);
+    problems
+        .0
+        .into_iter()
+        .map(|p| (p.code.to_string(), p.at.clone(), format!("{} | {} | {}", p.what, p.why, p.todo)))
+        .collect()
+}
+
+#[test]
+fn a_document_read_written_and_read_again_is_the_same() {
+    let release = Release::parse_yaml(WEB, "web.yaml").unwrap_or_else(|p| panic!("{p}"));
+    let json = release.to_canonical_json();
+    let again = Release::from_canonical_json(&json).unwrap_or_else(|p| panic!("{p}"));
+    assert_eq!(release, again);
+    assert_eq!(again.to_canonical_json(), json);
+    assert_eq!(release.digest(), digest_of(&json));
+    assert_eq!(release.services.values().next().unwrap().stop_timeout_seconds, 30);
+}
+
+#[test]
+fn the_order_of_keys_and_comments_do_not_change_the_digest() {
+    let a = "version: 1\nname: a\nfiles:\n  x: {template: a}\nparameters: {type: object, properties: {b: {}, a: {}}}\n";
+    let b = "# c\nparameters: {properties: {a: {}, b: {}}, type: object}\nfiles:\n  x: {template: a}\nname: a\nversion: 1\n";
+    assert_eq!(Release::parse_yaml(a, "a").unwrap().digest(), Release::parse_yaml(b, "b").unwrap().digest());
+}
+
+#[test]
+fn all_problems_are_told_at_once_with_line_and_nearest_key() {
+    let told = wrong(
+        "version: 1\nname: Web\nservces: {}\nfiles:\n  a:\n    tmplate: x\n    mode: \"0777\"\nservices:\n  s:\n    command: []\n    stop_signal: KILL\n",
+    );
+    let at = |place: &str| {
+        told.iter().filter(|(_, at, _)| at == place).map(|t| (t.0.as_str(), t.2.as_str())).collect::<Vec<_>>()
+    };
+    assert!(
+        at("w.yaml:2:1").iter().any(|(code, what)| *code == "P0102" && what.contains("`name` must be 1 to 63")),
+        "{told:#?}"
+    );
+    assert!(
+        at("w.yaml:3:1").iter().any(|(code, what)| *code == "P0111" && what.contains("did you mean `services`?")),
+        "{told:#?}"
+    );
+    assert!(at("w.yaml:6:5").iter().any(|(code, what)| *code == "P0111" && what.contains("`template`")), "{told:#?}");
+    assert!(at("w.yaml:7:5").iter().any(|(_, what)| what.contains("at most 0750")), "{told:#?}");
+    assert!(at("w.yaml:10:5").iter().any(|(_, what)| what.contains("at least 1 items")), "{told:#?}");
+    assert!(at("w.yaml:11:5").iter().any(|(_, what)| what.contains("\"TERM\"")), "{told:#?}");
+    assert!(told.iter().any(|(code, ..)| code == "P0113"), "the missing template: {told:#?}");
+}
+
+#[test]
+fn an_undefined_variable_is_told_with_its_line_in_the_file_and_the_nearest_name() {
+    let text = WEB.replace("token {{ secrets.token }}", "ok\n      port {{ parameters.prot }}");
+    let told = wrong(&text);
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!((told[0].0.as_str(), told[0].1.as_str()), ("P0118", "w.yaml:19:1"), "{told:#?}");
+    assert!(told[0].2.contains("did you mean `parameters.port`?"));
+}
+
+#[test]
+fn a_secret_in_the_arguments_of_a_process_is_refused() {
+    let told = wrong(&WEB.replace("\"-c\"", "\"{{ secrets.token }}\""));
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert!(told[0].0 == "P0117" && told[0].2.contains("arguments"), "{told:#?}");
+}
+
+#[test]
+fn what_leads_out_of_a_folder_or_runs_nothing_is_refused() {
+    let cases = [
+        ("etc/web.conf:", "../web.conf:", "`..`"),
+        ("etc/web.conf:", "/etc/web.conf:", "begins with `/`"),
+        ("packages: [nginx]", "packages: [nginx], into: a/../../b", "`..`"),
+        ("packages: [nginx]", "packages: [\"nginx; rm\"]", "Debian package"),
+        ("{{ release.directory }}/usr/sbin/nginx", "nginx", "absolute path"),
+        ("{deb: {packages: [nginx]}}", "{archive: {url: \"ftp://x/y\", sha256: aa}}", "SHA-256"),
+        ("{deb: {packages: [nginx]}}", "{}", "at least 1 keys"),
+        ("    http: {", "    tcp: {address: a, port: \"1\"}\n    http: {", "exactly one of exec, http, tcp"),
+        ("name: web", "name: web\nname: web", "said twice"),
+        ("  token: {}", "  token: {length: 4}", "at least 8"),
+        ("version: 1", "version: 2", "must be 1"),
+        ("type: object", "type: objekt", "not one of a map"),
+        ("type: integer", "type: intger", "not a JSON Schema"),
+        ("default: 8080", "default: 80", "default of `port`"),
+        ("{type: integer,", "{$ref: \"http://example.org/x\", type: integer,", "another document"),
+        ("{{ secrets.token }}", "{{ secrets.token }", "template"),
+        ("name: web", "name: web\nextends: base", "no document `base`"),
+    ];
+    for (from, to, expected) in cases {
+        // Paths and the kind of source show in the second stage of checks, so every case is checked by itself.
+        let text = WEB.replacen(from, to, 1);
+        assert_ne!(text, WEB, "{from}");
+        let told = wrong(&text);
+        assert!(
+            told.iter().any(|(_, at, what)| what.contains(expected) && at.starts_with("w.yaml:")),
+            "{to}: {told:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_release_that_would_do_nothing_or_is_too_large_is_refused() {
+    assert!(wrong("version: 1\nname: a\n")[0].2.contains("do nothing"));
+    let large = format!("version: 1\nname: a\nfiles: {{x: {{template: \"{}\"}}}}", "x".repeat(2 << 20));
+    assert_eq!(Release::parse_yaml(&large, "l").unwrap_err().0[0].code, codes::TOO_LARGE);
+    assert_eq!(Release::from_canonical_json(&large).unwrap_err().0[0].code, codes::TOO_LARGE);
+    let many: String = (0..65).map(|n| format!("  s{n}: {{command: [/bin/true]}}\n")).collect();
+    assert!(wrong(&format!("version: 1\nname: a\nservices:\n{many}"))[0].2.contains("at most 64"));
+}
+
+#[test]
+fn hostile_bytes_are_refused_without_a_panic() {
+    for text in
+        ["", "[]", "x", "\0", "{\"version\": 1e400}", "version: 1\nname: \"../x\"", "name: [", "{{{{", "%YAML 9"]
+    {
+        assert!(Release::parse_yaml(text, "h").is_err(), "{text}");
+        assert!(Release::from_canonical_json(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn the_worked_example_of_the_reference_is_a_release() {
+    let reference = include_str!("../../../../docs/releases.md");
+    let text = reference.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let release = Release::parse_yaml(text, "docs/releases.md").unwrap_or_else(|p| panic!("{p}"));
+    assert_eq!(release.name.as_str(), "hello");
+    for variable in VARIABLES {
+        let last = variable.rsplit('.').next().unwrap();
+        assert!(
+            reference.contains(&format!("`{variable}`")) || reference.contains(&format!("`.{last}`")),
+            "{variable}"
+        );
+    }
+}

@@ -1,0 +1,102 @@
+//! The JSON Schema of a release document. One file is both what editors are given and what documents are checked
+//! against, so the two cannot differ.
+
+use crate::tree::{Content, Node};
+use crate::violation::{self, Violation};
+use crate::yaml::PROBLEMS_MAX;
+use jsonschema::Validator;
+use plat_model::problem::codes;
+use plat_model::{Problem, Problems};
+use serde_json::{Value, json};
+use std::sync::LazyLock;
+
+/// The schema of a whole document, all extends laid over each other.
+const RESOLVED: &str = include_str!("release.schema.json");
+
+static SCHEMA: LazyLock<Result<(Value, Validator), String>> = LazyLock::new(|| {
+    let schema: Value = serde_json::from_str(RESOLVED).map_err(|e| e.to_string())?;
+    let validator = options().build(&schema).map_err(|e| e.to_string())?;
+    Ok((schema, validator))
+});
+
+/// How every schema is compiled: nothing is fetched, and patterns run in linear time and bounded memory.
+pub(crate) fn options() -> jsonschema::ValidationOptions<'static> {
+    jsonschema::options()
+        .with_draft(jsonschema::Draft::Draft202012)
+        .with_pattern_options(jsonschema::PatternOptions::regex().size_limit(1 << 20).dfa_size_limit(1 << 20))
+}
+
+/// The JSON Schema for editors: the form of a release, and besides it `extends`, with which nothing else is required.
+/// Directives (`$append` and the like) are what editors will mark, for they stand where something else is expected.
+pub fn schema() -> Value {
+    let mut schema = SCHEMA.as_ref().map(|(schema, _)| schema.clone()).unwrap_or_default();
+    if let Some(required) = schema.as_object_mut().and_then(|map| map.remove("required")) {
+        schema["if"] = json!({ "not": { "required": ["extends"] } });
+        schema["then"] = json!({ "required": required });
+        schema["properties"]["extends"] = json!({
+            "description": "Documents that this one is laid over, the first undermost.",
+            "oneOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" }, "maxItems": 16 }]
+        });
+    }
+    schema
+}
+
+/// Every way in which a tree is not of the form of a release.
+pub(crate) fn check_form(tree: &Node) -> Problems {
+    let mut problems = Problems::default();
+    let (schema, validator) = match &*SCHEMA {
+        Ok(compiled) => compiled,
+        Err(error) => return Problem::new(codes::INTERNAL, "the schema of releases is broken").because(error).into(),
+    };
+    let value = tree.to_json();
+    let violations = validator.iter_errors(&value).take(PROBLEMS_MAX).flat_map(|e| violation::explain(&e, schema));
+    for Violation { path, code, mut expected, todo } in violations.take(PROBLEMS_MAX) {
+        if expected.contains("must match the pattern") {
+            expected = named_pattern(&expected).map(str::to_owned).unwrap_or(expected);
+        }
+        let found = tree.at(path.iter().map(String::as_str));
+        let place = place_of(tree, &path);
+        let what = match (code, path.as_slice()) {
+            (codes::UNKNOWN_KEY, _) | (codes::BAD_NAME, _) => expected.clone(),
+            (_, []) => format!("the document {expected}"),
+            (_, path) => format!("`{}` {expected}", plat_model::id::shorten(&path.join("."))),
+        };
+        let mut problem = Problem::new(code, what).fix(todo).at(place);
+        if let (codes::BAD_VALUE, Some(node)) = (code, found) {
+            problem = problem.because(match &node.content {
+                Content::Map(_) | Content::List(_) | Content::Null => format!("it is {}", node.content.kind()),
+                _ => format!("it is {}: {}", node.content.kind(), node.shown()),
+            });
+        }
+        problems.push(problem);
+    }
+    problems
+}
+
+/// Where the value is; for an unknown or ill-named key, where the key is.
+fn place_of(tree: &Node, path: &[String]) -> String {
+    let steps = || path.iter().map(String::as_str);
+    let parent = path
+        .split_last()
+        .and_then(|(last, rest)| Some(&tree.at(rest.iter().map(String::as_str))?.as_map()?.get(last)?.key));
+    parent.map_or_else(|| tree.place_of(steps()).to_string(), ToString::to_string)
+}
+
+/// The patterns of the schema, in words.
+fn named_pattern(expected: &str) -> Option<&'static str> {
+    Some(match expected.split_once("the pattern ")?.1 {
+        "^[0-9a-f]{64}$" => "must be a SHA-256: 64 lower-case hexadecimal digits",
+        "^0?[0-7][0-5]0$" => "must be an octal mode of at most 0750, such as 0640",
+        "^[^\\n\\r]*$" => "must be one line",
+        pattern if pattern.starts_with("^[a-z0-9]([") => {
+            "must be 1 to 63 lower-case letters, digits and `-`, starting and ending with a letter or digit"
+        }
+        pattern if pattern.starts_with("^[a-z0-9][a-z0-9+") => {
+            "must be the name of a Debian package, such as `nginx` or `nginx=1.22.1-9`"
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests;
