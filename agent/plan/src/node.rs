@@ -35,7 +35,8 @@ pub fn plan(place: &Place, file: &NodeFile, desired: &NodeDesired, facts: &NodeF
     let digests: BTreeSet<&Digest> = desired.releases.keys().chain(facts.releases.keys()).collect();
     let releases = digests.into_iter().filter_map(|digest| {
         let document = desired.releases.get(digest).map(String::as_str);
-        let given = ReleaseGiven { digest, document, in_use: in_use.contains(digest), fact: facts.releases.get(digest)?, now };
+        let given =
+            ReleaseGiven { digest, document, in_use: in_use.contains(digest), fact: facts.releases.get(digest)?, now };
         Some((digest.clone(), plan_release(&given)))
     });
     let partitions = file.partitions.iter().filter_map(|partition| {

@@ -105,9 +105,12 @@ fn started(
     let partition = given.partition.name.clone();
     let Some(release) = given.release else {
         return Verdict::failed(
-            Problem::new(codes::INTERNAL, format!("the document of release {} is not at hand", desired.release.short()))
-                .because("it was not sent, or this agent cannot read it")
-                .fix("if the agent is older than the master, upgrade it"),
+            Problem::new(
+                codes::INTERNAL,
+                format!("the document of release {} is not at hand", desired.release.short()),
+            )
+            .because("it was not sent, or this agent cannot read it")
+            .fix("if the agent is older than the master, upgrade it"),
         );
     };
     let lacks = |occupant: &Occupant| release.secrets.keys().any(|name| !occupant.secrets.contains_key(name));
@@ -140,7 +143,10 @@ fn started(
             plan.actions.push(Action::RunHook { partition: partition.clone(), run: run.clone() });
         }
         plan.actions.push(Action::Note { partition, note: Note::Started });
-        return Verdict::new(InstanceState::Starting, if rendered.start.is_some() { "runs its start hook" } else { "" });
+        return Verdict::new(
+            InstanceState::Starting,
+            if rendered.start.is_some() { "runs its start hook" } else { "" },
+        );
     }
     promises::keep(given, occupant, rendered, &running, plan)
 }
@@ -165,12 +171,7 @@ fn without_release(given: &Given<'_>, desired: &InstanceDesired, plan: &mut Part
 }
 
 /// Stops what runs with an older configuration, applies the new one, and starts the services with it.
-fn configure(
-    given: &Given<'_>,
-    occupant: &Occupant,
-    rendered: &Rendered,
-    plan: &mut PartitionPlan,
-) -> Option<Verdict> {
+fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: &mut PartitionPlan) -> Option<Verdict> {
     if occupant.initialised && occupant.configured == rendered.configured {
         return None;
     }

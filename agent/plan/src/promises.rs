@@ -52,9 +52,9 @@ pub(crate) fn keep(
                     not_alive = Some(name);
                 }
             }
-            None if promise.role == Role::Ready => broken.push(
-                Problem::new(codes::PROMISE_FAILED, format!("promise `{name}` has not been checked yet")),
-            ),
+            None if promise.role == Role::Ready => {
+                broken.push(Problem::new(codes::PROMISE_FAILED, format!("promise `{name}` has not been checked yet")))
+            }
             None => {}
         }
     }

@@ -35,13 +35,11 @@ const HOPELESS: Duration = Duration::from_secs(3600);
 
 pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
     let mut plan = ReleasePlan::default();
-    let said = |state, progress: &str, problem| Some(Installation {
-        digest: given.digest.clone(),
-        state,
-        progress: progress.to_owned(),
-        problem,
-    });
-    let install = |document: &str| Action::InstallRelease { digest: given.digest.clone(), document: document.to_owned() };
+    let said = |state, progress: &str, problem| {
+        Some(Installation { digest: given.digest.clone(), state, progress: progress.to_owned(), problem })
+    };
+    let install =
+        |document: &str| Action::InstallRelease { digest: given.digest.clone(), document: document.to_owned() };
     let who = || format!("release {}", given.digest.short());
     match (given.document, given.fact) {
         (Some(_), ReleaseFact::Installed) => plan.status = said(InstallState::Installed, "", None),

@@ -255,7 +255,11 @@ fn publish(release: &Release, context: &Context, problems: &mut Problems) -> Par
 
 fn within(problem: Problem, at: &str) -> Problem {
     let inner = problem.at.clone();
-    problem.at(if inner.is_empty() { at.to_owned() } else { format!("{at}{}{inner}", if inner.starts_with('[') { "" } else { "." }) })
+    problem.at(if inner.is_empty() {
+        at.to_owned()
+    } else {
+        format!("{at}{}{inner}", if inner.starts_with('[') { "" } else { "." })
+    })
 }
 
 /// The specification of a service by its name.

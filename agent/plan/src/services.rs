@@ -125,7 +125,8 @@ fn settle(
 }
 
 fn exited(fact: &ServiceFact, name: &str) -> Problem {
-    let mut why = if fact.last_exit.is_empty() { "how it ended is not known".to_owned() } else { fact.last_exit.clone() };
+    let mut why =
+        if fact.last_exit.is_empty() { "how it ended is not known".to_owned() } else { fact.last_exit.clone() };
     if !fact.last_lines.is_empty() {
         why.push_str("; its last lines were:\n");
         why.push_str(&fact.last_lines.join("\n"));

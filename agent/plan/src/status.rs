@@ -4,7 +4,9 @@ use crate::facts::{ServiceFact, ServiceRun};
 use crate::given::Given;
 use crate::partition::Verdict;
 use crate::render::Rendered;
-use plat_model::instance::{InstanceDesired, InstanceState, InstanceStatus, PromiseStatus, ServiceState, ServiceStatus};
+use plat_model::instance::{
+    InstanceDesired, InstanceState, InstanceStatus, PromiseStatus, ServiceState, ServiceStatus,
+};
 
 /// Longest message of a promise, in characters.
 const MESSAGE_MAX: usize = 500;
@@ -32,9 +34,11 @@ pub(crate) fn status(
         last_exit: fact.last_exit.clone(),
         since: since_of(fact).unwrap_or(since),
     });
-    let promises = given.fact.promises.iter().filter(|(name, _)| {
-        !gone && rendered.is_some_and(|rendered| rendered.promises.contains_key(*name))
-    });
+    let promises = given
+        .fact
+        .promises
+        .iter()
+        .filter(|(name, _)| !gone && rendered.is_some_and(|rendered| rendered.promises.contains_key(*name)));
     let promises = promises.map(|(name, fact)| PromiseStatus {
         name: name.clone(),
         holds: fact.holds,

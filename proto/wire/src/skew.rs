@@ -8,7 +8,7 @@ use plat_model::problem::codes;
 use plat_model::{Problem, Result};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
-use tonic::{Request, Status};
+use tonic::{GrpcMethod, Request, Status};
 
 /// Revision of the wire that this version speaks.
 pub const REVISION: u32 = 1;
@@ -29,13 +29,20 @@ pub fn check(ours: u32, theirs: u32) -> Result<()> {
         .fix(format!("upgrade {older}, one release at a time")))
 }
 
-/// Client side: says our revision in every call.
+/// Client side: says our revision in every call, and sets the deadline of [`crate::limits::deadline`] where the caller
+/// set none.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SayVersion;
 
 impl Interceptor for SayVersion {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         request.metadata_mut().insert(HEADER, MetadataValue::<Ascii>::from(REVISION));
+        let method = request.extensions().get::<GrpcMethod<'static>>().map(GrpcMethod::method);
+        if let Some(deadline) = method.and_then(crate::limits::deadline)
+            && !request.metadata().contains_key("grpc-timeout")
+        {
+            request.set_timeout(deadline);
+        }
         Ok(request)
     }
 }
@@ -70,7 +77,10 @@ mod tests {
 
     #[test]
     fn a_call_says_its_revision_and_one_too_far_is_refused() {
-        let said = SayVersion.call(Request::new(())).unwrap();
+        let mut request = Request::new(());
+        request.extensions_mut().insert(GrpcMethod::new("plat.v1.NodeService", "Sync"));
+        let said = SayVersion.call(request).unwrap();
+        assert!(said.metadata().contains_key("grpc-timeout"));
         assert!(CheckVersion.call(said).is_ok());
         assert!(CheckVersion.call(Request::new(())).is_ok());
         for wrong in ["99", "-1", "one"] {

@@ -1,0 +1,270 @@
+//! Model → wire bytes → model is identity; what is wrong is told whole.
+
+use plat_model::id::*;
+use plat_model::instance::*;
+use plat_model::node::{Inventory, NodeReport, PartitionOffer};
+use plat_model::parameters::Parameters;
+use plat_model::problem::codes;
+use plat_model::release::{InstallState, Installation};
+use plat_model::resources::Resources;
+use plat_model::time::Window;
+use plat_model::usage::{Amount, LedgerEntry, LedgerLine, Meter, UsageRecord, UsageReport};
+use plat_model::{Generation, Problem, Problems, Timestamp, Waiting};
+use plat_wire::convert::{Held, ReadSync, sync_request};
+use plat_wire::{IntoModel, v1};
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use prost::Message;
+use std::net::IpAddr;
+
+fn name<T: std::fmt::Debug + 'static>(parse: fn(&str) -> Result<T, Problem>) -> impl Strategy<Value = T> {
+    "[a-z][a-z0-9]{0,14}".prop_map(move |text| parse(&text).unwrap())
+}
+
+fn hex<T: std::fmt::Debug>(digits: usize, parse: fn(&str) -> Result<T, Problem>) -> impl Strategy<Value = T> {
+    vec(select("0123456789abcdef".chars().collect::<Vec<_>>()), digits)
+        .prop_map(move |text| parse(&text.into_iter().collect::<String>()).unwrap())
+}
+
+fn id() -> impl Strategy<Value = InstanceId> {
+    hex(32, InstanceId::parse)
+}
+
+fn digest() -> impl Strategy<Value = Digest> {
+    hex(64, Digest::parse)
+}
+
+fn time() -> impl Strategy<Value = Timestamp> {
+    (0..253_402_300_799_999i64).prop_map(Timestamp)
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "\\PC{0,40}"
+}
+
+fn problem() -> impl Strategy<Value = Problem> {
+    let codes: Vec<_> = codes::ALL.iter().flat_map(|table| table.iter()).map(|entry| entry.code).collect();
+    (select(codes), text(), text(), text(), text())
+        .prop_map(|(code, what, why, todo, at)| Problem { code, what, why, todo, at })
+}
+
+fn resources() -> impl Strategy<Value = Resources> {
+    let amount = || option::of(any::<u32>());
+    (amount(), amount(), amount(), amount()).prop_map(|(cpu_millis, memory_mib, disk_mib, processes)| Resources {
+        cpu_millis,
+        memory_mib,
+        disk_mib,
+        processes,
+    })
+}
+
+fn parameters() -> impl Strategy<Value = Parameters> {
+    btree_map("[a-z]{1,8}", text(), 0..5).prop_map(|map| {
+        Parameters::new(map.into_iter().map(|(key, value)| (key, value.into())).collect()).unwrap()
+    })
+}
+
+fn rules() -> impl Strategy<Value = PlacementRules> {
+    (option::of(name(NodeId::parse)), btree_map("[a-z]{1,8}", text(), 0..5))
+        .prop_map(|(node, labels)| PlacementRules { node, labels })
+}
+
+fn waiting() -> impl Strategy<Value = Waiting> {
+    (text(), text(), time(), text()).prop_map(|(who, on, since, todo)| Waiting { who, on, since, todo })
+}
+
+fn status() -> impl Strategy<Value = InstanceStatus> {
+    use InstanceState::*;
+    let states = vec![
+        Waiting, Installing, Starting, Ready, Degraded, Failed, Stopping, Stopped, Destroying, Destroyed,
+    ];
+    let service = (
+        name(ServiceName::parse),
+        select(vec![ServiceState::Stopped, ServiceState::Running, ServiceState::Backoff]),
+        option::of(any::<u32>()),
+        any::<u32>(),
+        text(),
+        time(),
+    )
+        .prop_map(|(name, state, pid, restarts, last_exit, since)| ServiceStatus {
+            name,
+            state,
+            pid,
+            restarts,
+            last_exit,
+            since,
+        });
+    let promise = (name(PromiseName::parse), any::<bool>(), text(), time())
+        .prop_map(|(name, holds, message, checked)| PromiseStatus { name, holds, message, checked });
+    let head = (id(), any::<u64>().prop_map(Generation), select(states), time(), text());
+    (head, option::of(problem()), parameters(), vec(service, 0..3), vec(promise, 0..3)).prop_map(
+        |((id, generation, state, since, detail), problem, connection, services, promises)| InstanceStatus {
+            id,
+            generation,
+            state,
+            since,
+            detail,
+            problem,
+            connection,
+            services,
+            promises,
+        },
+    )
+}
+
+fn installation() -> impl Strategy<Value = Installation> {
+    use InstallState::*;
+    (digest(), select(vec![Absent, Installing, Installed, Failed, Removing]), text(), option::of(problem()))
+        .prop_map(|(digest, state, progress, problem)| Installation { digest, state, progress, problem })
+}
+
+fn inventory() -> impl Strategy<Value = Inventory> {
+    let offer = (vec(any::<IpAddr>(), 0..3), resources());
+    (resources(), btree_map("[a-z][a-z0-9]{0,14}", offer, 0..4)).prop_map(|(capacity, offers)| Inventory {
+        capacity,
+        partitions: offers
+            .into_iter()
+            .map(|(name, (addresses, limits))| PartitionOffer {
+                name: PartitionName::parse(&name).unwrap(),
+                addresses,
+                limits,
+            })
+            .collect(),
+    })
+}
+
+fn record() -> impl Strategy<Value = UsageRecord> {
+    let amount = prop_oneof![any::<u64>().prop_map(Amount::Known), text().prop_map(Amount::Unknown)];
+    let amounts = btree_map(select(Meter::ALL.to_vec()), amount, 0..6);
+    (id(), name(PartitionName::parse), time(), 0..1_000_000i64, amounts).prop_map(
+        |(instance, partition, end, length, amounts)| UsageRecord {
+            instance,
+            partition,
+            window: Window { start: Timestamp((end.0 - length).max(0)), end },
+            amounts,
+        },
+    )
+}
+
+fn desired() -> impl Strategy<Value = InstanceDesired> {
+    let names = (id(), name(ProjectName::parse), name(InstanceName::parse), name(PartitionName::parse));
+    let wish = select(vec![Wish::Started, Wish::Stopped, Wish::Destroyed]);
+    (names, any::<u64>().prop_map(Generation), digest(), parameters(), wish, resources()).prop_map(
+        |((id, project, name, partition), generation, release, parameters, wish, resources)| InstanceDesired {
+            id,
+            project,
+            name,
+            partition,
+            generation,
+            release,
+            parameters,
+            wish,
+            resources,
+        },
+    )
+}
+
+/// Over the wire as bytes, and back.
+fn travel<W: Message + Default + IntoModel>(wire: W) -> Result<W::Model, Problems> {
+    W::decode(wire.encode_to_vec().as_slice()).unwrap().into_model()
+}
+
+macro_rules! same {
+    ($($test:ident: $wire:ident, $strategy:expr;)*) => {
+        proptest! {
+            #![proptest_config(ProptestConfig::with_cases(64))]
+            $(#[test]
+            fn $test(value in $strategy) {
+                prop_assert_eq!(travel(v1::$wire::from(&value)).unwrap(), value);
+            })*
+        }
+    };
+}
+
+same! {
+    a_problem_travels_unchanged: Problem, problem();
+    problems_travel_unchanged: Problems, vec(problem(), 0..5).prop_map(Problems);
+    resources_travel_unchanged: Resources, resources();
+    a_place_travels_unchanged: PartitionRef, (name(NodeId::parse), name(PartitionName::parse))
+        .prop_map(|(node, partition)| PartitionRef { node, partition });
+    placement_rules_travel_unchanged: PlacementRules, rules();
+    a_wait_travels_unchanged: Waiting, waiting();
+    an_instance_status_travels_unchanged: InstanceStatus, status();
+    an_installation_travels_unchanged: Installation, installation();
+    an_inventory_travels_unchanged: Inventory, inventory();
+    a_usage_report_travels_unchanged: UsageReport, (1..u64::MAX, time(), vec(record(), 0..4))
+        .prop_map(|(sequence, taken, records)| UsageReport { sequence, taken, records });
+    a_desired_instance_travels_unchanged: InstanceBody, desired();
+    a_ledger_entry_travels_unchanged: LedgerEntry, (
+        name(NodeId::parse), any::<u64>(), time(), digest(), vec((name(ProjectName::parse), record()), 0..3),
+    ).prop_map(|(node, sequence, booked, hash, lines)| LedgerEntry {
+        node, sequence, booked, hash,
+        lines: lines.into_iter().map(|(project, record)| LedgerLine { project, record }).collect(),
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn a_report_and_what_is_held_travel_unchanged(
+        generation in any::<u64>(), inventory in option::of(inventory()), installations in vec(installation(), 0..3),
+        instances in vec(status(), 0..3), held in btree_map(id(), any::<u64>().prop_map(Generation), 0..4),
+        releases in btree_set(digest(), 0..3),
+    ) {
+        let report = NodeReport { generation: Generation(generation), inventory, installations, instances };
+        let held = Held { instances: held, releases };
+        prop_assert_eq!(travel(sync_request(&report, &held)).unwrap(), (report, held));
+    }
+
+    #[test]
+    fn no_bytes_from_a_peer_panic(bytes in vec(any::<u8>(), 0..300)) {
+        if let Ok(wire) = v1::SyncRequest::decode(bytes.as_slice()) {
+            let _ = wire.into_model();
+        }
+        if let Ok(wire) = v1::PushUsageRequest::decode(bytes.as_slice()) {
+            let _ = wire.into_model();
+        }
+    }
+}
+
+#[test]
+fn a_meter_of_a_newer_peer_is_a_problem_and_not_dropped() {
+    let amounts = vec![v1::Amount { meter: "gpu-micros".into(), reading: Some(v1::amount::Reading::Known(1)) }];
+    let record = v1::UsageRecord { instance: "0".repeat(32), partition: "part0".into(), amounts, ..Default::default() };
+    let report = v1::UsageReport { sequence: 1, taken_ms: 1, records: vec![record] };
+    let problems = report.into_model().unwrap_err();
+    assert_eq!(problems.0.len(), 1);
+    assert!(problems.0[0].what.contains("gpu-micros"));
+    assert_eq!(problems.0[0].at, "records[0].amounts[0].meter");
+}
+
+#[test]
+fn all_that_is_wrong_is_told_with_its_place() {
+    let wire = v1::InstanceStatus { id: "X".into(), state: 99, since_ms: -1, ..Default::default() };
+    let places: Vec<_> = wire.into_model().unwrap_err().into_iter().map(|problem| problem.at).collect();
+    assert_eq!(places, ["id", "state", "since_ms"]);
+}
+
+#[test]
+fn one_bad_status_does_not_keep_the_others_out() {
+    let good = v1::InstanceStatus { id: "1".repeat(32), state: 4, ..Default::default() };
+    let bad = v1::InstanceStatus { id: "../x".into(), ..good.clone() };
+    let read = ReadSync::from_wire(v1::SyncRequest { instances: vec![bad, good], ..Default::default() });
+    assert_eq!(read.report.instances.len(), 1);
+    assert_eq!(read.refused.0[0].at, "instances[0].id");
+}
+
+#[test]
+fn too_many_of_a_thing_and_too_long_a_text_are_refused_and_long_ones_of_ours_are_cut() {
+    let many = vec![v1::PromiseStatus::default(); 10_000];
+    let wire = v1::InstanceStatus { id: "1".repeat(32), state: 4, promises: many, ..Default::default() };
+    let problems = wire.into_model().unwrap_err();
+    assert_eq!((problems.0.len(), problems.0[0].code), (1, codes::TOO_LARGE));
+
+    let long = Problem::new(codes::BUILD_FAILED, "é".repeat(1 << 20));
+    let hostile = v1::Problem { what: long.what.clone(), code: "P0403".into(), ..Default::default() };
+    assert_eq!(hostile.into_model().unwrap_err().0[0].code, codes::TOO_LARGE);
+    assert!(v1::Problem::from(&long).into_model().unwrap().what.starts_with('…'));
+}
