@@ -221,11 +221,8 @@ impl LinuxHost {
     async fn erase(&self, name: &PartitionName) -> Result<(), Problem> {
         let place = self.place(name)?;
         self.runtime.clear(&place).await?;
-        let mine = self.spawner.perform(&Task::Erase(EraseTask {
-            directory: place.directory.clone(),
-            account: place.partition.account.clone(),
-        }));
-        mine.await?;
+        let (directory, account) = (place.directory, place.partition.account);
+        self.spawner.perform(&Task::Erase(EraseTask { directory, account })).await?;
         self.promises.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         self.records.forget(&self.records.partition(name).join("runs"))?;
         self.disks.forget(name);

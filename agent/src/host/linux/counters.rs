@@ -125,7 +125,8 @@ impl Meters {
         let boot = boot_id();
         let mut runs: Vec<_> = self.records.runs(partition)?.into_iter().collect();
         runs.sort_by_key(|(_, state)| state.started);
-        for (service, state) in runs.into_iter().filter(|(_, state)| state.instance == totals.instance) {
+        runs.retain(|(_, state)| state.instance == totals.instance);
+        for (service, state) in runs {
             let live = live(&state, &boot);
             if live.is_none() && state.phase != Phase::Ended {
                 level.missing = Some("a service's supervisor has been lost".into());

@@ -1,16 +1,18 @@
 //! node.json: read again when it was written anew, and told of.
 
 use super::disk::io_problem;
+use super::posix::watched;
 use crate::host::Event;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use plat_model::Problem;
 use plat_model::node::NodeFile;
 use plat_model::problem::codes;
+use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
 use std::fs;
+use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::io::unix::AsyncFd;
+
 use tokio::sync::mpsc;
 
 /// What tells one writing of a file from another.
@@ -47,21 +49,24 @@ impl NodeFiles {
     pub fn watch(&self, events: mpsc::Sender<Event>) -> std::io::Result<()> {
         let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = self.path.file_name().unwrap_or_default().to_owned();
-        let notify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let notify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         // The folder: a file that is replaced by a rename is another file.
-        notify.add_watch(folder, AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE)?;
-        let notify = AsyncFd::new(notify)?;
+        add_watch(&notify, folder, WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::DELETE)?;
+        let notify = watched(notify)?;
         tokio::spawn(async move {
             loop {
                 let mut ready = tokio::select! {
                     ready = notify.readable() => match ready { Ok(ready) => ready, Err(_) => return },
                     () = events.closed() => return,
                 };
-                let seen = notify.get_ref().read_events().unwrap_or_default();
-                if seen.is_empty() {
-                    ready.clear_ready();
+                let mut ours = false;
+                let mut buffer = [MaybeUninit::uninit(); 4096];
+                let mut reader = Reader::new(notify.get_ref(), &mut buffer);
+                while let Ok(event) = reader.next() {
+                    ours |= event.file_name().is_some_and(|file| file.to_bytes() == name.as_encoded_bytes());
                 }
-                if seen.iter().any(|event| event.name.as_ref() == Some(&name)) && events.send(Event::NodeFile).await.is_err() {
+                ready.clear_ready();
+                if ours && events.send(Event::NodeFile).await.is_err() {
                     return;
                 }
             }

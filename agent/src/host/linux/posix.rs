@@ -1,9 +1,11 @@
-//! The few calls of POSIX that Rust cannot check: fork, and signal dispositions.
-#![expect(unsafe_code, reason = "fork and signal have no safe form; both are used only in processes of one thread")]
+//! The few calls that Rust cannot check: fork, signal dispositions, and handing a descriptor to the event loop.
+#![expect(unsafe_code, reason = "these calls have no safe form; each says why it is sound")]
 
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, Pid, fork};
 use std::io;
+use std::os::fd::OwnedFd;
+use tokio::io::unix::AsyncFd;
 
 /// Which of the two processes this is.
 pub enum Side {
@@ -40,4 +42,10 @@ pub fn default_signals() {
 pub fn ignore_children() {
     // SAFETY: SIG_IGN runs no code of this process.
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) };
+}
+
+/// Lets tokio tell when the descriptor is ready. Within a tokio runtime.
+pub fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is one open descriptor until it is dropped, and the AsyncFd holds it until then.
+    Ok(unsafe { AsyncFd::register(fd) }?)
 }

@@ -91,12 +91,12 @@ impl BuildTask {
     fn run_commands(&self, build: &Build, line: &Line) -> Result<(), Problem> {
         let mut templates = Environment::new();
         templates.set_undefined_behavior(UndefinedBehavior::Strict);
-        let published = self.published.display().to_string();
+        let place = context! { release => context! { directory => self.published.display().to_string() } };
         for (n, command) in build.commands.iter().enumerate() {
             let at = format!("build.commands[{n}]");
             let words = command
                 .iter()
-                .map(|word| templates.render_str(word, context! { release => context! { directory => published } }))
+                .map(|word| templates.render_str(word, &place))
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|e| Problem::new(codes::BAD_TEMPLATE, "a build command cannot be rendered").because(e).at(&at))?;
             let name = words.first().cloned().unwrap_or_default();

@@ -5,6 +5,7 @@ use super::{Place, Records, Runtime};
 use crate::host::Event;
 use crate::host::linux::cgroup::{self, Cgroups};
 use crate::host::linux::disk::{self, now, private_folder};
+use crate::host::linux::posix::watched;
 use crate::host::linux::process::{Process, boot_id, marked};
 use crate::host::linux::shim::launch::Program;
 use crate::host::linux::shim::tree::{KILL, Phase, STOP};
@@ -25,7 +26,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::io::unix::AsyncFd;
+
 use tokio::sync::mpsc;
 
 /// Called when a run has ended, before anybody is told: its last counters are taken then.
@@ -85,7 +86,7 @@ impl Inner {
         // Opened now, and looked at again afterwards: the id may have become another's in between.
         let handle = open_pidfd(state.shim).filter(|_| state.is_attended(&boot_id()));
         tokio::spawn(async move {
-            if let Some(handle) = handle.and_then(|fd| AsyncFd::new(fd).ok()) {
+            if let Some(handle) = handle.and_then(|fd| watched(fd).ok()) {
                 let _ = handle.readable().await;
             }
             let lock = inner.lock(&partition, &service);
@@ -163,7 +164,7 @@ impl Inner {
             if let Some(handle) = open_pidfd(state.shim) {
                 let signal = if how == KILL { rustix::process::Signal::INT } else { rustix::process::Signal::TERM };
                 let _ = rustix::process::pidfd_send_signal(&handle, signal);
-                if let Ok(handle) = AsyncFd::new(handle) {
+                if let Ok(handle) = watched(handle) {
                     let _ = handle.readable().await;
                 }
             }
