@@ -145,20 +145,17 @@ fn fill(value: &mut Value, schema: &Value, root: &Value, depth: usize) {
     if depth > DEPTH_MAX {
         return;
     }
-    if let Some(target) = schema.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix('#')) {
-        if let Some(schema) = root.pointer(target) {
-            fill(value, schema, root, depth + 1);
-        }
+    let target = schema.get("$ref").and_then(Value::as_str).and_then(|reference| reference.strip_prefix('#'));
+    if let Some(schema) = target.and_then(|target| root.pointer(target)) {
+        fill(value, schema, root, depth + 1);
     }
     let (Some(map), Some(properties)) = (value.as_object_mut(), schema.get("properties").and_then(Value::as_object))
     else {
         return;
     };
     for (key, schema) in properties {
-        if !map.contains_key(key) {
-            if let Some(default) = schema.get("default") {
-                map.insert(key.clone(), default.clone());
-            }
+        if let (false, Some(default)) = (map.contains_key(key), schema.get("default")) {
+            map.insert(key.clone(), default.clone());
         }
         if let Some(inner) = map.get_mut(key) {
             fill(inner, schema, root, depth + 1);

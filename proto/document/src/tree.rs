@@ -142,7 +142,12 @@ impl Node {
 
     /// The value as JSON in at most 60 characters.
     pub fn shown(&self) -> String {
-        plat_model::id::shorten(&self.to_json().to_string())
+        let json = self.to_json().to_string();
+        let mut shown: String = json.chars().take(60).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        if json.chars().nth(60).is_some() {
+            shown.push('…');
+        }
+        shown
     }
 }
 

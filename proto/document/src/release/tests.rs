@@ -147,3 +147,18 @@ fn hostile_bytes_are_refused_without_a_panic() {
         assert!(Release::from_canonical_json(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn the_worked_example_of_the_reference_is_a_release() {
+    let reference = include_str!("../../../../docs/releases.md");
+    let text = reference.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let release = Release::parse_yaml(text, "docs/releases.md").unwrap_or_else(|p| panic!("{p}"));
+    assert_eq!(release.name.as_str(), "hello");
+    for variable in VARIABLES {
+        let last = variable.rsplit('.').next().unwrap();
+        assert!(
+            reference.contains(&format!("`{variable}`")) || reference.contains(&format!("`.{last}`")),
+            "{variable}"
+        );
+    }
+}

@@ -1,1 +1,124 @@
+use super::*;
+use crate::Release;
+use plat_model::parameters::Parameters;
 
+const EXAMPLES: [(&str, &str); 3] = [
+    ("postgresql", include_str!("../../../../examples/releases/postgresql.yaml")),
+    ("redis", include_str!("../../../../examples/releases/redis.yaml")),
+    ("nginx", include_str!("../../../../examples/releases/nginx.yaml")),
+];
+
+fn accepts(schema: &Value, text: &str) -> bool {
+    let tree = crate::yaml::read(text, "t.yaml", 1 << 20).unwrap();
+    options().build(schema).unwrap().is_valid(&tree.to_json())
+}
+
+#[test]
+fn every_example_is_a_release_and_fits_the_schema_for_editors() {
+    for (name, text) in EXAMPLES {
+        let release = Release::parse_yaml(text, name).unwrap_or_else(|p| panic!("{p}"));
+        assert_eq!(release.name.as_str(), name);
+        assert!(!release.title.is_empty() && !release.promises.is_empty() && !release.publish.is_empty());
+        assert!(accepts(&schema(), text), "{name}");
+        assert_eq!(Release::from_canonical_json(&release.to_canonical_json()).unwrap(), release);
+        let filled = crate::parameters::check(&release, &Parameters::default()).unwrap_or_else(|p| panic!("{p}"));
+        assert!(filled.as_map().contains_key("port"));
+        let schema = release.parameters.unwrap();
+        for (key, property) in schema["properties"].as_object().unwrap() {
+            assert!(property["description"].is_string() && property.get("default").is_some(), "{name}.{key}");
+        }
+    }
+}
+
+/// A release in which every field of every struct is said.
+const WHOLE: &str = r#"
+version: 1
+name: whole
+title: t
+parameters: {type: object}
+sources:
+  a: {archive: {url: "https://h/x.tar", sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", strip: 1, into: a}}
+  b: {directory: {path: /x, sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", into: b}}
+  c: {deb: {packages: ["x1"], into: c}}
+build: {commands: [[make]], timeout_seconds: 5}
+secrets: {s: {length: 9}}
+files: {f: {template: x, mode: "0600"}}
+hooks:
+  init: {command: [/bin/true], environment: {A: b}, timeout_seconds: 5}
+  configure: {command: [/bin/true], environment: {A: b}}
+  start: {command: [/bin/true], environment: {A: b}}
+  stop: {command: [/bin/true], environment: {A: b}}
+  clean: {command: [/bin/true], environment: {A: b}}
+services: {s: {command: [/bin/true], environment: {A: b}, directory: d, stop_signal: INT, stop_timeout_seconds: 5}}
+promises:
+  a: {role: alive, exec: [/bin/true], period_seconds: 5, timeout_seconds: 5}
+  b: {http: {url: "http://x/", status: 204}}
+  c: {tcp: {address: x, port: "1"}}
+publish: {k: v}
+resources: {cpu_millis: 1, memory_mib: 1, disk_mib: 1, processes: 1}
+"#;
+
+#[test]
+fn every_field_of_a_release_is_in_the_schema_and_the_other_way_round() {
+    let release = Release::parse_yaml(WHOLE, "whole.yaml").unwrap_or_else(|p| panic!("{p}"));
+    // What the struct writes, the schema knows: it allows no key that it does not name.
+    let written: Value = serde_json::from_str(&release.to_canonical_json()).unwrap();
+    assert!(accepts(&schema(), &written.to_string()));
+    // What the schema names, the struct wrote: each name occurs in the document as a key.
+    fn names(schema: &Value, found: &mut Vec<String>) {
+        if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
+            found.extend(properties.keys().cloned());
+        }
+        match schema {
+            Value::Object(map) => map.values().for_each(|value| names(value, found)),
+            Value::Array(items) => items.iter().for_each(|value| names(value, found)),
+            _ => {}
+        }
+    }
+    let (mut named, text) = (Vec::new(), written.to_string());
+    names(&serde_json::from_str(RESOLVED).unwrap(), &mut named);
+    assert!(named.len() > 40);
+    for name in named {
+        assert!(text.contains(&format!("\"{name}\":")), "{name}");
+    }
+}
+
+#[test]
+fn the_schema_and_the_structs_refuse_the_same() {
+    let mutations: [(&str, Value); 16] = [
+        ("/version", json!("1")),
+        ("/name", json!("../x")),
+        ("/nmae", json!(1)),
+        ("/sources/a/archive/strp", json!(1)),
+        ("/sources/a/archive/url", json!(5)),
+        ("/sources/a/deb", json!({"packages": ["x1"]})),
+        ("/build/commands", json!("make")),
+        ("/secrets/s/length", json!("9")),
+        ("/files/f/tmplate", json!("x")),
+        ("/hooks/boot", json!({"command": ["/bin/true"]})),
+        ("/services/s/stop_signal", json!("KILL")),
+        ("/services/s/command", json!(null)),
+        ("/promises/a/tcp", json!({"address": "x", "port": "1"})),
+        ("/promises/b/http/state", json!(1)),
+        ("/promises/a/role", json!("test")),
+        ("/resources/cpu", json!(1)),
+    ];
+    let whole = crate::yaml::read(WHOLE, "w", 1 << 20).unwrap().to_json();
+    assert!(serde_json::from_value::<Release>(whole.clone()).is_ok());
+    for (pointer, value) in mutations {
+        let mut wrong = whole.clone();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        wrong.pointer_mut(parent).unwrap().as_object_mut().unwrap().insert(key.into(), value);
+        assert!(!accepts(&schema(), &wrong.to_string()), "the schema takes {pointer}");
+        if pointer != "/version" {
+            assert!(serde_json::from_value::<Release>(wrong.clone()).is_err(), "the structs take {pointer}");
+        }
+        assert!(Release::from_canonical_json(&wrong.to_string()).is_err(), "{pointer}");
+    }
+}
+
+#[test]
+fn editors_accept_a_document_that_leaves_the_rest_to_what_it_extends() {
+    assert!(accepts(&schema(), "extends: base\nservices: {}"));
+    assert!(!accepts(&schema(), "services: {}"));
+}

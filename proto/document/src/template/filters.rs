@@ -16,6 +16,7 @@ pub(super) fn add(environment: &mut Environment<'_>) {
     environment.add_filter("bool", filters::bool);
     environment.add_filter("default", filters::default);
     environment.add_filter("dictsort", filters::dictsort);
+    environment.add_filter("escape", filters::escape);
     environment.add_filter("first", filters::first);
     environment.add_filter("float", filters::float);
     environment.add_filter("int", filters::int);
