@@ -198,6 +198,8 @@ async fn a_service_outlives_its_agent_and_is_found_again() {
     let spec = spec("db", "echo begun; exec sleep 600");
     start(&host, &spec).await.unwrap();
     let pid = running(&fact(&host, "db").await);
+    let log = node.state().join("host/partitions/p0/services/db/log");
+    until("it wrote", async || fs::read_to_string(&log).is_ok_and(|t| t.contains("begun"))).await;
     drop(host);
     assert!(alive(pid));
 
@@ -635,7 +637,7 @@ async fn a_release_is_built_and_published_read_only_and_removed() {
     let (digest, done) = install(&host, &document).await;
     done.unwrap();
     assert_eq!(host.observe_release(&digest).await, ReleaseFact::Installed);
-    assert_eq!(host.observe_releases().await.unwrap(), [digest.clone()]);
+    assert_eq!(host.observe_releases().await.unwrap(), std::slice::from_ref(&digest));
     let folder = node.folder.path().join("releases").join(digest.as_str());
     assert_eq!(fs::metadata(folder.join("bin/run")).unwrap().mode() & 0o7777, 0o555, "no setuid, no write");
     assert_eq!(fs::metadata(folder.join("bin")).unwrap().mode() & 0o7777, 0o755);
