@@ -111,11 +111,25 @@ impl Node {
         host.perform(&Action::Erase { partition: part() }).await.unwrap();
         host.perform(&Action::Free { partition: part() }).await.unwrap();
         drop(host);
-        let state = self.state().join("host").canonicalize().unwrap();
+    }
+}
+
+/// Control groups are outside the folder: they go with the node too, also when its test has failed.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let Ok(state) = self.state().join("host").canonicalize() else { return };
         let hash = sha2::Sha256::digest(state.as_os_str().as_encoded_bytes());
         let id: String = hash.iter().take(6).map(|b| format!("{b:02x}")).collect();
         for mount in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
-            let _ = fs::remove_dir(Path::new(mount).join("plat").join(&id));
+            let base = Path::new(mount).join("plat").join(&id);
+            let _ = fs::write(base.join("cgroup.kill"), "1");
+            for partition in fs::read_dir(&base).into_iter().flatten().flatten() {
+                for group in fs::read_dir(partition.path()).into_iter().flatten().flatten() {
+                    let _ = fs::remove_dir(group.path());
+                }
+                let _ = fs::remove_dir(partition.path());
+            }
+            let _ = fs::remove_dir(base);
         }
     }
 }
