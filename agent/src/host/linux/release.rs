@@ -56,7 +56,9 @@ impl Releases {
         let folder = &node.releases;
         let entries = match fs::read_dir(folder) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.map_err(|e| io_problem(codes::BUILD_FAILED, format!("cannot list {}", folder.display()), &e))?,
+            other => {
+                other.map_err(|e| io_problem(codes::BUILD_FAILED, format!("cannot list {}", folder.display()), &e))?
+            }
         };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         let mut digests: Vec<Digest> =
@@ -65,12 +67,15 @@ impl Releases {
         Ok(digests)
     }
 
-    /// Removes what killed builds left behind.
+    /// Removes what killed builds left behind: what is there now, while nothing is being built.
     pub fn clear_up(folder: &Path) {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-                discard(&entry.path());
-            }
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let left: Vec<PathBuf> = entries
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED))
+            .map(|entry| entry.path())
+            .collect();
+        if !left.is_empty() {
+            std::thread::spawn(move || left.iter().for_each(|path| discard(path)));
         }
     }
 
@@ -91,11 +96,15 @@ impl Releases {
         let room = rustix::fs::statvfs(&node.releases).map_err(|e| wrong(&node.releases, &e.into()))?;
         if room.f_bavail * room.f_frsize < ROOM {
             return Err(Problem::new(codes::DISK_FULL, format!("there is no room in {}", node.releases.display()))
-                .because(format!("{} MiB are free, {} are needed to begin", (room.f_bavail * room.f_frsize) >> 20, ROOM >> 20))
+                .because(format!(
+                    "{} MiB are free, {} are needed to begin",
+                    (room.f_bavail * room.f_frsize) >> 20,
+                    ROOM >> 20
+                ))
                 .fix("remove releases that nothing uses, or add disk"));
         }
         if published.exists() {
-            self.set_aside(&published)?;
+            drop(Staging(self.set_aside(&published)?));
         }
         let staging = Staging(node.releases.join(format!("{UNFINISHED}{}-{}", digest.short(), random_hex(4)?)));
         let packages = node.releases.join(".packages");
@@ -125,7 +134,10 @@ impl Releases {
                     lines.write(doing.as_bytes());
                     lines.write(b"\n");
                     if let Some(what) = doing.strip_prefix("> ") {
-                        self.building.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone(), what.to_owned());
+                        self.building
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .insert(digest.clone(), what.to_owned());
                         let _ = self.events.try_send(Event::Release(digest.clone()));
                     }
                 }
@@ -140,25 +152,27 @@ impl Releases {
         lines.finish();
         result?;
         let (staging, own) = (staging, node.builder.clone());
-        super::runtime::shim::joined(tokio::task::spawn_blocking(move || publish(staging, &published, own.map(|b| b.uid))).await)
+        super::runtime::shim::joined(
+            tokio::task::spawn_blocking(move || publish(staging, &published, own.map(|b| b.uid))).await,
+        )
     }
 
     pub async fn remove(&self, node: &NodeFile, digest: &Digest) -> Result<(), Problem> {
         let published = node.releases.join(digest.as_str());
         if published.exists() {
-            self.set_aside(&published)?;
-            let folder = node.releases.clone();
-            let _ = tokio::task::spawn_blocking(move || Self::clear_up(&folder)).await;
+            let aside = self.set_aside(&published)?;
+            let _ = tokio::task::spawn_blocking(move || discard(&aside)).await;
         }
         let _ = fs::remove_file(self.logs.join(format!("{digest}.log")));
         Ok(())
     }
 
     /// From here on it is not there.
-    fn set_aside(&self, published: &Path) -> Result<(), Problem> {
+    fn set_aside(&self, published: &Path) -> Result<PathBuf, Problem> {
         let aside = published.with_file_name(format!("{UNFINISHED}removed-{}", random_hex(4)?));
         fs::rename(published, &aside)
-            .map_err(|e| io_problem(codes::BUILD_FAILED, format!("cannot remove {}", published.display()), &e))
+            .map_err(|e| io_problem(codes::BUILD_FAILED, format!("cannot remove {}", published.display()), &e))?;
+        Ok(aside)
     }
 }
 
@@ -208,7 +222,8 @@ fn is_whole(folder: &Path) -> bool {
 }
 
 fn publish(staging: Staging, published: &Path, builder: Option<u32>) -> Result<(), Problem> {
-    let wrong = |e: &std::io::Error| io_problem(codes::BUILD_FAILED, format!("cannot publish {}", published.display()), e);
+    let wrong =
+        |e: &std::io::Error| io_problem(codes::BUILD_FAILED, format!("cannot publish {}", published.display()), e);
     let top = open_top(&staging.0)?;
     sources::tree::seal(&top, builder).map_err(|e| wrong(&e))?;
     rustix::fs::syncfs(&top).map_err(|e| wrong(&e.into()))?;

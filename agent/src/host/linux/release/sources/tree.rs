@@ -9,6 +9,7 @@ use rustix::fs::{
     readlinkat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::{self, Read};
@@ -39,7 +40,9 @@ impl Tree {
         let mut walked = PathBuf::new();
         let mut here = openat(&self.top, ".", FOLDER, Mode::empty())?;
         for part in path.components() {
-            let Component::Normal(name) = part else { return Err(io::Error::other("the path is not relative and plain")) };
+            let Component::Normal(name) = part else {
+                return Err(io::Error::other("the path is not relative and plain"));
+            };
             walked.push(name);
             if walked.components().count() > DEPTH_MAX {
                 return Err(io::Error::other("it is nested too deeply"));
@@ -114,7 +117,8 @@ impl Tree {
         })?;
         for (path, target) in absolute {
             let inside = target.strip_prefix("/").unwrap_or(&target).to_owned();
-            let there = openat2(&self.top, &inside, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT);
+            let there =
+                openat2(&self.top, &inside, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT);
             if there.is_ok() {
                 let up: PathBuf = path.parent().into_iter().flat_map(Path::components).map(|_| "..").collect();
                 self.link(&path, &up.join(inside))?;
@@ -126,7 +130,12 @@ impl Tree {
     fn each_link(&self, mut what: impl FnMut(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
         let mut folders = vec![PathBuf::new()];
         while let Some(path) = folders.pop() {
-            let here = openat(&self.top, if path.as_os_str().is_empty() { Path::new(".") } else { &path }, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
+            let here = openat(
+                &self.top,
+                if path.as_os_str().is_empty() { Path::new(".") } else { &path },
+                FOLDER | OFlags::NOFOLLOW,
+                Mode::empty(),
+            )?;
             for (name, kind) in entries(&here)? {
                 let path = path.join(OsStr::new(std::str::from_utf8(name.to_bytes()).unwrap_or_default()));
                 match kind {
@@ -159,9 +168,18 @@ fn entries(folder: &OwnedFd) -> io::Result<Vec<(std::ffi::CString, FileType)>> {
 /// Makes a finished tree read-only, and the agent's own where another user built it: the builder of the next release
 /// must not be able to change this one. Nothing but files, folders and links may be in it.
 pub fn seal(folder: &OwnedFd, builder: Option<u32>) -> io::Result<()> {
-    let own = builder.map(|_| (Uid::from_raw(nix::unistd::geteuid().as_raw()), Gid::from_raw(nix::unistd::getegid().as_raw())));
+    seal_below(folder, builder, &mut BTreeSet::new())
+}
+
+/// `done`: files of several names that were sealed under another one.
+fn seal_below(folder: &OwnedFd, builder: Option<u32>, done: &mut BTreeSet<u64>) -> io::Result<()> {
+    let own = builder
+        .map(|_| (Uid::from_raw(nix::unistd::geteuid().as_raw()), Gid::from_raw(nix::unistd::getegid().as_raw())));
     for (name, kind) in entries(folder)? {
         let stat = statat(folder, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+        if stat.st_nlink > 1 && kind == FileType::RegularFile && !done.insert(stat.st_ino) {
+            continue;
+        }
         if builder.is_some_and(|uid| stat.st_uid != uid) {
             return Err(io::Error::other(format!("{} is not the builder's", name.to_string_lossy())));
         }
@@ -172,7 +190,7 @@ pub fn seal(folder: &OwnedFd, builder: Option<u32>) -> io::Result<()> {
             FileType::Symlink => {}
             FileType::Directory => {
                 let below = openat(folder, name.as_c_str(), FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
-                seal(&below, builder)?;
+                seal_below(&below, builder, done)?;
             }
             FileType::RegularFile => {
                 let bits = if stat.st_mode & 0o111 != 0 { 0o555 } else { 0o444 };
