@@ -151,7 +151,7 @@ impl Inner {
                 if Instant::now() > until {
                     return false;
                 }
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::park_timeout(Duration::from_millis(5));
             }
         });
         match ended.await {
