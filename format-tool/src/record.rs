@@ -15,6 +15,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const VERSION: u32 = 1;
+/// Lines before the first entry, in a record that is as short as it can be.
+const HEAD: usize = 2;
 /// Longest record that is read, in bytes: 10,000 partitions need about 10 MiB.
 const SIZE_MAX: u64 = 256 << 20;
 
@@ -38,6 +40,8 @@ pub struct Record {
     epoch: String,
     claims: Claims,
     made_for_it: Vec<PathBuf>,
+    /// Whether the file is as [`Record::rewrite`] would write it.
+    short: bool,
     /// `None` where it was only read.
     file: Option<File>,
     /// Held for the lock on the record's directory.
@@ -55,6 +59,7 @@ impl Record {
             epoch: epoch.to_owned(),
             claims: Claims::default(),
             made_for_it: Vec::new(),
+            short: false,
             file: None,
             _lock: None,
         };
@@ -65,6 +70,7 @@ impl Record {
         }
         let text = fs::read_to_string(path).map_err(|e| record.wrong(e))?;
         let mut here = true;
+        let mut named = false;
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         for (n, line) in whole.lines().enumerate() {
             let line: Line = serde_json::from_str(line).map_err(|e| record.wrong(format!("line {}: {e}", n + 1)))?;
@@ -73,12 +79,14 @@ impl Record {
                 Line::Record { version, .. } => {
                     return Err(record.wrong(format!("it is of version {version}, this node-format reads {VERSION}")));
                 }
-                Line::Epoch(epoch) => here = epoch == record.epoch,
+                Line::Epoch(epoch) => (here, named) = (epoch == record.epoch, true),
                 Line::Add(thing) if here || !thing.is_volatile() => record.claims.add(thing),
                 Line::Gone(thing) if here || !thing.is_volatile() => record.claims.remove(&thing),
                 Line::Add(_) | Line::Gone(_) => {}
             }
         }
+        let as_written = text.len() == whole.len() + 1 && whole.lines().count() == HEAD + record.claims.iter().count();
+        record.short = here && named && as_written;
         Ok(record)
     }
 
@@ -92,7 +100,13 @@ impl Record {
         let mut record = Self::read(path, epoch)?;
         record.made_for_it.extend(made_for_it);
         record._lock = Some(lock);
-        record.rewrite()?;
+        if record.short {
+            // Nothing to tidy up: a run that has nothing to do leaves the disk alone.
+            let file = OpenOptions::new().append(true).open(path).map_err(|e| record.wrong(e))?;
+            record.file = Some(file);
+        } else {
+            record.rewrite()?;
+        }
         Ok(record)
     }
 
@@ -126,7 +140,7 @@ impl Record {
     /// [`codes::RECORD`].
     pub fn finish(mut self) -> Result<()> {
         if !self.claims.is_empty() {
-            return self.rewrite();
+            return if self.short { Ok(()) } else { self.rewrite() };
         }
         fs::remove_file(&self.path).map_err(|e| self.wrong(e))?;
         for directory in self.made_for_it.iter().rev() {
@@ -142,6 +156,7 @@ impl Record {
         if text.is_empty() {
             return Ok(());
         }
+        self.short = false;
         let Some(file) = &mut self.file else { return Err(self.wrong("it was opened for reading only")) };
         let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
         written.map_err(|e| self.wrong(e))
@@ -165,6 +180,7 @@ impl Record {
         };
         let file = write().map_err(|e: std::io::Error| self.wrong(e))?;
         self.file = Some(file);
+        self.short = true;
         Ok(())
     }
 

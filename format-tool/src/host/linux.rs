@@ -2,8 +2,7 @@
 
 mod accounts;
 mod directories;
-mod links;
-mod netlink;
+mod network;
 mod node_file;
 mod signals;
 mod tap;
@@ -76,7 +75,7 @@ impl Host for LinuxHost {
             facts.busy_uids = accounts::uids_with_processes()?;
         }
         if scope.network {
-            let seen = links::observe()?;
+            let seen = network::observe()?;
             (facts.links, facts.addresses, facts.local_routes) = (seen.links, seen.addresses, seen.local_routes);
         }
         Ok(facts)
@@ -90,15 +89,15 @@ impl Host for LinuxHost {
             Kind::MakeDirectories | Kind::RemoveDirectories | Kind::SetDirectories => {
                 one_by_one(batch, |action| self.tree.perform(action))
             }
-            Kind::AddTaps => links::add_taps(batch),
-            Kind::RemoveTaps => links::remove_taps(batch),
+            Kind::AddTaps => network::add_taps(batch),
+            Kind::RemoveTaps => network::remove_taps(batch),
             Kind::AddBridges
             | Kind::RemoveBridges
             | Kind::SetLinks
             | Kind::AddAddresses
             | Kind::RemoveAddresses
             | Kind::AddRoutes
-            | Kind::RemoveRoutes => links::perform(batch),
+            | Kind::RemoveRoutes => network::perform(batch),
             Kind::WriteNodeFile => one_by_one(batch, |action| node_file::perform(&mut self.tree, action)),
         }
     }
