@@ -5,9 +5,11 @@
 //! batch had not begun; it is dropped. What a reboot takes with it counts only in the boot and network namespace it was
 //! made in (the `epoch`).
 
+mod locks;
+
+use locks::Locks;
 use node_format_plan::{Claims, Thing};
 use plat_model::problem::{Problem, Result, codes};
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -44,8 +46,8 @@ pub struct Record {
     short: bool,
     /// `None` where it was only read.
     file: Option<File>,
-    /// Held for the lock on the record's directory.
-    _lock: Option<File>,
+    /// Held while it is open for writing.
+    locks: Option<Locks>,
 }
 
 impl Record {
@@ -61,7 +63,7 @@ impl Record {
             made_for_it: Vec::new(),
             short: false,
             file: None,
-            _lock: None,
+            locks: None,
         };
         match fs::metadata(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(record),
@@ -95,11 +97,20 @@ impl Record {
     /// # Errors
     /// [`codes::RECORD`] if another node-format is at work, or the record cannot be read or written.
     pub fn open(path: &Path, epoch: &str) -> Result<Self> {
+        Self::open_waiting(path, epoch, || {})
+    }
+
+    /// As [`Record::open`]; `waiting` is called if a program that a killed run started is still at work, which is waited
+    /// for (30 s at most).
+    ///
+    /// # Errors
+    /// As [`Record::open`].
+    pub fn open_waiting(path: &Path, epoch: &str, waiting: impl FnOnce()) -> Result<Self> {
         let made_for_it = make_parents(path)?;
-        let lock = lock(path)?;
+        let locks = Locks::take(path, waiting)?;
         let mut record = Self::read(path, epoch)?;
         record.made_for_it.extend(made_for_it);
-        record._lock = Some(lock);
+        record.locks = Some(locks);
         if record.short {
             // Nothing to tidy up: a run that has nothing to do leaves the disk alone.
             let file = OpenOptions::new().append(true).open(path).map_err(|e| record.wrong(e))?;
@@ -108,6 +119,11 @@ impl Record {
             record.rewrite()?;
         }
         Ok(record)
+    }
+
+    /// What a program that is started must keep open, so that it is waited for if this process is killed.
+    pub fn children(&self) -> Option<&File> {
+        self.locks.as_ref().map(Locks::children)
     }
 
     pub fn claims(&self) -> &Claims {
@@ -143,6 +159,7 @@ impl Record {
             return if self.short { Ok(()) } else { self.rewrite() };
         }
         fs::remove_file(&self.path).map_err(|e| self.wrong(e))?;
+        Locks::remove_file(&self.path);
         for directory in self.made_for_it.iter().rev() {
             if fs::remove_dir(directory).is_err() {
                 break; // Somebody else put something into it: it stays, as do those above it.
@@ -212,13 +229,4 @@ fn make_parents(path: &Path) -> Result<Vec<PathBuf>> {
         made.push(directory.to_path_buf());
     }
     Ok(made)
-}
-
-fn lock(path: &Path) -> Result<File> {
-    let directory = path.parent().ok_or_else(|| wrong(path, "it has no directory"))?;
-    let file = File::open(directory).map_err(|e| wrong(path, e))?;
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| {
-        wrong(path, format!("another node-format is at work ({e})")).fix("wait until it has ended, then try again")
-    })?;
-    Ok(file)
 }

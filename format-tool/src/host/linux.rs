@@ -19,6 +19,8 @@ pub struct LinuxHost {
     root: PathBuf,
     tree: directories::Tree,
     signals: Option<signals::Stop>,
+    /// What the programs that are started must keep open.
+    held: Option<fs::File>,
 }
 
 impl LinuxHost {
@@ -28,7 +30,7 @@ impl LinuxHost {
     /// # Errors
     /// If `root` is not a directory that can be opened.
     pub fn new(root: &Path) -> Result<Self> {
-        Ok(Self { root: root.to_path_buf(), tree: directories::Tree::open(root)?, signals: None })
+        Ok(Self { root: root.to_path_buf(), tree: directories::Tree::open(root)?, signals: None, held: None })
     }
 
     /// From now on SIGINT and SIGTERM do not end the process: a run stops at its next batch and is undone.
@@ -84,7 +86,7 @@ impl Host for LinuxHost {
     fn perform(&mut self, batch: &[Action]) -> Outcome {
         let Some(first) = batch.first() else { return Outcome::first(0, 0, None) };
         match first.kind() {
-            Kind::AddAccounts => accounts::add(&self.root, batch),
+            Kind::AddAccounts => accounts::add(&self.root, batch, self.held.as_ref()),
             Kind::RemoveAccounts => accounts::remove(&self.root, batch),
             Kind::MakeDirectories | Kind::RemoveDirectories | Kind::SetDirectories => {
                 one_by_one(batch, |action| self.tree.perform(action))
@@ -100,6 +102,11 @@ impl Host for LinuxHost {
             | Kind::RemoveRoutes => network::perform(batch),
             Kind::WriteNodeFile => one_by_one(batch, |action| node_file::perform(&mut self.tree, action)),
         }
+    }
+
+    fn hold(&mut self, lock: &fs::File) -> Result<()> {
+        self.held = Some(lock.try_clone().map_err(|e| failed("the record's lock cannot be kept", e))?);
+        Ok(())
     }
 
     fn interrupted(&mut self) -> bool {
