@@ -102,6 +102,7 @@ codes! { FORMAT:
     OVERLAP = 507 Invalid "ranges overlap or are too small";
     RECORD = 508 Failed "the record of what was made cannot be used";
     STILL_USED = 509 Conflict "a partition is still in use";
+    ENROLMENT = 510 Failed "the machine is formatted, but the agent could not be enrolled";
 }
 
 // P06xx: how processes reach each other.
