@@ -278,7 +278,9 @@ async fn a_program_that_cannot_be_started_is_a_problem_that_says_why() {
 async fn a_flooding_service_fills_no_disk_and_its_last_lines_can_be_read() {
     let node = Node::new(None);
     let host = node.occupied().await;
-    start(&host, &spec("noisy", "head -c 20000000 /dev/zero | tr '\\0' 'x' | fold -w 100; echo; echo the end")).await.unwrap();
+    start(&host, &spec("noisy", "head -c 20000000 /dev/zero | tr '\\0' 'x' | fold -w 100; echo; echo the end"))
+        .await
+        .unwrap();
     ended(&host, "noisy").await;
     let asked = LogsAsked { service: None, lines: 1, follow: Follow::No };
     let mut lines = host.logs(&part(), &asked).await.unwrap();
@@ -340,7 +342,10 @@ async fn cpu_agrees(node: Node) {
     let before = counters(&host).await;
     let counted = known(&before, Meter::CpuMicros) as f64;
     // The short services use some too: a process's start and end, below 5 ms each.
-    assert!(counted > micros * 0.98 && counted < micros * 1.02 + 50_000.0, "counted {counted}, the shell says {micros}");
+    assert!(
+        counted > micros * 0.98 && counted < micros * 1.02 + 50_000.0,
+        "counted {counted}, the shell says {micros}"
+    );
     assert!(known(&before, Meter::WallMillis) >= 500);
     assert!(matches!(before.readings[&Meter::NetworkBytes], Amount::Unknown(_)));
     drop(host);
@@ -403,7 +408,12 @@ async fn a_partitions_programs_run_as_its_user_with_nothing_inherited() {
     let host = node.occupied().await;
     let run = Run {
         name: "init".into(),
-        command: vec!["/bin/sh".into(), "-c".into(), "id -u; id -G; pwd; umask; grep NoNewPrivs /proc/self/status; ls /proc/self/fd | wc -l; env | sort; exit 3".into()],
+        command: vec![
+            "/bin/sh".into(),
+            "-c".into(),
+            "id -u; id -G; pwd; umask; grep NoNewPrivs /proc/self/status; ls /proc/self/fd | wc -l; env | sort; exit 3"
+                .into(),
+        ],
         environment: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
         timeout_seconds: 10,
     };
@@ -414,7 +424,10 @@ async fn a_partitions_programs_run_as_its_user_with_nothing_inherited() {
     let home = node.home().display().to_string();
     assert_eq!(lines[..6], ["exit code 3", &uid, &uid, &home, "0027", "NoNewPrivs:\t1"], "{problem}");
     assert_eq!(lines[6], "4", "input, output, errors and ls's own: {problem}");
-    assert!(lines[7..].iter().all(|l| l.starts_with("A=") || l.starts_with("PLAT_RUN=") || l.starts_with("PWD=")), "{problem}");
+    assert!(
+        lines[7..].iter().all(|l| l.starts_with("A=") || l.starts_with("PLAT_RUN=") || l.starts_with("PWD=")),
+        "{problem}"
+    );
     node.done(host).await;
 }
 
@@ -424,7 +437,10 @@ async fn erased_whole(node: Node) {
     let pid = running(&fact(&host, "db").await);
     let script = "mkdir -p a/b/c etc; touch 'odd\nname' -- '-rf' \"$(printf '\\377')\" a/b/c/f; ln -s / etc/root; chmod 0 a/b/c a/b a; \
         mkdir deep; cd deep; i=0; while [ $i -lt 10000 ]; do mkdir x; cd ./x; i=$((i+1)); done";
-    let script = format!("perl -e 'mkdir \"deep\"; chdir \"deep\"; for (1..10000) {{ mkdir \"x\"; chdir \"x\" }}'; {}", script.split("mkdir deep").next().unwrap());
+    let script = format!(
+        "perl -e 'mkdir \"deep\"; chdir \"deep\"; for (1..10000) {{ mkdir \"x\"; chdir \"x\" }}'; {}",
+        script.split("mkdir deep").next().unwrap()
+    );
     let run = Run {
         name: "init".into(),
         command: vec!["/bin/sh".into(), "-c".into(), script],
@@ -434,7 +450,8 @@ async fn erased_whole(node: Node) {
     host.perform(&Action::RunHook { partition: part(), run }).await.unwrap();
     host.perform(&Action::Erase { partition: part() }).await.unwrap();
     assert!(!alive(pid));
-    let mut left: Vec<String> = fs::read_dir(node.home()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut left: Vec<String> =
+        fs::read_dir(node.home()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
     assert_eq!(left, ["etc", "log", "run", "srv", "tmp", "var"]);
     assert_eq!(fs::metadata(node.home().join("etc")).unwrap().mode() & 0o7777, 0o750);
@@ -498,13 +515,21 @@ async fn promises_are_asked_over_the_network_and_by_programs() {
         for stream in server.incoming().flatten() {
             let mut stream = stream;
             let _ = std::io::Read::read(&mut stream, &mut [0; 1024]);
-            let _ = stream.write_all(b"HTTP/1.1 302 Found\r\nLocation: http://192.0.2.1/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let _ = stream.write_all(
+                b"HTTP/1.1 302 Found\r\nLocation: http://192.0.2.1/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            );
         }
     });
     let ask = async |name: &str, check: Check| {
         let promise = PromiseName::parse(name).unwrap();
         let environment = BTreeMap::new();
-        let action = Action::CheckPromise { partition: part(), promise: promise.clone(), check, timeout_seconds: 2, environment };
+        let action = Action::CheckPromise {
+            partition: part(),
+            promise: promise.clone(),
+            check,
+            timeout_seconds: 2,
+            environment,
+        };
         host.perform(&action).await.unwrap();
         let fact = host.observe_partition(&part()).await.unwrap().promises[&promise].clone();
         (fact.holds, fact.message, fact.failures)
@@ -595,10 +620,18 @@ async fn a_release_is_built_and_published_read_only_and_removed() {
     node.write_node_file();
     let host = node.open();
     use tar::EntryType::{Directory, Link, Regular, Symlink};
-    let plain = tar(&[("app-1/bin/", "", Directory), ("app-1/bin/run", "#!/bin/sh\necho hi\n", Regular), ("app-1/again", "app-1/bin/run", Link), ("app-1/sh", "bin/run", Symlink)]);
+    let plain = tar(&[
+        ("app-1/bin/", "", Directory),
+        ("app-1/bin/run", "#!/bin/sh\necho hi\n", Regular),
+        ("app-1/again", "app-1/bin/run", Link),
+        ("app-1/sh", "bin/run", Symlink),
+    ]);
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(&plain).unwrap();
-    let document = document(archive(&node, &packed.finish().unwrap()), &[&["sh", "-c", "id -u > built; env > environment; echo {{ release.directory }} > place"]]);
+    let document = document(
+        archive(&node, &packed.finish().unwrap()),
+        &[&["sh", "-c", "id -u > built; env > environment; echo {{ release.directory }} > place"]],
+    );
     let (digest, done) = install(&host, &document).await;
     done.unwrap();
     assert_eq!(host.observe_release(&digest).await, ReleaseFact::Installed);
@@ -649,7 +682,8 @@ async fn a_wrong_checksum_and_a_failing_build_say_what_failed() {
     wrong["app"]["archive"]["sha256"] = "0".repeat(64).into();
     let problem = install(&host, &document(wrong, &[])).await.1.unwrap_err();
     assert_eq!((problem.code, problem.at.as_str()), (codes::SOURCE_CHECKSUM, "sources.app"));
-    let problem = install(&host, &document(good, &[&["sh", "-c", "echo the compiler is missing; exit 2"]])).await.1.unwrap_err();
+    let problem =
+        install(&host, &document(good, &[&["sh", "-c", "echo the compiler is missing; exit 2"]])).await.1.unwrap_err();
     assert_eq!((problem.code, problem.at.as_str()), (codes::BUILD_FAILED, "build.commands[0]"));
     assert!(problem.why.contains("exit code 2") && problem.why.contains("the compiler is missing"), "{problem}");
     until("what was begun is removed", async || unfinished(&node) == 0).await;
@@ -684,8 +718,10 @@ async fn redis_is_installed_from_its_real_packages_and_runs() {
     let (digest, done) = install(&host, &document(source, &[])).await;
     done.unwrap_or_else(|problem| panic!("{problem}"));
     let folder = node.folder.path().join("releases").join(digest.as_str());
-    let manifest: serde_json::Value = serde_json::from_slice(&fs::read(folder.join(".plat-release.json")).unwrap()).unwrap();
-    let names: Vec<&str> = manifest["sources"]["redis"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join(".plat-release.json")).unwrap()).unwrap();
+    let names: Vec<&str> =
+        manifest["sources"]["redis"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
     println!("{names:?}");
     assert!(names.contains(&"redis-tools") && names.iter().any(|n| n.starts_with("libhiredis")), "{names:?}");
     let libraries = format!("{0}/usr/lib/x86_64-linux-gnu:{0}/usr/lib/aarch64-linux-gnu", folder.display());
@@ -699,7 +735,8 @@ async fn redis_is_installed_from_its_real_packages_and_runs() {
     let promise = PromiseName::parse("ping").unwrap();
     let check = Check::Exec(vec![bin("redis-cli"), "-s".into(), socket, "ping".into()]);
     let environment = BTreeMap::from([("LD_LIBRARY_PATH".to_owned(), libraries)]);
-    let ask = Action::CheckPromise { partition: part(), promise: promise.clone(), check, timeout_seconds: 5, environment };
+    let ask =
+        Action::CheckPromise { partition: part(), promise: promise.clone(), check, timeout_seconds: 5, environment };
     until("redis answers", async || {
         host.perform(&ask).await.unwrap();
         let fact = host.observe_partition(&part()).await.unwrap().promises[&promise].clone();

@@ -39,10 +39,10 @@ use plat_model::problem::codes;
 use probe::{MESSAGE_MAX, ProbeTask, Question};
 use release::Releases;
 use runtime::{Place, Records, Runtime, ShimRuntime};
+use sha2::Digest as _;
 use shim::RunTask;
 use shim::launch::Program;
 use shim::tree::Exit;
-use sha2::Digest as _;
 use spawner::Spawner;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -95,9 +95,9 @@ impl LinuxHost {
     pub fn open(config: LinuxConfig) -> Result<Self, Problem> {
         let state = config.state.join("host");
         disk::private_folder(&state)?;
-        let state = state.canonicalize().map_err(|e| {
-            disk::io_problem(codes::BAD_STATE_FILE, format!("cannot use {}", state.display()), &e)
-        })?;
+        let state = state
+            .canonicalize()
+            .map_err(|e| disk::io_problem(codes::BAD_STATE_FILE, format!("cannot use {}", state.display()), &e))?;
         let (send, events) = mpsc::channel(256);
         let records = Records::new(&state);
         let spawner = Arc::new(Spawner::new(config.executable));
@@ -295,7 +295,8 @@ impl Host for LinuxHost {
                 if !ran.timed_out && ran.exit == Exit::Code(0) {
                     return Ok(());
                 }
-                let mut problem = release::build::failed(&format!("the {} hook failed", run.name), &ran, run.timeout_seconds);
+                let mut problem =
+                    release::build::failed(&format!("the {} hook failed", run.name), &ran, run.timeout_seconds);
                 if problem.code != codes::DISK_FULL {
                     problem.code = codes::HOOK_FAILED;
                 }
@@ -312,7 +313,9 @@ impl Host for LinuxHost {
                     timeout_seconds: *timeout_seconds,
                 };
                 let (holds, message) = match self.check(partition, run, check).await {
-                    Err(problem) if problem.code == codes::SERVICE_START => (false, problem.one_line().chars().take(MESSAGE_MAX).collect()),
+                    Err(problem) if problem.code == codes::SERVICE_START => {
+                        (false, problem.one_line().chars().take(MESSAGE_MAX).collect())
+                    }
                     other => other?,
                 };
                 self.keep(partition, promise, holds, message);

@@ -39,7 +39,8 @@ impl Cgroups {
             .find(|(_, after)| after.starts_with("cgroup2 "))
             .and_then(|(before, _)| before.split(' ').nth(4))
             .ok_or_else(|| io::Error::other("cgroup v2 is not mounted"))?;
-        let id: String = Sha256::digest(state.as_os_str().as_encoded_bytes()).iter().take(6).map(|b| format!("{b:02x}")).collect();
+        let id: String =
+            Sha256::digest(state.as_os_str().as_encoded_bytes()).iter().take(6).map(|b| format!("{b:02x}")).collect();
         let base = Path::new(mount).join("plat").join(id);
         fs::create_dir_all(&base)?;
         for folder in [Path::new(mount), &Path::new(mount).join("plat"), &base] {
@@ -79,7 +80,9 @@ impl Cgroups {
             identity: format!("{}:{inode}", boot_id()),
             cpu_micros: stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?.trim().parse().ok()?,
             io_bytes: fs::read_to_string(folder.join("io.stat")).ok().map(|text| io_bytes(&text)),
-            memory_bytes: fs::read_to_string(folder.join("memory.current")).ok().and_then(|text| text.trim().parse().ok()),
+            memory_bytes: fs::read_to_string(folder.join("memory.current"))
+                .ok()
+                .and_then(|text| text.trim().parse().ok()),
         })
     }
 
@@ -116,6 +119,8 @@ fn delegate(folder: &Path) {
 
 fn io_bytes(text: &str) -> u64 {
     text.split_ascii_whitespace()
-        .filter_map(|field| field.strip_prefix("rbytes=").or_else(|| field.strip_prefix("wbytes="))?.parse::<u64>().ok())
+        .filter_map(|field| {
+            field.strip_prefix("rbytes=").or_else(|| field.strip_prefix("wbytes="))?.parse::<u64>().ok()
+        })
         .sum()
 }

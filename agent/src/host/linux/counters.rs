@@ -168,7 +168,9 @@ impl Meters {
             (Meter::IoBytes, if level.io_hidden { hidden() } else { known(totals.io_bytes) }),
             (
                 Meter::MemoryByteSeconds,
-                level.memory.map_or_else(|| Amount::Unknown("a process's memory may not be read".into()), Amount::Known),
+                level
+                    .memory
+                    .map_or_else(|| Amount::Unknown("a process's memory may not be read".into()), Amount::Known),
             ),
             (Meter::DiskByteSeconds, disk),
             (Meter::NetworkBytes, Amount::Unknown(network.into())),
@@ -200,10 +202,8 @@ impl Totals {
         if count_io {
             self.io_bytes += reading.io_bytes.saturating_sub(seen.io_bytes);
         }
-        let seen = Used {
-            cpu_micros: reading.cpu_micros.max(seen.cpu_micros),
-            io_bytes: reading.io_bytes.max(seen.io_bytes),
-        };
+        let seen =
+            Used { cpu_micros: reading.cpu_micros.max(seen.cpu_micros), io_bytes: reading.io_bytes.max(seen.io_bytes) };
         self.runs.insert(service.clone(), (state.run.clone(), seen));
     }
 
@@ -245,7 +245,11 @@ fn live(state: &RunState, boot: &str) -> Option<Live> {
         }
         memory = memory.and_then(|sum| Some(sum + memory_of(pid)?));
     }
-    Some(Live { used: Used { cpu_micros: (ticks * tick_micros()).max(state.used.cpu_micros), io_bytes: io }, io_hidden, memory })
+    Some(Live {
+        used: Used { cpu_micros: (ticks * tick_micros()).max(state.used.cpu_micros), io_bytes: io },
+        io_hidden,
+        memory,
+    })
 }
 
 fn io_of(pid: u32) -> std::io::Result<u64> {
@@ -257,7 +261,8 @@ fn io_of(pid: u32) -> std::io::Result<u64> {
 /// The proportional share, so that pages of several processes count once; where that is hidden, all it has in memory.
 fn memory_of(pid: u32) -> Option<u64> {
     let share = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().and_then(|text| {
-        let kib: u64 = text.lines().find_map(|line| line.strip_prefix("Pss:"))?.trim().trim_end_matches(" kB").parse().ok()?;
+        let kib: u64 =
+            text.lines().find_map(|line| line.strip_prefix("Pss:"))?.trim().trim_end_matches(" kB").parse().ok()?;
         Some(kib * 1024)
     });
     share.or_else(|| {

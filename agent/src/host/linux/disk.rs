@@ -23,9 +23,9 @@ pub enum Durability {
 /// What an I/O error means to a person: a full disk is its own problem, everything else is `code`.
 pub fn io_problem(code: Code, what: impl Into<String>, error: &io::Error) -> Problem {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Problem::new(codes::DISK_FULL, what).because(error).fix("free some space on that file system, or raise its quota")
-        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Problem::new(codes::DISK_FULL, what)
+            .because(error)
+            .fix("free some space on that file system, or raise its quota"),
         _ => Problem::new(code, what).because(error),
     }
 }

@@ -33,7 +33,17 @@ pub fn read(records: Records, partition: PartitionName, asked: LogsAsked) -> mps
                 Some((instant, sent)) => {
                     let same = lines.iter().filter(|l| l.0 == instant).count();
                     let mut skip = sent.min(same);
-                    lines.into_iter().filter(|l| l.0 >= instant).filter(|l| l.0 > instant || { let keep = skip == 0; skip = skip.saturating_sub(1); keep }).collect()
+                    lines
+                        .into_iter()
+                        .filter(|l| l.0 >= instant)
+                        .filter(|l| {
+                            l.0 > instant || {
+                                let keep = skip == 0;
+                                skip = skip.saturating_sub(1);
+                                keep
+                            }
+                        })
+                        .collect()
                 }
             };
             if let Some(last) = fresh.last().map(|l| l.0) {

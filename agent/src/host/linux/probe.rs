@@ -70,7 +70,9 @@ fn http(check: &HttpCheck, timeout: Duration) -> (bool, String) {
         .build()
         .into();
     match agent.get(&check.url).call() {
-        Ok(answer) if answer.status().as_u16() == check.status => (true, format!("{} answers {}", check.url, check.status)),
+        Ok(answer) if answer.status().as_u16() == check.status => {
+            (true, format!("{} answers {}", check.url, check.status))
+        }
         Ok(answer) => (false, format!("{} answers {}, expected {}", check.url, answer.status().as_u16(), check.status)),
         Err(e) => (false, format!("{}: {e}", check.url)),
     }

@@ -28,7 +28,8 @@ pub struct Stat {
 /// # Errors
 /// `NotFound` if there is no such process.
 pub fn stat(pid: u32) -> io::Result<Stat> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat"))?).ok_or_else(|| io::Error::other("unreadable /proc/PID/stat"))
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat"))?)
+        .ok_or_else(|| io::Error::other("unreadable /proc/PID/stat"))
 }
 
 /// The name in it is in parentheses and may hold anything, so it is read from the last one on.

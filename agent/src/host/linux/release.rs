@@ -56,7 +56,9 @@ impl Releases {
         let folder = &node.releases;
         let entries = match fs::read_dir(folder) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other.map_err(|e| io_problem(codes::BUILD_FAILED, format!("cannot list {}", folder.display()), &e))?,
+            other => {
+                other.map_err(|e| io_problem(codes::BUILD_FAILED, format!("cannot list {}", folder.display()), &e))?
+            }
         };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
         let mut digests: Vec<Digest> =
@@ -91,7 +93,11 @@ impl Releases {
         let room = rustix::fs::statvfs(&node.releases).map_err(|e| wrong(&node.releases, &e.into()))?;
         if room.f_bavail * room.f_frsize < ROOM {
             return Err(Problem::new(codes::DISK_FULL, format!("there is no room in {}", node.releases.display()))
-                .because(format!("{} MiB are free, {} are needed to begin", (room.f_bavail * room.f_frsize) >> 20, ROOM >> 20))
+                .because(format!(
+                    "{} MiB are free, {} are needed to begin",
+                    (room.f_bavail * room.f_frsize) >> 20,
+                    ROOM >> 20
+                ))
                 .fix("remove releases that nothing uses, or add disk"));
         }
         if published.exists() {
@@ -125,7 +131,10 @@ impl Releases {
                     lines.write(doing.as_bytes());
                     lines.write(b"\n");
                     if let Some(what) = doing.strip_prefix("> ") {
-                        self.building.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone(), what.to_owned());
+                        self.building
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .insert(digest.clone(), what.to_owned());
                         let _ = self.events.try_send(Event::Release(digest.clone()));
                     }
                 }
@@ -140,7 +149,9 @@ impl Releases {
         lines.finish();
         result?;
         let (staging, own) = (staging, node.builder.clone());
-        super::runtime::shim::joined(tokio::task::spawn_blocking(move || publish(staging, &published, own.map(|b| b.uid))).await)
+        super::runtime::shim::joined(
+            tokio::task::spawn_blocking(move || publish(staging, &published, own.map(|b| b.uid))).await,
+        )
     }
 
     pub async fn remove(&self, node: &NodeFile, digest: &Digest) -> Result<(), Problem> {
@@ -208,7 +219,8 @@ fn is_whole(folder: &Path) -> bool {
 }
 
 fn publish(staging: Staging, published: &Path, builder: Option<u32>) -> Result<(), Problem> {
-    let wrong = |e: &std::io::Error| io_problem(codes::BUILD_FAILED, format!("cannot publish {}", published.display()), e);
+    let wrong =
+        |e: &std::io::Error| io_problem(codes::BUILD_FAILED, format!("cannot publish {}", published.display()), e);
     let top = open_top(&staging.0)?;
     sources::tree::seal(&top, builder).map_err(|e| wrong(&e))?;
     rustix::fs::syncfs(&top).map_err(|e| wrong(&e.into()))?;

@@ -141,7 +141,9 @@ impl Spawner {
 
 impl Drop for Spawner {
     fn drop(&mut self) {
-        if let Some((mut child, socket)) = self.running.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+        if let Some((mut child, socket)) =
+            self.running.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+        {
             drop(socket);
             let _ = child.wait();
         }
@@ -164,7 +166,8 @@ pub struct Conversation {
 
 impl Conversation {
     pub async fn next(&mut self) -> Result<Answer, Problem> {
-        let wrong = |why: String| Problem::new(codes::INTERNAL, "a process of the agent ended without an answer").because(why);
+        let wrong =
+            |why: String| Problem::new(codes::INTERNAL, "a process of the agent ended without an answer").because(why);
         let mut text = String::new();
         match self.stream.read_line(&mut text).await {
             Ok(0) => Err(wrong("it was killed, or there is no memory".into())),

@@ -5,8 +5,8 @@
 use super::partition::{erase::EraseTask, files::WriteTask};
 use super::probe::ProbeTask;
 use super::release::build::BuildTask;
-use super::shim::{RunTask, ServiceTask};
 use super::shim::tree::{Exit, Used};
+use super::shim::{RunTask, ServiceTask};
 use plat_model::Problem;
 use plat_model::problem::codes;
 use serde::{Deserialize, Serialize};
@@ -30,11 +30,16 @@ pub enum Task {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answer {
     /// The service runs.
-    Started { pid: u32 },
+    Started {
+        pid: u32,
+    },
     /// Not the last answer: what the task is doing.
     Progress(String),
     Ran(Ran),
-    Probed { holds: bool, message: String },
+    Probed {
+        holds: bool,
+        message: String,
+    },
     Done,
     Failed(Problem),
 }
@@ -82,9 +87,10 @@ pub fn perform(stream: UnixStream) {
     let mut text = String::new();
     let read = BufReader::new((&stream).take(TASK_MAX)).read_line(&mut text);
     let line = Line { stream };
-    let task: Task = match read.map_err(|e| e.to_string()).and_then(|_| {
-        serde_json::from_str(&text).map_err(|e| format!("line {}, column {}", e.line(), e.column()))
-    }) {
+    let task: Task = match read
+        .map_err(|e| e.to_string())
+        .and_then(|_| serde_json::from_str(&text).map_err(|e| format!("line {}, column {}", e.line(), e.column())))
+    {
         Ok(task) => task,
         Err(why) => {
             let _ = line.say(&Answer::Failed(Problem::new(codes::INTERNAL, "a task cannot be read").because(why)));

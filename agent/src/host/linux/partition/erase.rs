@@ -29,7 +29,10 @@ impl EraseTask {
     /// Kills every process of the account, if the partition has one of its own, and empties the directory.
     pub fn perform(&self) -> Result<(), Problem> {
         assume(self.account.as_ref())?;
-        if self.account.is_some() && !nix::unistd::geteuid().is_root() && nix::unistd::getuid() == nix::unistd::geteuid() {
+        if self.account.is_some()
+            && !nix::unistd::geteuid().is_root()
+            && nix::unistd::getuid() == nix::unistd::geteuid()
+        {
             kill_all_of_user();
         }
         let failed = |e: Errno| {

@@ -6,7 +6,9 @@ use plat_agent_plan::action::RenderedFile;
 use plat_model::node::Account;
 use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, CWD, fchmod, fsync, mkdirat, openat, openat2, renameat, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, fchmod, fsync, mkdirat, openat, openat2, renameat, unlinkat,
+};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Write};

@@ -60,7 +60,9 @@ impl BuildTask {
             .map_err(|e| Problem::new(codes::BUILD_FAILED, "the release document cannot be read").because(e))?;
         let mut used = BTreeMap::new();
         for (name, source) in &release.sources {
-            let ingredients = self.lay(source, line).map_err(|p| if p.at.is_empty() { p.at(format!("sources.{name}")) } else { p })?;
+            let ingredients = self
+                .lay(source, line)
+                .map_err(|p| if p.at.is_empty() { p.at(format!("sources.{name}")) } else { p })?;
             used.insert(name.clone(), ingredients);
         }
         if let Some(build) = &release.build {
@@ -94,11 +96,10 @@ impl BuildTask {
         let place = context! { release => context! { directory => self.published.display().to_string() } };
         for (n, command) in build.commands.iter().enumerate() {
             let at = format!("build.commands[{n}]");
-            let words = command
-                .iter()
-                .map(|word| templates.render_str(word, &place))
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|e| Problem::new(codes::BAD_TEMPLATE, "a build command cannot be rendered").because(e).at(&at))?;
+            let words =
+                command.iter().map(|word| templates.render_str(word, &place)).collect::<Result<Vec<_>, _>>().map_err(
+                    |e| Problem::new(codes::BAD_TEMPLATE, "a build command cannot be rendered").because(e).at(&at),
+                )?;
             let name = words.first().cloned().unwrap_or_default();
             line.progress(format!("> running {name} ({} of {})", n + 1, build.commands.len()))?;
             let environment = BTreeMap::from([

@@ -38,7 +38,10 @@ impl Records {
     }
 
     pub fn services(&self, partition: &PartitionName) -> Vec<ServiceName> {
-        names(&self.partition(partition).join("services")).iter().filter_map(|name| ServiceName::parse(name).ok()).collect()
+        names(&self.partition(partition).join("services"))
+            .iter()
+            .filter_map(|name| ServiceName::parse(name).ok())
+            .collect()
     }
 
     /// The last run of a service. One that cannot be understood counts as none: whoever starts the service again ends

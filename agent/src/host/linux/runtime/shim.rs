@@ -79,7 +79,9 @@ impl Inner {
 
     /// Tells when the run ends; ends what is left of one whose shim is gone.
     fn watch(this: &Arc<Self>, partition: PartitionName, service: ServiceName, state: RunState) {
-        if state.phase == Phase::Ended || !this.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(state.run.clone()) {
+        if state.phase == Phase::Ended
+            || !this.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(state.run.clone())
+        {
             return;
         }
         let inner = this.clone();
@@ -172,7 +174,12 @@ impl Inner {
         Ok(())
     }
 
-    async fn launch(this: &Arc<Self>, place: &Place, spec: &ServiceSpec, before: Option<RunState>) -> Result<(), Problem> {
+    async fn launch(
+        this: &Arc<Self>,
+        place: &Place,
+        spec: &ServiceSpec,
+        before: Option<RunState>,
+    ) -> Result<(), Problem> {
         let (partition, service) = (&place.partition.name, &spec.name);
         let folder = this.records.service(partition, service);
         private_folder(&folder)?;

@@ -48,8 +48,11 @@ const FILES: u64 = 65_536;
 /// What kept it from starting: the program never ran.
 pub fn launch(program: &Program, output: OwnedFd) -> Result<Pid, Problem> {
     let failed = |why: String| {
-        Problem::new(codes::SERVICE_START, format!("cannot start {}", program.command.first().map_or("", String::as_str)))
-            .because(why)
+        Problem::new(
+            codes::SERVICE_START,
+            format!("cannot start {}", program.command.first().map_or("", String::as_str)),
+        )
+        .because(why)
     };
     // Closed by the program's start, so that reading its end says that it started.
     let (said, say) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failed(e.to_string()))?;
@@ -81,7 +84,8 @@ fn become_program(program: &Program, output: &OwnedFd) -> Result<std::convert::I
     }
     let step = |what: &'static str| move |e: rustix::io::Errno| format!("{what}: {e}");
     setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(|e| format!("process group: {e}"))?;
-    let null = openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty()).map_err(step("/dev/null"))?;
+    let null =
+        openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty()).map_err(step("/dev/null"))?;
     rustix::stdio::dup2_stdin(&null).map_err(step("input"))?;
     rustix::stdio::dup2_stdout(output).map_err(step("output"))?;
     rustix::stdio::dup2_stderr(output).map_err(step("output"))?;

@@ -63,7 +63,8 @@ impl LineLog {
     }
 
     fn end_line(&mut self) {
-        let text: String = String::from_utf8_lossy(&self.line).chars().filter(|c| !c.is_control() || *c == '\t').collect();
+        let text: String =
+            String::from_utf8_lossy(&self.line).chars().filter(|c| !c.is_control() || *c == '\t').collect();
         self.line.clear();
         let stamped = format!("{} {text}\n", now().0);
         if self.size + stamped.len() as u64 > FILE_MAX {
@@ -82,7 +83,11 @@ impl LineLog {
 
     fn rotate(&mut self) {
         let _ = fs::rename(&self.path, older(&self.path));
-        *self = Self { line: std::mem::take(&mut self.line), tail: std::mem::take(&mut self.tail), ..Self::open(self.path.clone()) };
+        *self = Self {
+            line: std::mem::take(&mut self.line),
+            tail: std::mem::take(&mut self.tail),
+            ..Self::open(self.path.clone())
+        };
         if self.size > FILE_MAX {
             // It could not be renamed: start over rather than grow.
             if let Some(file) = &self.file {
@@ -140,7 +145,8 @@ mod tests {
         }
         log.write(b"last\x1b[31m without end");
         log.finish();
-        let sizes: Vec<u64> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).collect();
+        let sizes: Vec<u64> =
+            fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).collect();
         assert_eq!(sizes.len(), 2);
         assert!(sizes.iter().all(|size| *size <= FILE_MAX), "{sizes:?}");
         let lines = last_lines(&path, 1200);

@@ -101,13 +101,19 @@ impl Tree {
             watched.add(signal);
         }
         watched.thread_block().map_err(wrong)?;
-        let signals =
-            SignalFd::with_flags(&watched, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(wrong)?;
+        let signals = SignalFd::with_flags(&watched, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(wrong)?;
         let (output, input) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|e| Problem::new(codes::SERVICE_START, "cannot supervise a program").because(e))?;
         let main = launch(program, input)?;
         let _ = fcntl_setfl(&output, OFlags::NONBLOCK);
-        Ok(Self { main, cgroup: program.cgroup.clone().filter(|_| program.cgroup_is_own), signals, output: Some(output), exit: None, childless: false })
+        Ok(Self {
+            main,
+            cgroup: program.cgroup.clone().filter(|_| program.cgroup_is_own),
+            signals,
+            output: Some(output),
+            exit: None,
+            childless: false,
+        })
     }
 
     /// Watches to the end. `note` is told of each phase once, and at most every second of what ended processes used.
@@ -120,7 +126,11 @@ impl Tree {
                 Phase::Killing => Some(Duration::from_millis(5)),
                 _ => until.map(|at| at.saturating_duration_since(Instant::now())),
             };
-            let pause = if reaped { Some(pause.map_or(Duration::from_secs(1), |p| p.min(Duration::from_secs(1)))) } else { pause };
+            let pause = if reaped {
+                Some(pause.map_or(Duration::from_secs(1), |p| p.min(Duration::from_secs(1))))
+            } else {
+                pause
+            };
             let woken = self.wait(pause, policy.hangup);
             self.copy_output(log);
             told |= (woken.stop || woken.kill || woken.hangup) && self.exit.is_none();
@@ -175,10 +185,8 @@ impl Tree {
         let timeout = pause.map(|p| Timespec { tv_sec: p.as_secs() as i64, tv_nsec: i64::from(p.subsec_nanos()) });
         let _ = poll(&mut fds, timeout.as_ref());
         let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP;
-        let mut woken = Woken {
-            hangup: fds.get(peer).is_some_and(|fd| fd.revents().intersects(gone)),
-            ..Woken::default()
-        };
+        let mut woken =
+            Woken { hangup: fds.get(peer).is_some_and(|fd| fd.revents().intersects(gone)), ..Woken::default() };
         while let Ok(Some(info)) = self.signals.read_signal() {
             woken.stop |= info.ssi_signo == STOP as u32;
             woken.kill |= info.ssi_signo == KILL as u32;

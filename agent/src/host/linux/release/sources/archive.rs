@@ -21,7 +21,14 @@ const ENTRIES_MAX: u64 = 2_000_000;
 /// Longest fetch.
 const FETCH_MAX: Duration = Duration::from_secs(3600);
 
-pub fn lay(url: &str, sha256: &str, strip: u32, tree: &Tree, staging: &Path, line: &Line) -> Result<Vec<Ingredient>, Problem> {
+pub fn lay(
+    url: &str,
+    sha256: &str,
+    strip: u32,
+    tree: &Tree,
+    staging: &Path,
+    line: &Line,
+) -> Result<Vec<Ingredient>, Problem> {
     let name = url.rsplit('/').next().unwrap_or(url);
     line.progress(format!("> fetching {name}"))?;
     let mut file = fetch(url, staging)?;

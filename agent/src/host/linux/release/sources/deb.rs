@@ -41,9 +41,13 @@ struct Apt<'a> {
 
 pub fn lay(names: &[String], folder: &Path, into: &Path, line: &Line) -> Result<Vec<Ingredient>, Problem> {
     for name in names {
-        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.:=~".contains(c) || c.is_ascii_uppercase();
+        let legal =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.:=~".contains(c) || c.is_ascii_uppercase();
         if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(legal) {
-            return Err(Problem::new(codes::BAD_VALUE, format!("`{}` is not a package name", plat_model::id::shorten(name))));
+            return Err(Problem::new(
+                codes::BAD_VALUE,
+                format!("`{}` is not a package name", plat_model::id::shorten(name)),
+            ));
         }
     }
     let apt = Apt { folder, line };
@@ -73,7 +77,8 @@ impl Apt<'_> {
             fs::create_dir_all(self.folder.join(folder)).map_err(wrong)?;
         }
         let status = fs::read_to_string("/var/lib/dpkg/status").map_err(|e| {
-            io_problem(codes::SOURCE_FETCH, "this node has no Debian packages", &e).fix("use sources of another kind on this node")
+            io_problem(codes::SOURCE_FETCH, "this node has no Debian packages", &e)
+                .fix("use sources of another kind on this node")
         })?;
         fs::write(self.folder.join("status"), base::base_system(&status)).map_err(wrong)?;
         // How this host reaches its archives, and nothing else of its settings: those may run programs.
@@ -112,7 +117,10 @@ impl Apt<'_> {
 
     /// Whether it refreshed.
     fn refresh_if_stale(&self) -> Result<bool, Problem> {
-        let age = fs::metadata(self.folder.join("refreshed")).and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+        let age = fs::metadata(self.folder.join("refreshed"))
+            .and_then(|m| m.modified())
+            .ok()
+            .and_then(|at| at.elapsed().ok());
         if age.is_some_and(|age| age < STALE) {
             return Ok(false);
         }
@@ -158,8 +166,11 @@ impl Apt<'_> {
         let text = String::from_utf8_lossy(&ask.stdout);
         let packages: Vec<Package> = text.lines().filter_map(parse_uri).collect();
         if packages.is_empty() {
-            return Err(Problem::new(codes::SOURCE_FETCH, format!("there is nothing to fetch for {}", names.join(" ")))
-                .because("all of it is part of the base system"));
+            return Err(Problem::new(
+                codes::SOURCE_FETCH,
+                format!("there is nothing to fetch for {}", names.join(" ")),
+            )
+            .because("all of it is part of the base system"));
         }
         Ok(packages)
     }
@@ -193,7 +204,9 @@ impl Apt<'_> {
     }
 
     fn unpack(&self, packages: &[Package], into: &Path) -> Result<Vec<Ingredient>, Problem> {
-        let wrong = |e: &io::Error| io_problem(codes::BUILD_FAILED, format!("cannot unpack packages into {}", into.display()), e);
+        let wrong = |e: &io::Error| {
+            io_problem(codes::BUILD_FAILED, format!("cannot unpack packages into {}", into.display()), e)
+        };
         // As on a Debian system today: what a package puts into /bin is in /usr/bin.
         for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
             fs::create_dir_all(into.join("usr").join(name)).map_err(|e| wrong(&e))?;
@@ -212,10 +225,14 @@ impl Apt<'_> {
             let found = File::open(&path).and_then(|mut file| checksum(&mut file)).map_err(|e| wrong(&e))?;
             if found != package.sha256 {
                 let _ = fs::remove_file(&path);
-                return Err(Problem::new(codes::SOURCE_CHECKSUM, format!("{} is not what the package index says", package.file))
-                    .because(format!("its SHA-256 is {found}, expected {}", package.sha256)));
+                return Err(Problem::new(
+                    codes::SOURCE_CHECKSUM,
+                    format!("{} is not what the package index says", package.file),
+                )
+                .because(format!("its SHA-256 is {found}, expected {}", package.sha256)));
             }
-            let command = ["/usr/bin/dpkg-deb", "-x", &path.display().to_string(), &into.display().to_string()].map(String::from);
+            let command =
+                ["/usr/bin/dpkg-deb", "-x", &path.display().to_string(), &into.display().to_string()].map(String::from);
             let environment = BTreeMap::from([("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())]);
             let ran = run_program(command.to_vec(), environment, self.folder, TOOL_SECONDS, self.line)?;
             if ran.exit != Exit::Code(0) {
@@ -235,7 +252,11 @@ fn parse_uri(line: &str) -> Option<Package> {
     let mut fields = rest.split(' ');
     let (file, _size, hash) = (fields.next()?, fields.next()?, fields.next()?);
     let sha256 = hash.strip_prefix("SHA256:")?.to_owned();
-    (!file.contains('/') && file.ends_with(".deb")).then(|| Package { url: url.to_owned(), file: file.to_owned(), sha256 })
+    (!file.contains('/') && file.ends_with(".deb")).then(|| Package {
+        url: url.to_owned(),
+        file: file.to_owned(),
+        sha256,
+    })
 }
 
 fn fetch_failed(what: &str, ran: &Ran) -> Problem {
@@ -253,7 +274,9 @@ mod tests {
     #[test]
     fn a_line_of_apt_names_url_file_and_checksum() {
         let hash = "a".repeat(64);
-        let package = parse_uri(&format!("'http://x/p/redis_5%253a7.0_all.deb' redis_5%3a7.0_all.deb 123 SHA256:{hash}")).unwrap();
+        let package =
+            parse_uri(&format!("'http://x/p/redis_5%253a7.0_all.deb' redis_5%3a7.0_all.deb 123 SHA256:{hash}"))
+                .unwrap();
         assert_eq!((package.file.as_str(), package.sha256), ("redis_5%3a7.0_all.deb", hash));
         assert!(parse_uri("'http://x/p' ../../etc/x.deb 1 SHA256:00").is_none());
         assert!(parse_uri("Reading package lists...").is_none());

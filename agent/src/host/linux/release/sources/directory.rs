@@ -21,7 +21,9 @@ pub fn lay(path: &str, sha256: Option<&str>, tree: &Tree, line: &Line) -> Result
     line.progress(format!("> copying {path}"))?;
     let top = Path::new(path);
     if !top.is_absolute() {
-        return Err(Problem::new(codes::SOURCE_FETCH, format!("cannot copy {path}")).because("it is not an absolute path"));
+        return Err(
+            Problem::new(codes::SOURCE_FETCH, format!("cannot copy {path}")).because("it is not an absolute path")
+        );
     }
     let found = copy(top, tree).map_err(|e| io_problem(codes::SOURCE_FETCH, format!("cannot copy {path}"), &e))?;
     if let Some(expected) = sha256.filter(|expected| !found.eq_ignore_ascii_case(expected)) {

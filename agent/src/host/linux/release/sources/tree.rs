@@ -39,7 +39,9 @@ impl Tree {
         let mut walked = PathBuf::new();
         let mut here = openat(&self.top, ".", FOLDER, Mode::empty())?;
         for part in path.components() {
-            let Component::Normal(name) = part else { return Err(io::Error::other("the path is not relative and plain")) };
+            let Component::Normal(name) = part else {
+                return Err(io::Error::other("the path is not relative and plain"));
+            };
             walked.push(name);
             if walked.components().count() > DEPTH_MAX {
                 return Err(io::Error::other("it is nested too deeply"));
@@ -114,7 +116,8 @@ impl Tree {
         })?;
         for (path, target) in absolute {
             let inside = target.strip_prefix("/").unwrap_or(&target).to_owned();
-            let there = openat2(&self.top, &inside, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT);
+            let there =
+                openat2(&self.top, &inside, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT);
             if there.is_ok() {
                 let up: PathBuf = path.parent().into_iter().flat_map(Path::components).map(|_| "..").collect();
                 self.link(&path, &up.join(inside))?;
@@ -126,7 +129,12 @@ impl Tree {
     fn each_link(&self, mut what: impl FnMut(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
         let mut folders = vec![PathBuf::new()];
         while let Some(path) = folders.pop() {
-            let here = openat(&self.top, if path.as_os_str().is_empty() { Path::new(".") } else { &path }, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
+            let here = openat(
+                &self.top,
+                if path.as_os_str().is_empty() { Path::new(".") } else { &path },
+                FOLDER | OFlags::NOFOLLOW,
+                Mode::empty(),
+            )?;
             for (name, kind) in entries(&here)? {
                 let path = path.join(OsStr::new(std::str::from_utf8(name.to_bytes()).unwrap_or_default()));
                 match kind {
@@ -159,7 +167,8 @@ fn entries(folder: &OwnedFd) -> io::Result<Vec<(std::ffi::CString, FileType)>> {
 /// Makes a finished tree read-only, and the agent's own where another user built it: the builder of the next release
 /// must not be able to change this one. Nothing but files, folders and links may be in it.
 pub fn seal(folder: &OwnedFd, builder: Option<u32>) -> io::Result<()> {
-    let own = builder.map(|_| (Uid::from_raw(nix::unistd::geteuid().as_raw()), Gid::from_raw(nix::unistd::getegid().as_raw())));
+    let own = builder
+        .map(|_| (Uid::from_raw(nix::unistd::geteuid().as_raw()), Gid::from_raw(nix::unistd::getegid().as_raw())));
     for (name, kind) in entries(folder)? {
         let stat = statat(folder, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)?;
         if builder.is_some_and(|uid| stat.st_uid != uid) {
