@@ -152,7 +152,14 @@ impl Outbox {
             return Err(unusable(path, "its numbers do not follow each other"));
         }
         let file = OpenOptions::new().append(true).mode(0o600).open(path).map_err(|why| unusable(path, why))?;
-        Ok(Self { path: path.into(), file, bytes: bytes.len() as u64, rewritten: bytes.len() as u64, bytes_max: u64::MAX, state })
+        Ok(Self {
+            path: path.into(),
+            file,
+            bytes: bytes.len() as u64,
+            rewritten: bytes.len() as u64,
+            bytes_max: u64::MAX,
+            state,
+        })
     }
 
     /// Durable when it returns. A write that failed is taken back, so that no half line is ever followed by another.
