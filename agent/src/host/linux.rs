@@ -119,7 +119,7 @@ impl LinuxHost {
             tracing::warn!(why = %e, "node.json cannot be watched: a change is seen when it is next read");
         }
         if let Ok(file) = node.read() {
-            std::thread::spawn(move || Releases::clear_up(&file.releases));
+            Releases::clear_up(&file.releases);
         }
         Ok(Self {
             node,

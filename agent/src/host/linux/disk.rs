@@ -8,6 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 /// Largest file of the agent's state that is read, in bytes.
@@ -35,7 +36,9 @@ pub fn replace(path: &Path, contents: &[u8], durability: Durability) -> Result<(
     let wrong = |e: &io::Error| io_problem(codes::BAD_STATE_FILE, format!("cannot write {}", path.display()), e);
     let Some(folder) = path.parent() else { return Err(wrong(&io::Error::other("it has no parent"))) };
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.new", std::process::id()));
+    // Two threads may replace the same file at once; each has a new one of its own.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    name.push(format!(".{}-{}.new", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     let fresh = folder.join(name);
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;

@@ -67,12 +67,15 @@ impl Releases {
         Ok(digests)
     }
 
-    /// Removes what killed builds left behind.
+    /// Removes what killed builds left behind: what is there now, while nothing is being built.
     pub fn clear_up(folder: &Path) {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-                discard(&entry.path());
-            }
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let left: Vec<PathBuf> = entries
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED))
+            .map(|entry| entry.path())
+            .collect();
+        if !left.is_empty() {
+            std::thread::spawn(move || left.iter().for_each(|path| discard(path)));
         }
     }
 
@@ -101,7 +104,7 @@ impl Releases {
                 .fix("remove releases that nothing uses, or add disk"));
         }
         if published.exists() {
-            self.set_aside(&published)?;
+            drop(Staging(self.set_aside(&published)?));
         }
         let staging = Staging(node.releases.join(format!("{UNFINISHED}{}-{}", digest.short(), random_hex(4)?)));
         let packages = node.releases.join(".packages");
@@ -157,19 +160,19 @@ impl Releases {
     pub async fn remove(&self, node: &NodeFile, digest: &Digest) -> Result<(), Problem> {
         let published = node.releases.join(digest.as_str());
         if published.exists() {
-            self.set_aside(&published)?;
-            let folder = node.releases.clone();
-            let _ = tokio::task::spawn_blocking(move || Self::clear_up(&folder)).await;
+            let aside = self.set_aside(&published)?;
+            let _ = tokio::task::spawn_blocking(move || discard(&aside)).await;
         }
         let _ = fs::remove_file(self.logs.join(format!("{digest}.log")));
         Ok(())
     }
 
     /// From here on it is not there.
-    fn set_aside(&self, published: &Path) -> Result<(), Problem> {
+    fn set_aside(&self, published: &Path) -> Result<PathBuf, Problem> {
         let aside = published.with_file_name(format!("{UNFINISHED}removed-{}", random_hex(4)?));
         fs::rename(published, &aside)
-            .map_err(|e| io_problem(codes::BUILD_FAILED, format!("cannot remove {}", published.display()), &e))
+            .map_err(|e| io_problem(codes::BUILD_FAILED, format!("cannot remove {}", published.display()), &e))?;
+        Ok(aside)
     }
 }
 

@@ -96,7 +96,7 @@ impl Apt<'_> {
         settings.push_str(&format!(
             "Dir::State \"{folder}/state\";\nDir::State::status \"{folder}/status\";\nDir::Cache \"{folder}/cache\";\n\
              Dir::Etc::parts \"{folder}/parts\";\nDir::Etc::main \"/dev/null\";\nDir::Etc::preferencesparts \"{folder}/parts\";\n\
-             Dir::Log \"{folder}/state\";\nAcquire::Languages \"none\";\nAcquire::Retries \"3\";\nAPT::Sandbox::User \"\";\n\
+             Dir::Log \"{folder}/state\";\nAcquire::Languages \"none\";\nAcquire::Retries \"3\";\nAcquire::ForceHash \"SHA256\";\nAPT::Sandbox::User \"\";\n\
              APT::Install-Recommends \"false\";\nAPT::Install-Suggests \"false\";\nDpkg::Use-Pty \"false\";\n"
         ));
         fs::write(self.folder.join("apt.conf"), settings).map_err(wrong)

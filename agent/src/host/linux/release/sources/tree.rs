@@ -9,6 +9,7 @@ use rustix::fs::{
     readlinkat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::{self, Read};
@@ -167,10 +168,18 @@ fn entries(folder: &OwnedFd) -> io::Result<Vec<(std::ffi::CString, FileType)>> {
 /// Makes a finished tree read-only, and the agent's own where another user built it: the builder of the next release
 /// must not be able to change this one. Nothing but files, folders and links may be in it.
 pub fn seal(folder: &OwnedFd, builder: Option<u32>) -> io::Result<()> {
+    seal_below(folder, builder, &mut BTreeSet::new())
+}
+
+/// `done`: files of several names that were sealed under another one.
+fn seal_below(folder: &OwnedFd, builder: Option<u32>, done: &mut BTreeSet<u64>) -> io::Result<()> {
     let own = builder
         .map(|_| (Uid::from_raw(nix::unistd::geteuid().as_raw()), Gid::from_raw(nix::unistd::getegid().as_raw())));
     for (name, kind) in entries(folder)? {
         let stat = statat(folder, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+        if stat.st_nlink > 1 && kind == FileType::RegularFile && !done.insert(stat.st_ino) {
+            continue;
+        }
         if builder.is_some_and(|uid| stat.st_uid != uid) {
             return Err(io::Error::other(format!("{} is not the builder's", name.to_string_lossy())));
         }
@@ -181,7 +190,7 @@ pub fn seal(folder: &OwnedFd, builder: Option<u32>) -> io::Result<()> {
             FileType::Symlink => {}
             FileType::Directory => {
                 let below = openat(folder, name.as_c_str(), FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
-                seal(&below, builder)?;
+                seal_below(&below, builder, done)?;
             }
             FileType::RegularFile => {
                 let bits = if stat.st_mode & 0o111 != 0 { 0o555 } else { 0o444 };
