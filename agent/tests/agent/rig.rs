@@ -47,8 +47,11 @@ pub struct Rig {
     pub folder: TempDir,
     pub server: Option<Server>,
     pub port: u16,
-    agent: Option<(oneshot::Sender<()>, JoinHandle<Result<(), Problem>>)>,
+    agent: Option<Running>,
 }
+
+/// What stops an agent in good order, and its task.
+type Running = (oneshot::Sender<()>, JoinHandle<Result<(), Problem>>);
 
 pub fn part() -> PartitionName {
     PartitionName::parse("part0").unwrap()
