@@ -77,9 +77,13 @@ async fn a_grid_is_made_once_and_its_operator_is_known_after_each_start() {
 fn what_init_makes_is_readable_for_its_owner_only() {
     let folder = tempfile::tempdir().unwrap();
     assert!(init(folder.path()).status.success());
-    for name in
-        ["data/ca/root.key", "data/ca/issuing.key", "data/master.toml", "profile/credentials.pem", "profile/profile.toml"]
-    {
+    for name in [
+        "data/ca/root.key",
+        "data/ca/issuing.key",
+        "data/master.toml",
+        "profile/credentials.pem",
+        "profile/profile.toml",
+    ] {
         let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
