@@ -4,6 +4,7 @@ mod addresses;
 mod connection;
 mod links;
 mod routes;
+mod socket;
 mod taps;
 
 pub(super) use taps::{add_taps, remove_taps};

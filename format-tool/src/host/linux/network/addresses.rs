@@ -9,10 +9,10 @@ use std::io;
 /// Every address there is, with the index of its link.
 pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<(u32, IpNet)>> {
     let answers = connection.handle.address().get().execute();
-    Ok(connection.ask(answers)?.iter().filter_map(read).collect())
+    connection.ask(answers, read)
 }
 
-fn read(message: &AddressMessage) -> Option<(u32, IpNet)> {
+fn read(message: AddressMessage) -> Option<(u32, IpNet)> {
     let (mut local, mut address) = (None, None);
     for attribute in &message.attributes {
         match attribute {

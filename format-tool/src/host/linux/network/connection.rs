@@ -1,7 +1,8 @@
 //! One rtnetlink connection with a small runtime of its own: to its callers it is blocking, towards the kernel many
 //! requests are on their way at once.
 
-use futures_util::future::{BoxFuture, Either, select};
+use super::socket::Patient;
+use futures_util::future::{BoxFuture, Either, ready, select};
 use futures_util::stream::{self, Stream, StreamExt, TryStreamExt};
 use nix::errno::Errno;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
@@ -33,9 +34,10 @@ pub(super) struct Connection {
 
 impl Connection {
     pub fn open() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_io().build()?;
+        // With a longer interval the connection would fill its memory before its answers are taken.
+        let runtime = Builder::new_current_thread().event_interval(1).enable_io().build()?;
         let inside = runtime.enter();
-        let (mut connection, handle, unasked) = rtnetlink::new_connection()?;
+        let (mut connection, handle, unasked) = rtnetlink::new_connection_with_socket::<Patient>()?;
         connection.socket_mut().socket_mut().set_rx_buf_sz(RECEIVE_BUFFER)?;
         runtime.spawn(connection);
         drop(inside);
@@ -73,9 +75,13 @@ impl Connection {
         results.into_iter().map(result).collect()
     }
 
-    /// All answers to a question.
-    pub fn ask<T>(&mut self, answers: impl Stream<Item = Result<T, Error>>) -> io::Result<Vec<T>> {
-        self.wait(answers.try_collect())?.map_err(|e| match e {
+    /// What `read` makes of each answer to a question.
+    pub fn ask<A, T, C: Default + Extend<T>>(
+        &mut self,
+        answers: impl Stream<Item = Result<A, Error>>,
+        read: impl Fn(A) -> Option<T>,
+    ) -> io::Result<C> {
+        self.wait(answers.try_filter_map(|answer| ready(Ok(read(answer)))).try_collect())?.map_err(|e| match e {
             Error::NetlinkError(refusal) => refusal.to_io(),
             other => io::Error::other(other),
         })

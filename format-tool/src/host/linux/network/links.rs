@@ -30,7 +30,7 @@ pub(super) struct Link {
 pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Link>> {
     let get = connection.handle.link().get();
     let answers = get.set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]).execute();
-    Ok(connection.ask(answers)?.into_iter().filter_map(read).collect())
+    connection.ask(answers, read)
 }
 
 fn read(message: LinkMessage) -> Option<Link> {

@@ -14,10 +14,10 @@ const TABLE_LOCAL: u8 = 255;
 /// Every local route that is wider than one address.
 pub(super) fn all_local(connection: &mut Connection) -> io::Result<BTreeSet<IpNet>> {
     let answers = connection.handle.route().get(RouteMessage::default()).execute();
-    Ok(connection.ask(answers)?.iter().filter_map(read).collect())
+    connection.ask(answers, read)
 }
 
-fn read(message: &RouteMessage) -> Option<IpNet> {
+fn read(message: RouteMessage) -> Option<IpNet> {
     let header = &message.header;
     let address = message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
