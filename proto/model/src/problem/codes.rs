@@ -88,7 +88,6 @@ codes! { AGENT:
     BAD_STATE_FILE = 412 Failed "a file of the agent's state cannot be used";
     PRIVILEGE = 413 Denied "the agent may not do this on this host";
     BAD_ARCHIVE = 414 Invalid "an archive cannot be unpacked safely";
-    METER_UNKNOWN = 415 Failed "a meter could not be read";
 }
 
 // P05xx: node-format.
