@@ -1,1 +1,33 @@
-//! node-format-plan
+//! What `node-format` decides: from the operator's settings, what was found on the machine and the record of what
+//! was made before, the actions that turn the machine into a node (or back).
+//!
+//! Read in this order: [`Settings`] (what a person asks for) → [`Layout`] (every thing that must then exist, by name)
+//! → [`HostFacts`] and [`Claims`] (what exists, and what of it is ours) → [`plan()`] (the difference) → [`Action`] (one
+//! step with every choice made, and its inverse).
+//!
+//! Invariants: nothing in this crate performs I/O, reads a clock or rolls dice; the same input gives the same plan; the
+//! plan of a satisfied machine is empty; a thing that is not claimed is never changed or removed; whatever makes a
+//! plan impossible is a problem, and all of them are returned before the first effect.
+
+mod action;
+mod config;
+mod effect;
+mod facts;
+mod layout;
+mod plan;
+mod render;
+mod settings;
+mod shares;
+mod thing;
+
+pub use action::{Action, Directory, Kind, User};
+pub use config::{EXAMPLE, parse};
+pub use facts::{
+    AddressFact, GroupFact, HostFacts, Kernel, LinkFact, LinkKind, Machine, Owner, PathFact, Presence, Privileges,
+    Scope, UserFact,
+};
+pub use layout::{Layout, WantedDirectory, WantedLink, WantedUser};
+pub use plan::{Contents, Plan, plan, privileges_lacking, scope};
+pub use render::{Detail, describe, render};
+pub use settings::{Builder, LIMITS, Network, NetworkMode, PartitionSettings, Paths, Settings};
+pub use thing::{Claims, Thing};

@@ -1,0 +1,62 @@
+//! Formats 1000 partitions (or as many as the first argument says) in a fresh network namespace and a root folder of its
+//! own, and prints how long it took. Needs root. `cargo run --release -p node-format --example figures`
+
+use node_format::{LinuxHost, Record, Wish, apply, drift};
+use node_format_plan::{Contents, Layout, parse};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Instant;
+
+fn main() {
+    let amount: u32 = std::env::args().nth(1).map_or(1000, |text| text.parse().expect("a number of partitions"));
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root, for a network namespace of its own");
+    let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+    assert!(up.is_ok_and(|status| status.success()), "the namespace's lo is up");
+    let root = std::env::temp_dir().join(format!("node-format-figures-{}", std::process::id()));
+    for directory in ["etc", "srv", "var/lib"] {
+        fs::create_dir_all(root.join(directory)).expect("a folder for the root");
+    }
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).expect("its mode");
+    let text = format!(
+        "version = 1\n[partitions]\namount = {amount}\n[network]\nmode = \"bridge\"\n\
+         ipv6_prefix = \"fd00:1::/64\"\nipv4_network = \"10.200.0.0/16\"\n[builder]\n"
+    );
+    let settings = parse("figures", &text).expect("a configuration");
+    let layout = Layout::new(&settings).expect("a layout");
+    let wish = Wish { layout: &layout, contents: Contents::Keep };
+    let empty = Layout::default();
+    let nothing = Wish { layout: &empty, contents: Contents::Keep };
+    println!("{amount} partitions: users, taps on a bridge, IPv6 and IPv4 addresses, 7 directories each");
+    for (name, wish) in [("first apply", wish), ("second apply", wish)] {
+        timed(name, || change(wish, &settings, &root));
+    }
+    timed("verify", || {
+        let mut host = LinuxHost::new(&root).expect("the root");
+        let record = Record::read(&host.beneath_root(&settings.paths.record), &host.epoch()).expect("the record");
+        assert!(drift(wish, &mut host, &record).expect("no problem").is_empty(), "the machine drifted");
+    });
+    timed("reset", || change(nothing, &settings, &root));
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("unknown");
+    println!("{:14} {}", "peak memory", peak.trim());
+    fs::remove_dir_all(&root).expect("the folder can be removed");
+}
+
+fn timed(name: &str, run: impl FnOnce()) {
+    let start = Instant::now();
+    run();
+    println!("{name:14} {:>7.1} ms", start.elapsed().as_secs_f64() * 1e3);
+}
+
+fn change(wish: Wish, settings: &node_format_plan::Settings, root: &std::path::Path) {
+    let mut host = LinuxHost::new(root).expect("the root");
+    let path = host.beneath_root(&settings.paths.record);
+    let mut record = Record::open(&path, &host.epoch()).expect("the record");
+    let mut last = Instant::now();
+    let result = apply(wish, &mut host, &mut record, &mut |kind, batch| {
+        println!("  {:>7.1} ms, then {} ({})", last.elapsed().as_secs_f64() * 1e3, kind.doing(), batch.len());
+        last = Instant::now();
+    });
+    result.expect("it is applied");
+    record.finish().expect("the record");
+}

@@ -1,0 +1,132 @@
+//! The configuration file: text in, checked [`Settings`] out, everything that is wrong with it at once. Version 1 is
+//! the only one so far; a later one gets a reader of its own that makes the same [`Settings`].
+
+mod reader;
+
+use crate::settings::{Builder, Network, NetworkMode, PartitionSettings, Paths, Settings};
+use plat_model::problem::{Problem, Problems, codes};
+use plat_model::resources::Resources;
+use reader::{Reader, Section};
+
+/// A commented file that says every key with its default or a likely value. It parses.
+pub const EXAMPLE: &str = include_str!("config/example.toml");
+
+/// Longest configuration that is read, in bytes.
+const SIZE_MAX: usize = 1 << 20;
+/// The newest version of the form.
+const VERSION: u32 = 1;
+
+/// Reads a configuration. `name` is what the file is called in messages.
+///
+/// # Errors
+/// One problem for each thing that is wrong: syntax, unknown or missing keys, values of the wrong kind or out of
+/// range, ranges that overlap or are too small. Each says where.
+pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
+    if text.len() > SIZE_MAX {
+        let what = format!("{name} has {} bytes", text.len());
+        return Err(Problem::new(codes::TOO_LARGE, what).because(format!("at most {SIZE_MAX} are read")).into());
+    }
+    let mut reader = Reader::new(name, text);
+    let Some(mut top) = reader.document() else { return Err(reader.finish()) };
+    match top.number(&mut reader, "version", 1, u32::MAX) {
+        Some(VERSION) => {}
+        Some(other) => {
+            let problem = Problem::new(codes::BAD_CONFIG, format!("{name} is of version {other}"))
+                .because(format!("this node-format reads version {VERSION}"))
+                .fix("use a node-format of that version or a newer one");
+            return Err(problem.into());
+        }
+        None => top.missing(&mut reader, "version"),
+    }
+    let settings = version_1(&mut reader, &mut top);
+    top.refuse_rest(&mut reader);
+    let places = reader.places();
+    let mut wrong = reader.finish();
+    if let Err(Problems(more)) = settings.check() {
+        wrong.extend(more.into_iter().map(|mut problem| {
+            let place = places.get(&problem.at).cloned();
+            problem.at = place.unwrap_or_else(|| format!("{name} ({})", problem.at));
+            problem
+        }));
+    }
+    wrong.none_or(settings)
+}
+
+fn version_1<'t>(reader: &mut Reader<'t>, top: &mut Section<'t>) -> Settings {
+    let paths = top.section(reader, "paths", |reader, s| Paths {
+        releases: s.text(reader, "releases").unwrap_or_else(|| "/srv/plat/releases".into()).into(),
+        root: s.text(reader, "root").unwrap_or_else(|| "/srv/plat/partitions".into()).into(),
+        node_file: s.text(reader, "node_file").unwrap_or_else(|| "/var/lib/plat/node.json".into()).into(),
+        record: s.text(reader, "record").unwrap_or_else(|| "/var/lib/plat/format/record".into()).into(),
+    });
+    let partitions = top.section(reader, "partitions", |reader, s| {
+        let amount = s.number(reader, "amount", 0, u32::MAX);
+        if amount.is_none() {
+            s.missing(reader, "amount");
+        }
+        let base_name = s.text(reader, "base_name").unwrap_or_else(|| "part".into());
+        PartitionSettings {
+            amount: amount.unwrap_or(0),
+            users: s.boolean(reader, "users").unwrap_or(true),
+            user_base_name: s.text(reader, "user_base_name").unwrap_or_else(|| base_name.clone()),
+            first_uid: s.number(reader, "first_uid", 0, u32::MAX).unwrap_or(20_000),
+            first_gid: s.number(reader, "first_gid", 0, u32::MAX).unwrap_or(20_000),
+            groups: s.texts(reader, "groups"),
+            base_name,
+        }
+    });
+    let network = top.section(reader, "network", |reader, s| network(reader, s, &partitions.base_name));
+    let builder = top.has("builder").then(|| {
+        top.section(reader, "builder", |reader, s| Builder {
+            user: s.text(reader, "user").unwrap_or_else(|| "plat-builder".into()),
+            uid: s.number(reader, "uid", 0, u32::MAX).unwrap_or(19_999),
+            gid: s.number(reader, "gid", 0, u32::MAX).unwrap_or(19_999),
+        })
+    });
+    let limits = top.section(reader, "limits", resources);
+    let capacity = top.section(reader, "capacity", resources);
+    Settings { paths, partitions, network, builder, capacity, limits }
+}
+
+fn network<'t>(reader: &mut Reader<'t>, s: &mut Section<'t>, base_name: &str) -> Network {
+    const MODES: [(&str, NetworkMode); 4] = [
+        ("bridge", NetworkMode::Bridge),
+        ("interface", NetworkMode::Interface),
+        ("loopback", NetworkMode::Loopback),
+        ("none", NetworkMode::None),
+    ];
+    let mode = s.one_of(reader, "mode", &MODES).unwrap_or(NetworkMode::None);
+    let links = matches!(mode, NetworkMode::Bridge | NetworkMode::Interface);
+    let ipv6_prefix = s.parsed(reader, "ipv6_prefix", "an IPv6 range such as 2001:db8:1::/64");
+    let longer = ipv6_prefix.map_or(128, |prefix: ipnet::Ipv6Net| prefix.prefix_len().saturating_add(16).min(128));
+    let mut ipv4_network = s.parsed(reader, "ipv4_network", "an IPv4 network such as 10.112.0.0/16");
+    if mode == NetworkMode::Loopback {
+        ipv4_network = ipv4_network.or_else(|| "127.0.0.0/8".parse().ok());
+    }
+    Network {
+        mode,
+        link: s.text(reader, "link").unwrap_or_else(|| if mode == NetworkMode::Bridge { "plat0" } else { "lo" }.into()),
+        taps: s.boolean(reader, "taps").unwrap_or(links),
+        tap_base_name: s.text(reader, "tap_base_name").unwrap_or_else(|| base_name.into()),
+        ipv6_prefix,
+        ipv6_share: s
+            .number(reader, "ipv6_share", 1, 128)
+            .map_or(longer, |share| u8::try_from(share).unwrap_or(u8::MAX)),
+        local_ranges: s.boolean(reader, "local_ranges").unwrap_or(links),
+        ipv4_network,
+        gateway: s.boolean(reader, "gateway").unwrap_or(mode == NetworkMode::Bridge),
+        link_group: s.number(reader, "link_group", 1, u32::MAX - 1).unwrap_or(28_780),
+    }
+}
+
+fn resources<'t>(reader: &mut Reader<'t>, s: &mut Section<'t>) -> Resources {
+    Resources {
+        cpu_millis: s.number(reader, "cpu_millis", 1, u32::MAX),
+        memory_mib: s.number(reader, "memory_mib", 1, u32::MAX),
+        disk_mib: s.number(reader, "disk_mib", 1, u32::MAX),
+        processes: s.number(reader, "processes", 1, u32::MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests;

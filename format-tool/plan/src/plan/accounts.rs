@@ -1,0 +1,139 @@
+//! Users and groups wanted × found.
+
+use super::Planner;
+use crate::action::{Action, User};
+use crate::layout::WantedUser;
+use crate::thing::Thing;
+use plat_model::problem::{Problem, codes};
+use std::collections::BTreeMap;
+
+const RESERVE: &str = "choose other names or numbers in format.toml, or remove what is there";
+
+impl Planner<'_> {
+    pub(super) fn accounts(&mut self) {
+        let facts = self.facts;
+        let by_gid: BTreeMap<u32, &str> = facts.groups.iter().map(|(name, group)| (group.gid, name.as_str())).collect();
+        let by_uid: BTreeMap<u32, &str> = facts.users.iter().map(|(name, user)| (user.uid, name.as_str())).collect();
+        self.drop_groups();
+        self.drop_users();
+        for (name, gid) in &self.layout.groups {
+            self.group(name, *gid, &by_gid);
+        }
+        self.refuse_missing_groups();
+        for (name, user) in &self.layout.users {
+            self.user(name, user, &by_uid);
+        }
+    }
+
+    fn drop_groups(&mut self) {
+        for thing in self.claims.iter() {
+            let Thing::Group { name, gid } = thing else { continue };
+            if self.facts.groups.get(name).is_none_or(|found| found.gid != *gid) {
+                self.forget.push(thing.clone());
+            } else if self.layout.groups.get(name) != Some(gid) {
+                self.remove.push(Action::RemoveGroup { name: name.clone(), gid: *gid });
+            }
+        }
+    }
+
+    fn drop_users(&mut self) {
+        for thing in self.claims.iter() {
+            let Thing::User { name, uid } = thing else { continue };
+            let Some(found) = self.facts.users.get(name).filter(|found| found.uid == *uid) else {
+                self.forget.push(thing.clone());
+                continue;
+            };
+            if self.layout.users.contains_key(name) {
+                continue;
+            }
+            if self.facts.busy_uids.contains(uid) {
+                self.problems.push(
+                    Problem::new(codes::STILL_USED, format!("user {name} cannot be removed"))
+                        .because(format!("processes of uid {uid} are running"))
+                        .fix("stop what runs in the partition (destroy its instance), then try again"),
+                );
+            }
+            let user = User {
+                name: name.clone(),
+                uid: *uid,
+                gid: found.gid,
+                home: found.home.clone(),
+                groups: self.memberships(name),
+            };
+            self.remove.push(Action::RemoveUser(user));
+        }
+    }
+
+    fn memberships(&self, user: &str) -> std::collections::BTreeSet<String> {
+        let groups = self.facts.groups.iter().filter(|(_, group)| group.members.contains(user));
+        groups.map(|(name, _)| name.clone()).collect()
+    }
+
+    fn group(&mut self, name: &str, gid: u32, by_gid: &BTreeMap<u32, &str>) {
+        match self.facts.groups.get(name) {
+            None => {}
+            Some(found) if !self.claims.has(&Thing::Group { name: name.into(), gid: found.gid }) => {
+                let what = format!("group {name} exists already");
+                return self.foreign(what, format!("it has gid {}; node-format did not make it", found.gid), RESERVE);
+            }
+            Some(found) if found.gid == gid => return,
+            Some(found) => return self.refuse_renumbering("group", name, found.gid, gid),
+        }
+        if let Some(other) = by_gid.get(&gid) {
+            return self.foreign(format!("gid {gid} of {name} is taken"), format!("group {other} has it"), RESERVE);
+        }
+        self.add.push(Action::AddGroup { name: name.into(), gid });
+    }
+
+    /// Each user joins the same groups: one that is missing is said once.
+    fn refuse_missing_groups(&mut self) {
+        let wanted: std::collections::BTreeSet<&String> = self.layout.users.values().flat_map(|u| &u.groups).collect();
+        for group in wanted {
+            if !self.facts.groups.contains_key(group) {
+                self.problems.push(
+                    Problem::new(codes::BAD_CONFIG, format!("group {group} does not exist on this machine"))
+                        .fix("make it, or take it out of `groups` in [partitions]")
+                        .at("partitions.groups"),
+                );
+            }
+        }
+    }
+
+    fn user(&mut self, name: &str, wanted: &WantedUser, by_uid: &BTreeMap<u32, &str>) {
+        let action = User {
+            name: name.into(),
+            uid: wanted.uid,
+            gid: wanted.gid,
+            home: wanted.home.clone(),
+            groups: wanted.groups.clone(),
+        };
+        let Some(found) = self.facts.users.get(name) else {
+            if let Some(other) = by_uid.get(&wanted.uid) {
+                let what = format!("uid {} of {name} is taken", wanted.uid);
+                return self.foreign(what, format!("user {other} has it"), RESERVE);
+            }
+            return self.add.push(Action::AddUser(action));
+        };
+        if !self.claims.has(&Thing::User { name: name.into(), uid: found.uid }) {
+            let what = format!("user {name} exists already");
+            return self.foreign(what, format!("it has uid {}; node-format did not make it", found.uid), RESERVE);
+        }
+        if found.uid != wanted.uid {
+            return self.refuse_renumbering("user", name, found.uid, wanted.uid);
+        }
+        let groups = self.memberships(name);
+        if found.gid != wanted.gid || found.home != wanted.home || groups != wanted.groups {
+            let old = User { gid: found.gid, home: found.home.clone(), groups, ..action.clone() };
+            self.remove.push(Action::RemoveUser(old));
+            self.add.push(Action::AddUser(action));
+        }
+    }
+
+    fn refuse_renumbering(&mut self, kind: &str, name: &str, found: u32, wanted: u32) {
+        self.problems.push(
+            Problem::new(codes::STILL_USED, format!("{kind} {name} keeps its number {found}"))
+                .because(format!("{wanted} is wanted now, but the partition's files belong to {found}"))
+                .fix("put the old number back, or run `node-format reset` first"),
+        );
+    }
+}

@@ -1,0 +1,108 @@
+//! Addresses and local routes wanted × found.
+
+use super::Planner;
+use crate::action::Action;
+use crate::facts::{AddressFact, Presence};
+use crate::thing::Thing;
+use ipnet::IpNet;
+use plat_model::problem::{Problem, codes};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+impl Planner<'_> {
+    pub(super) fn addresses(&mut self) {
+        self.drop_addresses();
+        let mut by_ip: BTreeMap<IpAddr, Vec<&AddressFact>> = BTreeMap::new();
+        for found in &self.facts.addresses {
+            by_ip.entry(found.address.addr()).or_default().push(found);
+        }
+        for (link, address) in &self.layout.addresses {
+            self.address(link, *address, by_ip.get(&address.addr()).map_or(&[], Vec::as_slice));
+        }
+        self.refuse_overlaps();
+        for range in &self.layout.local_routes {
+            let claimed = self.claims.has(&Thing::LocalRoute { range: *range });
+            match (self.facts.local_routes.contains(range), claimed) {
+                (true, true) => {}
+                (false, _) => self.add.push(Action::AddLocalRoute { range: *range }),
+                (true, false) => {
+                    let fix = "choose another range, set `local_ranges = false`, or remove it (`ip route`)";
+                    self.foreign(format!("there is a local route to {range}"), "node-format did not make it", fix);
+                }
+            }
+        }
+        let lo_is_down = self.facts.links.get("lo").is_some_and(|lo| !lo.up);
+        if lo_is_down && !self.layout.local_routes.is_empty() {
+            self.problems.push(
+                Problem::new(codes::KERNEL_LACKS, "local routes cannot be added")
+                    .because("the link lo is down")
+                    .fix("run `ip link set lo up`, or set `local_ranges = false` in [network]"),
+            );
+        }
+        let needs_ipv6 = self.layout.addresses.iter().any(|(_, address)| address.addr().is_ipv6());
+        if needs_ipv6 && self.facts.kernel.ipv6 == Presence::Absent {
+            self.problems.push(
+                Problem::new(codes::KERNEL_LACKS, "IPv6 addresses cannot be added")
+                    .because("the kernel has no IPv6, or it is switched off")
+                    .fix("switch it on, or leave out `ipv6_prefix` and use IPv4 only"),
+            );
+        }
+    }
+
+    fn drop_addresses(&mut self) {
+        for thing in self.claims.iter() {
+            match thing {
+                Thing::Address { link, address } => {
+                    let found = AddressFact { link: link.clone(), address: *address };
+                    if !self.facts.addresses.contains(&found) {
+                        self.forget.push(thing.clone());
+                    } else if !self.layout.addresses.contains(&(link.clone(), *address)) {
+                        self.remove.push(Action::RemoveAddress { link: link.clone(), address: *address });
+                    }
+                }
+                Thing::LocalRoute { range } => {
+                    if !self.facts.local_routes.contains(range) {
+                        self.forget.push(thing.clone());
+                    } else if !self.layout.local_routes.contains(range) {
+                        self.remove.push(Action::RemoveLocalRoute { range: *range });
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn address(&mut self, link: &str, address: IpNet, found: &[&AddressFact]) {
+        let mut there = false;
+        for other in found {
+            let claimed = self.claims.has(&Thing::Address { link: other.link.clone(), address: other.address });
+            if !claimed {
+                let what = format!("address {} is in use on {}", other.address, other.link);
+                let fix = "choose another range in [network], or remove the address";
+                self.foreign(what, "node-format did not add it", fix);
+            }
+            there |= other.link == link && other.address == address;
+        }
+        if !there {
+            self.add.push(Action::AddAddress { link: link.into(), address });
+        }
+    }
+
+    fn refuse_overlaps(&mut self) {
+        let (layout, facts) = (self.layout, self.facts);
+        for range in &layout.exclusive {
+            let other = facts.addresses.iter().find(|found| {
+                let network = found.address.trunc();
+                let ours = layout.links.contains_key(&found.link)
+                    || self.claims.has(&Thing::Address { link: found.link.clone(), address: found.address });
+                !ours && (range.contains(&network) || network.contains(range))
+            });
+            let Some(other) = other else { continue };
+            self.problems.push(
+                Problem::new(codes::OVERLAP, format!("{range} overlaps the network of {}", other.link))
+                    .because(format!("{} is configured there", other.address))
+                    .fix("choose another range in [network], or set `gateway = false`"),
+            );
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Directories wanted × found. Those on the way to the partitions may exist already and are then left as they are; those
+//! of the partitions must be our own.
+
+use super::{Contents, Planner};
+use crate::action::{Action, Directory};
+use crate::facts::{Owner, PathFact};
+use crate::layout::WantedDirectory;
+use crate::thing::Thing;
+use plat_model::problem::{Problem, codes};
+use std::path::Path;
+
+impl Planner<'_> {
+    pub(super) fn directories(&mut self) {
+        self.drop_directories();
+        for (path, wanted) in &self.layout.directories {
+            self.directory(path, *wanted);
+        }
+    }
+
+    fn drop_directories(&mut self) {
+        for thing in self.claims.iter() {
+            let (Thing::Directory { path } | Thing::PartitionDirectory { path }) = thing else { continue };
+            let partition = matches!(thing, Thing::PartitionDirectory { .. });
+            match self.facts.paths.get(path) {
+                None | Some(PathFact::Other { .. }) => self.forget.push(thing.clone()),
+                Some(PathFact::Unknown { why }) => self.unknown(path, why),
+                Some(PathFact::Directory { .. }) if self.layout.directories.contains_key(path) => {}
+                Some(PathFact::Directory { owner, mode, stranger }) => {
+                    let directory = Directory { path: path.clone(), owner: *owner, mode: *mode, partition };
+                    self.drop_directory(thing, directory, stranger.as_deref());
+                }
+            }
+        }
+    }
+
+    fn drop_directory(&mut self, thing: &Thing, directory: Directory, stranger: Option<&str>) {
+        let shown = directory.path.display().to_string();
+        match (stranger, directory.partition, self.contents) {
+            (_, true, Contents::Erase) => self.remove.push(Action::EraseDirectory(directory)),
+            (None, ..) => self.remove.push(Action::RemoveDirectory(directory)),
+            (Some(name), false, _) => {
+                self.notes.push(format!("{shown} is left: it holds `{name}`, which node-format did not make"));
+                self.forget.push(thing.clone());
+                self.keep_above(&directory.path);
+            }
+            (Some(name), true, Contents::Keep) => self.problems.push(
+                Problem::new(codes::STILL_USED, format!("{shown} cannot be removed"))
+                    .because(format!("it holds `{name}`"))
+                    .fix("destroy the partition's instance first, or run with `--erase` to lose what it holds"),
+            ),
+        }
+    }
+
+    /// A directory that stays keeps those above it.
+    fn keep_above(&mut self, path: &Path) {
+        let forget = &mut self.forget;
+        self.remove.retain(|action| match action {
+            Action::RemoveDirectory(above) if path.starts_with(&above.path) && !above.partition => {
+                forget.extend(action.removes());
+                false
+            }
+            _ => true,
+        });
+    }
+
+    fn directory(&mut self, path: &Path, wanted: WantedDirectory) {
+        let owner = wanted.owner.unwrap_or(self.facts.caller);
+        let directory = Directory { path: path.to_path_buf(), owner, mode: wanted.mode, partition: wanted.partition };
+        let (found, mode) = match self.facts.paths.get(path) {
+            None => return self.add.push(Action::MakeDirectory(directory)),
+            Some(PathFact::Unknown { why }) => return self.unknown(path, why),
+            Some(PathFact::Other { kind }) => {
+                let what = format!("{} is in the way", path.display());
+                let fix = "give real directories in [paths], without symbolic links, or remove what is there";
+                return self.foreign(what, format!("it is {kind}, not a directory"), fix);
+            }
+            Some(PathFact::Directory { owner, mode, .. }) => (*owner, *mode),
+        };
+        let ours = Action::MakeDirectory(directory).makes().is_some_and(|thing| self.claims.has(&thing));
+        if ours {
+            if (found, mode) != (owner, wanted.mode) {
+                let (from, to) = ((found, mode), (owner, wanted.mode));
+                self.add.push(Action::SetDirectory { path: path.to_path_buf(), from, to });
+            }
+        } else if wanted.partition {
+            let what = format!("{} exists already", path.display());
+            let fix = "choose another `root` or base name, or move it away";
+            self.foreign(what, "node-format did not make it", fix);
+        } else {
+            self.check_shared(path, found, mode);
+        }
+    }
+
+    /// A directory that was there before: safe to build beneath, and open for the partitions' users to pass.
+    fn check_shared(&mut self, path: &Path, owner: Owner, mode: u32) {
+        if !self.layout.passable {
+            return; // Without users of their own there is nobody to keep out, or to let in.
+        }
+        let writable = mode & 0o022 != 0 && mode & 0o1000 == 0;
+        if owner.uid != 0 || writable {
+            let what = format!("{} cannot be trusted to hold partitions", path.display());
+            let why =
+                format!("it belongs to uid {} and has mode {mode:04o}; others could replace what is in it", owner.uid);
+            self.foreign(what, why, "choose a directory that only root can write");
+        } else if mode & 0o001 == 0 {
+            let what = format!("{} lets no other user pass", path.display());
+            let why = format!("it has mode {mode:04o}, so partitions' users would not reach their own directories");
+            self.foreign(what, why, "choose another directory, or give it `chmod o+x`");
+        }
+    }
+
+    fn unknown(&mut self, path: &Path, why: &str) {
+        self.problems.push(
+            Problem::new(codes::NEEDS_ROOT, format!("{} cannot be looked at", path.display()))
+                .because(why)
+                .fix("run node-format as root"),
+        );
+    }
+}

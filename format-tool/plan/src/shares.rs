@@ -1,0 +1,112 @@
+//! Which addresses the n-th partition has: functions of the settings and n alone, so that they never move when the
+//! node grows, and two runs agree without having spoken.
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Shares before the first partition's: the network's own address and the gateway's lie in them.
+fn ipv6_reserved(share: u8) -> u128 {
+    if share < 128 { 1 } else { 2 }
+}
+
+/// Addresses before the first partition's: the network's own, and the gateway.
+const IPV4_RESERVED: u32 = 2;
+
+/// Whether the prefix has a share of this length for each of `amount` partitions, and one for the node.
+pub(crate) fn ipv6_fits(prefix: Ipv6Net, share: u8, amount: u32) -> Result<(), String> {
+    let length = prefix.prefix_len();
+    if prefix.network() != prefix.addr() {
+        return Err(format!("it has bits set behind its length; {} is meant", prefix.trunc()));
+    }
+    if share <= length || share > 128 {
+        return Err(format!("a share of /{share} is not inside a prefix of /{length}"));
+    }
+    let bits = u32::from(share - length);
+    let shares = if bits >= 127 { u128::MAX } else { 1 << bits };
+    let needed = u128::from(amount) + ipv6_reserved(share);
+    if shares < needed {
+        return Err(format!("it has {shares} shares of /{share}, {needed} are needed ({amount} for partitions)"));
+    }
+    Ok(())
+}
+
+/// The range of partition n: share n + 1 of the prefix (n + 2 if shares are single addresses). The settings have been checked.
+pub(crate) fn ipv6_range(prefix: Ipv6Net, share: u8, n: u32) -> Ipv6Net {
+    let step = u32::from(128 - share.min(128));
+    let offset = (u128::from(n) + ipv6_reserved(share)).checked_shl(step).unwrap_or(0);
+    let network = Ipv6Addr::from(u128::from(prefix.network()).wrapping_add(offset));
+    Ipv6Net::new(network, share).unwrap_or(prefix)
+}
+
+/// The address of partition n: the first of its range, or the only one.
+pub(crate) fn ipv6_address(prefix: Ipv6Net, share: u8, n: u32) -> Ipv6Addr {
+    let network = u128::from(ipv6_range(prefix, share, n).network());
+    Ipv6Addr::from(if share < 128 { network.wrapping_add(1) } else { network })
+}
+
+/// The node's own address in the prefix, which the bridge has.
+pub(crate) fn ipv6_gateway(prefix: Ipv6Net) -> Ipv6Addr {
+    Ipv6Addr::from(u128::from(prefix.network()) | 1)
+}
+
+/// Whether the network has an address for each partition besides its own, the gateway's and the broadcast address.
+pub(crate) fn ipv4_fits(network: Ipv4Net, amount: u32) -> Result<(), String> {
+    if network.network() != network.addr() {
+        return Err(format!("it has bits set behind its length; {} is meant", network.trunc()));
+    }
+    let addresses = 1u64 << (32 - u32::from(network.prefix_len()));
+    let needed = u64::from(amount) + u64::from(IPV4_RESERVED) + 1;
+    if addresses < needed {
+        return Err(format!("it has {addresses} addresses, {needed} are needed (3 of them not for partitions)"));
+    }
+    Ok(())
+}
+
+/// The address of partition n.
+pub(crate) fn ipv4_address(network: Ipv4Net, n: u32) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(network.network()).wrapping_add(n).wrapping_add(IPV4_RESERVED))
+}
+
+/// The node's own address in the network.
+pub(crate) fn ipv4_gateway(network: Ipv4Net) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(network.network()) | 1)
+}
+
+/// A hardware address: locally administered, its middle from `seed` (so that two nodes on one wire differ), its end
+/// from n.
+pub(crate) fn mac(seed: &str, n: u16) -> [u8; 6] {
+    // FNV-1a, 32 bits: fixed for ever, unlike the standard library's hashers.
+    let hash = seed.bytes().fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let [_, a, b, c] = hash.to_be_bytes();
+    let [high, low] = n.to_be_bytes();
+    [0x02, a, b, c, high, low]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_partition_has_a_range_and_its_first_address() {
+        let prefix: Ipv6Net = "2001:db8:1:2::/64".parse().unwrap();
+        assert_eq!(ipv6_range(prefix, 80, 0).to_string(), "2001:db8:1:2:1::/80");
+        assert_eq!(ipv6_address(prefix, 80, 41).to_string(), "2001:db8:1:2:2a::1");
+        assert_eq!(ipv6_address(prefix, 128, 0).to_string(), "2001:db8:1:2::2");
+        let network: Ipv4Net = "10.8.0.0/16".parse().unwrap();
+        assert_eq!(ipv4_address(network, 0).to_string(), "10.8.0.2");
+        assert_eq!(ipv4_address(network, 300).to_string(), "10.8.1.46");
+        assert_eq!(ipv4_gateway(network).to_string(), "10.8.0.1");
+    }
+
+    #[test]
+    fn a_range_that_is_too_small_is_refused_at_its_edge() {
+        let network: Ipv4Net = "10.0.0.0/29".parse().unwrap();
+        assert!(ipv4_fits(network, 5).is_ok());
+        assert!(ipv4_fits(network, 6).is_err());
+        let prefix: Ipv6Net = "fd00::/64".parse().unwrap();
+        assert!(ipv6_fits(prefix, 66, 3).is_ok());
+        assert!(ipv6_fits(prefix, 66, 4).is_err());
+        assert!(ipv6_fits(prefix, 64, 0).is_err());
+        assert!(ipv6_fits("fd00::1/64".parse().unwrap(), 80, 1).is_err());
+    }
+}

@@ -1,0 +1,90 @@
+//! What node-format makes, by identity: the entries of its record. A thing in the record is ours and may be changed and
+//! removed; anything else on the machine is not.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// One thing that exists because node-format made it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "thing", rename_all = "kebab-case")]
+pub enum Thing {
+    Group {
+        name: String,
+        gid: u32,
+    },
+    User {
+        name: String,
+        uid: u32,
+    },
+    /// A directory on the way to the partitions, or beside them. Others may put things into it.
+    Directory {
+        path: PathBuf,
+    },
+    /// A partition's directory or one in it. All that is in it is the partition's.
+    PartitionDirectory {
+        path: PathBuf,
+    },
+    Bridge {
+        name: String,
+    },
+    Tap {
+        name: String,
+    },
+    Address {
+        link: String,
+        address: IpNet,
+    },
+    /// A range whose every address this machine answers for.
+    LocalRoute {
+        range: IpNet,
+    },
+    NodeFile {
+        path: PathBuf,
+    },
+}
+
+impl Thing {
+    /// Whether it is gone after a reboot, and with the network namespace it was made in.
+    pub fn is_volatile(&self) -> bool {
+        matches!(self, Self::Bridge { .. } | Self::Tap { .. } | Self::Address { .. } | Self::LocalRoute { .. })
+    }
+}
+
+/// All that node-format has made and not removed, or may have made before it was interrupted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Claims(BTreeSet<Thing>);
+
+impl Claims {
+    pub fn add(&mut self, thing: Thing) {
+        self.0.insert(thing);
+    }
+
+    pub fn remove(&mut self, thing: &Thing) {
+        self.0.remove(thing);
+    }
+
+    pub fn has(&self, thing: &Thing) -> bool {
+        self.0.contains(thing)
+    }
+
+    /// In a fixed order: parents before what is in them.
+    pub fn iter(&self) -> impl Iterator<Item = &Thing> {
+        self.0.iter()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl FromIterator<Thing> for Claims {
+    fn from_iter<I: IntoIterator<Item = Thing>>(things: I) -> Self {
+        Self(things.into_iter().collect())
+    }
+}

@@ -1,0 +1,147 @@
+//! observe → plan → perform → observe again. Every refusal comes before the first effect; what fails is undone in
+//! reverse.
+
+use crate::host::{Host, Outcome};
+use crate::record::Record;
+use node_format_plan::{Action, Contents, HostFacts, Kind, Layout, Plan, plan, privileges_lacking, scope};
+use plat_model::problem::{Problem, Problems, codes};
+
+/// What the machine shall be.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// An empty one asks for the reset.
+    pub layout: &'a Layout,
+    pub contents: Contents,
+}
+
+/// Told before each batch: what is done, and to how many things.
+pub type Progress<'a> = &'a mut dyn FnMut(Kind, &[Action]);
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The plan that was performed whole.
+    pub plan: Plan,
+}
+
+/// What there is to do, without doing it.
+///
+/// # Errors
+/// Every reason why it must not be done.
+pub fn propose(wish: Wish, host: &mut dyn Host, record: &Record) -> Result<Plan, Problems> {
+    observe_and_plan(wish, host, record).map(|(plan, _)| plan)
+}
+
+/// How the machine differs from what it was formatted to: the plan that would repair it, without a word on who may.
+///
+/// # Errors
+/// As [`propose`]: what is in the way of the repair.
+pub fn drift(wish: Wish, host: &mut dyn Host, record: &Record) -> Result<Plan, Problems> {
+    propose(wish, host, record)
+}
+
+fn observe_and_plan(wish: Wish, host: &mut dyn Host, record: &Record) -> Result<(Plan, HostFacts), Problems> {
+    let facts = host.observe(&scope(wish.layout, record.claims()))?;
+    let plan = plan(wish.layout, &facts, record.claims(), wish.contents)?;
+    Ok((plan, facts))
+}
+
+/// Makes the machine what the wish says, or leaves it as it was.
+///
+/// # Errors
+/// Refusals, before anything was done; [`codes::APPLY_FAILED`] when it failed and was undone; [`codes::UNDO_FAILED`],
+/// besides, for each thing that could not be undone (it stays in the record, and the next run goes on from there).
+pub fn apply(wish: Wish, host: &mut dyn Host, record: &mut Record, progress: Progress) -> Result<Applied, Problems> {
+    let (plan, facts) = observe_and_plan(wish, host, record)?;
+    let lacking = privileges_lacking(&plan, &facts);
+    if !lacking.is_empty() {
+        return Err(lacking);
+    }
+    record.strike(plan.forget.iter().cloned())?;
+    let mut done = Vec::new();
+    let failure = perform_all(&plan.actions, host, record, progress, &mut done)
+        .and_then(|()| verify(wish, host, record, plan.is_empty()));
+    match failure {
+        Ok(()) => Ok(Applied { plan }),
+        Err(problem) => Err(undo(problem, done, host, record)),
+    }
+}
+
+fn perform_all(
+    actions: &[Action],
+    host: &mut dyn Host,
+    record: &mut Record,
+    progress: Progress,
+    done: &mut Vec<Action>,
+) -> Result<(), Problem> {
+    for batch in actions.chunk_by(|a, b| a.kind() == b.kind()) {
+        if host.interrupted() {
+            return Err(
+                Problem::new(codes::APPLY_FAILED, "the run was interrupted").because("a signal asked it to stop")
+            );
+        }
+        progress(batch[0].kind(), batch);
+        perform(batch, host, record, done)?;
+    }
+    Ok(())
+}
+
+/// One batch: into the record, onto the machine, out of the record.
+fn perform(
+    batch: &[Action],
+    host: &mut dyn Host,
+    record: &mut Record,
+    performed: &mut Vec<Action>,
+) -> Result<(), Problem> {
+    // A thing that is rewritten or made anew stays ours if that fails: only what is new can turn out not to be there.
+    let fresh: Vec<bool> = batch.iter().map(|a| a.makes().is_some_and(|thing| !record.claims().has(&thing))).collect();
+    record.add(batch.iter().filter_map(Action::makes))?;
+    let Outcome { done, problem } = host.perform(batch);
+    let pairs = || batch.iter().zip(done.iter().copied().chain(std::iter::repeat(false)));
+    performed.extend(pairs().filter(|(_, done)| *done).map(|(action, _)| action.clone()));
+    // Gone, or never made: neither is ours to keep in the record.
+    let gone = pairs().zip(fresh).filter_map(|((action, done), fresh)| match (done, fresh) {
+        (true, _) => action.removes(),
+        (false, true) => action.makes(),
+        (false, false) => None,
+    });
+    let struck = record.strike(gone);
+    problem.map_or(struck, Err)
+}
+
+/// A second look: the plan must be empty now.
+fn verify(wish: Wish, host: &mut dyn Host, record: &Record, unchanged: bool) -> Result<(), Problem> {
+    if unchanged {
+        return Ok(()); // The first look was the proof.
+    }
+    let failed = || Problem::new(codes::APPLY_FAILED, "the machine is not as it was made");
+    let left = propose(wish, host, record).map_err(|problems| failed().because(problems.into_one().one_line()))?;
+    match left.actions.first() {
+        None => Ok(()),
+        Some(_) => {
+            let text = node_format_plan::render(&left, node_format_plan::Detail::Kinds);
+            Err(failed().because(text.trim_end()).fix("find what else changes these things on this machine"))
+        }
+    }
+}
+
+/// Takes back what was done, last first. Goes on after a failure and reports all.
+fn undo(cause: Problem, done: Vec<Action>, host: &mut dyn Host, record: &mut Record) -> Problems {
+    let back: Vec<Action> = done.iter().rev().map(Action::inverse).collect();
+    let mut problems = Problems::default();
+    for batch in back.chunk_by(|a, b| a.kind() == b.kind()) {
+        if let Err(problem) = perform(batch, host, record, &mut Vec::new()) {
+            let what = "something that had been done could not be undone";
+            problems.push(
+                Problem::new(codes::UNDO_FAILED, what)
+                    .because(problem.one_line())
+                    .fix("see to the cause, then run `node-format apply` to go on or `node-format reset` to go back"),
+            );
+        }
+    }
+    let mut all = Problems::from(Problem::new(codes::APPLY_FAILED, cause.what.clone()).because(&cause.why).fix(
+        if cause.todo.is_empty() { "see to the cause, then run `node-format apply` again".into() } else { cause.todo },
+    ));
+    all.extend(problems);
+    all
+}

@@ -1,0 +1,68 @@
+//! The command line as given.
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, or nothing to do
+  1  failed; what had been done was undone
+  2  the command line or the configuration is wrong
+  3  verify: the machine is not as it was formatted
+  4  refused, before anything was done
+  5  failed, and not all could be undone; the record knows what is left";
+
+/// Makes this machine a node: divides it into partitions, each a user, a directory, a tap, addresses.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES)]
+pub struct Args {
+    /// The configuration.
+    #[arg(long, global = true, default_value = "/etc/plat/format.toml", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Take all paths, the configuration's apart, as beneath this directory, and make users in it.
+    #[arg(long, global = true, default_value = "/", value_name = "DIR")]
+    pub root: PathBuf,
+    /// Say each thing, not only each kind of thing.
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Print what apply would do, without doing it.
+    Plan {
+        #[arg(short, long, value_enum, default_value = "text")]
+        output: Form,
+    },
+    /// Do what is missing. If anything fails, undo what was done.
+    Apply,
+    /// Compare the machine with the configuration; exit code 3 and the difference if they are not the same.
+    Verify {
+        #[arg(short, long, value_enum, default_value = "text")]
+        output: Form,
+    },
+    /// Remove exactly what node-format made, as its record says.
+    Reset {
+        /// Remove partitions with all that is in them.
+        #[arg(long)]
+        erase: bool,
+        /// The record, where the configuration is lost.
+        #[arg(long, value_name = "FILE")]
+        record: Option<PathBuf>,
+    },
+    /// Print what the record says was made.
+    Show {
+        #[arg(short, long, value_enum, default_value = "text")]
+        output: Form,
+    },
+    /// Print a commented configuration.
+    Example,
+}

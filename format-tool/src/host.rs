@@ -1,0 +1,41 @@
+//! The machine, as two verbs.
+
+use node_format_plan::{Action, HostFacts, Scope};
+use plat_model::problem::{Problem, Result};
+
+#[cfg(feature = "fake")]
+pub mod fake;
+pub mod linux;
+
+/// How far a batch of actions came.
+#[derive(Debug)]
+pub struct Outcome {
+    /// For each action of the batch, whether it took effect.
+    pub done: Vec<bool>,
+    /// The first failure. Then at least one action is not done.
+    pub problem: Option<Problem>,
+}
+
+impl Outcome {
+    /// The first `done` of `all` actions took effect.
+    pub fn first(done: usize, all: usize, problem: Option<Problem>) -> Self {
+        Self { done: (0..all).map(|n| n < done).collect(), problem }
+    }
+}
+
+/// What can be looked at and changed.
+pub trait Host {
+    /// Looks at what the scope names.
+    ///
+    /// # Errors
+    /// If the machine cannot be looked at as a whole. A single path that cannot is a fact.
+    fn observe(&mut self, scope: &Scope) -> Result<HostFacts>;
+
+    /// Performs actions of one kind, in their order. It makes no choice: what cannot be done as said fails.
+    fn perform(&mut self, batch: &[Action]) -> Outcome;
+
+    /// Whether a person asked to stop; looked at between batches.
+    fn interrupted(&mut self) -> bool {
+        false
+    }
+}

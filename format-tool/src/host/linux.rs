@@ -1,0 +1,147 @@
+//! Linux. One match: each kind of action has a file of its own.
+
+mod accounts;
+mod directories;
+mod links;
+mod netlink;
+mod node_file;
+mod signals;
+mod tap;
+
+use super::{Host, Outcome};
+use node_format_plan::{Action, HostFacts, Kernel, Kind, Machine, Owner, Presence, Privileges, Scope};
+use plat_model::problem::{Problem, Result, codes};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// The machine that this process runs on; its files perhaps beneath another root.
+pub struct LinuxHost {
+    root: PathBuf,
+    tree: directories::Tree,
+    signals: Option<signals::Stop>,
+}
+
+impl LinuxHost {
+    /// All paths are taken to lie beneath `root`, users are looked up and made in it; links are those of the current
+    /// network namespace whatever the root.
+    ///
+    /// # Errors
+    /// If `root` is not a directory that can be opened.
+    pub fn new(root: &Path) -> Result<Self> {
+        Ok(Self { root: root.to_path_buf(), tree: directories::Tree::open(root)?, signals: None })
+    }
+
+    /// From now on SIGINT and SIGTERM do not end the process: a run stops at its next batch and is undone.
+    ///
+    /// # Errors
+    /// If the signals cannot be caught.
+    pub fn stop_on_signals(&mut self) -> Result<()> {
+        self.signals = Some(signals::Stop::catch()?);
+        Ok(())
+    }
+
+    /// This boot and network namespace: what a link is gone with.
+    pub fn epoch(&self) -> String {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let namespace = fs::metadata("/proc/thread-self/ns/net").map_or(0, |namespace| namespace.ino());
+        format!("{}/{namespace}", boot.trim())
+    }
+
+    /// Where a path of the configuration is for the rest of the system.
+    pub fn beneath_root(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+}
+
+impl Host for LinuxHost {
+    fn observe(&mut self, scope: &Scope) -> Result<HostFacts> {
+        let mut facts = HostFacts {
+            caller: Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() },
+            privileges: privileges(),
+            machine: machine(),
+            kernel: kernel(),
+            paths: self.tree.observe(&scope.paths, &scope.contents),
+            ..HostFacts::default()
+        };
+        for path in &scope.node_files {
+            if let Some(text) = node_file::read(&mut self.tree, path)? {
+                facts.node_files.insert(path.clone(), text);
+            }
+        }
+        if scope.accounts {
+            (facts.users, facts.groups) = accounts::observe(&self.root)?;
+        }
+        if scope.processes {
+            facts.busy_uids = accounts::uids_with_processes()?;
+        }
+        if scope.network {
+            let seen = links::observe()?;
+            (facts.links, facts.addresses, facts.local_routes) = (seen.links, seen.addresses, seen.local_routes);
+        }
+        Ok(facts)
+    }
+
+    fn perform(&mut self, batch: &[Action]) -> Outcome {
+        let Some(first) = batch.first() else { return Outcome::first(0, 0, None) };
+        match first.kind() {
+            Kind::AddAccounts => accounts::add(&self.root, batch),
+            Kind::RemoveAccounts => accounts::remove(&self.root, batch),
+            Kind::MakeDirectories | Kind::RemoveDirectories | Kind::SetDirectories => {
+                one_by_one(batch, |action| self.tree.perform(action))
+            }
+            Kind::AddTaps => links::add_taps(batch),
+            Kind::RemoveTaps => links::remove_taps(batch),
+            Kind::AddBridges
+            | Kind::RemoveBridges
+            | Kind::SetLinks
+            | Kind::AddAddresses
+            | Kind::RemoveAddresses
+            | Kind::AddRoutes
+            | Kind::RemoveRoutes => links::perform(batch),
+            Kind::WriteNodeFile => one_by_one(batch, |action| node_file::perform(&mut self.tree, action)),
+        }
+    }
+
+    fn interrupted(&mut self) -> bool {
+        self.signals.as_mut().is_some_and(signals::Stop::came)
+    }
+}
+
+/// In order, up to the first failure.
+fn one_by_one(batch: &[Action], mut perform: impl FnMut(&Action) -> Result<()>) -> Outcome {
+    for (n, action) in batch.iter().enumerate() {
+        if let Err(problem) = perform(action) {
+            return Outcome::first(n, batch.len(), Some(problem));
+        }
+    }
+    Outcome::first(batch.len(), batch.len(), None)
+}
+
+fn failed(what: impl Into<String>, why: impl std::fmt::Display) -> Problem {
+    Problem::new(codes::APPLY_FAILED, what).because(why)
+}
+
+fn privileges() -> Privileges {
+    const CAP_NET_ADMIN: u32 = 12;
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    Privileges { root: rustix::process::geteuid().is_root(), net_admin: bits >> CAP_NET_ADMIN & 1 == 1 }
+}
+
+fn machine() -> Machine {
+    let cpus = std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok());
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib: Option<u64> = total.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    Machine {
+        cpu_millis: cpus.map(|n| n.saturating_mul(1000)),
+        memory_mib: kib.and_then(|kib| u32::try_from(kib / 1024).ok()),
+    }
+}
+
+fn kernel() -> Kernel {
+    let presence = |path: &str| if Path::new(path).exists() { Presence::Present } else { Presence::Absent };
+    Kernel { tun: presence("/dev/net/tun"), ipv6: presence("/proc/sys/net/ipv6") }
+}

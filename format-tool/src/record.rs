@@ -1,0 +1,208 @@
+//! The record of what was made: one line of JSON an entry. A thing is written (and on the disk) before it is made, and
+//! struck out after it is gone, so whatever instant the process ends at, everything of ours on the machine is in it.
+//!
+//! One write and one fdatasync for a whole batch. A last line without its end is what a crash left of a write whose
+//! batch had not begun; it is dropped. What a reboot takes with it counts only in the boot and network namespace it was
+//! made in (the `epoch`).
+
+use node_format_plan::{Claims, Thing};
+use plat_model::problem::{Problem, Result, codes};
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+const VERSION: u32 = 1;
+/// Longest record that is read, in bytes: 10,000 partitions need about 10 MiB.
+const SIZE_MAX: u64 = 256 << 20;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+enum Line {
+    /// First line: the version of the form, and the directories made for the record itself.
+    Record { version: u32, made_for_it: Vec<PathBuf> },
+    /// The entries after it were made in this boot and network namespace.
+    Epoch(String),
+    /// About to be made.
+    Add(Thing),
+    /// Gone.
+    Gone(Thing),
+}
+
+/// The record, open for writing (and then locked against every other node-format) or as read.
+#[derive(Debug)]
+pub struct Record {
+    path: PathBuf,
+    epoch: String,
+    claims: Claims,
+    made_for_it: Vec<PathBuf>,
+    /// `None` where it was only read.
+    file: Option<File>,
+    /// Held for the lock on the record's directory.
+    _lock: Option<File>,
+}
+
+impl Record {
+    /// Reads the record, if there is one, without locking or changing anything.
+    ///
+    /// # Errors
+    /// [`codes::RECORD`] if it cannot be read or understood.
+    pub fn read(path: &Path, epoch: &str) -> Result<Self> {
+        let mut record = Self {
+            path: path.to_path_buf(),
+            epoch: epoch.to_owned(),
+            claims: Claims::default(),
+            made_for_it: Vec::new(),
+            file: None,
+            _lock: None,
+        };
+        match fs::metadata(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(record),
+            Ok(found) if found.len() > SIZE_MAX => return Err(record.wrong("it is larger than 256 MiB")),
+            _ => {}
+        }
+        let text = fs::read_to_string(path).map_err(|e| record.wrong(e))?;
+        let mut here = true;
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        for (n, line) in whole.lines().enumerate() {
+            let line: Line = serde_json::from_str(line).map_err(|e| record.wrong(format!("line {}: {e}", n + 1)))?;
+            match line {
+                Line::Record { version: VERSION, made_for_it } => record.made_for_it = made_for_it,
+                Line::Record { version, .. } => {
+                    return Err(record.wrong(format!("it is of version {version}, this node-format reads {VERSION}")));
+                }
+                Line::Epoch(epoch) => here = epoch == record.epoch,
+                Line::Add(thing) if here || !thing.is_volatile() => record.claims.add(thing),
+                Line::Gone(thing) if here || !thing.is_volatile() => record.claims.remove(&thing),
+                Line::Add(_) | Line::Gone(_) => {}
+            }
+        }
+        Ok(record)
+    }
+
+    /// Reads the record for writing, making its directory (0700 at its end) where it is missing, and locks it.
+    ///
+    /// # Errors
+    /// [`codes::RECORD`] if another node-format is at work, or the record cannot be read or written.
+    pub fn open(path: &Path, epoch: &str) -> Result<Self> {
+        let made_for_it = make_parents(path)?;
+        let lock = lock(path)?;
+        let mut record = Self::read(path, epoch)?;
+        record.made_for_it.extend(made_for_it);
+        record._lock = Some(lock);
+        record.rewrite()?;
+        Ok(record)
+    }
+
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// Notes what is about to be made; it is on the disk when this returns.
+    ///
+    /// # Errors
+    /// [`codes::RECORD`]; nothing must then be made.
+    pub fn add(&mut self, things: impl IntoIterator<Item = Thing>) -> Result<()> {
+        let things: Vec<Thing> = things.into_iter().collect();
+        things.iter().for_each(|thing| self.claims.add(thing.clone()));
+        self.append(things.into_iter().map(Line::Add))
+    }
+
+    /// Strikes out what is gone.
+    ///
+    /// # Errors
+    /// [`codes::RECORD`]; the entries then name things that do not exist, which the next plan finds out.
+    pub fn strike(&mut self, things: impl IntoIterator<Item = Thing>) -> Result<()> {
+        let things: Vec<Thing> = things.into_iter().collect();
+        things.iter().for_each(|thing| self.claims.remove(thing));
+        self.append(things.into_iter().map(Line::Gone))
+    }
+
+    /// Writes the record anew as short as it can be; removes it, and the directories made for it, once it is empty.
+    ///
+    /// # Errors
+    /// [`codes::RECORD`].
+    pub fn finish(mut self) -> Result<()> {
+        if !self.claims.is_empty() {
+            return self.rewrite();
+        }
+        fs::remove_file(&self.path).map_err(|e| self.wrong(e))?;
+        for directory in self.made_for_it.iter().rev() {
+            if fs::remove_dir(directory).is_err() {
+                break; // Somebody else put something into it: it stays, as do those above it.
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, lines: impl Iterator<Item = Line>) -> Result<()> {
+        let text = lines_of(lines);
+        if text.is_empty() {
+            return Ok(());
+        }
+        let Some(file) = &mut self.file else { return Err(self.wrong("it was opened for reading only")) };
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
+        written.map_err(|e| self.wrong(e))
+    }
+
+    fn rewrite(&mut self) -> Result<()> {
+        let head = Line::Record { version: VERSION, made_for_it: self.made_for_it.clone() };
+        let entries = self.claims.iter().cloned().map(Line::Add);
+        let text = lines_of([head, Line::Epoch(self.epoch.clone())].into_iter().chain(entries));
+        let new = self.path.with_extension("new");
+        let write = || {
+            let _ = fs::remove_file(&new);
+            let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&new)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_data()?;
+            fs::rename(&new, &self.path)?;
+            if let Some(directory) = self.path.parent() {
+                File::open(directory)?.sync_all()?;
+            }
+            Ok(file)
+        };
+        let file = write().map_err(|e: std::io::Error| self.wrong(e))?;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    fn wrong(&self, why: impl std::fmt::Display) -> Problem {
+        wrong(&self.path, why)
+    }
+}
+
+fn wrong(path: &Path, why: impl std::fmt::Display) -> Problem {
+    Problem::new(codes::RECORD, format!("the record {} cannot be used", path.display())).because(why)
+}
+
+fn lines_of(lines: impl Iterator<Item = Line>) -> String {
+    lines.fold(String::new(), |mut text, line| {
+        text.push_str(&serde_json::to_string(&line).unwrap_or_default());
+        text.push('\n');
+        text
+    })
+}
+
+/// Makes the directories above the record that are missing; says which.
+fn make_parents(path: &Path) -> Result<Vec<PathBuf>> {
+    let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|above| !above.exists()).collect();
+    let mut made = Vec::new();
+    for (n, directory) in missing.iter().enumerate().rev() {
+        let mode = if n == 0 { 0o700 } else { 0o755 };
+        let result = fs::DirBuilder::new().mode(mode).create(directory);
+        result.map_err(|e| wrong(path, format!("{}: {e}", directory.display())))?;
+        made.push(directory.to_path_buf());
+    }
+    Ok(made)
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let directory = path.parent().ok_or_else(|| wrong(path, "it has no directory"))?;
+    let file = File::open(directory).map_err(|e| wrong(path, e))?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| {
+        wrong(path, format!("another node-format is at work ({e})")).fix("wait until it has ended, then try again")
+    })?;
+    Ok(file)
+}

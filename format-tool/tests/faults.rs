@@ -1,0 +1,176 @@
+//! Whatever fails, at whatever action: the machine is as it was, or the next run goes on from the record.
+
+use node_format::{FakeHost, Fault, Killed, Record, Wish, apply, propose};
+use node_format_plan::{Contents, HostFacts, Layout, Owner, PathFact, Presence, parse};
+use plat_model::problem::{Problems, codes};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+const EPOCH: &str = "boot/1";
+
+fn layout(amount: u32) -> Layout {
+    let text = format!(
+        "version = 1\n[partitions]\namount = {amount}\n[network]\nmode = \"bridge\"\n\
+         ipv6_prefix = \"fd00:1::/64\"\nipv4_network = \"10.9.0.0/16\"\n[builder]\n"
+    );
+    Layout::new(&parse("test.toml", &text).unwrap()).unwrap()
+}
+
+fn bare() -> FakeHost {
+    let mut facts = HostFacts::default();
+    (facts.privileges.root, facts.privileges.net_admin) = (true, true);
+    facts.kernel.tun = Presence::Present;
+    for path in ["/srv", "/var", "/var/lib"] {
+        let fact = PathFact::Directory { owner: Owner { uid: 0, gid: 0 }, mode: 0o755, stranger: None };
+        facts.paths.insert(path.into(), fact);
+    }
+    FakeHost::new(facts)
+}
+
+/// One run as the program makes it: the record opened, the plan applied, the record finished.
+fn run(layout: &Layout, host: &mut FakeHost, record: &Path) -> Result<(), Problems> {
+    let mut record = Record::open(record, EPOCH)?;
+    let result = apply(Wish { layout, contents: Contents::Keep }, host, &mut record, &mut |_, _| {});
+    record.finish()?;
+    result.map(drop)
+}
+
+fn actions(layout: &Layout, host: &mut FakeHost, record: &Path) -> usize {
+    let record = Record::read(record, EPOCH).unwrap();
+    propose(Wish { layout, contents: Contents::Keep }, host, &record).unwrap().actions.len()
+}
+
+#[test]
+fn an_action_that_fails_leaves_the_machine_as_it_was_whichever_it_is() {
+    let (layout, folder) = (layout(2), tempfile::tempdir().unwrap());
+    let record = folder.path().join("format/record");
+    let all = actions(&layout, &mut bare(), &record);
+    assert!(all > 30);
+    for at in 0..all {
+        let mut host = bare();
+        let before = host.facts.clone();
+        host.fault = Some(Fault::Fails(at));
+        let problems = run(&layout, &mut host, &record).unwrap_err();
+        assert_eq!(problems.0.len(), 1, "{problems}");
+        assert_eq!(problems.0[0].code, codes::APPLY_FAILED);
+        assert_eq!(host.facts, before, "after a failure of action {at}");
+        assert!(!record.exists() && !folder.path().join("format").exists(), "the record is gone with all it named");
+    }
+}
+
+#[test]
+fn a_run_killed_at_any_action_is_completed_by_the_next() {
+    let layout = layout(2);
+    let folder = tempfile::tempdir().unwrap();
+    let all = actions(&layout, &mut bare(), &folder.path().join("format/record"));
+    // Hundreds of expected panics would hide an unexpected one.
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panic.payload().is::<Killed>() {
+            usual(panic);
+        }
+    }));
+    for at in 0..all {
+        for fault in [Fault::KilledBefore(at), Fault::KilledAfter(at)] {
+            let folder = tempfile::tempdir().unwrap();
+            let record = folder.path().join("format/record");
+            let (mut host, before) = (bare(), bare().facts);
+            host.fault = Some(fault);
+            let killed = catch_unwind(AssertUnwindSafe(|| run(&layout, &mut host, &record))).unwrap_err();
+            assert!(killed.is::<Killed>());
+            host.fault = None;
+            let half = host.facts.clone();
+            // Forward from there …
+            run(&layout, &mut host, &record).unwrap();
+            assert_eq!(actions(&layout, &mut host, &record), 0, "{fault:?}");
+            run(&Layout::default(), &mut host, &record).unwrap();
+            assert_eq!(host.facts, before, "{fault:?}: reset after going on");
+            // … or back, from the record as the kill left it.
+            let again = tempfile::tempdir().unwrap();
+            let record = again.path().join("format/record");
+            let (mut host, mut killed_host) = (FakeHost::new(half), bare());
+            killed_host.fault = Some(fault);
+            let _ = catch_unwind(AssertUnwindSafe(|| run(&layout, &mut killed_host, &record)));
+            run(&Layout::default(), &mut host, &record).unwrap();
+            assert_eq!(host.facts, before, "{fault:?}: reset at once");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_undone_is_said_and_stays_in_the_record() {
+    let (layout, folder) = (layout(2), tempfile::tempdir().unwrap());
+    let record = folder.path().join("format/record");
+    let (mut host, before) = (bare(), bare().facts);
+    host.fault = Some(Fault::Breaks(12));
+    let problems = run(&layout, &mut host, &record).unwrap_err();
+    assert!(problems.0.iter().any(|problem| problem.code == codes::UNDO_FAILED), "{problems}");
+    assert_ne!(host.facts, before);
+    host.fault = None;
+    run(&Layout::default(), &mut host, &record).unwrap();
+    assert_eq!(host.facts, before);
+}
+
+#[test]
+fn a_signal_between_two_batches_undoes_the_run() {
+    let (layout, folder) = (layout(2), tempfile::tempdir().unwrap());
+    let record = folder.path().join("format/record");
+    let (mut host, before) = (bare(), bare().facts);
+    host.fault = Some(Fault::Interrupt(10));
+    assert!(run(&layout, &mut host, &record).is_err());
+    assert_eq!(host.facts, before);
+}
+
+#[test]
+fn a_failed_growth_and_a_failed_shrink_leave_the_node_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("format/record");
+    let mut host = bare();
+    run(&layout(3), &mut host, &record).unwrap();
+    let before = host.facts.clone();
+    for wanted in [layout(5), layout(1)] {
+        let all = actions(&wanted, &mut host, &record);
+        for at in 0..all {
+            host.fault = Some(Fault::Fails(host.performed + at));
+            assert!(run(&wanted, &mut host, &record).is_err());
+            assert_eq!(host.facts, before, "action {at}");
+        }
+    }
+    host.fault = None;
+    assert_eq!(actions(&layout(3), &mut host, &record), 0);
+}
+
+#[test]
+fn links_of_another_boot_are_not_ours_and_users_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("format/record");
+    let mut host = bare();
+    run(&layout(1), &mut host, &path).unwrap();
+    // After a reboot somebody else has made a link of our bridge's name.
+    let record = Record::read(&path, "boot/2").unwrap();
+    let wish = layout(1);
+    let problems = propose(Wish { layout: &wish, contents: Contents::Keep }, &mut host, &record).unwrap_err();
+    assert!(problems.0.iter().all(|problem| !problem.what.contains("user")), "{problems}");
+    assert!(problems.0.iter().any(|problem| problem.what.contains("link plat0")), "{problems}");
+}
+
+#[test]
+fn a_torn_last_line_is_dropped_and_a_broken_one_is_a_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("format/record");
+    let mut host = bare();
+    run(&layout(1), &mut host, &path).unwrap();
+    let whole = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{whole}{{\"add\":{{\"thing\":\"gr")).unwrap();
+    assert_eq!(Record::read(&path, EPOCH).unwrap().claims().len(), whole.lines().count() - 2);
+    std::fs::write(&path, format!("nonsense\n{whole}")).unwrap();
+    assert_eq!(Record::read(&path, EPOCH).unwrap_err().code, codes::RECORD);
+}
+
+#[test]
+fn two_runs_at_once_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("format/record");
+    let _first = Record::open(&path, EPOCH).unwrap();
+    assert_eq!(Record::open(&path, EPOCH).unwrap_err().code, codes::RECORD);
+}

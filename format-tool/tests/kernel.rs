@@ -1,0 +1,249 @@
+//! The real kernel, in a network namespace and a root folder of each test's own: the machine's own links and users are
+//! never touched. Without root these tests fail where `CI` is set, and say that they were skipped where it is not.
+
+use node_format::{FolderNode, Host, LinuxHost, format_folder};
+use node_format_plan::{HostFacts, LinkKind, Scope};
+use plat_model::node::NodeFile;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+/// Runs a test in a thread with a network namespace of its own and a folder that stands for the machine's root.
+fn on_a_machine(test: fn(&Machine)) {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI must run it");
+        eprintln!("SKIPPED: this test needs root");
+        return;
+    }
+    let thread = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace of its own");
+        let root = tempfile::tempdir().unwrap();
+        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        for directory in ["etc", "srv", "var", "var/lib"] {
+            fs::create_dir(root.path().join(directory)).unwrap();
+        }
+        test(&Machine { root });
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+struct Machine {
+    root: tempfile::TempDir,
+}
+
+impl Machine {
+    fn path(&self, path: &str) -> std::path::PathBuf {
+        self.root.path().join(path)
+    }
+
+    fn configure(&self, amount: u32) {
+        let text = format!(
+            "version = 1\n[partitions]\namount = {amount}\n[network]\nmode = \"bridge\"\n\
+             ipv6_prefix = \"fd00:1::/64\"\nipv4_network = \"10.200.0.0/16\"\n[builder]\n"
+        );
+        fs::write(self.path("format.toml"), text).unwrap();
+    }
+
+    fn command(&self, verb: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_node-format"));
+        command.arg("--config").arg(self.path("format.toml")).arg("--root").arg(self.root.path()).args(verb);
+        command
+    }
+
+    /// Runs node-format; exit code and standard output (or the errors, where there is none).
+    fn run(&self, verb: &[&str]) -> (i32, String) {
+        let Output { status, stdout, stderr } = self.command(verb).output().unwrap();
+        let text = if stdout.is_empty() { stderr } else { stdout };
+        (status.code().unwrap(), String::from_utf8(text).unwrap())
+    }
+
+    fn network(&self) -> HostFacts {
+        let scope = Scope { network: true, accounts: true, ..Scope::default() };
+        LinuxHost::new(self.root.path()).unwrap().observe(&scope).unwrap()
+    }
+
+    /// All that is on the machine but the user database's own files.
+    fn everything(&self) -> (HostFacts, Vec<String>) {
+        let found = Command::new("find").arg(self.root.path()).output().unwrap();
+        let mut paths: Vec<String> = String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
+        paths.retain(|path| !path.contains("/etc/"));
+        paths.sort();
+        (self.network(), paths)
+    }
+}
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
+    assert!(status.success(), "ip {arguments}");
+}
+
+#[test]
+fn a_machine_becomes_a_node_and_back() {
+    on_a_machine(|machine| {
+        machine.configure(3);
+        ip("link set lo up");
+        let before = machine.everything();
+        assert_eq!(machine.run(&["apply"]).0, 0);
+        let facts = machine.network();
+        assert_eq!(facts.links["part2"].kind, LinkKind::Tap(Some(20002)));
+        assert_eq!(facts.links["part2"].bridge.as_deref(), Some("plat0"));
+        assert!(facts.links["part2"].up && facts.links["plat0"].up);
+        assert_eq!((facts.users["part1"].uid, facts.groups["part1"].gid), (20001, 20001));
+        let inside = fs::metadata(machine.path("srv/plat/partitions/part1/run")).unwrap();
+        assert_eq!((inside.uid(), inside.gid(), inside.mode() & 0o7777), (20001, 20001, 0o750));
+        assert_eq!(fs::metadata(machine.path("srv/plat/partitions")).unwrap().mode() & 0o7777, 0o711);
+        let node = NodeFile::parse(&fs::read_to_string(machine.path("var/lib/plat/node.json")).unwrap()).unwrap();
+        assert_eq!(node.partitions[1].addresses[0].to_string(), "fd00:1::2:0:0:1");
+        assert_eq!(machine.run(&["apply"]), (0, "nothing to do\n".into()));
+        assert_eq!(machine.run(&["verify"]), (0, "the machine is as it was formatted\n".into()));
+        assert_eq!(machine.run(&["reset"]).0, 0);
+        assert_eq!(machine.everything(), before);
+        assert_eq!(machine.run(&["reset"]).1, "nothing to do: there is no record\n");
+    });
+}
+
+#[test]
+fn a_partition_can_listen_on_its_addresses_and_be_reached_on_its_whole_range() {
+    on_a_machine(|machine| {
+        machine.configure(2);
+        ip("link set lo up");
+        assert_eq!(machine.run(&["apply"]).0, 0);
+        for address in ["[fd00:1::1:0:0:1]:80", "[fd00:1::2:0:0:1]:80", "10.200.0.3:80"] {
+            let listener = std::net::TcpListener::bind(address).unwrap_or_else(|e| panic!("{address}: {e}"));
+            std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        }
+        assert!(std::net::TcpListener::bind("[fd00:1::9:0:0:1]:80").is_err(), "nobody's address");
+        // The rest of the range reaches whoever listens on all addresses (or binds with IPV6_FREEBIND).
+        let _everywhere = std::net::TcpListener::bind("[::]:8080").unwrap();
+        std::net::TcpStream::connect("[fd00:1::2:0:0:77]:8080").unwrap();
+    });
+}
+
+#[test]
+fn drift_is_shown_with_exit_code_3_and_repaired() {
+    on_a_machine(|machine| {
+        machine.configure(2);
+        ip("link set lo up");
+        assert_eq!(machine.run(&["apply"]).0, 0);
+        ip("link delete part1");
+        ip("address delete 10.200.0.2/32 dev plat0");
+        ip("link set part0 nomaster");
+        fs::set_permissions(machine.path("srv/plat/partitions/part0"), fs::Permissions::from_mode(0o777)).unwrap();
+        let (code, diff) = machine.run(&["verify"]);
+        assert_eq!(code, 3);
+        for line in
+            ["+ tap part1", "+ address 10.200.0.2/32", "~ link part0", "~ directory /srv/plat/partitions/part0 "]
+        {
+            assert!(diff.contains(line), "{line} in {diff}");
+        }
+        assert_eq!(machine.run(&["apply"]).0, 0);
+        assert_eq!(machine.run(&["verify"]).0, 0);
+    });
+}
+
+#[test]
+fn a_node_grows_and_shrinks_but_not_below_what_is_used() {
+    on_a_machine(|machine| {
+        machine.configure(2);
+        ip("link set lo up");
+        assert_eq!(machine.run(&["apply"]).0, 0);
+        machine.configure(4);
+        assert_eq!(machine.run(&["apply"]).0, 0);
+        fs::write(machine.path("srv/plat/partitions/part3/srv/data"), "kept").unwrap();
+        machine.configure(1);
+        let before = machine.everything();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("P0509") && why.contains("data"), "{why}");
+        assert_eq!(machine.everything(), before);
+        fs::remove_file(machine.path("srv/plat/partitions/part3/srv/data")).unwrap();
+        assert_eq!(machine.run(&["apply"]).0, 0);
+        assert!(!machine.network().links.contains_key("part1"));
+        assert!(!machine.path("srv/plat/partitions/part1").exists());
+    });
+}
+
+#[test]
+fn foreign_things_are_refused_before_the_first_effect() {
+    on_a_machine(|machine| {
+        machine.configure(2);
+        ip("link set lo up");
+        ip("link add part1 type veth peer name other");
+        ip("address add 10.200.0.3/24 dev other");
+        symlink("/etc", machine.path("srv/plat")).unwrap();
+        fs::write(machine.path("etc/passwd"), "bob:x:20001:100::/:/bin/sh\n").unwrap();
+        let before = machine.everything();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4);
+        for part in ["link part1", "10.200.0.3", "symbolic link", "user bob"] {
+            assert!(why.contains(part), "{part} in {why}");
+        }
+        assert_eq!(machine.everything(), before);
+    });
+}
+
+#[test]
+fn a_reset_that_erases_follows_no_link_out_of_a_partition() {
+    on_a_machine(|machine| {
+        machine.configure(1);
+        ip("link set lo up");
+        assert_eq!(machine.run(&["apply"]).0, 0);
+        fs::create_dir(machine.path("precious")).unwrap();
+        fs::write(machine.path("precious/file"), "x").unwrap();
+        symlink(machine.path("precious"), machine.path("srv/plat/partitions/part0/srv/link")).unwrap();
+        fs::create_dir_all(machine.path("srv/plat/partitions/part0/var/deep/er")).unwrap();
+        assert_eq!(machine.run(&["reset"]).0, 4);
+        assert_eq!(machine.run(&["reset", "--erase"]).0, 0);
+        assert!(machine.path("precious/file").exists() && !machine.path("srv/plat").exists());
+    });
+}
+
+#[test]
+fn a_run_killed_while_it_works_is_completed_or_taken_back_by_the_next() {
+    on_a_machine(|machine| {
+        machine.configure(40);
+        ip("link set lo up");
+        let before = machine.everything();
+        // Each batch adds its lines to the record before it begins: killing at a length kills inside a batch.
+        for lines in [2, 50, 200, 380, 420, 460, 500] {
+            let mut child = machine.command(&["apply"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+            let deadline = Instant::now() + Duration::from_secs(30);
+            let record = machine.path("var/lib/plat/format/record");
+            let long_enough = || fs::read_to_string(&record).is_ok_and(|text| text.lines().count() >= lines);
+            while !long_enough() && child.try_wait().unwrap().is_none() {
+                assert!(Instant::now() < deadline, "the record never had {lines} lines");
+                std::thread::yield_now();
+            }
+            let _ = child.kill();
+            child.wait().unwrap();
+            if lines % 100 == 0 {
+                assert_eq!(machine.run(&["apply"]).0, 0, "{lines}");
+                assert_eq!(machine.run(&["verify"]).0, 0, "{lines}");
+            }
+            let (code, text) = machine.run(&["reset"]);
+            assert_eq!(code, 0, "{lines}: {text}");
+            assert_eq!(machine.everything(), before, "{lines}");
+        }
+    });
+}
+
+#[test]
+fn a_node_in_a_folder_needs_no_privilege_and_can_be_made_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let wanted = |partitions| FolderNode {
+        folder: folder.path().join("node"),
+        partitions,
+        ipv4_network: "127.9.0.0/16".parse().unwrap(),
+    };
+    let node = format_folder(&wanted(2)).unwrap();
+    assert_eq!(node, format_folder(&wanted(2)).unwrap());
+    assert_eq!(node.partitions[1].addresses[0].to_string(), "127.9.0.3");
+    assert!(node.partitions[1].account.is_none() && node.builder.is_none());
+    std::net::TcpListener::bind((node.partitions[1].addresses[0], 0)).unwrap();
+    assert!(Path::new(&node.root).join("part1/etc").is_dir());
+    assert_eq!(format_folder(&wanted(3)).unwrap().partitions.len(), 3);
+}
