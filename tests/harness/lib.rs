@@ -1,3 +1,7 @@
 //! What the tests of the whole grid share. `tests/` sees everything, and nobody sees it.
 
+pub mod binaries;
+pub mod daemon;
+pub mod eventually;
+pub mod namespace;
 pub mod source;

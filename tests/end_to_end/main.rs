@@ -1,0 +1,3 @@
+//! The grid by its real programs: each node in namespaces of its own, joined to one master by mTLS over veth links.
+
+mod namespaces;
