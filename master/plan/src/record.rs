@@ -11,7 +11,7 @@ use plat_model::release::{Installation, Release, SupplyState};
 use plat_model::time::{Period, Timestamp};
 use plat_model::usage::{LedgerEntry, Meter};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Names one record. Keys compare whole.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,6 +43,11 @@ pub enum Key {
     Ledger(NodeId, u64),
     /// One entry of the audit log, by its number. Not kept in memory.
     Audit(u64),
+    /// Who holds a name. Written whenever an instance takes or leaves it, so that two requests for one new name
+    /// conflict. Not kept in memory.
+    Name(ProjectName, InstanceName),
+    /// Written whenever more of a node is taken, so that two decisions that fill one node conflict.
+    Load(NodeId),
 }
 
 /// One record.
@@ -65,6 +70,8 @@ pub enum Record {
     Sum(Sum),
     Ledger(LedgerEntry),
     Audit(AuditEntry),
+    Name(Name),
+    Load(Load),
 }
 
 impl Record {
@@ -87,6 +94,8 @@ impl Record {
             Self::Sum(sum) => Key::Sum(sum.project.clone(), sum.period, sum.instance.clone()),
             Self::Ledger(entry) => Key::Ledger(entry.node.clone(), entry.sequence),
             Self::Audit(entry) => Key::Audit(entry.number),
+            Self::Name(name) => Key::Name(name.project.clone(), name.name.clone()),
+            Self::Load(load) => Key::Load(load.node.clone()),
         }
     }
 }
@@ -145,6 +154,21 @@ pub struct Seat {
     pub instance: Option<InstanceId>,
 }
 
+/// Which instance goes by a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Name {
+    pub project: ProjectName,
+    pub name: InstanceName,
+    pub instance: InstanceId,
+}
+
+/// Counts the decisions that took more of a node: placements, and instances on it that ask for more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    pub node: NodeId,
+    pub taken: u64,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tail {
     pub node: NodeId,
@@ -161,6 +185,8 @@ pub struct Sum {
     pub instance: InstanceId,
     /// The name it had, for statements about instances that are gone.
     pub name: InstanceName,
+    /// The nodes that held it: whose reports of its use are believed, also when it is gone.
+    pub nodes: BTreeSet<NodeId>,
     pub meters: BTreeMap<Meter, MeterSum>,
 }
 

@@ -70,6 +70,7 @@ codes! { GRID:
     NO_PARTITIONS = 312 Conflict "a node offers no partition";
     SHUTTING_DOWN = 313 Unavailable "the master is shutting down";
     TOO_MANY = 314 Exhausted "a limit on how many there may be was reached";
+    LEDGER_CHANGED = 315 Failed "the ledger is not as it was booked";
     INTERNAL = 399 Failed "the grid failed in a way that it should not";
 }
 

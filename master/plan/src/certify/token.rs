@@ -1,0 +1,112 @@
+//! Tokens: made, taken back, spent once.
+
+use super::{TOKEN_VALIDITY_MAX, TOKENS_MAX};
+use crate::change::Change;
+use crate::decision::Decision;
+use crate::record::{Key, Purpose, Record, Token};
+use crate::state::State;
+use plat_model::id::{Digest, TokenId};
+use plat_model::problem::{Problem, codes};
+use plat_model::time::Timestamp;
+use std::time::Duration;
+
+/// Makes a token. Its id and secret are random and new; only the secret's hash comes in.
+///
+/// # Errors
+/// [`codes::BAD_VALUE`] for a validity of zero or above [`TOKEN_VALIDITY_MAX`]; [`codes::EXISTS`] if a node of the name
+/// it is for is enrolled, or the id is taken; [`codes::TOO_MANY`] past [`TOKENS_MAX`].
+pub fn create_token(
+    state: &State,
+    id: TokenId,
+    secret_hash: Digest,
+    purpose: Purpose,
+    valid: Duration,
+    now: Timestamp,
+) -> Result<Decision<Token>, Problem> {
+    if valid.is_zero() || valid > TOKEN_VALIDITY_MAX {
+        return Err(Problem::new(codes::BAD_VALUE, "a token cannot be valid for that long")
+            .because(format!("{} s; 1 to {} s are possible", valid.as_secs(), TOKEN_VALIDITY_MAX.as_secs()))
+            .fix("ask for a time in that range"));
+    }
+    if state.tokens.contains_key(&id) {
+        return Err(Problem::new(codes::EXISTS, "a token of this id exists already").fix("try again"));
+    }
+    if state.tokens.len() >= TOKENS_MAX {
+        return Err(Problem::new(codes::TOO_MANY, "there are too many tokens")
+            .because(format!("{TOKENS_MAX} are allowed; old ones are removed some time after they expire"))
+            .fix("make fewer tokens, or wait until old ones are gone"));
+    }
+    let mut read = Vec::new();
+    if let Purpose::Node(Some(name)) = &purpose {
+        read.push(Key::Node(name.clone()));
+        if state.nodes.get(name).is_some_and(|node| !node.revoked) {
+            return Err(Problem::new(codes::EXISTS, format!("node `{name}` is enrolled already"))
+                .fix(format!("choose another name, or `plat node revoke {name}` first")));
+        }
+    }
+    let expires = now.plus(valid);
+    let token = Token { id, secret_hash, purpose, created: now, expires, used: None, revoked: false };
+    Ok(Decision::new(vec![Change::put(Record::Token(token.clone()))], read, token))
+}
+
+/// Takes a token back: it cannot be used any more. What was made with it stays.
+///
+/// # Errors
+/// [`codes::NOT_FOUND`].
+pub fn revoke_token(state: &State, id: &TokenId) -> Result<Decision<Token>, Problem> {
+    let token = state.tokens.get(id).ok_or_else(|| {
+        Problem::new(codes::NOT_FOUND, format!("there is no token `{id}`")).fix("see `plat token list`")
+    })?;
+    let revoked = Token { revoked: true, ..token.clone() };
+    if token.revoked {
+        return Ok(Decision::nothing(revoked));
+    }
+    Ok(Decision::new(vec![Change::put(Record::Token(revoked.clone()))], Vec::new(), revoked))
+}
+
+/// Finds a token that can be spent now. A wrong secret and an unknown id are told apart for nobody.
+pub(super) fn spendable<'s>(
+    state: &'s State,
+    id: &TokenId,
+    secret_hash: &Digest,
+    now: Timestamp,
+) -> Result<&'s Token, Problem> {
+    let unknown = || {
+        Problem::new(codes::UNKNOWN_TOKEN, "the token is not known here")
+            .because("it was never made, has been taken back, or was copied incompletely")
+            .fix("ask an operator for a new one (`plat token create`)")
+    };
+    let token = state.tokens.get(id).filter(|token| same(&token.secret_hash, secret_hash)).ok_or_else(unknown)?;
+    if token.revoked {
+        return Err(unknown());
+    }
+    if let Some((when, by)) = &token.used {
+        return Err(Problem::new(codes::USED_TOKEN, "the token has been used already")
+            .because(format!("by {by} at {when}; a token is good once"))
+            .fix("ask an operator for a new one; if nobody here used it, tell them"));
+    }
+    if now >= token.expires {
+        return Err(Problem::new(codes::EXPIRED_TOKEN, "the token has expired")
+            .because(format!("it was good until {}", token.expires))
+            .fix("ask an operator for a new one (`plat token create`)"));
+    }
+    Ok(token)
+}
+
+/// Compares without telling by its duration how much of the two is equal.
+fn same(one: &Digest, other: &Digest) -> bool {
+    let pairs = one.as_str().bytes().zip(other.as_str().bytes());
+    pairs.fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+/// The token as it is once `by` has used it.
+pub(super) fn spent(token: &Token, by: String, now: Timestamp) -> Change {
+    Change::put(Record::Token(Token { used: Some((now, by)), ..token.clone() }))
+}
+
+/// A token that was made for something else.
+pub(super) fn wrong_purpose(what_for: &str) -> Problem {
+    Problem::new(codes::UNKNOWN_TOKEN, format!("the token is not one for {what_for}"))
+        .because("it was made for something else")
+        .fix("ask an operator for one of the right kind (`plat token create`)")
+}

@@ -1,0 +1,172 @@
+use super::given::*;
+use plat_master_plan::ledger::{Booking, book, verify_chain};
+use plat_master_plan::record::{Rate, RateCard, Record};
+use plat_master_plan::statement::{close, due, parse_price, set_rate_card, statement};
+use plat_master_plan::{Change, Key};
+use plat_model::Timestamp;
+use plat_model::id::{InstanceId, PartitionName};
+use plat_model::instance::{InstanceState, Wish};
+use plat_model::problem::codes;
+use plat_model::time::{Period, Window};
+use plat_model::usage::{Amount, LedgerEntry, Meter, UsageRecord, UsageReport};
+use std::time::Duration;
+
+fn at(text: &str) -> Timestamp {
+    Timestamp::parse(text).unwrap()
+}
+
+fn period(text: &str) -> Period {
+    Period::parse(text).unwrap()
+}
+
+fn used(id: &InstanceId, start: &str, end: &str, micros: Option<u64>) -> UsageRecord {
+    let amount = micros.map_or(Amount::Unknown("no controller".into()), Amount::Known);
+    UsageRecord {
+        instance: id.clone(),
+        partition: PartitionName::parse("part0000").unwrap(),
+        window: Window { start: at(start), end: at(end) },
+        amounts: [(Meter::CpuMicros, amount)].into(),
+    }
+}
+
+fn report(sequence: u64, records: Vec<UsageRecord>) -> UsageReport {
+    UsageReport { sequence, taken: NOW, records }
+}
+
+fn placed() -> (Grid, InstanceId) {
+    let mut grid = Grid::new();
+    grid.node("n1", 2, memory(100));
+    grid.release("pg");
+    let id = grid.wants("db", memory(10));
+    grid.allocate();
+    (grid, id)
+}
+
+fn booked(grid: &mut Grid, report: &UsageReport) -> usize {
+    match book(&grid.state, &node("n1"), report, grid.now).unwrap() {
+        Booking::Booked { changes, refused, .. } => {
+            grid.apply(&changes);
+            refused.len()
+        }
+        Booking::Duplicate { booked } => panic!("{} was booked already, up to {booked}", report.sequence),
+    }
+}
+
+fn sum(grid: &Grid, month: &str) -> u64 {
+    let sums = grid.state.sums.get(&(project("shop"), period(month)));
+    sums.into_iter()
+        .flat_map(|sums| sums.values())
+        .filter_map(|s| s.meters.get(&Meter::CpuMicros))
+        .map(|m| m.amount)
+        .sum()
+}
+
+fn entries(grid: &Grid) -> Vec<LedgerEntry> {
+    let ledger = grid.records.iter().filter(|(key, _)| matches!(key, Key::Ledger(..)));
+    ledger.filter_map(|(_, r)| if let Record::Ledger(entry) = r { Some(entry.clone()) } else { None }).collect()
+}
+
+const HOUR: (&str, &str) = ("2026-11-21T07:00:00Z", "2026-11-21T08:00:00Z");
+
+#[test]
+fn a_report_counts_once_however_often_it_comes_and_never_before_its_turn() {
+    let (mut grid, id) = placed();
+    let first = report(1, vec![used(&id, HOUR.0, HOUR.1, Some(5))]);
+    let third = report(3, vec![]);
+    booked(&mut grid, &first);
+    let again = book(&grid.state, &node("n1"), &first, grid.now).unwrap();
+    assert_eq!(again, Booking::Duplicate { booked: 1 });
+    assert_eq!(book(&grid.state, &node("n1"), &third, grid.now).unwrap_err().code, codes::LEDGER_GAP);
+    assert_eq!(sum(&grid, "2026-11"), 5);
+}
+
+#[test]
+fn late_use_of_an_instance_that_is_gone_is_still_its_projects() {
+    let (mut grid, id) = placed();
+    grid.wish("db", Wish::Destroyed);
+    grid.reports(&id, InstanceState::Destroyed);
+    assert_eq!(booked(&mut grid, &report(1, vec![used(&id, HOUR.0, HOUR.1, Some(7))])), 0);
+    assert_eq!(sum(&grid, "2026-11"), 7);
+    grid.node("n2", 1, memory(1));
+    let foreign = book(&grid.state, &node("n2"), &report(1, vec![used(&id, HOUR.0, HOUR.1, Some(7))]), grid.now);
+    let Ok(Booking::Booked { refused, .. }) = foreign else { panic!("{foreign:?}") };
+    assert_eq!(refused[0].code, codes::NOT_YOURS);
+    grid.check();
+}
+
+#[test]
+fn one_impossible_line_holds_up_nothing() {
+    let (mut grid, id) = placed();
+    let lines = vec![used(&id, HOUR.1, HOUR.0, Some(1)), used(&id, HOUR.0, "2027-11-21T08:00:00Z", Some(1))];
+    assert_eq!(booked(&mut grid, &report(1, lines)), 2);
+    assert_eq!(booked(&mut grid, &report(2, vec![used(&id, HOUR.0, HOUR.1, Some(1))])), 0);
+    assert_eq!(sum(&grid, "2026-11"), 1);
+}
+
+#[test]
+fn use_over_the_end_of_a_month_is_split_there_and_what_is_late_for_a_closed_one_is_an_adjustment() {
+    let (mut grid, id) = placed();
+    let split = used(&id, "2026-10-31T23:00:00Z", "2026-11-01T02:00:00Z", Some(100));
+    booked(&mut grid, &report(1, vec![split]));
+    assert_eq!((sum(&grid, "2026-10"), sum(&grid, "2026-11")), (33, 67));
+    assert_eq!(due(&grid.state, grid.now), [(project("shop"), period("2026-10"))]);
+    let closed = close(&grid.state, &project("shop"), period("2026-10"), grid.now).unwrap();
+    let closed = grid.commit(closed);
+    booked(&mut grid, &report(2, vec![used(&id, "2026-10-30T00:00:00Z", "2026-10-30T01:00:00Z", Some(9))]));
+    assert_eq!(statement(&grid.state, &project("shop"), period("2026-10")), closed);
+    let present = statement(&grid.state, &project("shop"), period("2026-11"));
+    let lines: Vec<_> = present.lines.iter().map(|line| (line.amount, line.adjustment)).collect();
+    assert_eq!(lines, [(67, false), (9, true)]);
+    assert!(close(&grid.state, &project("shop"), period("2026-10"), grid.now).unwrap().changes.is_empty());
+    assert_eq!(close(&grid.state, &project("shop"), period("2026-11"), grid.now).unwrap_err().code, codes::BAD_VALUE);
+}
+
+#[test]
+fn a_changed_or_missing_entry_shows() {
+    let (mut grid, id) = placed();
+    for n in 1..=3 {
+        booked(&mut grid, &report(n, vec![used(&id, HOUR.0, HOUR.1, Some(n))]));
+    }
+    let all = entries(&grid);
+    assert_eq!(verify_chain(&all, None), Ok(()));
+    assert_eq!(verify_chain(&all[1..], Some((1, &all[0].hash))), Ok(()));
+    let mut changed = all.clone();
+    changed[1].lines[0].record.amounts.insert(Meter::CpuMicros, Amount::Known(1));
+    for wrong in [changed, vec![all[0].clone(), all[2].clone()]] {
+        assert_eq!(verify_chain(&wrong, None).unwrap_err().code, codes::LEDGER_CHANGED);
+    }
+}
+
+#[test]
+fn a_price_is_exact_and_never_invented_and_unknown_is_not_zero() {
+    let (mut grid, id) = placed();
+    let lines = vec![used(&id, HOUR.0, HOUR.1, Some(5_400_000_000)), used(&id, HOUR.0, HOUR.1, None)];
+    booked(&mut grid, &report(1, lines));
+    let free = statement(&grid.state, &project("shop"), period("2026-11"));
+    assert_eq!((free.total.as_str(), free.lines[0].price.as_str()), ("0", ""));
+    assert!(free.notes[0].contains("no rate card"), "{:?}", free.notes);
+    let price_micros = parse_price("0.05").unwrap();
+    let rate = Rate { meter: Meter::CpuMicros, unit: "core-hour".into(), per: 3_600_000_000, price_micros };
+    let card = RateCard { currency: "EUR".into(), from: grid.now, rates: vec![rate] };
+    let decision = set_rate_card(&grid.state, card).unwrap();
+    grid.commit(decision);
+    let priced = statement(&grid.state, &project("shop"), period("2026-11"));
+    let line = &priced.lines[0];
+    assert_eq!((line.quantity.as_str(), line.price.as_str(), line.cost.as_str()), ("1.5", "0.05", "0.075"));
+    assert_eq!((priced.total.as_str(), priced.currency.as_str(), line.unknown_windows), ("0.075", "EUR", 1));
+    for wrong in ["-1", "1e3", "", ".", "1.", "0.1234567", "9999999999999"] {
+        assert!(parse_price(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_change_that_comes_twice_changes_no_sum() {
+    let (mut grid, id) = placed();
+    let one = report(1, vec![used(&id, HOUR.0, HOUR.1, Some(5))]);
+    let Booking::Booked { changes, .. } = book(&grid.state, &node("n1"), &one, grid.now).unwrap() else { panic!() };
+    let twice: Vec<Change> = changes.iter().chain(&changes).cloned().collect();
+    grid.apply(&twice);
+    assert_eq!(sum(&grid, "2026-11"), 5);
+    grid.later(Duration::from_secs(1));
+    grid.check();
+}

@@ -1,0 +1,13 @@
+//! What the master decides, as sentences.
+
+mod access;
+#[expect(clippy::disallowed_methods, reason = "cases are read from files; the decisions are not")]
+mod cases;
+mod given;
+mod ledger;
+#[expect(clippy::disallowed_types, reason = "how long a decision takes is measured")]
+mod placement;
+mod properties;
+mod reports;
+mod requests;
+mod tokens;

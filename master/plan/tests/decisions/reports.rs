@@ -1,0 +1,100 @@
+use super::given::*;
+use plat_master_plan::desired;
+use plat_model::Generation;
+use plat_model::id::InstanceId;
+use plat_model::instance::{InstanceState, Wish};
+use plat_model::node::NodeReport;
+use plat_model::problem::codes;
+use std::collections::BTreeMap;
+
+fn placed() -> (Grid, InstanceId) {
+    let mut grid = Grid::new();
+    grid.node("n1", 2, memory(100));
+    grid.release("pg");
+    let id = grid.wants("db", memory(10));
+    grid.allocate();
+    (grid, id)
+}
+
+#[test]
+fn a_report_that_says_nothing_new_changes_nothing() {
+    let (mut grid, id) = placed();
+    assert_eq!(grid.reports(&id, InstanceState::Ready).changes.len(), 1);
+    assert!(grid.reports(&id, InstanceState::Ready).changes.is_empty());
+    assert!(grid.inventory("n1", 2, memory(100)).changes.is_empty());
+}
+
+#[test]
+fn a_node_reports_only_what_is_on_it() {
+    let (mut grid, id) = placed();
+    grid.node("n2", 1, memory(1));
+    let other = if grid.instance("db").placement.as_ref().unwrap().node == node("n1") { "n2" } else { "n1" };
+    let report = grid.status(&id, InstanceState::Ready, grid.instance("db").generation);
+    let absorbed = grid.report(other, report);
+    assert_eq!((absorbed.changes.len(), absorbed.refused[0].code), (0, codes::NOT_YOURS));
+}
+
+#[test]
+fn an_older_generation_is_refused_and_one_that_does_not_exist_too() {
+    let (mut grid, id) = placed();
+    let old = grid.status(&id, InstanceState::Ready, Generation(1));
+    grid.reports(&id, InstanceState::Ready);
+    let absorbed = grid.report("n1", old);
+    assert_eq!((absorbed.changes.len(), absorbed.refused[0].code), (0, codes::STALE_REPORT));
+    let future = grid.status(&id, InstanceState::Ready, Generation(9));
+    assert_eq!(grid.report("n1", future).refused[0].code, codes::BAD_VALUE);
+}
+
+#[test]
+fn an_instance_that_nobody_destroyed_is_not_removed_by_a_report() {
+    let (mut grid, id) = placed();
+    let absorbed = grid.reports(&id, InstanceState::Destroyed);
+    assert_eq!((absorbed.changes.len(), absorbed.refused[0].code), (0, codes::STALE_REPORT));
+}
+
+#[test]
+fn the_last_word_about_an_instance_may_come_twice() {
+    let (mut grid, id) = placed();
+    grid.wish("db", Wish::Destroyed);
+    let last = grid.status(&id, InstanceState::Destroyed, grid.instance("db").generation);
+    assert!(!grid.report("n1", last.clone()).changes.is_empty());
+    let again = grid.report("n1", last);
+    assert!(again.changes.is_empty() && again.refused.is_empty());
+    assert!(grid.state.free[&node("n1")].len() == 2);
+    grid.check();
+}
+
+#[test]
+fn a_partition_that_vanishes_with_its_occupant_is_kept_and_told() {
+    let (mut grid, _) = placed();
+    let absorbed = grid.inventory("n1", 0, memory(100));
+    assert_eq!(absorbed.refused[0].code, codes::IN_USE);
+    assert_eq!(grid.state.nodes[&node("n1")].inventory.partitions.len(), 1);
+    assert!(grid.inventory("n1", 0, memory(100)).changes.is_empty());
+    grid.check();
+}
+
+#[test]
+fn a_revoked_node_is_told_nothing_and_believed_nothing() {
+    let (mut grid, _) = placed();
+    let decision = plat_master_plan::certify::revoke_node(&grid.state, &node("n1"), grid.now).unwrap();
+    grid.commit(decision);
+    assert_eq!(grid.desired("n1"), Default::default());
+    assert_eq!(grid.report("n1", NodeReport::default()).refused[0].code, codes::REVOKED);
+}
+
+#[test]
+fn only_what_a_node_does_not_hold_is_sent_and_its_generation_grows_with_each_change() {
+    let (mut grid, id) = placed();
+    let index = desired::index(&grid.state, &node("n1"));
+    let all: BTreeMap<_, _> = index.instances.iter().cloned().collect();
+    assert!(desired::bodies(&grid.state, &index, &all).is_empty());
+    assert!(desired::documents(&grid.state, &index, &index.releases).is_empty());
+    grid.wish("db", Wish::Stopped);
+    let next = desired::index(&grid.state, &node("n1"));
+    assert!(next.generation > index.generation);
+    let bodies = desired::bodies(&grid.state, &next, &all);
+    assert_eq!(bodies.iter().map(|body| &body.id).collect::<Vec<_>>(), [&id]);
+    grid.reports(&id, InstanceState::Stopped);
+    assert_eq!(desired::generation(&grid.state, &node("n1")), next.generation);
+}

@@ -1,0 +1,109 @@
+use super::given::*;
+use plat_master_plan::authenticate::authenticate;
+use plat_master_plan::certify::{
+    NewSerials, create_token, enroll, login, rejoin, renew, revoke_node, revoke_user, used,
+};
+use plat_master_plan::expire::{KEPT, expire};
+use plat_master_plan::record::Purpose;
+use plat_model::id::{Digest, ProjectName, TokenId, UserName};
+use plat_model::identity::Identity;
+use plat_model::principal::{Principal, Role};
+use plat_model::problem::codes;
+use std::time::Duration;
+
+fn serials() -> NewSerials {
+    NewSerials { node: "1".into(), rejoin: "2".into() }
+}
+
+fn is_in(grid: &Grid, serial: &str) -> bool {
+    authenticate(&grid.state, &Identity::Node(node("n1")), serial).is_ok()
+}
+
+#[test]
+fn a_token_is_good_once_and_for_a_time_and_only_with_its_secret() {
+    let mut grid = Grid::new();
+    let (id, secret) = grid.token(Purpose::Node(None));
+    let wrong = Digest::parse(&"f".repeat(64)).unwrap();
+    let name = node("n1");
+    let by = |grid: &Grid, secret, name| enroll(&grid.state, &id, secret, name, serials(), grid.now);
+    assert_eq!(by(&grid, &wrong, Some(&name)).unwrap_err().code, codes::UNKNOWN_TOKEN);
+    assert_eq!(by(&grid, &secret, None).unwrap_err().code, codes::BAD_VALUE);
+    assert_eq!(login(&grid.state, &id, &secret, "1", grid.now).unwrap_err().code, codes::UNKNOWN_TOKEN);
+    let mut late = grid.clone();
+    late.later(Duration::from_secs(3600));
+    assert_eq!(by(&late, &secret, Some(&name)).unwrap_err().code, codes::EXPIRED_TOKEN);
+    let decision = by(&grid, &secret, Some(&name)).unwrap();
+    grid.commit(decision);
+    assert_eq!(by(&grid, &secret, Some(&name)).unwrap_err().code, codes::USED_TOKEN);
+}
+
+#[test]
+fn a_revoked_name_is_given_again_only_by_a_token_made_for_it() {
+    let mut grid = Grid::new();
+    grid.node("n1", 1, memory(1));
+    let (any, secret) = grid.token(Purpose::Node(None));
+    let again = |grid: &Grid, id: &TokenId, secret: &Digest| {
+        enroll(&grid.state, id, secret, Some(&node("n1")), serials(), grid.now).map(|decision| decision.answer)
+    };
+    assert_eq!(again(&grid, &any, &secret).unwrap_err().code, codes::EXISTS);
+    let decision = revoke_node(&grid.state, &node("n1"), grid.now).unwrap();
+    grid.commit(decision);
+    assert_eq!(authenticate(&grid.state, &Identity::Node(node("n1")), "n1-1").unwrap_err().code, codes::REVOKED);
+    assert_eq!(again(&grid, &any, &secret).unwrap_err().code, codes::EXISTS);
+    let (own, secret) = grid.token(Purpose::Node(Some(node("n1"))));
+    assert_eq!(again(&grid, &own, &secret), Ok(node("n1")));
+}
+
+#[test]
+fn a_renewed_node_keeps_its_certificate_until_the_new_one_is_used() {
+    let mut grid = Grid::new();
+    grid.node("n1", 1, memory(1));
+    let n1 = node("n1");
+    for lost in ["b", "c"] {
+        let decision = renew(&grid.state, &n1, "n1-1", lost).unwrap();
+        grid.commit(decision);
+    }
+    assert!(is_in(&grid, "n1-1") && is_in(&grid, "c") && !is_in(&grid, "b"));
+    assert!(used(&grid.state, &n1, "n1-1").is_none());
+    let first_use = used(&grid.state, &n1, "c").unwrap();
+    grid.commit(first_use);
+    assert!(is_in(&grid, "c") && !is_in(&grid, "n1-1") && used(&grid.state, &n1, "c").is_none());
+    assert_eq!(renew(&grid.state, &n1, "n1-1", "d").unwrap_err().code, codes::STALE_CERTIFICATE);
+    assert_eq!(rejoin(&grid.state, &n1, "c", "d").unwrap_err().code, codes::STALE_CERTIFICATE);
+    let decision = rejoin(&grid.state, &n1, "n1-r", "d").unwrap();
+    grid.commit(decision);
+    assert!(is_in(&grid, "d") && !is_in(&grid, "c"));
+    assert_eq!(authenticate(&grid.state, &Identity::Rejoin(n1.clone()), "n1-r"), Ok(Principal::Rejoin(n1)),);
+}
+
+#[test]
+fn a_users_role_is_the_tokens_and_the_last_operator_stays() {
+    let mut grid = Grid::new();
+    let name = UserName::parse("eve").unwrap();
+    let role = Role::Member(ProjectName::parse("shop").unwrap());
+    let (id, secret) = grid.token(Purpose::User { name: name.clone(), role: role.clone() });
+    let decision = login(&grid.state, &id, &secret, "e1", grid.now).unwrap();
+    grid.commit(decision);
+    let eve = authenticate(&grid.state, &Identity::User(name.clone()), "e1").unwrap();
+    assert_eq!(eve, Principal::User { name: name.clone(), role });
+    let stale = authenticate(&grid.state, &Identity::User(name), "e0").unwrap_err();
+    assert_eq!(stale.code, codes::STALE_CERTIFICATE);
+    let ada = UserName::parse("ada").unwrap();
+    assert_eq!(revoke_user(&grid.state, &ada).unwrap_err().code, codes::IN_USE);
+    assert_eq!(authenticate(&grid.state, &Identity::Master, "aa").unwrap_err().code, codes::NO_CERTIFICATE);
+}
+
+#[test]
+fn a_token_is_never_valid_for_more_than_thirty_days_and_goes_some_time_after() {
+    let mut grid = Grid::new();
+    let (id, secret) = grid.token(Purpose::Node(None));
+    let (other, days) = (TokenId::parse(&"e".repeat(16)).unwrap(), Duration::from_secs(31 * 86400));
+    let long = create_token(&grid.state, other, secret, Purpose::Node(None), days, grid.now);
+    assert_eq!(long.unwrap_err().code, codes::BAD_VALUE);
+    grid.later(KEPT);
+    assert_eq!(expire(&grid.state, grid.now).answer, 0);
+    grid.later(Duration::from_secs(3600));
+    let decision = expire(&grid.state, grid.now);
+    grid.commit(decision);
+    assert!(!grid.state.tokens.contains_key(&id));
+}
