@@ -42,7 +42,7 @@ for folder in etc srv var run; do
   mkdir -p /mnt/$folder/upper /mnt/$folder/work
   mount -t overlay -o lowerdir=/$folder,upperdir=/mnt/$folder/upper,workdir=/mnt/$folder/work plat-tests /$folder
 done
-if [ -n "$CGROUP_MOUNT" ]; then mount -t cgroup2 plat-tests "$CGROUP_MOUNT"; fi
+if [ -n "$CGROUP_MOUNT" ]; then umount -l "$CGROUP_MOUNT"; mount -t cgroup2 plat-tests "$CGROUP_MOUNT"; fi
 ip link set lo up
 for kind in all default; do
   echo 0 > /proc/sys/net/ipv6/conf/$kind/accept_dad
