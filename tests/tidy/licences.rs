@@ -5,15 +5,19 @@ use plat_tests::source::{read, root};
 
 fn allowed() -> Vec<String> {
     let text = read(&root().join("deny.toml"));
-    let list = text.split("allow = [").nth(1).and_then(|rest| rest.split(']').next()).expect("deny.toml allows licences");
+    let list =
+        text.split("allow = [").nth(1).and_then(|rest| rest.split(']').next()).expect("deny.toml allows licences");
     list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Whether an SPDX expression can be met by the allowed licences. `/` is the old form of OR.
+/// Whether an SPDX expression can be met by the allowed licences. `/` is the old form of OR; `+` (or later) is met by the
+/// version itself.
 fn is_met(expression: &str, allowed: &[String]) -> bool {
     let expression = expression.replace('/', " OR ").replace(['(', ')'], " ");
     // In the expressions that occur, AND binds groups that were in parentheses: each must be met by one of its options.
-    expression.split(" AND ").all(|group| group.split(" OR ").any(|one| allowed.iter().any(|a| a == one.trim())))
+    expression
+        .split(" AND ")
+        .all(|group| group.split(" OR ").any(|one| allowed.iter().any(|a| a == one.trim().trim_end_matches('+'))))
 }
 
 #[test]

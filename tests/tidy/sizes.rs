@@ -4,8 +4,6 @@ use plat_tests::source::{files, read, shown};
 
 /// Longest source file, in lines before its tests.
 const MOST: usize = 500;
-/// Most names that a `lib.rs` hands on with `pub use`.
-const NAMES: usize = 14;
 
 fn sources() -> Vec<std::path::PathBuf> {
     let all = files("", ".rs").into_iter();
@@ -23,7 +21,8 @@ fn lines(text: &str) -> usize {
 
 #[test]
 fn no_source_file_is_longer_than_five_hundred_lines() {
-    let long: Vec<_> = sources().iter().map(|path| (lines(&read(path)), shown(path))).filter(|(n, _)| *n > MOST).collect();
+    let long: Vec<_> =
+        sources().iter().map(|path| (lines(&read(path)), shown(path))).filter(|(n, _)| *n > MOST).collect();
     assert!(long.is_empty(), "split these: {long:#?}");
 }
 
@@ -36,21 +35,9 @@ fn half_of_the_files_are_short_and_nine_in_ten_are_not_long() {
 }
 
 #[test]
-fn a_lib_is_a_table_of_contents() {
-    let mut wrong = Vec::new();
-    for path in sources().iter().filter(|path| path.ends_with("src/lib.rs")) {
-        let text = read(path);
-        let names: usize = text
-            .split(';')
-            .filter(|statement| statement.trim_start().starts_with("pub use"))
-            .map(|statement| statement.matches(',').count() + 1)
-            .sum();
-        if names > NAMES {
-            wrong.push(format!("{} hands on {names} names", shown(path)));
-        }
-        if !text.starts_with("//!") {
-            wrong.push(format!("{} does not say what the crate is for", shown(path)));
-        }
-    }
-    assert!(wrong.is_empty(), "{wrong:#?}");
+fn a_lib_says_what_its_crate_is_for() {
+    let libs: Vec<_> = sources().into_iter().filter(|path| path.ends_with("src/lib.rs")).collect();
+    assert!(libs.len() >= 10, "{libs:?}");
+    let silent: Vec<_> = libs.iter().filter(|path| !read(path).starts_with("//!")).map(|path| shown(path)).collect();
+    assert!(silent.is_empty(), "{silent:?}");
 }

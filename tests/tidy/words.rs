@@ -23,9 +23,21 @@ fn no_item_is_named_after_nothing() {
     let mut wrong = Vec::new();
     for path in files("", ".rs").iter().filter(|p| !shown(p).starts_with("tests/tidy")) {
         for line in read(path).lines().map(str::trim_start) {
-            let item = ["pub struct ", "struct ", "pub fn ", "fn ", "pub trait ", "pub enum ", "enum ", "async fn ", "pub async fn "];
+            let item = [
+                "pub struct ",
+                "struct ",
+                "pub fn ",
+                "fn ",
+                "pub trait ",
+                "pub enum ",
+                "enum ",
+                "async fn ",
+                "pub async fn ",
+            ];
             let named = item.iter().find_map(|start| line.strip_prefix(start));
-            if let Some(rest) = named.filter(|rest| BANNED_IN_NAMES.iter().any(|w| rest.split(['(', '<', ' ', '{']).next().unwrap_or("").contains(w))) {
+            if let Some(rest) = named.filter(|rest| {
+                BANNED_IN_NAMES.iter().any(|w| rest.split(['(', '<', ' ', '{']).next().unwrap_or("").contains(w))
+            }) {
                 wrong.push(format!("{}: {rest}", shown(path)));
             }
         }
@@ -35,7 +47,8 @@ fn no_item_is_named_after_nothing() {
 
 #[test]
 fn no_mark_of_unfinished_work_is_left() {
-    let marks = ["TO".to_owned() + "DO", "FIX".to_owned() + "ME", "unimplem".to_owned() + "ented!", "to".to_owned() + "do!("];
+    let marks =
+        ["TO".to_owned() + "DO", "FIX".to_owned() + "ME", "unimplem".to_owned() + "ented!", "to".to_owned() + "do!("];
     let mut wrong = Vec::new();
     for path in files("", ".rs") {
         for (n, line) in read(&path).lines().enumerate() {
@@ -51,8 +64,22 @@ fn no_mark_of_unfinished_work_is_left() {
 fn the_glossary_explains_the_words_of_the_grid() {
     let glossary = read(&root().join("docs/glossary.md")).to_lowercase();
     for word in [
-        "node", "partition", "release", "supply", "instance", "request", "placement rules", "connection parameters", "promise", "hook",
-        "principal", "usage record", "ledger", "statement", "generation", "problem",
+        "node",
+        "partition",
+        "release",
+        "supply",
+        "instance",
+        "request",
+        "placement rules",
+        "connection parameters",
+        "promise",
+        "hook",
+        "principal",
+        "usage record",
+        "ledger",
+        "statement",
+        "generation",
+        "problem",
     ] {
         assert!(glossary.contains(&format!("**{word}**")), "the glossary lacks `{word}`");
     }

@@ -74,7 +74,7 @@ impl Context {
     }
 
     /// The project that was named, else the caller's own by name.
-    pub async fn project_or_own(&self, session: &mut Session) -> Result<String> {
+    pub async fn project_or_own(&self, session: &Session) -> Result<String> {
         if let Some(project) = &self.global.project {
             return Ok(project.clone());
         }
@@ -123,7 +123,7 @@ impl Watch {
     }
 
     /// Waits for the next change. `false` if there is nothing to watch.
-    pub async fn next(&mut self, session: &mut Session) -> Result<bool> {
+    pub async fn next(&mut self, session: &Session) -> Result<bool> {
         if !self.on {
             return Ok(false);
         }
@@ -131,7 +131,9 @@ impl Watch {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             // The first nudge comes at once: what changed between the first print and this call is not missed.
-            none => none.insert(session.grid().watch_grid(v1::WatchGridRequest {}).await.map_err(problem)?.into_inner()),
+            none => {
+                none.insert(session.grid().watch_grid(v1::WatchGridRequest {}).await.map_err(problem)?.into_inner())
+            }
         };
         Ok(stream.message().await.map_err(problem)?.is_some())
     }
@@ -148,7 +150,9 @@ pub fn read_text(file: &Path) -> Result<String> {
         std::fs::File::open(file).map_err(wrong)?.take(MOST + 1).read_to_string(&mut text)
     };
     if read.map_err(wrong)? as u64 > MOST {
-        return Err(Problem::new(codes::TOO_LARGE, format!("{} is too large", file.display())).because("more than 16 MiB"));
+        return Err(
+            Problem::new(codes::TOO_LARGE, format!("{} is too large", file.display())).because("more than 16 MiB")
+        );
     }
     Ok(text)
 }
@@ -158,7 +162,9 @@ pub fn confirm(yes: bool, question: &str) -> Result<()> {
     if yes {
         return Ok(());
     }
-    let refused = |why: &str| Err(Problem::new(codes::USAGE, "nothing was done").because(why).fix("add --yes to do it without being asked"));
+    let refused = |why: &str| {
+        Err(Problem::new(codes::USAGE, "nothing was done").because(why).fix("add --yes to do it without being asked"))
+    };
     if !std::io::stdin().is_terminal() {
         return refused("there is nobody to ask: standard input is not a terminal");
     }

@@ -27,9 +27,12 @@ fn resolve(file: &Path) -> Result<(Release, plat_document::layer::Layered)> {
     let text = crate::commands::read_text(file)?;
     let mut load = |name: &str| -> Result<Option<Text>> {
         if Path::new(name).is_absolute() || name.split('/').any(|part| part == "..") {
-            return Err(Problem::new(codes::EXTENDS_UNKNOWN, format!("`{}` cannot be extended", plat_model::id::shorten(name)))
-                .because("a document extends files of its own folder")
-                .fix("put the file beside the document and name it"));
+            return Err(Problem::new(
+                codes::EXTENDS_UNKNOWN,
+                format!("`{}` cannot be extended", plat_model::id::shorten(name)),
+            )
+            .because("a document extends files of its own folder")
+            .fix("put the file beside the document and name it"));
         }
         let path: PathBuf = folder.join(name);
         if !path.exists() {

@@ -102,7 +102,10 @@ pub fn note(text: &str) {
 /// A table without frames, its columns as wide as what is in them.
 pub fn table(titles: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).set_header(titles.to_vec());
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(titles.to_vec());
     for row in rows {
         table.add_row(row.iter().map(|cell| clean(cell)).collect::<Vec<_>>());
     }
@@ -142,7 +145,8 @@ mod tests {
 
     #[test]
     fn a_table_has_no_frames_and_no_trailing_blanks() {
-        let text = table(&["NAME", "STATE"], vec![vec!["db".into(), "ready".into()], vec!["longer".into(), "x".into()]]);
+        let text =
+            table(&["NAME", "STATE"], vec![vec!["db".into(), "ready".into()], vec!["longer".into(), "x".into()]]);
         assert_eq!(text, "NAME    STATE\ndb      ready\nlonger  x\n");
     }
 

@@ -15,7 +15,9 @@ pub fn from_pairs(pairs: &[String]) -> Result<Parameters, Problems> {
     for pair in pairs {
         let Some((key, value)) = pair.split_once('=').filter(|(key, _)| !key.is_empty()) else {
             // The text is not repeated: it may hold a secret.
-            problems.push(Problem::new(codes::USAGE, "a --param is not of the form KEY=VALUE").fix("write --param port=5432"));
+            problems.push(
+                Problem::new(codes::USAGE, "a --param is not of the form KEY=VALUE").fix("write --param port=5432"),
+            );
             continue;
         };
         let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.to_owned()));
@@ -48,10 +50,15 @@ fn set(map: &mut Map<String, Value>, key: &str, value: Value) -> Result<(), Prob
 /// [`codes::BAD_SYNTAX`] if it is neither or not a map.
 pub fn from_text(text: &str, file: &str) -> Result<Parameters, Problem> {
     let wrong = |e: &dyn std::fmt::Display| {
-        Problem::new(codes::BAD_SYNTAX, "the parameters cannot be read").because(e).at(file).fix("write a YAML or JSON map")
+        Problem::new(codes::BAD_SYNTAX, "the parameters cannot be read")
+            .because(e)
+            .at(file)
+            .fix("write a YAML or JSON map")
     };
     if text.len() > 2 * plat_model::parameters::PARAMETERS_MAX {
-        return Err(Problem::new(codes::TOO_LARGE, "the parameter file is too large").because(format!("{} bytes", text.len())).at(file));
+        return Err(Problem::new(codes::TOO_LARGE, "the parameter file is too large")
+            .because(format!("{} bytes", text.len()))
+            .at(file));
     }
     match serde_saphyr::from_str::<Value>(text).map_err(|e| wrong(&e))? {
         Value::Object(map) => Parameters::new(map),
@@ -69,7 +76,10 @@ mod tests {
     fn values_are_json_where_they_can_be() {
         let pairs = ["port=5432", "name=shop", "on=true", "tls.port=1", "tls.name=x", "text=\"5\""].map(String::from);
         let got = from_pairs(&pairs).unwrap();
-        assert_eq!(got.to_json(), json!({"port": 5432, "name": "shop", "on": true, "tls": {"port": 1, "name": "x"}, "text": "5"}).to_string());
+        assert_eq!(
+            got.to_json(),
+            json!({"port": 5432, "name": "shop", "on": true, "tls": {"port": 1, "name": "x"}, "text": "5"}).to_string()
+        );
     }
 
     #[test]

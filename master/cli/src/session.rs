@@ -45,7 +45,7 @@ impl Session {
     }
 
     /// Waits a moment before a broken stream is opened again, but never past `deadline`.
-    pub async fn reconnect_before(&mut self, deadline: Instant) -> Result<()> {
+    pub async fn reconnect_before(&self, deadline: Instant) -> Result<()> {
         let next = Instant::now() + Duration::from_millis(500);
         tokio::time::sleep_until(next.min(deadline)).await;
         Ok(())

@@ -255,7 +255,8 @@ impl From<v1::NodeView> for NodeView {
                 .map(|p| PartitionView {
                     name: p.name,
                     addresses: p.addresses,
-                    instance: (!p.instance_name.is_empty()).then(|| format!("{}/{}", p.instance_project, p.instance_name)),
+                    instance: (!p.instance_name.is_empty())
+                        .then(|| format!("{}/{}", p.instance_project, p.instance_name)),
                 })
                 .collect(),
             releases: view

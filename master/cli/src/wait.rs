@@ -77,7 +77,11 @@ pub fn line(view: &InstanceView) -> String {
 /// # Errors
 /// [`codes::WAIT_TIMEOUT`] with what it waits on; what the master answers otherwise.
 pub async fn instance(
-    session: &mut Session, key: v1::InstanceKey, until: Until, timeout: Duration, printer: Printer,
+    session: &Session,
+    key: v1::InstanceKey,
+    until: Until,
+    timeout: Duration,
+    printer: Printer,
 ) -> Result<Option<InstanceView>> {
     let deadline = Instant::now() + timeout;
     let mut progress = Progress::new(printer);
@@ -87,7 +91,11 @@ pub async fn instance(
 }
 
 async fn follow(
-    session: &mut Session, key: v1::InstanceKey, until: Until, deadline: Instant, progress: &mut Progress,
+    session: &Session,
+    key: v1::InstanceKey,
+    until: Until,
+    deadline: Instant,
+    progress: &mut Progress,
 ) -> Result<Option<InstanceView>> {
     let mut last: Option<InstanceView> = None;
     loop {
@@ -138,5 +146,7 @@ fn timed_out(name: &str, until: Until, last: Option<&InstanceView>) -> Problem {
     };
     Problem::new(codes::WAIT_TIMEOUT, format!("{name} is not {wished} yet"))
         .because(last.map_or_else(|| "nothing was heard of it".to_owned(), line))
-        .fix(format!("nothing was undone: it goes on; `plat show {name}` tells how it is, `plat explain instance {name}` why"))
+        .fix(format!(
+            "nothing was undone: it goes on; `plat show {name}` tells how it is, `plat explain instance {name}` why"
+        ))
 }

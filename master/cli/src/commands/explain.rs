@@ -10,7 +10,9 @@ include!(concat!(env!("OUT_DIR"), "/error_pages.rs"));
 pub async fn explain(context: &Context, args: ExplainArgs) -> Result<()> {
     match (args.what.as_str(), args.name.as_deref()) {
         ("instance", Some(name)) => instance::explain(context, name).await,
-        (code, None) if Code::parse(&code.to_uppercase()).is_some() => context.printer.text(page(&code.to_uppercase())?),
+        (code, None) if Code::parse(&code.to_uppercase()).is_some() => {
+            context.printer.text(page(&code.to_uppercase())?)
+        }
         _ => Err(Problem::new(codes::USAGE, "plat does not know what to explain")
             .fix("write `plat explain instance NAME` or `plat explain P0305`")),
     }

@@ -26,7 +26,7 @@ pub async fn request(context: &Context, args: RequestArgs) -> Result<()> {
         let until = if view.wish == "stopped" { Until::Stopped } else { Until::Ready };
         let timeout = Duration::from_secs(args.wait.timeout);
         let key = context.key(&args.name);
-        if let Some(view) = wait::instance(&mut session, key, until, timeout, context.printer).await? {
+        if let Some(view) = wait::instance(&session, key, until, timeout, context.printer).await? {
             return context.printer.one(&view);
         }
     }
@@ -86,12 +86,13 @@ fn ask(context: &Context, args: &RequestArgs) -> Result<v1::RequestRequest> {
 pub fn labels(pairs: &[String]) -> Result<HashMap<String, String>> {
     let pair = |text: &String| match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err(Problem::new(codes::USAGE, format!("`{}` is not a label", plat_model::id::shorten(text))).fix("write LABEL=VALUE")),
+        _ => Err(Problem::new(codes::USAGE, format!("`{}` is not a label", plat_model::id::shorten(text)))
+            .fix("write LABEL=VALUE")),
     };
     pairs.iter().map(pair).collect()
 }
 
-async fn all(context: &Context, session: &mut crate::session::Session, project: &str) -> Result<Vec<InstanceView>> {
+async fn all(context: &Context, session: &crate::session::Session, project: &str) -> Result<Vec<InstanceView>> {
     let mut views = Vec::new();
     let mut page_token = String::new();
     loop {
@@ -107,17 +108,17 @@ async fn all(context: &Context, session: &mut crate::session::Session, project: 
 
 pub async fn list(context: &Context, args: ListArgs) -> Result<()> {
     let session = context.session().await?;
-    let project = if args.all { String::new() } else { context.project_or_own(&mut session).await? };
+    let project = if args.all { String::new() } else { context.project_or_own(&session).await? };
     let mut watch = super::Watch::new(context, args.watch);
     loop {
-        let views = all(context, &mut session, &project).await?;
+        let views = all(context, &session, &project).await?;
         watch.show(|| {
             if views.is_empty() && !args.watch {
                 output::note("no instances; `plat request NAME --release R` makes one");
             }
             context.printer.list(&views)
         })?;
-        if !watch.next(&mut session).await? {
+        if !watch.next(&session).await? {
             return Ok(());
         }
     }
@@ -130,7 +131,7 @@ pub async fn show(context: &Context, args: ShowArgs) -> Result<()> {
         let answer = context.ask(session.grid().show_instance(context.key(&args.name))).await?;
         let view = InstanceView::from(answer);
         watch.show(|| context.printer.one(&view))?;
-        if !watch.next(&mut session).await? {
+        if !watch.next(&session).await? {
             return Ok(());
         }
     }
@@ -161,7 +162,7 @@ async fn each(context: &Context, names: &[String], wish: v1::Wish, until: Until,
     if wait.wait {
         let timeout = Duration::from_secs(wait.timeout);
         for view in &mut wished {
-            let waited = wait::instance(&mut session, context.key(&view.name), until, timeout, context.printer).await;
+            let waited = wait::instance(&session, context.key(&view.name), until, timeout, context.printer).await;
             if let Some(Some(newer)) = problems.keep(waited) {
                 *view = newer;
             } else if until == Until::Gone {

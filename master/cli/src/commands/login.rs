@@ -46,7 +46,8 @@ fn pin(token: &str) -> Result<RootPin> {
             .because("it is not of the form plat1.ID.SECRET.CA")
             .fix("copy it whole, as `plat token create` printed it")
     };
-    let digits = token.strip_prefix("plat1.").and_then(|rest| rest.rsplit_once('.')).map(|(_, ca)| ca).ok_or_else(wrong)?;
+    let digits =
+        token.strip_prefix("plat1.").and_then(|rest| rest.rsplit_once('.')).map(|(_, ca)| ca).ok_or_else(wrong)?;
     if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(wrong());
     }
@@ -60,7 +61,8 @@ fn pin(token: &str) -> Result<RootPin> {
 
 /// Writes the whole folder beside its place, then moves it there: a profile is there whole, or not at all.
 fn save(folder: &Path, profile: &Profile, credentials: &Credentials) -> Result<()> {
-    let wrong = |e: &dyn std::fmt::Display| Problem::new(codes::FILE, format!("cannot write {}", folder.display())).because(e);
+    let wrong =
+        |e: &dyn std::fmt::Display| Problem::new(codes::FILE, format!("cannot write {}", folder.display())).because(e);
     let parent = folder.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(|e| wrong(&e))?;
     let staged = parent.join(format!(".plat-profile-{}", std::process::id()));

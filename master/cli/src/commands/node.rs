@@ -9,7 +9,7 @@ use plat_model::Result;
 use plat_wire::v1;
 
 pub async fn run(context: &Context, command: NodeCommand) -> Result<()> {
-    let mut session = context.session().await?;
+    let session = context.session().await?;
     match command {
         NodeCommand::List { watch } => {
             let mut watch = Watch::new(context, watch);
@@ -21,7 +21,7 @@ pub async fn run(context: &Context, command: NodeCommand) -> Result<()> {
                     }
                     context.printer.list(&nodes)
                 })?;
-                if !watch.next(&mut session).await? {
+                if !watch.next(&session).await? {
                     return Ok(());
                 }
             }
@@ -32,13 +32,14 @@ pub async fn run(context: &Context, command: NodeCommand) -> Result<()> {
                 let answer = context.ask(session.grid().show_node(v1::NodeKey { node: node.clone() })).await?;
                 let view = NodeView::from(answer);
                 watch.show(|| context.printer.one(&view))?;
-                if !watch.next(&mut session).await? {
+                if !watch.next(&session).await? {
                     return Ok(());
                 }
             }
         }
         NodeCommand::Label { node, labels } => {
-            let remove = labels.iter().filter(|l| !l.contains('=')).filter_map(|l| l.strip_suffix('-')).map(String::from);
+            let remove =
+                labels.iter().filter(|l| !l.contains('=')).filter_map(|l| l.strip_suffix('-')).map(String::from);
             let remove: Vec<_> = remove.collect();
             let set: Vec<_> = labels.iter().filter(|l| l.contains('=') || !l.ends_with('-')).cloned().collect();
             let ask = v1::LabelNodeRequest { node, set: super::instance::labels(&set)?, remove };

@@ -48,7 +48,12 @@ pub async fn run(context: &Context, command: ReleaseCommand) -> Result<()> {
         ReleaseCommand::Check { file, explain: Some(path) } => context.printer.text(&document::explain(&file, &path)?),
         ReleaseCommand::Check { file, explain: None } => {
             let release = document::load(&file)?;
-            context.printer.text(&format!("{} is good: release {}, digest {}\n", file.display(), release.name, release.digest()))
+            context.printer.text(&format!(
+                "{} is good: release {}, digest {}\n",
+                file.display(),
+                release.name,
+                release.digest()
+            ))
         }
         ReleaseCommand::Schema => context.printer.text(&document::schema()),
     }
@@ -72,7 +77,8 @@ pub async fn supply(context: &Context, args: SupplyArgs) -> Result<()> {
     }
     let mut progress = Progress::new(context.printer);
     let deadline = Instant::now() + Duration::from_secs(args.wait.timeout);
-    let waited = tokio::time::timeout_at(deadline, until_installed(context, &mut session, key, args.remove, &mut progress)).await;
+    let waited =
+        tokio::time::timeout_at(deadline, until_installed(context, &session, key, args.remove, &mut progress)).await;
     progress.end();
     let view = waited.unwrap_or_else(|_| {
         Err(Problem::new(codes::WAIT_TIMEOUT, format!("release {} is not on all nodes yet", args.release))
@@ -82,7 +88,11 @@ pub async fn supply(context: &Context, args: SupplyArgs) -> Result<()> {
 }
 
 async fn until_installed(
-    context: &Context, session: &mut crate::session::Session, key: v1::ShowReleaseRequest, remove: bool, progress: &mut Progress,
+    context: &Context,
+    session: &crate::session::Session,
+    key: v1::ShowReleaseRequest,
+    remove: bool,
+    progress: &mut Progress,
 ) -> Result<ReleaseView> {
     let mut nudges = context.ask(session.grid().watch_grid(v1::WatchGridRequest {})).await?;
     loop {

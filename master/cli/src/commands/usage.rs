@@ -11,11 +11,11 @@ pub async fn usage(context: &Context, args: UsageArgs) -> Result<()> {
     let session = context.session().await?;
     let at = |text: &Option<String>| match text {
         None => Ok(0),
-        Some(text) => Timestamp::parse(text)
-            .map(|at| at.0)
-            .map_err(|why| Problem::new(codes::USAGE, "a time cannot be read").because(why).fix("write 2026-11-21T08:00:00Z")),
+        Some(text) => Timestamp::parse(text).map(|at| at.0).map_err(|why| {
+            Problem::new(codes::USAGE, "a time cannot be read").because(why).fix("write 2026-11-21T08:00:00Z")
+        }),
     };
-    let project = if args.all { String::new() } else { context.project_or_own(&mut session).await? };
+    let project = if args.all { String::new() } else { context.project_or_own(&session).await? };
     let ask = v1::QueryUsageRequest {
         project,
         instance: args.instance.clone().unwrap_or_default(),
@@ -37,22 +37,46 @@ pub async fn usage(context: &Context, args: UsageArgs) -> Result<()> {
 
 pub async fn statement(context: &Context, args: StatementArgs) -> Result<()> {
     let session = context.session().await?;
-    let project = context.project_or_own(&mut session).await?;
+    let project = context.project_or_own(&session).await?;
     let ask = v1::StatementRequest { project, period: args.period.clone().unwrap_or_default() };
     let view = StatementView::from(context.ask(session.usage().show_statement(ask)).await?);
     if !args.csv {
         return context.printer.one(&view);
     }
     let head = csv(&[
-        "project", "period", "closed", "instance", "instance_id", "meter", "amount", "quantity", "unit", "price", "cost", "currency",
-        "unknown_windows", "adjustment",
+        "project",
+        "period",
+        "closed",
+        "instance",
+        "instance_id",
+        "meter",
+        "amount",
+        "quantity",
+        "unit",
+        "price",
+        "cost",
+        "currency",
+        "unknown_windows",
+        "adjustment",
     ]);
     let rows = view.lines.iter().map(|l| {
         let (closed, amount) = (view.closed.to_string(), l.amount.to_string());
         let (unknown, adjustment) = (l.unknown_windows.to_string(), l.adjustment.to_string());
         csv(&[
-            &view.project, &view.period, &closed, &l.instance, &l.instance_id, &l.meter, &amount, &l.quantity, &l.unit, &l.price,
-            &l.cost, &view.currency, &unknown, &adjustment,
+            &view.project,
+            &view.period,
+            &closed,
+            &l.instance,
+            &l.instance_id,
+            &l.meter,
+            &amount,
+            &l.quantity,
+            &l.unit,
+            &l.price,
+            &l.cost,
+            &view.currency,
+            &unknown,
+            &adjustment,
         ])
     });
     context.printer.text(&(head + &rows.collect::<String>()))
@@ -74,7 +98,10 @@ pub async fn rates(context: &Context, command: RatesCommand) -> Result<()> {
         RatesCommand::Set { file } => {
             let text = super::read_text(&file)?;
             let card: RateCardView = serde_saphyr::from_str(&text).map_err(|e| {
-                Problem::new(codes::BAD_SYNTAX, "the rate card cannot be read").because(e).at(file.display().to_string()).fix("see `plat rates set --help`")
+                Problem::new(codes::BAD_SYNTAX, "the rate card cannot be read")
+                    .because(e)
+                    .at(file.display().to_string())
+                    .fix("see `plat rates set --help`")
             })?;
             context.ask(session.usage().set_rate_card(v1::RateCard::from(card))).await?
         }

@@ -20,12 +20,23 @@ impl Binaries {
 }
 
 pub fn find() -> Result<Binaries> {
-    let own = std::env::current_exe().map_err(|e| prerequisite("plat cannot find itself", e, "start it by its full path"))?;
+    let own =
+        std::env::current_exe().map_err(|e| prerequisite("plat cannot find itself", e, "start it by its full path"))?;
     let folder = own.parent().map(PathBuf::from).unwrap_or_default();
     if let (Some(cargo), Some(manifest)) = (std::env::var_os("CARGO"), std::env::var_os("CARGO_MANIFEST_DIR")) {
         output::note("building the daemons (the first time takes minutes)");
         let mut build = Command::new(cargo);
-        build.current_dir(manifest).args(["build", "--quiet", "--bins", "-p", "plat-master", "-p", "plat-agent", "-p", "node-format"]);
+        build.current_dir(manifest).args([
+            "build",
+            "--quiet",
+            "--bins",
+            "-p",
+            "plat-master",
+            "-p",
+            "plat-agent",
+            "-p",
+            "node-format",
+        ]);
         if folder.ends_with("release") {
             build.arg("--release");
         }

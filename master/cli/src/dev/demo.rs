@@ -29,10 +29,12 @@ fn step(text: &str) {
 pub async fn run(context: &Context, grid: &Grid, release: &str) -> Result<()> {
     let known = EXAMPLES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     let Some((_, text)) = EXAMPLES.iter().find(|(name, _)| *name == release) else {
-        return Err(Problem::new(codes::USAGE, "the demo does not know this release").fix(format!("choose one of {known}")));
+        return Err(
+            Problem::new(codes::USAGE, "the demo does not know this release").fix(format!("choose one of {known}"))
+        );
     };
     let parsed = plat_document::Release::parse_yaml(text, release).map_err(plat_model::Problems::into_one)?;
-    let mut session = grid.session().await?;
+    let session = grid.session().await?;
     let printer = Printer { format: Output::Table, ..context.printer };
 
     step(&format!("plat release add {release}.yaml"));
@@ -48,7 +50,7 @@ pub async fn run(context: &Context, grid: &Grid, release: &str) -> Result<()> {
     let ask = v1::RequestRequest { name: "demo".into(), release: added.digest.clone(), ..Default::default() };
     context.ask(session.grid().request(ask)).await?;
     let key = v1::InstanceKey { project: String::new(), name: "demo".into() };
-    let view = wait::instance(&mut session, key.clone(), Until::Ready, PATIENCE, printer).await?;
+    let view = wait::instance(&session, key.clone(), Until::Ready, PATIENCE, printer).await?;
     let view = view.ok_or_else(|| Problem::new(codes::INTERNAL, "the instance is gone"))?;
     output::note(&format!("ready after {:.1} s", began.elapsed().as_secs_f64()));
 
@@ -70,7 +72,12 @@ pub async fn run(context: &Context, grid: &Grid, release: &str) -> Result<()> {
     printer.list(&nodes.nodes.into_iter().map(NodeView::from).collect::<Vec<_>>())?;
 
     step("plat rates set (an example: 0.02 EUR a core-hour, 0.005 EUR a GiB-hour of memory)");
-    let rate = |meter: &str, unit: &str, per: u64, price: &str| v1::Rate { meter: meter.into(), unit: unit.into(), per, price: price.into() };
+    let rate = |meter: &str, unit: &str, per: u64, price: &str| v1::Rate {
+        meter: meter.into(),
+        unit: unit.into(),
+        per,
+        price: price.into(),
+    };
     let card = v1::RateCard {
         currency: "EUR".into(),
         from_ms: Timestamp::ZERO.0,

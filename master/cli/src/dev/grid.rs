@@ -79,7 +79,11 @@ impl Grid {
         self.daemons.insert("plat-agent", agent);
         progress.say("waiting for the node");
         self.online(&session).await?;
-        output::note(&format!("the grid is up: one node, {} partitions, in {}", self.partitions, self.place.path("").display()));
+        output::note(&format!(
+            "the grid is up: one node, {} partitions, in {}",
+            self.partitions,
+            self.place.path("").display()
+        ));
         Ok(())
     }
 
@@ -90,7 +94,8 @@ impl Grid {
         for binary in self.binaries.all() {
             let name = binary.file_name().unwrap_or_default();
             let to = folder.join(name);
-            let done = fs::remove_file(&to).or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) });
+            let done = fs::remove_file(&to)
+                .or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) });
             done.and_then(|()| fs::copy(binary, &to))
                 .map_err(|e| Problem::new(codes::FILE, format!("cannot copy {}", binary.display())).because(e))?;
             self.place.hand_over(&to)?;
@@ -100,7 +105,10 @@ impl Grid {
 
     fn command(&self, binary: &str) -> Command {
         let mut command = Command::new(self.place.path("bin").join(binary));
-        command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").env("LANG", "C.UTF-8");
+        command
+            .env_clear()
+            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LANG", "C.UTF-8");
         command.env("HOME", self.place.path("")).current_dir(self.place.path("")).stdin(Stdio::null());
         // Ctrl-C on the terminal is for plat alone, which ends the others in order.
         command.process_group(0);
@@ -119,17 +127,37 @@ impl Grid {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&ran.stderr).into_owned() + &String::from_utf8_lossy(&ran.stdout);
-        Err(Problem::new(codes::INTERNAL, format!("`{binary} {}` failed: {}", arguments.first().unwrap_or(&""), ran.status)).because(clean(said.trim())))
+        Err(Problem::new(
+            codes::INTERNAL,
+            format!("`{binary} {}` failed: {}", arguments.first().unwrap_or(&""), ran.status),
+        )
+        .because(clean(said.trim())))
     }
 
     async fn init_master(&self) -> Result<()> {
         let port = free_port()?;
         let (address, url) = (format!("127.0.0.1:{port}"), format!("https://127.0.0.1:{port}"));
         let (data, config, profile) = (self.place.path("master"), self.place.path("master.toml"), self.place.profile());
-        self.run("plat-master", &[
-            "init", "--grid", "dev", "--data", &shown(&data), "--listen", &address, "--url", &url, "--operator", "developer", "--config",
-            &shown(&config), "--profile", &shown(&profile),
-        ])
+        self.run(
+            "plat-master",
+            &[
+                "init",
+                "--grid",
+                "dev",
+                "--data",
+                &shown(&data),
+                "--listen",
+                &address,
+                "--url",
+                &url,
+                "--operator",
+                "developer",
+                "--config",
+                &shown(&config),
+                "--profile",
+                &shown(&profile),
+            ],
+        )
         .await
     }
 
@@ -144,14 +172,25 @@ impl Grid {
     fn format_toml(&self) -> String {
         let path = |name: &str| toml::Value::String(shown(&self.place.path(name)));
         let (users, network) = if self.format {
-            ("true", "mode = \"bridge\"\nlink = \"platdev0\"\ntap_base_name = \"platdev\"\nipv6_prefix = \"fd00:706c:6174:de::/64\"\nipv4_network = \"10.113.0.0/16\"\n")
+            (
+                "true",
+                "mode = \"bridge\"\nlink = \"platdev0\"\ntap_base_name = \"platdev\"\nipv6_prefix = \"fd00:706c:6174:de::/64\"\nipv4_network = \"10.113.0.0/16\"\n",
+            )
         } else {
             ("false", "mode = \"loopback\"\n")
         };
-        let base = if self.format { "base_name = \"part\"\nuser_base_name = \"platdev\"\nfirst_uid = 47000\nfirst_gid = 47000\n" } else { "base_name = \"part\"\n" };
+        let base = if self.format {
+            "base_name = \"part\"\nuser_base_name = \"platdev\"\nfirst_uid = 47000\nfirst_gid = 47000\n"
+        } else {
+            "base_name = \"part\"\n"
+        };
         format!(
             "# Written by `plat dev`.\nversion = 1\n\n[paths]\nreleases = {}\nroot = {}\nnode_file = {}\nrecord = {}\n\n[partitions]\namount = {}\nusers = {users}\n{base}\n[network]\n{network}",
-            path("releases"), path("partitions"), path("node.json"), path("format-record"), self.partitions
+            path("releases"),
+            path("partitions"),
+            path("node.json"),
+            path("format-record"),
+            self.partitions
         )
     }
 
@@ -159,13 +198,16 @@ impl Grid {
         let url = session.url().to_owned();
         let purpose = v1::create_token_request::Purpose::Node(NODE.into());
         let ask = v1::CreateTokenRequest { purpose: Some(purpose), valid_seconds: 600 };
-        let token = session.admin().create_token(ask).await.map_err(|s| plat_wire::status::to_problem(&s))?.into_inner();
+        let token =
+            session.admin().create_token(ask).await.map_err(|s| plat_wire::status::to_problem(&s))?.into_inner();
         let file = self.place.path("node.token");
         let _ = fs::remove_file(&file);
         crate::commands::write_secret(&file, &token.token)?;
         self.place.hand_over(&file)?;
         let data = self.place.path("agent");
-        let enrolled = self.run("plat-agent", &["enroll", "--master", &url, "--token-file", &shown(&file), "--data", &shown(&data)]).await;
+        let enrolled = self
+            .run("plat-agent", &["enroll", "--master", &url, "--token-file", &shown(&file), "--data", &shown(&data)])
+            .await;
         let _ = fs::remove_file(&file);
         enrolled?;
         let config = format!(
@@ -197,7 +239,9 @@ impl Grid {
         match said {
             Ok(Ok(1..)) => Ok(()),
             Ok(_) => Err(Problem::new(codes::INTERNAL, format!("`{name}` ended at once")).because("its log is below")),
-            Err(_) => Err(Problem::new(codes::WAIT_TIMEOUT, format!("`{name}` is not ready after {} s", PATIENCE.as_secs()))),
+            Err(_) => {
+                Err(Problem::new(codes::WAIT_TIMEOUT, format!("`{name}` is not ready after {} s", PATIENCE.as_secs())))
+            }
         }
     }
 
@@ -212,20 +256,24 @@ impl Grid {
             }
             let agent = self.daemons.get_mut("plat-agent");
             if let Some(status) = agent.and_then(|agent| agent.try_wait().ok().flatten()) {
-                return Err(Problem::new(codes::INTERNAL, format!("`plat-agent` ended: {status}")).because("its log is below"));
+                return Err(
+                    Problem::new(codes::INTERNAL, format!("`plat-agent` ended: {status}")).because("its log is below")
+                );
             }
             // A node that comes online is no change of the store, so the nudges alone do not do.
             let tick = Instant::now() + Duration::from_millis(200);
             let _ = timeout_at(tick, nudges.message()).await;
             if Instant::now() > deadline {
-                return Err(Problem::new(codes::WAIT_TIMEOUT, "the node is not online").because("its agent did not report; its log is below"));
+                return Err(Problem::new(codes::WAIT_TIMEOUT, "the node is not online")
+                    .because("its agent did not report; its log is below"));
             }
         }
     }
 
     /// Returns when a daemon ends, which none should.
     pub async fn until_something_ends(&mut self) -> Result<()> {
-        let mut waits: Vec<_> = self.daemons.iter_mut().map(|(name, child)| Box::pin(async move { (*name, child.wait().await) })).collect();
+        let mut waits: Vec<_> =
+            self.daemons.iter_mut().map(|(name, child)| Box::pin(async move { (*name, child.wait().await) })).collect();
         if waits.is_empty() {
             return Ok(());
         }
@@ -248,9 +296,10 @@ impl Grid {
     /// Ends everything: the instances first, for their services outlive the agent, then the daemons.
     pub async fn down(&mut self) -> Result<()> {
         if self.daemons.contains_key("plat-agent") {
-            if let Err(problem) = timeout(PATIENCE, self.empty()).await.unwrap_or_else(|_| Err(Problem::new(codes::WAIT_TIMEOUT, "instances do not end"))) {
-                output::note(&clean(&problem.to_string()));
-            }
+            let emptied = timeout(PATIENCE, self.empty()).await;
+            let emptied =
+                emptied.unwrap_or_else(|_| Err(Problem::new(codes::WAIT_TIMEOUT, "the instances do not end in time")));
+            emptied.unwrap_or_else(|problem| output::note(&clean(&problem.to_string())));
         }
         for name in ["plat-agent", "plat-master"] {
             if let Some(mut daemon) = self.daemons.remove(name) {
@@ -274,9 +323,14 @@ impl Grid {
         };
         let mut nudges = session.grid().watch_grid(v1::WatchGridRequest {}).await.map_err(problem)?.into_inner();
         loop {
-            let list = session.grid().list_instances(v1::ListInstancesRequest::default()).await.map_err(problem)?.into_inner();
+            let list =
+                session.grid().list_instances(v1::ListInstancesRequest::default()).await.map_err(problem)?.into_inner();
             let state = |view: &v1::InstanceView| view.status.as_ref().map(|s| s.state()).unwrap_or_default();
-            let open: Vec<_> = list.instances.into_iter().filter(|view| view.placement.is_some() && !done.contains(&state(view))).collect();
+            let open: Vec<_> = list
+                .instances
+                .into_iter()
+                .filter(|view| view.placement.is_some() && !done.contains(&state(view)))
+                .collect();
             if open.is_empty() {
                 return Ok(());
             }
@@ -307,5 +361,7 @@ fn shown(path: &Path) -> String {
 /// A port that nobody uses now.
 fn free_port() -> Result<u16> {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
-    listener.map(|address| address.port()).map_err(|e| prerequisite("there is no free port", e, "look at what listens on 127.0.0.1"))
+    listener
+        .map(|address| address.port())
+        .map_err(|e| prerequisite("there is no free port", e, "look at what listens on 127.0.0.1"))
 }

@@ -3,8 +3,8 @@
 use super::prerequisite;
 use crate::args::DevArgs;
 use nix::unistd::{Gid, Uid, User};
-use plat_model::{Problem, Result};
 use plat_model::problem::codes;
+use plat_model::{Problem, Result};
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,11 @@ impl Place {
     pub fn make(args: &DevArgs) -> Result<Self> {
         let root = Uid::effective().is_root();
         if args.format && !root {
-            return Err(prerequisite("--format needs root", "it makes users, links and addresses", "run `sudo plat dev --format`, or leave --format out"));
+            return Err(prerequisite(
+                "--format needs root",
+                "it makes users, links and addresses",
+                "run `sudo plat dev --format`, or leave --format out",
+            ));
         }
         let run_as = if root && !args.format { unprivileged()? } else { RunAs::Self_ };
         let (path, temporary) = match &args.folder {
@@ -64,7 +68,9 @@ impl Place {
     pub fn hand_over(&self, path: &Path) -> Result<()> {
         match self.run_as {
             RunAs::Self_ => Ok(()),
-            RunAs::Account { uid, gid } => std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(|e| failed(path, &e)),
+            RunAs::Account { uid, gid } => {
+                std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(|e| failed(path, &e))
+            }
         }
     }
 
@@ -104,7 +110,9 @@ fn open_up(folder: &Path) {
 }
 
 fn failed(path: &Path, e: &std::io::Error) -> Problem {
-    Problem::new(codes::FILE, format!("cannot use {}", path.display())).because(e).fix("name another folder with --folder")
+    Problem::new(codes::FILE, format!("cannot use {}", path.display()))
+        .because(e)
+        .fix("name another folder with --folder")
 }
 
 /// The user behind sudo, else `nobody`.
@@ -117,6 +125,10 @@ fn unprivileged() -> Result<RunAs> {
         Ok(Some(User { uid, gid, .. })) if uid != Uid::from_raw(0) && gid != Gid::from_raw(0) => {
             Ok(RunAs::Account { uid: uid.as_raw(), gid: gid.as_raw() })
         }
-        _ => Err(prerequisite("there is no account to run as", "root runs plat, and there is no user `nobody`", "run plat as an ordinary user, or add --format")),
+        _ => Err(prerequisite(
+            "there is no account to run as",
+            "root runs plat, and there is no user `nobody`",
+            "run plat as an ordinary user, or add --format",
+        )),
     }
 }

@@ -65,7 +65,12 @@ impl Draw for InstanceView {
             detail,
         ];
         if wide {
-            cells.extend([self.project.clone(), self.wish.clone(), or_dash(self.partition.as_deref()), self.id.clone()]);
+            cells.extend([
+                self.project.clone(),
+                self.wish.clone(),
+                or_dash(self.partition.as_deref()),
+                self.id.clone(),
+            ]);
         }
         cells
     }
@@ -89,7 +94,8 @@ impl Draw for InstanceView {
         let _ = writeln!(text, "place     {place}");
         let _ = writeln!(text, "id        {}, generation {}", self.id, self.generation);
         for waiting in &self.waiting {
-            let _ = writeln!(text, "waits     for {} since {}", clean(&waiting.on), ago(waiting.since.as_deref(), now()));
+            let _ =
+                writeln!(text, "waits     for {} since {}", clean(&waiting.on), ago(waiting.since.as_deref(), now()));
             if !waiting.todo.is_empty() {
                 let _ = writeln!(text, "  try     {}", clean(&waiting.todo));
             }
@@ -100,12 +106,14 @@ impl Draw for InstanceView {
         if let Some(problem) = self.installation.as_ref().and_then(|i| i.problem.as_ref()) {
             text += &problem_lines(problem);
         }
-        let all = |map: &serde_json::Map<String, Value>| map.iter().map(|(k, v)| (clean(k), plain(v))).collect::<Vec<_>>();
+        let all =
+            |map: &serde_json::Map<String, Value>| map.iter().map(|(k, v)| (clean(k), plain(v))).collect::<Vec<_>>();
         text += &pairs("parameters", &all(&self.parameters));
         text += &pairs("connection", &all(&self.connection));
         let services = self.services.iter().map(|s| {
             let pid = s.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
-            let exit = if s.last_exit.is_empty() { String::new() } else { format!(", last ended: {}", clean(&s.last_exit)) };
+            let exit =
+                if s.last_exit.is_empty() { String::new() } else { format!(", last ended: {}", clean(&s.last_exit)) };
             let since = ago(s.since.as_deref(), now());
             (s.name.clone(), format!("{} for {since}{pid}, {} restarts{exit}", s.state, s.restarts))
         });
@@ -235,7 +243,11 @@ impl Draw for NodeView {
         text += &table(&["PARTITION", "INSTANCE", "ADDRESSES"], rows);
         if !self.releases.is_empty() {
             let rows = self.releases.iter().map(|r| {
-                let said = r.installation.problem.as_ref().map_or(r.installation.progress.clone(), |p| format!("{}: {}", p.code, p.what));
+                let said = r
+                    .installation
+                    .problem
+                    .as_ref()
+                    .map_or(r.installation.progress.clone(), |p| format!("{}: {}", p.code, p.what));
                 vec![short(&r.digest), r.installation.state.clone(), said]
             });
             text += "\n";
@@ -311,7 +323,13 @@ impl Draw for StatementView {
                 notes.push(format!("{} windows unknown", l.unknown_windows));
             }
             vec![
-                l.instance.clone(), l.meter.clone(), l.quantity.clone(), l.unit.clone(), l.price.clone(), l.cost.clone(), notes.join("; "),
+                l.instance.clone(),
+                l.meter.clone(),
+                l.quantity.clone(),
+                l.unit.clone(),
+                l.price.clone(),
+                l.cost.clone(),
+                notes.join("; "),
             ]
         });
         text += &table(&Self::titles(false), rows.collect());
