@@ -1,8 +1,12 @@
 //! The boundary to Linux: observe, perform, and be told when to look again. Nothing else of the agent touches the host.
 
+#[cfg(feature = "fake")]
+pub mod fake;
+
 use async_trait::async_trait;
 use plat_agent_plan::{Action, PartitionFact, ReleaseFact};
 use plat_model::id::{Digest, InstanceId, PartitionName, ServiceName};
+use plat_model::node::NodeFile;
 use plat_model::usage::{Amount, Meter};
 use plat_model::{Problem, Timestamp};
 use std::collections::BTreeMap;
@@ -20,33 +24,58 @@ pub enum Event {
 }
 
 /// The counters of one partition: totals that only grow while `epoch` stays the same. The executor adds final readings
-/// of what has ended, so that a service that lived 50 ms is in them.
+/// of what has ended, so that a service that lived 50 ms is in them. They can be read from `Occupy` until `Free`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counters {
     pub instance: InstanceId,
+    /// Any number that is another one when the totals had to start again from zero (lost, or never written down).
+    pub epoch: u64,
     pub taken: Timestamp,
     /// Totals since the instance came into the partition (CPU, I/O, network, wall), or the present level (memory and
     /// disk, in bytes: the taker integrates them over time).
     pub readings: BTreeMap<Meter, Amount>,
 }
 
+/// Which log lines somebody wants to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogsAsked {
+    /// `None`: of all services.
+    pub service: Option<ServiceName>,
+    /// How many of the last ones first; at most 10,000.
+    pub lines: usize,
+    pub follow: Follow,
+}
+
+/// Whether lines that are written later are wanted too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Follow {
+    No,
+    /// Until the receiver is dropped.
+    Yes,
+}
+
 /// A host. Two implementers: Linux, and a fake with faults on demand. Calls about different partitions may run at once.
 #[async_trait]
 pub trait Host: Send + Sync + 'static {
+    /// What node-format made of this machine, as it is now ([`Event::NodeFile`] tells of a change).
+    async fn node(&self) -> Result<NodeFile, Problem>;
+    /// `Absent`, `Building` (what it is doing) or `Installed`.
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact;
     /// Digests of all releases that are on this host.
     async fn observe_releases(&self) -> Result<Vec<Digest>, Problem>;
     async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem>;
-    /// Idempotent: doing what is done already succeeds.
+    /// Idempotent: doing what is done already succeeds. Dropping the future of `InstallRelease`, `RunHook` or
+    /// `CheckPromise` ends what it started (the daemon does so when something more urgent comes up); the others go on
+    /// to their end once begun, or leave the host so that the same action can be performed again.
     async fn perform(&self, action: &Action) -> Result<(), Problem>;
     async fn counters(&self, partition: &PartitionName) -> Option<Counters>;
-    /// The last `lines` lines of one service (or of all: `None`) of the partition, oldest first, each with its service.
+    /// The last lines of a partition's services, oldest first, then those that are still written if that was asked
+    /// for; each with its service and at most 8 KiB long. The channel is bounded and ends after the last line.
     async fn logs(
         &self,
         partition: &PartitionName,
-        service: Option<&ServiceName>,
-        lines: usize,
-    ) -> Result<Vec<(ServiceName, String)>, Problem>;
+        asked: &LogsAsked,
+    ) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem>;
     /// Events from now on. Taken once, by the daemon.
     fn events(&self) -> mpsc::Receiver<Event>;
 }

@@ -1,3 +1,142 @@
 //! The agent of a node: observe, plan, apply, report.
+//!
+//! Start with [`run`]: it wires the parts. The daemon has a worker for each partition and each release, which observe
+//! the [`host`], ask `plat-agent-plan` what to do, and do it. The client of the master learns what is desired, keeps it
+//! on disk, and tells what has changed. Metering reads counters, and an outbox keeps reports until they are booked.
+//!
+//! Invariants: the last accepted desired state decides, whether the master is there or not; an older one is refused;
+//! every effect is one `perform`; a report counts as taken once it is on disk, and never twice; stopping the agent
+//! stops no service.
 
+pub mod args;
+pub mod clock;
+pub mod config;
 pub mod host;
+pub mod identity;
+pub mod telemetry;
+
+mod daemon;
+mod desired;
+mod durable;
+mod master;
+mod outbox;
+mod report;
+mod usage;
+
+use clock::Clock;
+use config::Config;
+use daemon::Shared;
+use desired::Keeper;
+use host::Host;
+use identity::Identity;
+use master::{Dial, Master, Parts};
+use outbox::Outbox;
+use plat_link::{Address, DialSettings, Trust, dial};
+use plat_model::Problem;
+use report::Board;
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tracing::{error, info};
+use usage::Metering;
+
+/// What one agent needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// State, keys, outbox.
+    pub data: PathBuf,
+    /// `None`: where the node was enrolled.
+    pub master: Option<Address>,
+    /// Length of a metering window.
+    pub window: Duration,
+    /// How much of the disk usage reports may take, in bytes.
+    pub outbox_bytes: u64,
+    /// Spreads retries and renewals; a simulation gives its own.
+    pub seed: u64,
+    pub dial: DialSettings,
+}
+
+impl Settings {
+    pub fn new(config: &Config, seed: u64) -> Self {
+        Self {
+            data: config.data.clone(),
+            master: config.master.clone(),
+            window: config.window,
+            outbox_bytes: config.outbox_bytes,
+            seed,
+            dial: DialSettings::default(),
+        }
+    }
+}
+
+/// Runs an enrolled node's agent until `shutdown` ends. `connect` reaches the master; `host` outlives the agent.
+///
+/// # Errors
+/// BAD_STATE_FILE or KEY_FILE if the node is not enrolled or its identity cannot be used; BAD_ADDRESS.
+pub async fn run<C, F, IO>(
+    settings: Settings,
+    connect: C,
+    host: Arc<dyn Host>,
+    clock: Arc<dyn Clock>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Problem>
+where
+    C: Fn(Address) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = io::Result<IO>> + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let identity = Identity::load(&settings.data)?;
+    let address = match &settings.master {
+        Some(address) => address.clone(),
+        None => Address::parse(&identity.enrolled.master)?,
+    };
+    let dial_settings = settings.dial;
+    let channel: Dial = Arc::new(move |trust: Trust| dial(&address, trust, dial_settings, connect.clone()));
+    let (keeper, damaged) = Keeper::open(settings.data.join("desired"));
+    if let Some(problem) = damaged {
+        error!(problem = problem.one_line(), "desired state on disk cannot be used, waiting for the master");
+    }
+    let desired = Arc::new(keeper);
+    let board = Arc::new(Board::default());
+    let metering = Arc::new(open_metering(&settings, host.clone(), clock.clone())?);
+    let node = identity.enrolled.node.clone();
+    info!(%node, grid = %identity.enrolled.grid, "agent runs");
+    let master = Arc::new(Master::new(Parts {
+        host: host.clone(),
+        clock: clock.clone(),
+        desired: desired.clone(),
+        board: board.clone(),
+        metering: metering.clone(),
+        credentials: identity.own.clone(),
+        dial: channel.clone(),
+        seed: settings.seed,
+    })?);
+    let shared = Arc::new(Shared::new(node, host, clock, desired, board, metering.clone()));
+    tokio::select! {
+        () = shutdown => {}
+        () = daemon::run(shared) => {}
+        () = master.clone().run() => {}
+        () = metering.run() => {}
+        () = identity::keep(&identity, &master, &channel) => {}
+    }
+    info!("agent stops, services go on");
+    Ok(())
+}
+
+/// A log that is damaged is set aside: what it said was used is lost and told as unknown, never counted twice.
+fn open_metering(settings: &Settings, host: Arc<dyn Host>, clock: Arc<dyn Clock>) -> Result<Metering, Problem> {
+    let path = settings.data.join("outbox");
+    let (outbox, recovers) = match Outbox::open(&path, settings.outbox_bytes) {
+        Ok(outbox) => (outbox, usage::Recovers::No),
+        Err(problem) => {
+            error!(problem = problem.one_line(), "outbox set aside, usage of before is unknown");
+            let aside = path.with_extension(format!("damaged-{}", clock.now().0));
+            std::fs::rename(&path, aside).map_err(|why| durable::unusable(Path::new(&path), why))?;
+            (Outbox::open(&path, settings.outbox_bytes)?, usage::Recovers::Yes)
+        }
+    };
+    Ok(Metering::new(host, clock, settings.window, outbox, recovers))
+}

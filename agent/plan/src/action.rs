@@ -3,12 +3,13 @@
 
 use plat_document::release::{Check, StopSignal};
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
+use plat_model::parameters::Parameters;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 
 /// One effect on the host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Action {
     /// Fetches, builds and publishes a release.
     InstallRelease {
@@ -18,7 +19,8 @@ pub enum Action {
     RemoveRelease {
         digest: Digest,
     },
-    /// Writes down who holds the partition, and makes its secrets (name → length), if that is not so already.
+    /// Writes down who holds the partition, and makes those of its secrets (name → length) that it lacks. Refused
+    /// while another instance holds it. For a new instance all else of the [`crate::facts::Occupant`] is empty.
     Occupy {
         partition: PartitionName,
         instance: InstanceId,
@@ -43,11 +45,13 @@ pub enum Action {
         partition: PartitionName,
         spec: ServiceSpec,
     },
-    /// Tells a service to stop, waits for it as long as its specification says, then kills what is left of it.
+    /// Tells a service to stop, waits for it as long as its specification says, then kills what is left of it. Clears
+    /// its `short_runs`.
     StopService {
         partition: PartitionName,
         service: ServiceName,
     },
+    /// Makes one check. That it does not hold is a result, not a failure: it goes into the facts.
     CheckPromise {
         partition: PartitionName,
         promise: PromiseName,
@@ -55,7 +59,8 @@ pub enum Action {
         timeout_seconds: u32,
         environment: BTreeMap<String, String>,
     },
-    /// Ends every process of the partition, and removes everything in it.
+    /// Ends every process of the partition, and removes everything in it. Its occupant stays written down, as
+    /// `erased`, without secrets, and its counters can still be read.
     Erase {
         partition: PartitionName,
     },
@@ -81,17 +86,42 @@ impl Action {
             | Self::Free { partition } => Some(partition),
         }
     }
+
+    /// What it is, in a few words, for failures and logs: `run hook init`, `start service db`. Two actions of one
+    /// partition with the same words are attempts at the same step.
+    pub fn step(&self) -> String {
+        match self {
+            Self::InstallRelease { digest, .. } => format!("install release {}", digest.short()),
+            Self::RemoveRelease { digest } => format!("remove release {}", digest.short()),
+            Self::Occupy { .. } => "occupy".into(),
+            Self::WriteFiles { .. } => "write files".into(),
+            Self::Note { .. } => "note".into(),
+            Self::RunHook { run, .. } => format!("run hook {}", run.name),
+            Self::StartService { spec, .. } => format!("start service {}", spec.name),
+            Self::StopService { service, .. } => format!("stop service {service}"),
+            Self::CheckPromise { promise, .. } => format!("check promise {promise}"),
+            Self::Erase { .. } => "erase".into(),
+            Self::Free { .. } => "free".into(),
+        }
+    }
 }
 
 /// How far an instance has come; kept on the agent's disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Note {
+    /// Sets `initialised`.
     Initialised,
-    /// With the fingerprint of what was applied.
+    /// With the fingerprint of what was applied. Sets `configured`; the instance has to become ready anew.
     Configured(String),
+    /// Sets `started`.
     Started,
-    /// The services were stopped: the start hook will run again after the next start.
+    /// Every ready promise held: what is published from now on. Sets `ready` and `connection`.
+    Published(Parameters),
+    /// The stop hook has run, or there was nothing to run it for: the start hook runs again after the next start.
+    /// Clears `started` and `ready`, keeps `connection`.
     Stopped,
+    /// The clean hook has run. Sets `cleaned`.
+    Cleaned,
 }
 
 /// A file's path within the partition and its whole contents. May hold secrets, so its `Debug` shows no contents.

@@ -4,7 +4,7 @@
 use plat_model::Problem;
 use plat_model::Timestamp;
 use plat_model::id::{InstanceId, PromiseName, ServiceName};
-use plat_model::parameters::Secret;
+use plat_model::parameters::{Parameters, Secret};
 use std::collections::BTreeMap;
 
 /// One release on this node.
@@ -15,7 +15,7 @@ pub enum ReleaseFact {
     Building(String),
     /// Published under its digest, read-only.
     Installed,
-    /// The last attempt failed.
+    /// The last attempt failed. The daemon remembers that, not the host: after a restart it is tried at once.
     Failed {
         attempts: u32,
         at: Timestamp,
@@ -24,7 +24,7 @@ pub enum ReleaseFact {
 }
 
 /// One partition of this node.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct PartitionFact {
     /// Who it was given to. Survives restarts of the agent.
     pub occupant: Option<Occupant>,
@@ -32,12 +32,12 @@ pub struct PartitionFact {
     pub services: BTreeMap<ServiceName, ServiceFact>,
     /// The newest result of each promise since the agent started, or of before if the host remembers.
     pub promises: BTreeMap<PromiseName, PromiseFact>,
-    /// The last step that failed, until one succeeds.
+    /// The last step that failed, until it succeeds. The daemon remembers that; a host leaves it empty.
     pub failure: Option<Failure>,
 }
 
-/// What the agent wrote down about the instance in a partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the agent wrote down about the instance in a partition. [`crate::action::Note`] says what changes it.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Occupant {
     pub instance: InstanceId,
     /// Generated once; rendered into files, never into arguments or environments.
@@ -48,7 +48,18 @@ pub struct Occupant {
     pub configured: String,
     /// The `start` hook has succeeded since the services were started.
     pub started: bool,
+    /// Every ready promise has held since it was last configured and started.
+    pub ready: bool,
+    /// What it published last; empty if it never did.
+    pub connection: Parameters,
+    /// The `clean` hook has run.
+    pub cleaned: bool,
+    /// Nothing of the instance is left but this record.
+    pub erased: bool,
 }
+
+/// A run that ends by itself when it is younger than this counts as short.
+pub const STABLE_SECONDS: u32 = 60;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceFact {
@@ -57,6 +68,9 @@ pub struct ServiceFact {
     pub state: ServiceRun,
     /// Runs that ended since the service was first started with this fingerprint.
     pub restarts: u32,
+    /// Runs in a row that ended by themselves before they were [`STABLE_SECONDS`] old. 0 after one that lasted, and
+    /// after it was stopped on purpose.
+    pub short_runs: u32,
     /// How the last run ended: `exit code 1`, `signal 9 (SIGKILL)`; empty if none ended yet.
     pub last_exit: String,
     /// Its last log lines, when it has just ended; at most 10, bounded.
@@ -74,7 +88,7 @@ pub enum ServiceRun {
         pid: u32,
         since: Timestamp,
     },
-    /// Not running, and not to be: it was stopped, or its runtime is gone.
+    /// Not running: it ended, was stopped, or its runtime is gone. Nothing but `StartService` starts it again.
     Ended {
         at: Timestamp,
     },
@@ -94,6 +108,8 @@ pub struct PromiseFact {
 /// A step of a partition that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
+    /// Name of the step, as [`crate::Action::step`] gives it.
+    pub step: String,
     pub problem: Problem,
     /// In a row.
     pub attempts: u32,

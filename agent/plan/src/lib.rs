@@ -1,8 +1,33 @@
 //! The decisions of a node: what is desired and what is there, turned into what to do next, what it waits for, and what
 //! to report. Functions of values: no I/O, no clock, no randomness.
+//!
+//! Start with [`facts`] and [`action`]: what goes in and what comes out. [`plan_partition`] walks an instance through
+//! its life; [`plan_release`] a release; [`plan`] is the union of both over a node.
+//!
+//! Invariants: a satisfied state gives no action; a plan leaves its executor no choice; what happens in one partition
+//! never changes the plan of another; secrets go into files and what is published, never into arguments.
+
+#![forbid(unsafe_code)]
 
 pub mod action;
 pub mod facts;
 
+mod backoff;
+mod fingerprint;
+mod given;
+mod node;
+mod partition;
+mod promises;
+mod release;
+mod render;
+mod services;
+mod status;
+mod teardown;
+
 pub use action::Action;
 pub use facts::{PartitionFact, ReleaseFact};
+pub use given::{Given, Place, instance_of};
+pub use node::{NodeFacts, NodePlan, plan, releases_in_use};
+pub use partition::{PartitionPlan, plan_partition, plan_rendered};
+pub use release::{ReleaseGiven, ReleasePlan, plan_release};
+pub use render::{Rendered, RenderedPromise, applied_release, render, render_given};

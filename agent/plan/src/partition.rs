@@ -1,0 +1,232 @@
+//! What to do next in one partition.
+
+use crate::action::{Action, Note};
+use crate::backoff::{STEP, sooner};
+use crate::facts::{Failure, Occupant, ReleaseFact};
+use crate::given::Given;
+use crate::render::{Rendered, render_given};
+use crate::{promises, services, status, teardown};
+use plat_model::instance::{InstanceDesired, InstanceState, InstanceStatus, Wish};
+use plat_model::problem::codes;
+use plat_model::{Problem, Timestamp, Waiting};
+
+/// What to do in one partition, what it waits for, and what to say of it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PartitionPlan {
+    /// In this order; the first that fails ends the round. Checks of promises that follow each other may run at once.
+    pub actions: Vec<Action>,
+    pub waiting: Vec<Waiting>,
+    /// When to look again if nothing happens before.
+    pub wake_at: Option<Timestamp>,
+    /// How the instance is before the actions are done; `None` if there is none to speak of.
+    pub status: Option<InstanceStatus>,
+    /// The step that failed last is wanted still, and waits for its next try.
+    pub held_back: bool,
+}
+
+/// The state and what there is to say of it, before it is made a status.
+#[derive(Debug, Clone)]
+pub(crate) struct Verdict {
+    pub state: InstanceState,
+    pub detail: String,
+    pub problem: Option<Problem>,
+}
+
+impl Verdict {
+    pub fn new(state: InstanceState, detail: impl Into<String>) -> Self {
+        Self { state, detail: detail.into(), problem: None }
+    }
+
+    pub fn failed(problem: Problem) -> Self {
+        Self { state: InstanceState::Failed, detail: String::new(), problem: Some(problem) }
+    }
+}
+
+/// Plans one partition, rendering its templates.
+pub fn plan_partition(given: &Given<'_>) -> PartitionPlan {
+    plan_rendered(given, render_given(given).as_ref())
+}
+
+/// Plans one partition from templates that [`render_given`] has rendered for the same values before.
+pub fn plan_rendered(given: &Given<'_>, rendered: Option<&Result<Rendered, Problem>>) -> PartitionPlan {
+    let mut plan = PartitionPlan::default();
+    let verdict = match (&given.fact.occupant, given.desired) {
+        (None, None) => None,
+        (Some(occupant), None) => {
+            left_alone(given, occupant, &mut plan);
+            None
+        }
+        (Some(occupant), Some(desired)) if occupant.instance != desired.id && desired.wish == Wish::Destroyed => {
+            left_alone(given, occupant, &mut plan);
+            Some(Verdict::new(InstanceState::Destroyed, ""))
+        }
+        (Some(occupant), Some(desired)) if occupant.instance != desired.id => {
+            teardown::give_away(given, occupant, &mut plan);
+            Some(Verdict::new(InstanceState::Starting, "waits for its partition to be emptied"))
+        }
+        (occupant, Some(desired)) => Some(match desired.wish {
+            Wish::Started => started(given, occupant.as_ref(), desired, rendered, &mut plan),
+            Wish::Stopped => teardown::stop(given, occupant.as_ref(), rendered, &mut plan),
+            Wish::Destroyed => teardown::destroy(given, occupant.as_ref(), rendered, &mut plan),
+        }),
+    };
+    let failure = hold_back(given, &mut plan);
+    plan.status = given.desired.zip(verdict).map(|(desired, verdict)| {
+        status::status(given, desired, rendered.and_then(|r| r.as_ref().ok()), with_failure(verdict, failure))
+    });
+    plan
+}
+
+/// An instance that the master does not list keeps what it has: forgetting is not asking for its end.
+fn left_alone(given: &Given<'_>, occupant: &Occupant, plan: &mut PartitionPlan) {
+    let partition = given.partition.name.clone();
+    if occupant.erased {
+        plan.actions.push(Action::Free { partition });
+    } else {
+        plan.waiting.push(Waiting {
+            who: format!("partition {partition}"),
+            on: format!("the master to say what becomes of instance {}", occupant.instance),
+            since: given.now,
+            todo: "the master does not list this instance; destroy it, or give its partition to another".into(),
+        });
+    }
+}
+
+fn started(
+    given: &Given<'_>,
+    occupant: Option<&Occupant>,
+    desired: &InstanceDesired,
+    rendered: Option<&Result<Rendered, Problem>>,
+    plan: &mut PartitionPlan,
+) -> Verdict {
+    if let Some(verdict) = without_release(given, desired, plan) {
+        return verdict;
+    }
+    let partition = given.partition.name.clone();
+    let Some(release) = given.release else {
+        return Verdict::failed(
+            Problem::new(
+                codes::INTERNAL,
+                format!("the document of release {} is not at hand", desired.release.short()),
+            )
+            .because("it was not sent, or this agent cannot read it")
+            .fix("if the agent is older than the master, upgrade it"),
+        );
+    };
+    let lacks = |occupant: &Occupant| release.secrets.keys().any(|name| !occupant.secrets.contains_key(name));
+    let occupant = match occupant {
+        Some(occupant) if occupant.erased => {
+            plan.actions.push(Action::Free { partition });
+            return Verdict::new(InstanceState::Starting, "its partition was emptied");
+        }
+        Some(occupant) if !lacks(occupant) => occupant,
+        _ => {
+            let secrets = release.secrets.iter().map(|(name, spec)| (name.clone(), spec.length)).collect();
+            plan.actions.push(Action::Occupy { partition, instance: desired.id.clone(), secrets });
+            return Verdict::new(InstanceState::Starting, "is given its partition");
+        }
+    };
+    let rendered = match rendered {
+        Some(Ok(rendered)) => rendered,
+        Some(Err(problem)) => return Verdict::failed(problem.clone()),
+        None => return Verdict::new(InstanceState::Starting, ""),
+    };
+    if let Some(verdict) = configure(given, occupant, rendered, plan) {
+        return verdict;
+    }
+    let running = services::bring_up(given, rendered, plan);
+    if !running.all {
+        return running.verdict(occupant);
+    }
+    if !occupant.started {
+        if let Some(run) = &rendered.start {
+            plan.actions.push(Action::RunHook { partition: partition.clone(), run: run.clone() });
+        }
+        plan.actions.push(Action::Note { partition, note: Note::Started });
+        return Verdict::new(
+            InstanceState::Starting,
+            if rendered.start.is_some() { "runs its start hook" } else { "" },
+        );
+    }
+    promises::keep(given, occupant, rendered, &running, plan)
+}
+
+/// While the release is not there, nothing of the instance is touched: an older version of it goes on running.
+fn without_release(given: &Given<'_>, desired: &InstanceDesired, plan: &mut PartitionPlan) -> Option<Verdict> {
+    let short = desired.release.short();
+    let (detail, problem) = match given.release_fact {
+        ReleaseFact::Installed => return None,
+        ReleaseFact::Absent => (format!("waits for release {short}"), None),
+        ReleaseFact::Building(progress) => (progress.clone(), None),
+        ReleaseFact::Failed { problem, .. } => (format!("release {short} cannot be installed"), Some(problem.clone())),
+    };
+    plan.waiting.push(Waiting {
+        who: format!("instance {}/{}", desired.project, desired.name),
+        on: format!("release {short} to be installed"),
+        since: given.now,
+        todo: problem.as_ref().map(|problem| problem.todo.clone()).unwrap_or_default(),
+    });
+    let state = if problem.is_some() { InstanceState::Failed } else { InstanceState::Installing };
+    Some(Verdict { state, detail, problem })
+}
+
+/// Stops what runs with an older configuration, applies the new one, and starts the services with it.
+fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: &mut PartitionPlan) -> Option<Verdict> {
+    if occupant.initialised && occupant.configured == rendered.configured {
+        return None;
+    }
+    let partition = &given.partition.name;
+    let note = |note| Action::Note { partition: partition.clone(), note };
+    teardown::stop_services(given, occupant, rendered.stop.as_ref(), plan);
+    plan.actions.push(Action::WriteFiles { partition: partition.clone(), files: rendered.files.clone() });
+    let mut detail = "is configured";
+    if !occupant.initialised {
+        if let Some(run) = &rendered.init {
+            plan.actions.push(Action::RunHook { partition: partition.clone(), run: run.clone() });
+            detail = "runs its init hook";
+        }
+        plan.actions.push(note(Note::Initialised));
+    }
+    if let Some(run) = &rendered.configure {
+        plan.actions.push(Action::RunHook { partition: partition.clone(), run: run.clone() });
+    }
+    plan.actions.push(note(Note::Configured(rendered.configured.clone())));
+    for spec in &rendered.services {
+        plan.actions.push(Action::StartService { partition: partition.clone(), spec: spec.clone() });
+    }
+    Some(Verdict::new(InstanceState::Starting, detail))
+}
+
+/// Takes the step that failed, and what builds on it, out of the plan until its next try is due.
+fn hold_back<'a>(given: &Given<'a>, plan: &mut PartitionPlan) -> Option<&'a Failure> {
+    let failure = given.fact.failure.as_ref()?;
+    let at = plan.actions.iter().position(|action| action.step() == failure.step)?;
+    let retry = failure.at.plus(STEP.after(failure.attempts));
+    if retry <= given.now {
+        return Some(failure);
+    }
+    // Services and promises do not build on each other; everything else does on what is before it.
+    match plan.actions[at] {
+        Action::StartService { .. } | Action::CheckPromise { .. } => drop(plan.actions.remove(at)),
+        _ => plan.actions.truncate(at),
+    }
+    plan.held_back = true;
+    plan.wake_at = sooner(plan.wake_at, retry);
+    plan.waiting.push(Waiting {
+        who: format!("{} in {}", failure.step, given.partition.name),
+        on: format!("the next try at {retry}, after {} failed", failure.attempts),
+        since: failure.at,
+        todo: failure.problem.todo.clone(),
+    });
+    Some(failure)
+}
+
+fn with_failure(verdict: Verdict, failure: Option<&Failure>) -> Verdict {
+    let Some(failure) = failure else { return verdict };
+    let detail = format!("{} failed {} times", failure.step, failure.attempts);
+    let state = match verdict.state {
+        InstanceState::Stopping | InstanceState::Destroying => verdict.state,
+        _ => InstanceState::Failed,
+    };
+    Verdict { state, detail, problem: Some(failure.problem.clone()) }
+}

@@ -1,0 +1,115 @@
+//! When to check promises, and what their results mean.
+
+use crate::action::{Action, Note};
+use crate::backoff::{PROMISE, sooner};
+use crate::facts::{Occupant, PromiseFact};
+use crate::given::Given;
+use crate::partition::{PartitionPlan, Verdict};
+use crate::render::{Rendered, RenderedPromise};
+use crate::services::Running;
+use plat_document::release::Role;
+use plat_model::instance::InstanceState;
+use plat_model::problem::codes;
+use plat_model::{Problem, Timestamp};
+use std::time::Duration;
+
+/// An alive promise must have failed so often in a row before services are restarted for it.
+const ALIVE_FAILURES: u32 = 3;
+/// And the services must have had so long since their last start.
+const ALIVE_GRACE: Duration = Duration::from_secs(10);
+
+/// Checks what is due, restarts services for a failed alive promise, publishes once all ready ones hold.
+pub(crate) fn keep(
+    given: &Given<'_>,
+    occupant: &Occupant,
+    rendered: &Rendered,
+    running: &Running,
+    plan: &mut PartitionPlan,
+) -> Verdict {
+    let partition = &given.partition.name;
+    let mut broken = Vec::new();
+    let mut not_alive = None;
+    for (name, promise) in &rendered.promises {
+        // A result from before the last start says nothing about what runs now.
+        let fact = given.fact.promises.get(name).filter(|fact| fact.checked >= running.since);
+        let due = fact.map_or(given.now, |fact| due(promise, fact, running.since));
+        if due <= given.now {
+            plan.actions.push(Action::CheckPromise {
+                partition: partition.clone(),
+                promise: name.clone(),
+                check: promise.check.clone(),
+                timeout_seconds: promise.timeout_seconds,
+                environment: rendered.environment().clone(),
+            });
+        } else {
+            plan.wake_at = sooner(plan.wake_at, due);
+        }
+        match fact {
+            Some(fact) if fact.holds => {}
+            Some(fact) => {
+                broken.push(problem(name.as_str(), fact));
+                if promise.role == Role::Alive && is_dead(promise, fact, running.since) {
+                    not_alive = Some(name);
+                }
+            }
+            None if promise.role == Role::Ready => {
+                broken.push(Problem::new(codes::PROMISE_FAILED, format!("promise `{name}` has not been checked yet")))
+            }
+            None => {}
+        }
+    }
+    if let Some(name) = not_alive {
+        plan.actions = rendered
+            .services
+            .iter()
+            .map(|spec| Action::StopService { partition: partition.clone(), service: spec.name.clone() })
+            .collect();
+        let state = if occupant.ready { InstanceState::Degraded } else { InstanceState::Starting };
+        let detail = format!("its services are restarted: promise {name} does not hold");
+        return Verdict { state, detail, problem: broken.into_iter().next() };
+    }
+    if let Some(problem) = &running.unsettled {
+        return Verdict::failed(problem.clone());
+    }
+    match broken.into_iter().next() {
+        None => {
+            if !occupant.ready || occupant.connection != rendered.publish {
+                let note = Note::Published(rendered.publish.clone());
+                plan.actions.push(Action::Note { partition: partition.clone(), note });
+            }
+            Verdict::new(InstanceState::Ready, "")
+        }
+        Some(problem) if occupant.ready => {
+            Verdict { state: InstanceState::Degraded, detail: problem.what.clone(), problem: Some(problem) }
+        }
+        // Not holding yet is what starting is: only a check that failed is told as a problem.
+        Some(problem) => {
+            let detail = problem.what.clone();
+            let problem = (!problem.why.is_empty()).then_some(problem);
+            Verdict { state: InstanceState::Starting, detail, problem }
+        }
+    }
+}
+
+/// When a promise is checked next: in its period while it holds; sooner while it does not, but never much sooner than
+/// half of the time that the services have been up, so that slow ones are not asked all the time.
+fn due(promise: &RenderedPromise, fact: &PromiseFact, since: Timestamp) -> Timestamp {
+    let period = Duration::from_secs(promise.period_seconds.into());
+    if fact.holds {
+        return fact.checked.plus(period);
+    }
+    let by_age = fact.checked.since(since).max(PROMISE.first);
+    fact.checked.plus(PROMISE.after(fact.failures.max(1)).min(by_age).min(period))
+}
+
+fn is_dead(promise: &RenderedPromise, fact: &PromiseFact, since: Timestamp) -> bool {
+    let grace = Duration::from_secs(promise.period_seconds.into()).max(ALIVE_GRACE);
+    fact.failures >= ALIVE_FAILURES && fact.checked.since(since) >= grace
+}
+
+fn problem(name: &str, fact: &PromiseFact) -> Problem {
+    let why = if fact.message.is_empty() { "it gave no reason".to_owned() } else { fact.message.clone() };
+    Problem::new(codes::PROMISE_FAILED, format!("promise `{name}` does not hold"))
+        .because(why)
+        .fix("read the services' logs with `plat logs`")
+}

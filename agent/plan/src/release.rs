@@ -1,0 +1,86 @@
+//! What to do about one release of the node.
+
+use crate::action::Action;
+use crate::backoff::INSTALL;
+use crate::facts::ReleaseFact;
+use plat_model::id::Digest;
+use plat_model::release::{InstallState, Installation};
+use plat_model::{Category, Timestamp, Waiting};
+use std::time::Duration;
+
+/// Everything that decides what happens next to one release.
+#[derive(Debug, Clone, Copy)]
+pub struct ReleaseGiven<'a> {
+    pub digest: &'a Digest,
+    /// Its document, if it is to be available.
+    pub document: Option<&'a str>,
+    /// Some instance on this node consists of it.
+    pub in_use: bool,
+    pub fact: &'a ReleaseFact,
+    pub now: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ReleasePlan {
+    pub action: Option<Action>,
+    pub waiting: Vec<Waiting>,
+    pub wake_at: Option<Timestamp>,
+    /// What to report; `None` if there is nothing to say of it any more.
+    pub status: Option<Installation>,
+}
+
+/// An installation that the same input can never make succeed is tried again only so often: somebody may mend what the
+/// document points at.
+const HOPELESS: Duration = Duration::from_secs(3600);
+
+pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
+    let mut plan = ReleasePlan::default();
+    let said = |state, progress: &str, problem| {
+        Some(Installation { digest: given.digest.clone(), state, progress: progress.to_owned(), problem })
+    };
+    let install =
+        |document: &str| Action::InstallRelease { digest: given.digest.clone(), document: document.to_owned() };
+    let who = || format!("release {}", given.digest.short());
+    match (given.document, given.fact) {
+        (Some(_), ReleaseFact::Installed) => plan.status = said(InstallState::Installed, "", None),
+        (Some(_), ReleaseFact::Building(progress)) => plan.status = said(InstallState::Installing, progress, None),
+        (Some(document), ReleaseFact::Absent) => {
+            plan.action = Some(install(document));
+            plan.status = said(InstallState::Installing, "", None);
+        }
+        (Some(document), ReleaseFact::Failed { attempts, at, problem }) => {
+            plan.status = said(InstallState::Failed, "", Some(problem.clone()));
+            let wait = match problem.category() {
+                Category::Invalid => HOPELESS,
+                _ => INSTALL.after(*attempts),
+            };
+            let retry = at.plus(wait);
+            if retry <= given.now {
+                plan.action = Some(install(document));
+            } else {
+                plan.wake_at = Some(retry);
+                plan.waiting.push(Waiting {
+                    who: who(),
+                    on: format!("the next try at {retry}, after {attempts} failed"),
+                    since: *at,
+                    todo: problem.todo.clone(),
+                });
+            }
+        }
+        (None, ReleaseFact::Installed) if given.in_use => {
+            plan.status = said(InstallState::Installed, "", None);
+            plan.waiting.push(Waiting {
+                who: who(),
+                on: "the instances that use it before it is removed".into(),
+                since: given.now,
+                todo: "destroy them, or let them use another release".into(),
+            });
+        }
+        (None, ReleaseFact::Installed | ReleaseFact::Building(_)) => {
+            plan.action = Some(Action::RemoveRelease { digest: given.digest.clone() });
+            plan.status = said(InstallState::Removing, "", None);
+        }
+        (None, ReleaseFact::Absent | ReleaseFact::Failed { .. }) => plan.status = said(InstallState::Absent, "", None),
+    }
+    plan
+}

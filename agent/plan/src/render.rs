@@ -1,0 +1,268 @@
+//! Templates into what an instance consists of. Secrets are rendered into files and into what is published, never
+//! into arguments or environments, which other users of the machine may read.
+
+use crate::action::{RenderedFile, Run, ServiceSpec};
+use crate::facts::Occupant;
+use crate::fingerprint;
+use crate::given::{Given, Place};
+use plat_document::Release;
+use plat_document::release::{Check, Hook, HttpCheck, Promise, Role, TcpCheck};
+use plat_document::template::{self, Context};
+use plat_model::id::{Digest, PromiseName, ServiceName};
+use plat_model::instance::InstanceDesired;
+use plat_model::node::NodePartition;
+use plat_model::parameters::Parameters;
+use plat_model::problem::codes;
+use plat_model::{Problem, Problems};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// An instance with everything filled in: what is to be done for it is a matter of facts and time alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rendered {
+    pub files: Vec<RenderedFile>,
+    pub init: Option<Run>,
+    pub configure: Option<Run>,
+    pub start: Option<Run>,
+    pub stop: Option<Run>,
+    pub clean: Option<Run>,
+    pub services: Vec<ServiceSpec>,
+    pub promises: BTreeMap<PromiseName, RenderedPromise>,
+    pub publish: Parameters,
+    /// Of the release, the files and the configure hook: when it changes, all of them are applied anew.
+    pub configured: String,
+    environment: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct RenderedPromise {
+    pub role: Role,
+    pub check: Check,
+    pub period_seconds: u32,
+    pub timeout_seconds: u32,
+}
+
+impl Rendered {
+    /// What every program of the instance finds in its environment.
+    pub fn environment(&self) -> &BTreeMap<String, String> {
+        &self.environment
+    }
+}
+
+/// The release that a `configured` fingerprint says was applied.
+pub fn applied_release(configured: &str) -> Option<Digest> {
+    Digest::parse(configured.split_once('/')?.0).ok()
+}
+
+/// Renders one instance for its partition.
+///
+/// # Errors
+/// Every template that fails, by its place in the document.
+pub fn render(
+    place: &Place,
+    partition: &NodePartition,
+    desired: &InstanceDesired,
+    release: &Release,
+    occupant: &Occupant,
+) -> Result<Rendered, Problems> {
+    let parameters = plat_document::parameters::check(release, &desired.parameters)?;
+    let public = context(place, partition, desired, parameters);
+    let private = Context { secrets: occupant.secrets.clone(), ..public.clone() };
+    let mut problems = Problems::default();
+    let base = environment(&public);
+    let files = files(release, &private, &mut problems);
+    let mut hook = |name: &str, hook: &Option<Hook>| {
+        let hook = hook.as_ref()?;
+        let at = format!("hooks.{name}");
+        let command = command(&hook.command, &public, &at, &mut problems);
+        let environment = overlay(&base, &hook.environment, &public, &at, &mut problems);
+        Some(Run { name: name.into(), command, environment, timeout_seconds: hook.timeout_seconds })
+    };
+    let (init, configure) = (hook("init", &release.hooks.init), hook("configure", &release.hooks.configure));
+    let (start, stop) = (hook("start", &release.hooks.start), hook("stop", &release.hooks.stop));
+    let clean = hook("clean", &release.hooks.clean);
+    // Parameters count by themselves only where a hook could read them.
+    let read_by_hook = configure.as_ref().map(|run| (run, desired.parameters.to_json()));
+    let contents: Vec<_> = files.iter().map(|file| (&file.path, file.mode, &file.contents)).collect();
+    let configured = format!("{}/{}", desired.release, fingerprint::of(&(contents, read_by_hook)));
+    let services = release
+        .services
+        .iter()
+        .map(|(name, service)| {
+            let at = format!("services.{name}");
+            let mut spec = ServiceSpec {
+                name: name.clone(),
+                instance: desired.id.clone(),
+                command: command(&service.command, &public, &at, &mut problems),
+                environment: overlay(&base, &service.environment, &public, &at, &mut problems),
+                directory: service.directory.clone(),
+                stop_signal: service.stop_signal,
+                stop_timeout_seconds: service.stop_timeout_seconds,
+                fingerprint: String::new(),
+            };
+            spec.fingerprint = fingerprint::of(&(&spec, &configured));
+            spec
+        })
+        .collect();
+    let promises = release
+        .promises
+        .iter()
+        .filter_map(|(name, promise)| Some((name.clone(), rendered_promise(name, promise, &public, &mut problems)?)))
+        .collect();
+    let publish = publish(release, &private, &mut problems);
+    problems.none_or(Rendered {
+        files,
+        init,
+        configure,
+        start,
+        stop,
+        clean,
+        services,
+        promises,
+        publish,
+        configured,
+        environment: base,
+    })
+}
+
+/// [`render`] for what a plan is given; `None` while there is nothing to render with.
+pub fn render_given(given: &Given<'_>) -> Option<Result<Rendered, Problem>> {
+    let (desired, release) = (given.desired?, given.release?);
+    let occupant = given.fact.occupant.as_ref().filter(|occupant| occupant.instance == desired.id)?;
+    Some(render(given.place, given.partition, desired, release, occupant).map_err(Problems::into_one))
+}
+
+fn context(place: &Place, partition: &NodePartition, desired: &InstanceDesired, parameters: Parameters) -> Context {
+    let user = partition.account.as_ref().map_or_else(|| partition.name.to_string(), |account| account.user.clone());
+    Context {
+        parameters,
+        secrets: BTreeMap::new(),
+        instance: template::InstanceFacts {
+            id: desired.id.clone(),
+            name: desired.name.clone(),
+            project: desired.project.clone(),
+        },
+        partition: template::PartitionFacts {
+            name: partition.name.clone(),
+            user,
+            address: partition.address(),
+            ipv4: partition.ipv4().and_then(|address| match address {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            }),
+            directory: place.partition_directory(&partition.name),
+        },
+        release: template::ReleaseFacts {
+            directory: place.release_directory(&desired.release),
+            digest: desired.release.clone(),
+        },
+        node: template::NodeFacts { name: place.node.clone() },
+    }
+}
+
+/// The least that programs expect. A release's own programs come before the machine's.
+fn environment(context: &Context) -> BTreeMap<String, String> {
+    let (release, home) = (&context.release.directory, &context.partition.directory);
+    let own = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
+    let own: Vec<String> = own.iter().map(|folder| format!("{release}/{folder}")).collect();
+    let path = format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", own.join(":"));
+    [
+        ("HOME", home.clone()),
+        ("LANG", "C.UTF-8".to_owned()),
+        ("LOGNAME", context.partition.user.clone()),
+        ("PATH", path),
+        ("TMPDIR", format!("{home}/tmp")),
+        ("USER", context.partition.user.clone()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
+}
+
+fn files(release: &Release, context: &Context, problems: &mut Problems) -> Vec<RenderedFile> {
+    let mut files = Vec::new();
+    for (path, file) in &release.files {
+        let at = format!("files.{path}");
+        let mode = u32::from_str_radix(&file.mode, 8).ok().filter(|mode| mode & !0o750 == 0).ok_or_else(|| {
+            Problem::new(codes::BAD_VALUE, format!("the mode of file `{path}` cannot be used"))
+                .because("it is not octal, or gives more than 0750 does")
+                .at(&at)
+        });
+        let contents = template::render(&file.template, context).map_err(|problem| within(problem, &at));
+        if let (Some(mode), Some(contents)) = (problems.keep(mode), problems.keep(contents)) {
+            files.push(RenderedFile { path: path.clone(), mode, contents });
+        }
+    }
+    files
+}
+
+fn command(templates: &[String], context: &Context, at: &str, problems: &mut Problems) -> Vec<String> {
+    let at = format!("{at}.command");
+    let rendered = template::render_list(templates, context).map_err(|problem| within(problem, &at));
+    let command = problems.keep(rendered).unwrap_or_default();
+    if let Some(first) = command.first().filter(|first| !first.starts_with('/')) {
+        let shown = plat_model::id::shorten(first);
+        problems.push(
+            Problem::new(codes::BAD_VALUE, format!("`{shown}` is not an absolute path"))
+                .because("a program is run by its whole path, so that nothing else is found in its place")
+                .fix("write `{{ release.directory }}/…`, or an absolute path of the machine")
+                .at(at),
+        );
+    }
+    command
+}
+
+fn overlay(
+    base: &BTreeMap<String, String>,
+    own: &BTreeMap<String, String>,
+    context: &Context,
+    at: &str,
+    problems: &mut Problems,
+) -> BTreeMap<String, String> {
+    let rendered = template::render_map(own, context).map_err(|p| within(p, &format!("{at}.environment")));
+    let mut environment = base.clone();
+    environment.extend(problems.keep(rendered).unwrap_or_default());
+    environment
+}
+
+fn rendered_promise(
+    name: &PromiseName,
+    promise: &Promise,
+    context: &Context,
+    problems: &mut Problems,
+) -> Option<RenderedPromise> {
+    let at = format!("promises.{name}");
+    let mut text = |template: &str| problems.keep(template::render(template, context).map_err(|p| within(p, &at)));
+    let check = match &promise.check {
+        Check::Http(http) => Check::Http(HttpCheck { url: text(&http.url)?, status: http.status }),
+        Check::Tcp(tcp) => Check::Tcp(TcpCheck { address: text(&tcp.address)?, port: text(&tcp.port)? }),
+        Check::Exec(templates) => Check::Exec(command(templates, context, &at, problems)),
+    };
+    let (period_seconds, timeout_seconds) = (promise.period_seconds.max(1), promise.timeout_seconds.max(1));
+    Some(RenderedPromise { role: promise.role, check, period_seconds, timeout_seconds })
+}
+
+fn publish(release: &Release, context: &Context, problems: &mut Problems) -> Parameters {
+    let mut map = Map::new();
+    for (key, text) in &release.publish {
+        let at = format!("publish.{key}");
+        let value = template::render(text, context).map_err(|problem| within(problem, &at));
+        map.insert(key.clone(), Value::String(problems.keep(value).unwrap_or_default()));
+    }
+    problems.keep(Parameters::new(map)).unwrap_or_default()
+}
+
+fn within(problem: Problem, at: &str) -> Problem {
+    let inner = problem.at.clone();
+    problem.at(if inner.is_empty() {
+        at.to_owned()
+    } else {
+        format!("{at}{}{inner}", if inner.starts_with('[') { "" } else { "." })
+    })
+}
+
+/// The specification of a service by its name.
+pub(crate) fn service<'a>(rendered: &'a Rendered, name: &ServiceName) -> Option<&'a ServiceSpec> {
+    rendered.services.iter().find(|spec| &spec.name == name)
+}

@@ -1,0 +1,172 @@
+//! The daemon: one worker for each partition and for each release, woken by what concerns it: a change of what is
+//! desired, an event of the host, the time that its last plan named. A worker that is slow or fails delays no other.
+
+mod partition;
+mod release;
+mod shared;
+
+pub(crate) use shared::Shared;
+
+use crate::desired::Desired;
+use crate::host::Event;
+use plat_agent_plan::Place;
+use plat_model::id::{Digest, PartitionName};
+use plat_model::instance::InstanceDesired;
+use plat_model::node::{NodeDesired, NodeFile};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+/// Wakes each worker when something that concerns it has changed.
+struct Dispatcher {
+    shared: Arc<Shared>,
+    partitions: BTreeMap<PartitionName, Arc<Notify>>,
+    releases: BTreeMap<Digest, Arc<Notify>>,
+    tasks: JoinSet<()>,
+    seen: Desired,
+}
+
+/// Runs until it is dropped.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut desired = shared.desired.subscribe();
+    let mut events = shared.host.events();
+    let mut releases_wake = shared.releases_changed.subscribe();
+    let mut all = Dispatcher {
+        shared: shared.clone(),
+        partitions: BTreeMap::new(),
+        releases: BTreeMap::new(),
+        tasks: JoinSet::new(),
+        seen: None,
+    };
+    all.node_file().await;
+    all.releases_on_host().await;
+    let now = desired.borrow_and_update().clone();
+    all.desired(now);
+    loop {
+        tokio::select! {
+            changed = desired.changed() => {
+                if changed.is_err() { return }
+                let now = desired.borrow_and_update().clone();
+                all.desired(now);
+            }
+            Ok(()) = releases_wake.changed() => {
+                let changed = all.shared.take_dirty();
+                all.release_facts(&changed);
+            }
+            event = events.recv() => match event {
+                Some(Event::Partition(name)) => all.wake(&name),
+                Some(Event::Release(digest)) => all.wake_release(&digest),
+                Some(Event::NodeFile) => all.node_file().await,
+                None => return,
+            },
+            Some(ended) = all.tasks.join_next() => {
+                if let Err(why) = ended {
+                    warn!(%why, "a worker ended");
+                }
+            }
+        }
+    }
+}
+
+impl Dispatcher {
+    fn wake(&self, name: &PartitionName) {
+        if let Some(wake) = self.partitions.get(name) {
+            wake.notify_one();
+        }
+    }
+
+    fn wake_release(&self, digest: &Digest) {
+        if let Some(wake) = self.releases.get(digest) {
+            wake.notify_one();
+        }
+    }
+
+    /// Reads node.json; its partitions get workers. One that is no longer in it keeps its worker until the next start:
+    /// what is in it must not become invisible.
+    async fn node_file(&mut self) {
+        let file: NodeFile = match self.shared.host.node().await {
+            Ok(file) => file,
+            Err(problem) => {
+                warn!(problem = problem.one_line(), "node.json cannot be used");
+                return;
+            }
+        };
+        self.shared.board.inventory(file.inventory());
+        let place = Place::new(self.shared.node.clone(), &file);
+        for partition in &file.partitions {
+            let known = self.partitions.contains_key(&partition.name);
+            self.shared.set_partition(partition.clone());
+            if known {
+                continue;
+            }
+            let wake = Arc::new(Notify::new());
+            self.partitions.insert(partition.name.clone(), wake.clone());
+            self.tasks.spawn(partition::run(self.shared.clone(), partition.name.clone(), wake));
+        }
+        if self.shared.place.send_replace(Arc::new(Some(place.clone()))).as_ref() != &Some(place) {
+            self.partitions.values().for_each(|wake| wake.notify_one());
+        }
+    }
+
+    async fn releases_on_host(&mut self) {
+        match self.shared.host.observe_releases().await {
+            Ok(digests) => digests.iter().for_each(|digest| self.follow_release(digest)),
+            Err(problem) => warn!(problem = problem.one_line(), "the releases on this host cannot be listed"),
+        }
+    }
+
+    fn follow_release(&mut self, digest: &Digest) {
+        if !self.releases.contains_key(digest) {
+            let wake = Arc::new(Notify::new());
+            self.releases.insert(digest.clone(), wake.clone());
+            self.tasks.spawn(release::run(self.shared.clone(), digest.clone(), wake));
+        }
+    }
+
+    /// Wakes exactly the workers for which something is different now.
+    fn desired(&mut self, next: Desired) {
+        let before = std::mem::replace(&mut self.seen, next.clone());
+        let empty = NodeDesired::default();
+        let (old, new) = (before.as_deref().unwrap_or(&empty), next.as_deref().unwrap_or(&empty));
+        if let Some(next) = &next {
+            info!(generation = %next.generation, instances = next.instances.len(), "desired state");
+        }
+        let (was, is) = (by_partition(old), by_partition(new));
+        for name in was.keys().chain(is.keys()).collect::<BTreeSet<_>>() {
+            if was.get(name) != is.get(name) {
+                self.wake(name);
+            }
+        }
+        let digests: BTreeSet<&Digest> = old.releases.keys().chain(new.releases.keys()).collect();
+        for digest in digests {
+            if new.releases.contains_key(digest) {
+                self.follow_release(digest);
+            }
+            if old.releases.contains_key(digest) != new.releases.contains_key(digest) {
+                self.wake_release(digest);
+            }
+        }
+        // What instances use may have changed with the instances alone.
+        let unlisted = self.releases.iter().filter(|(digest, _)| !new.releases.contains_key(*digest));
+        unlisted.for_each(|(_, wake)| wake.notify_one());
+    }
+
+    fn release_facts(&mut self, changed: &BTreeSet<Digest>) {
+        let unlisted = |digest: &&Digest| self.seen.as_ref().is_some_and(|seen| !seen.releases.contains_key(*digest));
+        changed.iter().filter(unlisted).for_each(|digest| self.wake_release(digest));
+        let Some(desired) = self.seen.clone() else { return };
+        for instance in desired.instances.values().filter(|instance| changed.contains(&instance.release)) {
+            self.wake(&instance.partition);
+        }
+    }
+}
+
+fn by_partition(desired: &NodeDesired) -> BTreeMap<&PartitionName, Vec<&InstanceDesired>> {
+    let mut map: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for instance in desired.instances.values() {
+        map.entry(&instance.partition).or_default().push(instance);
+    }
+    map
+}

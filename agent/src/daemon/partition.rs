@@ -1,0 +1,259 @@
+//! The worker of one partition: observe, plan, perform, and again, until there is nothing to do.
+
+use super::Shared;
+use crate::usage::Arrival;
+use futures_util::future::join_all;
+use plat_agent_plan::facts::Failure;
+use plat_agent_plan::{
+    Action, Given, PartitionFact, PartitionPlan, ReleaseFact, Rendered, instance_of, plan_rendered, render_given,
+};
+use plat_model::id::{Digest, PartitionName};
+use plat_model::instance::{InstanceDesired, Wish};
+use plat_model::node::NodePartition;
+use plat_model::parameters::Secret;
+use plat_model::{Generation, Problem, Timestamp};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tracing::{debug, info, warn};
+
+/// How soon a partition that could not be observed is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+struct Worker {
+    shared: Arc<Shared>,
+    name: PartitionName,
+    wake: Arc<Notify>,
+    failure: Option<Failure>,
+    cache: Option<Cache>,
+    /// A check was broken off last time: the next one runs to its end, so that events cannot starve promises.
+    broke_off: bool,
+    followed: bool,
+}
+
+/// Rendered templates, and what they were rendered from.
+struct Cache {
+    generation: Generation,
+    release: Digest,
+    partition: Arc<NodePartition>,
+    secrets: BTreeMap<String, Secret>,
+    rendered: Option<Result<Rendered, Problem>>,
+}
+
+/// How a round went.
+enum Round {
+    /// Something was done: look again at once.
+    Again,
+    /// Nothing to do before this time.
+    Idle(Option<Timestamp>),
+}
+
+pub(super) async fn run(shared: Arc<Shared>, name: PartitionName, wake: Arc<Notify>) {
+    let mut worker = Worker { shared, name, wake, failure: None, cache: None, broke_off: false, followed: false };
+    loop {
+        if let Round::Idle(until) = worker.round().await {
+            match until {
+                None => worker.wake.notified().await,
+                Some(until) => {
+                    let pause = until.since(worker.shared.clock.now()).max(Duration::from_millis(1));
+                    let _woken = tokio::time::timeout(pause, worker.wake.notified()).await;
+                }
+            }
+        }
+    }
+}
+
+impl Worker {
+    async fn round(&mut self) -> Round {
+        let now = self.shared.clock.now();
+        let fact = match self.shared.host.observe_partition(&self.name).await {
+            Ok(fact) => PartitionFact { failure: self.failure.clone(), ..fact },
+            Err(problem) => {
+                warn!(partition = %self.name, problem = problem.one_line(), "partition cannot be observed");
+                return Round::Idle(Some(now.plus(LOOK_AGAIN)));
+            }
+        };
+        let occupant = fact.occupant.as_ref();
+        self.shared.note_applied(&self.name, occupant.map(|occupant| occupant.configured.as_str()));
+        match occupant.filter(|occupant| !occupant.erased) {
+            Some(occupant) => {
+                if !std::mem::replace(&mut self.followed, true) {
+                    self.shared.metering.follow(&self.name, &occupant.instance, Arrival::Found).await;
+                }
+            }
+            None => self.followed = false,
+        }
+        let Some((plan, instance)) = self.plan(&fact, now) else { return Round::Idle(None) };
+        for waiting in &plan.waiting {
+            debug!(partition = %self.name, who = waiting.who, on = waiting.on, "waiting");
+        }
+        if let Some(status) = &plan.status {
+            self.shared.board.instance(status.clone());
+        }
+        if plan.actions.is_empty() {
+            if !plan.held_back {
+                self.failure = None;
+            }
+            return Round::Idle(plan.wake_at);
+        }
+        self.perform(&plan, instance.as_ref()).await
+    }
+
+    /// `None` while too little is known to decide anything.
+    fn plan(&mut self, fact: &PartitionFact, now: Timestamp) -> Option<(PartitionPlan, Option<InstanceDesired>)> {
+        // Before the first word of the master nothing is known to be unwanted either.
+        let desired = self.shared.current()?;
+        let place = self.shared.place();
+        let place = place.as_ref().as_ref()?;
+        let partition = self.shared.partition(&self.name)?;
+        let instance = instance_of(&desired, &self.name, fact);
+        let release = instance.and_then(|instance| self.shared.document(&instance.release));
+        let release_fact = instance.map(|instance| self.shared.release_fact(&instance.release));
+        let release_fact = release_fact.flatten().unwrap_or_else(|| ReleaseFact::Building("is looked at".into()));
+        let previous = instance.and_then(|instance| self.shared.board.said(&instance.id));
+        let given = Given {
+            place,
+            partition: &partition,
+            desired: instance,
+            release: release.as_deref(),
+            release_fact: &release_fact,
+            fact,
+            previous: previous.as_ref(),
+            now,
+        };
+        let plan = plan_rendered(&given, self.rendered(&given, &partition).as_ref());
+        Some((plan, instance.cloned()))
+    }
+
+    fn rendered(&mut self, given: &Given<'_>, partition: &Arc<NodePartition>) -> Option<Result<Rendered, Problem>> {
+        let (desired, occupant) = (given.desired?, given.fact.occupant.as_ref()?);
+        given.release?;
+        let fresh = self.cache.as_ref().filter(|cache| {
+            cache.generation == desired.generation
+                && cache.release == desired.release
+                && cache.partition == *partition
+                && cache.secrets == occupant.secrets
+        });
+        if let Some(cache) = fresh {
+            return cache.rendered.clone();
+        }
+        let rendered = render_given(given);
+        self.cache = Some(Cache {
+            generation: desired.generation,
+            release: desired.release.clone(),
+            partition: partition.clone(),
+            secrets: occupant.secrets.clone(),
+            rendered: rendered.clone(),
+        });
+        rendered
+    }
+
+    /// Does what the plan says, up to the first failure. Neighbouring actions that do not build on each other run at
+    /// once.
+    async fn perform(&mut self, plan: &PartitionPlan, begun_for: Option<&InstanceDesired>) -> Round {
+        let mut rest = plan.actions.as_slice();
+        while let Some(first) = rest.first() {
+            let together = rest.iter().take_while(|action| runs_beside(first, action)).count().max(1);
+            let (group, later) = rest.split_at(together);
+            rest = later;
+            if let Err(problem) = self.before(first).await {
+                self.failed(first, problem);
+                return Round::Again;
+            }
+            let host = self.shared.host.clone();
+            let done = join_all(group.iter().map(|action| {
+                debug!(partition = %self.name, step = action.step(), "performing");
+                host.perform(action)
+            }));
+            let results = tokio::select! {
+                results = done => results,
+                () = self.overtaken(first, begun_for) => {
+                    info!(partition = %self.name, step = first.step(), "broken off for something more urgent");
+                    self.broke_off = matches!(first, Action::CheckPromise { .. });
+                    return Round::Again;
+                }
+            };
+            self.broke_off = false;
+            let mut failed = None;
+            for (action, result) in group.iter().zip(results) {
+                let result = match result {
+                    Ok(()) => self.after(action).await,
+                    failed => failed,
+                };
+                if let Err(problem) = result {
+                    failed.get_or_insert((action, problem));
+                }
+            }
+            if let Some((action, problem)) = failed {
+                self.failed(action, problem);
+                return Round::Again;
+            }
+        }
+        if !plan.held_back {
+            self.failure = None;
+        }
+        Round::Again
+    }
+
+    /// What is used is counted before the record of who used it goes.
+    async fn before(&mut self, action: &Action) -> Result<(), Problem> {
+        match action {
+            Action::Free { .. } => self.shared.metering.settle(&self.name).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// What belongs to an action but not to the host.
+    async fn after(&mut self, action: &Action) -> Result<(), Problem> {
+        match action {
+            Action::Erase { .. } => self.shared.metering.settle(&self.name).await,
+            Action::Occupy { instance, .. } => {
+                self.followed = true;
+                self.shared.metering.follow(&self.name, instance, Arrival::New).await;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn failed(&mut self, action: &Action, problem: Problem) {
+        let step = action.step();
+        let before = self.failure.as_ref().filter(|failure| failure.step == step).map_or(0, |failure| failure.attempts);
+        warn!(partition = %self.name, step, attempts = before + 1, problem = problem.one_line(), "step failed");
+        self.failure = Some(Failure { step, problem, attempts: before + 1, at: self.shared.clock.now() });
+    }
+
+    /// Returns when what is being done should not be finished: a hook of an instance that is to be destroyed, or a
+    /// check when there is news of what it checks.
+    async fn overtaken(&self, action: &Action, begun_for: Option<&InstanceDesired>) {
+        let Some(begun_for) = begun_for else { return std::future::pending().await };
+        let ends = |run: &str| matches!(run, "stop" | "clean");
+        let mut desired = self.shared.desired.subscribe();
+        match action {
+            Action::RunHook { run, .. } if !ends(&run.name) => {
+                let destroyed = |now: &crate::desired::Desired| {
+                    let instance = now.as_ref().and_then(|now| now.instances.get(&begun_for.id));
+                    begun_for.wish != Wish::Destroyed && instance.is_some_and(|i| i.wish == Wish::Destroyed)
+                };
+                if desired.wait_for(destroyed).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+            Action::CheckPromise { .. } if !self.broke_off => {
+                self.wake.notified().await;
+            }
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+/// Whether two actions may run at once.
+fn runs_beside(first: &Action, other: &Action) -> bool {
+    match first {
+        Action::StartService { .. } => matches!(other, Action::StartService { .. }),
+        Action::StopService { .. } => matches!(other, Action::StopService { .. }),
+        Action::CheckPromise { .. } => matches!(other, Action::CheckPromise { .. }),
+        _ => false,
+    }
+}

@@ -1,0 +1,127 @@
+//! The worker of one release: installs it while it is desired, removes it when it is not and nobody uses it.
+
+use super::Shared;
+use plat_agent_plan::{Action, ReleaseFact, ReleaseGiven, plan_release};
+use plat_model::id::Digest;
+use plat_model::{Problem, Timestamp};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+struct Worker {
+    shared: Arc<Shared>,
+    digest: Digest,
+    wake: Arc<Notify>,
+    /// The last attempt's failure: attempts, when, why.
+    failed: Option<(u32, Timestamp, Problem)>,
+}
+
+pub(super) async fn run(shared: Arc<Shared>, digest: Digest, wake: Arc<Notify>) {
+    let mut worker = Worker { shared, digest, wake, failed: None };
+    loop {
+        let (action, wake_at) = worker.look().await;
+        match (action, wake_at) {
+            (Some(action), _) => worker.perform(&action).await,
+            (None, None) => worker.wake.notified().await,
+            (None, Some(until)) => {
+                let pause = until.since(worker.shared.clock.now()).max(Duration::from_millis(1));
+                let _woken = tokio::time::timeout(pause, worker.wake.notified()).await;
+            }
+        }
+    }
+}
+
+impl Worker {
+    /// Observes, tells, and plans.
+    async fn look(&mut self) -> (Option<Action>, Option<Timestamp>) {
+        let observed = self.shared.host.observe_release(&self.digest).await;
+        let fact = match (&observed, &self.failed) {
+            (ReleaseFact::Absent, Some((attempts, at, problem))) => {
+                ReleaseFact::Failed { attempts: *attempts, at: *at, problem: problem.clone() }
+            }
+            (ReleaseFact::Installed, _) => {
+                self.failed = None;
+                observed
+            }
+            _ => observed,
+        };
+        let Some(desired) = self.shared.current() else {
+            self.shared.set_release_fact(&self.digest, fact);
+            return (None, None);
+        };
+        let document = desired.releases.get(&self.digest).map(String::as_str);
+        let given = ReleaseGiven {
+            digest: &self.digest,
+            document,
+            in_use: self.shared.in_use(&self.digest),
+            fact: &fact,
+            now: self.shared.clock.now(),
+        };
+        let plan = plan_release(&given);
+        if document.is_none() {
+            self.failed = None;
+            if fact == ReleaseFact::Absent {
+                self.shared.forget_release(&self.digest);
+            }
+        }
+        if let Some(status) = plan.status {
+            self.shared.board.installation(status);
+        }
+        if plan.action.is_none() || document.is_some() {
+            self.shared.set_release_fact(&self.digest, fact);
+        }
+        (plan.action, plan.wake_at)
+    }
+
+    /// Installs or removes. While that lasts its progress is told, and an installation that is no longer wanted is
+    /// broken off.
+    async fn perform(&mut self, action: &Action) {
+        let is_install = matches!(action, Action::InstallRelease { .. });
+        let shared = self.shared.clone();
+        let work = async {
+            let _turn = if is_install { shared.installing.acquire().await.ok() } else { None };
+            info!(release = self.digest.short(), step = action.step(), "performing");
+            shared.host.perform(action).await
+        };
+        tokio::pin!(work);
+        let result = loop {
+            tokio::select! {
+                result = &mut work => break result,
+                () = self.wake.notified() => {
+                    let wanted = shared.current().is_some_and(|desired| desired.releases.contains_key(&self.digest));
+                    if is_install && !wanted {
+                        info!(release = self.digest.short(), "installation broken off: it is no longer wanted");
+                        return;
+                    }
+                    self.progress().await;
+                }
+            }
+        };
+        match result {
+            Ok(()) => self.failed = None,
+            Err(problem) => {
+                let attempts = self.failed.as_ref().map_or(0, |(attempts, ..)| *attempts) + 1;
+                warn!(release = self.digest.short(), attempts, problem = problem.one_line(), "step failed");
+                self.failed = Some((attempts, shared.clock.now(), problem));
+                if !is_install {
+                    // Removing has no state of its own to wait in.
+                    tokio::time::sleep(Duration::from_secs(30)).await;
+                }
+            }
+        }
+    }
+
+    async fn progress(&self) {
+        let fact = self.shared.host.observe_release(&self.digest).await;
+        if let ReleaseFact::Building(progress) = &fact {
+            self.shared.board.installation(plat_model::release::Installation {
+                digest: self.digest.clone(),
+                state: plat_model::release::InstallState::Installing,
+                progress: progress.clone(),
+                problem: None,
+            });
+            self.shared.set_release_fact(&self.digest, fact);
+        }
+    }
+}

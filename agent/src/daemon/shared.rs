@@ -1,0 +1,140 @@
+//! What the workers share.
+
+use crate::clock::Clock;
+use crate::desired::{Desired, Keeper};
+use crate::host::Host;
+use crate::report::Board;
+use crate::usage::Metering;
+use plat_agent_plan::{Place, ReleaseFact, applied_release};
+use plat_document::Release;
+use plat_model::id::{Digest, NodeId, PartitionName};
+use plat_model::node::NodePartition;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Semaphore, watch};
+
+/// Installations at once: each may use all cores of the machine.
+const INSTALLATIONS: usize = 2;
+
+pub(crate) struct Shared {
+    pub node: NodeId,
+    pub host: Arc<dyn Host>,
+    pub clock: Arc<dyn Clock>,
+    pub desired: Arc<Keeper>,
+    pub board: Arc<Board>,
+    pub metering: Arc<Metering>,
+    pub place: watch::Sender<Arc<Option<Place>>>,
+    pub installing: Semaphore,
+    /// Releases whose fact has changed since the dispatcher last looked.
+    releases_dirty: Mutex<BTreeSet<Digest>>,
+    pub releases_changed: watch::Sender<()>,
+    partitions: Mutex<BTreeMap<PartitionName, Arc<NodePartition>>>,
+    releases: Mutex<BTreeMap<Digest, Known>>,
+    /// The release that was applied in each partition.
+    applied: Mutex<BTreeMap<PartitionName, Digest>>,
+}
+
+/// What is known of a release.
+#[derive(Default)]
+struct Known {
+    fact: Option<ReleaseFact>,
+    document: Option<Arc<Release>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub fn new(
+        node: NodeId,
+        host: Arc<dyn Host>,
+        clock: Arc<dyn Clock>,
+        desired: Arc<Keeper>,
+        board: Arc<Board>,
+        metering: Arc<Metering>,
+    ) -> Self {
+        Self {
+            node,
+            host,
+            clock,
+            desired,
+            board,
+            metering,
+            place: watch::Sender::new(Arc::new(None)),
+            installing: Semaphore::new(INSTALLATIONS),
+            releases_dirty: Mutex::default(),
+            releases_changed: watch::Sender::new(()),
+            partitions: Mutex::default(),
+            releases: Mutex::default(),
+            applied: Mutex::default(),
+        }
+    }
+
+    pub fn set_partition(&self, partition: NodePartition) {
+        lock(&self.partitions).insert(partition.name.clone(), Arc::new(partition));
+    }
+
+    pub fn partition(&self, name: &PartitionName) -> Option<Arc<NodePartition>> {
+        lock(&self.partitions).get(name).cloned()
+    }
+
+    pub fn place(&self) -> Arc<Option<Place>> {
+        self.place.borrow().clone()
+    }
+
+    pub fn current(&self) -> Desired {
+        self.desired.current()
+    }
+
+    /// `None`: not observed yet.
+    pub fn release_fact(&self, digest: &Digest) -> Option<ReleaseFact> {
+        lock(&self.releases).get(digest)?.fact.clone()
+    }
+
+    pub fn set_release_fact(&self, digest: &Digest, fact: ReleaseFact) {
+        let before = lock(&self.releases).entry(digest.clone()).or_default().fact.replace(fact.clone());
+        if before.as_ref() != Some(&fact) {
+            lock(&self.releases_dirty).insert(digest.clone());
+            self.releases_changed.send_replace(());
+        }
+    }
+
+    pub fn forget_release(&self, digest: &Digest) {
+        lock(&self.releases).remove(digest);
+    }
+
+    /// The parsed document; each is parsed once and shared by all instances of it.
+    pub fn document(&self, digest: &Digest) -> Option<Arc<Release>> {
+        if let Some(document) = lock(&self.releases).get(digest).and_then(|known| known.document.clone()) {
+            return Some(document);
+        }
+        let desired = self.current()?;
+        let document = Arc::new(Release::from_canonical_json(desired.releases.get(digest)?).ok()?);
+        lock(&self.releases).entry(digest.clone()).or_default().document = Some(document.clone());
+        Some(document)
+    }
+
+    /// Notes which release is applied in a partition; `None` when it is empty.
+    pub fn note_applied(&self, partition: &PartitionName, configured: Option<&str>) {
+        let next = configured.and_then(applied_release);
+        let before = match next.clone() {
+            Some(digest) => lock(&self.applied).insert(partition.clone(), digest),
+            None => lock(&self.applied).remove(partition),
+        };
+        if let Some(before) = before.filter(|before| next.as_ref() != Some(before)) {
+            lock(&self.releases_dirty).insert(before);
+            self.releases_changed.send_replace(());
+        }
+    }
+
+    /// The releases that were marked dirty since the last call.
+    pub fn take_dirty(&self) -> BTreeSet<Digest> {
+        std::mem::take(&mut *lock(&self.releases_dirty))
+    }
+
+    pub fn in_use(&self, digest: &Digest) -> bool {
+        let wanted = self.current().is_some_and(|d| d.instances.values().any(|instance| &instance.release == digest));
+        wanted || lock(&self.applied).values().any(|applied| applied == digest)
+    }
+}

@@ -1,0 +1,211 @@
+//! A host that is a few maps: performing edits them, and faults come on demand or from a seed. What it holds outlives
+//! the agent, as a machine does.
+
+mod world;
+
+use super::{Counters, Event, Follow, Host, LogsAsked};
+use crate::clock::Clock;
+use async_trait::async_trait;
+use plat_agent_plan::facts::{STABLE_SECONDS, ServiceRun};
+use plat_agent_plan::{Action, PartitionFact, ReleaseFact};
+use plat_model::Problem;
+use plat_model::id::{Digest, PartitionName, PromiseName, ServiceName};
+use plat_model::node::NodeFile;
+use plat_model::problem::codes;
+use plat_model::usage::{Amount, Meter};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, watch};
+use world::World;
+
+/// Steps that are remembered for tests to look at.
+const REMEMBERED: usize = 10_000;
+
+/// The fake. All methods may be called at any time, while the agent runs too.
+pub struct FakeHost {
+    clock: Arc<dyn Clock>,
+    world: Mutex<World>,
+    /// Steps that wait until they are let go.
+    blocked: watch::Sender<BTreeSet<String>>,
+}
+
+impl FakeHost {
+    pub fn new(node: NodeFile, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, world: Mutex::new(World::new(node)), blocked: watch::Sender::new(BTreeSet::new()) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on `per_mille` of all steps fail, drawn from `seed`.
+    pub fn set_faults(&self, seed: u64, per_mille: u32) {
+        self.lock().faults = Some((StdRng::seed_from_u64(seed), per_mille));
+    }
+
+    /// The next `times` attempts at a step ([`Action::step`]) fail.
+    pub fn fail(&self, step: &str, times: u32) {
+        self.lock().failing.insert(step.into(), times);
+    }
+
+    /// The step waits until [`FakeHost::unblock`].
+    pub fn block(&self, step: &str) {
+        self.blocked.send_modify(|blocked| {
+            blocked.insert(step.into());
+        });
+    }
+
+    pub fn unblock(&self, step: &str) {
+        self.blocked.send_modify(|blocked| {
+            blocked.remove(step);
+        });
+    }
+
+    /// `PARTITION step` of all that was done or tried, oldest first.
+    pub fn performed(&self) -> Vec<String> {
+        self.lock().performed.clone()
+    }
+
+    pub fn fact(&self, partition: &PartitionName) -> PartitionFact {
+        self.lock().partitions.get(partition).map(|one| one.fact.clone()).unwrap_or_default()
+    }
+
+    /// Contents of a file that was written.
+    pub fn file(&self, partition: &PartitionName, path: &str) -> Option<String> {
+        self.lock().partitions.get(partition)?.files.get(path).cloned()
+    }
+
+    pub fn is_installed(&self, digest: &Digest) -> bool {
+        self.lock().releases.contains(digest)
+    }
+
+    /// What the next checks of a promise say. It holds unless this was called.
+    pub fn set_promise(&self, partition: &PartitionName, promise: &PromiseName, holds: bool) {
+        if let Some(one) = self.lock().partitions.get_mut(partition) {
+            if holds {
+                one.broken.remove(promise);
+            } else {
+                one.broken.insert(promise.clone());
+            }
+        }
+    }
+
+    /// A running service ends by itself.
+    pub fn end_service(&self, partition: &PartitionName, service: &ServiceName, how: &str) {
+        let now = self.clock.now();
+        let mut world = self.lock();
+        let fact = world.partitions.get_mut(partition).and_then(|one| one.fact.services.get_mut(service));
+        if let Some(fact) = fact
+            && let ServiceRun::Running { since, .. } = fact.state
+        {
+            fact.state = ServiceRun::Ended { at: now };
+            fact.restarts += 1;
+            let was_short = now.since(since).as_secs() < u64::from(STABLE_SECONDS);
+            fact.short_runs = if was_short { fact.short_runs + 1 } else { 0 };
+            fact.last_exit = how.into();
+            fact.last_lines = vec![format!("{service}: {how}")];
+        }
+        world.tell(Event::Partition(partition.clone()));
+    }
+
+    /// The instance in a partition uses CPU time.
+    pub fn use_cpu(&self, partition: &PartitionName, micros: u64) {
+        if let Some(one) = self.lock().partitions.get_mut(partition) {
+            one.cpu_micros += micros;
+        }
+    }
+
+    /// The instance in a partition holds so many bytes of memory from now on.
+    pub fn hold_memory(&self, partition: &PartitionName, bytes: u64) {
+        if let Some(one) = self.lock().partitions.get_mut(partition) {
+            one.memory = bytes;
+        }
+    }
+
+    /// The totals of all partitions start again from zero.
+    pub fn reboot(&self) {
+        for one in self.lock().partitions.values_mut() {
+            one.cpu_micros = 0;
+            one.epoch += 1;
+        }
+    }
+}
+
+#[async_trait]
+impl Host for FakeHost {
+    async fn node(&self) -> Result<NodeFile, Problem> {
+        Ok(self.lock().node.clone())
+    }
+
+    async fn observe_release(&self, digest: &Digest) -> ReleaseFact {
+        if self.is_installed(digest) { ReleaseFact::Installed } else { ReleaseFact::Absent }
+    }
+
+    async fn observe_releases(&self) -> Result<Vec<Digest>, Problem> {
+        Ok(self.lock().releases.iter().cloned().collect())
+    }
+
+    async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem> {
+        Ok(self.fact(partition))
+    }
+
+    async fn perform(&self, action: &Action) -> Result<(), Problem> {
+        let step = action.step();
+        let mut blocked = self.blocked.subscribe();
+        let _open = blocked.wait_for(|blocked| !blocked.contains(&step)).await;
+        let now = self.clock.now();
+        let mut world = self.lock();
+        let place = action.partition().map_or("-", PartitionName::as_str);
+        if world.performed.len() < REMEMBERED {
+            let line = format!("{place} {step}");
+            world.performed.push(line);
+        }
+        if world.is_faulty(&step) {
+            return Err(Problem::new(codes::HOOK_FAILED, format!("{step} failed")).because("a fault was asked for"));
+        }
+        world.apply(action, now)
+    }
+
+    async fn counters(&self, partition: &PartitionName) -> Option<Counters> {
+        let world = self.lock();
+        let one = world.partitions.get(partition)?;
+        let readings = [
+            (Meter::CpuMicros, Amount::Known(one.cpu_micros)),
+            (Meter::MemoryByteSeconds, Amount::Known(one.memory)),
+            (Meter::NetworkBytes, Amount::Unknown("a fake has no network".into())),
+        ];
+        Some(Counters {
+            instance: one.fact.occupant.as_ref()?.instance.clone(),
+            epoch: one.epoch,
+            taken: self.clock.now(),
+            readings: readings.into(),
+        })
+    }
+
+    async fn logs(
+        &self,
+        partition: &PartitionName,
+        asked: &LogsAsked,
+    ) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem> {
+        let fact = self.fact(partition);
+        let (send, lines) = mpsc::channel(16);
+        let services = fact.services.into_keys().filter(|name| asked.service.as_ref().is_none_or(|one| one == name));
+        for name in services.take(16) {
+            let text = format!("a line of {name}");
+            let _full = send.try_send((name, text));
+        }
+        if asked.follow == Follow::Yes {
+            // Nothing more is ever written, but the channel stays open for as long as somebody reads.
+            tokio::spawn(async move { send.closed().await });
+        }
+        Ok(lines)
+    }
+
+    fn events(&self) -> mpsc::Receiver<Event> {
+        let (send, events) = mpsc::channel(10_000);
+        self.lock().events = Some(send);
+        events
+    }
+}

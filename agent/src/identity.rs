@@ -1,0 +1,69 @@
+//! Who this node is: keys made here that never leave, certificates that the grid gives for them.
+//!
+//! Two of them: the node's own, renewed at half its life, and the rejoin certificate, good for nothing but asking for a
+//! new one when the node has slept past the end of its own.
+
+mod enrol;
+mod renew;
+
+pub use enrol::{Enrolment, enroll};
+pub(crate) use renew::keep;
+
+use crate::durable;
+use plat_link::Credentials;
+use plat_model::Problem;
+use plat_model::id::{GridName, NodeId};
+use plat_model::problem::codes;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const FORM: &str = "plat-enrolled";
+const VERSION: u32 = 1;
+
+/// What is written last when a node enrols: with it the node is one, without it it is not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Enrolled {
+    pub grid: GridName,
+    pub node: NodeId,
+    /// `https://HOST:PORT`
+    pub master: String,
+}
+
+/// Where the parts of an identity are, in the agent's data folder.
+pub(crate) struct Paths {
+    pub enrolled: PathBuf,
+    pub own: PathBuf,
+    pub rejoin: PathBuf,
+}
+
+impl Paths {
+    pub fn new(data: &Path) -> Self {
+        Self { enrolled: data.join("enrolled"), own: data.join("identity.pem"), rejoin: data.join("rejoin.pem") }
+    }
+}
+
+/// An enrolled node.
+pub(crate) struct Identity {
+    pub enrolled: Enrolled,
+    pub own: Arc<Credentials>,
+    pub rejoin: Arc<Credentials>,
+    pub paths: Paths,
+}
+
+impl Identity {
+    /// # Errors
+    /// BAD_STATE_FILE if this node is not enrolled or a file is damaged; KEY_FILE for a key that cannot be used.
+    pub fn load(data: &Path) -> Result<Self, Problem> {
+        let paths = Paths::new(data);
+        let enrolled: Option<Enrolled> = durable::read(&paths.enrolled, FORM, VERSION)?;
+        let enrolled = enrolled.ok_or_else(|| {
+            Problem::new(codes::BAD_STATE_FILE, "this node is not enrolled")
+                .because(format!("`{}` does not exist", paths.enrolled.display()))
+                .fix("run `plat-agent enroll --master URL --token-file FILE` with a token of `plat token create`")
+        })?;
+        let own = Credentials::load(enrolled.grid.clone(), &paths.own)?;
+        let rejoin = Credentials::load(enrolled.grid.clone(), &paths.rejoin)?;
+        Ok(Self { enrolled, own, rejoin, paths })
+    }
+}

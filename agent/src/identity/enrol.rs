@@ -1,0 +1,124 @@
+//! Joining a grid, once.
+
+use super::{Enrolled, FORM, Paths, VERSION};
+use crate::durable;
+use plat_link::tls::RootPin;
+use plat_link::{Address, Credentials, DialSettings, Key, Trust, dial};
+use plat_model::id::{GridName, NodeId};
+use plat_model::parameters::Secret;
+use plat_model::problem::codes;
+use plat_model::{Problem, id};
+use plat_wire::ends::node_client;
+use plat_wire::limits::IDENTITY_DEADLINE;
+use plat_wire::status::to_problem;
+use plat_wire::v1::EnrollRequest;
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// What enrolling needs.
+#[derive(Debug)]
+pub struct Enrolment {
+    pub master: Address,
+    /// As `plat token create` printed it: `plat1.ID.SECRET.CA`.
+    pub token: Secret,
+    /// The name to ask for, if the token does not say one.
+    pub name: Option<NodeId>,
+    /// The agent's data folder; made if it is missing.
+    pub data: PathBuf,
+}
+
+/// Makes two keys, has them certified, and writes everything down; the last file written makes the node enrolled. On
+/// failure nothing that was there before is removed.
+///
+/// # Errors
+/// EXISTS if this node is enrolled already; UNKNOWN_TOKEN for a token that is not of the form; TLS, WRONG_CA,
+/// UNREACHABLE of the link; what the master says of the token; KEY_FILE, BAD_STATE_FILE of the disk.
+pub async fn enroll<C, F, IO>(enrolment: Enrolment, connect: C) -> Result<NodeId, Problem>
+where
+    C: Fn(Address) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = io::Result<IO>> + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let paths = Paths::new(&enrolment.data);
+    if paths.enrolled.exists() {
+        return Err(Problem::new(codes::EXISTS, "this node is enrolled already")
+            .because(format!("`{}` exists", paths.enrolled.display()))
+            .fix("to join another grid, use another data folder"));
+    }
+    let pin = pin_of(&enrolment.token)?;
+    durable::private_folder(&enrolment.data)?;
+    let (own, rejoin) = (Key::generate()?, Key::generate()?);
+    let channel = dial(&enrolment.master, Trust::Pin(pin), DialSettings::default(), connect)?;
+    let request = EnrollRequest {
+        token: enrolment.token.reveal().trim().to_owned(),
+        name: enrolment.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        csr_der: own.csr_der()?,
+        rejoin_csr_der: rejoin.csr_der()?,
+    };
+    let mut client = node_client(channel);
+    let answer = tokio::time::timeout(IDENTITY_DEADLINE, client.enroll(request)).await;
+    let answer = answer
+        .map_err(|_| Problem::new(codes::DEADLINE, format!("{} did not answer in time", enrolment.master)))?
+        .map_err(|status| to_problem(&status))?
+        .into_inner();
+    let (grid, node) = (GridName::parse(&answer.grid)?, NodeId::parse(&answer.node)?);
+    if RootPin::of(&answer.root_der) != pin {
+        return Err(Problem::new(codes::WRONG_CA, "the master's answer names another root than the token does")
+            .fix("ask whoever made the token which grid it is for"));
+    }
+    let roots = vec![answer.root_der];
+    let rejoin = Credentials::new(grid.clone(), rejoin, answer.rejoin_chain_der, roots.clone())?;
+    let own = Credentials::new(grid.clone(), own, answer.chain_der, roots)?;
+    let wants = [
+        (&own, plat_model::identity::Identity::Node(node.clone())),
+        (&rejoin, plat_model::identity::Identity::Rejoin(node.clone())),
+    ];
+    if let Some((got, _)) = wants.iter().find(|(got, want)| got.identity().identity != *want) {
+        return Err(Problem::new(codes::TLS, "the master certified somebody else")
+            .because(format!("the certificate is for {}", got.identity().identity)));
+    }
+    rejoin.save(&paths.rejoin)?;
+    own.save(&paths.own)?;
+    let enrolled = Enrolled { grid, node: node.clone(), master: enrolment.master.to_string() };
+    durable::write(&paths.enrolled, FORM, VERSION, &enrolled)?;
+    Ok(node)
+}
+
+/// The hash of the CA's root that a token carries.
+fn pin_of(token: &Secret) -> Result<RootPin, Problem> {
+    let wrong = |why: &str| {
+        Problem::new(codes::UNKNOWN_TOKEN, "the token cannot be used")
+            .because(why)
+            .fix("copy it whole, as `plat token create` printed it: plat1.…")
+    };
+    let text = token.reveal().trim();
+    let parts: Vec<&str> = text.split('.').collect();
+    let ["plat1", _, _, ca] = parts[..] else {
+        return Err(wrong("it is not of the form plat1.ID.SECRET.CA"));
+    };
+    let digest = id::Digest::parse(ca).map_err(|_| wrong("its last part is not the hash of a CA"))?;
+    let mut bytes = [0; 32];
+    for (n, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digest.as_str()[2 * n..2 * n + 2], 16).map_err(|_| wrong("its hash is damaged"))?;
+    }
+    Ok(RootPin(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pin_is_read_from_the_token_and_a_damaged_token_is_refused_without_repeating_it() {
+        let ca = "ab".repeat(32);
+        let pin = pin_of(&Secret::new(format!("plat1.0123456789abcdef.c2VjcmV0.{ca}\n"))).unwrap();
+        assert_eq!(pin.0, [0xab; 32]);
+        for wrong in ["", "plat1.a.secret", "plat2.a.secret.b", &format!("plat1.a.secret.{}", &ca[1..])] {
+            let problem = pin_of(&Secret::new(wrong)).unwrap_err();
+            assert_eq!(problem.code, codes::UNKNOWN_TOKEN);
+            assert!(!problem.to_string().contains("secret."), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! A new certificate at half the old one's life, or after a long absence by the rejoin certificate.
+
+use super::Identity;
+use crate::master::{Dial, Master};
+use plat_link::{Backoff, Credentials, Key, Trust};
+use plat_model::identity::{Identity as Who, Validity};
+use plat_model::problem::codes;
+use plat_model::{Problem, Timestamp};
+use plat_wire::ends::node_client;
+use plat_wire::limits::IDENTITY_DEADLINE;
+use plat_wire::status::to_problem;
+use plat_wire::v1::RenewRequest;
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// Longest wait at once: the clock may be set meanwhile.
+const LOOK: Duration = Duration::from_secs(600);
+
+/// When to renew: at half the life, and up to a tenth of it later, so that nodes that enrolled together do not renew
+/// together.
+fn due(validity: Validity, seed: u64) -> Timestamp {
+    let life = validity.not_after.since(validity.not_before);
+    let share = u32::try_from(seed % 1000).unwrap_or(0);
+    validity.renew_at().plus(life / 10 * share / 1000)
+}
+
+/// Renews for ever.
+pub(crate) async fn keep(identity: &Identity, master: &Master, dial: &Dial) {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300), master.seed ^ 0x7e7e);
+    let mut stale = false;
+    loop {
+        let now = master.clock.now();
+        let validity = identity.own.validity();
+        let pause = due(validity, master.seed).since(now);
+        if !pause.is_zero() && !stale {
+            tokio::select! {
+                () = tokio::time::sleep(pause.min(LOOK)) => {}
+                () = master.stale.notified() => stale = true,
+            }
+            continue;
+        }
+        // A certificate that has ended, or that the master calls replaced, cannot ask for its successor.
+        let by = if stale || !validity.holds_at(now) { &identity.rejoin } else { &identity.own };
+        match renew(identity, by, dial).await {
+            Ok(()) => {
+                stale = false;
+                backoff.reset();
+                info!(until = %identity.own.validity().not_after, "certificate renewed");
+                if let Err(problem) = master.reconnect() {
+                    warn!(problem = problem.one_line(), "no new channel");
+                }
+            }
+            Err(problem) => {
+                if backoff.failures() == 0 {
+                    warn!(problem = problem.one_line(), "certificate could not be renewed, trying again");
+                }
+                stale |= problem.code == codes::STALE_CERTIFICATE;
+                let delay = backoff.next_delay();
+                let delay = if problem.code == codes::REVOKED { crate::master::REFUSED + delay } else { delay };
+                tokio::time::sleep(delay).await;
+            }
+        }
+    }
+}
+
+async fn renew(identity: &Identity, by: &std::sync::Arc<Credentials>, dial: &Dial) -> Result<(), Problem> {
+    let key = Key::generate()?;
+    let mut client = node_client(dial(Trust::Credentials(by.clone()))?);
+    let request = RenewRequest { csr_der: key.csr_der()? };
+    let answer = tokio::time::timeout(IDENTITY_DEADLINE, client.renew(request)).await;
+    let answer = answer
+        .map_err(|_| Problem::new(codes::DEADLINE, "the master did not answer in time"))?
+        .map_err(|status| to_problem(&status))?
+        .into_inner();
+    let roots = vec![answer.root_der];
+    let next = Credentials::new(identity.enrolled.grid.clone(), key.clone(), answer.chain_der.clone(), roots.clone())?;
+    let wanted = Who::Node(identity.enrolled.node.clone());
+    if next.identity().identity != wanted {
+        return Err(Problem::new(codes::TLS, "the master certified somebody else")
+            .because(format!("the certificate is for {}", next.identity().identity)));
+    }
+    // On disk before it is used: the master drops the old one as soon as it sees the new.
+    next.save(&identity.paths.own)?;
+    identity.own.replace(key, answer.chain_der, roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renewal_is_due_between_a_half_and_six_tenths_of_a_life() {
+        let validity = Validity { not_before: Timestamp(0), not_after: Timestamp::from_seconds(1000) };
+        assert_eq!(due(validity, 0), Timestamp::from_seconds(500));
+        assert!(due(validity, 999) < Timestamp::from_seconds(600));
+        assert!(due(validity, 999) > Timestamp::from_seconds(598));
+    }
+}

@@ -1,0 +1,135 @@
+//! The client of the master: four loops over one channel, each trying again by itself. None of them is needed for
+//! instances to run.
+
+mod logs;
+mod sync;
+mod usage;
+mod watch;
+
+use crate::clock::Clock;
+use crate::desired::Keeper;
+use crate::host::Host;
+use crate::report::Board;
+use crate::usage::Metering;
+use plat_link::{Backoff, Credentials, Trust};
+use plat_model::Problem;
+use plat_model::problem::codes;
+use plat_wire::ends::{NodeClient, node_client};
+use plat_wire::status::to_problem;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tonic::Status;
+use tonic::transport::Channel;
+use tracing::{info, warn};
+
+/// Makes a channel to the master.
+pub(crate) type Dial = Arc<dyn Fn(Trust) -> Result<Channel, Problem> + Send + Sync>;
+
+/// After a refusal that only people can lift, the master is asked again this seldom.
+pub(crate) const REFUSED: Duration = Duration::from_secs(15 * 60);
+
+pub(crate) struct Master {
+    pub host: Arc<dyn Host>,
+    pub clock: Arc<dyn Clock>,
+    pub desired: Arc<Keeper>,
+    pub board: Arc<Board>,
+    pub metering: Arc<Metering>,
+    pub seed: u64,
+    channel: tokio::sync::watch::Sender<Channel>,
+    dial: Dial,
+    credentials: Arc<Credentials>,
+    /// The newest generation that the master has spoken of.
+    announced: tokio::sync::watch::Sender<u64>,
+    /// The master said that this certificate has been replaced.
+    pub stale: Notify,
+}
+
+/// What a client needs, besides its channel.
+pub(crate) struct Parts {
+    pub host: Arc<dyn Host>,
+    pub clock: Arc<dyn Clock>,
+    pub desired: Arc<Keeper>,
+    pub board: Arc<Board>,
+    pub metering: Arc<Metering>,
+    pub credentials: Arc<Credentials>,
+    pub dial: Dial,
+    pub seed: u64,
+}
+
+impl Master {
+    /// # Errors
+    /// What `dial` says of the address.
+    pub fn new(parts: Parts) -> Result<Self, Problem> {
+        let channel = (parts.dial)(Trust::Credentials(parts.credentials.clone()))?;
+        Ok(Self {
+            host: parts.host,
+            clock: parts.clock,
+            desired: parts.desired,
+            board: parts.board,
+            metering: parts.metering,
+            seed: parts.seed,
+            channel: tokio::sync::watch::Sender::new(channel),
+            dial: parts.dial,
+            credentials: parts.credentials,
+            announced: tokio::sync::watch::Sender::new(0),
+            stale: Notify::new(),
+        })
+    }
+
+    /// Runs until it is dropped.
+    pub async fn run(self: Arc<Self>) {
+        tokio::join!(watch::run(&self), sync::run(&self), usage::run(&self));
+    }
+
+    fn client(&self) -> NodeClient {
+        node_client(self.channel.borrow().clone())
+    }
+
+    /// New calls go over a new connection, which shows the present certificate; open streams go on until they have
+    /// been opened anew there.
+    pub fn reconnect(&self) -> Result<(), Problem> {
+        self.channel.send_replace((self.dial)(Trust::Credentials(self.credentials.clone()))?);
+        Ok(())
+    }
+
+    /// A call that ends in time.
+    async fn call<T>(
+        &self,
+        deadline: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, Problem> {
+        match tokio::time::timeout(deadline, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(to_problem(&status)),
+            Err(_) => Err(Problem::new(codes::DEADLINE, "the master did not answer in time")
+                .because(format!("waited {} s", deadline.as_secs()))),
+        }
+    }
+
+    /// Says what failed, once for each new reason, and waits before the next try. A revoked node keeps what it runs,
+    /// and asks seldom whether it has been taken back.
+    async fn wait_after(&self, what: &'static str, problem: &Problem, backoff: &mut Backoff) {
+        if backoff.failures() == 0 {
+            warn!(what, problem = problem.one_line(), "no answer from the master, going on without it");
+        }
+        if problem.code == codes::STALE_CERTIFICATE || problem.code == codes::NO_CERTIFICATE {
+            self.stale.notify_one();
+        }
+        let delay = backoff.next_delay();
+        let delay = if problem.code == codes::REVOKED { REFUSED + delay } else { delay };
+        tokio::time::sleep(delay).await;
+    }
+
+    fn backoff(&self, salt: u64) -> Backoff {
+        Backoff::new(Duration::from_millis(200), Duration::from_secs(30), self.seed.wrapping_add(salt))
+    }
+
+    fn back(&self, what: &'static str, backoff: &mut Backoff) {
+        if backoff.failures() > 0 {
+            info!(what, "the master answers again");
+        }
+        backoff.reset();
+    }
+}

@@ -1,0 +1,86 @@
+//! Answers somebody who wants to read logs.
+
+use super::Master;
+use crate::host::{Follow, LogsAsked};
+use plat_model::Problem;
+use plat_model::id::{InstanceId, ServiceName};
+use plat_model::problem::codes;
+use plat_wire::limits::{LOG_LINE_MAX, log_lines};
+use plat_wire::v1::{LogChunk, LogText, LogsWanted};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::debug;
+
+/// A reader who follows for longer asks again.
+const FOLLOW_MAX: Duration = Duration::from_secs(3600);
+/// Lines in one message.
+const LINES: usize = 128;
+
+type Lines = mpsc::Receiver<(ServiceName, String)>;
+
+/// Sends lines until they end, the reader goes, or the time is up.
+pub(super) async fn push(master: &Master, wanted: LogsWanted) {
+    let (send, chunks) = mpsc::channel(4);
+    let ticket = wanted.ticket.clone();
+    let lines = open(master, &wanted).await;
+    let feed = async {
+        match lines {
+            Ok(lines) => copy(lines, &ticket, &send).await,
+            Err(problem) => {
+                let chunk = LogChunk { ticket: ticket.clone(), lines: Vec::new(), problem: Some((&problem).into()) };
+                let _gone = send.send(chunk).await;
+            }
+        }
+        drop(send);
+    };
+    let mut client = master.client();
+    let pushed = tokio::time::timeout(FOLLOW_MAX, async {
+        let call = client.push_logs(ReceiverStream::new(chunks));
+        tokio::pin!(call);
+        tokio::select! {
+            answer = &mut call => answer,
+            () = feed => call.await,
+        }
+    });
+    if let Ok(Err(status)) = pushed.await {
+        debug!(%status, "logs could not be pushed");
+    }
+}
+
+async fn open(master: &Master, wanted: &LogsWanted) -> Result<Lines, Problem> {
+    let instance = InstanceId::parse(&wanted.instance)?;
+    let service = if wanted.service.is_empty() { None } else { Some(ServiceName::parse(&wanted.service)?) };
+    let desired = master.desired.current();
+    let partition = desired.as_ref().and_then(|desired| desired.instances.get(&instance)).map(|one| &one.partition);
+    let partition = partition.ok_or_else(|| {
+        Problem::new(codes::NOT_FOUND, format!("instance {instance} is not on this node")).fix("ask again in a moment")
+    })?;
+    // The partition may still hold another's lines.
+    let fact = master.host.observe_partition(partition).await?;
+    if fact.occupant.is_none_or(|occupant| occupant.instance != instance) {
+        return Err(Problem::new(codes::NOT_FOUND, format!("instance {instance} has written nothing yet")));
+    }
+    let follow = if wanted.follow { Follow::Yes } else { Follow::No };
+    master.host.logs(partition, &LogsAsked { service, lines: log_lines(wanted.lines) as usize, follow }).await
+}
+
+async fn copy(mut lines: Lines, ticket: &str, send: &mpsc::Sender<LogChunk>) {
+    let mut batch = Vec::with_capacity(LINES);
+    while lines.recv_many(&mut batch, LINES).await > 0 {
+        let lines =
+            batch.drain(..).map(|(service, text)| LogText { service: service.to_string(), text: bounded(text) });
+        let chunk = LogChunk { ticket: ticket.into(), lines: lines.collect(), problem: None };
+        if send.send(chunk).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn bounded(mut text: String) -> String {
+    if text.len() > LOG_LINE_MAX {
+        let end = (0..=LOG_LINE_MAX).rev().find(|n| text.is_char_boundary(*n)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}

@@ -1,0 +1,74 @@
+//! Reports what changed, and learns what is desired.
+
+use super::Master;
+use plat_model::node::NodeReport;
+use plat_model::{Problem, Problems};
+use plat_wire::IntoModel;
+use plat_wire::convert::{DesiredIndex, Held, sync_request};
+use plat_wire::limits::SYNC_DEADLINE;
+use std::time::Duration;
+use tracing::warn;
+
+/// News that come within this time of each other travel together.
+const GATHER: Duration = Duration::from_millis(20);
+/// Most news in one report.
+const NEWS_MAX: usize = 1000;
+
+pub(super) async fn run(master: &Master) {
+    let mut backoff = master.backoff(2);
+    let mut announced = master.announced.subscribe();
+    // After an answer that could not be put together everything is asked for anew.
+    let mut ask_for_all = false;
+    // What had been announced when the last answer was asked for: the same word is not asked about twice.
+    let mut answered = 0;
+    loop {
+        let news = master.board.news(NEWS_MAX);
+        let held = master.desired.current().map_or(0, |desired| desired.generation.0);
+        let newest = *announced.borrow_and_update();
+        if news.is_none() && (newest <= held || newest <= answered) && !ask_for_all {
+            tokio::select! {
+                () = master.board.changed() => {}
+                changed = announced.changed() => if changed.is_err() { return },
+            }
+            continue;
+        }
+        let (report, mark) = news.unwrap_or_default();
+        match once(master, report, ask_for_all).await {
+            Ok(answer) => {
+                master.back("sync", &mut backoff);
+                for problem in &answer.refused.0 {
+                    warn!(problem = problem.one_line(), "the master refused a part of the report");
+                }
+                match accept(master, answer).await {
+                    Ok(()) => (ask_for_all, answered) = (false, newest),
+                    Err(problem) => {
+                        ask_for_all = true;
+                        master.wait_after("sync", &problem, &mut backoff).await;
+                    }
+                }
+                let desired = master.desired.current();
+                let listed = |id: &_| desired.as_ref().is_some_and(|desired| desired.instances.contains_key(id));
+                master.board.taken(mark, listed);
+                tokio::time::sleep(GATHER).await;
+            }
+            Err(problem) => master.wait_after("sync", &problem, &mut backoff).await,
+        }
+    }
+}
+
+async fn once(master: &Master, report: NodeReport, ask_for_all: bool) -> Result<DesiredIndex, Problem> {
+    let held = if ask_for_all { Held::default() } else { master.desired.held() };
+    let generation = if ask_for_all { 0 } else { master.desired.current().map_or(0, |desired| desired.generation.0) };
+    let mut request = sync_request(&report, &held);
+    request.generation = generation;
+    let mut client = master.client();
+    let answer = master.call(SYNC_DEADLINE, client.sync(request)).await?;
+    answer.into_model().map_err(Problems::into_one)
+}
+
+async fn accept(master: &Master, answer: DesiredIndex) -> Result<(), Problem> {
+    let desired = master.desired.clone();
+    // The disk may be slow; the loops that watch and push must not wait for it.
+    let accepted = tokio::task::spawn_blocking(move || desired.accept(answer)).await;
+    accepted.unwrap_or(Ok(false)).map(|_| ())
+}

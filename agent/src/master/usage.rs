@@ -1,0 +1,49 @@
+//! Pushes usage reports until the master has booked them.
+
+use super::Master;
+use plat_model::Problem;
+use plat_wire::limits::SYNC_DEADLINE;
+use plat_wire::v1::PushUsageRequest;
+use tracing::error;
+
+/// Reports in one call.
+const REPORTS: usize = 32;
+
+pub(super) async fn run(master: &Master) {
+    let mut backoff = master.backoff(3);
+    loop {
+        let reports = master.metering.reports(REPORTS).await;
+        if reports.is_empty() {
+            master.metering.waiting.notified().await;
+            continue;
+        }
+        let request = PushUsageRequest { reports: reports.iter().map(Into::into).collect() };
+        let mut client = master.client();
+        let answer = master.call(SYNC_DEADLINE, client.push_usage(request)).await;
+        let last = reports.last().map_or(0, |report| report.sequence);
+        let result = match answer {
+            Ok(answer) => {
+                master.metering.booked(answer.booked).await.and_then(|()| progressed(answer.booked, &reports))
+            }
+            Err(problem) => Err(problem),
+        };
+        match result {
+            Ok(()) => master.back("usage", &mut backoff),
+            Err(problem) => {
+                if problem.code == plat_model::problem::codes::LEDGER_GAP {
+                    error!(last, problem = problem.one_line(), "the ledger lacks reports of this node");
+                }
+                master.wait_after("usage", &problem, &mut backoff).await;
+            }
+        }
+    }
+}
+
+/// An answer that books none of what was sent must not be repeated at once.
+fn progressed(booked: u64, reports: &[plat_model::usage::UsageReport]) -> Result<(), Problem> {
+    if reports.first().is_some_and(|first| booked >= first.sequence) {
+        return Ok(());
+    }
+    Err(Problem::new(plat_model::problem::codes::LEDGER_GAP, "the master booked nothing of what was sent")
+        .because(format!("it has booked up to {booked}")))
+}

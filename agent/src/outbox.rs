@@ -1,0 +1,237 @@
+//! Usage reports on disk until the master has booked them.
+//!
+//! One record of the log is a report together with the counter readings that it counts up to: both become durable in
+//! the same write, so a crash before it counts nothing and a crash after it counts nothing twice. The log is rewritten
+//! from time to time with only what is still needed.
+
+use crate::durable::{self, hash, unusable};
+use plat_model::id::PartitionName;
+use plat_model::problem::codes;
+use plat_model::usage::{UsageRecord, UsageReport};
+use plat_model::{Problem, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::usage::Baseline;
+
+/// Version of the log's form, in the first word of each of its lines.
+const VERSION: &str = "1";
+/// Past this many bytes the log is rewritten.
+const REWRITE_AT: u64 = 1024 * 1024;
+/// Longest line that is read back.
+const LINE_MAX: usize = 64 * 1024 * 1024;
+
+/// One line of the log.
+#[derive(Serialize, Deserialize)]
+enum Line {
+    /// The first line after a rewrite: all but the reports that wait.
+    Start { next: u64, booked: u64, baselines: Baselines },
+    /// A report, and how far the counters of these partitions are counted.
+    Taken { report: UsageReport, baselines: BTreeMap<PartitionName, Option<Baseline>> },
+    /// The master has booked everything up to this number.
+    Booked(u64),
+    /// All that waits is numbered anew, from this number on.
+    Renumbered(u64),
+}
+
+/// How far the counters of each partition are counted.
+pub(crate) type Baselines = BTreeMap<PartitionName, Baseline>;
+
+/// The reports that wait, and what the next one starts from.
+pub(crate) struct Outbox {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+    /// Past this the outbox takes nothing more; the counters go on and the next report counts them.
+    bytes_max: u64,
+    state: State,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    booked: u64,
+    baselines: Baselines,
+    waiting: VecDeque<UsageReport>,
+}
+
+impl State {
+    fn apply(&mut self, line: Line) {
+        match line {
+            Line::Start { next, booked, baselines } => {
+                *self = Self { next, booked, baselines, waiting: VecDeque::new() };
+            }
+            Line::Taken { report, baselines } => {
+                self.next = report.sequence + 1;
+                self.waiting.push_back(report);
+                for (partition, baseline) in baselines {
+                    match baseline {
+                        Some(baseline) => drop(self.baselines.insert(partition, baseline)),
+                        None => drop(self.baselines.remove(&partition)),
+                    }
+                }
+            }
+            Line::Booked(number) => {
+                self.booked = self.booked.max(number);
+                self.waiting.retain(|report| report.sequence > number);
+            }
+            Line::Renumbered(from) => {
+                for (report, sequence) in self.waiting.iter_mut().zip(from..) {
+                    report.sequence = sequence;
+                }
+                self.next = from + self.waiting.len() as u64;
+                self.booked = from - 1;
+            }
+        }
+    }
+}
+
+fn encode(line: &Line) -> Result<Vec<u8>, serde_json::Error> {
+    let body = serde_json::to_vec(line)?;
+    let mut bytes = format!("{VERSION} {} ", hash(&body)).into_bytes();
+    bytes.extend(body);
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn decode(line: &[u8]) -> Result<Line, String> {
+    let mut words = line.splitn(3, |byte| *byte == b' ');
+    let (Some(version), Some(said), Some(body)) = (words.next(), words.next(), words.next()) else {
+        return Err("it is no line of an outbox".into());
+    };
+    if version != VERSION.as_bytes() {
+        return Err(format!("it is of a version that this agent does not read ({VERSION})"));
+    }
+    if said != hash(body).as_bytes() {
+        return Err("its checksum does not fit its contents".into());
+    }
+    serde_json::from_slice(body).map_err(|why| why.to_string())
+}
+
+impl Outbox {
+    /// Opens or makes the log. A last line that was cut short by a crash never counted as taken and is dropped.
+    ///
+    /// # Errors
+    /// BAD_STATE_FILE if a whole line is damaged: nobody can say then what was counted.
+    pub fn open(path: &Path, bytes_max: u64) -> Result<Self, Problem> {
+        let mut state = State { next: 1, ..State::default() };
+        let mut bytes = Vec::new();
+        match File::open(path) {
+            Ok(mut file) => drop(file.read_to_end(&mut bytes).map_err(|why| unusable(path, why))?),
+            Err(why) if why.kind() == ErrorKind::NotFound => {}
+            Err(why) => return Err(unusable(path, why)),
+        }
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        for (n, line) in bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            let line = if line.len() > LINE_MAX { Err("it is too long".into()) } else { decode(line) };
+            state.apply(line.map_err(|why| unusable(path, format!("line {}: {why}", n + 1)))?);
+        }
+        let mut outbox = Self::rewritten(path, state)?;
+        outbox.bytes_max = bytes_max;
+        Ok(outbox)
+    }
+
+    fn rewritten(path: &Path, state: State) -> Result<Self, Problem> {
+        let wrong = |why: serde_json::Error| unusable(path, why);
+        let start = Line::Start { next: state.next, booked: state.booked, baselines: state.baselines.clone() };
+        let mut bytes = encode(&start).map_err(wrong)?;
+        for report in &state.waiting {
+            let line = Line::Taken { report: report.clone(), baselines: BTreeMap::new() };
+            bytes.extend(encode(&line).map_err(wrong)?);
+        }
+        if state.waiting.is_empty() || state.waiting.back().is_some_and(|last| last.sequence + 1 == state.next) {
+            durable::replace(path, &bytes)?;
+        } else {
+            return Err(unusable(path, "its numbers do not follow each other"));
+        }
+        let file = OpenOptions::new().append(true).mode(0o600).open(path).map_err(|why| unusable(path, why))?;
+        Ok(Self { path: path.into(), file, bytes: bytes.len() as u64, bytes_max: u64::MAX, state })
+    }
+
+    /// Durable when it returns. A write that failed is taken back, so that no half line is ever followed by another.
+    fn append(&mut self, line: Line) -> Result<(), Problem> {
+        let bytes = encode(&line).map_err(|why| unusable(&self.path, why))?;
+        if let Err(why) = self.file.write_all(&bytes).and_then(|()| self.file.sync_data()) {
+            // Whether the write will survive is not known: cut it off, and if even that fails, write all anew.
+            if self.file.set_len(self.bytes).and_then(|()| self.file.sync_data()).is_err() {
+                let state = std::mem::take(&mut self.state);
+                let (path, bytes_max) = (self.path.clone(), self.bytes_max);
+                *self = Self::rewritten(&path, state)?;
+                self.bytes_max = bytes_max;
+            }
+            let code = if why.kind() == ErrorKind::StorageFull { codes::DISK_FULL } else { codes::BAD_STATE_FILE };
+            return Err(Problem::new(code, format!("`{}` cannot be written", self.path.display()))
+                .because(why)
+                .fix("make room on the disk of the agent's data folder; nothing was lost"));
+        }
+        self.bytes += bytes.len() as u64;
+        self.state.apply(line);
+        Ok(())
+    }
+
+    /// Whether nothing more may be taken until the master has booked something.
+    pub fn is_full(&self) -> bool {
+        self.bytes >= self.bytes_max
+    }
+
+    pub fn baselines(&self) -> &Baselines {
+        &self.state.baselines
+    }
+
+    /// Takes records and the readings that they count up to, durably, as one report with the next number.
+    ///
+    /// # Errors
+    /// DISK_FULL, BAD_STATE_FILE: then nothing was taken.
+    pub fn take(
+        &mut self,
+        taken: Timestamp,
+        records: Vec<UsageRecord>,
+        baselines: BTreeMap<PartitionName, Option<Baseline>>,
+    ) -> Result<(), Problem> {
+        let report = UsageReport { sequence: self.state.next, taken, records };
+        self.append(Line::Taken { report, baselines })
+    }
+
+    /// The oldest reports that wait, at most `count`.
+    pub fn waiting(&self, count: usize) -> Vec<UsageReport> {
+        self.state.waiting.iter().take(count).cloned().collect()
+    }
+
+    /// The master says that it has booked everything up to `number`. One that was asked by a node of this name before
+    /// this disk was new has numbers that are ahead: then what waits follows them.
+    pub fn booked(&mut self, number: u64) -> Result<(), Problem> {
+        if number >= self.state.next {
+            if self.state.booked == 0 {
+                return self.append(Line::Renumbered(number + 1));
+            }
+            return Err(unusable(
+                &self.path,
+                format!("the master has booked {number}, {} was not made yet", self.state.next),
+            ));
+        }
+        if number <= self.state.booked {
+            return Ok(());
+        }
+        self.append(Line::Booked(number))?;
+        let needed = self.state.waiting.len() as u64;
+        if self.bytes > REWRITE_AT && needed * 4096 < self.bytes {
+            let bytes_max = self.bytes_max;
+            *self = Self::rewritten(&self.path.clone(), std::mem::take(&mut self.state))?;
+            self.bytes_max = bytes_max;
+        }
+        Ok(())
+    }
+
+    /// How much of the disk it holds, in bytes.
+    pub fn size(&self) -> u64 {
+        fs::metadata(&self.path).map_or(self.bytes, |data| data.len())
+    }
+}
+
+#[cfg(test)]
+mod tests;

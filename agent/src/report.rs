@@ -1,0 +1,130 @@
+//! What there is to tell the master: only what has changed since it last took a report in.
+
+use plat_model::id::{Digest, InstanceId};
+use plat_model::instance::InstanceStatus;
+use plat_model::node::{Inventory, NodeReport};
+use plat_model::release::{InstallState, Installation};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::Notify;
+
+/// Shared by the workers, who write, and the master's client, who sends.
+#[derive(Default)]
+pub(crate) struct Board {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Grows with every change.
+    revision: u64,
+    inventory: Option<(u64, Inventory)>,
+    instances: BTreeMap<InstanceId, (u64, InstanceStatus)>,
+    installations: BTreeMap<Digest, (u64, Installation)>,
+    /// All up to this one have been taken in by the master.
+    taken: u64,
+}
+
+impl Board {
+    fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn inventory(&self, inventory: Inventory) {
+        let new = self.with(|state| {
+            let new = state.inventory.as_ref().is_none_or(|(_, old)| *old != inventory);
+            if new {
+                state.revision += 1;
+                state.inventory = Some((state.revision, inventory));
+            }
+            new
+        });
+        self.wake(new);
+    }
+
+    pub fn instance(&self, status: InstanceStatus) {
+        let new = self.with(|state| {
+            let old = state.instances.get(&status.id).map(|(revision, old)| (*revision, same(old, &status)));
+            let new = !matches!(old, Some((_, true)));
+            state.revision += u64::from(new);
+            let revision = if new { state.revision } else { old.map_or(state.revision, |(revision, _)| revision) };
+            state.instances.insert(status.id.clone(), (revision, status));
+            new
+        });
+        self.wake(new);
+    }
+
+    pub fn installation(&self, one: Installation) {
+        let new = self.with(|state| {
+            let new = state.installations.get(&one.digest).is_none_or(|(_, old)| *old != one);
+            if new {
+                state.revision += 1;
+                state.installations.insert(one.digest.clone(), (state.revision, one));
+            }
+            new
+        });
+        self.wake(new);
+    }
+
+    fn wake(&self, new: bool) {
+        if new {
+            self.changed.notify_one();
+        }
+    }
+
+    /// What was said last of an instance.
+    pub fn said(&self, id: &InstanceId) -> Option<InstanceStatus> {
+        self.with(|state| state.instances.get(id).map(|(_, status)| status.clone()))
+    }
+
+    /// What the master does not know yet, at most `max` of it, and the mark to give back once it does. `None` if it
+    /// knows all.
+    pub fn news(&self, max: usize) -> Option<(NodeReport, u64)> {
+        self.with(|state| {
+            let revisions = state.instances.values().map(|(n, _)| *n);
+            let revisions = revisions.chain(state.installations.values().map(|(n, _)| *n));
+            let revisions = revisions.chain(state.inventory.iter().map(|(n, _)| *n));
+            let mut new: Vec<u64> = revisions.filter(|n| *n > state.taken).collect();
+            new.sort_unstable();
+            let mark = *new.get(max.saturating_sub(1)).or(new.last())?;
+            let wanted = |n: u64| n > state.taken && n <= mark;
+            let report = NodeReport {
+                inventory: state.inventory.as_ref().filter(|(n, _)| wanted(*n)).map(|(_, one)| one.clone()),
+                installations: state
+                    .installations
+                    .values()
+                    .filter(|(n, _)| wanted(*n))
+                    .map(|(_, i)| i.clone())
+                    .collect(),
+                instances: state.instances.values().filter(|(n, _)| wanted(*n)).map(|(_, s)| s.clone()).collect(),
+                ..NodeReport::default()
+            };
+            Some((report, mark))
+        })
+    }
+
+    /// The master took in everything up to `mark`. What it has been told is gone and no longer desired is forgotten.
+    pub fn taken(&self, mark: u64, desired: impl Fn(&InstanceId) -> bool) {
+        self.with(|state| {
+            state.taken = state.taken.max(mark);
+            state.instances.retain(|id, (revision, _)| *revision > mark || desired(id));
+            state.installations.retain(|_, (revision, one)| *revision > mark || one.state != InstallState::Absent);
+        });
+    }
+
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+/// When a promise was checked is no news by itself: else every check of every promise would travel.
+fn same(old: &InstanceStatus, new: &InstanceStatus) -> bool {
+    let mut old = old.clone();
+    if old.promises.len() == new.promises.len() {
+        for (old, new) in old.promises.iter_mut().zip(&new.promises) {
+            old.checked = new.checked;
+        }
+    }
+    old == *new
+}

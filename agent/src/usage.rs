@@ -1,0 +1,11 @@
+//! Metering: counters read at the ends of aligned windows, turned into records of what was used in between.
+//!
+//! Totals (CPU, I/O, network, wall time) are counted from the last reading that is durable in the outbox, so that
+//! nothing is lost or counted twice however often the agent stops. Levels (memory, disk) are integrated over the
+//! samples that the agent took; while it did not run they are unknown, and said to be.
+
+mod count;
+mod meter;
+
+pub(crate) use count::Baseline;
+pub(crate) use meter::{Arrival, Metering, Recovers};

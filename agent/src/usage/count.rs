@@ -1,0 +1,124 @@
+//! From readings to amounts: arithmetic only.
+
+use crate::host::Counters;
+use plat_model::Timestamp;
+use plat_model::id::{InstanceId, PartitionName};
+use plat_model::time::Window;
+use plat_model::usage::{Amount, Meter, UsageRecord};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How far a partition's counters are counted: kept in the outbox with the report that counted them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Baseline {
+    pub instance: InstanceId,
+    pub epoch: u64,
+    pub taken: Timestamp,
+    /// Totals that were counted last, of those meters that could be read.
+    pub totals: BTreeMap<Meter, u64>,
+}
+
+/// The levels of one partition since its baseline.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Levels {
+    last: BTreeMap<Meter, (Timestamp, u64)>,
+    /// Byte-milliseconds.
+    sums: BTreeMap<Meter, u128>,
+    unknown: BTreeMap<Meter, String>,
+}
+
+/// Meters whose readings are levels.
+pub(crate) fn is_level(meter: Meter) -> bool {
+    matches!(meter, Meter::MemoryByteSeconds | Meter::DiskByteSeconds)
+}
+
+impl Levels {
+    /// Adds one sample: the area between it and the one before. A pause longer than `gap_max` is not bridged.
+    pub fn sample(&mut self, counters: &Counters, gap_max: Duration) {
+        for (meter, amount) in counters.readings.iter().filter(|(meter, _)| is_level(**meter)) {
+            let level = match amount {
+                Amount::Known(level) => *level,
+                Amount::Unknown(why) => {
+                    self.unknown.insert(*meter, why.clone());
+                    self.last.remove(meter);
+                    continue;
+                }
+            };
+            if let Some((at, before)) = self.last.insert(*meter, (counters.taken, level)) {
+                let pause = counters.taken.since(at);
+                if pause > gap_max {
+                    self.unknown.insert(*meter, format!("no sample was taken for {} s", pause.as_secs()));
+                } else {
+                    *self.sums.entry(*meter).or_default() +=
+                        (u128::from(before) + u128::from(level)) / 2 * pause.as_millis();
+                }
+            }
+        }
+    }
+
+    /// What was integrated is counted: go on from the last sample.
+    pub fn counted(&mut self) {
+        self.sums.clear();
+        self.unknown.clear();
+    }
+
+    fn amount(&self, meter: Meter) -> Amount {
+        match (self.unknown.get(&meter), self.sums.get(&meter)) {
+            (Some(why), _) => Amount::Unknown(why.clone()),
+            (None, Some(sum)) => Amount::Known(u64::try_from(sum / 1000).unwrap_or(u64::MAX)),
+            (None, None) => Amount::Known(0),
+        }
+    }
+
+    /// Notes that nothing was sampled before now, since `from`.
+    pub fn begin_after_gap(&mut self, why: &str) {
+        for meter in Meter::ALL.into_iter().filter(|meter| is_level(*meter)) {
+            self.unknown.insert(meter, why.to_owned());
+        }
+    }
+}
+
+/// What an instance used since its baseline (`before`), and the baseline after it. A total that is smaller than it was,
+/// or of another epoch, has started again from zero. `start`: when the instance came, if there is no baseline.
+pub(crate) fn count(
+    partition: &PartitionName,
+    counters: &Counters,
+    before: Option<&Baseline>,
+    start: Timestamp,
+    levels: &Levels,
+) -> (UsageRecord, Baseline) {
+    let before = before.filter(|before| before.instance == counters.instance);
+    let same_epoch = before.is_some_and(|before| before.epoch == counters.epoch);
+    let counted = |meter: &Meter| before.and_then(|before| before.totals.get(meter)).copied().filter(|_| same_epoch);
+    let mut totals = before.filter(|_| same_epoch).map(|before| before.totals.clone()).unwrap_or_default();
+    let mut amounts = BTreeMap::new();
+    for (meter, reading) in &counters.readings {
+        let amount = match reading {
+            _ if is_level(*meter) => match reading {
+                Amount::Unknown(why) => Amount::Unknown(why.clone()),
+                Amount::Known(_) => levels.amount(*meter),
+            },
+            Amount::Unknown(why) => Amount::Unknown(why.clone()),
+            Amount::Known(total) => {
+                totals.insert(*meter, *total);
+                let before = counted(meter).unwrap_or(0);
+                Amount::Known(if *total < before { *total } else { total - before })
+            }
+        };
+        amounts.insert(*meter, amount);
+    }
+    let start = before.map_or(start, |before| before.taken).min(counters.taken);
+    let window = Window { start, end: counters.taken };
+    let record = UsageRecord { instance: counters.instance.clone(), partition: partition.clone(), window, amounts };
+    let after = Baseline { instance: counters.instance.clone(), epoch: counters.epoch, taken: counters.taken, totals };
+    (record, after)
+}
+
+/// Whether a record says anything: something used, or something that could not be read.
+pub(crate) fn says_something(record: &UsageRecord) -> bool {
+    record.amounts.values().any(|amount| !matches!(amount, Amount::Known(0)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,209 @@
+//! When counters are read and reports are taken.
+
+use super::count::{Levels, count, says_something};
+use crate::clock::Clock;
+use crate::host::{Counters, Host};
+use crate::outbox::Outbox;
+use plat_model::id::{InstanceId, PartitionName};
+use plat_model::time::Window;
+use plat_model::usage::{Amount, UsageReport};
+use plat_model::{Problem, Timestamp};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, Notify};
+use tracing::{error, warn};
+
+/// Whether what was counted before is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Recovers {
+    No,
+    /// The outbox was damaged: what instances used before they are seen again is unknown.
+    Yes,
+}
+
+/// How an instance came to be followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// It has just been given its partition: its counters begin.
+    New,
+    /// It was there when the agent started.
+    Found,
+}
+
+/// The meters of a node.
+pub(crate) struct Metering {
+    host: Arc<dyn Host>,
+    clock: Arc<dyn Clock>,
+    window: Duration,
+    recovers: Recovers,
+    state: Mutex<State>,
+    /// Something waits to be pushed.
+    pub waiting: Notify,
+}
+
+struct State {
+    outbox: Outbox,
+    partitions: BTreeMap<PartitionName, Followed>,
+}
+
+/// One partition with an instance in it.
+struct Followed {
+    instance: InstanceId,
+    /// When it came, or when the agent first saw it.
+    since: Timestamp,
+    levels: Levels,
+}
+
+impl Metering {
+    pub fn new(
+        host: Arc<dyn Host>,
+        clock: Arc<dyn Clock>,
+        window: Duration,
+        outbox: Outbox,
+        recovers: Recovers,
+    ) -> Self {
+        let state = Mutex::new(State { outbox, partitions: BTreeMap::new() });
+        Self { host, clock, window, recovers, state, waiting: Notify::new() }
+    }
+
+    /// Between samples of levels: six in a window, within 1 s and 10 s.
+    fn step(&self) -> Duration {
+        (self.window / 6).clamp(Duration::from_secs(1), Duration::from_secs(10)).min(self.window)
+    }
+
+    /// A partition has an instance: from now on it is followed.
+    pub async fn follow(&self, partition: &PartitionName, instance: &InstanceId, arrival: Arrival) {
+        let since = self.clock.now();
+        let lost = arrival == Arrival::Found && self.recovers == Recovers::Yes;
+        let counters = if lost { self.host.counters(partition).await } else { None };
+        let mut state = self.state.lock().await;
+        if state.partitions.get(partition).is_some_and(|followed| &followed.instance == instance) {
+            return;
+        }
+        let mut levels = Levels::default();
+        let baseline = state.outbox.baselines().get(partition).filter(|baseline| &baseline.instance == instance);
+        match (baseline, counters) {
+            (Some(baseline), _) if since.since(baseline.taken) > self.step() * 3 => {
+                levels.begin_after_gap("the agent did not run for a part of this time");
+            }
+            (None, Some(counters)) => {
+                let (mut record, after) = count(partition, &counters, None, since, &levels);
+                let why = "the record of what had been counted was damaged";
+                record.amounts.values_mut().for_each(|amount| *amount = Amount::Unknown(why.into()));
+                let baselines = [(partition.clone(), Some(after))].into();
+                if let Err(problem) = state.outbox.take(since, vec![record], baselines) {
+                    error!(problem = problem.one_line(), "usage could not be taken");
+                }
+            }
+            _ => {}
+        }
+        state.partitions.insert(partition.clone(), Followed { instance: instance.clone(), since, levels });
+    }
+
+    /// Counts what is left of an instance that is gone. Durable when it returns; to be called before the partition is
+    /// freed. A second call finds nothing more.
+    ///
+    /// # Errors
+    /// What the outbox says of the disk; the readings stay and can be counted later.
+    pub async fn settle(&self, partition: &PartitionName) -> Result<(), Problem> {
+        let counters = self.host.counters(partition).await;
+        let mut state = self.state.lock().await;
+        let Some(counters) = counters else {
+            state.partitions.remove(partition);
+            return Ok(());
+        };
+        state.sample(partition, &counters, self.step() * 3);
+        state.take(&[(partition.clone(), counters)], self.clock.now())?;
+        state.partitions.remove(partition);
+        drop(state);
+        self.waiting.notify_one();
+        Ok(())
+    }
+
+    /// Samples and takes for ever.
+    pub async fn run(&self) {
+        loop {
+            let now = self.clock.now();
+            let (window, step) = (Window::aligned(now, self.window), Window::aligned(now, self.step()));
+            let next = window.end.min(step.end);
+            tokio::time::sleep(next.since(now).max(Duration::from_millis(1))).await;
+            let readings = self.read().await;
+            let mut state = self.state.lock().await;
+            for (partition, counters) in &readings {
+                state.sample(partition, counters, self.step() * 3);
+            }
+            if self.clock.now() < window.end {
+                continue;
+            }
+            if state.outbox.is_full() {
+                warn!(
+                    bytes = state.outbox.size(),
+                    "outbox is full, usage stays in the counters until the master books"
+                );
+                continue;
+            }
+            match state.take(&readings, self.clock.now()) {
+                Ok(()) => self.waiting.notify_one(),
+                Err(problem) => error!(problem = problem.one_line(), "usage could not be taken"),
+            }
+        }
+    }
+
+    async fn read(&self) -> Vec<(PartitionName, Counters)> {
+        let followed: Vec<PartitionName> = self.state.lock().await.partitions.keys().cloned().collect();
+        let mut readings = Vec::with_capacity(followed.len());
+        for partition in followed {
+            if let Some(counters) = self.host.counters(&partition).await {
+                readings.push((partition, counters));
+            }
+        }
+        readings
+    }
+
+    pub async fn reports(&self, count: usize) -> Vec<UsageReport> {
+        self.state.lock().await.outbox.waiting(count)
+    }
+
+    pub async fn booked(&self, number: u64) -> Result<(), Problem> {
+        self.state.lock().await.outbox.booked(number)
+    }
+}
+
+impl State {
+    fn sample(&mut self, partition: &PartitionName, counters: &Counters, gap_max: Duration) {
+        if let Some(followed) = self.partitions.get_mut(partition).filter(|f| f.instance == counters.instance) {
+            followed.levels.sample(counters, gap_max);
+        }
+    }
+
+    fn take(&mut self, readings: &[(PartitionName, Counters)], now: Timestamp) -> Result<(), Problem> {
+        let (mut records, mut baselines) = (Vec::new(), BTreeMap::new());
+        let none = Levels::default();
+        for (partition, counters) in readings {
+            let before = self.outbox.baselines().get(partition);
+            if before.is_some_and(|before| before.instance == counters.instance && before.taken >= counters.taken) {
+                continue;
+            }
+            let followed = self.partitions.get(partition).filter(|followed| followed.instance == counters.instance);
+            let since = followed.map_or(counters.taken, |followed| followed.since);
+            let levels = followed.map_or(&none, |followed| &followed.levels);
+            let (record, after) = count(partition, counters, before, since, levels);
+            if says_something(&record) {
+                records.push(record);
+                baselines.insert(partition.clone(), Some(after));
+            }
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        let counted: Vec<PartitionName> = baselines.keys().cloned().collect();
+        self.outbox.take(now, records, baselines)?;
+        for partition in counted {
+            if let Some(followed) = self.partitions.get_mut(&partition) {
+                followed.levels.counted();
+            }
+        }
+        Ok(())
+    }
+}
