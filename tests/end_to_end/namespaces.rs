@@ -1,6 +1,8 @@
 //! What the other tests stand on.
 
+use plat_tests::eventually::eventually;
 use plat_tests::namespace::{Namespace, root_or_skip};
+use std::time::Duration;
 
 #[test]
 fn a_namespace_has_links_users_folders_and_processes_of_its_own_and_leaves_none() {
@@ -21,9 +23,8 @@ fn a_namespace_has_links_users_folders_and_processes_of_its_own_and_leaves_none(
     assert!(node.path("/srv/plat").is_dir() && !std::path::Path::new("/srv/plat").exists());
 
     node.sh("setsid setpriv --reuid 19999 sleep 1000 < /dev/null > /dev/null 2>&1 &");
-    let sleeping = node.processes_of(19999);
-    assert_eq!(sleeping.len(), 1, "{sleeping:?}");
-    let host = node.host_pid(sleeping[0]).expect("the host sees it too");
+    let sleeping = eventually("running", Duration::from_secs(5), || node.processes_of(19999).pop().ok_or("no process"));
+    let host = node.host_pid(sleeping).expect("the host sees it too");
     drop(node);
     assert!(!std::path::Path::new(&format!("/proc/{host}")).exists());
 }
