@@ -1,0 +1,200 @@
+//! Grid: the façade over everything the master does. Each verb authorizes the caller, takes a snapshot, lets the plan
+//! decide, commits, and answers only with what survives power loss. Services, and later the console, see nothing below.
+
+mod access;
+mod admin;
+mod enrol;
+mod limit;
+mod node;
+mod nudge;
+mod presence;
+mod relay;
+mod release;
+mod request;
+mod rounds;
+pub mod show;
+mod stream;
+mod usage;
+
+pub use access::Caller;
+pub use admin::{CreatedToken, TokenAsk};
+pub use enrol::{Admitted, Signed};
+pub use limit::{Bucket, Place};
+pub use node::Synced;
+pub use nudge::Topic;
+pub use relay::{CHUNK_LINES_MAX, Chunk, LogAsk, LogText, LogsWanted};
+pub use request::{Ask as RequestAsk, Key as InstanceKey, Outcome};
+pub use rounds::{Placed, Wake};
+pub use stream::Stream;
+pub use usage::{Query, UsageSum};
+
+use crate::clock::Clock;
+use crate::pki::ca::Ca;
+use crate::store::{CommitError, Snapshot, Store};
+use nudge::Nudges;
+use plat_master_plan::access::Subject;
+use plat_master_plan::decision::Decision;
+use plat_master_plan::record::{AuditEntry, Record};
+use plat_master_plan::{Change, State, access as table};
+use plat_model::id::GridName;
+use plat_model::problem::codes;
+use plat_model::{Problem, Problems, Timestamp};
+use presence::Presence;
+use relay::Relay;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// How often a decision is made again because somebody else was faster. Conflicts need two writers of one record, so
+/// this many in a row mean that the record is written without end.
+const TRIES: usize = 32;
+
+/// The grid. Share it as `Arc<Grid>`.
+pub struct Grid {
+    name: GridName,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    ca: Arc<Ca>,
+    nudges: Nudges,
+    presence: Presence,
+    relay: Relay,
+    places: limit::Places,
+    last_look: rounds::LastLook,
+    closing: watch::Sender<bool>,
+}
+
+impl Grid {
+    /// A grid over a store that `init` has prepared.
+    ///
+    /// # Errors
+    /// [`codes::STORE_FAILED`] if the store holds no grid.
+    pub fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>, ca: Arc<Ca>) -> Result<Arc<Self>, Problem> {
+        let snapshot = store.snapshot();
+        let Some(row) = &snapshot.state.grid else {
+            return Err(Problem::new(codes::STORE_FAILED, "the store holds no grid")
+                .because("it is empty")
+                .fix("make the grid with `plat-master init`, or point `data` in master.toml at the right folder"));
+        };
+        Ok(Arc::new(Self {
+            name: row.name.clone(),
+            nudges: Nudges::new(snapshot),
+            store,
+            clock,
+            ca,
+            presence: Presence::default(),
+            relay: Relay::default(),
+            places: limit::Places::default(),
+            last_look: rounds::LastLook::default(),
+            closing: watch::Sender::new(false),
+        }))
+    }
+
+    /// The grid's name.
+    pub fn name(&self) -> &GridName {
+        &self.name
+    }
+
+    /// What time it is here.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// The authority that signs this grid's certificates.
+    pub fn ca(&self) -> &Ca {
+        &self.ca
+    }
+
+    /// Ends every open stream: the master is shutting down.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// Tells whoever watches of each change, once it is durable. Runs until the store is dropped.
+    pub async fn run_nudges(&self) {
+        self.nudges.run(&*self.store).await;
+    }
+
+    /// Changes something: authorizes, decides on a snapshot, commits with its audit entry, and decides again if a
+    /// record that the decision relied on was changed meanwhile.
+    ///
+    /// # Errors
+    /// Those of `decide`, [`codes::DENIED`] and [`codes::REVOKED`], [`codes::CONFLICT`] if others are always faster,
+    /// and the store's.
+    async fn change<T>(
+        &self,
+        caller: &Caller,
+        subject: &Subject,
+        mut decide: impl FnMut(&State, Timestamp) -> Result<Decision<T>, Problems> + Send,
+    ) -> Result<T, Problems> {
+        for _ in 0..TRIES {
+            let snapshot = self.store.snapshot();
+            let now = self.clock.now();
+            table::authorize(&snapshot.state, &caller.principal, caller.rpc, subject)?;
+            let decision = match decide(&snapshot.state, now) {
+                Ok(decision) => decision,
+                Err(problems) => {
+                    self.store.settled(snapshot.revision).await?;
+                    return Err(problems);
+                }
+            };
+            if decision.changes.is_empty() {
+                self.store.settled(snapshot.revision).await?;
+                return Ok(decision.answer);
+            }
+            let expected = decision.expected(snapshot.revision);
+            let mut changes = decision.changes;
+            changes.push(Change::put(Record::Audit(audit(caller, subject, now))));
+            match self.store.commit(expected, changes).await {
+                Ok(_) => return Ok(decision.answer),
+                Err(CommitError::Conflict(key)) => tracing::debug!(?key, rpc = caller.rpc, "decided again"),
+                Err(CommitError::Failed(problem)) => return Err(problem.into()),
+            }
+        }
+        Err(Problem::new(codes::CONFLICT, format!("cannot {}", verb(caller.rpc)))
+            .because(format!("what it is about was changed {TRIES} times while it was being decided"))
+            .fix("try again")
+            .into())
+    }
+
+    /// Reads something: authorizes, looks at a snapshot, and answers once all that is in it is durable.
+    ///
+    /// # Errors
+    /// Those of `look`, [`codes::DENIED`] and [`codes::REVOKED`], and the store's.
+    async fn look<T>(
+        &self,
+        caller: &Caller,
+        subject: &Subject,
+        look: impl FnOnce(&State) -> Result<T, Problem> + Send,
+    ) -> Result<T, Problem> {
+        let Snapshot { revision, state } = self.store.snapshot();
+        table::authorize(&state, &caller.principal, caller.rpc, subject)?;
+        let seen = look(&state);
+        self.store.settled(revision).await?;
+        seen
+    }
+}
+
+/// The last part of a call's name: `Request`.
+fn verb(rpc: &str) -> &str {
+    rpc.rsplit('/').next().unwrap_or(rpc)
+}
+
+fn audit(caller: &Caller, subject: &Subject, now: Timestamp) -> AuditEntry {
+    let subject = match subject {
+        Subject::Grid => "grid".to_owned(),
+        Subject::Project(project) | Subject::Instance(project) => match &caller.about {
+            Some(name) => format!("instance/{project}/{name}"),
+            None => format!("project/{project}"),
+        },
+        Subject::Node(node) => format!("node/{node}"),
+        Subject::User(user) => format!("user/{user}"),
+    };
+    AuditEntry {
+        number: 0,
+        at: now,
+        who: caller.principal.to_string(),
+        from: caller.from(),
+        verb: verb(caller.rpc).to_owned(),
+        subject,
+        outcome: "ok".into(),
+    }
+}

@@ -1,0 +1,107 @@
+//! Certificates for nodes and people: each is signed only after the plan allowed it and the row that makes it count is
+//! durable.
+
+use super::{Caller, Grid};
+use crate::pki::Serial;
+use crate::pki::csr::RequestedKey;
+use crate::pki::invitation::Presented;
+use plat_master_plan::access::Subject;
+use plat_master_plan::certify::{self, NODE_VALIDITY, NewSerials, REJOIN_VALIDITY, USER_VALIDITY};
+use plat_model::id::{NodeId, UserName};
+use plat_model::identity::Identity;
+use plat_model::principal::Principal;
+use plat_model::{Problem, Problems};
+use std::time::Duration;
+
+/// A certificate with those above it, without the root; DER, leaf first.
+pub type Chain = Vec<Vec<u8>>;
+
+/// What a node that was enrolled gets.
+#[derive(Debug)]
+pub struct Admitted {
+    pub node: NodeId,
+    pub chain: Chain,
+    pub rejoin_chain: Chain,
+    pub root: Vec<u8>,
+}
+
+/// What a node or person who was certified gets.
+#[derive(Debug)]
+pub struct Signed<N> {
+    pub name: N,
+    pub chain: Chain,
+    pub root: Vec<u8>,
+}
+
+impl Grid {
+    /// Joins a node by its token, for two keys: the one it works with, and the one it comes back with.
+    ///
+    /// # Errors
+    /// [`plat_model::problem::codes`]: `BAD_CSR`, `UNKNOWN_TOKEN`, `EXPIRED_TOKEN`, `USED_TOKEN`, `EXISTS`.
+    pub async fn enroll(
+        &self,
+        caller: &Caller,
+        token: &str,
+        asked_name: Option<&NodeId>,
+        csr: &[u8],
+        rejoin_csr: &[u8],
+    ) -> Result<Admitted, Problems> {
+        let (key, rejoin_key) = (RequestedKey::parse(csr)?, RequestedKey::parse(rejoin_csr)?);
+        let token = Presented::parse(token, self.ca.root_der())?;
+        let (serial, rejoin_serial) = (Serial::random()?, Serial::random()?);
+        let node = self
+            .change(caller, &Subject::Grid, |state, now| {
+                let serials = NewSerials { node: serial.hex(), rejoin: rejoin_serial.hex() };
+                Ok(certify::enroll(state, &token.id, &token.secret_hash, asked_name, serials, now)?)
+            })
+            .await?;
+        tracing::info!(%node, "node enrolled");
+        Ok(Admitted {
+            chain: self.sign(&Identity::Node(node.clone()), &key, &serial, NODE_VALIDITY)?,
+            rejoin_chain: self.sign(&Identity::Rejoin(node.clone()), &rejoin_key, &rejoin_serial, REJOIN_VALIDITY)?,
+            root: self.ca.root_der().to_vec(),
+            node,
+        })
+    }
+
+    /// Gives a node a new certificate, asked for with its present one or with its rejoin certificate.
+    ///
+    /// # Errors
+    /// `BAD_CSR`; `STALE_CERTIFICATE` and `REVOKED` as the node's row says.
+    pub async fn renew(&self, caller: &Caller, csr: &[u8]) -> Result<Signed<NodeId>, Problems> {
+        let key = RequestedKey::parse(csr)?;
+        let node = caller.node()?.clone();
+        let serial = Serial::random()?;
+        let subject = Subject::Node(node.clone());
+        self.change(caller, &subject, |state, _| {
+            Ok(match &caller.principal {
+                Principal::Rejoin(_) => certify::rejoin(state, &node, caller.serial(), &serial.hex())?,
+                _ => certify::renew(state, &node, caller.serial(), &serial.hex())?,
+            })
+        })
+        .await?;
+        let chain = self.sign(&Identity::Node(node.clone()), &key, &serial, NODE_VALIDITY)?;
+        Ok(Signed { name: node, chain, root: self.ca.root_der().to_vec() })
+    }
+
+    /// Gives a person a certificate by a token.
+    ///
+    /// # Errors
+    /// `BAD_CSR`, `UNKNOWN_TOKEN`, `EXPIRED_TOKEN`, `USED_TOKEN`.
+    pub async fn login(&self, caller: &Caller, token: &str, csr: &[u8]) -> Result<Signed<UserName>, Problems> {
+        let key = RequestedKey::parse(csr)?;
+        let token = Presented::parse(token, self.ca.root_der())?;
+        let serial = Serial::random()?;
+        let name = self
+            .change(caller, &Subject::Grid, |state, now| {
+                Ok(certify::login(state, &token.id, &token.secret_hash, &serial.hex(), now)?)
+            })
+            .await?;
+        let chain = self.sign(&Identity::User(name.clone()), &key, &serial, USER_VALIDITY)?;
+        Ok(Signed { name, chain, root: self.ca.root_der().to_vec() })
+    }
+
+    fn sign(&self, who: &Identity, key: &RequestedKey, serial: &Serial, length: Duration) -> Result<Chain, Problem> {
+        self.ca.sign_client(&self.name, who, key, serial, self.ca.validity(self.now(), length))
+    }
+}

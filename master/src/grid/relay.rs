@@ -1,0 +1,215 @@
+//! Logs on their way from a node to whoever asked. A ticket joins the two; it names the node and the instance, so that
+//! no node can speak into another's. Nothing is kept: a reader who is slow slows the node's stream, and no other's.
+
+use crate::pki;
+use futures_util::{Stream, StreamExt};
+use plat_model::Problem;
+use plat_model::id::{InstanceId, NodeId, ServiceName};
+use plat_model::problem::codes;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Most readers at once.
+const TICKETS_MAX: usize = 1024;
+/// Requests that a node's stream has not taken yet.
+const QUEUE: usize = 64;
+/// Chunks between node and reader.
+const BUFFER: usize = 16;
+/// How long a node may take to begin.
+const FIRST_WORD: Duration = Duration::from_secs(10);
+/// Most lines in one chunk.
+pub const CHUNK_LINES_MAX: usize = 10_000;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct LogAsk {
+    /// `None`: all services.
+    pub service: Option<ServiceName>,
+    /// How many of the last lines first.
+    pub lines: u32,
+    pub follow: bool,
+}
+
+/// The same as the node is told.
+#[derive(Debug, Clone)]
+pub struct LogsWanted {
+    pub ticket: String,
+    pub instance: InstanceId,
+    pub ask: LogAsk,
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogText {
+    pub service: String,
+    pub text: String,
+}
+
+/// What a node sends.
+#[derive(Debug)]
+pub struct Chunk {
+    pub ticket: String,
+    pub lines: Vec<LogText>,
+    pub problem: Option<Problem>,
+}
+
+type Piece = Result<Vec<LogText>, Problem>;
+
+#[derive(Clone, Default)]
+pub(super) struct Relay(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    tickets: BTreeMap<String, Ticket>,
+    nodes: BTreeMap<NodeId, mpsc::Sender<LogsWanted>>,
+}
+
+struct Ticket {
+    node: NodeId,
+    instance: InstanceId,
+    to: mpsc::Sender<Piece>,
+}
+
+/// The reading end.
+pub(super) struct Reader {
+    ticket: String,
+    node: NodeId,
+    pieces: mpsc::Receiver<Piece>,
+    relay: Relay,
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.relay.lock().tickets.remove(&self.ticket);
+    }
+}
+
+impl Relay {
+    /// The requests for a node, from now on on this stream.
+    pub(super) fn attach(&self, node: &NodeId) -> mpsc::Receiver<LogsWanted> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let mut inner = self.lock();
+        inner.nodes.retain(|_, sender| !sender.is_closed());
+        inner.nodes.insert(node.clone(), sender);
+        receiver
+    }
+
+    /// Asks a node for the logs of an instance.
+    ///
+    /// # Errors
+    /// [`codes::UNREACHABLE`] if the node has no stream open, [`codes::OVERLOADED`] past the limits.
+    pub(super) fn open(&self, node: &NodeId, instance: &InstanceId, ask: LogAsk) -> Result<Reader, Problem> {
+        let ticket = pki::hex(&pki::random::<16>()?);
+        let (to, pieces) = mpsc::channel(BUFFER);
+        let mut inner = self.lock();
+        if inner.tickets.len() >= TICKETS_MAX {
+            return Err(Problem::new(codes::OVERLOADED, "too many logs are being read")
+                .because(format!("{TICKETS_MAX} readers are allowed at once"))
+                .fix("try again later"));
+        }
+        let away = || {
+            Problem::new(codes::UNREACHABLE, format!("node `{node}` cannot be asked for logs"))
+                .because("it is not connected")
+                .fix("see `plat node show`; its agent connects again by itself once it runs and reaches the master")
+        };
+        let queue = inner.nodes.get(node).ok_or_else(away)?;
+        let wanted = LogsWanted { ticket: ticket.clone(), instance: instance.clone(), ask };
+        queue.try_send(wanted).map_err(|error| match error {
+            mpsc::error::TrySendError::Closed(_) => away(),
+            mpsc::error::TrySendError::Full(_) => {
+                Problem::new(codes::OVERLOADED, format!("node `{node}` is asked for too many logs at once"))
+                    .fix("try again in a few seconds")
+            }
+        })?;
+        inner.tickets.insert(ticket.clone(), Ticket { node: node.clone(), instance: instance.clone(), to });
+        Ok(Reader { ticket, node: node.clone(), pieces, relay: self.clone() })
+    }
+
+    /// Passes chunks on until the node ends them, or nobody reads any of them any more.
+    pub(super) async fn pass(
+        &self,
+        node: &NodeId,
+        mut chunks: impl Stream<Item = Result<Chunk, Problem>> + Unpin,
+        holds: impl Fn(&InstanceId) -> bool,
+    ) -> Result<(), Problem> {
+        let mut open: BTreeMap<String, mpsc::Sender<Piece>> = BTreeMap::new();
+        let passed = loop {
+            let chunk = tokio::select! {
+                chunk = chunks.next() => chunk,
+                () = all_closed(&open), if !open.is_empty() => break Ok(()),
+            };
+            let chunk = match chunk {
+                None => break Ok(()),
+                Some(Err(problem)) => break Err(problem),
+                Some(Ok(chunk)) => chunk,
+            };
+            let to = match self.ticket(node, &chunk.ticket, &holds) {
+                Ok(Some(to)) => to,
+                // Its reader has gone meanwhile.
+                Ok(None) if open.is_empty() => break Ok(()),
+                Ok(None) => continue,
+                Err(problem) => break Err(problem),
+            };
+            open.entry(chunk.ticket).or_insert_with(|| to.clone());
+            let piece = chunk.problem.map_or(Ok(chunk.lines), Err);
+            let _ = to.send(piece).await;
+        };
+        let mut inner = self.lock();
+        for ticket in open.keys() {
+            inner.tickets.remove(ticket);
+        }
+        passed
+    }
+
+    fn ticket(
+        &self,
+        node: &NodeId,
+        ticket: &str,
+        holds: impl Fn(&InstanceId) -> bool,
+    ) -> Result<Option<mpsc::Sender<Piece>>, Problem> {
+        let inner = self.lock();
+        let Some(found) = inner.tickets.get(ticket) else { return Ok(None) };
+        if &found.node != node || !holds(&found.instance) {
+            return Err(Problem::new(codes::NOT_YOURS, format!("node `{node}` sent logs that are not its own"))
+                .because("the ticket was given to another node, or the instance is not here any more"));
+        }
+        Ok(Some(found.to.clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn all_closed(open: &BTreeMap<String, mpsc::Sender<Piece>>) {
+    for sender in open.values() {
+        sender.closed().await;
+    }
+}
+
+impl Reader {
+    /// Passes what comes to `to`, until it ends.
+    pub(super) fn read(
+        mut self,
+        to: mpsc::Sender<Piece>,
+    ) -> impl Future<Output = Result<(), Problem>> + Send + 'static {
+        async move {
+            let first = tokio::time::timeout(FIRST_WORD, self.pieces.recv()).await.map_err(|_| {
+                Problem::new(codes::DEADLINE, format!("node `{}` does not send the logs", self.node))
+                    .because(format!("nothing came within {} s", FIRST_WORD.as_secs()))
+                    .fix("try again; if it stays so, look at the agent's own log on that node")
+            })?;
+            let mut next = first;
+            while let Some(piece) = next {
+                if to.send(Ok(piece?)).await.is_err() {
+                    break;
+                }
+                next = self.pieces.recv().await;
+            }
+            Ok(())
+        }
+    }
+}

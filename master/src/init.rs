@@ -1,0 +1,198 @@
+//! Making a grid: the CA, the store with its first records, the configuration, and the first operator's credentials.
+//! All of it or nothing: everything is made beside its place and moved there at the end.
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::keyfile;
+use crate::pki::Serial;
+use crate::pki::ca::Ca;
+use crate::pki::csr::RequestedKey;
+use crate::store::{self, CommitError, EngineKind, Store};
+use plat_link::Address;
+use plat_master_plan::certify::{USER_VALIDITY, first_operator};
+use plat_master_plan::record::{Grid, Record};
+use plat_master_plan::{Change, Expected};
+use plat_model::Problem;
+use plat_model::id::{GridName, UserName};
+use plat_model::identity::Identity;
+use plat_model::problem::codes;
+use rcgen::{CertificateParams, KeyPair};
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Init {
+    /// Becomes the data folder; empty or missing.
+    pub data: PathBuf,
+    /// Where the configuration goes; `None`: `master.toml` in the data folder.
+    pub config: Option<PathBuf>,
+    pub grid: GridName,
+    pub url: Address,
+    pub listen: Vec<SocketAddr>,
+    pub operator: UserName,
+    /// Becomes the operator's profile folder; must not exist.
+    pub profile: PathBuf,
+    pub store: EngineKind,
+}
+
+/// What was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    pub config: PathBuf,
+    pub profile: PathBuf,
+    pub root_key: PathBuf,
+}
+
+/// Makes a grid.
+///
+/// # Errors
+/// [`codes::EXISTS`] if there is one already, [`codes::KEY_FILE`] if a file cannot be written, and the store's.
+/// Nothing is left behind.
+pub async fn init(ask: &Init, clock: &dyn Clock) -> Result<Made, Problem> {
+    refuse_existing(&ask.data)?;
+    if ask.profile.symlink_metadata().is_ok() {
+        return Err(exists(&ask.profile, "move it away, or name another folder with --profile"));
+    }
+    if let Some(config) = ask.config.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
+        return Err(exists(config, "move it away, or name another file with --config"));
+    }
+    let (data, profile) = (Draft::new(&ask.data)?, Draft::new(&ask.profile)?);
+    let ca = Ca::create(&data.path.join("ca"), &ask.grid, clock.now())?;
+    let serial = operator(ask, &ca, &profile.path, clock)?;
+    let store = store::open(&data.path.join("store"), Some(ask.store))?;
+    first_records(ask, store, &serial, clock).await?;
+    let config = ask.config.clone().unwrap_or_else(|| ask.data.join("master.toml"));
+    match &ask.config {
+        None => keyfile::write(&data.path.join("master.toml"), &Config::render(&ask.url, &ask.listen, Path::new(".")))?,
+        Some(path) => {
+            let folder = std::path::absolute(&ask.data).map_err(|e| unwritable(&ask.data, e))?;
+            keyfile::write(path, &Config::render(&ask.url, &ask.listen, &folder))?;
+        }
+    }
+    let placed = profile.place().and_then(|placed| data.place().map(|_| placed));
+    if let Err(problem) = placed {
+        // Neither may stay without the other.
+        let _ = std::fs::remove_dir_all(&ask.profile);
+        if let Some(path) = &ask.config {
+            let _ = std::fs::remove_file(path);
+        }
+        return Err(problem);
+    }
+    Ok(Made { config, profile: ask.profile.clone(), root_key: ask.data.join("ca").join("root.key") })
+}
+
+/// The operator's key is made here because there is nobody else yet: it is written to his folder, and nowhere else.
+fn operator(ask: &Init, ca: &Ca, folder: &Path, clock: &dyn Clock) -> Result<Serial, Problem> {
+    let failed = |e: rcgen::Error| Problem::new(codes::INTERNAL, "the operator's key cannot be made").because(e);
+    let key = KeyPair::generate().map_err(failed)?;
+    let csr = CertificateParams::default().serialize_request(&key).map_err(failed)?;
+    let serial = Serial::random()?;
+    let validity = ca.validity(clock.now(), USER_VALIDITY);
+    let who = Identity::User(ask.operator.clone());
+    let chain = ca.sign_client(&ask.grid, &who, &RequestedKey::parse(csr.der())?, &serial, validity)?;
+    keyfile::write(&folder.join("user.key"), &key.serialize_pem())?;
+    keyfile::write(&folder.join("user.crt"), &chain.iter().map(|der| pem(der)).collect::<String>())?;
+    keyfile::write(&folder.join("root.crt"), &pem(ca.root_der()))?;
+    let profile = format!(
+        "version = 1\nurl = {}\ngrid = {}\nuser = {}\n",
+        toml::Value::from(ask.url.to_string()),
+        toml::Value::from(ask.grid.as_str()),
+        toml::Value::from(ask.operator.as_str()),
+    );
+    keyfile::write(&folder.join("profile.toml"), &profile)?;
+    Ok(serial)
+}
+
+/// Writes the grid's record and its first operator into an empty store.
+///
+/// # Errors
+/// The store's; [`codes::EXISTS`] if it holds a grid already.
+pub async fn first_records(
+    ask: &Init,
+    store: Arc<dyn Store>,
+    serial: &Serial,
+    clock: &dyn Clock,
+) -> Result<(), Problem> {
+    let snapshot = store.snapshot();
+    let decision = first_operator(&snapshot.state, ask.operator.clone(), &serial.hex())?;
+    let mut changes = decision.changes;
+    changes.push(Change::put(Record::Grid(Grid { name: ask.grid.clone(), created: clock.now() })));
+    let expected = Expected { at: snapshot.revision, read: decision.read };
+    match store.commit(expected, changes).await {
+        Ok(_) => Ok(()),
+        Err(CommitError::Failed(problem)) => Err(problem),
+        Err(CommitError::Conflict(_)) => Err(Problem::new(codes::EXISTS, "the store holds a grid already")),
+    }
+}
+
+fn refuse_existing(data: &Path) -> Result<(), Problem> {
+    match std::fs::read_dir(data).map(Iterator::count) {
+        Ok(0) => Ok(()),
+        Ok(_) => {
+            Err(exists(data, "if it is a grid, run it with `plat-master run`; else name another folder with --data"))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(unwritable(data, e)),
+    }
+}
+
+fn exists(path: &Path, todo: &str) -> Problem {
+    Problem::new(codes::EXISTS, format!("`{}` exists already", path.display()))
+        .because("a grid is made once, and nothing is written over")
+        .fix(todo)
+}
+
+fn unwritable(path: &Path, why: impl std::fmt::Display) -> Problem {
+    Problem::new(codes::KEY_FILE, format!("`{}` cannot be made", path.display())).because(why)
+}
+
+/// A certificate as text: base64 in lines of 64 characters (RFC 7468).
+fn pem(der: &[u8]) -> String {
+    use base64::Engine;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
+
+/// A folder beside its place, removed again unless it gets there.
+struct Draft {
+    path: PathBuf,
+    place: PathBuf,
+    placed: bool,
+}
+
+impl Draft {
+    fn new(place: &Path) -> Result<Self, Problem> {
+        let place = std::path::absolute(place).map_err(|e| unwritable(place, e))?;
+        let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else {
+            return Err(unwritable(&place, "it has no name"));
+        };
+        if !parent.exists() {
+            keyfile::make_folder(parent)?;
+        }
+        let mut draft = OsString::from(".");
+        draft.push(name);
+        draft.push(format!(".new-{}", std::process::id()));
+        let path = parent.join(draft);
+        keyfile::make_folder(&path)?;
+        Ok(Self { path, place, placed: false })
+    }
+
+    fn place(mut self) -> Result<(), Problem> {
+        keyfile::sync_folder(&self.path)?;
+        std::fs::rename(&self.path, &self.place).map_err(|e| unwritable(&self.place, e))?;
+        self.placed = true;
+        self.place.parent().map_or(Ok(()), keyfile::sync_folder)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.placed {
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The real `plat-master`: it makes a grid once, runs it, and is asked by its first operator.
+
+use plat_link::{Address, Credentials, DialSettings, Key, Trust};
+use plat_model::id::GridName;
+use plat_wire::v1;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+fn master(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plat-master"));
+    command.args(arguments);
+    command
+}
+
+fn init(folder: &Path) -> Output {
+    let (data, profile) = (folder.join("data"), folder.join("profile"));
+    let (data, profile) = (data.to_str().unwrap(), profile.to_str().unwrap());
+    let listen = ["--listen", "127.0.0.1:0", "--url", "https://127.0.0.1:7443", "--grid", "campus"];
+    master(&["init", "--data", data, "--profile", profile]).args(listen).output().unwrap()
+}
+
+/// Killed if the test fails before it has ended.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn run(folder: &Path) -> (Running, Address) {
+    let config = folder.join("data/master.toml");
+    let mut child = master(&["run", "--config", config.to_str().unwrap()]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("ready ").unwrap_or_else(|| panic!("not a ready line: {line:?}"));
+    let address = Address::parse(&format!("https://{address}")).unwrap();
+    (Running(child), address)
+}
+
+fn stop(mut running: Running) {
+    let pid = rustix::process::Pid::from_child(&running.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(running.0.wait().unwrap().success());
+}
+
+fn operator(profile: &Path) -> std::sync::Arc<Credentials> {
+    let read = |name: &str| std::fs::read(profile.join(name)).unwrap();
+    let certificates = |name: &str| -> Vec<Vec<u8>> {
+        CertificateDer::pem_slice_iter(&read(name)).map(|der| der.unwrap().to_vec()).collect()
+    };
+    let key = PrivatePkcs8KeyDer::from_pem_slice(&read("user.key")).unwrap();
+    let key = Key::from_pkcs8(key.secret_pkcs8_der()).unwrap();
+    Credentials::new(GridName::parse("campus").unwrap(), key, certificates("user.crt"), certificates("root.crt"))
+        .unwrap()
+}
+
+async fn who_am_i(address: &Address, profile: &Path) -> v1::WhoAmIResponse {
+    let trust = Trust::Credentials(operator(profile));
+    let channel = plat_link::dial(address, trust, DialSettings::default(), plat_link::tcp).unwrap();
+    plat_wire::ends::grid_client(channel).who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner()
+}
+
+#[tokio::test]
+async fn a_grid_is_made_once_and_its_operator_is_known_after_each_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = init(folder.path());
+    assert!(made.status.success(), "{made:?}");
+    for _ in 0..2 {
+        let (running, address) = run(folder.path());
+        let me = who_am_i(&address, &folder.path().join("profile")).await;
+        assert_eq!((me.user.as_str(), me.role.as_str(), me.grid.as_str()), ("operator", "operator", "campus"));
+        stop(running);
+    }
+    let again = init(folder.path());
+    assert!(!again.status.success());
+    assert!(String::from_utf8_lossy(&again.stderr).contains("P0302"), "{again:?}");
+}
+
+#[test]
+fn what_init_makes_is_readable_for_its_owner_only() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(init(folder.path()).status.success());
+    for name in
+        ["data/ca/root.key", "data/ca/issuing.key", "data/master.toml", "profile/user.key", "profile/profile.toml"]
+    {
+        let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    for name in ["data", "data/ca", "data/store", "profile"] {
+        let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{name}");
+    }
+}
+
+#[test]
+fn a_failed_init_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("profile"), "in the way").unwrap();
+    assert!(!init(folder.path()).status.success());
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["profile"]);
+}
+
+#[test]
+fn a_wrong_configuration_is_told_whole_and_the_process_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("master.toml");
+    std::fs::write(&config, "version = 1\nlisten = [\"x\"]\nurl = \"y\"\ndata = \".\"\n").unwrap();
+    let ended = master(&["run", "--config", config.to_str().unwrap()]).output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(!ended.status.success());
+    assert!(told.contains("listen") && told.contains("url") && told.contains("P0130"), "{told}");
+}

@@ -1,0 +1,135 @@
+use crate::world::{code, key, problem, request, soon, world};
+use plat_model::problem::codes;
+use plat_wire::v1;
+use std::time::{Duration, Instant};
+
+#[tokio::test]
+async fn a_node_joins_once_by_its_token_and_then_works() {
+    let world = world().await;
+    let token = world.node_token("n1").await;
+    let joined = world.enroll(&token, "").await.unwrap();
+    let synced = world.node_client(&joined.credentials).sync(v1::SyncRequest::default()).await.unwrap();
+    assert_eq!(synced.into_inner().refused, []);
+    assert_eq!(code(world.enroll(&token, "").await.map(drop)), codes::USED_TOKEN);
+}
+
+#[tokio::test]
+async fn an_unknown_an_expired_and_a_revoked_token_admit_nobody() {
+    let world = world().await;
+    let token = world.node_token("").await;
+    let parts: Vec<&str> = token.split('.').collect();
+    let forged = format!("{}.{}.{}.{}", parts[0], parts[1], "A".repeat(43), parts[3]);
+    assert_eq!(code(world.enroll(&forged, "n1").await.map(drop)), codes::UNKNOWN_TOKEN);
+    assert_eq!(code(world.enroll("plat1", "n1").await.map(drop)), codes::UNKNOWN_TOKEN);
+    world.clock.advance(Duration::from_secs(3601));
+    assert_eq!(code(world.enroll(&token, "n1").await.map(drop)), codes::EXPIRED_TOKEN);
+    let token = world.node_token("").await;
+    let id = token.split('.').nth(1).unwrap().to_owned();
+    world.admin().revoke_token(v1::TokenKey { id }).await.unwrap();
+    assert!(world.enroll(&token, "n1").await.is_err());
+}
+
+#[tokio::test]
+async fn an_old_certificate_counts_until_its_successor_is_used() {
+    let world = world().await;
+    let joined = world.node("n1").await;
+    let mut old = world.node_client(&joined.credentials);
+    let mut stream = old.watch(v1::WatchRequest {}).await.unwrap().into_inner();
+    soon(stream.message()).await.unwrap().unwrap();
+    let renewed = world.renew(&joined.credentials).await.unwrap();
+    old.sync(v1::SyncRequest::default()).await.unwrap();
+    world.node_client(&renewed).sync(v1::SyncRequest::default()).await.unwrap();
+    assert_eq!(code(old.sync(v1::SyncRequest::default()).await), codes::STALE_CERTIFICATE);
+    // The stream that the old one opened goes on.
+    world.release().await;
+    assert!(soon(stream.message()).await.unwrap().unwrap().generation > 0);
+}
+
+#[tokio::test]
+async fn a_node_that_slept_comes_back_with_its_rejoin_certificate_and_that_is_good_for_nothing_else() {
+    let world = world().await;
+    let joined = world.node("n1").await;
+    let mut asleep = world.node_client(&joined.rejoin);
+    assert_eq!(code(asleep.sync(v1::SyncRequest::default()).await), codes::DENIED);
+    let awake = world.renew(&joined.rejoin).await.unwrap();
+    world.node_client(&awake).sync(v1::SyncRequest::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_revoked_node_is_out_within_a_tenth_of_a_second_with_its_open_streams() {
+    let world = world().await;
+    let (joined, mut stream) = world.present("n1").await;
+    soon(stream.message()).await.unwrap().unwrap();
+    let mut admin = world.admin();
+    admin.list_tokens(v1::ListRequest::default()).await.unwrap();
+    let ended = tokio::spawn(async move {
+        loop {
+            match stream.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("the stream ended without saying why"),
+                Err(status) => return (Instant::now(), problem(&status).code),
+            }
+        }
+    });
+    let view = admin.revoke_node(v1::NodeKey { node: "n1".into() }).await.unwrap().into_inner();
+    let revoked = Instant::now();
+    assert!(view.revoked);
+    let (at, code_of_end) = soon(ended).await.unwrap();
+    assert_eq!(code_of_end, codes::REVOKED);
+    let took = at.saturating_duration_since(revoked);
+    assert!(took <= Duration::from_millis(100), "{took:?}");
+    assert_eq!(code(world.node_client(&joined.credentials).sync(v1::SyncRequest::default()).await), codes::REVOKED);
+    assert_eq!(code(world.renew(&joined.rejoin).await), codes::REVOKED);
+    // It may be enrolled anew, and its old certificates stay out.
+    world.node("n1").await;
+    assert!(world.renew(&joined.rejoin).await.is_err());
+}
+
+#[tokio::test]
+async fn a_revoked_user_is_out_with_his_open_streams() {
+    let world = world().await;
+    world.release().await;
+    let eve = world.user("eve", "member", "shop").await;
+    let mut client = world.grid_client(&eve);
+    client.request(request("", "db")).await.unwrap();
+    let mut one = client.watch_instance(key("", "db")).await.unwrap().into_inner();
+    let mut all = client.watch_grid(v1::WatchGridRequest {}).await.unwrap().into_inner();
+    soon(one.message()).await.unwrap().unwrap();
+    soon(all.message()).await.unwrap().unwrap();
+    world.admin().revoke_user(v1::UserKey { user: "eve".into() }).await.unwrap();
+    for ended in [
+        soon(async {
+            while one.message().await?.is_some() {}
+            Ok(())
+        })
+        .await,
+        soon(async {
+            while all.message().await?.is_some() {}
+            Ok(())
+        })
+        .await,
+    ] {
+        assert_eq!(code::<()>(ended), codes::REVOKED);
+    }
+    assert_eq!(code(client.who_am_i(v1::WhoAmIRequest {}).await), codes::REVOKED);
+}
+
+#[tokio::test]
+async fn every_change_is_in_the_audit_log_with_who_and_from_where() {
+    let world = world().await;
+    world.release().await;
+    let eve = world.user("eve", "member", "shop").await;
+    world.grid_client(&eve).request(request("", "db")).await.unwrap();
+    let log = world.admin().audit(v1::AuditRequest::default()).await.unwrap().into_inner().entries;
+    let told: Vec<_> = log.iter().map(|e| format!("{} {} {}", e.who, e.verb, e.subject)).collect();
+    for expected in [
+        "user/ada AddRelease grid",
+        "user/ada Supply grid",
+        "user/ada CreateToken grid",
+        "anonymous Login grid",
+        "user/eve Request instance/shop/db",
+    ] {
+        assert!(told.iter().any(|line| line == expected), "{expected} is missing in {told:#?}");
+    }
+    assert!(log.iter().all(|entry| entry.from == "127.0.0.1" && entry.outcome == "ok"));
+}

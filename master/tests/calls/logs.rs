@@ -1,0 +1,70 @@
+use crate::world::{code, key, request, soon, world};
+use plat_model::problem::codes;
+use plat_wire::v1;
+
+fn chunk(ticket: &str, text: &str) -> v1::LogChunk {
+    let line = v1::LogText { service: "web".into(), text: text.into() };
+    v1::LogChunk { ticket: ticket.into(), lines: vec![line], problem: None }
+}
+
+#[tokio::test]
+async fn logs_travel_from_the_node_to_whoever_asked_and_from_no_other_node() {
+    let world = world().await;
+    world.release().await;
+    let (joined, mut nudges) = world.present("n1").await;
+    let stranger = world.node("n2").await;
+    let mut client = world.grid_client(&world.operator);
+    client.request(request("shop", "db")).await.unwrap();
+    let placed = async {
+        while client.show_instance(key("shop", "db")).await.unwrap().into_inner().placement.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(placed).await;
+    let ask = v1::LogsRequest { key: Some(key("shop", "db")), service: "web".into(), lines: 5, follow: false };
+    let mut lines = client.logs(ask).await.unwrap().into_inner();
+    let wanted = soon(async {
+        loop {
+            if let Some(wanted) = nudges.message().await.unwrap().unwrap().logs.pop() {
+                return wanted;
+            }
+        }
+    })
+    .await;
+    assert_eq!((wanted.service.as_str(), wanted.lines), ("web", 5));
+    let forged = tokio_stream::iter(vec![chunk(&wanted.ticket, "lies")]);
+    assert_eq!(code(world.node_client(&stranger.credentials).push_logs(forged).await), codes::NOT_YOURS);
+    let pushed = tokio_stream::iter(vec![chunk(&wanted.ticket, "one"), chunk(&wanted.ticket, "two")]);
+    world.node_client(&joined.credentials).push_logs(pushed).await.unwrap();
+    let mut texts = Vec::new();
+    while let Some(some) = soon(lines.message()).await.unwrap() {
+        texts.extend(some.lines.into_iter().map(|line| line.text));
+    }
+    assert_eq!(texts, ["one", "two"]);
+}
+
+#[tokio::test]
+async fn logs_of_an_instance_whose_node_is_away_say_so() {
+    let world = world().await;
+    world.release().await;
+    let (_joined, nudges) = world.present("n1").await;
+    let mut client = world.grid_client(&world.operator);
+    client.request(request("shop", "db")).await.unwrap();
+    let placed = async {
+        while client.show_instance(key("shop", "db")).await.unwrap().into_inner().placement.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(placed).await;
+    drop(nudges);
+    let ask = v1::LogsRequest { key: Some(key("shop", "db")), ..Default::default() };
+    let away = async {
+        loop {
+            match client.logs(ask.clone()).await {
+                Ok(_) => tokio::task::yield_now().await,
+                Err(status) => return status,
+            }
+        }
+    };
+    assert_eq!(code::<()>(Err(soon(away).await)), codes::UNREACHABLE);
+}
