@@ -3,5 +3,8 @@
 pub mod binaries;
 pub mod daemon;
 pub mod eventually;
+pub mod grid;
+pub mod invariants;
 pub mod namespace;
+pub mod plat;
 pub mod source;
