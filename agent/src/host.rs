@@ -2,6 +2,7 @@
 
 #[cfg(feature = "fake")]
 pub mod fake;
+pub mod linux;
 
 use async_trait::async_trait;
 use plat_agent_plan::{Action, PartitionFact, ReleaseFact};

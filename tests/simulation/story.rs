@@ -27,6 +27,8 @@ struct Watch {
     ledger: Vec<LedgerEntry>,
     /// Microseconds of CPU time that each instance really used.
     used: BTreeMap<plat_model::id::InstanceId, u64>,
+    /// Instances use CPU time.
+    in_use: bool,
     random: StdRng,
 }
 
@@ -118,6 +120,7 @@ impl Watch {
             before: world.seen(),
             ledger: Vec::new(),
             used: BTreeMap::new(),
+            in_use: true,
             random: StdRng::seed_from_u64(world.seed ^ 0x5eed),
         }
     }
@@ -150,7 +153,7 @@ impl Watch {
 
     /// Some running instance uses CPU time.
     fn use_some(&mut self) {
-        if self.random.random_range(0..20) > 0 {
+        if !self.in_use || self.random.random_range(0..20) > 0 {
             return;
         }
         let node = node_name(self.random.random_range(1..=crate::world::NODES));
@@ -164,8 +167,7 @@ impl Watch {
 
     /// From now on nothing is used any more, so that the books can be closed.
     fn quiet(&mut self) {
-        // The generator of use draws from an empty range of nothing: it is only ever asked while clients are busy.
-        self.random = StdRng::seed_from_u64(0);
+        self.in_use = false;
     }
 
     /// Whether the grid is as everybody wished it to be, and every bit of use is booked.

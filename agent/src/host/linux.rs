@@ -1,0 +1,354 @@
+//! The Linux host. Start at [`LinuxHost`]; each action goes to the module that does it.
+//!
+//! The agent itself holds records and sockets. What touches a partition or builds a release is done by small processes
+//! that a [`spawner`] forks (see [`task`]), each of which becomes the partition's user, or the builder, before it does
+//! anything.
+
+mod account;
+mod cgroup;
+mod counters;
+mod disk;
+mod logs;
+mod node_file;
+mod partition;
+mod posix;
+mod probe;
+mod process;
+mod release;
+pub mod runtime;
+mod shim;
+pub mod spawner;
+mod task;
+
+use super::{Counters, Event, Host, LogsAsked};
+use async_trait::async_trait;
+use cgroup::Cgroups;
+use counters::{DiskLevels, Meters};
+use node_file::NodeFiles;
+use partition::Occupants;
+use partition::erase::EraseTask;
+use partition::files::WriteTask;
+use plat_agent_plan::action::Run;
+use plat_agent_plan::facts::PromiseFact;
+use plat_agent_plan::{Action, PartitionFact, ReleaseFact};
+use plat_document::release::Check;
+use plat_model::Problem;
+use plat_model::id::{Digest, PartitionName, PromiseName, ServiceName};
+use plat_model::node::NodeFile;
+use plat_model::problem::codes;
+use probe::{MESSAGE_MAX, ProbeTask, Question};
+use release::Releases;
+use runtime::{Place, Records, Runtime, ShimRuntime};
+use sha2::Digest as _;
+use shim::RunTask;
+use shim::launch::Program;
+use shim::tree::Exit;
+use spawner::Spawner;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use task::{Answer, Ran, Task};
+use tokio::sync::mpsc;
+
+/// The hidden subcommand of the agent's binary under which it is the spawner.
+pub const SUBCOMMAND: &str = "shim";
+
+/// For the very start of `main`, before there is a thread: if this process was started as one of the agent's own small
+/// ones, does its work and says how to exit.
+pub fn subcommand() -> Option<ExitCode> {
+    (std::env::args_os().nth(1)? == SUBCOMMAND).then(spawner::main)
+}
+
+/// Where things are.
+#[derive(Debug, Clone)]
+pub struct LinuxConfig {
+    /// The agent's own folder, 0700; the host's part of it is in `host/`.
+    pub state: PathBuf,
+    pub node_file: PathBuf,
+    /// The agent's binary: `/proc/self/exe`, which stays the same one when its file is replaced.
+    pub executable: PathBuf,
+}
+
+/// This machine.
+pub struct LinuxHost {
+    state: PathBuf,
+    node: NodeFiles,
+    records: Records,
+    spawner: Arc<Spawner>,
+    cgroups: Arc<Cgroups>,
+    runtime: ShimRuntime,
+    occupants: Occupants,
+    meters: Arc<Meters>,
+    disks: DiskLevels,
+    releases: Releases,
+    mark: String,
+    promises: Mutex<BTreeMap<PartitionName, BTreeMap<PromiseName, PromiseFact>>>,
+    events: Mutex<Option<mpsc::Receiver<Event>>>,
+}
+
+impl LinuxHost {
+    /// Opens the host's part of the agent's state, and finds the services that run. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// If the state's folder cannot be made. A node.json that is missing is told when it is needed.
+    pub fn open(config: LinuxConfig) -> Result<Self, Problem> {
+        let state = config.state.join("host");
+        disk::private_folder(&state)?;
+        let state = state
+            .canonicalize()
+            .map_err(|e| disk::io_problem(codes::BAD_STATE_FILE, format!("cannot use {}", state.display()), &e))?;
+        let (send, events) = mpsc::channel(256);
+        let records = Records::new(&state);
+        let spawner = Arc::new(Spawner::new(config.executable));
+        let cgroups = Arc::new(Cgroups::open(&state));
+        if let Some(why) = cgroups.missing() {
+            tracing::info!(why, "without control groups: services are killed and counted by their processes");
+        }
+        let hash = sha2::Sha256::digest(state.as_os_str().as_encoded_bytes());
+        let mark: String = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
+        let meters = Arc::new(Meters::new(records.clone(), cgroups.clone()));
+        let settle: runtime::shim::Settle = {
+            let meters = meters.clone();
+            Arc::new(move |partition| meters.settle(partition))
+        };
+        let runtime =
+            ShimRuntime::open(records.clone(), spawner.clone(), cgroups.clone(), mark.clone(), send.clone(), settle);
+        let node = NodeFiles::new(config.node_file);
+        if let Err(e) = node.watch(send.clone()) {
+            tracing::warn!(why = %e, "node.json cannot be watched: a change is seen when it is next read");
+        }
+        if let Ok(file) = node.read() {
+            Releases::clear_up(&file.releases);
+        }
+        Ok(Self {
+            node,
+            occupants: Occupants::new(records.clone()),
+            disks: DiskLevels::default(),
+            releases: Releases::new(spawner.clone(), &state, send),
+            promises: Mutex::default(),
+            events: Mutex::new(Some(events)),
+            state,
+            records,
+            spawner,
+            cgroups,
+            runtime,
+            meters,
+            mark,
+        })
+    }
+
+    /// Why the kernel's control groups are not used, if they are not.
+    pub fn without_cgroups(&self) -> Option<&str> {
+        self.cgroups.missing()
+    }
+
+    /// The runtime that keeps the services.
+    pub fn runtime(&self) -> &dyn Runtime {
+        &self.runtime
+    }
+
+    fn place(&self, name: &PartitionName) -> Result<Place, Problem> {
+        let node = self.node.read()?;
+        let partition = node.partition(name).cloned().ok_or_else(|| {
+            Problem::new(codes::NO_NODE_FILE, format!("this node has no partition {name}"))
+                .because("it is not in node.json")
+                .fix("run `node-format plan` to see what would have to change")
+        })?;
+        Ok(Place { directory: node.root.join(name.as_str()), partition })
+    }
+
+    /// Runs a program in the partition to its end.
+    async fn run(&self, name: &PartitionName, run: &Run) -> Result<Ran, Problem> {
+        let place = self.place(name)?;
+        let logs = self.records.partition(name).join("runs");
+        disk::private_folder(&logs)?;
+        let task = Task::Run(Box::new(RunTask {
+            program: Program {
+                command: run.command.clone(),
+                environment: run.environment.clone(),
+                directory: place.directory,
+                within: String::new(),
+                account: place.partition.account,
+                cgroup: self.cgroups.make(name.as_str(), "run"),
+                cgroup_is_own: false,
+                processes: place.partition.limits.processes,
+                mark: format!("{}.{name}..{}", self.mark, run.name),
+            },
+            timeout_seconds: run.timeout_seconds,
+            log: logs.join(format!("{}.log", run.name)),
+        }));
+        match self.spawner.perform(&task).await? {
+            Answer::Ran(ran) => {
+                self.meters.add(name, ran.used)?;
+                Ok(ran)
+            }
+            other => Err(Problem::new(codes::INTERNAL, format!("a program's run answered {other:?}"))),
+        }
+    }
+
+    async fn check(&self, name: &PartitionName, run: Run, check: &Check) -> Result<(bool, String), Problem> {
+        let question = match check {
+            Check::Exec(_) => {
+                let timeout = run.timeout_seconds;
+                let ran = self.run(name, &run).await?;
+                let last = ran.tail.last().cloned().unwrap_or_default();
+                let message = match (ran.timed_out, ran.exit) {
+                    (true, _) => format!("it did not end within {timeout} s"),
+                    (false, Exit::Code(0)) => last,
+                    (false, exit) => format!("{exit}: {last}"),
+                };
+                return Ok((!ran.timed_out && ran.exit == Exit::Code(0), message.chars().take(MESSAGE_MAX).collect()));
+            }
+            Check::Http(http) => Question::Http(http.clone()),
+            Check::Tcp(tcp) => Question::Tcp(tcp.clone()),
+        };
+        let account = self.place(name)?.partition.account;
+        let task = Task::Probe(ProbeTask { question, timeout_seconds: run.timeout_seconds, account });
+        match self.spawner.perform(&task).await? {
+            Answer::Probed { holds, message } => Ok((holds, message)),
+            other => Err(Problem::new(codes::INTERNAL, format!("a check answered {other:?}"))),
+        }
+    }
+
+    fn keep(&self, partition: &PartitionName, promise: &PromiseName, holds: bool, message: String) {
+        let mut all = self.promises.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = all.entry(partition.clone()).or_default();
+        let failures = if holds { 0 } else { of.get(promise).map_or(0, |old| old.failures).saturating_add(1) };
+        of.insert(promise.clone(), PromiseFact { holds, message, checked: disk::now(), failures });
+    }
+
+    async fn erase(&self, name: &PartitionName) -> Result<(), Problem> {
+        let place = self.place(name)?;
+        self.runtime.clear(&place).await?;
+        let (directory, account) = (place.directory, place.partition.account);
+        self.spawner.perform(&Task::Erase(EraseTask { directory, account })).await?;
+        self.promises.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.records.forget(&self.records.partition(name).join("runs"))?;
+        self.disks.forget(name);
+        self.occupants.erased(name)
+    }
+
+    async fn free(&self, name: &PartitionName) -> Result<(), Problem> {
+        let (cgroups, partition) = (self.cgroups.clone(), name.clone());
+        let _ = tokio::task::spawn_blocking(move || cgroups.remove(partition.as_str())).await;
+        self.promises.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        // The occupant last: while it is there, freeing is tried again.
+        let folder = self.records.partition(name);
+        self.records.forget(&folder.join("services"))?;
+        let _ = std::fs::remove_file(folder.join("counters.json"));
+        self.records.forget(&folder)
+    }
+}
+
+#[async_trait]
+impl Host for LinuxHost {
+    async fn node(&self) -> Result<NodeFile, Problem> {
+        Ok((*self.node.read()?).clone())
+    }
+
+    async fn observe_release(&self, digest: &Digest) -> ReleaseFact {
+        match self.node.read() {
+            Ok(node) => self.releases.observe(&node, digest),
+            Err(_) => ReleaseFact::Absent,
+        }
+    }
+
+    async fn observe_releases(&self) -> Result<Vec<Digest>, Problem> {
+        self.releases.list(&*self.node.read()?)
+    }
+
+    async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem> {
+        let promises = self.promises.lock().unwrap_or_else(PoisonError::into_inner).get(partition).cloned();
+        Ok(PartitionFact {
+            occupant: self.occupants.observe(partition)?,
+            services: self.runtime.observe(partition).await?,
+            promises: promises.unwrap_or_default(),
+            failure: None,
+        })
+    }
+
+    async fn perform(&self, action: &Action) -> Result<(), Problem> {
+        match action {
+            Action::InstallRelease { digest, document } => {
+                let node = self.node.read()?;
+                self.releases.install(&node, digest, document).await
+            }
+            Action::RemoveRelease { digest } => {
+                let node = self.node.read()?;
+                self.releases.remove(&node, digest).await
+            }
+            Action::Occupy { partition, instance, secrets } => {
+                self.place(partition)?;
+                self.occupants.occupy(partition, instance, secrets)?;
+                self.meters.begin(partition, instance)
+            }
+            Action::WriteFiles { partition, files } => {
+                let place = self.place(partition)?;
+                let (directory, account) = (place.directory, place.partition.account);
+                self.spawner.perform(&Task::Write(WriteTask { directory, account, files: files.clone() })).await?;
+                Ok(())
+            }
+            Action::Note { partition, note } => self.occupants.note(partition, note),
+            Action::RunHook { partition, run } => {
+                let ran = self.run(partition, run).await?;
+                if !ran.timed_out && ran.exit == Exit::Code(0) {
+                    return Ok(());
+                }
+                let mut problem =
+                    release::build::failed(&format!("the {} hook failed", run.name), &ran, run.timeout_seconds);
+                if problem.code != codes::DISK_FULL {
+                    problem.code = codes::HOOK_FAILED;
+                }
+                Err(problem)
+            }
+            Action::StartService { partition, spec } => self.runtime.start(&self.place(partition)?, spec).await,
+            Action::StopService { partition, service } => self.runtime.stop(partition, service).await,
+            Action::CheckPromise { partition, promise, check, timeout_seconds, environment } => {
+                let command = if let Check::Exec(command) = check { command.clone() } else { Vec::new() };
+                let run = Run {
+                    name: format!("promise-{promise}"),
+                    command,
+                    environment: environment.clone(),
+                    timeout_seconds: *timeout_seconds,
+                };
+                let (holds, message) = match self.check(partition, run, check).await {
+                    Err(problem) if problem.code == codes::SERVICE_START => {
+                        (false, problem.one_line().chars().take(MESSAGE_MAX).collect())
+                    }
+                    other => other?,
+                };
+                self.keep(partition, promise, holds, message);
+                Ok(())
+            }
+            Action::Erase { partition } => self.erase(partition).await,
+            Action::Free { partition } => self.free(partition).await,
+        }
+    }
+
+    async fn counters(&self, partition: &PartitionName) -> Option<Counters> {
+        let directory = self.place(partition).ok()?.directory;
+        self.meters.read(partition, self.disks.read(partition, directory))
+    }
+
+    async fn logs(
+        &self,
+        partition: &PartitionName,
+        asked: &LogsAsked,
+    ) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem> {
+        self.place(partition)?;
+        Ok(logs::read(self.records.clone(), partition.clone(), asked.clone()))
+    }
+
+    fn events(&self) -> mpsc::Receiver<Event> {
+        let taken = self.events.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Taken once: a second receiver hears nothing.
+        taken.unwrap_or_else(|| mpsc::channel(1).1)
+    }
+}
+
+impl std::fmt::Debug for LinuxHost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LinuxHost({})", self.state.display())
+    }
+}

@@ -1,0 +1,95 @@
+//! Writing files beneath a partition: by a process that has become its user, and never through a link.
+
+use crate::host::linux::account::assume;
+use crate::host::linux::disk::io_problem;
+use plat_agent_plan::action::RenderedFile;
+use plat_model::node::Account;
+use plat_model::problem::codes;
+use plat_model::{Problem, Problems};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, fchmod, fsync, mkdirat, openat, openat2, renameat, unlinkat,
+};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+
+#[derive(Serialize, Deserialize)]
+pub struct WriteTask {
+    pub directory: PathBuf,
+    pub account: Option<Account>,
+    pub files: Vec<RenderedFile>,
+}
+
+impl WriteTask {
+    /// Replaces each file as a whole; parents are made. All problems at once.
+    pub fn perform(&self) -> Result<(), Problem> {
+        assume(self.account.as_ref())?;
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o027));
+        let top = open_top(&self.directory)?;
+        let mut problems = Problems::default();
+        for file in &self.files {
+            problems.keep(write(&top, file).map_err(|e| {
+                io_problem(codes::FILES_FAILED, format!("cannot write {}/{}", self.directory.display(), file.path), &e)
+                    .fix("look for links or files that are in the way, and remove them")
+            }));
+        }
+        problems.none_or(()).map_err(Problems::into_one)
+    }
+}
+
+/// A partition's directory, held: whatever is moved about in it, this stays the same one.
+pub fn open_top(directory: &Path) -> Result<OwnedFd, Problem> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(CWD, directory, flags, Mode::empty()).map_err(|e| {
+        io_problem(codes::FILES_FAILED, format!("cannot open {}", directory.display()), &e.into())
+            .fix("run `node-format verify`: the partition's directory is not as it was formatted")
+    })
+}
+
+/// Opens a directory beneath `top`, making what is missing; a link on the way is an error.
+fn parents(top: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let mut here = openat2(top, ".", flags, Mode::empty(), beneath)?;
+    for part in path.components() {
+        let Component::Normal(name) = part else { return Err(io::Error::other("the path is not relative and plain")) };
+        here = match openat2(&here, name, flags, Mode::empty(), beneath) {
+            Err(rustix::io::Errno::NOENT) => {
+                match mkdirat(&here, name, Mode::from_raw_mode(0o750)) {
+                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                    Err(e) => return Err(e.into()),
+                }
+                openat2(&here, name, flags, Mode::empty(), beneath)?
+            }
+            other => other?,
+        };
+    }
+    Ok(here)
+}
+
+fn write(top: &OwnedFd, file: &RenderedFile) -> io::Result<()> {
+    let path = Path::new(&file.path);
+    let Some(Component::Normal(name)) = path.components().next_back() else {
+        return Err(io::Error::other("the path names no file"));
+    };
+    let folder = parents(top, path.parent().unwrap_or(Path::new("")))?;
+    let fresh = format!(".plat-{}.new", std::process::id());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let _ = unlinkat(&folder, &fresh, AtFlags::empty());
+    let made = openat(&folder, &fresh, flags, Mode::from_raw_mode(0o600))?;
+    let written = (|| {
+        let mut made = File::from(made);
+        made.write_all(file.contents.as_bytes())?;
+        fchmod(&made, Mode::from_raw_mode(file.mode & 0o750))?;
+        fsync(&made)?;
+        // Over a link this replaces the link itself; over a folder it fails.
+        renameat(&folder, &fresh, &folder, name)?;
+        Ok(())
+    })();
+    if written.is_err() {
+        let _ = unlinkat(&folder, &fresh, AtFlags::empty());
+    }
+    written
+}

@@ -1,0 +1,51 @@
+//! The few calls that Rust cannot check: fork, signal dispositions, and handing a descriptor to the event loop.
+#![expect(unsafe_code, reason = "these calls have no safe form; each says why it is sound")]
+
+use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::unistd::{ForkResult, Pid, fork};
+use std::io;
+use std::os::fd::OwnedFd;
+use tokio::io::unix::AsyncFd;
+
+/// Which of the two processes this is.
+pub enum Side {
+    Parent(Pid),
+    Child,
+}
+
+/// Splits this process in two.
+///
+/// # Errors
+/// If this process has more than one thread: the child would hold locks that nobody releases. Else as fork(2).
+pub fn split() -> io::Result<Side> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::other(format!("a process of {threads} threads cannot be split")));
+    }
+    // SAFETY: this process has one thread, which was just checked, and only that thread could start another. So no
+    // lock is held by a thread that the child lacks, and the child may go on like any process.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(Side::Parent(child)),
+        ForkResult::Child => Ok(Side::Child),
+    }
+}
+
+/// Gives every signal its default effect, as a program expects when it starts.
+pub fn default_signals() {
+    for which in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: SIG_DFL runs no code of this process.
+        let _ = unsafe { signal(which, SigHandler::SigDfl) };
+    }
+}
+
+/// Lets children vanish when they end, without being waited for.
+pub fn ignore_children() {
+    // SAFETY: SIG_IGN runs no code of this process.
+    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) };
+}
+
+/// Lets tokio tell when the descriptor is ready. Within a tokio runtime.
+pub fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is one open descriptor until it is dropped, and the AsyncFd holds it until then.
+    Ok(unsafe { AsyncFd::register(fd) }?)
+}

@@ -1,0 +1,232 @@
+//! Releases on disk: built beside where they are published, and published by one rename. A folder named by a digest
+//! with its manifest in it is whole; there is nothing in between.
+
+pub mod build;
+pub mod sources;
+
+use super::disk::{self, Stored, io_problem, private_folder, random_hex};
+use super::partition::erase::empty;
+use super::partition::files::open_top;
+use super::shim::line_log::LineLog;
+use super::spawner::Spawner;
+use super::task::{Answer, Task};
+use crate::host::Event;
+use build::{BuildTask, MANIFEST, Manifest};
+use plat_agent_plan::ReleaseFact;
+use plat_model::Problem;
+use plat_model::id::Digest;
+use plat_model::node::NodeFile;
+use plat_model::problem::codes;
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+/// Room that must be left on the disk before a release is begun, in bytes.
+const ROOM: u64 = 64 << 20;
+
+/// The releases of this node.
+pub struct Releases {
+    spawner: Arc<Spawner>,
+    logs: PathBuf,
+    events: mpsc::Sender<Event>,
+    building: Mutex<BTreeMap<Digest, String>>,
+}
+
+/// Folders that are being filled or emptied; nothing is in them that anybody may use.
+const UNFINISHED: &str = ".unfinished-";
+
+impl Releases {
+    pub fn new(spawner: Arc<Spawner>, state: &Path, events: mpsc::Sender<Event>) -> Self {
+        Self { spawner, logs: state.join("releases"), events, building: Mutex::default() }
+    }
+
+    pub fn observe(&self, node: &NodeFile, digest: &Digest) -> ReleaseFact {
+        let building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        match building.get(digest) {
+            Some(doing) => ReleaseFact::Building(doing.clone()),
+            None if is_whole(&node.releases.join(digest.as_str())) => ReleaseFact::Installed,
+            None => ReleaseFact::Absent,
+        }
+    }
+
+    pub fn list(&self, node: &NodeFile) -> Result<Vec<Digest>, Problem> {
+        let folder = &node.releases;
+        let entries = match fs::read_dir(folder) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => {
+                other.map_err(|e| io_problem(codes::BUILD_FAILED, format!("cannot list {}", folder.display()), &e))?
+            }
+        };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let mut digests: Vec<Digest> =
+            names.filter_map(|name| Digest::parse(&name).ok()).filter(|d| is_whole(&folder.join(d.as_str()))).collect();
+        digests.sort();
+        Ok(digests)
+    }
+
+    /// Removes what killed builds left behind: what is there now, while nothing is being built.
+    pub fn clear_up(folder: &Path) {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let left: Vec<PathBuf> = entries
+            .filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED))
+            .map(|entry| entry.path())
+            .collect();
+        if !left.is_empty() {
+            std::thread::spawn(move || left.iter().for_each(|path| discard(path)));
+        }
+    }
+
+    pub async fn install(&self, node: &NodeFile, digest: &Digest, document: &str) -> Result<(), Problem> {
+        let Some(_mark) = Building::begin(self, digest) else {
+            return Err(Problem::new(codes::CONFLICT, format!("release {} is being built already", digest.short())));
+        };
+        let published = node.releases.join(digest.as_str());
+        if is_whole(&published) {
+            return Ok(());
+        }
+        private_folder(&self.logs)?;
+        let log = self.logs.join(format!("{digest}.log"));
+        let wrong = |path: &Path, e: &std::io::Error| {
+            io_problem(codes::BUILD_FAILED, format!("cannot make {}", path.display()), e)
+        };
+        fs::create_dir_all(&node.releases).map_err(|e| wrong(&node.releases, &e))?;
+        let room = rustix::fs::statvfs(&node.releases).map_err(|e| wrong(&node.releases, &e.into()))?;
+        if room.f_bavail * room.f_frsize < ROOM {
+            return Err(Problem::new(codes::DISK_FULL, format!("there is no room in {}", node.releases.display()))
+                .because(format!(
+                    "{} MiB are free, {} are needed to begin",
+                    (room.f_bavail * room.f_frsize) >> 20,
+                    ROOM >> 20
+                ))
+                .fix("remove releases that nothing uses, or add disk"));
+        }
+        if published.exists() {
+            drop(Staging(self.set_aside(&published)?));
+        }
+        let staging = Staging(node.releases.join(format!("{UNFINISHED}{}-{}", digest.short(), random_hex(4)?)));
+        let packages = node.releases.join(".packages");
+        for folder in [&staging.0, &packages] {
+            match fs::DirBuilder::new().mode(0o700).create(folder) {
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                made => made.map_err(|e| wrong(folder, &e))?,
+            }
+            if let Some(builder) = &node.builder {
+                chown(folder, Some(builder.uid), Some(builder.gid)).map_err(|e| wrong(folder, &e))?;
+            }
+        }
+        let mut lines = LineLog::open(log.clone());
+        lines.write(format!("building release {digest}\n").as_bytes());
+        let task = Task::Build(Box::new(BuildTask {
+            digest: digest.clone(),
+            document: document.to_owned(),
+            staging: staging.0.clone(),
+            published: published.clone(),
+            packages,
+            builder: node.builder.clone(),
+        }));
+        let mut talk = self.spawner.begin(&task).await?;
+        let result = loop {
+            match talk.next().await {
+                Ok(Answer::Progress(doing)) => {
+                    lines.write(doing.as_bytes());
+                    lines.write(b"\n");
+                    if let Some(what) = doing.strip_prefix("> ") {
+                        self.building
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .insert(digest.clone(), what.to_owned());
+                        let _ = self.events.try_send(Event::Release(digest.clone()));
+                    }
+                }
+                Ok(Answer::Done) => break Ok(()),
+                Ok(Answer::Failed(problem)) | Err(problem) => break Err(problem),
+                Ok(other) => break Err(Problem::new(codes::INTERNAL, format!("a build answered {other:?}"))),
+            }
+        };
+        if let Err(problem) = &result {
+            lines.write(problem.to_string().as_bytes());
+        }
+        lines.finish();
+        result?;
+        let (staging, own) = (staging, node.builder.clone());
+        super::runtime::shim::joined(
+            tokio::task::spawn_blocking(move || publish(staging, &published, own.map(|b| b.uid))).await,
+        )
+    }
+
+    pub async fn remove(&self, node: &NodeFile, digest: &Digest) -> Result<(), Problem> {
+        let published = node.releases.join(digest.as_str());
+        if published.exists() {
+            let aside = self.set_aside(&published)?;
+            let _ = tokio::task::spawn_blocking(move || discard(&aside)).await;
+        }
+        let _ = fs::remove_file(self.logs.join(format!("{digest}.log")));
+        Ok(())
+    }
+
+    /// From here on it is not there.
+    fn set_aside(&self, published: &Path) -> Result<PathBuf, Problem> {
+        let aside = published.with_file_name(format!("{UNFINISHED}removed-{}", random_hex(4)?));
+        fs::rename(published, &aside)
+            .map_err(|e| io_problem(codes::BUILD_FAILED, format!("cannot remove {}", published.display()), &e))?;
+        Ok(aside)
+    }
+}
+
+/// While it is held, the release is being built.
+struct Building<'a>(&'a Releases, Digest);
+
+impl<'a> Building<'a> {
+    fn begin(releases: &'a Releases, digest: &Digest) -> Option<Self> {
+        let mut building = releases.building.lock().unwrap_or_else(PoisonError::into_inner);
+        if building.contains_key(digest) {
+            return None;
+        }
+        building.insert(digest.clone(), "beginning".into());
+        Some(Self(releases, digest.clone()))
+    }
+}
+
+impl Drop for Building<'_> {
+    fn drop(&mut self) {
+        self.0.building.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        let _ = self.0.events.try_send(Event::Release(self.1.clone()));
+    }
+}
+
+/// A folder that is removed unless it is published.
+struct Staging(PathBuf);
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        let path = std::mem::take(&mut self.0);
+        if path.exists() {
+            std::thread::spawn(move || discard(&path));
+        }
+    }
+}
+
+fn discard(path: &Path) {
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    if let Ok(top) = open_top(path) {
+        let _ = empty(&top);
+    }
+    let _ = fs::remove_dir(path);
+}
+
+fn is_whole(folder: &Path) -> bool {
+    matches!(disk::read_json::<Manifest>(&folder.join(MANIFEST)), Ok(Stored::Value(_)))
+}
+
+fn publish(staging: Staging, published: &Path, builder: Option<u32>) -> Result<(), Problem> {
+    let wrong =
+        |e: &std::io::Error| io_problem(codes::BUILD_FAILED, format!("cannot publish {}", published.display()), e);
+    let top = open_top(&staging.0)?;
+    sources::tree::seal(&top, builder).map_err(|e| wrong(&e))?;
+    rustix::fs::syncfs(&top).map_err(|e| wrong(&e.into()))?;
+    fs::rename(&staging.0, published).map_err(|e| wrong(&e))?;
+    fs::File::open(published.parent().unwrap_or(published)).and_then(|f| f.sync_all()).map_err(|e| wrong(&e))
+}

@@ -1,0 +1,206 @@
+//! The folder that a release is laid into: nothing that is laid there, links included, reaches out of it.
+
+use crate::host::linux::disk::io_problem;
+use crate::host::linux::partition::files::open_top;
+use plat_model::Problem;
+use plat_model::problem::codes;
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, linkat, mkdirat, openat, openat2,
+    readlinkat, statat, symlinkat, unlinkat,
+};
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+use std::ffi::{CStr, OsStr};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+
+/// Deepest folder of a release.
+const DEPTH_MAX: usize = 200;
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// A folder of the release, held.
+pub struct Tree {
+    top: OwnedFd,
+}
+
+impl Tree {
+    /// Opens `into` beneath `staging`, making it.
+    pub fn open(staging: &Path, into: &str) -> Result<Self, Problem> {
+        let top = open_top(staging)?;
+        let wrong = |e: &io::Error| io_problem(codes::BUILD_FAILED, format!("cannot make `{into}` in the release"), e);
+        let here = Self { top };
+        let top = here.folder(Path::new(into)).map_err(|e| wrong(&e))?;
+        Ok(Self { top })
+    }
+
+    /// Opens a folder, making it and its parents; links within the tree are followed, none leads out of it.
+    fn folder(&self, path: &Path) -> io::Result<OwnedFd> {
+        let mut walked = PathBuf::new();
+        let mut here = openat(&self.top, ".", FOLDER, Mode::empty())?;
+        for part in path.components() {
+            let Component::Normal(name) = part else {
+                return Err(io::Error::other("the path is not relative and plain"));
+            };
+            walked.push(name);
+            if walked.components().count() > DEPTH_MAX {
+                return Err(io::Error::other("it is nested too deeply"));
+            }
+            match mkdirat(&here, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(e) => return Err(e.into()),
+            }
+            here = openat2(&self.top, &walked, FOLDER, Mode::empty(), ResolveFlags::BENEATH)?;
+        }
+        Ok(here)
+    }
+
+    pub fn make_folder(&self, path: &Path) -> io::Result<()> {
+        self.folder(path).map(|_| ())
+    }
+
+    /// The parent's folder and the name in it; what had the name is removed, unless it is a folder.
+    fn slot<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
+        let name = path.file_name().ok_or_else(|| io::Error::other("the path names nothing"))?;
+        let folder = self.folder(path.parent().unwrap_or(Path::new("")))?;
+        match unlinkat(&folder, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok((folder, name)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Returns how many bytes were written.
+    pub fn write(&self, path: &Path, executable: bool, contents: &mut dyn Read) -> io::Result<u64> {
+        let (folder, name) = self.slot(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = if executable { 0o755 } else { 0o644 };
+        let mut file = File::from(openat(&folder, name, flags, Mode::from_raw_mode(mode))?);
+        fchmod(&file, Mode::from_raw_mode(mode))?;
+        io::copy(contents, &mut file)
+    }
+
+    pub fn link(&self, path: &Path, target: &Path) -> io::Result<()> {
+        let (folder, name) = self.slot(path)?;
+        Ok(symlinkat(target, &folder, name)?)
+    }
+
+    /// A second name for the file `of`, which is in the tree.
+    pub fn hard_link(&self, path: &Path, of: &Path) -> io::Result<()> {
+        let name = of.file_name().ok_or_else(|| io::Error::other("the link's target names nothing"))?;
+        let from = self.folder(of.parent().unwrap_or(Path::new("")))?;
+        let (folder, new) = self.slot(path)?;
+        Ok(linkat(&from, name, &folder, new, AtFlags::empty())?)
+    }
+
+    /// The first link, if there is one, that leads out of the tree. Dangling links lead nowhere.
+    pub fn link_that_leaves(&self) -> io::Result<Option<PathBuf>> {
+        let mut found = None;
+        self.each_link(|path, _| {
+            match openat2(&self.top, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::BENEATH) {
+                Err(Errno::XDEV) if found.is_none() => found = Some(path.to_owned()),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Makes absolute links to what is in the tree relative: the tree is a system's root, moved.
+    pub fn root_links(&self) -> io::Result<()> {
+        let mut absolute = Vec::new();
+        self.each_link(|path, target| {
+            if target.is_absolute() {
+                absolute.push((path.to_owned(), target.to_owned()));
+            }
+            Ok(())
+        })?;
+        for (path, target) in absolute {
+            let inside = target.strip_prefix("/").unwrap_or(&target).to_owned();
+            let there =
+                openat2(&self.top, &inside, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT);
+            if there.is_ok() {
+                let up: PathBuf = path.parent().into_iter().flat_map(Path::components).map(|_| "..").collect();
+                self.link(&path, &up.join(inside))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn each_link(&self, mut what: impl FnMut(&Path, &Path) -> io::Result<()>) -> io::Result<()> {
+        let mut folders = vec![PathBuf::new()];
+        while let Some(path) = folders.pop() {
+            let here = openat(
+                &self.top,
+                if path.as_os_str().is_empty() { Path::new(".") } else { &path },
+                FOLDER | OFlags::NOFOLLOW,
+                Mode::empty(),
+            )?;
+            for (name, kind) in entries(&here)? {
+                let path = path.join(OsStr::new(std::str::from_utf8(name.to_bytes()).unwrap_or_default()));
+                match kind {
+                    FileType::Directory => folders.push(path),
+                    FileType::Symlink => {
+                        let target = readlinkat(&here, name.as_c_str(), Vec::new())?;
+                        what(&path, Path::new(&*target.to_string_lossy()))?;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn entries(folder: &OwnedFd) -> io::Result<Vec<(std::ffi::CString, FileType)>> {
+    let mut all = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name: &CStr = entry.file_name();
+        if name != c"." && name != c".." {
+            let mode = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode;
+            all.push((name.to_owned(), FileType::from_raw_mode(mode)));
+        }
+    }
+    Ok(all)
+}
+
+/// Makes a finished tree read-only, and the agent's own where another user built it: the builder of the next release
+/// must not be able to change this one. Nothing but files, folders and links may be in it.
+pub fn seal(folder: &OwnedFd, builder: Option<u32>) -> io::Result<()> {
+    seal_below(folder, builder, &mut BTreeSet::new())
+}
+
+/// `done`: files of several names that were sealed under another one.
+fn seal_below(folder: &OwnedFd, builder: Option<u32>, done: &mut BTreeSet<u64>) -> io::Result<()> {
+    let own = builder
+        .map(|_| (Uid::from_raw(nix::unistd::geteuid().as_raw()), Gid::from_raw(nix::unistd::getegid().as_raw())));
+    for (name, kind) in entries(folder)? {
+        let stat = statat(folder, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+        if stat.st_nlink > 1 && kind == FileType::RegularFile && !done.insert(stat.st_ino) {
+            continue;
+        }
+        if builder.is_some_and(|uid| stat.st_uid != uid) {
+            return Err(io::Error::other(format!("{} is not the builder's", name.to_string_lossy())));
+        }
+        if let Some((uid, gid)) = own {
+            chownat(folder, name.as_c_str(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        match kind {
+            FileType::Symlink => {}
+            FileType::Directory => {
+                let below = openat(folder, name.as_c_str(), FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
+                seal_below(&below, builder, done)?;
+            }
+            FileType::RegularFile => {
+                let bits = if stat.st_mode & 0o111 != 0 { 0o555 } else { 0o444 };
+                rustix::fs::chmodat(folder, name.as_c_str(), Mode::from_raw_mode(bits), AtFlags::empty())?;
+            }
+            _ => return Err(io::Error::other(format!("{} is neither file, folder nor link", name.to_string_lossy()))),
+        }
+    }
+    if let Some((uid, gid)) = own {
+        rustix::fs::fchown(folder, Some(uid), Some(gid))?;
+    }
+    Ok(fchmod(folder, Mode::from_raw_mode(0o755))?)
+}

@@ -1,0 +1,87 @@
+//! Where the shims write, as the agent reads it: one folder for each service of each partition.
+
+use crate::host::linux::disk::{self, Durability, Stored};
+use crate::host::linux::shim::RunState;
+use plat_model::Problem;
+use plat_model::id::{PartitionName, ServiceName};
+use plat_model::problem::codes;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The agent's folder of partitions.
+#[derive(Debug, Clone)]
+pub struct Records {
+    root: PathBuf,
+}
+
+impl Records {
+    pub fn new(state: &Path) -> Self {
+        Self { root: state.join("partitions") }
+    }
+
+    pub fn partition(&self, partition: &PartitionName) -> PathBuf {
+        self.root.join(partition.as_str())
+    }
+
+    pub fn service(&self, partition: &PartitionName, service: &ServiceName) -> PathBuf {
+        self.partition(partition).join("services").join(service.as_str())
+    }
+
+    pub fn log(&self, partition: &PartitionName, service: &ServiceName) -> PathBuf {
+        self.service(partition, service).join("log")
+    }
+
+    /// Partitions that anything is written down of.
+    pub fn partitions(&self) -> Vec<PartitionName> {
+        names(&self.root).iter().filter_map(|name| PartitionName::parse(name).ok()).collect()
+    }
+
+    pub fn services(&self, partition: &PartitionName) -> Vec<ServiceName> {
+        names(&self.partition(partition).join("services"))
+            .iter()
+            .filter_map(|name| ServiceName::parse(name).ok())
+            .collect()
+    }
+
+    /// The last run of a service. One that cannot be understood counts as none: whoever starts the service again ends
+    /// what may be left of it first.
+    pub fn run(&self, partition: &PartitionName, service: &ServiceName) -> Result<Option<RunState>, Problem> {
+        match disk::read_json(&self.service(partition, service).join("state.json"))? {
+            Stored::Value(state) => Ok(Some(state)),
+            Stored::Absent => Ok(None),
+            Stored::Corrupt(why) => {
+                tracing::warn!(%partition, %service, why, "a service's state makes no sense and is passed over");
+                Ok(None)
+            }
+        }
+    }
+
+    pub fn runs(&self, partition: &PartitionName) -> Result<BTreeMap<ServiceName, RunState>, Problem> {
+        let mut runs = BTreeMap::new();
+        for service in self.services(partition) {
+            if let Some(state) = self.run(partition, &service)? {
+                runs.insert(service, state);
+            }
+        }
+        Ok(runs)
+    }
+
+    pub fn write(&self, partition: &PartitionName, service: &ServiceName, state: &RunState) -> Result<(), Problem> {
+        disk::replace_json(&self.service(partition, service).join("state.json"), state, Durability::Process)
+    }
+
+    pub fn forget(&self, folder: &Path) -> Result<(), Problem> {
+        match fs::remove_dir_all(folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(disk::io_problem(codes::BAD_STATE_FILE, format!("cannot remove {}", folder.display()), &e))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}

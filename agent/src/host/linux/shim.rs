@@ -1,0 +1,185 @@
+//! The process that stands by one service: starts it, copies its output, writes down how it goes, makes it stop. It
+//! outlives the agent, and it decides nothing: when the service ends, so does the shim.
+
+pub mod launch;
+pub mod line_log;
+pub mod tree;
+
+use super::disk::{Durability, now, replace_json};
+use super::process::Process;
+use super::task::{Answer, Line, Ran};
+use launch::Program;
+use line_log::LineLog;
+use plat_model::id::InstanceId;
+use plat_model::{Problem, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::time::Duration;
+use tree::{Exit, Phase, Policy, Tree, Used, used};
+
+/// A service to stand by.
+#[derive(Serialize, Deserialize)]
+pub struct ServiceTask {
+    pub program: Program,
+    pub stop_signal: i32,
+    pub stop_timeout_seconds: u32,
+    /// Folder of the agent's state where its log and its state are.
+    pub folder: PathBuf,
+    pub run: String,
+    pub instance: InstanceId,
+    pub fingerprint: String,
+    /// Runs before this one, and how the last of them ended.
+    pub restarts: u32,
+    pub last_exit: String,
+    /// Short runs in a row before this one.
+    pub short_runs: u32,
+}
+
+/// What a shim writes down about its service; the agent reads it. Kept for the last run of each service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunState {
+    pub version: u32,
+    /// Random, one for each run.
+    pub run: String,
+    /// In which boot of the machine this was; the processes are of no other.
+    pub boot: String,
+    pub shim: Process,
+    pub main: Option<Process>,
+    pub instance: InstanceId,
+    pub fingerprint: String,
+    pub phase: Phase,
+    pub started: Timestamp,
+    pub ended: Option<Timestamp>,
+    pub exit: Option<Exit>,
+    /// Why it did not start, or was lost; else empty.
+    pub error: String,
+    pub restarts: u32,
+    pub last_exit: String,
+    pub short_runs: u32,
+    /// It was told to stop.
+    pub told: bool,
+    /// The control group that counted it, if one did.
+    pub cgroup: Option<PathBuf>,
+    /// Of its processes that have ended.
+    pub used: Used,
+    pub tail: Vec<String>,
+}
+
+impl RunState {
+    pub const VERSION: u32 = 1;
+
+    /// Whether its shim is there and will write how it ends.
+    pub fn is_attended(&self, boot: &str) -> bool {
+        self.phase != Phase::Ended && self.boot == boot && self.shim.is_alive()
+    }
+
+    /// How the last run that ended did so; empty if none has.
+    pub fn last_exit(&self) -> String {
+        match (self.phase, self.exit) {
+            (Phase::Ended, Some(exit)) => exit.to_string(),
+            (Phase::Ended, None) => self.error.clone(),
+            _ => self.last_exit.clone(),
+        }
+    }
+
+    /// Runs in a row that ended by themselves when they were young.
+    pub fn short_runs(&self) -> u32 {
+        let young = Duration::from_secs(plat_agent_plan::facts::STABLE_SECONDS.into());
+        match self.ended {
+            Some(_) if self.told => 0,
+            Some(at) if at.since(self.started) < young => self.short_runs.saturating_add(1),
+            Some(_) => 0,
+            None => self.short_runs,
+        }
+    }
+
+    pub fn restarts(&self) -> u32 {
+        self.restarts.saturating_add(u32::from(self.phase == Phase::Ended))
+    }
+}
+
+/// Stands by the service to its end.
+pub fn serve(task: ServiceTask, line: Line) {
+    let path = task.folder.join("state.json");
+    let mut state = RunState {
+        version: RunState::VERSION,
+        run: task.run.clone(),
+        boot: super::process::boot_id(),
+        shim: Process::of(std::process::id()).unwrap_or(Process { pid: std::process::id(), start: 0 }),
+        main: None,
+        instance: task.instance.clone(),
+        fingerprint: task.fingerprint.clone(),
+        phase: Phase::Running,
+        started: now(),
+        ended: None,
+        exit: None,
+        error: String::new(),
+        restarts: task.restarts,
+        last_exit: task.last_exit.clone(),
+        short_runs: task.short_runs,
+        told: false,
+        cgroup: task.program.cgroup.clone(),
+        used: Used::default(),
+        tail: Vec::new(),
+    };
+    let write = |state: &RunState| replace_json(&path, state, Durability::Process);
+    // Before anything runs: a shim that dies from here on is missed, and what it started is found by its mark.
+    let started = write(&state).and_then(|()| Tree::start(&task.program));
+    let mut tree = match started {
+        Ok(tree) => tree,
+        Err(problem) => {
+            (state.phase, state.ended, state.error) = (Phase::Ended, Some(now()), problem.one_line());
+            state.used = used();
+            let _ = write(&state);
+            let _ = line.say(&Answer::Failed(problem));
+            return;
+        }
+    };
+    state.main = Process::of(tree.main.as_raw() as u32).ok();
+    let _ = write(&state);
+    let _ = line.say(&Answer::Started { pid: tree.main.as_raw() as u32 });
+    // From now on the agent may come and go.
+    drop(line);
+    let mut log = LineLog::open(task.folder.join("log"));
+    let policy = Policy {
+        stop_signal: nix::sys::signal::Signal::try_from(task.stop_signal).unwrap_or(tree::STOP),
+        stop_timeout: Duration::from_secs(task.stop_timeout_seconds.into()),
+        longest: None,
+        rest: Duration::from_secs(task.stop_timeout_seconds.min(5).into()),
+        hangup: None,
+    };
+    drop(task);
+    let finished = tree.watch(&policy, &mut log, |phase, used| {
+        (state.phase, state.used) = (phase, used);
+        state.told |= phase != Phase::Running;
+        let _ = write(&state);
+    });
+    (state.phase, state.ended, state.exit) = (Phase::Ended, Some(now()), Some(finished.exit));
+    (state.used, state.tail, state.told) = (used(), log.tail(), state.told || finished.told);
+    let _ = write(&state);
+}
+
+/// One program to run to its end.
+#[derive(Serialize, Deserialize)]
+pub struct RunTask {
+    pub program: Program,
+    pub timeout_seconds: u32,
+    /// Where its output goes, besides the last lines that are answered.
+    pub log: PathBuf,
+}
+
+/// Runs it. It ends with whoever asked: a hook without an agent is nobody's.
+pub fn run(task: &RunTask, line: &Line) -> Result<Ran, Problem> {
+    let mut log = LineLog::open(task.log.clone());
+    let mut tree = Tree::start(&task.program)?;
+    let policy = Policy {
+        stop_signal: tree::STOP,
+        stop_timeout: Duration::from_secs(2),
+        longest: Some(Duration::from_secs(task.timeout_seconds.into())),
+        rest: Duration::ZERO,
+        hangup: Some(line.stream().as_fd()),
+    };
+    let finished = tree.watch(&policy, &mut log, |_, _| {});
+    Ok(Ran { exit: finished.exit, timed_out: finished.timed_out, used: used(), tail: log.tail() })
+}

@@ -1,0 +1,134 @@
+//! From a command to a running program: what is set before it is its own.
+
+use crate::host::linux::account::assume;
+use crate::host::linux::posix::{Side, default_signals, split};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::SigSet;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Pid, execve, setpgid};
+use plat_model::Problem;
+use plat_model::node::Account;
+use plat_model::problem::codes;
+use rustix::fs::{CWD, Mode as FileMode, OFlags, ResolveFlags, openat, openat2};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// A program with all that surrounds it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Program {
+    /// The first is an absolute path.
+    pub command: Vec<String>,
+    /// The whole environment, but for the mark.
+    pub environment: BTreeMap<String, String>,
+    pub directory: PathBuf,
+    /// Where beneath `directory` it starts; empty: there.
+    pub within: String,
+    pub account: Option<Account>,
+    /// Folder of the control group that it belongs in.
+    pub cgroup: Option<PathBuf>,
+    /// Nobody else is in that control group: killing the group kills this program and nothing else.
+    pub cgroup_is_own: bool,
+    /// Most processes of the user at once, if the user is the partition's own.
+    pub processes: Option<u32>,
+    /// See [`crate::host::linux::process::MARK`].
+    pub mark: String,
+}
+
+/// Most open files of a program; less where the host allows less.
+const FILES: u64 = 65_536;
+
+/// Starts the program in a process group of its own; its output and errors go to `output`.
+///
+/// # Errors
+/// What kept it from starting: the program never ran.
+pub fn launch(program: &Program, output: OwnedFd) -> Result<Pid, Problem> {
+    let failed = |why: String| {
+        Problem::new(
+            codes::SERVICE_START,
+            format!("cannot start {}", program.command.first().map_or("", String::as_str)),
+        )
+        .because(why)
+    };
+    // Closed by the program's start, so that reading its end says that it started.
+    let (said, say) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failed(e.to_string()))?;
+    match split().map_err(|e| failed(e.to_string()))? {
+        Side::Parent(pid) => {
+            drop((say, output));
+            let mut why = String::new();
+            File::from(said).take(4096).read_to_string(&mut why).map_err(|e| failed(e.to_string()))?;
+            if why.is_empty() {
+                return Ok(pid);
+            }
+            let _ = nix::sys::wait::waitpid(pid, None);
+            Err(failed(why))
+        }
+        Side::Child => {
+            let why = match become_program(program, &output) {
+                Ok(never) => match never {},
+                Err(why) => why,
+            };
+            let _ = File::from(say).write_all(why.as_bytes());
+            std::process::exit(127)
+        }
+    }
+}
+
+fn become_program(program: &Program, output: &OwnedFd) -> Result<std::convert::Infallible, String> {
+    if let Some(cgroup) = &program.cgroup {
+        std::fs::write(cgroup.join("cgroup.procs"), "0").map_err(|e| format!("cannot join its control group: {e}"))?;
+    }
+    let step = |what: &'static str| move |e: rustix::io::Errno| format!("{what}: {e}");
+    setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(|e| format!("process group: {e}"))?;
+    let null =
+        openat(CWD, "/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, FileMode::empty()).map_err(step("/dev/null"))?;
+    rustix::stdio::dup2_stdin(&null).map_err(step("input"))?;
+    rustix::stdio::dup2_stdout(output).map_err(step("output"))?;
+    rustix::stdio::dup2_stderr(output).map_err(step("output"))?;
+    limits(program);
+    assume(program.account.as_ref()).map_err(|p| p.one_line())?;
+    nix::sys::prctl::set_no_new_privs().map_err(|e| format!("no new privileges: {e}"))?;
+    umask(Mode::from_bits_truncate(0o027));
+    enter(program)?;
+    let text = |what: &str| CString::new(what).map_err(|_| "an argument or variable holds a zero byte".to_owned());
+    let arguments = program.command.iter().map(|a| text(a)).collect::<Result<Vec<_>, _>>()?;
+    let mut environment = Vec::new();
+    for (name, value) in &program.environment {
+        environment.push(text(&format!("{name}={value}"))?);
+    }
+    environment.push(text(&format!("{}={}", super::super::process::MARK, program.mark))?);
+    let path = arguments.first().filter(|p| p.as_bytes().starts_with(b"/")).ok_or("its path is not absolute")?;
+    default_signals();
+    SigSet::empty().thread_set_mask().map_err(|e| format!("signal mask: {e}"))?;
+    execve(path, &arguments, &environment).map_err(|e| e.desc().to_owned())
+}
+
+/// Into the directory, as the user and beneath the partition: a link that the user made leads nowhere else.
+fn enter(program: &Program) -> Result<(), String> {
+    let wrong = |e: rustix::io::Errno| format!("cannot enter {}/{}: {e}", program.directory.display(), program.within);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut directory = openat(CWD, &program.directory, flags, FileMode::empty()).map_err(wrong)?;
+    if !program.within.is_empty() {
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        directory = openat2(&directory, &program.within, flags, FileMode::empty(), beneath).map_err(wrong)?;
+    }
+    rustix::process::fchdir(&directory).map_err(wrong)
+}
+
+fn limits(program: &Program) {
+    // Lowering cannot fail; what the host does not allow stays as the host has it.
+    let lower = |which, most: u64| {
+        if let Ok((_, hard)) = getrlimit(which) {
+            let _ = setrlimit(which, most.min(hard), most.min(hard));
+        }
+    };
+    lower(Resource::RLIMIT_CORE, 0);
+    lower(Resource::RLIMIT_NOFILE, FILES);
+    if let (Some(processes), Some(_)) = (program.processes, &program.account) {
+        lower(Resource::RLIMIT_NPROC, u64::from(processes));
+    }
+}

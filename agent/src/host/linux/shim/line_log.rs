@@ -1,0 +1,169 @@
+//! A log that cannot grow: two files, each at most a mebibyte, lines with their time.
+
+use crate::host::linux::disk::now;
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// Largest size of each of the two files, in bytes.
+pub const FILE_MAX: u64 = 1 << 20;
+/// Longest line, in bytes; a longer one is cut into several.
+const LINE_MAX: usize = 4096;
+/// How many of the last lines are kept at hand, and how much of each.
+const TAIL: usize = 10;
+const TAIL_LINE: usize = 500;
+
+/// The writing end.
+pub struct LineLog {
+    path: PathBuf,
+    file: Option<File>,
+    size: u64,
+    line: Vec<u8>,
+    tail: VecDeque<String>,
+}
+
+impl LineLog {
+    /// Goes on at the end of `path`. A log that cannot be written is given up: the program it is of must not stop.
+    pub fn open(path: PathBuf) -> Self {
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).ok();
+        let size = file.as_ref().and_then(|f| f.metadata().ok()).map_or(0, |m| m.len());
+        Self { path, file, size, line: Vec::new(), tail: VecDeque::new() }
+    }
+
+    pub fn write(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|b| *b == b'\n') {
+            let (text, ends) = match piece.split_last() {
+                Some((b'\n', text)) => (text, true),
+                _ => (piece, false),
+            };
+            for part in text.chunks(LINE_MAX) {
+                if self.line.len() + part.len() > LINE_MAX {
+                    self.end_line();
+                }
+                self.line.extend_from_slice(part);
+            }
+            if ends {
+                self.end_line();
+            }
+        }
+    }
+
+    /// Writes what has no end of line yet.
+    pub fn finish(&mut self) {
+        if !self.line.is_empty() {
+            self.end_line();
+        }
+    }
+
+    /// The last lines written through this value, oldest first.
+    pub fn tail(&self) -> Vec<String> {
+        self.tail.iter().cloned().collect()
+    }
+
+    fn end_line(&mut self) {
+        let text: String =
+            String::from_utf8_lossy(&self.line).chars().filter(|c| !c.is_control() || *c == '\t').collect();
+        self.line.clear();
+        let stamped = format!("{} {text}\n", now().0);
+        if self.size + stamped.len() as u64 > FILE_MAX {
+            self.rotate();
+        }
+        if let Some(file) = &mut self.file
+            && file.write_all(stamped.as_bytes()).is_ok()
+        {
+            self.size += stamped.len() as u64;
+        }
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(text.chars().take(TAIL_LINE).collect());
+    }
+
+    fn rotate(&mut self) {
+        let _ = fs::rename(&self.path, older(&self.path));
+        *self = Self {
+            line: std::mem::take(&mut self.line),
+            tail: std::mem::take(&mut self.tail),
+            ..Self::open(self.path.clone())
+        };
+        if self.size > FILE_MAX {
+            // It could not be renamed: start over rather than grow.
+            if let Some(file) = &self.file {
+                let _ = file.set_len(0);
+            }
+            self.size = 0;
+        }
+    }
+}
+
+fn older(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".1");
+    name.into()
+}
+
+/// The last `lines` lines, oldest first, each with the milliseconds since 1970 at which it was written.
+pub fn last_lines(path: &Path, lines: usize) -> Vec<(i64, String)> {
+    let mut text = read_end(path);
+    if text.lines().count() < lines {
+        text = read_end(&older(path)) + &text;
+    }
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..]
+        .iter()
+        .map(|line| match line.split_once(' ').and_then(|(at, rest)| Some((at.parse().ok()?, rest))) {
+            Some((at, rest)) => (at, rest.to_owned()),
+            None => (0, (*line).to_owned()),
+        })
+        .collect()
+}
+
+fn read_end(path: &Path) -> String {
+    let mut bytes = Vec::new();
+    if let Ok(mut file) = File::open(path) {
+        let size = file.metadata().map_or(0, |m| m.len());
+        let _ = file.seek(SeekFrom::Start(size.saturating_sub(FILE_MAX)));
+        let _ = file.take(FILE_MAX).read_to_end(&mut bytes);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_leaves_two_files_of_bounded_size_and_the_last_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = LineLog::open(path.clone());
+        let flood = "0123456789abcdef".repeat(64);
+        for n in 0..4000 {
+            log.write(format!("{n} {flood}\n").as_bytes());
+        }
+        log.write(b"last\x1b[31m without end");
+        log.finish();
+        let sizes: Vec<u64> =
+            fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).collect();
+        assert_eq!(sizes.len(), 2);
+        assert!(sizes.iter().all(|size| *size <= FILE_MAX), "{sizes:?}");
+        let lines = last_lines(&path, 1200);
+        assert_eq!(lines.len(), 1200);
+        assert_eq!(lines[1199].1, "last[31m without end");
+        assert!(lines[1198].1.starts_with("3999 "));
+        assert!(lines[1199].0 > 1_500_000_000_000);
+        assert_eq!(log.tail().len(), TAIL);
+    }
+
+    #[test]
+    fn a_line_without_end_is_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = LineLog::open(path.clone());
+        log.write(&vec![b'x'; 10 * LINE_MAX]);
+        log.finish();
+        assert_eq!(last_lines(&path, 100).len(), 10);
+    }
+}
