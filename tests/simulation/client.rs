@@ -79,22 +79,17 @@ async fn ask<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Answ
     }
 }
 
-/// Asks until there is an answer.
-async fn insist<T, F: Future<Output = Result<Response<T>, Status>>>(mut call: impl FnMut() -> F) -> Result<T, Problem> {
-    loop {
-        match ask(call()).await {
-            Answer::Yes(answer) => return Ok(answer),
-            Answer::No(problem) => return Err(problem),
-            Answer::Lost => pass(Duration::from_millis(200)).await,
-        }
-    }
-}
-
 /// Makes tokens for the nodes, again for each that comes to need another, and supplies the release.
 pub async fn prepare(world: &World) {
     let (mut admin, mut grid) = (ends::admin_client(world.channel()), ends::grid_client(world.channel()));
     let add = v1::AddReleaseRequest { name: String::new(), document: RELEASE.into() };
-    let digest = insist(|| ends::grid_client(world.channel()).add_release(add.clone())).await.expect("it is legal").digest;
+    let digest = loop {
+        match ask(ends::grid_client(world.channel()).add_release(add.clone())).await {
+            Answer::Yes(view) => break view.digest,
+            Answer::No(problem) => panic!("a good release was refused: {problem}"),
+            Answer::Lost => pass(Duration::from_millis(200)).await,
+        }
+    };
     let supply = v1::SupplyRequest { release: digest, all_nodes: true, ..Default::default() };
     while !matches!(ask(grid.supply(supply.clone())).await, Answer::Yes(_)) {}
     for node in world.hosts.keys() {

@@ -48,7 +48,8 @@ pub fn run(seed: u64) {
             if number == 1 {
                 prepare(&world).await;
             }
-            let _ready = world.tokens.subscribe().wait_for(|tokens| !tokens.is_empty()).await;
+            let mut tokens = world.tokens.subscribe();
+            let _ready = tokens.wait_for(|tokens| !tokens.is_empty()).await.map(drop);
             Client::new(world, notes, number).run().await;
             finished.fetch_add(1, Ordering::SeqCst);
             std::future::pending().await

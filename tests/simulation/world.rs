@@ -202,7 +202,7 @@ pub async fn pass(time: Duration) {
 }
 
 fn first_operator(folder: &Path, clock: &Clock, store: Arc<MemoryStore>) -> Arc<Credentials> {
-    let make = || {
+    let make = || -> plat_model::Result<_> {
         let (grid, name) = (GridName::parse("simulated")?, UserName::parse("operator")?);
         let ca = Ca::create(&folder.join("ca"), &grid, clock.now())?;
         let (key, serial) = (Key::generate()?, Serial::random()?);
@@ -222,7 +222,7 @@ fn first_operator(folder: &Path, clock: &Clock, store: Arc<MemoryStore>) -> Arc<
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be made");
         runtime.block_on(first_records(&ask, store, &serial, clock))?;
-        plat_model::Result::Ok(operator)
+        Ok(operator)
     };
     make().expect("a grid can be made")
 }
