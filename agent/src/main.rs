@@ -1,11 +1,103 @@
-//! The agent of a node.
+//! The agent's binary: arguments, settings, run, exit code.
 
+use clap::Parser;
+use plat_agent::args::{Args, Command};
+use plat_agent::clock::SystemClock;
+use plat_agent::config::{Config, Runtime};
+use plat_agent::host::linux::{LinuxConfig, LinuxHost};
+use plat_agent::identity::{Enrolment, enroll};
+use plat_agent::{Settings, telemetry};
+use plat_link::Address;
+use plat_model::id::NodeId;
+use plat_model::parameters::Secret;
+use plat_model::problem::codes;
+use plat_model::{Problem, Problems};
+use std::io::Read;
+use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Largest token file, in bytes.
+const TOKEN_MAX: u64 = 4096;
 
 fn main() -> ExitCode {
-    // Before anything else: processes that the agent forks must have one thread.
+    // Before there is any thread: the small processes that the agent starts are this same binary.
     if let Some(code) = plat_agent::host::linux::subcommand() {
         return code;
     }
-    ExitCode::FAILURE
+    let args = Args::parse();
+    telemetry::init();
+    match start(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problems) => {
+            eprintln!("{problems}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: Args) -> Result<(), Problems> {
+    let mut config = Config::load(args.config.as_deref())?;
+    // One thread does all the work that is not waiting; a few more exist only while files are synced.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .thread_stack_size(256 * 1024)
+        .build()
+        .map_err(|why| Problem::new(codes::INTERNAL, "the runtime cannot be started").because(why))?;
+    match args.command {
+        Command::Enroll { master, token_file, data, name } => {
+            let enrolment = Enrolment {
+                master: Address::parse(&master)?,
+                token: read_token(&token_file)?,
+                name: name.map(|name| NodeId::parse(&name)).transpose()?,
+                data: data.unwrap_or(config.data),
+            };
+            let node = runtime.block_on(enroll(enrolment, plat_link::tcp))?;
+            println!("enrolled as {node}");
+            Ok(())
+        }
+        Command::Run { data, node_file } => {
+            config.data = data.unwrap_or(config.data);
+            config.node_file = node_file.unwrap_or(config.node_file);
+            Ok(runtime.block_on(run(&config))?)
+        }
+    }
+}
+
+async fn run(config: &Config) -> Result<(), Problem> {
+    // Both settings mean the same on a host whose only runtime is the shim.
+    let (Runtime::Auto | Runtime::Shim) = config.runtime;
+    let host = LinuxHost::open(LinuxConfig {
+        state: config.data.clone(),
+        node_file: config.node_file.clone(),
+        executable: "/proc/self/exe".into(),
+    })?;
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(|why| Problem::new(codes::INTERNAL, "no randomness").because(why))?;
+    let settings = Settings::new(config, u64::from_le_bytes(seed));
+    let ended = |kind| signal(kind).map_err(|why| Problem::new(codes::INTERNAL, "no signals").because(why));
+    let (mut term, mut int) = (ended(SignalKind::terminate())?, ended(SignalKind::interrupt())?);
+    let shutdown = async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    };
+    plat_agent::run(settings, plat_link::tcp, Arc::new(host), Arc::new(SystemClock), shutdown).await
+}
+
+/// A token comes from a file, never from the command line, which every user of the machine can read.
+fn read_token(path: &Path) -> Result<Secret, Problem> {
+    let wrong = |why: std::io::Error| {
+        Problem::new(codes::FILE, format!("the token file `{}` cannot be read", path.display())).because(why)
+    };
+    let mut text = String::new();
+    if path == Path::new("-") {
+        std::io::stdin().take(TOKEN_MAX).read_to_string(&mut text).map_err(wrong)?;
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(TOKEN_MAX).read_to_string(&mut text)).map_err(wrong)?;
+    }
+    Ok(Secret::new(text.trim()))
 }

@@ -208,7 +208,11 @@ fn hold_back<'a>(given: &Given<'a>, plan: &mut PartitionPlan) -> Option<&'a Fail
     // Services and promises do not build on each other; everything else does on what is before it.
     match plan.actions[at] {
         Action::StartService { .. } | Action::CheckPromise { .. } => drop(plan.actions.remove(at)),
-        _ => plan.actions.truncate(at),
+        // What is before it is worth doing now only as far as it leaves a mark: the rest would be done again and again.
+        _ => {
+            let leaves_mark = |action: &Action| matches!(action, Action::Note { .. } | Action::StopService { .. });
+            plan.actions.truncate(plan.actions[..at].iter().rposition(leaves_mark).map_or(0, |last| last + 1));
+        }
     }
     plan.held_back = true;
     plan.wake_at = sooner(plan.wake_at, retry);

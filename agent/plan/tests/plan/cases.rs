@@ -1,0 +1,202 @@
+//! Cases in folders: `release.yaml`, `desired.json` and `facts.json` in, `plan.txt` out. `PLAT_BLESS=1` writes
+//! `plan.txt` anew; a change of it is reviewed like code.
+
+use crate::world::{World, part};
+use plat_agent_plan::facts::{Failure, Occupant, PromiseFact, ServiceFact, ServiceRun};
+use plat_agent_plan::{Action, Given, PartitionFact, ReleaseFact, plan_partition, render};
+use plat_document::Release;
+use plat_model::instance::InstanceDesired;
+use plat_model::parameters::{Parameters, Secret};
+use plat_model::problem::codes;
+use plat_model::{Problem, Timestamp};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Facts {
+    now: Timestamp,
+    installed: bool,
+    #[serde(default)]
+    occupant: Option<OccupantText>,
+    #[serde(default)]
+    services: BTreeMap<String, ServiceText>,
+    #[serde(default)]
+    promises: BTreeMap<String, PromiseText>,
+    #[serde(default)]
+    failure: Option<FailureText>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct OccupantText {
+    instance: String,
+    secrets: BTreeMap<String, String>,
+    initialised: bool,
+    /// `current` stands for the fingerprint of this very release and these parameters.
+    configured: String,
+    started: bool,
+    ready: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ServiceText {
+    /// `current`, or anything else for one of before.
+    fingerprint: String,
+    running_since: Option<Timestamp>,
+    ended_at: Option<Timestamp>,
+    #[serde(default)]
+    short_runs: u32,
+    #[serde(default)]
+    last_exit: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PromiseText {
+    holds: bool,
+    checked: Timestamp,
+    #[serde(default)]
+    failures: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FailureText {
+    step: String,
+    attempts: u32,
+    at: Timestamp,
+}
+
+fn read(folder: &Path, name: &str) -> String {
+    fs::read_to_string(folder.join(name)).unwrap_or_else(|why| panic!("{}/{name}: {why}", folder.display()))
+}
+
+fn run(folder: &Path) -> String {
+    let release = Release::parse_yaml(&read(folder, "release.yaml"), "release.yaml").unwrap();
+    let desired: String = read(folder, "desired.json").replace("RELEASE", release.digest().as_str());
+    let desired: InstanceDesired = serde_json::from_str(&desired).unwrap();
+    let text: Facts = serde_json::from_str(&read(folder, "facts.json")).unwrap();
+    let world = World::new(1);
+    let mut occupant = text.occupant.map(|text| Occupant {
+        instance: plat_model::id::InstanceId::parse(&text.instance).unwrap(),
+        secrets: text.secrets.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
+        initialised: text.initialised,
+        configured: text.configured,
+        started: text.started,
+        ready: text.ready,
+        connection: Parameters::default(),
+        cleaned: false,
+        erased: false,
+    });
+    let partition = &world.file.partitions[0];
+    let rendered = occupant.as_ref().and_then(|o| render(&world.place, partition, &desired, &release, o).ok());
+    if let (Some(occupant), Some(rendered)) = (&mut occupant, &rendered) {
+        if occupant.configured == "current" {
+            occupant.configured.clone_from(&rendered.configured);
+        }
+        if occupant.ready {
+            occupant.connection = rendered.publish.clone();
+        }
+    }
+    let services = text.services.into_iter().map(|(name, text)| {
+        let spec = rendered.as_ref().and_then(|r| r.services.iter().find(|spec| spec.name.as_str() == name));
+        let current = spec.map(|spec| spec.fingerprint.clone()).filter(|_| text.fingerprint == "current");
+        let fact = ServiceFact {
+            fingerprint: current.unwrap_or(text.fingerprint),
+            state: match (text.running_since, text.ended_at) {
+                (Some(since), _) => ServiceRun::Running { pid: 7, since },
+                (None, Some(at)) => ServiceRun::Ended { at },
+                (None, None) => ServiceRun::Unknown,
+            },
+            restarts: 0,
+            short_runs: text.short_runs,
+            last_exit: text.last_exit,
+            last_lines: Vec::new(),
+        };
+        (name.parse().unwrap(), fact)
+    });
+    let promises = text.promises.into_iter().map(|(name, text)| {
+        let PromiseText { holds, checked, failures } = text;
+        (name.parse().unwrap(), PromiseFact { holds, message: String::new(), checked, failures })
+    });
+    let failure = text.failure.map(|text| Failure {
+        step: text.step,
+        problem: Problem::new(codes::HOOK_FAILED, "a step failed"),
+        attempts: text.attempts,
+        at: text.at,
+    });
+    let fact = PartitionFact { occupant, services: services.collect(), promises: promises.collect(), failure };
+    let installed = if text.installed { ReleaseFact::Installed } else { ReleaseFact::Absent };
+    let given = Given {
+        place: &world.place,
+        partition,
+        desired: Some(&desired),
+        release: Some(&release),
+        release_fact: &installed,
+        fact: &fact,
+        previous: None,
+        now: text.now,
+    };
+    assert_eq!(partition.name, part(0));
+    let plan = plan_partition(&given);
+    let mut out = String::new();
+    for action in &plan.actions {
+        writeln!(out, "{}", line(action)).unwrap();
+    }
+    for waiting in &plan.waiting {
+        writeln!(out, "waiting: {} on {}", waiting.who, waiting.on).unwrap();
+    }
+    if let Some(at) = plan.wake_at {
+        writeln!(out, "wake at {at}").unwrap();
+    }
+    if let Some(status) = plan.status {
+        writeln!(out, "state: {}", status.state).unwrap();
+        if let Some(problem) = status.problem {
+            writeln!(out, "problem: {}", problem.one_line()).unwrap();
+        }
+    }
+    // Digests change with every version of the document's form; they say nothing here.
+    out.replace(release.digest().as_str(), "RELEASE").replace(release.digest().short(), "RELEASE")
+}
+
+fn line(action: &Action) -> String {
+    match action {
+        Action::WriteFiles { files, .. } => {
+            let files = files.iter().map(|file| format!("{} {:o} {:?}", file.path, file.mode, file.contents));
+            format!("write files: {}", files.collect::<Vec<_>>().join(", "))
+        }
+        Action::StartService { spec, .. } => format!("start service {}: {}", spec.name, spec.command.join(" ")),
+        Action::RunHook { run, .. } => format!("run hook {}: {}", run.name, run.command.join(" ")),
+        Action::CheckPromise { promise, check, .. } => format!("check promise {promise}: {check:?}"),
+        Action::Note { note, .. } => {
+            format!("note {}", format!("{note:?}").split(['(', ' ']).next().unwrap_or_default())
+        }
+        other => other.step(),
+    }
+}
+
+#[test]
+fn every_case_gives_its_plan() {
+    let cases = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut folders: Vec<_> = fs::read_dir(cases).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    assert!(folders.len() >= 8, "cases are missing");
+    let mut wrong = Vec::new();
+    for folder in folders {
+        let got = run(&folder);
+        if std::env::var_os("PLAT_BLESS").is_some() {
+            fs::write(folder.join("plan.txt"), &got).unwrap();
+        }
+        let expected = fs::read_to_string(folder.join("plan.txt")).unwrap_or_default();
+        if got != expected {
+            wrong.push(format!("{}\n--- expected\n{expected}--- got\n{got}", folder.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

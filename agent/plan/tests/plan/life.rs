@@ -1,0 +1,310 @@
+//! One instance through its life.
+
+use crate::world::{World, digest, instance_id, part};
+use plat_agent_plan::facts::ServiceRun;
+use plat_agent_plan::{Action, ReleaseFact};
+use plat_model::id::{PromiseName, ServiceName};
+use plat_model::instance::{InstanceState, ServiceState, Wish};
+use plat_model::problem::codes;
+
+fn ready() -> World {
+    let mut world = World::new(2);
+    world.wish(1, 0, Wish::Started, "{}");
+    world.settle();
+    world.take_done();
+    world
+}
+
+#[test]
+fn an_instance_is_brought_up_in_order_and_published_once_its_promises_hold() {
+    let mut world = World::new(1);
+    world.wish(1, 0, Wish::Started, "{}");
+    world.settle();
+    assert_eq!(
+        world.take_done(),
+        [
+            "part0 occupy",
+            "part0 write files",
+            "part0 run hook init",
+            "part0 note",
+            "part0 note",
+            "part0 start service web",
+            "part0 start service worker",
+            "part0 run hook start",
+            "part0 note",
+            "part0 check promise answers",
+            "part0 check promise breathes",
+            "part0 note",
+        ]
+    );
+    let status = world.status(1).unwrap();
+    assert_eq!(status.state, InstanceState::Ready);
+    assert_eq!(status.connection.to_json(), r#"{"url":"http://[fd00::1]:8080/"}"#);
+    assert_eq!(status.services[0].state, ServiceState::Running);
+}
+
+#[test]
+fn a_secret_is_in_the_file_and_in_no_argument_or_environment() {
+    let mut world = World::new(1);
+    world.wish(1, 0, Wish::Started, "{}");
+    world.step();
+    world.step();
+    let plan = world.plan_of(0);
+    let file = plan.actions.iter().find_map(|action| match action {
+        Action::WriteFiles { files, .. } => Some(&files[0]),
+        _ => None,
+    });
+    assert!(file.unwrap().contents.contains("s3cret"));
+    let others = plan.actions.iter().filter(|action| !matches!(action, Action::WriteFiles { .. }));
+    assert!(!serde_json::to_string(&others.collect::<Vec<_>>()).unwrap().contains("s3cret"));
+    assert!(!format!("{plan:?}").contains("s3cret"));
+}
+
+#[test]
+fn nothing_is_done_before_the_release_is_installed() {
+    let mut world = World::new(1);
+    world.wish(1, 0, Wish::Started, "{}");
+    world.facts.releases.insert(digest(), ReleaseFact::Building("fetching (1 of 2)".into()));
+    let plan = world.plan_of(0);
+    assert_eq!(plan.actions, []);
+    assert_eq!(plan.waiting.len(), 1);
+    let status = plan.status.unwrap();
+    assert_eq!((status.state, status.detail.as_str()), (InstanceState::Installing, "fetching (1 of 2)"));
+}
+
+#[test]
+fn only_the_service_whose_command_changed_restarts() {
+    let mut world = ready();
+    world.wish(1, 0, Wish::Started, r#"{"port": 9090}"#);
+    world.later(1);
+    world.settle();
+    let done = world.take_done();
+    assert_eq!(done[..2], ["part0 stop service web", "part0 start service web"]);
+    assert!(!done.iter().any(|step| step.contains("worker") || step.contains("hook")), "{done:?}");
+    assert_eq!(world.status(1).unwrap().connection.to_json(), r#"{"url":"http://[fd00::1]:9090/"}"#);
+}
+
+#[test]
+fn changed_files_are_written_while_nothing_runs_and_init_is_not_run_again() {
+    let mut world = ready();
+    world.wish(1, 0, Wish::Started, r#"{"greeting": "good morning"}"#);
+    world.later(1);
+    world.settle();
+    let done = world.take_done();
+    assert_eq!(
+        done[..8],
+        [
+            "part0 run hook stop",
+            "part0 note",
+            "part0 stop service web",
+            "part0 stop service worker",
+            "part0 write files",
+            "part0 note",
+            "part0 start service web",
+            "part0 start service worker",
+        ]
+    );
+    assert!(!done.contains(&"part0 run hook init".to_owned()));
+    assert_eq!(world.status(1).unwrap().state, InstanceState::Ready);
+}
+
+#[test]
+fn a_service_that_exits_again_and_again_is_failed_with_its_last_lines_and_waits_longer_each_time() {
+    let mut world = World::new(1);
+    world.crashing.insert(ServiceName::parse("web").unwrap());
+    world.wish(1, 0, Wish::Started, "{}");
+    let mut starts = Vec::new();
+    let begin = world.now;
+    for _ in 0..40 {
+        world.settle();
+        if world.take_done().contains(&"part0 start service web".to_owned()) {
+            starts.push(world.now.since(begin).as_secs());
+        }
+        world.later(1);
+    }
+    assert_eq!(starts, [0, 1, 3, 7, 15, 31]);
+    let status = world.status(1).unwrap();
+    assert_eq!(status.state, InstanceState::Failed);
+    let problem = status.problem.clone().unwrap();
+    assert_eq!(problem.code, codes::SERVICE_EXITED);
+    assert!(problem.why.contains("exit code 1") && problem.why.contains("cannot open the shop"), "{problem}");
+    assert_eq!(status.services[0].state, ServiceState::Backoff);
+    world.crashing.clear();
+    world.later(60);
+    world.settle();
+    world.later(10);
+    world.settle();
+    assert_eq!(world.status(1).unwrap().state, InstanceState::Ready);
+}
+
+#[test]
+fn a_promise_that_fails_degrades_and_one_that_holds_again_heals() {
+    let mut world = ready();
+    world.broken.insert("answers".into());
+    world.later(31);
+    world.settle();
+    let status = world.status(1).unwrap();
+    assert_eq!(status.state, InstanceState::Degraded);
+    assert_eq!(status.problem.as_ref().unwrap().code, codes::PROMISE_FAILED);
+    assert!(!status.connection.is_empty(), "what was published stays published");
+    world.broken.clear();
+    world.later(31);
+    world.settle();
+    assert_eq!(world.status(1).unwrap().state, InstanceState::Ready);
+}
+
+#[test]
+fn a_failed_alive_promise_restarts_the_services_but_not_again_at_once() {
+    let mut world = ready();
+    world.broken.insert("breathes".into());
+    world.take_done();
+    for _ in 0..120 {
+        world.later(1);
+        world.settle();
+    }
+    let done = world.take_done();
+    let restarts = done.iter().filter(|step| *step == "part0 stop service web").count();
+    assert!((1..=3).contains(&restarts), "{restarts} restarts in two minutes");
+    assert!(!done.iter().any(|step| step.contains("hook")), "{done:?}");
+}
+
+#[test]
+fn stopping_runs_the_stop_hook_first_and_keeps_everything() {
+    let mut world = ready();
+    world.wish(1, 0, Wish::Stopped, "{}");
+    world.settle();
+    assert_eq!(
+        world.take_done(),
+        ["part0 run hook stop", "part0 note", "part0 stop service web", "part0 stop service worker"]
+    );
+    assert_eq!(world.status(1).unwrap().state, InstanceState::Stopped);
+    assert!(world.facts.partitions[&part(0)].occupant.is_some());
+    world.wish(1, 0, Wish::Started, "{}");
+    world.settle();
+    let done = world.take_done();
+    assert!(done.contains(&"part0 run hook start".to_owned()) && !done.contains(&"part0 run hook init".to_owned()));
+}
+
+#[test]
+fn a_destroyed_instance_is_stopped_cleaned_and_erased_and_freed_when_the_master_forgets_it() {
+    let mut world = ready();
+    world.wish(1, 0, Wish::Destroyed, "{}");
+    world.settle();
+    assert_eq!(
+        world.take_done(),
+        [
+            "part0 run hook stop",
+            "part0 note",
+            "part0 stop service web",
+            "part0 stop service worker",
+            "part0 run hook clean",
+            "part0 note",
+            "part0 erase",
+        ]
+    );
+    assert_eq!(world.status(1).unwrap().state, InstanceState::Destroyed);
+    world.forget(1);
+    world.settle();
+    assert_eq!(world.take_done(), ["part0 free"]);
+    assert!(world.facts.partitions[&part(0)].occupant.is_none());
+}
+
+#[test]
+fn a_broken_stop_hook_does_not_keep_an_instance_from_its_end() {
+    let mut world = ready();
+    world.failing.insert("run hook stop".into());
+    world.wish(1, 0, Wish::Destroyed, "{}");
+    for _ in 0..10 {
+        world.settle();
+        world.later(1);
+    }
+    let done = world.take_done();
+    assert_eq!(done.iter().filter(|step| *step == "part0 run hook stop").count(), 3);
+    assert_eq!(world.status(1).unwrap().state, InstanceState::Destroyed);
+}
+
+#[test]
+fn a_failing_step_waits_longer_each_time_and_says_so() {
+    let mut world = World::new(1);
+    world.failing.insert("run hook init".into());
+    world.wish(1, 0, Wish::Started, "{}");
+    let (begin, mut tries) = (world.now, Vec::new());
+    for _ in 0..20 {
+        world.settle();
+        if world.take_done().contains(&"part0 run hook init".to_owned()) {
+            tries.push(world.now.since(begin).as_secs());
+        }
+        world.later(1);
+    }
+    assert_eq!(tries, [0, 1, 3, 7, 15]);
+    let status = world.status(1).unwrap();
+    assert_eq!(status.state, InstanceState::Failed);
+    assert_eq!(status.detail, "run hook init failed 5 times");
+    assert!(world.plan_of(0).wake_at.unwrap() > world.now);
+}
+
+#[test]
+fn what_the_master_forgot_keeps_running() {
+    let mut world = ready();
+    world.forget(1);
+    world.later(3600);
+    let plan = world.plan_of(0);
+    assert_eq!(plan.actions, []);
+    assert!(plan.waiting[0].on.contains(instance_id(1).as_str()));
+}
+
+#[test]
+fn a_partition_given_to_another_is_emptied_first() {
+    let mut world = ready();
+    world.forget(1);
+    world.wish(2, 0, Wish::Started, "{}");
+    world.settle();
+    let done = world.take_done();
+    assert_eq!(
+        done[..6],
+        [
+            "part0 note",
+            "part0 stop service web",
+            "part0 stop service worker",
+            "part0 erase",
+            "part0 free",
+            "part0 occupy"
+        ]
+    );
+    assert_eq!(world.status(2).unwrap().state, InstanceState::Ready);
+}
+
+#[test]
+fn a_service_that_cannot_be_observed_is_neither_started_nor_stopped() {
+    let mut world = ready();
+    let web = ServiceName::parse("web").unwrap();
+    world.facts.partitions.get_mut(&part(0)).unwrap().services.get_mut(&web).unwrap().state = ServiceRun::Unknown;
+    let plan = world.plan_of(0);
+    assert_eq!(plan.actions, []);
+    assert!(plan.wake_at.is_some() && !plan.waiting.is_empty());
+}
+
+#[test]
+fn a_release_that_nobody_uses_any_more_is_removed_and_not_before() {
+    let mut world = ready();
+    world.desired.releases.clear();
+    assert!(world.plan().releases[&digest()].action.is_none(), "an instance consists of it");
+    world.forget(1);
+    assert!(world.plan().releases[&digest()].action.is_none(), "a forgotten instance still runs from it");
+    world.facts.partitions.clear();
+    assert!(matches!(world.plan().releases[&digest()].action, Some(Action::RemoveRelease { .. })));
+}
+
+#[test]
+fn a_result_of_before_the_last_start_does_not_count() {
+    let mut world = ready();
+    let answers = PromiseName::parse("answers").unwrap();
+    let web = ServiceName::parse("web").unwrap();
+    world.later(5);
+    let fact = world.facts.partitions.get_mut(&part(0)).unwrap();
+    fact.services.get_mut(&web).unwrap().state = ServiceRun::Running { pid: 9, since: world.now };
+    let plan = world.plan_of(0);
+    let checks = |action: &Action| matches!(action, Action::CheckPromise { promise, .. } if *promise == answers);
+    assert!(plan.actions.iter().any(checks));
+    assert_eq!(plan.status.unwrap().state, InstanceState::Degraded);
+}

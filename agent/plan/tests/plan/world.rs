@@ -1,0 +1,292 @@
+//! A small node: one partition or more, a release with everything in it, and facts that actions edit.
+
+use plat_agent_plan::action::Note;
+use plat_agent_plan::facts::{Occupant, PromiseFact, ServiceFact, ServiceRun};
+use plat_agent_plan::{Action, NodeFacts, NodePlan, PartitionFact, PartitionPlan, Place, ReleaseFact, plan};
+use plat_document::Release;
+use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, PartitionName, ProjectName, ServiceName};
+use plat_model::instance::{InstanceDesired, InstanceStatus, Wish};
+use plat_model::node::{NodeDesired, NodeFile, NodePartition};
+use plat_model::parameters::{Parameters, Secret};
+use plat_model::resources::Resources;
+use plat_model::{Generation, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+pub const RELEASE: &str = r#"
+version: 1
+name: shop
+parameters:
+  type: object
+  properties:
+    port: {type: integer, default: 8080}
+    greeting: {type: string, default: hello}
+secrets:
+  password: {length: 16}
+files:
+  etc/shop.conf:
+    template: |
+      password={{ secrets.password }}
+      greeting={{ parameters.greeting }}
+hooks:
+  init: {command: ["{{ release.directory }}/bin/init"]}
+  start: {command: ["{{ release.directory }}/bin/started"]}
+  stop: {command: ["{{ release.directory }}/bin/stopping"]}
+  clean: {command: ["{{ release.directory }}/bin/clean"]}
+services:
+  web:
+    command: ["{{ release.directory }}/bin/web", "--port", "{{ parameters.port }}"]
+  worker:
+    command: ["{{ release.directory }}/bin/worker"]
+promises:
+  answers:
+    tcp: {address: "{{ partition.address }}", port: "{{ parameters.port }}"}
+  breathes:
+    role: alive
+    exec: ["{{ release.directory }}/bin/breathes"]
+publish:
+  url: "http://{{ partition.url_host }}:{{ parameters.port }}/"
+"#;
+
+pub fn release() -> Release {
+    Release::parse_yaml(RELEASE, "shop.yaml").unwrap()
+}
+
+pub fn part(n: usize) -> PartitionName {
+    PartitionName::parse(&format!("part{n}")).unwrap()
+}
+
+pub fn instance_id(n: usize) -> InstanceId {
+    InstanceId::parse(&format!("{n:032x}")).unwrap()
+}
+
+pub struct World {
+    pub place: Place,
+    pub file: NodeFile,
+    pub desired: NodeDesired,
+    pub facts: NodeFacts,
+    pub now: Timestamp,
+    /// Services and promises that misbehave.
+    pub crashing: BTreeSet<ServiceName>,
+    pub broken: BTreeSet<String>,
+    pub failing: BTreeSet<String>,
+    pub done: Vec<String>,
+}
+
+impl World {
+    pub fn new(partitions: usize) -> Self {
+        let file = NodeFile {
+            version: NodeFile::VERSION,
+            releases: "/srv/releases".into(),
+            root: "/srv/partitions".into(),
+            builder: None,
+            capacity: Resources::default(),
+            partitions: (0..partitions)
+                .map(|n| NodePartition {
+                    name: part(n),
+                    account: None,
+                    tap: None,
+                    addresses: vec![format!("fd00::{}", n + 1).parse().unwrap()],
+                    ipv6_range: None,
+                    limits: Resources::default(),
+                })
+                .collect(),
+        };
+        let facts = NodeFacts {
+            partitions: file.partitions.iter().map(|p| (p.name.clone(), PartitionFact::default())).collect(),
+            ..NodeFacts::default()
+        };
+        Self {
+            place: Place::new(NodeId::parse("n1").unwrap(), &file),
+            file,
+            desired: NodeDesired::default(),
+            facts,
+            now: Timestamp::from_seconds(1_800_000_000),
+            crashing: BTreeSet::new(),
+            broken: BTreeSet::new(),
+            failing: BTreeSet::new(),
+            done: Vec::new(),
+        }
+    }
+
+    pub fn wish(&mut self, instance: usize, partition: usize, wish: Wish, parameters: &str) {
+        let release = release();
+        let digest = release.digest();
+        self.desired.generation = self.desired.generation.next();
+        self.desired.releases.insert(digest.clone(), release.to_canonical_json());
+        self.facts.releases.entry(digest.clone()).or_insert(ReleaseFact::Absent);
+        let before = self.desired.instances.get(&instance_id(instance)).map_or(Generation::ZERO, |i| i.generation);
+        let desired = InstanceDesired {
+            id: instance_id(instance),
+            project: ProjectName::parse("demo").unwrap(),
+            name: InstanceName::parse(&format!("shop{instance}")).unwrap(),
+            partition: part(partition),
+            generation: before.next(),
+            release: digest,
+            parameters: Parameters::parse_json(parameters).unwrap(),
+            wish,
+            resources: Resources::default(),
+        };
+        self.desired.instances.insert(desired.id.clone(), desired);
+    }
+
+    pub fn forget(&mut self, instance: usize) {
+        self.desired.generation = self.desired.generation.next();
+        self.desired.instances.remove(&instance_id(instance));
+    }
+
+    pub fn plan(&self) -> NodePlan {
+        plan(&self.place, &self.file, &self.desired, &self.facts, self.now)
+    }
+
+    pub fn plan_of(&self, partition: usize) -> PartitionPlan {
+        self.plan().partitions.remove(&part(partition)).unwrap()
+    }
+
+    pub fn status(&self, instance: usize) -> Option<&InstanceStatus> {
+        self.facts.reported.get(&instance_id(instance))
+    }
+
+    /// Plans and applies until nothing is left to do at this instant. Panics if that does not happen.
+    pub fn settle(&mut self) {
+        for _ in 0..100 {
+            if !self.step() {
+                return;
+            }
+        }
+        panic!("the plan does not become empty: {:?}", self.plan());
+    }
+
+    /// One round; whether anything was done.
+    pub fn step(&mut self) -> bool {
+        let plan = self.plan();
+        let mut did = false;
+        for (digest, plan) in plan.releases {
+            match plan.action {
+                Some(Action::InstallRelease { .. }) => {
+                    self.facts.releases.insert(digest, ReleaseFact::Installed);
+                    did = true;
+                }
+                Some(_) => {
+                    self.facts.releases.insert(digest, ReleaseFact::Absent);
+                    did = true;
+                }
+                None => {}
+            }
+        }
+        for (name, plan) in plan.partitions {
+            if let Some(status) = plan.status {
+                self.facts.reported.insert(status.id.clone(), status);
+            }
+            let mut failed = None;
+            for action in &plan.actions {
+                did = true;
+                self.done.push(format!("{name} {}", action.step()));
+                if self.failing.contains(&action.step()) {
+                    failed = Some(action.step());
+                    break;
+                }
+                self.apply(&name, action);
+            }
+            let fact = self.facts.partitions.get_mut(&name).unwrap();
+            match failed {
+                Some(step) => {
+                    let before = fact.failure.as_ref().filter(|failure| failure.step == step);
+                    let attempts = before.map_or(0, |failure| failure.attempts) + 1;
+                    let problem = plat_model::Problem::new(plat_model::problem::codes::HOOK_FAILED, "it failed");
+                    fact.failure = Some(plat_agent_plan::facts::Failure { step, problem, attempts, at: self.now });
+                }
+                None if !plan.held_back => fact.failure = None,
+                None => {}
+            }
+        }
+        did
+    }
+
+    fn apply(&mut self, name: &PartitionName, action: &Action) {
+        let now = self.now;
+        let fact = self.facts.partitions.get_mut(name).unwrap();
+        match action {
+            Action::Occupy { instance, secrets, .. } => {
+                assert!(fact.occupant.as_ref().is_none_or(|o| &o.instance == instance), "a partition is given twice");
+                let occupant = fact.occupant.get_or_insert_with(|| Occupant {
+                    instance: instance.clone(),
+                    secrets: BTreeMap::new(),
+                    initialised: false,
+                    configured: String::new(),
+                    started: false,
+                    ready: false,
+                    connection: Parameters::default(),
+                    cleaned: false,
+                    erased: false,
+                });
+                occupant.secrets = secrets.keys().map(|name| (name.clone(), Secret::new("s3cret"))).collect();
+            }
+            Action::Note { note, .. } => {
+                let occupant = fact.occupant.as_mut().expect("a note is about an occupant");
+                match note {
+                    Note::Initialised => occupant.initialised = true,
+                    Note::Configured(fingerprint) => {
+                        occupant.configured.clone_from(fingerprint);
+                        occupant.ready = false;
+                    }
+                    Note::Started => occupant.started = true,
+                    Note::Published(connection) => {
+                        occupant.ready = true;
+                        occupant.connection = connection.clone();
+                    }
+                    Note::Stopped => (occupant.started, occupant.ready) = (false, false),
+                    Note::Cleaned => occupant.cleaned = true,
+                }
+            }
+            Action::StartService { spec, .. } => {
+                let short_runs = fact.services.get(&spec.name).map_or(0, |fact| fact.short_runs);
+                let crashes = self.crashing.contains(&spec.name);
+                let state =
+                    if crashes { ServiceRun::Ended { at: now } } else { ServiceRun::Running { pid: 7, since: now } };
+                let one = ServiceFact {
+                    fingerprint: spec.fingerprint.clone(),
+                    state,
+                    restarts: 0,
+                    short_runs: short_runs + u32::from(crashes),
+                    last_exit: if crashes { "exit code 1".into() } else { String::new() },
+                    last_lines: if crashes { vec!["cannot open the shop".into()] } else { Vec::new() },
+                };
+                fact.services.insert(spec.name.clone(), one);
+            }
+            Action::StopService { service, .. } => {
+                let one = fact.services.get_mut(service).expect("only what is known is stopped");
+                (one.state, one.short_runs) = (ServiceRun::Ended { at: now }, 0);
+            }
+            Action::CheckPromise { promise, .. } => {
+                let holds = !self.broken.contains(promise.as_str());
+                let failures = if holds { 0 } else { fact.promises.get(promise).map_or(0, |f| f.failures) + 1 };
+                fact.promises
+                    .insert(promise.clone(), PromiseFact { holds, message: "said".into(), checked: now, failures });
+            }
+            Action::Erase { .. } => {
+                fact.services.clear();
+                fact.promises.clear();
+                let occupant = fact.occupant.as_mut().expect("only what is occupied is erased");
+                occupant.erased = true;
+                occupant.secrets.clear();
+            }
+            Action::Free { .. } => *fact = PartitionFact::default(),
+            Action::WriteFiles { .. } | Action::RunHook { .. } => {}
+            Action::InstallRelease { .. } | Action::RemoveRelease { .. } => unreachable!("not of a partition"),
+        }
+    }
+
+    pub fn later(&mut self, seconds: u64) {
+        self.now = self.now.plus(Duration::from_secs(seconds));
+    }
+
+    /// What was done since the last call.
+    pub fn take_done(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.done)
+    }
+}
+
+pub fn digest() -> Digest {
+    release().digest()
+}
