@@ -46,7 +46,7 @@ pub struct InitArgs {
     /// Where to write the configuration [default: master.toml in the data folder].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Folder for the operator's credentials [default: ~/.config/plat/GRID].
+    /// Folder for the operator's credentials [default: ~/.config/plat/default].
     #[arg(long, value_name = "DIR")]
     pub profile: Option<PathBuf>,
     /// How the state is stored: redb or sled.

@@ -8,7 +8,7 @@ use crate::pki::Serial;
 use crate::pki::ca::Ca;
 use crate::pki::csr::RequestedKey;
 use crate::store::{self, CommitError, EngineKind, Store};
-use plat_link::Address;
+use plat_link::{Address, Credentials, Key};
 use plat_master_plan::certify::{USER_VALIDITY, first_operator};
 use plat_master_plan::record::{Grid, Record};
 use plat_master_plan::{Change, Expected};
@@ -16,7 +16,6 @@ use plat_model::Problem;
 use plat_model::id::{GridName, UserName};
 use plat_model::identity::Identity;
 use plat_model::problem::codes;
-use rcgen::{CertificateParams, KeyPair};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -86,16 +85,12 @@ pub async fn init(ask: &Init, clock: &dyn Clock) -> Result<Made, Problem> {
 
 /// The operator's key is made here because there is nobody else yet: it is written to his folder, and nowhere else.
 fn operator(ask: &Init, ca: &Ca, folder: &Path, clock: &dyn Clock) -> Result<Serial, Problem> {
-    let failed = |e: rcgen::Error| Problem::new(codes::INTERNAL, "the operator's key cannot be made").because(e);
-    let key = KeyPair::generate().map_err(failed)?;
-    let csr = CertificateParams::default().serialize_request(&key).map_err(failed)?;
+    let key = Key::generate()?;
     let serial = Serial::random()?;
     let validity = ca.validity(clock.now(), USER_VALIDITY);
     let who = Identity::User(ask.operator.clone());
-    let chain = ca.sign_client(&ask.grid, &who, &RequestedKey::parse(csr.der())?, &serial, validity)?;
-    keyfile::write(&folder.join("user.key"), &key.serialize_pem())?;
-    keyfile::write(&folder.join("user.crt"), &chain.iter().map(|der| pem(der)).collect::<String>())?;
-    keyfile::write(&folder.join("root.crt"), &pem(ca.root_der()))?;
+    let chain = ca.sign_client(&ask.grid, &who, &RequestedKey::parse(&key.csr_der()?)?, &serial, validity)?;
+    Credentials::new(ask.grid.clone(), key, chain, vec![ca.root_der().to_vec()])?.save(&folder.join("credentials.pem"))?;
     let profile = format!(
         "version = 1\nurl = {}\ngrid = {}\nuser = {}\n",
         toml::Value::from(ask.url.to_string()),
@@ -147,14 +142,6 @@ fn exists(path: &Path, todo: &str) -> Problem {
 
 fn unwritable(path: &Path, why: impl std::fmt::Display) -> Problem {
     Problem::new(codes::KEY_FILE, format!("`{}` cannot be made", path.display())).because(why)
-}
-
-/// A certificate as text: base64 in lines of 64 characters (RFC 7468).
-fn pem(der: &[u8]) -> String {
-    use base64::Engine;
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
 /// A folder beside its place, removed again unless it gets there.

@@ -57,7 +57,7 @@ async fn make(args: InitArgs) -> Result<(), Problem> {
     let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), args.url.port());
     let ask = Init {
         listen: if args.listen.is_empty() { vec![any] } else { args.listen },
-        profile: args.profile.map_or_else(|| default_profile(args.grid.as_str()), Ok)?,
+        profile: args.profile.map_or_else(|| default_profile(), Ok)?,
         data: args.data,
         config: args.config,
         grid: args.grid,
@@ -74,10 +74,11 @@ async fn make(args: InitArgs) -> Result<(), Problem> {
     Ok(())
 }
 
-fn default_profile(grid: &str) -> Result<PathBuf, Problem> {
+/// Where `plat` looks unless it is told otherwise.
+fn default_profile() -> Result<PathBuf, Problem> {
     let base = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from);
     let base = base.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
-    base.filter(|base| base.is_absolute()).map(|base| base.join("plat").join(grid)).ok_or_else(|| {
+    base.filter(|base| base.is_absolute()).map(|base| base.join("plat/default")).ok_or_else(|| {
         Problem::new(codes::USAGE, "there is no home folder for the operator's credentials")
             .because("HOME is not set")
             .fix("name a folder with --profile")

@@ -42,6 +42,20 @@ fn record(job: &Job, root: &Path) -> Vec<Call> {
     parse(&text, root)
 }
 
+fn overwrites(calls: &[Call]) -> usize {
+    let mut ends: BTreeMap<&Path, u64> = BTreeMap::new();
+    let writes = calls.iter().filter(|call| match &call.act {
+        Act::Write { path, offset, data } => {
+            let end = ends.entry(path).or_default();
+            let over = offset < end;
+            *end = (*end).max(offset + data.len() as u64);
+            over
+        }
+        _ => false,
+    });
+    writes.count()
+}
+
 /// What was being done when power was lost, for the report.
 fn around(calls: &[Call], moment: usize) -> String {
     let near = calls.iter().filter(|call| call.begin + 6 > moment && call.begin < moment + 2);
@@ -56,6 +70,8 @@ fn around(calls: &[Call], moment: usize) -> String {
 struct Outcome {
     cuts: u64,
     acknowledged: u64,
+    /// Writes over parts of a file that had been written before: where a store can destroy what it had.
+    overwrites: usize,
     failures: BTreeMap<String, (u64, String)>,
 }
 
@@ -90,7 +106,7 @@ fn lose_power(kind: EngineKind, cuts: u64, syncs: Syncs) -> Outcome {
             if random.random_bool(0.5) { call.begin } else { call.end.min(last) }
         })
         .collect();
-    let mut outcome = Outcome::default();
+    let mut outcome = Outcome { overwrites: overwrites(&calls), ..Outcome::default() };
     let memory = Path::new("/dev/shm");
     let scratch = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     for moment in moments {
@@ -153,7 +169,8 @@ fn rebuild(
 
 fn report(kind: EngineKind, outcome: &Outcome) -> String {
     let failed: u64 = outcome.failures.values().map(|(count, _)| count).sum();
-    let mut text = format!("{kind}: {} power losses, {failed} failures", outcome.cuts);
+    let Outcome { cuts, overwrites, .. } = outcome;
+    let mut text = format!("{kind}: {cuts} power losses, {failed} failures; {overwrites} writes over written parts");
     for (count, example) in outcome.failures.values() {
         text.push_str(&format!("\n  {count} like: {example}"));
     }

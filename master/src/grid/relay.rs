@@ -7,7 +7,6 @@ use plat_model::Problem;
 use plat_model::id::{InstanceId, NodeId, ServiceName};
 use plat_model::problem::codes;
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -192,24 +191,18 @@ async fn all_closed(open: &BTreeMap<String, mpsc::Sender<Piece>>) {
 
 impl Reader {
     /// Passes what comes to `to`, until it ends.
-    pub(super) fn read(
-        mut self,
-        to: mpsc::Sender<Piece>,
-    ) -> impl Future<Output = Result<(), Problem>> + Send + 'static {
-        async move {
-            let first = tokio::time::timeout(FIRST_WORD, self.pieces.recv()).await.map_err(|_| {
-                Problem::new(codes::DEADLINE, format!("node `{}` does not send the logs", self.node))
-                    .because(format!("nothing came within {} s", FIRST_WORD.as_secs()))
-                    .fix("try again; if it stays so, look at the agent's own log on that node")
-            })?;
-            let mut next = first;
-            while let Some(piece) = next {
-                if to.send(Ok(piece?)).await.is_err() {
-                    break;
-                }
-                next = self.pieces.recv().await;
+    pub(super) async fn read(mut self, to: mpsc::Sender<Piece>) -> Result<(), Problem> {
+        let mut next = tokio::time::timeout(FIRST_WORD, self.pieces.recv()).await.map_err(|_| {
+            Problem::new(codes::DEADLINE, format!("node `{}` does not send the logs", self.node))
+                .because(format!("nothing came within {} s", FIRST_WORD.as_secs()))
+                .fix("try again; if it stays so, look at the agent's own log on that node")
+        })?;
+        while let Some(piece) = next {
+            if to.send(Ok(piece?)).await.is_err() {
+                break;
             }
-            Ok(())
+            next = self.pieces.recv().await;
         }
+        Ok(())
     }
 }

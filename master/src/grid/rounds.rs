@@ -23,7 +23,9 @@ pub struct Placed {
 
 /// What the last fruitless round looked at: while none of it changes, the next would come to the same.
 #[derive(Default)]
-pub(super) struct LastLook(Mutex<Option<(Arc<State>, Arc<BTreeSet<NodeId>>)>>);
+pub(super) struct LastLook(Mutex<Option<Looked>>);
+
+type Looked = (Arc<State>, Arc<BTreeSet<NodeId>>);
 
 /// Wakes the round of placement.
 pub struct Wake {

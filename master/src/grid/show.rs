@@ -180,15 +180,12 @@ pub struct Page {
 
 impl Page {
     /// The items of a map after the token, and the next page's token (empty after the last).
-    pub(super) fn of<K: Ord + Clone, V: Clone, T>(
+    pub(super) fn of<K: Ord + Clone + std::fmt::Display, V: Clone, T>(
         &self,
         map: &imbl::OrdMap<K, V>,
         parse: fn(&str) -> Result<K, Problem>,
         item: impl Fn(&V) -> T,
-    ) -> Result<(Vec<T>, String), Problem>
-    where
-        K: std::fmt::Display,
-    {
+    ) -> Result<(Vec<T>, String), Problem> {
         let start = match self.token.as_str() {
             "" => Bound::Unbounded,
             token => Bound::Excluded(parse(token).map_err(|_| bad_token())?),

@@ -103,7 +103,7 @@ impl Grid {
             }
         }
         if query.start.is_some() || query.end.is_some() {
-            self.from_ledger(query, |project| view::sees(who, project), &mut sums).await?;
+            self.add_ledger(query, |project| view::sees(who, project), &mut sums).await?;
         }
         let shown = sums.into_iter().map(|((project, instance, meter), sum)| {
             let name = names.get(&instance).or(state.instances.get(&instance).map(|i| &i.name));
@@ -113,7 +113,7 @@ impl Grid {
         Ok(shown.filter(|sum| asked.is_none_or(|asked| asked.as_str() == sum.name)).collect())
     }
 
-    async fn from_ledger(
+    async fn add_ledger(
         &self,
         query: &Query,
         sees: impl Fn(&ProjectName) -> bool + Send,

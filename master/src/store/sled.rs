@@ -119,7 +119,7 @@ fn open_released(home: &Path) -> sled::Result<Db> {
     loop {
         match config.open() {
             Err(sled::Error::Io(cause)) if cause.to_string().contains("lock") && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(2));
+                std::thread::park_timeout(Duration::from_millis(2));
             }
             result => return result,
         }

@@ -64,10 +64,8 @@ codes! { GRID:
     DESTROYED = 306 Conflict "an instance is being destroyed";
     STALE_REPORT = 307 Conflict "a report is older than what is known";
     LEDGER_GAP = 308 Conflict "a usage report does not follow the one before it";
-    PERIOD_CLOSED = 309 Conflict "a period is closed and does not change any more";
     STORE_FAILED = 310 Failed "the master's store failed";
     STORE_VERSION = 311 Failed "the master's store was written by a newer version";
-    NO_PARTITIONS = 312 Conflict "a node offers no partition";
     SHUTTING_DOWN = 313 Unavailable "the master is shutting down";
     TOO_MANY = 314 Exhausted "a limit on how many there may be was reached";
     LEDGER_CHANGED = 315 Failed "the ledger is not as it was booked";
