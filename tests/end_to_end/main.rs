@@ -1,3 +1,5 @@
 //! The grid by its real programs: each node in namespaces of its own, joined to one master by mTLS over veth links.
 
+mod grid;
 mod namespaces;
+mod refusals;

@@ -87,6 +87,10 @@ pub fn a_partition_holds_one_instance_and_capacity_is_kept(now: &Seen) -> Held {
     }
     // On the machines: who is really there is who was given the seat, until nothing of it is left.
     for (node, partitions) in &now.machines {
+        // A node that was shut out is not believed any more and holds nothing, whatever still runs on it.
+        if now.state.nodes.get(node).is_none_or(|row| row.revoked) {
+            continue;
+        }
         for (partition, fact) in partitions {
             let Some(occupant) = fact.occupant.as_ref().filter(|occupant| !occupant.erased) else { continue };
             let place = PartitionRef { node: node.clone(), partition: partition.clone() };

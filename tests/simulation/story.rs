@@ -1,8 +1,9 @@
 //! One seed from its beginning to the rest that the grid must come to.
 
-use crate::client::{Client, Notes, Shared, lock, prepare};
+use crate::client::{Client, Notes, Shared, lock, operate};
 use crate::faults::Faults;
 use crate::world::{MASTER, World, node_name, partitions};
+use plat_model::id::{InstanceId, NodeId};
 use plat_model::instance::{Instance, InstanceState, Wish};
 use plat_model::usage::{LedgerEntry, Meter};
 use plat_tests::invariants::{self, Seen};
@@ -25,8 +26,8 @@ struct Watch {
     notes: Shared,
     before: Seen,
     ledger: Vec<LedgerEntry>,
-    /// Microseconds of CPU time that each instance really used.
-    used: BTreeMap<plat_model::id::InstanceId, u64>,
+    /// Microseconds of CPU time that each instance really used, and where.
+    used: BTreeMap<(NodeId, InstanceId), u64>,
     /// Instances use CPU time.
     in_use: bool,
     random: StdRng,
@@ -42,12 +43,14 @@ pub fn run(seed: u64) {
     let mut sim = simulation(&world, &notes);
     let mut faults = Faults::new(seed);
     let finished = Arc::new(AtomicUsize::new(0));
+    let (operator, noted) = (world.clone(), notes.clone());
+    sim.client("operator", async move {
+        operate(operator, noted).await;
+        Ok(())
+    });
     for number in 1..=CLIENTS {
         let (world, notes, finished) = (world.clone(), notes.clone(), finished.clone());
         sim.client(format!("client{number}"), async move {
-            if number == 1 {
-                prepare(&world).await;
-            }
             let mut tokens = world.tokens.subscribe();
             let _ready = tokens.wait_for(|tokens| !tokens.is_empty()).await.map(drop);
             Client::new(world, notes, number).run().await;
@@ -163,7 +166,7 @@ impl Watch {
         let Some(occupant) = fact.occupant.filter(|occupant| occupant.ready && !occupant.erased) else { return };
         let micros = self.random.random_range(1..1_000_000);
         self.world.hosts[&node].use_cpu(&partition, micros);
-        *self.used.entry(occupant.instance).or_default() += micros;
+        *self.used.entry((node, occupant.instance)).or_default() += micros;
     }
 
     /// From now on nothing is used any more, so that the books can be closed.
@@ -174,7 +177,7 @@ impl Watch {
     /// Whether the grid is as everybody wished it to be, and every bit of use is booked.
     fn at_rest(&self) -> Result<(), String> {
         let state = &self.before.state;
-        let revoked = &lock(&self.notes).revoked;
+        let revoked = lock(&self.notes).revoked.clone();
         for instance in state.instances.values() {
             let lost = instance.placement.as_ref().is_some_and(|place| revoked.contains(&place.node));
             if !lost {
@@ -182,10 +185,9 @@ impl Watch {
             }
         }
         let booked = invariants::booked(&self.ledger);
-        for (instance, used) in &self.used {
+        for ((node, instance), used) in &self.used {
             let booked = booked.get(&(instance.clone(), Meter::CpuMicros)).copied().unwrap_or(0);
-            let on_lost = state.instances.get(instance).and_then(|one| one.placement.as_ref());
-            if booked != *used && !on_lost.is_some_and(|place| revoked.contains(&place.node)) {
+            if booked != *used && !revoked.contains(node) {
                 return Err(format!("{instance} used {used} us, {booked} us are booked"));
             }
         }
@@ -201,12 +203,18 @@ impl Watch {
             (Wish::Started | Wish::Stopped, None) => instance.placement.is_none() && self.is_full(),
             _ => false,
         };
-        if fits { Ok(()) } else { Err(format!("{} is wished {} and is {is:?}: {instance:?}", instance.name, instance.wish)) }
+        if fits {
+            return Ok(());
+        }
+        let everybody = self.world.hosts.keys().cloned().collect();
+        let why = plat_master_plan::allocate::explain(&self.before.state, &everybody, &instance.id);
+        let (name, wish, place) = (&instance.name, instance.wish, &instance.placement);
+        Err(format!("{name} ({}) is wished {wish} and is {is:?} in {place:?}; {why:?}", instance.id))
     }
 
     /// Whether no node has room for one more.
     fn is_full(&self) -> bool {
-        let revoked = &lock(&self.notes).revoked;
+        let revoked = lock(&self.notes).revoked.clone();
         let of = |node| {
             let here = |one: &&Instance| one.placement.as_ref().is_some_and(|place| &place.node == node);
             self.before.state.instances.values().filter(here).count()
