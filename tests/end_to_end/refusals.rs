@@ -57,10 +57,10 @@ fn a_member_sees_and_touches_its_own_project_only() {
     assert_eq!(eve.json(&["list", "--all"]), Value::Array(Vec::new()));
     eve.refused(3, "P0301", &["show", "db"]);
     for verb in [&["show", "db"][..], &["stop", "db"], &["destroy", "--yes", "db"], &["logs", "db"], &["usage"]] {
-        eve.refused(4, "P0207", &[&["--project", "shop"], verb].concat());
+        eve.refused(4, "P0208", &[&["--project", "shop"], verb].concat());
     }
-    eve.refused(4, "P0207", &["token", "list"]);
-    eve.refused(4, "P0207", &["node", "revoke", "--yes", "n1"]);
+    eve.refused(4, "P0208", &["token", "list"]);
+    eve.refused(4, "P0208", &["node", "revoke", "--yes", "n1"]);
     grid.plat.json(&["user", "revoke", "mia"]);
     mia.refused(4, "P0206", &["list"]);
 }
@@ -72,10 +72,10 @@ fn releases_and_requests_that_are_wrong_are_refused_with_what_is_wrong() {
     }
     let grid = quiet_grid("wrong", &[1]);
     let unknown_key = grid.write("unknown.yaml", "version: 1\nname: x\nservces: {}\n");
-    let said = grid.plat.refused(1, "P0104", &["release", "add", &unknown_key]);
+    let said = grid.plat.refused(1, "P0111", &["release", "add", &unknown_key]);
     assert!(said.contains("services"), "the nearest key is named: {said}");
 
-    let said = grid.plat.refused(1, "P0110", &["request", "one", "--release", "quiet", "--param", "greeting=7"]);
+    let said = grid.plat.refused(1, "P0119", &["request", "one", "--release", "quiet", "--param", "greeting=7"]);
     assert!(said.contains("greeting"), "{said}");
     grid.plat.refused(3, "P0301", &["request", "one", "--release", "nothing"]);
     grid.plat.refused(3, "P0301", &["show", "one"]);

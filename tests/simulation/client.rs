@@ -204,7 +204,9 @@ impl Client {
                 }
                 Answer::Lost => {
                     lock(&self.notes).lost += 1;
-                    first = self.world.seen().state.by_name.get(&self.key(name)).map(ToString::to_string);
+                    let state = self.world.seen().state;
+                    let made = state.by_name.get(&self.key(name)).and_then(|id| state.instances.get(id));
+                    first = made.filter(|one| one.wish != Wish::Destroyed).map(|one| one.id.to_string());
                     pass(Duration::from_millis(300)).await;
                 }
             }
