@@ -57,7 +57,7 @@ impl Default for Config {
         Self {
             master: None,
             data: "/var/lib/plat/agent".into(),
-            node_file: "/etc/plat/node.json".into(),
+            node_file: "/var/lib/plat/node.json".into(),
             window: Duration::from_secs(60),
             runtime: Runtime::Auto,
             outbox_bytes: 256 << 20,

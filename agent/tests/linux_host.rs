@@ -111,11 +111,25 @@ impl Node {
         host.perform(&Action::Erase { partition: part() }).await.unwrap();
         host.perform(&Action::Free { partition: part() }).await.unwrap();
         drop(host);
-        let state = self.state().join("host").canonicalize().unwrap();
+    }
+}
+
+/// Control groups are outside the folder: they go with the node too, also when its test has failed.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let Ok(state) = self.state().join("host").canonicalize() else { return };
         let hash = sha2::Sha256::digest(state.as_os_str().as_encoded_bytes());
         let id: String = hash.iter().take(6).map(|b| format!("{b:02x}")).collect();
         for mount in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
-            let _ = fs::remove_dir(Path::new(mount).join("plat").join(&id));
+            let base = Path::new(mount).join("plat").join(&id);
+            let _ = fs::write(base.join("cgroup.kill"), "1");
+            for partition in fs::read_dir(&base).into_iter().flatten().flatten() {
+                for group in fs::read_dir(partition.path()).into_iter().flatten().flatten() {
+                    let _ = fs::remove_dir(group.path());
+                }
+                let _ = fs::remove_dir(partition.path());
+            }
+            let _ = fs::remove_dir(base);
         }
     }
 }
@@ -198,6 +212,8 @@ async fn a_service_outlives_its_agent_and_is_found_again() {
     let spec = spec("db", "echo begun; exec sleep 600");
     start(&host, &spec).await.unwrap();
     let pid = running(&fact(&host, "db").await);
+    let log = node.state().join("host/partitions/p0/services/db/log");
+    until("it wrote", async || fs::read_to_string(&log).is_ok_and(|t| t.contains("begun"))).await;
     drop(host);
     assert!(alive(pid));
 
@@ -635,7 +651,7 @@ async fn a_release_is_built_and_published_read_only_and_removed() {
     let (digest, done) = install(&host, &document).await;
     done.unwrap();
     assert_eq!(host.observe_release(&digest).await, ReleaseFact::Installed);
-    assert_eq!(host.observe_releases().await.unwrap(), [digest.clone()]);
+    assert_eq!(host.observe_releases().await.unwrap(), std::slice::from_ref(&digest));
     let folder = node.folder.path().join("releases").join(digest.as_str());
     assert_eq!(fs::metadata(folder.join("bin/run")).unwrap().mode() & 0o7777, 0o555, "no setuid, no write");
     assert_eq!(fs::metadata(folder.join("bin")).unwrap().mode() & 0o7777, 0o755);

@@ -90,7 +90,8 @@ fn operator(ask: &Init, ca: &Ca, folder: &Path, clock: &dyn Clock) -> Result<Ser
     let validity = ca.validity(clock.now(), USER_VALIDITY);
     let who = Identity::User(ask.operator.clone());
     let chain = ca.sign_client(&ask.grid, &who, &RequestedKey::parse(&key.csr_der()?)?, &serial, validity)?;
-    Credentials::new(ask.grid.clone(), key, chain, vec![ca.root_der().to_vec()])?.save(&folder.join("credentials.pem"))?;
+    Credentials::new(ask.grid.clone(), key, chain, vec![ca.root_der().to_vec()])?
+        .save(&folder.join("credentials.pem"))?;
     let profile = format!(
         "version = 1\nurl = {}\ngrid = {}\nuser = {}\n",
         toml::Value::from(ask.url.to_string()),

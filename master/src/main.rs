@@ -57,7 +57,7 @@ async fn make(args: InitArgs) -> Result<(), Problem> {
     let any = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), args.url.port());
     let ask = Init {
         listen: if args.listen.is_empty() { vec![any] } else { args.listen },
-        profile: args.profile.map_or_else(|| default_profile(), Ok)?,
+        profile: args.profile.map_or_else(default_profile, Ok)?,
         data: args.data,
         config: args.config,
         grid: args.grid,

@@ -90,7 +90,7 @@ fn lose_power(kind: EngineKind, cuts: u64, syncs: Syncs) -> Outcome {
     let bytes = 900;
     let commits = setting("PLAT_POWER_LOSS_COMMITS", 60);
     let block = setting("PLAT_POWER_LOSS_BLOCK", 4096) as usize;
-    let job = Job { folder: root.join("store"), kind, writers: 4, commits, bytes };
+    let job = Job { folder: root.join("made/store"), kind, writers: 4, commits, bytes };
     let mut calls = record(&job, &root);
     if syncs == Syncs::Ignored {
         calls.retain(|call| !matches!(call.act, Act::Sync { .. }));
@@ -114,7 +114,7 @@ fn lose_power(kind: EngineKind, cuts: u64, syncs: Syncs) -> Outcome {
         let heard = rebuild(&calls, moment, block, &root, &place, &mut random);
         outcome.cuts += 1;
         outcome.acknowledged += heard.values().sum::<u64>();
-        if let Err(failure) = verify(&place.join("store"), kind, bytes, &heard) {
+        if let Err(failure) = verify(&place.join("made/store"), kind, bytes, &heard) {
             let sort: String = failure.chars().filter(|c| !c.is_ascii_digit()).take(60).collect();
             let entry =
                 outcome.failures.entry(sort).or_insert_with(|| (0, format!("{failure}; {}", around(&calls, moment))));

@@ -26,5 +26,9 @@ fn a_namespace_has_links_users_folders_and_processes_of_its_own_and_leaves_none(
     let sleeping = eventually("running", Duration::from_secs(5), || node.processes_of(19999).pop().ok_or("no process"));
     let host = node.host_pid(sleeping).expect("the host sees it too");
     drop(node);
-    assert!(!std::path::Path::new(&format!("/proc/{host}")).exists());
+    let process = format!("/proc/{host}/stat");
+    eventually("gone", Duration::from_secs(5), || match std::fs::read_to_string(&process) {
+        Ok(stat) if !stat.contains(") Z ") => Err(stat),
+        _ => Ok(()),
+    });
 }

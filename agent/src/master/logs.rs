@@ -26,7 +26,13 @@ pub(super) async fn push(master: &Master, wanted: LogsWanted) {
     let lines = open(master, &wanted).await;
     let feed = async {
         match lines {
-            Ok(lines) => copy(lines, &ticket, &send).await,
+            Ok(lines) => {
+                // The reader learns at once that somebody answers, even if nothing was ever written.
+                let begun = LogChunk { ticket: ticket.clone(), lines: Vec::new(), problem: None };
+                if send.send(begun).await.is_ok() {
+                    copy(lines, &ticket, &send).await;
+                }
+            }
             Err(problem) => {
                 let chunk = LogChunk { ticket: ticket.clone(), lines: Vec::new(), problem: Some((&problem).into()) };
                 let _gone = send.send(chunk).await;

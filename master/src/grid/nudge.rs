@@ -23,8 +23,8 @@ pub enum Topic {
     Instance(InstanceId),
     /// Any instance of this project.
     Project(ProjectName),
-    /// Any instance.
-    Instances,
+    /// Anything that an operator's views show: instances, nodes, releases, supplies, installations.
+    Everything,
 }
 
 type Board = Arc<Mutex<BTreeMap<Topic, watch::Sender<u64>>>>;
@@ -105,6 +105,9 @@ impl Nudges {
         if board.is_empty() {
             return;
         }
+        if let Some(sender) = board.get(&Topic::Everything) {
+            sender.send_replace(new.revision);
+        }
         for topic in changed(&old.state, &new.state, &board) {
             if let Some(sender) = board.get(&topic) {
                 sender.send_replace(new.revision);
@@ -150,7 +153,6 @@ fn changed(old: &State, new: &State, asked: &BTreeMap<Topic, watch::Sender<u64>>
             topics.insert(Topic::Project(instance.project.clone()));
         }
         topics.insert(Topic::Instance(id));
-        topics.insert(Topic::Instances);
     }
     topics
 }

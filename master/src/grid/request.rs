@@ -214,7 +214,7 @@ impl Grid {
         self.look(caller, &Subject::Grid, |_| Ok(())).await?;
         let topic = match caller.role() {
             Some(Role::Member(own)) => Topic::Project(own.clone()),
-            _ => Topic::Instances,
+            _ => Topic::Everything,
         };
         let grid = self.clone();
         self.stream(caller, |to| async move {

@@ -38,7 +38,7 @@ impl Folder {
                 .because(format!("it holds a store of engine `{found}`, and `{wanted}` is asked for"))
                 .fix("ask for the engine that it has, or give another folder"));
         }
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed(path))?;
+        make(path).map_err(failed(path))?;
         let lock = lock(path)?;
         let kind = match read_mark(path)? {
             Some(kind) => kind,
@@ -56,14 +56,32 @@ impl Folder {
         &self.path
     }
 
-    /// Makes the folder's entries durable, and its own entry in the folder above.
+    /// Makes the folder's entries durable.
     pub fn sync(&self) -> Result<(), Problem> {
-        sync_path(&self.path).map_err(failed(&self.path))?;
-        match self.path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            Some(parent) => sync_path(parent).map_err(failed(parent)),
-            None => sync_path(Path::new(".")).map_err(failed(Path::new("."))),
-        }
+        sync_path(&self.path).map_err(failed(&self.path))
     }
+}
+
+/// Makes the folder and those above it that are missing, and makes their names durable.
+fn make(path: &Path) -> std::io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|part| is_named(part) && !part.exists()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    for made in missing {
+        sync_path(above(made))?;
+    }
+    // Whoever made it before us may not have done so. We need not be allowed to read the folder above.
+    match sync_path(above(path)) {
+        Err(cause) if cause.kind() != ErrorKind::PermissionDenied => Err(cause),
+        _ => Ok(()),
+    }
+}
+
+fn is_named(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
+}
+
+fn above(path: &Path) -> &Path {
+    path.parent().filter(|above| is_named(above)).unwrap_or(Path::new(if path.has_root() { "/" } else { "." }))
 }
 
 fn read_mark(path: &Path) -> Result<Option<EngineKind>, Problem> {

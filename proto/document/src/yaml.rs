@@ -47,7 +47,10 @@ impl<'a> Reader<'a> {
     fn next(&mut self) -> Result<(Event<'a>, Span), Problem> {
         loop {
             match self.parser.next() {
-                Some(Ok((Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd, _))) => {}
+                Some(Ok((
+                    Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd | Event::Comment(..),
+                    _,
+                ))) => {}
                 Some(Ok(next)) => return Ok(next),
                 Some(Err(error)) => {
                     let place = self.place(error.marker());

@@ -106,7 +106,7 @@ pub fn kill(folder: &Path) {
     while Instant::now() < until
         && fs::read_to_string(folder.join("cgroup.events")).is_ok_and(|text| text.contains("populated 1"))
     {
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::park_timeout(Duration::from_millis(2));
     }
 }
 

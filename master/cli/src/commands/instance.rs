@@ -185,12 +185,17 @@ pub async fn logs(context: &Context, args: LogsArgs) -> Result<()> {
         follow: args.follow,
     };
     let mut stream = context.ask(session.grid().logs(ask)).await?;
+    let mut silent = true;
     while let Some(chunk) = context.next(&mut stream).await? {
+        silent &= chunk.lines.is_empty();
         let line = |line: v1::LogLine| match &args.service {
             Some(_) => clean(&line.text) + "\n",
             None => format!("{}: {}\n", line.service, clean(&line.text)),
         };
         context.printer.text(&chunk.lines.into_iter().map(line).collect::<String>())?;
+    }
+    if silent {
+        output::note(&format!("the services of {} have written nothing yet", args.name));
     }
     Ok(())
 }

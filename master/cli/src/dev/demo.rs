@@ -101,15 +101,16 @@ pub async fn run(context: &Context, grid: &Grid, release: &str) -> Result<()> {
 async fn usage(context: &Context, session: &crate::session::Session, printer: Printer) -> Result<Vec<UsageView>> {
     let mut progress = Progress::new(printer);
     progress.say("waiting for the first usage report");
-    let mut nudges = context.ask(session.grid().watch_grid(v1::WatchGridRequest {})).await?;
+    // Booking usage changes nothing that a watch tells of, so it is asked for.
+    let mut tick = tokio::time::interval(Duration::from_millis(250));
     let wait = async {
         loop {
+            tick.tick().await;
             let ask = v1::QueryUsageRequest { project: "default".into(), ..Default::default() };
             let sums = context.ask(session.usage().query_usage(ask)).await?.sums;
             if sums.iter().any(|sum| sum.meter == "cpu-micros" && sum.amount > 0) {
                 return Ok(sums.into_iter().map(UsageView::from).collect());
             }
-            context.next(&mut nudges).await?;
         }
     };
     let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;

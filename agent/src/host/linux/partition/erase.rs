@@ -58,7 +58,7 @@ fn kill_all_of_user() {
     let until = Instant::now() + Duration::from_secs(10);
     let everybody = Pid::from_raw(-1);
     while kill(everybody, Signal::SIGKILL).is_ok() && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::park_timeout(Duration::from_millis(2));
     }
 }
 
