@@ -7,4 +7,5 @@ pub mod grid;
 pub mod invariants;
 pub mod namespace;
 pub mod plat;
+pub mod relay;
 pub mod source;

@@ -110,6 +110,11 @@ impl Namespace {
         PathBuf::from(format!("/proc/{}/root", self.init)).join(path.strip_prefix("/").unwrap_or(path))
     }
 
+    /// A file of its first process in `/proc`, e.g. `ns/net`.
+    pub fn own(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.init)).join(file)
+    }
+
     /// Its control group, where cgroup v2 is mounted.
     pub fn cgroup(&self) -> Option<&Path> {
         self.cgroup.as_deref()
