@@ -113,6 +113,8 @@ async fn follow(
             };
             match message {
                 Ok(Some(view)) => {
+                    // What the node said of an older wish says nothing of this one.
+                    let current = view.status.as_ref().is_none_or(|status| status.generation == view.generation);
                     let view = InstanceView::from(view);
                     progress.say(&line(&view));
                     let done = match until {
@@ -120,7 +122,7 @@ async fn follow(
                         Until::Stopped => view.state == "stopped",
                         Until::Gone => view.state == "destroyed",
                     };
-                    if done {
+                    if done && current {
                         return Ok(Some(view));
                     }
                     last = Some(view);

@@ -10,7 +10,7 @@ pub struct TokenView {
     pub purpose: String,
     pub created: Option<String>,
     pub expires: Option<String>,
-    /// `open`, `used`, or `revoked`.
+    /// `open`, `used`, `expired` or `revoked`.
     pub state: String,
 }
 
@@ -19,6 +19,7 @@ impl From<v1::TokenView> for TokenView {
         let state = match (t.revoked, t.used) {
             (true, _) => "revoked",
             (false, true) => "used",
+            (false, false) if t.expires_ms <= crate::output::now().0 => "expired",
             (false, false) => "open",
         };
         let (created, expires) = (time(t.created_ms), time(t.expires_ms));

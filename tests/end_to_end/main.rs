@@ -1,0 +1,7 @@
+//! The grid by its real programs: each node in namespaces of its own, joined to one master by mTLS over veth links.
+
+mod grid;
+mod load;
+mod namespaces;
+mod postgresql;
+mod refusals;

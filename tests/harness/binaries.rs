@@ -1,0 +1,36 @@
+//! The programs under test: those of this very tree, built for the profile that the tests were built for.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+const PACKAGES: [&str; 4] = ["plat-master", "plat-agent", "node-format", "plat-cli"];
+
+/// Path of a program: `plat-master`, `plat-agent`, `node-format` or `plat`. The first call has cargo bring all of them
+/// up to date; that takes a moment when they are.
+///
+/// # Panics
+/// If they cannot be built.
+pub fn binary(name: &str) -> PathBuf {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    let path = FOLDER.get_or_init(build).join(name);
+    assert!(path.is_file(), "{} was not built", path.display());
+    path
+}
+
+fn build() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    // TARGET/PROFILE/deps/TEST
+    let profile = test.parent().and_then(Path::parent).expect("a test is in the target folder").to_owned();
+    let name = profile.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(crate::source::root()).args(["build", "--quiet", "--bins"]);
+    cargo.arg("--profile").arg(if name == "debug" { "dev" } else { &name });
+    cargo.arg("--target-dir").arg(profile.parent().expect("a profile has a target folder"));
+    for package in PACKAGES {
+        cargo.arg("--package").arg(package);
+    }
+    let built = cargo.output().expect("cargo can be run");
+    assert!(built.status.success(), "the programs cannot be built:\n{}", String::from_utf8_lossy(&built.stderr));
+    profile
+}

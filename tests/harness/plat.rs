@@ -1,0 +1,74 @@
+//! The command line of a user, as a user runs it: arguments in, exit code and text out.
+
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// `plat` with one profile.
+pub struct Plat {
+    command: Box<dyn Fn() -> Command + Send + Sync>,
+    profile: PathBuf,
+}
+
+/// How one run ended.
+#[derive(Debug, Clone)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub errors: String,
+}
+
+impl Ran {
+    /// What it printed as JSON.
+    ///
+    /// # Panics
+    /// If it failed or printed none.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        assert_eq!(self.code, 0, "{}", self.errors);
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("not JSON ({e}): {}", self.out))
+    }
+}
+
+impl Plat {
+    /// `command` makes the program's command, entered into a namespace.
+    pub fn new(profile: PathBuf, command: impl Fn() -> Command + Send + Sync + 'static) -> Self {
+        Self { command: Box::new(command), profile }
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        let mut command = (self.command)();
+        command.env("PLAT_PROFILE", &self.profile).arg("--plain").args(arguments);
+        let out = command.output().expect("plat can be run");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ran { code: out.status.code().unwrap_or(-1), out: text(out.stdout), errors: text(out.stderr) }
+    }
+
+    /// Runs it, which must succeed; what it printed as JSON.
+    ///
+    /// # Panics
+    /// With what it said, if it fails.
+    #[track_caller]
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let ran = self.run(&[&["--output", "json"], arguments].concat());
+        assert_eq!(ran.code, 0, "plat {}: {}{}", arguments.join(" "), ran.errors, ran.out);
+        ran.json()
+    }
+
+    /// Runs it, which must fail with this exit code and this problem; what it said.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn refused(&self, exit: i32, problem: &str, arguments: &[&str]) -> String {
+        let ran = self.run(arguments);
+        let said = format!("plat {}: {}{}", arguments.join(" "), ran.errors, ran.out);
+        assert_eq!(ran.code, exit, "{said}");
+        assert!(ran.errors.contains(&format!("error[{problem}]")), "{problem} was expected: {said}");
+        ran.errors
+    }
+}

@@ -1,0 +1,224 @@
+//! One seed from its beginning to the rest that the grid must come to.
+
+use crate::client::{Client, Notes, Shared, lock, operate};
+use crate::faults::Faults;
+use crate::world::{MASTER, World, node_name, partitions};
+use plat_model::id::{InstanceId, NodeId};
+use plat_model::instance::{Instance, InstanceState, Wish};
+use plat_model::usage::{LedgerEntry, Meter};
+use plat_tests::invariants::{self, Seen};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use turmoil::Sim;
+
+const STEP: Duration = Duration::from_millis(10);
+/// How long the grid may take to come to rest once everything is mended: agents ask an absent master every 30 s.
+const REST: Duration = Duration::from_secs(240);
+const CLIENTS: u64 = 2;
+
+/// What the checks remember from one step to the next.
+struct Watch {
+    world: Arc<World>,
+    notes: Shared,
+    before: Seen,
+    ledger: Vec<LedgerEntry>,
+    /// Microseconds of CPU time that each instance really used, and where.
+    used: BTreeMap<(NodeId, InstanceId), u64>,
+    /// Instances use CPU time.
+    in_use: bool,
+    random: StdRng,
+}
+
+/// Runs a seed.
+///
+/// # Panics
+/// With what did not hold, when, and after which faults.
+pub fn run(seed: u64) {
+    let world = World::new(seed);
+    let notes: Shared = Arc::default();
+    let mut sim = simulation(&world, &notes);
+    let mut faults = Faults::new(seed);
+    let finished = Arc::new(AtomicUsize::new(0));
+    let (operator, noted) = (world.clone(), notes.clone());
+    sim.client("operator", async move {
+        operate(operator, noted).await;
+        Ok(())
+    });
+    for number in 1..=CLIENTS {
+        let (world, notes, finished) = (world.clone(), notes.clone(), finished.clone());
+        sim.client(format!("client{number}"), async move {
+            let mut tokens = world.tokens.subscribe();
+            let _ready = tokens.wait_for(|tokens| !tokens.is_empty()).await.map(drop);
+            Client::new(world, notes, number).run().await;
+            finished.fetch_add(1, Ordering::SeqCst);
+            std::future::pending().await
+        });
+    }
+    let mut watch = Watch::new(&world, &notes);
+    let complain = |sim: &Sim<'_>, faults: &Faults, why: String| -> ! {
+        let Notes { acknowledged, lost, .. } = &*lock(&notes);
+        let at = sim.elapsed();
+        panic!("seed {seed}, at {at:?}, {acknowledged} acknowledged, {lost} lost: {why}\nfaults:\n{}", faults.told())
+    };
+    while finished.load(Ordering::SeqCst) < CLIENTS as usize {
+        faults.step(&mut sim, &world);
+        if let Err(why) = step(&mut sim, &mut watch) {
+            complain(&sim, &faults, why);
+        }
+    }
+    faults.end(&mut sim, &world);
+    let deadline = sim.elapsed() + REST;
+    watch.quiet();
+    while let Err(open) = watch.at_rest() {
+        if sim.elapsed() > deadline {
+            complain(&sim, &faults, format!("it does not come to rest: {open}"));
+        }
+        if let Err(why) = step(&mut sim, &mut watch) {
+            complain(&sim, &faults, why);
+        }
+    }
+}
+
+fn simulation<'a>(world: &Arc<World>, notes: &Shared) -> Sim<'a> {
+    let mut sim = turmoil::Builder::new()
+        .rng_seed(world.seed)
+        .tick_duration(STEP)
+        .min_message_latency(Duration::from_millis(1))
+        .max_message_latency(Duration::from_millis(100))
+        .tcp_capacity(4096)
+        .simulation_duration(Duration::from_secs(3600))
+        .build();
+    let master = world.clone();
+    sim.host(MASTER, move || master.clone().master());
+    for node in world.hosts.keys().cloned() {
+        let (world, notes) = (world.clone(), notes.clone());
+        sim.host(node.to_string(), move || {
+            let (world, node, revoked) = (world.clone(), node.clone(), lock(&notes).revoked.contains(&node));
+            async move {
+                // A node that was shut out before it ever joined has nothing to join with.
+                if revoked && !world.folder.path().join(node.as_str()).join("enrolled").exists() {
+                    return std::future::pending().await;
+                }
+                world.agent(node).await
+            }
+        });
+    }
+    sim
+}
+
+fn step(sim: &mut Sim<'_>, watch: &mut Watch) -> Result<(), String> {
+    sim.step().map_err(|e| format!("a program ended: {e}"))?;
+    watch.world.clock.set(sim.elapsed());
+    watch.look()
+}
+
+impl Watch {
+    fn new(world: &Arc<World>, notes: &Shared) -> Self {
+        Self {
+            world: world.clone(),
+            notes: notes.clone(),
+            before: world.seen(),
+            ledger: Vec::new(),
+            used: BTreeMap::new(),
+            in_use: true,
+            random: StdRng::seed_from_u64(world.seed ^ 0x5eed),
+        }
+    }
+
+    /// Everything that must always hold.
+    fn look(&mut self) -> Result<(), String> {
+        let now = self.world.seen();
+        {
+            let notes = lock(&self.notes);
+            invariants::a_generation_never_goes_back(&self.before, &now)?;
+            invariants::a_partition_holds_one_instance_and_capacity_is_kept(&now)?;
+            invariants::a_service_goes_on(&self.before, &now, &notes.asked_to_change)?;
+            invariants::what_was_acknowledged_is_there(&now, &notes.told)?;
+        }
+        if now.revision != self.before.revision && now.state.tails != self.before.state.tails {
+            let ledger = self.ledger();
+            invariants::the_ledger_only_grows(&self.ledger, &ledger, &now.state)?;
+            self.ledger = ledger;
+        }
+        self.before = now;
+        self.use_some();
+        Ok(())
+    }
+
+    fn ledger(&self) -> Vec<LedgerEntry> {
+        use plat_master::store::Store;
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be made");
+        runtime.block_on(self.world.store.ledger(None, 0, usize::MAX)).expect("a store in memory answers")
+    }
+
+    /// Some running instance uses CPU time.
+    fn use_some(&mut self) {
+        if !self.in_use || self.random.random_range(0..20) > 0 {
+            return;
+        }
+        let node = node_name(self.random.random_range(1..=crate::world::NODES));
+        let partition = partitions().nth(self.random.random_range(0..crate::world::PARTITIONS)).expect("there are some");
+        let fact = self.world.hosts[&node].fact(&partition);
+        let Some(occupant) = fact.occupant.filter(|occupant| occupant.ready && !occupant.erased) else { return };
+        let micros = self.random.random_range(1..1_000_000);
+        self.world.hosts[&node].use_cpu(&partition, micros);
+        *self.used.entry((node, occupant.instance)).or_default() += micros;
+    }
+
+    /// From now on nothing is used any more, so that the books can be closed.
+    fn quiet(&mut self) {
+        self.in_use = false;
+    }
+
+    /// Whether the grid is as everybody wished it to be, and every bit of use is booked.
+    fn at_rest(&self) -> Result<(), String> {
+        let state = &self.before.state;
+        let revoked = lock(&self.notes).revoked.clone();
+        for instance in state.instances.values() {
+            let lost = instance.placement.as_ref().is_some_and(|place| revoked.contains(&place.node));
+            if !lost {
+                self.as_wished(instance)?;
+            }
+        }
+        let booked = invariants::booked(&self.ledger);
+        for ((node, instance), used) in &self.used {
+            let booked = booked.get(&(instance.clone(), Meter::CpuMicros)).copied().unwrap_or(0);
+            if booked != *used && !revoked.contains(node) {
+                return Err(format!("{instance} used {used} us, {booked} us are booked"));
+            }
+        }
+        Ok(())
+    }
+
+    fn as_wished(&self, instance: &Instance) -> Result<(), String> {
+        let state = self.before.state.statuses.get(&instance.id).filter(|s| s.generation == instance.generation);
+        let is = state.map(|status| status.state);
+        let fits = match (instance.wish, is) {
+            (Wish::Started, Some(InstanceState::Ready)) | (Wish::Stopped, Some(InstanceState::Stopped)) => true,
+            // There is no room for it, as the rules have it.
+            (Wish::Started | Wish::Stopped, None) => instance.placement.is_none() && self.is_full(),
+            _ => false,
+        };
+        if fits {
+            return Ok(());
+        }
+        let everybody = self.world.hosts.keys().cloned().collect();
+        let why = plat_master_plan::allocate::explain(&self.before.state, &everybody, &instance.id);
+        let (name, wish, place) = (&instance.name, instance.wish, &instance.placement);
+        Err(format!("{name} ({}) is wished {wish} and is {is:?} in {place:?}; {why:?}", instance.id))
+    }
+
+    /// Whether no node has room for one more.
+    fn is_full(&self) -> bool {
+        let revoked = lock(&self.notes).revoked.clone();
+        let of = |node| {
+            let here = |one: &&Instance| one.placement.as_ref().is_some_and(|place| &place.node == node);
+            self.before.state.instances.values().filter(here).count()
+        };
+        self.world.hosts.keys().filter(|node| !revoked.contains(*node)).all(|node| of(node) >= 2)
+    }
+}

@@ -1,0 +1,228 @@
+//! A grid on a simulated network: one master over a store in memory, agents over hosts in memory. What a machine's
+//! disk would keep (the store, the CA, the hosts, the agents' folders) outlives crashes; the rest does not.
+
+use plat_agent::host::fake::FakeHost;
+use plat_agent::identity::{Enrolment, enroll};
+use plat_link::{Address, Credentials, DialSettings, Key, ServeSettings, Trust};
+use plat_master::Master;
+use plat_master::init::{Init, first_records};
+use plat_master::pki::Serial;
+use plat_master::pki::ca::Ca;
+use plat_master::pki::csr::RequestedKey;
+use plat_master::store::{EngineKind, MemoryStore, Store};
+use plat_model::Timestamp;
+use plat_model::id::{GridName, NodeId, PartitionName, UserName};
+use plat_model::identity::Identity;
+use plat_model::node::{NodeFile, NodePartition};
+use plat_model::parameters::Secret;
+use plat_model::resources::Resources;
+use plat_tests::invariants::Seen;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+use tonic::transport::Channel;
+use turmoil::net::{TcpListener, TcpStream};
+
+pub const MASTER: &str = "master";
+pub const NODES: usize = 3;
+pub const PARTITIONS: usize = 3;
+/// Each instance asks for 256 MiB, so memory runs out before partitions do.
+pub const NODE_MEMORY_MIB: u32 = 600;
+const PORT: u16 = 7443;
+pub const WINDOW: Duration = Duration::from_secs(5);
+
+/// The time of the simulation. It begins at the real one, by which TLS judges certificates.
+pub struct Clock {
+    start: i64,
+    passed: AtomicI64,
+}
+
+impl Clock {
+    fn new() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+        Self { start: i64::try_from(since.as_millis()).expect("the year is small"), passed: AtomicI64::new(0) }
+    }
+
+    pub fn set(&self, passed: Duration) {
+        self.passed.store(i64::try_from(passed.as_millis()).expect("a simulation is short"), Ordering::SeqCst);
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.start + self.passed.load(Ordering::SeqCst))
+    }
+}
+
+impl plat_master::clock::Clock for Clock {
+    fn now(&self) -> Timestamp {
+        Clock::now(self)
+    }
+}
+
+impl plat_agent::clock::Clock for Clock {
+    fn now(&self) -> Timestamp {
+        Clock::now(self)
+    }
+}
+
+/// All that outlives a crash.
+pub struct World {
+    pub seed: u64,
+    pub clock: Arc<Clock>,
+    pub store: Arc<MemoryStore>,
+    pub hosts: BTreeMap<NodeId, Arc<FakeHost>>,
+    pub operator: Arc<Credentials>,
+    /// Node → its token, once there is one.
+    pub tokens: watch::Sender<BTreeMap<NodeId, String>>,
+    pub folder: tempfile::TempDir,
+}
+
+pub fn node_name(n: usize) -> NodeId {
+    NodeId::parse(&format!("n{n}")).expect("a legal name")
+}
+
+pub fn partitions() -> impl Iterator<Item = PartitionName> {
+    (0..PARTITIONS).map(|n| PartitionName::parse(&format!("part{n}")).expect("a legal name"))
+}
+
+fn node_file(n: usize) -> NodeFile {
+    let partition = |(p, name): (usize, PartitionName)| NodePartition {
+        name,
+        account: None,
+        tap: None,
+        addresses: vec![format!("fd00:5:{n}::{}", p + 2).parse().expect("an address")],
+        ipv6_range: None,
+        limits: Resources::default(),
+    };
+    NodeFile {
+        version: NodeFile::VERSION,
+        releases: "/srv/plat/releases".into(),
+        root: "/srv/plat/partitions".into(),
+        builder: None,
+        capacity: Resources { memory_mib: Some(NODE_MEMORY_MIB), ..Resources::default() },
+        partitions: partitions().enumerate().map(partition).collect(),
+    }
+}
+
+impl World {
+    /// A new grid with its first operator, and machines that are formatted and not enrolled.
+    pub fn new(seed: u64) -> Arc<Self> {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let clock = Arc::new(Clock::new());
+        let store = Arc::new(MemoryStore::new());
+        let hosts = (1..=NODES).map(|n| (node_name(n), Arc::new(FakeHost::new(node_file(n), clock.clone())))).collect();
+        let operator = first_operator(folder.path(), &clock, store.clone());
+        Arc::new(Self { seed, clock, store, hosts, operator, tokens: watch::Sender::default(), folder })
+    }
+
+    /// The master, until it crashes.
+    pub async fn master(self: Arc<Self>) -> turmoil::Result {
+        let ca = Ca::load(&self.folder.path().join("ca"))?;
+        let master = Master::new(self.store.clone(), self.clock.clone(), ca, vec![MASTER.into()])?;
+        let listener = TcpListener::bind((IpAddr::from(Ipv4Addr::UNSPECIFIED), PORT)).await?;
+        let connections = futures_util::stream::unfold(listener, |listener| async {
+            Some((listener.accept().await, listener))
+        });
+        master.serve(connections, ServeSettings::default(), std::future::pending()).await?;
+        Ok(())
+    }
+
+    /// A node's agent, which joins with its token first, until it crashes.
+    pub async fn agent(self: Arc<Self>, node: NodeId) -> turmoil::Result {
+        let data = self.folder.path().join(node.as_str());
+        if !data.join("enrolled").exists() {
+            self.join(&node, &data).await;
+        }
+        let settings = plat_agent::Settings {
+            data,
+            master: None,
+            window: WINDOW,
+            outbox_bytes: 1 << 20,
+            seed: self.seed,
+            dial: DialSettings::default(),
+        };
+        let host = self.hosts[&node].clone();
+        plat_agent::run(settings, connect, host, self.clock.clone(), std::future::pending()).await?;
+        Ok(())
+    }
+
+    async fn join(&self, node: &NodeId, data: &Path) {
+        let mut tokens = self.tokens.subscribe();
+        loop {
+            let token = match tokens.wait_for(|tokens| tokens.contains_key(node)).await {
+                Ok(tokens) => tokens[node].clone(),
+                Err(_) => return,
+            };
+            let ask = Enrolment { master: address(), token: Secret::new(token.clone()), name: None, data: data.into() };
+            match enroll(ask, connect).await {
+                Ok(_) => return,
+                // The answer may have been lost after the token was spent: then it takes another.
+                Err(_) => pass(Duration::from_millis(500)).await,
+            }
+            if tokens.borrow_and_update().get(node) == Some(&token) {
+                self.tokens.send_modify(|tokens| drop(tokens.remove(node)));
+            }
+        }
+    }
+
+    /// A connection of the operator's.
+    pub fn channel(&self) -> Channel {
+        let trust = Trust::Credentials(self.operator.clone());
+        plat_link::dial(&address(), trust, DialSettings::default(), connect).expect("the address is legal")
+    }
+
+    pub fn seen(&self) -> Seen {
+        let machine = |(node, host): (&NodeId, &Arc<FakeHost>)| {
+            (node.clone(), partitions().map(|partition| (partition.clone(), host.fact(&partition))).collect())
+        };
+        let snapshot = self.store.snapshot();
+        Seen {
+            revision: snapshot.revision,
+            state: snapshot.state,
+            machines: self.hosts.iter().map(machine).collect(),
+        }
+    }
+}
+
+fn address() -> Address {
+    Address::parse(&format!("https://{MASTER}:{PORT}")).expect("a legal address")
+}
+
+async fn connect(address: Address) -> io::Result<TcpStream> {
+    TcpStream::connect((address.host(), address.port())).await
+}
+
+/// Lets simulated time pass.
+pub async fn pass(time: Duration) {
+    let _never = tokio::time::timeout(time, std::future::pending::<()>()).await;
+}
+
+fn first_operator(folder: &Path, clock: &Clock, store: Arc<MemoryStore>) -> Arc<Credentials> {
+    let make = || -> plat_model::Result<_> {
+        let (grid, name) = (GridName::parse("simulated")?, UserName::parse("operator")?);
+        let ca = Ca::create(&folder.join("ca"), &grid, clock.now())?;
+        let (key, serial) = (Key::generate()?, Serial::random()?);
+        let csr = RequestedKey::parse(&key.csr_der()?)?;
+        let validity = ca.validity(clock.now(), Duration::from_secs(24 * 3600));
+        let chain = ca.sign_client(&grid, &Identity::User(name.clone()), &csr, &serial, validity)?;
+        let operator = Credentials::new(grid.clone(), key, chain, vec![ca.root_der().to_vec()])?;
+        let ask = Init {
+            data: folder.into(),
+            config: None,
+            grid,
+            url: address(),
+            listen: Vec::new(),
+            operator: name,
+            profile: folder.into(),
+            store: EngineKind::Redb,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be made");
+        runtime.block_on(first_records(&ask, store, &serial, clock))?;
+        Ok(operator)
+    };
+    make().expect("a grid can be made")
+}
