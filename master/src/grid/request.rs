@@ -2,16 +2,17 @@
 
 use super::show::{self, InstanceView, Page};
 use super::stream::send;
-use super::{Caller, Grid, Stream, Topic};
+use super::{Caller, Grid, InstanceKey, Stream, Topic};
 use crate::pki;
-use plat_master_plan::access::{Subject, authorize};
+use plat_master_plan::access::Subject;
 use plat_master_plan::allocate::{self, Verdict};
-use plat_master_plan::{release, request};
+use plat_master_plan::decision::Decision;
+use plat_master_plan::record::Record;
+use plat_master_plan::{Change, State, record, release, request};
 use plat_model::id::{InstanceId, InstanceName, ProjectName};
 use plat_model::instance::{PlacementRules, Wish};
 use plat_model::parameters::Parameters;
 use plat_model::principal::Role;
-use plat_model::problem::codes;
 use plat_model::resources::Resources;
 use plat_model::{Problem, Problems};
 use std::sync::Arc;
@@ -61,7 +62,8 @@ impl Grid {
         let project = project(caller, ask.key.project.as_ref())?;
         let fresh = InstanceId::parse(&pki::hex(&pki::random::<16>()?))?;
         let (subject, caller) = (Subject::Instance(project.clone()), caller.about(&ask.key.name));
-        let decide = |state: &plat_master_plan::State, now| {
+        let key = InstanceKey { project: Some(project.clone()), name: ask.key.name.clone() };
+        let decide = |state: &State, now| -> Result<Decision<InstanceView>, Problems> {
             let release = ask.release.as_deref().map(|text| release::resolve(state, text)).transpose()?;
             let ask = request::RequestAsk {
                 project: project.clone(),
@@ -72,63 +74,49 @@ impl Grid {
                 resources: ask.resources,
                 wish: ask.wish,
             };
-            request::request(state, ask, fresh.clone(), now)
+            let Decision { changes, read, answer } = request::request(state, ask, fresh.clone(), now)?;
+            let view = self.after(state, &changes, &answer.id).ok_or_else(|| show::no_instance(&key))?;
+            Ok(Decision { changes, read, answer: InstanceView { created: answer.created, ..view } })
         };
-        if outcome == Outcome::DryRun {
-            return self.try_request(&caller, &subject, decide).await;
+        match outcome {
+            Outcome::Commit => self.change(&caller, &subject, decide).await,
+            Outcome::DryRun => Ok(self.look(&caller, &subject, |state| Ok(decide(state, self.now()))).await??.answer),
         }
-        let requested = self.change(&caller, &subject, decide).await?;
-        let key = Key { project: Some(project), name: ask.key.name.clone() };
-        let snapshot = self.store.snapshot();
-        let view = show::instance(&snapshot.state, &requested.id, self);
-        self.store.settled(snapshot.revision).await?;
-        let mut view = view.ok_or_else(|| show::no_instance(&key))?;
-        view.created = requested.created;
-        Ok(view)
     }
 
-    async fn try_request(
-        &self,
-        caller: &Caller,
-        subject: &Subject,
-        mut decide: impl FnMut(
-            &plat_master_plan::State,
-            plat_model::Timestamp,
-        ) -> Result<plat_master_plan::decision::Decision<request::Requested>, Problems>,
-    ) -> Result<InstanceView, Problems> {
-        let snapshot = self.store.snapshot();
-        authorize(&snapshot.state, &caller.principal, caller.rpc, subject)?;
-        let decision = decide(&snapshot.state, self.now())?;
-        let mut after = (*snapshot.state).clone();
-        for change in &decision.changes {
-            after.apply(change, snapshot.revision + 1);
+    /// The view of an instance once `changes`, decided on `state`, are made. What it shows is durable when they are:
+    /// commits become durable in order. A look at the newest state instead would have to wait for the commits of
+    /// others that came after.
+    fn after(&self, state: &State, changes: &[Change], id: &InstanceId) -> Option<InstanceView> {
+        let written = changes.iter().find_map(|change| match change {
+            Change::Put(record) => match &**record {
+                Record::Instance(instance) if &instance.id == id => Some(instance.clone()),
+                _ => None,
+            },
+            Change::Delete(_) => None,
+        });
+        if let Some(instance) = written {
+            return Some(show::instance_as(state, instance, self));
         }
-        self.store.settled(snapshot.revision).await?;
-        let mut view = show::instance(&after, &decision.answer.id, self)
-            .ok_or_else(|| Problem::new(codes::NOT_FOUND, "there would be no such instance any more"))?;
-        view.created = decision.answer.created;
-        Ok(view)
+        let view = show::instance(state, id, self)?;
+        let gone =
+            changes.iter().any(|change| matches!(change, Change::Delete(record::Key::Instance(gone)) if gone == id));
+        Some(if gone { show::gone(view) } else { view })
     }
 
     /// Starts, stops or destroys an instance.
     ///
     /// # Errors
     /// As [`request::set_wish`].
-    pub async fn set_wish(&self, caller: &Caller, key: &Key, wish: Wish) -> Result<InstanceView, Problems> {
+    pub async fn set_wish(&self, caller: &Caller, key: &InstanceKey, wish: Wish) -> Result<InstanceView, Problems> {
         let project = project(caller, key.project.as_ref())?;
         let (subject, caller) = (Subject::Instance(project.clone()), caller.about(&key.name));
-        let mut before = None;
-        let id = self
-            .change(&caller, &subject, |state, now| {
-                before = state.instance(&project, &key.name).map(|i| show::instance(state, &i.id, self));
-                Ok(request::set_wish(state, &project, &key.name, wish, now)?)
-            })
-            .await?;
-        let snapshot = self.store.snapshot();
-        let view = show::instance(&snapshot.state, &id, self);
-        self.store.settled(snapshot.revision).await?;
-        // What no node held is gone by now: the answer is its last view.
-        view.or(before.flatten().map(show::gone)).ok_or_else(|| show::no_instance(key).into())
+        self.change(&caller, &subject, |state, now| {
+            let Decision { changes, read, answer } = request::set_wish(state, &project, &key.name, wish, now)?;
+            let view = self.after(state, &changes, &answer).ok_or_else(|| show::no_instance(key))?;
+            Ok(Decision { changes, read, answer: view })
+        })
+        .await
     }
 
     /// The instances that the caller may see: of one project, or of all.

@@ -70,7 +70,12 @@ pub struct NodeView {
 }
 
 pub(super) fn instance(state: &State, id: &InstanceId, grid: &Grid) -> Option<InstanceView> {
-    let instance = state.instances.get(id)?.clone();
+    Some(instance_as(state, state.instances.get(id)?.clone(), grid))
+}
+
+/// The view of an instance as a decision on `state` leaves it: with the row that it writes, and no other change of it.
+pub(super) fn instance_as(state: &State, instance: Instance, grid: &Grid) -> InstanceView {
+    let id = &instance.id;
     let release = state.releases.get(&instance.release);
     let status = state.statuses.get(id).cloned().unwrap_or_else(|| InstanceStatus {
         id: id.clone(),
@@ -84,14 +89,14 @@ pub(super) fn instance(state: &State, id: &InstanceId, grid: &Grid) -> Option<In
         promises: Vec::new(),
     });
     let on = instance.placement.as_ref().map(|place| (place.node.clone(), instance.release.clone()));
-    Some(InstanceView {
+    InstanceView {
         release_name: release.map_or_else(String::new, |release| release.name.to_string()),
         status,
         waiting: view::waiting(state, &grid.presence.online(), &instance),
         installation: on.and_then(|key| state.installations.get(&key)).cloned(),
         instance,
         created: false,
-    })
+    }
 }
 
 /// The last view of an instance that is no more.

@@ -9,6 +9,7 @@ use plat_model::problem::codes;
 use plat_model::usage::LedgerEntry;
 use plat_wire::v1;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -105,13 +106,20 @@ async fn all_mistakes_of_a_request_are_told_at_once() {
     assert_eq!(problems.len(), 4, "{problems:#?}");
 }
 
-/// A store whose disk can be stopped.
+/// A store whose disk can be stopped, for everything or for whoever waits for a look at the newest state.
 struct Slow {
     inner: MemoryStore,
     moving: watch::Sender<bool>,
+    settling: watch::Sender<bool>,
+    commits: AtomicUsize,
 }
 
 impl Slow {
+    fn new() -> Self {
+        let (moving, settling) = (watch::Sender::new(true), watch::Sender::new(true));
+        Self { inner: MemoryStore::new(), moving, settling, commits: AtomicUsize::new(0) }
+    }
+
     async fn wait(&self) {
         self.moving.subscribe().wait_for(|moving| *moving).await.unwrap();
     }
@@ -123,12 +131,14 @@ impl Store for Slow {
         self.inner.snapshot()
     }
     async fn commit(&self, expected: Expected, changes: Vec<Change>) -> Result<u64, CommitError> {
+        self.commits.fetch_add(1, Ordering::Relaxed);
         let revision = self.inner.commit(expected, changes).await?;
         self.wait().await;
         Ok(revision)
     }
     async fn settled(&self, revision: u64) -> Result<(), Problem> {
         self.wait().await;
+        self.settling.subscribe().wait_for(|settling| *settling).await.unwrap();
         self.inner.settled(revision).await
     }
     fn watch(&self) -> watch::Receiver<u64> {
@@ -143,8 +153,55 @@ impl Store for Slow {
 }
 
 #[tokio::test]
+async fn a_request_waits_for_its_own_commit_and_not_for_those_after_it() {
+    let store = Arc::new(Slow::new());
+    let world = Arc::new(world_over(store.clone()).await);
+    world.release().await;
+    // As if others' commits kept coming: the newest state never is the durable one.
+    store.settling.send_replace(false);
+    let mut client = world.grid_client(&world.operator);
+    assert!(soon(client.request(request("shop", "db"))).await.unwrap().into_inner().created);
+    let stop = v1::SetWishRequest { key: Some(key("shop", "db")), wish: v1::Wish::Stopped.into() };
+    assert_eq!(soon(client.set_wish(stop)).await.unwrap().into_inner().wish(), v1::Wish::Stopped);
+    let destroy = v1::SetWishRequest { key: Some(key("shop", "db")), wish: v1::Wish::Destroyed.into() };
+    let last = soon(client.set_wish(destroy)).await.unwrap().into_inner();
+    assert_eq!(last.status.unwrap().state(), v1::InstanceState::Destroyed);
+}
+
+#[tokio::test]
+async fn requests_of_different_names_at_once_cost_one_commit_each() {
+    let store = Arc::new(Slow::new());
+    let world = Arc::new(world_over(store.clone()).await);
+    world.release().await;
+    let before = store.commits.load(Ordering::Relaxed);
+    // All are decided on the same state, and none is durable before the last is decided.
+    store.moving.send_replace(false);
+    let calls: Vec<_> = (0..16)
+        .map(|n| {
+            let world = world.clone();
+            let call = async move {
+                world.grid_client(&world.operator).request(request("shop", &format!("db{n}"))).await.unwrap()
+            };
+            tokio::spawn(call)
+        })
+        .collect();
+    let all = async {
+        let mut instances = store.watch();
+        while store.snapshot().state.instances.len() < 16 {
+            instances.changed().await.unwrap();
+        }
+    };
+    soon(all).await;
+    store.moving.send_replace(true);
+    for call in calls {
+        assert!(soon(call).await.unwrap().into_inner().created);
+    }
+    assert_eq!(store.commits.load(Ordering::Relaxed) - before, 16, "one that conflicted was decided again");
+}
+
+#[tokio::test]
 async fn nothing_is_told_before_it_survives_power_loss() {
-    let store = Arc::new(Slow { inner: MemoryStore::new(), moving: watch::Sender::new(true) });
+    let store = Arc::new(Slow::new());
     let world = Arc::new(world_over(store.clone()).await);
     world.release().await;
     let (reader, writer) = (world.grid_client(&world.operator), world.grid_client(&world.operator));
