@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tonic::{Response, Status};
 
-const ROUNDS: usize = 24;
+const ROUNDS: usize = 16;
 const NAMES: usize = 5;
 /// How long an answer may take before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use turmoil::Sim;
 
-const STEP: Duration = Duration::from_millis(10);
+const STEP: Duration = Duration::from_millis(20);
 /// How long the grid may take to come to rest once everything is mended: agents ask an absent master every 30 s.
 const REST: Duration = Duration::from_secs(240);
 const CLIENTS: u64 = 2;
@@ -161,7 +161,8 @@ impl Watch {
             return;
         }
         let node = node_name(self.random.random_range(1..=crate::world::NODES));
-        let partition = partitions().nth(self.random.random_range(0..crate::world::PARTITIONS)).expect("there are some");
+        let partition =
+            partitions().nth(self.random.random_range(0..crate::world::PARTITIONS)).expect("there are some");
         let fact = self.world.hosts[&node].fact(&partition);
         let Some(occupant) = fact.occupant.filter(|occupant| occupant.ready && !occupant.erased) else { return };
         let micros = self.random.random_range(1..1_000_000);
