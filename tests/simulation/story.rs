@@ -94,8 +94,8 @@ fn simulation<'a>(world: &Arc<World>, notes: &Shared) -> Sim<'a> {
         .build();
     let master = world.clone();
     sim.host(MASTER, move || master.clone().master());
-    for node in world.hosts.keys().cloned() {
-        let (world, notes) = (world.clone(), notes.clone());
+    for node in world.hosts.keys() {
+        let (world, notes, node) = (world.clone(), notes.clone(), node.clone());
         sim.host(node.to_string(), move || {
             let (world, node, revoked) = (world.clone(), node.clone(), lock(&notes).revoked.contains(&node));
             async move {
