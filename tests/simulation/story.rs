@@ -16,8 +16,8 @@ use std::time::Duration;
 use turmoil::Sim;
 
 const STEP: Duration = Duration::from_millis(20);
-/// How long the grid may take to come to rest once everything is mended: agents ask an absent master every 30 s.
-const REST: Duration = Duration::from_secs(240);
+/// How long the grid may take to come to rest once everything is mended: steps that failed wait for their backoff.
+const REST: Duration = Duration::from_secs(900);
 const CLIENTS: u64 = 2;
 
 /// What the checks remember from one step to the next.
@@ -210,7 +210,8 @@ impl Watch {
         let everybody = self.world.hosts.keys().cloned().collect();
         let why = plat_master_plan::allocate::explain(&self.before.state, &everybody, &instance.id);
         let (name, wish, place) = (&instance.name, instance.wish, &instance.placement);
-        Err(format!("{name} ({}) is wished {wish} and is {is:?} in {place:?}; {why:?}", instance.id))
+        let said = self.before.state.statuses.get(&instance.id);
+        Err(format!("{name} ({}) is wished {wish} and is {is:?} in {place:?}; {why:?}; {said:?}", instance.id))
     }
 
     /// Whether no node has room for one more.
