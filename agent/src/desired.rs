@@ -96,3 +96,6 @@ fn assemble(held: Option<&NodeDesired>, answer: DesiredIndex) -> Result<NodeDesi
     }
     Ok(next)
 }
+
+#[cfg(test)]
+mod tests;

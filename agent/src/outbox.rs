@@ -46,6 +46,8 @@ pub(crate) struct Outbox {
     path: PathBuf,
     file: File,
     bytes: u64,
+    /// Its size when it was last rewritten.
+    rewritten: u64,
     /// Past this the outbox takes nothing more; the counters go on and the next report counts them.
     bytes_max: u64,
     state: State,
@@ -150,7 +152,14 @@ impl Outbox {
             return Err(unusable(path, "its numbers do not follow each other"));
         }
         let file = OpenOptions::new().append(true).mode(0o600).open(path).map_err(|why| unusable(path, why))?;
-        Ok(Self { path: path.into(), file, bytes: bytes.len() as u64, bytes_max: u64::MAX, state })
+        Ok(Self {
+            path: path.into(),
+            file,
+            bytes: bytes.len() as u64,
+            rewritten: bytes.len() as u64,
+            bytes_max: u64::MAX,
+            state,
+        })
     }
 
     /// Durable when it returns. A write that failed is taken back, so that no half line is ever followed by another.
@@ -218,8 +227,9 @@ impl Outbox {
             return Ok(());
         }
         self.append(Line::Booked(number))?;
-        let needed = self.state.waiting.len() as u64;
-        if self.bytes > REWRITE_AT && needed * 4096 < self.bytes {
+        // Rewriting costs as much as what is kept: so only when the log has doubled since, or nothing is kept.
+        let worth_it = self.state.waiting.is_empty() || self.bytes > 2 * self.rewritten;
+        if self.bytes > REWRITE_AT && worth_it {
             let bytes_max = self.bytes_max;
             *self = Self::rewritten(&self.path.clone(), std::mem::take(&mut self.state))?;
             self.bytes_max = bytes_max;

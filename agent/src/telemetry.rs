@@ -1,9 +1,12 @@
 //! Where log lines go: standard error, one line each; `PLAT_LOG` says which (default `info`).
 
+use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 
 /// To be called once, by `main`.
 pub fn init() {
     let filter = EnvFilter::try_from_env("PLAT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    lines.with_ansi(colours).with_target(false).init();
 }

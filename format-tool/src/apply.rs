@@ -57,6 +57,9 @@ pub fn apply(wish: Wish, host: &mut dyn Host, record: &mut Record, progress: Pro
     if !lacking.is_empty() {
         return Err(lacking);
     }
+    if let Some(lock) = record.children() {
+        host.hold(lock)?;
+    }
     record.strike(plan.forget.iter().cloned())?;
     let mut done = Vec::new();
     let failure = perform_all(&plan.actions, host, record, progress, &mut done)

@@ -10,7 +10,8 @@ Exit codes:
   2  the command line or the configuration is wrong
   3  verify: the machine is not as it was formatted
   4  refused, before anything was done
-  5  failed, and not all could be undone; the record knows what is left";
+  5  failed, and not all could be undone; the record knows what is left
+  6  formatted, but the agent could not be enrolled";
 
 /// Makes this machine a node: divides it into partitions, each a user, a directory, a tap, addresses.
 #[derive(Debug, Parser)]
@@ -43,7 +44,14 @@ pub enum Verb {
         output: Form,
     },
     /// Do what is missing. If anything fails, undo what was done.
-    Apply,
+    Apply {
+        /// Then enrol the agent with this master, by `plat-agent enroll`: found beside node-format, or on PATH.
+        #[arg(long, value_name = "URL", requires = "token_file")]
+        master: Option<String>,
+        /// The token to enrol with, in a file, or `-` for standard input.
+        #[arg(long, value_name = "FILE", requires = "master")]
+        token_file: Option<PathBuf>,
+    },
     /// Compare the machine with the configuration; exit code 3 and the difference if they are not the same.
     Verify {
         #[arg(short, long, value_enum, default_value = "text")]

@@ -2,6 +2,7 @@
 
 use node_format_plan::{Action, HostFacts, Scope};
 use plat_model::problem::{Problem, Result};
+use std::fs::File;
 
 #[cfg(feature = "fake")]
 pub mod fake;
@@ -33,6 +34,14 @@ pub trait Host {
 
     /// Performs actions of one kind, in their order. It makes no choice: what cannot be done as said fails.
     fn perform(&mut self, batch: &[Action]) -> Outcome;
+
+    /// From now on every program that is started keeps this file open: whoever takes its lock next waits for it to end.
+    ///
+    /// # Errors
+    /// If the file cannot be kept.
+    fn hold(&mut self, _lock: &File) -> Result<()> {
+        Ok(())
+    }
 
     /// Whether a person asked to stop; looked at between batches.
     fn interrupted(&mut self) -> bool {

@@ -1,6 +1,7 @@
 //! `node-format`: arguments → configuration → plan, apply, verify, reset or show → exit code.
 
 mod args;
+mod enrol;
 mod run;
 
 use clap::Parser;

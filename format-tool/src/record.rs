@@ -5,9 +5,11 @@
 //! batch had not begun; it is dropped. What a reboot takes with it counts only in the boot and network namespace it was
 //! made in (the `epoch`).
 
+mod locks;
+
+use locks::Locks;
 use node_format_plan::{Claims, Thing};
 use plat_model::problem::{Problem, Result, codes};
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -15,6 +17,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const VERSION: u32 = 1;
+/// Lines before the first entry, in a record that is as short as it can be.
+const HEAD: usize = 2;
 /// Longest record that is read, in bytes: 10,000 partitions need about 10 MiB.
 const SIZE_MAX: u64 = 256 << 20;
 
@@ -38,10 +42,12 @@ pub struct Record {
     epoch: String,
     claims: Claims,
     made_for_it: Vec<PathBuf>,
+    /// Whether the file is as [`Record::rewrite`] would write it.
+    short: bool,
     /// `None` where it was only read.
     file: Option<File>,
-    /// Held for the lock on the record's directory.
-    _lock: Option<File>,
+    /// Held while it is open for writing.
+    locks: Option<Locks>,
 }
 
 impl Record {
@@ -55,8 +61,9 @@ impl Record {
             epoch: epoch.to_owned(),
             claims: Claims::default(),
             made_for_it: Vec::new(),
+            short: false,
             file: None,
-            _lock: None,
+            locks: None,
         };
         match fs::metadata(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(record),
@@ -65,6 +72,7 @@ impl Record {
         }
         let text = fs::read_to_string(path).map_err(|e| record.wrong(e))?;
         let mut here = true;
+        let mut named = false;
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         for (n, line) in whole.lines().enumerate() {
             let line: Line = serde_json::from_str(line).map_err(|e| record.wrong(format!("line {}: {e}", n + 1)))?;
@@ -73,12 +81,14 @@ impl Record {
                 Line::Record { version, .. } => {
                     return Err(record.wrong(format!("it is of version {version}, this node-format reads {VERSION}")));
                 }
-                Line::Epoch(epoch) => here = epoch == record.epoch,
+                Line::Epoch(epoch) => (here, named) = (epoch == record.epoch, true),
                 Line::Add(thing) if here || !thing.is_volatile() => record.claims.add(thing),
                 Line::Gone(thing) if here || !thing.is_volatile() => record.claims.remove(&thing),
                 Line::Add(_) | Line::Gone(_) => {}
             }
         }
+        let as_written = text.len() == whole.len() + 1 && whole.lines().count() == HEAD + record.claims.iter().count();
+        record.short = here && named && as_written;
         Ok(record)
     }
 
@@ -87,13 +97,33 @@ impl Record {
     /// # Errors
     /// [`codes::RECORD`] if another node-format is at work, or the record cannot be read or written.
     pub fn open(path: &Path, epoch: &str) -> Result<Self> {
+        Self::open_waiting(path, epoch, || {})
+    }
+
+    /// As [`Record::open`]; `waiting` is called if a program that a killed run started is still at work, which is waited
+    /// for (30 s at most).
+    ///
+    /// # Errors
+    /// As [`Record::open`].
+    pub fn open_waiting(path: &Path, epoch: &str, waiting: impl FnOnce()) -> Result<Self> {
         let made_for_it = make_parents(path)?;
-        let lock = lock(path)?;
+        let locks = Locks::take(path, waiting)?;
         let mut record = Self::read(path, epoch)?;
         record.made_for_it.extend(made_for_it);
-        record._lock = Some(lock);
-        record.rewrite()?;
+        record.locks = Some(locks);
+        if record.short {
+            // Nothing to tidy up: a run that has nothing to do leaves the disk alone.
+            let file = OpenOptions::new().append(true).open(path).map_err(|e| record.wrong(e))?;
+            record.file = Some(file);
+        } else {
+            record.rewrite()?;
+        }
         Ok(record)
+    }
+
+    /// What a program that is started must keep open, so that it is waited for if this process is killed.
+    pub fn children(&self) -> Option<&File> {
+        self.locks.as_ref().map(Locks::children)
     }
 
     pub fn claims(&self) -> &Claims {
@@ -126,9 +156,10 @@ impl Record {
     /// [`codes::RECORD`].
     pub fn finish(mut self) -> Result<()> {
         if !self.claims.is_empty() {
-            return self.rewrite();
+            return if self.short { Ok(()) } else { self.rewrite() };
         }
         fs::remove_file(&self.path).map_err(|e| self.wrong(e))?;
+        Locks::remove_file(&self.path);
         for directory in self.made_for_it.iter().rev() {
             if fs::remove_dir(directory).is_err() {
                 break; // Somebody else put something into it: it stays, as do those above it.
@@ -142,6 +173,7 @@ impl Record {
         if text.is_empty() {
             return Ok(());
         }
+        self.short = false;
         let Some(file) = &mut self.file else { return Err(self.wrong("it was opened for reading only")) };
         let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
         written.map_err(|e| self.wrong(e))
@@ -165,6 +197,7 @@ impl Record {
         };
         let file = write().map_err(|e: std::io::Error| self.wrong(e))?;
         self.file = Some(file);
+        self.short = true;
         Ok(())
     }
 
@@ -196,13 +229,4 @@ fn make_parents(path: &Path) -> Result<Vec<PathBuf>> {
         made.push(directory.to_path_buf());
     }
     Ok(made)
-}
-
-fn lock(path: &Path) -> Result<File> {
-    let directory = path.parent().ok_or_else(|| wrong(path, "it has no directory"))?;
-    let file = File::open(directory).map_err(|e| wrong(path, e))?;
-    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| {
-        wrong(path, format!("another node-format is at work ({e})")).fix("wait until it has ended, then try again")
-    })?;
-    Ok(file)
 }

@@ -1,6 +1,7 @@
 //! Each verb: the library called, its answer printed, an exit code.
 
 use crate::args::{Args, Form, Verb};
+use crate::enrol::Enrolment;
 use node_format::{Applied, LinuxHost, Record, Wish, apply, drift, propose};
 use node_format_plan::{Action, Contents, Detail, EXAMPLE, Kind, Layout, Plan, Settings, Thing, parse, render};
 use plat_model::problem::{Problem, Problems, codes};
@@ -22,6 +23,7 @@ pub enum Exit {
     Drift = 3,
     Refused = 4,
     NotUndone = 5,
+    NotEnrolled = 6,
 }
 
 pub fn run(args: &Args) -> Exit {
@@ -43,13 +45,17 @@ fn exit_of(problems: &Problems) -> Exit {
     let has = |code| problems.0.iter().any(|problem| problem.code == code);
     let at_config = |p: &Problem| {
         matches!(p.code, codes::BAD_CONFIG | codes::BAD_NAME | codes::UNKNOWN_KEY | codes::MISSING_KEY)
-            || matches!(p.code, codes::DUPLICATE_KEY | codes::TOO_LARGE)
+            || matches!(p.code, codes::DUPLICATE_KEY | codes::TOO_LARGE | codes::USAGE)
             || (p.code == codes::OVERLAP && !p.at.is_empty())
     };
     if has(codes::UNDO_FAILED) {
         Exit::NotUndone
     } else if has(codes::APPLY_FAILED) {
         Exit::Failed
+    } else if has(codes::ENROLMENT) {
+        Exit::NotEnrolled
+    } else if has(codes::DRIFT) {
+        Exit::Drift
     } else if problems.0.iter().any(at_config) {
         Exit::Wrong
     } else {
@@ -73,12 +79,17 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
                 return print("the machine is as it was formatted\n");
             }
             print(&rendered(&plan, *output, Detail::Things))?;
-            Ok(if plan.is_empty() { Exit::Done } else { Exit::Drift })
+            if plan.is_empty() { Ok(Exit::Done) } else { Err(drifted(&plan).into()) }
         }
-        Verb::Apply => {
+        Verb::Apply { master, token_file } => {
             let settings = settings(args)?;
             let layout = Layout::new(&settings)?;
-            change(args, &mut host, &settings.paths.record, Wish { layout: &layout, contents: Contents::Keep })
+            let enrolment = master.as_deref().zip(token_file.as_deref());
+            let enrolment =
+                enrolment.map(|(master, token)| Enrolment::prepare(master, token, &args.root)).transpose()?;
+            change(args, &mut host, &settings.paths.record, Wish { layout: &layout, contents: Contents::Keep })?;
+            enrolment.map_or(Ok(()), |enrolment| enrolment.run())?;
+            Ok(Exit::Done)
         }
         Verb::Reset { erase, record } => {
             let path = match record {
@@ -101,7 +112,8 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
 
 fn change(args: &Args, host: &mut LinuxHost, record: &Path, wish: Wish) -> Result<Exit, Problems> {
     host.stop_on_signals()?;
-    let mut record = Record::open(&host.beneath_root(record), &host.epoch())?;
+    let waiting = || eprintln!("waiting for a program that an earlier run started");
+    let mut record = Record::open_waiting(&host.beneath_root(record), &host.epoch(), waiting)?;
     let mut progress = |kind: Kind, batch: &[Action]| {
         if batch.len() >= 100 {
             eprintln!("{} ({})", kind.doing(), batch.len());
@@ -112,6 +124,13 @@ fn change(args: &Args, host: &mut LinuxHost, record: &Path, wish: Wish) -> Resul
     let Applied { plan } = result?;
     finished?;
     print(&render(&plan, if args.verbose { Detail::Things } else { Detail::Kinds }))
+}
+
+fn drifted(plan: &Plan) -> Problem {
+    let differences = plan.actions.len() + plan.forget.len();
+    Problem::new(codes::DRIFT, "the machine is not as it was formatted")
+        .because(format!("it differs in {differences} things, see the list"))
+        .fix("`node-format apply` repairs it")
 }
 
 fn configured(args: &Args, host: &LinuxHost) -> Result<(Layout, Record), Problems> {

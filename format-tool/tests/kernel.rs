@@ -5,9 +5,10 @@ use node_format::{FolderNode, Host, LinuxHost, format_folder};
 use node_format_plan::{HostFacts, LinkKind, Scope};
 use plat_model::node::NodeFile;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// Runs a test in a thread with a network namespace of its own and a folder that stands for the machine's root.
@@ -76,6 +77,21 @@ impl Machine {
     }
 }
 
+fn until(what: &str, happened: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !happened() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A shell script that can be run.
+fn program(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 fn ip(arguments: &str) {
     let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
     assert!(status.success(), "ip {arguments}");
@@ -133,8 +149,10 @@ fn drift_is_shown_with_exit_code_3_and_repaired() {
         ip("address delete 10.200.0.2/32 dev plat0");
         ip("link set part0 nomaster");
         fs::set_permissions(machine.path("srv/plat/partitions/part0"), fs::Permissions::from_mode(0o777)).unwrap();
-        let (code, diff) = machine.run(&["verify"]);
-        assert_eq!(code, 3);
+        let Output { status, stdout, stderr } = machine.command(&["verify"]).output().unwrap();
+        let (diff, problem) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+        assert_eq!(status.code(), Some(3));
+        assert!(problem.contains("P0506") && problem.contains("node-format apply"), "{problem}");
         for line in
             ["+ tap part1", "+ address 10.200.0.2/32", "~ link part0", "~ directory /srv/plat/partitions/part0 "]
         {
@@ -210,7 +228,7 @@ fn a_run_killed_while_it_works_is_completed_or_taken_back_by_the_next() {
         let before = machine.everything();
         // Each batch adds its lines to the record before it begins: killing at a length kills inside a batch.
         for lines in [2, 50, 200, 380, 420, 460, 500] {
-            let mut child = machine.command(&["apply"]).stdout(std::process::Stdio::null()).spawn().unwrap();
+            let mut child = machine.command(&["apply"]).stdout(Stdio::null()).spawn().unwrap();
             let deadline = Instant::now() + Duration::from_secs(30);
             let record = machine.path("var/lib/plat/format/record");
             let long_enough = || fs::read_to_string(&record).is_ok_and(|text| text.lines().count() >= lines);
@@ -228,6 +246,77 @@ fn a_run_killed_while_it_works_is_completed_or_taken_back_by_the_next() {
             assert_eq!(code, 0, "{lines}: {text}");
             assert_eq!(machine.everything(), before, "{lines}");
         }
+    });
+}
+
+#[test]
+fn a_run_after_a_kill_waits_for_the_program_that_still_makes_users() {
+    on_a_machine(|machine| {
+        machine.configure(3);
+        ip("link set lo up");
+        let (started, go, path) = (machine.path("started"), machine.path("go"), machine.path("bin"));
+        program(
+            &path.join("systemd-sysusers"),
+            &format!(
+                "input=$(cat); touch {}; while [ ! -e {} ]; do sleep 0.01; done\n\
+                 echo \"$input\" | PATH={} exec systemd-sysusers \"$@\"",
+                started.display(),
+                go.display(),
+                std::env::var("PATH").unwrap()
+            ),
+        );
+        let slow = format!("{}:{}", path.display(), std::env::var("PATH").unwrap());
+        let mut killed = machine.command(&["apply"]).env("PATH", slow).spawn().unwrap();
+        until("systemd-sysusers is started", || started.exists());
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        let mut next = machine.command(&["apply"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(next.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+        assert!(said.contains("waiting for a program that an earlier run started"), "{said}");
+        assert!(next.try_wait().unwrap().is_none(), "it waits");
+        fs::write(&go, "").unwrap();
+        assert!(next.wait().unwrap().success());
+        assert_eq!(machine.run(&["verify"]).0, 0);
+        assert_eq!(machine.run(&["reset"]).0, 0);
+        assert!(!machine.path("var/lib/plat").exists());
+    });
+}
+
+#[test]
+fn users_are_made_by_useradd_where_systemd_sysusers_is_missing() {
+    on_a_machine(|machine| {
+        machine.configure(2);
+        ip("link set lo up");
+        let path = machine.path("bin");
+        fs::create_dir(&path).unwrap();
+        for name in ["useradd", "groupadd"] {
+            symlink(Path::new("/usr/sbin").join(name), path.join(name)).unwrap();
+        }
+        for name in ["passwd", "shadow", "group", "gshadow"] {
+            fs::write(machine.path("etc").join(name), "").unwrap();
+        }
+        let Output { status, stderr, .. } = machine.command(&["apply"]).env("PATH", &path).output().unwrap();
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        let facts = machine.network();
+        assert_eq!((facts.users["part1"].uid, facts.users["part1"].gid), (20001, 20001));
+        assert_eq!(machine.run(&["verify"]).0, 0);
+        assert_eq!(machine.run(&["reset"]).0, 0);
+        assert!(machine.network().users.is_empty() && machine.network().groups.is_empty());
+    });
+}
+
+#[test]
+fn without_any_program_that_makes_users_nothing_is_changed() {
+    on_a_machine(|machine| {
+        machine.configure(2);
+        ip("link set lo up");
+        let before = machine.everything();
+        let Output { status, stderr, .. } = machine.command(&["apply"]).env("PATH", "/nowhere").output().unwrap();
+        let why = String::from_utf8(stderr).unwrap();
+        assert_eq!(status.code(), Some(1), "{why}");
+        assert!(why.contains("neither systemd-sysusers nor useradd"), "{why}");
+        assert_eq!(machine.everything(), before);
     });
 }
 

@@ -1,10 +1,8 @@
 //! The real `plat-master`: it makes a grid once, runs it, and is asked by its first operator.
 
-use plat_link::{Address, Credentials, DialSettings, Key, Trust};
+use plat_link::{Address, Credentials, DialSettings, Trust};
 use plat_model::id::GridName;
 use plat_wire::v1;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -50,14 +48,7 @@ fn stop(mut running: Running) {
 }
 
 fn operator(profile: &Path) -> std::sync::Arc<Credentials> {
-    let read = |name: &str| std::fs::read(profile.join(name)).unwrap();
-    let certificates = |name: &str| -> Vec<Vec<u8>> {
-        CertificateDer::pem_slice_iter(&read(name)).map(|der| der.unwrap().to_vec()).collect()
-    };
-    let key = PrivatePkcs8KeyDer::from_pem_slice(&read("user.key")).unwrap();
-    let key = Key::from_pkcs8(key.secret_pkcs8_der()).unwrap();
-    Credentials::new(GridName::parse("campus").unwrap(), key, certificates("user.crt"), certificates("root.crt"))
-        .unwrap()
+    Credentials::load(GridName::parse("campus").unwrap(), &profile.join("credentials.pem")).unwrap()
 }
 
 async fn who_am_i(address: &Address, profile: &Path) -> v1::WhoAmIResponse {
@@ -86,9 +77,13 @@ async fn a_grid_is_made_once_and_its_operator_is_known_after_each_start() {
 fn what_init_makes_is_readable_for_its_owner_only() {
     let folder = tempfile::tempdir().unwrap();
     assert!(init(folder.path()).status.success());
-    for name in
-        ["data/ca/root.key", "data/ca/issuing.key", "data/master.toml", "profile/user.key", "profile/profile.toml"]
-    {
+    for name in [
+        "data/ca/root.key",
+        "data/ca/issuing.key",
+        "data/master.toml",
+        "profile/credentials.pem",
+        "profile/profile.toml",
+    ] {
         let mode = std::fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }

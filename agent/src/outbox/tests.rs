@@ -1,1 +1,107 @@
+use super::*;
+use plat_model::id::InstanceId;
+use plat_model::time::Window;
+use plat_model::usage::{Amount, Meter};
 
+fn part() -> PartitionName {
+    PartitionName::parse("part0").unwrap()
+}
+
+/// Takes what a counter that stands at `total` has grown since the baseline.
+fn take(outbox: &mut Outbox, total: u64) -> Result<(), Problem> {
+    let before = outbox.baselines().get(&part()).map_or(0, |baseline| baseline.totals[&Meter::CpuMicros]);
+    let instance = InstanceId::parse(&"a".repeat(32)).unwrap();
+    let window = Window { start: Timestamp::ZERO, end: Timestamp(1) };
+    let amounts = [(Meter::CpuMicros, Amount::Known(total - before))].into();
+    let record = UsageRecord { instance: instance.clone(), partition: part(), window, amounts };
+    let totals = [(Meter::CpuMicros, total)].into();
+    let baseline = Baseline { instance, epoch: 1, taken: Timestamp(1), totals };
+    outbox.take(Timestamp(1), vec![record], [(part(), Some(baseline))].into())
+}
+
+fn sum(reports: &[UsageReport]) -> u64 {
+    let amounts = reports.iter().flat_map(|report| &report.records).map(|record| &record.amounts[&Meter::CpuMicros]);
+    amounts.map(|amount| if let Amount::Known(known) = amount { *known } else { 0 }).sum()
+}
+
+#[test]
+fn wherever_the_log_is_cut_the_waiting_and_the_uncounted_make_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox");
+    let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+    let start = fs::read(&path).unwrap().len();
+    for total in [10, 25, 70] {
+        take(&mut outbox, total).unwrap();
+    }
+    let whole = fs::read(&path).unwrap();
+    for end in start..=whole.len() {
+        fs::write(&path, &whole[..end]).unwrap();
+        let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+        take(&mut outbox, 100).unwrap();
+        let waiting = outbox.waiting(100);
+        assert_eq!(sum(&waiting), 100, "cut at {end}");
+        let numbers: Vec<u64> = waiting.iter().map(|report| report.sequence).collect();
+        assert_eq!(numbers, (1..=waiting.len() as u64).collect::<Vec<_>>(), "cut at {end}");
+    }
+}
+
+#[test]
+fn a_damaged_line_is_told_and_never_guessed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox");
+    take(&mut Outbox::open(&path, u64::MAX).unwrap(), 10).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let problem = Outbox::open(&path, u64::MAX).map(|_| ()).unwrap_err();
+    assert_eq!(problem.code, codes::BAD_STATE_FILE);
+    assert!(problem.why.contains("line 1"), "{problem}");
+}
+
+#[test]
+fn what_is_booked_is_forgotten_and_numbers_go_on_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox");
+    let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+    for total in 1..=5 {
+        take(&mut outbox, total).unwrap();
+    }
+    outbox.booked(3).unwrap();
+    outbox.booked(2).unwrap();
+    let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+    assert_eq!(outbox.waiting(9).iter().map(|report| report.sequence).collect::<Vec<_>>(), [4, 5]);
+    assert!(outbox.booked(9).is_err(), "more than was ever made");
+    outbox.booked(5).unwrap();
+    let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+    take(&mut outbox, 6).unwrap();
+    assert_eq!(outbox.waiting(9)[0].sequence, 6);
+}
+
+#[test]
+fn a_new_disk_follows_the_numbers_that_the_master_has_of_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox");
+    let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+    take(&mut outbox, 10).unwrap();
+    take(&mut outbox, 30).unwrap();
+    outbox.booked(41).unwrap();
+    let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+    assert_eq!(outbox.waiting(9).iter().map(|report| report.sequence).collect::<Vec<_>>(), [42, 43]);
+    assert_eq!(sum(&outbox.waiting(9)), 30);
+    outbox.booked(43).unwrap();
+    assert!(outbox.waiting(9).is_empty());
+}
+
+#[test]
+fn the_log_stays_small_when_the_master_keeps_up_and_is_full_when_it_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("outbox");
+    let mut outbox = Outbox::open(&path, 2000).unwrap();
+    for total in 1..=10 {
+        take(&mut outbox, total).unwrap();
+    }
+    assert!(outbox.is_full());
+    outbox.booked(10).unwrap();
+    let outbox = Outbox::open(&path, 2000).unwrap();
+    assert!(!outbox.is_full(), "{} bytes", outbox.size());
+}

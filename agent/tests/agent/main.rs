@@ -1,1 +1,8 @@
-fn main() {}
+//! The whole agent over loopback: real TLS, a master that keeps what it is told in maps, a fake host.
+
+mod binary;
+mod enrolment;
+mod master;
+mod meters;
+mod rig;
+mod work;

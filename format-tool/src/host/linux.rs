@@ -2,8 +2,7 @@
 
 mod accounts;
 mod directories;
-mod links;
-mod netlink;
+mod network;
 mod node_file;
 mod signals;
 mod tap;
@@ -20,6 +19,8 @@ pub struct LinuxHost {
     root: PathBuf,
     tree: directories::Tree,
     signals: Option<signals::Stop>,
+    /// What the programs that are started must keep open.
+    held: Option<fs::File>,
 }
 
 impl LinuxHost {
@@ -29,7 +30,7 @@ impl LinuxHost {
     /// # Errors
     /// If `root` is not a directory that can be opened.
     pub fn new(root: &Path) -> Result<Self> {
-        Ok(Self { root: root.to_path_buf(), tree: directories::Tree::open(root)?, signals: None })
+        Ok(Self { root: root.to_path_buf(), tree: directories::Tree::open(root)?, signals: None, held: None })
     }
 
     /// From now on SIGINT and SIGTERM do not end the process: a run stops at its next batch and is undone.
@@ -76,7 +77,7 @@ impl Host for LinuxHost {
             facts.busy_uids = accounts::uids_with_processes()?;
         }
         if scope.network {
-            let seen = links::observe()?;
+            let seen = network::observe()?;
             (facts.links, facts.addresses, facts.local_routes) = (seen.links, seen.addresses, seen.local_routes);
         }
         Ok(facts)
@@ -85,22 +86,27 @@ impl Host for LinuxHost {
     fn perform(&mut self, batch: &[Action]) -> Outcome {
         let Some(first) = batch.first() else { return Outcome::first(0, 0, None) };
         match first.kind() {
-            Kind::AddAccounts => accounts::add(&self.root, batch),
+            Kind::AddAccounts => accounts::add(&self.root, batch, self.held.as_ref()),
             Kind::RemoveAccounts => accounts::remove(&self.root, batch),
             Kind::MakeDirectories | Kind::RemoveDirectories | Kind::SetDirectories => {
                 one_by_one(batch, |action| self.tree.perform(action))
             }
-            Kind::AddTaps => links::add_taps(batch),
-            Kind::RemoveTaps => links::remove_taps(batch),
+            Kind::AddTaps => network::add_taps(batch),
+            Kind::RemoveTaps => network::remove_taps(batch),
             Kind::AddBridges
             | Kind::RemoveBridges
             | Kind::SetLinks
             | Kind::AddAddresses
             | Kind::RemoveAddresses
             | Kind::AddRoutes
-            | Kind::RemoveRoutes => links::perform(batch),
+            | Kind::RemoveRoutes => network::perform(batch),
             Kind::WriteNodeFile => one_by_one(batch, |action| node_file::perform(&mut self.tree, action)),
         }
+    }
+
+    fn hold(&mut self, lock: &fs::File) -> Result<()> {
+        self.held = Some(lock.try_clone().map_err(|e| failed("the record's lock cannot be kept", e))?);
+        Ok(())
     }
 
     fn interrupted(&mut self) -> bool {

@@ -5,18 +5,22 @@ use crate::action::Action;
 use crate::facts::{LinkFact, LinkKind, Presence};
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
+use std::collections::BTreeSet;
 
 impl Planner<'_> {
     pub(super) fn links(&mut self) {
         self.refuse_group_of_others();
-        for (name, found) in self.drop_links() {
-            self.remove.push(removal(name, found));
+        let gone = self.drop_links();
+        for (name, found) in &gone {
+            self.remove.push(removal(name.clone(), found.clone()));
         }
+        let left: BTreeSet<&str> = gone.iter().map(|(name, _)| name.as_str()).collect();
         let (bridges, others): (Vec<_>, Vec<_>) =
             self.layout.links.iter().partition(|(_, link)| link.kind == LinkKind::Bridge);
         let before = self.add.len();
         for (name, wanted) in bridges.into_iter().chain(others) {
-            self.link(name, wanted);
+            let leaves = self.facts.links.get(name).and_then(|found| found.bridge.as_deref());
+            self.link(name, wanted, leaves.is_some_and(|bridge| left.contains(bridge)));
         }
         // Changes come after what they refer to: a port is joined to a bridge that is there.
         self.add[before..].sort_by_key(|action| matches!(action, Action::SetLink { .. }));
@@ -50,7 +54,9 @@ impl Planner<'_> {
         gone
     }
 
-    fn link(&mut self, name: &str, wanted: &LinkFact) {
+    /// `leaves`: the bridge that it is a port of goes. The kernel would let it go by itself, and nothing would be there to
+    /// undo; so it leaves in a step of its own, before.
+    fn link(&mut self, name: &str, wanted: &LinkFact, leaves: bool) {
         let (bridge, thing) = match wanted.kind {
             LinkKind::Bridge => (true, Thing::Bridge { name: name.into() }),
             _ => (false, Thing::Tap { name: name.into() }),
@@ -68,8 +74,16 @@ impl Planner<'_> {
         if found.kind != wanted.kind {
             self.remove.push(removal(name.into(), found.clone()));
             self.add.push(addition());
-        } else if found != wanted {
-            self.add.push(Action::SetLink { name: name.into(), from: found.clone(), to: wanted.clone() });
+            return;
+        }
+        let mut from = found.clone();
+        if leaves {
+            let alone = LinkFact { bridge: None, ..found.clone() };
+            self.remove.push(Action::SetLink { name: name.into(), from, to: alone.clone() });
+            from = alone;
+        }
+        if from != *wanted {
+            self.add.push(Action::SetLink { name: name.into(), from, to: wanted.clone() });
         }
     }
 

@@ -9,11 +9,11 @@ use crate::host::Outcome;
 use node_format_plan::{Action, GroupFact, User, UserFact};
 use plat_model::problem::{Problem, Result, codes};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 type Accounts = (BTreeMap<String, UserFact>, BTreeMap<String, GroupFact>);
 
@@ -47,9 +47,10 @@ pub(super) fn uids_with_processes() -> Result<BTreeSet<u32>> {
     Ok(processes.filter_map(|entry| entry.metadata().ok()).map(|process| process.uid()).collect())
 }
 
-pub(super) fn add(root: &Path, batch: &[Action]) -> Outcome {
-    let result = match sysusers(root, batch) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => useradd(root, batch),
+/// The programs it starts keep `held` open.
+pub(super) fn add(root: &Path, batch: &[Action], held: Option<&File>) -> Outcome {
+    let result = match sysusers(root, batch, held) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => useradd(root, batch, held),
         Err(e) => Err(failed("systemd-sysusers cannot be started", e)),
         Ok(result) => result,
     };
@@ -106,12 +107,12 @@ fn sysusers_file(batch: &[Action]) -> String {
     text
 }
 
-fn sysusers(root: &Path, batch: &[Action]) -> std::io::Result<Result<()>> {
+fn sysusers(root: &Path, batch: &[Action], held: Option<&File>) -> std::io::Result<Result<()>> {
     let mut root_option = std::ffi::OsString::from("--root=");
     root_option.push(root);
     let mut command = Command::new("systemd-sysusers");
     command.arg(root_option).arg("-").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
+    let mut child = spawn(&mut command, held)?;
     let text = sysusers_file(batch);
     let fed = child.stdin.take().map(|mut stdin| stdin.write_all(text.as_bytes()));
     let output = child.wait_with_output()?;
@@ -121,8 +122,14 @@ fn sysusers(root: &Path, batch: &[Action]) -> std::io::Result<Result<()>> {
     Ok(said("systemd-sysusers", &output))
 }
 
+/// Starts a program that inherits `held`: a copy without close-on-exec, which is ours only while it starts.
+fn spawn(command: &mut Command, held: Option<&File>) -> std::io::Result<Child> {
+    let _inherited = held.map(nix::unistd::dup).transpose()?;
+    command.spawn()
+}
+
 /// One call for each; only where systemd-sysusers is missing.
-fn useradd(root: &Path, batch: &[Action]) -> Result<()> {
+fn useradd(root: &Path, batch: &[Action], held: Option<&File>) -> Result<()> {
     for action in batch {
         let mut command = match action {
             Action::AddGroup { name, gid } => {
@@ -143,12 +150,13 @@ fn useradd(root: &Path, batch: &[Action]) -> Result<()> {
             }
             _ => continue,
         };
-        let output = command.stdin(Stdio::null()).output().map_err(|e| {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let output = spawn(&mut command, held).and_then(Child::wait_with_output).map_err(|e| {
             Problem::new(codes::APPLY_FAILED, "users cannot be made")
                 .because(format!("neither systemd-sysusers nor useradd can be started: {e}"))
                 .fix("install systemd-sysusers (package systemd) or passwd")
         })?;
-        said("useradd", &output)?;
+        said(&command.get_program().to_string_lossy(), &output)?;
     }
     Ok(())
 }

@@ -88,7 +88,6 @@ codes! { AGENT:
     BAD_STATE_FILE = 412 Failed "a file of the agent's state cannot be used";
     PRIVILEGE = 413 Denied "the agent may not do this on this host";
     BAD_ARCHIVE = 414 Invalid "an archive cannot be unpacked safely";
-    METER_UNKNOWN = 415 Failed "a meter could not be read";
 }
 
 // P05xx: node-format.
@@ -102,6 +101,7 @@ codes! { FORMAT:
     OVERLAP = 507 Invalid "ranges overlap or are too small";
     RECORD = 508 Failed "the record of what was made cannot be used";
     STILL_USED = 509 Conflict "a partition is still in use";
+    ENROLMENT = 510 Failed "the machine is formatted, but the agent could not be enrolled";
 }
 
 // P06xx: how processes reach each other.

@@ -1,0 +1,66 @@
+use super::*;
+use plat_model::Generation;
+use plat_model::id::Digest;
+use plat_model::problem::codes;
+use std::fs;
+
+fn answer(generation: u64, documents: &[&str]) -> DesiredIndex {
+    let documents: Vec<(Digest, String)> =
+        documents.iter().map(|text| (plat_document::release::digest_of(text), (*text).to_owned())).collect();
+    DesiredIndex {
+        generation: Generation(generation),
+        releases: documents.iter().map(|(digest, _)| digest.clone()).collect(),
+        documents,
+        ..DesiredIndex::default()
+    }
+}
+
+fn open(folder: &tempfile::TempDir) -> (Keeper, Option<Problem>) {
+    Keeper::open(folder.path().join("desired"))
+}
+
+#[test]
+fn what_was_accepted_is_there_after_a_restart_and_an_older_word_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keeper, _) = open(&folder);
+    assert!(keeper.accept(answer(7, &["a"])).unwrap());
+    assert!(!keeper.accept(answer(6, &[])).unwrap());
+    assert!(!keeper.accept(answer(7, &[])).unwrap());
+    let (again, problem) = open(&folder);
+    assert_eq!(problem, None);
+    assert_eq!(again.current().unwrap().generation, Generation(7));
+    assert_eq!(again.held().releases.len(), 1);
+    assert!(!again.accept(answer(6, &[])).unwrap());
+}
+
+#[test]
+fn a_damaged_file_is_told_and_counts_as_none_wherever_it_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("desired");
+    open(&folder).0.accept(answer(7, &["a"])).unwrap();
+    let good = fs::read(&path).unwrap();
+    for n in 0..good.len() {
+        let mut bad = good.clone();
+        bad[n] ^= 1;
+        fs::write(&path, &bad).unwrap();
+        let (keeper, problem) = open(&folder);
+        assert!(keeper.current().is_none(), "byte {n}");
+        assert_eq!(problem.unwrap().code, codes::BAD_STATE_FILE);
+        fs::write(&path, &good[..n]).unwrap();
+        assert!(open(&folder).0.current().is_none(), "cut at {n}");
+    }
+}
+
+#[test]
+fn an_answer_that_cannot_be_put_together_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keeper, _) = open(&folder);
+    keeper.accept(answer(1, &["a"])).unwrap();
+    let missing = DesiredIndex { documents: Vec::new(), ..answer(2, &["b"]) };
+    assert_eq!(keeper.accept(missing).unwrap_err().code, codes::BAD_MESSAGE);
+    let mut forged = answer(2, &["b"]);
+    forged.documents[0].1 = "c".into();
+    assert_eq!(keeper.accept(forged).unwrap_err().code, codes::BAD_MESSAGE);
+    assert_eq!(keeper.current().unwrap().generation, Generation(1));
+    assert!(keeper.accept(DesiredIndex { documents: Vec::new(), ..answer(2, &["a"]) }).unwrap());
+}

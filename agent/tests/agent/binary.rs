@@ -1,0 +1,191 @@
+//! The real binary on this machine, without root: enrol, run, be killed, run again.
+
+use crate::master::Master;
+use crate::rig::{instance, part, until};
+use plat_document::Release;
+use plat_link::tls::RootPin;
+use plat_model::instance::{InstanceDesired, InstanceState, Wish};
+use plat_model::node::{NodeFile, NodePartition};
+use plat_model::resources::Resources;
+use plat_model::usage::Meter;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+struct Node {
+    folder: tempfile::TempDir,
+    master: Arc<Master>,
+    agent: Option<Child>,
+}
+
+impl Node {
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plat-agent"));
+        command.arg("--config").arg(self.folder.path().join("agent.toml")).env("PLAT_LOG", "warn");
+        command
+    }
+
+    fn start(&mut self) {
+        self.agent = Some(self.command().arg("run").spawn().unwrap());
+    }
+
+    fn kill(&mut self) {
+        let mut agent = self.agent.take().unwrap();
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    }
+
+    async fn until_state(&self, state: InstanceState) {
+        until(&format!("the instance is {state}"), || {
+            let status = self.master.state().statuses.get(&instance(1, Wish::Started).id).cloned();
+            (status.as_ref().is_some_and(|status| status.state == state), status)
+        })
+        .await;
+    }
+
+    fn service_pid(&self) -> Option<u32> {
+        let state = self.master.state();
+        state.statuses.get(&instance(1, Wish::Started).id)?.services.first()?.pid
+    }
+
+    /// Memory that the agent has written to, in KiB: what is left when the code's pages are not counted, which in a
+    /// build for tests are many.
+    fn memory(&self) -> u64 {
+        let pid = self.agent.as_ref().map_or(0, Child::id);
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(pid) = self.service_pid().filter(|pid| is_alive(*pid)) {
+            let _gone = Command::new("kill").arg(pid.to_string()).status();
+        }
+        if let Some(mut agent) = self.agent.take() {
+            let _gone = agent.kill();
+            let _gone = agent.wait();
+        }
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+fn formatted(folder: &Path) {
+    for name in ["releases", "partitions", "partitions/part0", "source"] {
+        fs::create_dir_all(folder.join(name)).unwrap();
+    }
+    fs::set_permissions(folder.join("partitions/part0"), fs::Permissions::from_mode(0o750)).unwrap();
+    let file = NodeFile {
+        version: NodeFile::VERSION,
+        releases: folder.join("releases"),
+        root: folder.join("partitions"),
+        builder: None,
+        capacity: Resources::default(),
+        partitions: vec![NodePartition {
+            name: part(),
+            account: None,
+            tap: None,
+            addresses: vec!["127.0.0.1".parse().unwrap()],
+            ipv6_range: None,
+            limits: Resources::default(),
+        }],
+    };
+    fs::write(folder.join("node.json"), file.to_json()).unwrap();
+    let script = "#!/bin/sh\necho started with $(cat etc/name)\ntouch var-ran\nexec sleep 1000\n";
+    fs::write(folder.join("source/serve"), script).unwrap();
+    fs::set_permissions(folder.join("source/serve"), fs::Permissions::from_mode(0o755)).unwrap();
+    let text = format!(
+        "version = 1\ndata = \"{0}/data\"\nnode_file = \"{0}/node.json\"\nwindow_seconds = 1\n",
+        folder.display()
+    );
+    fs::write(folder.join("agent.toml"), text).unwrap();
+}
+
+fn wanted(folder: &Path, wish: Wish) -> (InstanceDesired, String) {
+    let text = format!(
+        r#"
+version: 1
+name: sleeper
+sources:
+  scripts:
+    directory: {{path: {}/source}}
+files:
+  etc/name: {{template: "{{{{ instance.name }}}}"}}
+services:
+  serve:
+    command: ["{{{{ release.directory }}}}/serve"]
+    stop_timeout_seconds: 2
+promises:
+  ran:
+    exec: ["/usr/bin/test", "-e", "{{{{ partition.directory }}}}/var-ran"]
+publish:
+  where: "{{{{ partition.address }}}}"
+"#,
+        folder.display()
+    );
+    let release = Release::parse_yaml(&text, "sleeper.yaml").unwrap_or_else(|problems| panic!("{problems}"));
+    let desired = InstanceDesired { release: release.digest(), ..instance(1, wish) };
+    (desired, release.to_canonical_json())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_outlives_the_killed_agent_and_is_adopted_by_the_next() {
+    let master = Master::new();
+    let server = master.serve(0).await;
+    let folder = tempfile::tempdir().unwrap();
+    formatted(folder.path());
+    let pin: String = RootPin::of(master.root()).0.iter().map(|byte| format!("{byte:02x}")).collect();
+    fs::write(folder.path().join("token"), format!("plat1.0123456789abcdef.goodsecret.{pin}\n")).unwrap();
+    let mut node = Node { folder, master: master.clone(), agent: None };
+    let enrolled = node
+        .command()
+        .args(["enroll", "--name", "n1", "--master", &server.address.to_string(), "--token-file"])
+        .arg(node.folder.path().join("token"))
+        .stderr(Stdio::inherit())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&enrolled.stdout), "enrolled as n1\n");
+
+    node.start();
+    let (desired, document) = wanted(node.folder.path(), Wish::Started);
+    master.want_instance(desired, &document);
+    node.until_state(InstanceState::Ready).await;
+    let pid = node.service_pid().unwrap();
+    assert!(node.memory() < 12 * 1024, "the agent holds {} KiB", node.memory());
+
+    node.kill();
+    assert!(is_alive(pid), "the service died with the agent");
+    node.start();
+    let before = master.state().syncs;
+    until("the new agent has reported", || {
+        let syncs = master.state().syncs;
+        (syncs > before, syncs)
+    })
+    .await;
+    node.until_state(InstanceState::Ready).await;
+    assert_eq!(node.service_pid(), Some(pid), "the service was started again");
+    until("wall time is metered", || {
+        let booked = master.state().booked(Meter::WallMillis);
+        (booked > 1000, booked)
+    })
+    .await;
+
+    let (desired, document) = wanted(node.folder.path(), Wish::Destroyed);
+    master.want_instance(desired, &document);
+    node.until_state(InstanceState::Destroyed).await;
+    assert!(!is_alive(pid));
+    let left = files(&node.folder.path().join("partitions/part0"));
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// Everything beneath a folder that is not a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}

@@ -1,0 +1,67 @@
+//! Joining, renewing, coming back.
+
+use crate::rig::{Rig, until};
+use plat_agent::clock::{Clock, SystemClock};
+use plat_agent::identity::{Enrolment, enroll};
+use plat_model::id::NodeId;
+use plat_model::identity::Identity;
+use plat_model::instance::{InstanceState, Wish};
+use plat_model::parameters::Secret;
+use plat_model::problem::codes;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_enrols_once_and_its_keys_are_its_own() {
+    let rig = Rig::enrolled().await;
+    for name in ["identity.pem", "rejoin.pem", "enrolled"] {
+        let mode = rig.data().join(name).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    assert_eq!(rig.enroll("goodsecret").await.unwrap_err().code, codes::EXISTS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_token_leaves_the_node_as_it_was() {
+    let rig = Rig::new().await;
+    assert_eq!(rig.enroll("badsecret").await.unwrap_err().code, codes::UNKNOWN_TOKEN);
+    assert!(!rig.data().join("enrolled").exists());
+    rig.enroll("goodsecret").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_of_another_grid_is_not_even_shown_the_token() {
+    let rig = Rig::new().await;
+    let token = Secret::new(format!("plat1.0123456789abcdef.goodsecret.{}", "ab".repeat(32)));
+    let (master, name) = (rig.address(), Some(NodeId::parse("n1").unwrap()));
+    let problem = enroll(Enrolment { master, token, name, data: rig.data() }, plat_link::tcp).await.unwrap_err();
+    assert_eq!(problem.code, codes::WRONG_CA, "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_renewed_before_its_end_and_nudges_go_on() {
+    let mut rig = Rig::new().await;
+    rig.master.state().node_life = 6;
+    rig.enroll("goodsecret").await.unwrap();
+    rig.start();
+    until("it is renewed", || {
+        let by = rig.master.state().renewed_by.clone();
+        (by == [Identity::Node(NodeId::parse("n1").unwrap())], by)
+    })
+    .await;
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_slept_past_its_certificate_comes_back_by_itself() {
+    let mut rig = Rig::new().await;
+    rig.master.state().node_life = 1;
+    rig.enroll("goodsecret").await.unwrap();
+    let ends = SystemClock.now().plus(Duration::from_secs(1));
+    until("the certificate has ended", || (SystemClock.now() > ends, SystemClock.now())).await;
+    rig.start();
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    assert_eq!(rig.master.state().renewed_by, [Identity::Rejoin(NodeId::parse("n1").unwrap())]);
+}

@@ -1,0 +1,160 @@
+//! Instances, with the master there or away.
+
+use crate::rig::{Rig, part, release, until};
+use plat_agent_plan::facts::ServiceRun;
+use plat_model::id::ServiceName;
+use plat_model::instance::{InstanceState, Wish};
+use std::fs;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_becomes_a_ready_instance_and_its_end_an_empty_partition() {
+    let rig = Rig::running().await;
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    let status = rig.status(1).unwrap();
+    assert_eq!(status.connection.to_json(), r#"{"address":"[fd00::1]"}"#);
+    assert!(rig.host.file(&part(), "etc/echo.conf").unwrap().starts_with("key=key-of-"));
+    assert_eq!(rig.master.state().inventory.as_ref().unwrap().partitions.len(), 1);
+    rig.want(1, Wish::Destroyed);
+    rig.until_state(1, InstanceState::Destroyed).await;
+    rig.master.want(|desired| {
+        desired.instances.clear();
+        desired.releases.clear();
+    });
+    until("the partition is free and the release gone", || {
+        let fact = rig.host.fact(&part());
+        (fact.occupant.is_none() && !rig.host.is_installed(&release().digest()), fact)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_desired_last_is_done_after_a_restart_with_the_master_away() {
+    let mut rig = Rig::running().await;
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    rig.kill().await;
+    rig.master_away().await;
+    let echo = ServiceName::parse("echo").unwrap();
+    rig.host.end_service(&part(), &echo, "signal 9 (SIGKILL)");
+    rig.start();
+    until("the service runs again", || {
+        let fact = rig.host.fact(&part());
+        (matches!(fact.services[&echo].state, ServiceRun::Running { .. }), fact)
+    })
+    .await;
+    rig.want(1, Wish::Stopped);
+    rig.master_back().await;
+    rig.until_state(1, InstanceState::Stopped).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_cache_is_fetched_anew_and_stops_nothing_meanwhile() {
+    let mut rig = Rig::running().await;
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    rig.kill().await;
+    let path = rig.data().join("desired");
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let before = rig.host.performed().len();
+    rig.start();
+    until("the cache is whole again", || {
+        let now = fs::read(&path).unwrap_or_default();
+        bytes[middle] ^= 1;
+        let whole = now == bytes;
+        bytes[middle] ^= 1;
+        (whole, now.len())
+    })
+    .await;
+    let since = &rig.host.performed()[before..];
+    assert!(!since.iter().any(|step| step.contains("stop") || step.contains("erase")), "{since:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_to_be_destroyed_does_not_wait_for_its_init_hook() {
+    let rig = Rig::running().await;
+    rig.host.block("run hook init");
+    rig.want(1, Wish::Started);
+    until("the hook is about to run", || {
+        let done = rig.host.performed();
+        (done.iter().any(|step| step.ends_with("write files")), done)
+    })
+    .await;
+    rig.want(1, Wish::Destroyed);
+    rig.until_state(1, InstanceState::Destroyed).await;
+    assert!(!rig.host.performed().contains(&"part0 run hook init".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_that_is_no_longer_wanted_is_broken_off() {
+    let rig = Rig::running().await;
+    let step = format!("install release {}", release().digest().short());
+    rig.host.block(&step);
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Installing).await;
+    rig.want(1, Wish::Destroyed);
+    rig.until_state(1, InstanceState::Destroyed).await;
+    rig.master.want(|desired| {
+        desired.instances.clear();
+        desired.releases.clear();
+    });
+    until("the release is told absent", || {
+        let state = rig.master.state();
+        let told = state.installed.get(&release().digest()).map(|one| one.state);
+        (told == Some(plat_model::release::InstallState::Absent), told)
+    })
+    .await;
+    rig.host.unblock(&step);
+    assert!(!rig.host.is_installed(&release().digest()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_satisfied_node_says_and_does_nothing_more() {
+    let rig = Rig::running().await;
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    let (mut seen, mut quiet) = (0, 0);
+    until("all is told", || {
+        let syncs = rig.master.state().syncs;
+        quiet = if syncs == seen { quiet + 1 } else { 0 };
+        seen = syncs;
+        (quiet > 50, syncs)
+    })
+    .await;
+    let (syncs, steps) = (rig.master.state().syncs, rig.host.performed().len());
+    // A nudge without news costs nothing either; the lines show that the agent has read all of them.
+    for _ in 0..5 {
+        rig.master.tell_watchers();
+    }
+    rig.read_logs("t0").await;
+    assert_eq!(rig.master.state().syncs, syncs);
+    assert_eq!(rig.host.performed().len(), steps);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_that_somebody_wants_are_pushed() {
+    let rig = Rig::running().await;
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    rig.read_logs("t1").await;
+    assert_eq!(rig.master.state().log_lines, ["t1 echo: a line of echo"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_node_keeps_what_it_runs() {
+    let rig = Rig::running().await;
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    rig.master.state().revoked = true;
+    rig.master.tell_watchers();
+    let echo = ServiceName::parse("echo").unwrap();
+    rig.host.end_service(&part(), &echo, "exit code 1");
+    until("the service runs again", || {
+        let fact = rig.host.fact(&part());
+        (matches!(fact.services[&echo].state, ServiceRun::Running { .. }), fact)
+    })
+    .await;
+}

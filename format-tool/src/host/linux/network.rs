@@ -1,0 +1,111 @@
+//! Links, addresses and local routes of the current network namespace, over rtnetlink.
+
+mod addresses;
+mod connection;
+mod links;
+mod routes;
+mod socket;
+mod taps;
+
+pub(super) use taps::{add_taps, remove_taps};
+
+use super::failed;
+use crate::host::Outcome;
+use connection::{Connection, Request};
+use ipnet::IpNet;
+use nix::errno::Errno;
+use node_format_plan::{Action, AddressFact, LinkFact};
+use plat_model::problem::{Problem, Result, codes};
+use rtnetlink::Handle;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+/// The network of the namespace.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub links: BTreeMap<String, LinkFact>,
+    pub addresses: BTreeSet<AddressFact>,
+    pub local_routes: BTreeSet<IpNet>,
+}
+
+/// Index of each link by its name.
+type Indexes = BTreeMap<String, u32>;
+
+pub(super) fn observe() -> Result<Seen> {
+    Connection::open()
+        .and_then(|mut connection| see(&mut connection))
+        .map_err(|e| failed("the network cannot be looked at", e))
+}
+
+fn see(connection: &mut Connection) -> io::Result<Seen> {
+    let found = links::all(connection)?;
+    let names: BTreeMap<u32, String> = found.iter().map(|link| (link.index, link.name.clone())).collect();
+    let links = found.into_iter().map(|link| {
+        let bridge = link.master.and_then(|master| names.get(&master).cloned());
+        (link.name, LinkFact { bridge, ..link.fact })
+    });
+    let links = links.collect();
+    let addresses = addresses::all(connection)?.into_iter().filter_map(|(index, address)| {
+        let link = names.get(&index)?.clone();
+        Some(AddressFact { link, address })
+    });
+    let addresses = addresses.collect();
+    Ok(Seen { links, addresses, local_routes: routes::all_local(connection)? })
+}
+
+/// Performs actions that are one request each.
+pub(super) fn perform(batch: &[Action]) -> Outcome {
+    let mut done = vec![false; batch.len()];
+    let result = Connection::open().and_then(|mut connection| call(&mut connection, batch, &mut done));
+    match result {
+        Ok(problem) => Outcome { done, problem },
+        Err(e) => Outcome { done, problem: Some(failed("the network cannot be changed", e)) },
+    }
+}
+
+/// Asks the kernel for each action; notes which took effect and returns the first failure.
+fn call(connection: &mut Connection, batch: &[Action], done: &mut [bool]) -> io::Result<Option<Problem>> {
+    let indexes: Indexes = links::all(connection)?.into_iter().map(|link| (link.name, link.index)).collect();
+    let mut requests = Vec::with_capacity(batch.len());
+    for action in batch {
+        match request(&connection.handle, action, &indexes) {
+            Some(request) => requests.push(request),
+            None => return Ok(Some(refused(action, Errno::ENODEV))), // Nothing has been sent.
+        }
+    }
+    let mut problem = None;
+    for (n, result) in connection.call(requests)?.into_iter().enumerate() {
+        match result {
+            Ok(()) => done[n] = true,
+            Err(e) => problem = problem.or_else(|| Some(refused(&batch[n], e))),
+        }
+    }
+    Ok(problem)
+}
+
+/// The request for one action. `None`: it speaks of a link that does not exist.
+fn request(handle: &Handle, action: &Action, indexes: &Indexes) -> Option<Request> {
+    let index = |name: &str| indexes.get(name).copied();
+    Some(match action {
+        Action::AddBridge { name, link } => links::add_bridge(handle, name, link),
+        Action::RemoveBridge { name, .. } => links::remove(handle, index(name)?),
+        Action::SetLink { name, from, to } => links::set(handle, index(name)?, from, to, indexes)?,
+        Action::AddAddress { link, address } => addresses::add(handle, index(link)?, *address),
+        Action::RemoveAddress { link, address } => addresses::remove(handle, index(link)?, *address),
+        Action::AddLocalRoute { range } => routes::add_local(handle, index("lo")?, *range),
+        Action::RemoveLocalRoute { range } => routes::remove_local(handle, index("lo")?, *range),
+        _ => return None,
+    })
+}
+
+fn refused(action: &Action, why: Errno) -> Problem {
+    let text = node_format_plan::describe(action);
+    match why {
+        Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT => {
+            Problem::new(codes::KERNEL_LACKS, format!("the kernel cannot do `{text}`"))
+                .because(why)
+                .fix("load the module it needs (bridge, tun, ipv6), or choose another network mode")
+        }
+        _ => failed(format!("the kernel refused `{text}`"), why),
+    }
+}

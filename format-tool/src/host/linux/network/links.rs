@@ -1,0 +1,115 @@
+//! Links: what is known of each, and the requests that make, change and remove them.
+
+use super::Indexes;
+use super::connection::{Connection, Request};
+use node_format_plan::{LinkFact, LinkKind};
+use rtnetlink::packet_core::Nla;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoTun, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec};
+use std::io;
+
+// The attributes of a tun link, which rtnetlink leaves as bytes (linux/if_link.h, linux/if_tun.h).
+const TUN_OWNER: u16 = 1;
+const TUN_TYPE: u16 = 3;
+const TUN_TYPE_TAP: u8 = 2;
+
+/// A link as the kernel tells of it.
+pub(super) struct Link {
+    pub name: String,
+    pub index: u32,
+    /// Index of the bridge it is a port of.
+    pub master: Option<u32>,
+    /// Without its bridge, whose name another answer has.
+    pub fact: LinkFact,
+}
+
+/// Every link there is.
+pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Link>> {
+    let get = connection.handle.link().get();
+    let answers = get.set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]).execute();
+    connection.ask(answers, read)
+}
+
+fn read(message: LinkMessage) -> Option<Link> {
+    let (mut name, mut master) = (None, None);
+    let kind = LinkKind::Other(String::new());
+    let up = message.header.flags.contains(LinkFlags::Up);
+    let mut fact = LinkFact { kind, up, bridge: None, group: 0, mac: [0; 6] };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(text) => name = Some(text),
+            LinkAttribute::Controller(index) => master = Some(index),
+            LinkAttribute::Group(group) => fact.group = group,
+            LinkAttribute::Address(mac) => fact.mac = mac.try_into().unwrap_or_default(),
+            LinkAttribute::LinkInfo(info) => fact.kind = read_kind(&info),
+            _ => {}
+        }
+    }
+    Some(Link { name: name?, index: message.header.index, master, fact })
+}
+
+fn read_kind(info: &[LinkInfo]) -> LinkKind {
+    let mut kind = LinkKind::Other(String::new());
+    let (mut owner, mut tap) = (None, false);
+    for part in info {
+        match part {
+            LinkInfo::Kind(InfoKind::Bridge) => kind = LinkKind::Bridge,
+            LinkInfo::Kind(other) => kind = LinkKind::Other(other.to_string()),
+            LinkInfo::Data(InfoData::Tun(attributes)) => {
+                for (key, value) in attributes.iter().map(tun_attribute) {
+                    match key {
+                        TUN_OWNER => owner = value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes)),
+                        TUN_TYPE => tap = value.first() == Some(&TUN_TYPE_TAP),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    if tap { LinkKind::Tap(owner) } else { kind }
+}
+
+fn tun_attribute(attribute: &InfoTun) -> (u16, Vec<u8>) {
+    let mut value = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut value);
+    (attribute.kind(), value)
+}
+
+pub(super) fn add_bridge(handle: &Handle, name: &str, link: &LinkFact) -> Request {
+    let bridge = LinkBridge::new(name).address(link.mac.to_vec()).link_group(link.group);
+    let bridge = if link.up { bridge.up() } else { bridge.down() };
+    Box::pin(handle.link().add(bridge.build()).execute())
+}
+
+/// What differs between two states of a link, in one request. `None`: its bridge does not exist.
+pub(super) fn set(handle: &Handle, index: u32, from: &LinkFact, to: &LinkFact, indexes: &Indexes) -> Option<Request> {
+    let link = LinkUnspec::new_with_index(index);
+    let mut link = if to.up { link.up() } else { link.down() };
+    if from.mac != to.mac {
+        link = link.address(to.mac.to_vec());
+    }
+    if from.group != to.group {
+        link = link.link_group(to.group);
+    }
+    if from.bridge != to.bridge {
+        link = match &to.bridge {
+            Some(bridge) => link.controller(*indexes.get(bridge)?),
+            None => link.nocontroller(),
+        };
+    }
+    Some(Box::pin(handle.link().set(link.build()).execute()))
+}
+
+pub(super) fn remove(handle: &Handle, index: u32) -> Request {
+    Box::pin(handle.link().del(index).execute())
+}
+
+/// Removes all links of a group with one message.
+pub(super) fn remove_group(handle: &Handle, group: u32) -> Request {
+    let message = LinkUnspec::new_with_index(0).link_group(group).build();
+    Box::pin(handle.link().del_with_message(message).execute())
+}

@@ -1,0 +1,79 @@
+//! Taps, many at once.
+
+use super::connection::Connection;
+use super::{links, perform, see};
+use crate::host::Outcome;
+use crate::host::linux::{failed, tap};
+use node_format_plan::{Action, LinkFact, LinkKind};
+use std::collections::BTreeSet;
+use std::io;
+
+/// Makes taps by ioctl, then joins them to their bridge and raises them with pipelined requests.
+pub(in crate::host::linux) fn add_taps(batch: &[Action]) -> Outcome {
+    let mut done = vec![false; batch.len()];
+    for (n, action) in batch.iter().enumerate() {
+        let Action::AddTap { name, link } = action else { continue };
+        let owner = if let LinkKind::Tap(owner) = link.kind { owner } else { None };
+        if let Err(e) = tap::make(name, owner) {
+            return Outcome { done, problem: Some(failed(format!("cannot make tap {name}"), e)) };
+        }
+        done[n] = true; // It exists, so it must be undone if what follows fails.
+    }
+    let joins: Vec<Action> = batch.iter().filter_map(join).collect();
+    Outcome { done, problem: perform(&joins).problem }
+}
+
+/// From a tap as the kernel makes it to a tap as it must be.
+fn join(action: &Action) -> Option<Action> {
+    let Action::AddTap { name, link } = action else { return None };
+    let from = LinkFact { kind: link.kind.clone(), up: false, bridge: None, group: 0, mac: [0; 6] };
+    Some(Action::SetLink { name: name.clone(), from, to: link.clone() })
+}
+
+/// Deletes taps: all are moved into the link group after their own, then the group is deleted with one request. Deleted
+/// one by one, each waits for the kernel's grace period: 9 s for 500. The planner has made sure that nobody else is in
+/// that group.
+pub(in crate::host::linux) fn remove_taps(batch: &[Action]) -> Outcome {
+    let group = batch.iter().find_map(|action| match action {
+        Action::RemoveTap { link, .. } => Some(link.group.wrapping_add(1)),
+        _ => None,
+    });
+    let Some(group) = group.filter(|group| *group > 1) else { return remove_one_by_one(batch) };
+    let condemn = batch.iter().filter_map(|action| {
+        let Action::RemoveTap { name, link } = action else { return None };
+        let to = LinkFact { group, ..link.clone() };
+        Some(Action::SetLink { name: name.clone(), from: link.clone(), to })
+    });
+    let outcome = perform(&condemn.collect::<Vec<_>>());
+    if outcome.problem.is_some() {
+        return Outcome { done: vec![false; batch.len()], problem: outcome.problem };
+    }
+    match remove_group(group, &batch.iter().filter_map(tap_name).collect()) {
+        Ok(()) => Outcome { done: vec![true; batch.len()], problem: None },
+        Err(e) => Outcome { done: vec![false; batch.len()], problem: Some(failed("cannot delete the taps", e)) },
+    }
+}
+
+fn remove_group(group: u32, ours: &BTreeSet<&str>) -> io::Result<()> {
+    let mut connection = Connection::open()?;
+    let seen = see(&mut connection)?;
+    let mut members = seen.links.iter().filter(|(_, link)| link.group == group);
+    if let Some((name, _)) = members.find(|(name, _)| !ours.contains(name.as_str())) {
+        return Err(io::Error::other(format!("link {name} came into link group {group} meanwhile")));
+    }
+    let request = links::remove_group(&connection.handle, group);
+    connection.call(vec![request])?.into_iter().try_for_each(|result| result.map_err(io::Error::from))
+}
+
+fn tap_name(action: &Action) -> Option<&str> {
+    if let Action::RemoveTap { name, .. } = action { Some(name) } else { None }
+}
+
+/// For taps that were never put into a link group.
+fn remove_one_by_one(batch: &[Action]) -> Outcome {
+    let as_links = batch.iter().filter_map(|action| match action {
+        Action::RemoveTap { name, link } => Some(Action::RemoveBridge { name: name.clone(), link: link.clone() }),
+        _ => None,
+    });
+    perform(&as_links.collect::<Vec<_>>())
+}

@@ -1,0 +1,73 @@
+//! Who may write the record: one node-format at a time, and none while a program that a killed one had started is still
+//! changing the machine.
+//!
+//! The first lock, on the record's directory, ends with the process. The second, on a file beside the record, is inherited
+//! by the programs that the process starts and ends with the last of them.
+
+use super::wrong;
+use plat_model::problem::Result;
+use rustix::fs::FlockOperation;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long a program of a killed run is waited for: systemd-sysusers makes 10,000 users in less.
+const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How often it is looked whether it has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+pub(super) struct Locks {
+    _run: File,
+    children: File,
+}
+
+impl Locks {
+    pub fn take(record: &Path, waiting: impl FnOnce()) -> Result<Self> {
+        let directory = record.parent().ok_or_else(|| wrong(record, "it has no directory"))?;
+        let run = File::open(directory).map_err(|e| wrong(record, e))?;
+        rustix::fs::flock(&run, FlockOperation::NonBlockingLockExclusive).map_err(|e| {
+            wrong(record, format!("another node-format is at work ({e})"))
+                .fix("wait until it has ended, then try again")
+        })?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+        let children = options.open(file(record)).map_err(|e| wrong(record, e))?;
+        wait_for(record, &children, waiting)?;
+        Ok(Self { _run: run, children })
+    }
+
+    pub fn children(&self) -> &File {
+        &self.children
+    }
+
+    /// To be called with the record, under both locks.
+    pub fn remove_file(record: &Path) {
+        let _ = std::fs::remove_file(file(record)); // What stays is an empty file.
+    }
+}
+
+fn file(record: &Path) -> PathBuf {
+    record.with_extension("children")
+}
+
+fn wait_for(record: &Path, children: &File, waiting: impl FnOnce()) -> Result<()> {
+    let mut waiting = Some(waiting);
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        match rustix::fs::flock(children, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                if let Some(waiting) = waiting.take() {
+                    waiting();
+                }
+                std::thread::park_timeout(LOOK_EVERY);
+            }
+            Err(e) => {
+                let why = format!("a program that an earlier run started is still at work ({e})");
+                return Err(wrong(record, why).fix("wait until systemd-sysusers or useradd has ended, then try again"));
+            }
+        }
+    }
+}
