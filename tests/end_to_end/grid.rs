@@ -100,13 +100,15 @@ fn a_service_that_exits_at_once_is_told_with_its_last_lines_and_tried_again_late
         return;
     }
     let grid = quiet_grid("exits", &[1]);
-    let release = "version: 1\nname: brief\nservices:\n  brief: {command: [/bin/sh, -c, \"echo the disk is on fire; exit 7\"]}\n";
+    let release =
+        "version: 1\nname: brief\nservices:\n  brief: {command: [/bin/sh, -c, \"echo the disk is on fire; exit 7\"]}\n";
     grid.release("brief", release);
     grid.plat.json(&["request", "brief", "--release", "brief"]);
     let seen = eventually("told", PATIENCE, || {
         let seen = grid.plat.json(&["show", "brief"]);
         let text = seen.to_string();
-        let told = seen["services"][0]["state"] == "backoff" && text.contains("exit code 7") && text.contains("on fire");
+        let told =
+            seen["services"][0]["state"] == "backoff" && text.contains("exit code 7") && text.contains("on fire");
         if told { Ok(seen) } else { Err(text) }
     });
     assert!(seen["state"] == "starting" || seen["state"] == "failed", "{seen}");

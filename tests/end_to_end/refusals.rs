@@ -2,10 +2,10 @@
 
 use crate::grid::quiet_grid;
 use plat_tests::binaries::binary;
-use plat_tests::grid::{Grid, URL};
-use plat_tests::namespace::root_or_skip;
 use plat_tests::eventually::eventually;
 use plat_tests::grid::PATIENCE;
+use plat_tests::grid::{Grid, URL};
+use plat_tests::namespace::root_or_skip;
 use serde_json::Value;
 
 /// Enrols the first node's machine once more, in another data folder; what was said to refuse it.

@@ -31,7 +31,7 @@ pub struct Told {
 
 type Held = Result<(), String>;
 
-/// 2. A generation never goes back, whatever the order of messages.
+/// Invariant 2: A generation never goes back, whatever the order of messages.
 ///
 /// # Errors
 /// What went back.
@@ -59,7 +59,7 @@ pub fn a_generation_never_goes_back(before: &Seen, now: &Seen) -> Held {
     Ok(())
 }
 
-/// 3. A partition holds at most one instance; capacity is never exceeded, counting what is still being destroyed.
+/// Invariant 3: A partition holds at most one instance; capacity is never exceeded, counting what is still being destroyed.
 ///
 /// # Errors
 /// The partition or the node where it is not so.
@@ -103,7 +103,7 @@ pub fn a_partition_holds_one_instance_and_capacity_is_kept(now: &Seen) -> Held {
     Ok(())
 }
 
-/// 5. Neither the master's nor the agent's absence stops a service: one that nobody asked to change runs on as the
+/// Invariant 5: Neither the master's nor the agent's absence stops a service: one that nobody asked to change runs on as the
 /// same process.
 ///
 /// # Errors
@@ -136,7 +136,7 @@ fn running(seen: &Seen) -> impl Iterator<Item = ((PartitionRef, InstanceId, Serv
     })
 }
 
-/// 6. An acknowledged write survives.
+/// Invariant 6: An acknowledged write survives.
 ///
 /// # Errors
 /// What a client was told and is not so.
@@ -158,7 +158,7 @@ pub fn what_was_acknowledged_is_there(now: &Seen, told: &BTreeMap<(ProjectName, 
     Ok(())
 }
 
-/// 7. The ledger only grows, and every sum is that of its lines.
+/// Invariant 7: The ledger only grows, and every sum is that of its lines.
 ///
 /// # Errors
 /// The entry that changed or is missing, or the sum that is another.

@@ -157,7 +157,9 @@ impl Namespace {
     pub fn processes_of(&self, uid: u32) -> Vec<u32> {
         let runs_as = |pid: u32| {
             let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-            status.lines().any(|l| l.strip_prefix("Uid:").is_some_and(|l| l.split_whitespace().any(|w| w == uid.to_string())))
+            status
+                .lines()
+                .any(|l| l.strip_prefix("Uid:").is_some_and(|l| l.split_whitespace().any(|w| w == uid.to_string())))
         };
         self.processes().into_iter().filter(|(host, _)| runs_as(*host)).map(|(_, inner)| inner).collect()
     }

@@ -47,7 +47,8 @@ fn answer(mut stream: TcpStream, kept: &Kept) -> Option<()> {
     }
     let once = kept.lock().unwrap_or_else(PoisonError::into_inner).entry(url.clone()).or_default().clone();
     let answer = once.get_or_init(|| {
-        fetch(&url).unwrap_or_else(|| b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec())
+        fetch(&url)
+            .unwrap_or_else(|| b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec())
     });
     stream.write_all(answer).ok()
 }

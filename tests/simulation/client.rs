@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tonic::{Response, Status};
 
-const ROUNDS: usize = 24;
+const ROUNDS: usize = 16;
 const NAMES: usize = 5;
 /// How long an answer may take before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -91,7 +91,9 @@ pub async fn operate(world: Arc<World>, notes: Shared) {
         }
     };
     let supply = v1::SupplyRequest { release: digest, all_nodes: true, ..Default::default() };
-    while !matches!(ask(ends::grid_client(world.channel()).supply(supply.clone())).await, Answer::Yes(_)) {}
+    while !matches!(ask(ends::grid_client(world.channel()).supply(supply.clone())).await, Answer::Yes(_)) {
+        pass(Duration::from_millis(200)).await;
+    }
     loop {
         for node in world.hosts.keys() {
             let shut_out = lock(&notes).revoked.contains(node);
@@ -257,6 +259,8 @@ impl Client {
         if !self.world.seen().state.nodes.contains_key(&node) {
             return;
         }
-        while let Answer::Lost = ask(ends::admin_client(self.world.channel()).revoke_node(ask_for.clone())).await {}
+        while let Answer::Lost = ask(ends::admin_client(self.world.channel()).revoke_node(ask_for.clone())).await {
+            pass(Duration::from_millis(300)).await;
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use turmoil::Sim;
 
 /// Mean time between two faults.
-const BETWEEN_MS: u64 = 1500;
+const BETWEEN_MS: u64 = 1000;
 /// Longest time that one lasts.
 const LAST_MS: u64 = 6000;
 
@@ -31,7 +31,13 @@ pub struct Faults {
 
 impl Faults {
     pub fn new(seed: u64) -> Self {
-        Self { random: StdRng::seed_from_u64(seed), next: Duration::ZERO, open: BTreeMap::new(), made: 0, log: Vec::new() }
+        Self {
+            random: StdRng::seed_from_u64(seed),
+            next: Duration::ZERO,
+            open: BTreeMap::new(),
+            made: 0,
+            log: Vec::new(),
+        }
     }
 
     fn millis(&mut self, most: u64) -> Duration {

@@ -15,9 +15,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use turmoil::Sim;
 
-const STEP: Duration = Duration::from_millis(10);
-/// How long the grid may take to come to rest once everything is mended: agents ask an absent master every 30 s.
-const REST: Duration = Duration::from_secs(240);
+const STEP: Duration = Duration::from_millis(20);
+/// How long the grid may take to come to rest once everything is mended: steps that failed wait for their backoff.
+const REST: Duration = Duration::from_secs(900);
 const CLIENTS: u64 = 2;
 
 /// What the checks remember from one step to the next.
@@ -94,8 +94,8 @@ fn simulation<'a>(world: &Arc<World>, notes: &Shared) -> Sim<'a> {
         .build();
     let master = world.clone();
     sim.host(MASTER, move || master.clone().master());
-    for node in world.hosts.keys().cloned() {
-        let (world, notes) = (world.clone(), notes.clone());
+    for node in world.hosts.keys() {
+        let (world, notes, node) = (world.clone(), notes.clone(), node.clone());
         sim.host(node.to_string(), move || {
             let (world, node, revoked) = (world.clone(), node.clone(), lock(&notes).revoked.contains(&node));
             async move {
@@ -161,7 +161,8 @@ impl Watch {
             return;
         }
         let node = node_name(self.random.random_range(1..=crate::world::NODES));
-        let partition = partitions().nth(self.random.random_range(0..crate::world::PARTITIONS)).expect("there are some");
+        let partition =
+            partitions().nth(self.random.random_range(0..crate::world::PARTITIONS)).expect("there are some");
         let fact = self.world.hosts[&node].fact(&partition);
         let Some(occupant) = fact.occupant.filter(|occupant| occupant.ready && !occupant.erased) else { return };
         let micros = self.random.random_range(1..1_000_000);
@@ -209,7 +210,8 @@ impl Watch {
         let everybody = self.world.hosts.keys().cloned().collect();
         let why = plat_master_plan::allocate::explain(&self.before.state, &everybody, &instance.id);
         let (name, wish, place) = (&instance.name, instance.wish, &instance.placement);
-        Err(format!("{name} ({}) is wished {wish} and is {is:?} in {place:?}; {why:?}", instance.id))
+        let said = self.before.state.statuses.get(&instance.id);
+        Err(format!("{name} ({}) is wished {wish} and is {is:?} in {place:?}; {why:?}; {said:?}", instance.id))
     }
 
     /// Whether no node has room for one more.

@@ -124,9 +124,8 @@ impl World {
         let ca = Ca::load(&self.folder.path().join("ca"))?;
         let master = Master::new(self.store.clone(), self.clock.clone(), ca, vec![MASTER.into()])?;
         let listener = TcpListener::bind((IpAddr::from(Ipv4Addr::UNSPECIFIED), PORT)).await?;
-        let connections = futures_util::stream::unfold(listener, |listener| async {
-            Some((listener.accept().await, listener))
-        });
+        let connections =
+            futures_util::stream::unfold(listener, |listener| async { Some((listener.accept().await, listener)) });
         master.serve(connections, ServeSettings::default(), std::future::pending()).await?;
         Ok(())
     }
@@ -180,11 +179,7 @@ impl World {
             (node.clone(), partitions().map(|partition| (partition.clone(), host.fact(&partition))).collect())
         };
         let snapshot = self.store.snapshot();
-        Seen {
-            revision: snapshot.revision,
-            state: snapshot.state,
-            machines: self.hosts.iter().map(machine).collect(),
-        }
+        Seen { revision: snapshot.revision, state: snapshot.state, machines: self.hosts.iter().map(machine).collect() }
     }
 }
 
