@@ -111,7 +111,8 @@ fn a_service_that_exits_at_once_is_told_with_its_last_lines_and_tried_again_late
             seen["services"][0]["state"] == "backoff" && text.contains("exit code 7") && text.contains("on fire");
         if told { Ok(seen) } else { Err(text) }
     });
-    assert!(seen["state"] == "starting" || seen["state"] == "failed", "{seen}");
+    // Without promises a release is ready once its services run, so it may have been for a moment.
+    assert!(["starting", "degraded", "failed"].iter().any(|state| seen["state"] == *state), "{seen}");
     let restarts = || grid.plat.json(&["show", "brief"])["services"][0]["restarts"].as_u64().unwrap_or(0);
     let first = restarts();
     eventually("tried again", PATIENCE, || if restarts() > first { Ok(()) } else { Err("not yet") });
