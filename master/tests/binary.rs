@@ -57,7 +57,7 @@ async fn who_am_i(address: &Address, profile: &Path) -> v1::WhoAmIResponse {
     plat_wire::ends::grid_client(channel).who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_grid_is_made_once_and_its_operator_is_known_after_each_start() {
     let folder = tempfile::tempdir().unwrap();
     let made = init(folder.path());
