@@ -5,13 +5,18 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-struct Place(tempfile::TempDir);
+/// One test at a time: a program that one writes cannot be run while a child that another has just forked still holds
+/// the open file (ETXTBSY).
+static ALONE: Mutex<()> = Mutex::new(());
+
+struct Place(tempfile::TempDir, #[expect(dead_code, reason = "held, not read")] MutexGuard<'static, ()>);
 
 impl Place {
     /// A configuration without privileges, and a token.
     fn new() -> Self {
-        let place = Self(tempfile::tempdir().unwrap());
+        let place = Self(tempfile::tempdir().unwrap(), ALONE.lock().unwrap_or_else(PoisonError::into_inner));
         let at = place.path("node").display().to_string();
         let text = format!(
             "version = 1\n[paths]\nreleases = \"{at}/releases\"\nroot = \"{at}/partitions\"\n\
