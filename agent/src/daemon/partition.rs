@@ -7,7 +7,7 @@ use plat_agent_plan::facts::Failure;
 use plat_agent_plan::{
     Action, Given, PartitionFact, PartitionPlan, ReleaseFact, Rendered, instance_of, plan_rendered, render_given,
 };
-use plat_model::id::{Digest, PartitionName};
+use plat_model::id::{Digest, InstanceId, PartitionName};
 use plat_model::instance::{InstanceDesired, Wish};
 use plat_model::node::NodePartition;
 use plat_model::parameters::Secret;
@@ -34,11 +34,12 @@ struct Worker {
 
 /// Rendered templates, and what they were rendered from.
 struct Cache {
+    instance: InstanceId,
     generation: Generation,
     release: Digest,
     partition: Arc<NodePartition>,
     secrets: BTreeMap<String, Secret>,
-    rendered: Option<Result<Rendered, Problem>>,
+    rendered: Result<Rendered, Problem>,
 }
 
 /// How a round went.
@@ -130,23 +131,26 @@ impl Worker {
         let (desired, occupant) = (given.desired?, given.fact.occupant.as_ref()?);
         given.release?;
         let fresh = self.cache.as_ref().filter(|cache| {
-            cache.generation == desired.generation
+            cache.instance == desired.id
+                && cache.generation == desired.generation
                 && cache.release == desired.release
                 && cache.partition == *partition
                 && cache.secrets == occupant.secrets
         });
         if let Some(cache) = fresh {
-            return cache.rendered.clone();
+            return Some(cache.rendered.clone());
         }
-        let rendered = render_given(given);
+        // While the partition is another's there is nothing to render, and nothing to remember.
+        let rendered = render_given(given)?;
         self.cache = Some(Cache {
+            instance: desired.id.clone(),
             generation: desired.generation,
             release: desired.release.clone(),
             partition: partition.clone(),
             secrets: occupant.secrets.clone(),
             rendered: rendered.clone(),
         });
-        rendered
+        Some(rendered)
     }
 
     /// Does what the plan says, up to the first failure. Neighbouring actions that do not build on each other run at

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 mod admin;
 
-pub use admin::{AuditView, RateCardView, StatementView, TokenView, UsageView, UserView};
+pub use admin::{AuditView, MeView, NewTokenView, RateCardView, StatementView, TokenView, UsageView, UserView};
 
 /// Milliseconds since the epoch as RFC 3339; nothing for 0.
 pub fn time(ms: i64) -> Option<String> {

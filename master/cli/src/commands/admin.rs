@@ -3,7 +3,7 @@
 use super::{Context, done, pages};
 use crate::args::{AuditArgs, TokenCommand, UserCommand};
 use crate::output;
-use crate::view::{AuditView, TokenView, UserView};
+use crate::view::{AuditView, MeView, NewTokenView, TokenView, UserView};
 use plat_model::problem::codes;
 use plat_model::{Problem, Result, Timestamp};
 use plat_wire::v1;
@@ -42,7 +42,7 @@ pub async fn token(context: &Context, command: TokenCommand) -> Result<()> {
                 }
                 None => {
                     done(&format!("token {}, good once, until {expires}; it is not shown again:", answer.id));
-                    context.printer.text(&(answer.token + "\n"))
+                    context.printer.one(&NewTokenView::from(answer))
                 }
             }
         }
@@ -106,7 +106,6 @@ pub async fn audit(context: &Context, args: AuditArgs) -> Result<()> {
 pub async fn whoami(context: &Context) -> Result<()> {
     let session = context.session().await?;
     let me = context.ask(session.grid().who_am_i(v1::WhoAmIRequest {})).await?;
-    let project = if me.project.is_empty() { String::new() } else { format!(" of {}", me.project) };
-    output::note(&format!("at {}, master version {}", session.url(), me.master_version));
-    context.printer.text(&format!("{} in grid {}: {}{project}\n", me.user, me.grid, me.role))
+    output::note(&format!("at {}", session.url()));
+    context.printer.one(&MeView::from(me))
 }

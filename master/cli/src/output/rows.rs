@@ -2,8 +2,8 @@
 
 use super::{Draw, ago, clean, now, table};
 use crate::view::{
-    AuditView, ExplanationView, InstanceView, NodeView, ProblemView, RateCardView, ReleaseView, StatementView,
-    TokenView, UsageView, UserView,
+    AuditView, ExplanationView, InstanceView, MeView, NewTokenView, NodeView, ProblemView, RateCardView, ReleaseView,
+    StatementView, TokenView, UsageView, UserView,
 };
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -267,6 +267,35 @@ impl Draw for TokenView {
     }
     fn name(&self) -> String {
         self.id.clone()
+    }
+}
+
+impl Draw for NewTokenView {
+    fn titles(_: bool) -> Vec<&'static str> {
+        vec!["TOKEN"]
+    }
+    fn cells(&self, _: bool) -> Vec<String> {
+        vec![self.token.clone()]
+    }
+    fn name(&self) -> String {
+        self.token.clone()
+    }
+    /// The token alone, so that it can be piped into a file.
+    fn details(&self) -> String {
+        format!("{}\n", self.token)
+    }
+}
+
+impl Draw for MeView {
+    fn titles(_: bool) -> Vec<&'static str> {
+        vec!["USER", "GRID", "ROLE", "PROJECT", "MASTER"]
+    }
+    fn cells(&self, _: bool) -> Vec<String> {
+        let project = or_dash(Some(&self.project));
+        vec![self.user.clone(), self.grid.clone(), self.role.clone(), project, self.master_version.clone()]
+    }
+    fn name(&self) -> String {
+        self.user.clone()
     }
 }
 

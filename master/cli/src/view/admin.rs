@@ -27,6 +27,38 @@ impl From<v1::TokenView> for TokenView {
     }
 }
 
+/// A token just made; the only time that it is shown.
+#[derive(Clone, Serialize)]
+pub struct NewTokenView {
+    pub id: String,
+    pub token: String,
+    pub expires: Option<String>,
+}
+
+impl From<v1::CreateTokenResponse> for NewTokenView {
+    fn from(t: v1::CreateTokenResponse) -> Self {
+        Self { id: t.id, token: t.token, expires: time(t.expires_ms) }
+    }
+}
+
+/// Who a profile is.
+#[derive(Debug, Clone, Serialize)]
+pub struct MeView {
+    pub user: String,
+    pub grid: String,
+    pub role: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub project: String,
+    pub master_version: String,
+}
+
+impl From<v1::WhoAmIResponse> for MeView {
+    fn from(me: v1::WhoAmIResponse) -> Self {
+        let (role, project) = (me.role, me.project);
+        Self { user: me.user, grid: me.grid, role, project, master_version: me.master_version }
+    }
+}
+
 #[derive(Debug, Clone, Serialize)]
 pub struct UserView {
     pub name: String,
