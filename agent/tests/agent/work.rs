@@ -1,9 +1,12 @@
 //! Instances, with the master there or away.
 
-use crate::rig::{Rig, part, release, until};
+use crate::rig::{Rig, instance, part, release, until};
 use plat_agent_plan::facts::ServiceRun;
+use plat_document::Release;
+use plat_model::Generation;
 use plat_model::id::ServiceName;
-use plat_model::instance::{InstanceState, Wish};
+use plat_model::instance::{InstanceDesired, InstanceState, Wish};
+use plat_model::parameters::Parameters;
 use std::fs;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,4 +160,25 @@ async fn a_revoked_node_keeps_what_it_runs() {
         (matches!(fact.services[&echo].state, ServiceRun::Running { .. }), fact)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_rendered_for_one_instance_is_never_used_for_the_next_in_its_partition() {
+    let rig = Rig::running().await;
+    // Without secrets nothing but the instance itself tells the two apart.
+    let text = "version: 1\nname: plain\nparameters: {type: object, properties: {word: {type: string}}}\n\
+                files:\n  etc/word: {template: \"{{ parameters.word }}\"}\nservices:\n  main: {command: [/bin/main]}\n";
+    let plain = Release::parse_yaml(text, "plain.yaml").unwrap();
+    for (n, word) in [(1, "one"), (2, "two")] {
+        let parameters = Parameters::parse_json(&format!("{{\"word\": \"{word}\"}}")).unwrap();
+        let wanted = instance(n, Wish::Started);
+        let wanted = InstanceDesired { release: plain.digest(), parameters, generation: Generation(1), ..wanted };
+        rig.master.want(|desired| {
+            desired.releases.insert(plain.digest(), plain.to_canonical_json());
+            desired.instances.clear();
+            desired.instances.insert(wanted.id.clone(), wanted.clone());
+        });
+        rig.until_state(n, InstanceState::Ready).await;
+        assert_eq!(rig.host.file(&part(), "etc/word").unwrap(), word);
+    }
 }
