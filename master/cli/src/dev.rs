@@ -16,8 +16,9 @@ use plat_model::problem::codes;
 use tokio::signal::unix::{SignalKind, signal};
 
 pub async fn run(context: &Context, args: DevArgs) -> Result<()> {
-    let place = place::Place::make(&args)?;
+    // Found first: making the place may drop root's rights.
     let binaries = binaries::find()?;
+    let place = place::Place::make(&args)?;
     let mut grid = grid::Grid::new(place, binaries, context.printer, &args);
     let ended = tokio::select! {
         ended = story(context, &mut grid, &args) => ended,

@@ -3,21 +3,12 @@
 use super::prerequisite;
 use crate::output;
 use plat_model::Result;
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Where each of them is.
-pub struct Binaries {
-    pub master: PathBuf,
-    pub agent: PathBuf,
-    pub node_format: PathBuf,
-}
-
-impl Binaries {
-    pub fn all(&self) -> [&PathBuf; 3] {
-        [&self.master, &self.agent, &self.node_format]
-    }
-}
+/// Each by its name, open: whoever runs them may not be able to reach where they were built.
+pub struct Binaries(pub Vec<(&'static str, File)>);
 
 pub fn find() -> Result<Binaries> {
     let own =
@@ -45,13 +36,12 @@ pub fn find() -> Result<Binaries> {
             return Err(prerequisite("the daemons cannot be built", status, "look at what cargo said above"));
         }
     }
-    let binary = |name: &str| {
-        let path = folder.join(name);
-        if path.is_file() {
-            return Ok(path);
-        }
-        let todo = "install the plat packages whole, or run `cargo build --bins` in a source tree";
-        Err(prerequisite(format!("`{name}` is missing"), format!("it is not in {}", folder.display()), todo))
+    let binary = |name: &'static str| {
+        let opened = File::open(folder.join(name)).map_err(|e| {
+            let todo = "install the plat packages whole, or run `cargo build --bins` in a source tree";
+            prerequisite(format!("`{name}` is missing"), format!("{}: {e}", folder.join(name).display()), todo)
+        })?;
+        Ok((name, opened))
     };
-    Ok(Binaries { master: binary("plat-master")?, agent: binary("plat-agent")?, node_format: binary("node-format")? })
+    ["plat-master", "plat-agent", "node-format"].into_iter().map(binary).collect::<Result<_>>().map(Binaries)
 }

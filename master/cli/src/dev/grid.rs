@@ -1,7 +1,7 @@
 //! The daemons of a development grid: made, started, and ended in order.
 
 use super::binaries::Binaries;
-use super::place::{Place, RunAs};
+use super::place::Place;
 use super::prerequisite;
 use crate::args::DevArgs;
 use crate::output::{self, Printer, clean};
@@ -14,6 +14,7 @@ use plat_model::{Problem, Result};
 use plat_wire::v1;
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -91,14 +92,13 @@ impl Grid {
     fn copy_binaries(&self) -> Result<()> {
         let folder = self.place.path("bin");
         self.place.folder(&folder)?;
-        for binary in self.binaries.all() {
-            let name = binary.file_name().unwrap_or_default();
+        for (name, opened) in &self.binaries.0 {
             let to = folder.join(name);
-            let done = fs::remove_file(&to)
-                .or_else(|e| if e.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(e) });
-            done.and_then(|()| fs::copy(binary, &to))
-                .map_err(|e| Problem::new(codes::FILE, format!("cannot copy {}", binary.display())).because(e))?;
-            self.place.hand_over(&to)?;
+            let _ = fs::remove_file(&to);
+            let written = fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(&to);
+            written
+                .and_then(|mut written| std::io::copy(&mut &*opened, &mut written))
+                .map_err(|e| Problem::new(codes::FILE, format!("cannot write {}", to.display())).because(e))?;
         }
         Ok(())
     }
@@ -112,9 +112,6 @@ impl Grid {
         command.env("HOME", self.place.path("")).current_dir(self.place.path("")).stdin(Stdio::null());
         // Ctrl-C on the terminal is for plat alone, which ends the others in order.
         command.process_group(0);
-        if let RunAs::Account { uid, gid } = self.place.run_as {
-            command.uid(uid).gid(gid);
-        }
         command
     }
 
@@ -203,7 +200,6 @@ impl Grid {
         let file = self.place.path("node.token");
         let _ = fs::remove_file(&file);
         crate::commands::write_secret(&file, &token.token)?;
-        self.place.hand_over(&file)?;
         let data = self.place.path("agent");
         let enrolled = self
             .run("plat-agent", &["enroll", "--master", &url, "--token-file", &shown(&file), "--data", &shown(&data)])

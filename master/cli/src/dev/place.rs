@@ -2,27 +2,17 @@
 
 use super::prerequisite;
 use crate::args::DevArgs;
-use nix::unistd::{Gid, Uid, User};
+use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
 use plat_model::problem::codes;
 use plat_model::{Problem, Result};
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-/// Who runs the daemons.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RunAs {
-    /// Whoever runs plat.
-    Self_,
-    /// Root runs plat, and nothing of the host is to be touched: an account without rights.
-    Account { uid: u32, gid: u32 },
-}
-
 pub struct Place {
     root: PathBuf,
     /// It is this run's own, and goes with it.
     temporary: bool,
-    pub run_as: RunAs,
 }
 
 impl Place {
@@ -35,18 +25,21 @@ impl Place {
                 "run `sudo plat dev --format`, or leave --format out",
             ));
         }
-        let run_as = if root && !args.format { unprivileged()? } else { RunAs::Self_ };
         let (path, temporary) = match &args.folder {
             Some(folder) => (std::path::absolute(folder).map_err(|e| failed(folder, &e))?, false),
             // Short, for the names of Unix sockets must fit in 107 bytes; in a place that other accounts can reach.
             None => (std::env::temp_dir().join(format!("plat-{}", std::process::id())), true),
         };
-        let place = Self { root: path, temporary, run_as };
+        let place = Self { root: path, temporary };
+        let made = !place.root.is_dir();
         place.folder(&place.root)?;
+        if root && !args.format {
+            drop_rights(made.then_some(&place.root))?;
+        }
         Ok(place)
     }
 
-    /// Makes a folder of the account that the daemons run as, readable by it alone. One that is there stays.
+    /// Makes a folder that only this account can read. One that is there stays.
     pub fn folder(&self, path: &Path) -> Result<()> {
         if path.is_dir() {
             return Ok(());
@@ -54,24 +47,12 @@ impl Place {
         if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
             fs::create_dir_all(parent).map_err(|e| failed(parent, &e))?;
         }
-        DirBuilder::new().mode(0o700).create(path).map_err(|e| failed(path, &e))?;
-        self.hand_over(path)
+        DirBuilder::new().mode(0o700).create(path).map_err(|e| failed(path, &e))
     }
 
     /// Writes a file that the daemons may read.
     pub fn write(&self, path: &Path, text: &str) -> Result<()> {
-        fs::write(path, text).map_err(|e| failed(path, &e))?;
-        self.hand_over(path)
-    }
-
-    /// Gives something that plat itself made to the account that the daemons run as.
-    pub fn hand_over(&self, path: &Path) -> Result<()> {
-        match self.run_as {
-            RunAs::Self_ => Ok(()),
-            RunAs::Account { uid, gid } => {
-                std::os::unix::fs::lchown(path, Some(uid), Some(gid)).map_err(|e| failed(path, &e))
-            }
-        }
+        fs::write(path, text).map_err(|e| failed(path, &e))
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -115,16 +96,27 @@ fn failed(path: &Path, e: &std::io::Error) -> Problem {
         .fix("name another folder with --folder")
 }
 
+/// Root runs plat, and nothing of the host is to be touched: from here on this process, and all that it starts, is an
+/// account without rights. Root never writes in the folder, which that account controls.
+fn drop_rights(made: Option<&PathBuf>) -> Result<()> {
+    let (uid, gid) = unprivileged()?;
+    if let Some(folder) = made {
+        std::os::unix::fs::lchown(folder, Some(uid.as_raw()), Some(gid.as_raw())).map_err(|e| failed(folder, &e))?;
+    }
+    let dropped = setgroups(&[gid]).and_then(|()| setgid(gid)).and_then(|()| setuid(uid));
+    dropped.map_err(|e| {
+        prerequisite("root's rights cannot be dropped", e, "run plat as an ordinary user, or add --format")
+    })
+}
+
 /// The user behind sudo, else `nobody`.
-fn unprivileged() -> Result<RunAs> {
+fn unprivileged() -> Result<(Uid, Gid)> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok()).filter(|id| *id != 0);
     if let (Some(uid), Some(gid)) = (number("SUDO_UID"), number("SUDO_GID")) {
-        return Ok(RunAs::Account { uid, gid });
+        return Ok((Uid::from_raw(uid), Gid::from_raw(gid)));
     }
     match User::from_name("nobody") {
-        Ok(Some(User { uid, gid, .. })) if uid != Uid::from_raw(0) && gid != Gid::from_raw(0) => {
-            Ok(RunAs::Account { uid: uid.as_raw(), gid: gid.as_raw() })
-        }
+        Ok(Some(User { uid, gid, .. })) if !uid.is_root() && gid.as_raw() != 0 => Ok((uid, gid)),
         _ => Err(prerequisite(
             "there is no account to run as",
             "root runs plat, and there is no user `nobody`",
