@@ -1,6 +1,7 @@
 //! What is there, as the host observed it. "Unknown" is an observation: what could not be read is looked at again, not
 //! made anew.
 
+use crate::action::Note;
 use plat_model::Problem;
 use plat_model::Timestamp;
 use plat_model::id::{InstanceId, PromiseName, ServiceName};
@@ -56,6 +57,41 @@ pub struct Occupant {
     pub cleaned: bool,
     /// Nothing of the instance is left but this record.
     pub erased: bool,
+}
+
+impl Occupant {
+    /// An instance that has just been given a partition, without secrets yet.
+    pub fn new(instance: InstanceId) -> Self {
+        Self {
+            instance,
+            secrets: BTreeMap::new(),
+            initialised: false,
+            configured: String::new(),
+            started: false,
+            ready: false,
+            connection: Parameters::default(),
+            cleaned: false,
+            erased: false,
+        }
+    }
+
+    /// What a note changes.
+    pub fn note(&mut self, note: &Note) {
+        match note {
+            Note::Initialised => self.initialised = true,
+            Note::Configured(fingerprint) => {
+                self.configured.clone_from(fingerprint);
+                self.ready = false;
+            }
+            Note::Started => self.started = true,
+            Note::Published(connection) => {
+                self.ready = true;
+                self.connection = connection.clone();
+            }
+            Note::Stopped => (self.started, self.ready) = (false, false),
+            Note::Cleaned => self.cleaned = true,
+        }
+    }
 }
 
 /// A run that ends by itself when it is younger than this counts as short.

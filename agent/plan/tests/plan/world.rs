@@ -1,6 +1,5 @@
 //! A small node: one partition or more, a release with everything in it, and facts that actions edit.
 
-use plat_agent_plan::action::Note;
 use plat_agent_plan::facts::{Occupant, PromiseFact, ServiceFact, ServiceRun};
 use plat_agent_plan::{Action, NodeFacts, NodePlan, PartitionFact, PartitionPlan, Place, ReleaseFact, plan};
 use plat_document::Release;
@@ -10,7 +9,7 @@ use plat_model::node::{NodeDesired, NodeFile, NodePartition};
 use plat_model::parameters::{Parameters, Secret};
 use plat_model::resources::Resources;
 use plat_model::{Generation, Timestamp};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub const RELEASE: &str = r#"
@@ -209,35 +208,12 @@ impl World {
         match action {
             Action::Occupy { instance, secrets, .. } => {
                 assert!(fact.occupant.as_ref().is_none_or(|o| &o.instance == instance), "a partition is given twice");
-                let occupant = fact.occupant.get_or_insert_with(|| Occupant {
-                    instance: instance.clone(),
-                    secrets: BTreeMap::new(),
-                    initialised: false,
-                    configured: String::new(),
-                    started: false,
-                    ready: false,
-                    connection: Parameters::default(),
-                    cleaned: false,
-                    erased: false,
-                });
+                let occupant = fact.occupant.get_or_insert_with(|| Occupant::new(instance.clone()));
                 occupant.secrets = secrets.keys().map(|name| (name.clone(), Secret::new("s3cret"))).collect();
             }
             Action::Note { note, .. } => {
                 let occupant = fact.occupant.as_mut().expect("a note is about an occupant");
-                match note {
-                    Note::Initialised => occupant.initialised = true,
-                    Note::Configured(fingerprint) => {
-                        occupant.configured.clone_from(fingerprint);
-                        occupant.ready = false;
-                    }
-                    Note::Started => occupant.started = true,
-                    Note::Published(connection) => {
-                        occupant.ready = true;
-                        occupant.connection = connection.clone();
-                    }
-                    Note::Stopped => (occupant.started, occupant.ready) = (false, false),
-                    Note::Cleaned => occupant.cleaned = true,
-                }
+                occupant.note(note)
             }
             Action::StartService { spec, .. } => {
                 let short_runs = fact.services.get(&spec.name).map_or(0, |fact| fact.short_runs);

@@ -6,7 +6,7 @@ use plat_agent_plan::facts::{Occupant, PromiseFact, ServiceFact, ServiceRun};
 use plat_agent_plan::{Action, PartitionFact};
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName};
 use plat_model::node::NodeFile;
-use plat_model::parameters::{Parameters, Secret};
+use plat_model::parameters::Secret;
 use plat_model::problem::codes;
 use plat_model::{Problem, Timestamp};
 use rand::RngExt;
@@ -154,17 +154,7 @@ impl Partition {
         if self.fact.occupant.as_ref().is_some_and(|occupant| &occupant.instance != instance) {
             return Err(Problem::new(codes::CONFLICT, "another instance holds the partition"));
         }
-        let occupant = self.fact.occupant.get_or_insert_with(|| Occupant {
-            instance: instance.clone(),
-            secrets: BTreeMap::new(),
-            initialised: false,
-            configured: String::new(),
-            started: false,
-            ready: false,
-            connection: Parameters::default(),
-            cleaned: false,
-            erased: false,
-        });
+        let occupant = self.fact.occupant.get_or_insert_with(|| Occupant::new(instance.clone()));
         for name in secrets.keys() {
             occupant.secrets.entry(name.clone()).or_insert_with(|| Secret::new(format!("{name}-of-{instance}")));
         }
@@ -173,19 +163,6 @@ impl Partition {
 
     fn note(&mut self, note: &Note) {
         let Some(occupant) = &mut self.fact.occupant else { return };
-        match note {
-            Note::Initialised => occupant.initialised = true,
-            Note::Configured(fingerprint) => {
-                occupant.configured.clone_from(fingerprint);
-                occupant.ready = false;
-            }
-            Note::Started => occupant.started = true,
-            Note::Published(connection) => {
-                occupant.ready = true;
-                occupant.connection = connection.clone();
-            }
-            Note::Stopped => (occupant.started, occupant.ready) = (false, false),
-            Note::Cleaned => occupant.cleaned = true,
-        }
+        occupant.note(note)
     }
 }
