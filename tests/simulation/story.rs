@@ -141,14 +141,16 @@ impl Watch {
     }
 
     /// Writes down what has been done since it was looked at last.
-    fn write_down(&mut self, secrets: &[String]) -> Result<(), String> {
-        let secrets = || secrets.iter().map(String::as_str);
-        invariants::no_secret_is_written(&self.logs.take(), secrets())?;
+    fn write_down(&mut self, seen: &Seen) -> Result<(), String> {
         let now = self.world.clock.now().0;
+        let mut written = vec![self.logs.take()];
         for (revision, changes) in self.world.store.take() {
             let changes = serde_json::to_string(&changes).expect("records can be written");
-            invariants::no_secret_is_written(&changes, secrets())?;
             self.trace.add(&format!("{now} commit {revision} {changes}"));
+            written.push(changes);
+        }
+        for text in written.iter().filter(|text| !text.is_empty()) {
+            invariants::no_secret_is_written(text, &self.world.secrets(seen))?;
         }
         for (node, host) in &self.world.hosts {
             let done = self.traced.entry(node.clone()).or_default();
@@ -163,7 +165,7 @@ impl Watch {
     /// Everything that must always hold.
     fn look(&mut self) -> Result<(), String> {
         let now = self.world.seen()?;
-        self.write_down(&self.world.secrets(&now))?;
+        self.write_down(&now)?;
         let time = self.world.clock.now();
         {
             let notes = lock(&self.notes);
