@@ -1,5 +1,7 @@
 //! The whole grid in one process, on a simulated network, with faults from a seed; the invariants are checked after
-//! every step. `PLAT_SEEDS=1000` runs more seeds, `PLAT_SEED=17` that one alone.
+//! every step (`plat_tests::invariants` says which have no such form, and where they are held instead).
+//! `PLAT_SEEDS=1000` runs more seeds, `PLAT_SEED=17` that one alone, which does the same each time;
+//! `PLAT_TRACE=FILE` beside it writes what it did. What a seed decides is in docs/decisions/0004.
 
 mod client;
 mod disk;

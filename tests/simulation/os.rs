@@ -59,16 +59,17 @@ struct Timespec {
     nanos: i64,
 }
 
-/// `clock_gettime(2)`: the time of day is the simulation's. How long something takes (the other clocks) is the
-/// machine's, and nothing is told by it but how long a test took: tokio's own time stands still and is moved by hand.
+/// `clock_gettime(2)`: the time of day is the simulation's, and so is the time since an instant, by which HTTP/2 forgets
+/// streams. Only how much of a processor was used stays the machine's.
 ///
 /// # Safety
 /// `to` must be good for the write of a time.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn clock_gettime(clock: i32, to: *mut Timespec) -> i32 {
     const REALTIME: i32 = 0;
+    const MONOTONIC: i32 = 1;
     let time = match TIME.try_with(Cell::get) {
-        Ok(Some(time)) if clock == REALTIME => {
+        Ok(Some(time)) if matches!(clock, REALTIME | MONOTONIC) => {
             Timespec { seconds: time.as_secs().cast_signed(), nanos: i64::from(time.subsec_nanos()) }
         }
         _ => {
