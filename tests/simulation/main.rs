@@ -49,7 +49,8 @@ fn one_seed() {
         story::run(seed)
     });
     match run.join() {
-        Ok(trace) => println!("seed {seed}: {trace}"),
+        // On a line of its own, whatever the test runner has begun to write.
+        Ok(trace) => println!("\nseed {seed}: {trace}"),
         Err(why) => std::panic::resume_unwind(why),
     }
 }
@@ -76,7 +77,8 @@ fn whatever_goes_wrong_the_invariants_hold_and_the_grid_comes_to_rest() {
         }
     });
     let failed = failed.into_inner().expect("nobody panics here");
-    let again = failed.iter().map(|seed| format!("\n    PLAT_SEED={seed} cargo test -p plat-tests --test simulation"));
+    let again =
+        failed.iter().map(|seed| format!("\n    PLAT_SEED={seed} cargo test -p plat-tests --test simulation whatever"));
     assert!(failed.is_empty(), "these seeds failed; each is repeated by its line:{}", again.collect::<String>());
 }
 
