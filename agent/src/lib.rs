@@ -56,7 +56,26 @@ pub struct Settings {
     pub outbox_bytes: u64,
     /// Spreads retries and renewals; a simulation gives its own.
     pub seed: u64,
+    pub disk: DiskWork,
     pub dial: DialSettings,
+}
+
+/// Where what waits for a slow disk runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskWork {
+    /// On a thread of its own: the loops that watch and push do not wait for it.
+    Beside,
+    /// In the loop, as a simulation has it: how threads take turns is nothing that a seed could decide.
+    InTurn,
+}
+
+impl DiskWork {
+    async fn run(self, work: impl FnOnce() -> Result<bool, Problem> + Send + 'static) -> Result<bool, Problem> {
+        match self {
+            Self::Beside => tokio::task::spawn_blocking(work).await.unwrap_or(Ok(false)),
+            Self::InTurn => work(),
+        }
+    }
 }
 
 impl Settings {
@@ -67,6 +86,7 @@ impl Settings {
             window: config.window,
             outbox_bytes: config.outbox_bytes,
             seed,
+            disk: DiskWork::Beside,
             dial: DialSettings::default(),
         }
     }
@@ -113,6 +133,7 @@ where
         credentials: identity.own.clone(),
         dial: channel.clone(),
         seed: settings.seed,
+        disk: settings.disk,
     })?);
     let shared = Arc::new(Shared::new(node, host, clock, desired, board, metering.clone()));
     tokio::select! {

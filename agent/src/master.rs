@@ -6,6 +6,7 @@ mod sync;
 mod usage;
 mod watch;
 
+use crate::DiskWork;
 use crate::clock::Clock;
 use crate::desired::Keeper;
 use crate::host::Host;
@@ -37,6 +38,7 @@ pub(crate) struct Master {
     pub board: Arc<Board>,
     pub metering: Arc<Metering>,
     pub seed: u64,
+    disk: DiskWork,
     channel: tokio::sync::watch::Sender<Channel>,
     dial: Dial,
     credentials: Arc<Credentials>,
@@ -56,6 +58,7 @@ pub(crate) struct Parts {
     pub credentials: Arc<Credentials>,
     pub dial: Dial,
     pub seed: u64,
+    pub disk: DiskWork,
 }
 
 impl Master {
@@ -70,6 +73,7 @@ impl Master {
             board: parts.board,
             metering: parts.metering,
             seed: parts.seed,
+            disk: parts.disk,
             channel: tokio::sync::watch::Sender::new(channel),
             dial: parts.dial,
             credentials: parts.credentials,

@@ -1,14 +1,29 @@
-//! What must hold after every step of a simulation: the invariants of the design, as functions, by its numbers. Those
-//! that are missing here are held elsewhere: 1, 8 and 11 by tidy tests and the wire's lock, 9 and 12 by the tests of
-//! node-format and of the agent's host.
+//! What must hold after every step of a simulation: the invariants of the design, as functions, by their numbers.
+//!
+//! These have no form that a step could show, or only a part of one:
+//! - 1, no planner does I/O or reads a clock, no executor chooses: which functions a planner may call shows in its
+//!   source, and tidy's arrows and the plan crates' `clippy.toml` hold it. A step shows what follows from it: the same
+//!   records, loaded in another order, decide the same. That nothing else decides is what two runs of a seed show.
+//! - 4, level and not edge: that nothing more is needed than one sync shows only where the grid comes to rest after any
+//!   faults. A step shows that what a node holds is the whole of what the master has it hold, and that it acts on that.
+//! - 8, keys stay where they were made: the steps show that no secret and no key is in a record or a log. That one file
+//!   reads the authority's key is in tidy; arguments and environments are checked by the tests of the agent's plan.
+//! - 9 and 12, `node-format` and root's writes: neither has a part in a simulation, whose hosts are maps. The tests of
+//!   node-format and of the agent's Linux host hold them, on a real kernel.
+//! - 11, versions of what outlives a process: the steps show the agent's files, the only ones that a simulation writes.
+//!   That those of before can be read is in the tests of each form, of the stores, and in the wire's lock.
 
 use plat_agent_plan::PartitionFact;
 use plat_agent_plan::facts::ServiceRun;
-use plat_master_plan::State;
+use plat_master_plan::record::{Key, Record};
+use plat_master_plan::{Change, State, allocate, desired, view};
 use plat_model::id::{InstanceId, InstanceName, NodeId, PartitionName, PartitionRef, ProjectName, ServiceName};
-use plat_model::instance::Wish;
+use plat_model::instance::{InstanceDesired, InstanceState, Wish};
+use plat_model::node::NodeDesired;
 use plat_model::parameters::Parameters;
+use plat_model::release::Release;
 use plat_model::resources::Resources;
+use plat_model::time::Timestamp;
 use plat_model::usage::{Amount, LedgerEntry, Meter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,6 +34,8 @@ pub struct Seen {
     pub revision: u64,
     pub state: Arc<State>,
     pub machines: BTreeMap<NodeId, BTreeMap<PartitionName, PartitionFact>>,
+    /// What each node's disk says that it is to hold; without those that were never told.
+    pub held: BTreeMap<NodeId, Arc<NodeDesired>>,
 }
 
 /// What a client was told of an instance, the last time that it was told anything.
@@ -30,6 +47,42 @@ pub struct Told {
 }
 
 type Held = Result<(), String>;
+
+/// Invariant 1, as far as a step shows it: decisions follow from the records, and from nothing else that the master
+/// remembers of how they came to be.
+///
+/// # Errors
+/// What differs from a state that was made anew of the same records.
+pub fn decisions_follow_from_the_records(now: &Seen, records: &BTreeMap<Key, Record>, time: Timestamp) -> Held {
+    let mut anew = State::default();
+    // To read the documents of releases takes long, and what is read depends on nothing else: those are kept.
+    let is_kept = |release: &&Release| {
+        let key = Key::Release(release.digest.clone());
+        matches!(records.get(&key), Some(Record::Release(kept)) if kept == *release)
+    };
+    let kept = now.state.releases.values().filter(is_kept);
+    anew.releases = kept.map(|release| (release.digest.clone(), release.clone())).collect();
+    anew.documents = now.state.documents.clone();
+    let changes: Vec<Change> = records.values().rev().cloned().map(Change::put).collect();
+    for change in &changes {
+        anew.apply(change, now.revision);
+    }
+    // When each change was made is not in the records: after loading, all of it counts as new.
+    anew.desired_revision = now.state.desired_revision.clone();
+    if anew != *now.state {
+        return Err("the state is not that of its records".into());
+    }
+    let everybody = now.state.nodes.keys().cloned().collect();
+    if allocate::allocate(&anew, &everybody, time) != allocate::allocate(&now.state, &everybody, time) {
+        return Err("the same records are allocated in another way".into());
+    }
+    for node in now.state.nodes.keys() {
+        if desired::desired(&anew, node) != desired::desired(&now.state, node) {
+            return Err(format!("the same records have {node} hold something else"));
+        }
+    }
+    Ok(())
+}
 
 /// Invariant 2: A generation never goes back, whatever the order of messages.
 ///
@@ -54,6 +107,12 @@ pub fn a_generation_never_goes_back(before: &Seen, now: &Seen) -> Held {
         let was = before.state.nodes.get(id).map(|node| node.certificates.generation);
         if was.is_some_and(|was| was > node.certificates.generation) {
             return Err(format!("certificates of {id}: generation {} after {was:?}", node.certificates.generation));
+        }
+    }
+    for (id, held) in &before.held {
+        let is = now.held.get(id).map(|held| held.generation);
+        if is.is_none_or(|is| is < held.generation) {
+            return Err(format!("{id} holds generation {is:?} after {}", held.generation));
         }
     }
     Ok(())
@@ -97,6 +156,56 @@ pub fn a_partition_holds_one_instance_and_capacity_is_kept(now: &Seen) -> Held {
             let seat = now.state.seats.get(&place).and_then(|seat| seat.instance.as_ref());
             if seat != Some(&occupant.instance) {
                 return Err(format!("{} is still in {place}, which was given to {seat:?}", occupant.instance));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Invariant 4, as far as a step shows it: what a node holds is the whole of what it is to hold, whichever messages
+/// brought it there, and what begins or ends on its machine is what that says.
+///
+/// # Errors
+/// The node that holds something else, or the partition in which something else was done.
+pub fn a_node_acts_on_the_whole_that_it_holds(before: &Seen, now: &Seen) -> Held {
+    for (node, held) in &now.held {
+        let stands = now.state.nodes.get(node).is_some_and(|row| !row.revoked);
+        let newest = desired::generation(&now.state, node);
+        if stands && held.generation > newest {
+            return Err(format!("{node} holds generation {}, the master is at {newest}", held.generation));
+        }
+        let is_same =
+            before.revision == now.revision && before.held.get(node).is_some_and(|was| Arc::ptr_eq(was, held));
+        if stands && !is_same && held.generation == newest && **held != desired::desired(&now.state, node) {
+            return Err(format!("{node} holds generation {newest}, and not what belongs to it"));
+        }
+    }
+    for (node, partitions) in &now.machines {
+        // Within one step it may have acted on what it held before, and then taken in what it holds now.
+        let held = [before.held.get(node), now.held.get(node)];
+        let says = |id: &InstanceId, fits: &dyn Fn(Option<&InstanceDesired>) -> bool| {
+            held.iter().any(|held| fits(held.and_then(|held| held.instances.get(id))))
+        };
+        for (partition, fact) in partitions {
+            let was = before.machines.get(node).and_then(|partitions| partitions.get(partition));
+            let was_there = was.and_then(|was| was.occupant.as_ref());
+            let Some(occupant) = &fact.occupant else { continue };
+            let id = &occupant.instance;
+            let is_new = was_there.is_none_or(|was| was.instance != *id);
+            if is_new && !says(id, &|one| one.is_some_and(|one| one.partition == *partition)) {
+                return Err(format!("{node} put {id} into {partition}, where nobody wanted it"));
+            }
+            let runs = |fact: &PartitionFact| {
+                fact.services.values().any(|service| matches!(service.state, ServiceRun::Running { .. }))
+            };
+            let started = runs(fact) && (is_new || !was.is_some_and(runs));
+            if started && !says(id, &|one| one.is_some_and(|one| one.wish == Wish::Started)) {
+                return Err(format!("{node} started {id} in {partition}, and nobody wanted it"));
+            }
+            let erased = occupant.erased && !is_new && was_there.is_some_and(|was| !was.erased);
+            let is_to_go = |one: Option<&InstanceDesired>| one.is_none_or(|one| one.wish == Wish::Destroyed);
+            if erased && !says(id, &is_to_go) {
+                return Err(format!("{node} erased {id} in {partition}, and nobody wanted it"));
             }
         }
     }
@@ -200,4 +309,60 @@ pub fn booked(entries: &[LedgerEntry]) -> BTreeMap<(InstanceId, Meter), u64> {
         }
     }
     sums
+}
+
+/// Invariant 8, as far as a step shows it: neither a secret nor a private key is in what is written down.
+///
+/// # Errors
+/// What it is in.
+pub fn no_secret_is_written(text: &str, secrets: &[String]) -> Held {
+    let found = secrets.iter().map(String::as_str).chain(["PRIVATE KEY"]).any(|secret| text.contains(secret));
+    if found { Err(format!("a secret is in: {text}")) } else { Ok(()) }
+}
+
+/// Invariant 10: Everything that waits says on what, since when, and what to do.
+///
+/// # Errors
+/// The instance that is not as it is wished and does not say why.
+pub fn everything_that_waits_says_on_what(now: &Seen, time: Timestamp) -> Held {
+    let everybody = now.state.nodes.keys().cloned().collect();
+    for instance in now.state.instances.values() {
+        let status = now.state.statuses.get(&instance.id).filter(|status| status.generation == instance.generation);
+        let is_as_wished = matches!(
+            (instance.wish, status.map(|status| status.state)),
+            (Wish::Started, Some(InstanceState::Ready))
+                | (Wish::Stopped, Some(InstanceState::Stopped))
+                | (Wish::Destroyed, Some(InstanceState::Destroyed))
+        );
+        // With every node there, time alone may end a wait; with none, only somebody who brings one back.
+        for (online, is_alone) in [(&everybody, false), (&BTreeSet::new(), true)] {
+            let waiting = view::waiting(&now.state, online, instance);
+            if waiting.is_empty() && !is_as_wished {
+                return Err(format!("{} is wished {}, is not, and waits on nothing", instance.id, instance.wish));
+            }
+            for wait in waiting {
+                let says = !wait.who.is_empty() && !wait.on.is_empty() && !(is_alone && wait.todo.is_empty());
+                if !says || wait.since < instance.created || wait.since > time {
+                    return Err(format!("{} waits and says {wait:?} at {time}", instance.id));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Invariant 11, as far as a step shows it: a file that outlives its process says its form and version.
+///
+/// # Errors
+/// What it begins with instead.
+pub fn a_file_says_its_version(name: &str, text: &str) -> Held {
+    let head: Vec<&str> = text.lines().next().unwrap_or_default().split(' ').collect();
+    let version = match head[..] {
+        [form, version, _hash] if form == format!("plat-{name}") => version,
+        // Each line of the outbox is a record by itself.
+        [version, _hash, _record, ..] if name == "outbox" => version,
+        [""] if name == "outbox" => "1",
+        _ => return Err(format!("{name} begins with {head:?}")),
+    };
+    version.parse::<u32>().map(|_| ()).map_err(|_| format!("{name} is of the version {version}"))
 }

@@ -28,8 +28,9 @@ name: counter
 parameters:
   type: object
   properties: {size: {type: integer, minimum: 1, default: 1}}
+secrets: {word: {length: 24}}
 files:
-  etc/size: {template: \"{{ parameters.size }}\"}
+  etc/size: {template: \"{{ parameters.size }} {{ secrets.word }}\"}
 services:
   counter: {command: [/bin/counter]}
 promises:
@@ -106,7 +107,7 @@ pub async fn operate(world: Arc<World>, notes: Shared) {
 }
 
 async fn admit(world: &World, node: &NodeId) {
-    if world.seen().state.nodes.contains_key(node) {
+    if world.state().nodes.contains_key(node) {
         let key = v1::NodeKey { node: node.to_string() };
         let _asked_again = ask(ends::admin_client(world.channel()).revoke_node(key)).await;
     }
@@ -156,7 +157,7 @@ impl Client {
         let mut notes = lock(&self.notes);
         let told = notes.told.remove(&self.key(name));
         // Also what was lost before may be there, under an id that nobody was told.
-        let state = self.world.seen().state;
+        let state = self.world.state();
         let id = told.as_ref().map(|told| told.id.clone()).or_else(|| state.by_name.get(&self.key(name)).cloned());
         notes.asked_to_change.extend(id);
         told
@@ -206,7 +207,7 @@ impl Client {
                 }
                 Answer::Lost => {
                     lock(&self.notes).lost += 1;
-                    let state = self.world.seen().state;
+                    let state = self.world.state();
                     let made = state.by_name.get(&self.key(name)).and_then(|id| state.instances.get(id));
                     first = made.filter(|one| one.wish != Wish::Destroyed).map(|one| one.id.to_string());
                     pass(Duration::from_millis(300)).await;
@@ -256,7 +257,7 @@ impl Client {
         let node = node_name(crate::world::NODES);
         lock(&self.notes).revoked.insert(node.clone());
         let ask_for = v1::NodeKey { node: node.to_string() };
-        if !self.world.seen().state.nodes.contains_key(&node) {
+        if !self.world.state().nodes.contains_key(&node) {
             return;
         }
         while let Answer::Lost = ask(ends::admin_client(self.world.channel()).revoke_node(ask_for.clone())).await {

@@ -16,6 +16,7 @@ const LAST_MS: u64 = 6000;
 #[derive(Debug, Clone, PartialEq)]
 enum Mend {
     Repair(String, String),
+    RepairOneWay(String, String),
     Release(String, String),
     Bounce(String),
 }
@@ -65,10 +66,10 @@ impl Faults {
         let (name, master) = (node.to_string(), MASTER.to_owned());
         let busy = |who: &str| self.open.values().any(|(_, mend)| matches!(mend, Mend::Bounce(one) if one == who));
         let linked = self.open.values().any(|(_, mend)| match mend {
-            Mend::Repair(one, _) | Mend::Release(one, _) => *one == name,
+            Mend::Repair(a, b) | Mend::RepairOneWay(a, b) | Mend::Release(a, b) => *a == name || *b == name,
             Mend::Bounce(_) => false,
         });
-        let what = self.random.random_range(0..8);
+        let what = self.random.random_range(0..10);
         let mend = match what {
             0 if !busy(MASTER) => {
                 sim.crash(MASTER);
@@ -91,9 +92,22 @@ impl Faults {
                 world.hosts[node].set_faults(self.random.random_range(0..u64::MAX), per_mille);
                 return self.log.push(format!("{:?} {node}: {per_mille} of 1000 steps fail", sim.elapsed()));
             }
-            6 if !linked => {
+            6 => {
                 sim.partition("client1", MASTER);
                 Mend::Repair("client1".into(), master)
+            }
+            // What one says arrives, and what it hears does not; or the other way round.
+            7 if !linked => {
+                sim.partition_oneway(name.as_str(), MASTER);
+                Mend::RepairOneWay(name, master)
+            }
+            8 if !linked => {
+                sim.partition_oneway(MASTER, name.as_str());
+                Mend::RepairOneWay(master, name)
+            }
+            9 => {
+                sim.partition_oneway(MASTER, "client2");
+                Mend::RepairOneWay(master, "client2".into())
             }
             _ => return,
         };
@@ -105,6 +119,7 @@ impl Faults {
     fn mend(&mut self, n: u64, sim: &mut Sim<'_>) {
         match self.open.remove(&n) {
             Some((_, Mend::Repair(a, b))) => sim.repair(a, b),
+            Some((_, Mend::RepairOneWay(from, to))) => sim.repair_oneway(from, to),
             Some((_, Mend::Release(a, b))) => sim.release(a, b),
             Some((_, Mend::Bounce(who))) => sim.bounce(who),
             None => {}

@@ -2,6 +2,8 @@
 
 use crate::client::{Client, Notes, Shared, lock, operate};
 use crate::faults::Faults;
+use crate::logs::Logs;
+use crate::trace::Trace;
 use crate::world::{MASTER, World, node_name, partitions};
 use plat_model::id::{InstanceId, NodeId};
 use plat_model::instance::{Instance, InstanceState, Wish};
@@ -31,13 +33,17 @@ struct Watch {
     /// Instances use CPU time.
     in_use: bool,
     random: StdRng,
+    logs: Logs,
+    trace: Trace,
+    /// How much of what each machine performed is in the trace.
+    traced: BTreeMap<NodeId, usize>,
 }
 
 /// Runs a seed.
 ///
 /// # Panics
 /// With what did not hold, when, and after which faults.
-pub fn run(seed: u64) {
+pub fn run(seed: u64) -> Trace {
     let world = World::new(seed);
     let notes: Shared = Arc::default();
     let mut sim = simulation(&world, &notes);
@@ -59,6 +65,7 @@ pub fn run(seed: u64) {
         });
     }
     let mut watch = Watch::new(&world, &notes);
+    let _collected = watch.logs.collect();
     let complain = |sim: &Sim<'_>, faults: &Faults, why: String| -> ! {
         let Notes { acknowledged, lost, .. } = &*lock(&notes);
         let at = sim.elapsed();
@@ -81,6 +88,7 @@ pub fn run(seed: u64) {
             complain(&sim, &faults, why);
         }
     }
+    watch.trace
 }
 
 fn simulation<'a>(world: &Arc<World>, notes: &Shared) -> Sim<'a> {
@@ -121,23 +129,55 @@ impl Watch {
         Self {
             world: world.clone(),
             notes: notes.clone(),
-            before: world.seen(),
+            before: world.seen().expect("nothing is wrong with empty disks"),
             ledger: Vec::new(),
             used: BTreeMap::new(),
             in_use: true,
             random: StdRng::seed_from_u64(world.seed ^ 0x5eed),
+            logs: Logs::default(),
+            trace: Trace::new(),
+            traced: BTreeMap::new(),
         }
+    }
+
+    /// Writes down what has been done since it was looked at last.
+    fn write_down(&mut self, seen: &Seen) -> Result<(), String> {
+        let now = self.world.clock.now().0;
+        let mut written = vec![self.logs.take()];
+        for (revision, changes) in self.world.store.take() {
+            let changes = serde_json::to_string(&changes).expect("records can be written");
+            self.trace.add(&format!("{now} commit {revision} {changes}"));
+            written.push(changes);
+        }
+        for text in written.iter().filter(|text| !text.is_empty()) {
+            invariants::no_secret_is_written(text, &self.world.secrets(seen))?;
+        }
+        for (node, host) in &self.world.hosts {
+            let done = self.traced.entry(node.clone()).or_default();
+            for line in host.performed_after(*done) {
+                self.trace.add(&format!("{now} {node} {line}"));
+                *done += 1;
+            }
+        }
+        Ok(())
     }
 
     /// Everything that must always hold.
     fn look(&mut self) -> Result<(), String> {
-        let now = self.world.seen();
+        let now = self.world.seen()?;
+        self.write_down(&now)?;
+        let time = self.world.clock.now();
         {
             let notes = lock(&self.notes);
             invariants::a_generation_never_goes_back(&self.before, &now)?;
             invariants::a_partition_holds_one_instance_and_capacity_is_kept(&now)?;
+            invariants::a_node_acts_on_the_whole_that_it_holds(&self.before, &now)?;
             invariants::a_service_goes_on(&self.before, &now, &notes.asked_to_change)?;
             invariants::what_was_acknowledged_is_there(&now, &notes.told)?;
+        }
+        if now.revision != self.before.revision {
+            invariants::decisions_follow_from_the_records(&now, &self.world.store.records(), time)?;
+            invariants::everything_that_waits_says_on_what(&now, time)?;
         }
         if now.revision != self.before.revision && now.state.tails != self.before.state.tails {
             let ledger = self.ledger();

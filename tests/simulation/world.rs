@@ -1,6 +1,10 @@
 //! A grid on a simulated network: one master over a store in memory, agents over hosts in memory. What a machine's
 //! disk would keep (the store, the CA, the hosts, the agents' folders) outlives crashes; the rest does not.
 
+use crate::disk::Disks;
+use crate::os;
+use crate::trace::TracedStore;
+use plat_agent::DiskWork;
 use plat_agent::host::fake::FakeHost;
 use plat_agent::identity::{Enrolment, enroll};
 use plat_link::{Address, Credentials, DialSettings, Key, ServeSettings, Trust};
@@ -9,7 +13,8 @@ use plat_master::init::{Init, first_records};
 use plat_master::pki::Serial;
 use plat_master::pki::ca::Ca;
 use plat_master::pki::csr::RequestedKey;
-use plat_master::store::{EngineKind, MemoryStore, Store};
+use plat_master::store::{EngineKind, Store};
+use plat_master_plan::State;
 use plat_model::Timestamp;
 use plat_model::id::{GridName, NodeId, PartitionName, UserName};
 use plat_model::identity::Identity;
@@ -21,9 +26,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 use turmoil::net::{TcpListener, TcpStream};
@@ -36,24 +41,28 @@ pub const NODE_MEMORY_MIB: u32 = 600;
 const PORT: u16 = 7443;
 pub const WINDOW: Duration = Duration::from_secs(5);
 
-/// The time of the simulation. It begins at the real one, by which TLS judges certificates.
-pub struct Clock {
-    start: i64,
-    passed: AtomicI64,
-}
+/// When every simulation begins: 2027-01-15.
+const START: Duration = Duration::from_secs(1_800_000_000);
+
+/// The time of the simulation, in milliseconds since 1970; the thread's own, by which TLS judges certificates, is the
+/// same.
+pub struct Clock(AtomicI64);
 
 impl Clock {
     fn new() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
-        Self { start: i64::try_from(since.as_millis()).expect("the year is small"), passed: AtomicI64::new(0) }
+        let clock = Self(AtomicI64::new(0));
+        clock.set(Duration::ZERO);
+        clock
     }
 
     pub fn set(&self, passed: Duration) {
-        self.passed.store(i64::try_from(passed.as_millis()).expect("a simulation is short"), Ordering::SeqCst);
+        let now = START + passed;
+        os::set_time(now);
+        self.0.store(i64::try_from(now.as_millis()).expect("a simulation is short"), Ordering::SeqCst);
     }
 
-    fn now(&self) -> Timestamp {
-        Timestamp(self.start + self.passed.load(Ordering::SeqCst))
+    pub fn now(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::SeqCst))
     }
 }
 
@@ -73,12 +82,13 @@ impl plat_agent::clock::Clock for Clock {
 pub struct World {
     pub seed: u64,
     pub clock: Arc<Clock>,
-    pub store: Arc<MemoryStore>,
+    pub store: Arc<TracedStore>,
     pub hosts: BTreeMap<NodeId, Arc<FakeHost>>,
     pub operator: Arc<Credentials>,
     /// Node → its token, once there is one.
     pub tokens: watch::Sender<BTreeMap<NodeId, String>>,
     pub folder: tempfile::TempDir,
+    disks: Mutex<Disks>,
 }
 
 pub fn node_name(n: usize) -> NodeId {
@@ -113,10 +123,19 @@ impl World {
     pub fn new(seed: u64) -> Arc<Self> {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let clock = Arc::new(Clock::new());
-        let store = Arc::new(MemoryStore::new());
+        let store = Arc::new(TracedStore::new());
         let hosts = (1..=NODES).map(|n| (node_name(n), Arc::new(FakeHost::new(node_file(n), clock.clone())))).collect();
         let operator = first_operator(folder.path(), &clock, store.clone());
-        Arc::new(Self { seed, clock, store, hosts, operator, tokens: watch::Sender::default(), folder })
+        Arc::new(Self {
+            seed,
+            clock,
+            store,
+            hosts,
+            operator,
+            tokens: watch::Sender::default(),
+            folder,
+            disks: Mutex::default(),
+        })
     }
 
     /// The master, until it crashes.
@@ -142,6 +161,7 @@ impl World {
             window: WINDOW,
             outbox_bytes: 1 << 20,
             seed: self.seed,
+            disk: DiskWork::InTurn,
             dial: DialSettings::default(),
         };
         let host = self.hosts[&node].clone();
@@ -174,12 +194,36 @@ impl World {
         plat_link::dial(&address(), trust, DialSettings::default(), connect).expect("the address is legal")
     }
 
-    pub fn seen(&self) -> Seen {
+    /// Everything as it is now.
+    ///
+    /// # Errors
+    /// What an agent could not start with.
+    pub fn seen(&self) -> Result<Seen, String> {
+        let mut disks = self.disks.lock().expect("nobody panics with the disks in hand");
+        for node in self.hosts.keys() {
+            disks.look(node, &self.folder.path().join(node.as_str()))?;
+        }
         let machine = |(node, host): (&NodeId, &Arc<FakeHost>)| {
             (node.clone(), partitions().map(|partition| (partition.clone(), host.fact(&partition))).collect())
         };
         let snapshot = self.store.snapshot();
-        Seen { revision: snapshot.revision, state: snapshot.state, machines: self.hosts.iter().map(machine).collect() }
+        let machines = self.hosts.iter().map(machine).collect();
+        Ok(Seen { revision: snapshot.revision, state: snapshot.state, machines, held: disks.held() })
+    }
+
+    /// What the master knows now.
+    pub fn state(&self) -> Arc<State> {
+        self.store.snapshot().state
+    }
+
+    /// What nobody may write down: the secrets of tokens and of instances.
+    pub fn secrets(&self, seen: &Seen) -> Vec<String> {
+        let tokens = self.tokens.borrow();
+        let tokens = tokens.values().filter_map(|text| text.split('.').nth(2)).map(str::to_owned);
+        let facts = seen.machines.values().flat_map(BTreeMap::values);
+        let occupants = facts.filter_map(|fact| fact.occupant.as_ref());
+        let own = occupants.flat_map(|occupant| occupant.secrets.values()).map(|secret| secret.reveal().to_owned());
+        tokens.chain(own).collect()
     }
 }
 
@@ -196,7 +240,7 @@ pub async fn pass(time: Duration) {
     let _never = tokio::time::timeout(time, std::future::pending::<()>()).await;
 }
 
-fn first_operator(folder: &Path, clock: &Clock, store: Arc<MemoryStore>) -> Arc<Credentials> {
+fn first_operator(folder: &Path, clock: &Clock, store: Arc<TracedStore>) -> Arc<Credentials> {
     let make = || -> plat_model::Result<_> {
         let (grid, name) = (GridName::parse("simulated")?, UserName::parse("operator")?);
         let ca = Ca::create(&folder.join("ca"), &grid, clock.now())?;

@@ -68,6 +68,11 @@ impl FakeHost {
         self.lock().performed.clone()
     }
 
+    /// What of that came after the first `known`.
+    pub fn performed_after(&self, known: usize) -> Vec<String> {
+        self.lock().performed.iter().skip(known).cloned().collect()
+    }
+
     pub fn fact(&self, partition: &PartitionName) -> PartitionFact {
         self.lock().partitions.get(partition).map(|one| one.fact.clone()).unwrap_or_default()
     }

@@ -68,7 +68,5 @@ async fn once(master: &Master, report: NodeReport, ask_for_all: bool) -> Result<
 
 async fn accept(master: &Master, answer: DesiredIndex) -> Result<(), Problem> {
     let desired = master.desired.clone();
-    // The disk may be slow; the loops that watch and push must not wait for it.
-    let accepted = tokio::task::spawn_blocking(move || desired.accept(answer)).await;
-    accepted.unwrap_or(Ok(false)).map(|_| ())
+    master.disk.run(move || desired.accept(answer)).await.map(|_| ())
 }
