@@ -36,8 +36,13 @@ pub struct Allocation {
 ///
 /// The work grows with the instances that wait and, for each different need among them, with the nodes.
 pub fn allocate(state: &State, online: &BTreeSet<NodeId>, now: Timestamp) -> Allocation {
-    let mut waiting: Vec<&Instance> =
-        state.unplaced.iter().filter_map(|id| state.instances.get(id)).filter(|i| i.wish != Wish::Destroyed).collect();
+    let mut waiting: Vec<&Instance> = state
+        .unplaced
+        .iter()
+        .filter_map(|id| state.instances.get(id))
+        .map(|i| &**i)
+        .filter(|i| i.wish != Wish::Destroyed)
+        .collect();
     waiting.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
     let mut round = Allocation::default();
     let mut candidates = Candidates::new(state, online);

@@ -52,7 +52,7 @@ pub fn desired(state: &State, node: &NodeId) -> NodeDesired {
 /// The bodies of the instances that a node does not hold in their present generation.
 pub fn bodies(state: &State, index: &Index, held: &BTreeMap<InstanceId, Generation>) -> Vec<InstanceDesired> {
     let differing = index.instances.iter().filter(|(id, generation)| held.get(id) != Some(generation));
-    differing.filter_map(|(id, _)| state.instances.get(id).and_then(body)).collect()
+    differing.filter_map(|(id, _)| state.instances.get(id).and_then(|instance| body(instance))).collect()
 }
 
 /// The documents of the releases that a node does not hold.

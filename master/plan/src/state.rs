@@ -32,7 +32,8 @@ pub struct State {
     pub documents: OrdMap<Digest, Arc<plat_document::Release>>,
     pub supplies: OrdMap<(Digest, Option<NodeId>), Supply>,
     pub installations: OrdMap<(NodeId, Digest), Installation>,
-    pub instances: OrdMap<InstanceId, Instance>,
+    /// Counted: an insertion copies the entries beside it, of every version that somebody still looks at.
+    pub instances: OrdMap<InstanceId, Arc<Instance>>,
     pub statuses: OrdMap<InstanceId, InstanceStatus>,
     pub seats: OrdMap<PartitionRef, Seat>,
     pub loads: OrdMap<NodeId, Load>,

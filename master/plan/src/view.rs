@@ -66,7 +66,7 @@ pub fn instances<'s>(
         .range((start, Bound::Unbounded))
         .take_while(|((of, _), _)| only.is_none_or(|only| only == of))
         .filter(|((of, _), _)| sees(who, of))
-        .filter_map(|(_, id)| state.instances.get(id))
+        .filter_map(|(_, id)| state.instances.get(id).map(|instance| &**instance))
         .take(limit.min(PAGE_MAX))
         .collect()
 }

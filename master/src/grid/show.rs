@@ -70,7 +70,7 @@ pub struct NodeView {
 }
 
 pub(super) fn instance(state: &State, id: &InstanceId, grid: &Grid) -> Option<InstanceView> {
-    Some(instance_as(state, state.instances.get(id)?.clone(), grid))
+    Some(instance_as(state, Instance::clone(state.instances.get(id)?), grid))
 }
 
 /// The view of an instance as a decision on `state` leaves it: with the row that it writes, and no other change of it.

@@ -133,8 +133,8 @@ impl State {
     }
 
     pub(super) fn put_instance(&mut self, instance: &Instance, revision: u64) {
-        let before = self.instances.insert(instance.id.clone(), instance.clone());
-        if before.as_ref() == Some(instance) {
+        let before = self.instances.insert(instance.id.clone(), Arc::new(instance.clone()));
+        if before.as_deref() == Some(instance) {
             return;
         }
         if let Some(before) = before {

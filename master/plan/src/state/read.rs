@@ -6,16 +6,21 @@ use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, ProjectName};
 use plat_model::instance::Instance;
 use plat_model::release::{InstallState, SupplyState};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 impl State {
     /// The instance of a project by its name.
     pub fn instance(&self, project: &ProjectName, name: &InstanceName) -> Option<&Instance> {
-        self.instances.get(self.by_name.get(&(project.clone(), name.clone()))?)
+        self.instances.get(self.by_name.get(&(project.clone(), name.clone()))?).map(Arc::as_ref)
     }
 
     /// The instances placed on a node, in the order of their ids.
     pub fn instances_on(&self, node: &NodeId) -> impl Iterator<Item = &Instance> {
-        self.placed.get(node).into_iter().flatten().filter_map(|id: &InstanceId| self.instances.get(id))
+        self.placed
+            .get(node)
+            .into_iter()
+            .flatten()
+            .filter_map(|id: &InstanceId| self.instances.get(id).map(Arc::as_ref))
     }
 
     /// The sums of an instance, from the oldest period to the newest. They stay when it is gone.
