@@ -20,6 +20,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -33,6 +34,8 @@ pub struct World {
     pub operator: Arc<Credentials>,
     pub root: Vec<u8>,
     pub url: Address,
+    /// What `Master::serve` comes to.
+    pub served: JoinHandle<Result<(), Problem>>,
     _stop: oneshot::Sender<()>,
     _folder: tempfile::TempDir,
 }
@@ -75,9 +78,9 @@ pub async fn world_over(store: Arc<dyn Store>) -> World {
     let (connections, bound) = plat_link::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let (stop, stopped) = oneshot::channel();
     let settings = ServeSettings { drain: Duration::from_millis(100), ..ServeSettings::default() };
-    tokio::spawn(master.serve(connections, settings, async move { drop(stopped.await) }));
+    let served = tokio::spawn(master.serve(connections, settings, async move { drop(stopped.await) }));
     let url = Address::parse(&format!("https://{bound}")).unwrap();
-    World { grid, clock, store, operator, root, url, _stop: stop, _folder: folder }
+    World { grid, clock, store, operator, root, url, served, _stop: stop, _folder: folder }
 }
 
 impl World {
