@@ -18,7 +18,7 @@ mod usage;
 
 pub use access::Caller;
 pub use admin::{CreatedToken, TokenAsk};
-pub use enrol::{Admitted, Signed};
+pub use enrol::{Admitted, Renewed, Signed};
 pub use limit::{Bucket, Place};
 pub use node::Synced;
 pub use nudge::Topic;

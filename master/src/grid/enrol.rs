@@ -25,10 +25,19 @@ pub struct Admitted {
     pub root: Vec<u8>,
 }
 
-/// What a node or person who was certified gets.
+/// What a node that came for a new certificate gets.
 #[derive(Debug)]
-pub struct Signed<N> {
-    pub name: N,
+pub struct Renewed {
+    pub chain: Chain,
+    /// If it was asked for.
+    pub rejoin_chain: Option<Chain>,
+    pub root: Vec<u8>,
+}
+
+/// What a person who was certified gets.
+#[derive(Debug)]
+pub struct Signed {
+    pub name: UserName,
     pub chain: Chain,
     pub root: Vec<u8>,
 }
@@ -64,31 +73,41 @@ impl Grid {
         })
     }
 
-    /// Gives a node a new certificate, asked for with its present one or with its rejoin certificate.
+    /// Gives a node a new certificate, asked for with its present one or with its rejoin certificate; with
+    /// `rejoin_csr` its rejoin certificate as well, so that how long it may sleep is counted from its last sign of life.
     ///
     /// # Errors
     /// `BAD_CSR`; `STALE_CERTIFICATE` and `REVOKED` as the node's row says.
-    pub async fn renew(&self, caller: &Caller, csr: &[u8]) -> Result<Signed<NodeId>, Problems> {
+    pub async fn renew(&self, caller: &Caller, csr: &[u8], rejoin_csr: Option<&[u8]>) -> Result<Renewed, Problems> {
         let key = RequestedKey::parse(csr)?;
+        let rejoin_key = rejoin_csr.map(RequestedKey::parse).transpose()?;
         let node = caller.node()?.clone();
         let serial = Serial::random()?;
         let subject = Subject::Node(node.clone());
-        self.change(caller, &subject, |state, _| {
-            Ok(match &caller.principal {
-                Principal::Rejoin(_) => certify::rejoin(state, &node, caller.serial(), &serial.hex())?,
-                _ => certify::renew(state, &node, caller.serial(), &serial.hex())?,
+        let rejoin_serial = self
+            .change(caller, &subject, |state, _| {
+                Ok(match &caller.principal {
+                    Principal::Rejoin(_) => certify::rejoin(state, &node, caller.serial(), &serial.hex())?,
+                    _ => certify::renew(state, &node, caller.serial(), &serial.hex())?,
+                })
             })
-        })
-        .await?;
-        let chain = self.sign(&Identity::Node(node.clone()), &key, &serial, NODE_VALIDITY)?;
-        Ok(Signed { name: node, chain, root: self.ca.root_der().to_vec() })
+            .await?;
+        let rejoin_chain = match rejoin_key {
+            Some(key) => {
+                let serial = Serial::parse(&rejoin_serial)?;
+                Some(self.sign(&Identity::Rejoin(node.clone()), &key, &serial, REJOIN_VALIDITY)?)
+            }
+            None => None,
+        };
+        let chain = self.sign(&Identity::Node(node), &key, &serial, NODE_VALIDITY)?;
+        Ok(Renewed { chain, rejoin_chain, root: self.ca.root_der().to_vec() })
     }
 
     /// Gives a person a certificate by a token.
     ///
     /// # Errors
     /// `BAD_CSR`, `UNKNOWN_TOKEN`, `EXPIRED_TOKEN`, `USED_TOKEN`.
-    pub async fn login(&self, caller: &Caller, token: &str, csr: &[u8]) -> Result<Signed<UserName>, Problems> {
+    pub async fn login(&self, caller: &Caller, token: &str, csr: &[u8]) -> Result<Signed, Problems> {
         let key = RequestedKey::parse(csr)?;
         let token = Presented::parse(token, self.ca.root_der())?;
         let serial = Serial::random()?;

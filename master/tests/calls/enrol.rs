@@ -56,6 +56,25 @@ async fn a_node_that_slept_comes_back_with_its_rejoin_certificate_and_that_is_go
 }
 
 #[tokio::test]
+async fn a_renewal_also_makes_the_rejoin_certificate_anew_and_both_of_them_admit() {
+    let world = world().await;
+    let joined = world.node("n1").await;
+    // Less than certificates are dated back, for TLS goes by the machine's clock.
+    world.clock.advance(Duration::from_secs(60));
+    let ask = v1::RenewRequest {
+        csr_der: joined.rejoin.csr_der().unwrap(),
+        rejoin_csr_der: joined.rejoin.csr_der().unwrap(),
+    };
+    let made = world.node_client(&joined.credentials).renew(ask).await.unwrap().into_inner();
+    let rejoin = joined.rejoin.recertified(made.rejoin_chain_der, vec![made.root_der]).unwrap();
+    assert_eq!(rejoin.identity().identity, joined.rejoin.identity().identity);
+    assert!(rejoin.validity().not_after >= joined.rejoin.validity().not_after.plus(Duration::from_secs(60)));
+    // Whether or not the answer arrived.
+    world.renew(&joined.rejoin).await.unwrap();
+    world.renew(&rejoin).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_revoked_node_is_out_within_a_tenth_of_a_second_with_its_open_streams() {
     let world = world().await;
     let (joined, mut stream) = world.present("n1").await;

@@ -151,7 +151,7 @@ impl World {
     /// Asks for a new certificate with an old one.
     pub async fn renew(&self, with: &Arc<Credentials>) -> Result<Arc<Credentials>, Status> {
         let key = Key::generate().unwrap();
-        let ask = v1::RenewRequest { csr_der: key.csr_der().unwrap() };
+        let ask = v1::RenewRequest { csr_der: key.csr_der().unwrap(), rejoin_csr_der: Vec::new() };
         let made = self.node_client(with).renew(ask).await?.into_inner();
         Ok(self.credentials(key, made.chain_der))
     }

@@ -93,17 +93,24 @@ fn with_certificates(node: &Node, accepted: Vec<String>) -> Change {
 }
 
 /// Issues a new certificate to a node that shows its present one. The present one stays good until the new one is
-/// first used, so that a lost answer locks nobody out; a new one that was never used gives way to the next.
+/// first used, so that a lost answer locks nobody out; a new one that was never used gives way to the next. Answers the
+/// serial number of the rejoin certificate: it names the enrolment, and stays when that certificate is made anew with a
+/// later end, so that here as well a lost answer locks nobody out.
 ///
 /// # Errors
 /// [`codes::NOT_FOUND`], [`codes::REVOKED`]; [`codes::STALE_CERTIFICATE`] if the present one does not count.
-pub fn renew(state: &State, node: &NodeId, present_serial: &str, new_serial: &str) -> Result<Decision<()>, Problem> {
+pub fn renew(
+    state: &State,
+    node: &NodeId,
+    present_serial: &str,
+    new_serial: &str,
+) -> Result<Decision<String>, Problem> {
     let row = standing(state, node)?;
     if !row.certificates.accepted.iter().any(|serial| serial == present_serial) {
         return Err(stale(node));
     }
     let accepted = vec![present_serial.to_string(), new_serial.to_string()];
-    Ok(Decision::new(vec![with_certificates(row, accepted)], Vec::new(), ()))
+    Ok(Decision::new(vec![with_certificates(row, accepted)], Vec::new(), row.certificates.rejoin.clone()))
 }
 
 /// To be asked at each call of a node: the first use of its newest certificate ends the one before. `None` if there is
@@ -116,15 +123,22 @@ pub fn used(state: &State, node: &NodeId, serial: &str) -> Option<Decision<()>> 
 }
 
 /// Issues a new certificate to a node that shows its rejoin certificate. Those it had before do not count any more.
+/// Answers as [`renew`] does.
 ///
 /// # Errors
 /// [`codes::NOT_FOUND`], [`codes::REVOKED`]; [`codes::STALE_CERTIFICATE`] if the rejoin certificate does not count.
-pub fn rejoin(state: &State, node: &NodeId, rejoin_serial: &str, new_serial: &str) -> Result<Decision<()>, Problem> {
+pub fn rejoin(
+    state: &State,
+    node: &NodeId,
+    rejoin_serial: &str,
+    new_serial: &str,
+) -> Result<Decision<String>, Problem> {
     let row = standing(state, node)?;
     if row.certificates.rejoin != rejoin_serial {
         return Err(stale(node));
     }
-    Ok(Decision::new(vec![with_certificates(row, vec![new_serial.to_string()])], Vec::new(), ()))
+    let changes = vec![with_certificates(row, vec![new_serial.to_string()])];
+    Ok(Decision::new(changes, Vec::new(), rejoin_serial.to_string()))
 }
 
 /// Refuses a node from now on. What was being destroyed on it is given up, since nobody will report its end; the
