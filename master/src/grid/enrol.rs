@@ -6,7 +6,7 @@ use crate::pki::Serial;
 use crate::pki::csr::RequestedKey;
 use crate::pki::invitation::Presented;
 use plat_master_plan::access::Subject;
-use plat_master_plan::certify::{self, NODE_VALIDITY, NewSerials, REJOIN_VALIDITY, USER_VALIDITY};
+use plat_master_plan::certify::{self, Claim, NODE_VALIDITY, NewSerials, REJOIN_VALIDITY, USER_VALIDITY};
 use plat_model::id::{NodeId, UserName};
 use plat_model::identity::Identity;
 use plat_model::principal::Principal;
@@ -43,7 +43,8 @@ pub struct Signed {
 }
 
 impl Grid {
-    /// Joins a node by its token, for two keys: the one it works with, and the one it comes back with.
+    /// Joins a node by its token, for two keys: the one it works with, and the one it comes back with. May be asked
+    /// again for the same keys while the token lasts, when the answer got lost.
     ///
     /// # Errors
     /// [`plat_model::problem::codes`]: `BAD_CSR`, `UNKNOWN_TOKEN`, `EXPIRED_TOKEN`, `USED_TOKEN`, `EXISTS`.
@@ -57,13 +58,15 @@ impl Grid {
     ) -> Result<Admitted, Problems> {
         let (key, rejoin_key) = (RequestedKey::parse(csr)?, RequestedKey::parse(rejoin_csr)?);
         let token = Presented::parse(token, self.ca.root_der())?;
-        let (serial, rejoin_serial) = (Serial::random()?, Serial::random()?);
-        let node = self
+        let keys = RequestedKey::hash(&[&key, &rejoin_key])?;
+        let fresh = NewSerials { node: Serial::random()?.hex(), rejoin: Serial::random()?.hex() };
+        let (node, serials) = self
             .change(caller, &Subject::Grid, |state, now| {
-                let serials = NewSerials { node: serial.hex(), rejoin: rejoin_serial.hex() };
-                Ok(certify::enroll(state, &token.id, &token.secret_hash, asked_name, serials, now)?)
+                let claim = Claim { token: &token.id, secret_hash: &token.secret_hash, keys: &keys };
+                Ok(certify::enroll(state, &claim, asked_name, fresh.clone(), now)?)
             })
             .await?;
+        let (serial, rejoin_serial) = (Serial::parse(&serials.node)?, Serial::parse(&serials.rejoin)?);
         tracing::info!(%node, "node enrolled");
         Ok(Admitted {
             chain: self.sign(&Identity::Node(node.clone()), &key, &serial, NODE_VALIDITY)?,
@@ -103,19 +106,21 @@ impl Grid {
         Ok(Renewed { chain, rejoin_chain, root: self.ca.root_der().to_vec() })
     }
 
-    /// Gives a person a certificate by a token.
+    /// Gives a person a certificate by a token. May be asked again for the same key while the token lasts.
     ///
     /// # Errors
     /// `BAD_CSR`, `UNKNOWN_TOKEN`, `EXPIRED_TOKEN`, `USED_TOKEN`.
     pub async fn login(&self, caller: &Caller, token: &str, csr: &[u8]) -> Result<Signed, Problems> {
         let key = RequestedKey::parse(csr)?;
         let token = Presented::parse(token, self.ca.root_der())?;
-        let serial = Serial::random()?;
-        let name = self
+        let (keys, fresh) = (RequestedKey::hash(&[&key])?, Serial::random()?.hex());
+        let (name, serial) = self
             .change(caller, &Subject::Grid, |state, now| {
-                Ok(certify::login(state, &token.id, &token.secret_hash, &serial.hex(), now)?)
+                let claim = Claim { token: &token.id, secret_hash: &token.secret_hash, keys: &keys };
+                Ok(certify::login(state, &claim, &fresh, now)?)
             })
             .await?;
+        let serial = Serial::parse(&serial)?;
         let chain = self.sign(&Identity::User(name.clone()), &key, &serial, USER_VALIDITY)?;
         Ok(Signed { name, chain, root: self.ca.root_der().to_vec() })
     }

@@ -1,6 +1,7 @@
 use crate::world::{code, key, problem, request, soon, world};
+use plat_link::Key;
 use plat_model::problem::codes;
-use plat_wire::v1;
+use plat_wire::{ends, v1};
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -11,6 +12,26 @@ async fn a_node_joins_once_by_its_token_and_then_works() {
     let synced = world.node_client(&joined.credentials).sync(v1::SyncRequest::default()).await.unwrap();
     assert_eq!(synced.into_inner().refused, []);
     assert_eq!(code(world.enroll(&token, "").await.map(drop)), codes::USED_TOKEN);
+}
+
+#[tokio::test]
+async fn a_node_whose_answer_was_lost_asks_again_with_the_same_keys() {
+    let world = world().await;
+    let token = world.node_token("n1").await;
+    let (key, rejoin) = (Key::generate().unwrap(), Key::generate().unwrap());
+    let ask = v1::EnrollRequest {
+        token: token.clone(),
+        name: String::new(),
+        csr_der: key.csr_der().unwrap(),
+        rejoin_csr_der: rejoin.csr_der().unwrap(),
+    };
+    let mut client = ends::node_client(world.nobody());
+    client.enroll(ask.clone()).await.unwrap();
+    let made = client.enroll(ask).await.unwrap().into_inner();
+    assert_eq!(made.node, "n1");
+    let credentials = world.credentials(key, made.chain_der);
+    world.node_client(&credentials).sync(v1::SyncRequest::default()).await.unwrap();
+    world.renew(&world.credentials(rejoin, made.rejoin_chain_der)).await.unwrap();
 }
 
 #[tokio::test]

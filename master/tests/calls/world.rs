@@ -156,7 +156,7 @@ impl World {
         Ok(self.credentials(key, made.chain_der))
     }
 
-    fn credentials(&self, key: Key, chain: Vec<Vec<u8>>) -> Arc<Credentials> {
+    pub fn credentials(&self, key: Key, chain: Vec<Vec<u8>>) -> Arc<Credentials> {
         Credentials::new(self.grid.name().clone(), key, chain, vec![self.root.clone()]).unwrap()
     }
 
