@@ -1,5 +1,6 @@
 use crate::world::{code, key, problem, request, soon, world};
-use plat_link::Key;
+use futures_util::FutureExt;
+use plat_link::{Key, Peer};
 use plat_model::problem::codes;
 use plat_wire::{ends, v1};
 use std::time::{Duration, Instant};
@@ -93,6 +94,24 @@ async fn a_renewal_also_makes_the_rejoin_certificate_anew_and_both_of_them_admit
     // Whether or not the answer arrived.
     world.renew(&joined.rejoin).await.unwrap();
     world.renew(&rejoin).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_ends_what_was_opened_with_it() {
+    let world = world().await;
+    let joined = world.node("n1").await;
+    let mut client = world.node_client(&joined.credentials);
+    client.sync(v1::SyncRequest::default()).await.unwrap();
+    let peer = Peer { identity: Some(joined.credentials.identity()), remote: ([127, 0, 0, 1], 1).into() };
+    let caller = world.grid.admit("plat.v1.NodeService/Watch", Some(&peer)).unwrap();
+    let mut ended = Box::pin(world.grid.ended(&caller));
+    assert!(ended.as_mut().now_or_never().is_none());
+    world.clock.advance(Duration::from_secs(25 * 3600));
+    // On the connection that was opened before.
+    assert_eq!(code(client.sync(v1::SyncRequest::default()).await), codes::NO_CERTIFICATE);
+    // From here on time passes as soon as nothing else happens.
+    tokio::time::pause();
+    assert_eq!(ended.await.code, codes::NO_CERTIFICATE);
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ pub async fn world_over(store: Arc<dyn Store>) -> World {
     let (key, serial) = (Key::generate().unwrap(), Serial::random().unwrap());
     let name = UserName::parse("ada").unwrap();
     let csr = RequestedKey::parse(&key.csr_der().unwrap()).unwrap();
-    let validity = ca.validity(clock.now(), Duration::from_secs(3600));
+    let validity = ca.validity(clock.now(), Duration::from_secs(30 * 24 * 3600));
     let chain = ca.sign_client(&grid, &Identity::User(name.clone()), &csr, &serial, validity).unwrap();
     let operator = Credentials::new(grid.clone(), key, chain, vec![root.clone()]).unwrap();
     let ask = Init {
