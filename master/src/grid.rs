@@ -110,7 +110,7 @@ impl Grid {
 
     /// Tells whoever watches of each change, once it is durable. Runs until the store is dropped.
     pub async fn run_nudges(&self) {
-        self.nudges.run(&*self.store).await;
+        self.nudges.run(&*self.store, self.presence.watch()).await;
     }
 
     /// Changes something: authorizes, decides on a snapshot, commits with its audit entry, and decides again if a
