@@ -2,9 +2,9 @@
 //! master is away. An older word is refused; a damaged file is asked for anew and never acted on.
 
 use crate::durable;
-use plat_model::Problem;
 use plat_model::node::NodeDesired;
 use plat_model::problem::codes;
+use plat_model::{Generation, Problem};
 use plat_wire::convert::{DesiredIndex, Held};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -50,6 +50,19 @@ impl Keeper {
             instances: desired.instances.iter().map(|(id, one)| (id.clone(), one.generation)).collect(),
             releases: desired.releases.keys().cloned().collect(),
         }
+    }
+
+    /// Why nothing that the master says is taken, if it speaks of an older state than the one held. It never goes back by
+    /// itself: its store must have been replaced by an older one.
+    pub fn behind(&self, told: Generation) -> Option<Problem> {
+        let held = self.current.borrow().as_ref().map(|desired| desired.generation)?;
+        (held > told).then(|| {
+            Problem::new(codes::STORE_FAILED, "the master speaks of an older state than this node holds")
+                .because(format!(
+                    "it is at generation {told}, this node at {held}; its store was restored from a backup"
+                ))
+                .fix("what runs goes on; P0310 says how the node takes the master's word again")
+        })
     }
 
     /// Accepts an answer of the master: on disk first, then for the daemon to see. `Ok(false)` if it is not newer than

@@ -18,7 +18,7 @@ mod usage;
 
 pub use access::Caller;
 pub use admin::{CreatedToken, TokenAsk};
-pub use enrol::{Admitted, Signed};
+pub use enrol::{Admitted, Renewed, Signed};
 pub use limit::{Bucket, Place};
 pub use node::Synced;
 pub use nudge::Topic;
@@ -110,7 +110,7 @@ impl Grid {
 
     /// Tells whoever watches of each change, once it is durable. Runs until the store is dropped.
     pub async fn run_nudges(&self) {
-        self.nudges.run(&*self.store).await;
+        self.nudges.run(&*self.store, self.presence.watch()).await;
     }
 
     /// Changes something: authorizes, decides on a snapshot, commits with its audit entry, and decides again if a

@@ -44,6 +44,21 @@ impl Serial {
         Ok(Self(bytes))
     }
 
+    /// Reads what [`Serial::hex`] wrote.
+    ///
+    /// # Errors
+    /// [`codes::INTERNAL`] if it is something else.
+    pub fn parse(text: &str) -> Result<Self, Problem> {
+        let wrong = || Problem::new(codes::INTERNAL, "a serial number is not one").because(text);
+        let byte = |n: usize| text.get(2 * n..2 * n + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+        let mut bytes = [0; 16];
+        for (n, to) in bytes.iter_mut().enumerate() {
+            *to = byte(n).ok_or_else(wrong)?;
+        }
+        let serial = Self(bytes);
+        if serial.hex() == text { Ok(serial) } else { Err(wrong()) }
+    }
+
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }

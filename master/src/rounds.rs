@@ -10,7 +10,11 @@ pub use certificate::{issue, renew};
 use crate::grid::Grid;
 use std::sync::Arc;
 
-/// Runs all rounds until it is dropped.
+/// Runs all rounds until one of them ends: only a store that broke makes it.
 pub async fn run(grid: Arc<Grid>) {
-    tokio::join!(grid.run_nudges(), allocate::run(&grid), expire::run(&grid));
+    tokio::select! {
+        () = grid.run_nudges() => {}
+        () = allocate::run(&grid) => {}
+        () = expire::run(&grid) => {}
+    }
 }

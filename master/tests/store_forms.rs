@@ -3,8 +3,11 @@
 //! field is; a line that is there is never changed.
 
 use plat_master::store::record::{FORM, decode, encode, encode_key};
-use plat_master_plan::Record;
+use plat_master_plan::statement::statement;
+use plat_master_plan::{Change, Record, State};
+use plat_model::id::ProjectName;
 use plat_model::problem::codes;
+use plat_model::time::Period;
 use std::collections::BTreeSet;
 
 const FORMS: &[&str] = &[include_str!("store_forms/v1.txt")];
@@ -69,6 +72,23 @@ fn the_newest_form_writes_its_samples_as_they_are() {
         let record = decode(&key, &value).unwrap();
         assert_eq!(String::from_utf8(encode(&record).unwrap()), String::from_utf8(value));
     }
+}
+
+#[test]
+fn a_closed_statement_is_read_as_it_was_closed_or_not_at_all() {
+    let records = samples(1).into_iter().map(|(key, value)| decode(&key, &value).unwrap());
+    let mut state = State::default();
+    records.filter(|record| kind(record) == "statement").for_each(|record| state.apply(&Change::put(record), 1));
+    let project = ProjectName::parse("shop").unwrap();
+    let read = |state: &State, period| statement(state, &project, Period::parse(period).unwrap());
+    let closed = read(&state, "2026-10").unwrap();
+    assert!(closed.closed && closed.total == "0.075" && closed.lines[0].cost == "0.075", "{closed:?}");
+    // A sample of what is no whole statement: it is not computed anew.
+    assert_eq!(read(&state, "2026-11").unwrap_err().code, codes::STORE_FAILED);
+    let mut newer = state.statements.values().next().unwrap().clone();
+    newer.document = newer.document.replace("\"version\":1", "\"version\":2");
+    state.apply(&Change::put(Record::Statement(newer)), 2);
+    assert_eq!(read(&state, "2026-10").unwrap_err().code, codes::STORE_VERSION);
 }
 
 #[test]

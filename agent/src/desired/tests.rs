@@ -24,7 +24,9 @@ fn what_was_accepted_is_there_after_a_restart_and_an_older_word_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (keeper, _) = open(&folder);
     assert!(keeper.accept(answer(7, &["a"])).unwrap());
+    assert_eq!(keeper.behind(Generation(7)), None);
     assert!(!keeper.accept(answer(6, &[])).unwrap());
+    assert_eq!(keeper.behind(Generation(6)).unwrap().code, codes::STORE_FAILED);
     assert!(!keeper.accept(answer(7, &[])).unwrap());
     let (again, problem) = open(&folder);
     assert_eq!(problem, None);

@@ -66,22 +66,34 @@ pub(crate) async fn keep(identity: &Identity, master: &Master, dial: &Dial) {
 async fn renew(identity: &Identity, by: &std::sync::Arc<Credentials>, dial: &Dial) -> Result<(), Problem> {
     let key = Key::generate()?;
     let mut client = node_client(dial(Trust::Credentials(by.clone()))?);
-    let request = RenewRequest { csr_der: key.csr_der()? };
+    let request = RenewRequest { csr_der: key.csr_der()?, rejoin_csr_der: identity.rejoin.csr_der()? };
     let answer = tokio::time::timeout(IDENTITY_DEADLINE, client.renew(request)).await;
     let answer = answer
         .map_err(|_| Problem::new(codes::DEADLINE, "the master did not answer in time"))?
         .map_err(|status| to_problem(&status))?
         .into_inner();
     let roots = vec![answer.root_der];
-    let next = Credentials::new(identity.enrolled.grid.clone(), key.clone(), answer.chain_der.clone(), roots.clone())?;
-    let wanted = Who::Node(identity.enrolled.node.clone());
-    if next.identity().identity != wanted {
-        return Err(Problem::new(codes::TLS, "the master certified somebody else")
-            .because(format!("the certificate is for {}", next.identity().identity)));
+    // A master of an older version gives none: the old one stays.
+    if !answer.rejoin_chain_der.is_empty() {
+        let rejoin = identity.rejoin.recertified(answer.rejoin_chain_der, roots.clone())?;
+        is_for(&rejoin, &Who::Rejoin(identity.enrolled.node.clone()))?;
+        rejoin.save(&identity.paths.rejoin)?;
+        identity.rejoin.adopt(&rejoin);
     }
+    let next = Credentials::new(identity.enrolled.grid.clone(), key, answer.chain_der, roots)?;
+    is_for(&next, &Who::Node(identity.enrolled.node.clone()))?;
     // On disk before it is used: the master drops the old one as soon as it sees the new.
     next.save(&identity.paths.own)?;
-    identity.own.replace(key, answer.chain_der, roots)
+    identity.own.adopt(&next);
+    Ok(())
+}
+
+fn is_for(given: &Credentials, wanted: &Who) -> Result<(), Problem> {
+    let who = given.identity().identity;
+    if who == *wanted {
+        return Ok(());
+    }
+    Err(Problem::new(codes::TLS, "the master certified somebody else").because(format!("the certificate is for {who}")))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub(super) async fn run(master: &Master) {
     let mut announced = master.announced.subscribe();
     // After an answer that could not be put together everything is asked for anew.
     let mut ask_for_all = false;
+    let mut behind = false;
     // What had been announced when the last answer was asked for: the same word is not asked about twice.
     let mut answered = 0;
     loop {
@@ -39,6 +40,11 @@ pub(super) async fn run(master: &Master) {
                 for problem in &answer.refused.0 {
                     warn!(problem = problem.one_line(), "the master refused a part of the report");
                 }
+                let older = master.desired.behind(answer.generation);
+                if let Some(problem) = older.as_ref().filter(|_| !behind) {
+                    warn!(problem = problem.one_line(), "nothing is taken from the master");
+                }
+                behind = older.is_some();
                 match accept(master, answer).await {
                     Ok(()) => (ask_for_all, answered) = (false, newest),
                     Err(problem) => {

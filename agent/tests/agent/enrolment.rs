@@ -3,7 +3,8 @@
 use crate::rig::{Rig, until};
 use plat_agent::clock::{Clock, SystemClock};
 use plat_agent::identity::{Enrolment, enroll};
-use plat_model::id::NodeId;
+use plat_link::Credentials;
+use plat_model::id::{GridName, NodeId};
 use plat_model::identity::Identity;
 use plat_model::instance::{InstanceState, Wish};
 use plat_model::parameters::Secret;
@@ -47,6 +48,13 @@ async fn a_certificate_is_renewed_before_its_end_and_nudges_go_on() {
     until("it is renewed", || {
         let by = rig.master.state().renewed_by.clone();
         (by == [Identity::Node(NodeId::parse("n1").unwrap())], by)
+    })
+    .await;
+    // With its rejoin certificate, which lasted 36 000 s when the node enrolled.
+    until("the rejoin certificate is renewed", || {
+        let rejoin = Credentials::load(GridName::parse("campus").unwrap(), &rig.data().join("rejoin.pem")).unwrap();
+        let until = rejoin.validity().not_after;
+        (until > SystemClock.now().plus(Duration::from_secs(70_000)), until)
     })
     .await;
     rig.want(1, Wish::Started);

@@ -189,8 +189,9 @@ impl NodeService for Service {
             return Err(to_status(Problem::new(codes::DENIED, "not a node")));
         };
         let chain_der = self.0.sign(&format!("node/{node}"), &request.get_ref().csr_der, 3600);
+        let rejoin_chain_der = self.0.sign(&format!("rejoin/{node}"), &request.get_ref().rejoin_csr_der, 72_000);
         self.0.state().renewed_by.push(by);
-        Ok(Response::new(v1::RenewResponse { chain_der, root_der: self.0.root.clone() }))
+        Ok(Response::new(v1::RenewResponse { chain_der, root_der: self.0.root.clone(), rejoin_chain_der }))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::Nudge, Status>> + Send>>;

@@ -156,6 +156,15 @@ mod tests {
     }
 
     #[test]
+    fn a_statement_says_what_its_reader_must_know() {
+        let note = "no rate card is set: nothing has a price";
+        let statement = plat_wire::v1::Statement { notes: vec![note.into()], ..Default::default() };
+        let view = crate::view::StatementView::from(statement);
+        assert!(view.details().ends_with(&format!("note      {note}\n")), "{}", view.details());
+        assert_eq!(serde_json::to_value(&view).unwrap()["notes"][0], note);
+    }
+
+    #[test]
     fn ages_have_one_unit() {
         let now = plat_model::Timestamp::from_seconds(1_000_000);
         let at = |back: u64| ago(Some(&now.minus(std::time::Duration::from_secs(back)).to_string()), now);

@@ -84,10 +84,11 @@ fn take_inventory(state: &State, row: &Node, told: &Inventory, absorbed: &mut Ab
     let mut inventory = told.clone();
     for offer in row.inventory.partitions.iter().filter(|offer| !names.contains(&offer.name)) {
         let partition = PartitionRef { node: row.id.clone(), partition: offer.name.clone() };
+        // Whether or not somebody is in it: a placement that comes first must make this be decided again.
+        absorbed.read.push(Key::Seat(partition.clone()));
         let Some(occupant) = state.seats.get(&partition).and_then(|seat| seat.instance.as_ref()) else { continue };
         // It is kept, so that nobody else is put there before its instance is gone.
         inventory.partitions.push(offer.clone());
-        absorbed.read.push(Key::Seat(partition.clone()));
         let who = state.instances.get(occupant).map_or(occupant.to_string(), |i| format!("{}/{}", i.project, i.name));
         absorbed.refused.push(
             Problem::new(codes::IN_USE, format!("partition `{partition}` cannot go yet"))

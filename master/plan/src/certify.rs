@@ -11,7 +11,7 @@ mod token;
 
 pub use login::{first_operator, login, revoke_user};
 pub use node::{NewSerials, enroll, label_node, rejoin, renew, revoke_node, used};
-pub use token::{create_token, revoke_token};
+pub use token::{Claim, create_token, revoke_token};
 
 /// How long a node's certificate is good. Renewed at half of it.
 pub const NODE_VALIDITY: Duration = Duration::from_secs(24 * 3600);

@@ -10,7 +10,7 @@
 //!    gets a certificate), [`view`] (what a caller sees).
 //! 3. From a wish to a node: [`release`], [`request`], [`allocate`], [`desired`].
 //! 4. From a node's report to the truth: [`absorb`], [`ledger`], [`statement`].
-//! 5. The rounds: [`health`], [`expire`].
+//! 5. The rounds: [`allocate`], [`expire`].
 //!
 //! Invariants: a generation never goes back; a partition holds at most one instance; capacity is never exceeded,
 //! counting what is still being destroyed; the ledger only grows; what is asked twice is decided once.
@@ -24,7 +24,6 @@ pub mod change;
 pub mod decision;
 pub mod desired;
 pub mod expire;
-pub mod health;
 pub mod ledger;
 pub mod record;
 pub mod release;

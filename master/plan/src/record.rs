@@ -128,7 +128,19 @@ pub struct Token {
     pub expires: Timestamp,
     /// When it was used, and by what.
     pub used: Option<(Timestamp, String)>,
+    /// What was given for it: who comes again with the same keys, because the answer got lost, gets the same again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given: Option<Given>,
     pub revoked: bool,
+}
+
+/// The certificates that a token was exchanged for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    /// Hash of the public keys that were certified.
+    pub keys: Digest,
+    /// Serial numbers (lower-case hex), in the order of the keys.
+    pub serials: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

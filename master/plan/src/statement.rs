@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+mod document;
 mod money;
 mod rates;
 
@@ -61,12 +62,14 @@ pub struct Line {
 }
 
 /// The statement of a project for a period: the closed one, or what it would be now.
-pub fn statement(state: &State, project: &ProjectName, period: Period) -> Statement {
+///
+/// # Errors
+/// [`codes::STORE_VERSION`] or [`codes::STORE_FAILED`] if the closed one cannot be read: it is never computed again, for
+/// it was told to somebody already.
+pub fn statement(state: &State, project: &ProjectName, period: Period) -> Result<Statement, Problem> {
     let key = (project.clone(), period);
-    if let Some(closed) = state.statements.get(&key)
-        && let Ok(statement) = serde_json::from_str(&closed.document)
-    {
-        return statement;
+    if let Some(closed) = state.statements.get(&key) {
+        return document::read(closed);
     }
     let card = card_for(state, period);
     let mut total = 0u128;
@@ -97,7 +100,7 @@ pub fn statement(state: &State, project: &ProjectName, period: Period) -> Statem
         notes.push("some windows could not be metered; they are counted, and not in the amounts".into());
     }
     let currency = card.map_or(String::new(), |card| card.currency.clone());
-    Statement { project: project.clone(), period, closed: false, currency, lines, total: decimal(total), notes }
+    Ok(Statement { project: project.clone(), period, closed: false, currency, lines, total: decimal(total), notes })
 }
 
 /// An amount, how many windows are unknown, and whether it is late use.
@@ -147,7 +150,7 @@ pub fn close(
     period: Period,
     now: Timestamp,
 ) -> Result<Decision<Statement>, Problem> {
-    let statement = statement(state, project, period);
+    let statement = statement(state, project, period)?;
     if statement.closed {
         return Ok(Decision::nothing(statement));
     }
@@ -156,9 +159,7 @@ pub fn close(
             .because(format!("it ends at {}", period.window().end)));
     }
     let statement = Statement { closed: true, ..statement };
-    let document = serde_json::to_string(&statement).map_err(|error| {
-        Problem::new(codes::INTERNAL, format!("the statement of {period} cannot be written as JSON")).because(error)
-    })?;
+    let document = document::write(&statement)?;
     let closed = ClosedStatement { project: project.clone(), period, closed: now, document };
     // A booking in between makes this conflict; so does a new rate card.
     let tails = state.nodes.keys().map(|node| Key::Tail(node.clone()));

@@ -1,4 +1,4 @@
-//! What a caller sees. Listing, showing and watching go through the same filter.
+//! What a caller sees. Lists and sums are cut here; what a call names is allowed or refused before, by the access table.
 
 use crate::allocate;
 use crate::record::Sum;
@@ -6,17 +6,11 @@ use crate::state::State;
 use plat_model::id::{InstanceName, NodeId, ProjectName};
 use plat_model::instance::{Instance, InstanceState, Wish};
 use plat_model::principal::{Principal, Role};
-use plat_model::problem::{Problem, codes};
 use plat_model::release::InstallState;
 use plat_model::time::Period;
 use plat_model::waiting::Waiting;
 use std::collections::BTreeSet;
 use std::ops::Bound;
-
-/// The project that an operator means when it names none.
-pub const DEFAULT_PROJECT: &str = "default";
-/// Most items of one page.
-pub const PAGE_MAX: usize = 1000;
 
 /// Whether a caller may see what belongs to a project.
 pub fn sees(who: &Principal, project: &ProjectName) -> bool {
@@ -27,20 +21,8 @@ pub fn sees(who: &Principal, project: &ProjectName) -> bool {
     }
 }
 
-/// The project that a caller means: the one it names, else a member's own, else [`DEFAULT_PROJECT`].
-///
-/// # Errors
-/// [`codes::BAD_NAME`].
-pub fn project(who: &Principal, asked: &str) -> Result<ProjectName, Problem> {
-    match who {
-        Principal::User { role: Role::Member(own), .. } if asked.is_empty() => Ok(own.clone()),
-        _ if asked.is_empty() => ProjectName::parse(DEFAULT_PROJECT),
-        _ => ProjectName::parse(asked),
-    }
-}
-
 /// The instances that a caller sees, of one project or of all, in the order of project and name, after `after`, at most
-/// `limit` and never more than [`PAGE_MAX`].
+/// `limit`.
 pub fn instances<'s>(
     state: &'s State,
     who: &Principal,
@@ -67,23 +49,8 @@ pub fn instances<'s>(
         .take_while(|((of, _), _)| only.is_none_or(|only| only == of))
         .filter(|((of, _), _)| sees(who, of))
         .filter_map(|(_, id)| state.instances.get(id).map(|instance| &**instance))
-        .take(limit.min(PAGE_MAX))
+        .take(limit)
         .collect()
-}
-
-/// An instance that a caller sees.
-///
-/// # Errors
-/// [`codes::NOT_FOUND`], also for what exists and is not the caller's to see.
-pub fn instance<'s>(
-    state: &'s State,
-    who: &Principal,
-    project: &ProjectName,
-    name: &InstanceName,
-) -> Result<&'s Instance, Problem> {
-    state.instance(project, name).filter(|_| sees(who, project)).ok_or_else(|| {
-        Problem::new(codes::NOT_FOUND, format!("there is no instance `{project}/{name}`")).fix("see `plat list`")
-    })
 }
 
 /// The sums of usage that a caller sees, of one project or of all, in periods from `first` to `last`.

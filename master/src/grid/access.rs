@@ -4,12 +4,16 @@ use super::{Grid, Topic};
 use plat_link::{Peer, PeerIdentity};
 use plat_master_plan::authenticate::authenticate;
 use plat_master_plan::{State, access, certify};
-use plat_model::Problem;
 use plat_model::id::{InstanceName, NodeId};
 use plat_model::identity::Identity;
 use plat_model::principal::{Principal, Role};
 use plat_model::problem::codes;
+use plat_model::{Problem, Timestamp};
 use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Longest wait for the end of a certificate at once.
+const LOOK: Duration = Duration::from_secs(600);
 
 /// Who makes a call, from where, and which.
 #[derive(Debug, Clone)]
@@ -78,7 +82,7 @@ impl Grid {
     pub fn admit(&self, rpc: &str, peer: Option<&Peer>) -> Result<Caller, Problem> {
         let state = self.store.snapshot().state;
         let identity = peer.and_then(|peer| peer.identity.clone());
-        let principal = principal(&state, identity.as_ref())?;
+        let principal = principal(&state, identity.as_ref(), self.now())?;
         let denied = || {
             Problem::new(codes::DENIED, format!("{principal} may not call {}", plat_model::id::shorten(rpc)))
                 .because(format!("it is not for callers of the kind {:?}", principal.kind()))
@@ -102,7 +106,7 @@ impl Grid {
     /// As `authenticate`, and [`codes::NO_CERTIFICATE`] without a certificate.
     pub fn known(&self, peer: Option<&Peer>) -> Result<Principal, Problem> {
         let state = self.store.snapshot().state;
-        match principal(&state, peer.and_then(|peer| peer.identity.as_ref()))? {
+        match principal(&state, peer.and_then(|peer| peer.identity.as_ref()), self.now())? {
             Principal::Anonymous => Err(no_certificate()),
             principal => Ok(principal),
         }
@@ -128,8 +132,8 @@ impl Grid {
         Ok(())
     }
 
-    /// Returns once the caller's streams must end, with the reason. A node that has renewed its certificate goes on:
-    /// its stream was opened with one that counted then.
+    /// Returns once the caller's streams must end, with the reason: his row says so, or his certificate has ended. A node
+    /// that has renewed its certificate goes on until then: its stream was opened with one that counted.
     pub async fn ended(&self, caller: &Caller) -> Problem {
         let topic = match &caller.principal {
             Principal::Node(id) | Principal::Rejoin(id) => Topic::Node(id.clone()),
@@ -141,13 +145,19 @@ impl Grid {
             if let Err(problem) = self.still(caller) {
                 return problem;
             }
-            row.changed().await;
+            let end = caller.identity.as_ref().map(|identity| identity.not_after);
+            // The clock may be set meanwhile, so it is looked at now and then; just after the end, it is past it.
+            let left = end.map_or(LOOK, |end| end.since(self.now()).saturating_add(Duration::from_millis(1)).min(LOOK));
+            tokio::select! {
+                () = row.changed() => {}
+                () = tokio::time::sleep(left) => {}
+            }
         }
     }
 
     fn still(&self, caller: &Caller) -> Result<(), Problem> {
         let state = self.store.snapshot().state;
-        let now = principal(&state, caller.identity.as_ref());
+        let now = principal(&state, caller.identity.as_ref(), self.now());
         match now {
             Ok(now) if now == caller.principal && self.enrolment_of(&state, caller) => Ok(()),
             Err(problem) if problem.code != codes::STALE_CERTIFICATE => Err(problem),
@@ -170,12 +180,18 @@ impl Grid {
     }
 }
 
-fn principal(state: &State, identity: Option<&PeerIdentity>) -> Result<Principal, Problem> {
+/// Who he is who shows a certificate, now.
+fn principal(state: &State, identity: Option<&PeerIdentity>, now: Timestamp) -> Result<Principal, Problem> {
     match identity {
         None => Ok(Principal::Anonymous),
         // The master calls nobody: whoever shows its certificate holds its key, and is not it.
         Some(PeerIdentity { identity: Identity::Master, .. }) => Err(no_certificate()),
-        Some(PeerIdentity { identity, serial_hex }) => authenticate(state, identity, serial_hex),
+        Some(PeerIdentity { identity, not_after, .. }) if *not_after <= now => {
+            Err(Problem::new(codes::NO_CERTIFICATE, format!("the certificate of {identity} is not good any more"))
+                .because(format!("it ended at {not_after}"))
+                .fix("connect again with a newer one; a person asks an operator for a token and logs in with it"))
+        }
+        Some(PeerIdentity { identity, serial_hex, .. }) => authenticate(state, identity, serial_hex),
     }
 }
 

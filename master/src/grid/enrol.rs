@@ -6,7 +6,7 @@ use crate::pki::Serial;
 use crate::pki::csr::RequestedKey;
 use crate::pki::invitation::Presented;
 use plat_master_plan::access::Subject;
-use plat_master_plan::certify::{self, NODE_VALIDITY, NewSerials, REJOIN_VALIDITY, USER_VALIDITY};
+use plat_master_plan::certify::{self, Claim, NODE_VALIDITY, NewSerials, REJOIN_VALIDITY, USER_VALIDITY};
 use plat_model::id::{NodeId, UserName};
 use plat_model::identity::Identity;
 use plat_model::principal::Principal;
@@ -25,16 +25,26 @@ pub struct Admitted {
     pub root: Vec<u8>,
 }
 
-/// What a node or person who was certified gets.
+/// What a node that came for a new certificate gets.
 #[derive(Debug)]
-pub struct Signed<N> {
-    pub name: N,
+pub struct Renewed {
+    pub chain: Chain,
+    /// If it was asked for.
+    pub rejoin_chain: Option<Chain>,
+    pub root: Vec<u8>,
+}
+
+/// What a person who was certified gets.
+#[derive(Debug)]
+pub struct Signed {
+    pub name: UserName,
     pub chain: Chain,
     pub root: Vec<u8>,
 }
 
 impl Grid {
-    /// Joins a node by its token, for two keys: the one it works with, and the one it comes back with.
+    /// Joins a node by its token, for two keys: the one it works with, and the one it comes back with. May be asked
+    /// again for the same keys while the token lasts, when the answer got lost.
     ///
     /// # Errors
     /// [`plat_model::problem::codes`]: `BAD_CSR`, `UNKNOWN_TOKEN`, `EXPIRED_TOKEN`, `USED_TOKEN`, `EXISTS`.
@@ -48,13 +58,15 @@ impl Grid {
     ) -> Result<Admitted, Problems> {
         let (key, rejoin_key) = (RequestedKey::parse(csr)?, RequestedKey::parse(rejoin_csr)?);
         let token = Presented::parse(token, self.ca.root_der())?;
-        let (serial, rejoin_serial) = (Serial::random()?, Serial::random()?);
-        let node = self
+        let keys = RequestedKey::hash(&[&key, &rejoin_key])?;
+        let fresh = NewSerials { node: Serial::random()?.hex(), rejoin: Serial::random()?.hex() };
+        let (node, serials) = self
             .change(caller, &Subject::Grid, |state, now| {
-                let serials = NewSerials { node: serial.hex(), rejoin: rejoin_serial.hex() };
-                Ok(certify::enroll(state, &token.id, &token.secret_hash, asked_name, serials, now)?)
+                let claim = Claim { token: &token.id, secret_hash: &token.secret_hash, keys: &keys };
+                Ok(certify::enroll(state, &claim, asked_name, fresh.clone(), now)?)
             })
             .await?;
+        let (serial, rejoin_serial) = (Serial::parse(&serials.node)?, Serial::parse(&serials.rejoin)?);
         tracing::info!(%node, "node enrolled");
         Ok(Admitted {
             chain: self.sign(&Identity::Node(node.clone()), &key, &serial, NODE_VALIDITY)?,
@@ -64,39 +76,51 @@ impl Grid {
         })
     }
 
-    /// Gives a node a new certificate, asked for with its present one or with its rejoin certificate.
+    /// Gives a node a new certificate, asked for with its present one or with its rejoin certificate; with
+    /// `rejoin_csr` its rejoin certificate as well, so that how long it may sleep is counted from its last sign of life.
     ///
     /// # Errors
     /// `BAD_CSR`; `STALE_CERTIFICATE` and `REVOKED` as the node's row says.
-    pub async fn renew(&self, caller: &Caller, csr: &[u8]) -> Result<Signed<NodeId>, Problems> {
+    pub async fn renew(&self, caller: &Caller, csr: &[u8], rejoin_csr: Option<&[u8]>) -> Result<Renewed, Problems> {
         let key = RequestedKey::parse(csr)?;
+        let rejoin_key = rejoin_csr.map(RequestedKey::parse).transpose()?;
         let node = caller.node()?.clone();
         let serial = Serial::random()?;
         let subject = Subject::Node(node.clone());
-        self.change(caller, &subject, |state, _| {
-            Ok(match &caller.principal {
-                Principal::Rejoin(_) => certify::rejoin(state, &node, caller.serial(), &serial.hex())?,
-                _ => certify::renew(state, &node, caller.serial(), &serial.hex())?,
+        let rejoin_serial = self
+            .change(caller, &subject, |state, _| {
+                Ok(match &caller.principal {
+                    Principal::Rejoin(_) => certify::rejoin(state, &node, caller.serial(), &serial.hex())?,
+                    _ => certify::renew(state, &node, caller.serial(), &serial.hex())?,
+                })
             })
-        })
-        .await?;
-        let chain = self.sign(&Identity::Node(node.clone()), &key, &serial, NODE_VALIDITY)?;
-        Ok(Signed { name: node, chain, root: self.ca.root_der().to_vec() })
+            .await?;
+        let rejoin_chain = match rejoin_key {
+            Some(key) => {
+                let serial = Serial::parse(&rejoin_serial)?;
+                Some(self.sign(&Identity::Rejoin(node.clone()), &key, &serial, REJOIN_VALIDITY)?)
+            }
+            None => None,
+        };
+        let chain = self.sign(&Identity::Node(node), &key, &serial, NODE_VALIDITY)?;
+        Ok(Renewed { chain, rejoin_chain, root: self.ca.root_der().to_vec() })
     }
 
-    /// Gives a person a certificate by a token.
+    /// Gives a person a certificate by a token. May be asked again for the same key while the token lasts.
     ///
     /// # Errors
     /// `BAD_CSR`, `UNKNOWN_TOKEN`, `EXPIRED_TOKEN`, `USED_TOKEN`.
-    pub async fn login(&self, caller: &Caller, token: &str, csr: &[u8]) -> Result<Signed<UserName>, Problems> {
+    pub async fn login(&self, caller: &Caller, token: &str, csr: &[u8]) -> Result<Signed, Problems> {
         let key = RequestedKey::parse(csr)?;
         let token = Presented::parse(token, self.ca.root_der())?;
-        let serial = Serial::random()?;
-        let name = self
+        let (keys, fresh) = (RequestedKey::hash(&[&key])?, Serial::random()?.hex());
+        let (name, serial) = self
             .change(caller, &Subject::Grid, |state, now| {
-                Ok(certify::login(state, &token.id, &token.secret_hash, &serial.hex(), now)?)
+                let claim = Claim { token: &token.id, secret_hash: &token.secret_hash, keys: &keys };
+                Ok(certify::login(state, &claim, &fresh, now)?)
             })
             .await?;
+        let serial = Serial::parse(&serial)?;
         let chain = self.sign(&Identity::User(name.clone()), &key, &serial, USER_VALIDITY)?;
         Ok(Signed { name, chain, root: self.ca.root_der().to_vec() })
     }

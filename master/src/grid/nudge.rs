@@ -6,6 +6,7 @@ use crate::store::{Snapshot, Store};
 use imbl::ordmap::DiffItem;
 use plat_master_plan::State;
 use plat_model::id::{InstanceId, NodeId, ProjectName, UserName};
+use plat_model::instance::Instance;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -81,24 +82,32 @@ impl Nudges {
         Subscription { topic, receiver: Some(receiver), board: self.board.clone() }
     }
 
-    /// Follows the store.
-    pub(super) async fn run(&self, store: &dyn Store) {
+    /// Follows the store, and which nodes are here.
+    pub(super) async fn run(&self, store: &dyn Store, mut online: watch::Receiver<Arc<BTreeSet<NodeId>>>) {
         let mut durable = store.watch();
+        let mut before = online.borrow_and_update().clone();
         loop {
             let snapshot = store.snapshot();
             if store.settled(snapshot.revision).await.is_err() {
                 return;
             }
-            self.tell(snapshot);
-            if durable.changed().await.is_err() {
+            let now = online.borrow_and_update().clone();
+            self.tell(snapshot, before.symmetric_difference(&now).cloned().collect());
+            before = now;
+            let changed = tokio::select! {
+                changed = durable.changed() => changed,
+                changed = online.changed() => changed,
+            };
+            if changed.is_err() {
                 return;
             }
         }
     }
 
-    fn tell(&self, new: Snapshot) {
+    /// `moved` are the nodes that came or went.
+    fn tell(&self, new: Snapshot, moved: BTreeSet<NodeId>) {
         let old = std::mem::replace(&mut *lock(&self.last), new.clone());
-        if old.revision == new.revision {
+        if old.revision == new.revision && moved.is_empty() {
             return;
         }
         let board = lock(&self.board);
@@ -108,7 +117,7 @@ impl Nudges {
         if let Some(sender) = board.get(&Topic::Everything) {
             sender.send_replace(new.revision);
         }
-        for topic in changed(&old.state, &new.state, &board) {
+        for topic in changed(&old.state, &new.state, moved, &board) {
             if let Some(sender) = board.get(&topic) {
                 sender.send_replace(new.revision);
             }
@@ -122,13 +131,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The topics that two states differ in.
-fn changed(old: &State, new: &State, asked: &BTreeMap<Topic, watch::Sender<u64>>) -> BTreeSet<Topic> {
+fn changed(
+    old: &State,
+    new: &State,
+    mut moved: BTreeSet<NodeId>,
+    asked: &BTreeMap<Topic, watch::Sender<u64>>,
+) -> BTreeSet<Topic> {
     let mut topics = BTreeSet::new();
     for item in old.desired_revision.diff(&new.desired_revision) {
         topics.insert(Topic::Desired(key(item).clone()));
     }
     for item in old.nodes.diff(&new.nodes) {
-        topics.insert(Topic::Node(key(item).clone()));
+        let node = key(item);
+        topics.insert(Topic::Node(node.clone()));
+        moved.insert(node.clone());
     }
     for item in old.users.diff(&new.users) {
         topics.insert(Topic::User(key(item).clone()));
@@ -148,6 +164,7 @@ fn changed(old: &State, new: &State, asked: &BTreeMap<Topic, watch::Sender<u64>>
             instances.extend(on.map(|instance| instance.id.clone()));
         }
     }
+    instances.extend(waiting_on(old, new, &moved, asked));
     for id in instances {
         if let Some(instance) = new.instances.get(&id).or_else(|| old.instances.get(&id)) {
             topics.insert(Topic::Project(instance.project.clone()));
@@ -155,6 +172,23 @@ fn changed(old: &State, new: &State, asked: &BTreeMap<Topic, watch::Sender<u64>>
         topics.insert(Topic::Instance(id));
     }
     topics
+}
+
+/// Those of the instances that somebody looks at that may wait on something else now, though nothing of their own has
+/// changed: what has no place waits on all nodes, seats and supplies, the others on their node.
+fn waiting_on<'a>(
+    old: &State,
+    new: &'a State,
+    moved: &'a BTreeSet<NodeId>,
+    asked: &'a BTreeMap<Topic, watch::Sender<u64>>,
+) -> impl Iterator<Item = InstanceId> + use<'a> {
+    let room = !moved.is_empty() || !old.seats.ptr_eq(&new.seats) || !old.supplies.ptr_eq(&new.supplies);
+    let looked_at = asked.keys().filter(move |_| room).filter_map(|topic| match topic {
+        Topic::Instance(id) => new.instances.get(id),
+        _ => None,
+    });
+    let may_wait = |instance: &&Instance| instance.placement.as_ref().is_none_or(|place| moved.contains(&place.node));
+    looked_at.filter(may_wait).map(|instance| instance.id.clone())
 }
 
 fn key<'a, K, V>(item: DiffItem<'a, 'a, K, V>) -> &'a K {

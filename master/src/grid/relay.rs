@@ -72,6 +72,22 @@ struct Ticket {
     to: mpsc::Sender<Piece>,
 }
 
+/// The tickets that one stream of a node speaks to. When it ends, however that happens, their readers are told by the end
+/// of their pieces.
+struct Speaking<'r> {
+    relay: &'r Relay,
+    open: BTreeMap<String, mpsc::Sender<Piece>>,
+}
+
+impl Drop for Speaking<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.relay.lock();
+        for ticket in self.open.keys() {
+            inner.tickets.remove(ticket);
+        }
+    }
+}
+
 /// The reading end.
 pub(super) struct Reader {
     ticket: String,
@@ -134,33 +150,24 @@ impl Relay {
         mut chunks: impl Stream<Item = Result<Chunk, Problem>> + Unpin,
         holds: impl Fn(&InstanceId) -> bool,
     ) -> Result<(), Problem> {
-        let mut open: BTreeMap<String, mpsc::Sender<Piece>> = BTreeMap::new();
-        let passed = loop {
+        let mut speaking = Speaking { relay: self, open: BTreeMap::new() };
+        loop {
+            let open = &mut speaking.open;
             let chunk = tokio::select! {
                 chunk = chunks.next() => chunk,
-                () = all_closed(&open), if !open.is_empty() => break Ok(()),
+                () = all_closed(open), if !open.is_empty() => return Ok(()),
             };
-            let chunk = match chunk {
-                None => break Ok(()),
-                Some(Err(problem)) => break Err(problem),
-                Some(Ok(chunk)) => chunk,
-            };
-            let to = match self.ticket(node, &chunk.ticket, &holds) {
-                Ok(Some(to)) => to,
+            let Some(chunk) = chunk.transpose()? else { return Ok(()) };
+            let to = match self.ticket(node, &chunk.ticket, &holds)? {
+                Some(to) => to,
                 // Its reader has gone meanwhile.
-                Ok(None) if open.is_empty() => break Ok(()),
-                Ok(None) => continue,
-                Err(problem) => break Err(problem),
+                None if open.is_empty() => return Ok(()),
+                None => continue,
             };
             open.entry(chunk.ticket).or_insert_with(|| to.clone());
             let piece = chunk.problem.map_or(Ok(chunk.lines), Err);
             let _ = to.send(piece).await;
-        };
-        let mut inner = self.lock();
-        for ticket in open.keys() {
-            inner.tickets.remove(ticket);
         }
-        passed
     }
 
     fn ticket(
@@ -204,5 +211,29 @@ impl Reader {
             next = self.pieces.recv().await;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_that_is_cut_ends_the_reading() {
+        let relay = Relay::default();
+        let (node, instance) = (NodeId::parse("n1").unwrap(), InstanceId::parse(&"a".repeat(32)).unwrap());
+        let _wanted = relay.attach(&node);
+        let ask = LogAsk { service: None, lines: 1, follow: true };
+        let mut reader = relay.open(&node, &instance, ask).unwrap();
+        let chunk = Chunk { ticket: reader.ticket.clone(), lines: Vec::new(), problem: None };
+        let chunks = futures_util::stream::iter([Ok(chunk)]).chain(futures_util::stream::pending());
+        let mut pass = Box::pin(relay.pass(&node, chunks, |_| true));
+        tokio::select! {
+            passed = &mut pass => panic!("it has not ended: {passed:?}"),
+            piece = reader.pieces.recv() => assert!(piece.is_some()),
+        }
+        // The call is given up, e.g. because its connection broke.
+        drop(pass);
+        assert!(reader.pieces.recv().await.is_none());
     }
 }

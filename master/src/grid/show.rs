@@ -177,7 +177,7 @@ pub(super) fn no_release(text: &str) -> Problem {
 /// Which part of a list is asked for.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// How many at most.
+    /// How many at most; the services never ask for more than `plat_wire::limits::PAGE_MAX`.
     pub size: usize,
     /// What the page before said comes next: the key of its last item. Empty: the first page.
     pub token: String,
@@ -220,10 +220,9 @@ impl Page {
             }
             None => return Err(bad_token()),
         };
-        let size = self.size.min(view::PAGE_MAX);
-        let found = view::instances(state, who, project, after.as_ref(), size);
+        let found = view::instances(state, who, project, after.as_ref(), self.size);
         let next = match found.last() {
-            Some(last) if found.len() == size => format!("{}/{}", last.project, last.name),
+            Some(last) if found.len() == self.size => format!("{}/{}", last.project, last.name),
             _ => String::new(),
         };
         Ok((found.into_iter().map(|instance| instance.id.clone()).collect(), next))

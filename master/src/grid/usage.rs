@@ -164,7 +164,7 @@ impl Grid {
         let project = request::project(caller, said)?;
         let period = period.unwrap_or_else(|| Period::of(self.now()));
         let subject = Subject::Project(project.clone());
-        self.look(caller, &subject, |state| Ok(statement::statement(state, &project, period))).await
+        self.look(caller, &subject, |state| statement::statement(state, &project, period)).await
     }
 
     /// Sets what use costs from a point in time on.

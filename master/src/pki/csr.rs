@@ -2,8 +2,10 @@
 //! that nobody can ask to be somebody else.
 
 use plat_model::Problem;
+use plat_model::id::Digest;
 use plat_model::problem::codes;
 use rcgen::{PKCS_ECDSA_P256_SHA256, PublicKeyData, SubjectPublicKeyInfo};
+use sha2::{Digest as _, Sha256};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
@@ -14,6 +16,15 @@ pub const CSR_MAX: usize = 4096;
 pub struct RequestedKey(pub(super) SubjectPublicKeyInfo);
 
 impl RequestedKey {
+    /// By which the same keys are known again: the SHA-256 of their points, which all have one length.
+    ///
+    /// # Errors
+    /// [`codes::INTERNAL`], never.
+    pub fn hash(keys: &[&Self]) -> Result<Digest, Problem> {
+        let hash = keys.iter().fold(Sha256::new(), |hash, key| hash.chain_update(key.0.der_bytes()));
+        Digest::parse(&super::hex(&hash.finalize()))
+    }
+
     /// Reads a DER certificate request and checks its signature with the key in it.
     ///
     /// # Errors

@@ -35,8 +35,14 @@ impl NodeService for Service {
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
         let caller = caller(&request)?;
-        let signed = self.0.renew(&caller, &request.into_inner().csr_der).await.map_err(status)?;
-        Ok(Response::new(v1::RenewResponse { chain_der: signed.chain, root_der: signed.root }))
+        let ask = request.into_inner();
+        let rejoin_csr = (!ask.rejoin_csr_der.is_empty()).then_some(ask.rejoin_csr_der.as_slice());
+        let renewed = self.0.renew(&caller, &ask.csr_der, rejoin_csr).await.map_err(status)?;
+        Ok(Response::new(v1::RenewResponse {
+            chain_der: renewed.chain,
+            root_der: renewed.root,
+            rejoin_chain_der: renewed.rejoin_chain.unwrap_or_default(),
+        }))
     }
 
     type WatchStream = Answers<v1::Nudge>;

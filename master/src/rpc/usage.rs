@@ -57,6 +57,7 @@ impl UsageService for Service {
             currency: statement.currency,
             lines: statement.lines.into_iter().map(line).collect(),
             total: statement.total,
+            notes: statement.notes,
         }))
     }
 

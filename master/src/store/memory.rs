@@ -40,9 +40,13 @@ impl MemoryStore {
         Self { inner: Mutex::new(inner), durable: watch::Sender::new(0) }
     }
 
-    /// Makes it fail from now on, as a store on disk does after a write that failed.
+    /// Makes it fail from now on, as a store on disk does after a write that failed: its memory holds a revision that
+    /// never becomes durable.
     pub fn fail(&self, problem: Problem) {
-        self.inner().failed = Some(problem);
+        let mut inner = self.inner();
+        inner.core.apply(&[]);
+        inner.failed = Some(problem);
+        drop(inner);
         self.durable.send_modify(|_| ());
     }
 

@@ -1,6 +1,8 @@
 use crate::world::{code, key, problem, request, soon, world};
+use futures_util::FutureExt;
+use plat_link::{Key, Peer};
 use plat_model::problem::codes;
-use plat_wire::v1;
+use plat_wire::{ends, v1};
 use std::time::{Duration, Instant};
 
 #[tokio::test]
@@ -11,6 +13,26 @@ async fn a_node_joins_once_by_its_token_and_then_works() {
     let synced = world.node_client(&joined.credentials).sync(v1::SyncRequest::default()).await.unwrap();
     assert_eq!(synced.into_inner().refused, []);
     assert_eq!(code(world.enroll(&token, "").await.map(drop)), codes::USED_TOKEN);
+}
+
+#[tokio::test]
+async fn a_node_whose_answer_was_lost_asks_again_with_the_same_keys() {
+    let world = world().await;
+    let token = world.node_token("n1").await;
+    let (key, rejoin) = (Key::generate().unwrap(), Key::generate().unwrap());
+    let ask = v1::EnrollRequest {
+        token: token.clone(),
+        name: String::new(),
+        csr_der: key.csr_der().unwrap(),
+        rejoin_csr_der: rejoin.csr_der().unwrap(),
+    };
+    let mut client = ends::node_client(world.nobody());
+    client.enroll(ask.clone()).await.unwrap();
+    let made = client.enroll(ask).await.unwrap().into_inner();
+    assert_eq!(made.node, "n1");
+    let credentials = world.credentials(key, made.chain_der);
+    world.node_client(&credentials).sync(v1::SyncRequest::default()).await.unwrap();
+    world.renew(&world.credentials(rejoin, made.rejoin_chain_der)).await.unwrap();
 }
 
 #[tokio::test]
@@ -53,6 +75,43 @@ async fn a_node_that_slept_comes_back_with_its_rejoin_certificate_and_that_is_go
     assert_eq!(code(asleep.sync(v1::SyncRequest::default()).await), codes::DENIED);
     let awake = world.renew(&joined.rejoin).await.unwrap();
     world.node_client(&awake).sync(v1::SyncRequest::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_renewal_also_makes_the_rejoin_certificate_anew_and_both_of_them_admit() {
+    let world = world().await;
+    let joined = world.node("n1").await;
+    // Less than certificates are dated back, for TLS goes by the machine's clock.
+    world.clock.advance(Duration::from_secs(60));
+    let ask = v1::RenewRequest {
+        csr_der: joined.rejoin.csr_der().unwrap(),
+        rejoin_csr_der: joined.rejoin.csr_der().unwrap(),
+    };
+    let made = world.node_client(&joined.credentials).renew(ask).await.unwrap().into_inner();
+    let rejoin = joined.rejoin.recertified(made.rejoin_chain_der, vec![made.root_der]).unwrap();
+    assert_eq!(rejoin.identity().identity, joined.rejoin.identity().identity);
+    assert!(rejoin.validity().not_after >= joined.rejoin.validity().not_after.plus(Duration::from_secs(60)));
+    // Whether or not the answer arrived.
+    world.renew(&joined.rejoin).await.unwrap();
+    world.renew(&rejoin).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_ends_what_was_opened_with_it() {
+    let world = world().await;
+    let joined = world.node("n1").await;
+    let mut client = world.node_client(&joined.credentials);
+    client.sync(v1::SyncRequest::default()).await.unwrap();
+    let peer = Peer { identity: Some(joined.credentials.identity()), remote: ([127, 0, 0, 1], 1).into() };
+    let caller = world.grid.admit("plat.v1.NodeService/Watch", Some(&peer)).unwrap();
+    let mut ended = Box::pin(world.grid.ended(&caller));
+    assert!(ended.as_mut().now_or_never().is_none());
+    world.clock.advance(Duration::from_secs(25 * 3600));
+    // On the connection that was opened before.
+    assert_eq!(code(client.sync(v1::SyncRequest::default()).await), codes::NO_CERTIFICATE);
+    // From here on time passes as soon as nothing else happens.
+    tokio::time::pause();
+    assert_eq!(ended.await.code, codes::NO_CERTIFICATE);
 }
 
 #[tokio::test]

@@ -4,4 +4,5 @@ mod access;
 mod enrol;
 mod logs;
 mod requests;
+mod rounds;
 mod world;

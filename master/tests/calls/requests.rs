@@ -92,6 +92,27 @@ async fn a_watcher_sees_each_change_until_the_instance_is_gone() {
 }
 
 #[tokio::test]
+async fn whoever_looks_at_an_instance_hears_that_its_node_went_away() {
+    let world = world().await;
+    world.release().await;
+    let (_joined, stream) = world.present("n1").await;
+    let mut client = world.grid_client(&world.operator);
+    client.request(request("shop", "db")).await.unwrap();
+    let mut views = client.watch_instance(key("shop", "db")).await.unwrap().into_inner();
+    let mut waits_on = async |what: &str| {
+        loop {
+            let view = soon(views.message()).await.unwrap().unwrap();
+            if view.waiting.iter().any(|waiting| waiting.on.contains(what)) {
+                return;
+            }
+        }
+    };
+    waits_on("to take it up").await;
+    drop(stream);
+    waits_on("offline").await;
+}
+
+#[tokio::test]
 async fn all_mistakes_of_a_request_are_told_at_once() {
     let world = world().await;
     let wrong = v1::RequestRequest {

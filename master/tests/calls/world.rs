@@ -20,6 +20,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -33,6 +34,8 @@ pub struct World {
     pub operator: Arc<Credentials>,
     pub root: Vec<u8>,
     pub url: Address,
+    /// What `Master::serve` comes to.
+    pub served: JoinHandle<Result<(), Problem>>,
     _stop: oneshot::Sender<()>,
     _folder: tempfile::TempDir,
 }
@@ -56,7 +59,7 @@ pub async fn world_over(store: Arc<dyn Store>) -> World {
     let (key, serial) = (Key::generate().unwrap(), Serial::random().unwrap());
     let name = UserName::parse("ada").unwrap();
     let csr = RequestedKey::parse(&key.csr_der().unwrap()).unwrap();
-    let validity = ca.validity(clock.now(), Duration::from_secs(3600));
+    let validity = ca.validity(clock.now(), Duration::from_secs(30 * 24 * 3600));
     let chain = ca.sign_client(&grid, &Identity::User(name.clone()), &csr, &serial, validity).unwrap();
     let operator = Credentials::new(grid.clone(), key, chain, vec![root.clone()]).unwrap();
     let ask = Init {
@@ -75,9 +78,9 @@ pub async fn world_over(store: Arc<dyn Store>) -> World {
     let (connections, bound) = plat_link::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let (stop, stopped) = oneshot::channel();
     let settings = ServeSettings { drain: Duration::from_millis(100), ..ServeSettings::default() };
-    tokio::spawn(master.serve(connections, settings, async move { drop(stopped.await) }));
+    let served = tokio::spawn(master.serve(connections, settings, async move { drop(stopped.await) }));
     let url = Address::parse(&format!("https://{bound}")).unwrap();
-    World { grid, clock, store, operator, root, url, _stop: stop, _folder: folder }
+    World { grid, clock, store, operator, root, url, served, _stop: stop, _folder: folder }
 }
 
 impl World {
@@ -148,12 +151,12 @@ impl World {
     /// Asks for a new certificate with an old one.
     pub async fn renew(&self, with: &Arc<Credentials>) -> Result<Arc<Credentials>, Status> {
         let key = Key::generate().unwrap();
-        let ask = v1::RenewRequest { csr_der: key.csr_der().unwrap() };
+        let ask = v1::RenewRequest { csr_der: key.csr_der().unwrap(), rejoin_csr_der: Vec::new() };
         let made = self.node_client(with).renew(ask).await?.into_inner();
         Ok(self.credentials(key, made.chain_der))
     }
 
-    fn credentials(&self, key: Key, chain: Vec<Vec<u8>>) -> Arc<Credentials> {
+    pub fn credentials(&self, key: Key, chain: Vec<Vec<u8>>) -> Arc<Credentials> {
         Credentials::new(self.grid.name().clone(), key, chain, vec![self.root.clone()]).unwrap()
     }
 

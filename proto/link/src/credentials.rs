@@ -69,6 +69,27 @@ impl Credentials {
         Ok(())
     }
 
+    /// A certificate request for the key in use, e.g. to have its certificate made anew with a later end.
+    ///
+    /// # Errors
+    /// `INTERNAL` (P0399) if signing fails.
+    pub fn csr_der(&self) -> Result<Vec<u8>> {
+        self.current.load().key.csr_der()
+    }
+
+    /// The same key with another certificate. Nothing uses it yet.
+    ///
+    /// # Errors
+    /// As for [`Credentials::new`].
+    pub fn recertified(&self, chain: Vec<Vec<u8>>, roots: Vec<Vec<u8>>) -> Result<Arc<Self>> {
+        Self::new(self.grid.clone(), self.current.load().key.clone(), chain, roots)
+    }
+
+    /// Takes those of `next` into use.
+    pub fn adopt(&self, next: &Self) {
+        self.current.store(next.current.load_full());
+    }
+
     /// Reads what [`Credentials::save`] wrote.
     ///
     /// # Errors

@@ -13,6 +13,8 @@ pub struct PeerIdentity {
     pub identity: Identity,
     /// Serial number of the certificate as [`serial_hex`] writes it.
     pub serial_hex: String,
+    /// When the certificate ends. TLS looks at that when a connection begins, and never again.
+    pub not_after: Timestamp,
 }
 
 /// A serial number as rows keep it: lower-case hex of its big-endian bytes, without leading zero bytes.
@@ -30,7 +32,8 @@ pub fn peer_identity(certificate_der: &[u8], grid: &GridName) -> Result<PeerIden
     let uri = only_uri(&certificate)?;
     let identity = Identity::from_uri(uri, grid)
         .ok_or_else(|| wrong(format!("it is for `{}`, which is no identity of the grid {grid}", shorten(uri))))?;
-    Ok(PeerIdentity { identity, serial_hex: serial_hex(certificate.raw_serial()) })
+    let not_after = Timestamp::from_seconds(certificate.validity().not_after.timestamp());
+    Ok(PeerIdentity { identity, serial_hex: serial_hex(certificate.raw_serial()), not_after })
 }
 
 /// The grid whose master a certificate is for: for enrolment, where the grid's name is not known yet.

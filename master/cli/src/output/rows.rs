@@ -363,6 +363,9 @@ impl Draw for StatementView {
         });
         text += &table(&Self::titles(false), rows.collect());
         let _ = writeln!(text, "total     {} {}", self.total, self.currency);
+        for note in &self.notes {
+            let _ = writeln!(text, "note      {}", clean(note));
+        }
         text
     }
 }

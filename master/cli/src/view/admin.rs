@@ -109,6 +109,8 @@ pub struct StatementView {
     pub currency: String,
     pub lines: Vec<StatementLineView>,
     pub total: String,
+    /// What a reader must know, e.g. that a meter has no price.
+    pub notes: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -150,6 +152,7 @@ impl From<v1::Statement> for StatementView {
                 })
                 .collect(),
             total: s.total,
+            notes: s.notes,
         }
     }
 }

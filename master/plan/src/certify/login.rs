@@ -1,33 +1,39 @@
 //! A person's way in.
 
 use super::no_user;
-use super::token::{spendable, spent, wrong_purpose};
+use super::token::{Claim, spendable, spent, used_up, wrong_purpose};
 use crate::change::Change;
 use crate::decision::Decision;
 use crate::record::{Key, Purpose, Record, User};
 use crate::state::State;
-use plat_model::id::{Digest, TokenId, UserName};
+use plat_model::id::UserName;
 use plat_model::principal::Role;
 use plat_model::problem::{Problem, codes};
 use plat_model::time::Timestamp;
 
 /// Exchanges a user's token for a certificate with this serial number. The role is the token's; a certificate that the
-/// user had before does not count any more.
+/// user had before does not count any more. Answers the serial number to use, too: when the same keys come again, the
+/// answer to the first time got lost, and that of the first time is said again.
 ///
 /// # Errors
 /// [`codes::UNKNOWN_TOKEN`], [`codes::EXPIRED_TOKEN`], [`codes::USED_TOKEN`].
 pub fn login(
     state: &State,
-    token_id: &TokenId,
-    secret_hash: &Digest,
+    claim: &Claim<'_>,
     serial: &str,
     now: Timestamp,
-) -> Result<Decision<UserName>, Problem> {
-    let token = spendable(state, token_id, secret_hash, now)?;
+) -> Result<Decision<(UserName, String)>, Problem> {
+    let token = spendable(state, claim, now)?;
     let Purpose::User { name, role } = &token.purpose else { return Err(wrong_purpose("a user")) };
+    if let Some(given) = &token.given {
+        let stands = |serial: &&String| state.users.get(name).is_some_and(|u| !u.revoked && u.serial == **serial);
+        let serial = given.serials.first().filter(stands).ok_or_else(|| used_up(token))?;
+        return Ok(Decision::nothing((name.clone(), serial.clone())));
+    }
     let user = User { name: name.clone(), role: role.clone(), serial: serial.to_string(), revoked: false };
-    let changes = vec![spent(token, format!("user/{name}"), now), Change::put(Record::User(user))];
-    Ok(Decision::new(changes, Vec::new(), name.clone()))
+    let spent = spent(token, format!("user/{name}"), claim, vec![serial.to_string()], now);
+    let changes = vec![spent, Change::put(Record::User(user))];
+    Ok(Decision::new(changes, Vec::new(), (name.clone(), serial.to_string())))
 }
 
 /// Makes the operator that a grid begins with, whose certificate is written when the grid is made.

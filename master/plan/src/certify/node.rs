@@ -1,6 +1,6 @@
 //! A node's way in, and which of its certificates count.
 
-use super::token::{spendable, spent, wrong_purpose};
+use super::token::{Claim, spendable, spent, used_up, wrong_purpose};
 use super::{LABEL_BYTES_MAX, LABELS_MAX, no_node};
 use crate::change::Change;
 use crate::decision::Decision;
@@ -8,7 +8,7 @@ use crate::leave;
 use crate::record::{Purpose, Record};
 use crate::state::State;
 use plat_model::Generation;
-use plat_model::id::{Digest, NodeId, TokenId, shorten};
+use plat_model::id::{NodeId, shorten};
 use plat_model::instance::Wish;
 use plat_model::node::{Inventory, Node, NodeCertificates};
 use plat_model::problem::{Problem, codes};
@@ -24,19 +24,20 @@ pub struct NewSerials {
 
 /// Lets a node in, once for each token. A revoked node's name can be taken again, but only with a token that was made
 /// for this name: its labels and what was placed on it are the newcomer's then, and that is an operator's choice.
+/// Answers the serial numbers to use, too: when the same keys come again, the answer to the first time got lost, and those
+/// of the first time are said again, as long as the node has not used or renewed them otherwise.
 ///
 /// # Errors
 /// [`codes::UNKNOWN_TOKEN`], [`codes::EXPIRED_TOKEN`], [`codes::USED_TOKEN`]; [`codes::DENIED`] if the token is for
 /// another name; [`codes::BAD_VALUE`] if neither says a name; [`codes::EXISTS`] if a node of the name is enrolled.
 pub fn enroll(
     state: &State,
-    token_id: &TokenId,
-    secret_hash: &Digest,
+    claim: &Claim<'_>,
     asked_name: Option<&NodeId>,
     serials: NewSerials,
     now: Timestamp,
-) -> Result<Decision<NodeId>, Problem> {
-    let token = spendable(state, token_id, secret_hash, now)?;
+) -> Result<Decision<(NodeId, NewSerials)>, Problem> {
+    let token = spendable(state, claim, now)?;
     let Purpose::Node(granted) = &token.purpose else { return Err(wrong_purpose("a node")) };
     let name = match (granted, asked_name) {
         (Some(granted), Some(asked)) if granted != asked => {
@@ -52,6 +53,14 @@ pub fn enroll(
         }
     };
     let before = state.nodes.get(&name);
+    if let Some(given) = &token.given {
+        let [node, rejoin] = given.serials.as_slice() else { return Err(used_up(token)) };
+        let stands = before.is_some_and(|row| {
+            !row.revoked && row.certificates.rejoin == *rejoin && row.certificates.accepted == [node.clone()]
+        });
+        let serials = NewSerials { node: node.clone(), rejoin: rejoin.clone() };
+        return if stands { Ok(Decision::nothing((name, serials))) } else { Err(used_up(token)) };
+    }
     if before.is_some_and(|node| !node.revoked || granted.is_none()) {
         return Err(Problem::new(codes::EXISTS, format!("there is a node `{name}` already"))
             .because("a name is given again only after a revocation, by a token made for that name")
@@ -61,13 +70,18 @@ pub fn enroll(
     let node = Node {
         id: name.clone(),
         labels: before.map_or_else(BTreeMap::new, |node| node.labels.clone()),
-        certificates: NodeCertificates { generation, accepted: vec![serials.node], rejoin: serials.rejoin },
+        certificates: NodeCertificates {
+            generation,
+            accepted: vec![serials.node.clone()],
+            rejoin: serials.rejoin.clone(),
+        },
         revoked: false,
         inventory: Inventory::default(),
         enrolled: now,
     };
-    let changes = vec![spent(token, format!("node/{name}"), now), Change::put(Record::Node(node))];
-    Ok(Decision::new(changes, Vec::new(), name))
+    let given = vec![serials.node.clone(), serials.rejoin.clone()];
+    let changes = vec![spent(token, format!("node/{name}"), claim, given, now), Change::put(Record::Node(node))];
+    Ok(Decision::new(changes, Vec::new(), (name, serials)))
 }
 
 fn standing<'s>(state: &'s State, id: &NodeId) -> Result<&'s Node, Problem> {
@@ -93,17 +107,24 @@ fn with_certificates(node: &Node, accepted: Vec<String>) -> Change {
 }
 
 /// Issues a new certificate to a node that shows its present one. The present one stays good until the new one is
-/// first used, so that a lost answer locks nobody out; a new one that was never used gives way to the next.
+/// first used, so that a lost answer locks nobody out; a new one that was never used gives way to the next. Answers the
+/// serial number of the rejoin certificate: it names the enrolment, and stays when that certificate is made anew with a
+/// later end, so that here as well a lost answer locks nobody out.
 ///
 /// # Errors
 /// [`codes::NOT_FOUND`], [`codes::REVOKED`]; [`codes::STALE_CERTIFICATE`] if the present one does not count.
-pub fn renew(state: &State, node: &NodeId, present_serial: &str, new_serial: &str) -> Result<Decision<()>, Problem> {
+pub fn renew(
+    state: &State,
+    node: &NodeId,
+    present_serial: &str,
+    new_serial: &str,
+) -> Result<Decision<String>, Problem> {
     let row = standing(state, node)?;
     if !row.certificates.accepted.iter().any(|serial| serial == present_serial) {
         return Err(stale(node));
     }
     let accepted = vec![present_serial.to_string(), new_serial.to_string()];
-    Ok(Decision::new(vec![with_certificates(row, accepted)], Vec::new(), ()))
+    Ok(Decision::new(vec![with_certificates(row, accepted)], Vec::new(), row.certificates.rejoin.clone()))
 }
 
 /// To be asked at each call of a node: the first use of its newest certificate ends the one before. `None` if there is
@@ -116,15 +137,22 @@ pub fn used(state: &State, node: &NodeId, serial: &str) -> Option<Decision<()>> 
 }
 
 /// Issues a new certificate to a node that shows its rejoin certificate. Those it had before do not count any more.
+/// Answers as [`renew`] does.
 ///
 /// # Errors
 /// [`codes::NOT_FOUND`], [`codes::REVOKED`]; [`codes::STALE_CERTIFICATE`] if the rejoin certificate does not count.
-pub fn rejoin(state: &State, node: &NodeId, rejoin_serial: &str, new_serial: &str) -> Result<Decision<()>, Problem> {
+pub fn rejoin(
+    state: &State,
+    node: &NodeId,
+    rejoin_serial: &str,
+    new_serial: &str,
+) -> Result<Decision<String>, Problem> {
     let row = standing(state, node)?;
     if row.certificates.rejoin != rejoin_serial {
         return Err(stale(node));
     }
-    Ok(Decision::new(vec![with_certificates(row, vec![new_serial.to_string()])], Vec::new(), ()))
+    let changes = vec![with_certificates(row, vec![new_serial.to_string()])];
+    Ok(Decision::new(changes, Vec::new(), rejoin_serial.to_string()))
 }
 
 /// Refuses a node from now on. What was being destroyed on it is given up, since nobody will report its end; the

@@ -3,12 +3,21 @@
 use super::{TOKEN_VALIDITY_MAX, TOKENS_MAX};
 use crate::change::Change;
 use crate::decision::Decision;
-use crate::record::{Key, Purpose, Record, Token};
+use crate::record::{Given, Key, Purpose, Record, Token};
 use crate::state::State;
 use plat_model::id::{Digest, TokenId};
 use plat_model::problem::{Problem, codes};
 use plat_model::time::Timestamp;
 use std::time::Duration;
+
+/// What somebody shows who wants to be let in.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    pub token: &'a TokenId,
+    pub secret_hash: &'a Digest,
+    /// Hash of the public keys that he wants certified.
+    pub keys: &'a Digest,
+}
 
 /// Makes a token. Its id and secret are random and new; only the secret's hash comes in.
 ///
@@ -45,7 +54,7 @@ pub fn create_token(
         }
     }
     let expires = now.plus(valid);
-    let token = Token { id, secret_hash, purpose, created: now, expires, used: None, revoked: false };
+    let token = Token { id, secret_hash, purpose, created: now, expires, used: None, given: None, revoked: false };
     Ok(Decision::new(vec![Change::put(Record::Token(token.clone()))], read, token))
 }
 
@@ -64,26 +73,21 @@ pub fn revoke_token(state: &State, id: &TokenId) -> Result<Decision<Token>, Prob
     Ok(Decision::new(vec![Change::put(Record::Token(revoked.clone()))], Vec::new(), revoked))
 }
 
-/// Finds a token that can be spent now. A wrong secret and an unknown id are told apart for nobody.
-pub(super) fn spendable<'s>(
-    state: &'s State,
-    id: &TokenId,
-    secret_hash: &Digest,
-    now: Timestamp,
-) -> Result<&'s Token, Problem> {
+/// Finds a token that can be spent now, or was spent for these very keys (then [`Token::given`] says on what). A wrong
+/// secret and an unknown id are told apart for nobody.
+pub(super) fn spendable<'s>(state: &'s State, claim: &Claim<'_>, now: Timestamp) -> Result<&'s Token, Problem> {
     let unknown = || {
         Problem::new(codes::UNKNOWN_TOKEN, "the token is not known here")
             .because("it was never made, has been taken back, or was copied incompletely")
             .fix("ask an operator for a new one (`plat token create`)")
     };
-    let token = state.tokens.get(id).filter(|token| same(&token.secret_hash, secret_hash)).ok_or_else(unknown)?;
+    let found = state.tokens.get(claim.token).filter(|token| same(&token.secret_hash, claim.secret_hash));
+    let token = found.ok_or_else(unknown)?;
     if token.revoked {
         return Err(unknown());
     }
-    if let Some((when, by)) = &token.used {
-        return Err(Problem::new(codes::USED_TOKEN, "the token has been used already")
-            .because(format!("by {by} at {when}; a token is good once"))
-            .fix("ask an operator for a new one; if nobody here used it, tell them"));
+    if token.used.is_some() && token.given.as_ref().is_none_or(|given| given.keys != *claim.keys) {
+        return Err(used_up(token));
     }
     if now >= token.expires {
         return Err(Problem::new(codes::EXPIRED_TOKEN, "the token has expired")
@@ -93,15 +97,23 @@ pub(super) fn spendable<'s>(
     Ok(token)
 }
 
+pub(super) fn used_up(token: &Token) -> Problem {
+    let why = token.used.as_ref().map_or(String::new(), |(when, by)| format!("by {by} at {when}; "));
+    Problem::new(codes::USED_TOKEN, "the token has been used already")
+        .because(format!("{why}a token is good once"))
+        .fix("ask an operator for a new one; if nobody here used it, tell them")
+}
+
 /// Compares without telling by its duration how much of the two is equal.
 fn same(one: &Digest, other: &Digest) -> bool {
     let pairs = one.as_str().bytes().zip(other.as_str().bytes());
     pairs.fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
-/// The token as it is once `by` has used it.
-pub(super) fn spent(token: &Token, by: String, now: Timestamp) -> Change {
-    Change::put(Record::Token(Token { used: Some((now, by)), ..token.clone() }))
+/// The token as it is once `by` has used it and was given certificates of these serial numbers.
+pub(super) fn spent(token: &Token, by: String, claim: &Claim<'_>, serials: Vec<String>, now: Timestamp) -> Change {
+    let given = Some(Given { keys: claim.keys.clone(), serials });
+    Change::put(Record::Token(Token { used: Some((now, by)), given, ..token.clone() }))
 }
 
 /// A token that was made for something else.

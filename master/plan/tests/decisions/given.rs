@@ -102,7 +102,8 @@ impl Grid {
     pub fn node(&mut self, id: &str, partitions: usize, capacity: Resources) {
         let (token, secret) = self.token(Purpose::Node(Some(node(id))));
         let serials = certify::NewSerials { node: format!("{id}-1"), rejoin: format!("{id}-r") };
-        let decision = certify::enroll(&self.state, &token, &secret, None, serials, self.now).unwrap();
+        let claim = certify::Claim { token: &token, secret_hash: &secret, keys: &secret };
+        let decision = certify::enroll(&self.state, &claim, None, serials, self.now).unwrap();
         self.commit(decision);
         self.online.insert(node(id));
         self.inventory(id, partitions, capacity);

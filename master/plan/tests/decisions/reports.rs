@@ -1,5 +1,6 @@
 use super::given::*;
-use plat_master_plan::desired;
+use plat_master_plan::allocate::allocate;
+use plat_master_plan::{Change, desired};
 use plat_model::Generation;
 use plat_model::id::InstanceId;
 use plat_model::instance::{InstanceState, Wish};
@@ -22,6 +23,19 @@ fn a_report_that_says_nothing_new_changes_nothing() {
     assert_eq!(grid.reports(&id, InstanceState::Ready).changes.len(), 1);
     assert!(grid.reports(&id, InstanceState::Ready).changes.is_empty());
     assert!(grid.inventory("n1", 2, memory(100)).changes.is_empty());
+}
+
+#[test]
+fn a_partition_that_goes_and_a_placement_into_it_conflict() {
+    let mut grid = Grid::new();
+    grid.node("n1", 1, memory(100));
+    grid.release("pg");
+    grid.wants("db", memory(10));
+    // Both are decided on the same state.
+    let placement = allocate(&grid.state, &grid.online, grid.now);
+    let goes = grid.clone().inventory("n1", 0, memory(100));
+    let written: Vec<_> = placement.changes.iter().map(Change::key).collect();
+    assert!(goes.read.iter().any(|key| written.contains(key)), "{:?} and {written:?}", goes.read);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use super::given::*;
 use plat_master_plan::authenticate::authenticate;
 use plat_master_plan::certify::{
-    NewSerials, create_token, enroll, login, rejoin, renew, revoke_node, revoke_user, used,
+    Claim, NewSerials, create_token, enroll, login, rejoin, renew, revoke_node, revoke_user, used,
 };
 use plat_master_plan::expire::{KEPT, expire};
 use plat_master_plan::record::Purpose;
@@ -15,6 +15,10 @@ fn serials() -> NewSerials {
     NewSerials { node: "1".into(), rejoin: "2".into() }
 }
 
+fn claim<'a>(token: &'a TokenId, secret_hash: &'a Digest) -> Claim<'a> {
+    Claim { token, secret_hash, keys: secret_hash }
+}
+
 fn is_in(grid: &Grid, serial: &str) -> bool {
     authenticate(&grid.state, &Identity::Node(node("n1")), serial).is_ok()
 }
@@ -25,16 +29,51 @@ fn a_token_is_good_once_and_for_a_time_and_only_with_its_secret() {
     let (id, secret) = grid.token(Purpose::Node(None));
     let wrong = Digest::parse(&"f".repeat(64)).unwrap();
     let name = node("n1");
-    let by = |grid: &Grid, secret, name| enroll(&grid.state, &id, secret, name, serials(), grid.now);
+    let by = |grid: &Grid, secret, name| enroll(&grid.state, &claim(&id, secret), name, serials(), grid.now);
     assert_eq!(by(&grid, &wrong, Some(&name)).unwrap_err().code, codes::UNKNOWN_TOKEN);
     assert_eq!(by(&grid, &secret, None).unwrap_err().code, codes::BAD_VALUE);
-    assert_eq!(login(&grid.state, &id, &secret, "1", grid.now).unwrap_err().code, codes::UNKNOWN_TOKEN);
+    assert_eq!(login(&grid.state, &claim(&id, &secret), "1", grid.now).unwrap_err().code, codes::UNKNOWN_TOKEN);
     let mut late = grid.clone();
     late.later(Duration::from_secs(3600));
     assert_eq!(by(&late, &secret, Some(&name)).unwrap_err().code, codes::EXPIRED_TOKEN);
     let decision = by(&grid, &secret, Some(&name)).unwrap();
     grid.commit(decision);
-    assert_eq!(by(&grid, &secret, Some(&name)).unwrap_err().code, codes::USED_TOKEN);
+    let other = Claim { keys: &wrong, ..claim(&id, &secret) };
+    let again = enroll(&grid.state, &other, Some(&name), serials(), grid.now);
+    assert_eq!(again.unwrap_err().code, codes::USED_TOKEN);
+}
+
+#[test]
+fn whoever_lost_the_answer_asks_again_with_the_same_keys_and_nobody_else_may() {
+    let mut grid = Grid::new();
+    let (n1, other) = (node("n1"), Digest::parse(&"f".repeat(64)).unwrap());
+    let (id, secret) = grid.token(Purpose::Node(None));
+    let first = enroll(&grid.state, &claim(&id, &secret), Some(&n1), serials(), grid.now).unwrap();
+    grid.commit(first);
+    let ask = |grid: &Grid, keys, name: &str| {
+        let fresh = NewSerials { node: "3".into(), rejoin: "4".into() };
+        let claim = Claim { keys, ..claim(&id, &secret) };
+        enroll(&grid.state, &claim, Some(&node(name)), fresh, grid.now)
+    };
+    let again = ask(&grid, &secret, "n1").unwrap();
+    assert_eq!((again.changes.len(), again.answer), (0, (n1.clone(), serials())));
+    assert_eq!(ask(&grid, &other, "n1").unwrap_err().code, codes::USED_TOKEN);
+    assert_eq!(ask(&grid, &secret, "n2").unwrap_err().code, codes::USED_TOKEN);
+    let mut late = grid.clone();
+    late.later(Duration::from_secs(3600));
+    assert_eq!(ask(&late, &secret, "n1").unwrap_err().code, codes::EXPIRED_TOKEN);
+    let decision = revoke_node(&grid.state, &n1, grid.now).unwrap();
+    grid.commit(decision);
+    assert_eq!(ask(&grid, &secret, "n1").unwrap_err().code, codes::USED_TOKEN);
+
+    let name = UserName::parse("eve").unwrap();
+    let (id, secret) = grid.token(Purpose::User { name: name.clone(), role: Role::Billing });
+    let first = login(&grid.state, &claim(&id, &secret), "e1", grid.now).unwrap();
+    grid.commit(first);
+    let again = login(&grid.state, &claim(&id, &secret), "e2", grid.now).unwrap();
+    assert_eq!((again.changes.len(), again.answer), (0, (name, "e1".to_string())));
+    let stranger = Claim { keys: &other, ..claim(&id, &secret) };
+    assert_eq!(login(&grid.state, &stranger, "e2", grid.now).unwrap_err().code, codes::USED_TOKEN);
 }
 
 #[test]
@@ -43,7 +82,8 @@ fn a_revoked_name_is_given_again_only_by_a_token_made_for_it() {
     grid.node("n1", 1, memory(1));
     let (any, secret) = grid.token(Purpose::Node(None));
     let again = |grid: &Grid, id: &TokenId, secret: &Digest| {
-        enroll(&grid.state, id, secret, Some(&node("n1")), serials(), grid.now).map(|decision| decision.answer)
+        enroll(&grid.state, &claim(id, secret), Some(&node("n1")), serials(), grid.now)
+            .map(|decision| decision.answer.0)
     };
     assert_eq!(again(&grid, &any, &secret).unwrap_err().code, codes::EXISTS);
     let decision = revoke_node(&grid.state, &node("n1"), grid.now).unwrap();
@@ -82,7 +122,7 @@ fn a_users_role_is_the_tokens_and_the_last_operator_stays() {
     let name = UserName::parse("eve").unwrap();
     let role = Role::Member(ProjectName::parse("shop").unwrap());
     let (id, secret) = grid.token(Purpose::User { name: name.clone(), role: role.clone() });
-    let decision = login(&grid.state, &id, &secret, "e1", grid.now).unwrap();
+    let decision = login(&grid.state, &claim(&id, &secret), "e1", grid.now).unwrap();
     grid.commit(decision);
     let eve = authenticate(&grid.state, &Identity::User(name.clone()), "e1").unwrap();
     assert_eq!(eve, Principal::User { name: name.clone(), role });

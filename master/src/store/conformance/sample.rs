@@ -34,6 +34,7 @@ pub fn token(n: u64, value: u64) -> Change {
         created: Timestamp(i64::try_from(value).unwrap_or(i64::MAX)),
         expires: Timestamp(0),
         used: None,
+        given: None,
         revoked: false,
     }))
 }
