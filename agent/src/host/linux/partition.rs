@@ -1,5 +1,6 @@
 //! Who holds a partition, and how far they have come: the agent's own record, durable before anything depends on it.
 
+pub mod empty;
 pub mod erase;
 pub mod files;
 

@@ -5,7 +5,7 @@ pub mod build;
 pub mod sources;
 
 use super::disk::{self, Stored, io_problem, private_folder, random_hex};
-use super::partition::erase::empty;
+use super::partition::empty::empty;
 use super::partition::files::open_top;
 use super::shim::line_log::LineLog;
 use super::spawner::Spawner;
