@@ -313,7 +313,7 @@ impl Host for LinuxHost {
                     timeout_seconds: *timeout_seconds,
                 };
                 let (holds, message) = match self.check(partition, run, check).await {
-                    Err(problem) if problem.code == codes::SERVICE_START => {
+                    Err(problem) if [codes::SERVICE_START, codes::STALLED].contains(&problem.code) => {
                         (false, problem.one_line().chars().take(MESSAGE_MAX).collect())
                     }
                     other => other?,
