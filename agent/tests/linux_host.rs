@@ -869,6 +869,61 @@ async fn a_release_is_built_and_published_read_only_and_removed() {
     assert_eq!(unfinished(&node), 0);
 }
 
+/// Processes of a user that run.
+fn running_as(uid: u32) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse::<u32>().ok());
+    let is_of = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().any(|id| id == uid.to_string()))
+    };
+    pids.filter(|pid| is_of(pid) && alive(*pid)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_command_holds_nothing_up_leaves_nothing_running_and_reaches_no_other_release() {
+    if !root_is_here() {
+        return;
+    }
+    let mut node = Node::new(None);
+    node.builder = Some(account(UID + 20));
+    node.write_node_file();
+    let host = node.open();
+    let source = archive(&node, &tar(&[("a/x", "x", tar::EntryType::Regular)]));
+    // It waits until another release is begun, tries to stop whoever watches it, and puts something everywhere.
+    let script = "i=0; while [ $(ls -d ../.unfinished-* | wc -l) -lt 2 ] && [ $i -lt 2000 ]; do sleep 0.01; i=$((i+1)); done; \
+        for d in ../.unfinished-*; do [ $d -ef . ] || touch $d/intruder; done; \
+        ls ../.packages && exit 1; kill -STOP $PPID; setsid sleep 600 & exit 0";
+    let hostile = document(source.clone(), &[&["sh", "-c", script]]);
+    let other = document(source, &[&["sh", "-c", "[ ! -e intruder ]"]]);
+    let digest = Digest::parse(&hex(hostile.as_bytes())).unwrap();
+    let second = async {
+        until("the first one's command runs", async || {
+            matches!(host.observe_release(&digest).await, ReleaseFact::Building(what) if what.starts_with("running"))
+        })
+        .await;
+        install(&host, &other).await.1
+    };
+    let (first, second) = tokio::join!(install(&host, &hostile), second);
+    first.1.unwrap();
+    second.unwrap();
+    assert_eq!(running_as(UID + 20), [0; 0]);
+    let folder = node.folder.path().join("releases").join(digest.as_str());
+    assert_eq!(fs::metadata(folder.join("x")).unwrap().uid(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_built_as_root_beside_partitions_that_have_users() {
+    if !root_is_here() {
+        return;
+    }
+    let node = Node::new(Some(account(UID + 21)));
+    let host = node.open();
+    let source = archive(&node, &tar(&[("a/x", "x", tar::EntryType::Regular)]));
+    let problem = install(&host, &document(source, &[])).await.1.unwrap_err();
+    assert_eq!(problem.code, codes::PRIVILEGE);
+    assert!(problem.to_string().contains("[builder]"), "{problem}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_that_reaches_out_is_refused_and_nothing_is_published() {
     let node = Node::new(None);
