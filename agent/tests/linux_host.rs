@@ -560,6 +560,42 @@ async fn the_next_tenant_has_nothing_in_common_with_the_last() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_tenant_left_elsewhere_on_the_machine_goes_with_it() {
+    use std::os::unix::process::CommandExt;
+    if !root_is_here() {
+        return;
+    }
+    let own = UID + 18;
+    let node = Node::new(Some(account(own)));
+    let host = node.occupied().await;
+    let (kept, shared) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(kept.path().join("file"), "x").unwrap();
+    let name = shared.path().file_name().unwrap().to_str().unwrap().to_owned();
+    let script = format!(
+        "umask 0; for d in /tmp /var/tmp /dev/shm; do mkdir -p $d/{name}-left/deep/er; echo x > $d/{name}-left/deep/file; \
+         echo x > $d/{name}-file; ln -s {kept} $d/{name}-link; chmod 0 $d/{name}-left; done; \
+         perl -e 'shmget(0, 4096, 01666) // die; semget(0, 1, 01666) // die; msgget(0, 01666) // die'",
+        kept = kept.path().display()
+    );
+    let made = std::process::Command::new("/bin/sh").args(["-c", &script]).uid(own).gid(own).status().unwrap();
+    assert!(made.success());
+    let objects = || {
+        let lists = ["shm", "sem", "msg"].map(|list| fs::read_to_string(format!("/proc/sysvipc/{list}")).unwrap());
+        lists.iter().flat_map(|list| list.lines()).filter(|line| line.contains(&own.to_string())).count()
+    };
+    assert_eq!(objects(), 3);
+    host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    assert_eq!(objects(), 0);
+    for folder in ["/tmp", "/var/tmp", "/dev/shm"] {
+        for left in ["left", "file", "link"] {
+            assert!(fs::symlink_metadata(format!("{folder}/{name}-{left}")).is_err(), "{folder} {left}");
+        }
+    }
+    assert!(kept.path().join("file").exists() && shared.path().exists());
+    node.done(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_that_was_cut_off_is_finished_by_the_next() {
     if !root_is_here() {
         return;

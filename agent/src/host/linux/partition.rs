@@ -3,6 +3,7 @@
 pub mod empty;
 pub mod erase;
 pub mod files;
+mod leftovers;
 
 use super::disk::{self, Durability, Stored, private_folder};
 use super::runtime::Records;

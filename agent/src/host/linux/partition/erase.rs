@@ -5,6 +5,7 @@
 //! modes, and by what other users have put there.
 
 use super::empty::{empty, enter};
+use super::leftovers;
 use crate::host::linux::account::{assume, end_all_of};
 use crate::host::linux::disk::io_problem;
 use nix::unistd::geteuid;
@@ -35,7 +36,7 @@ pub struct EraseTask {
 
 impl EraseTask {
     /// Kills every process of the account, if the partition has one of its own, and replaces the directory by a new
-    /// one. What an earlier attempt began is finished.
+    /// one; what its user has left elsewhere on the machine goes too. What an earlier attempt began is finished.
     pub fn perform(&self) -> Result<(), Problem> {
         let owner = self.account.as_ref().filter(|_| geteuid().is_root());
         match owner {
@@ -45,7 +46,8 @@ impl EraseTask {
         renew(&self.directory, owner).map_err(|e| {
             io_problem(codes::ERASE_FAILED, format!("cannot empty {}", self.directory.display()), &e.into())
                 .fix("look for what is mounted in it, and unmount it")
-        })
+        })?;
+        owner.map_or(Ok(()), |owner| leftovers::remove(owner.uid))
     }
 }
 
