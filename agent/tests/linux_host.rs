@@ -309,6 +309,27 @@ async fn a_flooding_service_fills_no_disk_and_its_last_lines_can_be_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_follows_an_instances_log_reads_on_and_nothing_of_the_next_instance() {
+    let node = Node::new(None);
+    let host = node.occupied().await;
+    let asked = LogsAsked { service: Some(service("talks")), lines: 10, follow: Follow::Yes };
+    start(&host, &spec("talks", "echo one; while [ ! -e go ]; do sleep 0.01; done; echo two; exec sleep 600"))
+        .await
+        .unwrap();
+    let mut lines = host.logs(&part(), &asked).await.unwrap();
+    assert_eq!(lines.recv().await, Some((service("talks"), "one".into())));
+    fs::write(node.home().join("go"), "").unwrap();
+    assert_eq!(lines.recv().await, Some((service("talks"), "two".into())));
+    host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    host.perform(&Action::Free { partition: part() }).await.unwrap();
+    let other = InstanceId::parse(&"b".repeat(32)).unwrap();
+    host.perform(&Action::Occupy { partition: part(), instance: other, secrets: BTreeMap::new() }).await.unwrap();
+    start(&host, &spec("talks", "echo secret; exec sleep 600")).await.unwrap();
+    assert_eq!(lines.recv().await, None);
+    node.done(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_starts_fast_and_its_shim_is_small() {
     let node = Node::new(None);
     let host = node.occupied().await;

@@ -337,7 +337,7 @@ impl Host for LinuxHost {
         asked: &LogsAsked,
     ) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem> {
         self.place(partition)?;
-        Ok(logs::read(self.records.clone(), partition.clone(), asked.clone()))
+        Ok(logs::read(self.records.clone(), self.occupants.clone(), partition.clone(), asked.clone()))
     }
 
     fn events(&self) -> mpsc::Receiver<Event> {

@@ -35,6 +35,7 @@ impl Record {
     const VERSION: u32 = 1;
 }
 
+#[derive(Clone)]
 pub struct Occupants {
     records: Records,
 }
