@@ -570,7 +570,7 @@ async fn the_next_tenant_has_nothing_in_common_with_the_last() {
     }
     fs::set_permissions(&theirs, fs::Permissions::from_mode(0o700)).unwrap();
     symlink(node.folder.path().join("node.json"), home.join("link")).unwrap();
-    fs::set_permissions(&home, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o000)).unwrap();
     host.perform(&Action::Erase { partition: part() }).await.unwrap();
     is_as_formatted(&home, own);
     // What was held open leads to no directory that there still is.
