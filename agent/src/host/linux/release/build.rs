@@ -109,7 +109,8 @@ impl BuildTask {
 
     /// Kills what runs as the builder: while the lock is held, that is of this release or left by a build that was killed.
     fn end_builder(&self) -> Result<(), Problem> {
-        self.builder.as_ref().filter(|_| nix::unistd::geteuid().is_root()).map_or(Ok(()), end_all_of)
+        let builder = self.builder.as_ref().filter(|_| nix::unistd::geteuid().is_root());
+        builder.map_or(Ok(()), end_all_of).map_err(|problem| Problem { code: codes::BUILD_FAILED, ..problem })
     }
 
     /// Gives a folder to the builder, or to `None` back to the agent.
