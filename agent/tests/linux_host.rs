@@ -309,6 +309,27 @@ async fn a_flooding_service_fills_no_disk_and_its_last_lines_can_be_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_follows_an_instances_log_reads_on_and_nothing_of_the_next_instance() {
+    let node = Node::new(None);
+    let host = node.occupied().await;
+    let asked = LogsAsked { service: Some(service("talks")), lines: 10, follow: Follow::Yes };
+    start(&host, &spec("talks", "echo one; while [ ! -e go ]; do sleep 0.01; done; echo two; exec sleep 600"))
+        .await
+        .unwrap();
+    let mut lines = host.logs(&part(), &asked).await.unwrap();
+    assert_eq!(lines.recv().await, Some((service("talks"), "one".into())));
+    fs::write(node.home().join("go"), "").unwrap();
+    assert_eq!(lines.recv().await, Some((service("talks"), "two".into())));
+    host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    host.perform(&Action::Free { partition: part() }).await.unwrap();
+    let other = InstanceId::parse(&"b".repeat(32)).unwrap();
+    host.perform(&Action::Occupy { partition: part(), instance: other, secrets: BTreeMap::new() }).await.unwrap();
+    start(&host, &spec("talks", "echo secret; exec sleep 600")).await.unwrap();
+    assert_eq!(lines.recv().await, None);
+    node.done(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_starts_fast_and_its_shim_is_small() {
     let node = Node::new(None);
     let host = node.occupied().await;
@@ -451,7 +472,7 @@ async fn erased_whole(node: Node) {
     let host = node.occupied().await;
     start(&host, &spec("db", "trap '' TERM; while :; do sleep 1; done")).await.unwrap();
     let pid = running(&fact(&host, "db").await);
-    let script = "mkdir -p a/b/c etc; touch 'odd\nname' -- '-rf' \"$(printf '\\377')\" a/b/c/f; ln -s / etc/root; chmod 0 a/b/c a/b a; \
+    let script = "mkdir -p a/b/c etc; touch 'odd\nname' -- '-rf' \"$(printf '\\377')\" a/b/c/f; ln -s / etc/root; chmod 0 a/b/c a/b a .; \
         mkdir deep; cd deep; i=0; while [ $i -lt 10000 ]; do mkdir x; cd ./x; i=$((i+1)); done";
     let script = format!(
         "perl -e 'mkdir \"deep\"; chdir \"deep\"; for (1..10000) {{ mkdir \"x\"; chdir \"x\" }}'; {}",
@@ -483,6 +504,244 @@ async fn erased_whole(node: Node) {
 #[tokio::test(flavor = "multi_thread")]
 async fn erasing_leaves_nothing_however_deep_or_odd() {
     erased_whole(Node::new(is_root().then(|| account(UID + 2)))).await;
+}
+
+/// A POSIX access control list that gives `uid` everything, as the kernel keeps it.
+fn access_list(uid: u32) -> Vec<u8> {
+    let mut bytes = 2u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in
+        [(1u16, 7u16, u32::MAX), (2, 7, uid), (4, 7, u32::MAX), (16, 7, u32::MAX), (32, 0, u32::MAX)]
+    {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(rights.to_le_bytes());
+        bytes.extend(id.to_le_bytes());
+    }
+    bytes
+}
+
+/// Opens the home to another user in every way that its owner can.
+fn give_to(home: &Path, uid: u32) {
+    fs::set_permissions(home, fs::Permissions::from_mode(0o777)).unwrap();
+    for name in ["system.posix_acl_access", "system.posix_acl_default"] {
+        rustix::fs::setxattr(home, name, &access_list(uid), rustix::fs::XattrFlags::empty()).unwrap();
+    }
+    rustix::fs::setxattr(home, "user.note", b"x", rustix::fs::XattrFlags::empty()).unwrap();
+}
+
+fn noted(path: &Path) -> Vec<String> {
+    let mut list = vec![0; 4096];
+    let length = rustix::fs::listxattr(path, &mut list[..]).unwrap();
+    let names = list[..length].split(|b| *b == 0).map(|name| String::from_utf8_lossy(name).into_owned());
+    names.filter(|name| name.starts_with("user.") || name.starts_with("system.")).collect()
+}
+
+fn is_as_formatted(home: &Path, uid: u32) {
+    let made = fs::metadata(home).unwrap();
+    assert_eq!((made.uid(), made.gid(), made.mode() & 0o7777), (uid, uid, 0o750));
+    assert_eq!(noted(home), [""; 0]);
+    let mut names: Vec<_> =
+        fs::read_dir(home).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["etc", "log", "run", "srv", "tmp", "var"]);
+    for name in names {
+        let made = fs::metadata(home.join(&name)).unwrap();
+        assert_eq!((made.uid(), made.gid(), made.mode() & 0o7777), (uid, uid, 0o750), "{name}");
+        assert_eq!(noted(&home.join(name)), [""; 0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_tenant_has_nothing_in_common_with_the_last() {
+    if !root_is_here() {
+        return;
+    }
+    let (own, other) = (UID + 10, UID + 11);
+    let node = Node::new(Some(account(own)));
+    let host = node.occupied().await;
+    let home = node.home();
+    give_to(&home, other);
+    let held = fs::File::open(&home).unwrap();
+    // Of another user, so that the partition's own could not remove it.
+    let theirs = home.join("theirs");
+    fs::create_dir_all(theirs.join("deep/deeper")).unwrap();
+    fs::write(theirs.join("deep/file"), "x").unwrap();
+    for path in ["theirs", "theirs/deep", "theirs/deep/deeper", "theirs/deep/file"] {
+        chown(home.join(path), Some(other), Some(other)).unwrap();
+    }
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o700)).unwrap();
+    symlink(node.folder.path().join("node.json"), home.join("link")).unwrap();
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o000)).unwrap();
+    host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    is_as_formatted(&home, own);
+    // What was held open leads to no directory that there still is.
+    assert_ne!(held.metadata().unwrap().ino(), fs::metadata(&home).unwrap().ino());
+    assert_eq!(held.metadata().unwrap().nlink(), 0);
+    assert!(node.folder.path().join("node.json").exists());
+    node.done(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tenant_left_elsewhere_on_the_machine_goes_with_it() {
+    use std::os::unix::process::CommandExt;
+    if !root_is_here() {
+        return;
+    }
+    let own = UID + 18;
+    let node = Node::new(Some(account(own)));
+    let host = node.occupied().await;
+    let (kept, shared) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(kept.path().join("file"), "x").unwrap();
+    let name = shared.path().file_name().unwrap().to_str().unwrap().to_owned();
+    let script = format!(
+        "umask 0; for d in /tmp /var/tmp /dev/shm; do mkdir -p $d/{name}-left/deep/er; echo x > $d/{name}-left/deep/file; \
+         echo x > $d/{name}-file; ln -s {kept} $d/{name}-link; chmod 0 $d/{name}-left; done; \
+         perl -e 'shmget(0, 4096, 01666) // die; semget(0, 1, 01666) // die; msgget(0, 01666) // die'",
+        kept = kept.path().display()
+    );
+    let made = std::process::Command::new("/bin/sh").args(["-c", &script]).uid(own).gid(own).status().unwrap();
+    assert!(made.success());
+    let objects = || {
+        let lists = ["shm", "sem", "msg"].map(|list| fs::read_to_string(format!("/proc/sysvipc/{list}")).unwrap());
+        lists.iter().flat_map(|list| list.lines()).filter(|line| line.contains(&own.to_string())).count()
+    };
+    assert_eq!(objects(), 3);
+    host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    assert_eq!(objects(), 0);
+    for folder in ["/tmp", "/var/tmp", "/dev/shm"] {
+        for left in ["left", "file", "link"] {
+            assert!(fs::symlink_metadata(format!("{folder}/{name}-{left}")).is_err(), "{folder} {left}");
+        }
+    }
+    assert!(kept.path().join("file").exists() && shared.path().exists());
+    node.done(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_that_was_cut_off_is_finished_by_the_next() {
+    if !root_is_here() {
+        return;
+    }
+    let node = Node::new(Some(account(UID + 12)));
+    let host = node.occupied().await;
+    let (home, aside) = (node.home(), node.home().with_file_name(".erased-p0"));
+    fs::create_dir(home.join("full")).unwrap();
+    fs::write(home.join("full/file"), "x").unwrap();
+    fs::rename(&home, &aside).unwrap();
+    host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    is_as_formatted(&home, UID + 12);
+    assert!(!aside.exists());
+    fs::create_dir_all(aside.join("full/deep")).unwrap();
+    host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    is_as_formatted(&home, UID + 12);
+    assert!(!aside.exists());
+    node.done(host).await;
+}
+
+/// A mount that goes with its test.
+struct Bind(PathBuf);
+
+impl Bind {
+    fn new(from: &Path, to: &Path) -> Self {
+        nix::mount::mount(Some(from), to, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>).unwrap();
+        Self(to.to_owned())
+    }
+}
+
+impl Drop for Bind {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_is_a_mount_stays_one_and_a_mount_in_it_is_not_entered() {
+    if !root_is_here() {
+        return;
+    }
+    let own = UID + 13;
+    let node = Node::new(Some(account(own)));
+    let (disk, outside) = (node.folder.path().join("disk"), node.folder.path().join("outside"));
+    fs::create_dir_all(disk.join("a/b")).unwrap();
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("kept"), "x").unwrap();
+    let mounted = Bind::new(&disk, &node.home());
+    give_to(&node.home(), UID + 14);
+    let host = node.occupied().await;
+    host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    is_as_formatted(&node.home(), own);
+    assert_eq!(fs::metadata(&disk).unwrap().ino(), fs::metadata(node.home()).unwrap().ino());
+    drop(mounted);
+
+    let within = node.home().join("a/within");
+    fs::create_dir_all(&within).unwrap();
+    let mounted = Bind::new(&outside, &within);
+    let problem = host.perform(&Action::Erase { partition: part() }).await.unwrap_err();
+    assert_eq!(problem.code, codes::ERASE_FAILED);
+    assert!(outside.join("kept").exists());
+    drop(mounted);
+    // Where it was when it was moved aside with the partition.
+    let _ = nix::mount::umount2(
+        &node.home().with_file_name(".erased-p0").join("a/within"),
+        nix::mount::MntFlags::MNT_DETACH,
+    );
+    host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    is_as_formatted(&node.home(), own);
+    node.done(host).await;
+}
+
+/// A process of the user that holds everything else of that user still, again and again.
+fn oppressor(uid: u32) -> std::process::Child {
+    use std::os::unix::process::CommandExt;
+    let script = "while :; do kill -STOP -1; done";
+    std::process::Command::new("/bin/sh").args(["-c", script]).uid(uid).gid(uid).spawn().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_who_holds_the_agents_processes_still_keeps_nothing_from_going_on() {
+    if !root_is_here() {
+        return;
+    }
+    let own = UID + 15;
+    let node = Node::new(Some(account(own)));
+    let host = node.occupied().await;
+    // It accepts, by its queue, and never answers.
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", server.local_addr().unwrap());
+    let mut hostile = oppressor(own);
+    let promise = PromiseName::parse("held").unwrap();
+    let check = Check::Http(HttpCheck { url, status: 200 });
+    let environment = BTreeMap::new();
+    let ask =
+        Action::CheckPromise { partition: part(), promise: promise.clone(), check, timeout_seconds: 1, environment };
+    host.perform(&ask).await.unwrap();
+    let fact = host.observe_partition(&part()).await.unwrap().promises[&promise].clone();
+    assert!(!fact.holds && fact.message.contains("took too long"), "{}", fact.message);
+    host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    assert!(!alive(hostile.id()));
+    hostile.wait().unwrap();
+    node.done(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_tenants_process_is_not_ended_for_the_mark_it_gave_itself() {
+    use std::os::unix::process::CommandExt;
+    if !root_is_here() {
+        return;
+    }
+    let node = Node::new(Some(account(UID + 16)));
+    let host = node.occupied().await;
+    start(&host, &spec("db", "sleep 600 & exec sleep 600")).await.unwrap();
+    let main = running(&fact(&host, "db").await);
+    let environment = fs::read_to_string(format!("/proc/{main}/environ")).unwrap();
+    let mark = environment.split('\0').find_map(|v| v.strip_prefix("PLAT_RUN=")).unwrap().to_owned();
+    let mut stranger = std::process::Command::new("/bin/sleep");
+    let mut stranger = stranger.arg("600").uid(UID + 17).gid(UID + 17).env("PLAT_RUN", mark).spawn().unwrap();
+    kill9(node.service_state("db")["shim"]["pid"].as_u64().unwrap());
+    ended(&host, "db").await;
+    assert!(!alive(main) && alive(stranger.id()));
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    node.done(host).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -665,6 +924,61 @@ async fn a_release_is_built_and_published_read_only_and_removed() {
     host.perform(&Action::RemoveRelease { digest: digest.clone() }).await.unwrap();
     assert_eq!(host.observe_release(&digest).await, ReleaseFact::Absent);
     assert_eq!(unfinished(&node), 0);
+}
+
+/// Processes of a user that run.
+fn running_as(uid: u32) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse::<u32>().ok());
+    let is_of = |pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().any(|id| id == uid.to_string()))
+    };
+    pids.filter(|pid| is_of(pid) && alive(*pid)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_command_holds_nothing_up_leaves_nothing_running_and_reaches_no_other_release() {
+    if !root_is_here() {
+        return;
+    }
+    let mut node = Node::new(None);
+    node.builder = Some(account(UID + 20));
+    node.write_node_file();
+    let host = node.open();
+    let source = archive(&node, &tar(&[("a/x", "x", tar::EntryType::Regular)]));
+    // It waits until another release is begun, tries to stop whoever watches it, and puts something everywhere.
+    let script = "i=0; while [ $(ls -d ../.unfinished-* | wc -l) -lt 2 ] && [ $i -lt 2000 ]; do sleep 0.01; i=$((i+1)); done; \
+        for d in ../.unfinished-*; do [ $d -ef . ] || touch $d/intruder; done; \
+        ls ../.packages && exit 1; kill -STOP $PPID; setsid sleep 600 & exit 0";
+    let hostile = document(source.clone(), &[&["sh", "-c", script]]);
+    let other = document(source, &[&["sh", "-c", "[ ! -e intruder ]"]]);
+    let digest = Digest::parse(&hex(hostile.as_bytes())).unwrap();
+    let second = async {
+        until("the first one's command runs", async || {
+            matches!(host.observe_release(&digest).await, ReleaseFact::Building(what) if what.starts_with("running"))
+        })
+        .await;
+        install(&host, &other).await.1
+    };
+    let (first, second) = tokio::join!(install(&host, &hostile), second);
+    first.1.unwrap();
+    second.unwrap();
+    assert_eq!(running_as(UID + 20), [0; 0]);
+    let folder = node.folder.path().join("releases").join(digest.as_str());
+    assert_eq!(fs::metadata(folder.join("x")).unwrap().uid(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_built_as_root_beside_partitions_that_have_users() {
+    if !root_is_here() {
+        return;
+    }
+    let node = Node::new(Some(account(UID + 21)));
+    let host = node.open();
+    let source = archive(&node, &tar(&[("a/x", "x", tar::EntryType::Regular)]));
+    let problem = install(&host, &document(source, &[])).await.1.unwrap_err();
+    assert_eq!(problem.code, codes::PRIVILEGE);
+    assert!(problem.to_string().contains("[builder]"), "{problem}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

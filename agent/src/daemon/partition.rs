@@ -228,8 +228,8 @@ impl Worker {
         self.failure = Some(Failure { step, problem, attempts: before + 1, at: self.shared.clock.now() });
     }
 
-    /// Returns when what is being done should not be finished: a hook of an instance that is to be destroyed, or a
-    /// check when there is news of what it checks.
+    /// Returns when what is being done should not be finished: a hook of an instance that is to be destroyed, a check
+    /// when there is news of what it checks, or when its instance is to stop.
     async fn overtaken(&self, action: &Action, begun_for: Option<&InstanceDesired>) {
         let Some(begun_for) = begun_for else { return std::future::pending().await };
         let ends = |run: &str| matches!(run, "stop" | "clean");
@@ -246,6 +246,15 @@ impl Worker {
             }
             Action::CheckPromise { .. } if !self.broke_off => {
                 self.wake.notified().await;
+            }
+            Action::CheckPromise { .. } => {
+                let ends = |now: &crate::desired::Desired| {
+                    let instance = now.as_ref().and_then(|now| now.instances.get(&begun_for.id));
+                    instance.is_none_or(|instance| instance.wish != begun_for.wish)
+                };
+                if desired.wait_for(ends).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
             }
             _ => std::future::pending().await,
         }

@@ -313,7 +313,7 @@ impl Host for LinuxHost {
                     timeout_seconds: *timeout_seconds,
                 };
                 let (holds, message) = match self.check(partition, run, check).await {
-                    Err(problem) if problem.code == codes::SERVICE_START => {
+                    Err(problem) if [codes::SERVICE_START, codes::STALLED].contains(&problem.code) => {
                         (false, problem.one_line().chars().take(MESSAGE_MAX).collect())
                     }
                     other => other?,
@@ -337,7 +337,7 @@ impl Host for LinuxHost {
         asked: &LogsAsked,
     ) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem> {
         self.place(partition)?;
-        Ok(logs::read(self.records.clone(), partition.clone(), asked.clone()))
+        Ok(logs::read(self.records.clone(), self.occupants.clone(), partition.clone(), asked.clone()))
     }
 
     fn events(&self) -> mpsc::Receiver<Event> {

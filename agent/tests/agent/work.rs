@@ -182,3 +182,26 @@ async fn what_was_rendered_for_one_instance_is_never_used_for_the_next_in_its_pa
         assert_eq!(rig.host.file(&part(), "etc/word").unwrap(), word);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_hangs_keeps_no_instance_from_being_destroyed() {
+    let rig = Rig::running().await;
+    rig.host.block("check promise answers");
+    rig.want(1, Wish::Started);
+    let echo = ServiceName::parse("echo").unwrap();
+    until("the service runs", || {
+        let fact = rig.host.fact(&part());
+        (fact.services.contains_key(&echo), fact)
+    })
+    .await;
+    // News breaks the check off; the one after it runs on whatever else is new.
+    for n in 1..4 {
+        let newer = InstanceDesired { generation: Generation(n), ..instance(1, Wish::Started) };
+        rig.master.want(|desired| {
+            desired.instances.insert(newer.id.clone(), newer.clone());
+        });
+        rig.read_logs(&format!("t{n}")).await;
+    }
+    rig.want(1, Wish::Destroyed);
+    rig.until_state(1, InstanceState::Destroyed).await;
+}

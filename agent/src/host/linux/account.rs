@@ -1,9 +1,14 @@
-//! Becoming a partition's user, for good.
+//! Becoming a partition's user, for good; and ending all that runs as one.
 
-use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
+use super::posix::{Side, split};
+use super::process::{Process, of_user};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Gid, Pid, Uid, geteuid, getresuid, setgroups, setresgid, setresuid};
 use plat_model::Problem;
 use plat_model::node::Account;
 use plat_model::problem::codes;
+use std::time::{Duration, Instant};
 
 /// Turns this process into `account`'s, with its own group and no other: what groups the host may have put the user
 /// into gives a partition nothing. `None`: stays as it is. There is no way back.
@@ -28,4 +33,58 @@ pub fn assume(account: Option<&Account>) -> Result<(), Problem> {
         .and_then(|()| setresgid(gid, gid, gid))
         .and_then(|()| setresuid(uid, uid, uid))
         .map_err(|e| wrong(e.to_string()))
+}
+
+/// How long processes may take to end once they are killed.
+const END: Duration = Duration::from_secs(10);
+
+/// For root in a process of one thread: kills every process of the user, whoever started it.
+///
+/// # Errors
+/// [`codes::ERASE_FAILED`] if some are left that the kernel does not end.
+pub fn end_all_of(account: &Account) -> Result<(), Problem> {
+    let until = Instant::now() + END;
+    loop {
+        strike(account);
+        let left = of_user(account.uid);
+        let Some(one) = left.first().map(|process| process.pid) else { return Ok(()) };
+        if Instant::now() > until {
+            return Err(Problem::new(codes::ERASE_FAILED, format!("processes of {} do not end", account.user))
+                .because(format!("process {one} was killed and is still there"))
+                .fix("find out what holds it, e.g. a file system that does not answer"));
+        }
+        left.into_iter().for_each(Process::kill);
+        pause();
+    }
+}
+
+/// One signal reaches all processes of the user at the same instant, so that none can start another. It takes the
+/// user's rights to send it, and so a child, which those processes may hold or kill: it is not waited for long.
+fn strike(account: &Account) {
+    match split() {
+        Ok(Side::Parent(child)) => {
+            let until = Instant::now() + Duration::from_millis(100);
+            while matches!(waitpid(child, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive)) {
+                if Instant::now() > until {
+                    let _ = kill(child, Signal::SIGKILL);
+                }
+                pause();
+            }
+        }
+        Ok(Side::Child) => {
+            let uid = Uid::from_raw(account.uid);
+            let is_user = |ids: nix::unistd::ResUid| [ids.real, ids.effective, ids.saved] == [uid; 3];
+            // To everybody that this process may signal: it must be nobody but the user by now.
+            if assume(Some(account)).is_ok() && !uid.is_root() && getresuid().is_ok_and(is_user) {
+                let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+            }
+            std::process::exit(0)
+        }
+        // Then they are killed one by one.
+        Err(_) => {}
+    }
+}
+
+fn pause() {
+    std::thread::park_timeout(Duration::from_millis(2));
 }

@@ -1,9 +1,11 @@
 //! Reading the services' logs, and following them.
 
+use super::partition::Occupants;
 use super::runtime::Records;
-use super::shim::line_log::last_lines;
+use super::shim::line_log::Follower;
 use crate::host::{Follow, LogsAsked};
-use plat_model::id::{PartitionName, ServiceName};
+use plat_model::id::{InstanceId, PartitionName, ServiceName};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -12,53 +14,44 @@ const LINES_MAX: usize = 10_000;
 /// How often followed logs are looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
-pub fn read(records: Records, partition: PartitionName, asked: LogsAsked) -> mpsc::Receiver<(ServiceName, String)> {
+/// What is read of one partition, for as long as the same instance is in it.
+struct Reader {
+    records: Records,
+    occupants: Occupants,
+    partition: PartitionName,
+    asked: LogsAsked,
+    /// Who was in it when the reading began.
+    instance: Option<InstanceId>,
+    /// What has been looked at; before the first look: none.
+    followers: Option<BTreeMap<ServiceName, Follower>>,
+}
+
+/// The lines of the instance that is in the partition now.
+pub fn read(
+    records: Records,
+    occupants: Occupants,
+    partition: PartitionName,
+    asked: LogsAsked,
+) -> mpsc::Receiver<(ServiceName, String)> {
     let (send, receive) = mpsc::channel(256);
+    let follow = asked.follow;
+    let mut reader = Reader { instance: None, followers: None, records, occupants, partition, asked };
+    reader.instance = reader.occupant();
     tokio::spawn(async move {
-        let mut after: Option<(i64, usize)> = None;
         loop {
-            let services = match &asked.service {
-                Some(service) => vec![service.clone()],
-                None => records.services(&partition),
-            };
-            let mut lines: Vec<(i64, ServiceName, String)> = Vec::new();
-            for service in services {
-                let path = records.log(&partition, &service);
-                lines.extend(last_lines(&path, LINES_MAX).into_iter().map(|(at, text)| (at, service.clone(), text)));
-            }
-            lines.sort_by_key(|line| line.0);
-            // Of the last instant that was sent, how many lines there were: later ones of it are still to come.
-            let fresh: Vec<_> = match after {
-                None => lines.split_off(lines.len().saturating_sub(asked.lines.min(LINES_MAX))),
-                Some((instant, sent)) => {
-                    let same = lines.iter().filter(|l| l.0 == instant).count();
-                    let mut skip = sent.min(same);
-                    lines
-                        .into_iter()
-                        .filter(|l| l.0 >= instant)
-                        .filter(|l| {
-                            l.0 > instant || {
-                                let keep = skip == 0;
-                                skip = skip.saturating_sub(1);
-                                keep
-                            }
-                        })
-                        .collect()
-                }
-            };
-            if let Some(last) = fresh.last().map(|l| l.0) {
-                let count = fresh.iter().filter(|l| l.0 == last).count();
-                let before = after.filter(|(instant, _)| *instant == last).map_or(0, |(_, sent)| sent);
-                after = Some((last, before + count));
-            } else if after.is_none() {
-                after = Some((i64::MIN, 0));
-            }
-            for (_, service, text) in fresh {
-                if send.send((service, text)).await.is_err() {
+            // Beside the agent's only thread, which waits for no disk.
+            let looked = tokio::task::spawn_blocking(move || {
+                let lines = reader.look();
+                (reader, lines)
+            });
+            let Ok((back, Some(lines))) = looked.await else { return };
+            reader = back;
+            for line in lines {
+                if send.send(line).await.is_err() {
                     return;
                 }
             }
-            if asked.follow == Follow::No {
+            if follow == Follow::No {
                 return;
             }
             tokio::select! {
@@ -68,4 +61,34 @@ pub fn read(records: Records, partition: PartitionName, asked: LogsAsked) -> mps
         }
     });
     receive
+}
+
+impl Reader {
+    fn occupant(&self) -> Option<InstanceId> {
+        self.occupants.observe(&self.partition).ok()?.map(|occupant| occupant.instance)
+    }
+
+    /// The next lines; `None` when another instance, or none, is in the partition.
+    fn look(&mut self) -> Option<Vec<(ServiceName, String)>> {
+        let services = match &self.asked.service {
+            Some(service) => vec![service.clone()],
+            None => self.records.services(&self.partition),
+        };
+        let mut lines: Vec<(i64, ServiceName, String)> = Vec::new();
+        let begins = self.followers.is_none();
+        let followers = self.followers.get_or_insert_default();
+        for service in services {
+            let follower = followers
+                .entry(service.clone())
+                .or_insert_with(|| Follower::new(self.records.log(&self.partition, &service)));
+            lines.extend(follower.fresh().into_iter().map(|(at, text)| (at, service.clone(), text)));
+        }
+        lines.sort_by_key(|line| line.0);
+        if begins {
+            lines.drain(..lines.len().saturating_sub(self.asked.lines.min(LINES_MAX)));
+        }
+        // Afterwards: what was read may have been the next one's.
+        (self.occupant() == self.instance)
+            .then(|| lines.into_iter().map(|(_, service, text)| (service, text)).collect())
+    }
 }

@@ -1,7 +1,9 @@
 //! Who holds a partition, and how far they have come: the agent's own record, durable before anything depends on it.
 
+pub mod empty;
 pub mod erase;
 pub mod files;
+mod leftovers;
 
 use super::disk::{self, Durability, Stored, private_folder};
 use super::runtime::Records;
@@ -33,6 +35,7 @@ impl Record {
     const VERSION: u32 = 1;
 }
 
+#[derive(Clone)]
 pub struct Occupants {
     records: Records,
 }

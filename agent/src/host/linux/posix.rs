@@ -44,6 +44,26 @@ pub fn ignore_children() {
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) };
 }
 
+/// The three kinds of objects that System V's interprocess communication leaves behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ipc {
+    Memory,
+    Semaphores,
+    Queue,
+}
+
+/// Removes such an object by its id.
+pub fn remove_ipc(kind: Ipc, id: i32) -> io::Result<()> {
+    let command = nix::libc::IPC_RMID;
+    // SAFETY: IPC_RMID reads and writes no memory of this process; the kernel ignores the pointer.
+    let result = match kind {
+        Ipc::Memory => unsafe { nix::libc::shmctl(id, command, std::ptr::null_mut()) },
+        Ipc::Semaphores => unsafe { nix::libc::semctl(id, 0, command) },
+        Ipc::Queue => unsafe { nix::libc::msgctl(id, command, std::ptr::null_mut()) },
+    };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Lets tokio tell when the descriptor is ready. Within a tokio runtime.
 pub fn watched(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd is one open descriptor until it is dropped, and the AsyncFd holds it until then.

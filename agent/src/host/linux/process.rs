@@ -1,9 +1,11 @@
 //! What /proc says of processes.
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 
 /// One process for as long as the machine is up: ids are used again, the pair of id and start time is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +56,20 @@ impl Process {
     /// Whether it runs still; what has ended and not been waited for does not.
     pub fn is_alive(self) -> bool {
         stat(self.pid).is_ok_and(|s| s.start == self.start && s.state != b'Z' && s.state != b'X')
+    }
+
+    /// A hold on this process and no other; `None` if it has ended.
+    pub fn handle(self) -> Option<OwnedFd> {
+        let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
+        let handle = pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
+        // Looked at after it was opened: the id may have become another's before.
+        self.is_alive().then_some(handle)
+    }
+
+    pub fn kill(self) {
+        if let Some(handle) = self.handle() {
+            let _ = pidfd_send_signal(&handle, Signal::KILL);
+        }
     }
 }
 
@@ -109,22 +125,42 @@ fn all() -> BTreeMap<u32, Stat> {
         .collect()
 }
 
+/// Whether a process has the user's rights, or can have them back.
+fn is_of(pid: u32, uid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("Uid:"));
+        line.is_some_and(|line| line.split_ascii_whitespace().any(|id| id.parse() == Ok(uid)))
+    })
+}
+
+/// Processes of a user that have not ended.
+pub fn of_user(uid: u32) -> Vec<Process> {
+    living(|pid| is_of(pid, uid))
+}
+
+fn living(wanted: impl Fn(u32) -> bool) -> Vec<Process> {
+    let alive = all().into_iter().filter(|(pid, stat)| !matches!(stat.state, b'Z' | b'X') && wanted(*pid));
+    alive.map(|(pid, stat)| Process { pid, start: stat.start }).collect()
+}
+
 /// Name of the variable that marks the processes of one run, so that they are found even when whoever started them is
 /// gone. It holds no secret.
 pub const MARK: &str = "PLAT_RUN";
+/// How much of a process's environment is looked at for the mark, which programs are started with as the first.
+const ENVIRONMENT_MAX: u64 = 64 * 1024;
 
-/// Processes whose mark starts with `prefix`, as far as this user may see them.
-pub fn marked(prefix: &str) -> Vec<Process> {
+/// Processes whose mark starts with `prefix`; only the user's, where one is given: anybody can write a mark.
+pub fn marked(prefix: &str, uid: Option<u32>) -> Vec<Process> {
     let wanted = format!("{MARK}={prefix}");
-    all()
-        .into_iter()
-        .filter(|(pid, stat)| {
-            stat.state != b'Z'
-                && fs::read(format!("/proc/{pid}/environ"))
-                    .is_ok_and(|text| text.split(|b| *b == 0).any(|var| var.starts_with(wanted.as_bytes())))
-        })
-        .map(|(pid, stat)| Process { pid, start: stat.start })
-        .collect()
+    let known = uid.map_or_else(|| living(|_| true), of_user);
+    known.into_iter().filter(|process| has_variable(process.pid, wanted.as_bytes())).collect()
+}
+
+fn has_variable(pid: u32, start: &[u8]) -> bool {
+    let mut text = Vec::new();
+    fs::File::open(format!("/proc/{pid}/environ"))
+        .and_then(|file| file.take(ENVIRONMENT_MAX).read_to_end(&mut text))
+        .is_ok_and(|_| text.split(|b| *b == 0).any(|variable| variable.starts_with(start)))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ pub mod build;
 pub mod sources;
 
 use super::disk::{self, Stored, io_problem, private_folder, random_hex};
-use super::partition::erase::empty;
+use super::partition::empty::empty;
 use super::partition::files::open_top;
 use super::shim::line_log::LineLog;
 use super::spawner::Spawner;
@@ -19,7 +19,7 @@ use plat_model::node::NodeFile;
 use plat_model::problem::codes;
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
@@ -87,6 +87,7 @@ impl Releases {
         if is_whole(&published) {
             return Ok(());
         }
+        refuse_as_root(node)?;
         private_folder(&self.logs)?;
         let log = self.logs.join(format!("{digest}.log"));
         let wrong = |path: &Path, e: &std::io::Error| {
@@ -113,9 +114,6 @@ impl Releases {
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
                 made => made.map_err(|e| wrong(folder, &e))?,
             }
-            if let Some(builder) = &node.builder {
-                chown(folder, Some(builder.uid), Some(builder.gid)).map_err(|e| wrong(folder, &e))?;
-            }
         }
         let mut lines = LineLog::open(log.clone());
         lines.write(format!("building release {digest}\n").as_bytes());
@@ -125,36 +123,29 @@ impl Releases {
             staging: staging.0.clone(),
             published: published.clone(),
             packages,
+            lock: node.releases.join(".building"),
+            log: self.logs.join(format!("{digest}-commands")),
             builder: node.builder.clone(),
         }));
-        let mut talk = self.spawner.begin(&task).await?;
-        let result = loop {
-            match talk.next().await {
-                Ok(Answer::Progress(doing)) => {
-                    lines.write(doing.as_bytes());
-                    lines.write(b"\n");
-                    if let Some(what) = doing.strip_prefix("> ") {
-                        self.building
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .insert(digest.clone(), what.to_owned());
-                        let _ = self.events.try_send(Event::Release(digest.clone()));
-                    }
-                }
-                Ok(Answer::Done) => break Ok(()),
-                Ok(Answer::Failed(problem)) | Err(problem) => break Err(problem),
-                Ok(other) => break Err(Problem::new(codes::INTERNAL, format!("a build answered {other:?}"))),
+        let told = |doing: String| {
+            lines.write(doing.as_bytes());
+            lines.write(b"\n");
+            if let Some(what) = doing.strip_prefix("> ") {
+                self.building.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone(), what.to_owned());
+                let _ = self.events.try_send(Event::Release(digest.clone()));
             }
+        };
+        let result = match self.spawner.within(&task, task.longest(), told).await {
+            Ok(Answer::Done) => Ok(()),
+            Ok(other) => Err(Problem::new(codes::INTERNAL, format!("a build answered {other:?}"))),
+            Err(problem) => Err(problem),
         };
         if let Err(problem) = &result {
             lines.write(problem.to_string().as_bytes());
         }
         lines.finish();
         result?;
-        let (staging, own) = (staging, node.builder.clone());
-        super::runtime::shim::joined(
-            tokio::task::spawn_blocking(move || publish(staging, &published, own.map(|b| b.uid))).await,
-        )
+        super::runtime::shim::joined(tokio::task::spawn_blocking(move || publish(staging, &published)).await)
     }
 
     pub async fn remove(&self, node: &NodeFile, digest: &Digest) -> Result<(), Problem> {
@@ -174,6 +165,17 @@ impl Releases {
             .map_err(|e| io_problem(codes::BUILD_FAILED, format!("cannot remove {}", published.display()), &e))?;
         Ok(aside)
     }
+}
+
+/// What a release's author has run is kept from the partitions by nothing but its user.
+fn refuse_as_root(node: &NodeFile) -> Result<(), Problem> {
+    let has_users = node.partitions.iter().any(|partition| partition.account.is_some());
+    if node.builder.is_some() || !has_users || !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Problem::new(codes::PRIVILEGE, "this node has no user to build releases as")
+        .because("the agent is root, and what builds a release must not be")
+        .fix("put a section `[builder]` into /etc/plat/format.toml and run `node-format apply`"))
 }
 
 /// While it is held, the release is being built.
@@ -221,11 +223,10 @@ fn is_whole(folder: &Path) -> bool {
     matches!(disk::read_json::<Manifest>(&folder.join(MANIFEST)), Ok(Stored::Value(_)))
 }
 
-fn publish(staging: Staging, published: &Path, builder: Option<u32>) -> Result<(), Problem> {
+fn publish(staging: Staging, published: &Path) -> Result<(), Problem> {
     let wrong =
         |e: &std::io::Error| io_problem(codes::BUILD_FAILED, format!("cannot publish {}", published.display()), e);
     let top = open_top(&staging.0)?;
-    sources::tree::seal(&top, builder).map_err(|e| wrong(&e))?;
     rustix::fs::syncfs(&top).map_err(|e| wrong(&e.into()))?;
     fs::rename(&staging.0, published).map_err(|e| wrong(&e))?;
     fs::File::open(published.parent().unwrap_or(published)).and_then(|f| f.sync_all()).map_err(|e| wrong(&e))

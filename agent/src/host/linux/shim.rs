@@ -61,6 +61,9 @@ pub struct RunState {
     pub told: bool,
     /// The control group that counted it, if one did.
     pub cgroup: Option<PathBuf>,
+    /// Whom it runs as; what was written before there was this does not say.
+    #[serde(default)]
+    pub uid: Option<u32>,
     /// Of its processes that have ended.
     pub used: Used,
     pub tail: Vec<String>,
@@ -120,6 +123,7 @@ pub fn serve(task: ServiceTask, line: Line) {
         short_runs: task.short_runs,
         told: false,
         cgroup: task.program.cgroup.clone(),
+        uid: task.program.account.as_ref().map(|account| account.uid),
         used: Used::default(),
         tail: Vec::new(),
     };

@@ -12,6 +12,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
+use rustix::process::{Signal, pidfd_send_signal};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,6 +20,7 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
@@ -98,19 +100,44 @@ impl Spawner {
         text.push(b'\n');
         let mut stream = BufReader::new(stream);
         stream.write_all(&text).await.map_err(|e| wrong("a process ended before its task", &e))?;
-        Ok(Conversation { stream })
+        let mut begun = Conversation { stream, process: None, is_alone: task.is_alone() };
+        match begun.next().await? {
+            Answer::Begun(process) => begun.process = process.handle(),
+            Answer::Failed(problem) => return Err(problem),
+            other => return Err(wrong("a process did not say which it is", &format!("{other:?}"))),
+        }
+        Ok(begun)
     }
 
-    /// The last answer to the task.
+    /// The last answer to the task. One that takes longer than it may is killed, whoever holds it.
     pub async fn perform(&self, task: &Task) -> Result<Answer, Problem> {
+        self.within(task, task.longest(), |_| {}).await
+    }
+
+    /// As [`Self::perform`], with all that is told on the way.
+    pub async fn within(
+        &self,
+        task: &Task,
+        longest: Duration,
+        mut told: impl FnMut(String) + Send,
+    ) -> Result<Answer, Problem> {
         let mut conversation = self.begin(task).await?;
-        loop {
-            match conversation.next().await? {
-                Answer::Progress(_) => {}
-                Answer::Failed(problem) => return Err(problem),
-                answer => return Ok(answer),
+        let last = async {
+            loop {
+                match conversation.next().await? {
+                    Answer::Progress(text) => told(text),
+                    Answer::Failed(problem) => return Err(problem),
+                    answer => return Ok(answer),
+                }
             }
+        };
+        if let Ok(answer) = tokio::time::timeout(longest, last).await {
+            return answer;
         }
+        conversation.kill();
+        Err(Problem::new(codes::STALLED, format!("{} took too long and was ended", task.name()))
+            .because(format!("there was no result within {} s", longest.as_secs()))
+            .fix("look for processes that hold others still, and for file systems that do not answer"))
     }
 
     fn hand_over(&self, stream: &StdStream) -> std::io::Result<()> {
@@ -162,9 +189,26 @@ fn send(socket: &OwnedFd, stream: &StdStream) -> std::io::Result<()> {
 /// A task under way. Dropping it tells the task to end, unless it is a service that runs.
 pub struct Conversation {
     stream: BufReader<UnixStream>,
+    /// Until the task's process is known, and when it has ended: none.
+    process: Option<OwnedFd>,
+    is_alone: bool,
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        if self.is_alone {
+            self.kill();
+        }
+    }
 }
 
 impl Conversation {
+    fn kill(&self) {
+        if let Some(process) = &self.process {
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
+    }
+
     pub async fn next(&mut self) -> Result<Answer, Problem> {
         let wrong =
             |why: String| Problem::new(codes::INTERNAL, "a process of the agent ended without an answer").because(why);

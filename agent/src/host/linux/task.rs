@@ -4,14 +4,17 @@
 
 use super::partition::{erase::EraseTask, files::WriteTask};
 use super::probe::ProbeTask;
+use super::process::Process;
 use super::release::build::BuildTask;
 use super::shim::tree::{Exit, Used};
 use super::shim::{RunTask, ServiceTask};
 use plat_model::Problem;
 use plat_model::problem::codes;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 /// Largest task, in bytes.
 const TASK_MAX: u64 = 16 << 20;
@@ -26,9 +29,46 @@ pub enum Task {
     Build(Box<BuildTask>),
 }
 
+impl Task {
+    /// How long the agent waits for the last answer: after it, it kills the process. What a task limits itself ends
+    /// sooner; this is for what cannot be hurried, and for users who hold their own processes still.
+    pub fn longest(&self) -> Duration {
+        let seconds = match self {
+            // Until it has started.
+            Self::Service(_) => 90,
+            Self::Run(task) => u64::from(task.timeout_seconds) + 60,
+            Self::Write(_) => 60,
+            Self::Probe(task) => u64::from(task.timeout_seconds.max(1)) + 5,
+            // What has been removed stays so: the next attempt goes on.
+            Self::Erase(_) => 3600,
+            Self::Build(_) => 24 * 3600,
+        };
+        Duration::from_secs(seconds)
+    }
+
+    /// What it is, in a few words.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Service(_) => "starting a service",
+            Self::Run(_) => "running a program",
+            Self::Write(_) => "writing files",
+            Self::Probe(_) => "asking a promise",
+            Self::Erase(_) => "erasing",
+            Self::Build(_) => "building a release",
+        }
+    }
+
+    /// Whether it is killed when nobody waits for it any more. The others see to their own children first.
+    pub fn is_alone(&self) -> bool {
+        matches!(self, Self::Write(_) | Self::Probe(_) | Self::Erase(_))
+    }
+}
+
 /// One line of answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Answer {
+    /// The first one: which process has the task. Said with the agent's rights, before it becomes anybody else.
+    Begun(Process),
     /// The service runs.
     Started {
         pid: u32,
@@ -72,6 +112,18 @@ impl Line {
         (&self.stream).write_all(&text)
     }
 
+    /// From here on this process is killed when the agent ends, however it does.
+    fn end_with_agent(&self) -> Result<(), Problem> {
+        let wrong = |why: &str| Problem::new(codes::INTERNAL, "a task has nobody to end with").because(why);
+        // The spawner's end is the agent's.
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(|e| wrong(e.desc()))?;
+        let mut peer = [PollFd::new(&self.stream, PollFlags::RDHUP)];
+        match poll(&mut peer, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            Ok(0) => Ok(()),
+            _ => Err(wrong("the agent is gone")),
+        }
+    }
+
     /// Tells what is being done.
     ///
     /// # Errors
@@ -98,11 +150,15 @@ pub fn perform(stream: UnixStream) {
         }
     };
     drop(text);
+    if Process::of(std::process::id()).and_then(|this| line.say(&Answer::Begun(this))).is_err() {
+        return;
+    }
     let answer = match task {
         Task::Service(task) => return super::shim::serve(*task, line),
         Task::Run(task) => super::shim::run(&task, &line).map(Answer::Ran),
         Task::Write(task) => task.perform().map(|()| Answer::Done),
-        Task::Erase(task) => task.perform().map(|()| Answer::Done),
+        // One that the agent has left alone would meet the next one's.
+        Task::Erase(task) => line.end_with_agent().and_then(|()| task.perform()).map(|()| Answer::Done),
         Task::Probe(task) => task.perform().map(|(holds, message)| Answer::Probed { holds, message }),
         Task::Build(task) => task.perform(&line).map(|()| Answer::Done),
     };

@@ -88,6 +88,7 @@ codes! { AGENT:
     BAD_STATE_FILE = 412 Failed "a file of the agent's state cannot be used";
     PRIVILEGE = 413 Denied "the agent may not do this on this host";
     BAD_ARCHIVE = 414 Invalid "an archive cannot be unpacked safely";
+    STALLED = 415 TimedOut "a step on a node did not end in time";
 }
 
 // P05xx: node-format.

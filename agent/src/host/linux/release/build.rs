@@ -1,8 +1,15 @@
-//! Building a release, as the builder: sources in the order of their names, then the build's commands.
+//! Building a release: sources in the order of their names, then the build's commands, all as the builder; then it is
+//! sealed and its manifest written.
+//!
+//! Where the agent is root, the build's own process stays root and has others become the builder, so that no command can
+//! hold it still, and what a command leaves running is killed before anybody looks at what it made. One release is built
+//! at a time there: while a command runs, nothing else is within its user's reach.
 
 use super::sources::{archive, deb, directory, tree};
-use crate::host::linux::account::assume;
-use crate::host::linux::disk::{io_problem, now, random_hex};
+use crate::host::linux::account::{assume, end_all_of};
+use crate::host::linux::disk::{io_problem, now};
+use crate::host::linux::partition::files::open_top;
+use crate::host::linux::posix::{Side, split};
 use crate::host::linux::shim::RunTask;
 use crate::host::linux::shim::launch::Program;
 use crate::host::linux::shim::tree::Exit;
@@ -14,9 +21,14 @@ use plat_model::id::Digest;
 use plat_model::node::Account;
 use plat_model::problem::codes;
 use plat_model::{Problem, Timestamp};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{AtFlags, FlockOperation, Gid, Mode, OFlags, Uid, fchmod, fchown, flock, fsync, openat, unlinkat};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Name of the file that says that a release is whole, and what went into it.
@@ -43,37 +55,115 @@ pub struct Ingredient {
 pub struct BuildTask {
     pub digest: Digest,
     pub document: String,
-    /// An empty folder of the builder's.
+    /// An empty folder of the agent's.
     pub staging: PathBuf,
     /// Where it will be.
     pub published: PathBuf,
     /// The package tools' own folder, shared by all builds.
     pub packages: PathBuf,
+    /// Held while one release is built.
+    pub lock: PathBuf,
+    /// Where the output of commands goes: a file that no command reaches.
+    pub log: PathBuf,
     pub builder: Option<Account>,
+}
+
+/// What the builder has prepared.
+#[derive(Serialize, Deserialize)]
+struct Laid {
+    sources: BTreeMap<String, Vec<Ingredient>>,
+    /// Ready to be run.
+    commands: Vec<Vec<String>>,
+    timeout_seconds: u32,
 }
 
 impl BuildTask {
     pub fn perform(&self, line: &Line) -> Result<(), Problem> {
-        assume(self.builder.as_ref())?;
+        let wrong = |e: io::Error| io_problem(codes::BUILD_FAILED, "cannot build a release", &e);
+        line.progress("> waiting for another release to be built")?;
+        let lock = File::create(&self.lock).map_err(wrong)?;
+        if self.builder.is_some() {
+            flock(&lock, FlockOperation::LockExclusive).map_err(|e| wrong(e.into()))?;
+        }
+        self.end_builder()?;
+        let (staging, packages) = (open_top(&self.staging)?, open_top(&self.packages)?);
+        self.give(&staging, self.builder.as_ref())
+            .and_then(|()| self.give(&packages, self.builder.as_ref()))
+            .map_err(wrong)?;
+        let laid = self.lay_all(&lock, line);
+        // What is in the packages' folder is used for other releases too.
+        self.end_builder()?;
+        self.give(&packages, None).map_err(wrong)?;
+        let laid = laid?;
+        let run = self.run_commands(&laid, line);
+        self.end_builder()?;
+        run?;
+        tree::seal(&staging, self.builder.as_ref().map(|builder| builder.uid))
+            .map_err(|e| io_problem(codes::BUILD_FAILED, "cannot seal what was built", &e))?;
+        let manifest = Manifest { version: 1, digest: self.digest.clone(), built: now(), sources: laid.sources };
+        let text = serde_json::to_vec_pretty(&manifest)
+            .map_err(|e| Problem::new(codes::INTERNAL, "cannot write a manifest").because(e))?;
+        write_manifest(&staging, &text)
+            .map_err(|e| io_problem(codes::BUILD_FAILED, "cannot write the release's manifest", &e))
+    }
+
+    /// Kills what runs as the builder: while the lock is held, that is of this release or left by a build that was killed.
+    fn end_builder(&self) -> Result<(), Problem> {
+        let builder = self.builder.as_ref().filter(|_| nix::unistd::geteuid().is_root());
+        builder.map_or(Ok(()), end_all_of).map_err(|problem| Problem { code: codes::BUILD_FAILED, ..problem })
+    }
+
+    /// Gives a folder to the builder, or to `None` back to the agent.
+    fn give(&self, folder: &OwnedFd, to: Option<&Account>) -> io::Result<()> {
+        if self.builder.is_none() {
+            return Ok(());
+        }
+        let (uid, gid) = to.map_or_else(
+            || (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
+            |account| (account.uid, account.gid),
+        );
+        Ok(fchown(folder, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+    }
+
+    /// Has a process become the builder and prepare what there is to build from.
+    fn lay_all(&self, lock: &File, line: &Line) -> Result<Laid, Problem> {
+        let wrong = |e: &dyn std::fmt::Display| Problem::new(codes::INTERNAL, "cannot lay sources").because(e);
+        let (mut said, say) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| wrong(&e))?;
+        match split().map_err(|e| wrong(&e))? {
+            Side::Child => {
+                // It is the parent's: whatever becomes of this process, the lock goes with the build.
+                drop(said);
+                let _ = nix::unistd::close(lock.as_raw_fd());
+                let laid = assume(self.builder.as_ref()).and_then(|()| self.lay_here(line));
+                let _ = serde_json::to_writer(File::from(say), &laid);
+                std::process::exit(0)
+            }
+            Side::Parent(child) => {
+                drop(say);
+                let text = listen(&mut said, line);
+                if text.is_none() {
+                    let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
+                }
+                let _ = nix::sys::wait::waitpid(child, None);
+                let text = text.ok_or_else(|| wrong(&"nobody waits for it any more"))?;
+                serde_json::from_slice(&text).map_err(|_| wrong(&"the process that did was killed"))?
+            }
+        }
+    }
+
+    fn lay_here(&self, line: &Line) -> Result<Laid, Problem> {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         let release: Release = serde_json::from_str(&self.document)
             .map_err(|e| Problem::new(codes::BUILD_FAILED, "the release document cannot be read").because(e))?;
-        let mut used = BTreeMap::new();
+        let mut sources = BTreeMap::new();
         for (name, source) in &release.sources {
             let ingredients = self
                 .lay(source, line)
                 .map_err(|p| if p.at.is_empty() { p.at(format!("sources.{name}")) } else { p })?;
-            used.insert(name.clone(), ingredients);
+            sources.insert(name.clone(), ingredients);
         }
-        if let Some(build) = &release.build {
-            self.run_commands(build, line)?;
-        }
-        let manifest = Manifest { version: 1, digest: self.digest.clone(), built: now(), sources: used };
-        let path = self.staging.join(MANIFEST);
-        let _ = fs::remove_file(&path);
-        let text = serde_json::to_vec_pretty(&manifest)
-            .map_err(|e| Problem::new(codes::INTERNAL, "cannot write a manifest").because(e))?;
-        fs::write(&path, text).map_err(|e| io_problem(codes::BUILD_FAILED, "cannot write the release's manifest", &e))
+        let commands = release.build.as_ref().map_or_else(|| Ok(Vec::new()), |build| self.render(build))?;
+        Ok(Laid { sources, commands, timeout_seconds: release.build.map_or(0, |build| build.timeout_seconds) })
     }
 
     fn lay(&self, source: &Source, line: &Line) -> Result<Vec<Ingredient>, Problem> {
@@ -90,30 +180,72 @@ impl BuildTask {
         }
     }
 
-    fn run_commands(&self, build: &Build, line: &Line) -> Result<(), Problem> {
+    fn render(&self, build: &Build) -> Result<Vec<Vec<String>>, Problem> {
         let mut templates = Environment::new();
         templates.set_undefined_behavior(UndefinedBehavior::Strict);
         let place = context! { release => context! { directory => self.published.display().to_string() } };
-        for (n, command) in build.commands.iter().enumerate() {
-            let at = format!("build.commands[{n}]");
-            let words =
-                command.iter().map(|word| templates.render_str(word, &place)).collect::<Result<Vec<_>, _>>().map_err(
-                    |e| Problem::new(codes::BAD_TEMPLATE, "a build command cannot be rendered").because(e).at(&at),
-                )?;
-            let name = words.first().cloned().unwrap_or_default();
-            line.progress(format!("> running {name} ({} of {})", n + 1, build.commands.len()))?;
+        let rendered = build.commands.iter().enumerate().map(|(n, command)| {
+            let words = command.iter().map(|word| templates.render_str(word, &place)).collect::<Result<Vec<_>, _>>();
+            words.map(find).map_err(|e| {
+                let at = format!("build.commands[{n}]");
+                Problem::new(codes::BAD_TEMPLATE, "a build command cannot be rendered").because(e).at(at)
+            })
+        });
+        rendered.collect()
+    }
+
+    fn run_commands(&self, laid: &Laid, line: &Line) -> Result<(), Problem> {
+        for (n, command) in laid.commands.iter().enumerate() {
+            let name = command.first().map_or("", |path| path.rsplit('/').next().unwrap_or(path));
+            line.progress(format!("> running {name} ({} of {})", n + 1, laid.commands.len()))?;
             let environment = BTreeMap::from([
                 ("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned()),
                 ("HOME".to_owned(), self.staging.display().to_string()),
                 ("LANG".to_owned(), "C.UTF-8".to_owned()),
             ]);
-            let ran = run_program(find(words), environment, &self.staging, build.timeout_seconds, line)?;
+            let program =
+                Program { account: self.builder.clone(), ..program(command.clone(), environment, &self.staging) };
+            let ran = run_program(program, &self.log, laid.timeout_seconds, line)?;
             if ran.timed_out || ran.exit != Exit::Code(0) {
-                return Err(failed(&format!("the build command {name} failed"), &ran, build.timeout_seconds).at(at));
+                let at = format!("build.commands[{n}]");
+                return Err(failed(&format!("the build command {name} failed"), &ran, laid.timeout_seconds).at(at));
             }
         }
         Ok(())
     }
+}
+
+/// All that comes, to its end; `None` when nobody waits for it any more.
+fn listen(said: &mut OwnedFd, line: &Line) -> Option<Vec<u8>> {
+    let (mut text, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
+    loop {
+        let mut fds = [PollFd::new(&*said, PollFlags::IN), PollFd::new(line.stream(), PollFlags::RDHUP)];
+        match poll(&mut fds, None) {
+            Err(Errno::INTR) => continue,
+            Err(_) => return None,
+            Ok(_) if !fds[1].revents().is_empty() => return None,
+            Ok(_) => {}
+        }
+        match rustix::io::read(&*said, &mut buffer) {
+            Ok(0) => return Some(text),
+            Ok(n) => text.extend_from_slice(&buffer[..n]),
+            Err(Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// In a sealed folder, so that nobody but the agent can have made it.
+fn write_manifest(staging: &OwnedFd, text: &[u8]) -> io::Result<()> {
+    match unlinkat(staging, MANIFEST, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(e) => return Err(e.into()),
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(openat(staging, MANIFEST, flags, Mode::from_raw_mode(0o444))?);
+    file.write_all(text)?;
+    fchmod(&file, Mode::from_raw_mode(0o444))?;
+    Ok(fsync(&file)?)
 }
 
 /// A program's absolute path, looked for where programs are.
@@ -129,16 +261,9 @@ fn find(mut words: Vec<String>) -> Vec<String> {
     words
 }
 
-/// Runs a program to its end; its last lines are in the result, all of it in the release's log.
-pub fn run_program(
-    command: Vec<String>,
-    environment: BTreeMap<String, String>,
-    directory: &Path,
-    timeout_seconds: u32,
-    line: &Line,
-) -> Result<Ran, Problem> {
-    let log = directory.join(format!(".plat-log-{}", random_hex(4)?));
-    let program = Program {
+/// A program as this process's own user, that starts in `directory`.
+pub fn program(command: Vec<String>, environment: BTreeMap<String, String>, directory: &Path) -> Program {
+    Program {
         command,
         environment,
         directory: directory.to_owned(),
@@ -148,12 +273,17 @@ pub fn run_program(
         cgroup_is_own: false,
         processes: None,
         mark: String::new(),
-    };
-    let ran = crate::host::linux::shim::run(&RunTask { program, timeout_seconds, log: log.clone() }, line);
-    for (_, text) in crate::host::linux::shim::line_log::last_lines(&log, 5000) {
+    }
+}
+
+/// Runs a program and all that it starts to its end; its last lines are in the result, all of it in the release's log.
+/// `log` is written on the way.
+pub fn run_program(program: Program, log: &Path, timeout_seconds: u32, line: &Line) -> Result<Ran, Problem> {
+    let ran = crate::host::linux::shim::run(&RunTask { program, timeout_seconds, log: log.to_owned() }, line);
+    for (_, text) in crate::host::linux::shim::line_log::last_lines(log, 5000) {
         line.progress(text)?;
     }
-    for leftover in [log.clone(), log.with_extension("1")] {
+    for leftover in [log.to_owned(), log.with_extension("1")] {
         let _ = fs::remove_file(leftover);
     }
     ran

@@ -13,8 +13,7 @@ use crate::host::linux::shim::{RunState, ServiceTask};
 use crate::host::linux::spawner::Spawner;
 use crate::host::linux::task::{Answer, Task};
 use async_trait::async_trait;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use plat_agent_plan::action::ServiceSpec;
 use plat_agent_plan::facts::{ServiceFact, ServiceRun};
 use plat_document::release::StopSignal;
@@ -22,7 +21,6 @@ use plat_model::Problem;
 use plat_model::id::{PartitionName, ServiceName};
 use plat_model::problem::codes;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -89,7 +87,7 @@ impl Inner {
         }
         let inner = this.clone();
         // Opened now, and looked at again afterwards: the id may have become another's in between.
-        let handle = open_pidfd(state.shim).filter(|_| state.is_attended(&boot_id()));
+        let handle = state.shim.handle().filter(|_| state.is_attended(&boot_id()));
         tokio::spawn(async move {
             if let Some(handle) = handle.and_then(|fd| watched(fd).ok()) {
                 let _ = handle.readable().await;
@@ -115,7 +113,7 @@ impl Inner {
             return Ok(Some(state));
         }
         if state.boot == boot {
-            self.end_leftovers(partition, service, state.main, state.cgroup.clone()).await?;
+            self.end_leftovers(partition, service, state.uid, state.main, state.cgroup.clone()).await?;
             state.error = "its supervisor was killed".into();
         } else {
             state.error = "the machine was restarted".into();
@@ -125,11 +123,13 @@ impl Inner {
         Ok(Some(state))
     }
 
-    /// Kills every process of the service that can be found: by control group, by process, by mark.
+    /// Kills every process of the service that can be found: by control group, by process, by mark among those of the
+    /// user that it ran as.
     async fn end_leftovers(
         &self,
         partition: &PartitionName,
         service: &ServiceName,
+        uid: Option<u32>,
         main: Option<Process>,
         group: Option<PathBuf>,
     ) -> Result<(), Problem> {
@@ -140,14 +140,12 @@ impl Inner {
             }
             let until = Instant::now() + Duration::from_secs(10);
             loop {
-                let mut left = marked(&mark);
+                let mut left = marked(&mark, uid);
                 left.extend(main.filter(|main| main.is_alive()));
                 if left.is_empty() {
                     return true;
                 }
-                for process in left {
-                    let _ = kill(Pid::from_raw(process.pid as i32), Signal::SIGKILL);
-                }
+                left.into_iter().for_each(Process::kill);
                 if Instant::now() > until {
                     return false;
                 }
@@ -166,7 +164,7 @@ impl Inner {
             if state.phase == Phase::Ended {
                 return Ok(());
             }
-            if let Some(handle) = open_pidfd(state.shim) {
+            if let Some(handle) = state.shim.handle() {
                 let signal = if how == KILL { rustix::process::Signal::INT } else { rustix::process::Signal::TERM };
                 let _ = rustix::process::pidfd_send_signal(&handle, signal);
                 if let Ok(handle) = watched(handle) {
@@ -244,7 +242,8 @@ impl Runtime for ShimRuntime {
                 Some(_) => {}
                 // Its state was lost, but something was begun once.
                 None if inner.records.service(partition, service).exists() => {
-                    inner.end_leftovers(partition, service, None, None).await?;
+                    let uid = place.partition.account.as_ref().map(|account| account.uid);
+                    inner.end_leftovers(partition, service, uid, None, None).await?;
                 }
                 None => {}
             }
@@ -313,12 +312,6 @@ fn fact(state: &RunState, boot: &str) -> ServiceFact {
         last_exit: state.last_exit(),
         last_lines: state.tail.clone(),
     }
-}
-
-fn open_pidfd(process: Process) -> Option<OwnedFd> {
-    let pid = rustix::process::Pid::from_raw(i32::try_from(process.pid).ok()?)?;
-    let handle = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::NONBLOCK).ok()?;
-    process.is_alive().then_some(handle)
 }
 
 fn number(signal: StopSignal) -> Signal {

@@ -3,12 +3,13 @@
 use crate::host::linux::account::assume;
 use crate::host::linux::posix::{Side, default_signals, split};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, execve, setpgid};
 use plat_model::Problem;
 use plat_model::node::Account;
 use plat_model::problem::codes;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode as FileMode, OFlags, ResolveFlags, openat, openat2};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -42,6 +43,9 @@ pub struct Program {
 /// Most open files of a program; less where the host allows less.
 const FILES: u64 = 65_536;
 
+/// Longest time from the fork to the program's first instruction.
+const START_MAX: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
+
 /// Starts the program in a process group of its own; its output and errors go to `output`.
 ///
 /// # Errors
@@ -59,6 +63,13 @@ pub fn launch(program: &Program, output: OwnedFd) -> Result<Pid, Problem> {
     match split().map_err(|e| failed(e.to_string()))? {
         Side::Parent(pid) => {
             drop((say, output));
+            // Once it has become the user, that user's other processes may hold it still.
+            let mut waited = [PollFd::new(&said, PollFlags::IN)];
+            if matches!(poll(&mut waited, Some(&START_MAX)), Ok(0)) {
+                let _ = kill(pid, Signal::SIGKILL);
+                let _ = nix::sys::wait::waitpid(pid, None);
+                return Err(failed(format!("something held it for {} s before it began", START_MAX.tv_sec)));
+            }
             let mut why = String::new();
             File::from(said).take(4096).read_to_string(&mut why).map_err(|e| failed(e.to_string()))?;
             if why.is_empty() {
@@ -96,11 +107,10 @@ fn become_program(program: &Program, output: &OwnedFd) -> Result<std::convert::I
     enter(program)?;
     let text = |what: &str| CString::new(what).map_err(|_| "an argument or variable holds a zero byte".to_owned());
     let arguments = program.command.iter().map(|a| text(a)).collect::<Result<Vec<_>, _>>()?;
-    let mut environment = Vec::new();
+    let mut environment = vec![text(&format!("{}={}", super::super::process::MARK, program.mark))?];
     for (name, value) in &program.environment {
         environment.push(text(&format!("{name}={value}"))?);
     }
-    environment.push(text(&format!("{}={}", super::super::process::MARK, program.mark))?);
     let path = arguments.first().filter(|p| p.as_bytes().starts_with(b"/")).ok_or("its path is not absolute")?;
     default_signals();
     SigSet::empty().thread_set_mask().map_err(|e| format!("signal mask: {e}"))?;

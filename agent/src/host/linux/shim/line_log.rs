@@ -4,7 +4,7 @@ use crate::host::linux::disk::now;
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Largest size of each of the two files, in bytes.
@@ -111,13 +111,58 @@ pub fn last_lines(path: &Path, lines: usize) -> Vec<(i64, String)> {
         text = read_end(&older(path)) + &text;
     }
     let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..]
-        .iter()
-        .map(|line| match line.split_once(' ').and_then(|(at, rest)| Some((at.parse().ok()?, rest))) {
-            Some((at, rest)) => (at, rest.to_owned()),
-            None => (0, (*line).to_owned()),
-        })
-        .collect()
+    all[all.len().saturating_sub(lines)..].iter().map(|line| stamped(line)).collect()
+}
+
+fn stamped(line: &str) -> (i64, String) {
+    match line.split_once(' ').and_then(|(at, rest)| Some((at.parse().ok()?, rest))) {
+        Some((at, rest)) => (at, rest.to_owned()),
+        None => (0, line.to_owned()),
+    }
+}
+
+/// The reading end of a log that is followed: knows how far it has been read.
+pub struct Follower {
+    path: PathBuf,
+    /// The file that was read last, by its inode, and how much of it.
+    read: Option<(u64, u64)>,
+    /// The beginning of a line that was not whole yet.
+    begun: Vec<u8>,
+}
+
+impl Follower {
+    /// Begins with all that there is, the older file's too.
+    pub fn new(path: PathBuf) -> Self {
+        let read = fs::metadata(older(&path)).ok().map(|m| (m.ino(), 0));
+        Self { path, read, begun: Vec::new() }
+    }
+
+    /// What was written since the last call. Of a log that was begun anew twice meanwhile some lines are lost.
+    pub fn fresh(&mut self) -> Vec<(i64, String)> {
+        let Ok(file) = File::open(&self.path) else { return Vec::new() };
+        let Ok(inode) = file.metadata().map(|m| m.ino()) else { return Vec::new() };
+        if let Some((known, offset)) = self.read.filter(|(known, _)| *known != inode)
+            && let Ok(older) = File::open(older(&self.path))
+            && older.metadata().is_ok_and(|m| m.ino() == known)
+        {
+            self.take(older, offset);
+        }
+        let offset = self.read.filter(|(known, _)| *known == inode).map_or(0, |(_, offset)| offset);
+        self.read = Some((inode, self.take(file, offset)));
+        let end = self.begun.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let rest = self.begun.split_off(end);
+        let whole = std::mem::replace(&mut self.begun, rest);
+        String::from_utf8_lossy(&whole).lines().map(stamped).collect()
+    }
+
+    /// Reads from `offset` to the end, which is returned; from the beginning if it was made shorter.
+    fn take(&mut self, mut file: File, offset: u64) -> u64 {
+        let from = if file.metadata().is_ok_and(|m| m.len() < offset) { 0 } else { offset };
+        if file.seek(SeekFrom::Start(from)).is_err() {
+            return from;
+        }
+        from + file.take(FILE_MAX).read_to_end(&mut self.begun).map_or(0, |n| n as u64)
+    }
 }
 
 fn read_end(path: &Path) -> String {
@@ -155,6 +200,38 @@ mod tests {
         assert!(lines[1198].1.starts_with("3999 "));
         assert!(lines[1199].0 > 1_500_000_000_000);
         assert_eq!(log.tail().len(), TAIL);
+    }
+
+    #[test]
+    fn a_follower_reads_every_line_once_also_when_the_log_is_begun_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut early = Follower::new(path.clone());
+        assert!(early.fresh().is_empty());
+        let mut log = LineLog::open(path.clone());
+        let texts = |lines: Vec<(i64, String)>| lines.into_iter().map(|(_, text)| text).collect::<Vec<_>>();
+        let (mut seen, mut written) = (Vec::new(), Vec::new());
+        for n in 0..3000 {
+            let line = format!("{n} {}", "x".repeat(1000));
+            log.write(format!("{line}\n").as_bytes());
+            written.push(line);
+            if n % 500 == 0 {
+                seen.extend(texts(early.fresh()));
+            }
+        }
+        seen.extend(texts(early.fresh()));
+        assert!(older(&path).exists());
+        assert!(seen == written, "{} of {}", seen.len(), written.len());
+        // One that comes later reads what there still is, and goes on from there.
+        let mut late = Follower::new(path.clone());
+        let kept = texts(late.fresh());
+        assert!(kept.len() > 1000 && written.ends_with(&kept), "{}", kept.len());
+        // A line that is not whole waits.
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"17 half").unwrap();
+        assert!(late.fresh().is_empty());
+        file.write_all(b" and half\n").unwrap();
+        assert_eq!(late.fresh(), [(17, "half and half".to_owned())]);
     }
 
     #[test]

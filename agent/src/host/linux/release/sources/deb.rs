@@ -10,7 +10,7 @@ mod base;
 use super::archive::checksum;
 use super::tree::Tree;
 use crate::host::linux::disk::io_problem;
-use crate::host::linux::release::build::{Ingredient, failed, run_program};
+use crate::host::linux::release::build::{Ingredient, failed, program, run_program};
 use crate::host::linux::shim::tree::Exit;
 use crate::host::linux::task::{Line, Ran};
 use plat_model::Problem;
@@ -112,7 +112,12 @@ impl Apt<'_> {
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
             ("HOME".to_owned(), self.folder.display().to_string()),
         ]);
-        run_program(command, environment, self.folder, TOOL_SECONDS, self.line)
+        self.run(command, environment)
+    }
+
+    fn run(&self, command: Vec<String>, environment: BTreeMap<String, String>) -> Result<Ran, Problem> {
+        let program = program(command, environment, self.folder);
+        run_program(program, &self.folder.join("log"), TOOL_SECONDS, self.line)
     }
 
     /// Whether it refreshed.
@@ -189,7 +194,7 @@ impl Apt<'_> {
                 ("APT_CONFIG".to_owned(), self.folder.join("apt.conf").display().to_string()),
                 ("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
             ]);
-            let ran = run_program(command, environment, self.folder, TOOL_SECONDS, self.line)?;
+            let ran = self.run(command, environment)?;
             if ran.exit != Exit::Code(0) {
                 return Err(fetch_failed(&format!("cannot fetch {name} for {}", names.join(" ")), &ran));
             }
@@ -234,7 +239,7 @@ impl Apt<'_> {
             let command =
                 ["/usr/bin/dpkg-deb", "-x", &path.display().to_string(), &into.display().to_string()].map(String::from);
             let environment = BTreeMap::from([("PATH".to_owned(), "/usr/sbin:/usr/bin:/sbin:/bin".to_owned())]);
-            let ran = run_program(command.to_vec(), environment, self.folder, TOOL_SECONDS, self.line)?;
+            let ran = self.run(command.to_vec(), environment)?;
             if ran.exit != Exit::Code(0) {
                 return Err(failed(&format!("cannot unpack {name}"), &ran, TOOL_SECONDS));
             }

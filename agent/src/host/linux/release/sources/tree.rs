@@ -5,15 +5,16 @@ use crate::host::linux::partition::files::open_top;
 use plat_model::Problem;
 use plat_model::problem::codes;
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, linkat, mkdirat, openat, openat2,
-    readlinkat, statat, symlinkat, unlinkat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, fstat, linkat, mkdirat, openat,
+    openat2, readlinkat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 /// Deepest folder of a release.
@@ -173,34 +174,46 @@ pub fn seal(folder: &OwnedFd, builder: Option<u32>) -> io::Result<()> {
 
 /// `done`: files of several names that were sealed under another one.
 fn seal_below(folder: &OwnedFd, builder: Option<u32>, done: &mut BTreeSet<u64>) -> io::Result<()> {
-    let own = builder
-        .map(|_| (Uid::from_raw(nix::unistd::geteuid().as_raw()), Gid::from_raw(nix::unistd::getegid().as_raw())));
-    for (name, kind) in entries(folder)? {
-        let stat = statat(folder, name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW)?;
+    for (name, _) in entries(folder)? {
+        let shown = name.to_string_lossy();
+        // From here on it is this one, whatever is done to the name.
+        let held = openat(folder, name.as_c_str(), OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let stat = fstat(&held)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
         if stat.st_nlink > 1 && kind == FileType::RegularFile && !done.insert(stat.st_ino) {
             continue;
         }
         if builder.is_some_and(|uid| stat.st_uid != uid) {
-            return Err(io::Error::other(format!("{} is not the builder's", name.to_string_lossy())));
+            return Err(io::Error::other(format!("{shown} is not the builder's")));
         }
-        if let Some((uid, gid)) = own {
-            chownat(folder, name.as_c_str(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
-        }
+        own(&held, builder)?;
         match kind {
             FileType::Symlink => {}
             FileType::Directory => {
                 let below = openat(folder, name.as_c_str(), FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
+                let found = fstat(&below)?;
+                if (found.st_dev, found.st_ino) != (stat.st_dev, stat.st_ino) {
+                    return Err(io::Error::other(format!("{shown} is changed while it is sealed")));
+                }
                 seal_below(&below, builder, done)?;
             }
             FileType::RegularFile => {
                 let bits = if stat.st_mode & 0o111 != 0 { 0o555 } else { 0o444 };
-                rustix::fs::chmodat(folder, name.as_c_str(), Mode::from_raw_mode(bits), AtFlags::empty())?;
+                // By its handle: one without the right to read is enough.
+                fs::set_permissions(format!("/proc/self/fd/{}", held.as_raw_fd()), fs::Permissions::from_mode(bits))?;
             }
-            _ => return Err(io::Error::other(format!("{} is neither file, folder nor link", name.to_string_lossy()))),
+            _ => return Err(io::Error::other(format!("{shown} is neither file, folder nor link"))),
         }
     }
-    if let Some((uid, gid)) = own {
-        rustix::fs::fchown(folder, Some(uid), Some(gid))?;
-    }
+    own(folder, builder)?;
     Ok(fchmod(folder, Mode::from_raw_mode(0o755))?)
+}
+
+/// Takes from the builder what is held.
+fn own(held: &OwnedFd, builder: Option<u32>) -> io::Result<()> {
+    if builder.is_none() {
+        return Ok(());
+    }
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    Ok(chownat(held, c"", Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::EMPTY_PATH)?)
 }
