@@ -14,6 +14,7 @@ use plat_model::instance::InstanceDesired;
 use plat_model::node::NodeReport;
 use plat_model::problem::codes;
 use plat_model::{Generation, Problem};
+use plat_wire::limits::LIST_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -21,9 +22,9 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Synced {
     pub index: Index,
-    /// Of those instances that the node does not hold in this generation.
+    /// Of those instances that the node does not hold in this generation, as far as one answer has room.
     pub bodies: Vec<InstanceDesired>,
-    /// Of those releases that the node does not hold.
+    /// Of those releases that the node does not hold, as far as one answer has room.
     pub documents: BTreeMap<Digest, String>,
     /// What of the report was not accepted.
     pub refused: Vec<Problem>,
@@ -77,8 +78,7 @@ impl Grid {
         let refused = self.absorb(caller, &node, report).await?;
         let snapshot = self.store.snapshot();
         let index = desired::index(&snapshot.state, &node);
-        let bodies = desired::bodies(&snapshot.state, &index, held);
-        let documents = desired::documents(&snapshot.state, &index, held_releases);
+        let (documents, bodies) = desired::lacking(&snapshot.state, &index, held, held_releases, LIST_BYTES);
         self.store.settled(snapshot.revision).await?;
         Ok(Synced { index, bodies, documents, refused })
     }

@@ -4,4 +4,5 @@ mod access;
 mod enrol;
 mod logs;
 mod requests;
+mod sizes;
 mod world;
