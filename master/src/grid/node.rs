@@ -65,7 +65,8 @@ impl Grid {
     /// audit log only if the node's own shape changed: the rest is state, not somebody's act.
     ///
     /// # Errors
-    /// The caller may not, or the store failed. What is wrong with parts of the report is in the answer.
+    /// The caller may not, the store failed, or `OVERLOADED` if the node's own shape changes all the time. What is wrong
+    /// with parts of the report is in the answer.
     pub async fn sync(
         &self,
         caller: &Caller,
@@ -85,6 +86,7 @@ impl Grid {
 
     async fn absorb(&self, caller: &Caller, node: &NodeId, report: &NodeReport) -> Result<Vec<Problem>, Problem> {
         let subject = Subject::Node(node.clone());
+        let mut counted = false;
         for _ in 0..super::TRIES {
             let snapshot = self.store.snapshot();
             authorize(&snapshot.state, &caller.principal, caller.rpc, &subject)?;
@@ -95,6 +97,9 @@ impl Grid {
             }
             let own_shape = |change: &plat_master_plan::Change| matches!(change.key(), plat_master_plan::Key::Node(_));
             if absorbed.changes.iter().any(own_shape) {
+                if !std::mem::replace(&mut counted, true) {
+                    self.reshaped.take(node)?;
+                }
                 let entry = plat_master_plan::Record::Audit(super::audit(caller, &subject, now));
                 absorbed.changes.push(plat_master_plan::Change::put(entry));
             }
