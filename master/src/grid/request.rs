@@ -165,7 +165,12 @@ impl Grid {
         self.look(caller, &Subject::Instance(project.clone()), |state| {
             let instance = state.instance(&project, &key.name).ok_or_else(|| show::no_instance(key))?;
             let view = show::instance(state, &instance.id, self).ok_or_else(|| show::no_instance(key))?;
-            Ok((view, allocate::explain(state, &online, &instance.id)))
+            let mut verdicts = allocate::explain(state, &online, &instance.id);
+            if let Some(Role::Member(_)) = caller.role() {
+                let own = instance.placement.as_ref().map(|place| &place.node);
+                verdicts.retain(|verdict| Some(&verdict.node) == own);
+            }
+            Ok((view, verdicts))
         })
         .await
     }

@@ -1,8 +1,31 @@
-//! How much one caller may have of the master.
+//! How much one caller may have of the master, and of what he is told.
 
-use crate::world::{code, world};
+use crate::world::{code, key, request, world};
 use plat_model::problem::codes;
 use plat_wire::v1;
+
+#[tokio::test]
+async fn a_member_is_told_why_an_instance_waits_and_nothing_of_the_nodes() {
+    let world = world().await;
+    world.release().await;
+    let (_n1, _open) = world.present("rack-one").await;
+    let label = [("disk".to_owned(), "hidden-value".to_owned())].into();
+    let label = v1::LabelNodeRequest { node: "rack-one".into(), set: label, ..Default::default() };
+    world.admin().label_node(label).await.unwrap();
+    let member = world.user("mia", "member", "shop").await;
+    let mut client = world.grid_client(&member);
+    let rules = v1::PlacementRules { labels: [("disk".to_owned(), "ssd".to_owned())].into(), ..Default::default() };
+    let view =
+        client.request(v1::RequestRequest { rules: Some(rules), ..request("", "db") }).await.unwrap().into_inner();
+    assert_eq!(view.waiting[0].on, "a node that fits (1 node: it has no label disk=ssd)");
+    let why = client.explain_instance(key("", "db")).await.unwrap().into_inner();
+    assert_eq!(why.nodes, []);
+    let told = format!("{why:?}");
+    assert!(!told.contains("rack-one") && !told.contains("hidden-value"), "{told}");
+    let mut operator = world.grid_client(&world.operator);
+    let why = operator.explain_instance(key("shop", "db")).await.unwrap().into_inner();
+    assert!(why.nodes[0].reasons[0].contains("hidden-value"), "{why:?}");
+}
 
 #[tokio::test]
 async fn use_is_looked_up_for_a_hundred_days_at_most() {
