@@ -4,6 +4,8 @@ use plat_model::id::{Digest, InstanceId};
 use plat_model::instance::InstanceStatus;
 use plat_model::node::{Inventory, NodeReport};
 use plat_model::release::{InstallState, Installation};
+use plat_wire::limits::bytes_of;
+use plat_wire::v1;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
@@ -24,6 +26,23 @@ struct State {
     installations: BTreeMap<Digest, (u64, Installation)>,
     /// All up to this one have been taken in by the master.
     taken: u64,
+}
+
+enum News<'a> {
+    Inventory(&'a Inventory),
+    Instance(&'a InstanceStatus),
+    Installation(&'a Installation),
+}
+
+impl News<'_> {
+    /// Its size on the wire.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Inventory(one) => bytes_of(&v1::Inventory::from(*one)),
+            Self::Instance(one) => bytes_of(&v1::InstanceStatus::from(*one)),
+            Self::Installation(one) => bytes_of(&v1::Installation::from(*one)),
+        }
+    }
 }
 
 impl Board {
@@ -78,29 +97,30 @@ impl Board {
         self.with(|state| state.instances.get(id).map(|(_, status)| status.clone()))
     }
 
-    /// What the master does not know yet, at most `max` of it, and the mark to give back once it does. `None` if it
-    /// knows all.
-    pub fn news(&self, max: usize) -> Option<(NodeReport, u64)> {
+    /// What the master does not know yet, oldest first, at most `max` of it and as much as fits in `room` bytes, and the
+    /// mark to give back once it does. `None` if it knows all.
+    pub fn news(&self, max: usize, mut room: usize) -> Option<(NodeReport, u64)> {
         self.with(|state| {
-            let revisions = state.instances.values().map(|(n, _)| *n);
-            let revisions = revisions.chain(state.installations.values().map(|(n, _)| *n));
-            let revisions = revisions.chain(state.inventory.iter().map(|(n, _)| *n));
-            let mut new: Vec<u64> = revisions.filter(|n| *n > state.taken).collect();
-            new.sort_unstable();
-            let mark = *new.get(max.saturating_sub(1)).or(new.last())?;
-            let wanted = |n: u64| n > state.taken && n <= mark;
-            let report = NodeReport {
-                inventory: state.inventory.as_ref().filter(|(n, _)| wanted(*n)).map(|(_, one)| one.clone()),
-                installations: state
-                    .installations
-                    .values()
-                    .filter(|(n, _)| wanted(*n))
-                    .map(|(_, i)| i.clone())
-                    .collect(),
-                instances: state.instances.values().filter(|(n, _)| wanted(*n)).map(|(_, s)| s.clone()).collect(),
-                ..NodeReport::default()
-            };
-            Some((report, mark))
+            let mut new: Vec<(u64, News)> = Vec::new();
+            new.extend(state.inventory.iter().map(|(n, one)| (*n, News::Inventory(one))));
+            new.extend(state.instances.values().map(|(n, one)| (*n, News::Instance(one))));
+            new.extend(state.installations.values().map(|(n, one)| (*n, News::Installation(one))));
+            new.retain(|(n, _)| *n > state.taken);
+            new.sort_unstable_by_key(|(n, _)| *n);
+            let (mut report, mut mark) = (NodeReport::default(), None);
+            for (revision, one) in new.into_iter().take(max) {
+                let bytes = one.bytes();
+                if mark.is_some() && bytes > room {
+                    break;
+                }
+                (room, mark) = (room.saturating_sub(bytes), Some(revision));
+                match one {
+                    News::Inventory(one) => report.inventory = Some(one.clone()),
+                    News::Instance(one) => report.instances.push(one.clone()),
+                    News::Installation(one) => report.installations.push(one.clone()),
+                }
+            }
+            Some((report, mark?))
         })
     }
 
@@ -128,3 +148,6 @@ fn same(old: &InstanceStatus, new: &InstanceStatus) -> bool {
     }
     old == *new
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ mod usage;
 pub use access::Caller;
 pub use admin::{CreatedToken, TokenAsk};
 pub use enrol::{Admitted, Renewed, Signed};
-pub use limit::{Bucket, Place};
+pub use limit::{Bucket, Place, block};
 pub use node::Synced;
 pub use nudge::Topic;
 pub use relay::{CHUNK_LINES_MAX, Chunk, LogAsk, LogText, LogsWanted};
@@ -36,7 +36,7 @@ use plat_master_plan::access::Subject;
 use plat_master_plan::decision::Decision;
 use plat_master_plan::record::{AuditEntry, Record};
 use plat_master_plan::{Change, State, access as table};
-use plat_model::id::GridName;
+use plat_model::id::{GridName, NodeId};
 use plat_model::problem::codes;
 use plat_model::{Problem, Problems, Timestamp};
 use presence::Presence;
@@ -48,6 +48,9 @@ use tokio::sync::watch;
 /// this many in a row mean that the record is written without end.
 const TRIES: usize = 32;
 
+/// Changes a second, and at once, of one node's own shape: partitions come and go when somebody formats the node.
+const RESHAPED: (f64, f64) = (0.1, 20.0);
+
 /// The grid. Share it as `Arc<Grid>`.
 pub struct Grid {
     name: GridName,
@@ -58,6 +61,9 @@ pub struct Grid {
     presence: Presence,
     relay: Relay,
     places: limit::Places,
+    scans: limit::Places,
+    /// How often each node's own shape has changed: each time is an audit entry.
+    reshaped: Bucket<NodeId>,
     last_look: rounds::LastLook,
     closing: watch::Sender<bool>,
 }
@@ -82,7 +88,9 @@ impl Grid {
             ca,
             presence: Presence::default(),
             relay: Relay::default(),
-            places: limit::Places::default(),
+            places: limit::Places::new("open streams", limit::STREAMS_MAX),
+            scans: limit::Places::new("questions about use at a time", limit::SCANS_MAX),
+            reshaped: Bucket::new(RESHAPED.0, RESHAPED.1),
             last_look: rounds::LastLook::default(),
             closing: watch::Sender::new(false),
         }))

@@ -13,7 +13,7 @@ use futures_util::{Stream, StreamExt};
 use gate::Gate;
 use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
-use plat_wire::limits::page_size;
+use plat_wire::limits::{fitting, page_size};
 use plat_wire::status::to_status;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -75,6 +75,17 @@ fn status(problems: impl Into<Problems>) -> Status {
 
 fn page(size: u32, token: String) -> Page {
     Page { size: page_size(size), token }
+}
+
+/// As many items of a page as fit in one message, and the next page's token: if some were left out, that of the last.
+fn fit<M: prost::Message>(mut items: Vec<M>, next: String, token: impl Fn(&M) -> String) -> (Vec<M>, String) {
+    let fitting = fitting(&items);
+    if fitting == items.len() {
+        return (items, next);
+    }
+    items.truncate(fitting);
+    let next = items.last().map_or_else(String::new, token);
+    (items, next)
 }
 
 /// An optional text: empty means that it is not said.

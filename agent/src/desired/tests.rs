@@ -23,16 +23,16 @@ fn open(folder: &tempfile::TempDir) -> (Keeper, Option<Problem>) {
 fn what_was_accepted_is_there_after_a_restart_and_an_older_word_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (keeper, _) = open(&folder);
-    assert!(keeper.accept(answer(7, &["a"])).unwrap());
+    assert_eq!(keeper.accept(answer(7, &["a"])).unwrap(), Accepted::New);
     assert_eq!(keeper.behind(Generation(7)), None);
-    assert!(!keeper.accept(answer(6, &[])).unwrap());
+    assert_eq!(keeper.accept(answer(6, &[])).unwrap(), Accepted::Old);
     assert_eq!(keeper.behind(Generation(6)).unwrap().code, codes::STORE_FAILED);
-    assert!(!keeper.accept(answer(7, &[])).unwrap());
+    assert_eq!(keeper.accept(answer(7, &[])).unwrap(), Accepted::Old);
     let (again, problem) = open(&folder);
     assert_eq!(problem, None);
     assert_eq!(again.current().unwrap().generation, Generation(7));
     assert_eq!(again.held().releases.len(), 1);
-    assert!(!again.accept(answer(6, &[])).unwrap());
+    assert_eq!(again.accept(answer(6, &[])).unwrap(), Accepted::Old);
 }
 
 #[test]
@@ -64,5 +64,37 @@ fn an_answer_that_cannot_be_put_together_changes_nothing() {
     forged.documents[0].1 = "c".into();
     assert_eq!(keeper.accept(forged).unwrap_err().code, codes::BAD_MESSAGE);
     assert_eq!(keeper.current().unwrap().generation, Generation(1));
-    assert!(keeper.accept(DesiredIndex { documents: Vec::new(), ..answer(2, &["a"]) }).unwrap());
+    assert_eq!(keeper.accept(DesiredIndex { documents: Vec::new(), ..answer(2, &["a"]) }).unwrap(), Accepted::New);
+}
+
+#[test]
+fn an_answer_without_room_for_all_is_put_together_with_those_that_follow() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keeper, _) = open(&folder);
+    let part = |n: usize| {
+        let mut answer = answer(3, &["a", "b", "c"]);
+        answer.documents = vec![answer.documents.swap_remove(n)];
+        answer
+    };
+    assert_eq!(keeper.accept(part(0)).unwrap(), Accepted::Part);
+    assert_eq!(keeper.accept(part(2)).unwrap(), Accepted::Part);
+    assert!(keeper.current().is_none());
+    assert_eq!(keeper.held().releases.len(), 2);
+    assert_eq!(keeper.accept(part(1)).unwrap(), Accepted::New);
+    assert_eq!(keeper.current().unwrap().releases.len(), 3);
+    assert_eq!(keeper.came(), Held::default());
+}
+
+#[test]
+fn an_answer_that_brings_nothing_new_is_refused_and_what_came_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keeper, _) = open(&folder);
+    let part = || {
+        let mut answer = answer(3, &["a", "b"]);
+        answer.documents.truncate(1);
+        answer
+    };
+    assert_eq!(keeper.accept(part()).unwrap(), Accepted::Part);
+    assert_eq!(keeper.accept(part()).unwrap_err().code, codes::BAD_MESSAGE);
+    assert_eq!(keeper.came(), Held::default());
 }

@@ -1,11 +1,12 @@
 //! Reports what changed, and learns what is desired.
 
 use super::Master;
+use crate::desired::Accepted;
 use plat_model::node::NodeReport;
 use plat_model::{Problem, Problems};
 use plat_wire::IntoModel;
-use plat_wire::convert::{DesiredIndex, Held, sync_request};
-use plat_wire::limits::SYNC_DEADLINE;
+use plat_wire::convert::{DesiredIndex, sync_request};
+use plat_wire::limits::{LIST_BYTES, SYNC_DEADLINE};
 use std::time::Duration;
 use tracing::warn;
 
@@ -20,13 +21,15 @@ pub(super) async fn run(master: &Master) {
     // After an answer that could not be put together everything is asked for anew.
     let mut ask_for_all = false;
     let mut behind = false;
+    // The last answer had no room for all that is missing.
+    let mut more = false;
     // What had been announced when the last answer was asked for: the same word is not asked about twice.
     let mut answered = 0;
     loop {
-        let news = master.board.news(NEWS_MAX);
+        let news = master.board.news(NEWS_MAX, LIST_BYTES);
         let held = master.desired.current().map_or(0, |desired| desired.generation.0);
         let newest = *announced.borrow_and_update();
-        if news.is_none() && (newest <= held || newest <= answered) && !ask_for_all {
+        if news.is_none() && (newest <= held || newest <= answered) && !ask_for_all && !more {
             tokio::select! {
                 () = master.board.changed() => {}
                 changed = announced.changed() => if changed.is_err() { return },
@@ -46,9 +49,10 @@ pub(super) async fn run(master: &Master) {
                 }
                 behind = older.is_some();
                 match accept(master, answer).await {
-                    Ok(()) => (ask_for_all, answered) = (false, newest),
+                    Ok(Accepted::Part) => more = true,
+                    Ok(Accepted::New | Accepted::Old) => (ask_for_all, more, answered) = (false, false, newest),
                     Err(problem) => {
-                        ask_for_all = true;
+                        (ask_for_all, more) = (true, false);
                         master.wait_after("sync", &problem, &mut backoff).await;
                     }
                 }
@@ -63,7 +67,7 @@ pub(super) async fn run(master: &Master) {
 }
 
 async fn once(master: &Master, report: NodeReport, ask_for_all: bool) -> Result<DesiredIndex, Problem> {
-    let held = if ask_for_all { Held::default() } else { master.desired.held() };
+    let held = if ask_for_all { master.desired.came() } else { master.desired.held() };
     let generation = if ask_for_all { 0 } else { master.desired.current().map_or(0, |desired| desired.generation.0) };
     let mut request = sync_request(&report, &held);
     request.generation = generation;
@@ -72,7 +76,8 @@ async fn once(master: &Master, report: NodeReport, ask_for_all: bool) -> Result<
     answer.into_model().map_err(Problems::into_one)
 }
 
-async fn accept(master: &Master, answer: DesiredIndex) -> Result<(), Problem> {
+async fn accept(master: &Master, answer: DesiredIndex) -> Result<Accepted, Problem> {
     let desired = master.desired.clone();
-    master.disk.run(move || desired.accept(answer)).await.map(|_| ())
+    // The disk may be slow; the loops that watch and push must not wait for it.
+    master.disk.run(move || desired.accept(answer)).await
 }

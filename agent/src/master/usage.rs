@@ -2,11 +2,11 @@
 
 use super::Master;
 use plat_model::Problem;
-use plat_wire::limits::SYNC_DEADLINE;
+use plat_wire::limits::{SYNC_DEADLINE, fitting};
 use plat_wire::v1::PushUsageRequest;
 use tracing::error;
 
-/// Reports in one call.
+/// Most reports in one call.
 const REPORTS: usize = 32;
 
 pub(super) async fn run(master: &Master) {
@@ -17,10 +17,11 @@ pub(super) async fn run(master: &Master) {
             master.metering.waiting.notified().await;
             continue;
         }
-        let request = PushUsageRequest { reports: reports.iter().map(Into::into).collect() };
+        let mut request = PushUsageRequest { reports: reports.iter().map(Into::into).collect() };
+        request.reports.truncate(fitting(&request.reports));
+        let last = request.reports.last().map_or(0, |report| report.sequence);
         let mut client = master.client();
         let answer = master.call(SYNC_DEADLINE, client.push_usage(request)).await;
-        let last = reports.last().map_or(0, |report| report.sequence);
         let result = match answer {
             Ok(answer) => {
                 master.metering.booked(answer.booked).await.and_then(|()| progressed(answer.booked, &reports))

@@ -416,7 +416,7 @@ pub struct DevArgs {
     /// Which example the demo deploys
     #[arg(long, default_value = "postgresql", value_name = "RELEASE")]
     pub release: String,
-    /// The folder that everything is in [default: ~/.local/share/plat-dev; the demo: a new one that it removes]
+    /// The folder that everything is in, which only you may write in [default: a new one that it removes]
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
     /// How many partitions the node has

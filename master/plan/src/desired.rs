@@ -7,6 +7,9 @@ use plat_model::instance::{Instance, InstanceDesired};
 use plat_model::node::NodeDesired;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What a body weighs besides its parameters, at most.
+const BODY_BYTES: usize = 1024;
+
 /// What a node is to hold, without the bodies: what is compared with what it says it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Index {
@@ -42,23 +45,49 @@ pub fn index(state: &State, node: &NodeId) -> Index {
 /// All that a node is to hold, whole.
 pub fn desired(state: &State, node: &NodeId) -> NodeDesired {
     let index = index(state, node);
-    NodeDesired {
-        generation: index.generation,
-        releases: documents(state, &index, &BTreeSet::new()),
-        instances: bodies(state, &index, &BTreeMap::new()).into_iter().map(|body| (body.id.clone(), body)).collect(),
-    }
+    let (releases, bodies) = lacking(state, &index, &BTreeMap::new(), &BTreeSet::new(), usize::MAX);
+    let instances = bodies.into_iter().map(|body| (body.id.clone(), body)).collect();
+    NodeDesired { generation: index.generation, releases, instances }
+}
+
+/// What a node lacks, as much of it as fits in `room` bytes, and at least one thing: it asks again for the rest.
+pub fn lacking(
+    state: &State,
+    index: &Index,
+    held: &BTreeMap<InstanceId, Generation>,
+    held_releases: &BTreeSet<Digest>,
+    mut room: usize,
+) -> (BTreeMap<Digest, String>, Vec<InstanceDesired>) {
+    let mut is_first = true;
+    let mut fits = |bytes: usize| {
+        let fits = is_first || bytes <= room;
+        is_first = false;
+        room = room.saturating_sub(bytes);
+        fits
+    };
+    let documents = missing_documents(state, index, held_releases).take_while(|(_, text)| fits(text.len())).collect();
+    let bodies = missing_bodies(state, index, held);
+    (documents, bodies.take_while(|body| fits(BODY_BYTES + body.parameters.to_json().len())).collect())
 }
 
 /// The bodies of the instances that a node does not hold in their present generation.
-pub fn bodies(state: &State, index: &Index, held: &BTreeMap<InstanceId, Generation>) -> Vec<InstanceDesired> {
+fn missing_bodies<'a>(
+    state: &'a State,
+    index: &'a Index,
+    held: &'a BTreeMap<InstanceId, Generation>,
+) -> impl Iterator<Item = InstanceDesired> + 'a {
     let differing = index.instances.iter().filter(|(id, generation)| held.get(id) != Some(generation));
-    differing.filter_map(|(id, _)| state.instances.get(id).and_then(|instance| body(instance))).collect()
+    differing.filter_map(|(id, _)| state.instances.get(id).and_then(|instance| body(instance)))
 }
 
 /// The documents of the releases that a node does not hold.
-pub fn documents(state: &State, index: &Index, held: &BTreeSet<Digest>) -> BTreeMap<Digest, String> {
+fn missing_documents<'a>(
+    state: &'a State,
+    index: &'a Index,
+    held: &'a BTreeSet<Digest>,
+) -> impl Iterator<Item = (Digest, String)> + 'a {
     let missing = index.releases.difference(held).filter_map(|digest| state.releases.get(digest));
-    missing.map(|release| (release.digest.clone(), release.document.clone())).collect()
+    missing.map(|release| (release.digest.clone(), release.document.clone()))
 }
 
 fn body(instance: &Instance) -> Option<InstanceDesired> {

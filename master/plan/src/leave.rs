@@ -28,6 +28,7 @@ pub(crate) fn leave(state: &State, instance: &Instance, now: Timestamp) -> Vec<C
                 instance: instance.id.clone(),
                 name: instance.name.clone(),
                 nodes: BTreeSet::new(),
+                read: BTreeMap::new(),
                 meters: BTreeMap::new(),
             });
             sum.nodes.insert(partition.node.clone());

@@ -3,6 +3,7 @@
 //! A line's project comes from the master's rows. An instance that is gone is still known by its sums (see
 //! [`Sum::nodes`]). A line about an instance that was never on the node, or with an impossible window, is booked under
 //! no one: it is refused and told, and the report's number counts as booked, so that one bad line holds up nothing.
+//! An amount that cannot be is booked as unknown.
 
 use crate::change::Change;
 use crate::record::{Key, MeterSum, Record, Sum, Tail};
@@ -15,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+mod believe;
 mod split;
 
 /// Most records of one report.
@@ -69,6 +71,7 @@ pub fn book(state: &State, node: &NodeId, report: &UsageReport, now: Timestamp) 
     let mut lines = Vec::new();
     let mut sums: BTreeMap<Key, Sum> = BTreeMap::new();
     let mut read = BTreeSet::new();
+    let mut covered = believe::Covered::before(state, node);
     for record in &report.records {
         let (project, name) = match attribute(state, node, record, now) {
             Ok(owner) => owner,
@@ -77,13 +80,14 @@ pub fn book(state: &State, node: &NodeId, report: &UsageReport, now: Timestamp) 
                 continue;
             }
         };
-        for record in split::over_months(record) {
+        for record in split::over_months(&covered.believed(record)) {
             let own = Period::of(record.window.start);
             let period = open_period(state, &project, own, now);
             read.insert(Key::Statement(project.clone(), period));
             let key = Key::Sum(project.clone(), period, record.instance.clone());
             let sum = sums.entry(key).or_insert_with(|| sum_of(state, &project, period, &record.instance, &name));
             sum.nodes.insert(node.clone());
+            believe::note(sum, node, &record);
             add(sum, &record, period != own);
             lines.push(LedgerLine { project: project.clone(), record });
         }
@@ -143,6 +147,7 @@ fn sum_of(state: &State, project: &ProjectName, period: Period, instance: &Insta
         instance: instance.clone(),
         name: name.clone(),
         nodes: BTreeSet::new(),
+        read: BTreeMap::new(),
         meters: BTreeMap::new(),
     })
 }
@@ -159,7 +164,7 @@ fn add(sum: &mut Sum, record: &UsageRecord, is_late: bool) {
             }
             Amount::Unknown(reason) => {
                 meter.unknown_windows += 1;
-                meter.unknown_reason = reason.chars().take(REASON_MAX).collect();
+                meter.unknown_reason.clone_from(reason);
             }
         }
     }

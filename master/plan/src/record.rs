@@ -199,6 +199,9 @@ pub struct Sum {
     pub name: InstanceName,
     /// The nodes that held it: whose reports of its use are believed, also when it is gone.
     pub nodes: BTreeSet<NodeId>,
+    /// Up to when each of them has read each meter: what it reports of the time before again is not believed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub read: BTreeMap<NodeId, BTreeMap<Meter, Timestamp>>,
     pub meters: BTreeMap<Meter, MeterSum>,
 }
 

@@ -13,6 +13,9 @@ use plat_model::problem::{Problem, Problems, codes};
 use plat_model::resources::Resources;
 use plat_model::time::Timestamp;
 
+/// Most instances that the members of a project may have requested for it. Operators may request more.
+pub const PROJECT_MAX: usize = 1000;
+
 /// What is asked for. What is `None` takes the default of a new instance, and stays as it is of an existing one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestAsk {
@@ -50,6 +53,22 @@ pub fn request(
         Some(instance) => change(state, instance, ask, now),
         None => create(state, ask, fresh, now),
     }
+}
+
+/// Whether a member may request an instance of this name: a new one only while its project has few enough.
+///
+/// # Errors
+/// [`codes::TOO_MANY`] past [`PROJECT_MAX`].
+pub fn room(state: &State, project: &ProjectName, name: &InstanceName) -> Result<(), Problem> {
+    // `0` is the least name.
+    let first = (project.clone(), InstanceName::parse("0")?);
+    let own = || state.by_name.range(first..).take_while(|((of, _), _)| of == project);
+    if state.instance(project, name).is_some() || own().nth(PROJECT_MAX - 1).is_none() {
+        return Ok(());
+    }
+    Err(Problem::new(codes::TOO_MANY, format!("cannot request `{project}/{name}`"))
+        .because(format!("project `{project}` has {PROJECT_MAX} instances, and its members may have no more"))
+        .fix("destroy what is not needed, or ask an operator to request it"))
 }
 
 fn create(state: &State, ask: RequestAsk, id: InstanceId, now: Timestamp) -> Result<Decision<Requested>, Problems> {

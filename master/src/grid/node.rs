@@ -14,6 +14,7 @@ use plat_model::instance::InstanceDesired;
 use plat_model::node::NodeReport;
 use plat_model::problem::codes;
 use plat_model::{Generation, Problem};
+use plat_wire::limits::LIST_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -21,9 +22,9 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct Synced {
     pub index: Index,
-    /// Of those instances that the node does not hold in this generation.
+    /// Of those instances that the node does not hold in this generation, as far as one answer has room.
     pub bodies: Vec<InstanceDesired>,
-    /// Of those releases that the node does not hold.
+    /// Of those releases that the node does not hold, as far as one answer has room.
     pub documents: BTreeMap<Digest, String>,
     /// What of the report was not accepted.
     pub refused: Vec<Problem>,
@@ -64,7 +65,8 @@ impl Grid {
     /// audit log only if the node's own shape changed: the rest is state, not somebody's act.
     ///
     /// # Errors
-    /// The caller may not, or the store failed. What is wrong with parts of the report is in the answer.
+    /// The caller may not, the store failed, or `OVERLOADED` if the node's own shape changes all the time. What is wrong
+    /// with parts of the report is in the answer.
     pub async fn sync(
         &self,
         caller: &Caller,
@@ -77,14 +79,14 @@ impl Grid {
         let refused = self.absorb(caller, &node, report).await?;
         let snapshot = self.store.snapshot();
         let index = desired::index(&snapshot.state, &node);
-        let bodies = desired::bodies(&snapshot.state, &index, held);
-        let documents = desired::documents(&snapshot.state, &index, held_releases);
+        let (documents, bodies) = desired::lacking(&snapshot.state, &index, held, held_releases, LIST_BYTES);
         self.store.settled(snapshot.revision).await?;
         Ok(Synced { index, bodies, documents, refused })
     }
 
     async fn absorb(&self, caller: &Caller, node: &NodeId, report: &NodeReport) -> Result<Vec<Problem>, Problem> {
         let subject = Subject::Node(node.clone());
+        let mut counted = false;
         for _ in 0..super::TRIES {
             let snapshot = self.store.snapshot();
             authorize(&snapshot.state, &caller.principal, caller.rpc, &subject)?;
@@ -95,6 +97,9 @@ impl Grid {
             }
             let own_shape = |change: &plat_master_plan::Change| matches!(change.key(), plat_master_plan::Key::Node(_));
             if absorbed.changes.iter().any(own_shape) {
+                if !std::mem::replace(&mut counted, true) {
+                    self.reshaped.take(node)?;
+                }
                 let entry = plat_master_plan::Record::Audit(super::audit(caller, &subject, now));
                 absorbed.changes.push(plat_master_plan::Change::put(entry));
             }

@@ -57,13 +57,17 @@ impl Grid {
     /// Creates an instance, or changes the one of this name. The same request twice is one instance.
     ///
     /// # Errors
-    /// As [`request::request`].
+    /// As [`request::request`]; for members also as [`request::room`].
     pub async fn request(&self, caller: &Caller, ask: Ask, outcome: Outcome) -> Result<InstanceView, Problems> {
         let project = project(caller, ask.key.project.as_ref())?;
         let fresh = InstanceId::parse(&pki::hex(&pki::random::<16>()?))?;
         let (subject, caller) = (Subject::Instance(project.clone()), caller.about(&ask.key.name));
         let key = InstanceKey { project: Some(project.clone()), name: ask.key.name.clone() };
+        let is_member = matches!(caller.role(), Some(Role::Member(_)));
         let decide = |state: &State, now| -> Result<Decision<InstanceView>, Problems> {
+            if is_member {
+                request::room(state, &project, &ask.key.name)?;
+            }
             let release = ask.release.as_deref().map(|text| release::resolve(state, text)).transpose()?;
             let ask = request::RequestAsk {
                 project: project.clone(),
@@ -150,7 +154,8 @@ impl Grid {
         .await
     }
 
-    /// Why an instance is where it is, or why it waits, node by node. Members are told nothing of nodes but the names.
+    /// Why an instance is where it is, or why it waits, node by node. Members are told only of the node that
+    /// it is on; why it waits is in the view, in words that name no node.
     ///
     /// # Errors
     /// `NOT_FOUND`.
@@ -160,7 +165,12 @@ impl Grid {
         self.look(caller, &Subject::Instance(project.clone()), |state| {
             let instance = state.instance(&project, &key.name).ok_or_else(|| show::no_instance(key))?;
             let view = show::instance(state, &instance.id, self).ok_or_else(|| show::no_instance(key))?;
-            Ok((view, allocate::explain(state, &online, &instance.id)))
+            let mut verdicts = allocate::explain(state, &online, &instance.id);
+            if let Some(Role::Member(_)) = caller.role() {
+                let own = instance.placement.as_ref().map(|place| &place.node);
+                verdicts.retain(|verdict| Some(&verdict.node) == own);
+            }
+            Ok((view, verdicts))
         })
         .await
     }

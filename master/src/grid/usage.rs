@@ -4,7 +4,7 @@ use super::stream::send;
 use super::{Caller, Grid, Stream, request};
 use crate::store::CommitError;
 use plat_master_plan::access::{Subject, authorize};
-use plat_master_plan::ledger::{Booking, book};
+use plat_master_plan::ledger::{Booking, SKEW_MAX, WINDOW_MAX, book};
 use plat_master_plan::record::{MeterSum, RateCard};
 use plat_master_plan::statement::{self, Statement};
 use plat_master_plan::{Expected, view};
@@ -15,9 +15,13 @@ use plat_model::usage::{Amount, LedgerEntry, Meter, UsageReport};
 use plat_model::{Problem, Problems, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Ledger entries read at once.
 const ENTRIES: usize = 256;
+
+/// Longest time between two ends of which use is asked for: as long as one line's window may be.
+const SPAN_MAX: Duration = WINDOW_MAX;
 
 /// Which use is asked for.
 #[derive(Debug, Clone)]
@@ -84,7 +88,8 @@ impl Grid {
     /// Sums of use: over whole months from the running sums, over other times from the ledger itself.
     ///
     /// # Errors
-    /// The caller may not see the project, or the store failed.
+    /// The caller may not see the project; `BAD_VALUE` past 100 days between the ends; `OVERLOADED` while another such
+    /// question of his is being answered; or the store failed.
     pub async fn usage(&self, caller: &Caller, query: &Query) -> Result<Vec<UsageSum>, Problem> {
         let subject = query.project.clone().map_or(Subject::Grid, Subject::Project);
         let (state, who) = (self.store.snapshot().state, &caller.principal);
@@ -103,6 +108,8 @@ impl Grid {
             }
         }
         if query.start.is_some() || query.end.is_some() {
+            // Walking the ledger costs what has been booked, whoever asks.
+            let _turn = self.scans.take(who)?;
             self.add_ledger(query, |project| view::sees(who, project), &mut sums).await?;
         }
         let shown = sums.into_iter().map(|((project, instance, meter), sum)| {
@@ -119,11 +126,17 @@ impl Grid {
         sees: impl Fn(&ProjectName) -> bool + Send,
         sums: &mut Sums,
     ) -> Result<(), Problem> {
-        let (start, end) = (query.start.unwrap_or(Timestamp::ZERO), query.end.unwrap_or(Timestamp(i64::MAX)));
+        let (start, end) = (query.start.unwrap_or(Timestamp::ZERO), query.end.unwrap_or(self.now()));
+        if end.since(start) > SPAN_MAX {
+            let days = SPAN_MAX.as_secs() / 86400;
+            return Err(Problem::new(codes::BAD_VALUE, "the time that is asked for is too long")
+                .because(format!("use between two times is looked up for at most {days} days at once"))
+                .fix(format!("say a time from which on, at most {days} days before the end, or no times at all")));
+        }
         let nodes: Vec<(NodeId, u64)> =
             self.store.snapshot().state.tails.iter().map(|(node, tail)| (node.clone(), tail.sequence)).collect();
         for (node, last) in nodes {
-            let mut after = 0;
+            let mut after = self.booked_before(&node, last, start.minus(SKEW_MAX)).await?;
             while after < last {
                 let entries = self.store.ledger(Some(node.clone()), after, ENTRIES).await?;
                 let Some(newest) = entries.last() else { break };
@@ -149,6 +162,21 @@ impl Grid {
             }
         }
         Ok(())
+    }
+
+    /// The last entry of a node that was booked before a time, found by halving: a node's entries are booked in order.
+    async fn booked_before(&self, node: &NodeId, last: u64, time: Timestamp) -> Result<u64, Problem> {
+        let (mut before, mut from) = (0, last + 1);
+        while from - before > 1 {
+            let middle = before + (from - before) / 2;
+            let entry = self.store.ledger(Some(node.clone()), middle - 1, 1).await?;
+            if entry.first().is_some_and(|entry| entry.booked < time) {
+                before = middle;
+            } else {
+                from = middle;
+            }
+        }
+        Ok(before)
     }
 
     /// The statement of a project for a period; for the present one, what it would be now.

@@ -1,7 +1,7 @@
 //! GridService: wire → model → one verb of the grid → wire.
 
 use super::views::{explanation, instance, node, release};
-use super::{Answers, answers, caller, page, said, status};
+use super::{Answers, answers, caller, fit, page, said, status};
 use crate::grid::{Grid, InstanceKey, LogAsk, LogText, Outcome, RequestAsk};
 use plat_master_plan::release::Targets;
 use plat_model::id::{InstanceName, NodeId, ProjectName, ReleaseName, ServiceName};
@@ -51,7 +51,7 @@ impl GridService for Service {
         let caller = caller(&request)?;
         let ask = request.into_inner();
         let (views, next) = self.0.releases(&caller, &page(ask.page_size, ask.page_token)).await.map_err(status)?;
-        let releases = views.into_iter().map(release).collect();
+        let (releases, next) = fit(views.into_iter().map(release).collect(), next, |view| view.digest.clone());
         Ok(Response::new(v1::ListReleasesResponse { releases, next_page_token: next }))
     }
 
@@ -93,7 +93,8 @@ impl GridService for Service {
         let project = said(&ask.project, ProjectName::parse).map_err(status)?;
         let page = page(ask.page_size, ask.page_token);
         let (views, next) = self.0.instances(&caller, project.as_ref(), &page).await.map_err(status)?;
-        let instances = views.into_iter().map(instance).collect();
+        let token = |view: &v1::InstanceView| format!("{}/{}", view.project, view.name);
+        let (instances, next) = fit(views.into_iter().map(instance).collect(), next, token);
         Ok(Response::new(v1::ListInstancesResponse { instances, next_page_token: next }))
     }
 
@@ -139,7 +140,7 @@ impl GridService for Service {
         let caller = caller(&request)?;
         let ask = request.into_inner();
         let (views, next) = self.0.nodes(&caller, &page(ask.page_size, ask.page_token)).await.map_err(status)?;
-        let nodes = views.into_iter().map(node).collect();
+        let (nodes, next) = fit(views.into_iter().map(node).collect(), next, |view| view.id.clone());
         Ok(Response::new(v1::ListNodesResponse { nodes, next_page_token: next }))
     }
 

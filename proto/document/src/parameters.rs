@@ -1,5 +1,7 @@
 //! What a request says, checked against the release's schema. Values are never told: they may be secrets.
 
+mod fill;
+
 use crate::release::Release;
 use crate::schema;
 use crate::violation::{self, Violation};
@@ -10,7 +12,7 @@ use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
 use serde_json::{Map, Value};
 
-/// Deepest schema, and longest chain of `$ref`s followed.
+/// Deepest schema.
 const DEPTH_MAX: usize = 32;
 
 /// Checks parameters, and fills in the schema's defaults.
@@ -19,7 +21,8 @@ const DEPTH_MAX: usize = 32;
 /// (`additionalProperties`, `patternProperties`, `unevaluatedProperties`, `allOf`, `anyOf`, `oneOf`, `$ref`).
 ///
 /// # Errors
-/// One BAD_PARAMETERS for each violation, with where it is (`server.port`) and what was expected.
+/// One BAD_PARAMETERS for each violation, with where it is (`server.port`) and what was expected; BAD_SCHEMA if the
+/// schema's defaults do not end.
 pub fn check(release: &Release, parameters: &Parameters) -> Result<Parameters, Problems> {
     let Some(schema) = &release.parameters else {
         let unknown = parameters.as_map().keys().take(PROBLEMS_MAX);
@@ -28,7 +31,7 @@ pub fn check(release: &Release, parameters: &Parameters) -> Result<Parameters, P
     };
     let validator = compile(schema)?;
     let mut value = Value::Object(parameters.as_map().clone());
-    fill(&mut value, schema, schema, 0);
+    fill::fill(&mut value, schema)?;
     let violations = violations(&validator, schema, &value);
     let problems = Problems(violations.into_iter().take(PROBLEMS_MAX).map(problem).collect());
     match value {
@@ -57,7 +60,10 @@ pub(crate) fn check_schema(schema: &Value) -> Problems {
         Ok(validator) => {
             // What is wrong with the defaults alone is the schema's fault; what is missing at the top is the request's.
             let mut defaults = Value::Object(Map::new());
-            fill(&mut defaults, schema, schema, 0);
+            if let Err(endless) = fill::fill(&mut defaults, schema) {
+                problems.push(endless);
+                return problems;
+            }
             for violation in violations(&validator, schema, &defaults) {
                 if !violation.path.is_empty() {
                     let at = violation.path.join(".");
@@ -138,29 +144,6 @@ fn problem(violation: Violation) -> Problem {
         _ => format!("parameter `{}` {}", plat_model::id::shorten(&at), violation.expected),
     };
     Problem::new(codes::BAD_PARAMETERS, what).fix(violation.todo).at(plat_model::id::shorten(&at))
-}
-
-/// Writes the default of each property that is not said, within maps that are there.
-fn fill(value: &mut Value, schema: &Value, root: &Value, depth: usize) {
-    if depth > DEPTH_MAX {
-        return;
-    }
-    let target = schema.get("$ref").and_then(Value::as_str).and_then(|reference| reference.strip_prefix('#'));
-    if let Some(schema) = target.and_then(|target| root.pointer(target)) {
-        fill(value, schema, root, depth + 1);
-    }
-    let (Some(map), Some(properties)) = (value.as_object_mut(), schema.get("properties").and_then(Value::as_object))
-    else {
-        return;
-    };
-    for (key, schema) in properties {
-        if let (false, Some(default)) = (map.contains_key(key), schema.get("default")) {
-            map.insert(key.clone(), default.clone());
-        }
-        if let Some(inner) = map.get_mut(key) {
-            fill(inner, schema, root, depth + 1);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -19,4 +19,4 @@ pub use backoff::Backoff;
 pub use credentials::{Credentials, Key};
 pub use dial::{Address, DialSettings, Trust, dial, tcp};
 pub use peer::PeerIdentity;
-pub use serve::{Peer, ServeSettings, listen, serve};
+pub use serve::{Most, Peer, ServeSettings, listen, serve};

@@ -2,8 +2,10 @@
 
 mod accept;
 mod connection;
+mod places;
 
 pub use connection::{Connection, Peer};
+pub use places::Most;
 
 use crate::credentials::Credentials;
 use futures_util::Stream;
@@ -24,10 +26,15 @@ use tonic::transport::Server;
 pub struct ServeSettings {
     /// How long a caller may take for its TLS handshake.
     pub handshake_timeout: Duration,
-    /// Most handshakes at once; further callers wait in the listener's queue.
-    pub handshakes: usize,
-    /// Most connections at once; further callers wait in the listener's queue.
-    pub connections: usize,
+    /// Most handshakes at once. Like all callers past a limit, further ones are hung up on: accepting never waits.
+    pub handshakes: Most,
+    /// Most connections at once of callers with a certificate.
+    pub connections: Most,
+    /// Most connections at once of callers without one, who are there to be given one.
+    pub anonymous: Most,
+    /// After how long the connection of a caller without a certificate is closed, whatever it does. More than such a
+    /// call may take.
+    pub anonymous_life: Duration,
     /// Most calls at once on one connection.
     pub streams: u32,
     /// How often an idle connection is tried.
@@ -44,8 +51,10 @@ impl Default for ServeSettings {
     fn default() -> Self {
         Self {
             handshake_timeout: Duration::from_secs(10),
-            handshakes: 256,
-            connections: 20_000,
+            handshakes: Most { in_all: 4096, from_one: 1024 },
+            connections: Most { in_all: 20_000, from_one: 10_000 },
+            anonymous: Most { in_all: 1024, from_one: 128 },
+            anonymous_life: Duration::from_secs(20),
             streams: 256,
             keepalive: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),

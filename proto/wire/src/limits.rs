@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-/// Largest message in bytes, either way. Room for a node's whole desired state in one answer: a release document is
-/// at most 1 MiB, an instance's parameters at most 256 KiB.
+/// Largest message in bytes, either way.
 pub const MAX_MESSAGE: usize = 8 * 1024 * 1024;
+/// How much of a list in bytes travels in one message; the rest comes with the next. Any single item fits in what is
+/// left: a release document is at most 1 MiB, an instance's parameters at most 256 KiB.
+pub const LIST_BYTES: usize = MAX_MESSAGE / 2;
 /// Largest status details in bytes, before base64: they travel in a header, and headers are bounded.
 pub const MAX_STATUS_DETAILS: usize = 24 * 1024;
 /// Largest list of headers in bytes that both ends accept. Holds the details above in base64, and the rest.
@@ -44,14 +46,30 @@ pub const SERVICES_MAX: usize = 256;
 pub const ADDRESSES_MAX: usize = 64;
 /// Most labels of a node or a placement rule.
 pub const LABELS_MAX: usize = 64;
-/// Longest label key or value in bytes.
-pub const LABEL_TEXT_MAX: usize = 255;
+/// Longest label key or value in bytes: a node's labels are no longer.
+pub const LABEL_TEXT_MAX: usize = 63;
 /// Most usage reports in one `PushUsage`.
 pub const USAGE_REPORTS_MAX: usize = 256;
 /// Most records in one usage report: one for each partition.
 pub const USAGE_RECORDS_MAX: usize = plat_model::node::PARTITIONS_MAX;
 /// Most amounts in one usage record.
 pub const AMOUNTS_MAX: usize = 32;
+
+/// The size of a message, in bytes.
+pub fn bytes_of(message: &impl prost::Message) -> usize {
+    message.encoded_len()
+}
+
+/// How many items of a list, from the first, travel in one message: what fits in [`LIST_BYTES`], and at least one.
+pub fn fitting<'a, M: prost::Message + 'a>(items: impl IntoIterator<Item = &'a M>) -> usize {
+    let mut room = LIST_BYTES;
+    let mut fits = |n: usize, bytes: usize| {
+        let fits = n == 0 || bytes <= room;
+        room = room.saturating_sub(bytes);
+        fits
+    };
+    items.into_iter().enumerate().take_while(|(n, item)| fits(*n, bytes_of(*item))).count()
+}
 
 /// The page size that serves a request for `asked`.
 pub fn page_size(asked: u32) -> usize {
@@ -88,6 +106,15 @@ mod tests {
                 assert_eq!(deadline(&path).is_none(), stream, "{path}");
             }
         }
+    }
+
+    #[test]
+    fn a_list_goes_as_far_as_there_is_room_and_is_never_stuck() {
+        let body = |kib: usize| crate::v1::ReleaseBody { digest: String::new(), document: "x".repeat(kib * 1024) };
+        assert_eq!(fitting(&[body(5000), body(1)]), 1);
+        assert_eq!(fitting(&[body(1), body(5000), body(1)]), 1);
+        assert_eq!(fitting(&vec![body(1000); 9]), 4);
+        assert_eq!(fitting::<crate::v1::ReleaseBody>(&[]), 0);
     }
 
     #[test]

@@ -6,8 +6,11 @@ use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
 use plat_model::problem::codes;
 use plat_model::{Problem, Result};
 use std::fs::{self, DirBuilder};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+/// How many names are tried for a temporary folder.
+const FRESH_TRIES: usize = 16;
 
 pub struct Place {
     root: PathBuf,
@@ -25,17 +28,21 @@ impl Place {
                 "run `sudo plat dev --format`, or leave --format out",
             ));
         }
-        let (path, temporary) = match &args.folder {
-            Some(folder) => (std::path::absolute(folder).map_err(|e| failed(folder, &e))?, false),
-            // Short, for the names of Unix sockets must fit in 107 bytes; in a place that other accounts can reach.
-            None => (std::env::temp_dir().join(format!("plat-{}", std::process::id())), true),
+        let (place, made) = match &args.folder {
+            Some(folder) => {
+                let folder = std::path::absolute(folder).map_err(|e| failed(folder, &e))?;
+                let place = Self { root: folder, temporary: false };
+                let made = place.root.symlink_metadata().is_err();
+                place.folder(&place.root)?;
+                (place, made)
+            }
+            None => (Self { root: fresh(&std::env::temp_dir())?, temporary: true }, true),
         };
-        let place = Self { root: path, temporary };
-        let made = !place.root.is_dir();
-        place.folder(&place.root)?;
         if root && !args.format {
             drop_rights(made.then_some(&place.root))?;
         }
+        // After the rights were dropped: it must be the account's that the grid runs as.
+        trust(&place.root)?;
         Ok(place)
     }
 
@@ -75,6 +82,38 @@ impl Place {
         open_up(&self.root);
         fs::remove_dir_all(&self.root).map_err(|e| failed(&self.root, &e))
     }
+}
+
+/// Makes a folder with a name that nobody can foretell, in one that every account may write in: one that is there
+/// already is somebody else's and is left alone. Its name is short, for those of Unix sockets must fit in 107 bytes.
+fn fresh(parent: &Path) -> Result<PathBuf> {
+    for _ in 0..FRESH_TRIES {
+        let random = getrandom::u32().map_err(|e| prerequisite("there are no random numbers", e, "try again"))?;
+        let path = parent.join(format!("plat-dev-{random:08x}"));
+        match DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => return Ok(path),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(failed(&path, &e)),
+        }
+    }
+    Err(failed(parent, &std::io::ErrorKind::AlreadyExists.into()))
+}
+
+/// A folder in which another account could put or change files would let it choose the grid's keys and binaries.
+fn trust(folder: &Path) -> Result<()> {
+    let about = folder.symlink_metadata().map_err(|e| failed(folder, &e))?;
+    let why = if !about.is_dir() {
+        "it is a link or a file"
+    } else if about.uid() != Uid::effective().as_raw() {
+        "it belongs to another account"
+    } else if about.mode() & 0o022 != 0 {
+        "its group or every account may write in it"
+    } else {
+        return Ok(());
+    };
+    Err(Problem::new(codes::FILE, format!("{} is not safe for a grid's keys", folder.display()))
+        .because(why)
+        .fix("name a folder of your own with --folder, that only you may write in"))
 }
 
 /// Releases are published read-only; their owner must be allowed to write in a folder to empty it.
@@ -122,5 +161,34 @@ fn unprivileged() -> Result<(Uid, Gid)> {
             "root runs plat, and there is no user `nobody`",
             "run plat as an ordinary user, or add --format",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_new_folder_is_only_ours_and_never_one_that_was_there() {
+        let parent = tempfile::tempdir().unwrap();
+        let (one, two) = (fresh(parent.path()).unwrap(), fresh(parent.path()).unwrap());
+        assert_ne!(one, two);
+        assert_eq!(fs::metadata(&one).unwrap().mode() & 0o777, 0o700);
+        trust(&one).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_in_or_that_is_a_link_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let open = fresh(parent.path()).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(trust(&open).unwrap_err().to_string().contains("write in it"));
+        let link = parent.path().join("link");
+        std::os::unix::fs::symlink(fresh(parent.path()).unwrap(), &link).unwrap();
+        assert!(trust(&link).unwrap_err().to_string().contains("a link"));
+        if !Uid::effective().is_root() {
+            assert!(trust(Path::new("/")).unwrap_err().to_string().contains("another account"));
+        }
     }
 }

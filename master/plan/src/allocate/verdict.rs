@@ -9,8 +9,8 @@ use plat_model::release::InstallState;
 use plat_model::waiting::Waiting;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many nodes a reason names before it only counts them.
-const NAMED_MAX: usize = 10;
+/// How many kinds of reasons are told before the nodes with others are only counted.
+const KINDS_MAX: usize = 10;
 
 /// What speaks for or against a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,54 +22,77 @@ pub struct Verdict {
     pub reasons: Vec<String>,
     /// Whether the instance could go there.
     pub fits: bool,
+    /// The reasons in words that tell nothing of the node but what was asked for: what its members may read.
+    kinds: Vec<String>,
+}
+
+/// One thing that speaks against a node.
+pub(super) struct Reason {
+    kind: String,
+    text: String,
+}
+
+impl Reason {
+    /// Of a node that nobody is told more about.
+    fn plain(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { kind: text.clone(), text }
+    }
 }
 
 /// What of a node's row forbids it by an instance's rules.
 pub(crate) fn rules_against(node: &Node, rules: &PlacementRules) -> Vec<String> {
-    against_rules(node, rules.node.as_ref(), &rules.labels)
+    against_rules(node, rules.node.as_ref(), &rules.labels).into_iter().map(|reason| reason.text).collect()
 }
 
-fn against_rules(node: &Node, only: Option<&NodeId>, labels: &BTreeMap<String, String>) -> Vec<String> {
+fn against_rules(node: &Node, only: Option<&NodeId>, labels: &BTreeMap<String, String>) -> Vec<Reason> {
     let mut reasons = Vec::new();
     if let Some(only) = only.filter(|only| *only != &node.id) {
-        reasons.push(format!("only `{only}` is asked for"));
+        reasons.push(Reason::plain(format!("only `{only}` is asked for")));
     }
     for (key, value) in labels {
+        let kind = format!("it has no label {key}={value}");
         match node.labels.get(key) {
             Some(present) if present == value => {}
-            Some(present) => reasons.push(format!("label {key} is {present}, not {value}")),
-            None => reasons.push(format!("it has no label {key}={value}")),
+            Some(present) => reasons.push(Reason { kind, text: format!("label {key} is {present}, not {value}") }),
+            None => reasons.push(Reason::plain(kind)),
         }
     }
     reasons
 }
 
 /// Everything that speaks against a node for a shape; nothing if it fits.
-pub(super) fn against(state: &State, room: &Room<'_>, shape: &Shape<'_>) -> Vec<String> {
+pub(super) fn against(state: &State, room: &Room<'_>, shape: &Shape<'_>) -> Vec<Reason> {
     let node = room.node;
     if node.revoked {
-        return vec!["it is revoked".into()];
+        return vec![Reason::plain("it is revoked")];
     }
     let mut reasons = against_rules(node, shape.node, shape.labels);
     if !room.online {
-        reasons.push("it is offline".into());
+        reasons.push(Reason::plain("it is offline"));
     }
     if !state.is_supplied(&node.id, shape.release) {
-        reasons.push(format!("release {} is not supplied to it", shape.release.short()));
+        reasons.push(Reason::plain(format!("release {} is not supplied to it", shape.release.short())));
     }
     if node.inventory.partitions.is_empty() {
-        reasons.push("it offers no partition".into());
+        reasons.push(Reason::plain("it offers no partition"));
     } else if room.free.is_empty() {
-        reasons.push(format!("none of its {} partitions is free", node.inventory.partitions.len()));
+        let text = format!("none of its {} partitions is free", node.inventory.partitions.len());
+        reasons.push(Reason { kind: "none of its partitions is free".into(), text });
     } else if first_fitting(room, shape, None).is_none() {
-        reasons.push("every free partition has limits below what is asked for".into());
+        reasons.push(Reason::plain("every free partition has limits below what is asked for"));
     }
-    reasons.extend(room.taken.left_of(node.inventory.capacity).shortfalls(shape.resources));
+    let short = room.taken.left_of(node.inventory.capacity).shortfalls(shape.resources);
+    reasons.extend(short.into_iter().map(|text| {
+        let asked = text.split(", ").next().unwrap_or_default();
+        Reason { kind: format!("{asked}, less is free"), text }
+    }));
     reasons
 }
 
 pub(super) fn of(state: &State, room: &Room<'_>, shape: &Shape<'_>) -> Verdict {
-    let mut reasons = against(state, room, shape);
+    let (kinds, mut reasons): (Vec<_>, Vec<_>) =
+        against(state, room, shape).into_iter().map(|reason| (reason.kind, reason.text)).unzip();
     let fits = reasons.is_empty();
     if fits {
         let release = state.install_state(&room.node.id, shape.release);
@@ -79,7 +102,7 @@ pub(super) fn of(state: &State, room: &Room<'_>, shape: &Shape<'_>) -> Verdict {
         });
         reasons.push(format!("{} instances, {} partitions free", room.instances, room.free.len()));
     }
-    Verdict { node: room.node.id.clone(), chosen: false, reasons, fits }
+    Verdict { node: room.node.id.clone(), chosen: false, reasons, fits, kinds }
 }
 
 /// Why an instance is where it is, or what each node has against it; empty for an unknown one.
@@ -105,32 +128,25 @@ pub fn explain(state: &State, online: &BTreeSet<NodeId>, id: &InstanceId) -> Vec
     verdicts
 }
 
-/// Says in one text why no node fits, the same reasons together.
+/// Says in one text why no node fits, the same reasons together. Members read it, so it names no node.
 pub(super) fn nowhere(verdicts: &[Verdict]) -> String {
     if verdicts.is_empty() {
         return "a node: the grid has none".into();
     }
-    let mut by_reason: BTreeMap<String, Vec<&NodeId>> = BTreeMap::new();
+    let mut by_kind: BTreeMap<String, usize> = BTreeMap::new();
     for verdict in verdicts {
-        by_reason.entry(verdict.reasons.join(", ")).or_default().push(&verdict.node);
+        *by_kind.entry(verdict.kinds.join(", ")).or_default() += 1;
     }
-    let mut groups: Vec<(String, Vec<&NodeId>)> = by_reason.into_iter().collect();
-    groups.sort_by(|a, b| a.1.cmp(&b.1));
-    let mut texts: Vec<String> = groups.iter().take(NAMED_MAX).map(|(reason, nodes)| named(nodes, reason)).collect();
-    let left: usize = groups.iter().skip(NAMED_MAX).map(|(_, nodes)| nodes.len()).sum();
+    let mut kinds: Vec<(String, usize)> = by_kind.into_iter().collect();
+    kinds.sort_by_key(|(_, nodes)| std::cmp::Reverse(*nodes));
+    let counted = |nodes: usize| if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") };
+    let mut texts: Vec<String> =
+        kinds.iter().take(KINDS_MAX).map(|(kind, nodes)| format!("{}: {kind}", counted(*nodes))).collect();
+    let left: usize = kinds.iter().skip(KINDS_MAX).map(|(_, nodes)| nodes).sum();
     if left > 0 {
-        texts.push(format!("{left} more nodes have other reasons"));
+        texts.push(format!("{} for other reasons", counted(left)));
     }
     format!("a node that fits ({})", texts.join("; "))
-}
-
-fn named(nodes: &[&NodeId], reason: &str) -> String {
-    let mut names: Vec<&str> = nodes.iter().take(NAMED_MAX).map(|node| node.as_str()).collect();
-    let more = format!("{} more", nodes.len().saturating_sub(NAMED_MAX));
-    if nodes.len() > NAMED_MAX {
-        names.push(&more);
-    }
-    format!("{}: {reason}", names.join(", "))
 }
 
 pub(super) fn waiting(instance: &Instance, on: String) -> Waiting {

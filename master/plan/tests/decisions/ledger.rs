@@ -35,10 +35,13 @@ fn report(sequence: u64, records: Vec<UsageRecord>) -> UsageReport {
 
 fn placed() -> (Grid, InstanceId) {
     let mut grid = Grid::new();
+    grid.now = at("2026-10-01T00:00:00Z");
     grid.node("n1", 2, memory(100));
     grid.release("pg");
     let id = grid.wants("db", memory(10));
+    grid.wants("web", memory(10));
     grid.allocate();
+    grid.now = NOW;
     (grid, id)
 }
 
@@ -112,7 +115,8 @@ fn use_over_the_end_of_a_month_is_split_there_and_what_is_late_for_a_closed_one_
     assert_eq!(due(&grid.state, grid.now), [(project("shop"), period("2026-10"))]);
     let closed = close(&grid.state, &project("shop"), period("2026-10"), grid.now).unwrap();
     let closed = grid.commit(closed);
-    booked(&mut grid, &report(2, vec![used(&id, "2026-10-30T00:00:00Z", "2026-10-30T01:00:00Z", Some(9))]));
+    let web = grid.instance("web").id.clone();
+    booked(&mut grid, &report(2, vec![used(&web, "2026-10-30T00:00:00Z", "2026-10-30T01:00:00Z", Some(9))]));
     assert_eq!(statement(&grid.state, &project("shop"), period("2026-10")), Ok(closed));
     let present = statement(&grid.state, &project("shop"), period("2026-11")).unwrap();
     let lines: Vec<_> = present.lines.iter().map(|line| (line.amount, line.adjustment)).collect();
@@ -125,7 +129,8 @@ fn use_over_the_end_of_a_month_is_split_there_and_what_is_late_for_a_closed_one_
 fn a_changed_or_missing_entry_shows() {
     let (mut grid, id) = placed();
     for n in 1..=3 {
-        booked(&mut grid, &report(n, vec![used(&id, HOUR.0, HOUR.1, Some(n))]));
+        let (start, end) = (format!("2026-11-21T0{n}:00:00Z"), format!("2026-11-21T0{}:00:00Z", n + 1));
+        booked(&mut grid, &report(n, vec![used(&id, &start, &end, Some(n))]));
     }
     let all = entries(&grid);
     assert_eq!(verify_chain(&all, None), Ok(()));
@@ -169,4 +174,68 @@ fn a_change_that_comes_twice_changes_no_sum() {
     assert_eq!(sum(&grid, "2026-11"), 5);
     grid.later(Duration::from_secs(1));
     grid.check();
+}
+
+/// What is booked of CPU time in November: the sum, how many windows are unknown, and why.
+fn cpu(grid: &Grid) -> (u64, u64, String) {
+    let id = &grid.instance("db").id;
+    let sum = &grid.state.sums[&(project("shop"), period("2026-11"))][id];
+    let meter = &sum.meters[&Meter::CpuMicros];
+    (meter.amount, meter.unknown_windows, meter.unknown_reason.clone())
+}
+
+#[test]
+fn what_was_reported_before_is_booked_as_unknown_when_it_comes_under_a_new_number() {
+    let (mut grid, id) = placed();
+    booked(&mut grid, &report(1, vec![used(&id, HOUR.0, HOUR.1, Some(5))]));
+    let again =
+        vec![used(&id, HOUR.0, HOUR.1, Some(5)), used(&id, "2026-11-21T07:59:59Z", "2026-11-21T08:10:00Z", Some(5))];
+    assert_eq!(booked(&mut grid, &report(2, again)), 0);
+    let (amount, unknown, why) = cpu(&grid);
+    assert_eq!((amount, unknown), (5, 2));
+    assert!(why.contains("overlaps"), "{why}");
+    booked(&mut grid, &report(3, vec![used(&id, HOUR.1, "2026-11-21T08:20:00Z", Some(2)); 2]));
+    assert_eq!(cpu(&grid).0, 7, "the one that follows counts once");
+    grid.check();
+}
+
+#[test]
+fn more_than_any_machine_can_use_is_booked_as_unknown() {
+    let (mut grid, id) = placed();
+    let mut honest = used(&id, HOUR.0, HOUR.1, Some(5));
+    honest.amounts.insert(Meter::WallMillis, Amount::Known(3_600_000));
+    booked(&mut grid, &report(1, vec![honest]));
+    let mut forged = used(&id, HOUR.1, "2026-11-21T08:10:00Z", Some(u64::MAX));
+    forged.amounts.insert(Meter::WallMillis, Amount::Known(7 * 600_000));
+    booked(&mut grid, &report(2, vec![forged]));
+    let (amount, unknown, why) = cpu(&grid);
+    assert_eq!((amount, unknown), (5, 1));
+    assert!(why.contains("more than there can be"), "{why}");
+    let forged = entries(&grid)[1].lines[0].record.amounts[&Meter::WallMillis].clone();
+    assert!(matches!(forged, Amount::Unknown(_)), "{forged:?}");
+}
+
+#[test]
+fn use_of_a_time_before_the_instance_was_made_is_booked_as_unknown() {
+    let (mut grid, id) = placed();
+    booked(&mut grid, &report(1, vec![used(&id, "2026-09-30T22:00:00Z", "2026-10-01T01:00:00Z", Some(5))]));
+    assert_eq!((sum(&grid, "2026-09"), sum(&grid, "2026-10")), (0, 0));
+}
+
+#[test]
+fn a_reading_may_cover_what_could_not_be_read_before() {
+    let (mut grid, id) = placed();
+    let wall = |start: &str, end: &str, amount| {
+        let amounts = [(Meter::WallMillis, amount)].into();
+        UsageRecord { amounts, ..used(&id, start, end, None) }
+    };
+    // The first report after the agent came back: its window is short, its reading is of all the time before.
+    let first = wall(HOUR.0, "2026-11-21T07:01:00Z", Amount::Known(20 * 3_600_000));
+    let second = wall("2026-11-21T07:01:00Z", HOUR.1, Amount::Unknown("r".repeat(1000)));
+    let third = wall(HOUR.1, "2026-11-21T08:01:00Z", Amount::Known(3_600_000));
+    booked(&mut grid, &report(1, vec![first, second, third]));
+    let meter = grid.state.sums[&(project("shop"), period("2026-11"))][&id].meters[&Meter::WallMillis].clone();
+    assert_eq!((meter.amount, meter.unknown_windows, meter.unknown_reason.len()), (21 * 3_600_000, 1, 300));
+    let line = entries(&grid)[0].lines[1].record.amounts[&Meter::WallMillis].clone();
+    assert_eq!(line, Amount::Unknown("r".repeat(300)));
 }

@@ -28,7 +28,7 @@ fn what_is_being_destroyed_still_counts() {
     grid.wish("old", Wish::Destroyed);
     let new = grid.wants("new", memory(80));
     let on = &grid.allocate().waiting[&new].on;
-    assert!(on.contains("n1: memory: 80 MiB asked, 20 MiB free"), "{on}");
+    assert!(on.contains("1 node: memory: 80 MiB asked, less is free"), "{on}");
     grid.reports(&old, InstanceState::Destroyed);
     grid.allocate();
     assert!(grid.instance("new").placement.is_some());
@@ -112,5 +112,5 @@ fn the_same_state_gives_the_same_round_and_nobody_is_placed_on_an_offline_node()
     let rounds = [0, 1].map(|_| allocate(&grid.state, &grid.online, grid.now));
     assert_eq!(rounds[0], rounds[1]);
     grid.online.clear();
-    assert!(grid.allocate().waiting[&id].on.contains("n1: it is offline"));
+    assert!(grid.allocate().waiting[&id].on.contains("1 node: it is offline"));
 }

@@ -6,7 +6,7 @@ use plat_model::id::InstanceId;
 use plat_model::instance::{InstanceState, Wish};
 use plat_model::node::NodeReport;
 use plat_model::problem::codes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn placed() -> (Grid, InstanceId) {
     let mut grid = Grid::new();
@@ -98,16 +98,32 @@ fn a_revoked_node_is_told_nothing_and_believed_nothing() {
 }
 
 #[test]
+fn what_a_node_lacks_comes_as_far_as_there_is_room() {
+    let (mut grid, _) = placed();
+    grid.wants("web", memory(10));
+    grid.allocate();
+    let index = desired::index(&grid.state, &node("n1"));
+    let (mut held, mut releases) = (BTreeMap::new(), BTreeSet::new());
+    for (documents_sent, bodies_sent) in [(1, 0), (0, 1), (0, 1), (0, 0)] {
+        let (documents, bodies) = desired::lacking(&grid.state, &index, &held, &releases, 1);
+        assert_eq!((documents.len(), bodies.len()), (documents_sent, bodies_sent));
+        releases.extend(documents.into_keys());
+        held.extend(bodies.into_iter().map(|body| (body.id, body.generation)));
+    }
+}
+
+#[test]
 fn only_what_a_node_does_not_hold_is_sent_and_its_generation_grows_with_each_change() {
     let (mut grid, id) = placed();
     let index = desired::index(&grid.state, &node("n1"));
     let all: BTreeMap<_, _> = index.instances.iter().cloned().collect();
-    assert!(desired::bodies(&grid.state, &index, &all).is_empty());
-    assert!(desired::documents(&grid.state, &index, &index.releases).is_empty());
+    let lacking = |grid: &Grid, index| desired::lacking(&grid.state, index, &all, &index.releases, usize::MAX);
+    assert_eq!(lacking(&grid, &index), Default::default());
     grid.wish("db", Wish::Stopped);
     let next = desired::index(&grid.state, &node("n1"));
     assert!(next.generation > index.generation);
-    let bodies = desired::bodies(&grid.state, &next, &all);
+    let (documents, bodies) = lacking(&grid, &next);
+    assert!(documents.is_empty());
     assert_eq!(bodies.iter().map(|body| &body.id).collect::<Vec<_>>(), [&id]);
     grid.reports(&id, InstanceState::Stopped);
     assert_eq!(desired::generation(&grid.state, &node("n1")), next.generation);

@@ -1,4 +1,5 @@
 use super::given::*;
+use plat_master_plan::request::PROJECT_MAX;
 use plat_master_plan::request::{RequestAsk, request, set_wish};
 use plat_master_plan::{certify, release};
 use plat_model::instance::{InstanceState, Wish};
@@ -133,4 +134,23 @@ fn what_was_being_destroyed_on_a_revoked_node_is_given_up() {
     grid.wish("kept", Wish::Destroyed);
     assert!(grid.state.instances.is_empty());
     grid.check();
+}
+
+#[test]
+fn members_request_no_more_than_a_projects_share_and_may_still_change_what_there_is() {
+    let mut grid = Grid::new();
+    grid.release("pg");
+    let room = |grid: &Grid, of: &str, instance: &str| {
+        plat_master_plan::request::room(&grid.state, &project(of), &name(instance))
+    };
+    for n in 1..PROJECT_MAX {
+        grid.wants(&format!("db{n}"), memory(1));
+    }
+    assert_eq!(room(&grid, "shop", "db0"), Ok(()));
+    grid.wants("db0", memory(1));
+    assert_eq!(room(&grid, "shop", "web").unwrap_err().code, codes::TOO_MANY);
+    assert_eq!(
+        (room(&grid, "shop", "db7"), room(&grid, "shoq", "web"), room(&grid, "shoo", "web")),
+        (Ok(()), Ok(()), Ok(()))
+    );
 }

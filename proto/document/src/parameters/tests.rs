@@ -60,8 +60,45 @@ fn a_pattern_made_to_be_slow_is_not_slow() {
     assert!(check(&release, &parse(&text)).is_err());
 }
 
+fn problems_of(schema: &str) -> Problems {
+    let text = format!("version: 1\nname: a\nfiles: {{x: {{template: a}}}}\n{schema}");
+    Release::parse_yaml(&text, "a.yaml").unwrap_err()
+}
+
 #[test]
-fn a_schema_that_refers_to_itself_ends() {
-    let release = release("parameters: {properties: {a: {$ref: \"#\", default: {}}}}");
-    assert!(check(&release, &parse("{}")).is_ok());
+fn a_schema_may_refer_to_itself_where_the_request_says_how_deep() {
+    let release = release("parameters: {properties: {a: {$ref: \"#\"}, port: {default: 1}}}");
+    let filled = check(&release, &parse(r#"{"a": {"a": {}}}"#)).unwrap();
+    let expected = serde_json::json!({"port": 1, "a": {"port": 1, "a": {"port": 1}}});
+    assert_eq!(serde_json::to_value(&filled).unwrap(), expected);
+}
+
+#[test]
+fn defaults_that_lead_back_to_themselves_are_refused_and_not_written_out() {
+    let eight: Vec<_> = ["a", "b", "c", "d", "e", "f", "g", "h"]
+        .iter()
+        .map(|key| format!("{key}: {{default: {{}}, $ref: \"#\"}}"))
+        .collect();
+    let problems = problems_of(&format!("parameters: {{properties: {{{}}}}}", eight.join(", ")));
+    assert_eq!(problems.0[0].code, codes::BAD_SCHEMA, "{problems}");
+    assert!(problems.to_string().contains("leads back to itself"), "{problems}");
+}
+
+#[test]
+fn defaults_that_are_too_many_are_refused_although_they_end() {
+    let level = |n: usize| {
+        let eight: Vec<_> = (0..8).map(|i| format!("k{i}: {{default: {{}}, $ref: \"#/$defs/d{}\"}}", n + 1)).collect();
+        format!("d{n}: {{properties: {{{}}}}}", eight.join(", "))
+    };
+    let levels: Vec<_> = (0..16).map(level).chain(["d16: {}".into()]).collect();
+    let problems = problems_of(&format!(
+        "parameters: {{properties: {{a: {{default: {{}}, $ref: \"#/$defs/d0\"}}}}, $defs: {{{}}}}}",
+        levels.join(", ")
+    ));
+    assert!(problems.to_string().contains("too many defaults"), "{problems}");
+}
+
+#[test]
+fn a_reference_to_itself_alone_is_refused() {
+    assert_eq!(problems_of("parameters: {$ref: \"#\"}").0[0].code, codes::BAD_SCHEMA);
 }

@@ -1,5 +1,6 @@
 //! TLS handshakes, side by side: one that is slow delays no other.
 
+use super::places::Places;
 use super::{Connection, Peer, ServeSettings};
 use crate::credentials::Credentials;
 use crate::peer;
@@ -9,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{debug, warn};
@@ -29,30 +30,30 @@ where
 {
     let (ready, accepted) = mpsc::channel(64);
     tokio::spawn(async move {
-        let handshakes = Arc::new(Semaphore::new(settings.handshakes));
-        let places = Arc::new(Semaphore::new(settings.connections));
+        let handshakes = Places::new(settings.handshakes);
+        let (known, anonymous) = (Places::new(settings.connections), Places::new(settings.anonymous));
         tokio::pin!(connections);
         loop {
-            let next = async {
-                let permits =
-                    (places.clone().acquire_owned().await.ok()?, handshakes.clone().acquire_owned().await.ok()?);
-                connections.next().await.map(|next| (next, permits))
-            };
             let next = tokio::select! {
-                next = next => next,
+                next = connections.next() => next,
                 // The server has dropped its end: it shuts down, and the listener closes with this task.
                 () = ready.closed() => return,
             };
-            let Some((next, (place, turn))) = next else { return };
             let (stream, remote) = match next {
-                Ok(connection) => connection,
-                Err(error) => {
+                Some(Ok(connection)) => connection,
+                Some(Err(error)) => {
                     warn!(%error, "connection not accepted");
                     tokio::time::sleep(AFTER_LISTENER_ERROR).await;
                     continue;
                 }
+                None => return,
+            };
+            let Some(turn) = handshakes.take(remote) else {
+                debug!(%remote, "too many handshakes at once");
+                continue;
             };
             let (credentials, ready, closing) = (credentials.clone(), ready.clone(), closing.clone());
+            let (known, anonymous) = (known.clone(), anonymous.clone());
             tokio::spawn(async move {
                 let shake = TlsAcceptor::from(credentials.server_config()).accept(stream);
                 let stream = match tokio::time::timeout(settings.handshake_timeout, shake).await {
@@ -67,7 +68,14 @@ where
                     Ok(identity) => identity,
                     Err(problem) => return debug!(%remote, problem = problem.one_line(), "caller refused"),
                 };
-                let connection = Connection::new(stream, Peer { identity, remote }, closing, place);
+                let (places, life) = match identity {
+                    Some(_) => (known, None),
+                    None => (anonymous, Some(settings.anonymous_life)),
+                };
+                let Some(place) = places.take(remote) else {
+                    return debug!(%remote, known = identity.is_some(), "too many connections at once");
+                };
+                let connection = Connection::new(stream, Peer { identity, remote }, closing, life, place);
                 // It fails only when the server has ended, and the connection ends with it.
                 let _ = ready.send(Ok(connection)).await;
             });

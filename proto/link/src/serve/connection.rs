@@ -1,13 +1,15 @@
 //! One accepted connection: TLS is done, and who called is known.
 
+use super::places::Place;
 use crate::peer::PeerIdentity;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
@@ -19,12 +21,12 @@ pub struct Peer {
     pub remote: SocketAddr,
 }
 
-/// An accepted connection. It ends with an error once the server closes it.
+/// An accepted connection. It ends with an error once the server closes it, or its `life` is over.
 pub struct Connection<IO> {
     stream: TlsStream<IO>,
     peer: Peer,
     closing: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl<IO> Connection<IO> {
@@ -32,11 +34,21 @@ impl<IO> Connection<IO> {
         stream: TlsStream<IO>,
         peer: Peer,
         mut closing: watch::Receiver<bool>,
-        place: OwnedSemaphorePermit,
+        life: Option<Duration>,
+        place: Place,
     ) -> Self {
         let closing = Box::pin(async move {
-            // A closed channel means that the server has ended: close as well.
-            let _ = closing.wait_for(|closing| *closing).await;
+            let over = async {
+                match life {
+                    Some(life) => tokio::time::sleep(life).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // A closed channel means that the server has ended: close as well.
+                _ = closing.wait_for(|closing| *closing) => {}
+                () = over => {}
+            }
         });
         Self { stream, peer, closing, _place: place }
     }
@@ -54,7 +66,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<IO> {
         if self.closing.as_mut().poll(cx).is_ready() {
             // Polled again after it was ready it would panic.
             self.closing = Box::pin(std::future::ready(()));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server shuts down")));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server hangs up")));
         }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }

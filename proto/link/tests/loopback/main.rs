@@ -4,7 +4,7 @@ mod grid;
 
 use grid::{TestGrid, UP, check, health, health_of, wait};
 use plat_link::tls::RootPin;
-use plat_link::{DialSettings, Key, ServeSettings, Trust, dial};
+use plat_link::{DialSettings, Key, Most, ServeSettings, Trust, dial};
 use plat_model::problem::codes;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -108,6 +108,66 @@ async fn callers_that_never_shake_hands_delay_nobody_and_are_dropped() {
     for stream in &mut silent {
         wait(SOON, tokio::io::AsyncReadExt::read(stream, &mut [0; 16])).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn callers_of_one_address_that_never_shake_hands_keep_out_no_other() {
+    let grid = TestGrid::new("campus");
+    let settings = ServeSettings {
+        handshake_timeout: Duration::from_secs(600),
+        handshakes: Most { in_all: 8, from_one: 4 },
+        ..ServeSettings::default()
+    };
+    let server = grid.serve("master", settings).await;
+    let host = format!("{}:{}", server.address.host(), server.address.port()).parse().unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        silent.push(socket.connect(host).await.unwrap());
+    }
+    check(&grid.channel("node/n1", &server)).await.unwrap();
+    // Those past the limit were hung up on at once.
+    for stream in &mut silent[4..] {
+        assert_eq!(wait(SOON, tokio::io::AsyncReadExt::read(stream, &mut [0; 16])).await.unwrap_or(0), 0);
+    }
+}
+
+#[tokio::test]
+async fn callers_without_a_certificate_have_few_places_and_not_for_long() {
+    let grid = TestGrid::new("campus");
+    let settings = ServeSettings {
+        anonymous: Most { in_all: 2, from_one: 2 },
+        anonymous_life: Duration::from_secs(2),
+        ..ServeSettings::default()
+    };
+    let server = grid.serve("master", settings).await;
+    let open = || {
+        let pin = Trust::Pin(RootPin::of(&grid.root_der()));
+        dial(&server.address, pin, DialSettings::default(), plat_link::tcp).unwrap()
+    };
+    let request = || HealthCheckRequest { service: String::new() };
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = health(open()).watch(request()).await.unwrap().into_inner();
+        stream.message().await.unwrap().unwrap();
+        held.push(stream);
+    }
+    assert_eq!(check(&open()).await.unwrap_err().code, codes::UNREACHABLE);
+    check(&grid.channel("node/n1", &server)).await.unwrap();
+    for stream in &mut held {
+        assert!(wait(SOON, stream.message()).await.is_err());
+    }
+    check(&open()).await.unwrap();
+}
+
+#[tokio::test]
+async fn hundreds_with_certificates_call_from_one_address_at_once() {
+    let grid = TestGrid::new("campus");
+    let server = grid.serve("master", ServeSettings::default()).await;
+    let channels: Vec<_> = (0..256).map(|_| grid.channel("node/n1", &server)).collect();
+    let all = futures_util::future::join_all(channels.iter().map(check)).await;
+    assert!(all.iter().all(Result::is_ok), "{all:?}");
 }
 
 #[tokio::test]
