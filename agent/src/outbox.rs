@@ -44,7 +44,8 @@ pub(crate) type Baselines = BTreeMap<PartitionName, Baseline>;
 /// The reports that wait, and what the next one starts from.
 pub(crate) struct Outbox {
     path: PathBuf,
-    file: File,
+    /// What is appended to. `None`: what is on disk is in doubt, and is written anew before anything follows it.
+    file: Option<File>,
     bytes: u64,
     /// Its size when it was last rewritten.
     rewritten: u64,
@@ -114,6 +115,20 @@ fn decode(line: &[u8]) -> Result<Line, String> {
     serde_json::from_slice(body).map_err(|why| why.to_string())
 }
 
+/// Replaces the log by one of this state. Gives the file to append to, and its size.
+fn rewritten(path: &Path, state: &State) -> Result<(File, u64), Problem> {
+    let wrong = |why: serde_json::Error| unusable(path, why);
+    let start = Line::Start { next: state.next, booked: state.booked, baselines: state.baselines.clone() };
+    let mut bytes = encode(&start).map_err(wrong)?;
+    for report in &state.waiting {
+        let line = Line::Taken { report: report.clone(), baselines: BTreeMap::new() };
+        bytes.extend(encode(&line).map_err(wrong)?);
+    }
+    durable::replace(path, &bytes)?;
+    let file = OpenOptions::new().append(true).mode(0o600).open(path).map_err(|why| unusable(path, why))?;
+    Ok((file, bytes.len() as u64))
+}
+
 impl Outbox {
     /// Opens or makes the log. A last line that was cut short by a crash never counted as taken and is dropped.
     ///
@@ -133,45 +148,34 @@ impl Outbox {
             let line = if line.len() > LINE_MAX { Err("it is too long".into()) } else { decode(line) };
             state.apply(line.map_err(|why| unusable(path, format!("line {}: {why}", n + 1)))?);
         }
-        let mut outbox = Self::rewritten(path, state)?;
-        outbox.bytes_max = bytes_max;
+        if state.waiting.back().is_some_and(|last| last.sequence + 1 != state.next) {
+            return Err(unusable(path, "its numbers do not follow each other"));
+        }
+        let mut outbox = Self { path: path.into(), file: None, bytes: 0, rewritten: 0, bytes_max, state };
+        outbox.rewrite()?;
         Ok(outbox)
     }
 
-    fn rewritten(path: &Path, state: State) -> Result<Self, Problem> {
-        let wrong = |why: serde_json::Error| unusable(path, why);
-        let start = Line::Start { next: state.next, booked: state.booked, baselines: state.baselines.clone() };
-        let mut bytes = encode(&start).map_err(wrong)?;
-        for report in &state.waiting {
-            let line = Line::Taken { report: report.clone(), baselines: BTreeMap::new() };
-            bytes.extend(encode(&line).map_err(wrong)?);
-        }
-        if state.waiting.is_empty() || state.waiting.back().is_some_and(|last| last.sequence + 1 == state.next) {
-            durable::replace(path, &bytes)?;
-        } else {
-            return Err(unusable(path, "its numbers do not follow each other"));
-        }
-        let file = OpenOptions::new().append(true).mode(0o600).open(path).map_err(|why| unusable(path, why))?;
-        Ok(Self {
-            path: path.into(),
-            file,
-            bytes: bytes.len() as u64,
-            rewritten: bytes.len() as u64,
-            bytes_max: u64::MAX,
-            state,
-        })
+    /// Writes the log anew with only what is still needed. After an error the state is what it was, and the next append
+    /// begins by trying again.
+    fn rewrite(&mut self) -> Result<(), Problem> {
+        self.file = None;
+        let (file, bytes) = rewritten(&self.path, &self.state)?;
+        (self.file, self.bytes, self.rewritten) = (Some(file), bytes, bytes);
+        Ok(())
     }
 
     /// Durable when it returns. A write that failed is taken back, so that no half line is ever followed by another.
     fn append(&mut self, line: Line) -> Result<(), Problem> {
         let bytes = encode(&line).map_err(|why| unusable(&self.path, why))?;
-        if let Err(why) = self.file.write_all(&bytes).and_then(|()| self.file.sync_data()) {
+        if self.file.is_none() {
+            self.rewrite()?;
+        }
+        let Some(file) = &mut self.file else { return Err(unusable(&self.path, "it is not open")) };
+        if let Err(why) = file.write_all(&bytes).and_then(|()| file.sync_data()) {
             // Whether the write will survive is not known: cut it off, and if even that fails, write all anew.
-            if self.file.set_len(self.bytes).and_then(|()| self.file.sync_data()).is_err() {
-                let state = std::mem::take(&mut self.state);
-                let (path, bytes_max) = (self.path.clone(), self.bytes_max);
-                *self = Self::rewritten(&path, state)?;
-                self.bytes_max = bytes_max;
+            if file.set_len(self.bytes).and_then(|()| file.sync_data()).is_err() {
+                self.file = None;
             }
             let code = if why.kind() == ErrorKind::StorageFull { codes::DISK_FULL } else { codes::BAD_STATE_FILE };
             return Err(Problem::new(code, format!("`{}` cannot be written", self.path.display()))
@@ -230,9 +234,7 @@ impl Outbox {
         // Rewriting costs as much as what is kept: so only when the log has doubled since, or nothing is kept.
         let worth_it = self.state.waiting.is_empty() || self.bytes > 2 * self.rewritten;
         if self.bytes > REWRITE_AT && worth_it {
-            let bytes_max = self.bytes_max;
-            *self = Self::rewritten(&self.path.clone(), std::mem::take(&mut self.state))?;
-            self.bytes_max = bytes_max;
+            self.rewrite()?;
         }
         Ok(())
     }

@@ -105,3 +105,39 @@ fn the_log_stays_small_when_the_master_keeps_up_and_is_full_when_it_does_not() {
     let outbox = Outbox::open(&path, 2000).unwrap();
     assert!(!outbox.is_full(), "{} bytes", outbox.size());
 }
+
+#[test]
+fn a_log_that_cannot_be_written_anew_loses_nothing_and_counts_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, in_the_way) = (folder.path().join("outbox"), folder.path().join("outbox.new"));
+    let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+    take(&mut outbox, 10).unwrap();
+    // Neither an append nor its taking back succeeds, and nothing can be written beside the log.
+    outbox.file = Some(File::open(&path).unwrap());
+    fs::create_dir(&in_the_way).unwrap();
+    for _ in 0..2 {
+        take(&mut outbox, 25).unwrap_err();
+        assert_eq!((outbox.state.next, sum(&outbox.waiting(9))), (2, 10));
+        assert_eq!(outbox.baselines()[&part()].totals[&Meter::CpuMicros], 10);
+    }
+    fs::remove_dir(&in_the_way).unwrap();
+    take(&mut outbox, 40).unwrap();
+    let outbox = Outbox::open(&path, u64::MAX).unwrap();
+    assert_eq!(sum(&outbox.waiting(9)), 40);
+}
+
+#[test]
+fn what_was_booked_stays_booked_when_the_log_cannot_be_made_smaller() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, in_the_way) = (folder.path().join("outbox"), folder.path().join("outbox.new"));
+    let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+    take(&mut outbox, 10).unwrap();
+    outbox.bytes = REWRITE_AT;
+    fs::create_dir(&in_the_way).unwrap();
+    outbox.booked(1).unwrap_err();
+    assert_eq!((outbox.state.booked, outbox.state.next), (1, 2));
+    fs::remove_dir(&in_the_way).unwrap();
+    take(&mut outbox, 30).unwrap();
+    let outbox = Outbox::open(&path, u64::MAX).unwrap();
+    assert_eq!(sum(&outbox.waiting(9)), 20);
+}
