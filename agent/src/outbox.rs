@@ -15,6 +15,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use tracing::warn;
 
 use crate::usage::Baseline;
 
@@ -29,7 +30,14 @@ const LINE_MAX: usize = 64 * 1024 * 1024;
 #[derive(Serialize, Deserialize)]
 enum Line {
     /// The first line after a rewrite: all but the reports that wait.
-    Start { next: u64, booked: u64, baselines: Baselines },
+    Start {
+        next: u64,
+        booked: u64,
+        baselines: Baselines,
+        /// See [`Outbox::lost`].
+        #[serde(default)]
+        lost: bool,
+    },
     /// A report, and how far the counters of these partitions are counted.
     Taken { report: UsageReport, baselines: BTreeMap<PartitionName, Option<Baseline>> },
     /// The master has booked everything up to this number.
@@ -59,14 +67,33 @@ struct State {
     next: u64,
     booked: u64,
     baselines: Baselines,
+    lost: bool,
     waiting: VecDeque<UsageReport>,
 }
 
 impl State {
+    fn new() -> Self {
+        Self { next: 1, ..Self::default() }
+    }
+
+    /// What a log says, in whole lines.
+    fn read(lines: &[u8]) -> Result<Self, String> {
+        let mut state = Self::new();
+        for (n, line) in lines.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            let line = if line.len() > LINE_MAX { Err("it is too long".into()) } else { decode(line) };
+            state.apply(line.map_err(|why| format!("line {}: {why}", n + 1))?);
+        }
+        match state.waiting.back() {
+            Some(last) if last.sequence + 1 != state.next => Err("its numbers do not follow each other".into()),
+            _ => Ok(state),
+        }
+    }
+
     fn apply(&mut self, line: Line) {
         match line {
-            Line::Start { next, booked, baselines } => {
-                *self = Self { next, booked, baselines, waiting: VecDeque::new() };
+            Line::Start { next, booked, baselines, lost } => {
+                *self = Self { next, booked, baselines, lost, waiting: VecDeque::new() };
             }
             Line::Taken { report, baselines } => {
                 self.next = report.sequence + 1;
@@ -118,7 +145,8 @@ fn decode(line: &[u8]) -> Result<Line, String> {
 /// Replaces the log by one of this state. Gives the file to append to, and its size.
 fn rewritten(path: &Path, state: &State) -> Result<(File, u64), Problem> {
     let wrong = |why: serde_json::Error| unusable(path, why);
-    let start = Line::Start { next: state.next, booked: state.booked, baselines: state.baselines.clone() };
+    let State { next, booked, lost, .. } = *state;
+    let start = Line::Start { next, booked, baselines: state.baselines.clone(), lost };
     let mut bytes = encode(&start).map_err(wrong)?;
     for report in &state.waiting {
         let line = Line::Taken { report: report.clone(), baselines: BTreeMap::new() };
@@ -130,12 +158,13 @@ fn rewritten(path: &Path, state: &State) -> Result<(File, u64), Problem> {
 }
 
 impl Outbox {
-    /// Opens or makes the log. A last line that was cut short by a crash never counted as taken and is dropped.
+    /// Opens or makes the log. A last line that was cut short by a crash never counted as taken and is dropped. A log
+    /// with a damaged line is kept beside, under a name that its contents give, and one that knows of the loss takes its
+    /// place: nobody can say what was counted. Gives the damage too.
     ///
     /// # Errors
-    /// BAD_STATE_FILE if a whole line is damaged: nobody can say then what was counted.
-    pub fn open(path: &Path, bytes_max: u64) -> Result<Self, Problem> {
-        let mut state = State { next: 1, ..State::default() };
+    /// BAD_STATE_FILE if the log cannot be read: it stays as it is.
+    pub fn open(path: &Path, bytes_max: u64) -> Result<(Self, Option<Problem>), Problem> {
         let mut bytes = Vec::new();
         match File::open(path) {
             Ok(mut file) => drop(file.read_to_end(&mut bytes).map_err(|why| unusable(path, why))?),
@@ -143,17 +172,27 @@ impl Outbox {
             Err(why) => return Err(unusable(path, why)),
         }
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        for (n, line) in bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
-            let line = line.strip_suffix(b"\n").unwrap_or(line);
-            let line = if line.len() > LINE_MAX { Err("it is too long".into()) } else { decode(line) };
-            state.apply(line.map_err(|why| unusable(path, format!("line {}: {why}", n + 1)))?);
+        let (state, damage) = match State::read(&bytes[..whole]) {
+            Ok(state) => (state, None),
+            Err(why) => {
+                let aside = path.with_extension(format!("damaged-{}", &hash(&bytes)[..16]));
+                match fs::hard_link(path, &aside) {
+                    Err(why) if why.kind() != ErrorKind::AlreadyExists => return Err(unusable(&aside, why)),
+                    _ => (State { lost: true, ..State::new() }, Some(unusable(path, why))),
+                }
+            }
+        };
+        let mut outbox = Self { path: path.into(), file: None, bytes: whole as u64, rewritten: 0, bytes_max, state };
+        if let Err(problem) = outbox.rewrite() {
+            warn!(problem = problem.one_line(), "usage is counted as soon as the outbox can be written");
         }
-        if state.waiting.back().is_some_and(|last| last.sequence + 1 != state.next) {
-            return Err(unusable(path, "its numbers do not follow each other"));
-        }
-        let mut outbox = Self { path: path.into(), file: None, bytes: 0, rewritten: 0, bytes_max, state };
-        outbox.rewrite()?;
-        Ok(outbox)
+        Ok((outbox, damage))
+    }
+
+    /// Whether a log of before was damaged: what an instance used that was there then, and has not been counted since,
+    /// is unknown.
+    pub fn lost(&self) -> bool {
+        self.state.lost
     }
 
     /// Writes the log anew with only what is still needed. After an error the state is what it was, and the next append

@@ -8,4 +8,4 @@ mod count;
 mod meter;
 
 pub(crate) use count::Baseline;
-pub(crate) use meter::{Arrival, Metering, Recovers};
+pub(crate) use meter::{Arrival, Metering};

@@ -7,6 +7,12 @@ fn part() -> PartitionName {
     PartitionName::parse("part0").unwrap()
 }
 
+fn open(path: &Path, bytes_max: u64) -> Outbox {
+    let (outbox, damaged) = Outbox::open(path, bytes_max).unwrap();
+    assert!(damaged.is_none(), "{damaged:?}");
+    outbox
+}
+
 /// Takes what a counter that stands at `total` has grown since the baseline.
 fn take(outbox: &mut Outbox, total: u64) -> Result<(), Problem> {
     let before = outbox.baselines().get(&part()).map_or(0, |baseline| baseline.totals[&Meter::CpuMicros]);
@@ -28,7 +34,7 @@ fn sum(reports: &[UsageReport]) -> u64 {
 fn wherever_the_log_is_cut_the_waiting_and_the_uncounted_make_the_whole() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox");
-    let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+    let mut outbox = open(&path, u64::MAX);
     let start = fs::read(&path).unwrap().len();
     for total in [10, 25, 70] {
         take(&mut outbox, total).unwrap();
@@ -36,7 +42,7 @@ fn wherever_the_log_is_cut_the_waiting_and_the_uncounted_make_the_whole() {
     let whole = fs::read(&path).unwrap();
     for end in start..=whole.len() {
         fs::write(&path, &whole[..end]).unwrap();
-        let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+        let mut outbox = open(&path, u64::MAX);
         take(&mut outbox, 100).unwrap();
         let waiting = outbox.waiting(100);
         assert_eq!(sum(&waiting), 100, "cut at {end}");
@@ -49,30 +55,58 @@ fn wherever_the_log_is_cut_the_waiting_and_the_uncounted_make_the_whole() {
 fn a_damaged_line_is_told_and_never_guessed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox");
-    take(&mut Outbox::open(&path, u64::MAX).unwrap(), 10).unwrap();
+    take(&mut open(&path, u64::MAX), 10).unwrap();
     let mut bytes = fs::read(&path).unwrap();
     bytes[40] ^= 1;
     fs::write(&path, &bytes).unwrap();
-    let problem = Outbox::open(&path, u64::MAX).map(|_| ()).unwrap_err();
+    let (outbox, damaged) = Outbox::open(&path, u64::MAX).unwrap();
+    let problem = damaged.unwrap();
     assert_eq!(problem.code, codes::BAD_STATE_FILE);
     assert!(problem.why.contains("line 1"), "{problem}");
+    assert!(outbox.lost() && outbox.baselines().is_empty());
+    // The damaged log is kept, and what was lost is known for as long as this one lasts.
+    let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let aside: Vec<_> = names.filter(|name| name.to_string_lossy().contains(".damaged-")).collect();
+    assert_eq!(fs::read(&aside[0]).unwrap(), bytes);
+    let mut outbox = open(&path, u64::MAX);
+    take(&mut outbox, 20).unwrap();
+    assert!(outbox.lost() && open(&path, u64::MAX).lost());
+}
+
+#[test]
+fn a_log_that_cannot_be_read_or_written_now_is_not_called_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, in_the_way) = (folder.path().join("outbox"), folder.path().join("outbox.new"));
+    fs::create_dir(&path).unwrap();
+    assert_eq!(Outbox::open(&path, u64::MAX).map(|_| ()).unwrap_err().code, codes::BAD_STATE_FILE);
+    assert!(path.is_dir(), "it was left where it is");
+    fs::remove_dir(&path).unwrap();
+    take(&mut open(&path, u64::MAX), 10).unwrap();
+    let before = fs::read(&path).unwrap();
+    fs::create_dir(&in_the_way).unwrap();
+    let mut outbox = open(&path, u64::MAX);
+    assert_eq!((sum(&outbox.waiting(9)), outbox.lost()), (10, false));
+    assert!(take(&mut outbox, 30).is_err() && fs::read(&path).unwrap() == before);
+    fs::remove_dir(&in_the_way).unwrap();
+    take(&mut outbox, 30).unwrap();
+    assert_eq!(sum(&open(&path, u64::MAX).waiting(9)), 30);
 }
 
 #[test]
 fn what_is_booked_is_forgotten_and_numbers_go_on_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox");
-    let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+    let mut outbox = open(&path, u64::MAX);
     for total in 1..=5 {
         take(&mut outbox, total).unwrap();
     }
     outbox.booked(3).unwrap();
     outbox.booked(2).unwrap();
-    let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+    let mut outbox = open(&path, u64::MAX);
     assert_eq!(outbox.waiting(9).iter().map(|report| report.sequence).collect::<Vec<_>>(), [4, 5]);
     assert!(outbox.booked(9).is_err(), "more than was ever made");
     outbox.booked(5).unwrap();
-    let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+    let mut outbox = open(&path, u64::MAX);
     take(&mut outbox, 6).unwrap();
     assert_eq!(outbox.waiting(9)[0].sequence, 6);
 }
@@ -81,11 +115,11 @@ fn what_is_booked_is_forgotten_and_numbers_go_on_after_a_restart() {
 fn a_new_disk_follows_the_numbers_that_the_master_has_of_the_old_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox");
-    let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+    let mut outbox = open(&path, u64::MAX);
     take(&mut outbox, 10).unwrap();
     take(&mut outbox, 30).unwrap();
     outbox.booked(41).unwrap();
-    let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+    let mut outbox = open(&path, u64::MAX);
     assert_eq!(outbox.waiting(9).iter().map(|report| report.sequence).collect::<Vec<_>>(), [42, 43]);
     assert_eq!(sum(&outbox.waiting(9)), 30);
     outbox.booked(43).unwrap();
@@ -96,13 +130,13 @@ fn a_new_disk_follows_the_numbers_that_the_master_has_of_the_old_one() {
 fn the_log_stays_small_when_the_master_keeps_up_and_is_full_when_it_does_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("outbox");
-    let mut outbox = Outbox::open(&path, 2000).unwrap();
+    let mut outbox = open(&path, 2000);
     for total in 1..=10 {
         take(&mut outbox, total).unwrap();
     }
     assert!(outbox.is_full());
     outbox.booked(10).unwrap();
-    let outbox = Outbox::open(&path, 2000).unwrap();
+    let outbox = open(&path, 2000);
     assert!(!outbox.is_full(), "{} bytes", outbox.size());
 }
 
@@ -110,7 +144,7 @@ fn the_log_stays_small_when_the_master_keeps_up_and_is_full_when_it_does_not() {
 fn a_log_that_cannot_be_written_anew_loses_nothing_and_counts_nothing_twice() {
     let folder = tempfile::tempdir().unwrap();
     let (path, in_the_way) = (folder.path().join("outbox"), folder.path().join("outbox.new"));
-    let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+    let mut outbox = open(&path, u64::MAX);
     take(&mut outbox, 10).unwrap();
     // Neither an append nor its taking back succeeds, and nothing can be written beside the log.
     outbox.file = Some(File::open(&path).unwrap());
@@ -122,7 +156,7 @@ fn a_log_that_cannot_be_written_anew_loses_nothing_and_counts_nothing_twice() {
     }
     fs::remove_dir(&in_the_way).unwrap();
     take(&mut outbox, 40).unwrap();
-    let outbox = Outbox::open(&path, u64::MAX).unwrap();
+    let outbox = open(&path, u64::MAX);
     assert_eq!(sum(&outbox.waiting(9)), 40);
 }
 
@@ -130,7 +164,7 @@ fn a_log_that_cannot_be_written_anew_loses_nothing_and_counts_nothing_twice() {
 fn what_was_booked_stays_booked_when_the_log_cannot_be_made_smaller() {
     let folder = tempfile::tempdir().unwrap();
     let (path, in_the_way) = (folder.path().join("outbox"), folder.path().join("outbox.new"));
-    let mut outbox = Outbox::open(&path, u64::MAX).unwrap();
+    let mut outbox = open(&path, u64::MAX);
     take(&mut outbox, 10).unwrap();
     outbox.bytes = REWRITE_AT;
     fs::create_dir(&in_the_way).unwrap();
@@ -138,6 +172,6 @@ fn what_was_booked_stays_booked_when_the_log_cannot_be_made_smaller() {
     assert_eq!((outbox.state.booked, outbox.state.next), (1, 2));
     fs::remove_dir(&in_the_way).unwrap();
     take(&mut outbox, 30).unwrap();
-    let outbox = Outbox::open(&path, u64::MAX).unwrap();
+    let outbox = open(&path, u64::MAX);
     assert_eq!(sum(&outbox.waiting(9)), 20);
 }
