@@ -37,12 +37,15 @@ enum Line {
         /// See [`Outbox::lost`].
         #[serde(default)]
         lost: bool,
+        /// See [`State::numbered`].
+        #[serde(default)]
+        numbered: bool,
     },
     /// A report, and how far the counters of these partitions are counted.
     Taken { report: UsageReport, baselines: BTreeMap<PartitionName, Option<Baseline>> },
     /// The master has booked everything up to this number.
     Booked(u64),
-    /// All that waits is numbered anew, from this number on.
+    /// The numbers begin with this one: what waits has them, in order.
     Renumbered(u64),
 }
 
@@ -68,6 +71,9 @@ struct State {
     booked: u64,
     baselines: Baselines,
     lost: bool,
+    /// The master has said which numbers are used up. Before that nothing is sent: a node of this name, on a disk of
+    /// before, may have used the same ones, and what comes twice under one number is booked once.
+    numbered: bool,
     waiting: VecDeque<UsageReport>,
 }
 
@@ -92,8 +98,8 @@ impl State {
 
     fn apply(&mut self, line: Line) {
         match line {
-            Line::Start { next, booked, baselines, lost } => {
-                *self = Self { next, booked, baselines, lost, waiting: VecDeque::new() };
+            Line::Start { next, booked, baselines, lost, numbered } => {
+                *self = Self { next, booked, baselines, lost, numbered, waiting: VecDeque::new() };
             }
             Line::Taken { report, baselines } => {
                 self.next = report.sequence + 1;
@@ -114,7 +120,7 @@ impl State {
                     report.sequence = sequence;
                 }
                 self.next = from + self.waiting.len() as u64;
-                self.booked = from - 1;
+                (self.booked, self.numbered) = (from - 1, true);
             }
         }
     }
@@ -145,8 +151,8 @@ fn decode(line: &[u8]) -> Result<Line, String> {
 /// Replaces the log by one of this state. Gives the file to append to, and its size.
 fn rewritten(path: &Path, state: &State) -> Result<(File, u64), Problem> {
     let wrong = |why: serde_json::Error| unusable(path, why);
-    let State { next, booked, lost, .. } = *state;
-    let start = Line::Start { next, booked, baselines: state.baselines.clone(), lost };
+    let State { next, booked, lost, numbered, .. } = *state;
+    let start = Line::Start { next, booked, baselines: state.baselines.clone(), lost, numbered };
     let mut bytes = encode(&start).map_err(wrong)?;
     for report in &state.waiting {
         let line = Line::Taken { report: report.clone(), baselines: BTreeMap::new() };
@@ -249,18 +255,20 @@ impl Outbox {
         self.append(Line::Taken { report, baselines })
     }
 
-    /// The oldest reports that wait, at most `count`.
-    pub fn waiting(&self, count: usize) -> Vec<UsageReport> {
-        self.state.waiting.iter().take(count).cloned().collect()
+    /// What to send: the oldest reports that wait, at most `count`. None of them, but the question how far the master
+    /// has booked, while the numbers are not known. `None` if nothing waits.
+    pub fn to_send(&self, count: usize) -> Option<Vec<UsageReport>> {
+        let count = if self.state.numbered { count } else { 0 };
+        (!self.state.waiting.is_empty()).then(|| self.state.waiting.iter().take(count).cloned().collect())
     }
 
-    /// The master says that it has booked everything up to `number`. One that was asked by a node of this name before
-    /// this disk was new has numbers that are ahead: then what waits follows them.
+    /// The master says that it has booked everything up to `number`. The first time that it says so, what waits is
+    /// given the numbers that follow.
     pub fn booked(&mut self, number: u64) -> Result<(), Problem> {
+        if !self.state.numbered {
+            return self.append(Line::Renumbered(number + 1));
+        }
         if number >= self.state.next {
-            if self.state.booked == 0 {
-                return self.append(Line::Renumbered(number + 1));
-            }
             return Err(unusable(
                 &self.path,
                 format!("the master has booked {number}, {} was not made yet", self.state.next),

@@ -12,11 +12,10 @@ const REPORTS: usize = 32;
 pub(super) async fn run(master: &Master) {
     let mut backoff = master.backoff(3);
     loop {
-        let reports = master.metering.reports(REPORTS).await;
-        if reports.is_empty() {
+        let Some(reports) = master.metering.to_send(REPORTS).await else {
             master.metering.waiting.notified().await;
             continue;
-        }
+        };
         let request = PushUsageRequest { reports: reports.iter().map(Into::into).collect() };
         let mut client = master.client();
         let answer = master.call(SYNC_DEADLINE, client.push_usage(request)).await;
@@ -41,7 +40,7 @@ pub(super) async fn run(master: &Master) {
 
 /// An answer that books none of what was sent must not be repeated at once.
 fn progressed(booked: u64, reports: &[plat_model::usage::UsageReport]) -> Result<(), Problem> {
-    if reports.first().is_some_and(|first| booked >= first.sequence) {
+    if reports.first().is_none_or(|first| booked >= first.sequence) {
         return Ok(());
     }
     Err(Problem::new(plat_model::problem::codes::LEDGER_GAP, "the master booked nothing of what was sent")

@@ -134,8 +134,9 @@ impl Metering {
         readings
     }
 
-    pub async fn reports(&self, count: usize) -> Vec<UsageReport> {
-        self.state.lock().await.outbox.waiting(count)
+    /// See [`Outbox::to_send`].
+    pub async fn to_send(&self, count: usize) -> Option<Vec<UsageReport>> {
+        self.state.lock().await.outbox.to_send(count)
     }
 
     pub async fn booked(&self, number: u64) -> Result<(), Problem> {
