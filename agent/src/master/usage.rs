@@ -10,7 +10,7 @@ use tracing::error;
 const REPORTS: usize = 32;
 
 pub(super) async fn run(master: &Master) {
-    let mut backoff = master.backoff(3);
+    let mut tries = master.tries(3);
     loop {
         let Some(reports) = master.metering.to_send(REPORTS).await else {
             master.metering.waiting.notified().await;
@@ -27,12 +27,12 @@ pub(super) async fn run(master: &Master) {
             Err(problem) => Err(problem),
         };
         match result {
-            Ok(()) => master.back("usage", &mut backoff),
+            Ok(()) => master.back("usage", &mut tries),
             Err(problem) => {
                 if problem.code == plat_model::problem::codes::LEDGER_GAP {
                     error!(last, problem = problem.one_line(), "the ledger lacks reports of this node");
                 }
-                master.wait_after("usage", &problem, &mut backoff).await;
+                master.wait_after("usage", &problem, &mut tries).await;
             }
         }
     }
