@@ -50,6 +50,11 @@ impl FakeHost {
         self.lock().failing.insert(step.into(), times);
     }
 
+    /// The next attempt at a step finds a bug.
+    pub fn panic_at(&self, step: &str) {
+        self.lock().bugs.insert(step.into());
+    }
+
     /// The step waits until [`FakeHost::unblock`].
     pub fn block(&self, step: &str) {
         self.blocked.send_modify(|blocked| {
@@ -162,6 +167,7 @@ impl Host for FakeHost {
             let line = format!("{place} {step}");
             world.performed.push(line);
         }
+        assert!(!world.bugs.remove(&step), "a bug was asked for");
         if world.is_faulty(&step) {
             return Err(Problem::new(codes::HOOK_FAILED, format!("{step} failed")).because("a fault was asked for"));
         }

@@ -119,14 +119,7 @@ async fn a_satisfied_node_says_and_does_nothing_more() {
     let rig = Rig::running().await;
     rig.want(1, Wish::Started);
     rig.until_state(1, InstanceState::Ready).await;
-    let (mut seen, mut quiet) = (0, 0);
-    until("all is told", || {
-        let syncs = rig.master.state().syncs;
-        quiet = if syncs == seen { quiet + 1 } else { 0 };
-        seen = syncs;
-        (quiet > 50, syncs)
-    })
-    .await;
+    quiet(&rig).await;
     let (syncs, steps) = (rig.master.state().syncs, rig.host.performed().len());
     // A nudge without news costs nothing either; the lines show that the agent has read all of them.
     for _ in 0..5 {
@@ -135,6 +128,51 @@ async fn a_satisfied_node_says_and_does_nothing_more() {
     rig.read_logs("t0").await;
     assert_eq!(rig.master.state().syncs, syncs);
     assert_eq!(rig.host.performed().len(), steps);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_last_release_was_removed_rests_and_installs_it_again_when_it_is_wanted_again() {
+    let rig = Rig::running().await;
+    for n in 1..=2 {
+        rig.want(n, Wish::Started);
+        rig.until_state(n, InstanceState::Ready).await;
+        rig.want(n, Wish::Destroyed);
+        rig.until_state(n, InstanceState::Destroyed).await;
+        rig.master.want(|desired| {
+            desired.instances.clear();
+            desired.releases.clear();
+        });
+        until("the release is told absent", || {
+            let told = rig.master.state().installed.get(&release().digest()).map(|one| one.state);
+            (told == Some(plat_model::release::InstallState::Absent), told)
+        })
+        .await;
+        quiet(&rig).await;
+    }
+    let install = format!("- install release {}", release().digest().short());
+    assert_eq!(rig.host.performed().iter().filter(|step| **step == install).count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_meets_a_bug_is_started_again() {
+    let rig = Rig::running().await;
+    rig.host.panic_at("occupy");
+    rig.host.panic_at(&format!("install release {}", release().digest().short()));
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    assert_eq!(rig.host.performed().iter().filter(|step| *step == "part0 occupy").count(), 2);
+}
+
+/// Waits until the agent has told all that it has to.
+async fn quiet(rig: &Rig) {
+    let (mut seen, mut quiet) = (0, 0);
+    until("all is told", || {
+        let syncs = rig.master.state().syncs;
+        quiet = if syncs == seen { quiet + 1 } else { 0 };
+        seen = syncs;
+        (quiet > 50, syncs)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
