@@ -55,6 +55,13 @@ impl FakeHost {
         self.lock().bugs.insert(step.into());
     }
 
+    /// node.json is another from now on.
+    pub fn set_node(&self, node: NodeFile) {
+        let mut world = self.lock();
+        world.node = node;
+        world.tell(Event::NodeFile);
+    }
+
     /// The step waits until [`FakeHost::unblock`].
     pub fn block(&self, step: &str) {
         self.blocked.send_modify(|blocked| {

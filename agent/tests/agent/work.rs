@@ -1,6 +1,7 @@
 //! Instances, with the master there or away.
 
 use crate::rig::{Rig, instance, part, release, until};
+use plat_agent::host::Host;
 use plat_agent_plan::facts::ServiceRun;
 use plat_document::Release;
 use plat_model::Generation;
@@ -161,6 +162,25 @@ async fn a_worker_that_meets_a_bug_is_started_again() {
     rig.want(1, Wish::Started);
     rig.until_state(1, InstanceState::Ready).await;
     assert_eq!(rig.host.performed().iter().filter(|step| *step == "part0 occupy").count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_says_where_a_partition_is_follows_node_json() {
+    let rig = Rig::running().await;
+    let text = "version: 1\nname: plain\nfiles:\n  etc/where: {template: \"{{ partition.directory }}\"}\n\
+                services:\n  main: {command: [/bin/main]}\n";
+    let plain = Release::parse_yaml(text, "plain.yaml").unwrap();
+    let wanted = InstanceDesired { release: plain.digest(), ..instance(1, Wish::Started) };
+    rig.master.want_instance(wanted, &plain.to_canonical_json());
+    rig.until_state(1, InstanceState::Ready).await;
+    let mut node = rig.host.node().await.unwrap();
+    node.root = "/srv/elsewhere".into();
+    rig.host.set_node(node);
+    until("the file says so", || {
+        let file = rig.host.file(&part(), "etc/where");
+        (file.as_deref() == Some("/srv/elsewhere/part0"), file)
+    })
+    .await;
 }
 
 /// Waits until the agent has told all that it has to.
