@@ -5,7 +5,7 @@ use crate::backoff::{PROMISE, sooner};
 use crate::facts::{Occupant, PromiseFact};
 use crate::given::Given;
 use crate::partition::{PartitionPlan, Verdict};
-use crate::render::{Rendered, RenderedPromise};
+use crate::render::{RenderedPromise, Upkeep};
 use crate::services::Running;
 use plat_document::release::Role;
 use plat_model::instance::InstanceState;
@@ -22,14 +22,14 @@ const ALIVE_GRACE: Duration = Duration::from_secs(10);
 pub(crate) fn keep(
     given: &Given<'_>,
     occupant: &Occupant,
-    rendered: &Rendered,
+    upkeep: &Upkeep,
     running: &Running,
     plan: &mut PartitionPlan,
 ) -> Verdict {
     let partition = &given.partition.name;
     let mut broken = Vec::new();
     let mut not_alive = None;
-    for (name, promise) in &rendered.promises {
+    for (name, promise) in &upkeep.promises {
         // A result from before the last start says nothing about what runs now.
         let fact = given.fact.promises.get(name).filter(|fact| fact.checked >= running.since);
         let due = fact.map_or(given.now, |fact| due(promise, fact, running.since));
@@ -39,7 +39,7 @@ pub(crate) fn keep(
                 promise: name.clone(),
                 check: promise.check.clone(),
                 timeout_seconds: promise.timeout_seconds,
-                environment: rendered.environment().clone(),
+                environment: upkeep.environment.clone(),
             });
         } else {
             plan.wake_at = sooner(plan.wake_at, due);
@@ -59,7 +59,7 @@ pub(crate) fn keep(
         }
     }
     if let Some(name) = not_alive {
-        plan.actions = rendered
+        plan.actions = upkeep
             .services
             .iter()
             .map(|spec| Action::StopService { partition: partition.clone(), service: spec.name.clone() })
@@ -73,8 +73,8 @@ pub(crate) fn keep(
     }
     match broken.into_iter().next() {
         None => {
-            if !occupant.ready || occupant.connection != rendered.publish {
-                let note = Note::Published(rendered.publish.clone());
+            if !occupant.ready || occupant.connection != upkeep.publish {
+                let note = Note::Published(upkeep.publish.clone());
                 plan.actions.push(Action::Note { partition: partition.clone(), note });
             }
             Verdict::new(InstanceState::Ready, "")

@@ -5,6 +5,7 @@ pub mod files;
 
 use super::disk::{self, Durability, Stored, private_folder};
 use super::runtime::Records;
+use plat_agent_plan::Upkeep;
 use plat_agent_plan::action::Note;
 use plat_agent_plan::facts::Occupant;
 use plat_model::Problem;
@@ -22,6 +23,8 @@ struct Record {
     secrets: BTreeMap<String, String>,
     initialised: bool,
     configured: String,
+    #[serde(default)]
+    upkeep: Option<Box<Upkeep>>,
     started: bool,
     ready: bool,
     connection: Parameters,
@@ -40,6 +43,7 @@ impl From<Record> for Occupant {
             secrets: record.secrets.into_iter().map(|(name, text)| (name, Secret::new(text))).collect(),
             initialised: record.initialised,
             configured: record.configured,
+            upkeep: record.upkeep,
             started: record.started,
             ready: record.ready,
             connection: record.connection,
@@ -58,6 +62,7 @@ impl From<&Occupant> for Record {
             secrets: secrets.collect(),
             initialised: occupant.initialised,
             configured: occupant.configured.clone(),
+            upkeep: occupant.upkeep.clone(),
             started: occupant.started,
             ready: occupant.ready,
             connection: occupant.connection.clone(),
@@ -181,7 +186,8 @@ mod tests {
         let mut expected = occupants.observe(&partition).unwrap().unwrap();
         assert_eq!(expected.secrets["key"].reveal().len(), 12);
         let connection = Parameters::parse_json(r#"{"url": "here"}"#).unwrap();
-        let configured = Note::Configured("release/files".into());
+        let upkeep = Box::new(Upkeep { environment: [("KEY".into(), "value".into())].into(), ..Upkeep::default() });
+        let configured = Note::Configured { fingerprint: "release/files".into(), upkeep };
         for note in [Note::Initialised, configured, Note::Started, Note::Published(connection), Note::Cleaned] {
             occupants.note(&partition, &note).unwrap();
             expected.note(&note);
