@@ -21,7 +21,8 @@ fn take(outbox: &mut Outbox, total: u64) -> Result<(), Problem> {
     let amounts = [(Meter::CpuMicros, Amount::Known(total - before))].into();
     let record = UsageRecord { instance: instance.clone(), partition: part(), window, amounts };
     let totals = [(Meter::CpuMicros, total)].into();
-    let baseline = Baseline { instance, epoch: 1, taken: Timestamp(1), totals };
+    let (levels, ended) = (BTreeMap::new(), false);
+    let baseline = Baseline { instance, epoch: 1, taken: Timestamp(1), totals, levels, ended };
     outbox.take(Timestamp(1), vec![record], [(part(), Some(baseline))].into())
 }
 

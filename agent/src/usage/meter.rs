@@ -23,6 +23,14 @@ pub(crate) enum Arrival {
     Found,
 }
 
+/// What becomes of an instance after it was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    GoesOn,
+    /// It is gone.
+    Ends,
+}
+
 /// The meters of a node.
 pub(crate) struct Metering {
     host: Arc<dyn Host>,
@@ -65,11 +73,11 @@ impl Metering {
         if state.partitions.get(partition).is_some_and(|followed| &followed.instance == instance) {
             return;
         }
-        let mut levels = Levels::default();
         let baseline = state.outbox.baselines().get(partition).filter(|baseline| &baseline.instance == instance);
-        if baseline.is_some_and(|baseline| since.since(baseline.taken) > self.step() * 3) {
-            levels.begin_after_gap("the agent did not run for a part of this time");
-        }
+        let levels = match (arrival, baseline) {
+            (Arrival::New, _) => Levels::of_new(since),
+            (Arrival::Found, baseline) => baseline.map(Levels::after).unwrap_or_default(),
+        };
         let followed = Followed { instance: instance.clone(), arrival, since, levels };
         state.partitions.insert(partition.clone(), followed);
     }
@@ -86,8 +94,13 @@ impl Metering {
             state.partitions.remove(partition);
             return Ok(());
         };
-        state.sample(partition, &counters, self.step() * 3);
-        state.take(&[(partition.clone(), counters)], self.clock.now())?;
+        let before = state.outbox.baselines().get(partition);
+        if !before.is_some_and(|before| {
+            before.ended && before.instance == counters.instance && before.epoch == counters.epoch
+        }) {
+            state.sample(partition, &counters, self.step() * 3);
+            state.take(&[(partition.clone(), counters)], self.clock.now(), Then::Ends)?;
+        }
         state.partitions.remove(partition);
         drop(state);
         self.waiting.notify_one();
@@ -116,7 +129,7 @@ impl Metering {
                 );
                 continue;
             }
-            match state.take(&readings, self.clock.now()) {
+            match state.take(&readings, self.clock.now(), Then::GoesOn) {
                 Ok(()) => self.waiting.notify_one(),
                 Err(problem) => error!(problem = problem.one_line(), "usage could not be taken"),
             }
@@ -151,7 +164,7 @@ impl State {
         }
     }
 
-    fn take(&mut self, readings: &[(PartitionName, Counters)], now: Timestamp) -> Result<(), Problem> {
+    fn take(&mut self, readings: &[(PartitionName, Counters)], now: Timestamp, then: Then) -> Result<(), Problem> {
         let (mut records, mut baselines) = (Vec::new(), BTreeMap::new());
         let none = Levels::default();
         for (partition, counters) in readings {
@@ -163,14 +176,15 @@ impl State {
             let since = followed.map_or(counters.taken, |followed| followed.since);
             let levels = followed.map_or(&none, |followed| &followed.levels);
             let first = before.is_none_or(|before| before.instance != counters.instance);
-            let (mut record, after) = count(partition, counters, before, since, levels);
+            let (mut record, mut after) = count(partition, counters, before, since, levels);
             // In a log that knows of a loss the first record tells what came since from what was there before.
             let lost = first && self.outbox.lost();
             if lost && followed.is_none_or(|followed| followed.arrival == Arrival::Found) {
                 let why = "the record of what had been counted was damaged";
                 record.amounts.values_mut().for_each(|amount| *amount = Amount::Unknown(why.into()));
             }
-            if lost || says_something(&record) {
+            after.ended = then == Then::Ends;
+            if lost || after.ended || says_something(&record) {
                 records.push(record);
                 baselines.insert(partition.clone(), Some(after));
             }
@@ -188,3 +202,6 @@ impl State {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
