@@ -18,6 +18,10 @@ const ALIVE_FAILURES: u32 = 3;
 /// And the services must have had so long since their last start.
 const ALIVE_GRACE: Duration = Duration::from_secs(10);
 
+/// Without a ready promise, services that have run for so long without an end count as ready: what cannot start at all
+/// has mostly ended by then.
+const SETTLE: Duration = Duration::from_millis(250);
+
 /// Checks what is due, restarts services for a failed alive promise, publishes once all ready ones hold.
 pub(crate) fn keep(
     given: &Given<'_>,
@@ -70,6 +74,12 @@ pub(crate) fn keep(
     }
     if let Some(problem) = &running.unsettled {
         return Verdict::failed(problem.clone());
+    }
+    let nothing_to_ask = !upkeep.promises.values().any(|promise| promise.role == Role::Ready);
+    let settled = running.since.plus(SETTLE);
+    if !occupant.ready && nothing_to_ask && broken.is_empty() && given.now < settled {
+        plan.wake_at = sooner(plan.wake_at, settled);
+        return Verdict::new(InstanceState::Starting, "its services have just been started");
     }
     match broken.into_iter().next() {
         None => {
