@@ -3,7 +3,6 @@
 //! A node of 1,000 partitions, each with a ready instance of two services and two promises. First the plan alone with
 //! templates rendered anew, then with rendered templates at hand (what a worker does when nothing changed).
 
-use plat_agent_plan::action::Note;
 use plat_agent_plan::facts::{Occupant, PromiseFact, ServiceFact, ServiceRun};
 use plat_agent_plan::{Action, Given, PartitionFact, Place, ReleaseFact, plan_partition, plan_rendered, render_given};
 use plat_document::Release;
