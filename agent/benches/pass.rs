@@ -3,7 +3,6 @@
 //! A node of 1,000 partitions, each with a ready instance of two services and two promises. First the plan alone with
 //! templates rendered anew, then with rendered templates at hand (what a worker does when nothing changed).
 
-use plat_agent_plan::action::Note;
 use plat_agent_plan::facts::{Occupant, PromiseFact, ServiceFact, ServiceRun};
 use plat_agent_plan::{Action, Given, PartitionFact, Place, ReleaseFact, plan_partition, plan_rendered, render_given};
 use plat_document::Release;
@@ -133,26 +132,13 @@ fn bring_up(place: &Place, release: &Release, one: &mut One, now: Timestamp) {
 fn apply(one: &mut One, action: Action, now: Timestamp) {
     match action {
         Action::Occupy { instance, secrets, .. } => {
-            one.fact.occupant = Some(Occupant {
-                instance,
-                secrets: secrets.into_keys().map(|name| (name, Secret::new("s3cret"))).collect(),
-                initialised: false,
-                configured: String::new(),
-                started: false,
-                ready: false,
-                connection: Parameters::default(),
-                cleaned: false,
-                erased: false,
-            });
+            let mut occupant = Occupant::new(instance);
+            occupant.secrets = secrets.into_keys().map(|name| (name, Secret::new("s3cret"))).collect();
+            one.fact.occupant = Some(occupant);
         }
         Action::Note { note, .. } => {
-            let Some(occupant) = &mut one.fact.occupant else { return };
-            match note {
-                Note::Initialised => occupant.initialised = true,
-                Note::Configured(fingerprint) => occupant.configured = fingerprint,
-                Note::Started => occupant.started = true,
-                Note::Published(connection) => (occupant.ready, occupant.connection) = (true, connection),
-                Note::Stopped | Note::Cleaned => {}
+            if let Some(occupant) = &mut one.fact.occupant {
+                occupant.note(&note);
             }
         }
         Action::StartService { spec, .. } => {

@@ -13,11 +13,22 @@ use plat_agent_plan::Place;
 use plat_model::id::{Digest, PartitionName};
 use plat_model::instance::InstanceDesired;
 use plat_model::node::{NodeDesired, NodeFile};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tokio::task::{Id, JoinError, JoinSet};
+use tracing::{error, info, warn};
+
+/// A worker that has met a bug starts again after this long, twice as long each time, up to 64 times.
+const AFTER_BUG: Duration = Duration::from_secs(1);
+
+/// What a worker is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Who {
+    Partition(PartitionName),
+    Release(Digest),
+}
 
 /// Wakes each worker when something that concerns it has changed.
 struct Dispatcher {
@@ -25,6 +36,9 @@ struct Dispatcher {
     partitions: BTreeMap<PartitionName, Arc<Notify>>,
     releases: BTreeMap<Digest, Arc<Notify>>,
     tasks: JoinSet<()>,
+    workers: HashMap<Id, Who>,
+    /// How often each worker has met a bug.
+    bugs: BTreeMap<Who, u32>,
     seen: Desired,
 }
 
@@ -38,6 +52,8 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         partitions: BTreeMap::new(),
         releases: BTreeMap::new(),
         tasks: JoinSet::new(),
+        workers: HashMap::new(),
+        bugs: BTreeMap::new(),
         seen: None,
     };
     all.node_file().await;
@@ -61,11 +77,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 Some(Event::NodeFile) => all.node_file().await,
                 None => return,
             },
-            Some(ended) = all.tasks.join_next() => {
-                if let Err(why) = ended {
-                    warn!(%why, "a worker ended");
-                }
-            }
+            Some(ended) = all.tasks.join_next_with_id() => all.ended(ended),
         }
     }
 }
@@ -103,7 +115,7 @@ impl Dispatcher {
             }
             let wake = Arc::new(Notify::new());
             self.partitions.insert(partition.name.clone(), wake.clone());
-            self.tasks.spawn(partition::run(self.shared.clone(), partition.name.clone(), wake));
+            self.work(Who::Partition(partition.name.clone()), wake, Duration::ZERO);
         }
         if self.shared.place.send_replace(Arc::new(Some(place.clone()))).as_ref() != &Some(place) {
             self.partitions.values().for_each(|wake| wake.notify_one());
@@ -121,7 +133,48 @@ impl Dispatcher {
         if !self.releases.contains_key(digest) {
             let wake = Arc::new(Notify::new());
             self.releases.insert(digest.clone(), wake.clone());
-            self.tasks.spawn(release::run(self.shared.clone(), digest.clone(), wake));
+            self.work(Who::Release(digest.clone()), wake, Duration::ZERO);
+        }
+    }
+
+    fn work(&mut self, who: Who, wake: Arc<Notify>, after: Duration) {
+        let (shared, worker) = (self.shared.clone(), who.clone());
+        let task = self.tasks.spawn(async move {
+            if !after.is_zero() {
+                tokio::time::sleep(after).await;
+            }
+            match worker {
+                Who::Partition(name) => partition::run(shared, name, wake).await,
+                Who::Release(digest) => release::run(shared, digest, wake).await,
+            }
+        });
+        self.workers.insert(task.id(), who);
+    }
+
+    /// A release's worker ends when its work is done; any other end is a bug, and what the worker looked after must not
+    /// stay alone.
+    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
+        let id = ended.as_ref().map_or_else(JoinError::id, |(id, ())| *id);
+        let Some(who) = self.workers.remove(&id) else { return };
+        if let (Who::Release(digest), Ok(_)) = (&who, &ended) {
+            self.releases.remove(digest);
+            // It may have been desired again just when its worker had seen that it was not.
+            if self.seen.as_ref().is_some_and(|seen| seen.releases.contains_key(digest)) {
+                self.follow_release(digest);
+            }
+            return;
+        }
+        let bugs = self.bugs.entry(who.clone()).or_default();
+        let pause = AFTER_BUG * (1 << (*bugs).min(6));
+        *bugs += 1;
+        let why = ended.err().map(|why| why.to_string()).unwrap_or_default();
+        error!(?who, why, pause_seconds = pause.as_secs(), "a worker ended by a bug of the agent and is started again");
+        let wake = match &who {
+            Who::Partition(name) => self.partitions.get(name),
+            Who::Release(digest) => self.releases.get(digest),
+        };
+        if let Some(wake) = wake.cloned() {
+            self.work(who, wake, pause);
         }
     }
 

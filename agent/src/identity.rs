@@ -35,11 +35,18 @@ pub(crate) struct Paths {
     pub enrolled: PathBuf,
     pub own: PathBuf,
     pub rejoin: PathBuf,
+    /// The keys of an enrolment that has no answer yet.
+    pub enrolling: PathBuf,
 }
 
 impl Paths {
     pub fn new(data: &Path) -> Self {
-        Self { enrolled: data.join("enrolled"), own: data.join("identity.pem"), rejoin: data.join("rejoin.pem") }
+        Self {
+            enrolled: data.join("enrolled"),
+            own: data.join("identity.pem"),
+            rejoin: data.join("rejoin.pem"),
+            enrolling: data.join("enrolling"),
+        }
     }
 }
 

@@ -36,7 +36,7 @@ use plat_model::Problem;
 use report::Board;
 use std::future::Future;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -147,17 +147,10 @@ where
     Ok(())
 }
 
-/// A log that is damaged is set aside: what it said was used is lost and told as unknown, never counted twice.
 fn open_metering(settings: &Settings, host: Arc<dyn Host>, clock: Arc<dyn Clock>) -> Result<Metering, Problem> {
-    let path = settings.data.join("outbox");
-    let (outbox, recovers) = match Outbox::open(&path, settings.outbox_bytes) {
-        Ok(outbox) => (outbox, usage::Recovers::No),
-        Err(problem) => {
-            error!(problem = problem.one_line(), "outbox set aside, usage of before is unknown");
-            let aside = path.with_extension(format!("damaged-{}", clock.now().0));
-            std::fs::rename(&path, aside).map_err(|why| durable::unusable(Path::new(&path), why))?;
-            (Outbox::open(&path, settings.outbox_bytes)?, usage::Recovers::Yes)
-        }
-    };
-    Ok(Metering::new(host, clock, settings.window, outbox, recovers))
+    let (outbox, damaged) = Outbox::open(&settings.data.join("outbox"), settings.outbox_bytes)?;
+    if let Some(problem) = damaged {
+        error!(problem = problem.one_line(), "outbox set aside, usage of before is unknown");
+    }
+    Ok(Metering::new(host, clock, settings.window, outbox))
 }

@@ -14,7 +14,7 @@ use crate::report::Board;
 use crate::usage::Metering;
 use plat_link::{Backoff, Credentials, Trust};
 use plat_model::Problem;
-use plat_model::problem::codes;
+use plat_model::problem::{Code, codes};
 use plat_wire::ends::{NodeClient, node_client};
 use plat_wire::status::to_problem;
 use std::future::Future;
@@ -59,6 +59,19 @@ pub(crate) struct Parts {
     pub dial: Dial,
     pub seed: u64,
     pub disk: DiskWork,
+}
+
+/// How often one loop has tried in vain, and the last reason that it told.
+struct Tries {
+    backoff: Backoff,
+    said: Option<Code>,
+}
+
+impl Tries {
+    /// Whether this is another reason than the last one since an answer.
+    fn is_news(&mut self, code: Code) -> bool {
+        self.said.replace(code) != Some(code)
+    }
 }
 
 impl Master {
@@ -114,26 +127,42 @@ impl Master {
 
     /// Says what failed, once for each new reason, and waits before the next try. A revoked node keeps what it runs,
     /// and asks seldom whether it has been taken back.
-    async fn wait_after(&self, what: &'static str, problem: &Problem, backoff: &mut Backoff) {
-        if backoff.failures() == 0 {
+    async fn wait_after(&self, what: &'static str, problem: &Problem, tries: &mut Tries) {
+        if tries.is_news(problem.code) {
             warn!(what, problem = problem.one_line(), "no answer from the master, going on without it");
         }
         if problem.code == codes::STALE_CERTIFICATE || problem.code == codes::NO_CERTIFICATE {
             self.stale.notify_one();
         }
-        let delay = backoff.next_delay();
+        let delay = tries.backoff.next_delay();
         let delay = if problem.code == codes::REVOKED { REFUSED + delay } else { delay };
         tokio::time::sleep(delay).await;
     }
 
-    fn backoff(&self, salt: u64) -> Backoff {
-        Backoff::new(Duration::from_millis(200), Duration::from_secs(30), self.seed.wrapping_add(salt))
+    fn tries(&self, salt: u64) -> Tries {
+        let seed = self.seed.wrapping_add(salt);
+        Tries { backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(30), seed), said: None }
     }
 
-    fn back(&self, what: &'static str, backoff: &mut Backoff) {
-        if backoff.failures() > 0 {
+    fn back(&self, what: &'static str, tries: &mut Tries) {
+        if tries.said.take().is_some() {
             info!(what, "the master answers again");
         }
-        backoff.reset();
+        tries.backoff.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_new_reason_is_told_once_until_there_is_an_answer() {
+        let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1), 0);
+        let mut tries = Tries { backoff, said: None };
+        let reasons = [codes::UNREACHABLE, codes::UNREACHABLE, codes::REVOKED, codes::REVOKED, codes::UNREACHABLE];
+        assert_eq!(reasons.map(|code| tries.is_news(code)), [true, false, true, false, true]);
+        tries.said = None;
+        assert!(tries.is_news(codes::UNREACHABLE));
     }
 }

@@ -15,6 +15,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use tracing::warn;
 
 use crate::usage::Baseline;
 
@@ -29,12 +30,22 @@ const LINE_MAX: usize = 64 * 1024 * 1024;
 #[derive(Serialize, Deserialize)]
 enum Line {
     /// The first line after a rewrite: all but the reports that wait.
-    Start { next: u64, booked: u64, baselines: Baselines },
+    Start {
+        next: u64,
+        booked: u64,
+        baselines: Baselines,
+        /// See [`Outbox::lost`].
+        #[serde(default)]
+        lost: bool,
+        /// See [`State::numbered`].
+        #[serde(default)]
+        numbered: bool,
+    },
     /// A report, and how far the counters of these partitions are counted.
     Taken { report: UsageReport, baselines: BTreeMap<PartitionName, Option<Baseline>> },
     /// The master has booked everything up to this number.
     Booked(u64),
-    /// All that waits is numbered anew, from this number on.
+    /// The numbers begin with this one: what waits has them, in order.
     Renumbered(u64),
 }
 
@@ -44,7 +55,8 @@ pub(crate) type Baselines = BTreeMap<PartitionName, Baseline>;
 /// The reports that wait, and what the next one starts from.
 pub(crate) struct Outbox {
     path: PathBuf,
-    file: File,
+    /// What is appended to. `None`: what is on disk is in doubt, and is written anew before anything follows it.
+    file: Option<File>,
     bytes: u64,
     /// Its size when it was last rewritten.
     rewritten: u64,
@@ -58,14 +70,36 @@ struct State {
     next: u64,
     booked: u64,
     baselines: Baselines,
+    lost: bool,
+    /// The master has said which numbers are used up. Before that nothing is sent: a node of this name, on a disk of
+    /// before, may have used the same ones, and what comes twice under one number is booked once.
+    numbered: bool,
     waiting: VecDeque<UsageReport>,
 }
 
 impl State {
+    fn new() -> Self {
+        Self { next: 1, ..Self::default() }
+    }
+
+    /// What a log says, in whole lines.
+    fn read(lines: &[u8]) -> Result<Self, String> {
+        let mut state = Self::new();
+        for (n, line) in lines.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            let line = line.strip_suffix(b"\n").unwrap_or(line);
+            let line = if line.len() > LINE_MAX { Err("it is too long".into()) } else { decode(line) };
+            state.apply(line.map_err(|why| format!("line {}: {why}", n + 1))?);
+        }
+        match state.waiting.back() {
+            Some(last) if last.sequence + 1 != state.next => Err("its numbers do not follow each other".into()),
+            _ => Ok(state),
+        }
+    }
+
     fn apply(&mut self, line: Line) {
         match line {
-            Line::Start { next, booked, baselines } => {
-                *self = Self { next, booked, baselines, waiting: VecDeque::new() };
+            Line::Start { next, booked, baselines, lost, numbered } => {
+                *self = Self { next, booked, baselines, lost, numbered, waiting: VecDeque::new() };
             }
             Line::Taken { report, baselines } => {
                 self.next = report.sequence + 1;
@@ -86,7 +120,7 @@ impl State {
                     report.sequence = sequence;
                 }
                 self.next = from + self.waiting.len() as u64;
-                self.booked = from - 1;
+                (self.booked, self.numbered) = (from - 1, true);
             }
         }
     }
@@ -114,13 +148,29 @@ fn decode(line: &[u8]) -> Result<Line, String> {
     serde_json::from_slice(body).map_err(|why| why.to_string())
 }
 
+/// Replaces the log by one of this state. Gives the file to append to, and its size.
+fn rewritten(path: &Path, state: &State) -> Result<(File, u64), Problem> {
+    let wrong = |why: serde_json::Error| unusable(path, why);
+    let State { next, booked, lost, numbered, .. } = *state;
+    let start = Line::Start { next, booked, baselines: state.baselines.clone(), lost, numbered };
+    let mut bytes = encode(&start).map_err(wrong)?;
+    for report in &state.waiting {
+        let line = Line::Taken { report: report.clone(), baselines: BTreeMap::new() };
+        bytes.extend(encode(&line).map_err(wrong)?);
+    }
+    durable::replace(path, &bytes)?;
+    let file = OpenOptions::new().append(true).mode(0o600).open(path).map_err(|why| unusable(path, why))?;
+    Ok((file, bytes.len() as u64))
+}
+
 impl Outbox {
-    /// Opens or makes the log. A last line that was cut short by a crash never counted as taken and is dropped.
+    /// Opens or makes the log. A last line that was cut short by a crash never counted as taken and is dropped. A log
+    /// with a damaged line is kept beside, under a name that its contents give, and one that knows of the loss takes its
+    /// place: nobody can say what was counted. Gives the damage too.
     ///
     /// # Errors
-    /// BAD_STATE_FILE if a whole line is damaged: nobody can say then what was counted.
-    pub fn open(path: &Path, bytes_max: u64) -> Result<Self, Problem> {
-        let mut state = State { next: 1, ..State::default() };
+    /// BAD_STATE_FILE if the log cannot be read: it stays as it is.
+    pub fn open(path: &Path, bytes_max: u64) -> Result<(Self, Option<Problem>), Problem> {
         let mut bytes = Vec::new();
         match File::open(path) {
             Ok(mut file) => drop(file.read_to_end(&mut bytes).map_err(|why| unusable(path, why))?),
@@ -128,50 +178,49 @@ impl Outbox {
             Err(why) => return Err(unusable(path, why)),
         }
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        for (n, line) in bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
-            let line = line.strip_suffix(b"\n").unwrap_or(line);
-            let line = if line.len() > LINE_MAX { Err("it is too long".into()) } else { decode(line) };
-            state.apply(line.map_err(|why| unusable(path, format!("line {}: {why}", n + 1)))?);
+        let (state, damage) = match State::read(&bytes[..whole]) {
+            Ok(state) => (state, None),
+            Err(why) => {
+                let aside = path.with_extension(format!("damaged-{}", &hash(&bytes)[..16]));
+                match fs::hard_link(path, &aside) {
+                    Err(why) if why.kind() != ErrorKind::AlreadyExists => return Err(unusable(&aside, why)),
+                    _ => (State { lost: true, ..State::new() }, Some(unusable(path, why))),
+                }
+            }
+        };
+        let mut outbox = Self { path: path.into(), file: None, bytes: whole as u64, rewritten: 0, bytes_max, state };
+        if let Err(problem) = outbox.rewrite() {
+            warn!(problem = problem.one_line(), "usage is counted as soon as the outbox can be written");
         }
-        let mut outbox = Self::rewritten(path, state)?;
-        outbox.bytes_max = bytes_max;
-        Ok(outbox)
+        Ok((outbox, damage))
     }
 
-    fn rewritten(path: &Path, state: State) -> Result<Self, Problem> {
-        let wrong = |why: serde_json::Error| unusable(path, why);
-        let start = Line::Start { next: state.next, booked: state.booked, baselines: state.baselines.clone() };
-        let mut bytes = encode(&start).map_err(wrong)?;
-        for report in &state.waiting {
-            let line = Line::Taken { report: report.clone(), baselines: BTreeMap::new() };
-            bytes.extend(encode(&line).map_err(wrong)?);
-        }
-        if state.waiting.is_empty() || state.waiting.back().is_some_and(|last| last.sequence + 1 == state.next) {
-            durable::replace(path, &bytes)?;
-        } else {
-            return Err(unusable(path, "its numbers do not follow each other"));
-        }
-        let file = OpenOptions::new().append(true).mode(0o600).open(path).map_err(|why| unusable(path, why))?;
-        Ok(Self {
-            path: path.into(),
-            file,
-            bytes: bytes.len() as u64,
-            rewritten: bytes.len() as u64,
-            bytes_max: u64::MAX,
-            state,
-        })
+    /// Whether a log of before was damaged: what an instance used that was there then, and has not been counted since,
+    /// is unknown.
+    pub fn lost(&self) -> bool {
+        self.state.lost
+    }
+
+    /// Writes the log anew with only what is still needed. After an error the state is what it was, and the next append
+    /// begins by trying again.
+    fn rewrite(&mut self) -> Result<(), Problem> {
+        self.file = None;
+        let (file, bytes) = rewritten(&self.path, &self.state)?;
+        (self.file, self.bytes, self.rewritten) = (Some(file), bytes, bytes);
+        Ok(())
     }
 
     /// Durable when it returns. A write that failed is taken back, so that no half line is ever followed by another.
     fn append(&mut self, line: Line) -> Result<(), Problem> {
         let bytes = encode(&line).map_err(|why| unusable(&self.path, why))?;
-        if let Err(why) = self.file.write_all(&bytes).and_then(|()| self.file.sync_data()) {
+        if self.file.is_none() {
+            self.rewrite()?;
+        }
+        let Some(file) = &mut self.file else { return Err(unusable(&self.path, "it is not open")) };
+        if let Err(why) = file.write_all(&bytes).and_then(|()| file.sync_data()) {
             // Whether the write will survive is not known: cut it off, and if even that fails, write all anew.
-            if self.file.set_len(self.bytes).and_then(|()| self.file.sync_data()).is_err() {
-                let state = std::mem::take(&mut self.state);
-                let (path, bytes_max) = (self.path.clone(), self.bytes_max);
-                *self = Self::rewritten(&path, state)?;
-                self.bytes_max = bytes_max;
+            if file.set_len(self.bytes).and_then(|()| file.sync_data()).is_err() {
+                self.file = None;
             }
             let code = if why.kind() == ErrorKind::StorageFull { codes::DISK_FULL } else { codes::BAD_STATE_FILE };
             return Err(Problem::new(code, format!("`{}` cannot be written", self.path.display()))
@@ -206,18 +255,20 @@ impl Outbox {
         self.append(Line::Taken { report, baselines })
     }
 
-    /// The oldest reports that wait, at most `count`.
-    pub fn waiting(&self, count: usize) -> Vec<UsageReport> {
-        self.state.waiting.iter().take(count).cloned().collect()
+    /// What to send: the oldest reports that wait, at most `count`. None of them, but the question how far the master
+    /// has booked, while the numbers are not known. `None` if nothing waits.
+    pub fn to_send(&self, count: usize) -> Option<Vec<UsageReport>> {
+        let count = if self.state.numbered { count } else { 0 };
+        (!self.state.waiting.is_empty()).then(|| self.state.waiting.iter().take(count).cloned().collect())
     }
 
-    /// The master says that it has booked everything up to `number`. One that was asked by a node of this name before
-    /// this disk was new has numbers that are ahead: then what waits follows them.
+    /// The master says that it has booked everything up to `number`. The first time that it says so, what waits is
+    /// given the numbers that follow.
     pub fn booked(&mut self, number: u64) -> Result<(), Problem> {
+        if !self.state.numbered {
+            return self.append(Line::Renumbered(number + 1));
+        }
         if number >= self.state.next {
-            if self.state.booked == 0 {
-                return self.append(Line::Renumbered(number + 1));
-            }
             return Err(unusable(
                 &self.path,
                 format!("the master has booked {number}, {} was not made yet", self.state.next),
@@ -230,9 +281,7 @@ impl Outbox {
         // Rewriting costs as much as what is kept: so only when the log has doubled since, or nothing is kept.
         let worth_it = self.state.waiting.is_empty() || self.bytes > 2 * self.rewritten;
         if self.bytes > REWRITE_AT && worth_it {
-            let bytes_max = self.bytes_max;
-            *self = Self::rewritten(&self.path.clone(), std::mem::take(&mut self.state))?;
-            self.bytes_max = bytes_max;
+            self.rewrite()?;
         }
         Ok(())
     }

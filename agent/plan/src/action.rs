@@ -1,6 +1,7 @@
 //! What a host is told to do. Every choice is made: names, paths, arguments and users are in the action, and the
 //! executor may do it or fail, never decide. All effects of the agent on its host are one of these.
 
+use crate::render::Upkeep;
 use plat_document::release::{Check, StopSignal};
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::parameters::Parameters;
@@ -111,8 +112,10 @@ impl Action {
 pub enum Note {
     /// Sets `initialised`.
     Initialised,
-    /// With the fingerprint of what was applied. Sets `configured`; the instance has to become ready anew.
-    Configured(String),
+    /// With the fingerprint of what was applied. Sets `configured` and `upkeep`; the instance has to become ready anew.
+    Configured { fingerprint: String, upkeep: Box<Upkeep> },
+    /// Parameters that no file and no hook reads are others. Sets `upkeep`.
+    KeptUp(Box<Upkeep>),
     /// Sets `started`.
     Started,
     /// Every ready promise held: what is published from now on. Sets `ready` and `connection`.

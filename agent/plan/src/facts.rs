@@ -2,6 +2,7 @@
 //! made anew.
 
 use crate::action::Note;
+use crate::render::Upkeep;
 use plat_model::Problem;
 use plat_model::Timestamp;
 use plat_model::id::{InstanceId, PromiseName, ServiceName};
@@ -47,6 +48,9 @@ pub struct Occupant {
     pub initialised: bool,
     /// Fingerprint of the files, configure hook and release that were last applied whole; empty: never.
     pub configured: String,
+    /// What was rendered last, to go on with while what is desired cannot be had. `None`: nothing, or an older agent did
+    /// not write it down.
+    pub upkeep: Option<Box<Upkeep>>,
     /// The `start` hook has succeeded since the services were started.
     pub started: bool,
     /// Every ready promise has held since it was last configured and started.
@@ -67,6 +71,7 @@ impl Occupant {
             secrets: BTreeMap::new(),
             initialised: false,
             configured: String::new(),
+            upkeep: None,
             started: false,
             ready: false,
             connection: Parameters::default(),
@@ -79,10 +84,12 @@ impl Occupant {
     pub fn note(&mut self, note: &Note) {
         match note {
             Note::Initialised => self.initialised = true,
-            Note::Configured(fingerprint) => {
+            Note::Configured { fingerprint, upkeep } => {
                 self.configured.clone_from(fingerprint);
+                self.upkeep = Some(upkeep.clone());
                 self.ready = false;
             }
+            Note::KeptUp(upkeep) => self.upkeep = Some(upkeep.clone()),
             Note::Started => self.started = true,
             Note::Published(connection) => {
                 self.ready = true;

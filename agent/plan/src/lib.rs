@@ -30,4 +30,4 @@ pub use given::{Given, Place, instance_of};
 pub use node::{NodeFacts, NodePlan, plan, releases_in_use};
 pub use partition::{PartitionPlan, plan_partition, plan_rendered};
 pub use release::{ReleaseGiven, ReleasePlan, plan_release};
-pub use render::{Rendered, RenderedPromise, applied_release, render, render_given};
+pub use render::{Rendered, RenderedPromise, Upkeep, applied_release, render, render_given};

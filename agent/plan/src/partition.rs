@@ -4,7 +4,7 @@ use crate::action::{Action, Note};
 use crate::backoff::{STEP, sooner};
 use crate::facts::{Failure, Occupant, ReleaseFact};
 use crate::given::Given;
-use crate::render::{Rendered, render_given};
+use crate::render::{Rendered, applied_release, render_given};
 use crate::{promises, services, status, teardown};
 use plat_model::instance::{InstanceDesired, InstanceState, InstanceStatus, Wish};
 use plat_model::problem::codes;
@@ -100,7 +100,11 @@ fn started(
     plan: &mut PartitionPlan,
 ) -> Verdict {
     if let Some(verdict) = without_release(given, desired, plan) {
-        return verdict;
+        // One that is the same is not there either.
+        let other =
+            |occupant: &&Occupant| applied_release(&occupant.configured).is_some_and(|one| one != desired.release);
+        let problem = occupant.filter(other).and_then(|occupant| keep_applied_up(given, occupant, plan));
+        return Verdict { problem: verdict.problem.or(problem), ..verdict };
     }
     let partition = given.partition.name.clone();
     let Some(release) = given.release else {
@@ -128,13 +132,20 @@ fn started(
     };
     let rendered = match rendered {
         Some(Ok(rendered)) => rendered,
-        Some(Err(problem)) => return Verdict::failed(problem.clone()),
+        Some(Err(problem)) => {
+            keep_applied_up(given, occupant, plan);
+            return Verdict::failed(problem.clone());
+        }
         None => return Verdict::new(InstanceState::Starting, ""),
     };
     if let Some(verdict) = configure(given, occupant, rendered, plan) {
         return verdict;
     }
-    let running = services::bring_up(given, rendered, plan);
+    let running = services::bring_up(given, &rendered.upkeep, plan);
+    if occupant.upkeep.as_deref() != Some(&rendered.upkeep) {
+        let note = Note::KeptUp(Box::new(rendered.upkeep.clone()));
+        plan.actions.push(Action::Note { partition: partition.clone(), note });
+    }
     if !running.all {
         return running.verdict(occupant);
     }
@@ -148,10 +159,10 @@ fn started(
             if rendered.start.is_some() { "runs its start hook" } else { "" },
         );
     }
-    promises::keep(given, occupant, rendered, &running, plan)
+    promises::keep(given, occupant, &rendered.upkeep, &running, plan)
 }
 
-/// While the release is not there, nothing of the instance is touched: an older version of it goes on running.
+/// What is said while the release is not there.
 fn without_release(given: &Given<'_>, desired: &InstanceDesired, plan: &mut PartitionPlan) -> Option<Verdict> {
     let short = desired.release.short();
     let (detail, problem) = match given.release_fact {
@@ -168,6 +179,18 @@ fn without_release(given: &Given<'_>, desired: &InstanceDesired, plan: &mut Part
     });
     let state = if problem.is_some() { InstanceState::Failed } else { InstanceState::Installing };
     Some(Verdict { state, detail, problem })
+}
+
+/// While what is desired cannot be had yet, the instance goes on as it was last: its services are started again when
+/// they end, its promises are checked. Gives what is wrong with it.
+fn keep_applied_up(given: &Given<'_>, occupant: &Occupant, plan: &mut PartitionPlan) -> Option<Problem> {
+    let upkeep = occupant.upkeep.as_ref().filter(|_| occupant.started && !occupant.erased)?;
+    let running = services::bring_up(given, upkeep, plan);
+    let verdict = match running.all {
+        true => promises::keep(given, occupant, upkeep, &running, plan),
+        false => running.verdict(occupant),
+    };
+    verdict.problem
 }
 
 /// Stops what runs with an older configuration, applies the new one, and starts the services with it.
@@ -190,8 +213,9 @@ fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: 
     if let Some(run) = &rendered.configure {
         plan.actions.push(Action::RunHook { partition: partition.clone(), run: run.clone() });
     }
-    plan.actions.push(note(Note::Configured(rendered.configured.clone())));
-    for spec in &rendered.services {
+    let (fingerprint, upkeep) = (rendered.configured.clone(), Box::new(rendered.upkeep.clone()));
+    plan.actions.push(note(Note::Configured { fingerprint, upkeep }));
+    for spec in &rendered.upkeep.services {
         plan.actions.push(Action::StartService { partition: partition.clone(), spec: spec.clone() });
     }
     Some(Verdict::new(InstanceState::Starting, detail))

@@ -5,7 +5,7 @@ use crate::backoff::{PROMISE, sooner};
 use crate::facts::{Occupant, PromiseFact};
 use crate::given::Given;
 use crate::partition::{PartitionPlan, Verdict};
-use crate::render::{Rendered, RenderedPromise};
+use crate::render::{RenderedPromise, Upkeep};
 use crate::services::Running;
 use plat_document::release::Role;
 use plat_model::instance::InstanceState;
@@ -18,18 +18,22 @@ const ALIVE_FAILURES: u32 = 3;
 /// And the services must have had so long since their last start.
 const ALIVE_GRACE: Duration = Duration::from_secs(10);
 
+/// Without a ready promise, services that have run for so long without an end count as ready: what cannot start at all
+/// has mostly ended by then.
+const SETTLE: Duration = Duration::from_millis(250);
+
 /// Checks what is due, restarts services for a failed alive promise, publishes once all ready ones hold.
 pub(crate) fn keep(
     given: &Given<'_>,
     occupant: &Occupant,
-    rendered: &Rendered,
+    upkeep: &Upkeep,
     running: &Running,
     plan: &mut PartitionPlan,
 ) -> Verdict {
     let partition = &given.partition.name;
     let mut broken = Vec::new();
     let mut not_alive = None;
-    for (name, promise) in &rendered.promises {
+    for (name, promise) in &upkeep.promises {
         // A result from before the last start says nothing about what runs now.
         let fact = given.fact.promises.get(name).filter(|fact| fact.checked >= running.since);
         let due = fact.map_or(given.now, |fact| due(promise, fact, running.since));
@@ -39,7 +43,7 @@ pub(crate) fn keep(
                 promise: name.clone(),
                 check: promise.check.clone(),
                 timeout_seconds: promise.timeout_seconds,
-                environment: rendered.environment().clone(),
+                environment: upkeep.environment.clone(),
             });
         } else {
             plan.wake_at = sooner(plan.wake_at, due);
@@ -59,7 +63,7 @@ pub(crate) fn keep(
         }
     }
     if let Some(name) = not_alive {
-        plan.actions = rendered
+        plan.actions = upkeep
             .services
             .iter()
             .map(|spec| Action::StopService { partition: partition.clone(), service: spec.name.clone() })
@@ -71,10 +75,16 @@ pub(crate) fn keep(
     if let Some(problem) = &running.unsettled {
         return Verdict::failed(problem.clone());
     }
+    let nothing_to_ask = !upkeep.promises.values().any(|promise| promise.role == Role::Ready);
+    let settled = running.since.plus(SETTLE);
+    if !occupant.ready && nothing_to_ask && broken.is_empty() && given.now < settled {
+        plan.wake_at = sooner(plan.wake_at, settled);
+        return Verdict::new(InstanceState::Starting, "its services have just been started");
+    }
     match broken.into_iter().next() {
         None => {
-            if !occupant.ready || occupant.connection != rendered.publish {
-                let note = Note::Published(rendered.publish.clone());
+            if !occupant.ready || occupant.connection != upkeep.publish {
+                let note = Note::Published(upkeep.publish.clone());
                 plan.actions.push(Action::Note { partition: partition.clone(), note });
             }
             Verdict::new(InstanceState::Ready, "")

@@ -14,6 +14,7 @@ use plat_model::node::NodePartition;
 use plat_model::parameters::Parameters;
 use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -27,27 +28,28 @@ pub struct Rendered {
     pub start: Option<Run>,
     pub stop: Option<Run>,
     pub clean: Option<Run>,
+    pub upkeep: Upkeep,
+    /// Of the release, the files and the configure hook: when it changes, all of them are applied anew.
+    pub configured: String,
+}
+
+/// What keeps an instance up once it is configured. It is written down, so that one that waits for another release is
+/// looked after as before, whatever became of the document that it was made from.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Upkeep {
     pub services: Vec<ServiceSpec>,
     pub promises: BTreeMap<PromiseName, RenderedPromise>,
     pub publish: Parameters,
-    /// Of the release, the files and the configure hook: when it changes, all of them are applied anew.
-    pub configured: String,
-    environment: BTreeMap<String, String>,
+    /// What every program of the instance finds in its environment.
+    pub environment: BTreeMap<String, String>,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RenderedPromise {
     pub role: Role,
     pub check: Check,
     pub period_seconds: u32,
     pub timeout_seconds: u32,
-}
-
-impl Rendered {
-    /// What every program of the instance finds in its environment.
-    pub fn environment(&self) -> &BTreeMap<String, String> {
-        &self.environment
-    }
 }
 
 /// The release that a `configured` fingerprint says was applied.
@@ -118,11 +120,8 @@ pub fn render(
         start,
         stop,
         clean,
-        services,
-        promises,
-        publish,
+        upkeep: Upkeep { services, promises, publish, environment: base },
         configured,
-        environment: base,
     })
 }
 
@@ -262,7 +261,9 @@ fn within(problem: Problem, at: &str) -> Problem {
     })
 }
 
-/// The specification of a service by its name.
-pub(crate) fn service<'a>(rendered: &'a Rendered, name: &ServiceName) -> Option<&'a ServiceSpec> {
-    rendered.services.iter().find(|spec| &spec.name == name)
+impl Upkeep {
+    /// The specification of a service by its name.
+    pub(crate) fn service(&self, name: &ServiceName) -> Option<&ServiceSpec> {
+        self.services.iter().find(|spec| &spec.name == name)
+    }
 }

@@ -5,7 +5,7 @@ use crate::backoff::{SERVICE, sooner};
 use crate::facts::{Occupant, ServiceFact, ServiceRun};
 use crate::given::Given;
 use crate::partition::{PartitionPlan, Verdict};
-use crate::render::{Rendered, service};
+use crate::render::Upkeep;
 use plat_model::instance::InstanceState;
 use plat_model::problem::codes;
 use plat_model::{Problem, Timestamp, Waiting};
@@ -41,17 +41,17 @@ impl Running {
 }
 
 /// Stops what should not run, starts what should, each in its own time.
-pub(crate) fn bring_up(given: &Given<'_>, rendered: &Rendered, plan: &mut PartitionPlan) -> Running {
+pub(crate) fn bring_up(given: &Given<'_>, upkeep: &Upkeep, plan: &mut PartitionPlan) -> Running {
     let partition = &given.partition.name;
     for (name, fact) in &given.fact.services {
-        let wanted = service(rendered, name).is_some_and(|spec| spec.fingerprint == fact.fingerprint);
+        let wanted = upkeep.service(name).is_some_and(|spec| spec.fingerprint == fact.fingerprint);
         let stopping = matches!(fact.state, ServiceRun::Stopping { .. });
         if stopping || (!wanted && matches!(fact.state, ServiceRun::Running { .. })) {
             plan.actions.push(Action::StopService { partition: partition.clone(), service: name.clone() });
         }
     }
     let mut running = Running { all: plan.actions.is_empty(), since: Timestamp::ZERO, unsettled: None, exited: None };
-    for spec in &rendered.services {
+    for spec in &upkeep.services {
         let start = Action::StartService { partition: partition.clone(), spec: spec.clone() };
         let Some(fact) = given.fact.services.get(&spec.name) else {
             running.all = false;

@@ -23,7 +23,7 @@ pub(crate) fn status(
     let gone = verdict.state == InstanceState::Destroyed || occupant.is_none();
     // What is about to be published is said with the state that it belongs to.
     let connection = match (verdict.state, rendered) {
-        (InstanceState::Ready, Some(rendered)) => rendered.publish.clone(),
+        (InstanceState::Ready, Some(rendered)) => rendered.upkeep.publish.clone(),
         _ => occupant.map(|occupant| occupant.connection.clone()).unwrap_or_default(),
     };
     let services = given.fact.services.iter().filter(|_| !gone).map(|(name, fact)| ServiceStatus {
@@ -38,7 +38,7 @@ pub(crate) fn status(
         .fact
         .promises
         .iter()
-        .filter(|(name, _)| !gone && rendered.is_some_and(|rendered| rendered.promises.contains_key(*name)));
+        .filter(|(name, _)| !gone && rendered.is_some_and(|rendered| rendered.upkeep.promises.contains_key(*name)));
     let promises = promises.map(|(name, fact)| PromiseStatus {
         name: name.clone(),
         holds: fact.holds,

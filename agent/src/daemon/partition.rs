@@ -5,7 +5,7 @@ use crate::usage::Arrival;
 use futures_util::future::join_all;
 use plat_agent_plan::facts::Failure;
 use plat_agent_plan::{
-    Action, Given, PartitionFact, PartitionPlan, ReleaseFact, Rendered, instance_of, plan_rendered, render_given,
+    Action, Given, PartitionFact, PartitionPlan, Place, ReleaseFact, Rendered, instance_of, plan_rendered, render_given,
 };
 use plat_model::id::{Digest, InstanceId, PartitionName};
 use plat_model::instance::{InstanceDesired, Wish};
@@ -37,6 +37,7 @@ struct Cache {
     instance: InstanceId,
     generation: Generation,
     release: Digest,
+    place: Place,
     partition: Arc<NodePartition>,
     secrets: BTreeMap<String, Secret>,
     rendered: Result<Rendered, Problem>,
@@ -134,6 +135,7 @@ impl Worker {
             cache.instance == desired.id
                 && cache.generation == desired.generation
                 && cache.release == desired.release
+                && cache.place == *given.place
                 && cache.partition == *partition
                 && cache.secrets == occupant.secrets
         });
@@ -146,6 +148,7 @@ impl Worker {
             instance: desired.id.clone(),
             generation: desired.generation,
             release: desired.release.clone(),
+            place: given.place.clone(),
             partition: partition.clone(),
             secrets: occupant.secrets.clone(),
             rendered: rendered.clone(),

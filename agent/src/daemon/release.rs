@@ -17,11 +17,11 @@ struct Worker {
     failed: Option<(u32, Timestamp, Problem)>,
 }
 
+/// Ends when the release is neither there nor desired.
 pub(super) async fn run(shared: Arc<Shared>, digest: Digest, wake: Arc<Notify>) {
     let mut worker = Worker { shared, digest, wake, failed: None };
-    loop {
-        let (action, wake_at) = worker.look().await;
-        match (action, wake_at) {
+    while let Some(next) = worker.look().await {
+        match next {
             (Some(action), _) => worker.perform(&action).await,
             (None, None) => worker.wake.notified().await,
             (None, Some(until)) => {
@@ -33,8 +33,8 @@ pub(super) async fn run(shared: Arc<Shared>, digest: Digest, wake: Arc<Notify>) 
 }
 
 impl Worker {
-    /// Observes, tells, and plans.
-    async fn look(&mut self) -> (Option<Action>, Option<Timestamp>) {
+    /// Observes, tells, and plans. `None`: there is nothing of it any more, and nothing to come.
+    async fn look(&mut self) -> Option<(Option<Action>, Option<Timestamp>)> {
         let observed = self.shared.host.observe_release(&self.digest).await;
         let fact = match (&observed, &self.failed) {
             (ReleaseFact::Absent, Some((attempts, at, problem))) => {
@@ -48,7 +48,7 @@ impl Worker {
         };
         let Some(desired) = self.shared.current() else {
             self.shared.set_release_fact(&self.digest, fact);
-            return (None, None);
+            return Some((None, None));
         };
         let document = desired.releases.get(&self.digest).map(String::as_str);
         let given = ReleaseGiven {
@@ -59,19 +59,20 @@ impl Worker {
             now: self.shared.clock.now(),
         };
         let plan = plan_release(&given);
+        if let Some(status) = plan.status {
+            self.shared.board.installation(status);
+        }
         if document.is_none() {
             self.failed = None;
             if fact == ReleaseFact::Absent {
                 self.shared.forget_release(&self.digest);
+                return None;
             }
-        }
-        if let Some(status) = plan.status {
-            self.shared.board.installation(status);
         }
         if plan.action.is_none() || document.is_some() {
             self.shared.set_release_fact(&self.digest, fact);
         }
-        (plan.action, plan.wake_at)
+        Some((plan.action, plan.wake_at))
     }
 
     /// Installs or removes. While that lasts its progress is told, and an installation that is no longer wanted is

@@ -50,6 +50,18 @@ impl FakeHost {
         self.lock().failing.insert(step.into(), times);
     }
 
+    /// The next attempt at a step finds a bug.
+    pub fn panic_at(&self, step: &str) {
+        self.lock().bugs.insert(step.into());
+    }
+
+    /// node.json is another from now on.
+    pub fn set_node(&self, node: NodeFile) {
+        let mut world = self.lock();
+        world.node = node;
+        world.tell(Event::NodeFile);
+    }
+
     /// The step waits until [`FakeHost::unblock`].
     pub fn block(&self, step: &str) {
         self.blocked.send_modify(|blocked| {
@@ -167,6 +179,7 @@ impl Host for FakeHost {
             let line = format!("{place} {step}");
             world.performed.push(line);
         }
+        assert!(!world.bugs.remove(&step), "a bug was asked for");
         if world.is_faulty(&step) {
             return Err(Problem::new(codes::HOOK_FAILED, format!("{step} failed")).because("a fault was asked for"));
         }

@@ -12,10 +12,14 @@ use plat_wire::ends::node_client;
 use plat_wire::limits::IDENTITY_DEADLINE;
 use plat_wire::status::to_problem;
 use plat_wire::v1::EnrollRequest;
+use serde::{Deserialize, Serialize};
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Form of the file with keys that wait for an answer.
+const ENROLLING: &str = "plat-enrolling";
 
 /// What enrolling needs.
 #[derive(Debug)]
@@ -29,8 +33,35 @@ pub struct Enrolment {
     pub data: PathBuf,
 }
 
+/// The keys that a token was shown with. A master may have certified them although its answer was lost: it does so again
+/// for the same keys only.
+#[derive(Serialize, Deserialize)]
+struct Enrolling {
+    token_hash: String,
+    /// PKCS#8 DER, as the next.
+    own: Vec<u8>,
+    rejoin: Vec<u8>,
+}
+
+/// The node's own key and the rejoin key: those that this token was shown with before, or new ones. They are on disk
+/// before anybody is asked to certify them.
+fn keys(path: &Path, token: &Secret) -> Result<(Key, Key), Problem> {
+    let token_hash = durable::hash(token.reveal().trim().as_bytes());
+    // Keys that cannot be read are as good as none.
+    let before: Option<Enrolling> = durable::read(path, ENROLLING, VERSION).ok().flatten();
+    if let Some(before) = before.filter(|before| before.token_hash == token_hash)
+        && let (Ok(own), Ok(rejoin)) = (Key::from_pkcs8(&before.own), Key::from_pkcs8(&before.rejoin))
+    {
+        return Ok((own, rejoin));
+    }
+    let (own, rejoin) = (Key::generate()?, Key::generate()?);
+    let kept = Enrolling { token_hash, own: own.to_pkcs8(), rejoin: rejoin.to_pkcs8() };
+    durable::write(path, ENROLLING, VERSION, &kept)?;
+    Ok((own, rejoin))
+}
+
 /// Makes two keys, has them certified, and writes everything down; the last file written makes the node enrolled. On
-/// failure nothing that was there before is removed.
+/// failure nothing that was there before is removed, and it can be tried again with the same token.
 ///
 /// # Errors
 /// EXISTS if this node is enrolled already; UNKNOWN_TOKEN for a token that is not of the form; TLS, WRONG_CA,
@@ -49,7 +80,7 @@ where
     }
     let pin = pin_of(&enrolment.token)?;
     durable::private_folder(&enrolment.data)?;
-    let (own, rejoin) = (Key::generate()?, Key::generate()?);
+    let (own, rejoin) = keys(&paths.enrolling, &enrolment.token)?;
     let channel = dial(&enrolment.master, Trust::Pin(pin), DialSettings::default(), connect)?;
     let request = EnrollRequest {
         token: enrolment.token.reveal().trim().to_owned(),
@@ -83,6 +114,8 @@ where
     own.save(&paths.own)?;
     let enrolled = Enrolled { grid, node: node.clone(), master: enrolment.master.to_string() };
     durable::write(&paths.enrolled, FORM, VERSION, &enrolled)?;
+    // They are in the files of the identity now, and what is left of these is of no use.
+    let _unless_gone = std::fs::remove_file(&paths.enrolling);
     Ok(node)
 }
 

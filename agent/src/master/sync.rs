@@ -16,7 +16,7 @@ const GATHER: Duration = Duration::from_millis(20);
 const NEWS_MAX: usize = 1000;
 
 pub(super) async fn run(master: &Master) {
-    let mut backoff = master.backoff(2);
+    let mut tries = master.tries(2);
     let mut announced = master.announced.subscribe();
     // After an answer that could not be put together everything is asked for anew.
     let mut ask_for_all = false;
@@ -39,7 +39,7 @@ pub(super) async fn run(master: &Master) {
         let (report, mark) = news.unwrap_or_default();
         match once(master, report, ask_for_all).await {
             Ok(answer) => {
-                master.back("sync", &mut backoff);
+                master.back("sync", &mut tries);
                 for problem in &answer.refused.0 {
                     warn!(problem = problem.one_line(), "the master refused a part of the report");
                 }
@@ -53,7 +53,7 @@ pub(super) async fn run(master: &Master) {
                     Ok(Accepted::New | Accepted::Old) => (ask_for_all, more, answered) = (false, false, newest),
                     Err(problem) => {
                         (ask_for_all, more) = (true, false);
-                        master.wait_after("sync", &problem, &mut backoff).await;
+                        master.wait_after("sync", &problem, &mut tries).await;
                     }
                 }
                 let desired = master.desired.current();
@@ -61,7 +61,7 @@ pub(super) async fn run(master: &Master) {
                 master.board.taken(mark, listed);
                 tokio::time::sleep(GATHER).await;
             }
-            Err(problem) => master.wait_after("sync", &problem, &mut backoff).await,
+            Err(problem) => master.wait_after("sync", &problem, &mut tries).await,
         }
     }
 }

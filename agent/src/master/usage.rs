@@ -10,13 +10,12 @@ use tracing::error;
 const REPORTS: usize = 32;
 
 pub(super) async fn run(master: &Master) {
-    let mut backoff = master.backoff(3);
+    let mut tries = master.tries(3);
     loop {
-        let reports = master.metering.reports(REPORTS).await;
-        if reports.is_empty() {
+        let Some(reports) = master.metering.to_send(REPORTS).await else {
             master.metering.waiting.notified().await;
             continue;
-        }
+        };
         let mut request = PushUsageRequest { reports: reports.iter().map(Into::into).collect() };
         request.reports.truncate(fitting(&request.reports));
         let last = request.reports.last().map_or(0, |report| report.sequence);
@@ -29,12 +28,12 @@ pub(super) async fn run(master: &Master) {
             Err(problem) => Err(problem),
         };
         match result {
-            Ok(()) => master.back("usage", &mut backoff),
+            Ok(()) => master.back("usage", &mut tries),
             Err(problem) => {
                 if problem.code == plat_model::problem::codes::LEDGER_GAP {
                     error!(last, problem = problem.one_line(), "the ledger lacks reports of this node");
                 }
-                master.wait_after("usage", &problem, &mut backoff).await;
+                master.wait_after("usage", &problem, &mut tries).await;
             }
         }
     }
@@ -42,7 +41,7 @@ pub(super) async fn run(master: &Master) {
 
 /// An answer that books none of what was sent must not be repeated at once.
 fn progressed(booked: u64, reports: &[plat_model::usage::UsageReport]) -> Result<(), Problem> {
-    if reports.first().is_some_and(|first| booked >= first.sequence) {
+    if reports.first().is_none_or(|first| booked >= first.sequence) {
         return Ok(());
     }
     Err(Problem::new(plat_model::problem::codes::LEDGER_GAP, "the master booked nothing of what was sent")

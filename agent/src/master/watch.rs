@@ -45,7 +45,7 @@ enum End {
 }
 
 pub(super) async fn run(master: &Arc<Master>) {
-    let mut backoff = master.backoff(1);
+    let mut tries = master.tries(1);
     let mut channels = master.channel.subscribe();
     let mut readers = Readers::new();
     let mut tasks = tokio::task::JoinSet::new();
@@ -58,7 +58,7 @@ pub(super) async fn run(master: &Arc<Master>) {
         let mut stream = match opened {
             Ok(response) => response.into_inner(),
             Err(status) => {
-                master.wait_after("watch", &to_problem(&status), &mut backoff).await;
+                master.wait_after("watch", &to_problem(&status), &mut tries).await;
                 continue;
             }
         };
@@ -66,7 +66,7 @@ pub(super) async fn run(master: &Arc<Master>) {
             tokio::select! {
                 message = stream.message() => match message {
                     Ok(Some(nudge)) => {
-                        master.back("watch", &mut backoff);
+                        master.back("watch", &mut tries);
                         master.announced.send_replace(nudge.generation);
                         while tasks.try_join_next().is_some() {}
                         for wanted in nudge.logs {
@@ -87,7 +87,7 @@ pub(super) async fn run(master: &Arc<Master>) {
         };
         match end {
             End::NewChannel => before = Some(stream),
-            End::Lost(problem) => master.wait_after("watch", &problem, &mut backoff).await,
+            End::Lost(problem) => master.wait_after("watch", &problem, &mut tries).await,
         }
     }
 }

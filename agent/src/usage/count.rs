@@ -17,6 +17,12 @@ pub(crate) struct Baseline {
     pub taken: Timestamp,
     /// Totals that were counted last, of those meters that could be read.
     pub totals: BTreeMap<Meter, u64>,
+    /// Levels then, of those meters that could be read.
+    #[serde(default)]
+    pub levels: BTreeMap<Meter, u64>,
+    /// The instance was gone then: there is nothing more to count.
+    #[serde(default)]
+    pub ended: bool,
 }
 
 /// The levels of one partition since its baseline.
@@ -34,6 +40,18 @@ pub(crate) fn is_level(meter: Meter) -> bool {
 }
 
 impl Levels {
+    /// Of an instance that comes into an empty partition now.
+    pub fn of_new(now: Timestamp) -> Self {
+        let last = Meter::ALL.into_iter().filter(|meter| is_level(*meter)).map(|meter| (meter, (now, 0)));
+        Self { last: last.collect(), ..Self::default() }
+    }
+
+    /// Goes on from where was counted last.
+    pub fn after(baseline: &Baseline) -> Self {
+        let last = baseline.levels.iter().map(|(meter, level)| (*meter, (baseline.taken, *level)));
+        Self { last: last.collect(), ..Self::default() }
+    }
+
     /// Adds one sample: the area between it and the one before. A pause longer than `gap_max` is not bridged.
     pub fn sample(&mut self, counters: &Counters, gap_max: Duration) {
         for (meter, amount) in counters.readings.iter().filter(|(meter, _)| is_level(**meter)) {
@@ -45,14 +63,16 @@ impl Levels {
                     continue;
                 }
             };
-            if let Some((at, before)) = self.last.insert(*meter, (counters.taken, level)) {
-                let pause = counters.taken.since(at);
-                if pause > gap_max {
-                    self.unknown.insert(*meter, format!("no sample was taken for {} s", pause.as_secs()));
-                } else {
-                    *self.sums.entry(*meter).or_default() +=
-                        (u128::from(before) + u128::from(level)) / 2 * pause.as_millis();
-                }
+            let Some((at, before)) = self.last.insert(*meter, (counters.taken, level)) else {
+                self.unknown.insert(*meter, "there is no sample of when it began".into());
+                continue;
+            };
+            let pause = counters.taken.since(at);
+            if pause > gap_max {
+                self.unknown.insert(*meter, format!("no sample was taken for {} s", pause.as_secs()));
+            } else {
+                *self.sums.entry(*meter).or_default() +=
+                    (u128::from(before) + u128::from(level)) / 2 * pause.as_millis();
             }
         }
     }
@@ -67,14 +87,7 @@ impl Levels {
         match (self.unknown.get(&meter), self.sums.get(&meter)) {
             (Some(why), _) => Amount::Unknown(why.clone()),
             (None, Some(sum)) => Amount::Known(u64::try_from(sum / 1000).unwrap_or(u64::MAX)),
-            (None, None) => Amount::Known(0),
-        }
-    }
-
-    /// Notes that nothing was sampled before now, since `from`.
-    pub fn begin_after_gap(&mut self, why: &str) {
-        for meter in Meter::ALL.into_iter().filter(|meter| is_level(*meter)) {
-            self.unknown.insert(meter, why.to_owned());
+            (None, None) => Amount::Unknown("no sample was taken".into()),
         }
     }
 }
@@ -92,12 +105,15 @@ pub(crate) fn count(
     let same_epoch = before.is_some_and(|before| before.epoch == counters.epoch);
     let counted = |meter: &Meter| before.and_then(|before| before.totals.get(meter)).copied().filter(|_| same_epoch);
     let mut totals = before.filter(|_| same_epoch).map(|before| before.totals.clone()).unwrap_or_default();
-    let mut amounts = BTreeMap::new();
+    let (mut amounts, mut present) = (BTreeMap::new(), BTreeMap::new());
     for (meter, reading) in &counters.readings {
         let amount = match reading {
             _ if is_level(*meter) => match reading {
                 Amount::Unknown(why) => Amount::Unknown(why.clone()),
-                Amount::Known(_) => levels.amount(*meter),
+                Amount::Known(level) => {
+                    present.insert(*meter, *level);
+                    levels.amount(*meter)
+                }
             },
             Amount::Unknown(why) => Amount::Unknown(why.clone()),
             Amount::Known(total) => {
@@ -111,7 +127,14 @@ pub(crate) fn count(
     let start = before.map_or(start, |before| before.taken).min(counters.taken);
     let window = Window { start, end: counters.taken };
     let record = UsageRecord { instance: counters.instance.clone(), partition: partition.clone(), window, amounts };
-    let after = Baseline { instance: counters.instance.clone(), epoch: counters.epoch, taken: counters.taken, totals };
+    let after = Baseline {
+        instance: counters.instance.clone(),
+        epoch: counters.epoch,
+        taken: counters.taken,
+        totals,
+        levels: present,
+        ended: false,
+    };
     (record, after)
 }
 

@@ -14,14 +14,6 @@ use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
 use tracing::{error, warn};
 
-/// Whether what was counted before is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Recovers {
-    No,
-    /// The outbox was damaged: what instances used before they are seen again is unknown.
-    Yes,
-}
-
 /// How an instance came to be followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
@@ -31,12 +23,19 @@ pub(crate) enum Arrival {
     Found,
 }
 
+/// What becomes of an instance after it was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    GoesOn,
+    /// It is gone.
+    Ends,
+}
+
 /// The meters of a node.
 pub(crate) struct Metering {
     host: Arc<dyn Host>,
     clock: Arc<dyn Clock>,
     window: Duration,
-    recovers: Recovers,
     state: Mutex<State>,
     /// Something waits to be pushed.
     pub waiting: Notify,
@@ -50,21 +49,16 @@ struct State {
 /// One partition with an instance in it.
 struct Followed {
     instance: InstanceId,
+    arrival: Arrival,
     /// When it came, or when the agent first saw it.
     since: Timestamp,
     levels: Levels,
 }
 
 impl Metering {
-    pub fn new(
-        host: Arc<dyn Host>,
-        clock: Arc<dyn Clock>,
-        window: Duration,
-        outbox: Outbox,
-        recovers: Recovers,
-    ) -> Self {
+    pub fn new(host: Arc<dyn Host>, clock: Arc<dyn Clock>, window: Duration, outbox: Outbox) -> Self {
         let state = Mutex::new(State { outbox, partitions: BTreeMap::new() });
-        Self { host, clock, window, recovers, state, waiting: Notify::new() }
+        Self { host, clock, window, state, waiting: Notify::new() }
     }
 
     /// Between samples of levels: six in a window, within 1 s and 10 s.
@@ -75,30 +69,17 @@ impl Metering {
     /// A partition has an instance: from now on it is followed.
     pub async fn follow(&self, partition: &PartitionName, instance: &InstanceId, arrival: Arrival) {
         let since = self.clock.now();
-        let lost = arrival == Arrival::Found && self.recovers == Recovers::Yes;
-        let counters = if lost { self.host.counters(partition).await } else { None };
         let mut state = self.state.lock().await;
         if state.partitions.get(partition).is_some_and(|followed| &followed.instance == instance) {
             return;
         }
-        let mut levels = Levels::default();
         let baseline = state.outbox.baselines().get(partition).filter(|baseline| &baseline.instance == instance);
-        match (baseline, counters) {
-            (Some(baseline), _) if since.since(baseline.taken) > self.step() * 3 => {
-                levels.begin_after_gap("the agent did not run for a part of this time");
-            }
-            (None, Some(counters)) => {
-                let (mut record, after) = count(partition, &counters, None, since, &levels);
-                let why = "the record of what had been counted was damaged";
-                record.amounts.values_mut().for_each(|amount| *amount = Amount::Unknown(why.into()));
-                let baselines = [(partition.clone(), Some(after))].into();
-                if let Err(problem) = state.outbox.take(since, vec![record], baselines) {
-                    error!(problem = problem.one_line(), "usage could not be taken");
-                }
-            }
-            _ => {}
-        }
-        state.partitions.insert(partition.clone(), Followed { instance: instance.clone(), since, levels });
+        let levels = match (arrival, baseline) {
+            (Arrival::New, _) => Levels::of_new(since),
+            (Arrival::Found, baseline) => baseline.map(Levels::after).unwrap_or_default(),
+        };
+        let followed = Followed { instance: instance.clone(), arrival, since, levels };
+        state.partitions.insert(partition.clone(), followed);
     }
 
     /// Counts what is left of an instance that is gone. Durable when it returns; to be called before the partition is
@@ -113,8 +94,13 @@ impl Metering {
             state.partitions.remove(partition);
             return Ok(());
         };
-        state.sample(partition, &counters, self.step() * 3);
-        state.take(&[(partition.clone(), counters)], self.clock.now())?;
+        let before = state.outbox.baselines().get(partition);
+        if !before.is_some_and(|before| {
+            before.ended && before.instance == counters.instance && before.epoch == counters.epoch
+        }) {
+            state.sample(partition, &counters, self.step() * 3);
+            state.take(&[(partition.clone(), counters)], self.clock.now(), Then::Ends)?;
+        }
         state.partitions.remove(partition);
         drop(state);
         self.waiting.notify_one();
@@ -143,7 +129,7 @@ impl Metering {
                 );
                 continue;
             }
-            match state.take(&readings, self.clock.now()) {
+            match state.take(&readings, self.clock.now(), Then::GoesOn) {
                 Ok(()) => self.waiting.notify_one(),
                 Err(problem) => error!(problem = problem.one_line(), "usage could not be taken"),
             }
@@ -161,8 +147,9 @@ impl Metering {
         readings
     }
 
-    pub async fn reports(&self, count: usize) -> Vec<UsageReport> {
-        self.state.lock().await.outbox.waiting(count)
+    /// See [`Outbox::to_send`].
+    pub async fn to_send(&self, count: usize) -> Option<Vec<UsageReport>> {
+        self.state.lock().await.outbox.to_send(count)
     }
 
     pub async fn booked(&self, number: u64) -> Result<(), Problem> {
@@ -177,7 +164,7 @@ impl State {
         }
     }
 
-    fn take(&mut self, readings: &[(PartitionName, Counters)], now: Timestamp) -> Result<(), Problem> {
+    fn take(&mut self, readings: &[(PartitionName, Counters)], now: Timestamp, then: Then) -> Result<(), Problem> {
         let (mut records, mut baselines) = (Vec::new(), BTreeMap::new());
         let none = Levels::default();
         for (partition, counters) in readings {
@@ -188,8 +175,16 @@ impl State {
             let followed = self.partitions.get(partition).filter(|followed| followed.instance == counters.instance);
             let since = followed.map_or(counters.taken, |followed| followed.since);
             let levels = followed.map_or(&none, |followed| &followed.levels);
-            let (record, after) = count(partition, counters, before, since, levels);
-            if says_something(&record) {
+            let first = before.is_none_or(|before| before.instance != counters.instance);
+            let (mut record, mut after) = count(partition, counters, before, since, levels);
+            // In a log that knows of a loss the first record tells what came since from what was there before.
+            let lost = first && self.outbox.lost();
+            if lost && followed.is_none_or(|followed| followed.arrival == Arrival::Found) {
+                let why = "the record of what had been counted was damaged";
+                record.amounts.values_mut().for_each(|amount| *amount = Amount::Unknown(why.into()));
+            }
+            after.ended = then == Then::Ends;
+            if lost || after.ended || says_something(&record) {
                 records.push(record);
                 baselines.insert(partition.clone(), Some(after));
             }
@@ -207,3 +202,6 @@ impl State {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,23 @@ async fn a_refused_token_leaves_the_node_as_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn when_the_answer_is_lost_the_same_token_is_shown_with_the_same_keys() {
+    let rig = Rig::new().await;
+    rig.enroll("badsecret").await.unwrap_err();
+    rig.master.state().lose_answers = true;
+    rig.enroll("goodsecret").await.unwrap_err();
+    let waiting = rig.data().join("enrolling");
+    assert_eq!(waiting.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    rig.master.state().lose_answers = false;
+    rig.enroll("goodsecret").await.unwrap();
+    let keys = rig.master.state().enrolling.clone();
+    let [_, _, own, rejoin, own_again, rejoin_again] = &keys[..] else { panic!("{} keys", keys.len()) };
+    assert_eq!((own, rejoin), (own_again, rejoin_again));
+    assert!(!keys[..2].contains(own) && own != rejoin, "another token is shown with other keys");
+    assert!(!waiting.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_master_of_another_grid_is_not_even_shown_the_token() {
     let rig = Rig::new().await;
     let token = Secret::new(format!("plat1.0123456789abcdef.goodsecret.{}", "ab".repeat(32)));

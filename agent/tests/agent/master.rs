@@ -16,7 +16,7 @@ use plat_wire::v1;
 use plat_wire::v1::node_service_server::NodeService;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    KeyUsagePurpose, PublicKeyData, SanType,
 };
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -46,11 +46,13 @@ pub struct State {
     pub installed: BTreeMap<Digest, plat_model::release::Installation>,
     pub ledger: Vec<UsageReport>,
     pub pushes: u32,
-    /// Every answer to a push is lost while this is set, after what was pushed is booked.
+    /// Every answer to a push or an enrolment is lost while this is set, after it was taken in.
     pub lose_answers: bool,
     pub revoked: bool,
     pub syncs: u32,
     pub renewed_by: Vec<Identity>,
+    /// Public keys of all that asked to enrol.
+    pub enrolling: Vec<Vec<u8>>,
     pub logs_wanted: Vec<v1::LogsWanted>,
     pub log_lines: Vec<String>,
     /// How long certificates of nodes are good, in seconds.
@@ -170,8 +172,15 @@ impl Service {
 impl NodeService for Service {
     async fn enroll(&self, request: Request<v1::EnrollRequest>) -> Result<Response<v1::EnrollResponse>, Status> {
         let asked = request.into_inner();
+        for csr in [&asked.csr_der, &asked.rejoin_csr_der] {
+            let csr = CertificateSigningRequestParams::from_der(&csr.clone().into()).unwrap();
+            self.0.state().enrolling.push(csr.public_key.der_bytes().to_vec());
+        }
         if !asked.token.contains(".goodsecret.") {
             return Err(to_status(Problem::new(codes::UNKNOWN_TOKEN, "the token is not known here")));
+        }
+        if self.0.state().lose_answers {
+            return Err(Status::unavailable("the answer was lost"));
         }
         let life = self.0.state().node_life;
         Ok(Response::new(v1::EnrollResponse {

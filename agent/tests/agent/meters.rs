@@ -80,3 +80,40 @@ async fn use_that_could_not_be_pushed_waits_on_disk() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_damaged_outbox_what_is_lost_is_unknown_and_nothing_is_booked_twice() {
+    let mut rig = Rig::running().await;
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    rig.host.use_cpu(&part(), 1000);
+    let booked = |rig: &Rig, sum: u64| {
+        let booked = rig.master.state().booked(Meter::CpuMicros);
+        (booked == sum, booked)
+    };
+    until("it is booked", || booked(&rig, 1000)).await;
+    rig.kill().await;
+    let outbox = rig.data().join("outbox");
+    let mut bytes = std::fs::read(&outbox).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(&outbox, bytes).unwrap();
+    rig.host.use_cpu(&part(), 50);
+    rig.start();
+    until("the new outbox is there", || {
+        let text = std::fs::read_to_string(&outbox).unwrap_or_default();
+        (text.contains("\"lost\":true"), text)
+    })
+    .await;
+    // As if it had been killed before anything was counted.
+    rig.kill().await;
+    rig.start();
+    until("the loss is told", || {
+        let state = rig.master.state();
+        let amounts = state.ledger.iter().flat_map(|report| &report.records).map(|one| &one.amounts[&Meter::CpuMicros]);
+        let unknown = amounts.filter(|amount| matches!(amount, Amount::Unknown(_))).count();
+        (unknown == 1, unknown)
+    })
+    .await;
+    rig.host.use_cpu(&part(), 7);
+    until("what comes after it is booked", || booked(&rig, 1007)).await;
+}

@@ -1,6 +1,7 @@
 //! Instances, with the master there or away.
 
 use crate::rig::{Rig, instance, part, release, until};
+use plat_agent::host::Host;
 use plat_agent_plan::facts::ServiceRun;
 use plat_document::Release;
 use plat_model::Generation;
@@ -119,14 +120,7 @@ async fn a_satisfied_node_says_and_does_nothing_more() {
     let rig = Rig::running().await;
     rig.want(1, Wish::Started);
     rig.until_state(1, InstanceState::Ready).await;
-    let (mut seen, mut quiet) = (0, 0);
-    until("all is told", || {
-        let syncs = rig.master.state().syncs;
-        quiet = if syncs == seen { quiet + 1 } else { 0 };
-        seen = syncs;
-        (quiet > 50, syncs)
-    })
-    .await;
+    quiet(&rig).await;
     let (syncs, steps) = (rig.master.state().syncs, rig.host.performed().len());
     // A nudge without news costs nothing either; the lines show that the agent has read all of them.
     for _ in 0..5 {
@@ -135,6 +129,70 @@ async fn a_satisfied_node_says_and_does_nothing_more() {
     rig.read_logs("t0").await;
     assert_eq!(rig.master.state().syncs, syncs);
     assert_eq!(rig.host.performed().len(), steps);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_last_release_was_removed_rests_and_installs_it_again_when_it_is_wanted_again() {
+    let rig = Rig::running().await;
+    for n in 1..=2 {
+        rig.want(n, Wish::Started);
+        rig.until_state(n, InstanceState::Ready).await;
+        rig.want(n, Wish::Destroyed);
+        rig.until_state(n, InstanceState::Destroyed).await;
+        rig.master.want(|desired| {
+            desired.instances.clear();
+            desired.releases.clear();
+        });
+        until("the release is told absent", || {
+            let told = rig.master.state().installed.get(&release().digest()).map(|one| one.state);
+            (told == Some(plat_model::release::InstallState::Absent), told)
+        })
+        .await;
+        quiet(&rig).await;
+    }
+    let install = format!("- install release {}", release().digest().short());
+    assert_eq!(rig.host.performed().iter().filter(|step| **step == install).count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_meets_a_bug_is_started_again() {
+    let rig = Rig::running().await;
+    rig.host.panic_at("occupy");
+    rig.host.panic_at(&format!("install release {}", release().digest().short()));
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    assert_eq!(rig.host.performed().iter().filter(|step| *step == "part0 occupy").count(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_says_where_a_partition_is_follows_node_json() {
+    let rig = Rig::running().await;
+    let text = "version: 1\nname: plain\nfiles:\n  etc/where: {template: \"{{ partition.directory }}\"}\n\
+                services:\n  main: {command: [/bin/main]}\n";
+    let plain = Release::parse_yaml(text, "plain.yaml").unwrap();
+    let wanted = InstanceDesired { release: plain.digest(), ..instance(1, Wish::Started) };
+    rig.master.want_instance(wanted, &plain.to_canonical_json());
+    rig.until_state(1, InstanceState::Ready).await;
+    let mut node = rig.host.node().await.unwrap();
+    node.root = "/srv/elsewhere".into();
+    rig.host.set_node(node);
+    until("the file says so", || {
+        let file = rig.host.file(&part(), "etc/where");
+        (file.as_deref() == Some("/srv/elsewhere/part0"), file)
+    })
+    .await;
+}
+
+/// Waits until the agent has told all that it has to.
+async fn quiet(rig: &Rig) {
+    let (mut seen, mut quiet) = (0, 0);
+    until("all is told", || {
+        let syncs = rig.master.state().syncs;
+        quiet = if syncs == seen { quiet + 1 } else { 0 };
+        seen = syncs;
+        (quiet > 50, syncs)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

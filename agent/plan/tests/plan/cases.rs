@@ -88,6 +88,7 @@ fn run(folder: &Path) -> String {
         secrets: text.secrets.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
         initialised: text.initialised,
         configured: text.configured,
+        upkeep: None,
         started: text.started,
         ready: text.ready,
         connection: Parameters::default(),
@@ -99,13 +100,14 @@ fn run(folder: &Path) -> String {
     if let (Some(occupant), Some(rendered)) = (&mut occupant, &rendered) {
         if occupant.configured == "current" {
             occupant.configured.clone_from(&rendered.configured);
+            occupant.upkeep = Some(Box::new(rendered.upkeep.clone()));
         }
         if occupant.ready {
-            occupant.connection = rendered.publish.clone();
+            occupant.connection = rendered.upkeep.publish.clone();
         }
     }
     let services = text.services.into_iter().map(|(name, text)| {
-        let spec = rendered.as_ref().and_then(|r| r.services.iter().find(|spec| spec.name.as_str() == name));
+        let spec = rendered.as_ref().and_then(|r| r.upkeep.services.iter().find(|spec| spec.name.as_str() == name));
         let current = spec.map(|spec| spec.fingerprint.clone()).filter(|_| text.fingerprint == "current");
         let fact = ServiceFact {
             fingerprint: current.unwrap_or(text.fingerprint),

@@ -73,6 +73,66 @@ fn nothing_is_done_before_the_release_is_installed() {
 }
 
 #[test]
+fn while_another_release_is_built_or_cannot_be_the_instance_is_kept_up_with_the_one_it_has() {
+    let failed = ReleaseFact::Failed {
+        attempts: 9,
+        at: World::new(1).now,
+        problem: plat_model::Problem::new(codes::BUILD_FAILED, "it cannot be built"),
+    };
+    for (fact, state) in
+        [(ReleaseFact::Building("step 1 of 2".into()), InstanceState::Installing), (failed, InstanceState::Failed)]
+    {
+        let mut world = ready();
+        // What the services were last started with, not what was configured once.
+        world.wish(1, 0, Wish::Started, r#"{"port": 9090}"#);
+        world.settle();
+        let next = world.upgrade(1, fact);
+        world.settle();
+        world.take_done();
+        assert_eq!(world.plan_of(0).actions, [], "what runs is left alone");
+        world.end(0, "web");
+        world.broken.insert("answers".into());
+        world.later(31);
+        let start = world.plan_of(0).actions.remove(0);
+        assert!(matches!(&start, Action::StartService { spec, .. } if spec.command[1..] == ["--port", "9090"]));
+        world.settle();
+        assert_eq!(
+            world.take_done(),
+            ["part0 start service web", "part0 check promise answers", "part0 check promise breathes"]
+        );
+        let status = world.status(1).unwrap();
+        assert_eq!(status.state, state);
+        assert!(status.problem.is_some() && !status.connection.is_empty());
+        world.broken.clear();
+        world.facts.releases.insert(next, ReleaseFact::Installed);
+        world.later(31);
+        world.settle();
+        assert!(world.take_done().contains(&"part0 write files".to_owned()));
+        assert_eq!(world.status(1).unwrap().state, InstanceState::Ready);
+    }
+}
+
+#[test]
+fn with_parameters_that_make_no_sense_the_instance_is_kept_up_as_it_was() {
+    let mut world = ready();
+    world.wish(1, 0, Wish::Started, r#"{"port": "high"}"#);
+    world.end(0, "web");
+    world.settle();
+    assert_eq!(world.take_done()[0], "part0 start service web");
+    assert_eq!(world.status(1).unwrap().state, InstanceState::Failed);
+}
+
+#[test]
+fn what_was_stopped_waits_for_its_next_release_before_it_is_started() {
+    let mut world = ready();
+    world.wish(1, 0, Wish::Stopped, "{}");
+    world.settle();
+    world.wish(1, 0, Wish::Started, "{}");
+    world.upgrade(1, ReleaseFact::Building("step 1 of 2".into()));
+    assert_eq!(world.plan_of(0).actions, []);
+}
+
+#[test]
 fn only_the_service_whose_command_changed_restarts() {
     let mut world = ready();
     world.wish(1, 0, Wish::Started, r#"{"port": 9090}"#);

@@ -129,6 +129,25 @@ impl World {
         self.desired.instances.insert(desired.id.clone(), desired);
     }
 
+    /// The instance is to consist of another release, which cannot be had yet.
+    pub fn upgrade(&mut self, instance: usize, fact: ReleaseFact) -> Digest {
+        let text = RELEASE.replace("bin/web", "bin/web2").replace("hello", "welcome");
+        let next = Release::parse_yaml(&text, "shop.yaml").unwrap();
+        self.desired.generation = self.desired.generation.next();
+        self.desired.releases.insert(next.digest(), next.to_canonical_json());
+        self.facts.releases.insert(next.digest(), fact);
+        let one = self.desired.instances.get_mut(&instance_id(instance)).unwrap();
+        (one.release, one.generation) = (next.digest(), one.generation.next());
+        next.digest()
+    }
+
+    /// A service that runs ends by itself.
+    pub fn end(&mut self, partition: usize, service: &str) {
+        let fact = self.facts.partitions.get_mut(&part(partition)).unwrap();
+        let one = fact.services.get_mut(&ServiceName::parse(service).unwrap()).unwrap();
+        one.state = ServiceRun::Ended { at: self.now };
+    }
+
     pub fn forget(&mut self, instance: usize) {
         self.desired.generation = self.desired.generation.next();
         self.desired.instances.remove(&instance_id(instance));

@@ -21,6 +21,8 @@ pub(super) struct World {
     pub events: Option<mpsc::Sender<Event>>,
     /// Step → how many more times it fails.
     pub failing: BTreeMap<String, u32>,
+    /// Steps at whose next attempt there is a panic.
+    pub bugs: BTreeSet<String>,
     pub faults: Option<(StdRng, u32)>,
     pub performed: Vec<String>,
     next_pid: u32,
@@ -46,6 +48,7 @@ impl World {
             partitions,
             events: None,
             failing: BTreeMap::new(),
+            bugs: BTreeSet::new(),
             faults: None,
             performed: Vec::new(),
             next_pid: 1000,

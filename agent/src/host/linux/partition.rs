@@ -7,6 +7,7 @@ mod leftovers;
 
 use super::disk::{self, Durability, Stored, private_folder};
 use super::runtime::Records;
+use plat_agent_plan::Upkeep;
 use plat_agent_plan::action::Note;
 use plat_agent_plan::facts::Occupant;
 use plat_model::Problem;
@@ -24,6 +25,8 @@ struct Record {
     secrets: BTreeMap<String, String>,
     initialised: bool,
     configured: String,
+    #[serde(default)]
+    upkeep: Option<Box<Upkeep>>,
     started: bool,
     ready: bool,
     connection: Parameters,
@@ -33,6 +36,42 @@ struct Record {
 
 impl Record {
     const VERSION: u32 = 1;
+}
+
+impl From<Record> for Occupant {
+    fn from(record: Record) -> Self {
+        Self {
+            instance: record.instance,
+            secrets: record.secrets.into_iter().map(|(name, text)| (name, Secret::new(text))).collect(),
+            initialised: record.initialised,
+            configured: record.configured,
+            upkeep: record.upkeep,
+            started: record.started,
+            ready: record.ready,
+            connection: record.connection,
+            cleaned: record.cleaned,
+            erased: record.erased,
+        }
+    }
+}
+
+impl From<&Occupant> for Record {
+    fn from(occupant: &Occupant) -> Self {
+        let secrets = occupant.secrets.iter().map(|(name, secret)| (name.clone(), secret.reveal().to_owned()));
+        Self {
+            version: Self::VERSION,
+            instance: occupant.instance.clone(),
+            secrets: secrets.collect(),
+            initialised: occupant.initialised,
+            configured: occupant.configured.clone(),
+            upkeep: occupant.upkeep.clone(),
+            started: occupant.started,
+            ready: occupant.ready,
+            connection: occupant.connection.clone(),
+            cleaned: occupant.cleaned,
+            erased: occupant.erased,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -49,7 +88,7 @@ impl Occupants {
         self.records.partition(partition).join("occupant.json")
     }
 
-    fn read(&self, partition: &PartitionName) -> Result<Option<Record>, Problem> {
+    pub fn observe(&self, partition: &PartitionName) -> Result<Option<Occupant>, Problem> {
         let path = self.path(partition);
         let wrong = |why: String| {
             Problem::new(codes::BAD_STATE_FILE, format!("{} cannot be used", path.display()))
@@ -62,27 +101,13 @@ impl Occupants {
             Stored::Value(record) if record.version != Record::VERSION => {
                 Err(wrong(format!("it is of version {}, this agent reads version {}", record.version, Record::VERSION)))
             }
-            Stored::Value(record) => Ok(Some(record)),
+            Stored::Value(record) => Ok(Some(record.into())),
         }
     }
 
-    fn write(&self, partition: &PartitionName, record: &Record) -> Result<(), Problem> {
+    fn write(&self, partition: &PartitionName, occupant: &Occupant) -> Result<(), Problem> {
         private_folder(&self.records.partition(partition))?;
-        disk::replace_json(&self.path(partition), record, Durability::Power)
-    }
-
-    pub fn observe(&self, partition: &PartitionName) -> Result<Option<Occupant>, Problem> {
-        Ok(self.read(partition)?.map(|r| Occupant {
-            instance: r.instance,
-            secrets: r.secrets.into_iter().map(|(name, text)| (name, Secret::new(text))).collect(),
-            initialised: r.initialised,
-            configured: r.configured,
-            started: r.started,
-            ready: r.ready,
-            connection: r.connection,
-            cleaned: r.cleaned,
-            erased: r.erased,
-        }))
+        disk::replace_json(&self.path(partition), &Record::from(occupant), Durability::Power)
     }
 
     /// Whether it is a new occupant.
@@ -92,69 +117,45 @@ impl Occupants {
         instance: &InstanceId,
         secrets: &BTreeMap<String, u32>,
     ) -> Result<bool, Problem> {
-        let held = self.read(partition)?;
-        if let Some(other) = held.as_ref().filter(|record| &record.instance != instance) {
+        let held = self.observe(partition)?;
+        if let Some(other) = held.as_ref().filter(|occupant| &occupant.instance != instance) {
             return Err(Problem::new(codes::CONFLICT, format!("partition {partition} is held by another instance"))
                 .because(format!("instance {} is in it", other.instance))
                 .fix("wait until it has been destroyed"));
         }
         let fresh = held.is_none();
-        let mut record = held.unwrap_or(Record {
-            version: Record::VERSION,
-            instance: instance.clone(),
-            secrets: BTreeMap::new(),
-            initialised: false,
-            configured: String::new(),
-            started: false,
-            ready: false,
-            connection: Parameters::default(),
-            cleaned: false,
-            erased: false,
-        });
-        let missing: Vec<_> = secrets.iter().filter(|(name, _)| !record.secrets.contains_key(*name)).collect();
+        let mut occupant = held.unwrap_or_else(|| Occupant::new(instance.clone()));
+        let missing: Vec<_> = secrets.iter().filter(|(name, _)| !occupant.secrets.contains_key(*name)).collect();
         if fresh || !missing.is_empty() {
             for (name, length) in missing {
-                record.secrets.insert(name.clone(), generate(*length)?);
+                occupant.secrets.insert(name.clone(), Secret::new(generate(*length)?));
             }
-            self.write(partition, &record)?;
+            self.write(partition, &occupant)?;
         }
         Ok(fresh)
     }
 
     pub fn note(&self, partition: &PartitionName, note: &Note) -> Result<(), Problem> {
-        self.change(partition, |record| match note {
-            Note::Initialised => record.initialised = true,
-            Note::Configured(fingerprint) => {
-                record.configured.clone_from(fingerprint);
-                record.ready = false;
-            }
-            Note::Started => record.started = true,
-            Note::Published(connection) => {
-                record.ready = true;
-                record.connection = connection.clone();
-            }
-            Note::Stopped => (record.started, record.ready) = (false, false),
-            Note::Cleaned => record.cleaned = true,
-        })
+        self.change(partition, |occupant| occupant.note(note))
     }
 
     /// Nothing of the instance is left; its secrets go too.
     pub fn erased(&self, partition: &PartitionName) -> Result<(), Problem> {
-        if self.read(partition)?.is_none() {
+        if self.observe(partition)?.is_none() {
             return Ok(());
         }
-        self.change(partition, |record| {
-            record.erased = true;
-            record.secrets.clear();
+        self.change(partition, |occupant| {
+            occupant.erased = true;
+            occupant.secrets.clear();
         })
     }
 
-    fn change(&self, partition: &PartitionName, what: impl FnOnce(&mut Record)) -> Result<(), Problem> {
-        let Some(mut record) = self.read(partition)? else {
+    fn change(&self, partition: &PartitionName, what: impl FnOnce(&mut Occupant)) -> Result<(), Problem> {
+        let Some(mut occupant) = self.observe(partition)? else {
             return Err(Problem::new(codes::BAD_STATE_FILE, format!("nobody holds partition {partition}")));
         };
-        what(&mut record);
-        self.write(partition, &record)
+        what(&mut occupant);
+        self.write(partition, &occupant)
     }
 }
 
@@ -172,4 +173,28 @@ fn generate(length: u32) -> Result<String, Problem> {
         secret.extend(kept.take(length - secret.len()));
     }
     Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_down_of_an_occupant_is_read_back_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let occupants = Occupants::new(Records::new(folder.path()));
+        let partition = PartitionName::parse("part0").unwrap();
+        let instance = InstanceId::parse(&"a".repeat(32)).unwrap();
+        occupants.occupy(&partition, &instance, &[("key".into(), 12)].into()).unwrap();
+        let mut expected = occupants.observe(&partition).unwrap().unwrap();
+        assert_eq!(expected.secrets["key"].reveal().len(), 12);
+        let connection = Parameters::parse_json(r#"{"url": "here"}"#).unwrap();
+        let upkeep = Box::new(Upkeep { environment: [("KEY".into(), "value".into())].into(), ..Upkeep::default() });
+        let configured = Note::Configured { fingerprint: "release/files".into(), upkeep };
+        for note in [Note::Initialised, configured, Note::Started, Note::Published(connection), Note::Cleaned] {
+            occupants.note(&partition, &note).unwrap();
+            expected.note(&note);
+            assert_eq!(occupants.observe(&partition).unwrap().as_ref(), Some(&expected));
+        }
+    }
 }

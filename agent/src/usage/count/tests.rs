@@ -40,7 +40,7 @@ fn a_meter_that_cannot_be_read_is_unknown_and_what_it_missed_is_counted_later() 
 #[test]
 fn levels_are_integrated_over_samples_and_a_pause_is_unknown() {
     let part = PartitionName::parse("part0").unwrap();
-    let mut levels = Levels::default();
+    let mut levels = Levels::of_new(Timestamp::ZERO);
     let gap = Duration::from_secs(30);
     for (at, memory) in [(0, 1000), (10, 1000), (20, 3000)] {
         levels.sample(&counters(1, at, 0, Amount::Known(memory)), gap);
@@ -53,4 +53,19 @@ fn levels_are_integrated_over_samples_and_a_pause_is_unknown() {
     let (record, _) = count(&part, &counters(1, 100, 0, Amount::Known(3000)), Some(&base), Timestamp::ZERO, &levels);
     assert_eq!(record.amounts[&Meter::MemoryByteSeconds], Amount::Unknown("no sample was taken for 80 s".into()));
     assert_eq!((record.window.start, record.window.end), (Timestamp::from_seconds(20), Timestamp::from_seconds(100)));
+}
+
+#[test]
+fn a_level_that_can_be_read_again_is_unknown_up_to_then() {
+    let part = PartitionName::parse("part0").unwrap();
+    let mut levels = Levels::of_new(Timestamp::ZERO);
+    let gap = Duration::from_secs(30);
+    levels.sample(&counters(1, 10, 0, Amount::Unknown("no such file".into())), gap);
+    levels.counted();
+    for at in [20, 30] {
+        levels.sample(&counters(1, at, 0, Amount::Known(1000)), gap);
+    }
+    let last = counters(1, 30, 0, Amount::Known(1000));
+    let (record, _) = count(&part, &last, None, Timestamp::ZERO, &levels);
+    assert!(matches!(record.amounts[&Meter::MemoryByteSeconds], Amount::Unknown(_)), "{record:?}");
 }

@@ -28,6 +28,11 @@ impl Key {
         Ok(Self(Arc::new(pair)))
     }
 
+    /// PKCS#8 DER, for a file that only its owner may read: nothing else may ever hold it.
+    pub fn to_pkcs8(&self) -> Vec<u8> {
+        self.0.serialize_der()
+    }
+
     /// A certificate request for this key (PKCS#10 DER). It names nobody: whoever signs it decides for whom it is.
     ///
     /// # Errors
@@ -42,7 +47,7 @@ impl Key {
     }
 
     pub(crate) fn private_der(&self) -> PrivateKeyDer<'static> {
-        PrivatePkcs8KeyDer::from(self.0.serialize_der()).into()
+        PrivatePkcs8KeyDer::from(self.to_pkcs8()).into()
     }
 }
 
