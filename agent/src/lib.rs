@@ -70,9 +70,14 @@ pub enum DiskWork {
 }
 
 impl DiskWork {
-    async fn run(self, work: impl FnOnce() -> Result<bool, Problem> + Send + 'static) -> Result<bool, Problem> {
+    async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
         match self {
-            Self::Beside => tokio::task::spawn_blocking(work).await.unwrap_or(Ok(false)),
+            Self::Beside => tokio::task::spawn_blocking(work).await.unwrap_or_else(|cause| {
+                Err(Problem::new(plat_model::problem::codes::INTERNAL, "work on the disk ended early").because(cause))
+            }),
             Self::InTurn => work(),
         }
     }

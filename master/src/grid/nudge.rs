@@ -184,7 +184,7 @@ fn waiting_on<'a>(
 ) -> impl Iterator<Item = InstanceId> + use<'a> {
     let room = !moved.is_empty() || !old.seats.ptr_eq(&new.seats) || !old.supplies.ptr_eq(&new.supplies);
     let looked_at = asked.keys().filter(move |_| room).filter_map(|topic| match topic {
-        Topic::Instance(id) => new.instances.get(id),
+        Topic::Instance(id) => new.instances.get(id).map(|instance| &**instance),
         _ => None,
     });
     let may_wait = |instance: &&Instance| instance.placement.as_ref().is_none_or(|place| moved.contains(&place.node));
