@@ -5,6 +5,7 @@ use super::{Caller, Grid};
 use crate::pki::Serial;
 use crate::pki::csr::RequestedKey;
 use crate::pki::invitation::Presented;
+use plat_master_plan::State;
 use plat_master_plan::access::Subject;
 use plat_master_plan::certify::{self, NODE_VALIDITY, NewSerials, REJOIN_VALIDITY, USER_VALIDITY};
 use plat_model::id::{NodeId, UserName};
@@ -64,14 +65,23 @@ impl Grid {
         })
     }
 
-    /// Gives a node a new certificate, asked for with its present one or with its rejoin certificate.
+    /// Gives a node or a user a new certificate, asked for with its present one; a node also with its rejoin
+    /// certificate.
     ///
     /// # Errors
-    /// `BAD_CSR`; `STALE_CERTIFICATE` and `REVOKED` as the node's row says.
-    pub async fn renew(&self, caller: &Caller, csr: &[u8]) -> Result<Signed<NodeId>, Problems> {
+    /// `BAD_CSR`; `STALE_CERTIFICATE` and `REVOKED` as the caller's row says.
+    pub async fn renew(&self, caller: &Caller, csr: &[u8]) -> Result<Signed<Identity>, Problems> {
         let key = RequestedKey::parse(csr)?;
-        let node = caller.node()?.clone();
         let serial = Serial::random()?;
+        if let Principal::User { name, .. } = &caller.principal {
+            let subject = Subject::User(name.clone());
+            let decide = |state: &State, _| Ok(certify::renew_user(state, name, caller.serial(), &serial.hex())?);
+            self.change(caller, &subject, decide).await?;
+            let who = Identity::User(name.clone());
+            let chain = self.sign(&who, &key, &serial, USER_VALIDITY)?;
+            return Ok(Signed { name: who, chain, root: self.ca.root_der().to_vec() });
+        }
+        let node = caller.node()?.clone();
         let subject = Subject::Node(node.clone());
         self.change(caller, &subject, |state, _| {
             Ok(match &caller.principal {
@@ -80,8 +90,9 @@ impl Grid {
             })
         })
         .await?;
-        let chain = self.sign(&Identity::Node(node.clone()), &key, &serial, NODE_VALIDITY)?;
-        Ok(Signed { name: node, chain, root: self.ca.root_der().to_vec() })
+        let who = Identity::Node(node);
+        let chain = self.sign(&who, &key, &serial, NODE_VALIDITY)?;
+        Ok(Signed { name: who, chain, root: self.ca.root_der().to_vec() })
     }
 
     /// Gives a person a certificate by a token.

@@ -46,6 +46,21 @@ async fn an_old_certificate_counts_until_its_successor_is_used() {
 }
 
 #[tokio::test]
+async fn a_user_renews_his_own_certificate_and_stays_who_he_is() {
+    let world = world().await;
+    let eve = world.user("eve", "member", "shop").await;
+    let renewed = world.renew(&eve).await.unwrap();
+    let me = world.grid_client(&renewed).who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner();
+    assert_eq!((me.user.as_str(), me.role.as_str(), me.project.as_str()), ("eve", "member", "shop"));
+    assert!(renewed.validity().not_after >= eve.validity().not_after);
+    // Programs that run go on with the old one.
+    world.grid_client(&eve).who_am_i(v1::WhoAmIRequest {}).await.unwrap();
+    world.admin().revoke_user(v1::UserKey { user: "eve".into() }).await.unwrap();
+    assert_eq!(code(world.renew(&renewed).await), codes::REVOKED);
+    assert_eq!(code(world.renew(&eve).await), codes::REVOKED);
+}
+
+#[tokio::test]
 async fn a_node_that_slept_comes_back_with_its_rejoin_certificate_and_that_is_good_for_nothing_else() {
     let world = world().await;
     let joined = world.node("n1").await;
