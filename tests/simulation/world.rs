@@ -214,6 +214,7 @@ fn first_operator(folder: &Path, clock: &Clock, store: Arc<MemoryStore>) -> Arc<
             operator: name,
             profile: folder.into(),
             store: EngineKind::Redb,
+            owner: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be made");
         runtime.block_on(first_records(&ask, store, &serial, clock))?;
