@@ -22,54 +22,76 @@ pub struct Verdict {
     pub reasons: Vec<String>,
     /// Whether the instance could go there.
     pub fits: bool,
+    /// What would have to be otherwise; nothing if it fits.
+    pub obstacles: BTreeSet<Obstacle>,
 }
+
+/// A kind of reason against a node, by what lifts it. In the order in which they are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Obstacle {
+    Revoked,
+    OtherNode,
+    Labels,
+    Offline,
+    NotSupplied,
+    NoPartition,
+    PartitionsTaken,
+    TooLarge,
+}
+
+type Against = Vec<(Obstacle, String)>;
 
 /// What of a node's row forbids it by an instance's rules.
 pub(crate) fn rules_against(node: &Node, rules: &PlacementRules) -> Vec<String> {
-    against_rules(node, rules.node.as_ref(), &rules.labels)
+    against_rules(node, rules.node.as_ref(), &rules.labels).into_iter().map(|(_, reason)| reason).collect()
 }
 
-fn against_rules(node: &Node, only: Option<&NodeId>, labels: &BTreeMap<String, String>) -> Vec<String> {
+fn against_rules(node: &Node, only: Option<&NodeId>, labels: &BTreeMap<String, String>) -> Against {
     let mut reasons = Vec::new();
     if let Some(only) = only.filter(|only| *only != &node.id) {
-        reasons.push(format!("only `{only}` is asked for"));
+        reasons.push((Obstacle::OtherNode, format!("only `{only}` is asked for")));
     }
     for (key, value) in labels {
-        match node.labels.get(key) {
-            Some(present) if present == value => {}
-            Some(present) => reasons.push(format!("label {key} is {present}, not {value}")),
-            None => reasons.push(format!("it has no label {key}={value}")),
-        }
+        let reason = match node.labels.get(key) {
+            Some(present) if present == value => continue,
+            Some(present) => format!("label {key} is {present}, not {value}"),
+            None => format!("it has no label {key}={value}"),
+        };
+        reasons.push((Obstacle::Labels, reason));
     }
     reasons
 }
 
 /// Everything that speaks against a node for a shape; nothing if it fits.
-pub(super) fn against(state: &State, room: &Room<'_>, shape: &Shape<'_>) -> Vec<String> {
+pub(super) fn against(state: &State, room: &Room<'_>, shape: &Shape<'_>) -> Against {
     let node = room.node;
     if node.revoked {
-        return vec!["it is revoked".into()];
+        return vec![(Obstacle::Revoked, "it is revoked".into())];
     }
     let mut reasons = against_rules(node, shape.node, shape.labels);
     if !room.online {
-        reasons.push("it is offline".into());
+        reasons.push((Obstacle::Offline, "it is offline".into()));
     }
     if !state.is_supplied(&node.id, shape.release) {
-        reasons.push(format!("release {} is not supplied to it", shape.release.short()));
+        let reason = format!("release {} is not supplied to it", shape.release.short());
+        reasons.push((Obstacle::NotSupplied, reason));
     }
     if node.inventory.partitions.is_empty() {
-        reasons.push("it offers no partition".into());
+        reasons.push((Obstacle::NoPartition, "it offers no partition".into()));
     } else if room.free.is_empty() {
-        reasons.push(format!("none of its {} partitions is free", node.inventory.partitions.len()));
+        let reason = format!("none of its {} partitions is free", node.inventory.partitions.len());
+        reasons.push((Obstacle::PartitionsTaken, reason));
     } else if first_fitting(room, shape, None).is_none() {
-        reasons.push("every free partition has limits below what is asked for".into());
+        let reason = "every free partition has limits below what is asked for".into();
+        reasons.push((Obstacle::TooLarge, reason));
     }
-    reasons.extend(room.taken.left_of(node.inventory.capacity).shortfalls(shape.resources));
+    let short = room.taken.left_of(node.inventory.capacity).shortfalls(shape.resources);
+    reasons.extend(short.into_iter().map(|reason| (Obstacle::TooLarge, reason)));
     reasons
 }
 
 pub(super) fn of(state: &State, room: &Room<'_>, shape: &Shape<'_>) -> Verdict {
-    let mut reasons = against(state, room, shape);
+    let (obstacles, mut reasons): (BTreeSet<_>, Vec<_>) = against(state, room, shape).into_iter().unzip();
     let fits = reasons.is_empty();
     if fits {
         let release = state.install_state(&room.node.id, shape.release);
@@ -79,7 +101,7 @@ pub(super) fn of(state: &State, room: &Room<'_>, shape: &Shape<'_>) -> Verdict {
         });
         reasons.push(format!("{} instances, {} partitions free", room.instances, room.free.len()));
     }
-    Verdict { node: room.node.id.clone(), chosen: false, reasons, fits }
+    Verdict { node: room.node.id.clone(), chosen: false, reasons, fits, obstacles }
 }
 
 /// Why an instance is where it is, or what each node has against it; empty for an unknown one.
@@ -92,6 +114,7 @@ pub fn explain(state: &State, online: &BTreeSet<NodeId>, id: &InstanceId) -> Vec
         for verdict in verdicts.iter_mut().filter(|verdict| verdict.node == place.node) {
             verdict.chosen = true;
             verdict.fits = true;
+            verdict.obstacles.clear();
             verdict.reasons = vec![format!("it is in partition `{}` here", place.partition)];
         }
     } else {
@@ -133,13 +156,45 @@ fn named(nodes: &[&NodeId], reason: &str) -> String {
     format!("{}: {reason}", names.join(", "))
 }
 
-pub(super) fn waiting(instance: &Instance, on: String) -> Waiting {
-    Waiting {
-        who: format!("instance {}/{}", instance.project, instance.name),
-        on,
-        since: instance.changed,
-        todo: "free or add a partition, supply the release, or ask for less (`plat explain` says more)".into(),
+/// What would give an instance of this shape a place: what lifts the obstacles of the nodes that have the fewest.
+pub(super) fn todo(state: &State, verdicts: &[Verdict], shape: &Shape<'_>) -> String {
+    let standing = || verdicts.iter().filter(|verdict| !verdict.obstacles.contains(&Obstacle::Revoked));
+    match shape.node {
+        Some(only) if !standing().any(|verdict| &verdict.node == only) => {
+            return format!(
+                "there is no node `{only}`: enrol it (`plat token create --node {only}`), or ask for another one"
+            );
+        }
+        None if standing().next().is_none() => {
+            return "enrol a node: `plat token create --node NAME` makes the token for `plat-agent enroll`".into();
+        }
+        _ => {}
     }
+    let candidates = || standing().filter(|verdict| !verdict.obstacles.contains(&Obstacle::OtherNode));
+    let fewest = candidates().map(|verdict| verdict.obstacles.len()).min();
+    let nearest = candidates().filter(|verdict| Some(verdict.obstacles.len()) == fewest);
+    let obstacles: BTreeSet<Obstacle> = nearest.flat_map(|verdict| verdict.obstacles.iter().copied()).collect();
+    let steps: Vec<String> = obstacles.into_iter().map(|obstacle| lift(state, obstacle, shape)).collect();
+    format!("{} (`plat explain instance` says more)", steps.join("; "))
+}
+
+fn lift(state: &State, obstacle: Obstacle, shape: &Shape<'_>) -> String {
+    match obstacle {
+        Obstacle::Revoked | Obstacle::OtherNode => "ask for another node".into(),
+        Obstacle::Labels => "label a node (`plat node label NODE KEY=VALUE`), or ask for other labels".into(),
+        Obstacle::Offline => "bring a node back".into(),
+        Obstacle::NotSupplied => {
+            let name = state.releases.get(shape.release).map_or(shape.release.short(), |release| release.name.as_str());
+            format!("supply the release (`plat supply {name} --all`)")
+        }
+        Obstacle::NoPartition => "give a node partitions (`node-format apply`)".into(),
+        Obstacle::PartitionsTaken => "destroy an instance, or add partitions or a node".into(),
+        Obstacle::TooLarge => "ask for less, or add a node that has more".into(),
+    }
+}
+
+pub(super) fn waiting(instance: &Instance, on: String, todo: String) -> Waiting {
+    Waiting { who: format!("instance {}/{}", instance.project, instance.name), on, since: instance.changed, todo }
 }
 
 /// What an instance without a partition waits on.
@@ -148,7 +203,7 @@ pub(crate) fn why_unplaced(state: &State, online: &BTreeSet<NodeId>, instance: &
     let rooms = state.nodes.iter().map(|(id, node)| room(state, node, online.contains(id)));
     let verdicts: Vec<Verdict> = rooms.map(|room| of(state, &room, &shape)).collect();
     if verdicts.iter().any(|verdict| verdict.fits) {
-        return Waiting { todo: String::new(), ..waiting(instance, "the next round of placements".into()) };
+        return waiting(instance, "the next round of placements".into(), String::new());
     }
-    waiting(instance, nowhere(&verdicts))
+    waiting(instance, nowhere(&verdicts), todo(state, &verdicts, &shape))
 }
