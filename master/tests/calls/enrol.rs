@@ -134,17 +134,33 @@ async fn every_change_is_in_the_audit_log_with_who_and_from_where() {
     let world = world().await;
     world.release().await;
     let eve = world.user("eve", "member", "shop").await;
-    world.grid_client(&eve).request(request("", "db")).await.unwrap();
+    let mut client = world.grid_client(&eve);
+    client.request(request("", "db")).await.unwrap();
+    for wish in [v1::Wish::Stopped, v1::Wish::Started, v1::Wish::Destroyed] {
+        client.set_wish(v1::SetWishRequest { key: Some(key("", "db")), wish: wish.into() }).await.unwrap();
+    }
+    world.node("n1").await;
+    let token = world.node_token("n2").await;
+    let id = token.split('.').nth(1).unwrap().to_owned();
+    world.admin().revoke_token(v1::TokenKey { id }).await.unwrap();
     let log = world.admin().audit(v1::AuditRequest::default()).await.unwrap().into_inner().entries;
     let told: Vec<_> = log.iter().map(|e| format!("{} {} {}", e.who, e.verb, e.subject)).collect();
     for expected in [
-        "user/ada AddRelease grid",
-        "user/ada Supply grid",
-        "user/ada CreateToken grid",
-        "anonymous Login grid",
+        "user/ada AddRelease release/web",
+        "user/ada Supply release/web",
+        "user/ada RevokeToken token/",
+        "user/ada CreateToken token/",
+        "anonymous Login user/eve",
+        "anonymous Enroll node/n1",
+        "user/eve Stop instance/shop/db",
+        "user/eve Start instance/shop/db",
+        "user/eve Destroy instance/shop/db",
         "user/eve Request instance/shop/db",
     ] {
-        assert!(told.iter().any(|line| line == expected), "{expected} is missing in {told:#?}");
+        assert!(
+            told.iter().any(|line| line == expected || (expected.ends_with("/") && line.starts_with(expected))),
+            "{expected} is missing in {told:#?}"
+        );
     }
     assert!(log.iter().all(|entry| entry.from == "127.0.0.1" && entry.outcome == "ok"));
 }
