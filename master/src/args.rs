@@ -20,7 +20,8 @@ pub enum Command {
     Init(InitArgs),
     /// Make new credentials for an operator, on the data of a master that is stopped.
     ///
-    /// For a grid of which no operator's credentials are good any more: they end if they are not used for 30 days.
+    /// For a grid of which no operator's credentials are good any more: they are good for 30 days, and `plat` renews
+    /// them only while somebody uses it.
     Operator {
         /// The configuration that `init` wrote.
         #[arg(long, value_name = "FILE", default_value = "/etc/plat/master.toml")]
