@@ -16,7 +16,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Join a grid with a token, once.
+    /// Join a grid with a token.
     Enroll {
         /// Where the master listens: https://HOST:PORT.
         #[arg(long, value_name = "URL")]
@@ -30,6 +30,9 @@ pub enum Command {
         /// The name to ask for, if the token does not say one.
         #[arg(long)]
         name: Option<String>,
+        /// Join the same grid under the same name again, after a revocation or with lost keys; what runs stays.
+        #[arg(long)]
+        again: bool,
     },
     /// Run until told to stop. Services go on running.
     Run {

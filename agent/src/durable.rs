@@ -87,8 +87,11 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path, form: &str, version: u32) -
     serde_json::from_slice(body).map(Some).map_err(|why| unusable(path, why))
 }
 
-/// Makes a folder that only its owner may enter.
+/// Makes a folder that only its owner may enter; those above it that are missing are for all to pass.
 pub(crate) fn private_folder(path: &Path) -> Result<(), Problem> {
     use std::os::unix::fs::DirBuilderExt;
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(above).map_err(|why| full(above, &why))?;
+    }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|why| full(path, &why))
 }

@@ -6,7 +6,7 @@
 mod enrol;
 mod renew;
 
-pub use enrol::{Enrolment, enroll};
+pub use enrol::{Enrolment, enroll, enroll_again};
 pub(crate) use renew::keep;
 
 use crate::durable;
@@ -28,6 +28,27 @@ pub(crate) struct Enrolled {
     pub node: NodeId,
     /// `https://HOST:PORT`
     pub master: String,
+}
+
+impl Enrolled {
+    /// # Errors
+    /// BAD_STATE_FILE if this node is not enrolled or the file is damaged.
+    fn load(paths: &Paths) -> Result<Self, Problem> {
+        let enrolled: Option<Self> = durable::read(&paths.enrolled, FORM, VERSION)?;
+        enrolled.ok_or_else(|| {
+            Problem::new(codes::BAD_STATE_FILE, "this node is not enrolled")
+                .because(format!("`{}` does not exist", paths.enrolled.display()))
+                .fix("run `plat-agent enroll --master URL --token-file FILE` with a token of `plat token create`")
+        })
+    }
+}
+
+/// Whether this node is enrolled: to be asked before anything is made on its disk.
+///
+/// # Errors
+/// BAD_STATE_FILE if it is not.
+pub fn expect_enrolled(data: &Path) -> Result<(), Problem> {
+    Enrolled::load(&Paths::new(data)).map(drop)
 }
 
 /// Where the parts of an identity are, in the agent's data folder.
@@ -63,12 +84,7 @@ impl Identity {
     /// BAD_STATE_FILE if this node is not enrolled or a file is damaged; KEY_FILE for a key that cannot be used.
     pub fn load(data: &Path) -> Result<Self, Problem> {
         let paths = Paths::new(data);
-        let enrolled: Option<Enrolled> = durable::read(&paths.enrolled, FORM, VERSION)?;
-        let enrolled = enrolled.ok_or_else(|| {
-            Problem::new(codes::BAD_STATE_FILE, "this node is not enrolled")
-                .because(format!("`{}` does not exist", paths.enrolled.display()))
-                .fix("run `plat-agent enroll --master URL --token-file FILE` with a token of `plat token create`")
-        })?;
+        let enrolled = Enrolled::load(&paths)?;
         let own = Credentials::load(enrolled.grid.clone(), &paths.own)?;
         let rejoin = Credentials::load(enrolled.grid.clone(), &paths.rejoin)?;
         Ok(Self { enrolled, own, rejoin, paths })

@@ -5,7 +5,7 @@ use plat_agent::args::{Args, Command};
 use plat_agent::clock::SystemClock;
 use plat_agent::config::{Config, Runtime};
 use plat_agent::host::linux::{LinuxConfig, LinuxHost};
-use plat_agent::identity::{Enrolment, enroll};
+use plat_agent::identity::{Enrolment, enroll, enroll_again, expect_enrolled};
 use plat_agent::{Settings, telemetry};
 use plat_link::Address;
 use plat_model::id::NodeId;
@@ -47,15 +47,20 @@ fn start(args: Args) -> Result<(), Problems> {
         .build()
         .map_err(|why| Problem::new(codes::INTERNAL, "the runtime cannot be started").because(why))?;
     match args.command {
-        Command::Enroll { master, token_file, data, name } => {
+        Command::Enroll { master, token_file, data, name, again } => {
             let enrolment = Enrolment {
                 master: Address::parse(&master)?,
                 token: read_token(&token_file)?,
                 name: name.map(|name| NodeId::parse(&name)).transpose()?,
                 data: data.unwrap_or(config.data),
             };
-            let node = runtime.block_on(enroll(enrolment, plat_link::tcp))?;
-            println!("enrolled as {node}");
+            if again {
+                let node = runtime.block_on(enroll_again(enrolment, plat_link::tcp))?;
+                println!("enrolled again as {node}; restart the agent if it runs");
+            } else {
+                let node = runtime.block_on(enroll(enrolment, plat_link::tcp))?;
+                println!("enrolled as {node}");
+            }
             Ok(())
         }
         Command::Run { data, node_file } => {
@@ -69,6 +74,7 @@ fn start(args: Args) -> Result<(), Problems> {
 async fn run(config: &Config) -> Result<(), Problem> {
     // Both settings mean the same on a host whose only runtime is the shim.
     let (Runtime::Auto | Runtime::Shim) = config.runtime;
+    expect_enrolled(&config.data)?;
     let host = LinuxHost::open(LinuxConfig {
         state: config.data.clone(),
         node_file: config.node_file.clone(),

@@ -128,7 +128,15 @@ impl Master {
     /// Says what failed, once for each new reason, and waits before the next try. A revoked node keeps what it runs,
     /// and asks seldom whether it has been taken back.
     async fn wait_after(&self, what: &'static str, problem: &Problem, tries: &mut Tries) {
-        if tries.is_news(problem.code) {
+        let news = tries.is_news(problem.code);
+        if news && problem.code == codes::REVOKED {
+            warn!(
+                what,
+                problem = problem.one_line(),
+                "this node was revoked, its services go on; to come back, have an operator make a token for its name \
+                 (`plat token create --node NAME`), run `plat-agent enroll --again` with it and restart the agent"
+            );
+        } else if news {
             warn!(what, problem = problem.one_line(), "no answer from the master, going on without it");
         }
         if problem.code == codes::STALE_CERTIFICATE || problem.code == codes::NO_CERTIFICATE {

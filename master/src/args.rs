@@ -18,6 +18,21 @@ pub struct Args {
 pub enum Command {
     /// Make a grid: its CA, its store, the configuration and the first operator's credentials.
     Init(InitArgs),
+    /// Make new credentials for an operator, on the data of a master that is stopped.
+    ///
+    /// For a grid of which no operator's credentials are good any more: they are good for 30 days, and `plat` renews
+    /// them only while somebody uses it.
+    Operator {
+        /// The configuration that `init` wrote.
+        #[arg(long, value_name = "FILE", default_value = "/etc/plat/master.toml")]
+        config: PathBuf,
+        /// Name of the operator; one that there is gets new credentials, and its old ones end.
+        #[arg(long, value_name = "NAME", value_parser = UserName::parse)]
+        name: UserName,
+        /// Folder for the operator's credentials; must not exist [default: ~/.config/plat/default].
+        #[arg(long, value_name = "DIR")]
+        profile: Option<PathBuf>,
+    },
     /// Run the master.
     Run {
         /// The configuration that `init` wrote.
@@ -49,6 +64,9 @@ pub struct InitArgs {
     /// Folder for the operator's credentials [default: ~/.config/plat/default].
     #[arg(long, value_name = "DIR")]
     pub profile: Option<PathBuf>,
+    /// The user that will run the master: the data folder is given to it. Root only.
+    #[arg(long, value_name = "USER")]
+    pub owner: Option<String>,
     /// How the state is stored: redb or sled.
     #[arg(long, value_name = "STORE", default_value = "redb")]
     pub store: String,

@@ -3,6 +3,7 @@
 
 mod access;
 mod admin;
+mod audit;
 mod enrol;
 mod limit;
 mod node;
@@ -31,10 +32,11 @@ pub use usage::{Query, UsageSum};
 use crate::clock::Clock;
 use crate::pki::ca::Ca;
 use crate::store::{CommitError, Snapshot, Store};
+use audit::plain as audit;
 use nudge::Nudges;
 use plat_master_plan::access::Subject;
 use plat_master_plan::decision::Decision;
-use plat_master_plan::record::{AuditEntry, Record};
+use plat_master_plan::record::Record;
 use plat_master_plan::{Change, State, access as table};
 use plat_model::id::{GridName, NodeId};
 use plat_model::problem::codes;
@@ -150,14 +152,15 @@ impl Grid {
             }
             let expected = decision.expected(snapshot.revision);
             let mut changes = decision.changes;
-            changes.push(Change::put(Record::Audit(audit(caller, subject, now))));
+            let entry = audit::entry(&snapshot.state, caller, subject, &changes, now);
+            changes.push(Change::put(Record::Audit(entry)));
             match self.store.commit(expected, changes).await {
                 Ok(_) => return Ok(decision.answer),
                 Err(CommitError::Conflict(key)) => tracing::debug!(?key, rpc = caller.rpc, "decided again"),
                 Err(CommitError::Failed(problem)) => return Err(problem.into()),
             }
         }
-        Err(Problem::new(codes::CONFLICT, format!("cannot {}", verb(caller.rpc)))
+        Err(Problem::new(codes::CONFLICT, format!("cannot {}", audit::verb(caller.rpc)))
             .because(format!("what it is about was changed {TRIES} times while it was being decided"))
             .fix("try again")
             .into())
@@ -178,31 +181,5 @@ impl Grid {
         let seen = look(&state);
         self.store.settled(revision).await?;
         seen
-    }
-}
-
-/// The last part of a call's name: `Request`.
-fn verb(rpc: &str) -> &str {
-    rpc.rsplit('/').next().unwrap_or(rpc)
-}
-
-fn audit(caller: &Caller, subject: &Subject, now: Timestamp) -> AuditEntry {
-    let subject = match subject {
-        Subject::Grid => "grid".to_owned(),
-        Subject::Project(project) | Subject::Instance(project) => match &caller.about {
-            Some(name) => format!("instance/{project}/{name}"),
-            None => format!("project/{project}"),
-        },
-        Subject::Node(node) => format!("node/{node}"),
-        Subject::User(user) => format!("user/{user}"),
-    };
-    AuditEntry {
-        number: 0,
-        at: now,
-        who: caller.principal.to_string(),
-        from: caller.from(),
-        verb: verb(caller.rpc).to_owned(),
-        subject,
-        outcome: "ok".into(),
     }
 }

@@ -1,13 +1,20 @@
 //! Making a grid: the CA, the store with its first records, the configuration, and the first operator's credentials.
-//! All of it or nothing: everything is made beside its place and moved there at the end.
+//! All of it or nothing: everything is made beside its place and moved there at the end. And the way back in, should
+//! no operator's credentials be good any more.
+
+mod draft;
+mod recover;
+
+pub use recover::{Recovery, recover};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::keyfile;
+use crate::keyfile::{self, unwritable};
 use crate::pki::Serial;
 use crate::pki::ca::Ca;
 use crate::pki::csr::RequestedKey;
 use crate::store::{self, CommitError, EngineKind, Store};
+use draft::{Draft, Parents};
 use plat_link::{Address, Credentials, Key};
 use plat_master_plan::certify::{USER_VALIDITY, first_operator};
 use plat_master_plan::record::{Grid, Record};
@@ -16,7 +23,6 @@ use plat_model::Problem;
 use plat_model::id::{GridName, UserName};
 use plat_model::identity::Identity;
 use plat_model::problem::codes;
-use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +41,8 @@ pub struct Init {
     /// Becomes the operator's profile folder; must not exist.
     pub profile: PathBuf,
     pub store: EngineKind,
+    /// Uid and gid that the data folder is given to; `None`: it stays with whoever makes it.
+    pub owner: Option<(u32, u32)>,
 }
 
 /// What was made.
@@ -45,7 +53,8 @@ pub struct Made {
     pub root_key: PathBuf,
 }
 
-/// Makes a grid.
+/// Makes a grid. Folders above what it makes are made too, for all to pass; the data folder and the profile are for
+/// their owners only, and the configuration, which holds no secret, is for all to read.
 ///
 /// # Errors
 /// [`codes::EXISTS`] if there is one already, [`codes::KEY_FILE`] if a file cannot be written, and the store's.
@@ -58,20 +67,29 @@ pub async fn init(ask: &Init, clock: &dyn Clock) -> Result<Made, Problem> {
     if let Some(config) = ask.config.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
         return Err(exists(config, "move it away, or name another file with --config"));
     }
-    let (data, profile) = (Draft::new(&ask.data)?, Draft::new(&ask.profile)?);
+    let mut parents = Parents::default();
+    let (data, profile) = (Draft::new(&ask.data, &mut parents)?, Draft::new(&ask.profile, &mut parents)?);
     let ca = Ca::create(&data.path.join("ca"), &ask.grid, clock.now())?;
-    let serial = operator(ask, &ca, &profile.path, clock)?;
+    let operator = Operator { grid: &ask.grid, url: &ask.url, name: &ask.operator };
+    let serial = operator.write(&ca, &profile.path, clock)?;
     let store = store::open(&data.path.join("store"), Some(ask.store))?;
     first_records(ask, store, &serial, clock).await?;
-    let config = ask.config.clone().unwrap_or_else(|| ask.data.join("master.toml"));
-    match &ask.config {
-        None => keyfile::write(&data.path.join("master.toml"), &Config::render(&ask.url, &ask.listen, Path::new(".")))?,
+    let config = match &ask.config {
+        None => {
+            let text = Config::render(&ask.url, &ask.listen, Path::new("."));
+            keyfile::write_public(&data.path.join("master.toml"), &text)?;
+            ask.data.join("master.toml")
+        }
         Some(path) => {
             let folder = std::path::absolute(&ask.data).map_err(|e| unwritable(&ask.data, e))?;
-            keyfile::write(path, &Config::render(&ask.url, &ask.listen, &folder))?;
+            parents.above(path)?;
+            let written = keyfile::write_public(path, &Config::render(&ask.url, &ask.listen, &folder));
+            written.inspect_err(|_| drop(std::fs::remove_file(path)))?;
+            path.clone()
         }
-    }
-    let placed = profile.place().and_then(|placed| data.place().map(|_| placed));
+    };
+    let given = ask.owner.map_or(Ok(()), |owner| draft::give(&data.path, owner));
+    let placed = given.and_then(|()| profile.place()).and_then(|()| data.place());
     if let Err(problem) = placed {
         // Neither may stay without the other.
         let _ = std::fs::remove_dir_all(&ask.profile);
@@ -80,26 +98,36 @@ pub async fn init(ask: &Init, clock: &dyn Clock) -> Result<Made, Problem> {
         }
         return Err(problem);
     }
+    parents.keep();
     Ok(Made { config, profile: ask.profile.clone(), root_key: ask.data.join("ca").join("root.key") })
 }
 
-/// The operator's key is made here because there is nobody else yet: it is written to his folder, and nowhere else.
-fn operator(ask: &Init, ca: &Ca, folder: &Path, clock: &dyn Clock) -> Result<Serial, Problem> {
-    let key = Key::generate()?;
-    let serial = Serial::random()?;
-    let validity = ca.validity(clock.now(), USER_VALIDITY);
-    let who = Identity::User(ask.operator.clone());
-    let chain = ca.sign_client(&ask.grid, &who, &RequestedKey::parse(&key.csr_der()?)?, &serial, validity)?;
-    Credentials::new(ask.grid.clone(), key, chain, vec![ca.root_der().to_vec()])?
-        .save(&folder.join("credentials.pem"))?;
-    let profile = format!(
-        "version = 1\nurl = {}\ngrid = {}\nuser = {}\n",
-        toml::Value::from(ask.url.to_string()),
-        toml::Value::from(ask.grid.as_str()),
-        toml::Value::from(ask.operator.as_str()),
-    );
-    keyfile::write(&folder.join("profile.toml"), &profile)?;
-    Ok(serial)
+/// An operator's profile.
+struct Operator<'a> {
+    grid: &'a GridName,
+    url: &'a Address,
+    name: &'a UserName,
+}
+
+impl Operator<'_> {
+    /// The operator's key is made here because there is nobody else yet: it is written to his folder, and nowhere else.
+    fn write(&self, ca: &Ca, folder: &Path, clock: &dyn Clock) -> Result<Serial, Problem> {
+        let key = Key::generate()?;
+        let serial = Serial::random()?;
+        let validity = ca.validity(clock.now(), USER_VALIDITY);
+        let who = Identity::User(self.name.clone());
+        let chain = ca.sign_client(self.grid, &who, &RequestedKey::parse(&key.csr_der()?)?, &serial, validity)?;
+        Credentials::new(self.grid.clone(), key, chain, vec![ca.root_der().to_vec()])?
+            .save(&folder.join("credentials.pem"))?;
+        let profile = format!(
+            "version = 1\nurl = {}\ngrid = {}\nuser = {}\n",
+            toml::Value::from(self.url.to_string()),
+            toml::Value::from(self.grid.as_str()),
+            toml::Value::from(self.name.as_str()),
+        );
+        keyfile::write(&folder.join("profile.toml"), &profile)?;
+        Ok(serial)
+    }
 }
 
 /// Writes the grid's record and its first operator into an empty store.
@@ -139,48 +167,4 @@ fn exists(path: &Path, todo: &str) -> Problem {
     Problem::new(codes::EXISTS, format!("`{}` exists already", path.display()))
         .because("a grid is made once, and nothing is written over")
         .fix(todo)
-}
-
-fn unwritable(path: &Path, why: impl std::fmt::Display) -> Problem {
-    Problem::new(codes::KEY_FILE, format!("`{}` cannot be made", path.display())).because(why)
-}
-
-/// A folder beside its place, removed again unless it gets there.
-struct Draft {
-    path: PathBuf,
-    place: PathBuf,
-    placed: bool,
-}
-
-impl Draft {
-    fn new(place: &Path) -> Result<Self, Problem> {
-        let place = std::path::absolute(place).map_err(|e| unwritable(place, e))?;
-        let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else {
-            return Err(unwritable(&place, "it has no name"));
-        };
-        if !parent.exists() {
-            keyfile::make_folder(parent)?;
-        }
-        let mut draft = OsString::from(".");
-        draft.push(name);
-        draft.push(format!(".new-{}", std::process::id()));
-        let path = parent.join(draft);
-        keyfile::make_folder(&path)?;
-        Ok(Self { path, place, placed: false })
-    }
-
-    fn place(mut self) -> Result<(), Problem> {
-        keyfile::sync_folder(&self.path)?;
-        std::fs::rename(&self.path, &self.place).map_err(|e| unwritable(&self.place, e))?;
-        self.placed = true;
-        self.place.parent().map_or(Ok(()), keyfile::sync_folder)
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if !self.placed {
-            let _ = std::fs::remove_dir_all(&self.path);
-        }
-    }
 }

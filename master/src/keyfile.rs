@@ -16,12 +16,19 @@ fn wrong(path: &Path, why: impl std::fmt::Display) -> Problem {
     Problem::new(codes::KEY_FILE, format!("`{}` cannot be used", path.display())).because(why)
 }
 
-/// Makes a folder that only its owner may enter, with its parents.
+/// A file or folder that cannot be made.
+pub(crate) fn unwritable(path: &Path, why: impl std::fmt::Display) -> Problem {
+    Problem::new(codes::KEY_FILE, format!("`{}` cannot be made", path.display()))
+        .because(why)
+        .fix("name a place that this user may write to and that has room, or run it as one who may")
+}
+
+/// Makes a folder that only its owner may enter. The one above it is there.
 ///
 /// # Errors
 /// [`codes::KEY_FILE`] if it cannot be made.
 pub fn make_folder(path: &Path) -> Result<(), Problem> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|e| wrong(path, e))
+    std::fs::DirBuilder::new().mode(0o700).create(path).map_err(|e| unwritable(path, e))
 }
 
 /// Writes a new file that only its owner may read, and makes sure that it is on the disk.
@@ -29,9 +36,21 @@ pub fn make_folder(path: &Path) -> Result<(), Problem> {
 /// # Errors
 /// [`codes::KEY_FILE`] if it exists already or cannot be written.
 pub fn write(path: &Path, text: &str) -> Result<(), Problem> {
-    let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = open.map_err(|e| wrong(path, e))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| wrong(path, e))
+    write_with(path, text, 0o600)
+}
+
+/// Writes a new file without secrets, which all may read, and makes sure that it is on the disk.
+///
+/// # Errors
+/// [`codes::KEY_FILE`] if it exists already or cannot be written.
+pub fn write_public(path: &Path, text: &str) -> Result<(), Problem> {
+    write_with(path, text, 0o644)
+}
+
+fn write_with(path: &Path, text: &str, mode: u32) -> Result<(), Problem> {
+    let open = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    let mut file = open.map_err(|e| unwritable(path, e))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| unwritable(path, e))
 }
 
 /// Makes sure that the entries of a folder are on the disk.
@@ -42,16 +61,23 @@ pub fn sync_folder(path: &Path) -> Result<(), Problem> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(|e| wrong(path, e))
 }
 
-/// Reads a key: a regular file of ours that nobody else can read or write.
+/// The user that this process runs as.
+pub fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Reads a key: a regular file of this user that nobody else can read or write.
 ///
 /// # Errors
 /// [`codes::KEY_FILE`] if it is anything else.
-pub fn read_secret(path: &Path) -> Result<Secret, Problem> {
+pub fn read_secret(path: &Path, owner: u32) -> Result<Secret, Problem> {
     let mut file = open(path)?;
     let meta = file.metadata().map_err(|e| wrong(path, e))?;
-    if meta.uid() != rustix::process::geteuid().as_raw() {
-        return Err(wrong(path, format!("it belongs to uid {}, not to the user that reads it", meta.uid()))
-            .fix(format!("chown it to the user that runs the master: `chown … {}`", path.display())));
+    if meta.uid() != owner {
+        return Err(wrong(path, format!("it belongs to uid {}, not to uid {owner}", meta.uid())).fix(format!(
+            "run it as the user that the master's data belongs to, or give the whole folder to one user: `chown -R … {}`",
+            path.parent().and_then(Path::parent).unwrap_or(path).display()
+        )));
     }
     if meta.mode() & 0o077 != 0 {
         return Err(wrong(path, format!("its mode {:04o} lets others at it", meta.mode() & 0o7777)).fix(format!(
@@ -101,9 +127,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.key");
         write(&path, "secret").unwrap();
-        assert_eq!(read_secret(&path).unwrap().reveal(), "secret");
+        assert_eq!(read_secret(&path, own_uid()).unwrap().reveal(), "secret");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        let problem = read_secret(&path).unwrap_err();
+        let problem = read_secret(&path, own_uid()).unwrap_err();
         assert_eq!(problem.code, codes::KEY_FILE);
         assert!(problem.why.contains("0640"), "{}", problem.why);
     }
@@ -116,6 +142,6 @@ mod tests {
         assert_eq!(write(&path, "two").unwrap_err().code, codes::KEY_FILE);
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert_eq!(read_secret(&link).unwrap_err().code, codes::KEY_FILE);
+        assert_eq!(read_secret(&link, own_uid()).unwrap_err().code, codes::KEY_FILE);
     }
 }

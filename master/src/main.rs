@@ -10,9 +10,10 @@ use plat_link::ServeSettings;
 use plat_master::Master;
 use plat_master::clock::SystemClock;
 use plat_master::config::Config;
-use plat_master::init::{Init, init};
+use plat_master::init::{Init, Recovery, init, recover};
 use plat_master::pki::ca::Ca;
 use plat_master::store::{self, EngineKind};
+use plat_model::id::UserName;
 use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
 use std::io::{IsTerminal, Write};
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     let ended = runtime.block_on(async {
         match args.command {
             Command::Init(args) => make(args).await.map_err(Problems::from),
+            Command::Operator { config, name, profile } => operator(&config, name, profile).await,
             Command::Run { config } => run(&config).await,
         }
     });
@@ -65,6 +67,7 @@ async fn make(args: InitArgs) -> Result<(), Problem> {
         url: args.url,
         operator: args.operator,
         store,
+        owner: args.owner.as_deref().map(owner).transpose()?,
     };
     let made = init(&ask, &SystemClock).await?;
     println!("grid {} made", ask.grid);
@@ -72,6 +75,29 @@ async fn make(args: InitArgs) -> Result<(), Problem> {
     println!("  profile        {} (operator {})", made.profile.display(), ask.operator);
     println!("  root key       {}: move it off this machine; the master does not need it", made.root_key.display());
     println!("next: plat-master run --config {}", made.config.display());
+    Ok(())
+}
+
+/// Uid and gid of a user, as root may give files to it.
+fn owner(name: &str) -> Result<(u32, u32), Problem> {
+    if !nix::unistd::Uid::effective().is_root() {
+        return Err(Problem::new(codes::USAGE, "only root can give the data to another user")
+            .fix("run it with sudo, or as that user without --owner"));
+    }
+    match nix::unistd::User::from_name(name) {
+        Ok(Some(user)) => Ok((user.uid.as_raw(), user.gid.as_raw())),
+        found => Err(Problem::new(codes::USAGE, format!("there is no user `{}`", plat_model::id::shorten(name)))
+            .because(found.err().map_or("", nix::errno::Errno::desc))
+            .fix("make it first, e.g. `useradd --system plat-master`")),
+    }
+}
+
+async fn operator(config: &Path, name: UserName, profile: Option<PathBuf>) -> Result<(), Problems> {
+    let config = Config::load(config)?;
+    let ask = Recovery { name, profile: profile.map_or_else(default_profile, Ok)? };
+    recover(&ask, &config, &SystemClock).await?;
+    println!("operator {} has new credentials in {}", ask.name, ask.profile.display());
+    println!("next: start the master, then plat --profile {} whoami", ask.profile.display());
     Ok(())
 }
 

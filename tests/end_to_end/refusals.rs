@@ -61,7 +61,7 @@ fn a_member_sees_and_touches_its_own_project_only() {
     }
     eve.refused(4, "P0208", &["token", "list"]);
     eve.refused(4, "P0208", &["node", "revoke", "--yes", "n1"]);
-    grid.plat.json(&["user", "revoke", "mia"]);
+    grid.plat.json(&["user", "revoke", "--yes", "mia"]);
     mia.refused(4, "P0206", &["list"]);
 }
 

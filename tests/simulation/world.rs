@@ -258,6 +258,7 @@ fn first_operator(folder: &Path, clock: &Clock, store: Arc<TracedStore>) -> Arc<
             operator: name,
             profile: folder.into(),
             store: EngineKind::Redb,
+            owner: None,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be made");
         runtime.block_on(first_records(&ask, store, &serial, clock))?;

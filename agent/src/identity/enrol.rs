@@ -76,9 +76,49 @@ where
     if paths.enrolled.exists() {
         return Err(Problem::new(codes::EXISTS, "this node is enrolled already")
             .because(format!("`{}` exists", paths.enrolled.display()))
-            .fix("to join another grid, use another data folder"));
+            .fix(
+                "if it was revoked, or its keys are lost, have an operator revoke it and make a token for its name \
+                 (`plat token create --node NAME`), and add --again; to join another grid, use another data folder",
+            ));
     }
+    join(enrolment, None, connect).await
+}
+
+/// Lets a node that was revoked, or whose keys are lost, into its grid again, under its name. What it runs and the usage
+/// that is not booked yet stay.
+///
+/// # Errors
+/// BAD_STATE_FILE if this node was never enrolled; BAD_VALUE if it was enrolled under another name than is asked for;
+/// those of [`enroll`].
+pub async fn enroll_again<C, F, IO>(enrolment: Enrolment, connect: C) -> Result<NodeId, Problem>
+where
+    C: Fn(Address) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = io::Result<IO>> + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let before = Enrolled::load(&Paths::new(&enrolment.data))?;
+    if let Some(asked) = enrolment.name.as_ref().filter(|asked| **asked != before.node) {
+        return Err(Problem::new(codes::BAD_VALUE, format!("this node cannot be enrolled again as `{asked}`"))
+            .because(format!("it is `{}`, and what it runs is that node's", before.node))
+            .fix("leave --name out; to join as another node, use another data folder"));
+    }
+    let enrolment = Enrolment { name: Some(before.node.clone()), ..enrolment };
+    join(enrolment, Some(before), connect).await
+}
+
+async fn join<C, F, IO>(enrolment: Enrolment, before: Option<Enrolled>, connect: C) -> Result<NodeId, Problem>
+where
+    C: Fn(Address) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = io::Result<IO>> + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let paths = Paths::new(&enrolment.data);
     let pin = pin_of(&enrolment.token)?;
+    // Before the token is spent; a lost identity says nothing, and then the grid's name in the answer decides.
+    let own = before.as_ref().and_then(|before| Credentials::load(before.grid.clone(), &paths.own).ok());
+    if own.is_some_and(|own| !own.roots_der().iter().any(|root| RootPin::of(root) == pin)) {
+        return Err(another_grid());
+    }
     durable::private_folder(&enrolment.data)?;
     let (own, rejoin) = keys(&paths.enrolling, &enrolment.token)?;
     let channel = dial(&enrolment.master, Trust::Pin(pin), DialSettings::default(), connect)?;
@@ -99,6 +139,9 @@ where
         return Err(Problem::new(codes::WRONG_CA, "the master's answer names another root than the token does")
             .fix("ask whoever made the token which grid it is for"));
     }
+    if before.is_some_and(|before| before.grid != grid || before.node != node) {
+        return Err(another_grid());
+    }
     let roots = vec![answer.root_der];
     let rejoin = Credentials::new(grid.clone(), rejoin, answer.rejoin_chain_der, roots.clone())?;
     let own = Credentials::new(grid.clone(), own, answer.chain_der, roots)?;
@@ -117,6 +160,12 @@ where
     // They are in the files of the identity now, and what is left of these is of no use.
     let _unless_gone = std::fs::remove_file(&paths.enrolling);
     Ok(node)
+}
+
+fn another_grid() -> Problem {
+    Problem::new(codes::WRONG_CA, "the token is not of the grid that this node belongs to")
+        .because("what the node runs, and its usage that is not booked yet, are of that grid")
+        .fix("ask an operator of that grid for a token; to join another grid, use another data folder")
 }
 
 /// The hash of the CA's root that a token carries.

@@ -184,6 +184,19 @@ async fn a_service_outlives_the_killed_agent_and_is_adopted_by_the_next() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+#[test]
+fn a_machine_that_is_not_enrolled_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = Command::new(env!("CARGO_BIN_EXE_plat-agent"))
+        .args(["run", "--data"])
+        .arg(folder.path().join("plat/agent"))
+        .output()
+        .unwrap();
+    assert!(!ended.status.success());
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("not enrolled"), "{ended:?}");
+    assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
+}
+
 /// Everything beneath a folder that is not a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());

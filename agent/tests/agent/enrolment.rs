@@ -2,7 +2,7 @@
 
 use crate::rig::{Rig, until};
 use plat_agent::clock::{Clock, SystemClock};
-use plat_agent::identity::{Enrolment, enroll};
+use plat_agent::identity::{Enrolment, enroll, enroll_again};
 use plat_link::Credentials;
 use plat_model::id::{GridName, NodeId};
 use plat_model::identity::Identity;
@@ -20,6 +20,35 @@ async fn a_node_enrols_once_and_its_keys_are_its_own() {
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
     assert_eq!(rig.enroll("goodsecret").await.unwrap_err().code, codes::EXISTS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_node_enrols_again_in_its_grid_and_keeps_what_it_has() {
+    let rig = Rig::enrolled().await;
+    for kept in ["outbox", "host"] {
+        std::fs::create_dir_all(rig.data().join(kept)).unwrap();
+        std::fs::write(rig.data().join(kept).join("kept"), "as it was").unwrap();
+    }
+    let before = std::fs::read(rig.data().join("identity.pem")).unwrap();
+    let again = |name: Option<&str>, token: Secret| {
+        let name = name.map(|name| NodeId::parse(name).unwrap());
+        enroll_again(Enrolment { master: rig.address(), token, name, data: rig.data() }, plat_link::tcp)
+    };
+    let elsewhere = Secret::new(format!("plat1.0123456789abcdef.goodsecret.{}", "ab".repeat(32)));
+    assert_eq!(again(None, elsewhere).await.unwrap_err().code, codes::WRONG_CA);
+    assert_eq!(again(Some("n2"), rig.token("goodsecret")).await.unwrap_err().code, codes::BAD_VALUE);
+    assert_eq!(again(None, rig.token("badsecret")).await.unwrap_err().code, codes::UNKNOWN_TOKEN);
+    assert_eq!(std::fs::read(rig.data().join("identity.pem")).unwrap(), before);
+
+    assert_eq!(again(None, rig.token("goodsecret")).await.unwrap().as_str(), "n1");
+    assert_ne!(std::fs::read(rig.data().join("identity.pem")).unwrap(), before);
+    for kept in ["outbox", "host"] {
+        assert_eq!(std::fs::read_to_string(rig.data().join(kept).join("kept")).unwrap(), "as it was");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (master, token) = (rig.address(), rig.token("goodsecret"));
+    let never = enroll_again(Enrolment { master, token, name: None, data: folder.path().into() }, plat_link::tcp).await;
+    assert_eq!(never.unwrap_err().code, codes::BAD_STATE_FILE);
 }
 
 #[tokio::test(flavor = "multi_thread")]

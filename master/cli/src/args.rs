@@ -4,6 +4,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::PathBuf;
 
+mod instance;
+mod operator;
+pub mod span;
+
+pub use instance::*;
+pub use operator::*;
+
 /// Use and run a grid: request software, watch it come up, connect to it, see what it used.
 #[derive(Debug, Parser)]
 #[command(
@@ -31,6 +38,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// Folder with the credentials to use [default: $PLAT_PROFILE, else ~/.config/plat/default]
     #[arg(long, global = true, env = "PLAT_PROFILE", hide_env = true, value_name = "DIR")]
@@ -97,6 +105,8 @@ pub enum Command {
     /// Prices
     #[command(subcommand)]
     Rates(RatesCommand),
+    /// The ledger itself: what nodes reported, as it was booked
+    Ledger(LedgerArgs),
     /// Who did what, when, from where
     Audit(AuditArgs),
     /// Exchange a user token for credentials
@@ -107,298 +117,33 @@ pub enum Command {
     Dev(DevArgs),
     /// Print the completions of a shell
     #[command(after_help = "Example:\n  plat completions bash > ~/.local/share/bash-completion/completions/plat")]
-    Completions { shell: Shell },
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Write the manual pages, one for each command
+    #[command(hide = true)]
+    Man {
+        /// The folder to write them to
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  plat request shop-db --release postgresql --param max_connections=50 --wait
-  plat request shop-db --params shop-db.json        change its parameters, keep all else
-  plat request web --release nginx --where zone=north
+  plat login --master https://grid.example.org:7443 --token-file ada.token
+  plat --profile ~/.config/plat/work login --master https://grid.example.org:7443 --token-file ada.token
+  plat login --again --token-file ada.token        new credentials for the profile that there is
 
-A value of --param is read as JSON if it is JSON, else as text: port=5432 is a number, name=shop a text.
-Leaving out --param and --params keeps the parameters that an instance has.")]
-pub struct RequestArgs {
-    /// Name of the instance, unique in its project
-    pub name: String,
-    /// Name of a release (its newest), or a digest. May be left out when changing an instance
-    #[arg(long, short)]
-    pub release: Option<String>,
-    /// One parameter; may be repeated
-    #[arg(long = "param", short = 'p', value_name = "KEY=VALUE", conflicts_with = "params")]
-    pub param: Vec<String>,
-    /// File with all parameters, YAML or JSON; `-` is standard input
-    #[arg(long, value_name = "FILE")]
-    pub params: Option<PathBuf>,
-    /// Only this node
-    #[arg(long)]
-    pub node: Option<String>,
-    /// Only nodes with this label; may be repeated
-    #[arg(long = "where", value_name = "LABEL=VALUE")]
-    pub labels: Vec<String>,
-    /// Cores it may use, e.g. 0.5
-    #[arg(long)]
-    pub cpu: Option<f64>,
-    /// Mebibytes of memory it may use
-    #[arg(long, value_name = "MIB")]
-    pub memory: Option<u32>,
-    /// Mebibytes of disk it may use
-    #[arg(long, value_name = "MIB")]
-    pub disk: Option<u32>,
-    /// Create it stopped
-    #[arg(long)]
-    pub stopped: bool,
-    /// Say what would happen, change nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    #[command(flatten)]
-    pub wait: Wait,
-}
-
-#[derive(Debug, Clone, Args)]
-pub struct Wait {
-    /// Wait until it is so, showing progress
-    #[arg(long, short)]
-    pub wait: bool,
-    /// Give up waiting after this many seconds
-    #[arg(long, default_value_t = 900, value_name = "SECONDS")]
-    pub timeout: u64,
-}
-
-#[derive(Debug, Args)]
-pub struct ListArgs {
-    /// Instances of every project that you may see
-    #[arg(long, short)]
-    pub all: bool,
-    /// Print again each time that something changes
-    #[arg(long)]
-    pub watch: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct ShowArgs {
-    pub name: String,
-    /// Print again each time that something changes
-    #[arg(long)]
-    pub watch: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct WishArgs {
-    #[arg(required = true)]
-    pub names: Vec<String>,
-    #[command(flatten)]
-    pub wait: Wait,
-}
-
-#[derive(Debug, Args)]
-pub struct DestroyArgs {
-    #[arg(required = true)]
-    pub names: Vec<String>,
-    /// Do not ask
-    #[arg(long, short)]
-    pub yes: bool,
-    #[command(flatten)]
-    pub wait: Wait,
-}
-
-#[derive(Debug, Args)]
-pub struct LogsArgs {
-    pub name: String,
-    /// Only this service
-    #[arg(long, short)]
-    pub service: Option<String>,
-    /// How many of the last lines
-    #[arg(long, short = 'n', default_value_t = 100)]
-    pub lines: u32,
-    /// Go on as more is written
-    #[arg(long, short)]
-    pub follow: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct ExplainArgs {
-    /// `instance`, or an error code such as P0305
-    pub what: String,
-    /// Name of the instance
-    pub name: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub struct UsageArgs {
-    /// Only this instance
-    pub instance: Option<String>,
-    /// From this time on (RFC 3339)
-    #[arg(long, value_name = "TIME")]
-    pub from: Option<String>,
-    /// Until this time (RFC 3339)
-    #[arg(long, value_name = "TIME")]
-    pub until: Option<String>,
-    /// Of every project that you may see
-    #[arg(long, short)]
-    pub all: bool,
-    /// As comma-separated values
-    #[arg(long)]
-    pub csv: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct StatementArgs {
-    /// The month, e.g. 2026-11 [default: this one]
-    pub period: Option<String>,
-    /// As comma-separated values
-    #[arg(long)]
-    pub csv: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ReleaseCommand {
-    /// Add a release document, with all that it extends
-    Add {
-        file: PathBuf,
-        /// Another name than the one in the document
-        #[arg(long)]
-        name: Option<String>,
-    },
-    /// List releases
-    List,
-    /// Show one release, and where it is installed
-    Show {
-        /// Name (its newest), or digest
-        release: String,
-        /// Print the document itself
-        #[arg(long)]
-        document: bool,
-    },
-    /// Check a release document here, without a grid
-    Check {
-        file: PathBuf,
-        /// Say who set this value and who was overruled, e.g. services.web.command
-        #[arg(long, value_name = "PATH")]
-        explain: Option<String>,
-    },
-    /// Print the JSON Schema of release documents, for editors
-    Schema,
-}
-
-#[derive(Debug, Args)]
-pub struct SupplyArgs {
-    /// Name (its newest), or digest
-    pub release: String,
-    /// Onto this node; may be repeated
-    #[arg(long, required_unless_present = "all", conflicts_with = "all")]
-    pub node: Vec<String>,
-    /// Onto every node, those to come included
-    #[arg(long)]
-    pub all: bool,
-    /// Remove it instead
-    #[arg(long)]
-    pub remove: bool,
-    #[command(flatten)]
-    pub wait: Wait,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum NodeCommand {
-    /// List nodes
-    List {
-        /// Print again each time that something changes
-        #[arg(long)]
-        watch: bool,
-    },
-    /// Show one node: partitions, releases
-    Show {
-        node: String,
-        /// Print again each time that something changes
-        #[arg(long)]
-        watch: bool,
-    },
-    /// Set or remove labels
-    #[command(after_help = "Example:\n  plat node label edge-7 zone=north disk-")]
-    Label {
-        node: String,
-        /// KEY=VALUE sets, KEY- removes
-        #[arg(required = true)]
-        labels: Vec<String>,
-    },
-    /// Shut a node out, at once and for good; it may enrol anew with a new token
-    Revoke {
-        node: String,
-        /// Do not ask
-        #[arg(long, short)]
-        yes: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum TokenCommand {
-    /// Create a token: for a node, or with --user for a person. It is shown once and good once
-    #[command(after_help = "Examples:
-  plat token create                      for one node, which chooses its name
-  plat token create --node edge-7 --out edge-7.token
-  plat token create --user ada --member shop    for a person: `plat login` takes it")]
-    Create {
-        /// The node's name
-        #[arg(long, conflicts_with = "user")]
-        node: Option<String>,
-        /// The person's or program's name
-        #[arg(long)]
-        user: Option<String>,
-        /// A member of this project
-        #[arg(long, requires = "user", conflicts_with_all = ["operator", "billing"], value_name = "PROJECT")]
-        member: Option<String>,
-        /// An operator
-        #[arg(long, requires = "user", conflicts_with = "billing")]
-        operator: bool,
-        /// A reader of usage and statements
-        #[arg(long, requires = "user")]
-        billing: bool,
-        /// How many seconds it is good for
-        #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
-        valid: u32,
-        /// Write it to this file, readable by you alone, instead of printing it
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
-    /// List tokens; their secrets are not kept
-    List,
-    /// Make a token worthless
-    Revoke { id: String },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum UserCommand {
-    /// List users
-    List,
-    /// Shut a user out at once
-    Revoke { user: String },
-}
-
-#[derive(Debug, Subcommand)]
-pub enum RatesCommand {
-    /// Show the prices that hold now
-    Show,
-    /// Set prices from a file
-    #[command(after_help = "The file (YAML or JSON):
-  currency: EUR
-  from: 2026-12-01T00:00:00Z
-  rates:
-    - {meter: cpu-micros, unit: core-hour, per: 3600000000, price: \"0.02\"}")]
-    Set { file: PathBuf },
-}
-
-#[derive(Debug, Args)]
-pub struct AuditArgs {
-    /// Entries after this number
-    #[arg(long, default_value_t = 0)]
-    pub after: u64,
-}
-
-#[derive(Debug, Args)]
+Credentials are good for 30 days, and commands renew them after half of that.")]
 pub struct LoginArgs {
-    /// Where the master is, e.g. https://grid.example.org:7400
-    #[arg(long, value_name = "URL")]
-    pub master: String,
+    /// Where the master is, e.g. https://grid.example.org:7443
+    #[arg(long, value_name = "URL", required_unless_present = "again")]
+    pub master: Option<String>,
+    /// Give the profile that there is new credentials of the same user and grid
+    #[arg(long)]
+    pub again: bool,
     /// File that holds the token; `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub token_file: PathBuf,
@@ -407,6 +152,7 @@ pub struct LoginArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   plat dev                 a grid that stays up; use it from another terminal
+  plat dev --folder ~/plat-dev   the same, kept: instances, data and credentials are there the next time
   plat dev --demo          deploy PostgreSQL on it, ask it something, print usage, clean up
   sudo plat dev --format   with users and addresses of their own for the partitions")]
 pub struct DevArgs {
@@ -416,7 +162,7 @@ pub struct DevArgs {
     /// Which example the demo deploys
     #[arg(long, default_value = "postgresql", value_name = "RELEASE")]
     pub release: String,
-    /// The folder that everything is in, which only you may write in [default: a new one that it removes]
+    /// Keep everything in this folder, to go on there the next time [default: a new one, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
     /// How many partitions the node has
@@ -435,6 +181,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_argument_says_what_it_is() {
+        fn walk(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {} has no help", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        walk(&Cli::command());
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! What each command does: resolve names, call the grid, print. What all of them share is here.
 
+use crate::Result;
 use crate::args::{Cli, Command, Global};
 use crate::output::{self, Printer};
 use crate::profile;
 use crate::session::Session;
+use plat_model::Problem;
 use plat_model::problem::codes;
-use plat_model::{Problem, Result};
 use plat_wire::v1;
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
@@ -15,6 +16,7 @@ pub use admin::write_secret;
 mod explain;
 mod instance;
 mod login;
+mod man;
 mod node;
 mod release;
 mod usage;
@@ -49,6 +51,8 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Token(command) => admin::token(&context, command).await,
         Command::User(command) => admin::user(&context, command).await,
         Command::Rates(command) => usage::rates(&context, command).await,
+        Command::Ledger(args) => usage::ledger(&context, args).await,
+        Command::Man { dir } => man::write(&dir),
         Command::Audit(args) => admin::audit(&context, args).await,
         Command::Login(args) => login::login(&context, args).await,
         Command::Whoami => admin::whoami(&context).await,
@@ -65,7 +69,7 @@ pub async fn run(cli: Cli) -> Result<()> {
 impl Context {
     /// A connection to the grid of the profile.
     pub async fn session(&self) -> Result<Session> {
-        Session::open(&profile::folder(self.global.profile.as_deref())?).await
+        Ok(Session::open(&profile::folder(self.global.profile.as_deref())?).await?)
     }
 
     /// The project that was named; empty for the caller's own.
@@ -92,12 +96,12 @@ impl Context {
         &self,
         call: impl Future<Output = std::result::Result<tonic::Response<T>, tonic::Status>>,
     ) -> Result<T> {
-        call.await.map(tonic::Response::into_inner).map_err(|status| plat_wire::status::to_problem(&status))
+        call.await.map(tonic::Response::into_inner).map_err(|status| plat_wire::status::to_problems(&status))
     }
 
     /// The next message of a stream; `None` at its end.
     pub async fn next<T>(&self, stream: &mut tonic::Streaming<T>) -> Result<Option<T>> {
-        stream.message().await.map_err(|status| plat_wire::status::to_problem(&status))
+        stream.message().await.map_err(|status| plat_wire::status::to_problems(&status))
     }
 }
 
@@ -127,7 +131,7 @@ impl Watch {
         if !self.on {
             return Ok(false);
         }
-        let problem = |status: tonic::Status| plat_wire::status::to_problem(&status);
+        let problem = |status: tonic::Status| plat_wire::status::to_problems(&status);
         let stream = match &mut self.stream {
             Some(stream) => stream,
             // The first nudge comes at once: what changed between the first print and this call is not missed.
@@ -150,9 +154,8 @@ pub fn read_text(file: &Path) -> Result<String> {
         std::fs::File::open(file).map_err(wrong)?.take(MOST + 1).read_to_string(&mut text)
     };
     if read.map_err(wrong)? as u64 > MOST {
-        return Err(
-            Problem::new(codes::TOO_LARGE, format!("{} is too large", file.display())).because("more than 16 MiB")
-        );
+        let too_large = Problem::new(codes::TOO_LARGE, format!("{} is too large", file.display()));
+        return Err(too_large.because("more than 16 MiB").into());
     }
     Ok(text)
 }
@@ -163,7 +166,8 @@ pub fn confirm(yes: bool, question: &str) -> Result<()> {
         return Ok(());
     }
     let refused = |why: &str| {
-        Err(Problem::new(codes::USAGE, "nothing was done").because(why).fix("add --yes to do it without being asked"))
+        let nothing = Problem::new(codes::USAGE, "nothing was done").because(why);
+        Err(nothing.fix("add --yes to do it without being asked").into())
     };
     if !std::io::stdin().is_terminal() {
         return refused("there is nobody to ask: standard input is not a terminal");

@@ -8,10 +8,10 @@ mod demo;
 mod grid;
 mod place;
 
+use crate::Result;
 use crate::args::DevArgs;
 use crate::commands::Context;
 use crate::output;
-use plat_model::Result;
 use plat_model::problem::codes;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -27,25 +27,33 @@ pub async fn run(context: &Context, args: DevArgs) -> Result<()> {
             Ok(())
         }
     };
-    if let Err(problem) = &ended {
-        output::note(&output::clean(&problem.to_string()));
+    if ended.is_err() {
         grid.show_logs();
     }
     let down = grid.down().await;
-    ended.and(down)
+    ended.and(down.map_err(Into::into))
 }
 
 async fn story(context: &Context, grid: &mut grid::Grid, args: &DevArgs) -> Result<()> {
     grid.up().await?;
+    demo::write_examples(grid.place())?;
     if args.demo {
         return demo::run(context, grid, &args.release).await;
     }
-    let profile = grid.place().profile();
+    let place = grid.place();
+    let end = if place.is_temporary() {
+        format!("Ctrl-C ends it and removes {}; --folder keeps one.", place.path("").display())
+    } else {
+        format!("Ctrl-C ends it; `plat dev --folder {}` goes on.", place.path("").display())
+    };
     output::note(&format!(
-        "\nThe grid is up. In another terminal:\n\n    export PLAT_PROFILE={}\n    plat node list\n    plat release add postgresql.yaml\n\nCtrl-C ends it.",
-        profile.display()
+        "\nThe grid is up. In another terminal:\n\n    export PLAT_PROFILE={} PATH={}:$PATH\n    plat node list\n    \
+         plat release add {}\n\n{end}",
+        place.profile().display(),
+        place.path("bin").display(),
+        place.path("examples/nginx.yaml").display()
     ));
-    grid.until_something_ends().await
+    Ok(grid.until_something_ends().await?)
 }
 
 /// Returns when somebody wants an end.

@@ -1,9 +1,10 @@
 //! Reading a release document with all that it extends from the disk.
 
+use crate::Result;
 use plat_document::Release;
 use plat_document::layer::Text;
 use plat_model::problem::codes;
-use plat_model::{Problem, Problems, Result};
+use plat_model::{Problem, Problems};
 use std::path::{Path, PathBuf};
 
 /// Reads and checks a document; names that it extends are files beside it.
@@ -25,7 +26,7 @@ pub fn schema() -> String {
 fn resolve(file: &Path) -> Result<(Release, plat_document::layer::Layered)> {
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
     let text = crate::commands::read_text(file)?;
-    let mut load = |name: &str| -> Result<Option<Text>> {
+    let mut load = |name: &str| -> Result<Option<Text>, Problem> {
         if Path::new(name).is_absolute() || name.split('/').any(|part| part == "..") {
             return Err(Problem::new(
                 codes::EXTENDS_UNKNOWN,
@@ -38,8 +39,8 @@ fn resolve(file: &Path) -> Result<(Release, plat_document::layer::Layered)> {
         if !path.exists() {
             return Ok(None);
         }
-        let text = crate::commands::read_text(&path)?;
+        let text = crate::commands::read_text(&path).map_err(Problems::into_one)?;
         Ok(Some(Text { file: path.display().to_string(), text }))
     };
-    Release::resolve(&text, &file.display().to_string(), &mut load).map_err(Problems::into_one)
+    Release::resolve(&text, &file.display().to_string(), &mut load)
 }

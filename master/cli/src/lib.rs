@@ -16,7 +16,11 @@ mod view;
 mod wait;
 
 use args::Cli;
+use plat_model::Problems;
 use std::process::ExitCode;
+
+/// A command fails with everything that went wrong.
+pub(crate) type Result<T, E = Problems> = std::result::Result<T, E>;
 
 /// Runs one command to its end, and says how it ended.
 pub fn run(cli: Cli) -> ExitCode {
@@ -27,11 +31,12 @@ pub fn run(cli: Cli) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let format = cli.global.output;
     match runtime.block_on(commands::run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            output::note(&output::clean(&problem.to_string()));
-            exit::code(&problem)
+        Err(problems) => {
+            output::problems(&problems, format);
+            exit::code(&problems)
         }
     }
 }

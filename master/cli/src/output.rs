@@ -1,10 +1,11 @@
 //! Printing: one list or one thing, in the format that was asked for. Results go to standard output, all else to
 //! standard error. The only place of this crate that prints results.
 
+use crate::Result;
 use crate::args::Output;
 use comfy_table::{ContentArrangement, Table, presets};
 use plat_model::problem::codes;
-use plat_model::{Problem, Result};
+use plat_model::{Problem, Problems};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 
@@ -65,6 +66,17 @@ impl Printer {
         }
     }
 
+    /// Prints one of many things that come one after the other: a line of JSON each, or text.
+    pub fn line<T: Serialize>(&self, item: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
+        match self.format {
+            Output::Json | Output::Yaml => {
+                let line = serde_json::to_string(item).map_err(|e| unprintable(&e))?;
+                self.text(&(line + "\n"))
+            }
+            Output::Table | Output::Wide | Output::Name => self.text(&text(item)),
+        }
+    }
+
     fn json<T: Serialize>(&self, value: &T) -> Result<()> {
         let mut text = serde_json::to_string_pretty(value).map_err(|e| unprintable(&e))?;
         text.push('\n');
@@ -82,7 +94,7 @@ impl Printer {
         match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             // Whoever reads has read enough: `plat list | head -1` is no failure.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-            Err(e) => Err(Problem::new(codes::FILE, "cannot write to standard output").because(e)),
+            Err(e) => Err(Problem::new(codes::FILE, "cannot write to standard output").because(e).into()),
             Ok(()) => Ok(()),
         }
     }
@@ -97,6 +109,38 @@ pub fn note(text: &str) {
     let mut err = io::stderr().lock();
     // Nothing is left to tell anybody if standard error is gone.
     let _ = writeln!(err, "{text}");
+}
+
+/// Says what went wrong: every problem whole, for people or for programs.
+pub fn problems(problems: &Problems, format: Output) {
+    let told = ToldProblems { problems: problems.0.iter().map(ToldProblem::from).collect() };
+    let text = match format {
+        Output::Json => serde_json::to_string_pretty(&told).unwrap_or_default(),
+        Output::Yaml => serde_saphyr::to_string(&told).unwrap_or_default().trim_end().to_owned(),
+        Output::Table | Output::Wide | Output::Name => clean(&problems.to_string()),
+    };
+    note(&text);
+}
+
+#[derive(Serialize)]
+struct ToldProblems {
+    problems: Vec<ToldProblem>,
+}
+
+#[derive(Serialize)]
+struct ToldProblem {
+    code: String,
+    what: String,
+    because: String,
+    fix: String,
+    at: String,
+}
+
+impl From<&Problem> for ToldProblem {
+    fn from(problem: &Problem) -> Self {
+        let Problem { code, what, why, todo, at } = problem.clone();
+        Self { code: code.to_string(), what, because: why, fix: todo, at }
+    }
 }
 
 /// A table without frames, its columns as wide as what is in them.

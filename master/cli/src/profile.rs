@@ -1,10 +1,8 @@
 //! A profile: a folder with the credentials for one grid. `plat-master init` and `plat login` make one.
 //!
 //! ```text
-//! profile.toml   version, url, grid, user
-//! user.key       the private key, made here, 0600
-//! user.crt       its certificate chain
-//! root.crt       the grid's root certificate
+//! profile.toml      version, url, grid, user
+//! credentials.pem   the private key, made here, its certificate chain and the grid's root; 0600
 //! ```
 
 use plat_model::problem::codes;

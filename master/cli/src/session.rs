@@ -1,9 +1,10 @@
 //! A connection to the grid of a profile.
 
+mod renew;
+
 use crate::profile::Profile;
-use plat_link::{Address, Credentials, DialSettings, Trust, dial, tcp};
-use plat_model::Result;
-use plat_model::id::GridName;
+use plat_link::{Address, DialSettings, Trust, dial, tcp};
+use plat_model::{Result, Timestamp};
 use plat_wire::ends::{self, AdminClient, GridClient, UsageClient};
 use std::path::Path;
 use std::time::Duration;
@@ -16,20 +17,27 @@ pub const CREDENTIALS: &str = "credentials.pem";
 pub struct Session {
     channel: Channel,
     url: String,
+    expires: Timestamp,
 }
 
 impl Session {
     /// Reads the profile; connects with the first call.
     pub async fn open(folder: &Path) -> Result<Self> {
         let profile = Profile::load(folder)?;
-        let credentials = Credentials::load(GridName::parse(&profile.grid)?, &folder.join(CREDENTIALS))?;
+        let credentials = renew::current(folder, &profile).await?;
+        let expires = credentials.validity().not_after;
         let address = Address::parse(&profile.url)?;
         let channel = dial(&address, Trust::Credentials(credentials), DialSettings::default(), tcp)?;
-        Ok(Self { channel, url: profile.url })
+        Ok(Self { channel, url: profile.url, expires })
     }
 
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// When the credentials end, unless they are renewed: from half their life on, each command does that.
+    pub fn expires(&self) -> Timestamp {
+        self.expires
     }
 
     pub fn grid(&self) -> GridClient {

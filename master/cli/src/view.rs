@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 mod admin;
 
-pub use admin::{AuditView, MeView, NewTokenView, RateCardView, StatementView, TokenView, UsageView, UserView};
+pub use admin::{
+    AuditView, LedgerLineView, MeView, NewTokenView, RateCardView, StatementView, TokenView, UsageView, UserView,
+};
 
 /// Milliseconds since the epoch as RFC 3339; nothing for 0.
 pub fn time(ms: i64) -> Option<String> {
@@ -72,6 +74,24 @@ pub struct InstanceView {
     pub promises: Vec<PromiseView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub installation: Option<InstallationView>,
+}
+
+/// An instance in a list of several projects.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+pub struct InProject<'a>(pub &'a InstanceView);
+
+/// One line that a service wrote.
+#[derive(Debug, Clone, Serialize)]
+pub struct LogLineView {
+    pub service: String,
+    pub text: String,
+}
+
+impl From<v1::LogLine> for LogLineView {
+    fn from(line: v1::LogLine) -> Self {
+        Self { service: line.service, text: line.text }
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -177,6 +197,14 @@ impl From<v1::InstanceView> for InstanceView {
     }
 }
 
+/// A document that was checked here and is good.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckView {
+    pub file: String,
+    pub name: String,
+    pub digest: String,
+}
+
 #[derive(Debug, Clone, Serialize)]
 pub struct ReleaseView {
     pub name: String,
@@ -185,6 +213,8 @@ pub struct ReleaseView {
     pub title: String,
     pub added: Option<String>,
     pub instances: u32,
+    /// Supplied to all nodes, those to come included.
+    pub all_nodes: bool,
     pub nodes: Vec<InstallationView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub document: Option<Value>,
@@ -198,6 +228,7 @@ impl From<v1::ReleaseView> for ReleaseView {
             title: view.title,
             added: time(view.added_ms),
             instances: view.instances,
+            all_nodes: view.all_nodes,
             nodes: view.installations.into_iter().map(|i| InstallationView::of(i.node, i.installation)).collect(),
             document: serde_json::from_str(&view.document).ok(),
         }
@@ -228,6 +259,8 @@ pub struct PartitionView {
 
 #[derive(Debug, Clone, Serialize)]
 pub struct NodeReleaseView {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
     pub digest: String,
     pub wanted: bool,
     #[serde(flatten)]
@@ -263,6 +296,7 @@ impl From<v1::NodeView> for NodeView {
                 .installations
                 .into_iter()
                 .map(|i| NodeReleaseView {
+                    name: String::new(),
                     digest: i.installation.as_ref().map(|x| x.digest.clone()).unwrap_or_default(),
                     wanted: i.wanted,
                     installation: InstallationView::of(String::new(), i.installation),

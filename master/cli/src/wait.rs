@@ -122,7 +122,9 @@ async fn follow(
                         Until::Stopped => view.state == "stopped",
                         Until::Gone => view.state == "destroyed",
                     };
-                    if done && current {
+                    // One that no node holds runs nowhere, and no node will report that it has stopped.
+                    let nowhere = until == Until::Stopped && view.wish == "stopped" && view.node.is_none();
+                    if nowhere || (done && current) {
                         return Ok(Some(view));
                     }
                     last = Some(view);

@@ -28,7 +28,7 @@ pub enum Ownership {
     Project,
     /// The project that the call names; without one the answer holds what the caller may see (see [`crate::view`]).
     Visible,
-    /// The node that calls: it speaks of itself and nobody else.
+    /// The node or user that calls: it speaks of itself and nobody else.
     Itself,
 }
 
@@ -63,7 +63,8 @@ pub fn authorize(state: &State, who: &Principal, rpc: &str, subject: &Subject) -
         Ownership::Nothing => Ok(()),
         Ownership::Itself => match (who, subject) {
             (Principal::Node(own) | Principal::Rejoin(own), Subject::Node(node)) if own == node => Ok(()),
-            _ => Err(denied("a node speaks only of itself".into())),
+            (Principal::User { name: own, .. }, Subject::User(user)) if own == user => Ok(()),
+            _ => Err(denied("a caller speaks only of itself".into())),
         },
         Ownership::Project | Ownership::Visible => match (who, subject) {
             (Principal::User { role: Role::Operator | Role::Billing, .. }, _) => Ok(()),

@@ -46,13 +46,13 @@ pub fn allocate(state: &State, online: &BTreeSet<NodeId>, now: Timestamp) -> All
     waiting.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
     let mut round = Allocation::default();
     let mut candidates = Candidates::new(state, online);
-    let mut reasons: BTreeMap<Shape<'_>, String> = BTreeMap::new();
+    let mut reasons: BTreeMap<Shape<'_>, (String, String)> = BTreeMap::new();
     let mut filled = BTreeSet::new();
     let mut placed = 0;
     for instance in waiting {
         let shape = Shape::of(instance);
-        if let Some(on) = reasons.get(&shape) {
-            round.waiting.insert(instance.id.clone(), verdict::waiting(instance, on.clone()));
+        if let Some((on, todo)) = reasons.get(&shape) {
+            round.waiting.insert(instance.id.clone(), verdict::waiting(instance, on.clone(), todo.clone()));
             continue;
         }
         if placed == PLACEMENTS_MAX {
@@ -60,9 +60,10 @@ pub fn allocate(state: &State, online: &BTreeSet<NodeId>, now: Timestamp) -> All
             break;
         }
         let Some(partition) = candidates.take_best(&shape) else {
-            let on = verdict::nowhere(&candidates.verdicts(&shape));
-            round.waiting.insert(instance.id.clone(), verdict::waiting(instance, on.clone()));
-            reasons.insert(shape, on);
+            let verdicts = candidates.verdicts(&shape);
+            let (on, todo) = (verdict::nowhere(&verdicts), verdict::todo(state, &verdicts, &shape));
+            round.waiting.insert(instance.id.clone(), verdict::waiting(instance, on.clone(), todo.clone()));
+            reasons.insert(shape, (on, todo));
             continue;
         };
         placed += 1;

@@ -33,7 +33,7 @@ pub fn authenticate(state: &State, identity: &Identity, serial_hex: &str) -> Res
             if user.revoked {
                 return Err(revoked());
             }
-            if user.serial != serial_hex {
+            if !user.accepts(serial_hex) {
                 return Err(stale());
             }
             Ok(Principal::User { name: user.name.clone(), role: user.role.clone() })

@@ -9,7 +9,7 @@ mod login;
 mod node;
 mod token;
 
-pub use login::{first_operator, login, revoke_user};
+pub use login::{first_operator, login, recover_operator, renew_user, revoke_user};
 pub use node::{NewSerials, enroll, label_node, rejoin, renew, revoke_node, used};
 pub use token::{Claim, create_token, revoke_token};
 

@@ -149,7 +149,17 @@ pub struct User {
     pub role: Role,
     /// Serial number (lower-case hex) of the certificate that counts.
     pub serial: String,
+    /// That of the one it was renewed with, which counts too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewed: Option<String>,
     pub revoked: bool,
+}
+
+impl User {
+    /// Whether the certificate of this serial number counts.
+    pub fn accepts(&self, serial: &str) -> bool {
+        self.serial == serial || self.renewed.as_deref() == Some(serial)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -75,7 +75,10 @@ pub fn waiting(state: &State, online: &BTreeSet<NodeId>, instance: &Instance) ->
     let node = &place.node;
     let wait = |on: String, todo: &str| vec![Waiting { who: who.clone(), on, since, todo: todo.into() }];
     if state.nodes.get(node).is_none_or(|row| row.revoked) {
-        return wait(format!("node {node}, which is revoked"), "enrol the node again, or destroy the instance");
+        return wait(
+            format!("node {node}, which is revoked"),
+            "enrol the node again (`plat-agent enroll --again`), or destroy the instance; its processes may still run there",
+        );
     }
     let status = state.statuses.get(&instance.id);
     let told = status.filter(|status| status.generation == instance.generation);

@@ -5,6 +5,7 @@ use super::{Caller, Grid};
 use crate::pki::Serial;
 use crate::pki::csr::RequestedKey;
 use crate::pki::invitation::Presented;
+use plat_master_plan::State;
 use plat_master_plan::access::Subject;
 use plat_master_plan::certify::{self, Claim, NODE_VALIDITY, NewSerials, REJOIN_VALIDITY, USER_VALIDITY};
 use plat_model::id::{NodeId, UserName};
@@ -76,16 +77,24 @@ impl Grid {
         })
     }
 
-    /// Gives a node a new certificate, asked for with its present one or with its rejoin certificate; with
-    /// `rejoin_csr` its rejoin certificate as well, so that how long it may sleep is counted from its last sign of life.
+    /// Gives a node or a user a new certificate, asked for with its present one; a node also with its rejoin
+    /// certificate. With `rejoin_csr` a node gets its rejoin certificate as well, so that how long it may sleep is
+    /// counted from its last sign of life.
     ///
     /// # Errors
-    /// `BAD_CSR`; `STALE_CERTIFICATE` and `REVOKED` as the node's row says.
+    /// `BAD_CSR`; `STALE_CERTIFICATE` and `REVOKED` as the caller's row says.
     pub async fn renew(&self, caller: &Caller, csr: &[u8], rejoin_csr: Option<&[u8]>) -> Result<Renewed, Problems> {
         let key = RequestedKey::parse(csr)?;
         let rejoin_key = rejoin_csr.map(RequestedKey::parse).transpose()?;
-        let node = caller.node()?.clone();
         let serial = Serial::random()?;
+        if let Principal::User { name, .. } = &caller.principal {
+            let subject = Subject::User(name.clone());
+            let decide = |state: &State, _| Ok(certify::renew_user(state, name, caller.serial(), &serial.hex())?);
+            self.change(caller, &subject, decide).await?;
+            let chain = self.sign(&Identity::User(name.clone()), &key, &serial, USER_VALIDITY)?;
+            return Ok(Renewed { chain, rejoin_chain: None, root: self.ca.root_der().to_vec() });
+        }
+        let node = caller.node()?.clone();
         let subject = Subject::Node(node.clone());
         let rejoin_serial = self
             .change(caller, &subject, |state, _| {

@@ -47,6 +47,8 @@ pub struct ReleaseView {
     pub document: Option<String>,
     pub installations: Vec<InstallationView>,
     pub instances: u32,
+    /// Supplied to all nodes, future ones too.
+    pub all_nodes: bool,
 }
 
 /// How much of a release is shown.
@@ -117,6 +119,7 @@ pub(super) fn release(state: &State, digest: &Digest, detail: Detail) -> Option<
         document: (detail == Detail::Whole).then_some(document),
         installations: installations.collect(),
         instances: state.uses.get(&digest).copied().unwrap_or(0),
+        all_nodes: state.is_supplied_to_all(&digest),
         digest,
     })
 }

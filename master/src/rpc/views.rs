@@ -78,6 +78,7 @@ pub(super) fn release(view: ReleaseView) -> v1::ReleaseView {
         installations: view.installations.into_iter().map(installation).collect(),
         instances: view.instances,
         title: view.title,
+        all_nodes: view.all_nodes,
     }
 }
 

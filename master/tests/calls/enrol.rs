@@ -68,6 +68,21 @@ async fn an_old_certificate_counts_until_its_successor_is_used() {
 }
 
 #[tokio::test]
+async fn a_user_renews_his_own_certificate_and_stays_who_he_is() {
+    let world = world().await;
+    let eve = world.user("eve", "member", "shop").await;
+    let renewed = world.renew(&eve).await.unwrap();
+    let me = world.grid_client(&renewed).who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner();
+    assert_eq!((me.user.as_str(), me.role.as_str(), me.project.as_str()), ("eve", "member", "shop"));
+    assert!(renewed.validity().not_after >= eve.validity().not_after);
+    // Programs that run go on with the old one.
+    world.grid_client(&eve).who_am_i(v1::WhoAmIRequest {}).await.unwrap();
+    world.admin().revoke_user(v1::UserKey { user: "eve".into() }).await.unwrap();
+    assert_eq!(code(world.renew(&renewed).await), codes::REVOKED);
+    assert_eq!(code(world.renew(&eve).await), codes::REVOKED);
+}
+
+#[tokio::test]
 async fn a_node_that_slept_comes_back_with_its_rejoin_certificate_and_that_is_good_for_nothing_else() {
     let world = world().await;
     let joined = world.node("n1").await;
@@ -178,17 +193,33 @@ async fn every_change_is_in_the_audit_log_with_who_and_from_where() {
     let world = world().await;
     world.release().await;
     let eve = world.user("eve", "member", "shop").await;
-    world.grid_client(&eve).request(request("", "db")).await.unwrap();
+    let mut client = world.grid_client(&eve);
+    client.request(request("", "db")).await.unwrap();
+    for wish in [v1::Wish::Stopped, v1::Wish::Started, v1::Wish::Destroyed] {
+        client.set_wish(v1::SetWishRequest { key: Some(key("", "db")), wish: wish.into() }).await.unwrap();
+    }
+    world.node("n1").await;
+    let token = world.node_token("n2").await;
+    let id = token.split('.').nth(1).unwrap().to_owned();
+    world.admin().revoke_token(v1::TokenKey { id }).await.unwrap();
     let log = world.admin().audit(v1::AuditRequest::default()).await.unwrap().into_inner().entries;
     let told: Vec<_> = log.iter().map(|e| format!("{} {} {}", e.who, e.verb, e.subject)).collect();
     for expected in [
-        "user/ada AddRelease grid",
-        "user/ada Supply grid",
-        "user/ada CreateToken grid",
-        "anonymous Login grid",
+        "user/ada AddRelease release/web",
+        "user/ada Supply release/web",
+        "user/ada RevokeToken token/",
+        "user/ada CreateToken token/",
+        "anonymous Login user/eve",
+        "anonymous Enroll node/n1",
+        "user/eve Stop instance/shop/db",
+        "user/eve Start instance/shop/db",
+        "user/eve Destroy instance/shop/db",
         "user/eve Request instance/shop/db",
     ] {
-        assert!(told.iter().any(|line| line == expected), "{expected} is missing in {told:#?}");
+        assert!(
+            told.iter().any(|line| line == expected || (expected.ends_with("/") && line.starts_with(expected))),
+            "{expected} is missing in {told:#?}"
+        );
     }
     assert!(log.iter().all(|entry| entry.from == "127.0.0.1" && entry.outcome == "ok"));
 }

@@ -71,6 +71,7 @@ pub async fn world_over(store: Arc<dyn Store>) -> World {
         operator: name,
         profile: folder.path().into(),
         store: EngineKind::Redb,
+        owner: None,
     };
     first_records(&ask, store.clone(), &serial, &*clock).await.unwrap();
     let master = Master::new(store.clone(), clock.clone(), ca, vec!["localhost".into()]).unwrap();

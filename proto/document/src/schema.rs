@@ -1,7 +1,7 @@
 //! The JSON Schema of a release document. One file is both what editors are given and what documents are checked
 //! against, so the two cannot differ.
 
-use crate::tree::{Content, Node};
+use crate::tree::{Content, Node, nearest};
 use crate::violation::{self, Violation};
 use crate::yaml::PROBLEMS_MAX;
 use jsonschema::Validator;
@@ -41,12 +41,24 @@ pub fn schema() -> Value {
     schema
 }
 
+/// What is wrong with the form of a tree.
+pub(crate) struct Form {
+    pub problems: Problems,
+    /// The unknown keys, by their paths, if there is nothing else: without them the tree is of the form of a release. Not
+    /// those that are near a key of the whole document, for what they hold may be what the rest refers to.
+    pub unknown: Option<Vec<Vec<String>>>,
+}
+
 /// Every way in which a tree is not of the form of a release.
-pub(crate) fn check_form(tree: &Node) -> Problems {
+pub(crate) fn check_form(tree: &Node) -> Form {
     let mut problems = Problems::default();
+    let mut unknown = Some(Vec::new());
     let (schema, validator) = match &*SCHEMA {
         Ok(compiled) => compiled,
-        Err(error) => return Problem::new(codes::INTERNAL, "the schema of releases is broken").because(error).into(),
+        Err(error) => {
+            let broken = Problem::new(codes::INTERNAL, "the schema of releases is broken").because(error);
+            return Form { problems: broken.into(), unknown: None };
+        }
     };
     let value = tree.to_json();
     let violations = validator.iter_errors(&value).take(PROBLEMS_MAX).flat_map(|e| violation::explain(&e, schema));
@@ -54,6 +66,8 @@ pub(crate) fn check_form(tree: &Node) -> Problems {
         if expected.contains("must match the pattern") {
             expected = named_pattern(&expected).map(str::to_owned).unwrap_or(expected);
         }
+        unknown = unknown.filter(|_| code == codes::UNKNOWN_KEY && !is_near_the_top(schema, &path));
+        unknown.iter_mut().for_each(|paths| paths.push(path.clone()));
         let found = tree.at(path.iter().map(String::as_str));
         let place = place_of(tree, &path);
         let what = match (code, path.as_slice()) {
@@ -70,7 +84,13 @@ pub(crate) fn check_form(tree: &Node) -> Problems {
         }
         problems.push(problem);
     }
-    problems
+    Form { problems, unknown }
+}
+
+/// Whether a key is one of the whole document, misspelt.
+fn is_near_the_top(schema: &Value, path: &[String]) -> bool {
+    let known = schema.get("properties").and_then(Value::as_object).into_iter().flat_map(|map| map.keys());
+    matches!(path, [key] if nearest(key, known.map(String::as_str)).is_some())
 }
 
 /// Where the value is; for an unknown or ill-named key, where the key is.

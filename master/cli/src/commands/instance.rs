@@ -1,16 +1,17 @@
 //! Instances: request, list, show, start, stop, destroy, logs, explain.
 
 use super::Context;
+use crate::Result;
 use crate::args::{DestroyArgs, ListArgs, LogsArgs, RequestArgs, ShowArgs, Wait, WishArgs};
 use crate::output::{self, clean};
 use crate::parameters;
-use crate::view::{ExplanationView, InstanceView};
+use crate::session::Session;
+use crate::view::{ExplanationView, InProject, InstanceView, LogLineView};
 use crate::wait::{self, Until};
 use plat_model::problem::codes;
-use plat_model::{Problem, Problems, Result};
+use plat_model::{Problem, Problems};
 use plat_wire::v1;
 use std::collections::HashMap;
-use std::time::Duration;
 
 pub async fn request(context: &Context, args: RequestArgs) -> Result<()> {
     let ask = ask(context, &args)?;
@@ -24,9 +25,8 @@ pub async fn request(context: &Context, args: RequestArgs) -> Result<()> {
     }
     if args.wait.wait {
         let until = if view.wish == "stopped" { Until::Stopped } else { Until::Ready };
-        let timeout = Duration::from_secs(args.wait.timeout);
         let key = context.key(&args.name);
-        if let Some(view) = wait::instance(&session, key, until, timeout, context.printer).await? {
+        if let Some(view) = wait::instance(&session, key, until, args.wait.timeout, context.printer).await? {
             return context.printer.one(&view);
         }
     }
@@ -41,25 +41,18 @@ pub async fn request(context: &Context, args: RequestArgs) -> Result<()> {
 fn ask(context: &Context, args: &RequestArgs) -> Result<v1::RequestRequest> {
     let mut problems = Problems::default();
     let parameters = if let Some(file) = &args.params {
-        problems.keep(super::read_text(file).and_then(|text| parameters::from_text(&text, &file.display().to_string())))
+        keep(&mut problems, super::read_text(file))
+            .and_then(|text| problems.keep(parameters::from_text(&text, &file.display().to_string())))
     } else if args.param.is_empty() {
         None
     } else {
-        match parameters::from_pairs(&args.param) {
-            Ok(parameters) => Some(parameters),
-            Err(wrong) => {
-                problems.extend(wrong);
-                None
-            }
-        }
+        keep(&mut problems, parameters::from_pairs(&args.param))
     };
     let labels = problems.keep(labels(&args.labels));
     if args.cpu.is_some_and(|cpu| !(0.001..=10_000.0).contains(&cpu)) {
         problems.push(Problem::new(codes::USAGE, "--cpu is out of range").fix("give a number of cores, e.g. 0.5"));
     }
-    if let Some(first) = problems.none_or(()).err() {
-        return Err(first.into_one());
-    }
+    problems.none_or(())?;
     let placed = args.node.is_some() || !args.labels.is_empty();
     let limited = args.cpu.is_some() || args.memory.is_some() || args.disk.is_some();
     Ok(v1::RequestRequest {
@@ -82,8 +75,13 @@ fn ask(context: &Context, args: &RequestArgs) -> Result<v1::RequestRequest> {
     })
 }
 
+/// Notes every problem of a failure and goes on.
+fn keep<T>(problems: &mut Problems, result: Result<T>) -> Option<T> {
+    result.map_err(|more| problems.extend(more)).ok()
+}
+
 /// `KEY=VALUE` pairs as a map.
-pub fn labels(pairs: &[String]) -> Result<HashMap<String, String>> {
+pub fn labels(pairs: &[String]) -> Result<HashMap<String, String>, Problem> {
     let pair = |text: &String| match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(Problem::new(codes::USAGE, format!("`{}` is not a label", plat_model::id::shorten(text)))
@@ -92,7 +90,7 @@ pub fn labels(pairs: &[String]) -> Result<HashMap<String, String>> {
     pairs.iter().map(pair).collect()
 }
 
-async fn all(context: &Context, session: &crate::session::Session, project: &str) -> Result<Vec<InstanceView>> {
+async fn all(context: &Context, session: &Session, project: &str) -> Result<Vec<InstanceView>> {
     let mut views = Vec::new();
     let mut page_token = String::new();
     loop {
@@ -115,6 +113,9 @@ pub async fn list(context: &Context, args: ListArgs) -> Result<()> {
         watch.show(|| {
             if views.is_empty() && !args.watch {
                 output::note("no instances; `plat request NAME --release R` makes one");
+            }
+            if args.all {
+                return context.printer.list(&views.iter().map(InProject).collect::<Vec<_>>());
             }
             context.printer.list(&views)
         })?;
@@ -155,14 +156,13 @@ async fn each(context: &Context, names: &[String], wish: v1::Wish, until: Until,
     let mut wished = Vec::new();
     for name in names {
         let ask = v1::SetWishRequest { key: Some(context.key(name)), wish: wish.into() };
-        if let Some(answer) = problems.keep(context.ask(session.grid().set_wish(ask)).await) {
+        if let Some(answer) = keep(&mut problems, context.ask(session.grid().set_wish(ask)).await) {
             wished.push(InstanceView::from(answer));
         }
     }
     if wait.wait {
-        let timeout = Duration::from_secs(wait.timeout);
         for view in &mut wished {
-            let waited = wait::instance(&session, context.key(&view.name), until, timeout, context.printer).await;
+            let waited = wait::instance(&session, context.key(&view.name), until, wait.timeout, context.printer).await;
             if let Some(Some(newer)) = problems.keep(waited) {
                 *view = newer;
             } else if until == Until::Gone {
@@ -173,7 +173,24 @@ async fn each(context: &Context, names: &[String], wish: v1::Wish, until: Until,
     if !wished.is_empty() {
         context.printer.list(&wished)?;
     }
-    problems.none_or(()).map_err(Problems::into_one)
+    if until == Until::Gone {
+        warn_of_revoked(&session, &wished).await;
+    }
+    problems.none_or(())
+}
+
+/// A revoked node is not told that an instance of it is destroyed. Only an operator sees which nodes are.
+async fn warn_of_revoked(session: &Session, destroyed: &[InstanceView]) {
+    for (view, node) in destroyed.iter().filter_map(|view| Some((view, view.node.as_ref()?))) {
+        let shown = session.grid().show_node(v1::NodeKey { node: node.clone() }).await;
+        if shown.is_ok_and(|answer| answer.into_inner().revoked) {
+            output::note(&format!(
+                "{}: node {node} is revoked and was not told; its processes may still run there until it enrols again \
+                 or is switched off",
+                view.name
+            ));
+        }
+    }
 }
 
 pub async fn logs(context: &Context, args: LogsArgs) -> Result<()> {
@@ -188,11 +205,12 @@ pub async fn logs(context: &Context, args: LogsArgs) -> Result<()> {
     let mut silent = true;
     while let Some(chunk) = context.next(&mut stream).await? {
         silent &= chunk.lines.is_empty();
-        let line = |line: v1::LogLine| match &args.service {
-            Some(_) => clean(&line.text) + "\n",
-            None => format!("{}: {}\n", line.service, clean(&line.text)),
-        };
-        context.printer.text(&chunk.lines.into_iter().map(line).collect::<String>())?;
+        for line in chunk.lines.into_iter().map(LogLineView::from) {
+            context.printer.line(&line, |line| match &args.service {
+                Some(_) => clean(&line.text) + "\n",
+                None => format!("{}: {}\n", line.service, clean(&line.text)),
+            })?;
+        }
     }
     if silent {
         output::note(&format!("the services of {} have written nothing yet", args.name));

@@ -1,33 +1,33 @@
 //! `plat login`: a token for a certificate. The key is made here and never leaves.
 
 use super::{Context, done, read_text};
+use crate::Result;
 use crate::args::LoginArgs;
 use crate::profile::{self, Profile};
 use crate::session::CREDENTIALS;
 use plat_link::tls::RootPin;
 use plat_link::{Address, Credentials, DialSettings, Key, Trust, dial, tcp};
+use plat_model::Problem;
 use plat_model::id::GridName;
 use plat_model::problem::codes;
-use plat_model::{Problem, Result};
 use plat_wire::{ends, v1};
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::Arc;
 
 pub async fn login(context: &Context, args: LoginArgs) -> Result<()> {
     let folder = profile::folder(context.global.profile.as_deref())?;
+    if args.again {
+        return again(context, &args, &folder).await;
+    }
     if folder.exists() {
         return Err(Problem::new(codes::EXISTS, format!("there is a profile in {} already", folder.display()))
-            .fix("name another folder with --profile, or remove that one"));
+            .fix("add --again to give it new credentials of the same user, or name another folder with --profile")
+            .into());
     }
-    let address = Address::parse(&args.master)?;
-    let token = read_text(&args.token_file)?.trim().to_owned();
-    let pin = pin(&token)?;
-    let key = Key::generate()?;
-    let channel = dial(&address, Trust::Pin(pin), DialSettings::default(), tcp)?;
-    let ask = v1::LoginRequest { token, csr_der: key.csr_der()? };
-    let answer = context.ask(ends::admin_client(channel).login(ask)).await?;
-    let credentials = Credentials::new(GridName::parse(&answer.grid)?, key, answer.chain_der, vec![answer.root_der])?;
+    let address = Address::parse(args.master.as_deref().unwrap_or_default())?;
+    let (answer, credentials) = exchange(context, &address, &args.token_file).await?;
     let profile = Profile {
         version: Profile::VERSION,
         url: address.to_string(),
@@ -39,8 +39,43 @@ pub async fn login(context: &Context, args: LoginArgs) -> Result<()> {
     Ok(())
 }
 
+/// New credentials in the place of those of a profile, which stay if anything fails.
+async fn again(context: &Context, args: &LoginArgs, folder: &Path) -> Result<()> {
+    let profile = Profile::load(folder)?;
+    let address = Address::parse(args.master.as_deref().unwrap_or(&profile.url))?;
+    let (answer, credentials) = exchange(context, &address, &args.token_file).await?;
+    if (&answer.grid, &answer.user) != (&profile.grid, &profile.user) {
+        return Err(Problem::new(codes::EXISTS, format!("the profile in {} is another's", folder.display()))
+            .because(format!(
+                "it is of {} in grid {}, the token was for {} in grid {}",
+                profile.user, profile.grid, answer.user, answer.grid
+            ))
+            .fix("ask for a new token and name another folder with --profile")
+            .into());
+    }
+    credentials.save(&folder.join(CREDENTIALS))?;
+    done(&format!("{} has new credentials in {}", answer.user, folder.display()));
+    Ok(())
+}
+
+async fn exchange(
+    context: &Context,
+    address: &Address,
+    token_file: &Path,
+) -> Result<(v1::LoginResponse, Arc<Credentials>)> {
+    let token = read_text(token_file)?.trim().to_owned();
+    let pin = pin(&token)?;
+    let key = Key::generate()?;
+    let channel = dial(address, Trust::Pin(pin), DialSettings::default(), tcp)?;
+    let ask = v1::LoginRequest { token, csr_der: key.csr_der()? };
+    let mut answer = context.ask(ends::admin_client(channel).login(ask)).await?;
+    let (chain, root) = (std::mem::take(&mut answer.chain_der), std::mem::take(&mut answer.root_der));
+    let credentials = Credentials::new(GridName::parse(&answer.grid)?, key, chain, vec![root])?;
+    Ok((answer, credentials))
+}
+
 /// The hash of the grid's root certificate, which is the last part of a token.
-fn pin(token: &str) -> Result<RootPin> {
+fn pin(token: &str) -> Result<RootPin, Problem> {
     let wrong = || {
         Problem::new(codes::UNKNOWN_TOKEN, "the token cannot be used")
             .because("it is not of the form plat1.ID.SECRET.CA")
@@ -60,7 +95,7 @@ fn pin(token: &str) -> Result<RootPin> {
 }
 
 /// Writes the whole folder beside its place, then moves it there: a profile is there whole, or not at all.
-fn save(folder: &Path, profile: &Profile, credentials: &Credentials) -> Result<()> {
+fn save(folder: &Path, profile: &Profile, credentials: &Credentials) -> Result<(), Problem> {
     let wrong =
         |e: &dyn std::fmt::Display| Problem::new(codes::FILE, format!("cannot write {}", folder.display())).because(e);
     let parent = folder.parent().unwrap_or(Path::new("."));

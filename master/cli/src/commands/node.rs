@@ -1,12 +1,13 @@
 //! Nodes: list, show, label, revoke.
 
 use super::{Context, Watch, confirm, pages};
+use crate::Result;
 use crate::args::NodeCommand;
 use crate::output;
 use crate::session::Session;
 use crate::view::NodeView;
-use plat_model::Result;
 use plat_wire::v1;
+use std::collections::HashMap;
 
 pub async fn run(context: &Context, command: NodeCommand) -> Result<()> {
     let session = context.session().await?;
@@ -30,7 +31,8 @@ pub async fn run(context: &Context, command: NodeCommand) -> Result<()> {
             let mut watch = Watch::new(context, watch);
             loop {
                 let answer = context.ask(session.grid().show_node(v1::NodeKey { node: node.clone() })).await?;
-                let view = NodeView::from(answer);
+                let mut view = NodeView::from(answer);
+                name_releases(context, &session, &mut view).await?;
                 watch.show(|| context.printer.one(&view))?;
                 if !watch.next(&session).await? {
                     return Ok(());
@@ -52,6 +54,19 @@ pub async fn run(context: &Context, command: NodeCommand) -> Result<()> {
             context.printer.one(&NodeView::from(answer))
         }
     }
+}
+
+/// Says the names of a node's releases, which the node knows by their digests.
+async fn name_releases(context: &Context, session: &Session, view: &mut NodeView) -> Result<()> {
+    if view.releases.is_empty() {
+        return Ok(());
+    }
+    let names: HashMap<String, String> =
+        super::release::all(context, session).await?.into_iter().map(|r| (r.digest, r.name)).collect();
+    for release in &mut view.releases {
+        release.name = names.get(&release.digest).cloned().unwrap_or_default();
+    }
+    Ok(())
 }
 
 async fn all(context: &Context, session: &Session) -> Result<Vec<NodeView>> {

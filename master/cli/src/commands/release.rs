@@ -1,15 +1,15 @@
 //! Releases: add, list, show, check, schema; and their supply.
 
 use super::{Context, done, pages};
+use crate::Result;
 use crate::args::{ReleaseCommand, SupplyArgs};
 use crate::document;
 use crate::output;
-use crate::view::ReleaseView;
+use crate::view::{CheckView, ReleaseView};
 use crate::wait::Progress;
+use plat_model::Problem;
 use plat_model::problem::codes;
-use plat_model::{Problem, Result};
 use plat_wire::v1;
-use std::time::Duration;
 use tokio::time::Instant;
 
 pub async fn run(context: &Context, command: ReleaseCommand) -> Result<()> {
@@ -24,14 +24,7 @@ pub async fn run(context: &Context, command: ReleaseCommand) -> Result<()> {
         }
         ReleaseCommand::List => {
             let session = context.session().await?;
-            let page = |ask: v1::ListRequest| {
-                let mut grid = session.grid();
-                async move {
-                    let page = context.ask(grid.list_releases(ask)).await?;
-                    Ok((page.releases.into_iter().map(ReleaseView::from).collect(), page.next_page_token))
-                }
-            };
-            let releases: Vec<ReleaseView> = pages(page).await?;
+            let releases = all(context, &session).await?;
             if releases.is_empty() {
                 output::note("no releases; `plat release add FILE` adds one");
             }
@@ -48,15 +41,23 @@ pub async fn run(context: &Context, command: ReleaseCommand) -> Result<()> {
         ReleaseCommand::Check { file, explain: Some(path) } => context.printer.text(&document::explain(&file, &path)?),
         ReleaseCommand::Check { file, explain: None } => {
             let release = document::load(&file)?;
-            context.printer.text(&format!(
-                "{} is good: release {}, digest {}\n",
-                file.display(),
-                release.name,
-                release.digest()
-            ))
+            let (name, digest) = (release.name.to_string(), release.digest().to_string());
+            context.printer.one(&CheckView { file: file.display().to_string(), name, digest })
         }
         ReleaseCommand::Schema => context.printer.text(&document::schema()),
     }
+}
+
+/// All releases.
+pub async fn all(context: &Context, session: &crate::session::Session) -> Result<Vec<ReleaseView>> {
+    let page = |ask: v1::ListRequest| {
+        let mut grid = session.grid();
+        async move {
+            let page = context.ask(grid.list_releases(ask)).await?;
+            Ok((page.releases.into_iter().map(ReleaseView::from).collect(), page.next_page_token))
+        }
+    };
+    pages(page).await
 }
 
 pub async fn supply(context: &Context, args: SupplyArgs) -> Result<()> {
@@ -68,23 +69,37 @@ pub async fn supply(context: &Context, args: SupplyArgs) -> Result<()> {
         remove: args.remove,
     };
     let answer = context.ask(session.grid().supply(ask)).await?;
-    let verb = if args.remove { "is being removed from" } else { "is being installed on" };
-    let nodes = if answer.nodes.is_empty() { "no node yet".to_owned() } else { answer.nodes.join(", ") };
-    done(&format!("release {} {verb} {nodes}{}", args.release, if args.all { ", and nodes to come" } else { "" }));
+    done(&supplied(&args, &answer.nodes));
     let key = v1::ShowReleaseRequest { release: answer.digest };
     if !args.wait.wait {
         return context.printer.one(&ReleaseView::from(context.ask(session.grid().show_release(key)).await?));
     }
     let mut progress = Progress::new(context.printer);
-    let deadline = Instant::now() + Duration::from_secs(args.wait.timeout);
+    let deadline = Instant::now() + args.wait.timeout;
     let waited =
         tokio::time::timeout_at(deadline, until_installed(context, &session, key, args.remove, &mut progress)).await;
     progress.end();
     let view = waited.unwrap_or_else(|_| {
         Err(Problem::new(codes::WAIT_TIMEOUT, format!("release {} is not on all nodes yet", args.release))
-            .fix(format!("nothing was undone: it goes on; `plat release show {}` tells where it is", args.release)))
+            .fix(format!("nothing was undone: it goes on; `plat release show {}` tells where it is", args.release))
+            .into())
     })?;
     context.printer.one(&view)
+}
+
+/// What a supply does now, and for nodes to come.
+fn supplied(args: &SupplyArgs, nodes: &[String]) -> String {
+    let (release, named) = (&args.release, nodes.join(", "));
+    match (args.all, args.remove, nodes.is_empty()) {
+        (true, false, true) => {
+            format!("release {release} will be installed on every node that joins; there is none yet")
+        }
+        (true, false, false) => format!("release {release} is being installed on {named}, and on every node to come"),
+        (true, true, true) => format!("release {release} is on no node, and on none to come"),
+        (true, true, false) => format!("release {release} is being removed from {named}, and is for no node to come"),
+        (false, false, _) => format!("release {release} is being installed on {named}"),
+        (false, true, _) => format!("release {release} is being removed from {named}"),
+    }
 }
 
 async fn until_installed(
@@ -108,7 +123,9 @@ async fn until_installed(
         let open = view.nodes.iter().filter(|n| n.state != "installed").map(node).collect::<Vec<_>>();
         progress.say(&format!("{}: {}", view.name, open.join("; ")));
         if context.next(&mut nudges).await?.is_none() {
-            return Err(Problem::new(codes::UNREACHABLE, "the master ended the watch").fix("repeat the command"));
+            return Err(Problem::new(codes::UNREACHABLE, "the master ended the watch")
+                .fix("repeat the command")
+                .into());
         }
     }
 }

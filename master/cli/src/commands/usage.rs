@@ -1,28 +1,36 @@
 //! Usage, statements, prices.
 
 use super::Context;
-use crate::args::{RatesCommand, StatementArgs, UsageArgs};
-use crate::view::{RateCardView, StatementView, UsageView};
+use crate::Result;
+use crate::args::{LedgerArgs, Output, RatesCommand, StatementArgs, UsageArgs};
+use crate::output;
+use crate::view::{LedgerLineView, RateCardView, StatementView, UsageView};
+use plat_model::Problem;
 use plat_model::problem::codes;
-use plat_model::{Problem, Result, Timestamp};
 use plat_wire::v1;
 
 pub async fn usage(context: &Context, args: UsageArgs) -> Result<()> {
+    only_one_format(context, args.csv)?;
     let session = context.session().await?;
-    let at = |text: &Option<String>| match text {
-        None => Ok(0),
-        Some(text) => Timestamp::parse(text).map(|at| at.0).map_err(|why| {
-            Problem::new(codes::USAGE, "a time cannot be read").because(why).fix("write 2026-11-21T08:00:00Z")
-        }),
-    };
     let project = if args.all { String::new() } else { context.project_or_own(&session).await? };
     let ask = v1::QueryUsageRequest {
         project,
         instance: args.instance.clone().unwrap_or_default(),
-        start_ms: at(&args.from)?,
-        end_ms: at(&args.until)?,
+        start_ms: args.from.map_or(0, |at| at.0),
+        end_ms: args.until.map_or(0, |at| at.0),
     };
     let answer = context.ask(session.usage().query_usage(ask)).await?;
+    if answer.sums.is_empty() {
+        if let Some(name) = args.instance.as_deref().filter(|_| !args.all) {
+            // Nothing was used; or there is no such instance, which this says. Who reads bills may not ask.
+            if let Err(problems) = context.ask(session.grid().show_instance(context.key(name))).await
+                && problems.0.iter().any(|problem| problem.code == codes::NOT_FOUND)
+            {
+                return Err(problems);
+            }
+        }
+        output::note("no usage was booked for that time yet; nodes report it once a minute unless told otherwise");
+    }
     let sums: Vec<UsageView> = answer.sums.into_iter().map(UsageView::from).collect();
     if !args.csv {
         return context.printer.list(&sums);
@@ -36,10 +44,16 @@ pub async fn usage(context: &Context, args: UsageArgs) -> Result<()> {
 }
 
 pub async fn statement(context: &Context, args: StatementArgs) -> Result<()> {
+    only_one_format(context, args.csv)?;
     let session = context.session().await?;
     let project = context.project_or_own(&session).await?;
     let ask = v1::StatementRequest { project, period: args.period.clone().unwrap_or_default() };
     let view = StatementView::from(context.ask(session.usage().show_statement(ask)).await?);
+    if view.currency.is_empty() {
+        output::note("no prices are set, so nothing costs anything: an operator sets them with `plat rates set`");
+    } else if view.lines.iter().any(|line| line.price.is_empty()) {
+        output::note("some of this has no price: an operator sets prices with `plat rates set`");
+    }
     if !args.csv {
         return context.printer.one(&view);
     }
@@ -80,6 +94,32 @@ pub async fn statement(context: &Context, args: StatementArgs) -> Result<()> {
         ])
     });
     context.printer.text(&(head + &rows.collect::<String>()))
+}
+
+/// --csv is a format of its own.
+fn only_one_format(context: &Context, csv: bool) -> Result<()> {
+    if csv && context.printer.format != Output::Table {
+        return Err(Problem::new(codes::USAGE, "--csv and --output are two formats")
+            .fix("leave one of them out")
+            .into());
+    }
+    Ok(())
+}
+
+/// The ledger, entry by entry: as CSV a line for each meter, as JSON a line for each entry.
+pub async fn ledger(context: &Context, args: LedgerArgs) -> Result<()> {
+    let session = context.session().await?;
+    let ask = v1::ExportLedgerRequest { node: args.node.unwrap_or_default(), after_sequence: args.after };
+    let mut stream = context.ask(session.usage().export_ledger(ask)).await?;
+    if matches!(context.printer.format, Output::Table | Output::Wide) {
+        context.printer.text(&csv(&LedgerLineView::TITLES))?;
+    }
+    while let Some(entry) = context.next(&mut stream).await? {
+        for line in LedgerLineView::of(entry) {
+            context.printer.line(&line, |line| csv(&line.cells().each_ref().map(String::as_str)))?;
+        }
+    }
+    Ok(())
 }
 
 /// One line of comma-separated values after RFC 4180. A cell that a spreadsheet would run as a formula is made text.

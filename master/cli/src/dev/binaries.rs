@@ -36,6 +36,9 @@ pub fn find() -> Result<Binaries> {
             return Err(prerequisite("the daemons cannot be built", status, "look at what cargo said above"));
         }
     }
+    // For whoever tries the grid, who may not have it on his path.
+    let client = File::open(&own).map_err(|e| prerequisite("plat cannot read itself", e, "look at its permissions"));
+    let client = client.map(|opened| ("plat", opened));
     let binary = |name: &'static str| {
         let opened = File::open(folder.join(name)).map_err(|e| {
             let todo = "install the plat packages whole, or run `cargo build --bins` in a source tree";
@@ -43,5 +46,10 @@ pub fn find() -> Result<Binaries> {
         })?;
         Ok((name, opened))
     };
-    ["plat-master", "plat-agent", "node-format"].into_iter().map(binary).collect::<Result<_>>().map(Binaries)
+    ["plat-master", "plat-agent", "node-format"]
+        .into_iter()
+        .map(binary)
+        .chain([client])
+        .collect::<Result<_>>()
+        .map(Binaries)
 }

@@ -2,13 +2,15 @@
 
 use super::client;
 use super::grid::Grid;
+use super::place::Place;
+use crate::Result;
 use crate::args::Output;
 use crate::commands::Context;
 use crate::output::{self, Printer};
 use crate::view::{InstanceView, NodeView, RateCardView, StatementView, UsageView};
 use crate::wait::{self, Progress, Until};
 use plat_model::problem::codes;
-use plat_model::{Problem, Result, Timestamp};
+use plat_model::{Problem, Timestamp};
 use plat_wire::v1;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -22,6 +24,13 @@ const EXAMPLES: &[(&str, &str)] = &[
 /// How long fetching packages and starting may take.
 const PATIENCE: Duration = Duration::from_secs(900);
 
+/// Puts the examples where somebody who tries the grid finds them.
+pub fn write_examples(place: &Place) -> Result<(), Problem> {
+    let folder = place.path("examples");
+    place.folder(&folder)?;
+    EXAMPLES.iter().try_for_each(|(name, text)| place.write(&folder.join(format!("{name}.yaml")), text))
+}
+
 fn step(text: &str) {
     output::note(&format!("\n>> {text}"));
 }
@@ -29,11 +38,10 @@ fn step(text: &str) {
 pub async fn run(context: &Context, grid: &Grid, release: &str) -> Result<()> {
     let known = EXAMPLES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     let Some((_, text)) = EXAMPLES.iter().find(|(name, _)| *name == release) else {
-        return Err(
-            Problem::new(codes::USAGE, "the demo does not know this release").fix(format!("choose one of {known}"))
-        );
+        let unknown = Problem::new(codes::USAGE, "the demo does not know this release");
+        return Err(unknown.fix(format!("choose one of {known}")).into());
     };
-    let parsed = plat_document::Release::parse_yaml(text, release).map_err(plat_model::Problems::into_one)?;
+    let parsed = plat_document::Release::parse_yaml(text, release)?;
     let session = grid.session().await?;
     let printer = Printer { format: Output::Table, ..context.printer };
 
@@ -115,5 +123,5 @@ async fn usage(context: &Context, session: &crate::session::Session, printer: Pr
     };
     let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
     progress.end();
-    waited.unwrap_or_else(|_| Err(Problem::new(codes::WAIT_TIMEOUT, "no usage was booked in 60 s")))
+    waited.unwrap_or_else(|_| Err(Problem::new(codes::WAIT_TIMEOUT, "no usage was booked in 60 s").into()))
 }

@@ -1,12 +1,11 @@
 //! How each view is drawn as a line of a table, and in its long form.
 
 use super::{Draw, ago, clean, now, table};
-use crate::view::{
-    AuditView, ExplanationView, InstanceView, MeView, NewTokenView, NodeView, ProblemView, RateCardView, ReleaseView,
-    StatementView, TokenView, UsageView, UserView,
-};
+use crate::view::{CheckView, ExplanationView, InProject, InstanceView, NodeView, ProblemView, ReleaseView};
 use serde_json::Value;
 use std::fmt::Write as _;
+
+mod admin;
 
 fn or_dash(text: Option<&str>) -> String {
     text.filter(|text| !text.is_empty()).unwrap_or("-").to_owned()
@@ -128,6 +127,41 @@ impl Draw for InstanceView {
     }
 }
 
+impl Draw for InProject<'_> {
+    fn titles(wide: bool) -> Vec<&'static str> {
+        let titles = InstanceView::titles(wide).into_iter().filter(|title| *title != "PROJECT");
+        ["PROJECT"].into_iter().chain(titles).collect()
+    }
+
+    fn cells(&self, wide: bool) -> Vec<String> {
+        let cells = InstanceView::titles(wide).into_iter().zip(self.0.cells(wide));
+        let cells = cells.filter(|(title, _)| *title != "PROJECT").map(|(_, cell)| cell);
+        [self.0.project.clone()].into_iter().chain(cells).collect()
+    }
+
+    fn name(&self) -> String {
+        format!("{}/{}", self.0.project, self.0.name)
+    }
+}
+
+impl Draw for CheckView {
+    fn titles(_: bool) -> Vec<&'static str> {
+        vec!["FILE", "RELEASE", "DIGEST"]
+    }
+
+    fn cells(&self, _: bool) -> Vec<String> {
+        vec![self.file.clone(), self.name.clone(), self.digest.clone()]
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn details(&self) -> String {
+        format!("{} is good: release {}, digest {}\n", self.file, self.name, self.digest)
+    }
+}
+
 impl Draw for ExplanationView {
     fn titles(_: bool) -> Vec<&'static str> {
         vec!["NODE", "CHOSEN", "WHY"]
@@ -172,7 +206,7 @@ impl Draw for ReleaseView {
             short(&self.digest),
             ago(self.added.as_deref(), now()),
             self.instances.to_string(),
-            format!("{installed} of {}", self.nodes.len()),
+            format!("{installed} of {}{}", self.nodes.len(), if self.all_nodes { ", all to come" } else { "" }),
             clean(&self.title),
         ];
         if wide {
@@ -193,12 +227,65 @@ impl Draw for ReleaseView {
             vec![n.node.clone(), n.state.clone(), said]
         });
         let rows: Vec<_> = rows.collect();
-        if rows.is_empty() {
-            let _ = writeln!(text, "supplied to no node: `plat supply {} --all` has it installed", self.name);
-        } else {
+        if self.all_nodes {
+            text += "supplied  to every node, those to come included\n";
+        } else if rows.is_empty() {
+            let _ = writeln!(text, "supplied  to no node: `plat supply {} --all` has it installed", self.name);
+        }
+        if !rows.is_empty() {
             text += &table(&["NODE", "STATE", "DETAIL"], rows);
         }
+        let parameters = self.parameters();
+        if !parameters.is_empty() {
+            text += "\n";
+            text += &table(&["PARAMETER", "TYPE", "DEFAULT", "MEANING"], parameters);
+        }
         text
+    }
+}
+
+impl ReleaseView {
+    /// What a request may say, a line for each parameter, those within others by their path.
+    fn parameters(&self) -> Vec<Vec<String>> {
+        let mut rows = Vec::new();
+        if let Some(schema) = self.document.as_ref().and_then(|document| document.get("parameters")) {
+            parameter_rows(schema, "", &mut rows);
+        }
+        rows
+    }
+}
+
+fn parameter_rows(schema: &Value, path: &str, rows: &mut Vec<Vec<String>>) {
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
+    let required = schema.get("required").and_then(Value::as_array);
+    for (key, property) in properties {
+        let name = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let is_required = required.is_some_and(|keys| keys.iter().any(|required| required == key));
+        let default = match property.get("default") {
+            Some(default) => plain(default),
+            None if is_required => "required".into(),
+            None => "-".into(),
+        };
+        let meaning = property.get("description").or(property.get("title")).map(plain).unwrap_or_default();
+        rows.push(vec![name.clone(), kind(property), default, meaning]);
+        parameter_rows(property, &name, rows);
+    }
+}
+
+/// A property's type with its bounds: `integer 1..100`, `a | b`.
+fn kind(property: &Value) -> String {
+    if let Some(values) = property.get("enum").and_then(Value::as_array) {
+        return values.iter().map(plain).collect::<Vec<_>>().join(" | ");
+    }
+    let name = match property.get("type") {
+        Some(Value::Array(names)) => names.iter().map(plain).collect::<Vec<_>>().join(" | "),
+        Some(name) => plain(name),
+        None => "any".into(),
+    };
+    let bound = |key: &str| property.get(key).map(plain);
+    match (bound("minimum"), bound("maximum")) {
+        (None, None) => name,
+        (least, most) => format!("{name} {}..{}", least.unwrap_or_default(), most.unwrap_or_default()),
     }
 }
 
@@ -248,154 +335,39 @@ impl Draw for NodeView {
                     .problem
                     .as_ref()
                     .map_or(r.installation.progress.clone(), |p| format!("{}: {}", p.code, p.what));
-                vec![short(&r.digest), r.installation.state.clone(), said]
+                let name = if r.name.is_empty() { "-".into() } else { r.name.clone() };
+                vec![name, short(&r.digest), r.installation.state.clone(), said]
             });
             text += "\n";
-            text += &table(&["RELEASE", "STATE", "DETAIL"], rows.collect());
+            text += &table(&["RELEASE", "DIGEST", "STATE", "DETAIL"], rows.collect());
         }
         text
     }
 }
 
-impl Draw for TokenView {
-    fn titles(_: bool) -> Vec<&'static str> {
-        vec!["ID", "FOR", "STATE", "CREATED", "EXPIRES"]
-    }
-    fn cells(&self, _: bool) -> Vec<String> {
-        let (created, expires) = (or_dash(self.created.as_deref()), or_dash(self.expires.as_deref()));
-        vec![self.id.clone(), clean(&self.purpose), self.state.clone(), created, expires]
-    }
-    fn name(&self) -> String {
-        self.id.clone()
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
 
-impl Draw for NewTokenView {
-    fn titles(_: bool) -> Vec<&'static str> {
-        vec!["TOKEN"]
-    }
-    fn cells(&self, _: bool) -> Vec<String> {
-        vec![self.token.clone()]
-    }
-    fn name(&self) -> String {
-        self.token.clone()
-    }
-    /// The token alone, so that it can be piped into a file.
-    fn details(&self) -> String {
-        format!("{}\n", self.token)
-    }
-}
-
-impl Draw for MeView {
-    fn titles(_: bool) -> Vec<&'static str> {
-        vec!["USER", "GRID", "ROLE", "PROJECT", "MASTER"]
-    }
-    fn cells(&self, _: bool) -> Vec<String> {
-        let project = or_dash(Some(&self.project));
-        vec![self.user.clone(), self.grid.clone(), self.role.clone(), project, self.master_version.clone()]
-    }
-    fn name(&self) -> String {
-        self.user.clone()
-    }
-}
-
-impl Draw for UserView {
-    fn titles(_: bool) -> Vec<&'static str> {
-        vec!["NAME", "ROLE", "PROJECT", "STATE"]
-    }
-    fn cells(&self, _: bool) -> Vec<String> {
-        let state = if self.revoked { "revoked" } else { "good" };
-        vec![self.name.clone(), self.role.clone(), or_dash(Some(&self.project)), state.into()]
-    }
-    fn name(&self) -> String {
-        self.name.clone()
-    }
-}
-
-impl Draw for UsageView {
-    fn titles(_: bool) -> Vec<&'static str> {
-        vec!["PROJECT", "INSTANCE", "METER", "AMOUNT", "UNKNOWN"]
-    }
-    fn cells(&self, _: bool) -> Vec<String> {
-        let unknown = match self.unknown_windows {
-            0 => "-".into(),
-            n => format!("{n} windows: {}", clean(&self.unknown_reason)),
-        };
-        vec![self.project.clone(), self.instance.clone(), self.meter.clone(), self.amount.to_string(), unknown]
-    }
-    fn name(&self) -> String {
-        format!("{}/{}", self.instance, self.meter)
-    }
-}
-
-impl Draw for StatementView {
-    fn titles(_: bool) -> Vec<&'static str> {
-        vec!["INSTANCE", "METER", "QUANTITY", "UNIT", "PRICE", "COST", "NOTE"]
-    }
-    fn cells(&self, _: bool) -> Vec<String> {
-        let mut cells = vec![String::new(); 7];
-        cells[5] = self.total.clone();
-        cells
-    }
-    fn name(&self) -> String {
-        format!("{}/{}", self.project, self.period)
-    }
-    fn details(&self) -> String {
-        let closed = if self.closed { "closed" } else { "open: it still changes" };
-        let mut text = format!("{}  {}  ({closed})\n", self.project, self.period);
-        let rows = self.lines.iter().map(|l| {
-            let mut notes = Vec::new();
-            if l.adjustment {
-                notes.push("late use of a closed month".to_owned());
-            }
-            if l.unknown_windows > 0 {
-                notes.push(format!("{} windows unknown", l.unknown_windows));
-            }
-            vec![
-                l.instance.clone(),
-                l.meter.clone(),
-                l.quantity.clone(),
-                l.unit.clone(),
-                l.price.clone(),
-                l.cost.clone(),
-                notes.join("; "),
+    #[test]
+    fn a_releases_parameters_are_told_with_type_default_and_meaning() {
+        let schema = json!({"type": "object", "required": ["name"], "properties": {
+            "name": {"type": "string", "description": "who it is for"},
+            "port": {"type": "integer", "minimum": 1, "maximum": 9, "default": 5},
+            "tls": {"type": "object", "properties": {"mode": {"enum": ["on", "off"], "default": "on"}}},
+        }});
+        let mut rows = Vec::new();
+        parameter_rows(&schema, "", &mut rows);
+        let lines: Vec<String> = rows.iter().map(|row| row.join("; ")).collect();
+        assert_eq!(
+            lines,
+            [
+                "name; string; required; who it is for",
+                "port; integer 1..9; 5; ",
+                "tls; object; -; ",
+                "tls.mode; on | off; on; "
             ]
-        });
-        text += &table(&Self::titles(false), rows.collect());
-        let _ = writeln!(text, "total     {} {}", self.total, self.currency);
-        for note in &self.notes {
-            let _ = writeln!(text, "note      {}", clean(note));
-        }
-        text
-    }
-}
-
-impl Draw for RateCardView {
-    fn titles(_: bool) -> Vec<&'static str> {
-        vec!["METER", "UNIT", "PER", "PRICE"]
-    }
-    fn cells(&self, _: bool) -> Vec<String> {
-        vec![String::new(), String::new(), String::new(), self.currency.clone()]
-    }
-    fn name(&self) -> String {
-        self.from.to_string()
-    }
-    fn details(&self) -> String {
-        let rows = self.rates.iter().map(|r| vec![r.meter.clone(), r.unit.clone(), r.per.to_string(), r.price.clone()]);
-        format!("from {}, in {}\n{}", self.from, self.currency, table(&Self::titles(false), rows.collect()))
-    }
-}
-
-impl Draw for AuditView {
-    fn titles(_: bool) -> Vec<&'static str> {
-        vec!["NUMBER", "AT", "WHO", "FROM", "DID", "TO", "OUTCOME"]
-    }
-    fn cells(&self, _: bool) -> Vec<String> {
-        let at = or_dash(self.at.as_deref());
-        let text = [&self.who, &self.from, &self.verb, &self.subject, &self.outcome].map(|t| clean(t));
-        [vec![self.number.to_string(), at], text.to_vec()].concat()
-    }
-    fn name(&self) -> String {
-        self.number.to_string()
+        );
     }
 }

@@ -31,13 +31,24 @@ impl From<v1::TokenView> for TokenView {
 #[derive(Clone, Serialize)]
 pub struct NewTokenView {
     pub id: String,
+    /// Empty if it was written to a file.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub token: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     pub expires: Option<String>,
 }
 
 impl From<v1::CreateTokenResponse> for NewTokenView {
     fn from(t: v1::CreateTokenResponse) -> Self {
-        Self { id: t.id, token: t.token, expires: time(t.expires_ms) }
+        Self { id: t.id, token: t.token, file: None, expires: time(t.expires_ms) }
+    }
+}
+
+impl NewTokenView {
+    /// One whose text is in a file and is not told.
+    pub fn in_file(t: v1::CreateTokenResponse, file: &std::path::Path) -> Self {
+        Self { token: String::new(), file: Some(file.display().to_string()), ..Self::from(t) }
     }
 }
 
@@ -50,12 +61,14 @@ pub struct MeView {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub project: String,
     pub master_version: String,
+    /// When the credentials end, unless they are used before.
+    pub expires: plat_model::Timestamp,
 }
 
-impl From<v1::WhoAmIResponse> for MeView {
-    fn from(me: v1::WhoAmIResponse) -> Self {
+impl MeView {
+    pub fn new(me: v1::WhoAmIResponse, expires: plat_model::Timestamp) -> Self {
         let (role, project) = (me.role, me.project);
-        Self { user: me.user, grid: me.grid, role, project, master_version: me.master_version }
+        Self { user: me.user, grid: me.grid, role, project, master_version: me.master_version, expires }
     }
 }
 
@@ -226,5 +239,91 @@ impl From<v1::AuditEntry> for AuditView {
             subject: e.subject,
             outcome: e.outcome,
         }
+    }
+}
+
+/// One reading in the ledger, with the entry that it was booked in.
+#[derive(Debug, Clone, Serialize)]
+pub struct LedgerLineView {
+    pub node: String,
+    pub sequence: u64,
+    pub booked: Option<String>,
+    /// Over the entry's lines and the entry before it.
+    pub hash: String,
+    pub project: String,
+    pub instance_id: String,
+    pub partition: String,
+    pub start: Option<String>,
+    pub end: Option<String>,
+    pub meter: String,
+    /// Nothing if it could not be read, which `unknown` gives a reason for.
+    pub amount: Option<u64>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub unknown: String,
+}
+
+impl LedgerLineView {
+    pub const TITLES: [&'static str; 12] = [
+        "node",
+        "sequence",
+        "booked",
+        "hash",
+        "project",
+        "instance_id",
+        "partition",
+        "start",
+        "end",
+        "meter",
+        "amount",
+        "unknown",
+    ];
+
+    /// All readings of an entry.
+    pub fn of(entry: v1::LedgerEntry) -> Vec<Self> {
+        let mut lines = Vec::new();
+        for line in entry.lines {
+            let record = line.record.unwrap_or_default();
+            for reading in record.amounts {
+                let (amount, unknown) = match reading.reading {
+                    Some(v1::amount::Reading::Known(amount)) => (Some(amount), String::new()),
+                    Some(v1::amount::Reading::Unknown(why)) => (None, why),
+                    None => (None, "nothing was said".to_owned()),
+                };
+                lines.push(Self {
+                    node: entry.node.clone(),
+                    sequence: entry.sequence,
+                    booked: time(entry.booked_ms),
+                    hash: entry.hash.clone(),
+                    project: line.project.clone(),
+                    instance_id: record.instance.clone(),
+                    partition: record.partition.clone(),
+                    start: time(record.start_ms),
+                    end: time(record.end_ms),
+                    meter: reading.meter,
+                    amount,
+                    unknown,
+                });
+            }
+        }
+        lines
+    }
+
+    /// As many as [`Self::TITLES`].
+    pub fn cells(&self) -> [String; 12] {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        [
+            self.node.clone(),
+            self.sequence.to_string(),
+            text(&self.booked),
+            self.hash.clone(),
+            self.project.clone(),
+            self.instance_id.clone(),
+            self.partition.clone(),
+            text(&self.start),
+            text(&self.end),
+            self.meter.clone(),
+            self.amount.map(|amount| amount.to_string()).unwrap_or_default(),
+            self.unknown.clone(),
+        ]
     }
 }

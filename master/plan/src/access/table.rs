@@ -6,6 +6,7 @@ use plat_model::principal::PrincipalKind::{self, Anonymous, Billing, Member, Nod
 const OPERATOR: &[PrincipalKind] = &[Operator];
 const PEOPLE: &[PrincipalKind] = &[Operator, Member];
 const PAYERS: &[PrincipalKind] = &[Operator, Member, Billing];
+const CERTIFIED: &[PrincipalKind] = &[Node, Rejoin, Operator, Member, Billing];
 const NODE: &[PrincipalKind] = &[Node];
 const NOBODY_YET: &[PrincipalKind] = &[Anonymous];
 
@@ -31,7 +32,7 @@ pub const TABLE: &[Row] = &[
     may("plat.v1.GridService/ListNodes", OPERATOR, Ownership::Nothing),
     may("plat.v1.GridService/ShowNode", OPERATOR, Ownership::Nothing),
     may("plat.v1.NodeService/Enroll", NOBODY_YET, Ownership::Nothing),
-    may("plat.v1.NodeService/Renew", &[Node, Rejoin], Ownership::Itself),
+    may("plat.v1.NodeService/Renew", CERTIFIED, Ownership::Itself),
     may("plat.v1.NodeService/Watch", NODE, Ownership::Itself),
     may("plat.v1.NodeService/Sync", NODE, Ownership::Itself),
     may("plat.v1.NodeService/PushUsage", NODE, Ownership::Itself),

@@ -24,19 +24,35 @@ pub struct Verdict {
     pub fits: bool,
     /// The reasons in words that tell nothing of the node but what was asked for: what its members may read.
     kinds: Vec<String>,
+    /// What would have to be otherwise; nothing if it fits.
+    obstacles: BTreeSet<Obstacle>,
+}
+
+/// A kind of reason against a node, by what lifts it. In the order in which they are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Obstacle {
+    Revoked,
+    OtherNode,
+    Labels,
+    Offline,
+    NotSupplied,
+    NoPartition,
+    PartitionsTaken,
+    TooLarge,
 }
 
 /// One thing that speaks against a node.
 pub(super) struct Reason {
+    obstacle: Obstacle,
     kind: String,
     text: String,
 }
 
 impl Reason {
     /// Of a node that nobody is told more about.
-    fn plain(text: impl Into<String>) -> Self {
+    fn plain(obstacle: Obstacle, text: impl Into<String>) -> Self {
         let text = text.into();
-        Self { kind: text.clone(), text }
+        Self { obstacle, kind: text.clone(), text }
     }
 }
 
@@ -48,14 +64,18 @@ pub(crate) fn rules_against(node: &Node, rules: &PlacementRules) -> Vec<String> 
 fn against_rules(node: &Node, only: Option<&NodeId>, labels: &BTreeMap<String, String>) -> Vec<Reason> {
     let mut reasons = Vec::new();
     if let Some(only) = only.filter(|only| *only != &node.id) {
-        reasons.push(Reason::plain(format!("only `{only}` is asked for")));
+        reasons.push(Reason::plain(Obstacle::OtherNode, format!("only `{only}` is asked for")));
     }
     for (key, value) in labels {
         let kind = format!("it has no label {key}={value}");
         match node.labels.get(key) {
             Some(present) if present == value => {}
-            Some(present) => reasons.push(Reason { kind, text: format!("label {key} is {present}, not {value}") }),
-            None => reasons.push(Reason::plain(kind)),
+            Some(present) => reasons.push(Reason {
+                obstacle: Obstacle::Labels,
+                kind,
+                text: format!("label {key} is {present}, not {value}"),
+            }),
+            None => reasons.push(Reason::plain(Obstacle::Labels, kind)),
         }
     }
     reasons
@@ -65,34 +85,37 @@ fn against_rules(node: &Node, only: Option<&NodeId>, labels: &BTreeMap<String, S
 pub(super) fn against(state: &State, room: &Room<'_>, shape: &Shape<'_>) -> Vec<Reason> {
     let node = room.node;
     if node.revoked {
-        return vec![Reason::plain("it is revoked")];
+        return vec![Reason::plain(Obstacle::Revoked, "it is revoked")];
     }
     let mut reasons = against_rules(node, shape.node, shape.labels);
     if !room.online {
-        reasons.push(Reason::plain("it is offline"));
+        reasons.push(Reason::plain(Obstacle::Offline, "it is offline"));
     }
     if !state.is_supplied(&node.id, shape.release) {
-        reasons.push(Reason::plain(format!("release {} is not supplied to it", shape.release.short())));
+        let text = format!("release {} is not supplied to it", shape.release.short());
+        reasons.push(Reason::plain(Obstacle::NotSupplied, text));
     }
     if node.inventory.partitions.is_empty() {
-        reasons.push(Reason::plain("it offers no partition"));
+        reasons.push(Reason::plain(Obstacle::NoPartition, "it offers no partition"));
     } else if room.free.is_empty() {
         let text = format!("none of its {} partitions is free", node.inventory.partitions.len());
-        reasons.push(Reason { kind: "none of its partitions is free".into(), text });
+        let kind = "none of its partitions is free".into();
+        reasons.push(Reason { obstacle: Obstacle::PartitionsTaken, kind, text });
     } else if first_fitting(room, shape, None).is_none() {
-        reasons.push(Reason::plain("every free partition has limits below what is asked for"));
+        reasons.push(Reason::plain(Obstacle::TooLarge, "every free partition has limits below what is asked for"));
     }
     let short = room.taken.left_of(node.inventory.capacity).shortfalls(shape.resources);
     reasons.extend(short.into_iter().map(|text| {
         let asked = text.split(", ").next().unwrap_or_default();
-        Reason { kind: format!("{asked}, less is free"), text }
+        Reason { obstacle: Obstacle::TooLarge, kind: format!("{asked}, less is free"), text }
     }));
     reasons
 }
 
 pub(super) fn of(state: &State, room: &Room<'_>, shape: &Shape<'_>) -> Verdict {
-    let (kinds, mut reasons): (Vec<_>, Vec<_>) =
-        against(state, room, shape).into_iter().map(|reason| (reason.kind, reason.text)).unzip();
+    let against = against(state, room, shape);
+    let obstacles = against.iter().map(|reason| reason.obstacle).collect();
+    let (kinds, mut reasons): (Vec<_>, Vec<_>) = against.into_iter().map(|reason| (reason.kind, reason.text)).unzip();
     let fits = reasons.is_empty();
     if fits {
         let release = state.install_state(&room.node.id, shape.release);
@@ -102,7 +125,7 @@ pub(super) fn of(state: &State, room: &Room<'_>, shape: &Shape<'_>) -> Verdict {
         });
         reasons.push(format!("{} instances, {} partitions free", room.instances, room.free.len()));
     }
-    Verdict { node: room.node.id.clone(), chosen: false, reasons, fits, kinds }
+    Verdict { node: room.node.id.clone(), chosen: false, reasons, fits, kinds, obstacles }
 }
 
 /// Why an instance is where it is, or what each node has against it; empty for an unknown one.
@@ -115,6 +138,7 @@ pub fn explain(state: &State, online: &BTreeSet<NodeId>, id: &InstanceId) -> Vec
         for verdict in verdicts.iter_mut().filter(|verdict| verdict.node == place.node) {
             verdict.chosen = true;
             verdict.fits = true;
+            verdict.obstacles.clear();
             verdict.reasons = vec![format!("it is in partition `{}` here", place.partition)];
         }
     } else {
@@ -149,13 +173,45 @@ pub(super) fn nowhere(verdicts: &[Verdict]) -> String {
     format!("a node that fits ({})", texts.join("; "))
 }
 
-pub(super) fn waiting(instance: &Instance, on: String) -> Waiting {
-    Waiting {
-        who: format!("instance {}/{}", instance.project, instance.name),
-        on,
-        since: instance.changed,
-        todo: "free or add a partition, supply the release, or ask for less (`plat explain` says more)".into(),
+/// What would give an instance of this shape a place: what lifts the obstacles of the nodes that have the fewest.
+pub(super) fn todo(state: &State, verdicts: &[Verdict], shape: &Shape<'_>) -> String {
+    let standing = || verdicts.iter().filter(|verdict| !verdict.obstacles.contains(&Obstacle::Revoked));
+    match shape.node {
+        Some(only) if !standing().any(|verdict| &verdict.node == only) => {
+            return format!(
+                "there is no node `{only}`: enrol it (`plat token create --node {only}`), or ask for another one"
+            );
+        }
+        None if standing().next().is_none() => {
+            return "enrol a node: `plat token create --node NAME` makes the token for `plat-agent enroll`".into();
+        }
+        _ => {}
     }
+    let candidates = || standing().filter(|verdict| !verdict.obstacles.contains(&Obstacle::OtherNode));
+    let fewest = candidates().map(|verdict| verdict.obstacles.len()).min();
+    let nearest = candidates().filter(|verdict| Some(verdict.obstacles.len()) == fewest);
+    let obstacles: BTreeSet<Obstacle> = nearest.flat_map(|verdict| verdict.obstacles.iter().copied()).collect();
+    let steps: Vec<String> = obstacles.into_iter().map(|obstacle| lift(state, obstacle, shape)).collect();
+    format!("{} (`plat explain instance` says more)", steps.join("; "))
+}
+
+fn lift(state: &State, obstacle: Obstacle, shape: &Shape<'_>) -> String {
+    match obstacle {
+        Obstacle::Revoked | Obstacle::OtherNode => "ask for another node".into(),
+        Obstacle::Labels => "label a node (`plat node label NODE KEY=VALUE`), or ask for other labels".into(),
+        Obstacle::Offline => "bring a node back".into(),
+        Obstacle::NotSupplied => {
+            let name = state.releases.get(shape.release).map_or(shape.release.short(), |release| release.name.as_str());
+            format!("supply the release (`plat supply {name} --all`)")
+        }
+        Obstacle::NoPartition => "give a node partitions (`node-format apply`)".into(),
+        Obstacle::PartitionsTaken => "destroy an instance, or add partitions or a node".into(),
+        Obstacle::TooLarge => "ask for less, or add a node that has more".into(),
+    }
+}
+
+pub(super) fn waiting(instance: &Instance, on: String, todo: String) -> Waiting {
+    Waiting { who: format!("instance {}/{}", instance.project, instance.name), on, since: instance.changed, todo }
 }
 
 /// What an instance without a partition waits on.
@@ -164,7 +220,7 @@ pub(crate) fn why_unplaced(state: &State, online: &BTreeSet<NodeId>, instance: &
     let rooms = state.nodes.iter().map(|(id, node)| room(state, node, online.contains(id)));
     let verdicts: Vec<Verdict> = rooms.map(|room| of(state, &room, &shape)).collect();
     if verdicts.iter().any(|verdict| verdict.fits) {
-        return Waiting { todo: String::new(), ..waiting(instance, "the next round of placements".into()) };
+        return waiting(instance, "the next round of placements".into(), String::new());
     }
-    waiting(instance, nowhere(&verdicts))
+    waiting(instance, nowhere(&verdicts), todo(state, &verdicts, &shape))
 }

@@ -23,7 +23,7 @@ pub struct Claim<'a> {
 ///
 /// # Errors
 /// [`codes::BAD_VALUE`] for a validity of zero or above [`TOKEN_VALIDITY_MAX`]; [`codes::EXISTS`] if a node of the name
-/// it is for is enrolled, or the id is taken; [`codes::TOO_MANY`] past [`TOKENS_MAX`].
+/// it is for is enrolled, a user of the name has another role, or the id is taken; [`codes::TOO_MANY`] past [`TOKENS_MAX`].
 pub fn create_token(
     state: &State,
     id: TokenId,
@@ -45,14 +45,24 @@ pub fn create_token(
             .because(format!("{TOKENS_MAX} are allowed; old ones are removed some time after they expire"))
             .fix("make fewer tokens, or wait until old ones are gone"));
     }
-    let mut read = Vec::new();
-    if let Purpose::Node(Some(name)) = &purpose {
-        read.push(Key::Node(name.clone()));
-        if state.nodes.get(name).is_some_and(|node| !node.revoked) {
-            return Err(Problem::new(codes::EXISTS, format!("node `{name}` is enrolled already"))
-                .fix(format!("choose another name, or `plat node revoke {name}` first")));
+    let read = match &purpose {
+        Purpose::Node(None) => Vec::new(),
+        Purpose::Node(Some(name)) => {
+            if state.nodes.get(name).is_some_and(|node| !node.revoked) {
+                return Err(Problem::new(codes::EXISTS, format!("node `{name}` is enrolled already"))
+                    .fix(format!("choose another name, or `plat node revoke {name}` first")));
+            }
+            vec![Key::Node(name.clone())]
         }
-    }
+        Purpose::User { name, role } => {
+            if let Some(user) = state.users.get(name).filter(|user| !user.revoked && user.role != *role) {
+                return Err(Problem::new(codes::EXISTS, format!("user `{name}` exists already, as {}", user.role))
+                    .because(format!("the token would make it {role}, and end the credentials that it has"))
+                    .fix(format!("choose another name, or `plat user revoke {name}` first")));
+            }
+            vec![Key::User(name.clone())]
+        }
+    };
     let expires = now.plus(valid);
     let token = Token { id, secret_hash, purpose, created: now, expires, used: None, given: None, revoked: false };
     Ok(Decision::new(vec![Change::put(Record::Token(token.clone()))], read, token))

@@ -35,6 +35,11 @@ impl State {
         state(&Some(node.clone())).or_else(|| state(&None)) == Some(SupplyState::Available)
     }
 
+    /// Whether a release is supplied to all nodes, future ones too.
+    pub fn is_supplied_to_all(&self, release: &Digest) -> bool {
+        self.supplied.get(&None).and_then(|of| of.get(release)) == Some(&SupplyState::Available)
+    }
+
     /// The releases supplied to a node.
     pub fn supplied_to(&self, node: &NodeId) -> BTreeSet<Digest> {
         let own = self.supplied.get(&Some(node.clone())).into_iter().flatten();

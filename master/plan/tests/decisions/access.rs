@@ -7,7 +7,7 @@ use plat_model::principal::{Principal, PrincipalKind, Role};
 
 fn member(grid: &mut Grid) -> Principal {
     let (name, role) = (UserName::parse("eve").unwrap(), Role::Member(project("shop")));
-    let user = User { name: name.clone(), role: role.clone(), serial: "e".into(), revoked: false };
+    let user = User { name: name.clone(), role: role.clone(), serial: "e".into(), renewed: None, revoked: false };
     grid.apply(&[Change::put(Record::User(user))]);
     Principal::User { name, role }
 }
@@ -48,6 +48,21 @@ fn a_node_speaks_of_itself_and_only_through_the_nodes_service() {
         assert_eq!(rejoin, row.rpc.ends_with("/Renew"), "{}", row.rpc);
         let anonymous = row.kinds.contains(&PrincipalKind::Anonymous);
         assert_eq!(anonymous, row.rpc.ends_with("/Enroll") || row.rpc.ends_with("/Login"), "{}", row.rpc);
+    }
+}
+
+#[test]
+fn a_user_renews_its_own_credentials_and_calls_nothing_else_of_the_nodes() {
+    let mut grid = Grid::new();
+    grid.node("n1", 1, memory(1));
+    let eve = member(&mut grid);
+    let user = |name: &str| Subject::User(UserName::parse(name).unwrap());
+    for row in TABLE.iter().filter(|row| row.rpc.starts_with("plat.v1.NodeService/")) {
+        assert_eq!(may(&grid, &eve, row.rpc, &user("eve")), row.rpc.ends_with("/Renew"), "{}", row.rpc);
+        for other in [user("ada"), Subject::Node(node("n1")), Subject::Grid] {
+            assert!(!may(&grid, &eve, row.rpc, &other), "{} about {other:?}", row.rpc);
+        }
+        assert!(!may(&grid, &Principal::Node(node("n1")), row.rpc, &user("eve")), "{}", row.rpc);
     }
 }
 

@@ -1,10 +1,13 @@
 use super::given::*;
+use plat_master_plan::Change;
 use plat_master_plan::authenticate::authenticate;
 use plat_master_plan::certify::{
-    Claim, NewSerials, create_token, enroll, login, rejoin, renew, revoke_node, revoke_user, used,
+    Claim, NewSerials, create_token, enroll, login, recover_operator, rejoin, renew, renew_user, revoke_node,
+    revoke_user, used,
 };
+use plat_master_plan::decision::Decision;
 use plat_master_plan::expire::{KEPT, expire};
-use plat_master_plan::record::Purpose;
+use plat_master_plan::record::{Key, Purpose, Record, Token};
 use plat_model::id::{Digest, ProjectName, TokenId, UserName};
 use plat_model::identity::Identity;
 use plat_model::principal::{Principal, Role};
@@ -131,6 +134,78 @@ fn a_users_role_is_the_tokens_and_the_last_operator_stays() {
     let ada = UserName::parse("ada").unwrap();
     assert_eq!(revoke_user(&grid.state, &ada).unwrap_err().code, codes::IN_USE);
     assert_eq!(authenticate(&grid.state, &Identity::Master, "aa").unwrap_err().code, codes::NO_CERTIFICATE);
+}
+
+#[test]
+fn a_login_never_leaves_the_grid_without_an_operator() {
+    let mut grid = Grid::new();
+    let ada = UserName::parse("ada").unwrap();
+    let shop = Role::Member(ProjectName::parse("shop").unwrap());
+    // Made while there was no such user, so that nothing was to be refused then.
+    let token = Token {
+        id: TokenId::parse(&"d".repeat(16)).unwrap(),
+        secret_hash: Digest::parse(&"d".repeat(64)).unwrap(),
+        purpose: Purpose::User { name: ada.clone(), role: shop },
+        created: grid.now,
+        expires: grid.now.plus(Duration::from_secs(60)),
+        used: None,
+        revoked: false,
+    };
+    let made = Decision::new(vec![Change::put(Record::Token(token.clone()))], Vec::new(), ());
+    grid.commit(made);
+    let refused = login(&grid.state, &token.id, &token.secret_hash, "a2", grid.now).unwrap_err();
+    assert_eq!(refused.code, codes::IN_USE, "{refused}");
+
+    let (id, secret) = grid.token(Purpose::User { name: UserName::parse("bob").unwrap(), role: Role::Operator });
+    let second = login(&grid.state, &id, &secret, "b1", grid.now).unwrap();
+    grid.commit(second);
+    let allowed = login(&grid.state, &token.id, &token.secret_hash, "a2", grid.now).unwrap();
+    assert!(allowed.read.contains(&Key::User(UserName::parse("bob").unwrap())), "the other operator is relied on");
+}
+
+#[test]
+fn a_users_renewed_certificate_and_the_one_before_both_count_until_the_next_renewal() {
+    let mut grid = Grid::new();
+    let ada = UserName::parse("ada").unwrap();
+    let is_in = |grid: &Grid, serial: &str| authenticate(&grid.state, &Identity::User(ada.clone()), serial).is_ok();
+    // The first answer is lost; the second is used.
+    for serial in ["lost", "b"] {
+        let decision = renew_user(&grid.state, &ada, "aa", serial).unwrap();
+        grid.commit(decision);
+    }
+    assert!(is_in(&grid, "aa") && is_in(&grid, "b") && !is_in(&grid, "lost"));
+    let decision = renew_user(&grid.state, &ada, "b", "c").unwrap();
+    grid.commit(decision);
+    assert!(is_in(&grid, "b") && is_in(&grid, "c") && !is_in(&grid, "aa"));
+    assert_eq!(renew_user(&grid.state, &ada, "aa", "d").unwrap_err().code, codes::STALE_CERTIFICATE);
+}
+
+#[test]
+fn an_operator_is_made_anew_by_whoever_holds_the_data_and_no_member_becomes_one() {
+    let mut grid = Grid::new();
+    let (ada, eve) = (UserName::parse("ada").unwrap(), UserName::parse("eve").unwrap());
+    let decision = recover_operator(&grid.state, ada.clone(), "a2").unwrap();
+    grid.commit(decision);
+    assert!(authenticate(&grid.state, &Identity::User(ada.clone()), "a2").is_ok());
+    assert!(authenticate(&grid.state, &Identity::User(ada), "aa").is_err(), "lost ones end");
+    let shop = Role::Member(ProjectName::parse("shop").unwrap());
+    let (id, secret) = grid.token(Purpose::User { name: eve.clone(), role: shop });
+    let decision = login(&grid.state, &id, &secret, "e1", grid.now).unwrap();
+    grid.commit(decision);
+    assert_eq!(recover_operator(&grid.state, eve, "e2").unwrap_err().code, codes::EXISTS);
+}
+
+#[test]
+fn a_token_does_not_change_what_a_user_may() {
+    let grid = Grid::new();
+    let ada = UserName::parse("ada").unwrap();
+    let (id, secret) = (TokenId::parse(&"e".repeat(16)).unwrap(), Digest::parse(&"e".repeat(64)).unwrap());
+    let token = |role| {
+        let purpose = Purpose::User { name: ada.clone(), role };
+        create_token(&grid.state, id.clone(), secret.clone(), purpose, Duration::from_secs(60), grid.now)
+    };
+    assert_eq!(token(Role::Billing).unwrap_err().code, codes::EXISTS);
+    assert!(token(Role::Operator).is_ok(), "new credentials of the same role");
 }
 
 #[test]

@@ -18,7 +18,13 @@ pub fn user_key(name: &str) -> Key {
 /// A user with this certificate.
 pub fn user(name: &str, serial: &str) -> Change {
     let role = Role::Operator;
-    Change::put(Record::User(User { name: user_name(name), role, serial: serial.into(), revoked: false }))
+    Change::put(Record::User(User {
+        name: user_name(name),
+        role,
+        serial: serial.into(),
+        renewed: None,
+        revoked: false,
+    }))
 }
 
 pub fn token_id(n: u64) -> TokenId {

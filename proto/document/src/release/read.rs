@@ -45,14 +45,17 @@ impl Release {
 
     /// Checks a tree and makes a release of it.
     fn from_tree(tree: &Node) -> Result<Self, Problems> {
-        let problems = schema::check_form(tree);
-        if !problems.is_empty() {
-            return Err(problems);
+        let schema::Form { mut problems, unknown } = schema::check_form(tree);
+        let mut value = tree.to_json();
+        match unknown {
+            // What else is wrong is told too, as if these keys were not there.
+            Some(unknown) => unknown.iter().for_each(|path| remove(&mut value, path)),
+            None => return Err(problems),
         }
-        let release: Self = serde_json::from_value(tree.to_json()).map_err(|e| {
+        let release: Self = serde_json::from_value(value).map_err(|e| {
             Problem::new(codes::BAD_VALUE, "the document is not a release").because(e).at(tree.place.to_string())
         })?;
-        let mut problems = check::check(&release, tree);
+        problems.extend(check::check(&release, tree));
         if let Err(problem) = too_large(release.to_canonical_json().len(), &tree.place.file) {
             problems.push(problem);
         }
@@ -78,6 +81,18 @@ pub fn digest_of(canonical_json: &str) -> Digest {
     match Digest::parse(&hex) {
         Ok(digest) => digest,
         Err(_) => unreachable!("32 bytes are 64 hexadecimal digits"),
+    }
+}
+
+/// Removes the key at a path.
+fn remove(value: &mut Value, path: &[String]) {
+    let Some((key, above)) = path.split_last() else { return };
+    let map = above.iter().try_fold(value, |value, step| match value {
+        Value::Array(items) => items.get_mut(step.parse::<usize>().ok()?),
+        other => other.get_mut(step),
+    });
+    if let Some(map) = map.and_then(Value::as_object_mut) {
+        map.remove(key);
     }
 }
 

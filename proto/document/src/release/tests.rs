@@ -162,3 +162,17 @@ fn the_worked_example_of_the_reference_is_a_release() {
         );
     }
 }
+
+#[test]
+fn an_unknown_key_does_not_hide_what_else_is_wrong() {
+    let text = WEB
+        .replace("title: A web server", "colour: red")
+        .replace("nginx: {deb: {packages: [nginx]}}", "nginx: {archive: {url: \"ftp://x/y.tar\", sha256: \"0\"}}");
+    let text = text.replace("sha256: \"0\"", &format!("sha256: \"{}\"", "0".repeat(64)));
+    let text = text.replace("listen {{ partition.url_host }}", "listen {{ partition.url_hots }}");
+    let codes: Vec<_> = wrong(&text).into_iter().map(|(code, ..)| code).collect();
+    assert_eq!(codes, ["P0111", "P0102", "P0118"], "{:#?}", wrong(&text));
+    // What a misspelt `parameters` holds is what templates refer to: nothing is said of those.
+    let misspelt = WEB.replace("parameters:\n  type", "parametres:\n  type");
+    assert_eq!(wrong(&misspelt).len(), 1, "{:#?}", wrong(&misspelt));
+}

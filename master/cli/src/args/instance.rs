@@ -1,0 +1,162 @@
+//! What is typed about instances and what they use.
+
+use super::span::{parse as span, point};
+use clap::Args;
+use plat_model::Timestamp;
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  plat request shop-db --release postgresql --param max_connections=50 --wait
+  plat request shop-db --params shop-db.json        change its parameters, keep all else
+  plat request web --release nginx --where zone=north
+
+A value of --param is read as JSON if it is JSON, else as text: port=5432 is a number, name=shop a text.
+Leaving out --param and --params keeps the parameters that an instance has.")]
+pub struct RequestArgs {
+    /// Name of the instance, unique in its project
+    pub name: String,
+    /// Name of a release (its newest), or a digest. May be left out when changing an instance
+    #[arg(long, short)]
+    pub release: Option<String>,
+    /// One parameter; may be repeated
+    #[arg(long = "param", short = 'p', value_name = "KEY=VALUE", conflicts_with = "params")]
+    pub param: Vec<String>,
+    /// File with all parameters, YAML or JSON; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub params: Option<PathBuf>,
+    /// Only this node
+    #[arg(long)]
+    pub node: Option<String>,
+    /// Only nodes with this label; may be repeated
+    #[arg(long = "where", value_name = "LABEL=VALUE")]
+    pub labels: Vec<String>,
+    /// Cores it may use, e.g. 0.5
+    #[arg(long)]
+    pub cpu: Option<f64>,
+    /// Mebibytes of memory it may use
+    #[arg(long, value_name = "MIB")]
+    pub memory: Option<u32>,
+    /// Mebibytes of disk it may use
+    #[arg(long, value_name = "MIB")]
+    pub disk: Option<u32>,
+    /// Create it stopped
+    #[arg(long)]
+    pub stopped: bool,
+    /// Say what would happen, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct Wait {
+    /// Wait until it is so, showing progress
+    #[arg(long, short)]
+    pub wait: bool,
+    /// Give up waiting after this time: seconds, or e.g. 30m, 2h
+    #[arg(long, default_value = "15m", value_parser = span, value_name = "TIME")]
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Instances of every project that you may see
+    #[arg(long, short)]
+    pub all: bool,
+    /// Print again each time that something changes
+    #[arg(long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// Name of the instance
+    pub name: String,
+    /// Print again each time that something changes
+    #[arg(long)]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WishArgs {
+    /// Names of instances
+    #[arg(required = true)]
+    pub names: Vec<String>,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+pub struct DestroyArgs {
+    /// Names of instances
+    #[arg(required = true)]
+    pub names: Vec<String>,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  plat logs shop-db                    the last lines of all its services
+  plat logs shop-db -s postgres -n 20 -f
+  plat logs shop-db -o json            one object a line")]
+pub struct LogsArgs {
+    /// Name of the instance
+    pub name: String,
+    /// Only this service
+    #[arg(long, short)]
+    pub service: Option<String>,
+    /// How many of the last lines
+    #[arg(long, short = 'n', default_value_t = 100)]
+    pub lines: u32,
+    /// Go on as more is written
+    #[arg(long, short)]
+    pub follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// `instance`, or an error code such as P0305
+    pub what: String,
+    /// Name of the instance
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  plat usage                          what the project has used
+  plat usage shop-db --from 2026-11-01 --until 2026-12-01
+  plat usage --all --csv > usage.csv  exact amounts, for a spreadsheet
+
+Amounts in the table are rounded; those of -o json and --csv are exact.")]
+pub struct UsageArgs {
+    /// Only this instance
+    pub instance: Option<String>,
+    /// From this time on: a date, or RFC 3339
+    #[arg(long, value_parser = point, value_name = "TIME")]
+    pub from: Option<Timestamp>,
+    /// Until this time: a date, or RFC 3339
+    #[arg(long, value_parser = point, value_name = "TIME")]
+    pub until: Option<Timestamp>,
+    /// Of every project that you may see
+    #[arg(long, short)]
+    pub all: bool,
+    /// As comma-separated values
+    #[arg(long)]
+    pub csv: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatementArgs {
+    /// The month, e.g. 2026-11 [default: this one]
+    pub period: Option<String>,
+    /// As comma-separated values
+    #[arg(long)]
+    pub csv: bool,
+}

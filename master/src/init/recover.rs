@@ -1,0 +1,87 @@
+//! The way back into a grid of which no operator's credentials are good: whoever holds the stopped master's data makes
+//! new ones.
+
+use super::draft::{self, Draft, Parents};
+use super::{Operator, exists};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::keyfile;
+use crate::pki::ca::Ca;
+use crate::store::{self, CommitError, Snapshot};
+use plat_master_plan::certify::recover_operator;
+use plat_master_plan::record::{AuditEntry, Record};
+use plat_master_plan::{Change, Expected};
+use plat_model::Problem;
+use plat_model::id::UserName;
+use plat_model::problem::codes;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// Who is to be an operator.
+#[derive(Debug, Clone)]
+pub struct Recovery {
+    pub name: UserName,
+    /// Becomes the operator's profile folder; must not exist.
+    pub profile: PathBuf,
+}
+
+/// Makes an operator with new credentials, or new credentials for one. Root may do it for the user that the data belongs
+/// to.
+///
+/// # Errors
+/// `STORE_FAILED` while a master runs on the data; `EXISTS` if the profile exists, or the user and is no operator;
+/// `KEY_FILE`, and the store's. Nothing is left behind.
+pub async fn recover(ask: &Recovery, config: &Config, clock: &dyn Clock) -> Result<(), Problem> {
+    if ask.profile.symlink_metadata().is_ok() {
+        return Err(exists(&ask.profile, "move it away, or name another folder with --profile"));
+    }
+    let folder = config.data.join("store");
+    let meta = std::fs::metadata(&folder).map_err(|e| {
+        Problem::new(codes::STORE_FAILED, format!("there is no store in {}", folder.display()))
+            .because(e)
+            .fix("name the configuration of the master with --config")
+    })?;
+    let (uid, gid) = (meta.uid(), meta.gid());
+    let for_another = keyfile::own_uid() == 0 && uid != 0;
+    let ca = Ca::load_of(&config.data.join("ca"), if for_another { uid } else { keyfile::own_uid() })?;
+    let store = store::open(&folder, config.store).map_err(|problem| {
+        problem.fix("stop the master while this runs (`systemctl stop plat-master`), and start it after")
+    })?;
+    let Snapshot { revision, state } = store.snapshot();
+    let grid = state.grid.as_ref().ok_or_else(|| {
+        Problem::new(codes::STORE_FAILED, "the store holds no grid").fix("make one with `plat-master init`")
+    })?;
+    let mut parents = Parents::default();
+    let profile = Draft::new(&ask.profile, &mut parents)?;
+    let operator = Operator { grid: &grid.name, url: &config.url, name: &ask.name };
+    let serial = operator.write(&ca, &profile.path, clock)?;
+    let decision = recover_operator(&state, ask.name.clone(), &serial.hex())?;
+    let mut changes = decision.changes;
+    changes.push(Change::put(Record::Audit(AuditEntry {
+        number: 0,
+        at: clock.now(),
+        who: "master".into(),
+        from: "master".into(),
+        verb: "RecoverOperator".into(),
+        subject: format!("user/{}", ask.name),
+        outcome: "ok".into(),
+    })));
+    // The profile first: credentials that do not count harm nobody, an operator without any would have lost the old.
+    profile.place()?;
+    let committed = store.commit(Expected { at: revision, read: decision.read }, changes).await;
+    drop(store);
+    let given = if for_another { draft::give(&folder, (uid, gid)) } else { Ok(()) };
+    match committed {
+        Ok(_) => parents.keep(),
+        Err(failed) => {
+            let _ = std::fs::remove_dir_all(&ask.profile);
+            return Err(match failed {
+                CommitError::Failed(problem) => problem,
+                CommitError::Conflict(_) => {
+                    Problem::new(codes::CONFLICT, "the store was changed meanwhile").fix("try again")
+                }
+            });
+        }
+    }
+    given
+}

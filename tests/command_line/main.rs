@@ -1,0 +1,6 @@
+//! What somebody at a terminal sees of `plat`: the real programs, a master on this machine, no node that runs.
+
+mod credentials;
+mod printing;
+mod words;
+mod world;
