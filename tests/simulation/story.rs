@@ -258,7 +258,8 @@ impl Watch {
     fn is_full(&self) -> bool {
         let revoked = lock(&self.notes).revoked.clone();
         let of = |node| {
-            let here = |one: &&std::sync::Arc<Instance>| one.placement.as_ref().is_some_and(|place| &place.node == node);
+            let here =
+                |one: &&std::sync::Arc<Instance>| one.placement.as_ref().is_some_and(|place| &place.node == node);
             self.before.state.instances.values().filter(here).count()
         };
         self.world.hosts.keys().filter(|node| !revoked.contains(*node)).all(|node| of(node) >= 2)

@@ -149,17 +149,18 @@ fn a_login_never_leaves_the_grid_without_an_operator() {
         created: grid.now,
         expires: grid.now.plus(Duration::from_secs(60)),
         used: None,
+        given: None,
         revoked: false,
     };
     let made = Decision::new(vec![Change::put(Record::Token(token.clone()))], Vec::new(), ());
     grid.commit(made);
-    let refused = login(&grid.state, &token.id, &token.secret_hash, "a2", grid.now).unwrap_err();
+    let refused = login(&grid.state, &claim(&token.id, &token.secret_hash), "a2", grid.now).unwrap_err();
     assert_eq!(refused.code, codes::IN_USE, "{refused}");
 
     let (id, secret) = grid.token(Purpose::User { name: UserName::parse("bob").unwrap(), role: Role::Operator });
-    let second = login(&grid.state, &id, &secret, "b1", grid.now).unwrap();
+    let second = login(&grid.state, &claim(&id, &secret), "b1", grid.now).unwrap();
     grid.commit(second);
-    let allowed = login(&grid.state, &token.id, &token.secret_hash, "a2", grid.now).unwrap();
+    let allowed = login(&grid.state, &claim(&token.id, &token.secret_hash), "a2", grid.now).unwrap();
     assert!(allowed.read.contains(&Key::User(UserName::parse("bob").unwrap())), "the other operator is relied on");
 }
 
@@ -190,7 +191,7 @@ fn an_operator_is_made_anew_by_whoever_holds_the_data_and_no_member_becomes_one(
     assert!(authenticate(&grid.state, &Identity::User(ada), "aa").is_err(), "lost ones end");
     let shop = Role::Member(ProjectName::parse("shop").unwrap());
     let (id, secret) = grid.token(Purpose::User { name: eve.clone(), role: shop });
-    let decision = login(&grid.state, &id, &secret, "e1", grid.now).unwrap();
+    let decision = login(&grid.state, &claim(&id, &secret), "e1", grid.now).unwrap();
     grid.commit(decision);
     assert_eq!(recover_operator(&grid.state, eve, "e2").unwrap_err().code, codes::EXISTS);
 }
