@@ -7,7 +7,6 @@
 #[cfg(any(test, feature = "fake"))]
 pub mod conformance;
 mod core;
-mod fjall;
 mod folder;
 mod group;
 pub mod memory;

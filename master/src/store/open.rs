@@ -1,7 +1,6 @@
 //! Which engines there are, and opening a store with one of them.
 
 use super::Store;
-use super::fjall::FjallEngine;
 use super::folder::Folder;
 use super::group::GroupStore;
 use super::redb::RedbEngine;
@@ -14,14 +13,13 @@ use std::sync::Arc;
 /// What keeps the records on disk. The default passes the power-loss test; see the decision record on the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EngineKind {
-    Fjall,
     #[default]
     Redb,
     Sled,
 }
 
 impl EngineKind {
-    pub const ALL: [Self; 3] = [Self::Fjall, Self::Redb, Self::Sled];
+    pub const ALL: [Self; 2] = [Self::Redb, Self::Sled];
 
     /// Reads a name as [`EngineKind::name`] gives it.
     pub fn parse(name: &str) -> Option<Self> {
@@ -30,7 +28,6 @@ impl EngineKind {
 
     pub fn name(self) -> &'static str {
         match self {
-            Self::Fjall => "fjall",
             Self::Redb => "redb",
             Self::Sled => "sled",
         }
@@ -53,10 +50,6 @@ impl fmt::Display for EngineKind {
 pub fn open(folder: &Path, kind: Option<EngineKind>) -> Result<Arc<dyn Store>, Problem> {
     let folder = Folder::open(folder, kind)?;
     Ok(match folder.kind {
-        EngineKind::Fjall => {
-            let engine = FjallEngine::open(folder.path())?;
-            Arc::new(GroupStore::start(folder, engine)?)
-        }
         EngineKind::Redb => {
             let engine = RedbEngine::open(folder.path())?;
             Arc::new(GroupStore::start(folder, engine)?)
