@@ -341,7 +341,7 @@ pub fn everything_that_waits_says_on_what(now: &Seen, time: Timestamp) -> Held {
                 return Err(format!("{} is wished {}, is not, and waits on nothing", instance.id, instance.wish));
             }
             for wait in waiting {
-                let says = !wait.who.is_empty() && !wait.on.is_empty() && !(is_alone && wait.todo.is_empty());
+                let says = !(wait.who.is_empty() || wait.on.is_empty() || is_alone && wait.todo.is_empty());
                 if !says || wait.since < instance.created || wait.since > time {
                     return Err(format!("{} waits and says {wait:?} at {time}", instance.id));
                 }
