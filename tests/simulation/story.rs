@@ -3,8 +3,9 @@
 use crate::client::{Client, Notes, Shared, lock, operate};
 use crate::faults::Faults;
 use crate::logs::Logs;
-use crate::trace::Trace;
+use crate::trace::{Trace, as_traced};
 use crate::world::{MASTER, World, node_name, partitions};
+use plat_master_plan::Change;
 use plat_model::id::{InstanceId, NodeId};
 use plat_model::instance::{Instance, InstanceState, Wish};
 use plat_model::usage::{LedgerEntry, Meter};
@@ -145,9 +146,9 @@ impl Watch {
         let now = self.world.clock.now().0;
         let mut written = vec![self.logs.take()];
         for (revision, changes) in self.world.store.take() {
-            let changes = serde_json::to_string(&changes).expect("records can be written");
-            self.trace.add(&format!("{now} commit {revision} {changes}"));
-            written.push(changes);
+            let text = |changes: &Vec<Change>| serde_json::to_string(changes).expect("records can be written");
+            written.push(text(&changes));
+            self.trace.add(&format!("{now} commit {revision} {}", text(&as_traced(changes))));
         }
         for text in written.iter().filter(|text| !text.is_empty()) {
             invariants::no_secret_is_written(text, &self.world.secrets(seen))?;

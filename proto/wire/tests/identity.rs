@@ -44,6 +44,11 @@ fn text() -> impl Strategy<Value = String> {
     "\\PC{0,40}"
 }
 
+/// At most 63 bytes.
+fn label() -> impl Strategy<Value = String> {
+    "\\PC{0,15}"
+}
+
 fn problem() -> impl Strategy<Value = Problem> {
     let codes: Vec<_> = codes::ALL.iter().flat_map(|table| table.iter()).map(|entry| entry.code).collect();
     (select(codes), text(), text(), text(), text()).prop_map(|(code, what, why, todo, at)| Problem {
@@ -71,7 +76,7 @@ fn parameters() -> impl Strategy<Value = Parameters> {
 }
 
 fn rules() -> impl Strategy<Value = PlacementRules> {
-    (option::of(name(NodeId::parse)), btree_map("[a-z]{1,8}", text(), 0..5))
+    (option::of(name(NodeId::parse)), btree_map("[a-z]{1,8}", label(), 0..5))
         .prop_map(|(node, labels)| PlacementRules { node, labels })
 }
 
