@@ -8,9 +8,11 @@ use plat_wire::IntoModel;
 use plat_wire::convert::{DesiredIndex, sync_request};
 use plat_wire::limits::{LIST_BYTES, SYNC_DEADLINE};
 use std::time::Duration;
+use tokio::time::Instant;
 use tracing::warn;
 
-/// News that come within this time of each other travel together.
+/// News that come within this time of each other travel together. A newer word of the master waits no longer than the
+/// last sync took, so that syncs never take all of the time.
 const GATHER: Duration = Duration::from_millis(20);
 /// Most news in one report.
 const NEWS_MAX: usize = 1000;
@@ -37,6 +39,7 @@ pub(super) async fn run(master: &Master) {
             continue;
         }
         let (report, mark) = news.unwrap_or_default();
+        let began = Instant::now();
         match once(master, report, ask_for_all).await {
             Ok(answer) => {
                 master.back("sync", &mut tries);
@@ -59,7 +62,13 @@ pub(super) async fn run(master: &Master) {
                 let desired = master.desired.current();
                 let listed = |id: &_| desired.as_ref().is_some_and(|desired| desired.instances.contains_key(id));
                 master.board.taken(mark, listed);
-                tokio::time::sleep(GATHER).await;
+                let took = began.elapsed().min(GATHER);
+                tokio::time::sleep(took).await;
+                tokio::select! {
+                    () = tokio::time::sleep(GATHER - took) => {}
+                    // A closed channel is met above.
+                    _ = announced.wait_for(|announced| *announced > newest) => {}
+                }
             }
             Err(problem) => master.wait_after("sync", &problem, &mut tries).await,
         }
