@@ -83,8 +83,7 @@ pub async fn init(ask: &Init, clock: &dyn Clock) -> Result<Made, Problem> {
         Some(path) => {
             let folder = std::path::absolute(&ask.data).map_err(|e| unwritable(&ask.data, e))?;
             parents.above(path)?;
-            let written = keyfile::write_public(path, &Config::render(&ask.url, &ask.listen, &folder));
-            written.inspect_err(|_| drop(std::fs::remove_file(path)))?;
+            keyfile::write_public(path, &Config::render(&ask.url, &ask.listen, &folder))?;
             path.clone()
         }
     };

@@ -50,7 +50,11 @@ pub fn write_public(path: &Path, text: &str) -> Result<(), Problem> {
 fn write_with(path: &Path, text: &str, mode: u32) -> Result<(), Problem> {
     let open = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     let mut file = open.map_err(|e| unwritable(path, e))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| unwritable(path, e))
+    // What is cut short, by a full disk for instance, is taken away again: it was not there before.
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| {
+        let _ = std::fs::remove_file(path);
+        unwritable(path, e)
+    })
 }
 
 /// Makes sure that the entries of a folder are on the disk.
@@ -61,16 +65,12 @@ pub fn sync_folder(path: &Path) -> Result<(), Problem> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(|e| wrong(path, e))
 }
 
-/// The user that this process runs as.
-pub fn own_uid() -> u32 {
-    rustix::process::geteuid().as_raw()
-}
-
 /// Reads a key: a regular file of this user that nobody else can read or write.
 ///
 /// # Errors
 /// [`codes::KEY_FILE`] if it is anything else.
-pub fn read_secret(path: &Path, owner: u32) -> Result<Secret, Problem> {
+pub fn read_secret(path: &Path) -> Result<Secret, Problem> {
+    let owner = rustix::process::geteuid().as_raw();
     let mut file = open(path)?;
     let meta = file.metadata().map_err(|e| wrong(path, e))?;
     if meta.uid() != owner {
@@ -127,9 +127,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.key");
         write(&path, "secret").unwrap();
-        assert_eq!(read_secret(&path, own_uid()).unwrap().reveal(), "secret");
+        assert_eq!(read_secret(&path).unwrap().reveal(), "secret");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        let problem = read_secret(&path, own_uid()).unwrap_err();
+        let problem = read_secret(&path).unwrap_err();
         assert_eq!(problem.code, codes::KEY_FILE);
         assert!(problem.why.contains("0640"), "{}", problem.why);
     }
@@ -142,6 +142,6 @@ mod tests {
         assert_eq!(write(&path, "two").unwrap_err().code, codes::KEY_FILE);
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert_eq!(read_secret(&link, own_uid()).unwrap_err().code, codes::KEY_FILE);
+        assert_eq!(read_secret(&link).unwrap_err().code, codes::KEY_FILE);
     }
 }

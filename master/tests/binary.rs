@@ -136,6 +136,8 @@ fn an_init_that_fails_late_leaves_none_of_the_folders_that_it_made() {
 fn what_init_makes_is_given_to_the_user_that_will_run_the_master() {
     use std::os::unix::fs::MetadataExt;
     let folder = tempfile::tempdir().unwrap();
+    // As the folders above /var/lib are: the owner has to pass.
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let made = init_far(folder.path(), &["--owner", "nobody"]);
     if !rustix::process::geteuid().is_root() {
         assert!(String::from_utf8_lossy(&made.stderr).contains("P0701"), "{made:?}");

@@ -84,7 +84,8 @@ impl Drop for Draft {
     }
 }
 
-/// Gives a folder with all that is in it to a user.
+/// Gives a folder with all that is in it to a user. The folder itself comes last: while it is still this process's own,
+/// nobody else can enter it and exchange what is being given.
 ///
 /// # Errors
 /// `KEY_FILE` if the system refuses, as it does to all but root.
@@ -97,11 +98,10 @@ pub(super) fn give(path: &Path, owner: (u32, u32)) -> Result<(), Problem> {
         .because(e)
         .fix("run it as root")
     };
-    std::os::unix::fs::lchown(path, Some(owner.0), Some(owner.1)).map_err(wrong)?;
     if path.symlink_metadata().map_err(wrong)?.is_dir() {
         for entry in std::fs::read_dir(path).map_err(wrong)? {
             give(&entry.map_err(wrong)?.path(), owner)?;
         }
     }
-    Ok(())
+    std::os::unix::fs::lchown(path, Some(owner.0), Some(owner.1)).map_err(wrong)
 }

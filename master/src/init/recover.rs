@@ -1,21 +1,23 @@
 //! The way back into a grid of which no operator's credentials are good: whoever holds the stopped master's data makes
 //! new ones.
 
-use super::draft::{self, Draft, Parents};
+use super::draft::{Draft, Parents};
 use super::{Operator, exists};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::keyfile;
 use crate::pki::ca::Ca;
-use crate::store::{self, CommitError, Snapshot};
+use crate::store::{self, CommitError, Snapshot, Store};
 use plat_master_plan::certify::recover_operator;
 use plat_master_plan::record::{AuditEntry, Record};
 use plat_master_plan::{Change, Expected};
 use plat_model::Problem;
 use plat_model::id::UserName;
 use plat_model::problem::codes;
+use rustix::process::{Gid, Uid, geteuid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Who is to be an operator.
 #[derive(Debug, Clone)]
@@ -41,12 +43,7 @@ pub async fn recover(ask: &Recovery, config: &Config, clock: &dyn Clock) -> Resu
             .because(e)
             .fix("name the configuration of the master with --config")
     })?;
-    let (uid, gid) = (meta.uid(), meta.gid());
-    let for_another = keyfile::own_uid() == 0 && uid != 0;
-    let ca = Ca::load_of(&config.data.join("ca"), if for_another { uid } else { keyfile::own_uid() })?;
-    let store = store::open(&folder, config.store).map_err(|problem| {
-        problem.fix("stop the master while this runs (`systemctl stop plat-master`), and start it after")
-    })?;
+    let (ca, store) = open_as(meta.uid(), meta.gid(), config)?;
     let Snapshot { revision, state } = store.snapshot();
     let grid = state.grid.as_ref().ok_or_else(|| {
         Problem::new(codes::STORE_FAILED, "the store holds no grid").fix("make one with `plat-master init`")
@@ -69,19 +66,44 @@ pub async fn recover(ask: &Recovery, config: &Config, clock: &dyn Clock) -> Resu
     // The profile first: credentials that do not count harm nobody, an operator without any would have lost the old.
     profile.place()?;
     let committed = store.commit(Expected { at: revision, read: decision.read }, changes).await;
-    drop(store);
-    let given = if for_another { draft::give(&folder, (uid, gid)) } else { Ok(()) };
     match committed {
-        Ok(_) => parents.keep(),
+        Ok(_) => {
+            parents.keep();
+            Ok(())
+        }
         Err(failed) => {
             let _ = std::fs::remove_dir_all(&ask.profile);
-            return Err(match failed {
+            Err(match failed {
                 CommitError::Failed(problem) => problem,
                 CommitError::Conflict(_) => {
                     Problem::new(codes::CONFLICT, "the store was changed meanwhile").fix("try again")
                 }
-            });
+            })
         }
     }
-    given
+}
+
+/// Opens the data in a thread that root has become its owner in, as have the threads that the store starts there: root
+/// opens nothing whose names the owner could make lead elsewhere, and what is written is the owner's.
+fn open_as(uid: u32, gid: u32, config: &Config) -> Result<(Ca, Arc<dyn Store>), Problem> {
+    let open = || {
+        if geteuid().is_root() && uid != 0 {
+            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            set_thread_groups(&[])
+                .and_then(|()| set_thread_res_gid(gid, gid, gid))
+                .and_then(|()| set_thread_res_uid(uid, uid, uid))
+                .map_err(|e| {
+                    Problem::new(codes::KEY_FILE, "the data's owner cannot be become")
+                        .because(e)
+                        .fix("run it as the user that the master's data belongs to")
+                })?;
+        }
+        let ca = Ca::load(&config.data.join("ca"))?;
+        let store = store::open(&config.data.join("store"), config.store).map_err(|problem| {
+            problem.fix("stop the master while this runs (`systemctl stop plat-master`), and start it after")
+        })?;
+        Ok((ca, store))
+    };
+    let opened = std::thread::scope(|scope| scope.spawn(open).join());
+    opened.unwrap_or_else(|_| Err(Problem::new(codes::INTERNAL, "opening the data ended early")))
 }

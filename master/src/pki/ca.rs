@@ -65,16 +65,8 @@ impl Ca {
     /// # Errors
     /// [`codes::KEY_FILE`] if one is missing, cannot be understood, or others can read the key.
     pub fn load(folder: &Path) -> Result<Self, Problem> {
-        Self::load_of(folder, keyfile::own_uid())
-    }
-
-    /// The same, of a folder that belongs to this user.
-    ///
-    /// # Errors
-    /// As for [`Ca::load`].
-    pub fn load_of(folder: &Path, owner: u32) -> Result<Self, Problem> {
         let path = folder.join(ISSUING_KEY);
-        let key = keyfile::read_secret(&path, owner)?;
+        let key = keyfile::read_secret(&path)?;
         // The parser's own error could repeat what it read.
         let key = KeyPair::from_pem(key.reveal()).map_err(|_| unusable(&path, "it is not a private key in PEM"))?;
         let issuing_der = certificate(&folder.join(ISSUING_CERTIFICATE))?;
