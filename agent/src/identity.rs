@@ -13,6 +13,7 @@ use crate::durable;
 use plat_link::Credentials;
 use plat_model::Problem;
 use plat_model::id::{GridName, NodeId};
+use plat_model::identity::Identity as Is;
 use plat_model::problem::codes;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -81,12 +82,28 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// # Errors
-    /// BAD_STATE_FILE if this node is not enrolled or a file is damaged; KEY_FILE for a key that cannot be used.
+    /// BAD_STATE_FILE if this node is not enrolled or a file is damaged; KEY_FILE for a key that cannot be used, or that
+    /// is another node's.
     pub fn load(data: &Path) -> Result<Self, Problem> {
         let paths = Paths::new(data);
         let enrolled = Enrolled::load(&paths)?;
-        let own = Credentials::load(enrolled.grid.clone(), &paths.own)?;
-        let rejoin = Credentials::load(enrolled.grid.clone(), &paths.rejoin)?;
+        let own = of(&enrolled, &paths.own, Is::Node)?;
+        let rejoin = of(&enrolled, &paths.rejoin, Is::Rejoin)?;
         Ok(Self { enrolled, own, rejoin, paths })
     }
+}
+
+/// Credentials that are this node's own: with another's it would take and report what is that node's.
+fn of(enrolled: &Enrolled, path: &Path, is: fn(NodeId) -> Is) -> Result<Arc<Credentials>, Problem> {
+    let credentials = Credentials::load(enrolled.grid.clone(), path)?;
+    let (found, wanted) = (credentials.identity().identity, is(enrolled.node.clone()));
+    if found != wanted {
+        return Err(Problem::new(codes::KEY_FILE, format!("`{}` is not this node's", path.display()))
+            .because(format!("its certificate is for {found}, and this node is enrolled as {wanted}"))
+            .fix(
+                "put the node's own file back; if it is lost, have an operator revoke the node and make a token for its \
+                 name, and run `plat-agent enroll --again`",
+            ));
+    }
+    Ok(credentials)
 }

@@ -154,6 +154,8 @@ impl Grid {
             let mut changes = decision.changes;
             let entry = audit::entry(&snapshot.state, caller, subject, &changes, now);
             changes.push(Change::put(Record::Audit(entry)));
+            // What nobody looks at any more is changed where it is, not copied.
+            drop(snapshot);
             match self.store.commit(expected, changes).await {
                 Ok(_) => return Ok(decision.answer),
                 Err(CommitError::Conflict(key)) => tracing::debug!(?key, rpc = caller.rpc, "decided again"),

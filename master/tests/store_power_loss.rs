@@ -2,8 +2,8 @@
 //! synced. Every acknowledged commit must be there. Needs strace.
 //!
 //! `PLAT_POWER_LOSS_CUTS` (default 250) sets how many moments are tried, `PLAT_POWER_LOSS_SEED` the choice of them,
-//! `PLAT_POWER_LOSS_COMMITS` how many commits each of the writers makes, `PLAT_POWER_LOSS_BLOCK` what the disk writes
-//! whole, in bytes.
+//! `PLAT_POWER_LOSS_COMMITS` how many commits each of the writers makes and `PLAT_POWER_LOSS_BYTES` of what size,
+//! `PLAT_POWER_LOSS_BLOCK` what the disk writes whole, in bytes.
 
 mod crash;
 
@@ -61,6 +61,7 @@ fn around(calls: &[Call], moment: usize) -> String {
     let near = calls.iter().filter(|call| call.begin + 6 > moment && call.begin < moment + 2);
     let lines = near.map(|call| match &call.act {
         Act::Write { path, offset, data } => format!("write {} +{offset} {}", path.display(), data.len()),
+        Act::Append { path, data } => format!("append {} {}", path.display(), data.len()),
         other => format!("{other:?}"),
     });
     format!("near line {moment}: {}", lines.collect::<Vec<_>>().join("; "))
@@ -87,7 +88,7 @@ fn lose_power(kind: EngineKind, cuts: u64, syncs: Syncs) -> Outcome {
     let seed = setting("PLAT_POWER_LOSS_SEED", 1);
     let home = tempfile::tempdir().unwrap();
     let root = home.path().canonicalize().unwrap();
-    let bytes = 900;
+    let bytes = setting("PLAT_POWER_LOSS_BYTES", 900) as usize;
     let commits = setting("PLAT_POWER_LOSS_COMMITS", 60);
     let block = setting("PLAT_POWER_LOSS_BLOCK", 4096) as usize;
     let job = Job { folder: root.join("made/store"), kind, writers: 4, commits, bytes };

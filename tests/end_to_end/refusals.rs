@@ -137,3 +137,43 @@ fn a_node_that_was_shut_out_is_not_heard_any_more() {
         if said.contains("P0206") { Ok(()) } else { Err(said.lines().last().unwrap_or_default().to_owned()) }
     });
 }
+
+#[test]
+fn the_certificate_of_another_node_makes_nobody_that_node() {
+    if !root_or_skip("another node's certificate") {
+        return;
+    }
+    let mut grid = quiet_grid("stolen", &[1, 1]);
+    for node in ["n1", "n2"] {
+        grid.plat.json(&["request", node, "--release", "quiet", "--node", node, "--wait", "--timeout", "60"]);
+    }
+    let file = |node: usize| grid.nodes[node].space.path("/var/lib/plat/agent/identity.pem");
+    let (first, second) = (file(0), file(1));
+    let own = std::fs::read(&second).expect("n2 has credentials");
+    let partition = grid.plat.json(&["show", "n2"])["partition"].as_str().expect("it is placed").to_owned();
+    let runs = grid.nodes[1].processes_of(&partition);
+
+    grid.nodes[1].agent.kill();
+    std::fs::copy(&first, &second).expect("it can be copied");
+    let ran = grid.nodes[1].space.command(binary("plat-agent")).arg("run").output().expect("it can be run");
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert!(!ran.status.success() && said.contains("error[P0211]"), "{said}");
+    assert!(said.contains("node/n1") && said.contains("node/n2"), "{said}");
+    assert_eq!(grid.nodes[1].processes_of(&partition), runs, "what it runs goes on");
+    assert_eq!(grid.plat.json(&["node", "show", "n1"])["state"], "online");
+    std::fs::write(&second, own).expect("it can be written");
+    grid.nodes[1].agent.start();
+    grid.until("n2", "ready", PATIENCE);
+
+    // Nor is it anybody's way to the calls of people.
+    let thief = grid.folder.path().join("thief");
+    std::fs::create_dir(&thief).expect("a folder can be made");
+    for entry in std::fs::read_dir(grid.folder.path().join("operator")).expect("the operator's profile") {
+        let entry = entry.expect("an entry");
+        std::fs::copy(entry.path(), thief.join(entry.file_name())).expect("it can be copied");
+    }
+    std::fs::copy(&first, thief.join("credentials.pem")).expect("it can be copied");
+    let plat = grid.plat_of(thief);
+    plat.refused(4, "P0208", &["list"]);
+    plat.refused(4, "P0208", &["token", "list"]);
+}

@@ -128,10 +128,15 @@ impl Grid {
         path
     }
 
+    /// The command line with this profile.
+    pub fn plat_of(&self, profile: PathBuf) -> Plat {
+        plat_in(&self.hub, profile)
+    }
+
     /// Another user's command line: `role` is `--operator`, or `--member` and a project.
     pub fn login(&self, user: &str, role: &[&str]) -> Plat {
         let token = self.token(&format!("{user}.token"), &[&["--user", user], role].concat());
-        let plat = plat_in(&self.hub, self.folder.path().join(user));
+        let plat = self.plat_of(self.folder.path().join(user));
         let ran = plat.run(&["login", "--master", URL, "--token-file", &token]);
         assert_eq!(ran.code, 0, "{}", ran.errors);
         plat

@@ -112,7 +112,8 @@ impl Action {
 pub enum Note {
     /// Sets `initialised`.
     Initialised,
-    /// With the fingerprint of what was applied. Sets `configured` and `upkeep`; the instance has to become ready anew.
+    /// With the fingerprint of what was applied. Sets `initialised`, `configured` and `upkeep`; the instance has to become
+    /// ready anew.
     Configured { fingerprint: String, upkeep: Box<Upkeep> },
     /// Parameters that no file and no hook reads are others. Sets `upkeep`.
     KeptUp(Box<Upkeep>),

@@ -85,6 +85,7 @@ impl Occupant {
         match note {
             Note::Initialised => self.initialised = true,
             Note::Configured { fingerprint, upkeep } => {
+                self.initialised = true;
                 self.configured.clone_from(fingerprint);
                 self.upkeep = Some(upkeep.clone());
                 self.ready = false;

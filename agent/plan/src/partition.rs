@@ -208,7 +208,10 @@ fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: 
             plan.actions.push(Action::RunHook { partition: partition.clone(), run: run.clone() });
             detail = "runs its init hook";
         }
-        plan.actions.push(note(Note::Initialised));
+        // Written down before a hook that may fail; else together with the rest, for it costs two syncs of the disk.
+        if rendered.init.is_some() || rendered.configure.is_some() {
+            plan.actions.push(note(Note::Initialised));
+        }
     }
     if let Some(run) = &rendered.configure {
         plan.actions.push(Action::RunHook { partition: partition.clone(), run: run.clone() });

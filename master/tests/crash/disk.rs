@@ -144,6 +144,13 @@ impl Disk {
                 let edit = Edit::Write { offset: *offset as usize, data: data.clone() };
                 self.edit(path, edit);
             }
+            Act::Append { path, data } => {
+                let end = match self.find(path) {
+                    Some(Node::File(file)) => self.files[file].size(),
+                    _ => 0,
+                };
+                self.edit(path, Edit::Write { offset: end, data: data.clone() });
+            }
             Act::Resize { path, size } => self.edit(path, Edit::Resize(*size as usize)),
             Act::MakeDir { path } => {
                 self.folders += 1;
@@ -236,6 +243,11 @@ impl Disk {
 }
 
 impl File {
+    /// As processes see it.
+    fn size(&self) -> usize {
+        self.pending.iter().fold(self.durable.len(), |size, edit| edit.size(size))
+    }
+
     fn sync(&mut self, edits: usize) -> usize {
         let synced = edits.min(self.pending.len());
         for edit in self.pending.drain(..synced) {

@@ -25,6 +25,11 @@ pub enum Act {
         offset: u64,
         data: Vec<u8>,
     },
+    /// At the end that the file has then.
+    Append {
+        path: PathBuf,
+        data: Vec<u8>,
+    },
     Resize {
         path: PathBuf,
         size: u64,
@@ -60,11 +65,14 @@ pub fn strace(output: &Path) -> Vec<String> {
     words
 }
 
+/// Where each descriptor writes next; `None`: always at the end of its file.
+type Offsets = HashMap<u64, Option<u64>>;
+
 /// Reads a record, keeping what is under `root` and what was said. Panics on what it does not understand: a call that
 /// it overlooked would make the test weaker than it says.
 pub fn parse(text: &str, root: &Path) -> Vec<Call> {
     let mut begun: HashMap<&str, (usize, String)> = HashMap::new();
-    let mut offsets: HashMap<u64, u64> = HashMap::new();
+    let mut offsets = Offsets::new();
     let mut calls = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let (pid, rest) = line.split_once(' ').expect("a process and a call");
@@ -98,7 +106,7 @@ pub fn parse(text: &str, root: &Path) -> Vec<Call> {
     calls
 }
 
-fn act(call: &str, root: &Path, offsets: &mut HashMap<u64, u64>) -> Option<Act> {
+fn act(call: &str, root: &Path, offsets: &mut Offsets) -> Option<Act> {
     let (name, rest) = call.split_once('(').expect("a call");
     let (arguments, result) = rest.rsplit_once(" = ").expect("a result");
     let result = result.trim();
@@ -113,9 +121,10 @@ fn act(call: &str, root: &Path, offsets: &mut HashMap<u64, u64>) -> Option<Act> 
         "openat" | "open" => {
             let (path, flags) = if name == "openat" { (path(1), arguments[2]) } else { (path(0), arguments[1]) };
             let (descriptor, _) = open_file(result);
-            offsets.insert(descriptor, 0);
+            let has = |wanted| flags.split('|').any(|flag| flag == wanted);
+            offsets.insert(descriptor, (!has("O_APPEND")).then_some(0));
             let path = ours(path)?;
-            assert!(!flags.split('|').any(|flag| flag == "O_APPEND" || flag == "O_DIRECT"), "{call}");
+            assert!(!has("O_DIRECT"), "{call}");
             let writes = flags.contains("O_WRONLY") || flags.contains("O_RDWR");
             let open = || Act::Open { path, create: flags.contains("O_CREAT"), truncate: flags.contains("O_TRUNC") };
             writes.then(open)
@@ -126,7 +135,9 @@ fn act(call: &str, root: &Path, offsets: &mut HashMap<u64, u64>) -> Option<Act> 
                 return Some(Act::Say { text: String::from_utf8_lossy(&quoted(arguments[1])).into_owned() });
             }
             let data = written(arguments[1], result);
-            let offset = offsets.entry(descriptor).or_default();
+            let Some(offset) = offsets.entry(descriptor).or_insert(Some(0)) else {
+                return Some(Act::Append { path: ours(path)?, data });
+            };
             let start = *offset;
             *offset += data.len() as u64;
             Some(Act::Write { path: ours(path)?, offset: start, data })
@@ -137,7 +148,9 @@ fn act(call: &str, root: &Path, offsets: &mut HashMap<u64, u64>) -> Option<Act> 
         }
         "lseek" => {
             let (descriptor, _) = open_file(arguments[0]);
-            offsets.insert(descriptor, result.parse().expect("an offset"));
+            if let Some(offset) = offsets.entry(descriptor).or_insert(Some(0)) {
+                *offset = result.parse().expect("an offset");
+            }
             None
         }
         "ftruncate" => Some(Act::Resize { path: ours(open_file(arguments[0]).1)?, size: number(1) }),

@@ -12,6 +12,8 @@ use tokio::time::timeout;
 /// The first argument of this program when it is the service.
 pub const SAY: &str = "--say-that-you-run";
 const RUNS: usize = 200;
+/// Between two runs: what the one before left to be done is done, so that the grid is idle.
+const REST: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The service: says its name, and stays.
@@ -64,6 +66,7 @@ pub async fn measure() -> Result<()> {
         grid.set_wish(wish).await?;
         let mut watch = grid.watch_instance(key).await?.into_inner();
         while let Ok(Some(_)) = timeout(PATIENCE, watch.message()).await.context("it is not destroyed")? {}
+        tokio::time::sleep(REST).await;
     }
     println!("start: {RUNS} instances one after another, plat dev, shim, the agent without rights of root");
     print_line("request sent → process runs", running);

@@ -11,6 +11,9 @@ use tokio::sync::{oneshot, watch};
 /// A batch ends above this many bytes of rows, so that one write stays bounded however many wait.
 const BATCH_BYTES: usize = 8 << 20;
 
+/// How often a batch that still grows waits for more.
+const GATHERINGS: usize = 16;
+
 /// A commit that memory holds and the disk does not.
 pub(super) struct Pending {
     pub revision: u64,
@@ -61,6 +64,9 @@ impl Queue {
     }
 
     /// All that waits, up to the size of a batch. `None` once it is closed and empty.
+    ///
+    /// While processors are short, threads that are about to commit go first: each time that letting them run brought
+    /// something, they are let run again. On an idle machine that costs a microsecond.
     fn take(&self) -> Option<Vec<Pending>> {
         let mut inner = self.inner();
         while inner.waiting.is_empty() {
@@ -68,6 +74,15 @@ impl Queue {
                 return None;
             }
             inner = self.filled.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        }
+        for _ in 0..GATHERINGS {
+            let before = inner.waiting.len();
+            drop(inner);
+            std::thread::yield_now();
+            inner = self.inner();
+            if inner.waiting.len() == before {
+                break;
+            }
         }
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH_BYTES
