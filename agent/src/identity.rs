@@ -13,7 +13,7 @@ use crate::durable;
 use plat_link::Credentials;
 use plat_model::Problem;
 use plat_model::id::{GridName, NodeId};
-use plat_model::identity::Identity as Is;
+use plat_model::identity::Identity as Who;
 use plat_model::problem::codes;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -83,27 +83,36 @@ pub(crate) struct Identity {
 impl Identity {
     /// # Errors
     /// BAD_STATE_FILE if this node is not enrolled or a file is damaged; KEY_FILE for a key that cannot be used, or that
-    /// is another node's.
+    /// is another node's; TLS for one of another grid.
     pub fn load(data: &Path) -> Result<Self, Problem> {
         let paths = Paths::new(data);
         let enrolled = Enrolled::load(&paths)?;
-        let own = of(&enrolled, &paths.own, Is::Node)?;
-        let rejoin = of(&enrolled, &paths.rejoin, Is::Rejoin)?;
+        let own = of(&enrolled, &paths.own, &Who::Node(enrolled.node.clone()))?;
+        let rejoin = of(&enrolled, &paths.rejoin, &Who::Rejoin(enrolled.node.clone()))?;
         Ok(Self { enrolled, own, rejoin, paths })
     }
 }
 
 /// Credentials that are this node's own: with another's it would take and report what is that node's.
-fn of(enrolled: &Enrolled, path: &Path, is: fn(NodeId) -> Is) -> Result<Arc<Credentials>, Problem> {
+fn of(enrolled: &Enrolled, path: &Path, wanted: &Who) -> Result<Arc<Credentials>, Problem> {
     let credentials = Credentials::load(enrolled.grid.clone(), path)?;
-    let (found, wanted) = (credentials.identity().identity, is(enrolled.node.clone()));
-    if found != wanted {
-        return Err(Problem::new(codes::KEY_FILE, format!("`{}` is not this node's", path.display()))
-            .because(format!("its certificate is for {found}, and this node is enrolled as {wanted}"))
-            .fix(
-                "put the node's own file back; if it is lost, have an operator revoke the node and make a token for its \
-                 name, and run `plat-agent enroll --again`",
-            ));
-    }
+    is_for(&credentials, wanted).map_err(|why| {
+        Problem::new(codes::KEY_FILE, format!("`{}` is not this node's", path.display())).because(why).fix(
+            "put the node's own file back; if it is lost, have an operator revoke the node and make a token for its \
+             name, and run `plat-agent enroll --again`",
+        )
+    })?;
     Ok(credentials)
+}
+
+/// # Errors
+/// TLS if what the master made is for somebody else.
+fn certified(made: &Credentials, wanted: &Who) -> Result<(), Problem> {
+    is_for(made, wanted).map_err(|why| Problem::new(codes::TLS, "the master certified somebody else").because(why))
+}
+
+/// Why these credentials are not for `wanted`, if they are not.
+fn is_for(credentials: &Credentials, wanted: &Who) -> Result<(), String> {
+    let found = credentials.identity().identity;
+    if found == *wanted { Ok(()) } else { Err(format!("its certificate is for {found}, and this node is {wanted}")) }
 }

@@ -68,7 +68,7 @@ pub async fn init(ask: &Init, clock: &dyn Clock) -> Result<Made, Problem> {
         return Err(exists(config, "move it away, or name another file with --config"));
     }
     let mut parents = Parents::default();
-    let (data, profile) = (Draft::new(&ask.data, &mut parents)?, Draft::new(&ask.profile, &mut parents)?);
+    let (mut data, mut profile) = (Draft::new(&ask.data, &mut parents)?, Draft::new(&ask.profile, &mut parents)?);
     let ca = Ca::create(&data.path.join("ca"), &ask.grid, clock.now())?;
     let operator = Operator { grid: &ask.grid, url: &ask.url, name: &ask.operator };
     let serial = operator.write(&ca, &profile.path, clock)?;
@@ -90,13 +90,14 @@ pub async fn init(ask: &Init, clock: &dyn Clock) -> Result<Made, Problem> {
     let given = ask.owner.map_or(Ok(()), |owner| draft::give(&data.path, owner));
     let placed = given.and_then(|()| profile.place()).and_then(|()| data.place());
     if let Err(problem) = placed {
-        // Neither may stay without the other.
-        let _ = std::fs::remove_dir_all(&ask.profile);
+        // None may stay without the others.
         if let Some(path) = &ask.config {
             let _ = std::fs::remove_file(path);
         }
         return Err(problem);
     }
+    data.keep();
+    profile.keep();
     parents.keep();
     Ok(Made { config, profile: ask.profile.clone(), root_key: ask.data.join("ca").join("root.key") })
 }

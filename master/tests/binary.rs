@@ -157,6 +157,17 @@ fn what_init_makes_is_given_to_the_user_that_will_run_the_master() {
         let path = entry.unwrap().path();
         assert_ne!(std::fs::metadata(&path).unwrap().uid(), 0, "{}", path.display());
     }
+
+    // Where the owner has put a link, root goes no further than the owner could.
+    let own = folder.path().join("of-root");
+    std::fs::create_dir(&own).unwrap();
+    std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o700)).unwrap();
+    std::fs::rename(data.join("store"), own.join("store")).unwrap();
+    std::os::unix::fs::symlink(own.join("store"), data.join("store")).unwrap();
+    let refused = new_operator(&folder.path().join("etc/plat/master.toml"), &folder.path().join("third"));
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("P0310"), "{told}");
+    assert!(!folder.path().join("third").exists());
 }
 
 fn new_operator(config: &Path, profile: &Path) -> Output {

@@ -51,6 +51,10 @@ fn overwrites(calls: &[Call]) -> usize {
             *end = (*end).max(offset + data.len() as u64);
             over
         }
+        Act::Append { path, data } => {
+            *ends.entry(path).or_default() += data.len() as u64;
+            false
+        }
         _ => false,
     });
     writes.count()

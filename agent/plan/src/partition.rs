@@ -208,8 +208,8 @@ fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: 
             plan.actions.push(Action::RunHook { partition: partition.clone(), run: run.clone() });
             detail = "runs its init hook";
         }
-        // Written down before a hook that may fail; else together with the rest, for it costs two syncs of the disk.
-        if rendered.init.is_some() || rendered.configure.is_some() {
+        // Before what may fail; else it is written down together with the rest, for a note costs two syncs of the disk.
+        if rendered.configure.is_some() {
             plan.actions.push(note(Note::Initialised));
         }
     }

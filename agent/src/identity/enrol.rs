@@ -1,10 +1,11 @@
 //! Joining a grid, once.
 
-use super::{Enrolled, FORM, Paths, VERSION};
+use super::{Enrolled, FORM, Paths, VERSION, certified};
 use crate::durable;
 use plat_link::tls::RootPin;
 use plat_link::{Address, Credentials, DialSettings, Key, Trust, dial};
 use plat_model::id::{GridName, NodeId};
+use plat_model::identity::Identity as Who;
 use plat_model::parameters::Secret;
 use plat_model::problem::codes;
 use plat_model::{Problem, id};
@@ -145,14 +146,8 @@ where
     let roots = vec![answer.root_der];
     let rejoin = Credentials::new(grid.clone(), rejoin, answer.rejoin_chain_der, roots.clone())?;
     let own = Credentials::new(grid.clone(), own, answer.chain_der, roots)?;
-    let wants = [
-        (&own, plat_model::identity::Identity::Node(node.clone())),
-        (&rejoin, plat_model::identity::Identity::Rejoin(node.clone())),
-    ];
-    if let Some((got, _)) = wants.iter().find(|(got, want)| got.identity().identity != *want) {
-        return Err(Problem::new(codes::TLS, "the master certified somebody else")
-            .because(format!("the certificate is for {}", got.identity().identity)));
-    }
+    certified(&own, &Who::Node(node.clone()))?;
+    certified(&rejoin, &Who::Rejoin(node.clone()))?;
     rejoin.save(&paths.rejoin)?;
     own.save(&paths.own)?;
     let enrolled = Enrolled { grid, node: node.clone(), master: enrolment.master.to_string() };

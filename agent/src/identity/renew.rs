@@ -1,6 +1,6 @@
 //! A new certificate at half the old one's life, or after a long absence by the rejoin certificate.
 
-use super::Identity;
+use super::{Identity, certified};
 use crate::master::{Dial, Master};
 use plat_link::{Backoff, Credentials, Key, Trust};
 use plat_model::identity::{Identity as Who, Validity};
@@ -76,24 +76,16 @@ async fn renew(identity: &Identity, by: &std::sync::Arc<Credentials>, dial: &Dia
     // A master of an older version gives none: the old one stays.
     if !answer.rejoin_chain_der.is_empty() {
         let rejoin = identity.rejoin.recertified(answer.rejoin_chain_der, roots.clone())?;
-        is_for(&rejoin, &Who::Rejoin(identity.enrolled.node.clone()))?;
+        certified(&rejoin, &Who::Rejoin(identity.enrolled.node.clone()))?;
         rejoin.save(&identity.paths.rejoin)?;
         identity.rejoin.adopt(&rejoin);
     }
     let next = Credentials::new(identity.enrolled.grid.clone(), key, answer.chain_der, roots)?;
-    is_for(&next, &Who::Node(identity.enrolled.node.clone()))?;
+    certified(&next, &Who::Node(identity.enrolled.node.clone()))?;
     // On disk before it is used: the master drops the old one as soon as it sees the new.
     next.save(&identity.paths.own)?;
     identity.own.adopt(&next);
     Ok(())
-}
-
-fn is_for(given: &Credentials, wanted: &Who) -> Result<(), Problem> {
-    let who = given.identity().identity;
-    if who == *wanted {
-        return Ok(());
-    }
-    Err(Problem::new(codes::TLS, "the master certified somebody else").because(format!("the certificate is for {who}")))
 }
 
 #[cfg(test)]

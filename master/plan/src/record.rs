@@ -1,4 +1,4 @@
-//! What the master knows, record by record. A record is stored whole under its key and has one writer; two records
+//! What the master knows, record by record. A record is stored whole under its key (a name is not stored) and has one writer; two records
 //! about one thing (an instance and its status) exist because two parties write them.
 
 use plat_model::id::{
@@ -44,7 +44,7 @@ pub enum Key {
     /// One entry of the audit log, by its number. Not kept in memory.
     Audit(u64),
     /// Who holds a name. Written whenever an instance takes or leaves it, so that two requests for one new name
-    /// conflict. Not kept in memory.
+    /// conflict; kept nowhere.
     Name(ProjectName, InstanceName),
     /// Written whenever more of a node is taken, so that two decisions that fill one node conflict.
     Load(NodeId),

@@ -42,11 +42,11 @@ impl Drop for Parents {
     }
 }
 
-/// A folder beside its place, removed again unless it gets there.
+/// A folder beside its place, or in it: removed again unless it is kept.
 pub(super) struct Draft {
     pub path: PathBuf,
     place: PathBuf,
-    placed: bool,
+    kept: bool,
 }
 
 impl Draft {
@@ -63,22 +63,26 @@ impl Draft {
         draft.push(format!(".new-{}", std::process::id()));
         let path = parent.join(draft);
         keyfile::make_folder(&path)?;
-        Ok(Self { path, place, placed: false })
+        Ok(Self { path, place, kept: false })
     }
 
     /// # Errors
     /// `KEY_FILE` if it cannot be moved there.
-    pub fn place(mut self) -> Result<(), Problem> {
+    pub fn place(&mut self) -> Result<(), Problem> {
         keyfile::sync_folder(&self.path)?;
         std::fs::rename(&self.path, &self.place).map_err(|e| unwritable(&self.place, e))?;
-        self.placed = true;
+        self.path.clone_from(&self.place);
         self.place.parent().map_or(Ok(()), keyfile::sync_folder)
+    }
+
+    pub fn keep(mut self) {
+        self.kept = true;
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.placed {
+        if !self.kept {
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }

@@ -16,7 +16,7 @@ use plat_model::problem::codes;
 use rustix::process::{Gid, Uid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Who is to be an operator.
@@ -37,19 +37,15 @@ pub async fn recover(ask: &Recovery, config: &Config, clock: &dyn Clock) -> Resu
     if ask.profile.symlink_metadata().is_ok() {
         return Err(exists(&ask.profile, "move it away, or name another folder with --profile"));
     }
-    let folder = config.data.join("store");
-    let meta = std::fs::metadata(&folder).map_err(|e| {
-        Problem::new(codes::STORE_FAILED, format!("there is no store in {}", folder.display()))
-            .because(e)
-            .fix("name the configuration of the master with --config")
-    })?;
+    // Of the data folder itself: what is in it the owner may have made a link.
+    let meta = std::fs::metadata(&config.data).map_err(|e| no_store(&config.data, e))?;
     let (ca, store) = open_as(meta.uid(), meta.gid(), config)?;
     let Snapshot { revision, state } = store.snapshot();
     let grid = state.grid.as_ref().ok_or_else(|| {
         Problem::new(codes::STORE_FAILED, "the store holds no grid").fix("make one with `plat-master init`")
     })?;
     let mut parents = Parents::default();
-    let profile = Draft::new(&ask.profile, &mut parents)?;
+    let mut profile = Draft::new(&ask.profile, &mut parents)?;
     let operator = Operator { grid: &grid.name, url: &config.url, name: &ask.name };
     let serial = operator.write(&ca, &profile.path, clock)?;
     let decision = recover_operator(&state, ask.name.clone(), &serial.hex())?;
@@ -68,19 +64,23 @@ pub async fn recover(ask: &Recovery, config: &Config, clock: &dyn Clock) -> Resu
     let committed = store.commit(Expected { at: revision, read: decision.read }, changes).await;
     match committed {
         Ok(_) => {
+            profile.keep();
             parents.keep();
             Ok(())
         }
-        Err(failed) => {
-            let _ = std::fs::remove_dir_all(&ask.profile);
-            Err(match failed {
-                CommitError::Failed(problem) => problem,
-                CommitError::Conflict(_) => {
-                    Problem::new(codes::CONFLICT, "the store was changed meanwhile").fix("try again")
-                }
-            })
-        }
+        Err(failed) => Err(match failed {
+            CommitError::Failed(problem) => problem,
+            CommitError::Conflict(_) => {
+                Problem::new(codes::CONFLICT, "the store was changed meanwhile").fix("try again")
+            }
+        }),
     }
+}
+
+fn no_store(path: &Path, why: std::io::Error) -> Problem {
+    Problem::new(codes::STORE_FAILED, format!("there is no store in {}", path.display()))
+        .because(why)
+        .fix("name the configuration of the master with --config")
 }
 
 /// Opens the data in a thread that root has become its owner in, as have the threads that the store starts there: root
@@ -93,13 +93,15 @@ fn open_as(uid: u32, gid: u32, config: &Config) -> Result<(Ca, Arc<dyn Store>), 
                 .and_then(|()| set_thread_res_gid(gid, gid, gid))
                 .and_then(|()| set_thread_res_uid(uid, uid, uid))
                 .map_err(|e| {
-                    Problem::new(codes::KEY_FILE, "the data's owner cannot be become")
+                    Problem::new(codes::KEY_FILE, "cannot take on the rights of the data's owner")
                         .because(e)
                         .fix("run it as the user that the master's data belongs to")
                 })?;
         }
         let ca = Ca::load(&config.data.join("ca"))?;
-        let store = store::open(&config.data.join("store"), config.store).map_err(|problem| {
+        let folder = config.data.join("store");
+        folder.metadata().map_err(|e| no_store(&folder, e))?;
+        let store = store::open(&folder, config.store).map_err(|problem| {
             problem.fix("stop the master while this runs (`systemctl stop plat-master`), and start it after")
         })?;
         Ok((ca, store))

@@ -11,7 +11,7 @@ use super::record::{self, AUDITS, META, STATE};
 use super::{CommitError, Snapshot, Store};
 use async_trait::async_trait;
 use plat_master_plan::record::AuditEntry;
-use plat_master_plan::{Change, Expected, Key, Record, State};
+use plat_master_plan::{Change, Expected, Record, State};
 use plat_model::Problem;
 use plat_model::id::NodeId;
 use plat_model::problem::codes;
@@ -144,12 +144,10 @@ fn is_audit(change: &Change) -> bool {
     matches!(change, Change::Put(record) if matches!(**record, Record::Audit(_)))
 }
 
-/// A name is there for commits to conflict in; the index of names is made of the instances, so it has no row.
+/// A name is there for commits to conflict in; the index of names is made of the instances, so it gets no row. One that
+/// an older version wrote goes with its instance.
 fn is_name(change: &Change) -> bool {
-    match change {
-        Change::Put(record) => matches!(**record, Record::Name(_)),
-        Change::Delete(key) => matches!(key, Key::Name(..)),
-    }
+    matches!(change, Change::Put(record) if matches!(**record, Record::Name(_)))
 }
 
 fn encode(changes: &[Change]) -> Result<Rows, Problem> {

@@ -1,7 +1,10 @@
 use super::conformance::sample::{audit, entry, token, user};
 use super::conformance::{self, at, put, random_commits_agree_with_a_model};
 use super::{CommitError, EngineKind, MemoryStore, Store, open};
+use plat_master_plan::record::{Name, Record};
+use plat_master_plan::{Change, Key};
 use plat_model::Problem;
+use plat_model::id::{InstanceId, InstanceName, ProjectName};
 use plat_model::problem::codes;
 use std::path::Path;
 use std::sync::Arc;
@@ -50,6 +53,27 @@ async fn random_commits_to_the_redb_store_agree_with_a_model_and_are_there_after
 #[tokio::test]
 async fn random_commits_to_the_sled_store_agree_with_a_model_and_are_there_after_each_start() {
     random_commits(EngineKind::Sled).await;
+}
+
+#[tokio::test]
+async fn two_commits_of_one_name_conflict_and_no_row_is_written_of_it() {
+    let name = |instance: &str| {
+        let (project, name) = (ProjectName::parse("p").unwrap(), InstanceName::parse("db").unwrap());
+        let instance = InstanceId::parse(&instance.repeat(32)).unwrap();
+        Change::put(Record::Name(Name { project, name, instance }))
+    };
+    for kind in EngineKind::ALL {
+        let home = tempfile::tempdir().unwrap();
+        let store = opened(home.path(), kind);
+        let before = store.snapshot().revision;
+        store.commit(at(before), vec![name("a"), user("u", "1")]).await.unwrap();
+        let second = store.commit(at(before), vec![name("b"), user("v", "1")]).await;
+        assert!(matches!(second, Err(CommitError::Conflict(Key::Name(..)))), "{kind}");
+        drop(store);
+        let written = listing(home.path()).into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>().concat();
+        let holds = |what: &str| written.windows(what.len()).any(|part| part == what.as_bytes());
+        assert!(holds("plat-store") && !holds(&"a".repeat(32)), "{kind}");
+    }
 }
 
 #[tokio::test]

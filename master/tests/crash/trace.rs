@@ -135,20 +135,24 @@ fn act(call: &str, root: &Path, offsets: &mut Offsets) -> Option<Act> {
                 return Some(Act::Say { text: String::from_utf8_lossy(&quoted(arguments[1])).into_owned() });
             }
             let data = written(arguments[1], result);
-            let Some(offset) = offsets.entry(descriptor).or_insert(Some(0)) else {
-                return Some(Act::Append { path: ours(path)?, data });
+            let path = ours(path)?;
+            let Some(offset) = offsets.get_mut(&descriptor).expect("a descriptor that was opened") else {
+                return Some(Act::Append { path, data });
             };
             let start = *offset;
             *offset += data.len() as u64;
-            Some(Act::Write { path: ours(path)?, offset: start, data })
+            Some(Act::Write { path, offset: start, data })
         }
         "pwrite64" => {
-            let path = ours(open_file(arguments[0]).1)?;
+            let (descriptor, path) = open_file(arguments[0]);
+            let path = ours(path)?;
+            // Linux appends then, whatever the offset (pwrite(2)).
+            assert!(offsets.get(&descriptor) != Some(&None), "{call}");
             Some(Act::Write { path, offset: number(3), data: written(arguments[1], result) })
         }
         "lseek" => {
             let (descriptor, _) = open_file(arguments[0]);
-            if let Some(offset) = offsets.entry(descriptor).or_insert(Some(0)) {
+            if let Some(Some(offset)) = offsets.get_mut(&descriptor) {
                 *offset = result.parse().expect("an offset");
             }
             None

@@ -27,7 +27,6 @@ fn an_instance_is_brought_up_in_order_and_published_once_its_promises_hold() {
             "part0 write files",
             "part0 run hook init",
             "part0 note",
-            "part0 note",
             "part0 start service web",
             "part0 start service worker",
             "part0 run hook start",

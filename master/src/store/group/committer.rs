@@ -65,8 +65,8 @@ impl Queue {
 
     /// All that waits, up to the size of a batch. `None` once it is closed and empty.
     ///
-    /// While processors are short, threads that are about to commit go first: each time that letting them run brought
-    /// something, they are let run again. On an idle machine that costs a microsecond.
+    /// When several wait, processors are short, and more are about to: what else this one has to run goes first, for as
+    /// long as that brings something. A lone commit waits for nobody.
     fn take(&self) -> Option<Vec<Pending>> {
         let mut inner = self.inner();
         while inner.waiting.is_empty() {
@@ -75,14 +75,15 @@ impl Queue {
             }
             inner = self.filled.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
+        let mut before = 1;
         for _ in 0..GATHERINGS {
-            let before = inner.waiting.len();
+            if inner.waiting.len() <= before || inner.closed {
+                break;
+            }
+            before = inner.waiting.len();
             drop(inner);
             std::thread::yield_now();
             inner = self.inner();
-            if inner.waiting.len() == before {
-                break;
-            }
         }
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH_BYTES
