@@ -87,14 +87,14 @@ impl Identity {
     pub fn load(data: &Path) -> Result<Self, Problem> {
         let paths = Paths::new(data);
         let enrolled = Enrolled::load(&paths)?;
-        let own = of(&enrolled, &paths.own, &Who::Node(enrolled.node.clone()))?;
-        let rejoin = of(&enrolled, &paths.rejoin, &Who::Rejoin(enrolled.node.clone()))?;
+        let own = load_for(&enrolled, &paths.own, &Who::Node(enrolled.node.clone()))?;
+        let rejoin = load_for(&enrolled, &paths.rejoin, &Who::Rejoin(enrolled.node.clone()))?;
         Ok(Self { enrolled, own, rejoin, paths })
     }
 }
 
 /// Credentials that are this node's own: with another's it would take and report what is that node's.
-fn of(enrolled: &Enrolled, path: &Path, wanted: &Who) -> Result<Arc<Credentials>, Problem> {
+fn load_for(enrolled: &Enrolled, path: &Path, wanted: &Who) -> Result<Arc<Credentials>, Problem> {
     let credentials = Credentials::load(enrolled.grid.clone(), path)?;
     is_for(&credentials, wanted).map_err(|why| {
         Problem::new(codes::KEY_FILE, format!("`{}` is not this node's", path.display())).because(why).fix(

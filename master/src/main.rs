@@ -28,8 +28,8 @@ use tokio::signal::unix::{SignalKind, signal};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // The allocator's regions are sparse: huge pages would double what an idle master holds. Where the kernel cannot, it
-    // does not matter.
+    // The allocator's regions are sparse: with huge pages an idle master holds half as much again (docs/performance.md).
+    // Where the kernel cannot, it does not matter.
     let _ = nix::sys::prctl::set_thp_disable(true);
     let args = Args::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("PLAT_LOG").unwrap_or_else(|_| "info".into());

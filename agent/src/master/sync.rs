@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 /// News that come within this time of each other travel together. A newer word of the master waits no longer than the
-/// last sync took, so that syncs never take all of the time.
+/// last sync took, so that syncs never take more than half of the time.
 const GATHER: Duration = Duration::from_millis(20);
 /// Most news in one report.
 const NEWS_MAX: usize = 1000;
@@ -62,13 +62,12 @@ pub(super) async fn run(master: &Master) {
                 let desired = master.desired.current();
                 let listed = |id: &_| desired.as_ref().is_some_and(|desired| desired.instances.contains_key(id));
                 master.board.taken(mark, listed);
-                let took = began.elapsed().min(GATHER);
+                let (ended, took) = (Instant::now(), began.elapsed().min(GATHER));
+                // A pace, and no wait for something: syncs take at most half of the time.
                 tokio::time::sleep(took).await;
-                tokio::select! {
-                    () = tokio::time::sleep(GATHER - took) => {}
-                    // A closed channel is met above.
-                    _ = announced.wait_for(|announced| *announced > newest) => {}
-                }
+                // Whether there is a newer word, or the channel is closed, is looked at above.
+                let word = announced.wait_for(|announced| *announced > newest);
+                let _newer = tokio::time::timeout_at(ended + GATHER, word).await;
             }
             Err(problem) => master.wait_after("sync", &problem, &mut tries).await,
         }

@@ -1,5 +1,5 @@
-//! What the master knows, record by record. A record is stored whole under its key (a name is not stored) and has one writer; two records
-//! about one thing (an instance and its status) exist because two parties write them.
+//! What the master knows, record by record. A record is stored whole under its key, but for a name, which is not stored.
+//! It has one writer; two records about one thing (an instance and its status) exist because two parties write them.
 
 use plat_model::id::{
     Digest, GridName, InstanceId, InstanceName, NodeId, PartitionRef, ProjectName, TokenId, UserName,

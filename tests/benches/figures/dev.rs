@@ -9,6 +9,10 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// The programs of a grid that stay.
+pub const DAEMONS: [&str; 2] = ["plat-master", "plat-agent"];
 
 /// Ended, with its daemons, when it is dropped.
 pub struct Dev {
@@ -55,8 +59,12 @@ impl Dev {
         Ok(plat_wire::ends::grid_client(plat_link::dial(&address, trust, DialSettings::default(), plat_link::tcp)?))
     }
 
-    /// The process of a daemon of this grid.
-    pub fn daemon(&self, name: &str) -> Result<u32> {
+    /// The processes of [`DAEMONS`].
+    pub fn daemons(&self) -> Result<Vec<u32>> {
+        DAEMONS.iter().map(|name| self.daemon(name)).collect()
+    }
+
+    fn daemon(&self, name: &str) -> Result<u32> {
         let program = self.path().join("bin").join(name);
         for entry in fs::read_dir("/proc")?.flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -66,6 +74,16 @@ impl Dev {
         }
         anyhow::bail!("{name} does not run")
     }
+}
+
+/// Time on a processor, of all its threads: the first number of each thread's `schedstat`, in nanoseconds.
+pub fn processor_time(pid: u32) -> Result<Duration> {
+    let mut sum = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
+        sum += text.split(' ').next().context("an empty schedstat")?.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(sum))
 }
 
 /// Whether a process is the daemon itself, and not a shim of it.

@@ -1,6 +1,6 @@
 //! What an idle grid costs: memory and processor time of the daemons, with a node connected and nothing asked.
 
-use super::dev::Dev;
+use super::dev::{DAEMONS, Dev, processor_time};
 use anyhow::{Context, Result};
 use std::fs;
 use std::time::Duration;
@@ -12,26 +12,15 @@ const LENGTH: Duration = Duration::from_secs(60);
 pub async fn measure() -> Result<()> {
     let dev = Dev::start(8)?;
     tokio::time::sleep(SETTLE).await;
-    let daemons = ["plat-master", "plat-agent"];
-    let pids = daemons.iter().map(|name| dev.daemon(name)).collect::<Result<Vec<_>>>()?;
-    let before = pids.iter().map(|pid| cpu(*pid)).collect::<Result<Vec<_>>>()?;
+    let pids = dev.daemons()?;
+    let before = pids.iter().map(|pid| processor_time(*pid)).collect::<Result<Vec<_>>>()?;
     tokio::time::sleep(LENGTH).await;
     println!("idle: plat dev, 8 empty partitions, for {} s", LENGTH.as_secs());
-    for ((name, pid), before) in daemons.iter().zip(&pids).zip(before) {
-        let part = (cpu(*pid)? - before).as_secs_f64() / LENGTH.as_secs_f64() * 100.0;
+    for ((name, pid), before) in DAEMONS.iter().zip(&pids).zip(before) {
+        let part = (processor_time(*pid)? - before).as_secs_f64() / LENGTH.as_secs_f64() * 100.0;
         println!("  {name:<12} {:6.1} MiB resident   {part:.3} % of a core", resident(*pid)? as f64 / 1024.0);
     }
     Ok(())
-}
-
-/// Time on a processor, of all its threads: the first number of each thread's `schedstat`, in nanoseconds.
-fn cpu(pid: u32) -> Result<Duration> {
-    let mut sum = 0;
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
-        sum += text.split(' ').next().context("an empty schedstat")?.parse::<u64>()?;
-    }
-    Ok(Duration::from_nanos(sum))
 }
 
 /// KiB.

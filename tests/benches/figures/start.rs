@@ -1,7 +1,8 @@
 //! From a request to the process: an idle grid with the release installed; the process says by a datagram that it runs.
 
-use super::dev::Dev;
+use super::dev::{Dev, processor_time};
 use anyhow::{Context, Result};
+use plat_tests::eventually::eventually;
 use plat_wire::v1;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,8 +13,6 @@ use tokio::time::timeout;
 /// The first argument of this program when it is the service.
 pub const SAY: &str = "--say-that-you-run";
 const RUNS: usize = 200;
-/// Between two runs: what the one before left to be done is done, so that the grid is idle.
-const REST: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The service: says its name, and stays.
@@ -41,6 +40,7 @@ pub async fn measure() -> Result<()> {
         program.display(),
         socket.display()
     );
+    let daemons = dev.daemons()?;
     let mut grid = dev.client()?;
     grid.add_release(v1::AddReleaseRequest { name: String::new(), document }).await?;
     let supply = v1::SupplyRequest { release: "say".into(), all_nodes: true, ..Default::default() };
@@ -66,12 +66,24 @@ pub async fn measure() -> Result<()> {
         grid.set_wish(wish).await?;
         let mut watch = grid.watch_instance(key).await?.into_inner();
         while let Ok(Some(_)) = timeout(PATIENCE, watch.message()).await.context("it is not destroyed")? {}
-        tokio::time::sleep(REST).await;
+        until_idle(&daemons);
     }
     println!("start: {RUNS} instances one after another, plat dev, shim, the agent without rights of root");
     print_line("request sent → process runs", running);
     print_line("request accepted → process runs", accepted);
     Ok(())
+}
+
+/// Returns once neither daemon has used a processor from one look to the next: what the run before left to be done is
+/// done.
+fn until_idle(daemons: &[u32]) {
+    let mut before = Vec::new();
+    eventually("idle", PATIENCE, || {
+        let now = daemons.iter().map(|pid| processor_time(*pid)).collect::<Result<Vec<_>>>()?;
+        let is_idle = now == std::mem::replace(&mut before, now.clone());
+        anyhow::ensure!(is_idle, "the daemons still work");
+        Ok(())
+    });
 }
 
 fn print_line(what: &str, mut times: Vec<Duration>) {
