@@ -732,8 +732,15 @@ async fn another_tenants_process_is_not_ended_for_the_mark_it_gave_itself() {
     let host = node.occupied().await;
     start(&host, &spec("db", "sleep 600 & exec sleep 600")).await.unwrap();
     let main = running(&fact(&host, "db").await);
-    let environment = fs::read_to_string(format!("/proc/{main}/environ")).unwrap();
-    let mark = environment.split('\0').find_map(|v| v.strip_prefix("PLAT_RUN=")).unwrap().to_owned();
+    let mut mark = None;
+    // While a process becomes another program it shows no environment at all.
+    until("the service bears its mark", async || {
+        let environment = fs::read_to_string(format!("/proc/{main}/environ")).unwrap_or_default();
+        mark = environment.split('\0').find_map(|v| v.strip_prefix("PLAT_RUN=")).map(str::to_owned);
+        mark.is_some()
+    })
+    .await;
+    let mark = mark.unwrap();
     let mut stranger = std::process::Command::new("/bin/sleep");
     let mut stranger = stranger.arg("600").uid(UID + 17).gid(UID + 17).env("PLAT_RUN", mark).spawn().unwrap();
     kill9(node.service_state("db")["shim"]["pid"].as_u64().unwrap());
