@@ -86,6 +86,11 @@ fn one(n: usize, release: &Release) -> One {
             tap: None,
             addresses: vec![std::net::Ipv6Addr::LOCALHOST.into()],
             ipv6_range: None,
+            guest: None,
+            tun: None,
+            namespace: None,
+            storage: Vec::new(),
+            resource_file: None,
             limits: Resources::default(),
         },
         desired: InstanceDesired {

@@ -64,6 +64,7 @@ impl Node {
             releases: path.join("releases"),
             root: path.join("partitions"),
             builder: self.builder.clone(),
+            directories: plat_model::node::skeleton(),
             capacity: Resources::default(),
             partitions: vec![NodePartition {
                 name: part(),
@@ -71,6 +72,11 @@ impl Node {
                 tap: None,
                 addresses: vec!["127.0.0.1".parse().unwrap()],
                 ipv6_range: None,
+                guest: None,
+                tun: None,
+                namespace: None,
+                storage: Vec::new(),
+                resource_file: None,
                 limits: Resources::default(),
             }],
         };

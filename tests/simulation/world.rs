@@ -106,6 +106,11 @@ fn node_file(n: usize) -> NodeFile {
         tap: None,
         addresses: vec![format!("fd00:5:{n}::{}", p + 2).parse().expect("an address")],
         ipv6_range: None,
+        guest: None,
+        tun: None,
+        namespace: None,
+        storage: Vec::new(),
+        resource_file: None,
         limits: Resources::default(),
     };
     NodeFile {
@@ -113,6 +118,7 @@ fn node_file(n: usize) -> NodeFile {
         releases: "/srv/plat/releases".into(),
         root: "/srv/plat/partitions".into(),
         builder: None,
+        directories: plat_model::node::skeleton(),
         capacity: Resources { memory_mib: Some(NODE_MEMORY_MIB), ..Resources::default() },
         partitions: partitions().enumerate().map(partition).collect(),
     }

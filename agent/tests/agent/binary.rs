@@ -86,6 +86,7 @@ fn formatted(folder: &Path) {
         releases: folder.join("releases"),
         root: folder.join("partitions"),
         builder: None,
+        directories: plat_model::node::skeleton(),
         capacity: Resources::default(),
         partitions: vec![NodePartition {
             name: part(),
@@ -93,6 +94,11 @@ fn formatted(folder: &Path) {
             tap: None,
             addresses: vec!["127.0.0.1".parse().unwrap()],
             ipv6_range: None,
+            guest: None,
+            tun: None,
+            namespace: None,
+            storage: Vec::new(),
+            resource_file: None,
             limits: Resources::default(),
         }],
     };

@@ -99,6 +99,11 @@ impl Rig {
             tap: None,
             addresses: vec!["fd00::1".parse().unwrap()],
             ipv6_range: None,
+            guest: None,
+            tun: None,
+            namespace: None,
+            storage: Vec::new(),
+            resource_file: None,
             limits: Resources::default(),
         };
         let file = NodeFile {
@@ -106,6 +111,7 @@ impl Rig {
             releases: "/srv/releases".into(),
             root: "/srv/partitions".into(),
             builder: None,
+            directories: plat_model::node::skeleton(),
             capacity: Resources::default(),
             partitions: vec![partition],
         };

@@ -82,6 +82,7 @@ impl Layout {
             root: settings.paths.root.clone(),
             builder: settings.builder.as_ref().map(|b| Account { user: b.user.clone(), uid: b.uid, gid: b.gid }),
             capacity: settings.capacity,
+            directories: plat_model::node::skeleton(),
             partitions,
         };
         layout.node_file = Some((settings.paths.node_file.clone(), node_file));
@@ -161,7 +162,19 @@ impl Layout {
             self.links.insert(name.clone(), tap);
         }
         let name = PartitionName::parse(&settings.partition_name(n))?;
-        Ok(NodePartition { name, account, tap, addresses, ipv6_range, limits: settings.limits })
+        Ok(NodePartition {
+            name,
+            account,
+            tap,
+            addresses,
+            ipv6_range,
+            guest: None,
+            tun: None,
+            namespace: None,
+            storage: Vec::new(),
+            resource_file: None,
+            limits: settings.limits,
+        })
     }
 
     /// The addresses of partition n; where they must be configured, on which link.

@@ -31,7 +31,15 @@ pub struct NodeFile {
     /// What the whole machine offers.
     #[serde(default)]
     pub capacity: Resources,
+    /// What lies in each partition's directory from the start, and is put back after it was erased: names and modes.
+    #[serde(default = "skeleton")]
+    pub directories: BTreeMap<String, u32>,
     pub partitions: Vec<NodePartition>,
+}
+
+/// The directories of a partition where nothing else is said.
+pub fn skeleton() -> BTreeMap<String, u32> {
+    ["etc", "srv", "var", "run", "tmp", "log"].map(|name| (name.to_owned(), 0o750)).into()
 }
 
 /// A Unix account.
@@ -59,9 +67,74 @@ pub struct NodePartition {
     /// The IPv6 range routed to it, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipv6_range: Option<IpNet>,
+    /// What a virtual machine behind the tap may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<Guest>,
+    /// Its tun device, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tun: Option<TunOffer>,
+    /// The network namespace that its processes are put into, as a file to enter it by, e.g. `/run/netns/part0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<PathBuf>,
+    /// Further directories of its own, on other storage. Erased with its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub storage: Vec<PathBuf>,
+    /// What the software inside may know of its partition, as a file that only root writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_file: Option<PathBuf>,
     /// Limits set when it was formatted.
     #[serde(default)]
     pub limits: Resources,
+}
+
+/// Addresses of the virtual machine behind a partition's tap. It has them for itself: no process of the partition can
+/// listen on them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guest {
+    /// Its hardware address, where the node lets no other pass.
+    pub mac: String,
+    /// With the length of the network that it is in: as it is to be configured inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<IpNet>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4_gateway: Option<IpAddr>,
+    /// All of it is the machine's; routed to it where taps are routed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6_range: Option<IpNet>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6_gateway: Option<IpAddr>,
+}
+
+/// A tun device and the ranges that are routed to it; the first address of each is the node's end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TunOffer {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4_range: Option<IpNet>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6_range: Option<IpNet>,
+}
+
+/// `resource.json`: what a partition's own software may know of it. Written by `node-format`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceFile {
+    /// Version of this form; [`ResourceFile::VERSION`].
+    pub version: u32,
+    pub partition: NodePartition,
+}
+
+impl ResourceFile {
+    pub const VERSION: u32 = 1;
+
+    /// As it is written to disk.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("a resource file holds only what JSON can say");
+        text.push('\n');
+        text
+    }
 }
 
 impl NodeFile {
@@ -206,12 +279,18 @@ mod tests {
             root: "/srv/plat/partitions".into(),
             builder: None,
             capacity: Resources::default(),
+            directories: skeleton(),
             partitions: vec![NodePartition {
                 name: PartitionName::parse("part0").unwrap(),
                 account: Some(Account { user: "part0".into(), uid: 70_000, gid: 70_000 }),
                 tap: Some("part0".into()),
                 addresses: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
                 ipv6_range: None,
+                guest: None,
+                tun: None,
+                namespace: None,
+                storage: Vec::new(),
+                resource_file: None,
                 limits: Resources::default(),
             }],
         };

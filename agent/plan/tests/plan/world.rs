@@ -79,6 +79,7 @@ impl World {
             releases: "/srv/releases".into(),
             root: "/srv/partitions".into(),
             builder: None,
+            directories: plat_model::node::skeleton(),
             capacity: Resources::default(),
             partitions: (0..partitions)
                 .map(|n| NodePartition {
@@ -87,6 +88,11 @@ impl World {
                     tap: None,
                     addresses: vec![format!("fd00::{}", n + 1).parse().unwrap()],
                     ipv6_range: None,
+                    guest: None,
+                    tun: None,
+                    namespace: None,
+                    storage: Vec::new(),
+                    resource_file: None,
                     limits: Resources::default(),
                 })
                 .collect(),
