@@ -23,9 +23,9 @@ fn main() {
     );
     let settings = parse("figures", &text).expect("a configuration");
     let layout = Layout::new(&settings).expect("a layout");
-    let wish = Wish { layout: &layout, contents: Contents::Keep };
+    let wish = Wish::new(&layout, Contents::Keep);
     let empty = Layout::default();
-    let nothing = Wish { layout: &empty, contents: Contents::Keep };
+    let nothing = Wish::new(&empty, Contents::Keep);
     println!("{amount} partitions: users, taps on a bridge, IPv6 and IPv4 addresses, 7 directories each");
     for (name, wish) in [("first apply", wish), ("second apply", wish)] {
         timed(name, || change(wish, &settings, &root));

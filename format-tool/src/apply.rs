@@ -3,7 +3,7 @@
 
 use crate::host::{Host, Outcome};
 use crate::record::Record;
-use node_format_plan::{Action, Contents, HostFacts, Kind, Layout, Plan, plan, privileges_lacking, scope};
+use node_format_plan::{Action, Consent, HostFacts, Kind, Layout, Plan, plan, privileges_lacking, scope};
 use plat_model::problem::{Problem, Problems, codes};
 
 /// What the machine shall be.
@@ -11,7 +11,13 @@ use plat_model::problem::{Problem, Problems, codes};
 pub struct Wish<'a> {
     /// An empty one asks for the reset.
     pub layout: &'a Layout,
-    pub contents: Contents,
+    pub consent: Consent,
+}
+
+impl<'a> Wish<'a> {
+    pub fn new(layout: &'a Layout, consent: impl Into<Consent>) -> Self {
+        Self { layout, consent: consent.into() }
+    }
 }
 
 /// Told before each batch: what is done, and to how many things.
@@ -42,7 +48,7 @@ pub fn drift(wish: Wish, host: &mut dyn Host, record: &Record) -> Result<Plan, P
 
 fn observe_and_plan(wish: Wish, host: &mut dyn Host, record: &Record) -> Result<(Plan, HostFacts), Problems> {
     let facts = host.observe(&scope(wish.layout, record.claims()))?;
-    let plan = plan(wish.layout, &facts, record.claims(), wish.contents)?;
+    let plan = plan(wish.layout, &facts, record.claims(), wish.consent)?;
     Ok((plan, facts))
 }
 
@@ -119,7 +125,8 @@ fn verify(wish: Wish, host: &mut dyn Host, record: &Record, unchanged: bool) -> 
     }
     let failed = || Problem::new(codes::APPLY_FAILED, "the machine is not as it was made");
     let left = propose(wish, host, record).map_err(|problems| failed().because(problems.into_one().one_line()))?;
-    match left.actions.first() {
+    // What a partition's user may change at any moment is no proof of anything.
+    match left.actions.iter().find(|action| !action.is_tenants_doing()) {
         None => Ok(()),
         Some(_) => {
             let text = node_format_plan::render(&left, node_format_plan::Detail::Kinds);

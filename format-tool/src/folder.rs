@@ -5,7 +5,8 @@ use crate::apply::{Wish, apply};
 use crate::host::linux::LinuxHost;
 use crate::record::Record;
 use ipnet::Ipv4Net;
-use node_format_plan::{Contents, Layout, Network, NetworkMode, PartitionSettings, Paths, Settings};
+use node_format_plan::settings::{Enforcement, Network, NetworkMode, PartitionSettings, Paths, TapMode};
+use node_format_plan::{Contents, Layout, Settings};
 use plat_model::node::NodeFile;
 use plat_model::problem::{Problem, Problems, codes};
 use plat_model::resources::Resources;
@@ -41,6 +42,8 @@ pub fn format_folder(wanted: &FolderNode) -> Result<NodeFile, Problems> {
             root: folder.join("partitions"),
             node_file: folder.join("node.json"),
             record: folder.join("format/record"),
+            resources: Some(folder.join("resources")),
+            storage: Vec::new(),
         },
         partitions: PartitionSettings {
             amount: wanted.partitions,
@@ -50,12 +53,29 @@ pub fn format_folder(wanted: &FolderNode) -> Result<NodeFile, Problems> {
             first_uid: 20_000,
             first_gid: 20_000,
             groups: Vec::new(),
+            mode: 0o750,
+            directories: plat_model::node::skeleton(),
         },
         network: Network {
             mode: NetworkMode::Loopback,
             link: "lo".into(),
             taps: false,
             tap_base_name: "part".into(),
+            tap_mode: TapMode::Routed,
+            tuns: false,
+            tun_base_name: "part-tun".into(),
+            tun_ipv4_network: None,
+            tun_ipv4_share: 26,
+            namespaces: false,
+            veth_base_name: "part-v".into(),
+            uplink: None,
+            bridge_mac: None,
+            listening: Vec::new(),
+            mtu: None,
+            isolation: false,
+            guard: false,
+            sysctls: false,
+            prefix_from: None,
             ipv6_prefix: None,
             ipv6_share: 128,
             local_ranges: false,
@@ -66,12 +86,13 @@ pub fn format_folder(wanted: &FolderNode) -> Result<NodeFile, Problems> {
         builder: None,
         capacity: Resources::default(),
         limits: Resources::default(),
+        enforcement: Enforcement::default(),
     };
     settings.check()?;
     let layout = Layout::new(&settings)?;
     let mut host = LinuxHost::new("/".as_ref())?;
     let mut record = Record::open(&settings.paths.record, &host.epoch())?;
-    let wish = Wish { layout: &layout, contents: Contents::Keep };
+    let wish = Wish::new(&layout, Contents::Keep);
     let applied = apply(wish, &mut host, &mut record, &mut |_, _| {});
     record.finish()?;
     applied?;

@@ -69,12 +69,12 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
         Verb::Example => print(EXAMPLE),
         Verb::Plan { output } => {
             let (layout, record) = configured(args, &host)?;
-            let plan = propose(Wish { layout: &layout, contents: Contents::Keep }, &mut host, &record)?;
+            let plan = propose(Wish::new(&layout, Contents::Keep), &mut host, &record)?;
             print(&rendered(&plan, *output, Detail::Things))
         }
         Verb::Verify { output } => {
             let (layout, record) = configured(args, &host)?;
-            let plan = drift(Wish { layout: &layout, contents: Contents::Keep }, &mut host, &record)?;
+            let plan = drift(Wish::new(&layout, Contents::Keep), &mut host, &record)?;
             if plan.is_empty() && *output == Form::Text {
                 return print("the machine is as it was formatted\n");
             }
@@ -87,7 +87,7 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
             let enrolment = master.as_deref().zip(token_file.as_deref());
             let enrolment =
                 enrolment.map(|(master, token)| Enrolment::prepare(master, token, &args.root)).transpose()?;
-            change(args, &mut host, &settings.paths.record, Wish { layout: &layout, contents: Contents::Keep })?;
+            change(args, &mut host, &settings.paths.record, Wish::new(&layout, Contents::Keep))?;
             enrolment.map_or(Ok(()), |enrolment| enrolment.run())?;
             Ok(Exit::Done)
         }
@@ -100,7 +100,7 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
                 return print("nothing to do: there is no record\n");
             }
             let contents = if *erase { Contents::Erase } else { Contents::Keep };
-            change(args, &mut host, &path, Wish { layout: &Layout::default(), contents })
+            change(args, &mut host, &path, Wish::new(&Layout::default(), contents))
         }
         Verb::Show { output } => {
             let path = host.beneath_root(&settings(args)?.paths.record);
@@ -174,9 +174,16 @@ fn line(thing: &Thing) -> String {
         Thing::Directory { path } | Thing::PartitionDirectory { path } => ("directory", place(path)),
         Thing::Bridge { name } => ("bridge", name.clone()),
         Thing::Tap { name } => ("tap", name.clone()),
+        Thing::Tun { name } => ("tun", name.clone()),
+        Thing::Namespace { name, veth } => ("namespace", format!("{name} by {veth}")),
         Thing::Address { link, address } => ("address", format!("{address} on {link}")),
         Thing::LocalRoute { range } => ("local route", range.to_string()),
-        Thing::NodeFile { path } => ("file", place(path)),
+        Thing::Route(route) => ("route", format!("{} on {}", route.destination, route.link)),
+        Thing::Sysctl { key, was } => ("kernel setting", format!("{key}, before {was}")),
+        Thing::Guard => ("packet filter table", "plat".into()),
+        Thing::Uplink(uplink) => ("uplink", format!("{} on {}", uplink.link, uplink.bridge)),
+        Thing::UplinkConfirmed { link } => ("confirmed uplink", link.clone()),
+        Thing::File { path } => ("file", place(path)),
     };
     format!("{noun} {name}\n")
 }

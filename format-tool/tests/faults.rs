@@ -1,7 +1,8 @@
 //! Whatever fails, at whatever action: the machine is as it was, or the next run goes on from the record.
 
 use node_format::{FakeHost, Fault, Killed, Record, Wish, apply, propose};
-use node_format_plan::{Contents, HostFacts, Layout, Owner, PathFact, Presence, parse};
+use node_format_plan::facts::{Owner, PathFact, Presence};
+use node_format_plan::{Contents, HostFacts, Layout, parse};
 use plat_model::problem::{Problems, codes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -19,9 +20,17 @@ fn layout(amount: u32) -> Layout {
 fn bare() -> FakeHost {
     let mut facts = HostFacts::default();
     (facts.privileges.root, facts.privileges.net_admin) = (true, true);
-    facts.kernel.tun = Presence::Present;
+    (facts.kernel.tun, facts.kernel.nft) = (Presence::Present, Presence::Present);
+    for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv6.ip_nonlocal_bind"] {
+        facts.sysctls.insert(key.into(), "0".into());
+    }
     for path in ["/srv", "/var", "/var/lib"] {
-        let fact = PathFact::Directory { owner: Owner { uid: 0, gid: 0 }, mode: 0o755, stranger: None };
+        let fact = PathFact::Directory {
+            owner: Owner { uid: 0, gid: 0 },
+            mode: 0o755,
+            stranger: None,
+            inside: Default::default(),
+        };
         facts.paths.insert(path.into(), fact);
     }
     FakeHost::new(facts)
@@ -30,14 +39,14 @@ fn bare() -> FakeHost {
 /// One run as the program makes it: the record opened, the plan applied, the record finished.
 fn run(layout: &Layout, host: &mut FakeHost, record: &Path) -> Result<(), Problems> {
     let mut record = Record::open(record, EPOCH)?;
-    let result = apply(Wish { layout, contents: Contents::Keep }, host, &mut record, &mut |_, _| {});
+    let result = apply(Wish::new(layout, Contents::Keep), host, &mut record, &mut |_, _| {});
     record.finish()?;
     result.map(drop)
 }
 
 fn actions(layout: &Layout, host: &mut FakeHost, record: &Path) -> usize {
     let record = Record::read(record, EPOCH).unwrap();
-    propose(Wish { layout, contents: Contents::Keep }, host, &record).unwrap().actions.len()
+    propose(Wish::new(layout, Contents::Keep), host, &record).unwrap().actions.len()
 }
 
 #[test]
@@ -149,7 +158,7 @@ fn links_of_another_boot_are_not_ours_and_users_are() {
     // After a reboot somebody else has made a link of our bridge's name.
     let record = Record::read(&path, "boot/2").unwrap();
     let wish = layout(1);
-    let problems = propose(Wish { layout: &wish, contents: Contents::Keep }, &mut host, &record).unwrap_err();
+    let problems = propose(Wish::new(&wish, Contents::Keep), &mut host, &record).unwrap_err();
     assert!(problems.0.iter().all(|problem| !problem.what.contains("user")), "{problems}");
     assert!(problems.0.iter().any(|problem| problem.what.contains("link plat0")), "{problems}");
 }

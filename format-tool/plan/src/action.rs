@@ -1,11 +1,11 @@
 //! One step of a plan, with every choice made: names, numbers, owners, modes. Each knows its exact inverse and which
 //! things it makes or removes.
 
-use crate::facts::{LinkFact, Owner};
-use crate::thing::Thing;
+use crate::facts::{Guard, LinkFact, LinkKind, NamespaceFact, Owner, Route};
+use crate::thing::{Thing, Uplink};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// A user as made or removed.
@@ -26,8 +26,33 @@ pub struct Directory {
     pub path: PathBuf,
     pub owner: Owner,
     pub mode: u32,
-    /// Whether it is a partition's, or one in it.
+    /// Whether it is a partition's: what is in it belongs to its owner.
     pub partition: bool,
+    /// The empty directories in a partition's and their modes, of the same owner. It becomes its owner's once they are
+    /// there, so a half-made one is known by its owner.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inside: BTreeMap<String, u32>,
+    /// Whether its disk space is to be limited, for which some file systems need another kind of directory.
+    #[serde(default)]
+    pub limited: bool,
+}
+
+/// Mode of a partition's directory, root's still, while what is in it is being made.
+pub const UNFINISHED: u32 = 0o700;
+
+/// A namespace with its pair of links: what there is of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Namespace {
+    /// The end of the pair that is a port of the bridge.
+    pub outside: Option<LinkFact>,
+    pub inside: Option<NamespaceFact>,
+}
+
+/// A file's owner and permission bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    pub owner: Owner,
+    pub mode: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +69,12 @@ pub enum Action {
     AddUser(User),
     RemoveUser(User),
     MakeDirectory(Directory),
-    /// Removes an empty directory.
+    /// Makes what a killed run left half-made into what it was to be.
+    FinishDirectory {
+        directory: Directory,
+        from: (Owner, u32),
+    },
+    /// Removes a directory that holds nothing but empty ones.
     RemoveDirectory(Directory),
     /// Removes a partition's directory with all that is in it. Its inverse makes it again, empty.
     EraseDirectory(Directory),
@@ -53,19 +83,19 @@ pub enum Action {
         from: (Owner, u32),
         to: (Owner, u32),
     },
-    AddBridge {
+    /// How much a partition's directory may take, in MiB.
+    SetDiskLimit {
+        path: PathBuf,
+        /// Number that the file system knows the partition by (project id).
+        id: u32,
+        from: Option<u32>,
+        to: Option<u32>,
+    },
+    AddLink {
         name: String,
         link: LinkFact,
     },
-    RemoveBridge {
-        name: String,
-        link: LinkFact,
-    },
-    AddTap {
-        name: String,
-        link: LinkFact,
-    },
-    RemoveTap {
+    RemoveLink {
         name: String,
         link: LinkFact,
     },
@@ -73,6 +103,13 @@ pub enum Action {
         name: String,
         from: LinkFact,
         to: LinkFact,
+    },
+    /// From what there is of a namespace to what there must be, or to nothing.
+    SetNamespace {
+        name: String,
+        veth: String,
+        from: Namespace,
+        to: Namespace,
     },
     AddAddress {
         link: String,
@@ -88,12 +125,43 @@ pub enum Action {
     RemoveLocalRoute {
         range: IpNet,
     },
+    AddRoute(Route),
+    RemoveRoute(Route),
+    SetSysctl {
+        key: String,
+        /// Before node-format first touched it.
+        was: String,
+        from: String,
+        to: String,
+    },
+    /// Makes, replaces or removes the packet filter's table, in one step of the kernel.
+    SetGuard {
+        from: Option<Guard>,
+        to: Option<Guard>,
+    },
+    /// Joins an interface to the bridge and moves its addresses and routes there.
+    TakeUplink(Uplink),
+    ReturnUplink(Uplink),
     /// Writes the file whole, or removes it where `to` is `None`.
-    WriteNodeFile {
+    WriteFile {
         path: PathBuf,
+        access: Access,
+        purpose: Purpose,
         from: Option<String>,
         to: Option<String>,
     },
+}
+
+/// What a file is for; files of one purpose are written together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// What the software in a partition may know.
+    Resources,
+    /// A unit of systemd, which is told of it.
+    Unit,
+    /// `node.json`.
+    Node,
 }
 
 /// What kind of step; consecutive actions of one kind are performed together.
@@ -104,16 +172,23 @@ pub enum Kind {
     MakeDirectories,
     RemoveDirectories,
     SetDirectories,
+    SetDiskLimits,
+    // From here to `RemoveRoutes`: what needs CAP_NET_ADMIN.
+    SetSysctls,
     AddBridges,
     RemoveBridges,
     AddTaps,
     RemoveTaps,
     SetLinks,
+    AddNamespaces,
+    RemoveNamespaces,
+    SetGuard,
+    MoveUplink,
     AddAddresses,
     RemoveAddresses,
     AddRoutes,
     RemoveRoutes,
-    WriteNodeFile,
+    WriteFiles(Purpose),
 }
 
 impl Action {
@@ -121,19 +196,25 @@ impl Action {
         match self {
             Self::AddGroup { .. } | Self::AddUser(_) => Kind::AddAccounts,
             Self::RemoveGroup { .. } | Self::RemoveUser(_) => Kind::RemoveAccounts,
-            Self::MakeDirectory(_) => Kind::MakeDirectories,
+            Self::MakeDirectory(_) | Self::FinishDirectory { .. } => Kind::MakeDirectories,
             Self::RemoveDirectory(_) | Self::EraseDirectory(_) => Kind::RemoveDirectories,
             Self::SetDirectory { .. } => Kind::SetDirectories,
-            Self::AddBridge { .. } => Kind::AddBridges,
-            Self::RemoveBridge { .. } => Kind::RemoveBridges,
-            Self::AddTap { .. } => Kind::AddTaps,
-            Self::RemoveTap { .. } => Kind::RemoveTaps,
+            Self::SetDiskLimit { .. } => Kind::SetDiskLimits,
+            Self::AddLink { link, .. } if link.kind == LinkKind::Bridge => Kind::AddBridges,
+            Self::RemoveLink { link, .. } if link.kind == LinkKind::Bridge => Kind::RemoveBridges,
+            Self::AddLink { .. } => Kind::AddTaps,
+            Self::RemoveLink { .. } => Kind::RemoveTaps,
             Self::SetLink { .. } => Kind::SetLinks,
+            Self::SetNamespace { to: Namespace { inside: Some(_), .. }, .. } => Kind::AddNamespaces,
+            Self::SetNamespace { .. } => Kind::RemoveNamespaces,
             Self::AddAddress { .. } => Kind::AddAddresses,
             Self::RemoveAddress { .. } => Kind::RemoveAddresses,
-            Self::AddLocalRoute { .. } => Kind::AddRoutes,
-            Self::RemoveLocalRoute { .. } => Kind::RemoveRoutes,
-            Self::WriteNodeFile { .. } => Kind::WriteNodeFile,
+            Self::AddLocalRoute { .. } | Self::AddRoute(_) => Kind::AddRoutes,
+            Self::RemoveLocalRoute { .. } | Self::RemoveRoute(_) => Kind::RemoveRoutes,
+            Self::SetSysctl { .. } => Kind::SetSysctls,
+            Self::SetGuard { .. } => Kind::SetGuard,
+            Self::TakeUplink(_) | Self::ReturnUplink(_) => Kind::MoveUplink,
+            Self::WriteFile { purpose, .. } => Kind::WriteFiles(*purpose),
         }
     }
 
@@ -147,17 +228,28 @@ impl Action {
             Self::RemoveUser(user) => Self::AddUser(user),
             Self::MakeDirectory(directory) => Self::RemoveDirectory(directory),
             Self::RemoveDirectory(directory) | Self::EraseDirectory(directory) => Self::MakeDirectory(directory),
+            Self::FinishDirectory { directory: Directory { path, owner, mode, .. }, from } => {
+                Self::SetDirectory { path, from: (owner, mode), to: from }
+            }
             Self::SetDirectory { path, from, to } => Self::SetDirectory { path, from: to, to: from },
-            Self::AddBridge { name, link } => Self::RemoveBridge { name, link },
-            Self::RemoveBridge { name, link } => Self::AddBridge { name, link },
-            Self::AddTap { name, link } => Self::RemoveTap { name, link },
-            Self::RemoveTap { name, link } => Self::AddTap { name, link },
+            Self::SetDiskLimit { path, id, from, to } => Self::SetDiskLimit { path, id, from: to, to: from },
+            Self::AddLink { name, link } => Self::RemoveLink { name, link },
+            Self::RemoveLink { name, link } => Self::AddLink { name, link },
             Self::SetLink { name, from, to } => Self::SetLink { name, from: to, to: from },
+            Self::SetNamespace { name, veth, from, to } => Self::SetNamespace { name, veth, from: to, to: from },
             Self::AddAddress { link, address } => Self::RemoveAddress { link, address },
             Self::RemoveAddress { link, address } => Self::AddAddress { link, address },
             Self::AddLocalRoute { range } => Self::RemoveLocalRoute { range },
             Self::RemoveLocalRoute { range } => Self::AddLocalRoute { range },
-            Self::WriteNodeFile { path, from, to } => Self::WriteNodeFile { path, from: to, to: from },
+            Self::AddRoute(route) => Self::RemoveRoute(route),
+            Self::RemoveRoute(route) => Self::AddRoute(route),
+            Self::SetSysctl { key, was, from, to } => Self::SetSysctl { key, was, from: to, to: from },
+            Self::SetGuard { from, to } => Self::SetGuard { from: to, to: from },
+            Self::TakeUplink(uplink) => Self::ReturnUplink(uplink),
+            Self::ReturnUplink(uplink) => Self::TakeUplink(uplink),
+            Self::WriteFile { path, access, purpose, from, to } => {
+                Self::WriteFile { path, access, purpose, from: to, to: from }
+            }
         }
     }
 
@@ -166,12 +258,18 @@ impl Action {
         Some(match self {
             Self::AddGroup { name, gid } => Thing::Group { name: name.clone(), gid: *gid },
             Self::AddUser(user) => Thing::User { name: user.name.clone(), uid: user.uid },
-            Self::MakeDirectory(directory) => directory.thing(),
-            Self::AddBridge { name, .. } => Thing::Bridge { name: name.clone() },
-            Self::AddTap { name, .. } => Thing::Tap { name: name.clone() },
+            Self::MakeDirectory(directory) | Self::FinishDirectory { directory, .. } => directory.thing(),
+            Self::AddLink { name, link } => link.thing(name)?,
+            Self::SetNamespace { name, veth, to: Namespace { inside: Some(_), .. }, .. } => {
+                Thing::Namespace { name: name.clone(), veth: veth.clone() }
+            }
             Self::AddAddress { link, address } => Thing::Address { link: link.clone(), address: *address },
             Self::AddLocalRoute { range } => Thing::LocalRoute { range: *range },
-            Self::WriteNodeFile { path, to: Some(_), .. } => Thing::NodeFile { path: path.clone() },
+            Self::AddRoute(route) => Thing::Route(route.clone()),
+            Self::SetSysctl { key, was, to, .. } if to != was => Thing::Sysctl { key: key.clone(), was: was.clone() },
+            Self::SetGuard { to: Some(_), .. } => Thing::Guard,
+            Self::TakeUplink(uplink) => Thing::Uplink(uplink.clone()),
+            Self::WriteFile { path, to: Some(_), .. } => Thing::File { path: path.clone() },
             _ => return None,
         })
     }
@@ -183,13 +281,27 @@ impl Action {
             | Self::RemoveUser(_)
             | Self::RemoveDirectory(_)
             | Self::EraseDirectory(_)
-            | Self::RemoveBridge { .. }
-            | Self::RemoveTap { .. }
+            | Self::RemoveLink { .. }
             | Self::RemoveAddress { .. }
-            | Self::RemoveLocalRoute { .. } => self.inverse().makes(),
-            Self::WriteNodeFile { path, to: None, .. } => Some(Thing::NodeFile { path: path.clone() }),
+            | Self::RemoveLocalRoute { .. }
+            | Self::RemoveRoute(_)
+            | Self::ReturnUplink(_) => self.inverse().makes(),
+            Self::SetNamespace { name, veth, to: Namespace { inside: None, .. }, .. } => {
+                Some(Thing::Namespace { name: name.clone(), veth: veth.clone() })
+            }
+            Self::SetSysctl { key, was, to, .. } if to == was => {
+                Some(Thing::Sysctl { key: key.clone(), was: was.clone() })
+            }
+            Self::SetGuard { to: None, .. } => Some(Thing::Guard),
+            Self::WriteFile { path, to: None, .. } => Some(Thing::File { path: path.clone() }),
             _ => None,
         }
+    }
+
+    /// Whether a partition's own user may bring about, at any moment, what this action mends: no proof that the machine
+    /// is not as it was made.
+    pub fn is_tenants_doing(&self) -> bool {
+        matches!(self, Self::SetDirectory { from, to, .. } if from.0 == to.0 && from.0.uid != 0)
     }
 }
 
@@ -197,5 +309,18 @@ impl Directory {
     fn thing(&self) -> Thing {
         let path = self.path.clone();
         if self.partition { Thing::PartitionDirectory { path } } else { Thing::Directory { path } }
+    }
+}
+
+impl LinkFact {
+    /// What a link of this kind is in the record. `None`: node-format makes none such by itself.
+    pub(crate) fn thing(&self, name: &str) -> Option<Thing> {
+        let name = name.to_owned();
+        match self.kind {
+            LinkKind::Bridge => Some(Thing::Bridge { name }),
+            LinkKind::Tap(_) => Some(Thing::Tap { name }),
+            LinkKind::Tun(_) => Some(Thing::Tun { name }),
+            LinkKind::Veth | LinkKind::Other(_) => None,
+        }
     }
 }

@@ -3,10 +3,12 @@
 
 mod reader;
 
-use crate::settings::{Builder, Network, NetworkMode, PartitionSettings, Paths, Settings};
+use crate::settings::{Builder, Enforcement, Network, NetworkMode, PartitionSettings, Paths, Settings, TapMode};
+use ipnet::Ipv6Net;
 use plat_model::problem::{Problem, Problems, codes};
 use plat_model::resources::Resources;
 use reader::{Reader, Section};
+use std::path::Path;
 
 /// A commented file that says every key with its default or a likely value. It parses.
 pub const EXAMPLE: &str = include_str!("config/example.toml");
@@ -58,68 +60,127 @@ fn version_1<'t>(reader: &mut Reader<'t>, top: &mut Section<'t>) -> Settings {
         root: s.text(reader, "root").unwrap_or_else(|| "/srv/plat/partitions".into()).into(),
         node_file: s.text(reader, "node_file").unwrap_or_else(|| "/var/lib/plat/node.json".into()).into(),
         record: s.text(reader, "record").unwrap_or_else(|| "/var/lib/plat/format/record".into()).into(),
+        resources: s.text(reader, "resources").map(Into::into),
+        storage: s.texts(reader, "storage").into_iter().map(Into::into).collect(),
     });
-    let partitions = top.section(reader, "partitions", |reader, s| {
-        let amount = s.number(reader, "amount", 0, u32::MAX);
-        if amount.is_none() {
-            s.missing(reader, "amount");
-        }
-        let base_name = s.text(reader, "base_name").unwrap_or_else(|| "part".into());
-        PartitionSettings {
-            amount: amount.unwrap_or(0),
-            users: s.boolean(reader, "users").unwrap_or(true),
-            user_base_name: s.text(reader, "user_base_name").unwrap_or_else(|| base_name.clone()),
-            first_uid: s.number(reader, "first_uid", 0, u32::MAX).unwrap_or(20_000),
-            first_gid: s.number(reader, "first_gid", 0, u32::MAX).unwrap_or(20_000),
-            groups: s.texts(reader, "groups"),
-            base_name,
-        }
-    });
-    let network = top.section(reader, "network", |reader, s| network(reader, s, &partitions.base_name));
-    let builder = top.has("builder").then(|| {
+    let partitions = top.section(reader, "partitions", partitions);
+    // A node in a folder has no other place for them than its own.
+    let beside = |root: &Path| root.with_file_name("resources");
+    let resources = paths.resources.clone().or_else(|| Some(beside(&paths.root)));
+    let paths = Paths { resources, ..paths };
+    let network = top.section(reader, "network", |reader, s| network(reader, s, &partitions));
+    let builder = (partitions.users || top.has("builder")).then(|| {
         top.section(reader, "builder", |reader, s| Builder {
             user: s.text(reader, "user").unwrap_or_else(|| "plat-builder".into()),
             uid: s.number(reader, "uid", 0, u32::MAX).unwrap_or(19_999),
             gid: s.number(reader, "gid", 0, u32::MAX).unwrap_or(19_999),
         })
     });
-    let limits = top.section(reader, "limits", resources);
-    let capacity = top.section(reader, "capacity", resources);
-    Settings { paths, partitions, network, builder, capacity, limits }
+    let (limits, enforcement) = top.section(reader, "limits", |reader, s| {
+        let enforcement = Enforcement {
+            disk: s.boolean(reader, "disk_quota").unwrap_or(false),
+            slices: s.boolean(reader, "slices").unwrap_or(false),
+        };
+        (resources_of(reader, s), enforcement)
+    });
+    let capacity = top.section(reader, "capacity", resources_of);
+    Settings { paths, partitions, network, builder, capacity, limits, enforcement }
 }
 
-fn network<'t>(reader: &mut Reader<'t>, s: &mut Section<'t>, base_name: &str) -> Network {
+fn partitions<'t>(reader: &mut Reader<'t>, s: &mut Section<'t>) -> PartitionSettings {
+    let amount = s.number(reader, "amount", 0, u32::MAX);
+    if amount.is_none() {
+        s.missing(reader, "amount");
+    }
+    let base_name = s.text(reader, "base_name").unwrap_or_else(|| "part".into());
+    PartitionSettings {
+        amount: amount.unwrap_or(0),
+        users: s.boolean(reader, "users").unwrap_or(true),
+        user_base_name: s.text(reader, "user_base_name").unwrap_or_else(|| base_name.clone()),
+        first_uid: s.number(reader, "first_uid", 0, u32::MAX).unwrap_or(20_000),
+        first_gid: s.number(reader, "first_gid", 0, u32::MAX).unwrap_or(20_000),
+        groups: s.texts(reader, "groups"),
+        mode: s.mode(reader, "mode").unwrap_or(0o750),
+        directories: s.modes(reader, "directories").unwrap_or_else(plat_model::node::skeleton),
+        base_name,
+    }
+}
+
+fn network<'t>(reader: &mut Reader<'t>, s: &mut Section<'t>, partitions: &PartitionSettings) -> Network {
     const MODES: [(&str, NetworkMode); 4] = [
         ("bridge", NetworkMode::Bridge),
         ("interface", NetworkMode::Interface),
         ("loopback", NetworkMode::Loopback),
         ("none", NetworkMode::None),
     ];
+    const TAP_MODES: [(&str, TapMode); 2] = [("bridged", TapMode::Bridged), ("routed", TapMode::Routed)];
     let mode = s.one_of(reader, "mode", &MODES).unwrap_or(NetworkMode::None);
-    let links = matches!(mode, NetworkMode::Bridge | NetworkMode::Interface);
-    let ipv6_prefix = s.parsed(reader, "ipv6_prefix", "an IPv6 range such as 2001:db8:1::/64");
-    let longer = ipv6_prefix.map_or(128, |prefix: ipnet::Ipv6Net| prefix.prefix_len().saturating_add(16).min(128));
+    let bridge = mode == NetworkMode::Bridge;
+    let links = bridge || mode == NetworkMode::Interface;
+    let link = s.text(reader, "link").unwrap_or_else(|| if bridge { "plat0" } else { "lo" }.into());
+    let uplink = s.text(reader, "uplink");
+    let namespaces = s.boolean(reader, "namespaces").unwrap_or(false);
+    let (ipv6_prefix, from_uplink) = match s.parsed(reader, "ipv6_prefix", PREFIX) {
+        Some(Prefix::Given(prefix)) => (Some(prefix), false),
+        Some(Prefix::Uplink) => (None, true),
+        None => (None, false),
+    };
+    let longer = ipv6_prefix.map(|prefix: Ipv6Net| u32::from(prefix.prefix_len()) + 16);
+    // Where the prefix is not known yet, neither is its length: 0 until it is resolved.
+    let longer = longer.unwrap_or(if from_uplink { 0 } else { 128 }).min(128);
     let mut ipv4_network = s.parsed(reader, "ipv4_network", "an IPv4 network such as 10.112.0.0/16");
     if mode == NetworkMode::Loopback {
         ipv4_network = ipv4_network.or_else(|| "127.0.0.0/8".parse().ok());
     }
+    let base_name = &partitions.base_name;
+    let default_tap_mode = if bridge { TapMode::Bridged } else { TapMode::Routed };
+    let taps = s.boolean(reader, "taps").unwrap_or(links && !namespaces);
     Network {
         mode,
-        link: s.text(reader, "link").unwrap_or_else(|| if mode == NetworkMode::Bridge { "plat0" } else { "lo" }.into()),
-        taps: s.boolean(reader, "taps").unwrap_or(links),
-        tap_base_name: s.text(reader, "tap_base_name").unwrap_or_else(|| base_name.into()),
+        taps,
+        tap_base_name: s.text(reader, "tap_base_name").unwrap_or_else(|| base_name.clone()),
+        tap_mode: s.one_of(reader, "tap_mode", &TAP_MODES).unwrap_or(default_tap_mode),
+        tuns: s.boolean(reader, "tuns").unwrap_or(false),
+        tun_base_name: s.text(reader, "tun_base_name").unwrap_or_else(|| format!("{base_name}-tun")),
+        tun_ipv4_network: s.parsed(reader, "tun_ipv4_network", "an IPv4 network such as 172.16.0.0/12"),
+        tun_ipv4_share: s.length(reader, "tun_ipv4_share", 32).unwrap_or(26),
+        veth_base_name: s.text(reader, "veth_base_name").unwrap_or_else(|| format!("{base_name}-v")),
+        namespaces,
+        bridge_mac: None,
+        listening: Vec::new(),
+        mtu: s.number(reader, "mtu", 0, u32::MAX),
+        isolation: s.boolean(reader, "isolation").unwrap_or(bridge),
+        guard: s.boolean(reader, "guard").unwrap_or(links && (partitions.users || namespaces)),
+        sysctls: s.boolean(reader, "sysctls").unwrap_or(links),
+        prefix_from: from_uplink.then(|| uplink.clone().unwrap_or_else(|| link.clone())),
         ipv6_prefix,
-        ipv6_share: s
-            .number(reader, "ipv6_share", 1, 128)
-            .map_or(longer, |share| u8::try_from(share).unwrap_or(u8::MAX)),
+        ipv6_share: s.length(reader, "ipv6_share", 128).unwrap_or(u8::try_from(longer).unwrap_or(128)),
         local_ranges: s.boolean(reader, "local_ranges").unwrap_or(links),
         ipv4_network,
-        gateway: s.boolean(reader, "gateway").unwrap_or(mode == NetworkMode::Bridge),
+        gateway: s.boolean(reader, "gateway").unwrap_or(bridge && uplink.is_none()),
         link_group: s.number(reader, "link_group", 1, u32::MAX - 1).unwrap_or(28_780),
+        link,
+        uplink,
     }
 }
 
-fn resources<'t>(reader: &mut Reader<'t>, s: &mut Section<'t>) -> Resources {
+const PREFIX: &str = "an IPv6 range such as 2001:db8:1::/64, or \"uplink\"";
+
+/// What may be said of the IPv6 prefix.
+enum Prefix {
+    Given(Ipv6Net),
+    Uplink,
+}
+
+impl std::str::FromStr for Prefix {
+    type Err = ipnet::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "uplink" { Ok(Self::Uplink) } else { text.parse().map(Self::Given) }
+    }
+}
+
+fn resources_of<'t>(reader: &mut Reader<'t>, s: &mut Section<'t>) -> Resources {
     Resources {
         cpu_millis: s.number(reader, "cpu_millis", 1, u32::MAX),
         memory_mib: s.number(reader, "memory_mib", 1, u32::MAX),

@@ -2,7 +2,10 @@
 //! of the planner are stated in it.
 
 use crate::action::Action;
-use crate::facts::{AddressFact, GroupFact, HostFacts, PathFact, UserFact};
+use crate::facts::{AddressFact, GroupFact, HostFacts, PathFact, Route, UserFact};
+use crate::thing::Uplink;
+use ipnet::IpNet;
+use std::collections::BTreeMap;
 
 impl HostFacts {
     /// The machine after the action.
@@ -29,8 +32,9 @@ impl HostFacts {
                     group.members.remove(&user.name);
                 });
             }
-            Action::MakeDirectory(made) => {
-                let fact = PathFact::Directory { owner: made.owner, mode: made.mode, stranger: None };
+            Action::MakeDirectory(made) | Action::FinishDirectory { directory: made, .. } => {
+                let inside = made.inside.clone();
+                let fact = PathFact::Directory { owner: made.owner, mode: made.mode, stranger: None, inside };
                 self.paths.insert(made.path.clone(), fact);
             }
             Action::RemoveDirectory(directory) => {
@@ -38,27 +42,27 @@ impl HostFacts {
             }
             Action::EraseDirectory(directory) => self.paths.retain(|path, _| !path.starts_with(&directory.path)),
             Action::SetDirectory { path, to, .. } => {
-                let fact = PathFact::Directory { owner: to.0, mode: to.1, stranger: None };
-                self.paths.insert(path.clone(), fact);
+                if let Some(PathFact::Directory { owner, mode, .. }) = self.paths.get_mut(path) {
+                    (*owner, *mode) = *to;
+                }
             }
-            Action::AddBridge { name, link } | Action::AddTap { name, link } => {
+            Action::SetDiskLimit { path, to, .. } => put(&mut self.disk_limits, path.clone(), *to),
+            Action::AddLink { name, link } => {
                 self.links.insert(name.clone(), link.clone());
             }
-            Action::RemoveBridge { name, .. } | Action::RemoveTap { name, .. } => {
-                self.links.remove(name);
-                self.addresses.retain(|address| &address.link != name);
-                self.links.values_mut().filter(|link| link.bridge.as_ref() == Some(name)).for_each(|port| {
-                    port.bridge = None;
-                });
-            }
+            Action::RemoveLink { name, .. } => self.remove_link(name),
             Action::SetLink { name, to, .. } => {
                 self.links.insert(name.clone(), to.clone());
             }
+            Action::SetNamespace { name, veth, to, .. } => {
+                put(&mut self.links, veth.clone(), to.outside.clone());
+                put(&mut self.namespaces, name.clone(), to.inside.clone());
+            }
             Action::AddAddress { link, address } => {
-                self.addresses.insert(AddressFact { link: link.clone(), address: *address });
+                self.addresses.insert(permanent(link, *address));
             }
             Action::RemoveAddress { link, address } => {
-                self.addresses.remove(&AddressFact { link: link.clone(), address: *address });
+                self.addresses.remove(&permanent(link, *address));
             }
             Action::AddLocalRoute { range } => {
                 self.local_routes.insert(*range);
@@ -66,12 +70,58 @@ impl HostFacts {
             Action::RemoveLocalRoute { range } => {
                 self.local_routes.remove(range);
             }
-            Action::WriteNodeFile { path, to: Some(text), .. } => {
-                self.node_files.insert(path.clone(), text.clone());
+            Action::AddRoute(route) => {
+                self.routes.insert(route.clone());
             }
-            Action::WriteNodeFile { path, to: None, .. } => {
-                self.node_files.remove(path);
+            Action::RemoveRoute(route) => {
+                self.routes.remove(route);
             }
+            // Empty: of a link that was not there.
+            Action::SetSysctl { key, to, .. } => {
+                put(&mut self.sysctls, key.clone(), Some(to.clone()).filter(|to| !to.is_empty()));
+            }
+            Action::SetGuard { to, .. } => self.guard.clone_from(to),
+            Action::TakeUplink(uplink) => self.move_uplink(uplink, &uplink.link, &uplink.bridge),
+            Action::ReturnUplink(uplink) => self.move_uplink(uplink, &uplink.bridge, &uplink.link),
+            Action::WriteFile { path, to, .. } => put(&mut self.files, path.clone(), to.clone()),
         }
+    }
+
+    /// With a link go its addresses and routes, and its ports stand alone.
+    fn remove_link(&mut self, name: &str) {
+        self.links.remove(name);
+        self.addresses.retain(|address| address.link != name);
+        self.routes.retain(|route| route.link != name);
+        self.links.values_mut().filter(|link| link.bridge.as_deref() == Some(name)).for_each(|port| {
+            port.bridge = None;
+            port.isolated = false;
+        });
+    }
+
+    fn move_uplink(&mut self, uplink: &Uplink, from: &str, to: &str) {
+        let taken = to == uplink.bridge;
+        if let Some(port) = self.links.get_mut(&uplink.link) {
+            port.bridge = taken.then(|| uplink.bridge.clone());
+            port.up = taken || uplink.was_up;
+        }
+        for address in &uplink.addresses {
+            self.addresses.remove(&permanent(from, *address));
+            self.addresses.insert(permanent(to, *address));
+        }
+        for route in &uplink.routes {
+            self.routes.remove(&Route { link: from.into(), ..route.clone() });
+            self.routes.insert(Route { link: to.into(), ..route.clone() });
+        }
+    }
+}
+
+fn permanent(link: &str, address: IpNet) -> AddressFact {
+    AddressFact { link: link.into(), address, leased: false }
+}
+
+fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => drop(map.insert(key, value)),
+        None => drop(map.remove(&key)),
     }
 }

@@ -4,6 +4,7 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// What to look at. The planner says it, so that a machine with a million files is not read through.
@@ -14,7 +15,15 @@ pub struct Scope {
     /// Those of them of which to find out whether they hold anything that is not itself in [`Scope::paths`].
     pub contents: BTreeSet<PathBuf>,
     /// Files to read whole.
-    pub node_files: BTreeSet<PathBuf>,
+    pub files: BTreeSet<PathBuf>,
+    /// Directories of which to find out how much disk space they may take, and the project id of each.
+    pub disk: BTreeMap<PathBuf, u32>,
+    /// Network namespaces to look into, by the names of their files.
+    pub namespaces: BTreeSet<String>,
+    /// Settings of the kernel to read, e.g. `net.ipv4.ip_forward`.
+    pub sysctls: BTreeSet<String>,
+    /// Whether the packet filter matters.
+    pub guard: bool,
     /// Whether users and groups matter.
     pub accounts: bool,
     /// Whether links, addresses and routes matter.
@@ -40,10 +49,22 @@ pub struct HostFacts {
     pub addresses: BTreeSet<AddressFact>,
     /// Ranges routed to this machine itself as a whole (routes of type local, longer ranges than one address).
     pub local_routes: BTreeSet<IpNet>,
+    /// Routes of the main table that the kernel did not make by itself.
+    pub routes: BTreeSet<Route>,
+    /// Of [`Scope::namespaces`], those that exist.
+    pub namespaces: BTreeMap<String, NamespaceFact>,
+    /// Of [`Scope::sysctls`], those that this kernel has.
+    pub sysctls: BTreeMap<String, String>,
+    /// The packet filter's table of node-format's name, if there is one.
+    pub guard: Option<Guard>,
+    /// How much the directories in [`Scope::disk`] may take, in MiB; those without a limit are missing.
+    pub disk_limits: BTreeMap<PathBuf, u32>,
+    /// Directories that cannot be limited, and why.
+    pub unlimitable: BTreeMap<PathBuf, String>,
     /// Uids that have processes, if [`Scope::processes`].
     pub busy_uids: BTreeSet<u32>,
-    /// Text of the files in [`Scope::node_files`] that exist.
-    pub node_files: BTreeMap<PathBuf, String>,
+    /// Text of the files in [`Scope::files`] that exist.
+    pub files: BTreeMap<PathBuf, String>,
 }
 
 /// A Unix owner by numbers.
@@ -89,6 +110,10 @@ pub struct Kernel {
     /// `/dev/net/tun`.
     pub tun: Presence,
     pub ipv6: Presence,
+    /// The program `nft`, by which the packet filter is set.
+    pub nft: Presence,
+    /// systemd as the first process.
+    pub systemd: Presence,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,9 +139,13 @@ pub enum PathFact {
         owner: Owner,
         /// The permission bits, `0o7777` of the mode.
         mode: u32,
-        /// Name of something in it that was not asked about, if its contents were.
+        /// Name of something in it that was not asked about, if its contents were. Empty directories in a
+        /// partition's are no strangers.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stranger: Option<String>,
+        /// The empty directories in it and their modes, if its contents were asked about.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        inside: BTreeMap<String, u32>,
     },
     /// A file, a link, a device: anything but a directory.
     Other { kind: String },
@@ -130,6 +159,10 @@ pub enum LinkKind {
     Bridge,
     /// A persistent tap and the uid that may open it.
     Tap(Option<u32>),
+    /// A persistent tun and the uid that may open it.
+    Tun(Option<u32>),
+    /// One end of a pair.
+    Veth,
     /// As the kernel calls it; empty for hardware.
     Other(String),
 }
@@ -146,8 +179,15 @@ pub struct LinkFact {
     pub bridge: Option<String>,
     #[serde(default)]
     pub group: u32,
+    /// A tun has none: zeros.
     #[serde(default)]
     pub mac: [u8; 6],
+    /// Bytes of the largest packet. Where it is wanted, `None` is whatever it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Whether, as a port of a bridge, it reaches only ports that are not isolated.
+    #[serde(default)]
+    pub isolated: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -155,4 +195,60 @@ pub struct LinkFact {
 pub struct AddressFact {
     pub link: String,
     pub address: IpNet,
+    /// Whether it ends by itself: leased by DHCP, or from a router's announcement.
+    #[serde(default)]
+    pub leased: bool,
+}
+
+/// A way to other machines.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    pub destination: IpNet,
+    pub link: String,
+    /// The router; `None`: the destination is on the link itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+    /// The kernel's default (0, and 1024 for IPv6) is 0 here.
+    #[serde(default)]
+    pub metric: u32,
+    /// The source address that packets get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
+}
+
+/// The inside of a partition's network namespace: its `lo`, and its end of the pair, `eth0`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NamespaceFact {
+    pub lo_up: bool,
+    /// `eth0`, if it is there; neither in a bridge nor in a group.
+    pub link: Option<LinkFact>,
+    /// On `eth0`.
+    pub addresses: BTreeSet<IpNet>,
+    /// Of `eth0`.
+    pub routes: BTreeSet<Route>,
+    pub local_routes: BTreeSet<IpNet>,
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// The packet filter's table that holds partitions to their own addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guard {
+    /// Fingerprint of the script that made it, kept in the table's comment. Empty: made by somebody else.
+    pub fingerprint: String,
+    /// How many rules it has.
+    pub rules: u32,
+    /// The elements of its sets, each as `SET ELEMENT`.
+    pub elements: BTreeSet<String>,
+    /// A script that makes it as it is.
+    pub script: String,
+}
+
+impl Guard {
+    /// Whether two tables do the same; scripts may be written differently.
+    pub fn equals(&self, other: &Self) -> bool {
+        (&self.fingerprint, self.rules, &self.elements) == (&other.fingerprint, other.rules, &other.elements)
+    }
 }

@@ -1,20 +1,21 @@
 //! Every thing that must exist on the machine for it to be the node that was asked for, by name. An empty layout is a
 //! machine that is no node: planning towards it is the reset.
 
-use crate::facts::{HostFacts, LinkFact, LinkKind, Owner};
-use crate::settings::{NetworkMode, Settings};
-use crate::shares;
+mod network;
+mod partition;
+mod units;
+
+use crate::action::{Namespace, Purpose};
+use crate::facts::{Guard, HostFacts, LinkFact, Owner, Route};
+use crate::guard;
+use crate::settings::Settings;
 use ipnet::IpNet;
-use plat_model::id::PartitionName;
-use plat_model::node::{Account, NodeFile, NodePartition};
+use plat_model::node::{Account, NodeFile};
 use plat_model::problem::Problem;
 use plat_model::resources::Resources;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// Directories in each partition's, as the agent and releases expect them.
-const INSIDE: [&str; 6] = ["etc", "srv", "var", "run", "tmp", "log"];
 const ROOT: Owner = Owner { uid: 0, gid: 0 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,17 +26,60 @@ pub struct WantedUser {
     pub groups: BTreeSet<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedDirectory {
     /// `None`: whoever runs node-format.
     pub owner: Option<Owner>,
     pub mode: u32,
-    /// Whether it is a partition's or in one. It must then be node-format's own; one on the way may exist already.
-    pub partition: bool,
+    /// Set for a partition's. It must then be node-format's own; one on the way may exist already.
+    pub partition: Option<PartitionDirectory>,
 }
 
-/// A link that must exist, as it must be seen.
-pub type WantedLink = LinkFact;
+/// What is particular about a directory that belongs to a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PartitionDirectory {
+    /// Made in it with it, and its owner's business from then on.
+    pub inside: BTreeMap<String, u32>,
+    pub limit: Option<DiskLimit>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskLimit {
+    /// Project id.
+    pub id: u32,
+    pub mib: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedFile {
+    pub purpose: Purpose,
+    /// `None`: whoever runs node-format.
+    pub owner: Option<Owner>,
+    pub mode: u32,
+    pub text: String,
+}
+
+/// A network namespace and the pair of links that joins it to the bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedNamespace {
+    /// Name of the outer end.
+    pub veth: String,
+    pub state: Namespace,
+}
+
+/// A link that must exist already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NeededLink {
+    pub name: String,
+    /// Whether taps are joined to it, so that it must be a bridge.
+    pub bridge: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WantedUplink {
+    pub link: String,
+    pub bridge: String,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layout {
@@ -44,28 +88,37 @@ pub struct Layout {
     pub users: BTreeMap<String, WantedUser>,
     /// Parents come before what is in them.
     pub directories: BTreeMap<PathBuf, WantedDirectory>,
-    pub links: BTreeMap<String, WantedLink>,
+    pub links: BTreeMap<String, LinkFact>,
+    pub namespaces: BTreeMap<String, WantedNamespace>,
     /// On which link, which address.
     pub addresses: BTreeSet<(String, IpNet)>,
     pub local_routes: BTreeSet<IpNet>,
-    /// A link that must exist already, for addresses are put on it.
-    pub needs_link: Option<String>,
+    pub routes: BTreeSet<Route>,
+    pub sysctls: BTreeMap<String, String>,
+    pub guard: Option<Guard>,
+    pub uplink: Option<WantedUplink>,
+    pub needs_link: Option<NeededLink>,
     /// Ranges that no other link may have addresses of, because the bridge's own network would hide them.
     pub exclusive: Vec<IpNet>,
     /// Whether other users must be able to pass through the directories.
     pub passable: bool,
     /// Link group of the taps; what is in the next one is foreign.
     pub link_group: Option<u32>,
+    pub files: BTreeMap<PathBuf, WantedFile>,
     pub node_file: Option<(PathBuf, NodeFile)>,
+    /// Whether systemd must be the first process.
+    pub needs_systemd: bool,
 }
 
 impl Layout {
-    /// What these settings ask for. They must have passed [`Settings::check`].
+    /// What these settings ask for. They must have passed [`Settings::check`], and [`Settings::resolve`] if it has
+    /// anything to do.
     ///
     /// # Errors
     /// If a name is not legal, which the check would have said.
     pub fn new(settings: &Settings) -> Result<Self, Problem> {
-        let mut layout = Self { passable: settings.partitions.users, ..Self::default() };
+        let mut layout =
+            Self { passable: settings.partitions.users, needs_systemd: settings.enforcement.slices, ..Self::default() };
         layout.place_directories(settings);
         layout.place_network(settings);
         if let Some(builder) = &settings.builder {
@@ -75,133 +128,72 @@ impl Layout {
             layout.users.insert(builder.user.clone(), user);
         }
         let partitions = (0..settings.partitions.amount).map(|n| layout.place_partition(settings, n));
-        let partitions = partitions.collect::<Result<_, _>>()?;
+        let partitions = partitions.collect::<Result<Vec<_>, _>>()?;
+        if settings.network.guard {
+            layout.guard = guard::of(settings, &partitions);
+        }
+        if settings.enforcement.slices {
+            layout.place_units(settings, &partitions);
+        }
         let node_file = NodeFile {
             version: NodeFile::VERSION,
             releases: settings.paths.releases.clone(),
             root: settings.paths.root.clone(),
             builder: settings.builder.as_ref().map(|b| Account { user: b.user.clone(), uid: b.uid, gid: b.gid }),
             capacity: settings.capacity,
-            directories: plat_model::node::skeleton(),
+            directories: settings.partitions.directories.clone(),
             partitions,
         };
         layout.node_file = Some((settings.paths.node_file.clone(), node_file));
         Ok(layout)
     }
 
-    /// The text of `node.json` on this machine: amounts that were left out of the capacity are the machine's.
-    pub(crate) fn node_file_text(&self, facts: &HostFacts) -> Option<(&Path, String)> {
-        let (path, node_file) = self.node_file.as_ref()?;
-        let machine = Resources {
-            cpu_millis: facts.machine.cpu_millis,
-            memory_mib: facts.machine.memory_mib,
-            ..Resources::default()
-        };
-        let whole = NodeFile { capacity: node_file.capacity.or(machine), ..node_file.clone() };
-        Some((path, whole.to_json()))
+    /// The same without the interface that becomes a port of the bridge: what is left if it is given back.
+    #[must_use]
+    pub fn without_uplink(self) -> Self {
+        Self { uplink: None, ..self }
+    }
+
+    /// Every file that must exist; `node.json` with the machine's own amounts where the capacity leaves some out.
+    pub(crate) fn files(&self, facts: &HostFacts) -> BTreeMap<PathBuf, WantedFile> {
+        let mut files = self.files.clone();
+        if let Some((path, node_file)) = &self.node_file {
+            let machine = Resources {
+                cpu_millis: facts.machine.cpu_millis,
+                memory_mib: facts.machine.memory_mib,
+                ..Resources::default()
+            };
+            let text = NodeFile { capacity: node_file.capacity.or(machine), ..node_file.clone() }.to_json();
+            files.insert(path.clone(), WantedFile { purpose: Purpose::Node, owner: None, mode: 0o644, text });
+        }
+        files
     }
 
     fn place_directories(&mut self, settings: &Settings) {
         let owner = settings.partitions.users.then_some(ROOT);
         let paths = &settings.paths;
         let parents = |path: &Path| path.ancestors().skip(1).map(Path::to_path_buf).collect::<Vec<_>>();
-        let above = [parents(&paths.releases), parents(&paths.root), parents(&paths.node_file)].concat();
+        let mut above = [parents(&paths.releases), parents(&paths.root), parents(&paths.node_file)].concat();
+        paths.resources.iter().chain(&paths.storage).for_each(|path| above.extend(parents(path)));
         for path in above.into_iter().filter(|path| path.parent().is_some()) {
-            self.directories.insert(path, WantedDirectory { owner, mode: 0o755, partition: false });
+            self.directories.insert(path, WantedDirectory { owner, mode: 0o755, partition: None });
         }
-        self.directories.insert(paths.releases.clone(), WantedDirectory { owner, mode: 0o755, partition: false });
+        self.directories.insert(paths.releases.clone(), WantedDirectory { owner, mode: 0o755, partition: None });
         // Nobody needs to list the partitions; each user passes through to its own.
-        self.directories.insert(paths.root.clone(), WantedDirectory { owner, mode: 0o711, partition: false });
-    }
-
-    fn place_network(&mut self, settings: &Settings) {
-        let network = &settings.network;
-        match network.mode {
-            NetworkMode::Bridge => {
-                let mac = shares::mac(&seed(settings), u16::MAX);
-                let bridge = LinkFact { kind: LinkKind::Bridge, up: true, bridge: None, group: 0, mac };
-                self.links.insert(network.link.clone(), bridge);
-                if network.gateway {
-                    let ipv6 = network.ipv6_prefix.map(|range| net(shares::ipv6_gateway(range), range.prefix_len()));
-                    let ipv4 = network.ipv4_network.map(|range| net(shares::ipv4_gateway(range), range.prefix_len()));
-                    let link = &network.link;
-                    self.addresses.extend(ipv6.into_iter().chain(ipv4).map(|address| (link.clone(), address)));
-                    self.exclusive = settings.ranges();
-                }
-            }
-            NetworkMode::Interface => self.needs_link = Some(network.link.clone()),
-            NetworkMode::Loopback | NetworkMode::None => {}
+        for path in [&paths.root].into_iter().chain(&paths.resources).chain(&paths.storage) {
+            self.directories.insert(path.clone(), WantedDirectory { owner, mode: 0o711, partition: None });
         }
-        self.link_group = network.taps.then_some(network.link_group);
     }
-
-    fn place_partition(&mut self, settings: &Settings, n: u32) -> Result<NodePartition, Problem> {
-        let directory = settings.partition_directory(n);
-        let account = settings.partitions.users.then(|| Account {
-            user: settings.user_name(n),
-            uid: settings.partitions.first_uid + n,
-            gid: settings.partitions.first_gid + n,
-        });
-        let owner = account.as_ref().map(|account| Owner { uid: account.uid, gid: account.gid });
-        let wanted = WantedDirectory { owner, mode: 0o750, partition: true };
-        self.directories.extend(INSIDE.map(|name| (directory.join(name), wanted)));
-        self.directories.insert(directory.clone(), wanted);
-        if let Some(account) = &account {
-            self.groups.insert(account.user.clone(), account.gid);
-            let groups = settings.partitions.groups.iter().cloned().collect();
-            let user = WantedUser { uid: account.uid, gid: account.gid, home: directory, groups };
-            self.users.insert(account.user.clone(), user);
-        }
-        let (addresses, ipv6_range) = self.place_addresses(settings, n);
-        let tap = settings.network.taps.then(|| settings.tap_name(n));
-        if let Some(name) = &tap {
-            let bridge = (settings.network.mode == NetworkMode::Bridge).then(|| settings.network.link.clone());
-            let mac = shares::mac(&seed(settings), u16::try_from(n).unwrap_or(u16::MAX));
-            let kind = LinkKind::Tap(owner.map(|owner| owner.uid));
-            let tap = LinkFact { kind, up: true, bridge, group: settings.network.link_group, mac };
-            self.links.insert(name.clone(), tap);
-        }
-        let name = PartitionName::parse(&settings.partition_name(n))?;
-        Ok(NodePartition {
-            name,
-            account,
-            tap,
-            addresses,
-            ipv6_range,
-            guest: None,
-            tun: None,
-            namespace: None,
-            storage: Vec::new(),
-            resource_file: None,
-            limits: settings.limits,
-        })
-    }
-
-    /// The addresses of partition n; where they must be configured, on which link.
-    fn place_addresses(&mut self, settings: &Settings, n: u32) -> (Vec<IpAddr>, Option<IpNet>) {
-        let network = &settings.network;
-        let ipv6 = network.ipv6_prefix.map(|prefix| IpAddr::V6(shares::ipv6_address(prefix, network.ipv6_share, n)));
-        let ipv4 = network.ipv4_network.map(|range| IpAddr::V4(shares::ipv4_address(range, n)));
-        let range = network.ipv6_prefix.map(|p| IpNet::V6(shares::ipv6_range(p, network.ipv6_share, n)));
-        let range = range.filter(|range| network.local_ranges && range.prefix_len() < 128);
-        let addresses: Vec<IpAddr> = ipv6.into_iter().chain(ipv4).collect();
-        if matches!(network.mode, NetworkMode::Bridge | NetworkMode::Interface) {
-            // A single address each: the route to the whole range must stay the bridge's or the interface's own.
-            let single = addresses.iter().map(|address| (network.link.clone(), IpNet::from(*address)));
-            self.addresses.extend(single);
-            self.local_routes.extend(range);
-        }
-        (addresses, range)
-    }
-}
-
-fn net(address: impl Into<IpAddr>, length: u8) -> IpNet {
-    let address = address.into();
-    IpNet::new(address, length).unwrap_or_else(|_| IpNet::from(address))
 }
 
 /// What makes this node's hardware addresses differ from another's: the ranges it has.
 fn seed(settings: &Settings) -> String {
     let ranges: Vec<_> = settings.ranges().iter().map(IpNet::to_string).collect();
     format!("{} {} {}", ranges.join(" "), settings.network.link, settings.network.tap_base_name)
+}
+
+/// Nobody's address has a longer length than its family: the single one is meant then.
+fn net(address: impl Into<std::net::IpAddr>, length: u8) -> IpNet {
+    let address = address.into();
+    IpNet::new(address, length).unwrap_or_else(|_| IpNet::from(address))
 }

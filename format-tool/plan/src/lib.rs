@@ -9,25 +9,23 @@
 //! plan of a satisfied machine is empty; a thing that is not claimed is never changed or removed; whatever makes a
 //! plan impossible is a problem, and all of them are returned before the first effect.
 
-mod action;
+pub mod action;
 mod config;
 mod effect;
-mod facts;
-mod layout;
+pub mod facts;
+mod guard;
+pub mod layout;
 mod plan;
 mod render;
-mod settings;
+pub mod settings;
 mod shares;
-mod thing;
+pub mod thing;
 
-pub use action::{Action, Directory, Kind, User};
+pub use action::{Action, Kind};
 pub use config::{EXAMPLE, parse};
-pub use facts::{
-    AddressFact, GroupFact, HostFacts, Kernel, LinkFact, LinkKind, Machine, Owner, PathFact, Presence, Privileges,
-    Scope, UserFact,
-};
-pub use layout::{Layout, WantedDirectory, WantedLink, WantedUser};
-pub use plan::{Contents, Plan, plan, privileges_lacking, scope};
+pub use facts::{HostFacts, Scope};
+pub use layout::Layout;
+pub use plan::{Consent, Contents, Plan, plan, privileges_lacking, scope};
 pub use render::{Detail, describe, render};
-pub use settings::{Builder, LIMITS, Network, NetworkMode, PartitionSettings, Paths, Settings};
+pub use settings::Settings;
 pub use thing::{Claims, Thing};

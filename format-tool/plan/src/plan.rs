@@ -1,22 +1,32 @@
 //! The difference between a layout and a machine, as actions in an order that works; or every reason why there must be
 //! none.
 //!
-//! Things are made in the order accounts, directories, links, addresses, routes and removed in the reverse; removals
-//! come first. The node file is written last, so that the agent is never told of what is not there yet, except when
-//! there is nothing to make: then first, so that it is never told of what is not there any more.
+//! Things are made in the order accounts, directories, bridges, addresses, ports, namespaces, routes, packet filter,
+//! uplink, kernel settings, files, and removed in the reverse; removals come first. Addresses come before the bridge has
+//! ports, for the kernel announces each to every port. The node file is written last, so that the agent is never told of
+//! what is not there yet, except when there is nothing to make: then first, so that it is never told of what is not there
+//! any more.
 
 mod accounts;
 mod addresses;
 mod directories;
+mod files;
 mod links;
-mod node_file;
+mod machine;
+mod namespaces;
+mod routes;
+mod scope;
+mod uplink;
 
-use crate::action::{Action, Kind};
-use crate::facts::{HostFacts, Scope};
+pub use scope::scope;
+
+use crate::action::{Action, Kind, Purpose};
+use crate::facts::HostFacts;
 use crate::layout::Layout;
 use crate::thing::{Claims, Thing};
 use plat_model::problem::{Problem, Problems, codes};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -34,39 +44,6 @@ impl Plan {
     }
 }
 
-/// What to look at, to plan from these claims towards this layout.
-pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
-    let mut scope = Scope {
-        paths: layout.directories.keys().cloned().collect(),
-        accounts: !layout.users.is_empty() || !layout.groups.is_empty(),
-        network: !layout.links.is_empty() || !layout.addresses.is_empty() || layout.needs_link.is_some(),
-        ..Scope::default()
-    };
-    scope.node_files.extend(layout.node_file.as_ref().map(|(path, _)| path.clone()));
-    for thing in claims.iter() {
-        match thing {
-            Thing::Group { .. } => scope.accounts = true,
-            Thing::User { name, .. } => {
-                scope.accounts = true;
-                scope.processes |= !layout.users.contains_key(name);
-            }
-            Thing::Directory { path } | Thing::PartitionDirectory { path } => {
-                scope.paths.insert(path.clone());
-                if !layout.directories.contains_key(path) {
-                    scope.contents.insert(path.clone());
-                }
-            }
-            Thing::NodeFile { path } => {
-                scope.node_files.insert(path.clone());
-            }
-            Thing::Bridge { .. } | Thing::Tap { .. } | Thing::Address { .. } | Thing::LocalRoute { .. } => {
-                scope.network = true;
-            }
-        }
-    }
-    scope
-}
-
 /// What may be lost by a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Contents {
@@ -77,25 +54,50 @@ pub enum Contents {
     Erase,
 }
 
+/// What root agrees to in this run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Consent {
+    pub contents: Contents,
+    /// Move the addresses and routes that the machine is reached by from the uplink to the bridge.
+    pub take_uplink: bool,
+}
+
+impl From<Contents> for Consent {
+    fn from(contents: Contents) -> Self {
+        Self { contents, take_uplink: false }
+    }
+}
+
 /// Plans from what was found to what is wanted.
 ///
 /// # Errors
 /// Every reason why nothing may be done: foreign things in the way ([`codes::FOREIGN`]), ranges of others
 /// ([`codes::OVERLAP`]), partitions in use ([`codes::STILL_USED`]), missing features ([`codes::KERNEL_LACKS`]), and what
-/// could not be looked at ([`codes::NEEDS_ROOT`]).
-pub fn plan(layout: &Layout, facts: &HostFacts, claims: &Claims, contents: Contents) -> Result<Plan, Problems> {
-    let mut planner = Planner::new(layout, facts, claims, contents);
+/// could not be looked at ([`codes::NEEDS_ROOT`]); the machine is reached through the uplink ([`codes::UPLINK`]).
+pub fn plan(
+    layout: &Layout,
+    facts: &HostFacts,
+    claims: &Claims,
+    consent: impl Into<Consent>,
+) -> Result<Plan, Problems> {
+    let mut planner = Planner::new(layout, facts, claims, consent.into());
     planner.accounts();
     planner.directories();
     planner.links();
-    planner.addresses();
-    let node_file = planner.node_file();
+    planner.namespaces();
+    planner.routes();
+    planner.guard();
+    planner.uplink();
+    planner.sysctls();
+    planner.needs();
+    planner.files();
     let Planner { mut remove, add, forget, notes, problems, .. } = planner;
     remove.reverse();
-    let making = !add.is_empty();
-    let ahead = node_file.iter().filter(|_| !making).cloned();
-    let behind = node_file.iter().filter(|_| making).cloned();
-    let actions: Vec<Action> = ahead.chain(remove).chain(add).chain(behind).collect();
+    let is_node_file = |action: &Action| action.kind() == Kind::WriteFiles(Purpose::Node);
+    let (node_file, add): (Vec<_>, Vec<_>) = add.into_iter().partition(is_node_file);
+    let (gone, remove): (Vec<_>, Vec<_>) = remove.into_iter().partition(is_node_file);
+    let (ahead, behind) = if add.is_empty() { (node_file, Vec::new()) } else { (Vec::new(), node_file) };
+    let actions: Vec<Action> = ahead.into_iter().chain(gone).chain(remove).chain(add).chain(behind).collect();
     problems.none_or(Plan { actions, forget, notes })
 }
 
@@ -105,7 +107,10 @@ pub fn privileges_lacking(plan: &Plan, facts: &HostFacts) -> Problems {
     let kinds: BTreeSet<Kind> = plan.actions.iter().map(Action::kind).collect();
     let accounts = kinds.contains(&Kind::AddAccounts) || kinds.contains(&Kind::RemoveAccounts);
     let gives = plan.actions.iter().any(|action| match action {
-        Action::MakeDirectory(directory) => directory.owner.uid != facts.caller.uid,
+        Action::MakeDirectory(directory) | Action::FinishDirectory { directory, .. } => {
+            directory.owner.uid != facts.caller.uid
+        }
+        Action::WriteFile { access, .. } => access.owner.uid != facts.caller.uid,
         Action::SetDirectory { from, .. } => from.0.uid != facts.caller.uid,
         _ => false,
     });
@@ -116,7 +121,7 @@ pub fn privileges_lacking(plan: &Plan, facts: &HostFacts) -> Problems {
                 .fix("run it as root, or set `users = false` in [partitions] and leave out [builder]"),
         );
     }
-    let network = kinds.range(Kind::AddBridges..=Kind::RemoveRoutes).next().is_some();
+    let network = kinds.range(Kind::SetSysctls..=Kind::RemoveRoutes).next().is_some();
     if network && !facts.privileges.net_admin {
         problems.push(
             Problem::new(codes::NEEDS_ROOT, "links and addresses cannot be changed")
@@ -131,27 +136,30 @@ struct Planner<'a> {
     layout: &'a Layout,
     facts: &'a HostFacts,
     claims: &'a Claims,
-    contents: Contents,
+    consent: Consent,
     /// In the order of making; reversed at the end.
     remove: Vec<Action>,
     add: Vec<Action>,
     forget: Vec<Thing>,
     notes: Vec<String>,
     problems: Problems,
+    /// Why directories cannot be limited, and the first of each reason.
+    unlimitable: BTreeMap<String, PathBuf>,
 }
 
 impl<'a> Planner<'a> {
-    fn new(layout: &'a Layout, facts: &'a HostFacts, claims: &'a Claims, contents: Contents) -> Self {
+    fn new(layout: &'a Layout, facts: &'a HostFacts, claims: &'a Claims, consent: Consent) -> Self {
         Self {
             layout,
             facts,
             claims,
-            contents,
+            consent,
             remove: Vec::new(),
             add: Vec::new(),
             forget: Vec::new(),
             notes: Vec::new(),
             problems: Problems::default(),
+            unlimitable: BTreeMap::new(),
         }
     }
 

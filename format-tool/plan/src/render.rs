@@ -1,8 +1,9 @@
 //! A plan for people and for programs.
 
-use crate::action::{Action, Kind};
-use crate::facts::{LinkFact, LinkKind, Owner};
+use crate::action::{Action, Kind, Namespace};
+use crate::facts::{Guard, LinkFact, LinkKind, Owner, Route};
 use crate::plan::Plan;
+use crate::thing::Uplink;
 use std::fmt::Write;
 
 /// How much a text says.
@@ -41,22 +42,41 @@ fn noun(action: &Action) -> (char, &'static str) {
         Action::RemoveGroup { .. } => ('-', "group"),
         Action::AddUser(_) => ('+', "user"),
         Action::RemoveUser(_) => ('-', "user"),
-        Action::MakeDirectory(_) => ('+', "directory"),
+        Action::MakeDirectory(_) | Action::FinishDirectory { .. } => ('+', "directory"),
         Action::RemoveDirectory(_) => ('-', "directory"),
         Action::EraseDirectory(_) => ('-', "directory with all in it"),
         Action::SetDirectory { .. } => ('~', "directory"),
-        Action::AddBridge { .. } => ('+', "bridge"),
-        Action::RemoveBridge { .. } => ('-', "bridge"),
-        Action::AddTap { .. } => ('+', "tap"),
-        Action::RemoveTap { .. } => ('-', "tap"),
+        Action::SetDiskLimit { .. } => ('~', "disk limit"),
+        Action::AddLink { link, .. } => ('+', link_noun(link)),
+        Action::RemoveLink { link, .. } => ('-', link_noun(link)),
+        Action::SetNamespace { to: Namespace { inside: None, .. }, .. } => ('-', "namespace"),
+        Action::SetNamespace { from: Namespace { inside: None, .. }, .. } => ('+', "namespace"),
+        Action::SetNamespace { .. } => ('~', "namespace"),
         Action::SetLink { .. } => ('~', "link"),
         Action::AddAddress { .. } => ('+', "address"),
         Action::RemoveAddress { .. } => ('-', "address"),
         Action::AddLocalRoute { .. } => ('+', "local route"),
         Action::RemoveLocalRoute { .. } => ('-', "local route"),
-        Action::WriteNodeFile { from: None, .. } => ('+', "file"),
-        Action::WriteNodeFile { to: None, .. } => ('-', "file"),
-        Action::WriteNodeFile { .. } => ('~', "file"),
+        Action::AddRoute(_) => ('+', "route"),
+        Action::RemoveRoute(_) => ('-', "route"),
+        Action::SetSysctl { .. } => ('~', "kernel setting"),
+        Action::SetGuard { from: None, .. } => ('+', "packet filter table"),
+        Action::SetGuard { to: None, .. } => ('-', "packet filter table"),
+        Action::SetGuard { .. } => ('~', "packet filter table"),
+        Action::TakeUplink(_) => ('+', "uplink"),
+        Action::ReturnUplink(_) => ('-', "uplink"),
+        Action::WriteFile { from: None, .. } => ('+', "file"),
+        Action::WriteFile { to: None, .. } => ('-', "file"),
+        Action::WriteFile { .. } => ('~', "file"),
+    }
+}
+
+fn link_noun(link: &LinkFact) -> &'static str {
+    match link.kind {
+        LinkKind::Bridge => "bridge",
+        LinkKind::Tap(_) => "tap",
+        LinkKind::Tun(_) => "tun",
+        LinkKind::Veth | LinkKind::Other(_) => "link",
     }
 }
 
@@ -73,16 +93,22 @@ fn name(action: &Action) -> String {
     match action {
         Action::AddGroup { name, .. }
         | Action::RemoveGroup { name, .. }
-        | Action::AddBridge { name, .. }
-        | Action::RemoveBridge { name, .. }
-        | Action::AddTap { name, .. }
-        | Action::RemoveTap { name, .. }
+        | Action::AddLink { name, .. }
+        | Action::RemoveLink { name, .. }
+        | Action::SetNamespace { name, .. }
         | Action::SetLink { name, .. } => name.clone(),
         Action::AddUser(user) | Action::RemoveUser(user) => user.name.clone(),
         Action::MakeDirectory(d) | Action::RemoveDirectory(d) | Action::EraseDirectory(d) => {
             d.path.display().to_string()
         }
-        Action::SetDirectory { path, .. } | Action::WriteNodeFile { path, .. } => path.display().to_string(),
+        Action::FinishDirectory { directory, .. } => directory.path.display().to_string(),
+        Action::SetDirectory { path, .. } | Action::SetDiskLimit { path, .. } | Action::WriteFile { path, .. } => {
+            path.display().to_string()
+        }
+        Action::AddRoute(route) | Action::RemoveRoute(route) => route.destination.to_string(),
+        Action::SetSysctl { key, .. } => key.clone(),
+        Action::SetGuard { .. } => "plat".into(),
+        Action::TakeUplink(uplink) | Action::ReturnUplink(uplink) => uplink.link.clone(),
         Action::AddAddress { address, .. } | Action::RemoveAddress { address, .. } => address.to_string(),
         Action::AddLocalRoute { range } | Action::RemoveLocalRoute { range } => range.to_string(),
     }
@@ -102,16 +128,28 @@ fn line(action: &Action) -> String {
             let groups = if groups.is_empty() { String::new() } else { format!(" groups {}", groups.join(",")) };
             format!("uid {} gid {} home {}{groups}", user.uid, user.gid, user.home.display())
         }
-        Action::MakeDirectory(d) | Action::RemoveDirectory(d) | Action::EraseDirectory(d) => access(d.owner, d.mode),
+        Action::MakeDirectory(d) | Action::FinishDirectory { directory: d, .. } => {
+            let inside: Vec<_> = d.inside.keys().map(String::as_str).collect();
+            let inside = if inside.is_empty() { String::new() } else { format!(" with {}", inside.join(" ")) };
+            access(d.owner, d.mode) + &inside
+        }
+        Action::RemoveDirectory(d) | Action::EraseDirectory(d) => access(d.owner, d.mode),
+        Action::SetDiskLimit { from, to, .. } => {
+            let size = |mib: &Option<u32>| mib.map_or("none".into(), |mib| format!("{mib} MiB"));
+            format!("{} -> {}", size(from), size(to))
+        }
         Action::SetDirectory { from, to, .. } => format!("{} -> {}", access(from.0, from.1), access(to.0, to.1)),
-        Action::AddBridge { link, .. }
-        | Action::RemoveBridge { link, .. }
-        | Action::AddTap { link, .. }
-        | Action::RemoveTap { link, .. } => link_line(link),
+        Action::AddLink { link, .. } | Action::RemoveLink { link, .. } => link_line(link),
+        Action::SetNamespace { veth, from, to, .. } => format!("by {veth}{}", namespace_line(from, to)),
+        Action::AddRoute(route) | Action::RemoveRoute(route) => route_line(route),
+        Action::SetSysctl { from, to, .. } => format!("{} -> {}", shown(from), shown(to)),
+        Action::SetGuard { from, to } => guard_line(to.as_ref().or(from.as_ref())),
+        Action::TakeUplink(uplink) => format!("to {}{}", uplink.bridge, uplink_line(uplink)),
+        Action::ReturnUplink(uplink) => format!("from {}{}", uplink.bridge, uplink_line(uplink)),
         Action::SetLink { from, to, .. } => format!("{} -> {}", link_line(from), link_line(to)),
         Action::AddAddress { link, .. } | Action::RemoveAddress { link, .. } => format!("on {link}"),
         Action::AddLocalRoute { .. } | Action::RemoveLocalRoute { .. } => String::new(),
-        Action::WriteNodeFile { from, to, .. } => file_line(from.as_deref(), to.as_deref()),
+        Action::WriteFile { from, to, .. } => file_line(from.as_deref(), to.as_deref()),
     };
     format!("{sign} {noun} {} {details}", name(action)).trim_end().to_owned()
 }
@@ -122,7 +160,7 @@ fn access(owner: Owner, mode: u32) -> String {
 
 fn link_line(link: &LinkFact) -> String {
     let mut text = String::from(if link.up { "up" } else { "down" });
-    if let LinkKind::Tap(Some(uid)) = link.kind {
+    if let LinkKind::Tap(Some(uid)) | LinkKind::Tun(Some(uid)) = link.kind {
         let _ = write!(text, " owner {uid}");
     }
     if let Some(bridge) = &link.bridge {
@@ -131,9 +169,54 @@ fn link_line(link: &LinkFact) -> String {
     if link.group != 0 {
         let _ = write!(text, " group {}", link.group);
     }
-    let mac: Vec<_> = link.mac.iter().map(|byte| format!("{byte:02x}")).collect();
-    let _ = write!(text, " mac {}", mac.join(":"));
+    if link.isolated {
+        text.push_str(" isolated");
+    }
+    if let Some(mtu) = link.mtu {
+        let _ = write!(text, " mtu {mtu}");
+    }
+    if link.mac != [0; 6] {
+        let mac: Vec<_> = link.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        let _ = write!(text, " mac {}", mac.join(":"));
+    }
     text
+}
+
+fn namespace_line(from: &Namespace, to: &Namespace) -> String {
+    let addresses = |state: &Namespace| {
+        let inside = state.inside.as_ref();
+        let all: Vec<_> =
+            inside.into_iter().flat_map(|inside| &inside.addresses).map(|net| net.addr().to_string()).collect();
+        all.join(",")
+    };
+    match (&from.inside, &to.inside) {
+        (Some(_), Some(_)) => format!(" {} -> {}", addresses(from), addresses(to)),
+        (None, Some(_)) => format!(" {}", addresses(to)),
+        (_, None) => String::new(),
+    }
+}
+
+fn route_line(route: &Route) -> String {
+    route.via.map_or_else(|| format!("on {}", route.link), |via| format!("via {via} on {}", route.link))
+}
+
+fn shown(value: &str) -> &str {
+    if value.is_empty() { "default" } else { value }
+}
+
+fn guard_line(guard: Option<&Guard>) -> String {
+    guard.map_or_else(String::new, |guard| format!("{} rules, {} elements", guard.rules, guard.elements.len()))
+}
+
+fn uplink_line(uplink: &Uplink) -> String {
+    let mut text = String::new();
+    uplink.addresses.iter().for_each(|address| {
+        let _ = write!(text, ", {address}");
+    });
+    uplink.routes.iter().for_each(|route| {
+        let _ = write!(text, ", route to {}", route.destination);
+    });
+    if text.is_empty() { text } else { format!(" with {}", text.trim_start_matches(", ")) }
 }
 
 fn file_line(from: Option<&str>, to: Option<&str>) -> String {
@@ -153,16 +236,22 @@ impl Kind {
             Self::MakeDirectories => "making directories",
             Self::RemoveDirectories => "removing directories",
             Self::SetDirectories => "changing directories",
+            Self::SetDiskLimits => "limiting disk space",
+            Self::SetSysctls => "setting the kernel",
             Self::AddBridges => "making bridges",
             Self::RemoveBridges => "removing bridges",
             Self::AddTaps => "making taps",
             Self::RemoveTaps => "removing taps",
             Self::SetLinks => "changing links",
+            Self::AddNamespaces => "making namespaces",
+            Self::RemoveNamespaces => "removing namespaces",
+            Self::SetGuard => "setting the packet filter",
+            Self::MoveUplink => "moving the uplink",
             Self::AddAddresses => "adding addresses",
             Self::RemoveAddresses => "removing addresses",
             Self::AddRoutes => "adding routes",
             Self::RemoveRoutes => "removing routes",
-            Self::WriteNodeFile => "writing the node file",
+            Self::WriteFiles(_) => "writing files",
         }
     }
 }

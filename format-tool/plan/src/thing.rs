@@ -1,6 +1,7 @@
 //! What node-format makes, by identity: the entries of its record. A thing in the record is ours and may be changed and
 //! removed; anything else on the machine is not.
 
+use crate::facts::Route;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -22,7 +23,7 @@ pub enum Thing {
     Directory {
         path: PathBuf,
     },
-    /// A partition's directory or one in it. All that is in it is the partition's.
+    /// A partition's directory. All that is in it is the partition's.
     PartitionDirectory {
         path: PathBuf,
     },
@@ -32,6 +33,14 @@ pub enum Thing {
     Tap {
         name: String,
     },
+    Tun {
+        name: String,
+    },
+    /// A namespace and the pair of links that joins it to the bridge, by the name of its outer end.
+    Namespace {
+        name: String,
+        veth: String,
+    },
     Address {
         link: String,
         address: IpNet,
@@ -40,15 +49,49 @@ pub enum Thing {
     LocalRoute {
         range: IpNet,
     },
-    NodeFile {
+    Route(Route),
+    /// A setting of the kernel, and what it was before.
+    Sysctl {
+        key: String,
+        was: String,
+    },
+    /// The packet filter's table.
+    Guard,
+    /// An interface that was joined to the bridge, with all it had.
+    Uplink(Uplink),
+    /// Root has said that the machine can be reached through the bridge: this interface may be taken at every start.
+    UplinkConfirmed {
+        link: String,
+    },
+    File {
         path: PathBuf,
     },
+}
+
+/// What an interface had when it became a port of the bridge.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uplink {
+    pub link: String,
+    pub bridge: String,
+    /// Whether it was up already.
+    pub was_up: bool,
+    /// Moved to the bridge.
+    pub addresses: BTreeSet<IpNet>,
+    /// Of the interface; through the bridge while it is taken.
+    pub routes: BTreeSet<Route>,
 }
 
 impl Thing {
     /// Whether it is gone after a reboot, and with the network namespace it was made in.
     pub fn is_volatile(&self) -> bool {
-        matches!(self, Self::Bridge { .. } | Self::Tap { .. } | Self::Address { .. } | Self::LocalRoute { .. })
+        match self {
+            Self::Bridge { .. } | Self::Tap { .. } | Self::Tun { .. } | Self::Namespace { .. } => true,
+            Self::Address { .. } | Self::LocalRoute { .. } | Self::Route(_) => true,
+            Self::Sysctl { .. } | Self::Guard | Self::Uplink(_) => true,
+            Self::Group { .. } | Self::User { .. } | Self::Directory { .. } | Self::PartitionDirectory { .. } => false,
+            Self::UplinkConfirmed { .. } | Self::File { .. } => false,
+        }
     }
 }
 

@@ -2,13 +2,16 @@
 
 mod accounts;
 mod directories;
+mod files;
+mod guard;
 mod network;
-mod node_file;
 mod signals;
+mod sysctls;
 mod tap;
 
 use super::{Host, Outcome};
-use node_format_plan::{Action, HostFacts, Kernel, Kind, Machine, Owner, Presence, Privileges, Scope};
+use node_format_plan::facts::{Kernel, Machine, Owner, Presence, Privileges};
+use node_format_plan::{Action, HostFacts, Kind, Scope};
 use plat_model::problem::{Problem, Result, codes};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -49,6 +52,10 @@ impl LinuxHost {
         format!("{}/{namespace}", boot.trim())
     }
 
+    fn namespaces(&self) -> network::Namespaces {
+        network::Namespaces::new(self.beneath_root(Path::new("/run/netns")))
+    }
+
     /// Where a path of the configuration is for the rest of the system.
     pub fn beneath_root(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
@@ -62,13 +69,18 @@ impl Host for LinuxHost {
             privileges: privileges(),
             machine: machine(),
             kernel: kernel(),
-            paths: self.tree.observe(&scope.paths, &scope.contents),
+            paths: self.tree.observe(scope),
+            sysctls: sysctls::observe(&scope.sysctls),
+            namespaces: self.namespaces().observe(&scope.namespaces)?,
             ..HostFacts::default()
         };
-        for path in &scope.node_files {
-            if let Some(text) = node_file::read(&mut self.tree, path)? {
-                facts.node_files.insert(path.clone(), text);
+        for path in &scope.files {
+            if let Some(text) = files::read(&mut self.tree, path)? {
+                facts.files.insert(path.clone(), text);
             }
+        }
+        if scope.guard && facts.kernel.nft == Presence::Present {
+            facts.guard = guard::observe()?;
         }
         if scope.accounts {
             (facts.users, facts.groups) = accounts::observe(&self.root)?;
@@ -78,7 +90,8 @@ impl Host for LinuxHost {
         }
         if scope.network {
             let seen = network::observe()?;
-            (facts.links, facts.addresses, facts.local_routes) = (seen.links, seen.addresses, seen.local_routes);
+            (facts.links, facts.addresses) = (seen.links, seen.addresses);
+            (facts.local_routes, facts.routes) = (seen.local_routes, seen.routes);
         }
         Ok(facts)
     }
@@ -91,6 +104,11 @@ impl Host for LinuxHost {
             Kind::MakeDirectories | Kind::RemoveDirectories | Kind::SetDirectories => {
                 one_by_one(batch, |action| self.tree.perform(action))
             }
+            Kind::SetDiskLimits => one_by_one(batch, |_| Ok(())),
+            Kind::SetSysctls => one_by_one(batch, sysctls::perform),
+            Kind::SetGuard => one_by_one(batch, guard::perform),
+            Kind::MoveUplink => one_by_one(batch, network::move_uplink),
+            Kind::AddNamespaces | Kind::RemoveNamespaces => self.namespaces().perform(batch),
             Kind::AddTaps => network::add_taps(batch),
             Kind::RemoveTaps => network::remove_taps(batch),
             Kind::AddBridges
@@ -100,7 +118,7 @@ impl Host for LinuxHost {
             | Kind::RemoveAddresses
             | Kind::AddRoutes
             | Kind::RemoveRoutes => network::perform(batch),
-            Kind::WriteNodeFile => one_by_one(batch, |action| node_file::perform(&mut self.tree, action)),
+            Kind::WriteFiles(_) => files::perform(&mut self.tree, batch),
         }
     }
 
@@ -149,5 +167,15 @@ fn machine() -> Machine {
 
 fn kernel() -> Kernel {
     let presence = |path: &str| if Path::new(path).exists() { Presence::Present } else { Presence::Absent };
-    Kernel { tun: presence("/dev/net/tun"), ipv6: presence("/proc/sys/net/ipv6") }
+    let on_path = |program: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+        if found { Presence::Present } else { Presence::Absent }
+    };
+    Kernel {
+        tun: presence("/dev/net/tun"),
+        ipv6: presence("/proc/sys/net/ipv6"),
+        nft: on_path("nft"),
+        systemd: presence("/run/systemd/system"),
+    }
 }

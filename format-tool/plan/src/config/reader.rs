@@ -75,6 +75,11 @@ fn join(section: &str, key: &str) -> String {
     if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") }
 }
 
+fn mode(value: &DeValue<'_>) -> Option<u32> {
+    let text = value.as_str().filter(|text| (3..=4).contains(&text.len()))?;
+    u32::from_str_radix(text, 8).ok().filter(|_| text.bytes().all(|digit| digit.is_ascii_digit()))
+}
+
 impl<'t> Section<'t> {
     pub fn has(&self, key: &str) -> bool {
         self.keys.contains_key(key)
@@ -111,6 +116,25 @@ impl<'t> Section<'t> {
             let integer = value.as_integer()?;
             let number = u32::from_str_radix(integer.as_str(), integer.radix()).ok()?;
             (low..=high).contains(&number).then_some(number)
+        })
+    }
+
+    /// The length of a range.
+    pub fn length(&mut self, reader: &mut Reader<'t>, key: &'static str, longest: u8) -> Option<u8> {
+        self.number(reader, key, 1, longest.into()).and_then(|length| u8::try_from(length).ok())
+    }
+
+    /// Permission bits, as `"0750"`.
+    pub fn mode(&mut self, reader: &mut Reader<'t>, key: &'static str) -> Option<u32> {
+        self.take(reader, key, "permissions in octal such as \"0750\"", mode)
+    }
+
+    /// A table of permission bits.
+    pub fn modes(&mut self, reader: &mut Reader<'t>, key: &'static str) -> Option<BTreeMap<String, u32>> {
+        let expected = "a table of names and permissions such as { etc = \"0750\" }";
+        self.take(reader, key, expected, |value| {
+            let table = value.as_table().filter(|table| table.len() <= LIST_MAX)?;
+            table.iter().map(|(name, value)| Some((name.get_ref().to_string(), mode(value.get_ref())?))).collect()
         })
     }
 

@@ -1,8 +1,9 @@
 //! Addresses and local routes wanted × found.
 
 use super::Planner;
+use super::links::Part;
 use crate::action::Action;
-use crate::facts::{AddressFact, Presence};
+use crate::facts::{AddressFact, LinkKind, Presence};
 use crate::thing::Thing;
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
@@ -10,16 +11,30 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 impl Planner<'_> {
-    pub(super) fn addresses(&mut self) {
-        self.drop_addresses();
+    /// Those on bridges and on interfaces that exist, with the local routes; then those on other links that are made.
+    pub(super) fn addresses(&mut self, part: Part) {
+        let layout = self.layout;
+        let facts = self.facts;
+        let late = |link: &str| {
+            let known = layout.links.get(link).or_else(|| facts.links.get(link));
+            known.is_some_and(|link| matches!(link.kind, LinkKind::Tap(_) | LinkKind::Tun(_)))
+        };
+        let now = |link: &str| late(link) == (part == Part::Ports);
+        self.drop_addresses(&now, part);
         let mut by_ip: BTreeMap<IpAddr, Vec<&AddressFact>> = BTreeMap::new();
         for found in &self.facts.addresses {
             by_ip.entry(found.address.addr()).or_default().push(found);
         }
-        for (link, address) in &self.layout.addresses {
+        for (link, address) in layout.addresses.iter().filter(|(link, _)| now(link)) {
             self.address(link, *address, by_ip.get(&address.addr()).map_or(&[], Vec::as_slice));
         }
-        self.refuse_overlaps();
+        if part == Part::Bridges {
+            self.refuse_overlaps();
+            self.local_routes();
+        }
+    }
+
+    fn local_routes(&mut self) {
         for range in &self.layout.local_routes {
             let claimed = self.claims.has(&Thing::LocalRoute { range: *range });
             match (self.facts.local_routes.contains(range), claimed) {
@@ -49,18 +64,18 @@ impl Planner<'_> {
         }
     }
 
-    fn drop_addresses(&mut self) {
+    fn drop_addresses(&mut self, now: &dyn Fn(&str) -> bool, part: Part) {
         for thing in self.claims.iter() {
             match thing {
-                Thing::Address { link, address } => {
-                    let found = AddressFact { link: link.clone(), address: *address };
+                Thing::Address { link, address } if now(link) => {
+                    let found = AddressFact { link: link.clone(), address: *address, leased: false };
                     if !self.facts.addresses.contains(&found) {
                         self.forget.push(thing.clone());
                     } else if !self.layout.addresses.contains(&(link.clone(), *address)) {
                         self.remove.push(Action::RemoveAddress { link: link.clone(), address: *address });
                     }
                 }
-                Thing::LocalRoute { range } => {
+                Thing::LocalRoute { range } if part == Part::Bridges => {
                     if !self.facts.local_routes.contains(range) {
                         self.forget.push(thing.clone());
                     } else if !self.layout.local_routes.contains(range) {
@@ -81,7 +96,7 @@ impl Planner<'_> {
                 let fix = "choose another range in [network], or remove the address";
                 self.foreign(what, "node-format did not add it", fix);
             }
-            there |= other.link == link && other.address == address;
+            there |= other.link == link && other.address == address && !other.leased;
         }
         if !there {
             self.add.push(Action::AddAddress { link: link.into(), address });

@@ -1,33 +1,52 @@
 //! Directories wanted × found. Those on the way to the partitions may exist already and are then left as they are; those
-//! of the partitions must be our own.
+//! of the partitions must be our own. What is in a partition's directory is its user's, who may change it at any moment:
+//! it is made with it and not looked at again.
 
 use super::{Contents, Planner};
-use crate::action::{Action, Directory};
+use crate::action::{Action, Directory, UNFINISHED};
 use crate::facts::{Owner, PathFact};
-use crate::layout::WantedDirectory;
+use crate::layout::{DiskLimit, WantedDirectory};
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 impl Planner<'_> {
     pub(super) fn directories(&mut self) {
         self.drop_directories();
-        for (path, wanted) in &self.layout.directories {
-            self.directory(path, *wanted);
+        let layout = self.layout;
+        for (path, wanted) in &layout.directories {
+            self.directory(path, wanted);
         }
+        self.refuse_unlimitable();
     }
 
     fn drop_directories(&mut self) {
         for thing in self.claims.iter() {
             let (Thing::Directory { path } | Thing::PartitionDirectory { path }) = thing else { continue };
             let partition = matches!(thing, Thing::PartitionDirectory { .. });
+            if partition
+                && path.parent().is_some_and(|above| self.claims.has(&Thing::PartitionDirectory { path: above.into() }))
+            {
+                self.forget.push(thing.clone()); // Part of what belongs to the partition.
+                continue;
+            }
             match self.facts.paths.get(path) {
                 None | Some(PathFact::Other { .. }) => self.forget.push(thing.clone()),
                 Some(PathFact::Unknown { why }) => self.unknown(path, why),
                 Some(PathFact::Directory { .. }) if self.layout.directories.contains_key(path) => {}
-                Some(PathFact::Directory { owner, mode, stranger }) => {
-                    let directory = Directory { path: path.clone(), owner: *owner, mode: *mode, partition };
-                    self.drop_directory(thing, directory, stranger.as_deref());
+                Some(PathFact::Directory { owner, mode, stranger, inside }) => {
+                    let directory = Directory {
+                        path: path.clone(),
+                        owner: *owner,
+                        mode: *mode,
+                        partition,
+                        inside: if partition { inside.clone() } else { BTreeMap::new() },
+                        limited: false,
+                    };
+                    // An empty directory beside the partitions is somebody's; one in a partition is nothing.
+                    let beside = inside.keys().next().filter(|_| !partition);
+                    self.drop_directory(thing, directory, stranger.as_ref().or(beside).map(String::as_str));
                 }
             }
         }
@@ -35,7 +54,7 @@ impl Planner<'_> {
 
     fn drop_directory(&mut self, thing: &Thing, directory: Directory, stranger: Option<&str>) {
         let shown = directory.path.display().to_string();
-        match (stranger, directory.partition, self.contents) {
+        match (stranger, directory.partition, self.consent.contents) {
             (_, true, Contents::Erase) => self.remove.push(Action::EraseDirectory(directory)),
             (None, ..) => self.remove.push(Action::RemoveDirectory(directory)),
             (Some(name), false, _) => {
@@ -63,11 +82,23 @@ impl Planner<'_> {
         });
     }
 
-    fn directory(&mut self, path: &Path, wanted: WantedDirectory) {
+    fn directory(&mut self, path: &Path, wanted: &WantedDirectory) {
         let owner = wanted.owner.unwrap_or(self.facts.caller);
-        let directory = Directory { path: path.to_path_buf(), owner, mode: wanted.mode, partition: wanted.partition };
+        let partition = wanted.partition.clone();
+        let limit = partition.as_ref().and_then(|partition| partition.limit);
+        let directory = Directory {
+            path: path.to_path_buf(),
+            owner,
+            mode: wanted.mode,
+            partition: partition.is_some(),
+            limited: limit.is_some(),
+            inside: partition.unwrap_or_default().inside,
+        };
         let (found, mode) = match self.facts.paths.get(path) {
-            None => return self.add.push(Action::MakeDirectory(directory)),
+            None => {
+                self.add.push(Action::MakeDirectory(directory));
+                return self.disk_limit(path, limit);
+            }
             Some(PathFact::Unknown { why }) => return self.unknown(path, why),
             Some(PathFact::Other { kind }) => {
                 let what = format!("{} is in the way", path.display());
@@ -76,18 +107,45 @@ impl Planner<'_> {
             }
             Some(PathFact::Directory { owner, mode, .. }) => (*owner, *mode),
         };
-        let ours = Action::MakeDirectory(directory).makes().is_some_and(|thing| self.claims.has(&thing));
+        let ours = Action::MakeDirectory(directory.clone()).makes().is_some_and(|thing| self.claims.has(&thing));
         if ours {
-            if (found, mode) != (owner, wanted.mode) {
-                let (from, to) = ((found, mode), (owner, wanted.mode));
+            let (from, to) = ((found, mode), (owner, wanted.mode));
+            let half_made = directory.partition && from == (self.facts.caller, UNFINISHED);
+            if half_made && from != to {
+                self.add.push(Action::FinishDirectory { directory, from });
+            } else if from != to {
                 self.add.push(Action::SetDirectory { path: path.to_path_buf(), from, to });
             }
-        } else if wanted.partition {
+            self.disk_limit(path, limit);
+        } else if wanted.partition.is_some() {
             let what = format!("{} exists already", path.display());
             let fix = "choose another `root` or base name, or move it away";
             self.foreign(what, "node-format did not make it", fix);
         } else {
             self.check_shared(path, found, mode);
+        }
+    }
+
+    fn disk_limit(&mut self, path: &Path, limit: Option<DiskLimit>) {
+        let Some(DiskLimit { id, mib }) = limit else { return };
+        if let Some(why) = self.facts.unlimitable.get(path) {
+            self.unlimitable.entry(why.clone()).or_insert_with(|| path.to_path_buf());
+            return;
+        }
+        let found = self.facts.disk_limits.get(path).copied();
+        if found != Some(mib) {
+            self.add.push(Action::SetDiskLimit { path: path.to_path_buf(), id, from: found, to: Some(mib) });
+        }
+    }
+
+    /// What a file system lacks is said once for it, not for each directory on it.
+    fn refuse_unlimitable(&mut self) {
+        for (why, path) in std::mem::take(&mut self.unlimitable) {
+            self.problems.push(
+                Problem::new(codes::KERNEL_LACKS, format!("the disk space of {} cannot be limited", path.display()))
+                    .because(why)
+                    .fix("see to that, or set `disk_quota = false` in [limits]"),
+            );
         }
     }
 

@@ -1,7 +1,7 @@
 //! Bridges and taps wanted × found.
 
 use super::Planner;
-use crate::action::Action;
+use crate::action::{Action, Kind};
 use crate::facts::{LinkFact, LinkKind, Presence};
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
@@ -11,41 +11,34 @@ impl Planner<'_> {
     pub(super) fn links(&mut self) {
         self.refuse_group_of_others();
         let gone = self.drop_links();
-        for (name, found) in &gone {
+        let left: BTreeSet<&str> = gone.iter().map(|(name, _)| name.as_str()).collect();
+        self.part(&gone, &left, Part::Bridges);
+        self.addresses(Part::Bridges);
+        self.part(&gone, &left, Part::Ports);
+        self.addresses(Part::Ports);
+    }
+
+    /// The links of one part, removed, made, changed.
+    fn part(&mut self, gone: &[(String, LinkFact)], left: &BTreeSet<&str>, part: Part) {
+        for (name, found) in gone.iter().filter(|(_, found)| part.has(found)) {
             self.remove.push(removal(name.clone(), found.clone()));
         }
-        let left: BTreeSet<&str> = gone.iter().map(|(name, _)| name.as_str()).collect();
-        let (bridges, others): (Vec<_>, Vec<_>) =
-            self.layout.links.iter().partition(|(_, link)| link.kind == LinkKind::Bridge);
         let before = self.add.len();
-        for (name, wanted) in bridges.into_iter().chain(others) {
+        let layout = self.layout;
+        for (name, wanted) in layout.links.iter().filter(|(_, wanted)| part.has(wanted)) {
             let leaves = self.facts.links.get(name).and_then(|found| found.bridge.as_deref());
             self.link(name, wanted, leaves.is_some_and(|bridge| left.contains(bridge)));
         }
         // Changes come after what they refer to: a port is joined to a bridge that is there.
         self.add[before..].sort_by_key(|action| matches!(action, Action::SetLink { .. }));
         self.refuse_without_tun(before);
-        if let Some(name) = &self.layout.needs_link
-            && !self.facts.links.contains_key(name)
-        {
-            self.problems.push(
-                Problem::new(codes::BAD_CONFIG, format!("there is no interface {name}"))
-                    .because("the network mode `interface` puts addresses on one that exists")
-                    .fix("name one that `ip link` shows, or use `mode = \"bridge\"`")
-                    .at("network.link"),
-            );
-        }
     }
 
     fn drop_links(&mut self) -> Vec<(String, LinkFact)> {
         let mut gone = Vec::new();
         for thing in self.claims.iter() {
-            let (name, bridge) = match thing {
-                Thing::Bridge { name } => (name, true),
-                Thing::Tap { name } => (name, false),
-                _ => continue,
-            };
-            match self.facts.links.get(name).filter(|found| is(found, bridge)) {
+            let (Thing::Bridge { name } | Thing::Tap { name } | Thing::Tun { name }) = thing else { continue };
+            match self.facts.links.get(name).filter(|found| found.thing(name).as_ref() == Some(thing)) {
                 None => self.forget.push(thing.clone()),
                 Some(found) if !self.layout.links.contains_key(name) => gone.push((name.clone(), found.clone())),
                 Some(_) => {}
@@ -57,20 +50,14 @@ impl Planner<'_> {
     /// `leaves`: the bridge that it is a port of goes. The kernel would let it go by itself, and nothing would be there to
     /// undo; so it leaves in a step of its own, before.
     fn link(&mut self, name: &str, wanted: &LinkFact, leaves: bool) {
-        let (bridge, thing) = match wanted.kind {
-            LinkKind::Bridge => (true, Thing::Bridge { name: name.into() }),
-            _ => (false, Thing::Tap { name: name.into() }),
-        };
-        let addition = || match bridge {
-            true => Action::AddBridge { name: name.into(), link: wanted.clone() },
-            false => Action::AddTap { name: name.into(), link: wanted.clone() },
-        };
+        let addition = || Action::AddLink { name: name.into(), link: wanted.clone() };
         let Some(found) = self.facts.links.get(name) else { return self.add.push(addition()) };
-        if !self.claims.has(&thing) || !is(found, bridge) {
+        if !found.thing(name).is_some_and(|thing| self.claims.has(&thing)) {
             let what = format!("link {name} exists already");
             let fix = "choose another name in [network], or remove it (`ip link delete`)";
             return self.foreign(what, "node-format did not make it", fix);
         }
+        let wanted = wanted.on(found);
         if found.kind != wanted.kind {
             self.remove.push(removal(name.into(), found.clone()));
             self.add.push(addition());
@@ -78,21 +65,24 @@ impl Planner<'_> {
         }
         let mut from = found.clone();
         if leaves {
-            let alone = LinkFact { bridge: None, ..found.clone() };
+            let alone = LinkFact { bridge: None, isolated: false, ..found.clone() };
             self.remove.push(Action::SetLink { name: name.into(), from, to: alone.clone() });
             from = alone;
         }
-        if from != *wanted {
-            self.add.push(Action::SetLink { name: name.into(), from, to: wanted.clone() });
+        if from != wanted {
+            self.add.push(Action::SetLink { name: name.into(), from, to: wanted });
         }
     }
 
     /// Taps are deleted by link group, so what else is in the group of the condemned would go with them.
     fn refuse_group_of_others(&mut self) {
         let Some(group) = self.layout.link_group.map(|group| group.wrapping_add(1)) else { return };
-        let ours = |name: &str| self.claims.has(&Thing::Tap { name: name.into() });
+        let pairs: BTreeSet<&str> = self.claims.iter().filter_map(veth).collect();
+        let ours = |name: &str, link: &LinkFact| {
+            pairs.contains(name) || link.thing(name).is_some_and(|thing| self.claims.has(&thing))
+        };
         let others: Vec<_> =
-            self.facts.links.iter().filter(|(name, link)| link.group == group && !ours(name)).collect();
+            self.facts.links.iter().filter(|(name, link)| link.group == group && !ours(name, link)).collect();
         if let Some((name, _)) = others.first() {
             let what = format!("link group {group} is used by link {name}");
             let why = "node-format deletes taps through this group, and would delete that link too";
@@ -101,28 +91,41 @@ impl Planner<'_> {
     }
 
     fn refuse_without_tun(&mut self, before: usize) {
-        let makes_tap = self.add[before..].iter().any(|action| matches!(action, Action::AddTap { .. }));
+        let makes_tap = self.add[before..].iter().any(|action| action.kind() == Kind::AddTaps);
         if makes_tap && self.facts.kernel.tun == Presence::Absent {
             self.problems.push(
                 Problem::new(codes::KERNEL_LACKS, "taps cannot be made")
                     .because("there is no /dev/net/tun")
-                    .fix("load the module `tun`, or set `taps = false` in [network] (no virtual machines then)"),
+                    .fix("load the module `tun`, or set `taps = false` and `tuns = false` in [network] (no virtual machines then)"),
             );
         }
     }
 }
 
-fn is(link: &LinkFact, bridge: bool) -> bool {
-    match link.kind {
-        LinkKind::Bridge => bridge,
-        LinkKind::Tap(_) => !bridge,
-        LinkKind::Other(_) => false,
+/// Which links, for what comes in between: the bridges' addresses are added before there are ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Bridges,
+    Ports,
+}
+
+impl Part {
+    fn has(self, link: &LinkFact) -> bool {
+        (link.kind == LinkKind::Bridge) == (self == Self::Bridges)
     }
 }
 
-fn removal(name: String, link: LinkFact) -> Action {
-    match link.kind {
-        LinkKind::Bridge => Action::RemoveBridge { name, link },
-        _ => Action::RemoveTap { name, link },
+impl LinkFact {
+    /// This link as it must be seen, where it says nothing as it was found.
+    pub(super) fn on(&self, found: &Self) -> Self {
+        Self { mtu: self.mtu.or(found.mtu), ..self.clone() }
     }
+}
+
+fn veth(thing: &Thing) -> Option<&str> {
+    if let Thing::Namespace { veth, .. } = thing { Some(veth) } else { None }
+}
+
+fn removal(name: String, link: LinkFact) -> Action {
+    Action::RemoveLink { name, link }
 }

@@ -25,13 +25,24 @@ fn bare() -> HostFacts {
     facts.privileges.root = true;
     facts.privileges.net_admin = true;
     facts.kernel.tun = Presence::Present;
+    facts.kernel.nft = Presence::Present;
+    facts.kernel.systemd = Presence::Present;
+    for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv6.ip_nonlocal_bind"] {
+        facts.sysctls.insert(key.into(), "0".into());
+    }
     facts.machine.cpu_millis = Some(2000);
     facts.users.insert("root".into(), UserFact { uid: 0, gid: 0, home: "/root".into() });
     facts.groups.insert("root".into(), GroupFact { gid: 0, members: Default::default() });
-    let lo = LinkFact { kind: LinkKind::Other(String::new()), up: true, bridge: None, group: 0, mac: [0; 6] };
+    let kind = LinkKind::Other(String::new());
+    let lo = LinkFact { kind, up: true, bridge: None, group: 0, mac: [0; 6], mtu: None, isolated: false };
     facts.links.insert("lo".into(), lo);
     for path in ["/srv", "/var", "/var/lib"] {
-        let fact = PathFact::Directory { owner: Owner { uid: 0, gid: 0 }, mode: 0o755, stranger: None };
+        let fact = PathFact::Directory {
+            owner: Owner { uid: 0, gid: 0 },
+            mode: 0o755,
+            stranger: None,
+            inside: Default::default(),
+        };
         facts.paths.insert(PathBuf::from(path), fact);
     }
     facts
@@ -126,7 +137,7 @@ proptest! {
         facts.addresses.retain(|_| keep());
         facts.users.retain(|name, _| name == "root" || keep());
         facts.local_routes.retain(|_| keep());
-        facts.node_files.retain(|_, _| keep());
+        facts.files.retain(|_, _| keep());
         let repair = plan(&layout, &facts, &claims, Contents::Keep).unwrap();
         perform(&repair, &mut facts, &mut claims);
         prop_assert_eq!(facts, whole);

@@ -6,7 +6,9 @@ mod database;
 
 use super::failed;
 use crate::host::Outcome;
-use node_format_plan::{Action, GroupFact, User, UserFact};
+use node_format_plan::Action;
+use node_format_plan::action::User;
+use node_format_plan::facts::{GroupFact, UserFact};
 use plat_model::problem::{Problem, Result, codes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

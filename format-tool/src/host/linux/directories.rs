@@ -1,13 +1,16 @@
 //! Directories beneath a held handle. No symbolic link is followed anywhere on the way (openat2 with RESOLVE_BENEATH and
 //! RESOLVE_NO_SYMLINKS), for the owner of a partition may put one where we walk.
 
-use super::failed;
-use node_format_plan::{Action, Directory, Owner, PathFact};
+use super::{failed, files};
+use node_format_plan::action::{Directory, UNFINISHED};
+use node_format_plan::facts::{Owner, PathFact};
+use node_format_plan::{Action, Scope};
 use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ffi::CStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -15,18 +18,27 @@ use std::path::{Path, PathBuf};
 const HANDLES: usize = 8;
 /// Deepest tree that is erased.
 const DEPTH_MAX: usize = 200;
+/// How a directory in a held one is opened, to be looked at or changed.
+const INNER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 pub(super) struct Tree {
     root: OwnedFd,
+    /// Whether it is the machine's own root, not a folder that stands for one.
+    is_the_machines: bool,
     parents: BTreeMap<PathBuf, OwnedFd>,
 }
 
 impl Tree {
     pub fn open(root: &Path) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let is_the_machines = root == Path::new("/");
         let root = rustix::fs::open(root, flags, Mode::empty())
             .map_err(|e| Problem::new(codes::FILE, format!("{} cannot be opened", root.display())).because(e))?;
-        Ok(Self { root, parents: BTreeMap::new() })
+        Ok(Self { root, is_the_machines, parents: BTreeMap::new() })
+    }
+
+    pub fn is_the_machines(&self) -> bool {
+        self.is_the_machines
     }
 
     fn openat2(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
@@ -50,10 +62,10 @@ impl Tree {
         self.parents.get(above).map(|handle| (handle, name)).ok_or(Errno::NOENT)
     }
 
-    /// What is at each path; a path that is missing does not exist.
-    pub fn observe(&mut self, paths: &BTreeSet<PathBuf>, contents: &BTreeSet<PathBuf>) -> BTreeMap<PathBuf, PathFact> {
+    /// What is at each path of the scope; a path that is missing does not exist.
+    pub fn observe(&mut self, scope: &Scope) -> BTreeMap<PathBuf, PathFact> {
         self.parents.clear();
-        let facts = paths.iter().filter_map(|path| {
+        let facts = scope.paths.iter().filter_map(|path| {
             let seen = self
                 .parent(path)
                 .and_then(|(parent, name)| rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW));
@@ -71,12 +83,15 @@ impl Tree {
                     PathFact::Other { kind: kind.into() }
                 }
                 Ok(stat) => {
-                    let stranger = contents.contains(path).then(|| self.stranger(path, paths)).transpose();
                     let owner = Owner { uid: stat.st_uid, gid: stat.st_gid };
-                    stranger.map_or_else(unknown, |stranger| PathFact::Directory {
+                    let mode = stat.st_mode & 0o7777;
+                    let looks_in = scope.contents.contains(path);
+                    let held = if looks_in { self.contents(path, scope) } else { Ok(Contents::default()) };
+                    held.map_or_else(unknown, |Contents { stranger, inside }| PathFact::Directory {
                         owner,
-                        mode: stat.st_mode & 0o7777,
-                        stranger: stranger.flatten(),
+                        mode,
+                        stranger,
+                        inside,
                     })
                 }
             };
@@ -85,24 +100,36 @@ impl Tree {
         facts.collect()
     }
 
-    /// The name of something in a directory that is none of the paths.
-    fn stranger(&self, path: &Path, paths: &BTreeSet<PathBuf>) -> rustix::io::Result<Option<String>> {
-        for entry in Dir::new(self.openat2(path, OFlags::RDONLY)?)? {
+    /// What is in a directory that the scope does not name: its empty directories, and the name of anything else.
+    fn contents(&self, path: &Path, scope: &Scope) -> rustix::io::Result<Contents> {
+        let mut held = Contents::default();
+        let directory = self.openat2(path, OFlags::RDONLY)?;
+        for entry in Dir::read_from(&directory)? {
             let entry = entry?;
-            let name = entry.file_name().to_bytes();
-            let known = matches!(name, b"." | b"..") || paths.contains(&path.join(std::ffi::OsStr::from_bytes(name)));
-            if !known {
-                return Ok(Some(plat_model::id::shorten(&String::from_utf8_lossy(name))));
+            let name = entry.file_name();
+            let inner = path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+            if is_dots(name) || scope.paths.contains(&inner) || files::is_one_of(&scope.files, &inner) {
+                continue;
+            }
+            let shown = plat_model::id::shorten(&name.to_string_lossy());
+            match rustix::fs::openat(&directory, name, INNER, Mode::empty()) {
+                Ok(inner) => match first_in(&inner)? {
+                    None => drop(held.inside.insert(shown, rustix::fs::fstat(&inner)?.st_mode & 0o7777)),
+                    Some(first) => held.stranger = Some(format!("{shown}/{first}")),
+                },
+                Err(Errno::NOTDIR | Errno::LOOP | Errno::NXIO | Errno::NOENT) => held.stranger = Some(shown),
+                Err(other) => return Err(other),
             }
         }
-        Ok(None)
+        Ok(held)
     }
 
     pub fn perform(&mut self, action: &Action) -> Result<()> {
         let (verb, path, result) = match action {
             Action::MakeDirectory(directory) => ("make", &directory.path, self.make(directory)),
-            Action::RemoveDirectory(directory) => ("remove", &directory.path, self.remove(&directory.path)),
-            Action::EraseDirectory(directory) => ("erase", &directory.path, self.erase(&directory.path)),
+            Action::FinishDirectory { directory, .. } => ("finish", &directory.path, self.finish(directory)),
+            Action::RemoveDirectory(directory) => ("remove", &directory.path, self.remove(directory)),
+            Action::EraseDirectory(directory) => ("erase", &directory.path, self.erase(directory)),
             Action::SetDirectory { path, to, .. } => ("change", path, self.set(path, to.0, to.1)),
             _ => return Ok(()),
         };
@@ -111,46 +138,100 @@ impl Tree {
 
     fn make(&mut self, directory: &Directory) -> rustix::io::Result<()> {
         let (parent, name) = self.parent(&directory.path)?;
-        rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
-        let open = || {
-            rustix::fs::openat(
-                parent,
-                name,
-                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::empty(),
-            )
-        };
-        let owned = open().and_then(|made| give(&made, directory.owner, directory.mode));
-        if owned.is_err() {
-            rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?;
+        rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(UNFINISHED))?;
+        let made = rustix::fs::openat(parent, name, INNER, Mode::empty()).and_then(|made| fill(&made, directory));
+        if made.is_err() {
+            let _ = self.remove(directory);
         }
-        owned
+        made
+    }
+
+    fn finish(&mut self, directory: &Directory) -> rustix::io::Result<()> {
+        fill(&self.openat2(&directory.path, OFlags::RDONLY)?, directory)
     }
 
     fn set(&mut self, path: &Path, owner: Owner, mode: u32) -> rustix::io::Result<()> {
         give(&self.openat2(path, OFlags::RDONLY)?, owner, mode)
     }
 
-    fn remove(&mut self, path: &Path) -> rustix::io::Result<()> {
+    /// A partition's goes with the empty directories in it; anything else in it is an error.
+    fn remove(&mut self, directory: &Directory) -> rustix::io::Result<()> {
+        let path = &directory.path;
+        if directory.partition {
+            let held = self.openat2(path, OFlags::RDONLY)?;
+            for entry in Dir::read_from(&held)? {
+                let entry = entry?;
+                if !is_dots(entry.file_name()) {
+                    rustix::fs::unlinkat(&held, entry.file_name(), AtFlags::REMOVEDIR)?;
+                }
+            }
+        }
         self.parents.remove(path);
         let (parent, name) = self.parent(path)?;
         rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
     }
 
-    fn erase(&mut self, path: &Path) -> rustix::io::Result<()> {
-        let directory = self.openat2(path, OFlags::RDONLY)?;
-        let device = rustix::fs::fstat(&directory)?.st_dev;
-        erase_contents(directory, device, DEPTH_MAX)?;
-        self.remove(path)
+    fn erase(&mut self, directory: &Directory) -> rustix::io::Result<()> {
+        let held = self.openat2(&directory.path, OFlags::RDONLY)?;
+        let device = rustix::fs::fstat(&held)?.st_dev;
+        erase_contents(held, device, DEPTH_MAX)?;
+        self.remove(directory)
+    }
+
+    /// A handle on a directory that exists.
+    pub fn open_directory(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        self.openat2(path, OFlags::RDONLY)
     }
 }
 
-fn give(directory: &OwnedFd, owner: Owner, mode: u32) -> rustix::io::Result<()> {
-    let found = rustix::fs::fstat(directory)?;
-    if (found.st_uid, found.st_gid) != (owner.uid, owner.gid) {
-        rustix::fs::fchown(directory, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
+/// What a directory holds besides what was asked about.
+#[derive(Default)]
+struct Contents {
+    stranger: Option<String>,
+    inside: BTreeMap<String, u32>,
+}
+
+fn is_dots(name: &CStr) -> bool {
+    matches!(name.to_bytes(), b"." | b"..")
+}
+
+/// The name of something in a directory; `None` if it is empty.
+fn first_in(directory: &OwnedFd) -> rustix::io::Result<Option<String>> {
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        if !is_dots(entry.file_name()) {
+            return Ok(Some(plat_model::id::shorten(&entry.file_name().to_string_lossy())));
+        }
     }
+    Ok(None)
+}
+
+/// Makes what belongs into a directory that is still root's own, then gives it to its owner: whoever finds it given
+/// finds it whole.
+fn fill(made: &OwnedFd, directory: &Directory) -> rustix::io::Result<()> {
+    for (name, mode) in &directory.inside {
+        match rustix::fs::mkdirat(made, name.as_str(), Mode::from_raw_mode(UNFINISHED)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(other) => return Err(other),
+        }
+        let inner = rustix::fs::openat(made, name.as_str(), INNER, Mode::empty())?;
+        give(&inner, directory.owner, *mode)?;
+    }
+    give(made, directory.owner, directory.mode)
+}
+
+fn give(directory: &OwnedFd, owner: Owner, mode: u32) -> rustix::io::Result<()> {
+    own(directory, owner)?;
     rustix::fs::fchmod(directory, Mode::from_raw_mode(mode))
+}
+
+/// Gives a file or directory to its owner, which only root may do, and nobody needs to whose it is already.
+pub(super) fn own(held: &impl AsFd, owner: Owner) -> rustix::io::Result<()> {
+    let found = rustix::fs::fstat(held)?;
+    if (found.st_uid, found.st_gid) == (owner.uid, owner.gid) {
+        return Ok(());
+    }
+    rustix::fs::fchown(held, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
 }
 
 /// Removes all that is in a directory, of its file system only: what is mounted in it is not the partition's.
@@ -159,11 +240,10 @@ fn erase_contents(directory: OwnedFd, device: u64, depth: usize) -> rustix::io::
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
+        if is_dots(name) {
             continue;
         }
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
+        match rustix::fs::openat(&directory, name, INNER, Mode::empty()) {
             Ok(inner) => {
                 if rustix::fs::fstat(&inner)?.st_dev != device {
                     return Err(Errno::XDEV);

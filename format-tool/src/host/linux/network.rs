@@ -1,20 +1,25 @@
-//! Links, addresses and local routes of the current network namespace, over rtnetlink.
+//! Links, addresses and routes of the current network namespace, over rtnetlink.
 
 mod addresses;
 mod connection;
 mod links;
+mod namespaces;
 mod routes;
 mod socket;
 mod taps;
+mod uplink;
 
+pub(super) use namespaces::Namespaces;
 pub(super) use taps::{add_taps, remove_taps};
+pub(super) use uplink::move_uplink;
 
 use super::failed;
 use crate::host::Outcome;
 use connection::{Connection, Request};
 use ipnet::IpNet;
 use nix::errno::Errno;
-use node_format_plan::{Action, AddressFact, LinkFact};
+use node_format_plan::Action;
+use node_format_plan::facts::{AddressFact, LinkFact, Route};
 use plat_model::problem::{Problem, Result, codes};
 use rtnetlink::Handle;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +31,7 @@ pub(super) struct Seen {
     pub links: BTreeMap<String, LinkFact>,
     pub addresses: BTreeSet<AddressFact>,
     pub local_routes: BTreeSet<IpNet>,
+    pub routes: BTreeSet<Route>,
 }
 
 /// Index of each link by its name.
@@ -45,15 +51,16 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
         (link.name, LinkFact { bridge, ..link.fact })
     });
     let links = links.collect();
-    let addresses = addresses::all(connection)?.into_iter().filter_map(|(index, address)| {
+    let addresses = addresses::all(connection)?.into_iter().filter_map(|(index, address, leased)| {
         let link = names.get(&index)?.clone();
-        Some(AddressFact { link, address })
+        Some(AddressFact { link, address, leased })
     });
     let addresses = addresses.collect();
-    Ok(Seen { links, addresses, local_routes: routes::all_local(connection)? })
+    let routes = routes::all(connection, &names)?;
+    Ok(Seen { links, addresses, local_routes: routes.local, routes: routes.main })
 }
 
-/// Performs actions that are one request each.
+/// Performs actions that are a few requests each.
 pub(super) fn perform(batch: &[Action]) -> Outcome {
     let mut done = vec![false; batch.len()];
     let result = Connection::open().and_then(|mut connection| call(&mut connection, batch, &mut done));
@@ -66,36 +73,44 @@ pub(super) fn perform(batch: &[Action]) -> Outcome {
 /// Asks the kernel for each action; notes which took effect and returns the first failure.
 fn call(connection: &mut Connection, batch: &[Action], done: &mut [bool]) -> io::Result<Option<Problem>> {
     let indexes: Indexes = links::all(connection)?.into_iter().map(|link| (link.name, link.index)).collect();
-    let mut requests = Vec::with_capacity(batch.len());
-    for action in batch {
-        match request(&connection.handle, action, &indexes) {
-            Some(request) => requests.push(request),
+    let (mut requests, mut of) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+    for (n, action) in batch.iter().enumerate() {
+        match requests_for(&connection.handle, action, &indexes) {
+            Some(some) => some.into_iter().for_each(|request| {
+                requests.push(request);
+                of.push(n);
+            }),
             None => return Ok(Some(refused(action, Errno::ENODEV))), // Nothing has been sent.
         }
     }
     let mut problem = None;
-    for (n, result) in connection.call(requests)?.into_iter().enumerate() {
-        match result {
-            Ok(()) => done[n] = true,
-            Err(e) => problem = problem.or_else(|| Some(refused(&batch[n], e))),
+    let results = connection.call(requests)?;
+    done.fill(true);
+    for (result, n) in results.into_iter().zip(of) {
+        if let Err(e) = result {
+            done[n] = false;
+            problem = problem.or_else(|| Some(refused(&batch[n], e)));
         }
     }
     Ok(problem)
 }
 
-/// The request for one action. `None`: it speaks of a link that does not exist.
-fn request(handle: &Handle, action: &Action, indexes: &Indexes) -> Option<Request> {
+/// The requests for one action, in order. `None`: it speaks of a link that does not exist.
+fn requests_for(handle: &Handle, action: &Action, indexes: &Indexes) -> Option<Vec<Request>> {
     let index = |name: &str| indexes.get(name).copied();
-    Some(match action {
-        Action::AddBridge { name, link } => links::add_bridge(handle, name, link),
-        Action::RemoveBridge { name, .. } => links::remove(handle, index(name)?),
-        Action::SetLink { name, from, to } => links::set(handle, index(name)?, from, to, indexes)?,
+    let one = match action {
+        Action::SetLink { name, from, to } => return links::set(handle, index(name)?, from, to, indexes),
+        Action::AddLink { name, link } => links::add_bridge(handle, name, link),
+        Action::RemoveLink { name, .. } => links::remove(handle, index(name)?),
         Action::AddAddress { link, address } => addresses::add(handle, index(link)?, *address),
         Action::RemoveAddress { link, address } => addresses::remove(handle, index(link)?, *address),
         Action::AddLocalRoute { range } => routes::add_local(handle, index("lo")?, *range),
         Action::RemoveLocalRoute { range } => routes::remove_local(handle, index("lo")?, *range),
+        Action::AddRoute(route) => routes::add(handle, index(&route.link)?, route),
+        Action::RemoveRoute(route) => routes::remove(handle, index(&route.link)?, route),
         _ => return None,
-    })
+    };
+    Some(vec![one])
 }
 
 fn refused(action: &Action, why: Errno) -> Problem {

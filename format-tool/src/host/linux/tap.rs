@@ -1,4 +1,4 @@
-//! Taps by ioctl on `/dev/net/tun`: the kernel makes them no other way. The one file with unsafe code.
+//! Taps and tuns by ioctl on `/dev/net/tun`: the kernel makes them no other way. The one file with unsafe code.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -15,9 +15,13 @@ mod calls {
     nix::ioctl_write_int_bad!(set_persist, libc::TUNSETPERSIST);
     nix::ioctl_write_int_bad!(set_owner, libc::TUNSETOWNER);
 
-    /// Attaches the file to a new tap of this name (`exclusive`), or to the one that exists.
-    pub(super) fn attach(fd: i32, name: &str) -> nix::Result<()> {
-        let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL;
+    /// Attaches the file to a new tap or tun of this name.
+    pub(super) fn attach(fd: i32, name: &str, mode: super::Mode) -> nix::Result<()> {
+        let mode = match mode {
+            super::Mode::Tap => libc::IFF_TAP,
+            super::Mode::Tun => libc::IFF_TUN,
+        };
+        let flags = mode | libc::IFF_NO_PI | libc::IFF_TUN_EXCL;
         let mut request = libc::ifreq {
             ifr_name: [0; libc::IFNAMSIZ],
             ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags as libc::c_short },
@@ -43,12 +47,21 @@ mod calls {
     }
 }
 
-/// Makes a persistent tap. It fails where a link of the name exists, and leaves nothing behind when it fails.
-pub(super) fn make(name: &str, owner: Option<u32>) -> io::Result<()> {
+/// What the packets of the device are.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Mode {
+    /// Frames, as on a wire.
+    Tap,
+    /// IP packets.
+    Tun,
+}
+
+/// Makes a persistent tap or tun. It fails where a link of the name exists, and leaves nothing behind when it fails.
+pub(super) fn make(name: &str, mode: Mode, owner: Option<u32>) -> io::Result<()> {
     let file: File =
         OpenOptions::new().read(true).write(true).custom_flags(nix::libc::O_CLOEXEC).open("/dev/net/tun")?;
     let fd = file.as_raw_fd();
-    calls::attach(fd, name)?;
+    calls::attach(fd, name, mode)?;
     if let Some(uid) = owner {
         calls::own(fd, i32::try_from(uid).map_err(io::Error::other)?)?;
     }

@@ -103,6 +103,7 @@ codes! { FORMAT:
     RECORD = 508 Failed "the record of what was made cannot be used";
     STILL_USED = 509 Conflict "a partition is still in use";
     ENROLMENT = 510 Failed "the machine is formatted, but the agent could not be enrolled";
+    UPLINK = 511 Conflict "the machine is reached through the uplink";
 }
 
 // P06xx: how processes reach each other.

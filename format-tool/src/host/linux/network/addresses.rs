@@ -6,14 +6,18 @@ use rtnetlink::Handle;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use std::io;
 
-/// Every address there is, with the index of its link.
-pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<(u32, IpNet)>> {
+/// An address, the index of its link, and whether it ends by itself.
+pub(super) type Found = (u32, IpNet, bool);
+
+/// Every address there is.
+pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Found>> {
     let answers = connection.handle.address().get().execute();
     connection.ask(answers, read)
 }
 
-fn read(message: AddressMessage) -> Option<(u32, IpNet)> {
+fn read(message: AddressMessage) -> Option<Found> {
     let (mut local, mut address) = (None, None);
+    let leased = !message.header.flags.contains(AddressHeaderFlags::Permanent);
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(ip) => local = Some(*ip),
@@ -22,7 +26,7 @@ fn read(message: AddressMessage) -> Option<(u32, IpNet)> {
         }
     }
     // On a link between two ends `address` is the other one's.
-    Some((message.header.index, IpNet::new(local.or(address)?, message.header.prefix_len).ok()?))
+    Some((message.header.index, IpNet::new(local.or(address)?, message.header.prefix_len).ok()?, leased))
 }
 
 pub(super) fn add(handle: &Handle, index: u32, address: IpNet) -> Request {

@@ -2,18 +2,21 @@
 
 use super::Indexes;
 use super::connection::{Connection, Request};
-use node_format_plan::{LinkFact, LinkKind};
+use node_format_plan::facts::{LinkFact, LinkKind};
 use rtnetlink::packet_core::Nla;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoTun, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoTun, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags,
+    LinkInfo, LinkMessage,
 };
-use rtnetlink::{Handle, LinkBridge, LinkUnspec};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth};
 use std::io;
+use std::os::fd::RawFd;
 
 // The attributes of a tun link, which rtnetlink leaves as bytes (linux/if_link.h, linux/if_tun.h).
 const TUN_OWNER: u16 = 1;
 const TUN_TYPE: u16 = 3;
+const TUN_TYPE_TUN: u8 = 1;
 const TUN_TYPE_TAP: u8 = 2;
 
 /// A link as the kernel tells of it.
@@ -37,32 +40,42 @@ fn read(message: LinkMessage) -> Option<Link> {
     let (mut name, mut master) = (None, None);
     let kind = LinkKind::Other(String::new());
     let up = message.header.flags.contains(LinkFlags::Up);
-    let mut fact = LinkFact { kind, up, bridge: None, group: 0, mac: [0; 6] };
+    let mut fact = LinkFact { kind, up, bridge: None, group: 0, mac: [0; 6], mtu: None, isolated: false };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text),
             LinkAttribute::Controller(index) => master = Some(index),
             LinkAttribute::Group(group) => fact.group = group,
             LinkAttribute::Address(mac) => fact.mac = mac.try_into().unwrap_or_default(),
-            LinkAttribute::LinkInfo(info) => fact.kind = read_kind(&info),
+            LinkAttribute::Mtu(bytes) => fact.mtu = Some(bytes),
+            LinkAttribute::LinkInfo(info) => {
+                fact.kind = read_kind(&info);
+                fact.isolated = info.iter().any(is_isolated);
+            }
             _ => {}
         }
     }
     Some(Link { name: name?, index: message.header.index, master, fact })
 }
 
+fn is_isolated(part: &LinkInfo) -> bool {
+    let LinkInfo::PortData(InfoPortData::BridgePort(port)) = part else { return false };
+    port.iter().any(|attribute| matches!(attribute, InfoBridgePort::Isolated(true)))
+}
+
 fn read_kind(info: &[LinkInfo]) -> LinkKind {
     let mut kind = LinkKind::Other(String::new());
-    let (mut owner, mut tap) = (None, false);
+    let (mut owner, mut mode) = (None, None);
     for part in info {
         match part {
             LinkInfo::Kind(InfoKind::Bridge) => kind = LinkKind::Bridge,
+            LinkInfo::Kind(InfoKind::Veth) => kind = LinkKind::Veth,
             LinkInfo::Kind(other) => kind = LinkKind::Other(other.to_string()),
             LinkInfo::Data(InfoData::Tun(attributes)) => {
                 for (key, value) in attributes.iter().map(tun_attribute) {
                     match key {
                         TUN_OWNER => owner = value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes)),
-                        TUN_TYPE => tap = value.first() == Some(&TUN_TYPE_TAP),
+                        TUN_TYPE => mode = value.first().copied(),
                         _ => {}
                     }
                 }
@@ -70,7 +83,11 @@ fn read_kind(info: &[LinkInfo]) -> LinkKind {
             _ => {}
         }
     }
-    if tap { LinkKind::Tap(owner) } else { kind }
+    match mode {
+        Some(TUN_TYPE_TAP) => LinkKind::Tap(owner),
+        Some(TUN_TYPE_TUN) => LinkKind::Tun(owner),
+        _ => kind,
+    }
 }
 
 fn tun_attribute(attribute: &InfoTun) -> (u16, Vec<u8>) {
@@ -80,13 +97,33 @@ fn tun_attribute(attribute: &InfoTun) -> (u16, Vec<u8>) {
 }
 
 pub(super) fn add_bridge(handle: &Handle, name: &str, link: &LinkFact) -> Request {
-    let bridge = LinkBridge::new(name).address(link.mac.to_vec()).link_group(link.group);
+    let mut bridge = LinkBridge::new(name).address(link.mac.to_vec()).link_group(link.group);
+    if let Some(bytes) = link.mtu {
+        bridge = bridge.mtu(bytes);
+    }
     let bridge = if link.up { bridge.up() } else { bridge.down() };
     Box::pin(handle.link().add(bridge.build()).execute())
 }
 
-/// What differs between two states of a link, in one request. `None`: its bridge does not exist.
-pub(super) fn set(handle: &Handle, index: u32, from: &LinkFact, to: &LinkFact, indexes: &Indexes) -> Option<Request> {
+/// A pair of links: `name` here, `inner` in the namespace that the file stands for.
+pub(super) fn add_pair(handle: &Handle, name: &str, inner: (&str, &LinkFact), namespace: RawFd) -> Request {
+    let (inner_name, link) = inner;
+    let mut peer = LinkUnspec::new_with_name(inner_name).address(link.mac.to_vec()).setns_by_fd(namespace);
+    if let Some(bytes) = link.mtu {
+        peer = peer.mtu(bytes);
+    }
+    let pair = LinkVeth::new(name, inner_name).set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
+    Box::pin(handle.link().add(pair.build()).execute())
+}
+
+/// What differs between two states of a link, as requests in order. `None`: its bridge does not exist.
+pub(super) fn set(
+    handle: &Handle,
+    index: u32,
+    from: &LinkFact,
+    to: &LinkFact,
+    indexes: &Indexes,
+) -> Option<Vec<Request>> {
     let link = LinkUnspec::new_with_index(index);
     let mut link = if to.up { link.up() } else { link.down() };
     if from.mac != to.mac {
@@ -95,13 +132,23 @@ pub(super) fn set(handle: &Handle, index: u32, from: &LinkFact, to: &LinkFact, i
     if from.group != to.group {
         link = link.link_group(to.group);
     }
+    if let Some(bytes) = to.mtu.filter(|_| from.mtu != to.mtu) {
+        link = link.mtu(bytes);
+    }
     if from.bridge != to.bridge {
         link = match &to.bridge {
             Some(bridge) => link.controller(*indexes.get(bridge)?),
             None => link.nocontroller(),
         };
     }
-    Some(Box::pin(handle.link().set(link.build()).execute()))
+    let mut requests: Vec<Request> = vec![Box::pin(handle.link().set(link.build()).execute())];
+    // A port that is joined anew is not isolated. Only one that is a port already can be.
+    let was_isolated = from.isolated && from.bridge == to.bridge;
+    if to.bridge.is_some() && to.isolated != was_isolated {
+        let port = LinkBridgePort::new(index).isolated(to.isolated);
+        requests.push(Box::pin(handle.link().change(port.build()).execute()));
+    }
+    Some(requests)
 }
 
 pub(super) fn remove(handle: &Handle, index: u32) -> Request {

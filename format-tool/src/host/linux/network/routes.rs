@@ -1,51 +1,136 @@
-//! Local routes: ranges that the machine answers for as a whole.
+//! Routes: ranges that the machine answers for as a whole, and ways to other machines.
 
 use super::connection::{Connection, Request};
 use ipnet::IpNet;
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope, RouteType};
+use node_format_plan::facts::Route;
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use rtnetlink::{Handle, RouteMessageBuilder};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Number of the kernel's table of what is local.
 const TABLE_LOCAL: u8 = 255;
+/// What the kernel takes for an IPv6 route of which no metric is said.
+const METRIC_IPV6: u32 = 1024;
 
-/// Every local route that is wider than one address.
-pub(super) fn all_local(connection: &mut Connection) -> io::Result<BTreeSet<IpNet>> {
+/// All routes of interest.
+#[derive(Default)]
+pub(super) struct Routes {
+    /// Every local route that is wider than one address.
+    pub local: BTreeSet<IpNet>,
+    /// The main table, apart from what the kernel made by itself.
+    pub main: BTreeSet<Route>,
+}
+
+/// One route, of either sort.
+enum Found {
+    Local(IpNet),
+    Main(Route),
+}
+
+impl Extend<Found> for Routes {
+    fn extend<I: IntoIterator<Item = Found>>(&mut self, routes: I) {
+        routes.into_iter().for_each(|found| match found {
+            Found::Local(range) => drop(self.local.insert(range)),
+            Found::Main(route) => drop(self.main.insert(route)),
+        });
+    }
+}
+
+/// `names`: of the links, by index.
+pub(super) fn all(connection: &mut Connection, names: &BTreeMap<u32, String>) -> io::Result<Routes> {
     let answers = connection.handle.route().get(RouteMessage::default()).execute();
-    connection.ask(answers, read)
+    connection.ask(answers, |message| read(&message, names))
 }
 
-fn read(message: RouteMessage) -> Option<IpNet> {
+fn read(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Found> {
     let header = &message.header;
-    let address = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
-        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+    let (mut to, mut via, mut source, mut link) = (None, None, None, None);
+    let (mut metric, mut table) = (0, u32::from(header.table));
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => to = ip(address),
+            RouteAttribute::Gateway(address) => via = ip(address),
+            RouteAttribute::PrefSource(address) => source = ip(address),
+            RouteAttribute::Oif(index) => link = names.get(index),
+            RouteAttribute::Priority(number) => metric = *number,
+            RouteAttribute::Table(number) => table = *number,
+            _ => {}
+        }
+    }
+    let ipv6 = header.address_family == rtnetlink::packet_route::AddressFamily::Inet6;
+    let everywhere = if ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    let destination = IpNet::new(to.unwrap_or(everywhere), header.destination_prefix_length).ok()?;
+    if table == u32::from(TABLE_LOCAL) && header.kind == RouteType::Local {
+        return (destination.prefix_len() < destination.max_prefix_len()).then_some(Found::Local(destination));
+    }
+    let own = header.protocol == RouteProtocol::Kernel || header.kind != RouteType::Unicast;
+    if own || table != u32::from(RouteHeader::RT_TABLE_MAIN) {
+        return None;
+    }
+    let metric = if ipv6 && metric == METRIC_IPV6 { 0 } else { metric };
+    Some(Found::Main(Route { destination, link: link?.clone(), via, metric, source }))
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
+        RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
         _ => None,
-    })?;
-    let range = IpNet::new(address, header.destination_prefix_length).ok()?;
-    let local = header.table == TABLE_LOCAL && header.kind == RouteType::Local;
-    (local && range.prefix_len() < range.max_prefix_len()).then_some(range)
+    }
 }
 
-pub(super) fn add_local(handle: &Handle, lo: u32, range: IpNet) -> Request {
-    Box::pin(handle.route().add(message(lo, range)).execute())
+pub(super) fn add(handle: &Handle, index: u32, route: &Route) -> Request {
+    Box::pin(handle.route().add(unicast(index, route)).execute())
 }
 
-pub(super) fn remove_local(handle: &Handle, lo: u32, range: IpNet) -> Request {
-    Box::pin(handle.route().del(message(lo, range)).execute())
+pub(super) fn remove(handle: &Handle, index: u32, route: &Route) -> Request {
+    Box::pin(handle.route().del(unicast(index, route)).execute())
 }
 
-fn message(lo: u32, range: IpNet) -> RouteMessage {
-    let mut message = match range {
+fn unicast(index: u32, route: &Route) -> RouteMessage {
+    let mut message = to(route.destination);
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.kind = RouteType::Unicast;
+    message.header.scope = if route.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
+    let address = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => RouteAddress::Inet(ip),
+        IpAddr::V6(ip) => RouteAddress::Inet6(ip),
+    };
+    message.attributes.push(RouteAttribute::Oif(index));
+    message.attributes.extend(route.via.map(|via| RouteAttribute::Gateway(address(via))));
+    message.attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(address(source))));
+    if route.metric != 0 {
+        message.attributes.push(RouteAttribute::Priority(route.metric));
+    }
+    message
+}
+
+fn to(range: IpNet) -> RouteMessage {
+    match range {
         IpNet::V4(range) => {
             RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(range.network(), range.prefix_len()).build()
         }
         IpNet::V6(range) => {
             RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(range.network(), range.prefix_len()).build()
         }
-    };
+    }
+}
+
+pub(super) fn add_local(handle: &Handle, lo: u32, range: IpNet) -> Request {
+    Box::pin(handle.route().add(local(lo, range)).execute())
+}
+
+pub(super) fn remove_local(handle: &Handle, lo: u32, range: IpNet) -> Request {
+    Box::pin(handle.route().del(local(lo, range)).execute())
+}
+
+fn local(lo: u32, range: IpNet) -> RouteMessage {
+    let mut message = to(range);
     message.header.table = TABLE_LOCAL;
     message.header.scope = RouteScope::Host;
     message.header.kind = RouteType::Local;

@@ -1,10 +1,11 @@
-//! Taps, many at once.
+//! Taps, tuns and pairs, many at once.
 
 use super::connection::Connection;
 use super::{links, perform, see};
 use crate::host::Outcome;
 use crate::host::linux::{failed, tap};
-use node_format_plan::{Action, LinkFact, LinkKind};
+use node_format_plan::Action;
+use node_format_plan::facts::{LinkFact, LinkKind};
 use std::collections::BTreeSet;
 use std::io;
 
@@ -12,10 +13,14 @@ use std::io;
 pub(in crate::host::linux) fn add_taps(batch: &[Action]) -> Outcome {
     let mut done = vec![false; batch.len()];
     for (n, action) in batch.iter().enumerate() {
-        let Action::AddTap { name, link } = action else { continue };
-        let owner = if let LinkKind::Tap(owner) = link.kind { owner } else { None };
-        if let Err(e) = tap::make(name, owner) {
-            return Outcome { done, problem: Some(failed(format!("cannot make tap {name}"), e)) };
+        let Action::AddLink { name, link } = action else { continue };
+        let made = match link.kind {
+            LinkKind::Tap(owner) => tap::make(name, tap::Mode::Tap, owner),
+            LinkKind::Tun(owner) => tap::make(name, tap::Mode::Tun, owner),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        };
+        if let Err(e) = made {
+            return Outcome { done, problem: Some(failed(format!("cannot make {name}"), e)) };
         }
         done[n] = true; // It exists, so it must be undone if what follows fails.
     }
@@ -25,22 +30,23 @@ pub(in crate::host::linux) fn add_taps(batch: &[Action]) -> Outcome {
 
 /// From a tap as the kernel makes it to a tap as it must be.
 fn join(action: &Action) -> Option<Action> {
-    let Action::AddTap { name, link } = action else { return None };
-    let from = LinkFact { kind: link.kind.clone(), up: false, bridge: None, group: 0, mac: [0; 6] };
+    let Action::AddLink { name, link } = action else { return None };
+    let kind = link.kind.clone();
+    let from = LinkFact { kind, up: false, bridge: None, group: 0, mac: [0; 6], mtu: None, isolated: false };
     Some(Action::SetLink { name: name.clone(), from, to: link.clone() })
 }
 
-/// Deletes taps: all are moved into the link group after their own, then the group is deleted with one request. Deleted
+/// Deletes taps, tuns or pairs: all are moved into the link group after their own, then the group is deleted with one request. Deleted
 /// one by one, each waits for the kernel's grace period: 9 s for 500. The planner has made sure that nobody else is in
 /// that group.
 pub(in crate::host::linux) fn remove_taps(batch: &[Action]) -> Outcome {
     let group = batch.iter().find_map(|action| match action {
-        Action::RemoveTap { link, .. } => Some(link.group.wrapping_add(1)),
+        Action::RemoveLink { link, .. } => Some(link.group.wrapping_add(1)),
         _ => None,
     });
-    let Some(group) = group.filter(|group| *group > 1) else { return remove_one_by_one(batch) };
+    let Some(group) = group.filter(|group| *group > 1) else { return perform(batch) };
     let condemn = batch.iter().filter_map(|action| {
-        let Action::RemoveTap { name, link } = action else { return None };
+        let Action::RemoveLink { name, link } = action else { return None };
         let to = LinkFact { group, ..link.clone() };
         Some(Action::SetLink { name: name.clone(), from: link.clone(), to })
     });
@@ -66,14 +72,5 @@ fn remove_group(group: u32, ours: &BTreeSet<&str>) -> io::Result<()> {
 }
 
 fn tap_name(action: &Action) -> Option<&str> {
-    if let Action::RemoveTap { name, .. } = action { Some(name) } else { None }
-}
-
-/// For taps that were never put into a link group.
-fn remove_one_by_one(batch: &[Action]) -> Outcome {
-    let as_links = batch.iter().filter_map(|action| match action {
-        Action::RemoveTap { name, link } => Some(Action::RemoveBridge { name: name.clone(), link: link.clone() }),
-        _ => None,
-    });
-    perform(&as_links.collect::<Vec<_>>())
+    if let Action::RemoveLink { name, .. } = action { Some(name) } else { None }
 }

@@ -1,0 +1,52 @@
+//! Files wanted × found.
+
+use super::Planner;
+use crate::action::{Access, Action, Purpose};
+use crate::facts::Owner;
+use crate::thing::Thing;
+use std::path::Path;
+
+impl Planner<'_> {
+    pub(super) fn files(&mut self) {
+        let wanted = self.layout.files(self.facts);
+        for thing in self.claims.iter() {
+            let Thing::File { path } = thing else { continue };
+            match self.facts.files.get(path) {
+                None => self.forget.push(thing.clone()),
+                Some(_) if wanted.contains_key(path) => {}
+                Some(text) => self.remove.push(Action::WriteFile {
+                    path: path.clone(),
+                    access: Access { owner: self.facts.caller, mode: 0o600 },
+                    purpose: purpose(path),
+                    from: Some(text.clone()),
+                    to: None,
+                }),
+            }
+        }
+        for (path, file) in wanted {
+            let found = self.facts.files.get(&path);
+            if found.is_some() && !self.claims.has(&Thing::File { path: path.clone() }) {
+                let fix = "set another place in [paths], or remove it if nothing reads it";
+                self.foreign(format!("{} exists already", path.display()), "node-format did not write it", fix);
+            } else if found != Some(&file.text) {
+                let owner: Owner = file.owner.unwrap_or(self.facts.caller);
+                self.add.push(Action::WriteFile {
+                    access: Access { owner, mode: file.mode },
+                    purpose: file.purpose,
+                    from: found.cloned(),
+                    to: Some(file.text),
+                    path,
+                });
+            }
+        }
+    }
+}
+
+/// What a file of ours that is not wanted any more was for.
+fn purpose(path: &Path) -> Purpose {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("slice") => Purpose::Unit,
+        _ if path.file_name().is_some_and(|name| name == "resource.json") => Purpose::Resources,
+        _ => Purpose::Node,
+    }
+}

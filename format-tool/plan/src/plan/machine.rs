@@ -1,0 +1,106 @@
+//! What belongs to the machine as a whole: the kernel's settings, the packet filter, what must be there.
+
+use super::Planner;
+use crate::action::Action;
+use crate::facts::{Guard, LinkKind, Presence};
+use crate::thing::Thing;
+use plat_model::problem::{Problem, codes};
+
+impl Planner<'_> {
+    pub(super) fn sysctls(&mut self) {
+        for thing in self.claims.iter() {
+            let Thing::Sysctl { key, was } = thing else { continue };
+            match self.facts.sysctls.get(key) {
+                _ if self.layout.sysctls.contains_key(key) => {}
+                Some(found) if found != was => self.remove.push(setting(key, was, found, was)),
+                _ => self.forget.push(thing.clone()),
+            }
+        }
+        for (key, wanted) in &self.layout.sysctls {
+            let found = self.facts.sysctls.get(key);
+            // An interface that was told not to listen to routers stays so.
+            let deaf = key.ends_with(".accept_ra") && found.is_some_and(|found| found == "0");
+            if found == Some(wanted) || deaf {
+                continue;
+            }
+            let of_ours = self.layout.links.keys().any(|link| key.contains(&format!(".{}.", link.replace('.', "/"))));
+            let Some(found) = found.cloned().or_else(|| of_ours.then(String::new)) else {
+                self.refuse_setting(key);
+                continue;
+            };
+            let was = self.claims.iter().find_map(|thing| match thing {
+                Thing::Sysctl { key: claimed, was } if claimed == key => Some(was.clone()),
+                _ => None,
+            });
+            self.add.push(setting(key, &was.unwrap_or_else(|| found.clone()), &found, wanted));
+        }
+    }
+
+    fn refuse_setting(&mut self, key: &str) {
+        if key.starts_with("net.ipv6.") && self.facts.kernel.ipv6 == Presence::Absent {
+            return; // Nothing to set in a kernel without IPv6; if addresses need it, that has been said.
+        }
+        self.problems.push(
+            Problem::new(codes::KERNEL_LACKS, format!("the kernel has no setting {key}"))
+                .because("it is not beneath /proc/sys, or cannot be read")
+                .fix("set `sysctls = false` in [network] and see to it yourself"),
+        );
+    }
+
+    pub(super) fn guard(&mut self) {
+        let (found, wanted) = (self.facts.guard.as_ref(), self.layout.guard.as_ref());
+        let ours = self.claims.has(&Thing::Guard);
+        match (found, wanted) {
+            (None, None) if ours => self.forget.push(Thing::Guard),
+            (Some(found), None) if ours => self.remove.push(Action::SetGuard { from: Some(found.clone()), to: None }),
+            (_, None) => {}
+            (Some(_), Some(_)) if !ours => {
+                let fix = "remove it (`nft delete table inet plat`), or set `guard = false` in [network]";
+                self.foreign("the packet filter has a table `plat`".into(), "node-format did not make it", fix);
+            }
+            (Some(found), Some(wanted)) if Guard::equals(found, wanted) => {}
+            (found, Some(wanted)) => {
+                self.add.push(Action::SetGuard { from: found.cloned(), to: Some(wanted.clone()) });
+            }
+        }
+        if wanted.is_some() && self.facts.kernel.nft == Presence::Absent {
+            self.problems.push(
+                Problem::new(codes::PREREQUISITE, "the guard needs the program nft")
+                    .because("it is not on PATH")
+                    .fix("install nftables, or set `guard = false` in [network] (a partition could then use its neighbours' addresses)"),
+            );
+        }
+    }
+
+    /// What must be there and cannot be made.
+    pub(super) fn needs(&mut self) {
+        if let Some(needed) = &self.layout.needs_link {
+            match self.facts.links.get(&needed.name) {
+                None => self.problems.push(
+                    Problem::new(codes::BAD_CONFIG, format!("there is no interface {}", needed.name))
+                        .because("the network mode `interface` puts addresses on one that exists")
+                        .fix("name one that `ip link` shows, or use `mode = \"bridge\"`")
+                        .at("network.link"),
+                ),
+                Some(found) if needed.bridge && found.kind != LinkKind::Bridge => self.problems.push(
+                    Problem::new(codes::BAD_CONFIG, format!("taps cannot be joined to {}", needed.name))
+                        .because("it is not a bridge")
+                        .fix("set `tap_mode = \"routed\"`, or name a bridge")
+                        .at("network.tap_mode"),
+                ),
+                Some(_) => {}
+            }
+        }
+        if self.layout.needs_systemd && self.facts.kernel.systemd == Presence::Absent {
+            self.problems.push(
+                Problem::new(codes::PREREQUISITE, "slices need systemd")
+                    .because("this machine was not started by it")
+                    .fix("set `slices = false` in [limits]; the agent sets what limits it can"),
+            );
+        }
+    }
+}
+
+fn setting(key: &str, was: &str, from: &str, to: &str) -> Action {
+    Action::SetSysctl { key: key.into(), was: was.into(), from: from.into(), to: to.into() }
+}

@@ -1,0 +1,57 @@
+//! Network namespaces wanted × found, each with the pair of links that joins it to the bridge.
+
+use super::Planner;
+use crate::action::{Action, Namespace};
+use crate::facts::{LinkFact, LinkKind, NamespaceFact};
+use crate::thing::Thing;
+
+impl Planner<'_> {
+    pub(super) fn namespaces(&mut self) {
+        for thing in self.claims.iter() {
+            let Thing::Namespace { name, veth } = thing else { continue };
+            let found = self.found_namespace(name, veth);
+            if found == Namespace::default() {
+                self.forget.push(thing.clone());
+            } else if self.layout.namespaces.get(name).is_none_or(|wanted| wanted.veth != *veth) {
+                self.remove.push(set(name, veth, found, Namespace::default()));
+            }
+        }
+        for (name, wanted) in &self.layout.namespaces {
+            let veth = &wanted.veth;
+            let found = self.found_namespace(name, veth);
+            let ours = self.claims.has(&Thing::Namespace { name: name.clone(), veth: veth.clone() });
+            if found != Namespace::default() && !ours {
+                let there = if found.inside.is_some() { format!("namespace {name}") } else { format!("link {veth}") };
+                let fix = "choose another name in format.toml, or remove it (`ip netns delete`, `ip link delete`)";
+                self.foreign(format!("{there} exists already"), "node-format did not make it", fix);
+            } else if !satisfied(&found, &wanted.state) {
+                self.add.push(set(name, veth, found, wanted.state.clone()));
+            }
+        }
+    }
+
+    /// A link of another kind is somebody else's.
+    fn found_namespace(&self, name: &str, veth: &str) -> Namespace {
+        Namespace { outside: self.facts.links.get(veth).cloned(), inside: self.facts.namespaces.get(name).cloned() }
+    }
+}
+
+fn set(name: &str, veth: &str, from: Namespace, to: Namespace) -> Action {
+    Action::SetNamespace { name: name.into(), veth: veth.into(), from, to }
+}
+
+fn satisfied(found: &Namespace, wanted: &Namespace) -> bool {
+    let links = |found: &Option<LinkFact>, wanted: &Option<LinkFact>| match (found, wanted) {
+        (Some(found), Some(wanted)) => found.kind == LinkKind::Veth && *found == wanted.on(found),
+        (found, wanted) => found.is_none() && wanted.is_none(),
+    };
+    let inner = |found: &NamespaceFact, wanted: &NamespaceFact| {
+        let rest = |fact: &NamespaceFact| NamespaceFact { link: None, ..fact.clone() };
+        links(&found.link, &wanted.link) && rest(found) == rest(wanted)
+    };
+    let insides = match (&found.inside, &wanted.inside) {
+        (Some(found), Some(wanted)) => inner(found, wanted),
+        (found, wanted) => found.is_none() && wanted.is_none(),
+    };
+    links(&found.outside, &wanted.outside) && insides
+}

@@ -1,0 +1,86 @@
+//! What settings leave to the machine: the prefix that its router announces, the hardware address that its network knows.
+
+use super::check::bad;
+use super::{Network, NetworkMode, Settings};
+use crate::facts::{HostFacts, LinkKind};
+use ipnet::{IpNet, Ipv6Net};
+use plat_model::problem::Problems;
+
+impl Settings {
+    /// Whether [`Settings::resolve`] has anything to do.
+    pub fn needs_the_machine(&self) -> bool {
+        let network = &self.network;
+        let links = matches!(network.mode, NetworkMode::Bridge | NetworkMode::Interface);
+        network.prefix_from.is_some() || network.uplink.is_some() || (links && network.sysctls)
+    }
+
+    /// The same settings with what they leave to the machine filled in, and checked with it. The outcome is the same
+    /// before the uplink has become a port of the bridge and after.
+    ///
+    /// # Errors
+    /// As [`Settings::check`]; besides, if the interface is missing or has no IPv6 prefix.
+    pub fn resolve(mut self, facts: &HostFacts) -> Result<Self, Problems> {
+        let mut wrong = Problems::default();
+        if let Some(uplink) = &self.network.uplink {
+            match facts.links.get(uplink) {
+                Some(link) if matches!(link.kind, LinkKind::Bridge | LinkKind::Tap(_) | LinkKind::Tun(_)) => {
+                    let what = format!("{uplink} cannot be an uplink");
+                    wrong.push(bad("network.uplink", what).because("it is a bridge, a tap or a tun"));
+                }
+                Some(link) => self.network.bridge_mac = Some(link.mac),
+                None => wrong.push(
+                    bad("network.uplink", format!("there is no interface {uplink}"))
+                        .fix("name one that `ip link` shows, or leave `uplink` out"),
+                ),
+            }
+        }
+        if let Some(from) = &self.network.prefix_from {
+            let bridge = (self.network.mode == NetworkMode::Bridge).then_some(&self.network.link);
+            match prefix_on(facts, &[Some(from), bridge]) {
+                Some(prefix) => {
+                    self.network.ipv6_prefix = Some(prefix);
+                    if self.network.ipv6_share == 0 {
+                        self.network.ipv6_share = prefix.prefix_len().saturating_add(16).min(128);
+                    }
+                }
+                None => wrong.push(
+                    bad("network.ipv6_prefix", format!("{from} has no IPv6 prefix"))
+                        .because("none of its addresses is a global one with a prefix shorter than 128")
+                        .fix("give the prefix itself, or leave `ipv6_prefix` out and use IPv4 only"),
+                ),
+            }
+        }
+        self.network.listening = listening(facts, &self.network);
+        wrong.none_or(())?;
+        self.check()?;
+        Ok(self)
+    }
+}
+
+/// Interfaces by which routers' announcements may come, apart from what is ours.
+fn listening(facts: &HostFacts, network: &Network) -> Vec<String> {
+    let told = |name: &str| {
+        let on_it = facts.addresses.iter().filter(|address| address.link == name);
+        on_it.into_iter().any(|address| address.leased && address.address.addr().is_ipv6())
+    };
+    let ours = |name: &str| name == "lo" || name == network.link || network.uplink.as_deref() == Some(name);
+    let hardware = LinkKind::Other(String::new());
+    let links = facts.links.iter().filter(|(name, link)| !ours(name) && (link.kind == hardware || told(name)));
+    links.map(|(name, _)| name.clone()).collect()
+}
+
+/// The prefix of the first global address with one, on the first of these links that has such an address.
+fn prefix_on(facts: &HostFacts, links: &[Option<&String>]) -> Option<Ipv6Net> {
+    links.iter().flatten().find_map(|link| {
+        facts.addresses.iter().filter(|address| &address.link == *link).find_map(|found| match found.address {
+            IpNet::V6(net) if net.prefix_len() < 128 && is_global(net) => Some(net.trunc()),
+            _ => None,
+        })
+    })
+}
+
+/// Neither link-local nor loopback: 2000::/3 or a unique local one.
+fn is_global(net: Ipv6Net) -> bool {
+    let first = net.addr().segments()[0];
+    first & 0xE000 == 0x2000 || first & 0xFE00 == 0xFC00
+}

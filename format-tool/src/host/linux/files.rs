@@ -1,0 +1,123 @@
+//! Files: read whole, replaced by one rename each. Those of a batch are on the disk together at its end.
+
+use super::directories::Tree;
+use super::failed;
+use crate::host::Outcome;
+use node_format_plan::Action;
+use node_format_plan::action::{Access, Purpose};
+use plat_model::problem::{Problem, Result, codes};
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Longest file that is read, in bytes: `node.json` of 10,000 partitions has about 10 MiB.
+const SIZE_MAX: u64 = 64 << 20;
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+pub(super) fn read(tree: &mut Tree, path: &Path) -> Result<Option<String>> {
+    let wrong = |why: String| Problem::new(codes::FILE, format!("{} cannot be read", path.display())).because(why);
+    let (parent, name) = match tree.parent(path) {
+        Ok(found) => found,
+        // What is in the way is a fact of the path it stands at.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+        Err(e) => return Err(wrong(e.to_string())),
+    };
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT) => return Ok(None),
+        // There is something, but nothing that was written here.
+        Err(Errno::LOOP | Errno::NXIO) => return Ok(Some(String::new())),
+        Err(e) => return Err(wrong(e.to_string())),
+    };
+    if !file.metadata().is_ok_and(|found| found.is_file()) {
+        return Ok(Some(String::new()));
+    }
+    let mut text = String::new();
+    file.take(SIZE_MAX).read_to_string(&mut text).map_err(|e| wrong(e.to_string()))?;
+    Ok(Some(text))
+}
+
+pub(super) fn perform(tree: &mut Tree, batch: &[Action]) -> Outcome {
+    for (n, action) in batch.iter().enumerate() {
+        let Action::WriteFile { path, access, to, .. } = action else { continue };
+        let result = match to {
+            Some(text) => write(tree, path, *access, text),
+            None => remove(tree, path),
+        };
+        if let Err(e) = result {
+            let problem = failed(format!("cannot write {}", path.display()), e);
+            return Outcome::first(n, batch.len(), Some(problem));
+        }
+    }
+    Outcome::first(batch.len(), batch.len(), settle(tree, batch).err())
+}
+
+/// What a whole batch needs at its end: the disk, and systemd where units changed.
+fn settle(tree: &mut Tree, batch: &[Action]) -> Result<()> {
+    let Some(Action::WriteFile { path, purpose, .. }) = batch.first() else { return Ok(()) };
+    let synced = tree.parent(path).and_then(|(parent, _)| {
+        let directory = rustix::fs::openat(parent, ".", DIRECTORY, Mode::empty())?;
+        rustix::fs::syncfs(directory)
+    });
+    synced.map_err(|e| failed("files cannot be brought to the disk", e))?;
+    if *purpose == Purpose::Unit && Path::new("/run/systemd/system").exists() && tree.is_the_machines() {
+        let status = std::process::Command::new("systemctl").arg("daemon-reload").status();
+        if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {
+            let why = status.map_or_else(|e| e.to_string(), |status| status.to_string());
+            return Err(failed("systemd does not read its units again", why));
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file, with what a killed run left beside it.
+fn remove(tree: &mut Tree, path: &Path) -> std::io::Result<()> {
+    let (parent, name) = tree.parent(path)?;
+    unlink(parent, &new(name))?;
+    Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())?)
+}
+
+/// Where a file is written before it takes its place.
+fn new(name: &OsStr) -> OsString {
+    let mut new = name.to_os_string();
+    new.push(".new");
+    new
+}
+
+/// Whether the path is a file of these, or one on its way to be.
+pub(super) fn is_one_of(files: &BTreeSet<PathBuf>, path: &Path) -> bool {
+    let on_its_way = || path.extension().is_some_and(|e| e == "new") && files.contains(&path.with_extension(""));
+    files.contains(path) || on_its_way()
+}
+
+fn unlink(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(other) => Err(other),
+    }
+}
+
+fn write(tree: &mut Tree, path: &Path, access: Access, text: &str) -> std::io::Result<()> {
+    let (parent, name) = tree.parent(path)?;
+    let new = new(name);
+    unlink(parent, &new)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut file = File::from(rustix::fs::openat(parent, &new, flags, Mode::from_raw_mode(0o600))?);
+    let written = file.write_all(text.as_bytes()).and_then(|()| {
+        // Whatever the umask says.
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(access.mode))?;
+        super::directories::own(&file, access.owner)?;
+        Ok(rustix::fs::renameat(parent, &new, parent, name)?)
+    });
+    if written.is_err() {
+        let _ = rustix::fs::unlinkat(parent, &new, AtFlags::empty());
+    }
+    written
+}

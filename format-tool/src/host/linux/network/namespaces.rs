@@ -1,0 +1,226 @@
+//! Network namespaces of partitions, as `ip netns` keeps them: a file in `/run/netns` that the namespace is mounted on,
+//! with one pair of links to the bridge.
+
+use super::connection::{Connection, Request};
+use super::{addresses, links, perform, refused, remove_taps, routes, see};
+use crate::host::Outcome;
+use crate::host::linux::{failed, sysctls};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use node_format_plan::Action;
+use node_format_plan::action::Namespace;
+use node_format_plan::facts::{LinkFact, LinkKind, NamespaceFact};
+use plat_model::problem::{Problem, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+/// The inner end of the pair.
+const INNER: &str = "eth0";
+const NONE: Option<&str> = None;
+
+/// Where they are kept.
+pub(in crate::host::linux) struct Namespaces {
+    folder: PathBuf,
+}
+
+impl Namespaces {
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// What is in those of these that exist.
+    pub fn observe(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, NamespaceFact>> {
+        let there: Vec<_> = names.iter().filter_map(|name| Some((name, self.open(name)?))).collect();
+        let seen = in_a_thread(|| {
+            let look = |(name, namespace): (&String, File)| {
+                enter(&namespace)?;
+                Ok((name.clone(), look_inside()?))
+            };
+            there.into_iter().map(look).collect::<io::Result<BTreeMap<_, _>>>()
+        });
+        seen.map_err(|e| failed("namespaces cannot be looked into", e))
+    }
+
+    /// Performs actions that all make namespaces what they must be, or that all remove them.
+    pub fn perform(&self, batch: &[Action]) -> Outcome {
+        let removes = |action: &Action| matches!(action, Action::SetNamespace { to, .. } if to.inside.is_none());
+        if batch.first().is_some_and(removes) {
+            return self.remove(batch);
+        }
+        let mut done = vec![false; batch.len()];
+        for (n, action) in batch.iter().enumerate() {
+            let Action::SetNamespace { name, veth, from, to } = action else { continue };
+            done[n] = true; // Whatever is made of it must be undone if the rest fails.
+            if let Err(problem) = self.make(name, veth, from, to, action) {
+                return Outcome { done, problem: Some(problem) };
+            }
+        }
+        Outcome { done, problem: None }
+    }
+
+    fn make(&self, name: &str, veth: &str, from: &Namespace, to: &Namespace, action: &Action) -> Result<()> {
+        let (Some(outside), Some(inside)) = (&to.outside, &to.inside) else { return Ok(()) };
+        let broken = |e: io::Error| failed(format!("cannot make namespace {name}"), e);
+        if from.inside.is_none() {
+            self.mount(name).map_err(broken)?;
+        }
+        let namespace = self.open(name).ok_or_else(|| broken(Errno::ENOENT.into()))?;
+        let paired = from.outside.is_some() && from.inside.as_ref().is_some_and(|inside| inside.link.is_some());
+        if !paired {
+            // Half a pair is of no use: what is left of it goes.
+            if from.outside.is_some() {
+                let link = LinkFact { ..outside.clone() };
+                let gone = perform(&[Action::RemoveLink { name: veth.into(), link }]);
+                gone.problem.map_or(Ok(()), Err)?;
+            }
+            let link = inside.link.clone().unwrap_or_else(|| outside.clone());
+            let request = |connection: &Connection| {
+                vec![links::add_pair(&connection.handle, veth, (INNER, &link), namespace.as_raw_fd())]
+            };
+            called(Connection::open().and_then(|mut connection| {
+                let request = request(&connection);
+                connection.call(request)
+            }))
+            .map_err(|e| why(e, action))?;
+        }
+        let blank = LinkFact {
+            kind: LinkKind::Veth,
+            up: false,
+            bridge: None,
+            group: 0,
+            mac: [0; 6],
+            mtu: None,
+            isolated: false,
+        };
+        let found = if paired { from.outside.clone().unwrap_or(blank) } else { blank };
+        let joined = perform(&[Action::SetLink { name: veth.into(), from: found, to: outside.clone() }]);
+        joined.problem.map_or(Ok(()), Err)?;
+        in_a_thread(|| enter(&namespace).and_then(|()| furnish(inside))).map_err(|e| why(e, action))
+    }
+
+    fn remove(&self, batch: &[Action]) -> Outcome {
+        let pairs: Vec<Action> = batch.iter().filter_map(pair).collect();
+        let gone = remove_taps(&pairs);
+        if gone.problem.is_some() {
+            return Outcome { done: vec![false; batch.len()], problem: gone.problem };
+        }
+        for (n, action) in batch.iter().enumerate() {
+            let Action::SetNamespace { name, from, .. } = action else { continue };
+            if from.inside.is_some()
+                && let Err(e) = self.unmount(name)
+            {
+                return Outcome::first(n, batch.len(), Some(failed(format!("cannot remove namespace {name}"), e)));
+            }
+        }
+        Outcome::first(batch.len(), batch.len(), None)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// `None`: there is no namespace of the name.
+    fn open(&self, name: &str) -> Option<File> {
+        let file = File::open(self.path(name)).ok()?;
+        let kind = rustix::fs::fstatfs(&file).ok()?.f_type;
+        (kind as i64 == nix::libc::NSFS_MAGIC as i64).then_some(file)
+    }
+
+    fn mount(&self, name: &str) -> io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        let path = self.path(name);
+        match File::create_new(&path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {} // What is there and is no namespace was left by one that is gone.
+        }
+        in_a_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            Ok(mount(Some(Path::new("/proc/thread-self/ns/net")), &path, NONE, MsFlags::MS_BIND, NONE)?)
+        })
+    }
+
+    fn unmount(&self, name: &str) -> io::Result<()> {
+        let path = self.path(name);
+        umount2(&path, MntFlags::MNT_DETACH)?;
+        fs::remove_file(&path)
+    }
+}
+
+fn pair(action: &Action) -> Option<Action> {
+    let Action::SetNamespace { veth, from, .. } = action else { return None };
+    Some(Action::RemoveLink { name: veth.clone(), link: from.outside.clone()? })
+}
+
+/// A thread that entered another namespace can serve nobody else: it ends.
+fn in_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let ended = std::thread::scope(|scope| scope.spawn(work).join());
+    ended.unwrap_or_else(|_| Err(io::Error::other("a thread of node-format panicked")))
+}
+
+fn enter(namespace: &File) -> io::Result<()> {
+    Ok(setns(namespace, CloneFlags::CLONE_NEWNET)?)
+}
+
+fn why(e: io::Error, action: &Action) -> Problem {
+    match e.raw_os_error() {
+        Some(errno) => refused(action, Errno::from_raw(errno)),
+        None => failed("the network cannot be changed", e),
+    }
+}
+
+/// The first refusal of all.
+fn called(results: io::Result<Vec<std::result::Result<(), Errno>>>) -> io::Result<()> {
+    results?.into_iter().try_for_each(|result| result.map_err(io::Error::from))
+}
+
+fn look_inside() -> io::Result<NamespaceFact> {
+    let seen = see(&mut Connection::open()?)?;
+    let on_it = seen.addresses.iter().filter(|found| found.link == INNER && !is_link_local(found.address.addr()));
+    Ok(NamespaceFact {
+        lo_up: seen.links.get("lo").is_some_and(|lo| lo.up),
+        addresses: on_it.map(|found| found.address).collect(),
+        routes: seen.routes.into_iter().filter(|route| route.link == INNER).collect(),
+        local_routes: seen.local_routes.into_iter().filter(|range| !range.addr().is_loopback()).collect(),
+        link: seen.links.get(INNER).cloned(),
+        sysctls: sysctls::OF_A_NAMESPACE.iter().filter_map(|key| sysctls::set_to_one(key)).collect(),
+    })
+}
+
+fn is_link_local(ip: std::net::IpAddr) -> bool {
+    matches!(ip, std::net::IpAddr::V6(ip) if ip.segments()[0] & 0xFFC0 == 0xFE80)
+}
+
+/// Makes the current namespace what it must be, from whatever it is.
+fn furnish(wanted: &NamespaceFact) -> io::Result<()> {
+    let found = look_inside()?;
+    let mut connection = Connection::open()?;
+    let all = links::all(&mut connection)?;
+    let indexes: super::Indexes = all.iter().map(|link| (link.name.clone(), link.index)).collect();
+    let index = |name: &str| indexes.get(name).copied().ok_or(Errno::ENODEV);
+    let (lo, inner) = (index("lo")?, index(INNER)?);
+    let handle = connection.handle.clone();
+    let mut requests: Vec<Request> = Vec::new();
+    if wanted.lo_up && !found.lo_up {
+        let up = rtnetlink::LinkUnspec::new_with_index(lo).up().build();
+        requests.push(Box::pin(handle.link().set(up).execute()));
+    }
+    if let (Some(from), Some(to)) = (&found.link, &wanted.link) {
+        requests.extend(links::set(&handle, inner, from, to, &indexes).unwrap_or_default());
+    }
+    requests.extend(found.routes.difference(&wanted.routes).map(|route| routes::remove(&handle, inner, route)));
+    requests.extend(found.addresses.difference(&wanted.addresses).map(|ip| addresses::remove(&handle, inner, *ip)));
+    requests.extend(wanted.addresses.difference(&found.addresses).map(|ip| addresses::add(&handle, inner, *ip)));
+    // A router must be reachable before there is a way through it.
+    let missing = wanted.routes.difference(&found.routes);
+    let (through, direct): (Vec<_>, Vec<_>) = missing.partition(|route| route.via.is_some());
+    requests.extend(direct.into_iter().chain(through).map(|route| routes::add(&handle, inner, route)));
+    let (was, be) = (&found.local_routes, &wanted.local_routes);
+    requests.extend(was.difference(be).map(|range| routes::remove_local(&handle, lo, *range)));
+    requests.extend(be.difference(was).map(|range| routes::add_local(&handle, lo, *range)));
+    called(connection.call(requests))?;
+    wanted.sysctls.iter().try_for_each(|(key, value)| sysctls::write(key, value))
+}

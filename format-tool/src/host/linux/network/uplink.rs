@@ -1,0 +1,59 @@
+//! An interface becomes a port of the bridge with all it has, or gets it back. Each step may have been done already by a
+//! run that was cut off.
+
+use super::connection::{Connection, Request};
+use super::{Indexes, addresses, links, refused, routes};
+use nix::errno::Errno;
+use node_format_plan::Action;
+use node_format_plan::facts::Route;
+use node_format_plan::thing::Uplink;
+use plat_model::problem::Result;
+use rtnetlink::{Handle, LinkUnspec};
+
+pub(in crate::host::linux) fn move_uplink(action: &Action) -> Result<()> {
+    let uplink = match action {
+        Action::TakeUplink(uplink) | Action::ReturnUplink(uplink) => uplink,
+        _ => return Ok(()),
+    };
+    let moved = Connection::open().and_then(|mut connection| {
+        let found = links::all(&mut connection)?;
+        let indexes = found.into_iter().map(|link| (link.name, link.index)).collect();
+        let take = matches!(action, Action::TakeUplink(_));
+        let Some(steps) = steps(&connection.handle, uplink, take, &indexes) else { return Ok(Some(Errno::ENODEV)) };
+        let (requests, tolerated): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
+        let results = connection.call(requests)?;
+        Ok(results.into_iter().zip(tolerated).find_map(|(result, done)| result.err().filter(|e| !done.contains(e))))
+    });
+    match moved {
+        Ok(None) => Ok(()),
+        Ok(Some(errno)) => Err(refused(action, errno)),
+        Err(e) => Err(super::failed("the uplink cannot be moved", e)),
+    }
+}
+
+/// Answers that mean: it is so already.
+type Done = &'static [Errno];
+const THERE: Done = &[Errno::EEXIST];
+const GONE: Done = &[Errno::ESRCH, Errno::EADDRNOTAVAIL, Errno::ENOENT];
+const NONE: Done = &[];
+
+fn steps(handle: &Handle, uplink: &Uplink, take: bool, indexes: &Indexes) -> Option<Vec<(Request, Done)>> {
+    let (port, bridge) = (*indexes.get(&uplink.link)?, *indexes.get(&uplink.bridge)?);
+    let (from, to) = if take { (port, bridge) } else { (bridge, port) };
+    let join: Request = {
+        let link = LinkUnspec::new_with_index(port);
+        let link = if take || uplink.was_up { link.up() } else { link.down() };
+        let link = if take { link.controller(bridge) } else { link.nocontroller() };
+        Box::pin(handle.link().set(link.build()).execute())
+    };
+    let mut steps = vec![(join, NONE)];
+    // The new addresses come before the old ones go: whoever is connected by them notices least.
+    steps.extend(uplink.addresses.iter().map(|address| (addresses::add(handle, to, *address), THERE)));
+    steps.extend(uplink.routes.iter().map(|route| (routes::remove(handle, from, route), GONE)));
+    steps.extend(uplink.addresses.iter().map(|address| (addresses::remove(handle, from, *address), GONE)));
+    // A router must be reachable before there is a way through it.
+    let (through, direct): (Vec<&Route>, Vec<&Route>) = uplink.routes.iter().partition(|route| route.via.is_some());
+    let all = direct.into_iter().chain(through);
+    steps.extend(all.map(|route| (routes::add(handle, to, route), THERE)));
+    Some(steps)
+}

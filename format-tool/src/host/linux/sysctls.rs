@@ -1,0 +1,63 @@
+//! Settings of the kernel, in the network namespace of the thread.
+
+use super::failed;
+use node_format_plan::Action;
+use plat_model::problem::Result;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Those that a partition's namespace may need.
+pub(super) const OF_A_NAMESPACE: [&str; 1] = ["net.ipv6.ip_nonlocal_bind"];
+
+/// Those of these that the kernel has.
+pub(super) fn observe(keys: &BTreeSet<String>) -> BTreeMap<String, String> {
+    keys.iter().filter_map(|key| Some((key.clone(), read(key)?))).collect()
+}
+
+/// Key and value, if it is `1`.
+pub(super) fn set_to_one(key: &str) -> Option<(String, String)> {
+    read(key).filter(|value| value == "1").map(|value| (key.to_owned(), value))
+}
+
+fn read(key: &str) -> Option<String> {
+    std::fs::read_to_string(path(key)).ok().map(|text| text.trim().to_owned())
+}
+
+pub(super) fn write(key: &str, value: &str) -> io::Result<()> {
+    std::fs::write(path(key), value)
+}
+
+pub(super) fn perform(action: &Action) -> Result<()> {
+    let Action::SetSysctl { key, to, .. } = action else { return Ok(()) };
+    if to.is_empty() {
+        return Ok(()); // Of a link that was not there: it goes with it.
+    }
+    write(key, to).map_err(|e| failed(format!("cannot set {key} to {to}"), e))
+}
+
+/// As sysctl(8) has it: dots part the key, and a dot in the name of a link is written `/`.
+fn path(key: &str) -> PathBuf {
+    let swapped: String = key
+        .chars()
+        .map(|c| {
+            if c == '.' {
+                '/'
+            } else if c == '/' {
+                '.'
+            } else {
+                c
+            }
+        })
+        .collect();
+    Path::new("/proc/sys").join(swapped)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_dot_in_the_name_of_a_link_is_kept() {
+        let path = super::path("net.ipv6.conf.eth0/100.accept_ra");
+        assert_eq!(path.to_str(), Some("/proc/sys/net/ipv6/conf/eth0.100/accept_ra"));
+    }
+}
