@@ -172,6 +172,7 @@ fn line(thing: &Thing) -> String {
         Thing::Group { name, gid } => ("group", format!("{name} gid {gid}")),
         Thing::User { name, uid } => ("user", format!("{name} uid {uid}")),
         Thing::Directory { path } | Thing::PartitionDirectory { path } => ("directory", place(path)),
+        Thing::DiskLimit { path, .. } => ("disk limit", place(path)),
         Thing::Bridge { name } => ("bridge", name.clone()),
         Thing::Tap { name } => ("tap", name.clone()),
         Thing::Tun { name } => ("tun", name.clone()),

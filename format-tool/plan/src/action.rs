@@ -259,6 +259,7 @@ impl Action {
             Self::AddGroup { name, gid } => Thing::Group { name: name.clone(), gid: *gid },
             Self::AddUser(user) => Thing::User { name: user.name.clone(), uid: user.uid },
             Self::MakeDirectory(directory) | Self::FinishDirectory { directory, .. } => directory.thing(),
+            Self::SetDiskLimit { path, id, to: Some(_), .. } => Thing::DiskLimit { path: path.clone(), id: *id },
             Self::AddLink { name, link } => link.thing(name)?,
             Self::SetNamespace { name, veth, to: Namespace { inside: Some(_), .. }, .. } => {
                 Thing::Namespace { name: name.clone(), veth: veth.clone() }
@@ -289,6 +290,7 @@ impl Action {
             Self::SetNamespace { name, veth, to: Namespace { inside: None, .. }, .. } => {
                 Some(Thing::Namespace { name: name.clone(), veth: veth.clone() })
             }
+            Self::SetDiskLimit { path, id, to: None, .. } => Some(Thing::DiskLimit { path: path.clone(), id: *id }),
             Self::SetSysctl { key, was, to, .. } if to == was => {
                 Some(Thing::Sysctl { key: key.clone(), was: was.clone() })
             }

@@ -10,6 +10,7 @@
 mod accounts;
 mod addresses;
 mod directories;
+mod disk;
 mod files;
 mod links;
 mod machine;

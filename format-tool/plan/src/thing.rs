@@ -27,6 +27,11 @@ pub enum Thing {
     PartitionDirectory {
         path: PathBuf,
     },
+    /// How much a partition's directory may take.
+    DiskLimit {
+        path: PathBuf,
+        id: u32,
+    },
     Bridge {
         name: String,
     },
@@ -90,7 +95,7 @@ impl Thing {
             Self::Address { .. } | Self::LocalRoute { .. } | Self::Route(_) => true,
             Self::Sysctl { .. } | Self::Guard | Self::Uplink(_) => true,
             Self::Group { .. } | Self::User { .. } | Self::Directory { .. } | Self::PartitionDirectory { .. } => false,
-            Self::UplinkConfirmed { .. } | Self::File { .. } => false,
+            Self::DiskLimit { .. } | Self::UplinkConfirmed { .. } | Self::File { .. } => false,
         }
     }
 }

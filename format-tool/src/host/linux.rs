@@ -2,9 +2,11 @@
 
 mod accounts;
 mod directories;
+mod disk;
 mod files;
 mod guard;
 mod network;
+mod quota;
 mod signals;
 mod sysctls;
 mod tap;
@@ -74,6 +76,7 @@ impl Host for LinuxHost {
             namespaces: self.namespaces().observe(&scope.namespaces)?,
             ..HostFacts::default()
         };
+        (facts.disk_limits, facts.unlimitable) = disk::observe(&self.tree, &scope.disk);
         for path in &scope.files {
             if let Some(text) = files::read(&mut self.tree, path)? {
                 facts.files.insert(path.clone(), text);
@@ -104,7 +107,7 @@ impl Host for LinuxHost {
             Kind::MakeDirectories | Kind::RemoveDirectories | Kind::SetDirectories => {
                 one_by_one(batch, |action| self.tree.perform(action))
             }
-            Kind::SetDiskLimits => one_by_one(batch, |_| Ok(())),
+            Kind::SetDiskLimits => one_by_one(batch, |action| disk::perform(&self.tree, action)),
             Kind::SetSysctls => one_by_one(batch, sysctls::perform),
             Kind::SetGuard => one_by_one(batch, guard::perform),
             Kind::MoveUplink => one_by_one(batch, network::move_uplink),

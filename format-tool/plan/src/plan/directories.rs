@@ -5,7 +5,7 @@
 use super::{Contents, Planner};
 use crate::action::{Action, Directory, UNFINISHED};
 use crate::facts::{Owner, PathFact};
-use crate::layout::{DiskLimit, WantedDirectory};
+use crate::layout::WantedDirectory;
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ impl Planner<'_> {
         for (path, wanted) in &layout.directories {
             self.directory(path, wanted);
         }
+        self.drop_disk_limits();
         self.refuse_unlimitable();
     }
 
@@ -123,29 +124,6 @@ impl Planner<'_> {
             self.foreign(what, "node-format did not make it", fix);
         } else {
             self.check_shared(path, found, mode);
-        }
-    }
-
-    fn disk_limit(&mut self, path: &Path, limit: Option<DiskLimit>) {
-        let Some(DiskLimit { id, mib }) = limit else { return };
-        if let Some(why) = self.facts.unlimitable.get(path) {
-            self.unlimitable.entry(why.clone()).or_insert_with(|| path.to_path_buf());
-            return;
-        }
-        let found = self.facts.disk_limits.get(path).copied();
-        if found != Some(mib) {
-            self.add.push(Action::SetDiskLimit { path: path.to_path_buf(), id, from: found, to: Some(mib) });
-        }
-    }
-
-    /// What a file system lacks is said once for it, not for each directory on it.
-    fn refuse_unlimitable(&mut self) {
-        for (why, path) in std::mem::take(&mut self.unlimitable) {
-            self.problems.push(
-                Problem::new(codes::KERNEL_LACKS, format!("the disk space of {} cannot be limited", path.display()))
-                    .because(why)
-                    .fix("see to that, or set `disk_quota = false` in [limits]"),
-            );
         }
     }
 

@@ -20,6 +20,9 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
                     scope.contents.insert(path.clone());
                 }
             }
+            Thing::DiskLimit { path, id } => {
+                scope.disk.entry(path.clone()).or_insert(*id);
+            }
             Thing::File { path } => {
                 scope.files.insert(path.clone());
             }

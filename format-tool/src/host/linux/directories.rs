@@ -1,13 +1,13 @@
 //! Directories beneath a held handle. No symbolic link is followed anywhere on the way (openat2 with RESOLVE_BENEATH and
 //! RESOLVE_NO_SYMLINKS), for the owner of a partition may put one where we walk.
 
-use super::{failed, files};
+use super::{failed, files, quota};
 use node_format_plan::action::{Directory, UNFINISHED};
 use node_format_plan::facts::{Owner, PathFact};
 use node_format_plan::{Action, Scope};
 use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, StatxFlags, Uid};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -138,7 +138,10 @@ impl Tree {
 
     fn make(&mut self, directory: &Directory) -> rustix::io::Result<()> {
         let (parent, name) = self.parent(&directory.path)?;
-        rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(UNFINISHED))?;
+        match directory.limited.then(|| quota::means(parent.as_fd())) {
+            Some(Ok(means)) => quota::make(means, parent.as_fd(), name).map_err(errno)?,
+            _ => rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(UNFINISHED))?,
+        }
         let made = rustix::fs::openat(parent, name, INNER, Mode::empty()).and_then(|made| fill(&made, directory));
         if made.is_err() {
             let _ = self.remove(directory);
@@ -173,8 +176,8 @@ impl Tree {
 
     fn erase(&mut self, directory: &Directory) -> rustix::io::Result<()> {
         let held = self.openat2(&directory.path, OFlags::RDONLY)?;
-        let device = rustix::fs::fstat(&held)?.st_dev;
-        erase_contents(held, device, DEPTH_MAX)?;
+        let mount = mount_of(&held)?;
+        erase_contents(held, mount, DEPTH_MAX)?;
         self.remove(directory)
     }
 
@@ -234,8 +237,19 @@ pub(super) fn own(held: &impl AsFd, owner: Owner) -> rustix::io::Result<()> {
     rustix::fs::fchown(held, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
 }
 
-/// Removes all that is in a directory, of its file system only: what is mounted in it is not the partition's.
-fn erase_contents(directory: OwnedFd, device: u64, depth: usize) -> rustix::io::Result<()> {
+/// Number of the mount that something is on. Subvolumes of btrfs differ in their device, but not in this.
+fn mount_of(held: &OwnedFd) -> rustix::io::Result<u64> {
+    let seen = rustix::fs::statx(held, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    // Before Linux 5.8 nobody can tell; better nothing is erased than what is mounted.
+    if seen.stx_mask & StatxFlags::MNT_ID.bits() == 0 { Err(Errno::NOSYS) } else { Ok(seen.stx_mnt_id) }
+}
+
+fn errno(e: std::io::Error) -> Errno {
+    Errno::from_io_error(&e).unwrap_or(Errno::IO)
+}
+
+/// Removes all that is in a directory, of its mount only: what is mounted in it is not the partition's.
+fn erase_contents(directory: OwnedFd, mount: u64, depth: usize) -> rustix::io::Result<()> {
     let entries = Dir::read_from(directory.as_fd())?;
     for entry in entries {
         let entry = entry?;
@@ -245,10 +259,10 @@ fn erase_contents(directory: OwnedFd, device: u64, depth: usize) -> rustix::io::
         }
         match rustix::fs::openat(&directory, name, INNER, Mode::empty()) {
             Ok(inner) => {
-                if rustix::fs::fstat(&inner)?.st_dev != device {
+                if mount_of(&inner)? != mount {
                     return Err(Errno::XDEV);
                 }
-                erase_contents(inner, device, depth.checked_sub(1).ok_or(Errno::NAMETOOLONG)?)?;
+                erase_contents(inner, mount, depth.checked_sub(1).ok_or(Errno::NAMETOOLONG)?)?;
                 rustix::fs::unlinkat(&directory, name, AtFlags::REMOVEDIR)?;
             }
             Err(Errno::NOTDIR | Errno::LOOP) => rustix::fs::unlinkat(&directory, name, AtFlags::empty())?,

@@ -1,4 +1,4 @@
-//! Taps and tuns by ioctl on `/dev/net/tun`: the kernel makes them no other way. The one file with unsafe code.
+//! Taps and tuns by ioctl on `/dev/net/tun`: the kernel makes them no other way.
 
 use std::fs::{File, OpenOptions};
 use std::io;
