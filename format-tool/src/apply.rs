@@ -3,7 +3,9 @@
 
 use crate::host::{Host, Outcome};
 use crate::record::Record;
-use node_format_plan::{Action, Consent, HostFacts, Kind, Layout, Plan, plan, privileges_lacking, scope};
+use node_format_plan::{
+    Action, Consent, HostFacts, Kind, Layout, Plan, Scope, Thing, plan, privileges_lacking, rollback, scope,
+};
 use plat_model::problem::{Problem, Problems, codes};
 
 /// What the machine shall be.
@@ -59,7 +61,34 @@ fn observe_and_plan(wish: Wish, host: &mut dyn Host, record: &Record) -> Result<
 /// besides, for each thing that could not be undone (it stays in the record, and the next run goes on from there).
 pub fn apply(wish: Wish, host: &mut dyn Host, record: &mut Record, progress: Progress) -> Result<Applied, Problems> {
     let (plan, facts) = observe_and_plan(wish, host, record)?;
-    let lacking = privileges_lacking(&plan, &facts);
+    let unchanged = plan.is_empty();
+    carry_out(plan, &facts, host, record, progress, &mut |host, record| verify(wish, host, record, unchanged))
+}
+
+/// Gives an uplink back that was not confirmed; nothing else is looked at or changed.
+///
+/// # Errors
+/// As [`apply`].
+pub fn roll_back(host: &mut dyn Host, record: &mut Record) -> Result<Applied, Problems> {
+    let sysctls = record.claims().iter().filter_map(|thing| match thing {
+        Thing::Sysctl { key, .. } => Some(key.clone()),
+        _ => None,
+    });
+    let facts = host.observe(&Scope { network: true, sysctls: sysctls.collect(), ..Scope::default() })?;
+    let plan = rollback(&facts, record.claims());
+    carry_out(plan, &facts, host, record, &mut |_, _| {}, &mut |_, _| Ok(()))
+}
+
+/// Performs a plan whole, or undoes what of it was done.
+fn carry_out(
+    plan: Plan,
+    facts: &HostFacts,
+    host: &mut dyn Host,
+    record: &mut Record,
+    progress: Progress,
+    proof: &mut dyn FnMut(&mut dyn Host, &Record) -> Result<(), Problem>,
+) -> Result<Applied, Problems> {
+    let lacking = privileges_lacking(&plan, facts);
     if !lacking.is_empty() {
         return Err(lacking);
     }
@@ -68,9 +97,8 @@ pub fn apply(wish: Wish, host: &mut dyn Host, record: &mut Record, progress: Pro
     }
     record.strike(plan.forget.iter().cloned())?;
     let mut done = Vec::new();
-    let failure = perform_all(&plan.actions, host, record, progress, &mut done)
-        .and_then(|()| verify(wish, host, record, plan.is_empty()));
-    match failure {
+    let outcome = perform_all(&plan.actions, host, record, progress, &mut done).and_then(|()| proof(host, record));
+    match outcome {
         Ok(()) => Ok(Applied { plan }),
         Err(problem) => Err(undo(problem, done, host, record)),
     }

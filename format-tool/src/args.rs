@@ -14,6 +14,9 @@ Exit codes:
   6  formatted, but the agent could not be enrolled";
 
 /// Makes this machine a node: divides it into partitions, each a user, a directory, a tap, addresses.
+///
+/// First time: `init` writes a configuration, `plan` shows what it would do, `apply` does it, `verify` finds what was
+/// changed since, `reset` removes exactly what was made.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXIT_CODES)]
 pub struct Args {
@@ -43,14 +46,39 @@ pub enum Verb {
         #[arg(short, long, value_enum, default_value = "text")]
         output: Form,
     },
+    /// Look at this machine and write a configuration that fits it.
+    Init {
+        /// How many partitions; without, one for each GiB of memory.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=10_000))]
+        partitions: Option<u32>,
+        /// Print it instead of writing the file.
+        #[arg(long)]
+        stdout: bool,
+    },
     /// Do what is missing. If anything fails, undo what was done.
     Apply {
+        /// Agree that the addresses and routes of the configured uplink move to the bridge. Unless `node-format confirm`
+        /// follows in time (or the agent could be enrolled), they move back.
+        #[arg(long)]
+        take_uplink: bool,
+        /// How long to wait for the confirmation, in seconds.
+        #[arg(long, value_name = "SECONDS", default_value = "60", requires = "take_uplink")]
+        #[arg(value_parser = clap::value_parser!(u64).range(1..=3600))]
+        confirm_within: u64,
         /// Then enrol the agent with this master, by `plat-agent enroll`: found beside node-format, or on PATH.
         #[arg(long, value_name = "URL", requires = "token_file")]
         master: Option<String>,
         /// The token to enrol with, in a file, or `-` for standard input.
         #[arg(long, value_name = "FILE", requires = "master")]
         token_file: Option<PathBuf>,
+    },
+    /// Keep the uplink on the bridge: this machine can be reached. Later runs take it without being asked.
+    Confirm,
+    /// Give the uplink its addresses and routes back, if it has not been confirmed.
+    Rollback {
+        /// Wait so many seconds for the confirmation first.
+        #[arg(long, value_name = "SECONDS", hide = true)]
+        after: Option<u64>,
     },
     /// Compare the machine with the configuration; exit code 3 and the difference if they are not the same.
     Verify {

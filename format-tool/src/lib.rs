@@ -12,7 +12,7 @@ mod folder;
 mod host;
 mod record;
 
-pub use apply::{Applied, Progress, Wish, apply, drift, propose};
+pub use apply::{Applied, Progress, Wish, apply, drift, propose, roll_back};
 pub use folder::{FolderNode, format_folder};
 #[cfg(feature = "fake")]
 pub use host::fake::{FakeHost, Fault, Killed};

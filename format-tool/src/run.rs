@@ -1,12 +1,18 @@
 //! Each verb: the library called, its answer printed, an exit code.
 
+mod init;
+mod shown;
+mod uplink;
+
 use crate::args::{Args, Form, Verb};
 use crate::enrol::Enrolment;
-use node_format::{Applied, LinuxHost, Record, Wish, apply, drift, propose};
-use node_format_plan::{Action, Contents, Detail, EXAMPLE, Kind, Layout, Plan, Settings, Thing, parse, render};
+use node_format::{Applied, Host, LinuxHost, Record, Wish, apply, drift, propose};
+use node_format_plan::{
+    Action, Consent, Contents, Detail, EXAMPLE, Kind, Layout, Plan, Scope, Settings, parse, render,
+};
 use plat_model::problem::{Problem, Problems, codes};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Longest configuration that is read, in bytes; a longer one is refused by the parser.
 const CONFIG_MAX: u64 = 2 << 20;
@@ -68,12 +74,12 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
     match &args.verb {
         Verb::Example => print(EXAMPLE),
         Verb::Plan { output } => {
-            let (layout, record) = configured(args, &host)?;
+            let (layout, record) = configured(args, &mut host)?;
             let plan = propose(Wish::new(&layout, Contents::Keep), &mut host, &record)?;
             print(&rendered(&plan, *output, Detail::Things))
         }
         Verb::Verify { output } => {
-            let (layout, record) = configured(args, &host)?;
+            let (layout, record) = configured(args, &mut host)?;
             let plan = drift(Wish::new(&layout, Contents::Keep), &mut host, &record)?;
             if plan.is_empty() && *output == Form::Text {
                 return print("the machine is as it was formatted\n");
@@ -81,16 +87,33 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
             print(&rendered(&plan, *output, Detail::Things))?;
             if plan.is_empty() { Ok(Exit::Done) } else { Err(drifted(&plan).into()) }
         }
-        Verb::Apply { master, token_file } => {
-            let settings = settings(args)?;
+        Verb::Init { partitions, stdout } => init::run(args, &mut host, *partitions, *stdout),
+        Verb::Apply { take_uplink, confirm_within, master, token_file } => {
+            let settings = resolved(args, &mut host)?;
             let layout = Layout::new(&settings)?;
             let enrolment = master.as_deref().zip(token_file.as_deref());
             let enrolment =
                 enrolment.map(|(master, token)| Enrolment::prepare(master, token, &args.root)).transpose()?;
-            change(args, &mut host, &settings.paths.record, Wish::new(&layout, Contents::Keep))?;
-            enrolment.map_or(Ok(()), |enrolment| enrolment.run())?;
+            let record = &settings.paths.record;
+            let consent = Consent { take_uplink: *take_uplink, ..Consent::default() };
+            let watch = take_uplink.then(|| uplink::Watch::start(args, *confirm_within)).transpose()?;
+            let applied = change(args, &mut host, record, Wish::new(&layout, consent));
+            let watch = uplink::settle(watch, applied.is_ok(), &host, record)?;
+            applied?;
+            if let Some(enrolment) = enrolment {
+                enrolment.run()?;
+                if watch {
+                    // The master was reached over the new network.
+                    return uplink::confirm(&host, record);
+                }
+            }
+            if watch {
+                eprintln!("run `node-format confirm` within {confirm_within} s, or the old network comes back");
+            }
             Ok(Exit::Done)
         }
+        Verb::Confirm => uplink::confirm(&host, &settings(args)?.paths.record),
+        Verb::Rollback { after } => uplink::rollback(&mut host, &settings(args)?.paths.record, *after),
         Verb::Reset { erase, record } => {
             let path = match record {
                 Some(path) => path.clone(),
@@ -105,7 +128,7 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
         Verb::Show { output } => {
             let path = host.beneath_root(&settings(args)?.paths.record);
             let record = Record::read(&path, &host.epoch())?;
-            print(&shown(&record, *output))
+            print(&shown::record(&record, *output))
         }
     }
 }
@@ -133,10 +156,20 @@ fn drifted(plan: &Plan) -> Problem {
         .fix("`node-format apply` repairs it")
 }
 
-fn configured(args: &Args, host: &LinuxHost) -> Result<(Layout, Record), Problems> {
-    let settings = settings(args)?;
+fn configured(args: &Args, host: &mut LinuxHost) -> Result<(Layout, Record), Problems> {
+    let settings = resolved(args, host)?;
     let record = Record::read(&host.beneath_root(&settings.paths.record), &host.epoch())?;
     Ok((Layout::new(&settings)?, record))
+}
+
+/// The settings with what they leave to the machine.
+fn resolved(args: &Args, host: &mut LinuxHost) -> Result<Settings, Problems> {
+    let settings = settings(args)?;
+    if !settings.needs_the_machine() {
+        return Ok(settings);
+    }
+    let facts = host.observe(&Scope { network: true, ..Scope::default() })?;
+    settings.resolve(&facts)
 }
 
 fn settings(args: &Args) -> Result<Settings, Problems> {
@@ -156,37 +189,6 @@ fn rendered(plan: &Plan, form: Form, detail: Detail) -> String {
         Form::Text => render(plan, detail),
         Form::Json => json(plan),
     }
-}
-
-fn shown(record: &Record, form: Form) -> String {
-    let things: Vec<&Thing> = record.claims().iter().collect();
-    match form {
-        Form::Json => json(&serde_json::json!({ "version": 1, "made": things })),
-        Form::Text => things.iter().fold(String::new(), |text, thing| text + &line(thing)),
-    }
-}
-
-fn line(thing: &Thing) -> String {
-    let place = |path: &PathBuf| path.display().to_string();
-    let (noun, name) = match thing {
-        Thing::Group { name, gid } => ("group", format!("{name} gid {gid}")),
-        Thing::User { name, uid } => ("user", format!("{name} uid {uid}")),
-        Thing::Directory { path } | Thing::PartitionDirectory { path } => ("directory", place(path)),
-        Thing::DiskLimit { path, .. } => ("disk limit", place(path)),
-        Thing::Bridge { name } => ("bridge", name.clone()),
-        Thing::Tap { name } => ("tap", name.clone()),
-        Thing::Tun { name } => ("tun", name.clone()),
-        Thing::Namespace { name, veth } => ("namespace", format!("{name} by {veth}")),
-        Thing::Address { link, address } => ("address", format!("{address} on {link}")),
-        Thing::LocalRoute { range } => ("local route", range.to_string()),
-        Thing::Route(route) => ("route", format!("{} on {}", route.destination, route.link)),
-        Thing::Sysctl { key, was } => ("kernel setting", format!("{key}, before {was}")),
-        Thing::Guard => ("packet filter table", "plat".into()),
-        Thing::Uplink(uplink) => ("uplink", format!("{} on {}", uplink.link, uplink.bridge)),
-        Thing::UplinkConfirmed { link } => ("confirmed uplink", link.clone()),
-        Thing::File { path } => ("file", place(path)),
-    };
-    format!("{noun} {name}\n")
 }
 
 fn json(value: &impl serde::Serialize) -> String {

@@ -20,6 +20,7 @@ mod scope;
 mod uplink;
 
 pub use scope::scope;
+pub use uplink::rollback;
 
 use crate::action::{Action, Kind, Purpose};
 use crate::facts::HostFacts;
@@ -144,6 +145,8 @@ struct Planner<'a> {
     forget: Vec<Thing>,
     notes: Vec<String>,
     problems: Problems,
+    /// Links that go, and those that are made anew: what is on them goes with them.
+    leaving: BTreeSet<String>,
     /// Why directories cannot be limited, and the first of each reason.
     unlimitable: BTreeMap<String, PathBuf>,
 }
@@ -160,6 +163,7 @@ impl<'a> Planner<'a> {
             forget: Vec::new(),
             notes: Vec::new(),
             problems: Problems::default(),
+            leaving: BTreeSet::new(),
             unlimitable: BTreeMap::new(),
         }
     }

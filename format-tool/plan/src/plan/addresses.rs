@@ -71,7 +71,8 @@ impl Planner<'_> {
                     let found = AddressFact { link: link.clone(), address: *address, leased: false };
                     if !self.facts.addresses.contains(&found) {
                         self.forget.push(thing.clone());
-                    } else if !self.layout.addresses.contains(&(link.clone(), *address)) {
+                    } else if !self.layout.addresses.contains(&(link.clone(), *address)) || self.leaving.contains(link)
+                    {
                         self.remove.push(Action::RemoveAddress { link: link.clone(), address: *address });
                     }
                 }
@@ -96,7 +97,7 @@ impl Planner<'_> {
                 let fix = "choose another range in [network], or remove the address";
                 self.foreign(what, "node-format did not add it", fix);
             }
-            there |= other.link == link && other.address == address && !other.leased;
+            there |= other.link == link && other.address == address && !other.leased && !self.leaving.contains(link);
         }
         if !there {
             self.add.push(Action::AddAddress { link: link.into(), address });

@@ -21,6 +21,7 @@ impl Planner<'_> {
     /// The links of one part, removed, made, changed.
     fn part(&mut self, gone: &[(String, LinkFact)], left: &BTreeSet<&str>, part: Part) {
         for (name, found) in gone.iter().filter(|(_, found)| part.has(found)) {
+            self.leaving.insert(name.clone());
             self.remove.push(removal(name.clone(), found.clone()));
         }
         let before = self.add.len();
@@ -59,6 +60,7 @@ impl Planner<'_> {
         }
         let wanted = wanted.on(found);
         if found.kind != wanted.kind {
+            self.leaving.insert(name.into());
             self.remove.push(removal(name.into(), found.clone()));
             self.add.push(addition());
             return;

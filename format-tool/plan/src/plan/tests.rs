@@ -7,16 +7,19 @@ use proptest::prelude::*;
 use std::path::PathBuf;
 
 fn settings(amount: u32, mode: &str, taps: bool, users: bool, builder: bool) -> Settings {
+    configured(amount, mode, users, &format!("taps = {taps}\n"), if builder { "[builder]\n" } else { "" })
+}
+
+/// `network`: further lines of [network]; `rest`: further sections.
+fn configured(amount: u32, mode: &str, users: bool, network: &str, rest: &str) -> Settings {
     let mut text = format!(
-        "version = 1\n[partitions]\namount = {amount}\nusers = {users}\n[network]\nmode = \"{mode}\"\ntaps = {taps}\n"
+        "version = 1\n[partitions]\namount = {amount}\nusers = {users}\n[network]\nmode = \"{mode}\"\n{network}"
     );
     if mode == "bridge" || mode == "interface" {
         text.push_str("ipv6_prefix = \"fd00:1::/64\"\nipv4_network = \"10.9.0.0/16\"\n");
     }
-    if builder {
-        text.push_str("[builder]\n");
-    }
-    config::parse("test.toml", &text).unwrap()
+    text.push_str(rest);
+    config::parse("test.toml", &text).unwrap_or_else(|problems| panic!("{problems}\n{text}"))
 }
 
 /// A machine before it was formatted: root's, with things of its own.
@@ -62,10 +65,34 @@ fn perform(plan: &Plan, facts: &mut HostFacts, claims: &mut Claims) {
     }
 }
 
+/// One configuration of every feature that goes with the others.
 fn any_settings() -> impl Strategy<Value = Settings> {
     let modes = prop_oneof![Just("bridge"), Just("interface"), Just("loopback"), Just("none")];
-    (0u32..30, modes, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(amount, mode, taps, users, builder)| {
-        settings(amount, mode, taps && matches!(mode, "bridge" | "interface"), users, builder)
+    let more = (any::<[bool; 8]>(), 0usize..3, proptest::option::of(1280u32..9000));
+    (0u32..30, modes, any::<bool>(), any::<bool>(), more).prop_map(|(amount, mode, users, builder, more)| {
+        let ([tuns, isolation, guard, sysctls, routed, slices, disk, storage], inside, mtu) = more;
+        let (bridge, links) = (mode == "bridge", matches!(mode, "bridge" | "interface"));
+        let (taps, namespaces) = (links && inside == 1, bridge && inside == 2);
+        let bridged = bridge && !routed;
+        let mut network = format!(
+            "taps = {taps}\nnamespaces = {namespaces}\ntuns = {}\nisolation = {}\nguard = {}\nsysctls = {sysctls}\n\
+             tap_mode = \"{}\"\n",
+            tuns && links,
+            isolation && bridge,
+            guard && links && (users || namespaces),
+            if bridged { "bridged" } else { "routed" },
+        );
+        if let Some(mtu) = mtu {
+            network.push_str(&format!("mtu = {mtu}\n"));
+        }
+        let mut rest = String::from(if builder { "[builder]\n" } else { "" });
+        rest.push_str(&format!(
+            "[limits]\ndisk_mib = 64\ndisk_quota = {}\nslices = {}\n",
+            disk && users,
+            slices && users
+        ));
+        let storage = if storage { "[paths]\nstorage = [\"/data\"]\n" } else { "" };
+        configured(amount, mode, users, &network, &(rest + storage))
     })
 }
 

@@ -1,10 +1,12 @@
 //! The interface that becomes a port of the bridge, and what the machine is reached by through it.
+//!
+//! A run may have been cut off anywhere in between: the record knows what is to be moved, and moving it again does no harm.
 
-use super::Planner;
+use super::{Plan, Planner};
 use crate::action::Action;
-use crate::facts::{AddressFact, LinkFact};
+use crate::facts::{AddressFact, HostFacts, LinkFact, Route};
 use crate::layout::WantedUplink;
-use crate::thing::{Thing, Uplink};
+use crate::thing::{Claims, Thing, Uplink};
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
 use std::net::IpAddr;
@@ -12,21 +14,21 @@ use std::net::IpAddr;
 impl Planner<'_> {
     pub(super) fn uplink(&mut self) {
         let wanted = self.layout.uplink.as_ref();
-        let is_wanted = |link: &str, bridge: &str| wanted.is_some_and(|w| w.link == link && w.bridge == bridge);
+        let is_wanted = |uplink: &Uplink| wanted.is_some_and(|w| w.link == uplink.link && w.bridge == uplink.bridge);
         let mut taken = false;
         for thing in self.claims.iter() {
             match thing {
-                Thing::Uplink(uplink) => {
-                    let port = self.facts.links.get(&uplink.link).and_then(|link| link.bridge.as_deref());
-                    if port != Some(&uplink.bridge) {
-                        self.forget.push(thing.clone());
-                    } else if is_wanted(&uplink.link, &uplink.bridge) {
+                Thing::Uplink(uplink) => match (place(uplink, self.facts), is_wanted(uplink)) {
+                    (Place::Link, _) => self.forget.push(thing.clone()),
+                    (_, false) => self.remove.push(Action::ReturnUplink(uplink.clone())),
+                    (at, true) => {
                         taken = true;
                         self.say_unconfirmed(uplink);
-                    } else {
-                        self.remove.push(Action::ReturnUplink(uplink.clone()));
+                        if at == Place::Between {
+                            self.add.push(Action::TakeUplink(uplink.clone()));
+                        }
                     }
-                }
+                },
                 Thing::UplinkConfirmed { link } if wanted.is_none_or(|wanted| wanted.link != *link) => {
                     self.forget.push(thing.clone());
                 }
@@ -86,6 +88,58 @@ impl Planner<'_> {
             );
         }
         self.add.push(Action::TakeUplink(uplink));
+    }
+}
+
+/// Gives every interface back that was taken and not confirmed, whatever else there is to do or in the way.
+pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
+    let mut plan = Plan::default();
+    for thing in claims.iter() {
+        let Thing::Uplink(uplink) = thing else { continue };
+        if claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }) {
+            continue;
+        }
+        // Its own settings come back first: without IPv6 it takes no such address.
+        let own = format!(".{}.", uplink.link.replace('.', "/"));
+        for thing in claims.iter() {
+            let Thing::Sysctl { key, was } = thing else { continue };
+            if let Some(found) = facts.sysctls.get(key).filter(|found| key.contains(&own) && *found != was) {
+                let (key, was, from) = (key.clone(), was.clone(), found.clone());
+                plan.actions.push(Action::SetSysctl { key, to: was.clone(), was, from });
+            }
+        }
+        match place(uplink, facts) {
+            Place::Link => plan.forget.push(thing.clone()),
+            Place::Bridge | Place::Between => plan.actions.push(Action::ReturnUplink(uplink.clone())),
+        }
+    }
+    plan
+}
+
+/// Where what an interface carried is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// It is a port, and all it had is on the bridge.
+    Bridge,
+    Between,
+    /// It stands alone, with all it had.
+    Link,
+}
+
+fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
+    let is_port = facts.links.get(&uplink.link).is_some_and(|link| link.bridge.as_deref() == Some(&uplink.bridge));
+    let all_on = |link: &str| {
+        let on = |address: &IpNet| {
+            let there = AddressFact { link: link.into(), address: *address, leased: false };
+            facts.addresses.contains(&there)
+        };
+        let routed = |route: &Route| facts.routes.contains(&Route { link: link.into(), ..route.clone() });
+        uplink.addresses.iter().all(on) && uplink.routes.iter().all(routed)
+    };
+    match is_port {
+        true if all_on(&uplink.bridge) => Place::Bridge,
+        false if all_on(&uplink.link) => Place::Link,
+        _ => Place::Between,
     }
 }
 

@@ -67,8 +67,9 @@ fn read(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Found> 
     if table == u32::from(TABLE_LOCAL) && header.kind == RouteType::Local {
         return (destination.prefix_len() < destination.max_prefix_len()).then_some(Found::Local(destination));
     }
-    let own = header.protocol == RouteProtocol::Kernel || header.kind != RouteType::Unicast;
-    if own || table != u32::from(RouteHeader::RT_TABLE_MAIN) {
+    // What a router announced is the kernel's too: it comes and goes by itself.
+    let own = matches!(header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra);
+    if own || header.kind != RouteType::Unicast || table != u32::from(RouteHeader::RT_TABLE_MAIN) {
         return None;
     }
     let metric = if ipv6 && metric == METRIC_IPV6 { 0 } else { metric };

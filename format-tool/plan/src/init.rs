@@ -1,0 +1,113 @@
+//! A configuration that fits a machine: what `node-format init` writes. The same machine gives the same one.
+
+use crate::facts::{HostFacts, Presence};
+use crate::shares::fnv;
+use ipnet::{IpNet, Ipv4Net};
+use std::fmt::Write;
+
+/// Partitions for each GiB of memory: enough for small services; an operator knows better.
+const PER_GIB: u32 = 1;
+const AMOUNT: std::ops::RangeInclusive<u32> = 2..=100;
+/// Ids that are looked for in one piece: a node may grow without a change of numbers.
+const IDS: u32 = 10_000;
+/// Networks that are tried in turn.
+const NETWORKS: [&str; 6] =
+    ["10.112.0.0/16", "10.113.0.0/16", "172.30.0.0/16", "172.31.0.0/16", "192.168.240.0/20", "198.18.0.0/16"];
+
+/// The text of a configuration. `amount`: how many partitions, if that was said. `machine_id` makes the private IPv6
+/// prefix differ from other machines'.
+pub fn propose(facts: &HostFacts, machine_id: &str, amount: Option<u32>) -> String {
+    let memory = facts.machine.memory_mib.unwrap_or(0) / 1024;
+    let amount = amount.unwrap_or_else(|| (memory * PER_GIB).clamp(*AMOUNT.start(), *AMOUNT.end()));
+    let first_id = free_ids(facts);
+    let mut text = String::from(
+        "# Written by `node-format init` for this machine. `node-format example` shows every key with its meaning;\n\
+         # `node-format plan` shows what this one would do, `node-format apply` does it.\nversion = 1\n",
+    );
+    let _ = write!(text, "\n[partitions]\namount    = {amount}\nfirst_uid = {first_id}\nfirst_gid = {first_id}\n");
+    if facts.groups.contains_key("kvm") {
+        text.push_str("groups    = [\"kvm\"]       # for virtual machines at full speed\n");
+    }
+    network(&mut text, facts, machine_id);
+    let builder = first_id - 1;
+    let _ = write!(text, "\n[builder]\nuid = {builder}\ngid = {builder}\n");
+    let slices = facts.kernel.systemd == Presence::Present;
+    let _ = write!(text, "\n[limits]               # of each partition\nprocesses = 4096\nslices    = {slices}\n");
+    text
+}
+
+fn network(text: &mut String, facts: &HostFacts, machine_id: &str) {
+    text.push_str("\n[network]\nmode         = \"bridge\"\n");
+    for route in facts.routes.iter().filter(|route| route.destination.prefix_len() == 0) {
+        let on_it =
+            facts.addresses.iter().filter(|found| found.link == route.link && !found.address.addr().is_loopback());
+        let addresses: Vec<_> = on_it.map(|found| found.address.to_string()).collect();
+        let _ = writeln!(text, "# This machine is reached through {} ({}).", route.link, addresses.join(", "));
+    }
+    match NETWORKS.iter().filter_map(|text| text.parse().ok()).find(|network| is_free(facts, *network)) {
+        Some(network) => drop(writeln!(text, "ipv4_network = \"{network}\"   # private; nothing here uses it")),
+        None => text.push_str("# ipv4_network = \"…\"     # every network that was tried is in use here: choose one\n"),
+    }
+    if facts.kernel.ipv6 != Presence::Absent {
+        let (high, low) = (fnv(machine_id), fnv(&format!("plat {machine_id}")));
+        let [a, b, c] = [high >> 24 & 0xFF, high & 0xFFFF, low & 0xFFFF];
+        let _ = writeln!(text, "ipv6_prefix  = \"fd{a:02x}:{b:x}:{c:x}::/64\"   # private, this machine's own");
+    }
+    let taps = facts.kernel.tun != Presence::Absent;
+    let _ = writeln!(text, "taps         = {taps}{}", if taps { "" } else { "   # there is no /dev/net/tun" });
+    let guard = facts.kernel.nft != Presence::Absent;
+    let why = if guard { "" } else { "   # nft is not installed: partitions can use their neighbours' addresses" };
+    let _ = writeln!(text, "guard        = {guard}{why}");
+}
+
+/// The first of a free range of ids, with a free one before it for the builder.
+fn free_ids(facts: &HostFacts) -> u32 {
+    let taken = |range: std::ops::Range<u32>| {
+        let users = facts.users.values().any(|user| range.contains(&user.uid) || range.contains(&user.gid));
+        users || facts.groups.values().any(|group| range.contains(&group.gid))
+    };
+    let starts = (0..1000).map(|n| 20_000 + n * IDS);
+    starts.clone().find(|first| !taken(first - 1..first + IDS)).unwrap_or(20_000)
+}
+
+fn is_free(facts: &HostFacts, network: Ipv4Net) -> bool {
+    let network = IpNet::V4(network);
+    let overlaps =
+        |other: IpNet| network.contains(&other.network()) || (other.prefix_len() > 0 && other.contains(&network));
+    let routes = facts.routes.iter().map(|route| route.destination).filter(|to| to.prefix_len() > 0);
+    !facts.addresses.iter().map(|found| found.address).chain(routes).any(overlaps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+    use crate::facts::{AddressFact, GroupFact, UserFact};
+
+    #[test]
+    fn what_is_proposed_can_be_read_and_leaves_what_is_there_alone() {
+        let mut facts = HostFacts::default();
+        facts.machine.memory_mib = Some(16_384);
+        facts.users.insert("ann".into(), UserFact { uid: 20_500, gid: 100, home: "/home/ann".into() });
+        facts.groups.insert("kvm".into(), GroupFact { gid: 104, members: Default::default() });
+        let address = "10.112.7.1/24".parse().unwrap();
+        facts.addresses.insert(AddressFact { link: "eth0".into(), address, leased: false });
+        let settings = parse("format.toml", &propose(&facts, "0123", None)).unwrap();
+        assert_eq!((settings.partitions.amount, settings.partitions.first_uid), (16, 30_000));
+        assert_eq!(settings.network.ipv4_network.unwrap().to_string(), "10.113.0.0/16");
+        assert_eq!(settings.partitions.groups, ["kvm"]);
+        assert_eq!(propose(&facts, "0123", None), propose(&facts, "0123", None));
+        assert_ne!(propose(&facts, "0123", None), propose(&facts, "0124", None));
+        assert_eq!(parse("x", &propose(&facts, "0123", Some(7))).unwrap().partitions.amount, 7);
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_is_left_out() {
+        let mut facts = HostFacts::default();
+        (facts.kernel.tun, facts.kernel.ipv6, facts.kernel.nft) =
+            (Presence::Absent, Presence::Absent, Presence::Absent);
+        let settings = parse("format.toml", &propose(&facts, "", None)).unwrap();
+        assert!(!settings.network.taps && !settings.network.guard && settings.network.ipv6_prefix.is_none());
+        assert_eq!(settings.partitions.amount, 2);
+    }
+}

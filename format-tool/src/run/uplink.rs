@@ -1,0 +1,126 @@
+//! The uplink's timed way back: a process of its own, apart from the terminal and the connection that may be lost, gives
+//! the old network back unless the new one is confirmed. The record says what there is to give back, so that it is not
+//! forgotten whoever is killed.
+
+use super::{Exit, print};
+use crate::args::Args;
+use node_format::{Applied, LinuxHost, Record, roll_back};
+use node_format_plan::thing::Uplink;
+use node_format_plan::{Claims, Thing};
+use plat_model::problem::{Problem, Problems, codes};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How often the record is looked at while waiting.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long the uplink may take to be taken: 10,000 partitions come before it.
+const TAKE_MAX: Duration = Duration::from_secs(600);
+/// How long another run is waited for.
+const BUSY_MAX: Duration = Duration::from_secs(120);
+
+/// The process that waits.
+pub(super) struct Watch(Child);
+
+impl Watch {
+    /// # Errors
+    /// If it cannot be started: then nothing may be taken.
+    pub fn start(args: &Args, seconds: u64) -> Result<Self, Problem> {
+        let broken =
+            |e: std::io::Error| Problem::new(codes::PREREQUISITE, "nobody would give the old network back").because(e);
+        let own = std::env::current_exe().map_err(broken)?;
+        let mut command = Command::new(own);
+        command.arg("--config").arg(&args.config).arg("--root").arg(&args.root);
+        command.args(["rollback", "--after", &seconds.to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Whatever ends the session that started it, by a signal to its group, does not end it.
+        command.process_group(0);
+        command.spawn().map(Self).map_err(broken)
+    }
+
+    fn stop(mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether there is anything to confirm. A watch that has nothing to wait for ends here.
+pub(super) fn settle(watch: Option<Watch>, applied: bool, host: &LinuxHost, record: &Path) -> Result<bool, Problem> {
+    let Some(watch) = watch else { return Ok(false) };
+    let record = Record::read(&host.beneath_root(record), &host.epoch());
+    let pending = record.as_ref().is_ok_and(|record| unconfirmed(record.claims()).next().is_some());
+    if !pending {
+        watch.stop();
+        return record.map(|_| false);
+    }
+    Ok(applied)
+}
+
+/// Interfaces that carried something and are taken without confirmation.
+fn unconfirmed(claims: &Claims) -> impl Iterator<Item = &Uplink> {
+    claims
+        .iter()
+        .filter_map(|thing| match thing {
+            Thing::Uplink(uplink) if !uplink.addresses.is_empty() || !uplink.routes.is_empty() => Some(uplink),
+            _ => None,
+        })
+        .filter(|uplink| !claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }))
+}
+
+pub(super) fn confirm(host: &LinuxHost, path: &Path) -> Result<Exit, Problems> {
+    let mut record = Record::open(&host.beneath_root(path), &host.epoch())?;
+    let pending: Vec<String> = unconfirmed(record.claims()).map(|uplink| uplink.link.clone()).collect();
+    record.add(pending.iter().map(|link| Thing::UplinkConfirmed { link: link.clone() }))?;
+    record.finish()?;
+    match pending.is_empty() {
+        true => print("nothing to confirm: no uplink waits for it\n"),
+        false => print(&format!("{} stays on the bridge\n", pending.join(", "))),
+    }
+}
+
+pub(super) fn rollback(host: &mut LinuxHost, path: &Path, after: Option<u64>) -> Result<Exit, Problems> {
+    let place = host.beneath_root(path);
+    if let Some(seconds) = after
+        && !wait(&place, &host.epoch(), Duration::from_secs(seconds))
+    {
+        return Ok(Exit::Done);
+    }
+    if !place.exists() {
+        return print("nothing to do: there is no record\n");
+    }
+    let mut record = open_patiently(&place, &host.epoch())?;
+    let rolled = roll_back(host, &mut record);
+    let finished = record.finish();
+    let Applied { plan } = rolled?;
+    finished?;
+    print(&node_format_plan::render(&plan, node_format_plan::Detail::Things))
+}
+
+/// Waits until an uplink has been taken and then for so long. False: it was confirmed, or none was ever taken.
+fn wait(record: &Path, epoch: &str, patience: Duration) -> bool {
+    let start = Instant::now();
+    let mut taken: Option<Instant> = None;
+    loop {
+        let pending = Record::read(record, epoch).is_ok_and(|record| unconfirmed(record.claims()).next().is_some());
+        match (pending, taken) {
+            (true, Some(since)) if since.elapsed() >= patience => return true,
+            (true, None) => taken = Some(Instant::now()),
+            (false, Some(_)) => return false,
+            (false, None) if start.elapsed() >= TAKE_MAX => return false,
+            _ => {}
+        }
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+}
+
+/// Another run may be at work; it is waited for.
+fn open_patiently(path: &Path, epoch: &str) -> Result<Record, Problem> {
+    let start = Instant::now();
+    loop {
+        match Record::open(path, epoch) {
+            Err(_) if start.elapsed() < BUSY_MAX => std::thread::park_timeout(LOOK_EVERY),
+            outcome => return outcome,
+        }
+    }
+}
