@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 #[path = "linux_host/namespace.rs"]
 mod namespace;
+#[path = "linux_host/storage.rs"]
+mod storage;
 
 const UID: u32 = 912_345;
 

@@ -223,8 +223,13 @@ impl LinuxHost {
     async fn erase(&self, name: &PartitionName) -> Result<(), Problem> {
         let place = self.place(name)?;
         self.runtime.clear(&place).await?;
-        let (directory, account) = (place.directory, place.partition.account);
-        self.spawner.perform(&Task::Erase(EraseTask { directory, account })).await?;
+        let task = EraseTask {
+            directory: place.directory,
+            directories: self.node.read()?.directories.clone(),
+            storage: place.partition.storage,
+            account: place.partition.account,
+        };
+        self.spawner.perform(&Task::Erase(task)).await?;
         self.promises.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         self.records.forget(&self.records.partition(name).join("runs"))?;
         self.disks.forget(name);
@@ -329,8 +334,9 @@ impl Host for LinuxHost {
     }
 
     async fn counters(&self, partition: &PartitionName) -> Option<Counters> {
-        let directory = self.place(partition).ok()?.directory;
-        self.meters.read(partition, self.disks.read(partition, directory))
+        let place = self.place(partition).ok()?;
+        let directories = [vec![place.directory], place.partition.storage].concat();
+        self.meters.read(partition, self.disks.read(partition, directories))
     }
 
     async fn logs(
