@@ -20,6 +20,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+#[path = "linux_host/namespace.rs"]
+mod namespace;
+#[path = "linux_host/storage.rs"]
+mod storage;
+
 const UID: u32 = 912_345;
 
 /// A node in a folder of its own; its processes and control groups go with it.
@@ -27,6 +32,9 @@ struct Node {
     folder: tempfile::TempDir,
     account: Option<Account>,
     builder: Option<Account>,
+    namespace: Option<PathBuf>,
+    storage: Vec<PathBuf>,
+    directories: BTreeMap<String, u32>,
 }
 
 fn is_root() -> bool {
@@ -47,7 +55,8 @@ impl Node {
     fn new(account: Option<Account>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let node = Self { folder, account, builder: None };
+        let directories = plat_model::node::skeleton();
+        let node = Self { folder, account, builder: None, namespace: None, storage: Vec::new(), directories };
         fs::create_dir_all(node.home()).unwrap();
         if let Some(account) = &node.account {
             chown(node.home(), Some(account.uid), Some(account.gid)).unwrap();
@@ -64,7 +73,7 @@ impl Node {
             releases: path.join("releases"),
             root: path.join("partitions"),
             builder: self.builder.clone(),
-            directories: plat_model::node::skeleton(),
+            directories: self.directories.clone(),
             capacity: Resources::default(),
             partitions: vec![NodePartition {
                 name: part(),
@@ -74,8 +83,8 @@ impl Node {
                 ipv6_range: None,
                 guest: None,
                 tun: None,
-                namespace: None,
-                storage: Vec::new(),
+                namespace: self.namespace.clone(),
+                storage: self.storage.clone(),
                 resource_file: None,
                 limits: Resources::default(),
             }],

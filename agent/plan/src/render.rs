@@ -103,7 +103,11 @@ pub fn render(
                 stop_timeout_seconds: service.stop_timeout_seconds,
                 fingerprint: String::new(),
             };
-            spec.fingerprint = fingerprint::of(&(&spec, &configured));
+            spec.fingerprint = match &partition.namespace {
+                None => fingerprint::of(&(&spec, &configured)),
+                // A process stays where it was started: another namespace takes another start.
+                Some(namespace) => fingerprint::of(&(&spec, &configured, namespace)),
+            };
             spec
         })
         .collect();
@@ -151,6 +155,8 @@ fn context(place: &Place, partition: &NodePartition, desired: &InstanceDesired, 
                 IpAddr::V6(_) => None,
             }),
             directory: place.partition_directory(&partition.name),
+            storage: partition.storage.iter().map(|directory| directory.display().to_string()).collect(),
+            resource_file: partition.resource_file.as_ref().map(|file| file.display().to_string()),
         },
         release: template::ReleaseFacts {
             directory: place.release_directory(&desired.release),
@@ -160,9 +166,12 @@ fn context(place: &Place, partition: &NodePartition, desired: &InstanceDesired, 
     }
 }
 
-/// The least that programs expect. A release's own programs come before the machine's.
+/// The least that programs expect. A release's own programs come before the machine's. What only some partitions have
+/// is left out of the others'.
 fn environment(context: &Context) -> BTreeMap<String, String> {
     let (release, home) = (&context.release.directory, &context.partition.directory);
+    let storage = Some(context.partition.storage.join(":")).filter(|list| !list.is_empty());
+    let resource_file = context.partition.resource_file.clone();
     let own = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
     let own: Vec<String> = own.iter().map(|folder| format!("{release}/{folder}")).collect();
     let path = format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", own.join(":"));
@@ -175,6 +184,8 @@ fn environment(context: &Context) -> BTreeMap<String, String> {
         ("USER", context.partition.user.clone()),
     ]
     .into_iter()
+    .chain(storage.map(|list| ("PLAT_STORAGE", list)))
+    .chain(resource_file.map(|file| ("PLAT_RESOURCE_FILE", file)))
     .map(|(key, value)| (key.to_owned(), value))
     .collect()
 }

@@ -9,6 +9,7 @@ mod cgroup;
 mod counters;
 mod disk;
 mod logs;
+mod namespace;
 mod node_file;
 mod partition;
 mod posix;
@@ -34,7 +35,7 @@ use plat_agent_plan::{Action, PartitionFact, ReleaseFact};
 use plat_document::release::Check;
 use plat_model::Problem;
 use plat_model::id::{Digest, PartitionName, PromiseName, ServiceName};
-use plat_model::node::NodeFile;
+use plat_model::node::{NodeFile, NodePartition};
 use plat_model::problem::codes;
 use probe::{MESSAGE_MAX, ProbeTask, Question};
 use release::Releases;
@@ -170,6 +171,7 @@ impl LinuxHost {
                 directory: place.directory,
                 within: String::new(),
                 account: place.partition.account,
+                namespace: place.partition.namespace,
                 cgroup: self.cgroups.make(name.as_str(), "run"),
                 cgroup_is_own: false,
                 processes: place.partition.limits.processes,
@@ -203,8 +205,8 @@ impl LinuxHost {
             Check::Http(http) => Question::Http(http.clone()),
             Check::Tcp(tcp) => Question::Tcp(tcp.clone()),
         };
-        let account = self.place(name)?.partition.account;
-        let task = Task::Probe(ProbeTask { question, timeout_seconds: run.timeout_seconds, account });
+        let NodePartition { account, namespace, .. } = self.place(name)?.partition;
+        let task = Task::Probe(ProbeTask { question, timeout_seconds: run.timeout_seconds, account, namespace });
         match self.spawner.perform(&task).await? {
             Answer::Probed { holds, message } => Ok((holds, message)),
             other => Err(Problem::new(codes::INTERNAL, format!("a check answered {other:?}"))),
@@ -221,8 +223,13 @@ impl LinuxHost {
     async fn erase(&self, name: &PartitionName) -> Result<(), Problem> {
         let place = self.place(name)?;
         self.runtime.clear(&place).await?;
-        let (directory, account) = (place.directory, place.partition.account);
-        self.spawner.perform(&Task::Erase(EraseTask { directory, account })).await?;
+        let task = EraseTask {
+            directory: place.directory,
+            directories: self.node.read()?.directories.clone(),
+            storage: place.partition.storage,
+            account: place.partition.account,
+        };
+        self.spawner.perform(&Task::Erase(task)).await?;
         self.promises.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         self.records.forget(&self.records.partition(name).join("runs"))?;
         self.disks.forget(name);
@@ -327,8 +334,9 @@ impl Host for LinuxHost {
     }
 
     async fn counters(&self, partition: &PartitionName) -> Option<Counters> {
-        let directory = self.place(partition).ok()?.directory;
-        self.meters.read(partition, self.disks.read(partition, directory))
+        let place = self.place(partition).ok()?;
+        let directories = [vec![place.directory], place.partition.storage].concat();
+        self.meters.read(partition, self.disks.read(partition, directories))
     }
 
     async fn logs(

@@ -30,6 +30,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             address: address.parse()?,
             ipv4: None,
             directory: directory.clone(),
+            storage: Vec::new(),
+            resource_file: None,
         },
         release: ReleaseFacts { directory: release_directory.clone(), digest: release.digest() },
         node: NodeFacts { name: NodeId::parse("example")? },

@@ -162,7 +162,13 @@ impl NodeFile {
                 Self::VERSION
             )));
         }
-        serde_json::from_str(text).map_err(|e| wrong(e.to_string()))
+        let file: Self = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
+        // They are made by root, beneath a directory that they must not lead out of.
+        let is_plain = |name: &str| !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']);
+        match file.directories.keys().find(|name| !is_plain(name)) {
+            Some(name) => Err(wrong(format!("`{}` cannot be a directory's name", crate::id::shorten(name)))),
+            None => Ok(file),
+        }
     }
 
     /// As it is written to disk.
@@ -299,5 +305,9 @@ mod tests {
         let newer = file.to_json().replace("\"version\": 1", "\"version\": 2, \"future\": true");
         let problem = NodeFile::parse(&newer).unwrap_err();
         assert!(problem.why.contains("version 2"), "{}", problem.why);
+        for name in ["", "..", "a/b", "/a"] {
+            let outside = NodeFile { directories: [(name.to_owned(), 0o750)].into(), ..file.clone() };
+            assert_eq!(NodeFile::parse(&outside.to_json()).unwrap_err().code, codes::NO_NODE_FILE, "{name}");
+        }
     }
 }

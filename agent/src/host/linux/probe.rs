@@ -1,11 +1,13 @@
 //! Asking whether a promise holds over the network, as the partition's user.
 
 use super::account::assume;
+use super::namespace;
 use plat_document::release::{HttpCheck, TcpCheck};
 use plat_model::Problem;
 use plat_model::node::Account;
 use serde::{Deserialize, Serialize};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Longest message about a check, in characters.
@@ -22,11 +24,14 @@ pub struct ProbeTask {
     pub question: Question,
     pub timeout_seconds: u32,
     pub account: Option<Account>,
+    /// The network namespace that it is asked in; `None`: the agent's.
+    pub namespace: Option<PathBuf>,
 }
 
 impl ProbeTask {
     /// Whether it holds, and what was seen.
     pub fn perform(&self) -> Result<(bool, String), Problem> {
+        namespace::enter(self.namespace.as_deref())?;
         assume(self.account.as_ref())?;
         let timeout = Duration::from_secs(self.timeout_seconds.max(1).into());
         let (holds, message) = match &self.question {

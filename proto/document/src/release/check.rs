@@ -18,6 +18,8 @@ pub const VARIABLES: &[&str] = &[
     "partition.directory",
     "partition.ipv4",
     "partition.name",
+    "partition.resource_file",
+    "partition.storage",
     "partition.url_host",
     "partition.user",
     "release.digest",

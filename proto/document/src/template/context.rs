@@ -38,6 +38,10 @@ pub struct PartitionFacts {
     pub ipv4: Option<Ipv4Addr>,
     /// Absolute.
     pub directory: String,
+    /// Further directories of its own, on other storage; absolute. An empty list if there are none.
+    pub storage: Vec<String>,
+    /// What it may know of its partition; absolute. Undefined in templates if there is none.
+    pub resource_file: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -66,9 +70,13 @@ impl Context {
             ("address", text(&partition.address.to_string())),
             ("url_host", text(&url_host)),
             ("directory", text(&partition.directory)),
+            ("storage", partition.storage.iter().map(|directory| text(directory)).collect::<Vec<_>>().into()),
         ];
         if let Some(ipv4) = partition.ipv4 {
             partition_entries.push(("ipv4", text(&ipv4.to_string())));
+        }
+        if let Some(file) = &partition.resource_file {
+            partition_entries.push(("resource_file", text(file)));
         }
         map(vec![
             ("parameters", of_map(self.parameters.as_map())),

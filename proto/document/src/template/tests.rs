@@ -18,6 +18,8 @@ fn context() -> Context {
             address: "fd00::7".parse().unwrap(),
             ipv4: None,
             directory: "/srv/plat/partitions/part0".into(),
+            storage: Vec::new(),
+            resource_file: None,
         },
         release: ReleaseFacts { directory: "/srv/r".into(), digest: Digest::parse(&"a".repeat(64)).unwrap() },
         node: NodeFacts { name: NodeId::parse("n1").unwrap() },
@@ -38,6 +40,7 @@ fn a_template_is_filled_from_the_context() {
 fn every_announced_variable_renders_and_no_other_does() {
     let mut context = context();
     context.partition.ipv4 = Some("10.0.0.1".parse().unwrap());
+    context.partition.resource_file = Some("/srv/plat/resources/part0.json".into());
     for variable in crate::release::VARIABLES {
         assert!(!render(&format!("{{{{ {variable} }}}}"), &context).unwrap().is_empty(), "{variable}");
     }
@@ -45,6 +48,18 @@ fn every_announced_variable_renders_and_no_other_does() {
         let problem = render(&format!("{{{{ {unknown} }}}}"), &context).unwrap_err();
         assert_eq!(problem.code, codes::UNDEFINED_VARIABLE, "{unknown}");
     }
+}
+
+#[test]
+fn storage_is_a_list_that_may_be_empty() {
+    let mut context = context();
+    let each = "{% for directory in partition.storage %}{{ directory }};{% endfor %}";
+    assert_eq!(render(each, &context).unwrap(), "");
+    assert_eq!(render("{{ partition.storage[0] }}", &context).unwrap_err().code, codes::UNDEFINED_VARIABLE);
+    assert_eq!(render("{% if partition.storage %}yes{% endif %}", &context).unwrap(), "");
+    context.partition.storage = vec!["/mnt/a/part0".into(), "/mnt/b/part0".into()];
+    assert_eq!(render(each, &context).unwrap(), "/mnt/a/part0;/mnt/b/part0;");
+    assert_eq!(render("{{ partition.storage[0] }}", &context).unwrap(), "/mnt/a/part0");
 }
 
 #[test]

@@ -89,6 +89,7 @@ codes! { AGENT:
     PRIVILEGE = 413 Denied "the agent may not do this on this host";
     BAD_ARCHIVE = 414 Invalid "an archive cannot be unpacked safely";
     STALLED = 415 TimedOut "a step on a node did not end in time";
+    NO_NAMESPACE = 416 Failed "a partition's network namespace cannot be entered";
 }
 
 // P05xx: node-format.

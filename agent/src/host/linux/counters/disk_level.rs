@@ -6,7 +6,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, statat};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,14 +34,14 @@ pub struct DiskLevels {
 }
 
 impl DiskLevels {
-    /// The newest level; starts another walk when it is due.
-    pub fn read(&self, partition: &PartitionName, directory: PathBuf) -> Amount {
+    /// The newest level of all of its directories; starts another walk when it is due.
+    pub fn read(&self, partition: &PartitionName, directories: Vec<PathBuf>) -> Amount {
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let known = all.entry(partition.clone()).or_default();
         if !known.walking && known.next.is_none_or(|next| next <= Instant::now()) {
             known.walking = true;
             let (this, partition) = (self.clone(), partition.clone());
-            std::thread::spawn(move || this.walk(partition, &directory));
+            std::thread::spawn(move || this.walk(partition, &directories));
         }
         match &known.level {
             Some(Ok(bytes)) => Amount::Known(*bytes),
@@ -54,11 +54,12 @@ impl DiskLevels {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(partition);
     }
 
-    fn walk(&self, partition: PartitionName, directory: &PathBuf) {
+    fn walk(&self, partition: PartitionName, directories: &[PathBuf]) {
         // This thread's own: Linux gives each thread its priority.
         let _ = rustix::process::setpriority_process(None, 19);
         let started = Instant::now();
-        let level = add_up(directory).map_err(|e| format!("the partition's files cannot be added up: {e}"));
+        let level: Result<u64, _> = directories.iter().map(|directory| add_up(directory)).sum();
+        let level = level.map_err(|e| format!("the partition's files cannot be added up: {e}"));
         let next = Instant::now() + PERIOD.max(started.elapsed() * 50);
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = all.get_mut(&partition) {
@@ -103,7 +104,7 @@ struct Sum {
 
 /// Bytes that the files beneath `directory` hold on disk; a file with several names counts once. What is moved while it
 /// is counted may be missed: then it is less than there is, never more, and what is left is counted all the same.
-fn add_up(directory: &PathBuf) -> rustix::io::Result<u64> {
+fn add_up(directory: &Path) -> rustix::io::Result<u64> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let top = openat(rustix::fs::CWD, directory, flags, Mode::empty())?;
     let mut here = open(&top, c".")?;
@@ -203,7 +204,7 @@ mod tests {
         std::fs::write(below.join("file"), vec![1; 1 << 20]).unwrap();
         std::fs::hard_link(below.join("file"), folder.path().join("again")).unwrap();
         std::os::unix::fs::symlink("/usr", folder.path().join("link")).unwrap();
-        let sum = add_up(&folder.path().to_owned()).unwrap();
+        let sum = add_up(folder.path()).unwrap();
         assert!((1 << 20..(1 << 20) + 100_000).contains(&sum), "{sum}");
     }
 

@@ -9,72 +9,104 @@ use super::leftovers;
 use crate::host::linux::account::{assume, end_all_of};
 use crate::host::linux::disk::io_problem;
 use nix::unistd::geteuid;
-use plat_model::Problem;
 use plat_model::node::Account;
 use plat_model::problem::codes;
+use plat_model::{Problem, Problems};
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, Uid, chmodat, fchmod, fchown, flistxattr, fremovexattr, fsync, mkdirat, openat,
     renameat, unlinkat,
 };
 use rustix::io::{Errno, Result as Outcome};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The folders that every partition has.
-pub const SKELETON: [&str; 6] = ["etc", "srv", "var", "run", "tmp", "log"];
-/// Partitions' directories are its user's, and nobody else may enter.
+/// A partition's directory, and each on other storage, is its user's, and nobody else may enter.
 const MODE: u32 = 0o750;
 
 #[derive(Serialize, Deserialize)]
 pub struct EraseTask {
     pub directory: PathBuf,
+    /// What lies in it from the start: names and modes.
+    pub directories: BTreeMap<String, u32>,
+    /// Further directories of its own, which stay.
+    pub storage: Vec<PathBuf>,
     pub account: Option<Account>,
 }
 
 impl EraseTask {
-    /// Kills every process of the account, if the partition has one of its own, and replaces the directory by a new
-    /// one; what its user has left elsewhere on the machine goes too. What an earlier attempt began is finished.
+    /// Kills every process of the account, if the partition has one of its own, replaces the directory by a new one,
+    /// and empties those on other storage; what its user has left elsewhere on the machine goes too. What an earlier
+    /// attempt began is finished. All problems at once.
     pub fn perform(&self) -> Result<(), Problem> {
         let owner = self.account.as_ref().filter(|_| geteuid().is_root());
         match owner {
             Some(owner) => end_all_of(owner)?,
             None => assume(self.account.as_ref())?,
         }
-        renew(&self.directory, owner).map_err(|e| {
-            io_problem(codes::ERASE_FAILED, format!("cannot empty {}", self.directory.display()), &e.into())
-                .fix("look for what is mounted in it, and unmount it")
-        })?;
-        owner.map_or(Ok(()), |owner| leftovers::remove(owner.uid))
+        let mut problems = Problems::default();
+        let wrong = |directory: &Path, e: Errno, todo: &str| {
+            io_problem(codes::ERASE_FAILED, format!("cannot empty {}", directory.display()), &e.into()).fix(todo)
+        };
+        let mounted = "look for what is mounted in it, and unmount it";
+        let renewed = renew(&self.directory, &self.directories, owner);
+        problems.keep(renewed.map_err(|e| wrong(&self.directory, e, mounted)));
+        for storage in &self.storage {
+            // One that is not there now comes back with what is in it.
+            let absent = "mount what it is on, or run `node-format apply` if it is gone for good";
+            let todo = |e| if e == Errno::NOENT { absent } else { mounted };
+            problems.keep(reset(storage, owner).map_err(|e| wrong(storage, e, todo(e))));
+        }
+        if let Some(owner) = owner {
+            problems.keep(leftovers::remove(owner.uid, &self.storage));
+        }
+        problems.none_or(()).map_err(Problems::into_one)
     }
 }
 
-/// The directory goes aside, so that whoever holds it open holds nothing of the next occupant's, and is emptied there.
-fn renew(directory: &Path, owner: Option<&Account>) -> Outcome<()> {
-    let (Some(above), Some(name)) = (directory.parent(), directory.file_name()) else { return Err(Errno::INVAL) };
-    let wrong = |_| Errno::INVAL;
-    let aside = CString::new([b".erased-", name.as_bytes()].concat()).map_err(wrong)?;
-    let name = CString::new(name.as_bytes()).map_err(wrong)?;
+/// The directory that a path's last name is in, held, and that name.
+fn held(path: &Path) -> Outcome<(OwnedFd, CString)> {
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL) };
     let parent = openat(CWD, above, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok((parent, CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?))
+}
+
+/// The directory goes aside, so that whoever holds it open holds nothing of the next occupant's, and is emptied there.
+fn renew(directory: &Path, directories: &BTreeMap<String, u32>, owner: Option<&Account>) -> Outcome<()> {
+    let (parent, name) = held(directory)?;
+    let aside = CString::new([b".erased-", name.as_bytes()].concat()).map_err(|_| Errno::INVAL)?;
     // An agent that was killed may have left it, with or without a new one in its place.
     discard(&parent, &aside)?;
     match renameat(&parent, &name, &parent, &aside) {
         Ok(()) => discard(&parent, &aside)?,
         Err(Errno::NOENT) => {}
         // Something is mounted here, or what it is in is not the agent's: it stays, without what was said about it.
-        Err(Errno::BUSY | Errno::ACCESS | Errno::PERM | Errno::XDEV) => {
-            if !geteuid().is_root() {
-                let _ = chmodat(&parent, &name, Mode::RWXU, AtFlags::empty());
-            }
-            let top = open(&parent, &name)?;
-            empty(&top)?;
-            strip(&top)?;
-        }
+        Err(Errno::BUSY | Errno::ACCESS | Errno::PERM | Errno::XDEV) => drop(empty_in_place(&parent, &name)?),
         Err(e) => return Err(e),
     }
-    make(&parent, &name, owner)
+    make(&parent, &name, directories, owner)
+}
+
+/// A directory on other storage may be a mount, or in a directory where nothing else may be made: it stays.
+fn reset(storage: &Path, owner: Option<&Account>) -> Outcome<()> {
+    let (parent, name) = held(storage)?;
+    let top = empty_in_place(&parent, &name)?;
+    give(&top, MODE, owner)?;
+    fsync(&top)
+}
+
+/// Removes all that is in the directory, and what was said about it; it is left to this process alone.
+fn empty_in_place(parent: &OwnedFd, name: &CString) -> Outcome<OwnedFd> {
+    if !geteuid().is_root() {
+        let _ = chmodat(parent, name, Mode::RWXU, AtFlags::empty());
+    }
+    let top = open(parent, name)?;
+    empty(&top)?;
+    strip(&top)?;
+    Ok(top)
 }
 
 fn discard(parent: &OwnedFd, name: &CString) -> Outcome<()> {
@@ -104,12 +136,12 @@ fn strip(folder: &OwnedFd) -> Outcome<()> {
 }
 
 /// The directory with its folders. It is its user's when all of it is there.
-fn make(parent: &OwnedFd, name: &CString, owner: Option<&Account>) -> Outcome<()> {
+fn make(parent: &OwnedFd, name: &CString, directories: &BTreeMap<String, u32>, owner: Option<&Account>) -> Outcome<()> {
     let top = made(parent, name)?;
-    for name in SKELETON {
-        give(&made(&top, &CString::new(name).map_err(|_| Errno::INVAL)?)?, owner)?;
+    for (name, mode) in directories {
+        give(&made(&top, &CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?)?, *mode, owner)?;
     }
-    give(&top, owner)?;
+    give(&top, MODE, owner)?;
     // That the partition is empty is written down next, and must not survive what it says.
     fsync(&top)
 }
@@ -126,9 +158,9 @@ fn open(parent: &OwnedFd, name: &CString) -> Outcome<OwnedFd> {
     openat(parent, name, flags, Mode::empty())
 }
 
-fn give(folder: &OwnedFd, owner: Option<&Account>) -> Outcome<()> {
+fn give(folder: &OwnedFd, mode: u32, owner: Option<&Account>) -> Outcome<()> {
     if let Some(owner) = owner {
         fchown(folder, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
     }
-    fchmod(folder, Mode::from_raw_mode(MODE))
+    fchmod(folder, Mode::from_raw_mode(mode))
 }

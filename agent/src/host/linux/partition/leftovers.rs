@@ -9,25 +9,30 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, stata
 use rustix::io::{Errno, Result as Outcome};
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 /// Folders that anybody may write. The last is there where message queues are mounted.
 const SHARED: [&str; 4] = ["/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue"];
 /// Users below are the machine's own.
 const FIRST_UID: u32 = 1000;
+/// Device and inode.
+type Id = (u64, u64);
 /// Looks at one folder: more than one are needed where removing disturbs a listing.
 const LOOKS: u32 = 100;
 
-/// Removes all of the user's in the shared folders, and its System V objects. For root, when no process of the user is
-/// left that could add more.
+/// Removes all of the user's in the shared folders but the directories `kept`, and its System V objects. For root, when
+/// no process of the user is left that could add more.
 ///
 /// # Errors
 /// [`codes::ERASE_FAILED`] if something of the user's stays: its next holder could read it.
-pub fn remove(uid: u32) -> Result<(), Problem> {
+pub fn remove(uid: u32, kept: &[PathBuf]) -> Result<(), Problem> {
     if uid < FIRST_UID {
         return Ok(());
     }
+    let identity = |path| statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).map(|stat| (stat.st_dev, stat.st_ino));
+    let kept: Vec<Id> = kept.iter().filter_map(|path| identity(path).ok()).collect();
     for shared in SHARED {
-        sweep(shared, uid).map_err(|e| {
+        sweep(shared, uid, &kept).map_err(|e| {
             io_problem(codes::ERASE_FAILED, format!("cannot remove what uid {uid} has left in {shared}"), &e.into())
                 .fix("look for what is mounted there, and unmount it")
         })?;
@@ -48,13 +53,13 @@ pub fn remove(uid: u32) -> Result<(), Problem> {
     Ok(())
 }
 
-fn sweep(shared: &str, uid: u32) -> Outcome<()> {
+fn sweep(shared: &str, uid: u32, kept: &[Id]) -> Outcome<()> {
     let folder = match openat(CWD, shared, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(()),
         other => other?,
     };
     for _ in 0..LOOKS {
-        if !remove_some(&folder, uid)? {
+        if !remove_some(&folder, uid, kept)? {
             return Ok(());
         }
     }
@@ -62,7 +67,7 @@ fn sweep(shared: &str, uid: u32) -> Outcome<()> {
 }
 
 /// Whether there was something of the user's.
-fn remove_some(folder: &OwnedFd, uid: u32) -> Outcome<bool> {
+fn remove_some(folder: &OwnedFd, uid: u32, kept: &[Id]) -> Outcome<bool> {
     let mut any = false;
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
@@ -71,7 +76,7 @@ fn remove_some(folder: &OwnedFd, uid: u32) -> Outcome<bool> {
             continue;
         }
         let Ok(stat) = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-        if stat.st_uid != uid {
+        if stat.st_uid != uid || kept.contains(&(stat.st_dev, stat.st_ino)) {
             continue;
         }
         any = true;

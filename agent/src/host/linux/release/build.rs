@@ -269,6 +269,7 @@ pub fn program(command: Vec<String>, environment: BTreeMap<String, String>, dire
         directory: directory.to_owned(),
         within: String::new(),
         account: None,
+        namespace: None,
         cgroup: None,
         cgroup_is_own: false,
         processes: None,

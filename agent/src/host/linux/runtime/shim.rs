@@ -194,6 +194,7 @@ impl Inner {
                 directory: place.directory.clone(),
                 within: spec.directory.clone(),
                 account: place.partition.account.clone(),
+                namespace: place.partition.namespace.clone(),
                 cgroup_is_own: cgroup.is_some(),
                 cgroup,
                 processes: place.partition.limits.processes,

@@ -1,6 +1,7 @@
 //! From a command to a running program: what is set before it is its own.
 
 use crate::host::linux::account::assume;
+use crate::host::linux::namespace;
 use crate::host::linux::posix::{Side, default_signals, split};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -30,6 +31,8 @@ pub struct Program {
     /// Where beneath `directory` it starts; empty: there.
     pub within: String,
     pub account: Option<Account>,
+    /// The network namespace that it runs in; `None`: the agent's.
+    pub namespace: Option<PathBuf>,
     /// Folder of the control group that it belongs in.
     pub cgroup: Option<PathBuf>,
     /// Nobody else is in that control group: killing the group kills this program and nothing else.
@@ -42,6 +45,9 @@ pub struct Program {
 
 /// Most open files of a program; less where the host allows less.
 const FILES: u64 = 65_536;
+
+/// Longest text of what kept a program from starting, in bytes.
+const PROBLEM_MAX: u64 = 1 << 20;
 
 /// Longest time from the fork to the program's first instruction.
 const START_MAX: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
@@ -70,20 +76,18 @@ pub fn launch(program: &Program, output: OwnedFd) -> Result<Pid, Problem> {
                 let _ = nix::sys::wait::waitpid(pid, None);
                 return Err(failed(format!("something held it for {} s before it began", START_MAX.tv_sec)));
             }
-            let mut why = String::new();
-            File::from(said).take(4096).read_to_string(&mut why).map_err(|e| failed(e.to_string()))?;
-            if why.is_empty() {
+            let mut text = Vec::new();
+            File::from(said).take(PROBLEM_MAX).read_to_end(&mut text).map_err(|e| failed(e.to_string()))?;
+            if text.is_empty() {
                 return Ok(pid);
             }
             let _ = nix::sys::wait::waitpid(pid, None);
-            Err(failed(why))
+            Err(serde_json::from_slice(&text).unwrap_or_else(|_| failed("it was ended before it began".into())))
         }
         Side::Child => {
-            let why = match become_program(program, &output) {
-                Ok(never) => match never {},
-                Err(why) => why,
-            };
-            let _ = File::from(say).write_all(why.as_bytes());
+            let entered = namespace::enter(program.namespace.as_deref());
+            let Err(problem) = entered.and_then(|()| become_program(program, &output).map_err(failed));
+            let _ = serde_json::to_writer(File::from(say), &problem);
             std::process::exit(127)
         }
     }
