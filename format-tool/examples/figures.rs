@@ -26,7 +26,9 @@ fn main() {
     let wish = Wish::new(&layout, Contents::Keep);
     let empty = Layout::default();
     let nothing = Wish::new(&empty, Contents::Keep);
-    println!("{amount} partitions: users, taps on a bridge, IPv6 and IPv4 addresses, 7 directories each");
+    println!(
+        "{amount} partitions: users, isolated taps on a bridge, IPv6 and IPv4 addresses, 8 directories and a file each"
+    );
     for (name, wish) in [("first apply", wish), ("second apply", wish)] {
         timed(name, || change(wish, &settings, &root));
     }
@@ -43,20 +45,34 @@ fn main() {
 }
 
 fn timed(name: &str, run: impl FnOnce()) {
-    let start = Instant::now();
+    let (start, busy) = (Instant::now(), processor_time());
     run();
-    println!("{name:14} {:>7.1} ms", start.elapsed().as_secs_f64() * 1e3);
+    let (passed, used) = (start.elapsed().as_secs_f64() * 1e3, (processor_time() - busy) * 1e3);
+    println!("{name:14} {passed:>7.1} ms, {used:>7.1} ms of a processor");
+}
+
+/// Seconds that this process has used a processor, in the kernel and outside.
+fn processor_time() -> f64 {
+    let used =
+        nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).expect("the usage of this process");
+    [used.user_time(), used.system_time()].map(|time| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6).iter().sum()
 }
 
 fn change(wish: Wish, settings: &node_format_plan::Settings, root: &std::path::Path) {
     let mut host = LinuxHost::new(root).expect("the root");
     let path = host.beneath_root(&settings.paths.record);
     let mut record = Record::open(&path, &host.epoch()).expect("the record");
-    let mut last = Instant::now();
+    let mut last = (Instant::now(), processor_time(), String::from("looking"));
+    let mut step = |next: String| {
+        let (since, busy, doing) = std::mem::replace(&mut last, (Instant::now(), processor_time(), next));
+        let (passed, used) = (since.elapsed().as_secs_f64() * 1e3, (processor_time() - busy) * 1e3);
+        println!("  {doing:32} {passed:>7.1} ms, {used:>7.1} ms of a processor");
+    };
     let result = apply(wish, &mut host, &mut record, &mut |kind, batch| {
-        println!("  {:>7.1} ms, then {} ({})", last.elapsed().as_secs_f64() * 1e3, kind.doing(), batch.len());
-        last = Instant::now();
+        step(format!("{} ({})", kind.doing(), batch.len()));
     });
+    step("looking again".into());
     result.expect("it is applied");
     record.finish().expect("the record");
+    step(String::new());
 }

@@ -1,9 +1,8 @@
 //! The difference between a layout and a machine, as actions in an order that works; or every reason why there must be
 //! none.
 //!
-//! Things are made in the order accounts, directories, bridges, addresses, ports, namespaces, routes, packet filter,
-//! uplink, kernel settings, files, and removed in the reverse; removals come first. Addresses come before the bridge has
-//! ports, for the kernel announces each to every port. The node file is written last, so that the agent is never told of
+//! Things are made in the order accounts, directories, links, addresses, namespaces, routes, packet filter, uplink,
+//! kernel settings, files, and removed in the reverse; removals come first. The node file is written last, so that the agent is never told of
 //! what is not there yet, except when there is nothing to make: then first, so that it is never told of what is not there
 //! any more.
 

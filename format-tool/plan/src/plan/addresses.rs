@@ -1,9 +1,8 @@
 //! Addresses and local routes wanted × found.
 
 use super::Planner;
-use super::links::Part;
 use crate::action::Action;
-use crate::facts::{AddressFact, LinkKind, Presence};
+use crate::facts::{AddressFact, Presence};
 use crate::thing::Thing;
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
@@ -11,27 +10,17 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 impl Planner<'_> {
-    /// Those on bridges and on interfaces that exist, with the local routes; then those on other links that are made.
-    pub(super) fn addresses(&mut self, part: Part) {
-        let layout = self.layout;
-        let facts = self.facts;
-        let late = |link: &str| {
-            let known = layout.links.get(link).or_else(|| facts.links.get(link));
-            known.is_some_and(|link| matches!(link.kind, LinkKind::Tap(_) | LinkKind::Tun(_)))
-        };
-        let now = |link: &str| late(link) == (part == Part::Ports);
-        self.drop_addresses(&now, part);
+    pub(super) fn addresses(&mut self) {
+        self.drop_addresses();
         let mut by_ip: BTreeMap<IpAddr, Vec<&AddressFact>> = BTreeMap::new();
         for found in &self.facts.addresses {
             by_ip.entry(found.address.addr()).or_default().push(found);
         }
-        for (link, address) in layout.addresses.iter().filter(|(link, _)| now(link)) {
+        for (link, address) in &self.layout.addresses {
             self.address(link, *address, by_ip.get(&address.addr()).map_or(&[], Vec::as_slice));
         }
-        if part == Part::Bridges {
-            self.refuse_overlaps();
-            self.local_routes();
-        }
+        self.refuse_overlaps();
+        self.local_routes();
     }
 
     fn local_routes(&mut self) {
@@ -64,10 +53,10 @@ impl Planner<'_> {
         }
     }
 
-    fn drop_addresses(&mut self, now: &dyn Fn(&str) -> bool, part: Part) {
+    fn drop_addresses(&mut self) {
         for thing in self.claims.iter() {
             match thing {
-                Thing::Address { link, address } if now(link) => {
+                Thing::Address { link, address } => {
                     let found = AddressFact { link: link.clone(), address: *address, leased: false };
                     if !self.facts.addresses.contains(&found) {
                         self.forget.push(thing.clone());
@@ -76,7 +65,7 @@ impl Planner<'_> {
                         self.remove.push(Action::RemoveAddress { link: link.clone(), address: *address });
                     }
                 }
-                Thing::LocalRoute { range } if part == Part::Bridges => {
+                Thing::LocalRoute { range } => {
                     if !self.facts.local_routes.contains(range) {
                         self.forget.push(thing.clone());
                     } else if !self.layout.local_routes.contains(range) {

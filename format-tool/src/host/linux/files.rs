@@ -46,9 +46,9 @@ pub(super) fn read(tree: &mut Tree, path: &Path) -> Result<Option<String>> {
 
 pub(super) fn perform(tree: &mut Tree, batch: &[Action]) -> Outcome {
     for (n, action) in batch.iter().enumerate() {
-        let Action::WriteFile { path, access, to, .. } = action else { continue };
+        let Action::WriteFile { path, access, from, to, .. } = action else { continue };
         let result = match to {
-            Some(text) => write(tree, path, *access, text),
+            Some(text) => write(tree, path, *access, text, from.is_none()),
             None => remove(tree, path),
         };
         if let Err(e) = result {
@@ -104,20 +104,26 @@ fn unlink(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
     }
 }
 
-fn write(tree: &mut Tree, path: &Path, access: Access, text: &str) -> std::io::Result<()> {
+/// Nobody reads a file before it is said to be there, so one that is `first` needs no other name until it is whole.
+fn write(tree: &mut Tree, path: &Path, access: Access, text: &str, first: bool) -> std::io::Result<()> {
     let (parent, name) = tree.parent(path)?;
-    let new = new(name);
-    unlink(parent, &new)?;
+    let name_now = if first { name.to_os_string() } else { new(name) };
+    if !first {
+        unlink(parent, &name_now)?;
+    }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(parent, &new, flags, Mode::from_raw_mode(0o600))?);
+    let mut file = File::from(rustix::fs::openat(parent, &name_now, flags, Mode::from_raw_mode(0o600))?);
     let written = file.write_all(text.as_bytes()).and_then(|()| {
-        // Whatever the umask says.
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(access.mode))?;
+        // Whatever the umask says; whoever may read it, reads it whole.
         super::directories::own(&file, access.owner)?;
-        Ok(rustix::fs::renameat(parent, &new, parent, name)?)
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(access.mode))?;
+        if !first {
+            rustix::fs::renameat(parent, &name_now, parent, name)?;
+        }
+        Ok(())
     });
     if written.is_err() {
-        let _ = rustix::fs::unlinkat(parent, &new, AtFlags::empty());
+        let _ = rustix::fs::unlinkat(parent, &name_now, AtFlags::empty());
     }
     written
 }

@@ -34,6 +34,9 @@ impl Namespaces {
 
     /// What is in those of these that exist.
     pub fn observe(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, NamespaceFact>> {
+        if names.is_empty() {
+            return Ok(BTreeMap::new());
+        }
         let there: Vec<_> = names.iter().filter_map(|name| Some((name, self.open(name)?))).collect();
         let seen = in_a_thread(|| {
             let look = |(name, namespace): (&String, File)| {
