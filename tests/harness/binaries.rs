@@ -18,17 +18,34 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-fn build() -> PathBuf {
+/// Where cargo builds, and where what takes long to make may be kept for the next run.
+///
+/// # Panics
+/// If the test was not built by cargo.
+pub fn target() -> PathBuf {
+    profile().parent().expect("a profile has a target folder").to_owned()
+}
+
+fn profile() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     // TARGET/PROFILE/deps/TEST
-    let profile = test.parent().and_then(Path::parent).expect("a test is in the target folder").to_owned();
+    test.parent().and_then(Path::parent).expect("a test is in the target folder").to_owned()
+}
+
+fn build() -> PathBuf {
+    let profile = profile();
     let name = profile.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(crate::source::root()).args(["build", "--quiet", "--bins"]);
     cargo.arg("--profile").arg(if name == "debug" { "dev" } else { &name });
-    cargo.arg("--target-dir").arg(profile.parent().expect("a profile has a target folder"));
+    cargo.arg("--target-dir").arg(target());
     for package in PACKAGES {
         cargo.arg("--package").arg(package);
+    }
+    // What the cargo that runs this test says of this package is not so of others: told it, they would be built anew.
+    let of_this_package = |name: &str| ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|start| name.starts_with(start));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_this_package)) {
+        cargo.env_remove(name);
     }
     let built = cargo.output().expect("cargo can be run");
     assert!(built.status.success(), "the programs cannot be built:\n{}", String::from_utf8_lossy(&built.stderr));

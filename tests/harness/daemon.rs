@@ -66,10 +66,18 @@ impl Daemon {
     }
 
     fn end(&mut self, signal: rustix::process::Signal) {
-        let Some((mut child, pid)) = self.running.take() else { return };
-        if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
-            let _ = rustix::process::kill_process(pid, signal);
+        if let Some((_, pid)) = self.running {
+            send(signal, pid);
+            self.until_ended();
         }
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// If it does not within half a minute.
+    pub fn until_ended(&mut self) {
+        let Some((mut child, _)) = self.running.take() else { return };
         eventually(&format!("{} gone", self.name), Duration::from_secs(30), || match child.try_wait() {
             Ok(Some(_)) => Ok(()),
             _ => Err("it still runs"),
@@ -82,13 +90,18 @@ impl Daemon {
     }
 }
 
+/// Sends a signal to a process, by the host's pid of it; one that has gone is no failure.
+pub fn send(signal: rustix::process::Signal, pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         let ended = self.running.as_mut().and_then(|(child, _)| child.try_wait().ok().flatten());
         if let Some((child, pid)) = &mut self.running {
-            if let Some(pid) = i32::try_from(*pid).ok().and_then(rustix::process::Pid::from_raw) {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            }
+            send(rustix::process::Signal::KILL, *pid);
             let _ = child.wait();
         }
         let said = self.said();

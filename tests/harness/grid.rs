@@ -120,6 +120,11 @@ impl Grid {
         path.display().to_string()
     }
 
+    /// The folder for what programs log.
+    pub fn logs(&self) -> PathBuf {
+        logs(self.folder.path())
+    }
+
     /// A token for a node, or with more arguments for a person; the file it is in.
     pub fn token(&self, name: &str, arguments: &[&str]) -> String {
         let path = self.folder.path().join(name).display().to_string();

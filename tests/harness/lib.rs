@@ -5,6 +5,7 @@ pub mod daemon;
 pub mod eventually;
 pub mod grid;
 pub mod invariants;
+pub mod machine;
 pub mod namespace;
 pub mod plat;
 pub mod relay;

@@ -1,0 +1,262 @@
+//! A Debian machine that boots, systemd as its first process, plugged into a hub's bridge. Its disk is laid over a root
+//! that is built once and kept in the target folder. It can be switched off, or lose its power, and boots again: what is
+//! on the disk stays; links, control groups, `/run` and the boot's id do not.
+//!
+//! All of it is within the hub's namespaces (the mount of its disk, its processes, its end of the link), so that it goes
+//! with the hub, however the test ends.
+
+use crate::binaries::target;
+use crate::daemon::{Daemon, send};
+use crate::eventually::eventually;
+use crate::namespace::{Namespace, root_or_skip};
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a boot, or an orderly end, may take on a loaded machine; within a second on an idle one.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What makes a machine, and the Debian package that it is in.
+const TOOLS: [(&str, &str); 2] = [("systemd-nspawn", "systemd-container"), ("mmdebstrap", "mmdebstrap")];
+/// What is on the disk besides what is essential to Debian: what a small server has.
+const PACKAGES: &str =
+    "systemd-sysv,dbus,udev,libnss-systemd,iproute2,iputils-ping,procps,nftables,passwd,ca-certificates";
+/// The host's own package sources, in the order in which they are looked for.
+const SOURCES: [&str; 3] =
+    ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list.d/ubuntu.sources", "/etc/apt/sources.list"];
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Whether machines can be made here. In CI they must.
+///
+/// # Panics
+/// Where `CI` is set, without root or the tools.
+pub fn machine_or_skip(test: &str) -> bool {
+    if !root_or_skip(test) {
+        return false;
+    }
+    let found = |tool: &str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|folder| folder.join(tool).is_file())
+    };
+    let missing: Vec<_> = TOOLS.iter().filter(|(tool, _)| !found(tool)).map(|(_, package)| *package).collect();
+    let lacking = match (missing.is_empty(), Path::new("/dev/net/tun").exists()) {
+        (true, true) => return true,
+        (true, false) => "/dev/net/tun, which this kernel does not have".to_owned(),
+        (false, _) => format!("a machine that boots: apt-get install {}", missing.join(" ")),
+    };
+    assert!(std::env::var_os("CI").is_none(), "{test} needs {lacking}, and CI must run it");
+    eprintln!("SKIPPED: {test} needs {lacking}");
+    false
+}
+
+pub struct Machine {
+    name: String,
+    hub: Arc<Namespace>,
+    /// Its disk, as the hub sees it.
+    disk: PathBuf,
+    /// `systemd-nspawn`, while it is on.
+    power: Daemon,
+    /// Its first process, as the host numbers it; while it is on.
+    init: Option<u32>,
+}
+
+impl Machine {
+    /// A machine that was installed and is off. When it is on, it has `address` (with the length of its prefix) on the
+    /// hub's bridge `br0`. `name` has at most 12 letters: a link is named after it. `logs` is a folder.
+    ///
+    /// # Panics
+    /// If its root cannot be built, or the kernel refuses.
+    pub fn new(hub: &Arc<Namespace>, name: &str, address: &str, logs: &Path) -> Self {
+        let base = base();
+        let disk = PathBuf::from(format!("/mnt/{name}/disk"));
+        // systemd wants control groups of one kind, and a /run of its own to clear.
+        hub.sh("[ -e /sys/fs/cgroup/cgroup.procs ] || mount -t cgroup2 plat-tests /sys/fs/cgroup
+                mkdir -p /run/systemd/nspawn
+                mountpoint -q /run/systemd/nspawn || mount -t tmpfs plat-tests /run/systemd/nspawn");
+        hub.sh(&format!("cd /mnt && mkdir {name} && cd {name} && mkdir disk upper work"));
+        let layers = format!("lowerdir={},upperdir=/mnt/{name}/upper,workdir=/mnt/{name}/work", base.display());
+        let laid = hub.command("mount").args(["-t", "overlay", "plat-tests", "-o", &layers]).arg(&disk).status();
+        assert!(laid.is_ok_and(|status| status.success()), "the disk of {name} cannot be laid over {}", base.display());
+        let (space, (root, machine)) = (hub.clone(), (disk.clone(), name.to_owned()));
+        let power = Daemon::new(name, logs, move || {
+            let mut nspawn = space.command("systemd-nspawn");
+            nspawn.arg("--directory").arg(&root).arg(format!("--machine={machine}"));
+            nspawn.args(["--quiet", "--boot", "--register=no", "--keep-unit", "--console=pipe", "--link-journal=no"]);
+            nspawn.args(["--network-bridge=br0", "--bind=/dev/net/tun", "--resolv-conf=off", "--timezone=off"]);
+            // It makes control groups beneath its own, which must be the hub's.
+            let mut command = Command::new("bash");
+            command.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]);
+            command
+                .arg(space.cgroup().expect("cgroup v2 is mounted"))
+                .arg(nspawn.get_program())
+                .args(nspawn.get_args());
+            // Its own network's settings can be written, as on a machine of metal.
+            command.env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "network").stdin(Stdio::null());
+            command
+        });
+        let machine = Self { name: name.to_owned(), hub: hub.clone(), disk, power, init: None };
+        machine.write("/etc/hostname", &format!("{name}\n"), 0o644);
+        let network = format!(
+            "[Match]\nName=host0\n[Network]\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n\
+             [Address]\nAddress={address}\nDuplicateAddressDetection=none\n"
+        );
+        machine.write("/etc/systemd/network/10-host0.network", &network, 0o644);
+        machine
+    }
+
+    /// Switches it on, and waits until systemd says that all of it runs.
+    ///
+    /// # Panics
+    /// If a unit fails.
+    pub fn boot(&mut self) {
+        self.power.start();
+        let nspawn = self.power.pid();
+        let state = eventually("booted", PATIENCE, || {
+            let init = child_named(nspawn, "systemd").ok_or("there is no first process")?;
+            self.init = Some(init);
+            let said = self.command("systemctl").arg("is-system-running").output().expect("nsenter can be run");
+            let state = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+            if ["running", "degraded"].contains(&&*state) { Ok(state) } else { Err("it starts") }
+        });
+        assert_eq!(
+            state,
+            "running",
+            "on {}: {}",
+            self.name,
+            self.sh("systemctl --failed --no-pager; journalctl -n 80")
+        );
+    }
+
+    /// Shuts it down in order, and waits until it is off.
+    pub fn power_off(&mut self) {
+        self.init = None;
+        self.power.stop();
+    }
+
+    /// Takes its power away: every process is gone at once. What it wrote to the disk is there, synced or not.
+    pub fn cut_power(&mut self) {
+        if let Some(init) = self.init.take() {
+            send(rustix::process::Signal::KILL, init);
+        }
+        self.power.until_ended();
+    }
+
+    /// A program within, as root logs in: nothing is inherited from the test. Its own pid is that of the only child of
+    /// what is spawned.
+    ///
+    /// # Panics
+    /// If the machine is off.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let init = self.init.unwrap_or_else(|| panic!("{} is off", self.name));
+        let mut command = Command::new("nsenter");
+        command.arg("--target").arg(init.to_string());
+        command.args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"]);
+        command
+            .args(["env", "--ignore-environment", "--chdir=/root", "HOME=/root", PATH])
+            .arg(program)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a shell script within; its exit code, and all that it printed.
+    #[track_caller]
+    pub fn run(&self, script: &str) -> (i32, String) {
+        let out = self.command("sh").args(["-ec", script]).output().expect("nsenter can be run");
+        let said = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
+        (out.status.code().unwrap_or(-1), said.into_owned())
+    }
+
+    /// Runs a shell script within, which must succeed; what it printed.
+    ///
+    /// # Panics
+    /// With that, if it fails.
+    #[track_caller]
+    pub fn sh(&self, script: &str) -> String {
+        let (code, said) = self.run(script);
+        assert_eq!(code, 0, "on {}: {script}\n{said}", self.name);
+        said
+    }
+
+    /// A path on its disk, on or off, as this process can open it.
+    pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        let path = path.as_ref();
+        self.hub.path(&self.disk).join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Puts a file of the host onto its disk, and the folders on the way.
+    ///
+    /// # Panics
+    /// If it cannot be read or written.
+    pub fn install(&self, file: &Path, at: &str, mode: u32) {
+        let at = self.path(at);
+        fs::create_dir_all(at.parent().expect("a file is in a folder")).expect("its disk can be written");
+        fs::copy(file, &at).unwrap_or_else(|e| panic!("{} to {}: {e}", file.display(), at.display()));
+        fs::set_permissions(&at, fs::Permissions::from_mode(mode)).expect("its disk can be written");
+    }
+
+    /// Writes a file onto its disk, and the folders on the way.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn write(&self, at: &str, text: &str, mode: u32) {
+        let at = self.path(at);
+        fs::create_dir_all(at.parent().expect("a file is in a folder")).expect("its disk can be written");
+        fs::write(&at, text).unwrap_or_else(|e| panic!("{}: {e}", at.display()));
+        fs::set_permissions(&at, fs::Permissions::from_mode(mode)).expect("its disk can be written");
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.init.is_some() {
+            eprintln!("---- the journal of {} ends with:\n{}", self.name, self.run("journalctl -n 40 --no-pager").1);
+        }
+        self.cut_power();
+    }
+}
+
+fn child_named(pid: u32, name: &str) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    let is = |child: &u32| fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|comm| comm.trim() == name);
+    children.split_whitespace().filter_map(|child| child.parse().ok()).find(is)
+}
+
+/// The root of a machine that nobody has used: built by the first test that needs one, kept until what is in it changes.
+/// It is of the host's own Debian, whose libraries the programs under test were linked with.
+fn base() -> PathBuf {
+    let folder = target().join("machine");
+    fs::create_dir_all(&folder).expect("the target folder can be written");
+    let lock = File::create(folder.join("lock")).expect("the target folder can be written");
+    lock.lock().expect("a lock can be waited for");
+    let (base, new, recipe) = (folder.join("base"), folder.join("base.new"), folder.join("recipe"));
+    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    let suite = suite.expect("/etc/os-release names the Debian that this is");
+    let wished = format!("{suite} {PACKAGES}\n{PREPARE}");
+    if fs::read_to_string(&recipe).is_ok_and(|built| built == wished) {
+        return base;
+    }
+    let names = |path: &&&str| fs::read_to_string(path).is_ok_and(|text| text.contains(suite));
+    let sources = SOURCES.iter().find(names).unwrap_or_else(|| panic!("none of {SOURCES:?} names {suite}"));
+    for old in [&recipe, &base, &new] {
+        let _ = if old.is_dir() { fs::remove_dir_all(old) } else { fs::remove_file(old) };
+    }
+    eprintln!("building the root of a machine in {}, once; it takes a minute", folder.display());
+    // What it mounts and starts goes with it, if it is killed.
+    let mut build = Command::new("unshare");
+    build.args(["--mount", "--propagation=private", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"]);
+    build.args(["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory"]);
+    build.arg(format!("--include={PACKAGES}")).arg("--aptopt=Acquire::Retries \"5\"");
+    build.arg(format!("--customize-hook={PREPARE}")).arg(suite).arg(&new).arg(sources).stdin(Stdio::null());
+    let built = build.output().expect("unshare can be run");
+    assert!(built.status.success(), "no root was built: {}", String::from_utf8_lossy(&built.stderr));
+    fs::rename(&new, &base).and_then(|()| fs::write(&recipe, wished)).expect("the target folder can be written");
+    base
+}
+
+/// What makes a folder of packages a machine of nobody's: nothing of the host's, and a network from files.
+const PREPARE: &str = r#"cd "$1" && rm -f etc/apt/sources.list.d/* etc/apt/sources.list etc/hostname etc/resolv.conf &&
+: > etc/machine-id && ln -sf /dev/null etc/systemd/system/console-getty.service &&
+systemctl --quiet --root="$1" enable systemd-networkd"#;

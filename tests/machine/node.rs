@@ -1,0 +1,172 @@
+//! From a bare machine to a node, over a reboot, and back.
+
+use crate::install;
+use plat_tests::daemon::send;
+use plat_tests::eventually::eventually;
+use plat_tests::grid::{Grid, PATIENCE, URL};
+use plat_tests::machine::{Machine, machine_or_skip};
+use plat_tests::namespace::only_child;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rustix::process::Signal;
+use std::time::{Duration, Instant, SystemTime};
+
+/// A service that says in which boot it runs.
+const BOOT: &str = "
+version: 1
+name: boot
+sources:
+  files: {directory: {path: /usr/local/share/boot}}
+services:
+  boot: {command: [/bin/sh, \"{{ release.directory }}/boot.sh\"]}
+promises:
+  speaks: {exec: [/usr/bin/test, -s, \"{{ partition.directory }}/srv/boot\"]}
+resources: {memory_mib: 16}
+";
+
+/// A machine that has booted, with what packaging/README.md says a node has.
+fn bare_machine(grid: &Grid, name: &str, address: &str) -> Machine {
+    let mut machine = Machine::new(&grid.hub, name, address, &grid.logs());
+    machine.boot();
+    install(&machine, "/usr/sbin", ["plat-agent", "node-format"], "plat-agent.service");
+    machine
+}
+
+/// Writes the example of a configuration with another number of partitions.
+fn configure(machine: &Machine, partitions: u32) {
+    let example = machine.sh("node-format example");
+    let (before, after) = example.split_once("amount         = 10 ").expect("the example has ten partitions");
+    machine.write("/etc/plat/format.toml", &format!("{before}amount = {partitions} {after}"), 0o644);
+}
+
+/// All that node-format could have changed: accounts, links with their addresses and routes, rules, settings, folders. What comes and goes
+/// by itself is left out: carriers, the kernel's own link-local addresses, systemd's folders of a boot. The agent's folder is the agent's.
+fn state(machine: &Machine) -> Vec<String> {
+    let said = machine.sh("cd /etc && for file in passwd group shadow gshadow; do sed \"s/^/$file /\" $file; done
+         ip -brief link | awk '{ print \"link\", $1, $3 }' | sed 's/@[^ ]*//'
+         ip -brief address | awk '{ $2 = \"\"; print \"address\", $0 }' | sed 's/@[^ ]*//; s/ fe80::[^ ]*//'
+         for family in -4 -6; do ip $family route show table all | sed '/fe80::/d; s/ linkdown//; s/^/route /'; done
+         nft list ruleset | sed 's/^/rule /'
+         sysctl --all --pattern '^net[.]ipv[46][.](ip_|conf[.](all|default|lo|host0)[.])' | sed 's/^/set /'
+         find / -xdev '(' -path /var/lib/plat/agent -o -name 'systemd-private-*' ')' -prune -o -type d -print");
+    let mut lines: Vec<_> = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    lines.sort();
+    lines
+}
+
+#[track_caller]
+fn assert_unchanged(before: &[String], after: &[String]) {
+    let only = |some: &[String], other: &[String]| -> Vec<String> {
+        some.iter().filter(|line| !other.contains(line)).cloned().collect()
+    };
+    assert_eq!((only(before, after), only(after, before)), (vec![], vec![]), "(what is lost, what is left)");
+}
+
+fn until_node_is(grid: &Grid, name: &str, wished: &str) {
+    eventually(&format!("{name} {wished}"), PATIENCE, || {
+        let seen = grid.plat.json(&["node", "show", name]);
+        if seen["state"] == wished { Ok(()) } else { Err(seen.to_string()) }
+    });
+}
+
+#[test]
+fn a_bare_machine_becomes_a_node_is_one_again_after_a_reboot_and_goes_back() {
+    if !machine_or_skip("the life of a machine") {
+        return;
+    }
+    let grid = Grid::new("machine");
+    let mut machine = bare_machine(&grid, "edge-7", "fd00:5::11/64");
+    machine.write(
+        "/usr/local/share/boot/boot.sh",
+        "cat /proc/sys/kernel/random/boot_id > srv/boot\nexec sleep inf\n",
+        0o644,
+    );
+    let before = state(&machine);
+
+    // It becomes a node.
+    configure(&machine, 3);
+    let token = grid.token("edge-7.token", &["--node", "edge-7"]);
+    machine.install(token.as_ref(), "/root/edge-7.token", 0o600);
+    machine.sh("systemctl start plat-agent");
+    assert_eq!(machine.run("systemctl is-active plat-agent").1, "inactive\n", "it is not enrolled");
+    machine.sh(&format!("node-format apply --master {URL} --token-file /root/edge-7.token && rm /root/edge-7.token"));
+    machine.sh("systemctl enable --now plat-agent");
+    until_node_is(&grid, "edge-7", "online");
+    let node = grid.plat.json(&["node", "show", "edge-7"]);
+    assert_eq!(node["partitions"].as_array().map(Vec::len), Some(3), "{node}");
+
+    // It runs an instance.
+    grid.release("boot", BOOT);
+    let ready = grid.plat.json(&["request", "one", "--release", "boot", "--wait", "--timeout", "60"]);
+    let partition = ready["partition"].as_str().expect("it is placed").to_owned();
+    let said = format!("/srv/plat/partitions/{partition}/srv/boot");
+    let first = machine.sh("cat /proc/sys/kernel/random/boot_id");
+    assert_eq!(machine.sh(&format!("cat {said}")), first);
+    let formatted = state(&machine);
+
+    // It is switched off and on, and nobody does anything.
+    machine.power_off();
+    until_node_is(&grid, "edge-7", "silent");
+    machine.boot();
+    let second = machine.sh("cat /proc/sys/kernel/random/boot_id");
+    assert_ne!(second, first);
+    until_node_is(&grid, "edge-7", "online");
+    assert_eq!(machine.sh("node-format verify"), "the machine is as it was formatted\n");
+    assert_unchanged(&formatted, &state(&machine));
+    eventually("running again", PATIENCE, || match machine.sh(&format!("cat {said}")) {
+        boot if boot == second => Ok(()),
+        boot => Err(boot),
+    });
+    grid.until("one", "ready", PATIENCE);
+    let journal = machine.sh("journalctl --boot --unit plat-agent --output cat --no-pager");
+    let line = |text: &str| journal.lines().position(|line| line.contains(text));
+    let (links, runs) = (line("+ tap: 3"), line("agent runs"));
+    assert!(links.is_some() && links < runs, "links are there before the agent runs:\n{journal}");
+
+    // It goes back.
+    grid.plat.run(&["destroy", "--yes", "one"]);
+    grid.until_gone("one", PATIENCE);
+    grid.plat.json(&["node", "revoke", "--yes", "edge-7"]);
+    machine.sh("systemctl disable --now plat-agent && rm -rf /srv/plat/releases");
+    machine.sh("node-format reset && rm -rf /var/lib/plat/agent /etc/plat/format.toml");
+    assert_unchanged(&before, &state(&machine));
+}
+
+#[test]
+fn a_machine_that_lost_its_power_while_it_was_formatted_is_formatted_after_it_booted() {
+    if !machine_or_skip("the loss of power") {
+        return;
+    }
+    let grid = Grid::new("power");
+    let mut machine = bare_machine(&grid, "edge-8", "fd00:5::12/64");
+    let before = state(&machine);
+    configure(&machine, 30);
+    let start = Instant::now();
+    machine.sh("node-format apply");
+    let whole = start.elapsed();
+    machine.sh("node-format reset");
+    let seed = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |now| u64::from(now.subsec_nanos()));
+    let mut random = StdRng::seed_from_u64(seed);
+    for _ in 0..4 {
+        let moment = whole.mul_f64(random.random::<f64>());
+        eprintln!("killed after {moment:?} of {whole:?}");
+        kill_after(&machine, moment);
+        machine.cut_power();
+        machine.boot();
+        machine.sh("node-format apply");
+        assert_eq!(machine.sh("node-format verify"), "the machine is as it was formatted\n");
+        machine.sh("node-format reset");
+        assert_unchanged(&before, &state(&machine));
+    }
+}
+
+/// Begins to format, and kills node-format at that moment of its life.
+fn kill_after(machine: &Machine, moment: Duration) {
+    let start = Instant::now();
+    let mut child = machine.command("node-format").arg("apply").spawn().expect("nsenter can be run");
+    while start.elapsed() < moment {
+        std::thread::yield_now();
+    }
+    only_child(child.id()).into_iter().for_each(|pid| send(Signal::KILL, pid));
+    let _ = child.wait();
+}
