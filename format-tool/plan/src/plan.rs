@@ -1,8 +1,8 @@
 //! The difference between a layout and a machine, as actions in an order that works; or every reason why there must be
 //! none.
 //!
-//! Things are made in the order accounts, directories, links, addresses, namespaces, routes, packet filter, uplink,
-//! kernel settings, files, and removed in the reverse; removals come first. The node file is written last, so that the agent is never told of
+//! Things are made in the order accounts, directories, kernel settings, links, addresses, namespaces, routes,
+//! packet filter, uplink and the settings of links, files, and removed in the reverse; removals come first. The node file is written last, so that the agent is never told of
 //! what is not there yet, except when there is nothing to make: then first, so that it is never told of what is not there
 //! any more.
 
@@ -84,12 +84,13 @@ pub fn plan(
     let mut planner = Planner::new(layout, facts, claims, consent.into());
     planner.accounts();
     planner.directories();
+    planner.sysctls(machine::Part::Machine);
     planner.links();
     planner.namespaces();
     planner.routes();
     planner.guard();
     planner.uplink();
-    planner.sysctls();
+    planner.sysctls(machine::Part::Link);
     planner.needs();
     planner.files();
     let Planner { mut remove, add, forget, notes, problems, .. } = planner;

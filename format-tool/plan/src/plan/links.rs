@@ -15,19 +15,15 @@ impl Planner<'_> {
         self.part(&gone, &left, Part::Bridges);
         self.part(&gone, &left, Part::Ports);
         self.addresses();
-        self.raise_bridges(&gone);
+        self.raise_bridges();
     }
 
-    /// A bridge that is made is raised last, and one that goes is lowered first: while it is down, neither do its ports
-    /// cost anything when addresses come and go, nor addresses when ports do. With 1000 of each that is seconds.
-    fn raise_bridges(&mut self, gone: &[(String, LinkFact)]) {
+    /// A bridge that is made is raised last: while it is down, neither do ports cost anything where addresses are, nor
+    /// addresses where ports are. With 1000 of each that is seconds.
+    fn raise_bridges(&mut self) {
         let layout = self.layout;
-        let is_bridge = |link: &LinkFact| link.kind == LinkKind::Bridge && link.up;
-        for (name, found) in gone.iter().filter(|(_, found)| is_bridge(found)) {
-            self.remove.push(Action::SetLink { name: name.clone(), from: found.clone(), to: lowered(found) });
-        }
         let made = layout.links.iter().filter(|(name, _)| !self.facts.links.contains_key(*name));
-        for (name, wanted) in made.filter(|(_, wanted)| is_bridge(wanted)) {
+        for (name, wanted) in made.filter(|(_, wanted)| wanted.kind == LinkKind::Bridge && wanted.up) {
             self.add.push(Action::SetLink { name: name.clone(), from: lowered(wanted), to: wanted.clone() });
         }
     }
@@ -36,8 +32,7 @@ impl Planner<'_> {
     fn part(&mut self, gone: &[(String, LinkFact)], left: &BTreeSet<&str>, part: Part) {
         for (name, found) in gone.iter().filter(|(_, found)| part.has(found)) {
             self.leaving.insert(name.clone());
-            let link = if found.kind == LinkKind::Bridge { lowered(found) } else { found.clone() };
-            self.remove.push(removal(name.clone(), link));
+            self.remove.push(removal(name.clone(), found.clone()));
         }
         let before = self.add.len();
         let layout = self.layout;

@@ -7,16 +7,21 @@ use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
 
 impl Planner<'_> {
-    pub(super) fn sysctls(&mut self) {
+    /// Those of the machine as a whole, before there are links that each would be told; or those of single links, once
+    /// they are there.
+    pub(super) fn sysctls(&mut self, part: Part) {
         for thing in self.claims.iter() {
             let Thing::Sysctl { key, was } = thing else { continue };
+            if part != Part::of(key) {
+                continue;
+            }
             match self.facts.sysctls.get(key) {
                 _ if self.layout.sysctls.contains_key(key) => {}
                 Some(found) if found != was => self.remove.push(setting(key, was, found, was)),
                 _ => self.forget.push(thing.clone()),
             }
         }
-        for (key, wanted) in &self.layout.sysctls {
+        for (key, wanted) in self.layout.sysctls.iter().filter(|(key, _)| part == Part::of(key)) {
             let found = self.facts.sysctls.get(key);
             // An interface that was told not to listen to routers stays so.
             let deaf = key.ends_with(".accept_ra") && found.is_some_and(|found| found == "0");
@@ -98,6 +103,20 @@ impl Planner<'_> {
                     .fix("set `slices = false` in [limits]; the agent sets what limits it can"),
             );
         }
+    }
+}
+
+/// What a setting of the kernel is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Machine,
+    Link,
+}
+
+impl Part {
+    fn of(key: &str) -> Self {
+        let of_a_link = key.contains(".conf.") && !key.contains(".conf.all.") && !key.contains(".conf.default.");
+        if of_a_link { Self::Link } else { Self::Machine }
     }
 }
 

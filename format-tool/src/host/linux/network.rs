@@ -87,7 +87,11 @@ fn call(connection: &mut Connection, batch: &[Action], done: &mut [bool]) -> io:
     let results = connection.call(requests)?;
     done.fill(true);
     for (result, n) in results.into_iter().zip(of) {
-        if let Err(e) = result {
+        // The kernel itself takes IPv6 addresses off a link that is lowered.
+        let gone = matches!(batch[n], Action::RemoveAddress { .. }) && result == Err(Errno::EADDRNOTAVAIL);
+        if let Err(e) = result
+            && !gone
+        {
             done[n] = false;
             problem = problem.or_else(|| Some(refused(&batch[n], e)));
         }
