@@ -8,7 +8,7 @@ use plat_agent_plan::{Action, ReleaseFact};
 use plat_document::release::{Check, HttpCheck, StopSignal, TcpCheck};
 use plat_model::Problem;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
-use plat_model::node::{Account, NodeFile, NodePartition};
+use plat_model::node::{Account, NodeFile, NodePartition, Skeleton};
 use plat_model::problem::codes;
 use plat_model::resources::Resources;
 use plat_model::usage::{Amount, Meter};
@@ -48,14 +48,14 @@ fn root_is_here() -> bool {
 }
 
 fn account(uid: u32) -> Account {
-    Account { user: format!("u{uid}"), uid, gid: uid }
+    Account { user: format!("u{uid}"), uid, gid: uid, groups: Vec::new() }
 }
 
 impl Node {
     fn new(account: Option<Account>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let directories = plat_model::node::skeleton();
+        let directories = plat_model::node::Skeleton::default().directories;
         let node = Self { folder, account, builder: None, namespace: None, storage: Vec::new(), directories };
         fs::create_dir_all(node.home()).unwrap();
         if let Some(account) = &node.account {
@@ -73,7 +73,7 @@ impl Node {
             releases: path.join("releases"),
             root: path.join("partitions"),
             builder: self.builder.clone(),
-            directories: self.directories.clone(),
+            skeleton: Skeleton { directories: self.directories.clone(), ..Skeleton::default() },
             capacity: Resources::default(),
             partitions: vec![NodePartition {
                 name: part(),

@@ -7,7 +7,7 @@ use crate::record::Record;
 use ipnet::Ipv4Net;
 use node_format_plan::settings::{Enforcement, Network, NetworkMode, PartitionSettings, Paths, TapMode};
 use node_format_plan::{Contents, Layout, Settings};
-use plat_model::node::NodeFile;
+use plat_model::node::{NodeFile, Skeleton};
 use plat_model::problem::{Problem, Problems, codes};
 use plat_model::resources::Resources;
 use std::path::PathBuf;
@@ -54,7 +54,7 @@ pub fn format_folder(wanted: &FolderNode) -> Result<NodeFile, Problems> {
             first_gid: 20_000,
             groups: Vec::new(),
             mode: 0o750,
-            directories: plat_model::node::skeleton(),
+            directories: Skeleton::default().directories,
         },
         network: Network {
             mode: NetworkMode::Loopback,

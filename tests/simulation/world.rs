@@ -118,7 +118,7 @@ fn node_file(n: usize) -> NodeFile {
         releases: "/srv/plat/releases".into(),
         root: "/srv/plat/partitions".into(),
         builder: None,
-        directories: plat_model::node::skeleton(),
+        skeleton: plat_model::node::Skeleton::default(),
         capacity: Resources { memory_mib: Some(NODE_MEMORY_MIB), ..Resources::default() },
         partitions: partitions().enumerate().map(partition).collect(),
     }

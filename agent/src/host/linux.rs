@@ -225,7 +225,7 @@ impl LinuxHost {
         self.runtime.clear(&place).await?;
         let task = EraseTask {
             directory: place.directory,
-            directories: self.node.read()?.directories.clone(),
+            skeleton: self.node.read()?.skeleton.clone(),
             storage: place.partition.storage,
             account: place.partition.account,
         };

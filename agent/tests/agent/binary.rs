@@ -86,7 +86,7 @@ fn formatted(folder: &Path) {
         releases: folder.join("releases"),
         root: folder.join("partitions"),
         builder: None,
-        directories: plat_model::node::skeleton(),
+        skeleton: plat_model::node::Skeleton::default(),
         capacity: Resources::default(),
         partitions: vec![NodePartition {
             name: part(),

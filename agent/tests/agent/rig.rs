@@ -111,7 +111,7 @@ impl Rig {
             releases: "/srv/releases".into(),
             root: "/srv/partitions".into(),
             builder: None,
-            directories: plat_model::node::skeleton(),
+            skeleton: plat_model::node::Skeleton::default(),
             capacity: Resources::default(),
             partitions: vec![partition],
         };

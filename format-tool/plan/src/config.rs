@@ -5,6 +5,7 @@ mod reader;
 
 use crate::settings::{Builder, Enforcement, Network, NetworkMode, PartitionSettings, Paths, Settings, TapMode};
 use ipnet::Ipv6Net;
+use plat_model::node::Skeleton;
 use plat_model::problem::{Problem, Problems, codes};
 use plat_model::resources::Resources;
 use reader::{Reader, Section};
@@ -101,7 +102,7 @@ fn partitions<'t>(reader: &mut Reader<'t>, s: &mut Section<'t>) -> PartitionSett
         first_gid: s.number(reader, "first_gid", 0, u32::MAX).unwrap_or(20_000),
         groups: s.texts(reader, "groups"),
         mode: s.mode(reader, "mode").unwrap_or(0o750),
-        directories: s.modes(reader, "directories").unwrap_or_else(plat_model::node::skeleton),
+        directories: s.modes(reader, "directories").unwrap_or_else(|| Skeleton::default().directories),
         base_name,
     }
 }

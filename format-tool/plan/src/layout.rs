@@ -10,7 +10,7 @@ use crate::facts::{Guard, HostFacts, LinkFact, Owner, Route};
 use crate::guard;
 use crate::settings::Settings;
 use ipnet::IpNet;
-use plat_model::node::{Account, NodeFile};
+use plat_model::node::{Account, NodeFile, Skeleton};
 use plat_model::problem::Problem;
 use plat_model::resources::Resources;
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,9 +139,18 @@ impl Layout {
             version: NodeFile::VERSION,
             releases: settings.paths.releases.clone(),
             root: settings.paths.root.clone(),
-            builder: settings.builder.as_ref().map(|b| Account { user: b.user.clone(), uid: b.uid, gid: b.gid }),
+            builder: settings.builder.as_ref().map(|b| Account {
+                user: b.user.clone(),
+                uid: b.uid,
+                gid: b.gid,
+                groups: Vec::new(),
+            }),
             capacity: settings.capacity,
-            directories: settings.partitions.directories.clone(),
+            skeleton: Skeleton {
+                mode: settings.partitions.mode,
+                directories: settings.partitions.directories.clone(),
+                limited: settings.enforcement.disk,
+            },
             partitions,
         };
         layout.node_file = Some((settings.paths.node_file.clone(), node_file));
@@ -154,7 +163,8 @@ impl Layout {
         Self { uplink: None, ..self }
     }
 
-    /// Every file that must exist; `node.json` with the machine's own amounts where the capacity leaves some out.
+    /// Every file that must exist; `node.json` with the machine's own amounts where the capacity leaves some
+    /// out, and its own numbers of groups.
     pub(crate) fn files(&self, facts: &HostFacts) -> BTreeMap<PathBuf, WantedFile> {
         let mut files = self.files.clone();
         if let Some((path, node_file)) = &self.node_file {
@@ -163,7 +173,13 @@ impl Layout {
                 memory_mib: facts.machine.memory_mib,
                 ..Resources::default()
             };
-            let text = NodeFile { capacity: node_file.capacity.or(machine), ..node_file.clone() }.to_json();
+            let mut whole = NodeFile { capacity: node_file.capacity.or(machine), ..node_file.clone() };
+            for account in whole.partitions.iter_mut().filter_map(|partition| partition.account.as_mut()) {
+                let wanted = self.users.get(&account.user).map(|user| &user.groups);
+                let found = wanted.into_iter().flatten().filter_map(|group| facts.groups.get(group));
+                account.groups = found.map(|group| group.gid).collect();
+            }
+            let text = whole.to_json();
             files.insert(path.clone(), WantedFile { purpose: Purpose::Node, owner: None, mode: 0o644, text });
         }
         files

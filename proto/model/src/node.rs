@@ -31,15 +31,30 @@ pub struct NodeFile {
     /// What the whole machine offers.
     #[serde(default)]
     pub capacity: Resources,
-    /// What lies in each partition's directory from the start, and is put back after it was erased: names and modes.
-    #[serde(default = "skeleton")]
-    pub directories: BTreeMap<String, u32>,
+    /// What each partition's directory is like from the start, and again after it was erased.
+    #[serde(default)]
+    pub skeleton: Skeleton,
     pub partitions: Vec<NodePartition>,
 }
 
-/// The directories of a partition where nothing else is said.
-pub fn skeleton() -> BTreeMap<String, u32> {
-    ["etc", "srv", "var", "run", "tmp", "log"].map(|name| (name.to_owned(), 0o750)).into()
+/// A partition's directory as it is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Skeleton {
+    /// Permission bits of the directory, and of those on other storage.
+    pub mode: u32,
+    /// The directories in it: names and modes.
+    pub directories: BTreeMap<String, u32>,
+    /// Whether the file system holds the directory itself to a limit, so that it must be emptied, not replaced.
+    #[serde(default)]
+    pub limited: bool,
+}
+
+impl Default for Skeleton {
+    fn default() -> Self {
+        let directories = ["etc", "srv", "var", "run", "tmp", "log"].map(|name| (name.to_owned(), 0o750)).into();
+        Self { mode: 0o750, directories, limited: false }
+    }
 }
 
 /// A Unix account.
@@ -49,6 +64,9 @@ pub struct Account {
     pub user: String,
     pub uid: u32,
     pub gid: u32,
+    /// Gids of the other groups that its processes are in, such as `kvm`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<u32>,
 }
 
 /// One partition as formatted.
@@ -165,7 +183,7 @@ impl NodeFile {
         let file: Self = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
         // They are made by root, beneath a directory that they must not lead out of.
         let is_plain = |name: &str| !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']);
-        match file.directories.keys().find(|name| !is_plain(name)) {
+        match file.skeleton.directories.keys().find(|name| !is_plain(name)) {
             Some(name) => Err(wrong(format!("`{}` cannot be a directory's name", crate::id::shorten(name)))),
             None => Ok(file),
         }
@@ -285,10 +303,10 @@ mod tests {
             root: "/srv/plat/partitions".into(),
             builder: None,
             capacity: Resources::default(),
-            directories: skeleton(),
+            skeleton: Skeleton::default(),
             partitions: vec![NodePartition {
                 name: PartitionName::parse("part0").unwrap(),
-                account: Some(Account { user: "part0".into(), uid: 70_000, gid: 70_000 }),
+                account: Some(Account { user: "part0".into(), uid: 70_000, gid: 70_000, groups: vec![104] }),
                 tap: Some("part0".into()),
                 addresses: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
                 ipv6_range: None,
@@ -306,7 +324,8 @@ mod tests {
         let problem = NodeFile::parse(&newer).unwrap_err();
         assert!(problem.why.contains("version 2"), "{}", problem.why);
         for name in ["", "..", "a/b", "/a"] {
-            let outside = NodeFile { directories: [(name.to_owned(), 0o750)].into(), ..file.clone() };
+            let skeleton = Skeleton { directories: [(name.to_owned(), 0o750)].into(), ..Skeleton::default() };
+            let outside = NodeFile { skeleton, ..file.clone() };
             assert_eq!(NodeFile::parse(&outside.to_json()).unwrap_err().code, codes::NO_NODE_FILE, "{name}");
         }
     }

@@ -79,7 +79,7 @@ impl World {
             releases: "/srv/releases".into(),
             root: "/srv/partitions".into(),
             builder: None,
-            directories: plat_model::node::skeleton(),
+            skeleton: plat_model::node::Skeleton::default(),
             capacity: Resources::default(),
             partitions: (0..partitions)
                 .map(|n| NodePartition {

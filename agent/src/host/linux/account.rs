@@ -29,7 +29,8 @@ pub fn assume(account: Option<&Account>) -> Result<(), Problem> {
     if uid.is_root() {
         return Err(wrong("a partition's user must not be root".into()));
     }
-    setgroups(&[gid])
+    let groups: Vec<Gid> = [gid].into_iter().chain(account.groups.iter().copied().map(Gid::from_raw)).collect();
+    setgroups(&groups)
         .and_then(|()| setresgid(gid, gid, gid))
         .and_then(|()| setresuid(uid, uid, uid))
         .map_err(|e| wrong(e.to_string()))

@@ -27,6 +27,7 @@ impl Layout {
             user: settings.user_name(n),
             uid: settings.partitions.first_uid + n,
             gid: settings.partitions.first_gid + n,
+            groups: Vec::new(),
         });
         let owner = account.as_ref().map(|account| Owner { uid: account.uid, gid: account.gid });
         self.place_account(settings, account.as_ref(), settings.partition_directory(n));

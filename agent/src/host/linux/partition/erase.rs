@@ -9,7 +9,7 @@ use super::leftovers;
 use crate::host::linux::account::{assume, end_all_of};
 use crate::host::linux::disk::io_problem;
 use nix::unistd::geteuid;
-use plat_model::node::Account;
+use plat_model::node::{Account, Skeleton};
 use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
 use rustix::fs::{
@@ -18,20 +18,15 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, Result as Outcome};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// A partition's directory, and each on other storage, is its user's, and nobody else may enter.
-const MODE: u32 = 0o750;
-
 #[derive(Serialize, Deserialize)]
 pub struct EraseTask {
     pub directory: PathBuf,
-    /// What lies in it from the start: names and modes.
-    pub directories: BTreeMap<String, u32>,
+    pub skeleton: Skeleton,
     /// Further directories of its own, which stay.
     pub storage: Vec<PathBuf>,
     pub account: Option<Account>,
@@ -52,13 +47,13 @@ impl EraseTask {
             io_problem(codes::ERASE_FAILED, format!("cannot empty {}", directory.display()), &e.into()).fix(todo)
         };
         let mounted = "look for what is mounted in it, and unmount it";
-        let renewed = renew(&self.directory, &self.directories, owner);
+        let renewed = renew(&self.directory, &self.skeleton, owner);
         problems.keep(renewed.map_err(|e| wrong(&self.directory, e, mounted)));
         for storage in &self.storage {
             // One that is not there now comes back with what is in it.
             let absent = "mount what it is on, or run `node-format apply` if it is gone for good";
             let todo = |e| if e == Errno::NOENT { absent } else { mounted };
-            problems.keep(reset(storage, owner).map_err(|e| wrong(storage, e, todo(e))));
+            problems.keep(reset(storage, self.skeleton.mode, owner).map_err(|e| wrong(storage, e, todo(e))));
         }
         if let Some(owner) = owner {
             problems.keep(leftovers::remove(owner.uid, &self.storage));
@@ -75,8 +70,13 @@ fn held(path: &Path) -> Outcome<(OwnedFd, CString)> {
 }
 
 /// The directory goes aside, so that whoever holds it open holds nothing of the next occupant's, and is emptied there.
-fn renew(directory: &Path, directories: &BTreeMap<String, u32>, owner: Option<&Account>) -> Outcome<()> {
+fn renew(directory: &Path, skeleton: &Skeleton, owner: Option<&Account>) -> Outcome<()> {
     let (parent, name) = held(directory)?;
+    if skeleton.limited {
+        // The limit is the directory's own: a new one would have none.
+        drop(empty_in_place(&parent, &name)?);
+        return make(&parent, &name, skeleton, owner);
+    }
     let aside = CString::new([b".erased-", name.as_bytes()].concat()).map_err(|_| Errno::INVAL)?;
     // An agent that was killed may have left it, with or without a new one in its place.
     discard(&parent, &aside)?;
@@ -87,14 +87,14 @@ fn renew(directory: &Path, directories: &BTreeMap<String, u32>, owner: Option<&A
         Err(Errno::BUSY | Errno::ACCESS | Errno::PERM | Errno::XDEV) => drop(empty_in_place(&parent, &name)?),
         Err(e) => return Err(e),
     }
-    make(&parent, &name, directories, owner)
+    make(&parent, &name, skeleton, owner)
 }
 
 /// A directory on other storage may be a mount, or in a directory where nothing else may be made: it stays.
-fn reset(storage: &Path, owner: Option<&Account>) -> Outcome<()> {
+fn reset(storage: &Path, mode: u32, owner: Option<&Account>) -> Outcome<()> {
     let (parent, name) = held(storage)?;
     let top = empty_in_place(&parent, &name)?;
-    give(&top, MODE, owner)?;
+    give(&top, mode, owner)?;
     fsync(&top)
 }
 
@@ -136,12 +136,12 @@ fn strip(folder: &OwnedFd) -> Outcome<()> {
 }
 
 /// The directory with its folders. It is its user's when all of it is there.
-fn make(parent: &OwnedFd, name: &CString, directories: &BTreeMap<String, u32>, owner: Option<&Account>) -> Outcome<()> {
+fn make(parent: &OwnedFd, name: &CString, skeleton: &Skeleton, owner: Option<&Account>) -> Outcome<()> {
     let top = made(parent, name)?;
-    for (name, mode) in directories {
+    for (name, mode) in &skeleton.directories {
         give(&made(&top, &CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)?)?, *mode, owner)?;
     }
-    give(&top, MODE, owner)?;
+    give(&top, skeleton.mode, owner)?;
     // That the partition is empty is written down next, and must not survive what it says.
     fsync(&top)
 }
