@@ -136,11 +136,12 @@ fn network<'t>(reader: &mut Reader<'t>, s: &mut Section<'t>, partitions: &Partit
     let base_name = &partitions.base_name;
     let default_tap_mode = if bridge { TapMode::Bridged } else { TapMode::Routed };
     let taps = s.boolean(reader, "taps").unwrap_or(links && !namespaces);
+    let tap_mode = s.one_of(reader, "tap_mode", &TAP_MODES).unwrap_or(default_tap_mode);
     Network {
         mode,
         taps,
         tap_base_name: s.text(reader, "tap_base_name").unwrap_or_else(|| base_name.clone()),
-        tap_mode: s.one_of(reader, "tap_mode", &TAP_MODES).unwrap_or(default_tap_mode),
+        tap_mode,
         tuns: s.boolean(reader, "tuns").unwrap_or(false),
         tun_base_name: s.text(reader, "tun_base_name").unwrap_or_else(|| format!("{base_name}-tun")),
         tun_ipv4_network: s.parsed(reader, "tun_ipv4_network", "an IPv4 network such as 172.16.0.0/12"),
@@ -150,7 +151,7 @@ fn network<'t>(reader: &mut Reader<'t>, s: &mut Section<'t>, partitions: &Partit
         bridge_mac: None,
         listening: Vec::new(),
         mtu: s.number(reader, "mtu", 0, u32::MAX),
-        isolation: s.boolean(reader, "isolation").unwrap_or(bridge),
+        isolation: s.boolean(reader, "isolation").unwrap_or(bridge || (taps && links && tap_mode == TapMode::Bridged)),
         guard: s.boolean(reader, "guard").unwrap_or(links && (partitions.users || namespaces)),
         sysctls: s.boolean(reader, "sysctls").unwrap_or(links),
         prefix_from: from_uplink.then(|| uplink.clone().unwrap_or_else(|| link.clone())),

@@ -42,8 +42,9 @@ impl Planner<'_> {
     }
 
     fn refuse_setting(&mut self, key: &str) {
-        if key.starts_with("net.ipv6.") && self.facts.kernel.ipv6 == Presence::Absent {
-            return; // Nothing to set in a kernel without IPv6; if addresses need it, that has been said.
+        let without_ipv6 = key.starts_with("net.ipv6.") && self.facts.kernel.ipv6 == Presence::Absent;
+        if without_ipv6 || key.ends_with(".accept_ra") {
+            return; // Nothing to set without IPv6, in the kernel or on a link; if addresses need it, that is said.
         }
         self.problems.push(
             Problem::new(codes::KERNEL_LACKS, format!("the kernel has no setting {key}"))

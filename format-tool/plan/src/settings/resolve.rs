@@ -63,7 +63,8 @@ fn listening(facts: &HostFacts, network: &Network) -> Vec<String> {
         let on_it = facts.addresses.iter().filter(|address| address.link == name);
         on_it.into_iter().any(|address| address.leased && address.address.addr().is_ipv6())
     };
-    let ours = |name: &str| name == "lo" || name == network.link || network.uplink.as_deref() == Some(name);
+    let bridge = (network.mode == NetworkMode::Bridge).then_some(network.link.as_str());
+    let ours = |name: &str| name == "lo" || [bridge, network.uplink.as_deref()].contains(&Some(name));
     let hardware = LinkKind::Other(String::new());
     let links = facts.links.iter().filter(|(name, link)| !ours(name) && (link.kind == hardware || told(name)));
     links.map(|(name, _)| name.clone()).collect()
