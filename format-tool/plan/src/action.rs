@@ -48,6 +48,19 @@ pub struct Namespace {
     pub inside: Option<NamespaceFact>,
 }
 
+/// What there is, and what there shall be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change<T> {
+    pub from: T,
+    pub to: T,
+}
+
+impl<T> Change<T> {
+    fn back(self) -> Self {
+        Self { from: self.to, to: self.from }
+    }
+}
+
 /// A file's owner and permission bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Access {
@@ -108,8 +121,7 @@ pub enum Action {
     SetNamespace {
         name: String,
         veth: String,
-        from: Namespace,
-        to: Namespace,
+        state: Box<Change<Namespace>>,
     },
     AddAddress {
         link: String,
@@ -205,7 +217,7 @@ impl Action {
             Self::AddLink { .. } => Kind::AddTaps,
             Self::RemoveLink { .. } => Kind::RemoveTaps,
             Self::SetLink { .. } => Kind::SetLinks,
-            Self::SetNamespace { to: Namespace { inside: Some(_), .. }, .. } => Kind::AddNamespaces,
+            Self::SetNamespace { state, .. } if state.to.inside.is_some() => Kind::AddNamespaces,
             Self::SetNamespace { .. } => Kind::RemoveNamespaces,
             Self::AddAddress { .. } => Kind::AddAddresses,
             Self::RemoveAddress { .. } => Kind::RemoveAddresses,
@@ -236,7 +248,9 @@ impl Action {
             Self::AddLink { name, link } => Self::RemoveLink { name, link },
             Self::RemoveLink { name, link } => Self::AddLink { name, link },
             Self::SetLink { name, from, to } => Self::SetLink { name, from: to, to: from },
-            Self::SetNamespace { name, veth, from, to } => Self::SetNamespace { name, veth, from: to, to: from },
+            Self::SetNamespace { name, veth, state } => {
+                Self::SetNamespace { name, veth, state: Box::new(state.back()) }
+            }
             Self::AddAddress { link, address } => Self::RemoveAddress { link, address },
             Self::RemoveAddress { link, address } => Self::AddAddress { link, address },
             Self::AddLocalRoute { range } => Self::RemoveLocalRoute { range },
@@ -261,7 +275,7 @@ impl Action {
             Self::MakeDirectory(directory) | Self::FinishDirectory { directory, .. } => directory.thing(),
             Self::SetDiskLimit { path, id, to: Some(_), .. } => Thing::DiskLimit { path: path.clone(), id: *id },
             Self::AddLink { name, link } => link.thing(name)?,
-            Self::SetNamespace { name, veth, to: Namespace { inside: Some(_), .. }, .. } => {
+            Self::SetNamespace { name, veth, state } if state.to.inside.is_some() => {
                 Thing::Namespace { name: name.clone(), veth: veth.clone() }
             }
             Self::AddAddress { link, address } => Thing::Address { link: link.clone(), address: *address },
@@ -287,7 +301,7 @@ impl Action {
             | Self::RemoveLocalRoute { .. }
             | Self::RemoveRoute(_)
             | Self::ReturnUplink(_) => self.inverse().makes(),
-            Self::SetNamespace { name, veth, to: Namespace { inside: None, .. }, .. } => {
+            Self::SetNamespace { name, veth, state } if state.to.inside.is_none() => {
                 Some(Thing::Namespace { name: name.clone(), veth: veth.clone() })
             }
             Self::SetDiskLimit { path, id, to: None, .. } => Some(Thing::DiskLimit { path: path.clone(), id: *id }),

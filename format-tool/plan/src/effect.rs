@@ -54,9 +54,9 @@ impl HostFacts {
             Action::SetLink { name, to, .. } => {
                 self.links.insert(name.clone(), to.clone());
             }
-            Action::SetNamespace { name, veth, to, .. } => {
-                put(&mut self.links, veth.clone(), to.outside.clone());
-                put(&mut self.namespaces, name.clone(), to.inside.clone());
+            Action::SetNamespace { name, veth, state } => {
+                put(&mut self.links, veth.clone(), state.to.outside.clone());
+                put(&mut self.namespaces, name.clone(), state.to.inside.clone());
             }
             Action::AddAddress { link, address } => {
                 self.addresses.insert(permanent(link, *address));

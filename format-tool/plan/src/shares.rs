@@ -138,8 +138,11 @@ pub(crate) fn ipv4_gateway(network: Ipv4Net) -> Ipv4Addr {
 /// Whose hardware address it is; two bits of its first byte.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Side {
-    /// The machine's end of a link, and the bridge.
-    Machine = 0x02,
+    /// The bridge.
+    Bridge = 0x02,
+    /// The machine's end of a link. A bridge that was given none takes the lowest address of its ports for its own: this
+    /// is never it, so that a bridge that exists keeps its address.
+    Port = 0xFE,
     /// What is behind a tap, or a namespace's `eth0`.
     Guest = 0x06,
 }

@@ -14,7 +14,7 @@ impl Layout {
         let network = &settings.network;
         match network.mode {
             NetworkMode::Bridge => {
-                let mac = network.bridge_mac.unwrap_or_else(|| shares::mac(Side::Machine, &seed(settings), u16::MAX));
+                let mac = network.bridge_mac.unwrap_or_else(|| shares::mac(Side::Bridge, &seed(settings), u16::MAX));
                 let bridge = LinkFact { mac, mtu: network.mtu, ..blank(LinkKind::Bridge) };
                 self.links.insert(network.link.clone(), bridge);
                 if network.gateway {

@@ -113,7 +113,7 @@ impl Layout {
         let tap = LinkFact {
             bridge: bridged.then(|| network.link.clone()),
             group: network.link_group,
-            mac: shares::mac(Side::Machine, &seed(settings), short(n)),
+            mac: shares::mac(Side::Port, &seed(settings), short(n)),
             mtu: network.mtu,
             isolated: bridged && network.isolation,
             ..blank(LinkKind::Tap(owner.map(|owner| owner.uid)))
@@ -167,7 +167,7 @@ impl Layout {
         let outside = LinkFact {
             bridge: Some(network.link.clone()),
             group: network.link_group,
-            mac: shares::mac(Side::Machine, &seed(settings), short(n)),
+            mac: shares::mac(Side::Port, &seed(settings), short(n)),
             mtu: network.mtu,
             isolated: network.isolation,
             ..blank(LinkKind::Veth)

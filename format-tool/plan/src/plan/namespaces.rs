@@ -1,7 +1,7 @@
 //! Network namespaces wanted × found, each with the pair of links that joins it to the bridge.
 
 use super::Planner;
-use crate::action::{Action, Namespace};
+use crate::action::{Action, Change, Namespace};
 use crate::facts::{LinkFact, LinkKind, NamespaceFact};
 use crate::thing::Thing;
 
@@ -37,7 +37,7 @@ impl Planner<'_> {
 }
 
 fn set(name: &str, veth: &str, from: Namespace, to: Namespace) -> Action {
-    Action::SetNamespace { name: name.into(), veth: veth.into(), from, to }
+    Action::SetNamespace { name: name.into(), veth: veth.into(), state: Box::new(Change { from, to }) }
 }
 
 fn satisfied(found: &Namespace, wanted: &Namespace) -> bool {

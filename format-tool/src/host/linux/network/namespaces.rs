@@ -50,15 +50,16 @@ impl Namespaces {
 
     /// Performs actions that all make namespaces what they must be, or that all remove them.
     pub fn perform(&self, batch: &[Action]) -> Outcome {
-        let removes = |action: &Action| matches!(action, Action::SetNamespace { to, .. } if to.inside.is_none());
+        let removes =
+            |action: &Action| matches!(action, Action::SetNamespace { state, .. } if state.to.inside.is_none());
         if batch.first().is_some_and(removes) {
             return self.remove(batch);
         }
         let mut done = vec![false; batch.len()];
         for (n, action) in batch.iter().enumerate() {
-            let Action::SetNamespace { name, veth, from, to } = action else { continue };
+            let Action::SetNamespace { name, veth, state } = action else { continue };
             done[n] = true; // Whatever is made of it must be undone if the rest fails.
-            if let Err(problem) = self.make(name, veth, from, to, action) {
+            if let Err(problem) = self.make(name, veth, &state.from, &state.to, action) {
                 return Outcome { done, problem: Some(problem) };
             }
         }
@@ -76,8 +77,7 @@ impl Namespaces {
         if !paired {
             // Half a pair is of no use: what is left of it goes.
             if from.outside.is_some() {
-                let link = LinkFact { ..outside.clone() };
-                let gone = perform(&[Action::RemoveLink { name: veth.into(), link }]);
+                let gone = perform(&[Action::RemoveLink { name: veth.into(), link: outside.clone() }]);
                 gone.problem.map_or(Ok(()), Err)?;
             }
             let link = inside.link.clone().unwrap_or_else(|| outside.clone());
@@ -112,8 +112,8 @@ impl Namespaces {
             return Outcome { done: vec![false; batch.len()], problem: gone.problem };
         }
         for (n, action) in batch.iter().enumerate() {
-            let Action::SetNamespace { name, from, .. } = action else { continue };
-            if from.inside.is_some()
+            let Action::SetNamespace { name, state, .. } = action else { continue };
+            if state.from.inside.is_some()
                 && let Err(e) = self.unmount(name)
             {
                 return Outcome::first(n, batch.len(), Some(failed(format!("cannot remove namespace {name}"), e)));
@@ -130,7 +130,7 @@ impl Namespaces {
     fn open(&self, name: &str) -> Option<File> {
         let file = File::open(self.path(name)).ok()?;
         let kind = rustix::fs::fstatfs(&file).ok()?.f_type;
-        (kind as i64 == nix::libc::NSFS_MAGIC as i64).then_some(file)
+        (i128::from(kind) == i128::from(nix::libc::NSFS_MAGIC)).then_some(file)
     }
 
     fn mount(&self, name: &str) -> io::Result<()> {
@@ -154,8 +154,8 @@ impl Namespaces {
 }
 
 fn pair(action: &Action) -> Option<Action> {
-    let Action::SetNamespace { veth, from, .. } = action else { return None };
-    Some(Action::RemoveLink { name: veth.clone(), link: from.outside.clone()? })
+    let Action::SetNamespace { veth, state, .. } = action else { return None };
+    Some(Action::RemoveLink { name: veth.clone(), link: state.from.outside.clone()? })
 }
 
 /// A thread that entered another namespace can serve nobody else: it ends.

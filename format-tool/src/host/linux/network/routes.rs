@@ -89,7 +89,11 @@ pub(super) fn add(handle: &Handle, index: u32, route: &Route) -> Request {
 }
 
 pub(super) fn remove(handle: &Handle, index: u32, route: &Route) -> Request {
-    Box::pin(handle.route().del(unicast(index, route)).execute())
+    let mut message = unicast(index, route);
+    // Whoever made it.
+    message.header.protocol = RouteProtocol::Unspec;
+    message.header.scope = RouteScope::NoWhere;
+    Box::pin(handle.route().del(message).execute())
 }
 
 fn unicast(index: u32, route: &Route) -> RouteMessage {

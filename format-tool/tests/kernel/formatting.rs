@@ -1,102 +1,15 @@
-//! The real kernel, in a network namespace and a root folder of each test's own: the machine's own links and users are
-//! never touched. Without root these tests fail where `CI` is set, and say that they were skipped where it is not.
+//! A machine becomes a node and back; drift, growth, refusals, runs that are cut off.
 
-use node_format::{FolderNode, Host, LinuxHost, format_folder};
+use super::machine::{ip, on_a_machine, program, until};
+use node_format::{FolderNode, format_folder};
 use node_format_plan::facts::LinkKind;
-use node_format_plan::{HostFacts, Scope};
 use plat_model::node::NodeFile;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
-
-/// Runs a test in a thread with a network namespace of its own and a folder that stands for the machine's root.
-fn on_a_machine(test: fn(&Machine)) {
-    if !rustix::process::geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI must run it");
-        eprintln!("SKIPPED: this test needs root");
-        return;
-    }
-    let thread = std::thread::spawn(move || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace of its own");
-        let root = tempfile::tempdir().unwrap();
-        fs::set_permissions(root.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        for directory in ["etc", "srv", "var", "var/lib"] {
-            fs::create_dir(root.path().join(directory)).unwrap();
-        }
-        test(&Machine { root });
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-struct Machine {
-    root: tempfile::TempDir,
-}
-
-impl Machine {
-    fn path(&self, path: &str) -> std::path::PathBuf {
-        self.root.path().join(path)
-    }
-
-    fn configure(&self, amount: u32) {
-        let text = format!(
-            "version = 1\n[partitions]\namount = {amount}\n[network]\nmode = \"bridge\"\n\
-             ipv6_prefix = \"fd00:1::/64\"\nipv4_network = \"10.200.0.0/16\"\n[builder]\n"
-        );
-        fs::write(self.path("format.toml"), text).unwrap();
-    }
-
-    fn command(&self, verb: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_node-format"));
-        command.arg("--config").arg(self.path("format.toml")).arg("--root").arg(self.root.path()).args(verb);
-        command
-    }
-
-    /// Runs node-format; exit code and standard output (or the errors, where there is none).
-    fn run(&self, verb: &[&str]) -> (i32, String) {
-        let Output { status, stdout, stderr } = self.command(verb).output().unwrap();
-        let text = if stdout.is_empty() { stderr } else { stdout };
-        (status.code().unwrap(), String::from_utf8(text).unwrap())
-    }
-
-    fn network(&self) -> HostFacts {
-        let scope = Scope { network: true, accounts: true, ..Scope::default() };
-        LinuxHost::new(self.root.path()).unwrap().observe(&scope).unwrap()
-    }
-
-    /// All that is on the machine but the user database's own files.
-    fn everything(&self) -> (HostFacts, Vec<String>) {
-        let found = Command::new("find").arg(self.root.path()).output().unwrap();
-        let mut paths: Vec<String> = String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
-        paths.retain(|path| !path.contains("/etc/"));
-        paths.sort();
-        (self.network(), paths)
-    }
-}
-
-fn until(what: &str, happened: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !happened() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::yield_now();
-    }
-}
-
-/// A shell script that can be run.
-fn program(path: &Path, text: &str) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-fn ip(arguments: &str) {
-    let status = Command::new("ip").args(arguments.split(' ')).status().unwrap();
-    assert!(status.success(), "ip {arguments}");
-}
 
 #[test]
 fn a_machine_becomes_a_node_and_back() {
@@ -106,12 +19,12 @@ fn a_machine_becomes_a_node_and_back() {
         let before = machine.everything();
         assert_eq!(machine.run(&["apply"]).0, 0);
         let facts = machine.network();
-        assert_eq!(facts.links["part2"].kind, LinkKind::Tap(Some(20002)));
+        assert_eq!(facts.links["part2"].kind, LinkKind::Tap(Some(61002)));
         assert_eq!(facts.links["part2"].bridge.as_deref(), Some("plat0"));
         assert!(facts.links["part2"].up && facts.links["plat0"].up);
-        assert_eq!((facts.users["part1"].uid, facts.groups["part1"].gid), (20001, 20001));
+        assert_eq!((facts.users["part1"].uid, facts.groups["part1"].gid), (61001, 61001));
         let inside = fs::metadata(machine.path("srv/plat/partitions/part1/run")).unwrap();
-        assert_eq!((inside.uid(), inside.gid(), inside.mode() & 0o7777), (20001, 20001, 0o750));
+        assert_eq!((inside.uid(), inside.gid(), inside.mode() & 0o7777), (61001, 61001, 0o750));
         assert_eq!(fs::metadata(machine.path("srv/plat/partitions")).unwrap().mode() & 0o7777, 0o711);
         let node = NodeFile::parse(&fs::read_to_string(machine.path("var/lib/plat/node.json")).unwrap()).unwrap();
         assert_eq!(node.partitions[1].addresses[0].to_string(), "fd00:1::2:0:0:1");
@@ -194,7 +107,7 @@ fn foreign_things_are_refused_before_the_first_effect() {
         ip("link add part1 type veth peer name other");
         ip("address add 10.200.0.3/24 dev other");
         symlink("/etc", machine.path("srv/plat")).unwrap();
-        fs::write(machine.path("etc/passwd"), "bob:x:20001:100::/:/bin/sh\n").unwrap();
+        fs::write(machine.path("etc/passwd"), "bob:x:61001:100::/:/bin/sh\n").unwrap();
         let before = machine.everything();
         let (code, why) = machine.run(&["apply"]);
         assert_eq!(code, 4);
@@ -300,7 +213,7 @@ fn users_are_made_by_useradd_where_systemd_sysusers_is_missing() {
         let Output { status, stderr, .. } = machine.command(&["apply"]).env("PATH", &path).output().unwrap();
         assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
         let facts = machine.network();
-        assert_eq!((facts.users["part1"].uid, facts.users["part1"].gid), (20001, 20001));
+        assert_eq!((facts.users["part1"].uid, facts.users["part1"].gid), (61001, 61001));
         assert_eq!(machine.run(&["verify"]).0, 0);
         assert_eq!(machine.run(&["reset"]).0, 0);
         assert!(machine.network().users.is_empty() && machine.network().groups.is_empty());

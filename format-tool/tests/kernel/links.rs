@@ -1,0 +1,125 @@
+//! Links as the kernel has them: isolation, MTU, routed taps, tuns, bridges that exist, settings of the kernel.
+
+use super::machine::{Machine, ip, on_a_machine};
+use node_format_plan::facts::{LinkKind, Route};
+use std::fs;
+
+fn sysctl(key: &str) -> String {
+    fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/"))).unwrap().trim().to_owned()
+}
+
+/// Formats, finds nothing more to do, resets, finds the machine as it was; `look` in between.
+fn there_and_back(machine: &Machine, look: impl FnOnce()) {
+    ip("link set lo up");
+    let before = machine.everything();
+    machine.must(&["apply"]);
+    assert_eq!(machine.must(&["verify"]), "the machine is as it was formatted\n");
+    assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+    look();
+    machine.must(&["reset"]);
+    assert_eq!(machine.everything(), before);
+}
+
+#[test]
+fn taps_are_isolated_ports_with_the_mtu_that_was_asked_for() {
+    on_a_machine(|machine| {
+        machine.configure_with(2, "mode = \"bridge\"\nmtu = 4000\nguard = false\n", "");
+        there_and_back(machine, || {
+            let links = machine.network().links;
+            assert!(links["part0"].isolated && links["part1"].isolated && !links["plat0"].isolated);
+            assert!([&links["plat0"], &links["part0"]].iter().all(|link| link.mtu == Some(4000)));
+            // Both can be changed on a node that runs.
+            machine.configure_with(2, "mode = \"bridge\"\nmtu = 1400\nisolation = false\nguard = false\n", "");
+            machine.must(&["apply"]);
+            let links = machine.network().links;
+            assert!(!links["part0"].isolated && links["part0"].mtu == Some(1400));
+        });
+    });
+}
+
+#[test]
+fn a_routed_tap_has_its_machines_ranges_behind_it() {
+    on_a_machine(|machine| {
+        ip("link add up0 type veth peer name up1");
+        ip("link set up0 up");
+        machine.configure_with(2, "mode = \"interface\"\nlink = \"up0\"\nguard = false\n", "");
+        there_and_back(machine, || {
+            let facts = machine.network();
+            assert_eq!(facts.links["part1"].bridge, None);
+            let route = |to: &str| Route {
+                destination: to.parse().unwrap(),
+                link: "part1".into(),
+                via: None,
+                metric: 0,
+                source: None,
+            };
+            assert!(facts.routes.contains(&route("10.200.128.1/32")), "{:?}", facts.routes);
+            assert!(facts.routes.contains(&route("fd00:1:0:0:2:8000::/82")), "{:?}", facts.routes);
+            assert_eq!(
+                (sysctl("net.ipv4.ip_forward"), sysctl("net.ipv6.conf.all.forwarding")),
+                ("1".into(), "1".into())
+            );
+        });
+        assert_eq!(sysctl("net.ipv4.ip_forward"), "0");
+    });
+}
+
+#[test]
+fn a_tun_has_its_ranges_and_is_its_users() {
+    on_a_machine(|machine| {
+        let network =
+            "mode = \"bridge\"\ntaps = false\ntuns = true\nguard = false\ntun_ipv4_network = \"172.16.0.0/12\"\n";
+        machine.configure_with(2, network, "");
+        there_and_back(machine, || {
+            let facts = machine.network();
+            assert_eq!(facts.links["part-tun1"].kind, LinkKind::Tun(Some(61_001)));
+            let on_it: Vec<_> = facts.addresses.iter().filter(|found| found.link == "part-tun1").collect();
+            let shown: Vec<String> = on_it.iter().map(|found| found.address.to_string()).collect();
+            assert!(shown.contains(&"172.16.0.65/26".into()), "{shown:?}");
+            assert!(shown.contains(&"fd00:1::2:c000:0:1/82".into()), "{shown:?}");
+        });
+    });
+}
+
+#[test]
+fn taps_join_a_bridge_that_exists_and_leave_it_as_it_was() {
+    on_a_machine(|machine| {
+        ip("link add br9 type bridge");
+        ip("link add nic type veth peer name wire");
+        ip("link set nic master br9 up");
+        ip("link set br9 up");
+        ip("address add 192.0.2.1/24 dev br9");
+        machine.configure_with(2, "mode = \"interface\"\nlink = \"br9\"\ntap_mode = \"bridged\"\nguard = false\n", "");
+        there_and_back(machine, || {
+            let links = machine.network().links;
+            assert_eq!(links["part1"].bridge.as_deref(), Some("br9"));
+            assert!(links["part1"].isolated);
+            assert_eq!(links["br9"].mac, links["nic"].mac, "the machine keeps its address");
+        });
+    });
+}
+
+#[test]
+fn what_the_kernel_had_been_set_to_comes_back() {
+    on_a_machine(|machine| {
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        machine.configure(1);
+        there_and_back(machine, || assert_eq!(sysctl("net.ipv6.conf.all.forwarding"), "1"));
+        assert_eq!((sysctl("net.ipv4.ip_forward"), sysctl("net.ipv6.conf.all.forwarding")), ("1".into(), "0".into()));
+    });
+}
+
+#[test]
+fn a_node_changes_from_bridged_to_routed_taps_and_its_users_stay() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        let users = machine.network().users;
+        machine.configure_with(2, "mode = \"bridge\"\ntap_mode = \"routed\"\nguard = false\n", "");
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
+        assert_eq!(machine.network().users, users);
+        assert_eq!(machine.network().links["part0"].bridge, None);
+    });
+}

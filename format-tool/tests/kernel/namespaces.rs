@@ -1,0 +1,108 @@
+//! A network namespace for each partition, with traffic.
+
+use super::machine::{Machine, ip, on_a_machine};
+use nix::sched::{CloneFlags, setns};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+const NETWORK: &str = "mode = \"bridge\"\nnamespaces = true\nguard = false\n";
+
+/// Runs work inside the namespace of a partition.
+fn inside<T: Send + 'static>(machine: &Machine, name: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let namespace = File::open(machine.path("run/netns").join(name)).unwrap();
+    let thread = std::thread::spawn(move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        work()
+    });
+    thread.join().unwrap()
+}
+
+/// Whoever listens, in a namespace or outside; it tells who came.
+fn answer(listener: TcpListener) -> std::thread::JoinHandle<SocketAddr> {
+    std::thread::spawn(move || {
+        let (mut stream, from) = listener.accept().unwrap();
+        stream.write_all(b"hello").unwrap();
+        from
+    })
+}
+
+fn hello(to: SocketAddr) -> String {
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(10)).unwrap_or_else(|e| panic!("{to}: {e}"));
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn what_runs_in_a_namespace_reaches_the_machine_and_its_neighbours_with_its_own_addresses() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(2, NETWORK, "");
+        let before = machine.everything();
+        machine.must(&["apply"]);
+        assert_eq!(machine.must(&["verify"]), "the machine is as it was formatted\n");
+        for (gateway, own) in [("10.200.0.1:80", "10.200.0.2"), ("[fd00:1::1]:80", "fd00:1::1:0:0:1")] {
+            let gateway: SocketAddr = gateway.parse().unwrap();
+            let answering = answer(TcpListener::bind(gateway).unwrap());
+            assert_eq!(inside(machine, "part0", move || hello(gateway)), "hello");
+            assert_eq!(answering.join().unwrap().ip().to_string(), own);
+        }
+        // Isolated on the bridge, they reach each other through the machine.
+        for (server, own) in [("10.200.0.3:80", "10.200.0.2"), ("[fd00:1::2:0:0:1]:80", "fd00:1::1:0:0:1")] {
+            let server: SocketAddr = server.parse().unwrap();
+            let answering = inside(machine, "part1", move || answer(TcpListener::bind(server).unwrap()));
+            assert_eq!(inside(machine, "part0", move || hello(server)), "hello");
+            assert_eq!(answering.join().unwrap().ip().to_string(), own);
+        }
+        // All of its range is its own, and nothing else.
+        let another: SocketAddr = "[fd00:1::2:0:0:77]:81".parse().unwrap();
+        let answering = inside(machine, "part1", move || answer(TcpListener::bind(another).unwrap()));
+        assert_eq!(hello(another), "hello");
+        answering.join().unwrap();
+        let foreign = inside(machine, "part1", || TcpListener::bind("10.200.0.2:80").is_err());
+        assert!(foreign, "a neighbour's address");
+        machine.must(&["reset"]);
+        // The folder for namespaces is the system's.
+        let _ = std::fs::remove_dir_all(machine.path("run"));
+        assert_eq!(machine.everything(), before);
+    });
+}
+
+#[test]
+fn a_namespace_that_lost_something_is_repaired_and_what_runs_in_it_stays() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(2, NETWORK, "");
+        machine.must(&["apply"]);
+        let server: SocketAddr = "[::]:8000".parse().unwrap();
+        let answering = inside(machine, "part0", move || answer(TcpListener::bind(server).unwrap()));
+        inside(machine, "part0", || ip("address delete 10.200.0.2/32 dev eth0"));
+        inside(machine, "part0", || ip("link set eth0 down"));
+        let (code, _) = machine.run(&["verify"]);
+        assert_eq!(code, 3);
+        machine.must(&["apply"]);
+        assert_eq!(hello("10.200.0.2:8000".parse().unwrap()), "hello");
+        answering.join().unwrap();
+        // The pair is gone on one side, so on both.
+        ip("link delete part-v1");
+        assert_eq!(machine.run(&["verify"]).0, 3);
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
+        machine.must(&["reset"]);
+        assert!(!machine.path("run/netns/part0").exists());
+    });
+}
+
+#[test]
+fn a_namespace_of_somebody_else_is_refused() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        ip("link add part-v0 type veth peer name other");
+        machine.configure_with(1, NETWORK, "");
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("link part-v0 exists already"), "{why}");
+    });
+}

@@ -1,0 +1,166 @@
+//! The machine's own way to the network becomes a port of the bridge, and comes back unless that is confirmed.
+
+use super::machine::{Machine, ip, on_a_machine, until};
+use nix::sched::{CloneFlags, setns, unshare};
+use node_format_plan::facts::AddressFact;
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
+use std::time::Duration;
+
+/// The rest of the world: a router behind the interface `up0`, in a namespace of its own.
+struct World(File);
+
+impl World {
+    fn new() -> Self {
+        let namespace = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        let world = Self(namespace.join().unwrap());
+        ip("link set lo up");
+        ip("link add up0 type veth peer name router");
+        let id = std::os::fd::AsRawFd::as_raw_fd(&world.0);
+        // By a handle that this process has: `ip` takes a process, so a thread inside takes the link.
+        let pid = format!("/proc/{}/fd/{id}", std::process::id());
+        ip(&format!("link set router netns {pid}"));
+        ip("address add 192.0.2.7/24 dev up0");
+        ip("address add 2001:db8::7/64 dev up0 nodad");
+        ip("link set up0 up");
+        world.inside(|| {
+            ip("link set lo up");
+            ip("address add 192.0.2.1/24 dev router");
+            ip("address add 2001:db8::1/64 dev router nodad");
+            ip("address add 203.0.113.9/32 dev lo");
+            ip("link set router up");
+        });
+        ip("route add default via 192.0.2.1 dev up0");
+        ip("route add default via 2001:db8::1 dev up0 metric 512");
+        world
+    }
+
+    fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = self.0.try_clone().unwrap();
+        let thread = std::thread::spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        });
+        thread.join().unwrap()
+    }
+
+    /// Whether the machine reaches what is beyond the router, and is reached by its own addresses.
+    fn is_reached(&self) -> bool {
+        let far = self.inside(|| TcpListener::bind("203.0.113.9:80").unwrap());
+        let out = TcpStream::connect_timeout(&"203.0.113.9:80".parse().unwrap(), Duration::from_secs(2)).is_ok();
+        drop(far);
+        let into = ["192.0.2.7:0", "[2001:db8::7]:0"].map(|address| {
+            let own = TcpListener::bind(address).ok()?;
+            let at: SocketAddr = own.local_addr().unwrap();
+            self.inside(move || TcpStream::connect_timeout(&at, Duration::from_secs(2)).ok())
+        });
+        out && into.iter().all(Option::is_some)
+    }
+}
+
+const TAKE: &str = "mode = \"bridge\"\nuplink = \"up0\"\nguard = false\n";
+
+fn where_is(machine: &Machine, address: &str) -> Vec<String> {
+    let address = address.parse().unwrap();
+    let facts = machine.network();
+    facts
+        .addresses
+        .iter()
+        .filter(|found: &&AddressFact| found.address == address)
+        .map(|found| found.link.clone())
+        .collect()
+}
+
+#[test]
+fn an_uplink_that_carries_the_machine_is_refused_without_consent() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        let before = machine.everything();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("P0511") && why.contains("--take-uplink") && why.contains("192.0.2.7/24"), "{why}");
+        assert_eq!(machine.everything(), before);
+        assert!(world.is_reached());
+    });
+}
+
+#[test]
+fn a_confirmed_uplink_stays_over_reboots_and_reset_gives_it_back() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(2, TAKE, "");
+        assert!(world.is_reached());
+        let before = machine.everything();
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        assert_eq!(where_is(machine, "192.0.2.7/24"), ["plat0"]);
+        assert!(world.is_reached(), "through the bridge");
+        assert!(machine.must(&["apply"]).contains("not confirmed"));
+        machine.must(&["confirm"]);
+        assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+        assert_eq!(machine.must(&["confirm"]), "nothing to confirm: no uplink waits for it\n");
+        assert_eq!(machine.must(&["rollback"]), "nothing to do\n");
+        assert!(world.is_reached());
+        // What a reboot leaves: the system's own network, and no bridge.
+        ip("link delete plat0");
+        ip("link set up0 down");
+        std::fs::write("/proc/sys/net/ipv6/conf/up0/disable_ipv6", "0").unwrap();
+        ip("link set up0 up");
+        ip("address add 192.0.2.7/24 dev up0");
+        ip("address add 2001:db8::7/64 dev up0 nodad");
+        ip("route add default via 192.0.2.1 dev up0");
+        ip("route add default via 2001:db8::1 dev up0 metric 512");
+        machine.must(&["apply"]);
+        assert_eq!(where_is(machine, "192.0.2.7/24"), ["plat0"]);
+        assert!(world.is_reached());
+        machine.must(&["reset"]);
+        assert_eq!(machine.everything(), before);
+        assert!(world.is_reached());
+    });
+}
+
+#[test]
+fn an_uplink_that_nobody_confirms_comes_back_by_itself() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "1"]);
+        until("the old network is back", || where_is(machine, "192.0.2.7/24") == ["up0"]);
+        until("everything is back", || world.is_reached());
+        assert_eq!(where_is(machine, "2001:db8::7/64"), ["up0"]);
+        // The rest of the node is as it was; to take the uplink, root must agree again.
+        assert!(machine.network().links.contains_key("plat0"));
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+    });
+}
+
+#[test]
+fn an_uplink_comes_back_even_if_the_run_that_took_it_is_killed() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(200, TAKE, "");
+        for lines in [300, 700, 900, 1500, 1640] {
+            let mut command = machine.command(&["apply", "--take-uplink", "--confirm-within", "1"]);
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let record = machine.path("var/lib/plat/format/record");
+            let enough = || std::fs::read_to_string(&record).is_ok_and(|text| text.lines().count() >= lines);
+            until("the record grows", || enough() || !alive(&mut child));
+            let _ = child.kill();
+            child.wait().unwrap();
+            until("the old network is back", || where_is(machine, "192.0.2.7/24") == ["up0"]);
+            until("the machine is reached", || world.is_reached());
+            // Whoever gives the old network back may not have ended yet.
+            until("the node is reset", || machine.run(&["reset"]).0 == 0);
+            until("nobody waits any more", || where_is(machine, "2001:db8::7/64") == ["up0"]);
+        }
+    });
+}
+
+fn alive(child: &mut std::process::Child) -> bool {
+    child.try_wait().unwrap().is_none()
+}
