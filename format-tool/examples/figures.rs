@@ -1,5 +1,6 @@
-//! Formats 1000 partitions (or as many as the first argument says) in a fresh network namespace and a root folder of its
-//! own, and prints how long it took. Needs root. `cargo run --release -p node-format --example figures`
+//! Formats 1000 partitions (or as many as the first argument says) in a network namespace of its own, and prints how long it
+//! took. The root folder is in memory, so that it is node-format and the kernel that are measured; a second argument names a
+//! folder on a disk instead. Needs root. `cargo run --release -p node-format --example figures [AMOUNT [FOLDER]]`
 
 use node_format::{LinuxHost, Record, Wish, apply, drift};
 use node_format_plan::{Contents, Layout, parse};
@@ -12,13 +13,19 @@ fn main() {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root, for a network namespace of its own");
     let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
     assert!(up.is_ok_and(|status| status.success()), "the namespace's lo is up");
-    let root = std::env::temp_dir().join(format!("node-format-figures-{}", std::process::id()));
+    let on_disk = std::env::args().nth(2).map(std::path::PathBuf::from);
+    let above = on_disk.clone().unwrap_or_else(std::env::temp_dir);
+    let root = above.join(format!("node-format-figures-{}", std::process::id()));
+    fs::create_dir(&root).expect("a folder for the root");
+    if on_disk.is_none() {
+        in_memory(&root);
+    }
     for directory in ["etc", "srv", "var/lib"] {
         fs::create_dir_all(root.join(directory)).expect("a folder for the root");
     }
     fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).expect("its mode");
     let text = format!(
-        "version = 1\n[partitions]\namount = {amount}\n[network]\nmode = \"bridge\"\n\
+        "version = 1\n[partitions]\namount = {amount}\n[network]\nmode = \"bridge\"\nguard = false\n\
          ipv6_prefix = \"fd00:1::/64\"\nipv4_network = \"10.200.0.0/16\"\n[builder]\n"
     );
     let settings = parse("figures", &text).expect("a configuration");
@@ -41,7 +48,18 @@ fn main() {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("unknown");
     println!("{:14} {}", "peak memory", peak.trim());
+    let _ = nix::mount::umount(&root);
     fs::remove_dir_all(&root).expect("the folder can be removed");
+}
+
+/// Mounts memory on the folder, where only this process sees it.
+fn in_memory(root: &std::path::Path) {
+    let nothing = None::<&str>;
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("a mount namespace of its own");
+    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(nothing, "/", nothing, private, nothing).expect("mounts of its own");
+    let none = nix::mount::MsFlags::empty();
+    nix::mount::mount(Some("none"), root, Some("tmpfs"), none, nothing).expect("memory for the root");
 }
 
 fn timed(name: &str, run: impl FnOnce()) {

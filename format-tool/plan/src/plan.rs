@@ -145,6 +145,7 @@ struct Planner<'a> {
     forget: Vec<Thing>,
     notes: Vec<String>,
     problems: Problems,
+    memberships: BTreeMap<&'a str, BTreeSet<&'a str>>,
     /// Links that go, and those that are made anew: what is on them goes with them.
     leaving: BTreeSet<String>,
     /// Why directories cannot be limited, and the first of each reason.
@@ -163,6 +164,7 @@ impl<'a> Planner<'a> {
             forget: Vec::new(),
             notes: Vec::new(),
             problems: Problems::default(),
+            memberships: accounts::memberships(facts),
             leaving: BTreeSet::new(),
             unlimitable: BTreeMap::new(),
         }

@@ -2,10 +2,20 @@
 
 use super::Planner;
 use crate::action::{Action, User};
+use crate::facts::HostFacts;
 use crate::layout::WantedUser;
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// By user, the groups it is a member of.
+pub(super) fn memberships(facts: &HostFacts) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut of: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (name, group) in &facts.groups {
+        group.members.iter().for_each(|member| drop(of.entry(member).or_default().insert(name)));
+    }
+    of
+}
 
 const RESERVE: &str = "choose other names or numbers in format.toml, or remove what is there";
 
@@ -64,9 +74,12 @@ impl Planner<'_> {
         }
     }
 
-    fn memberships(&self, user: &str) -> std::collections::BTreeSet<String> {
-        let groups = self.facts.groups.iter().filter(|(_, group)| group.members.contains(user));
-        groups.map(|(name, _)| name.clone()).collect()
+    /// The groups that a user is a member of, beside its own.
+    fn memberships(&self, user: &str) -> BTreeSet<String> {
+        self.memberships
+            .get(user)
+            .map(|groups| groups.iter().map(|group| (*group).to_owned()).collect())
+            .unwrap_or_default()
     }
 
     fn group(&mut self, name: &str, gid: u32, by_gid: &BTreeMap<u32, &str>) {
@@ -87,7 +100,7 @@ impl Planner<'_> {
 
     /// Each user joins the same groups: one that is missing is said once.
     fn refuse_missing_groups(&mut self) {
-        let wanted: std::collections::BTreeSet<&String> = self.layout.users.values().flat_map(|u| &u.groups).collect();
+        let wanted: BTreeSet<&String> = self.layout.users.values().flat_map(|u| &u.groups).collect();
         for group in wanted {
             if !self.facts.groups.contains_key(group) {
                 self.problems.push(
