@@ -1,20 +1,35 @@
 //! Whatever fails, at whatever action: the machine is as it was, or the next run goes on from the record.
 
 use node_format::{FakeHost, Fault, Killed, Record, Wish, apply, propose};
-use node_format_plan::facts::{Owner, PathFact, Presence};
-use node_format_plan::{Contents, HostFacts, Layout, parse};
+use node_format_plan::facts::{AddressFact, LinkFact, LinkKind, Owner, PathFact, Presence, Route};
+use node_format_plan::{Consent, Contents, HostFacts, Layout, parse};
 use plat_model::problem::{Problems, codes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 const EPOCH: &str = "boot/1";
+const AGREED: Consent = Consent { contents: Contents::Keep, take_uplink: true };
 
 fn layout(amount: u32) -> Layout {
+    layout_with(amount, "")
+}
+
+/// Everything that goes together: an uplink that carries the machine, tuns, slices, disk limits, storage.
+fn full(amount: u32) -> Layout {
+    layout_with(
+        amount,
+        "tuns = true\nuplink = \"eth0\"\nmtu = 1400\n[limits]\ndisk_mib = 9\ndisk_quota = true\nslices = true\n\
+         [paths]\nstorage = [\"/data\"]\n",
+    )
+}
+
+fn layout_with(amount: u32, more: &str) -> Layout {
     let text = format!(
-        "version = 1\n[partitions]\namount = {amount}\n[network]\nmode = \"bridge\"\n\
-         ipv6_prefix = \"fd00:1::/64\"\nipv4_network = \"10.9.0.0/16\"\n[builder]\n"
+        "version = 1\n[partitions]\namount = {amount}\n[builder]\n[network]\nmode = \"bridge\"\n\
+         ipv6_prefix = \"fd00:1::/64\"\nipv4_network = \"10.9.0.0/16\"\n{more}"
     );
-    Layout::new(&parse("test.toml", &text).unwrap()).unwrap()
+    let settings = parse("test.toml", &text).unwrap_or_else(|problems| panic!("{problems}"));
+    Layout::new(&settings.resolve(&bare().facts).unwrap()).unwrap()
 }
 
 fn bare() -> FakeHost {
@@ -33,33 +48,48 @@ fn bare() -> FakeHost {
         };
         facts.paths.insert(path.into(), fact);
     }
+    facts.kernel.systemd = Presence::Present;
+    for key in ["net.ipv6.conf.eth0.accept_ra", "net.ipv6.conf.eth0.disable_ipv6"] {
+        facts.sysctls.insert(key.into(), "0".into());
+    }
+    let kind = LinkKind::Other(String::new());
+    let eth0 = LinkFact { kind, up: true, bridge: None, group: 0, mac: [2; 6], mtu: None, isolated: false };
+    facts.links.insert("eth0".into(), eth0);
+    let address = "192.0.2.7/24".parse().unwrap();
+    facts.addresses.insert(AddressFact { link: "eth0".into(), address, leased: false });
+    let (destination, via) = ("0.0.0.0/0".parse().unwrap(), Some("192.0.2.1".parse().unwrap()));
+    facts.routes.insert(Route { destination, link: "eth0".into(), via, metric: 0, source: None });
     FakeHost::new(facts)
 }
 
 /// One run as the program makes it: the record opened, the plan applied, the record finished.
 fn run(layout: &Layout, host: &mut FakeHost, record: &Path) -> Result<(), Problems> {
     let mut record = Record::open(record, EPOCH)?;
-    let result = apply(Wish::new(layout, Contents::Keep), host, &mut record, &mut |_, _| {});
+    let result = apply(Wish::new(layout, AGREED), host, &mut record, &mut |_, _| {});
     record.finish()?;
     result.map(drop)
 }
 
 fn actions(layout: &Layout, host: &mut FakeHost, record: &Path) -> usize {
     let record = Record::read(record, EPOCH).unwrap();
-    propose(Wish::new(layout, Contents::Keep), host, &record).unwrap().actions.len()
+    propose(Wish::new(layout, AGREED), host, &record).unwrap().actions.len()
 }
 
 #[test]
 fn an_action_that_fails_leaves_the_machine_as_it_was_whichever_it_is() {
-    let (layout, folder) = (layout(2), tempfile::tempdir().unwrap());
+    [layout(2), full(1)].iter().for_each(fails_anywhere);
+}
+
+fn fails_anywhere(layout: &Layout) {
+    let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("format/record");
-    let all = actions(&layout, &mut bare(), &record);
-    assert!(all > 30);
+    let all = actions(layout, &mut bare(), &record);
+    assert!(all > 25, "{all}");
     for at in 0..all {
         let mut host = bare();
         let before = host.facts.clone();
         host.fault = Some(Fault::Fails(at));
-        let problems = run(&layout, &mut host, &record).unwrap_err();
+        let problems = run(layout, &mut host, &record).unwrap_err();
         assert_eq!(problems.0.len(), 1, "{problems}");
         assert_eq!(problems.0[0].code, codes::APPLY_FAILED);
         assert_eq!(host.facts, before, "after a failure of action {at}");
@@ -69,9 +99,12 @@ fn an_action_that_fails_leaves_the_machine_as_it_was_whichever_it_is() {
 
 #[test]
 fn a_run_killed_at_any_action_is_completed_by_the_next() {
-    let layout = layout(2);
+    [layout(2), full(1)].iter().for_each(killed_anywhere);
+}
+
+fn killed_anywhere(layout: &Layout) {
     let folder = tempfile::tempdir().unwrap();
-    let all = actions(&layout, &mut bare(), &folder.path().join("format/record"));
+    let all = actions(layout, &mut bare(), &folder.path().join("format/record"));
     // Hundreds of expected panics would hide an unexpected one.
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -85,13 +118,13 @@ fn a_run_killed_at_any_action_is_completed_by_the_next() {
             let record = folder.path().join("format/record");
             let (mut host, before) = (bare(), bare().facts);
             host.fault = Some(fault);
-            let killed = catch_unwind(AssertUnwindSafe(|| run(&layout, &mut host, &record))).unwrap_err();
+            let killed = catch_unwind(AssertUnwindSafe(|| run(layout, &mut host, &record))).unwrap_err();
             assert!(killed.is::<Killed>());
             host.fault = None;
             let half = host.facts.clone();
             // Forward from there …
-            run(&layout, &mut host, &record).unwrap();
-            assert_eq!(actions(&layout, &mut host, &record), 0, "{fault:?}");
+            run(layout, &mut host, &record).unwrap();
+            assert_eq!(actions(layout, &mut host, &record), 0, "{fault:?}");
             run(&Layout::default(), &mut host, &record).unwrap();
             assert_eq!(host.facts, before, "{fault:?}: reset after going on");
             // … or back, from the record as the kill left it.
@@ -99,7 +132,7 @@ fn a_run_killed_at_any_action_is_completed_by_the_next() {
             let record = again.path().join("format/record");
             let (mut host, mut killed_host) = (FakeHost::new(half), bare());
             killed_host.fault = Some(fault);
-            let _ = catch_unwind(AssertUnwindSafe(|| run(&layout, &mut killed_host, &record)));
+            let _ = catch_unwind(AssertUnwindSafe(|| run(layout, &mut killed_host, &record)));
             run(&Layout::default(), &mut host, &record).unwrap();
             assert_eq!(host.facts, before, "{fault:?}: reset at once");
         }
@@ -158,7 +191,7 @@ fn links_of_another_boot_are_not_ours_and_users_are() {
     // After a reboot somebody else has made a link of our bridge's name.
     let record = Record::read(&path, "boot/2").unwrap();
     let wish = layout(1);
-    let problems = propose(Wish::new(&wish, Contents::Keep), &mut host, &record).unwrap_err();
+    let problems = propose(Wish::new(&wish, AGREED), &mut host, &record).unwrap_err();
     assert!(problems.0.iter().all(|problem| !problem.what.contains("user")), "{problems}");
     assert!(problems.0.iter().any(|problem| problem.what.contains("link plat0")), "{problems}");
 }

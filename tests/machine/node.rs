@@ -83,8 +83,9 @@ fn a_bare_machine_becomes_a_node_is_one_again_after_a_reboot_and_goes_back() {
     );
     let before = state(&machine);
 
-    // It becomes a node.
-    configure(&machine, 3);
+    // It becomes a node, as docs/operations/format.md says.
+    machine.sh("node-format init --partitions 3");
+    assert!(machine.sh("node-format plan").contains("+ tap part2 "));
     let token = grid.token("edge-7.token", &["--node", "edge-7"]);
     machine.install(token.as_ref(), "/root/edge-7.token", 0o600);
     machine.sh("systemctl start plat-agent");
@@ -94,6 +95,12 @@ fn a_bare_machine_becomes_a_node_is_one_again_after_a_reboot_and_goes_back() {
     until_node_is(&grid, "edge-7", "online");
     let node = grid.plat.json(&["node", "show", "edge-7"]);
     assert_eq!(node["partitions"].as_array().map(Vec::len), Some(3), "{node}");
+
+    // systemd knows the partitions' limits, and holds what is started in their slices to them.
+    let limit = |unit: &str| machine.sh(&format!("systemctl show --property TasksMax --value {unit}"));
+    assert_eq!(limit("plat-part2.slice"), "4096\n");
+    let inside = "systemd-run --quiet --wait --pipe --slice=plat-part2.slice --uid=part2 cat /proc/self/cgroup";
+    assert!(machine.sh(inside).contains("/plat.slice/plat-part2.slice/"), "{}", machine.sh(inside));
 
     // It runs an instance.
     grid.release("boot", BOOT);

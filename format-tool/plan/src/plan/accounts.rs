@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) fn memberships(facts: &HostFacts) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut of: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (name, group) in &facts.groups {
-        group.members.iter().for_each(|member| drop(of.entry(member).or_default().insert(name)));
+        group.members.iter().for_each(|member| {
+            of.entry(member).or_default().insert(name);
+        });
     }
     of
 }
