@@ -106,7 +106,7 @@ fn requests_for(handle: &Handle, action: &Action, indexes: &Indexes) -> Option<V
         Action::SetLink { name, from, to } => return links::set(handle, index(name)?, from, to, indexes),
         Action::AddLink { name, link } => links::add_bridge(handle, name, link),
         Action::RemoveLink { name, .. } => links::remove(handle, index(name)?),
-        Action::AddAddress { link, address } => addresses::add(handle, index(link)?, *address),
+        Action::AddAddress { link, address } => addresses::add_for_binding(handle, index(link)?, *address),
         Action::RemoveAddress { link, address } => addresses::remove(handle, index(link)?, *address),
         Action::AddLocalRoute { range } => routes::add_local(handle, index("lo")?, *range),
         Action::RemoveLocalRoute { range } => routes::remove_local(handle, index("lo")?, *range),

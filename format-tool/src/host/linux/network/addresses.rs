@@ -2,8 +2,8 @@
 
 use super::connection::{Connection, Request};
 use ipnet::IpNet;
-use rtnetlink::Handle;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo};
+use rtnetlink::{AddressAddRequest, Handle};
 use std::io;
 
 /// An address, the index of its link, and whether it ends by itself.
@@ -29,14 +29,30 @@ fn read(message: AddressMessage) -> Option<Found> {
     Some((message.header.index, IpNet::new(local.or(address)?, message.header.prefix_len).ok()?, leased))
 }
 
-pub(super) fn add(handle: &Handle, index: u32, address: IpNet) -> Request {
+fn new(handle: &Handle, index: u32, address: IpNet) -> AddressAddRequest {
     let mut request = handle.address().add(index, address.addr(), address.prefix_len());
     let message = request.message_mut();
     without_broadcast(message);
     if address.addr().is_ipv6() {
         message.header.flags |= AddressHeaderFlags::Nodad;
     }
+    request
+}
+
+/// An address of the node's own. A single one of IPv6 is for whoever binds to it: the kernel, which takes the newest that
+/// fits for a connection of anybody else's, shall not choose it while there is another.
+pub(super) fn add_for_binding(handle: &Handle, index: u32, address: IpNet) -> Request {
+    let mut request = new(handle, index, address);
+    if address.addr().is_ipv6() && address.prefix_len() == 128 {
+        let mut never_preferred = CacheInfo::default();
+        never_preferred.ifa_valid = u32::MAX;
+        request.message_mut().attributes.push(AddressAttribute::CacheInfo(never_preferred));
+    }
     Box::pin(request.execute())
+}
+
+pub(super) fn add(handle: &Handle, index: u32, address: IpNet) -> Request {
+    Box::pin(new(handle, index, address).execute())
 }
 
 pub(super) fn remove(handle: &Handle, index: u32, address: IpNet) -> Request {
