@@ -9,6 +9,7 @@ use crate::action::{Namespace, Purpose};
 use crate::facts::{Guard, HostFacts, LinkFact, Owner, Route};
 use crate::guard;
 use crate::settings::Settings;
+use crate::shares::{self, Side};
 use ipnet::IpNet;
 use plat_model::node::{Account, NodeFile, Skeleton};
 use plat_model::problem::Problem;
@@ -206,6 +207,11 @@ impl Layout {
 fn seed(settings: &Settings) -> String {
     let ranges: Vec<_> = settings.ranges().iter().map(IpNet::to_string).collect();
     format!("{} {} {}", ranges.join(" "), settings.network.link, settings.network.tap_base_name)
+}
+
+/// Hardware address of what is behind the tap of partition n, or of the end of the pair in its namespace.
+pub(crate) fn guest_mac(settings: &Settings, n: u32) -> [u8; 6] {
+    shares::mac(Side::Guest, &seed(settings), u16::try_from(n).unwrap_or(u16::MAX))
 }
 
 /// Nobody's address has a longer length than its family: the single one is meant then.

@@ -51,6 +51,7 @@ fn later(mut then: Table, facts: HostFacts, claims: &mut Claims) -> HostFacts {
     if then.remove("reboot").is_some() {
         *claims = claims.iter().filter(|thing| !thing.is_volatile()).cloned().collect();
         whole.insert("addresses".into(), Value::Array(Vec::new()));
+        whole.remove("guard");
         for settings in whole["sysctls"].as_table_mut().into_iter().flat_map(|all| all.iter_mut()) {
             *settings.1 = Value::String("0".into());
         }

@@ -2,7 +2,7 @@
 
 use super::network::{ROUTER, blank, gateway};
 use super::{DiskLimit, Layout, PartitionDirectory, ROOT, WantedDirectory, WantedFile, WantedNamespace, WantedUser};
-use super::{net, seed};
+use super::{guest_mac, net, seed};
 use crate::action::{Namespace, Purpose};
 use crate::facts::{LinkFact, LinkKind, NamespaceFact, Owner, Route};
 use crate::settings::{NetworkMode, Settings, TapMode};
@@ -134,7 +134,7 @@ impl Layout {
             (ipv4_gateway, ipv6_gateway) = (None, None);
         }
         let guest = Guest {
-            mac: text(shares::mac(Side::Guest, &seed(settings), short(n))),
+            mac: text(guest_mac(settings, n)),
             ipv4: ipv4.map(|(ip, length)| net(ip, if bridged { length } else { 32 })),
             ipv4_gateway: ipv4_gateway.filter(|_| ipv4.is_some()),
             ipv6_range: ipv6.map(IpNet::V6),
@@ -172,7 +172,7 @@ impl Layout {
             isolated: network.isolation,
             ..blank(LinkKind::Veth)
         };
-        let mac = shares::mac(Side::Guest, &seed(settings), short(n));
+        let mac = guest_mac(settings, n);
         let mut routes = BTreeSet::new();
         for router in [false, true].into_iter().filter_map(|ipv6| gateway(network, ipv6)) {
             let everywhere = if router.is_ipv6() { "::/0" } else { "0.0.0.0/0" };

@@ -61,7 +61,8 @@ impl Planner<'_> {
             (Some(found), None) if ours => self.remove.push(Action::SetGuard { from: Some(found.clone()), to: None }),
             (_, None) => {}
             (Some(_), Some(_)) if !ours => {
-                let fix = "remove it (`nft delete table inet plat`), or set `guard = false` in [network]";
+                let fix =
+                    "remove it (`nft delete table inet plat`, or `bridge plat`), or set `guard = false` in [network]";
                 self.foreign("the packet filter has a table `plat`".into(), "node-format did not make it", fix);
             }
             (Some(found), Some(wanted)) if Guard::equals(found, wanted) => {}
@@ -69,10 +70,11 @@ impl Planner<'_> {
                 self.add.push(Action::SetGuard { from: found.cloned(), to: Some(wanted.clone()) });
             }
         }
-        if wanted.is_some() && self.facts.kernel.nft == Presence::Absent {
+        // One that was made is neither seen nor removed without it.
+        if (wanted.is_some() || ours) && self.facts.kernel.nft == Presence::Absent {
             self.problems.push(
                 Problem::new(codes::PREREQUISITE, "the guard needs the program nft")
-                    .because("it is not on PATH")
+                    .because("it is neither on PATH nor in /usr/sbin")
                     .fix("install nftables, or set `guard = false` in [network] (a partition could then use its neighbours' addresses)"),
             );
         }
