@@ -6,6 +6,7 @@ mod disk;
 mod files;
 mod guard;
 mod network;
+mod program;
 mod quota;
 mod signals;
 mod sysctls;
@@ -109,7 +110,7 @@ impl Host for LinuxHost {
             }
             Kind::SetDiskLimits => one_by_one(batch, |action| disk::perform(&self.tree, action)),
             Kind::SetSysctls => one_by_one(batch, sysctls::perform),
-            Kind::SetGuard => one_by_one(batch, guard::perform),
+            Kind::SetGuard => one_by_one(batch, |action| guard::perform(action, self.held.as_ref())),
             Kind::MoveUplink => one_by_one(batch, network::move_uplink),
             Kind::AddNamespaces | Kind::RemoveNamespaces => self.namespaces().perform(batch),
             Kind::AddTaps => network::add_taps(batch),
@@ -170,15 +171,10 @@ fn machine() -> Machine {
 
 fn kernel() -> Kernel {
     let presence = |path: &str| if Path::new(path).exists() { Presence::Present } else { Presence::Absent };
-    let on_path = |program: &str| {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let found = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-        if found { Presence::Present } else { Presence::Absent }
-    };
     Kernel {
         tun: presence("/dev/net/tun"),
         ipv6: presence("/proc/sys/net/ipv6"),
-        nft: on_path("nft"),
+        nft: if guard::program().is_some() { Presence::Present } else { Presence::Absent },
         systemd: presence("/run/systemd/system"),
     }
 }

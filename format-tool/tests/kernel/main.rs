@@ -2,6 +2,7 @@
 //! never touched. Without root these tests fail where `CI` is set, and say that they were skipped where it is not.
 
 mod formatting;
+mod guard;
 mod links;
 mod machine;
 mod namespaces;

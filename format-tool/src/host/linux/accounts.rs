@@ -4,7 +4,7 @@
 
 mod database;
 
-use super::failed;
+use super::{failed, program};
 use crate::host::Outcome;
 use node_format_plan::Action;
 use node_format_plan::action::User;
@@ -12,7 +12,6 @@ use node_format_plan::facts::{GroupFact, UserFact};
 use plat_model::problem::{Problem, Result, codes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -113,21 +112,8 @@ fn sysusers(root: &Path, batch: &[Action], held: Option<&File>) -> std::io::Resu
     let mut root_option = std::ffi::OsString::from("--root=");
     root_option.push(root);
     let mut command = Command::new("systemd-sysusers");
-    command.arg(root_option).arg("-").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = spawn(&mut command, held)?;
-    let text = sysusers_file(batch);
-    let fed = child.stdin.take().map(|mut stdin| stdin.write_all(text.as_bytes()));
-    let output = child.wait_with_output()?;
-    if let Some(Err(e)) = fed {
-        return Ok(Err(failed("systemd-sysusers did not read its input", e)));
-    }
-    Ok(said("systemd-sysusers", &output))
-}
-
-/// Starts a program that inherits `held`: a copy without close-on-exec, which is ours only while it starts.
-fn spawn(command: &mut Command, held: Option<&File>) -> std::io::Result<Child> {
-    let _inherited = held.map(nix::unistd::dup).transpose()?;
-    command.spawn()
+    command.arg(root_option).arg("-").stdout(Stdio::null());
+    Ok(program::run(&mut command, &sysusers_file(batch), held)?.map(drop))
 }
 
 /// One call for each; only where systemd-sysusers is missing.
@@ -153,21 +139,12 @@ fn useradd(root: &Path, batch: &[Action], held: Option<&File>) -> Result<()> {
             _ => continue,
         };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let output = spawn(&mut command, held).and_then(Child::wait_with_output).map_err(|e| {
+        let output = program::spawn(&mut command, held).and_then(Child::wait_with_output).map_err(|e| {
             Problem::new(codes::APPLY_FAILED, "users cannot be made")
                 .because(format!("neither systemd-sysusers nor useradd can be started: {e}"))
                 .fix("install systemd-sysusers (package systemd) or passwd")
         })?;
-        said(&command.get_program().to_string_lossy(), &output)?;
+        program::said(&command.get_program().to_string_lossy(), &output)?;
     }
     Ok(())
-}
-
-fn said(program: &str, output: &std::process::Output) -> Result<()> {
-    if output.status.success() {
-        return Ok(());
-    }
-    let errors = String::from_utf8_lossy(&output.stderr);
-    let last: Vec<&str> = errors.lines().rev().take(3).collect();
-    Err(failed(format!("{program} failed ({})", output.status), last.into_iter().rev().collect::<Vec<_>>().join("; ")))
 }

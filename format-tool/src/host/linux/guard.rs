@@ -1,14 +1,79 @@
-//! The packet filter's table, by the program `nft`.
+//! The packet filter's tables, by the program `nft`: one listing each, one transaction for a change. Only tables named
+//! `plat` of the families [`FAMILIES`] are looked at or touched.
 
+mod listing;
+
+use super::{failed, program};
 use node_format_plan::Action;
 use node_format_plan::facts::Guard;
-use plat_model::problem::Result;
+use plat_model::problem::{Problem, Result, codes};
+use std::fmt::Write;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
-/// The table, if there is one.
-pub(super) fn observe() -> Result<Option<Guard>> {
-    Ok(None)
+const FAMILIES: [&str; 2] = ["inet", "bridge"];
+
+/// The program, if it is there.
+pub(super) fn program() -> Option<PathBuf> {
+    program::find("nft")
 }
 
-pub(super) fn perform(_action: &Action) -> Result<()> {
-    Ok(())
+/// The tables, if there is one: as one, for they are made and removed together.
+pub(super) fn observe() -> Result<Option<Guard>> {
+    let mut found: Option<Guard> = None;
+    for family in tables()? {
+        let json = nft(&["-j", "list", "table", family, "plat"], "", None)?;
+        let text = nft(&["list", "table", family, "plat"], "", None)?;
+        let table = listing::read(family, &json, text)?;
+        found = Some(match found {
+            Some(other) => both(other, table),
+            None => table,
+        });
+    }
+    Ok(found)
+}
+
+fn both(one: Guard, other: Guard) -> Guard {
+    let same = one.fingerprint == other.fingerprint;
+    Guard {
+        fingerprint: if same { one.fingerprint } else { String::new() },
+        rules: one.rules.saturating_add(other.rules),
+        elements: one.elements.into_iter().chain(other.elements).collect(),
+        script: one.script + &other.script,
+    }
+}
+
+/// Puts the tables in the place of those that are there, or removes those.
+pub(super) fn perform(action: &Action, held: Option<&File>) -> Result<()> {
+    let Action::SetGuard { to, .. } = action else { return Ok(()) };
+    let mut script = String::new();
+    for family in tables()? {
+        // Adding first: it may be gone by then.
+        let _ = writeln!(script, "add table {family} plat\ndelete table {family} plat");
+    }
+    script.push_str(to.as_ref().map_or("", |to| &to.script));
+    if script.is_empty() {
+        return Ok(());
+    }
+    nft(&["-f", "-"], &script, held).map(drop)
+}
+
+/// The families that have a table `plat`.
+fn tables() -> Result<Vec<&'static str>> {
+    let names = listing::tables(&nft(&["-j", "list", "tables"], "", None)?)?;
+    Ok(FAMILIES.into_iter().filter(|family| names.contains(&((*family).to_owned(), "plat".to_owned()))).collect())
+}
+
+/// Runs nft in this thread's network namespace; what it wrote.
+fn nft(arguments: &[&str], script: &str, held: Option<&File>) -> Result<String> {
+    let lacking = || {
+        Problem::new(codes::PREREQUISITE, "the guard needs the program nft")
+            .because("it is neither on PATH nor in /usr/sbin")
+            .fix("install nftables, or set `guard = false` in [network]")
+    };
+    let mut command = Command::new(program().ok_or_else(lacking)?);
+    command.args(arguments).stdout(Stdio::piped());
+    let ran = program::run(&mut command, script, held).map_err(|e| failed("nft cannot be started", e))?;
+    String::from_utf8(ran?.stdout).map_err(|e| failed("nft wrote what is not text", e))
 }

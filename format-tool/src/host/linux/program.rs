@@ -1,0 +1,56 @@
+//! Other programs: where they are, how they are started, what they said.
+
+use super::failed;
+use plat_model::problem::Result;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// Where a program is: on PATH, or where root's are, which the PATH of a service may lack.
+pub(super) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let roots = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let mut folders = std::env::split_paths(&path).chain(roots).filter(|folder| folder.is_absolute());
+    folders.find_map(|folder| Some(folder.join(program)).filter(|file| is_program(file)))
+}
+
+fn is_program(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+/// Starts a program that inherits `held`: a copy without close-on-exec, which is ours only while it starts.
+pub(super) fn spawn(command: &mut Command, held: Option<&File>) -> io::Result<Child> {
+    let _inherited = held.map(nix::unistd::dup).transpose()?;
+    command.spawn()
+}
+
+/// Runs a program that reads `input`, in this thread's network namespace. Outer failure: it could not be started.
+///
+/// # Errors
+/// Inner failure: it failed, or did not read its input; says what it said.
+pub(super) fn run(command: &mut Command, input: &str, held: Option<&File>) -> io::Result<Result<Output>> {
+    command.stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = spawn(command, held)?;
+    let fed = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output()?;
+    let name = command.get_program().to_string_lossy();
+    if let Err(problem) = said(&name, &output) {
+        return Ok(Err(problem));
+    }
+    if let Some(Err(e)) = fed {
+        return Ok(Err(failed(format!("{name} did not read its input"), e)));
+    }
+    Ok(Ok(output))
+}
+
+/// A problem if it failed: with the last lines it wrote, where the reason is.
+pub(super) fn said(program: &str, output: &Output) -> Result<()> {
+    if output.status.success() {
+        return Ok(());
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let last: Vec<&str> = errors.lines().rev().take(3).collect();
+    Err(failed(format!("{program} failed ({})", output.status), last.into_iter().rev().collect::<Vec<_>>().join("; ")))
+}

@@ -1,0 +1,91 @@
+//! The other side of a tap or tun: what a virtual machine or VPN software does with it.
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::time::{Duration, Instant};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+mod calls {
+    #![expect(unsafe_code, reason = "a tap is opened by ioctl alone, and an ioctl is a foreign call")]
+
+    use nix::libc;
+
+    nix::ioctl_write_ptr_bad!(set_interface, libc::TUNSETIFF, libc::ifreq);
+
+    /// Attaches the file to a tap or tun that exists.
+    pub(super) fn attach(fd: i32, name: &str, mode: i32) {
+        let mut request = libc::ifreq {
+            ifr_name: [0; libc::IFNAMSIZ],
+            ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: (mode | libc::IFF_NO_PI) as libc::c_short },
+        };
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+            *to = from as libc::c_char;
+        }
+        // SAFETY: `request` is a whole ifreq that lives across the call; the kernel writes no further than its end.
+        unsafe { set_interface(fd, &request) }.unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+}
+
+pub struct Guest(File);
+
+impl Guest {
+    pub fn behind_tap(name: &str) -> Self {
+        Self::behind(name, nix::libc::IFF_TAP)
+    }
+
+    pub fn behind_tun(name: &str) -> Self {
+        Self::behind(name, nix::libc::IFF_TUN)
+    }
+
+    fn behind(name: &str, mode: i32) -> Self {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open("/dev/net/tun").unwrap();
+        calls::attach(file.as_raw_fd(), name, mode);
+        Self(file)
+    }
+
+    pub fn send(&self, frame: &[u8]) {
+        assert_eq!((&self.0).write(frame).unwrap(), frame.len());
+    }
+
+    /// What arrives until something does that `last` accepts, and that.
+    pub fn receive_until(&self, last: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
+        let mut frames = Vec::new();
+        while !frames.last().is_some_and(|frame: &Vec<u8>| last(frame)) {
+            frames.push(
+                self.receive(DEADLINE).unwrap_or_else(|| panic!("nothing more came after {} frames", frames.len())),
+            );
+        }
+        frames
+    }
+
+    /// Sends a frame again and again until there is an answer: a port of the bridge forwards only a moment after
+    /// somebody has opened its tap.
+    pub fn ask(&self, frame: &[u8], who: &Guest, answers: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        let began = Instant::now();
+        loop {
+            self.send(frame);
+            while let Some(frame) = who.receive(Duration::from_millis(50)) {
+                if answers(&frame) {
+                    return frame;
+                }
+            }
+            assert!(began.elapsed() < DEADLINE, "no answer");
+        }
+    }
+
+    fn receive(&self, deadline: Duration) -> Option<Vec<u8>> {
+        let mut ready = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut ready, PollTimeout::try_from(deadline).unwrap()).unwrap() == 0 {
+            return None;
+        }
+        let mut frame = vec![0; 2000];
+        let length = (&self.0).read(&mut frame).unwrap();
+        frame.truncate(length);
+        Some(frame)
+    }
+}
