@@ -143,7 +143,13 @@ fn perform(
         (false, false) => None,
     });
     let struck = record.strike(gone);
-    problem.map_or(struck, Err)
+    // What a partition's user can bring about at any moment, he can also keep from being mended: his directory alone.
+    let mut undone = pairs().filter(|(_, done)| !done).map(|(action, _)| action);
+    let his_alone = |action: &Action| matches!(action, Action::SetDirectory { .. }) && action.is_tenants_doing();
+    match problem {
+        Some(problem) if !undone.all(his_alone) => Err(problem),
+        _ => struck,
+    }
 }
 
 /// A second look: the plan must be empty now.
@@ -177,9 +183,10 @@ fn undo(cause: Problem, done: Vec<Action>, host: &mut dyn Host, record: &mut Rec
             );
         }
     }
-    let mut all = Problems::from(Problem::new(codes::APPLY_FAILED, cause.what.clone()).because(&cause.why).fix(
-        if cause.todo.is_empty() { "see to the cause, then run `node-format apply` again".into() } else { cause.todo },
-    ));
+    let undone = if problems.is_empty() { "; the machine is as it was before the run" } else { "" };
+    let todo = if cause.todo.is_empty() { "see to the cause, then run it again".into() } else { cause.todo };
+    let problem = Problem::new(codes::APPLY_FAILED, cause.what).because(format!("{}{undone}", cause.why)).fix(todo);
+    let mut all = Problems::from(problem);
     all.extend(problems);
     all
 }

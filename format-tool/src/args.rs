@@ -23,10 +23,11 @@ pub struct Args {
     /// The configuration.
     #[arg(long, global = true, default_value = "/etc/plat/format.toml", value_name = "FILE")]
     pub config: PathBuf,
-    /// Take all paths, the configuration's apart, as beneath this directory, and make users in it.
+    /// Take all paths, the configuration's apart, as beneath this directory, and make users in it. Links, addresses and
+    /// kernel settings are the running machine's (of this network namespace) all the same.
     #[arg(long, global = true, default_value = "/", value_name = "DIR")]
     pub root: PathBuf,
-    /// Say each thing, not only each kind of thing.
+    /// Say each thing, not only each kind of thing, however many there are.
     #[arg(short, long, global = true)]
     pub verbose: bool,
     #[command(subcommand)]
@@ -77,8 +78,11 @@ pub enum Verb {
     /// Give the uplink its addresses and routes back, if it has not been confirmed.
     Rollback {
         /// Wait so many seconds for the confirmation first.
-        #[arg(long, value_name = "SECONDS", hide = true)]
+        #[arg(long, value_name = "SECONDS", hide = true, requires = "run")]
         after: Option<u64>,
+        /// The run that takes it, by its process.
+        #[arg(long = "for", value_name = "PID", hide = true)]
+        run: Option<u32>,
     },
     /// Compare the machine with the configuration; exit code 3 and the difference if they are not the same.
     Verify {

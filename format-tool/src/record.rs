@@ -207,7 +207,8 @@ impl Record {
 }
 
 fn wrong(path: &Path, why: impl std::fmt::Display) -> Problem {
-    Problem::new(codes::RECORD, format!("the record {} cannot be used", path.display())).because(why)
+    let problem = Problem::new(codes::RECORD, format!("the record {} cannot be used", path.display())).because(why);
+    if rustix::process::geteuid().is_root() { problem } else { problem.fix("run node-format as root") }
 }
 
 fn lines_of(lines: impl Iterator<Item = Line>) -> String {

@@ -76,15 +76,20 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
         Verb::Plan { output } => {
             let (layout, record) = configured(args, &mut host)?;
             let plan = propose(Wish::new(&layout, Contents::Keep), &mut host, &record)?;
-            print(&rendered(&plan, *output, Detail::Things))
+            print(&rendered(args, &plan, *output))?;
+            if *output == Form::Text && !plan.is_empty() {
+                return print(&format!("{}: `node-format apply` does it\n", plan.count()));
+            }
+            Ok(Exit::Done)
         }
         Verb::Verify { output } => {
-            let (layout, record) = configured(args, &mut host)?;
-            let plan = drift(Wish::new(&layout, Contents::Keep), &mut host, &record)?;
+            settings(args)?; // What is wrong with the configuration is no drift.
+            let (layout, record) = configured(args, &mut host).map_err(no_repair)?;
+            let plan = drift(Wish::new(&layout, Contents::Keep), &mut host, &record).map_err(no_repair)?;
             if plan.is_empty() && *output == Form::Text {
                 return print("the machine is as it was formatted\n");
             }
-            print(&rendered(&plan, *output, Detail::Things))?;
+            print(&rendered(args, &plan, *output))?;
             if plan.is_empty() { Ok(Exit::Done) } else { Err(drifted(&plan).into()) }
         }
         Verb::Init { partitions, stdout } => init::run(args, &mut host, *partitions, *stdout),
@@ -104,7 +109,7 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
                 enrolment.run()?;
                 if watch {
                     // The master was reached over the new network.
-                    return uplink::confirm(&host, record);
+                    return uplink::confirm(&host, record, settings.network.uplink.as_deref());
                 }
             }
             if watch {
@@ -112,14 +117,24 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
             }
             Ok(Exit::Done)
         }
-        Verb::Confirm => uplink::confirm(&host, &settings(args)?.paths.record),
-        Verb::Rollback { after } => uplink::rollback(&mut host, &settings(args)?.paths.record, *after),
+        Verb::Confirm => {
+            let settings = settings(args)?;
+            uplink::confirm(&host, &settings.paths.record, settings.network.uplink.as_deref())
+        }
+        Verb::Rollback { after, run } => {
+            let patience = after.zip(*run).map(|(seconds, run)| uplink::Patience { seconds, run });
+            uplink::rollback(&mut host, &settings(args)?.paths.record, patience)
+        }
         Verb::Reset { erase, record } => {
             let path = match record {
                 Some(path) => path.clone(),
                 None => settings(args)?.paths.record,
             };
             if !host.beneath_root(&path).exists() {
+                if record.is_some() {
+                    let problem = Problem::new(codes::RECORD, format!("there is no record {}", path.display()));
+                    return Err(problem.fix("name the one that `paths.record` of the configuration named").into());
+                }
                 return print("nothing to do: there is no record\n");
             }
             let contents = if *erase { Contents::Erase } else { Contents::Keep };
@@ -150,10 +165,16 @@ fn change(args: &Args, host: &mut LinuxHost, record: &Path, wish: Wish) -> Resul
 }
 
 fn drifted(plan: &Plan) -> Problem {
-    let differences = plan.actions.len() + plan.forget.len();
     Problem::new(codes::DRIFT, "the machine is not as it was formatted")
-        .because(format!("it differs in {differences} things, see the list"))
+        .because(format!("see the list: {}", plan.count()))
         .fix("`node-format apply` repairs it")
+}
+
+/// What keeps `apply` from repairing the machine, besides that it is not as it was formatted.
+fn no_repair(mut problems: Problems) -> Problems {
+    let drift = Problem::new(codes::DRIFT, "the machine is not as it was formatted");
+    problems.push(drift.because("what is in the way of its repair is said above").fix("see to that first"));
+    problems
 }
 
 fn configured(args: &Args, host: &mut LinuxHost) -> Result<(Layout, Record), Problems> {
@@ -179,14 +200,19 @@ fn settings(args: &Args) -> Result<Settings, Problems> {
     read.map_err(|e| {
         Problem::new(codes::BAD_CONFIG, format!("{name} cannot be read"))
             .because(e)
-            .fix("`node-format example` prints a configuration to start from")
+            .fix("`node-format init` writes one that fits this machine, `node-format example` prints every key")
     })?;
     parse(&name, &text)
 }
 
-fn rendered(plan: &Plan, form: Form, detail: Detail) -> String {
+/// Most things that are said one by one without being asked to.
+const THINGS_SHOWN: usize = 60;
+
+fn rendered(args: &Args, plan: &Plan, form: Form) -> String {
+    let each = args.verbose || plan.actions.len() <= THINGS_SHOWN;
     match form {
-        Form::Text => render(plan, detail),
+        Form::Text if each => render(plan, Detail::Things),
+        Form::Text => render(plan, Detail::Kinds) + "(`-v` shows each thing)\n",
         Form::Json => json(plan),
     }
 }

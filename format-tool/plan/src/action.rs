@@ -1,7 +1,7 @@
 //! One step of a plan, with every choice made: names, numbers, owners, modes. Each knows its exact inverse and which
 //! things it makes or removes.
 
-use crate::facts::{Guard, LinkFact, LinkKind, NamespaceFact, Owner, Route};
+use crate::facts::{FileFact, Guard, LinkFact, LinkKind, NamespaceFact, Owner, Route};
 use crate::thing::{Thing, Uplink};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -59,13 +59,6 @@ impl<T> Change<T> {
     fn back(self) -> Self {
         Self { from: self.to, to: self.from }
     }
-}
-
-/// A file's owner and permission bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Access {
-    pub owner: Owner,
-    pub mode: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,10 +150,9 @@ pub enum Action {
     /// Writes the file whole, or removes it where `to` is `None`.
     WriteFile {
         path: PathBuf,
-        access: Access,
         purpose: Purpose,
-        from: Option<String>,
-        to: Option<String>,
+        from: Option<FileFact>,
+        to: Option<FileFact>,
     },
 }
 
@@ -261,9 +253,7 @@ impl Action {
             Self::SetGuard { from, to } => Self::SetGuard { from: to, to: from },
             Self::TakeUplink(uplink) => Self::ReturnUplink(uplink),
             Self::ReturnUplink(uplink) => Self::TakeUplink(uplink),
-            Self::WriteFile { path, access, purpose, from, to } => {
-                Self::WriteFile { path, access, purpose, from: to, to: from }
-            }
+            Self::WriteFile { path, purpose, from, to } => Self::WriteFile { path, purpose, from: to, to: from },
         }
     }
 
@@ -314,10 +304,16 @@ impl Action {
         }
     }
 
-    /// Whether a partition's own user may bring about, at any moment, what this action mends: no proof that the machine
-    /// is not as it was made.
+    /// Whether a partition's own user may bring about, at any moment, what this action mends: mode and group of his own
+    /// directory, and all about a tap or tun that he may open. It is no proof that the machine is not as it was made.
     pub fn is_tenants_doing(&self) -> bool {
-        matches!(self, Self::SetDirectory { from, to, .. } if from.0 == to.0 && from.0.uid != 0)
+        let his = |link: &LinkFact| matches!(link.kind, LinkKind::Tap(Some(_)) | LinkKind::Tun(Some(_)));
+        match self {
+            Self::SetDirectory { from, to, .. } => from.0.uid == to.0.uid && from.0.uid != 0,
+            Self::AddLink { link, .. } | Self::RemoveLink { link, .. } => his(link),
+            Self::SetLink { from, to, .. } => his(from) || his(to),
+            _ => false,
+        }
     }
 }
 

@@ -63,8 +63,8 @@ pub struct HostFacts {
     pub unlimitable: BTreeMap<PathBuf, String>,
     /// Uids that have processes, if [`Scope::processes`].
     pub busy_uids: BTreeSet<u32>,
-    /// Text of the files in [`Scope::files`] that exist.
-    pub files: BTreeMap<PathBuf, String>,
+    /// Of [`Scope::files`], those that exist.
+    pub files: BTreeMap<PathBuf, FileFact>,
 }
 
 /// A Unix owner by numbers.
@@ -151,6 +151,16 @@ pub enum PathFact {
     Other { kind: String },
     /// It could not be looked at.
     Unknown { why: String },
+}
+
+/// A file as it is, or shall be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileFact {
+    pub owner: Owner,
+    /// The permission bits.
+    pub mode: u32,
+    pub text: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

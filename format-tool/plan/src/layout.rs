@@ -203,10 +203,11 @@ impl Layout {
     }
 }
 
-/// What makes this node's hardware addresses differ from another's: the ranges it has.
+/// What makes this node's hardware addresses differ from another's: the ranges it has, and its uplink.
 fn seed(settings: &Settings) -> String {
     let ranges: Vec<_> = settings.ranges().iter().map(IpNet::to_string).collect();
-    format!("{} {} {}", ranges.join(" "), settings.network.link, settings.network.tap_base_name)
+    let uplink = settings.network.bridge_mac.map(|mac| format!("{mac:02x?}")).unwrap_or_default();
+    format!("{} {} {}{uplink}", ranges.join(" "), settings.network.link, settings.network.tap_base_name)
 }
 
 /// Hardware address of what is behind the tap of partition n, or of the end of the pair in its namespace.

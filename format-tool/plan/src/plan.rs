@@ -43,6 +43,13 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty()
     }
+
+    /// How much there is to do, in words.
+    pub fn count(&self) -> String {
+        let making = self.actions.iter().filter(|action| action.makes().is_some()).count();
+        let removing = self.actions.iter().filter(|action| action.removes().is_some()).count();
+        format!("{making} to make, {} to change, {removing} to remove", self.actions.len() - making - removing)
+    }
 }
 
 /// What may be lost by a plan.
@@ -112,7 +119,7 @@ pub fn privileges_lacking(plan: &Plan, facts: &HostFacts) -> Problems {
         Action::MakeDirectory(directory) | Action::FinishDirectory { directory, .. } => {
             directory.owner.uid != facts.caller.uid
         }
-        Action::WriteFile { access, .. } => access.owner.uid != facts.caller.uid,
+        Action::WriteFile { to: Some(file), .. } => file.owner.uid != facts.caller.uid,
         Action::SetDirectory { from, .. } => from.0.uid != facts.caller.uid,
         _ => false,
     });

@@ -1,7 +1,7 @@
 //! A plan for people and for programs.
 
 use crate::action::{Action, Kind, Namespace};
-use crate::facts::{Guard, LinkFact, LinkKind, Owner, Route};
+use crate::facts::{FileFact, Guard, LinkFact, LinkKind, Owner, Route};
 use crate::plan::Plan;
 use crate::thing::Uplink;
 use std::fmt::Write;
@@ -149,7 +149,7 @@ fn line(action: &Action) -> String {
         Action::SetLink { from, to, .. } => format!("{} -> {}", link_line(from), link_line(to)),
         Action::AddAddress { link, .. } | Action::RemoveAddress { link, .. } => format!("on {link}"),
         Action::AddLocalRoute { .. } | Action::RemoveLocalRoute { .. } => String::new(),
-        Action::WriteFile { from, to, .. } => file_line(from.as_deref(), to.as_deref()),
+        Action::WriteFile { from, to, .. } => file_line(from.as_ref(), to.as_ref()),
     };
     format!("{sign} {noun} {} {details}", name(action)).trim_end().to_owned()
 }
@@ -219,9 +219,12 @@ fn uplink_line(uplink: &Uplink) -> String {
     if text.is_empty() { text } else { format!(" with {}", text.trim_start_matches(", ")) }
 }
 
-fn file_line(from: Option<&str>, to: Option<&str>) -> String {
-    let lines = |text: Option<&str>| text.map_or(0, |text| text.lines().count());
+fn file_line(from: Option<&FileFact>, to: Option<&FileFact>) -> String {
+    let lines = |file: Option<&FileFact>| file.map_or(0, |file| file.text.lines().count());
     match (from, to) {
+        (Some(from), Some(to)) if from.text == to.text => {
+            format!("{} -> {}", access(from.owner, from.mode), access(to.owner, to.mode))
+        }
         (Some(_), Some(_)) => format!("{} lines -> {} lines", lines(from), lines(to)),
         _ => format!("{} lines", lines(from.or(to))),
     }

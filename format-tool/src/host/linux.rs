@@ -79,8 +79,8 @@ impl Host for LinuxHost {
         };
         (facts.disk_limits, facts.unlimitable) = disk::observe(&self.tree, &scope.disk);
         for path in &scope.files {
-            if let Some(text) = files::read(&mut self.tree, path)? {
-                facts.files.insert(path.clone(), text);
+            if let Some(file) = files::read(&mut self.tree, path)? {
+                facts.files.insert(path.clone(), file);
             }
         }
         if scope.guard && facts.kernel.nft == Presence::Present {
@@ -105,9 +105,8 @@ impl Host for LinuxHost {
         match first.kind() {
             Kind::AddAccounts => accounts::add(&self.root, batch, self.held.as_ref()),
             Kind::RemoveAccounts => accounts::remove(&self.root, batch),
-            Kind::MakeDirectories | Kind::RemoveDirectories | Kind::SetDirectories => {
-                one_by_one(batch, |action| self.tree.perform(action))
-            }
+            Kind::MakeDirectories | Kind::RemoveDirectories => one_by_one(batch, |action| self.tree.perform(action)),
+            Kind::SetDirectories => each(batch, |action| self.tree.perform(action)),
             Kind::SetDiskLimits => one_by_one(batch, |action| disk::perform(&self.tree, action)),
             Kind::SetSysctls => one_by_one(batch, sysctls::perform),
             Kind::SetGuard => one_by_one(batch, |action| guard::perform(action, self.held.as_ref())),
@@ -134,6 +133,17 @@ impl Host for LinuxHost {
     fn interrupted(&mut self) -> bool {
         self.signals.as_mut().is_some_and(signals::Stop::came)
     }
+}
+
+/// Each by itself; the first failure is told.
+fn each(batch: &[Action], mut perform: impl FnMut(&Action) -> Result<()>) -> Outcome {
+    let (mut done, mut problem) = (Vec::with_capacity(batch.len()), None);
+    for action in batch {
+        let result = perform(action);
+        done.push(result.is_ok());
+        problem = problem.or(result.err());
+    }
+    Outcome { done, problem }
 }
 
 /// In order, up to the first failure.

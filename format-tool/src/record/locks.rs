@@ -8,7 +8,7 @@ use super::wrong;
 use plat_model::problem::Result;
 use rustix::fs::FlockOperation;
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -27,9 +27,24 @@ impl Locks {
     pub fn take(record: &Path, waiting: impl FnOnce()) -> Result<Self> {
         let directory = record.parent().ok_or_else(|| wrong(record, "it has no directory"))?;
         let run = File::open(directory).map_err(|e| wrong(record, e))?;
+        let mode = run.metadata().map_err(|e| wrong(record, e))?.mode();
+        if rustix::process::geteuid().is_root() && mode & 0o077 != 0 {
+            // Whoever can open the directory can hold its lock.
+            let why = format!("others can open its directory {} (mode {:04o})", directory.display(), mode & 0o7777);
+            return Err(
+                wrong(record, why).fix("give the record a directory of its own: `paths.record`, or `chmod 0700`")
+            );
+        }
         rustix::fs::flock(&run, FlockOperation::NonBlockingLockExclusive).map_err(|e| {
-            wrong(record, format!("another node-format is at work ({e})"))
-                .fix("wait until it has ended, then try again")
+            wrong(
+                record,
+                if e == rustix::io::Errno::WOULDBLOCK {
+                    "another node-format is at work".to_owned()
+                } else {
+                    e.to_string()
+                },
+            )
+            .fix("wait until it has ended, then try again")
         })?;
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);

@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 
 /// How often the record is looked at while waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How long the uplink may take to be taken: 10,000 partitions come before it.
-const TAKE_MAX: Duration = Duration::from_secs(600);
 /// How long another run is waited for.
 const BUSY_MAX: Duration = Duration::from_secs(120);
 
@@ -32,7 +30,7 @@ impl Watch {
         let own = std::env::current_exe().map_err(broken)?;
         let mut command = Command::new(own);
         command.arg("--config").arg(&args.config).arg("--root").arg(&args.root);
-        command.args(["rollback", "--after", &seconds.to_string()]);
+        command.args(["rollback", "--after", &seconds.to_string(), "--for", &std::process::id().to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         // Whatever ends the session that started it, by a signal to its group, does not end it.
         command.process_group(0);
@@ -68,22 +66,40 @@ fn unconfirmed(claims: &Claims) -> impl Iterator<Item = &Uplink> {
         .filter(|uplink| !claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }))
 }
 
-pub(super) fn confirm(host: &LinuxHost, path: &Path) -> Result<Exit, Problems> {
+/// `wanted`: the uplink of the configuration.
+pub(super) fn confirm(host: &LinuxHost, path: &Path, wanted: Option<&str>) -> Result<Exit, Problems> {
+    let seen = Record::read(&host.beneath_root(path), &host.epoch())?;
+    let taken = |thing: &Thing| matches!(thing, Thing::Uplink(uplink) if Some(uplink.link.as_str()) == wanted);
+    if let Some(link) = wanted.filter(|_| !seen.claims().iter().any(taken)) {
+        let problem =
+            Problem::new(codes::UPLINK, format!("{link} is not on the bridge, so there is nothing to confirm"))
+                .because("it was not confirmed in time and was given back, or it was never taken")
+                .fix("see why the machine was not reached, then run `node-format apply --take-uplink` again");
+        return Err(problem.into());
+    }
+    if unconfirmed(seen.claims()).next().is_none() {
+        let text = wanted.map_or_else(
+            || "nothing to confirm: no uplink is configured".into(),
+            |link| format!("{link} is confirmed already"),
+        );
+        return print(&(text + "\n"));
+    }
     let mut record = Record::open(&host.beneath_root(path), &host.epoch())?;
     let pending: Vec<String> = unconfirmed(record.claims()).map(|uplink| uplink.link.clone()).collect();
     record.add(pending.iter().map(|link| Thing::UplinkConfirmed { link: link.clone() }))?;
     record.finish()?;
-    match pending.is_empty() {
-        true => print("nothing to confirm: no uplink waits for it\n"),
-        false => print(&format!("{} stays on the bridge\n", pending.join(", "))),
-    }
+    print(&format!("{} stays on the bridge\n", pending.join(", ")))
 }
 
-pub(super) fn rollback(host: &mut LinuxHost, path: &Path, after: Option<u64>) -> Result<Exit, Problems> {
+/// How long to wait for a confirmation first, and for which run.
+pub(super) struct Patience {
+    pub seconds: u64,
+    pub run: u32,
+}
+
+pub(super) fn rollback(host: &mut LinuxHost, path: &Path, after: Option<Patience>) -> Result<Exit, Problems> {
     let place = host.beneath_root(path);
-    if let Some(seconds) = after
-        && !wait(&place, &host.epoch(), Duration::from_secs(seconds))
-    {
+    if after.is_some_and(|patience| !wait(&place, &host.epoch(), &patience)) {
         return Ok(Exit::Done);
     }
     if !place.exists() {
@@ -97,17 +113,22 @@ pub(super) fn rollback(host: &mut LinuxHost, path: &Path, after: Option<u64>) ->
     print(&node_format_plan::render(&plan, node_format_plan::Detail::Things))
 }
 
-/// Waits until an uplink has been taken and then for so long. False: it was confirmed, or none was ever taken.
-fn wait(record: &Path, epoch: &str, patience: Duration) -> bool {
-    let start = Instant::now();
+/// Waits until the run has taken an uplink and then for so long. False: it was confirmed, or the run ended without.
+fn wait(record: &Path, epoch: &str, patience: &Patience) -> bool {
     let mut taken: Option<Instant> = None;
     loop {
-        let pending = Record::read(record, epoch).is_ok_and(|record| unconfirmed(record.claims()).next().is_some());
-        match (pending, taken) {
-            (true, Some(since)) if since.elapsed() >= patience => return true,
+        // Looked at before the record: what a run that has ended did is in it.
+        let over = std::os::unix::process::parent_id() != patience.run;
+        // A record that cannot be read at the moment says nothing.
+        let Ok(seen) = Record::read(record, epoch) else {
+            std::thread::park_timeout(LOOK_EVERY);
+            continue;
+        };
+        match (unconfirmed(seen.claims()).next().is_some(), taken) {
+            (true, Some(since)) if since.elapsed().as_secs() >= patience.seconds => return true,
             (true, None) => taken = Some(Instant::now()),
             (false, Some(_)) => return false,
-            (false, None) if start.elapsed() >= TAKE_MAX => return false,
+            (false, None) if over => return false,
             _ => {}
         }
         std::thread::park_timeout(LOOK_EVERY);
@@ -119,7 +140,7 @@ fn open_patiently(path: &Path, epoch: &str) -> Result<Record, Problem> {
     let start = Instant::now();
     loop {
         match Record::open(path, epoch) {
-            Err(_) if start.elapsed() < BUSY_MAX => std::thread::park_timeout(LOOK_EVERY),
+            Err(e) if start.elapsed() < BUSY_MAX || e.why.contains("at work") => std::thread::park_timeout(LOOK_EVERY),
             outcome => return outcome,
         }
     }

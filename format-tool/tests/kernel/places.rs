@@ -79,6 +79,57 @@ fn partitions_have_the_directories_and_modes_that_were_asked_for_on_every_storag
     });
 }
 
+#[test]
+fn a_node_whose_disk_is_not_mounted_is_not_made_again_beside_it() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        fs::rename(machine.path("srv/plat"), machine.path("away")).unwrap();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("every partition in /srv/plat/partitions is gone") && why.contains("mount it"), "{why}");
+        assert!(!machine.path("srv/plat").exists());
+        fs::rename(machine.path("away"), machine.path("srv/plat")).unwrap();
+        assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+        // One that is gone alone is made again.
+        fs::remove_dir_all(machine.path("srv/plat/partitions/part0")).unwrap();
+        machine.must(&["apply"]);
+        assert!(machine.path("srv/plat/partitions/part0/etc").is_dir());
+    });
+}
+
+#[test]
+fn whatever_a_tenant_leaves_is_erased_however_deep() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let mut at = fs::File::open(machine.path("srv/plat/partitions/part0/srv")).unwrap();
+        for _ in 0..1000 {
+            rustix::fs::mkdirat(&at, "d", rustix::fs::Mode::RWXU).unwrap();
+            let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+            at = rustix::fs::openat(&at, "d", flags, rustix::fs::Mode::empty()).unwrap().into();
+        }
+        machine.must(&["reset", "--erase"]);
+        assert!(!machine.path("srv/plat").exists());
+    });
+}
+
+#[test]
+fn a_resource_file_keeps_its_reader() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let path = machine.path("srv/plat/resources/part0/resource.json");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(machine.run(&["verify"]).0, 3);
+        machine.must(&["apply"]);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
+    });
+}
+
 /// A btrfs in a file, mounted where only this test's thread sees it.
 fn mount_btrfs(at: &Path) -> bool {
     let image = at.with_extension("img");

@@ -102,7 +102,7 @@ fn a_confirmed_uplink_stays_over_reboots_and_reset_gives_it_back() {
         assert!(machine.must(&["apply"]).contains("not confirmed"));
         machine.must(&["confirm"]);
         assert_eq!(machine.must(&["apply"]), "nothing to do\n");
-        assert_eq!(machine.must(&["confirm"]), "nothing to confirm: no uplink waits for it\n");
+        assert_eq!(machine.must(&["confirm"]), "up0 is confirmed already\n");
         assert_eq!(machine.must(&["rollback"]), "nothing to do\n");
         assert!(world.is_reached());
         // What a reboot leaves: the system's own network, and no bridge.
@@ -132,6 +132,10 @@ fn an_uplink_that_nobody_confirms_comes_back_by_itself() {
         until("the old network is back", || where_is(machine, "192.0.2.7/24") == ["up0"]);
         until("everything is back", || world.is_reached());
         assert_eq!(where_is(machine, "2001:db8::7/64"), ["up0"]);
+        // Whoever confirms too late is told so.
+        let (code, why) = machine.run(&["confirm"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("P0511") && why.contains("given back"), "{why}");
         // The rest of the node is as it was; to take the uplink, root must agree again.
         assert!(machine.network().links.contains_key("plat0"));
         let (code, why) = machine.run(&["apply"]);
@@ -163,4 +167,26 @@ fn an_uplink_comes_back_even_if_the_run_that_took_it_is_killed() {
 
 fn alive(child: &mut std::process::Child) -> bool {
     child.try_wait().unwrap().is_none()
+}
+
+#[test]
+fn whoever_waited_for_one_uplink_leaves_the_next_one_alone() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        // Confirmed before anybody can have seen that there was anything to confirm.
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "1"]);
+        machine.must(&["confirm"]);
+        machine.must(&["reset"]);
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        let watches = || {
+            let output =
+                std::process::Command::new("pgrep").args(["-f", &machine.root.path().display().to_string()]).output();
+            output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).lines().count() == 1)
+        };
+        until("the first watch has ended, the second has not", watches);
+        assert_eq!(where_is(machine, "192.0.2.7/24"), ["plat0"]);
+        assert!(world.is_reached());
+        machine.must(&["confirm"]);
+    });
 }

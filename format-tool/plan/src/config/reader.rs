@@ -182,7 +182,8 @@ impl<'t> Section<'t> {
             return; // It is there but wrong, which has been said.
         }
         let what = format!("the key `{}` is missing", join(&self.name, key));
-        let fix = "`node-format example` prints a commented configuration";
+        let fix =
+            "`node-format init` writes a configuration that fits the machine, `node-format example` prints every key";
         reader.problems.push(Problem::new(codes::MISSING_KEY, what).at(reader.name).fix(fix));
     }
 

@@ -78,11 +78,11 @@ fn there_is_nothing_to_guard_on_a_node_without_partitions_or_addresses() {
 }
 
 #[test]
-fn there_are_as_many_rules_for_one_partition_as_for_ten_thousand() {
-    let (one, all) = (bridge(1, ""), bridge(10_000, ""));
+fn there_are_as_many_rules_for_one_partition_as_for_a_thousand() {
+    let (one, all) = (bridge(1, ""), bridge(1_000, ""));
     assert_eq!(one.rules, all.rules);
-    assert_eq!(elements(&all, "own4").len(), 10_000);
-    assert_eq!(elements(&all, "users"), ["20000-29999"]);
+    assert_eq!(elements(&all, "own4").len(), 1_000);
+    assert_eq!(elements(&all, "users"), ["20000-20999"]);
 }
 
 #[test]

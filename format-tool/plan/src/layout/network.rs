@@ -48,10 +48,15 @@ impl Layout {
         if forwards && network.ipv6_prefix.is_some() {
             set("net.ipv6.conf.all.forwarding", "1");
             // A machine that forwards does not listen to routers unless it is told to.
-            let bridge = network.uplink.as_ref().map(|_| &network.link);
+            // On the bridge only where no partition's port can announce a router: the guard sees to that.
+            let bridge = network.uplink.as_ref().filter(|_| network.guard).map(|_| &network.link);
             for link in network.listening.iter().chain(bridge) {
                 set(&format!("net.ipv6.conf.{}.accept_ra", link.replace('.', "/")), "2");
             }
+        }
+        // Nobody behind the machine is a router of its.
+        if network.mode == NetworkMode::Bridge && network.uplink.is_none() {
+            set(&format!("net.ipv6.conf.{}.accept_ra", network.link.replace('.', "/")), "0");
         }
         if let Some(uplink) = &network.uplink {
             // What the machine had there by itself, it gets on the bridge.

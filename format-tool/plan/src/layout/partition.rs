@@ -119,6 +119,9 @@ impl Layout {
             ..blank(LinkKind::Tap(owner.map(|owner| owner.uid)))
         };
         self.links.insert(name.clone(), tap);
+        if !bridged {
+            self.hear_no_router(settings, &name);
+        }
         let ipv4 = network.ipv4_network.map(|range| (shares::ipv4_guest(range, n), range.prefix_len()));
         let ipv6 = network.ipv6_prefix.and_then(|prefix| shares::ipv6_guest(prefix, network.ipv6_share, n));
         let (mut ipv4_gateway, mut ipv6_gateway) = (gateway(network, false), gateway(network, true));
@@ -143,12 +146,20 @@ impl Layout {
         (name, guest)
     }
 
+    /// What is behind a tap or tun must not say that it is the machine's way out.
+    fn hear_no_router(&mut self, settings: &Settings, link: &str) {
+        if settings.network.sysctls {
+            self.sysctls.insert(format!("net.ipv6.conf.{}.accept_ra", link.replace('.', "/")), "0".into());
+        }
+    }
+
     fn place_tun(&mut self, settings: &Settings, owner: Option<Owner>, n: u32) -> TunOffer {
         let network = &settings.network;
         let name = settings.tun_name(n);
         let kind = LinkKind::Tun(owner.map(|owner| owner.uid));
         let tun = LinkFact { group: network.link_group, mtu: network.mtu, ..blank(kind) };
         self.links.insert(name.clone(), tun);
+        self.hear_no_router(settings, &name);
         let ipv4 = network.tun_ipv4_network.map(|range| shares::ipv4_tun(range, network.tun_ipv4_share, n));
         let ipv6 = network.ipv6_prefix.and_then(|prefix| shares::ipv6_tun(prefix, network.ipv6_share, n));
         let ends = [
@@ -185,14 +196,15 @@ impl Layout {
         if let (Some(range), Some(address)) = (range, ipv6) {
             self.routes.insert(Route { via: Some(*address), ..direct(range, &network.link) });
         }
-        let nonlocal = range.filter(|_| network.sysctls);
+        let nonlocal = range.filter(|_| network.sysctls).map(|_| ("net.ipv6.ip_nonlocal_bind".into(), "1".into()));
+        let deaf = ("net.ipv6.conf.eth0.accept_ra".to_owned(), "0".to_owned());
         let inside = NamespaceFact {
             lo_up: true,
             link: Some(LinkFact { mac, mtu: network.mtu, ..blank(LinkKind::Veth) }),
             addresses: addresses.iter().copied().map(IpNet::from).collect(),
             routes,
             local_routes: range.into_iter().collect(),
-            sysctls: nonlocal.map(|_| ("net.ipv6.ip_nonlocal_bind".into(), "1".into())).into_iter().collect(),
+            sysctls: nonlocal.into_iter().chain([deaf]).collect(),
         };
         let state = Namespace { outside: Some(outside), inside: Some(inside) };
         self.namespaces.insert(name.clone(), WantedNamespace { veth, state });

@@ -129,6 +129,18 @@ impl Planner<'_> {
             }
             return self.add.push(Action::AddUser(action));
         };
+        let made = self.claims.iter().find_map(|thing| match thing {
+            Thing::User { name: made, uid } if made == name && *uid != found.uid => Some(*uid),
+            _ => None,
+        });
+        if let Some(made) = made {
+            self.problems.push(
+                Problem::new(codes::FOREIGN, format!("user {name} has uid {}", found.uid))
+                    .because(format!("it was made with {made}, which its files belong to"))
+                    .fix(format!("run `usermod -u {made} {name}`")),
+            );
+            return;
+        }
         if !self.claims.has(&Thing::User { name: name.into(), uid: found.uid }) {
             let what = format!("user {name} exists already");
             return self.foreign(what, format!("it has uid {}; node-format did not make it", found.uid), RESERVE);

@@ -13,6 +13,7 @@ use std::path::Path;
 
 impl Planner<'_> {
     pub(super) fn directories(&mut self) {
+        self.refuse_lost_roots();
         self.drop_directories();
         let layout = self.layout;
         for (path, wanted) in &layout.directories {
@@ -20,6 +21,29 @@ impl Planner<'_> {
         }
         self.drop_disk_limits();
         self.refuse_unlimitable();
+    }
+
+    /// Where a formatted machine's partitions are all gone at once, what they were on is not mounted: made again beside it
+    /// they would be empty, and the machine would start with them.
+    fn refuse_lost_roots(&mut self) {
+        let node_file = self.layout.node_file.as_ref().map(|(path, _)| path);
+        if !node_file.is_some_and(|path| self.facts.files.contains_key(path)) {
+            return; // It was never formatted to the end.
+        }
+        let mut roots: BTreeMap<&Path, bool> = BTreeMap::new();
+        for thing in self.claims.iter() {
+            let Thing::PartitionDirectory { path } = thing else { continue };
+            if let Some(root) = path.parent().filter(|_| self.layout.directories.contains_key(path)) {
+                *roots.entry(root).or_default() |= self.facts.paths.contains_key(path);
+            }
+        }
+        for (root, _) in roots.into_iter().filter(|(_, some)| !some) {
+            self.problems.push(
+                Problem::new(codes::STILL_USED, format!("every partition in {} is gone", root.display()))
+                    .because("the record says they were made, so what they are on is probably not mounted")
+                    .fix("mount it; if they are lost for good, run `node-format reset`, then `apply`"),
+            );
+        }
     }
 
     fn drop_directories(&mut self) {
@@ -43,7 +67,7 @@ impl Planner<'_> {
                         mode: *mode,
                         partition,
                         inside: if partition { inside.clone() } else { BTreeMap::new() },
-                        limited: false,
+                        limited: self.facts.disk_limits.contains_key(path),
                     };
                     // An empty directory beside the partitions is somebody's; one in a partition is nothing.
                     let beside = inside.keys().next().filter(|_| !partition);
@@ -66,7 +90,7 @@ impl Planner<'_> {
             (Some(name), true, Contents::Keep) => self.problems.push(
                 Problem::new(codes::STILL_USED, format!("{shown} cannot be removed"))
                     .because(format!("it holds `{name}`"))
-                    .fix("destroy the partition's instance first, or run with `--erase` to lose what it holds"),
+                    .fix("destroy the partition's instance, or remove what is in it, or keep the partition; `reset --erase` loses what all of them hold"),
             ),
         }
     }

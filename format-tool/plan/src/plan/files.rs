@@ -1,8 +1,8 @@
 //! Files wanted × found.
 
 use super::Planner;
-use crate::action::{Access, Action, Purpose};
-use crate::facts::Owner;
+use crate::action::{Action, Purpose};
+use crate::facts::FileFact;
 use crate::thing::Thing;
 use std::path::Path;
 
@@ -14,29 +14,24 @@ impl Planner<'_> {
             match self.facts.files.get(path) {
                 None => self.forget.push(thing.clone()),
                 Some(_) if wanted.contains_key(path) => {}
-                Some(text) => self.remove.push(Action::WriteFile {
+                Some(file) => self.remove.push(Action::WriteFile {
                     path: path.clone(),
-                    access: Access { owner: self.facts.caller, mode: 0o600 },
                     purpose: purpose(path),
-                    from: Some(text.clone()),
+                    from: Some(file.clone()),
                     to: None,
                 }),
             }
         }
         for (path, file) in wanted {
             let found = self.facts.files.get(&path);
+            let owner = file.owner.unwrap_or(self.facts.caller);
+            let wanted = FileFact { owner, mode: file.mode, text: file.text };
             if found.is_some() && !self.claims.has(&Thing::File { path: path.clone() }) {
                 let fix = "set another place in [paths], or remove it if nothing reads it";
                 self.foreign(format!("{} exists already", path.display()), "node-format did not write it", fix);
-            } else if found != Some(&file.text) {
-                let owner: Owner = file.owner.unwrap_or(self.facts.caller);
-                self.add.push(Action::WriteFile {
-                    access: Access { owner, mode: file.mode },
-                    purpose: file.purpose,
-                    from: found.cloned(),
-                    to: Some(file.text),
-                    path,
-                });
+            } else if found != Some(&wanted) {
+                let (purpose, from) = (file.purpose, found.cloned());
+                self.add.push(Action::WriteFile { path, purpose, from, to: Some(wanted) });
             }
         }
     }

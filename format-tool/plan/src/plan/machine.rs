@@ -24,6 +24,9 @@ impl Planner<'_> {
         for (key, wanted) in self.layout.sysctls.iter().filter(|(key, _)| part == Part::of(key)) {
             let found = self.facts.sysctls.get(key);
             // An interface that was told not to listen to routers stays so.
+            if key.starts_with("net.ipv6.") && self.facts.kernel.ipv6 == Presence::Absent {
+                continue; // Nothing to set; if addresses need it, that is said.
+            }
             let deaf = key.ends_with(".accept_ra") && found.is_some_and(|found| found == "0");
             if found == Some(wanted) || deaf {
                 continue;
@@ -42,9 +45,8 @@ impl Planner<'_> {
     }
 
     fn refuse_setting(&mut self, key: &str) {
-        let without_ipv6 = key.starts_with("net.ipv6.") && self.facts.kernel.ipv6 == Presence::Absent;
-        if without_ipv6 || key.ends_with(".accept_ra") {
-            return; // Nothing to set without IPv6, in the kernel or on a link; if addresses need it, that is said.
+        if key.ends_with(".accept_ra") {
+            return; // A link without IPv6.
         }
         self.problems.push(
             Problem::new(codes::KERNEL_LACKS, format!("the kernel has no setting {key}"))

@@ -128,6 +128,7 @@ enum Place {
 
 fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
     let is_port = facts.links.get(&uplink.link).is_some_and(|link| link.bridge.as_deref() == Some(&uplink.bridge));
+    let is_up = facts.links.get(&uplink.link).is_some_and(|link| link.up);
     let all_on = |link: &str| {
         let on = |address: &IpNet| {
             let there = AddressFact { link: link.into(), address: *address, leased: false };
@@ -137,7 +138,7 @@ fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
         uplink.addresses.iter().all(on) && uplink.routes.iter().all(routed)
     };
     match is_port {
-        true if all_on(&uplink.bridge) => Place::Bridge,
+        true if is_up && all_on(&uplink.bridge) => Place::Bridge,
         false if all_on(&uplink.link) => Place::Link,
         _ => Place::Between,
     }

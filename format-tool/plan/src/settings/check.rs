@@ -11,6 +11,8 @@ use std::path::{Component, Path, PathBuf};
 
 /// Most directories in a partition's, and most further storage roots.
 const DIRECTORIES_MAX: usize = 64;
+/// BR_MAX_PORTS of Linux is 1024, and number 0 is not given.
+const BRIDGE_PORTS_MAX: u64 = 1023;
 
 impl Settings {
     /// Finds everything that is wrong with these settings in themselves; whether they fit the machine is the
@@ -224,6 +226,15 @@ impl Settings {
             && let Err(why) = shares::tun_fits(range, network.tun_ipv4_share, self.partitions.amount)
         {
             wrong.push(too_small("network.tun_ipv4_network", IpNet::V4(range), why));
+        }
+        let ports = u64::from(self.partitions.amount) + u64::from(network.uplink.is_some());
+        let joins = network.namespaces || (network.taps && network.tap_mode == TapMode::Bridged);
+        if links && joins && ports > BRIDGE_PORTS_MAX {
+            let what = format!("{ports} links cannot be joined to one bridge");
+            let why = format!("the kernel lets a bridge have {BRIDGE_PORTS_MAX}");
+            wrong.push(
+                bad("partitions.amount", what).because(why).fix("set `tap_mode = \"routed\"`, or fewer partitions"),
+            );
         }
         if network.uplink.is_some() && !bridge {
             let what = "an uplink needs the network mode `bridge`";

@@ -66,7 +66,10 @@ fn listening(facts: &HostFacts, network: &Network) -> Vec<String> {
     let bridge = (network.mode == NetworkMode::Bridge).then_some(network.link.as_str());
     let ours = |name: &str| name == "lo" || [bridge, network.uplink.as_deref()].contains(&Some(name));
     let hardware = LinkKind::Other(String::new());
-    let links = facts.links.iter().filter(|(name, link)| !ours(name) && (link.kind == hardware || told(name)));
+    let links = facts
+        .links
+        .iter()
+        .filter(|(name, link)| !ours(name) && (link.kind == hardware || (link.kind == LinkKind::Veth && told(name))));
     links.map(|(name, _)| name.clone()).collect()
 }
 

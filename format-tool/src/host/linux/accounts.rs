@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 type Accounts = (BTreeMap<String, UserFact>, BTreeMap<String, GroupFact>);
 
@@ -111,22 +111,27 @@ fn sysusers_file(batch: &[Action]) -> String {
 fn sysusers(root: &Path, batch: &[Action], held: Option<&File>) -> std::io::Result<Result<()>> {
     let mut root_option = std::ffi::OsString::from("--root=");
     root_option.push(root);
-    let mut command = Command::new("systemd-sysusers");
+    let mut command = program::command("systemd-sysusers")?;
     command.arg(root_option).arg("-").stdout(Stdio::null());
     Ok(program::run(&mut command, &sysusers_file(batch), held)?.map(drop))
 }
 
 /// One call for each; only where systemd-sysusers is missing.
 fn useradd(root: &Path, batch: &[Action], held: Option<&File>) -> Result<()> {
+    let lacking = |e: std::io::Error| {
+        Problem::new(codes::APPLY_FAILED, "users cannot be made")
+            .because(format!("neither systemd-sysusers nor useradd can be started: {e}"))
+            .fix("install systemd-sysusers (package systemd) or passwd")
+    };
     for action in batch {
         let mut command = match action {
             Action::AddGroup { name, gid } => {
-                let mut command = Command::new("groupadd");
+                let mut command = program::command("groupadd").map_err(lacking)?;
                 command.arg("--prefix").arg(root).arg("--gid").arg(gid.to_string()).arg(name);
                 command
             }
             Action::AddUser(user) => {
-                let mut command = Command::new("useradd");
+                let mut command = program::command("useradd").map_err(lacking)?;
                 command.arg("--prefix").arg(root).args(["--no-create-home", "--no-user-group", "--shell"]);
                 command.arg("/usr/sbin/nologin").arg("--uid").arg(user.uid.to_string()).arg("--gid");
                 command.arg(user.gid.to_string()).arg("--home-dir").arg(&user.home);
@@ -139,11 +144,7 @@ fn useradd(root: &Path, batch: &[Action], held: Option<&File>) -> Result<()> {
             _ => continue,
         };
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let output = program::spawn(&mut command, held).and_then(Child::wait_with_output).map_err(|e| {
-            Problem::new(codes::APPLY_FAILED, "users cannot be made")
-                .because(format!("neither systemd-sysusers nor useradd can be started: {e}"))
-                .fix("install systemd-sysusers (package systemd) or passwd")
-        })?;
+        let output = program::spawn(&mut command, held).and_then(Child::wait_with_output).map_err(lacking)?;
         program::said(&command.get_program().to_string_lossy(), &output)?;
     }
     Ok(())

@@ -16,8 +16,10 @@ use std::path::{Path, PathBuf};
 
 /// How many parents' handles are kept: a walk in order needs the last few.
 const HANDLES: usize = 8;
-/// Deepest tree that is erased.
+/// How deep a tree is erased at once, with a handle for each level.
 const DEPTH_MAX: usize = 200;
+/// Most empty directories in a partition's that are looked at: those it is made with are fewer.
+const INSIDE_MAX: usize = 100;
 /// How a directory in a held one is opened, to be looked at or changed.
 const INNER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
@@ -111,7 +113,14 @@ impl Tree {
             if is_dots(name) || scope.paths.contains(&inner) || files::is_one_of(&scope.files, &inner) {
                 continue;
             }
+            if held.stranger.is_some() {
+                break;
+            }
             let shown = plat_model::id::shorten(&name.to_string_lossy());
+            if held.inside.len() >= INSIDE_MAX {
+                held.stranger = Some(shown);
+                break;
+            }
             match rustix::fs::openat(&directory, name, INNER, Mode::empty()) {
                 Ok(inner) => match first_in(&inner)? {
                     None => drop(held.inside.insert(shown, rustix::fs::fstat(&inner)?.st_mode & 0o7777)),
@@ -177,7 +186,8 @@ impl Tree {
     fn erase(&mut self, directory: &Directory) -> rustix::io::Result<()> {
         let held = self.openat2(&directory.path, OFlags::RDONLY)?;
         let mount = mount_of(&held)?;
-        erase_contents(held, mount, DEPTH_MAX)?;
+        // What lies too deep is brought up, and goes in the next round.
+        while !erase_contents(&held, &held, mount, DEPTH_MAX)? {}
         self.remove(directory)
     }
 
@@ -249,25 +259,32 @@ fn errno(e: std::io::Error) -> Errno {
 }
 
 /// Removes all that is in a directory, of its mount only: what is mounted in it is not the partition's.
-fn erase_contents(directory: OwnedFd, mount: u64, depth: usize) -> rustix::io::Result<()> {
-    let entries = Dir::read_from(directory.as_fd())?;
-    for entry in entries {
+/// False: some of it lay deeper than `depth`, and is in `top` now.
+fn erase_contents(top: &OwnedFd, directory: &OwnedFd, mount: u64, depth: usize) -> rustix::io::Result<bool> {
+    let mut all = true;
+    for entry in Dir::read_from(directory.as_fd())? {
         let entry = entry?;
         let name = entry.file_name();
         if is_dots(name) {
             continue;
         }
-        match rustix::fs::openat(&directory, name, INNER, Mode::empty()) {
+        match rustix::fs::openat(directory, name, INNER, Mode::empty()) {
             Ok(inner) => {
                 if mount_of(&inner)? != mount {
                     return Err(Errno::XDEV);
                 }
-                erase_contents(inner, mount, depth.checked_sub(1).ok_or(Errno::NAMETOOLONG)?)?;
-                rustix::fs::unlinkat(&directory, name, AtFlags::REMOVEDIR)?;
+                let Some(deeper) = depth.checked_sub(1) else {
+                    let aside = format!(".deep-{}", rustix::fs::fstat(&inner)?.st_ino);
+                    rustix::fs::renameat(directory, name, top, aside)?;
+                    all = false;
+                    continue;
+                };
+                all &= erase_contents(top, &inner, mount, deeper)?;
+                rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?;
             }
-            Err(Errno::NOTDIR | Errno::LOOP) => rustix::fs::unlinkat(&directory, name, AtFlags::empty())?,
+            Err(Errno::NOTDIR | Errno::LOOP) => rustix::fs::unlinkat(directory, name, AtFlags::empty())?,
             Err(other) => return Err(other),
         }
     }
-    Ok(())
+    Ok(all)
 }

@@ -4,7 +4,8 @@ use super::directories::Tree;
 use super::failed;
 use crate::host::Outcome;
 use node_format_plan::Action;
-use node_format_plan::action::{Access, Purpose};
+use node_format_plan::action::Purpose;
+use node_format_plan::facts::{FileFact, Owner};
 use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -13,6 +14,7 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Longest file that is read, in bytes: `node.json` of 10,000 partitions has about 10 MiB.
@@ -20,7 +22,7 @@ const SIZE_MAX: u64 = 64 << 20;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-pub(super) fn read(tree: &mut Tree, path: &Path) -> Result<Option<String>> {
+pub(super) fn read(tree: &mut Tree, path: &Path) -> Result<Option<FileFact>> {
     let wrong = |why: String| Problem::new(codes::FILE, format!("{} cannot be read", path.display())).because(why);
     let (parent, name) = match tree.parent(path) {
         Ok(found) => found,
@@ -33,22 +35,29 @@ pub(super) fn read(tree: &mut Tree, path: &Path) -> Result<Option<String>> {
         Ok(file) => File::from(file),
         Err(Errno::NOENT) => return Ok(None),
         // There is something, but nothing that was written here.
-        Err(Errno::LOOP | Errno::NXIO) => return Ok(Some(String::new())),
+        Err(Errno::LOOP | Errno::NXIO) => return Ok(Some(strange())),
         Err(e) => return Err(wrong(e.to_string())),
     };
-    if !file.metadata().is_ok_and(|found| found.is_file()) {
-        return Ok(Some(String::new()));
+    let found = file.metadata().map_err(|e| wrong(e.to_string()))?;
+    if !found.is_file() {
+        return Ok(Some(strange()));
     }
     let mut text = String::new();
     file.take(SIZE_MAX).read_to_string(&mut text).map_err(|e| wrong(e.to_string()))?;
-    Ok(Some(text))
+    let owner = Owner { uid: found.uid(), gid: found.gid() };
+    Ok(Some(FileFact { owner, mode: found.mode() & 0o7777, text }))
+}
+
+/// Something that is there and no file.
+fn strange() -> FileFact {
+    FileFact { owner: Owner::default(), mode: 0, text: String::new() }
 }
 
 pub(super) fn perform(tree: &mut Tree, batch: &[Action]) -> Outcome {
     for (n, action) in batch.iter().enumerate() {
-        let Action::WriteFile { path, access, from, to, .. } = action else { continue };
+        let Action::WriteFile { path, from, to, .. } = action else { continue };
         let result = match to {
-            Some(text) => write(tree, path, *access, text, from.is_none()),
+            Some(file) => write(tree, path, file, from.is_none()),
             None => remove(tree, path),
         };
         if let Err(e) = result {
@@ -68,7 +77,8 @@ fn settle(tree: &mut Tree, batch: &[Action]) -> Result<()> {
     });
     synced.map_err(|e| failed("files cannot be brought to the disk", e))?;
     if *purpose == Purpose::Unit && Path::new("/run/systemd/system").exists() && tree.is_the_machines() {
-        let status = std::process::Command::new("systemctl").arg("daemon-reload").status();
+        let systemctl = super::program::find("systemctl").unwrap_or_else(|| "/usr/bin/systemctl".into());
+        let status = std::process::Command::new(systemctl).arg("daemon-reload").status();
         if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {
             let why = status.map_or_else(|e| e.to_string(), |status| status.to_string());
             return Err(failed("systemd does not read its units again", why));
@@ -105,7 +115,7 @@ fn unlink(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
 }
 
 /// Nobody reads a file before it is said to be there, so one that is `first` needs no other name until it is whole.
-fn write(tree: &mut Tree, path: &Path, access: Access, text: &str, first: bool) -> std::io::Result<()> {
+fn write(tree: &mut Tree, path: &Path, wanted: &FileFact, first: bool) -> std::io::Result<()> {
     let (parent, name) = tree.parent(path)?;
     let name_now = if first { name.to_os_string() } else { new(name) };
     if !first {
@@ -113,10 +123,10 @@ fn write(tree: &mut Tree, path: &Path, access: Access, text: &str, first: bool) 
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(parent, &name_now, flags, Mode::from_raw_mode(0o600))?);
-    let written = file.write_all(text.as_bytes()).and_then(|()| {
+    let written = file.write_all(wanted.text.as_bytes()).and_then(|()| {
         // Whatever the umask says; whoever may read it, reads it whole.
-        super::directories::own(&file, access.owner)?;
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(access.mode))?;
+        super::directories::own(&file, wanted.owner)?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(wanted.mode))?;
         if !first {
             rustix::fs::renameat(parent, &name_now, parent, name)?;
         }

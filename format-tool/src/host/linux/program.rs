@@ -9,10 +9,25 @@ use std::process::{Child, Command, Output, Stdio};
 
 /// Where a program is: on PATH, or where root's are, which the PATH of a service may lack.
 pub(super) fn find(program: &str) -> Option<PathBuf> {
+    let roots = ["/usr/sbin", "/sbin"].map(|folder| Path::new(folder).join(program));
+    on_path(program).or_else(|| roots.into_iter().find(|file| is_program(file)))
+}
+
+/// Where a program is on PATH, whose relative entries count for nothing: root may stand anywhere.
+pub(super) fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let roots = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    let mut folders = std::env::split_paths(&path).chain(roots).filter(|folder| folder.is_absolute());
+    let mut folders = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
     folders.find_map(|folder| Some(folder.join(program)).filter(|file| is_program(file)))
+}
+
+/// A program of PATH, to be started.
+///
+/// # Errors
+/// If there is none.
+pub(super) fn command(program: &str) -> io::Result<Command> {
+    on_path(program)
+        .map(Command::new)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no {program} on PATH")))
 }
 
 fn is_program(file: &Path) -> bool {

@@ -7,17 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Those that a partition's namespace may need.
-pub(super) const OF_A_NAMESPACE: [&str; 1] = ["net.ipv6.ip_nonlocal_bind"];
+/// Those that a partition's namespace may need, and what they are then set to.
+pub(super) const OF_A_NAMESPACE: [(&str, &str); 2] =
+    [("net.ipv6.ip_nonlocal_bind", "1"), ("net.ipv6.conf.eth0.accept_ra", "0")];
 
 /// Those of these that the kernel has.
 pub(super) fn observe(keys: &BTreeSet<String>) -> BTreeMap<String, String> {
     keys.iter().filter_map(|key| Some((key.clone(), read(key)?))).collect()
 }
 
-/// Key and value, if it is `1`.
-pub(super) fn set_to_one(key: &str) -> Option<(String, String)> {
-    read(key).filter(|value| value == "1").map(|value| (key.to_owned(), value))
+/// Key and value, if it has this value.
+pub(super) fn set_to(key: &str, value: &str) -> Option<(String, String)> {
+    read(key).filter(|found| found == value).map(|found| (key.to_owned(), found))
 }
 
 fn read(key: &str) -> Option<String> {

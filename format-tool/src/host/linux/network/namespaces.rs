@@ -182,14 +182,15 @@ fn called(results: io::Result<Vec<std::result::Result<(), Errno>>>) -> io::Resul
 
 fn look_inside() -> io::Result<NamespaceFact> {
     let seen = see(&mut Connection::open()?)?;
-    let on_it = seen.addresses.iter().filter(|found| found.link == INNER && !is_link_local(found.address.addr()));
+    let own = |ip| !is_link_local(ip);
+    let on_it = seen.addresses.iter().filter(|found| found.link == INNER && !found.leased && own(found.address.addr()));
     Ok(NamespaceFact {
         lo_up: seen.links.get("lo").is_some_and(|lo| lo.up),
         addresses: on_it.map(|found| found.address).collect(),
         routes: seen.routes.into_iter().filter(|route| route.link == INNER).collect(),
         local_routes: seen.local_routes.into_iter().filter(|range| !range.addr().is_loopback()).collect(),
         link: seen.links.get(INNER).cloned(),
-        sysctls: sysctls::OF_A_NAMESPACE.iter().filter_map(|key| sysctls::set_to_one(key)).collect(),
+        sysctls: sysctls::OF_A_NAMESPACE.iter().filter_map(|(key, value)| sysctls::set_to(key, value)).collect(),
     })
 }
 
@@ -200,6 +201,8 @@ fn is_link_local(ip: std::net::IpAddr) -> bool {
 /// Makes the current namespace what it must be, from whatever it is.
 fn furnish(wanted: &NamespaceFact) -> io::Result<()> {
     let found = look_inside()?;
+    // Before there is a link that a router could be heard on.
+    wanted.sysctls.iter().try_for_each(|(key, value)| sysctls::write(key, value))?;
     let mut connection = Connection::open()?;
     let all = links::all(&mut connection)?;
     let indexes: super::Indexes = all.iter().map(|link| (link.name.clone(), link.index)).collect();
@@ -224,6 +227,5 @@ fn furnish(wanted: &NamespaceFact) -> io::Result<()> {
     let (was, be) = (&found.local_routes, &wanted.local_routes);
     requests.extend(was.difference(be).map(|range| routes::remove_local(&handle, lo, *range)));
     requests.extend(be.difference(was).map(|range| routes::add_local(&handle, lo, *range)));
-    called(connection.call(requests))?;
-    wanted.sysctls.iter().try_for_each(|(key, value)| sysctls::write(key, value))
+    called(connection.call(requests))
 }

@@ -45,8 +45,14 @@ pub(in crate::host::linux) fn remove_taps(batch: &[Action]) -> Outcome {
         _ => None,
     });
     let Some(group) = group.filter(|group| *group > 1) else { return perform(batch) };
+    let there = match Connection::open().and_then(|mut connection| see(&mut connection)) {
+        Ok(seen) => seen.links,
+        Err(e) => return Outcome::first(0, batch.len(), Some(failed("cannot look at the taps", e))),
+    };
+    // Whoever may open a tap can let it go: one that is gone is removed.
     let condemn = batch.iter().filter_map(|action| {
         let Action::RemoveLink { name, link } = action else { return None };
+        there.get(name)?;
         let to = LinkFact { group, ..link.clone() };
         Some(Action::SetLink { name: name.clone(), from: link.clone(), to })
     });
