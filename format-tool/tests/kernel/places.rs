@@ -130,6 +130,13 @@ fn a_resource_file_keeps_its_reader() {
     });
 }
 
+/// Makes a subvolume read-only.
+fn freeze(subvolume: &Path) {
+    let done =
+        Command::new("btrfs").args(["property", "set", "-t", "subvol"]).arg(subvolume).args(["ro", "true"]).status();
+    assert!(done.unwrap().success());
+}
+
 /// A btrfs in a file, mounted where only this test's thread sees it.
 fn mount_btrfs(at: &Path) -> bool {
     let image = at.with_extension("img");
@@ -171,6 +178,20 @@ fn a_partition_cannot_take_more_disk_space_than_it_was_given() {
         machine.must(&["apply"]);
         machine.must(&["verify"]);
         write("fits-now", 24).unwrap();
+        // What he owns, its user can forbid everybody to change; root does not ask him.
+        let run = |arguments: &[&str], last: &Path| {
+            let done = Command::new("btrfs").args(arguments).arg(last).output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        };
+        let home = machine.path("srv/plat/partitions/part1");
+        run(&["subvolume", "create"], &home.join("srv/nested"));
+        fs::write(home.join("srv/nested/file"), "kept").unwrap();
+        freeze(&home.join("srv/nested"));
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
+        freeze(&home);
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
+        freeze(&home);
         machine.must(&["reset", "--erase"]);
         assert!(!machine.path("srv/plat").exists());
         let gone = Command::new("umount").arg(machine.path("srv")).status().unwrap();

@@ -163,7 +163,9 @@ impl Tree {
     }
 
     fn set(&mut self, path: &Path, owner: Owner, mode: u32) -> rustix::io::Result<()> {
-        give(&self.openat2(path, OFlags::RDONLY)?, owner, mode)
+        let held = self.openat2(path, OFlags::RDONLY)?;
+        quota::thaw(&held).map_err(errno)?;
+        give(&held, owner, mode)
     }
 
     /// A partition's goes with the empty directories in it; anything else in it is an error.
@@ -185,6 +187,7 @@ impl Tree {
 
     fn erase(&mut self, directory: &Directory) -> rustix::io::Result<()> {
         let held = self.openat2(&directory.path, OFlags::RDONLY)?;
+        quota::thaw(&held).map_err(errno)?;
         let mount = mount_of(&held)?;
         // What lies too deep is brought up, and goes in the next round.
         while !erase_contents(&held, &held, mount, DEPTH_MAX)? {}
@@ -273,6 +276,7 @@ fn erase_contents(top: &OwnedFd, directory: &OwnedFd, mount: u64, depth: usize) 
                 if mount_of(&inner)? != mount {
                     return Err(Errno::XDEV);
                 }
+                quota::thaw(&inner).map_err(errno)?;
                 let Some(deeper) = depth.checked_sub(1) else {
                     let aside = format!(".deep-{}", rustix::fs::fstat(&inner)?.st_ino);
                     rustix::fs::renameat(directory, name, top, aside)?;

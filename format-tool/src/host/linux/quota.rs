@@ -102,6 +102,19 @@ pub(super) fn set(means: Means, directory: BorrowedFd, project: u32, bytes: Opti
     }
 }
 
+/// Lets a directory be changed whose owner, on btrfs, said that nobody may. Others are left as they are.
+///
+/// # Errors
+/// If it is such a one and stays so.
+pub(super) fn thaw(directory: &OwnedFd) -> io::Result<()> {
+    let found = rustix::fs::fstat(directory)?;
+    let kind = statfs::fstatfs(directory)?.filesystem_type();
+    match kind == statfs::BTRFS_SUPER_MAGIC && found.st_ino == calls::TOP_INODE {
+        true => Ok(calls::make_writable(directory)?),
+        false => Ok(()),
+    }
+}
+
 /// A handle of the same directory that takes ioctls: one that only names the place (O_PATH) does not.
 fn opened(directory: BorrowedFd) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

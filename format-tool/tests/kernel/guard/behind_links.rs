@@ -90,6 +90,28 @@ fn without_the_guard_the_same_frames_arrive() {
 }
 
 #[test]
+fn isolated_guests_reach_the_machine_and_do_not_hear_each_other() {
+    on_a_machine(|machine| {
+        for (isolation, hears) in [("", false), ("isolation = false", true)] {
+            format(machine, 2, isolation);
+            let (guest, other) = (Guest::behind_tap("part0"), Guest::behind_tap("part1"));
+            let reach = |guest: &Guest, mac: Mac, ip: &str| -> Mac {
+                let question = frame(mac, EVERYBODY, 0x0806, &arp(1, mac, ip, GATEWAY));
+                let answer = guest.ask(&question, guest, |frame| frame[12..14] == [8, 6] && frame[21] == 2);
+                answer[6..12].try_into().unwrap()
+            };
+            reach(&guest, MINE, IPV4);
+            let machines = reach(&other, NEIGHBOURS, "10.200.128.1");
+            let word = to_all(MINE, &udp(IPV4, 4000, "255.255.255.255", 4000, b"a word"));
+            guest.send(&word);
+            other.send(&carrying(NEIGHBOURS, machines, &ping("10.200.128.1", GATEWAY, b"after it")));
+            let seen = other.receive_until(|frame| frame[12..14] == [8, 0] && frame.ends_with(b"after it"));
+            assert_eq!(seen.contains(&word), hears, "{isolation}");
+        }
+    });
+}
+
+#[test]
 fn the_guest_behind_a_bridged_tap_is_answered() {
     on_a_machine(|machine| {
         format(machine, 2, "");

@@ -15,6 +15,8 @@ use std::os::fd::RawFd;
 
 // The attributes of a tun link, which rtnetlink leaves as bytes (linux/if_link.h, linux/if_tun.h).
 const TUN_OWNER: u16 = 1;
+const TUN_GROUP: u16 = 2;
+const TUN_PERSIST: u16 = 6;
 const TUN_TYPE: u16 = 3;
 const TUN_TYPE_TUN: u8 = 1;
 const TUN_TYPE_TAP: u8 = 2;
@@ -65,7 +67,7 @@ fn is_isolated(part: &LinkInfo) -> bool {
 
 fn read_kind(info: &[LinkInfo]) -> LinkKind {
     let mut kind = LinkKind::Other(String::new());
-    let (mut owner, mut mode) = (None, None);
+    let (mut owner, mut mode, mut spoiled) = (None, None, false);
     for part in info {
         match part {
             LinkInfo::Kind(InfoKind::Bridge) => kind = LinkKind::Bridge,
@@ -76,6 +78,8 @@ fn read_kind(info: &[LinkInfo]) -> LinkKind {
                     match key {
                         TUN_OWNER => owner = value.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes)),
                         TUN_TYPE => mode = value.first().copied(),
+                        TUN_GROUP => spoiled = true,
+                        TUN_PERSIST => spoiled |= value.first() == Some(&0),
                         _ => {}
                     }
                 }
@@ -83,6 +87,8 @@ fn read_kind(info: &[LinkInfo]) -> LinkKind {
             _ => {}
         }
     }
+    // Given to a group as well, or to go with whoever has it open: not as it was made, whoever owns it.
+    let owner = owner.filter(|_| !spoiled);
     match mode {
         Some(TUN_TYPE_TAP) => LinkKind::Tap(owner),
         Some(TUN_TYPE_TUN) => LinkKind::Tun(owner),

@@ -76,6 +76,8 @@ const _: () = assert!(size_of::<Attributes>() == 28 && size_of::<QuotaState>() =
 // BTRFS_IOCTL_MAGIC and the BTRFS_IOC_ numbers are those of linux/btrfs.h.
 nix::ioctl_write_ptr!(subvol_create, 0x94, 14, VolumeArguments);
 nix::ioctl_readwrite!(tree_search, 0x94, 17, SearchArguments);
+nix::ioctl_read!(subvol_get_flags, 0x94, 25, u64);
+nix::ioctl_write_ptr!(subvol_set_flags, 0x94, 26, u64);
 nix::ioctl_readwrite!(ino_lookup, 0x94, 18, LookupArguments);
 // Declared as if it were read; the kernel reads it and writes nothing.
 nix::ioctl_read!(qgroup_limit, 0x94, 43, GroupLimitArguments);
@@ -101,6 +103,21 @@ pub(super) fn make_subvolume(parent: &OwnedFd, name: &OsStr) -> Result<()> {
     arguments.name[..name.len()].copy_from_slice(name);
     // SAFETY: the kernel reads the whole structure, which lives across the call, and writes nothing.
     unsafe { subvol_create(parent.as_raw_fd(), &arguments) }.map(drop)
+}
+
+/// BTRFS_SUBVOL_RDONLY of linux/btrfs.h.
+const READ_ONLY: u64 = 1 << 1;
+
+/// BTRFS_IOC_SUBVOL_SETFLAGS: lets a subvolume be written to.
+pub(super) fn make_writable(directory: &OwnedFd) -> Result<()> {
+    let mut flags = 0;
+    // SAFETY: the kernel writes one number, which is ours alone and lives across the call.
+    unsafe { subvol_get_flags(directory.as_raw_fd(), &mut flags) }?;
+    if flags & READ_ONLY == 0 {
+        return Ok(());
+    }
+    // SAFETY: the kernel reads one number, which lives across the call.
+    unsafe { subvol_set_flags(directory.as_raw_fd(), &(flags & !READ_ONLY)) }.map(drop)
 }
 
 /// BTRFS_IOC_INO_LOOKUP: the number of the subvolume that a directory is in.
