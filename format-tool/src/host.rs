@@ -13,7 +13,7 @@ pub mod linux;
 pub struct Outcome {
     /// For each action of the batch, whether it took effect.
     pub done: Vec<bool>,
-    /// The first failure. Then at least one action is not done.
+    /// The first failure. An action that failed half-way may count as done, so that it is undone.
     pub problem: Option<Problem>,
 }
 

@@ -13,7 +13,7 @@ use plat_model::problem::{Problem, Result, codes};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 const VERSION: u32 = 1;
@@ -225,7 +225,9 @@ fn make_parents(path: &Path) -> Result<Vec<PathBuf>> {
     let mut made = Vec::new();
     for (n, directory) in missing.iter().enumerate().rev() {
         let mode = if n == 0 { 0o700 } else { 0o755 };
+        // Whatever the umask says.
         let result = fs::DirBuilder::new().mode(mode).create(directory);
+        let result = result.and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(mode)));
         result.map_err(|e| wrong(path, format!("{}: {e}", directory.display())))?;
         made.push(directory.to_path_buf());
     }

@@ -37,10 +37,10 @@ pub fn run(args: &Args) -> Exit {
         Ok(exit) => exit,
         Err(problems) => {
             for problem in problems.0.iter().take(PROBLEMS_SHOWN) {
-                eprintln!("{problem}");
+                say(&problem.to_string());
             }
             if problems.0.len() > PROBLEMS_SHOWN {
-                eprintln!("and {} more problems", problems.0.len() - PROBLEMS_SHOWN);
+                say(&format!("and {} more problems", problems.0.len() - PROBLEMS_SHOWN));
             }
             exit_of(&problems)
         }
@@ -113,7 +113,7 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
                 }
             }
             if watch {
-                eprintln!("run `node-format confirm` within {confirm_within} s, or the old network comes back");
+                say(&format!("run `node-format confirm` within {confirm_within} s, or the old network comes back"));
             }
             Ok(Exit::Done)
         }
@@ -150,11 +150,11 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
 
 fn change(args: &Args, host: &mut LinuxHost, record: &Path, wish: Wish) -> Result<Exit, Problems> {
     host.stop_on_signals()?;
-    let waiting = || eprintln!("waiting for a program that an earlier run started");
+    let waiting = || say("waiting for a program that an earlier run started");
     let mut record = Record::open_waiting(&host.beneath_root(record), &host.epoch(), waiting)?;
     let mut progress = |kind: Kind, batch: &[Action]| {
         if batch.len() >= 100 {
-            eprintln!("{} ({})", kind.doing(), batch.len());
+            say(&format!("{} ({})", kind.doing(), batch.len()));
         }
     };
     let result = apply(wish, host, &mut record, &mut progress);
@@ -219,6 +219,11 @@ fn rendered(args: &Args, plan: &Plan, form: Form) -> String {
 
 fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default() + "\n"
+}
+
+/// A line to standard error, which may have gone with the terminal: a run goes on without.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Prints to standard output; a reader that has gone is no failure of ours.

@@ -58,7 +58,7 @@ fn bare() -> FakeHost {
     let address = "192.0.2.7/24".parse().unwrap();
     facts.addresses.insert(AddressFact { link: "eth0".into(), address, leased: false });
     let (destination, via) = ("0.0.0.0/0".parse().unwrap(), Some("192.0.2.1".parse().unwrap()));
-    facts.routes.insert(Route { destination, link: "eth0".into(), via, metric: 0, source: None });
+    facts.routes.insert(Route { destination, link: "eth0".into(), via, metric: 0, source: None, onlink: false });
     FakeHost::new(facts)
 }
 

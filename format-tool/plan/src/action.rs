@@ -305,13 +305,13 @@ impl Action {
     }
 
     /// Whether a partition's own user may bring about, at any moment, what this action mends: mode and group of his own
-    /// directory, and all about a tap or tun that he may open. It is no proof that the machine is not as it was made.
+    /// directory, and of a tap or tun that he may open its hardware address, its owner, and whether it is there. It is no proof that the machine is not as it was made.
     pub fn is_tenants_doing(&self) -> bool {
         let his = |link: &LinkFact| matches!(link.kind, LinkKind::Tap(Some(_)) | LinkKind::Tun(Some(_)));
         match self {
             Self::SetDirectory { from, to, .. } => from.0.uid == to.0.uid && from.0.uid != 0,
             Self::AddLink { link, .. } | Self::RemoveLink { link, .. } => his(link),
-            Self::SetLink { from, to, .. } => his(from) || his(to),
+            Self::SetLink { from, to, .. } => his(to) && LinkFact { mac: to.mac, ..from.clone() } == *to,
             _ => false,
         }
     }

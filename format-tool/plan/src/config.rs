@@ -89,7 +89,7 @@ fn version_1<'t>(reader: &mut Reader<'t>, top: &mut Section<'t>) -> Settings {
 }
 
 fn partitions<'t>(reader: &mut Reader<'t>, s: &mut Section<'t>) -> PartitionSettings {
-    let amount = s.number(reader, "amount", 0, u32::MAX);
+    let amount = s.number(reader, "amount", 0, 1_000_000);
     if amount.is_none() {
         s.missing(reader, "amount");
     }

@@ -51,6 +51,9 @@ pub struct HostFacts {
     pub local_routes: BTreeSet<IpNet>,
     /// Routes of the main table that the kernel did not make by itself.
     pub routes: BTreeSet<Route>,
+    /// Links with routes that [`Route`] does not say all about, and one of those each: of another table, over several
+    /// links, with metrics.
+    pub odd_routes: BTreeMap<String, String>,
     /// Of [`Scope::namespaces`], those that exist.
     pub namespaces: BTreeMap<String, NamespaceFact>,
     /// Of [`Scope::sysctls`], those that this kernel has.
@@ -225,6 +228,9 @@ pub struct Route {
     /// The source address that packets get.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<IpAddr>,
+    /// Whether the router is taken to be on the link whatever the link's addresses.
+    #[serde(default)]
+    pub onlink: bool,
 }
 
 /// The inside of a partition's network namespace: its `lo`, and its end of the pair, `eth0`.

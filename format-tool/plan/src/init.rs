@@ -31,8 +31,7 @@ pub fn propose(facts: &HostFacts, machine_id: &str, amount: Option<u32>) -> Stri
     network(&mut text, facts, machine_id);
     let builder = first_id - 1;
     let _ = write!(text, "\n[builder]\nuid = {builder}\ngid = {builder}\n");
-    let slices = facts.kernel.systemd == Presence::Present;
-    let _ = write!(text, "\n[limits]               # of each partition\nprocesses = 4096\nslices    = {slices}\n");
+    text.push_str("\n[limits]               # of each partition\nprocesses = 4096\n");
     text
 }
 

@@ -3,8 +3,8 @@
 //!
 //! Things are made in the order accounts, directories, kernel settings, links, addresses, namespaces, routes,
 //! packet filter, uplink and the settings of links, files, and removed in the reverse; removals come first. The node file is written last, so that the agent is never told of
-//! what is not there yet, except when there is nothing to make: then first, so that it is never told of what is not there
-//! any more.
+//! what is not there yet, except when partitions only go: then first, so that it is never told of what is not there any
+//! more.
 
 mod accounts;
 mod addresses;
@@ -105,7 +105,12 @@ pub fn plan(
     let is_node_file = |action: &Action| action.kind() == Kind::WriteFiles(Purpose::Node);
     let (node_file, add): (Vec<_>, Vec<_>) = add.into_iter().partition(is_node_file);
     let (gone, remove): (Vec<_>, Vec<_>) = remove.into_iter().partition(is_node_file);
-    let (ahead, behind) = if add.is_empty() { (node_file, Vec::new()) } else { (Vec::new(), node_file) };
+    let makes_partitions = |action: &Action| {
+        let kind = action.kind();
+        matches!(kind, Kind::AddAccounts | Kind::MakeDirectories | Kind::AddTaps | Kind::AddNamespaces)
+    };
+    let grows = add.iter().any(makes_partitions) || (remove.is_empty() && !add.is_empty());
+    let (ahead, behind) = if grows { (Vec::new(), node_file) } else { (node_file, Vec::new()) };
     let actions: Vec<Action> = ahead.into_iter().chain(gone).chain(remove).chain(add).chain(behind).collect();
     problems.none_or(Plan { actions, forget, notes })
 }
@@ -141,6 +146,14 @@ pub fn privileges_lacking(plan: &Plan, facts: &HostFacts) -> Problems {
     problems
 }
 
+fn made_user(thing: &Thing) -> Option<(&str, u32)> {
+    if let Thing::User { name, uid } = thing { Some((name, *uid)) } else { None }
+}
+
+fn setting_before(thing: &Thing) -> Option<(&str, &str)> {
+    if let Thing::Sysctl { key, was } = thing { Some((key, was)) } else { None }
+}
+
 struct Planner<'a> {
     layout: &'a Layout,
     facts: &'a HostFacts,
@@ -153,6 +166,10 @@ struct Planner<'a> {
     notes: Vec<String>,
     problems: Problems,
     memberships: BTreeMap<&'a str, BTreeSet<&'a str>>,
+    /// The uid that each user of ours was made with.
+    made_users: BTreeMap<&'a str, u32>,
+    /// What each setting of the kernel was before.
+    settings_before: BTreeMap<&'a str, &'a str>,
     /// Links that go, and those that are made anew: what is on them goes with them.
     leaving: BTreeSet<String>,
     /// Why directories cannot be limited, and the first of each reason.
@@ -172,6 +189,8 @@ impl<'a> Planner<'a> {
             notes: Vec::new(),
             problems: Problems::default(),
             memberships: accounts::memberships(facts),
+            made_users: claims.iter().filter_map(|thing| made_user(thing)).collect(),
+            settings_before: claims.iter().filter_map(|thing| setting_before(thing)).collect(),
             leaving: BTreeSet::new(),
             unlimitable: BTreeMap::new(),
         }

@@ -81,6 +81,9 @@ pub struct Uplink {
     pub bridge: String,
     /// Whether it was up already.
     pub was_up: bool,
+    /// Whether the machine was reached by it, so that somebody must say that it still is.
+    #[serde(default)]
+    pub carries: bool,
     /// Moved to the bridge.
     pub addresses: BTreeSet<IpNet>,
     /// Of the interface; through the bridge while it is taken.

@@ -95,7 +95,7 @@ impl Host for LinuxHost {
         if scope.network {
             let seen = network::observe()?;
             (facts.links, facts.addresses) = (seen.links, seen.addresses);
-            (facts.local_routes, facts.routes) = (seen.local_routes, seen.routes);
+            (facts.local_routes, facts.routes, facts.odd_routes) = (seen.local_routes, seen.routes, seen.odd_routes);
         }
         Ok(facts)
     }
@@ -110,7 +110,7 @@ impl Host for LinuxHost {
             Kind::SetDiskLimits => one_by_one(batch, |action| disk::perform(&self.tree, action)),
             Kind::SetSysctls => one_by_one(batch, sysctls::perform),
             Kind::SetGuard => one_by_one(batch, |action| guard::perform(action, self.held.as_ref())),
-            Kind::MoveUplink => one_by_one(batch, network::move_uplink),
+            Kind::MoveUplink => begun(batch, network::move_uplink),
             Kind::AddNamespaces | Kind::RemoveNamespaces => self.namespaces().perform(batch),
             Kind::AddTaps => network::add_taps(batch),
             Kind::RemoveTaps => network::remove_taps(batch),
@@ -144,6 +144,18 @@ fn each(batch: &[Action], mut perform: impl FnMut(&Action) -> Result<()>) -> Out
         problem = problem.or(result.err());
     }
     Outcome { done, problem }
+}
+
+/// In order, up to the first failure. What takes several steps counts as done once it is begun: taking it back undoes
+/// whatever there is of it.
+fn begun(batch: &[Action], mut perform: impl FnMut(&Action) -> Result<()>) -> Outcome {
+    for (n, action) in batch.iter().enumerate() {
+        if let Err(problem) = perform(action) {
+            let begun = n + usize::from(action.makes().is_some());
+            return Outcome::first(begun, batch.len(), Some(problem));
+        }
+    }
+    Outcome::first(batch.len(), batch.len(), None)
 }
 
 /// In order, up to the first failure.

@@ -60,7 +60,7 @@ fn unconfirmed(claims: &Claims) -> impl Iterator<Item = &Uplink> {
     claims
         .iter()
         .filter_map(|thing| match thing {
-            Thing::Uplink(uplink) if !uplink.addresses.is_empty() || !uplink.routes.is_empty() => Some(uplink),
+            Thing::Uplink(uplink) if uplink.carries => Some(uplink),
             _ => None,
         })
         .filter(|uplink| !claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }))

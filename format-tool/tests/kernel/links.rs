@@ -52,6 +52,7 @@ fn a_routed_tap_has_its_machines_ranges_behind_it() {
                 via: None,
                 metric: 0,
                 source: None,
+                onlink: false,
             };
             assert!(facts.routes.contains(&route("10.200.128.1/32")), "{:?}", facts.routes);
             assert!(facts.routes.contains(&route("fd00:1:0:0:2:8000::/82")), "{:?}", facts.routes);

@@ -190,3 +190,41 @@ fn whoever_waited_for_one_uplink_leaves_the_next_one_alone() {
         machine.must(&["confirm"]);
     });
 }
+
+#[test]
+fn a_router_that_is_on_no_network_of_the_machine_is_moved_too() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        world.inside(|| ip("address add 198.51.100.1/32 dev router"));
+        ip("route replace default via 198.51.100.1 dev up0 onlink");
+        world.inside(|| ip("route add 192.0.2.7/32 dev router"));
+        machine.configure_with(1, TAKE, "");
+        let before = machine.everything();
+        assert!(world.is_reached());
+        machine.must(&["apply", "--take-uplink"]);
+        assert!(world.is_reached(), "through the bridge");
+        machine.must(&["rollback"]);
+        assert!(world.is_reached());
+        machine.must(&["reset"]);
+        assert_eq!(machine.everything(), before);
+    });
+}
+
+#[test]
+fn an_uplink_with_a_route_that_could_not_be_put_back_is_refused() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        let odd = ["203.0.113.0/24 via 192.0.2.1 dev up0 table 77", "203.0.113.0/24 via 192.0.2.1 dev up0 mtu 1300"];
+        for route in odd {
+            ip(&format!("route add {route}"));
+            let before = machine.everything();
+            let (code, why) = machine.run(&["apply", "--take-uplink"]);
+            assert_eq!(code, 4, "{why}");
+            assert!(why.contains("P0511") && why.contains("203.0.113.0/24"), "{why}");
+            assert_eq!(machine.everything(), before);
+            ip(&format!("route delete {route}"));
+        }
+        assert!(world.is_reached());
+    });
+}

@@ -213,7 +213,7 @@ impl Layout {
 }
 
 fn direct(destination: IpNet, link: &str) -> Route {
-    Route { destination, link: link.into(), via: None, metric: 0, source: None }
+    Route { destination, link: link.into(), via: None, metric: 0, source: None, onlink: false }
 }
 
 fn short(n: u32) -> u16 {

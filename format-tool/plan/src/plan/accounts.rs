@@ -129,11 +129,7 @@ impl Planner<'_> {
             }
             return self.add.push(Action::AddUser(action));
         };
-        let made = self.claims.iter().find_map(|thing| match thing {
-            Thing::User { name: made, uid } if made == name && *uid != found.uid => Some(*uid),
-            _ => None,
-        });
-        if let Some(made) = made {
+        if let Some(made) = self.made_users.get(name).copied().filter(|made| *made != found.uid) {
             self.problems.push(
                 Problem::new(codes::FOREIGN, format!("user {name} has uid {}", found.uid))
                     .because(format!("it was made with {made}, which its files belong to"))

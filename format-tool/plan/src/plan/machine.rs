@@ -31,17 +31,19 @@ impl Planner<'_> {
             if found == Some(wanted) || deaf {
                 continue;
             }
-            let of_ours = self.layout.links.keys().any(|link| key.contains(&format!(".{}.", link.replace('.', "/"))));
-            let Some(found) = found.cloned().or_else(|| of_ours.then(String::new)) else {
+            let Some(found) = found.cloned().or_else(|| self.is_of_ours(key).then(String::new)) else {
                 self.refuse_setting(key);
                 continue;
             };
-            let was = self.claims.iter().find_map(|thing| match thing {
-                Thing::Sysctl { key: claimed, was } if claimed == key => Some(was.clone()),
-                _ => None,
-            });
-            self.add.push(setting(key, &was.unwrap_or_else(|| found.clone()), &found, wanted));
+            let was = self.settings_before.get(key.as_str()).copied().unwrap_or(&found);
+            self.add.push(setting(key, was, &found, wanted));
         }
+    }
+
+    /// Whether it is a setting of a link that is made here.
+    fn is_of_ours(&self, key: &str) -> bool {
+        let link = key.split_once(".conf.").and_then(|(_, rest)| rest.rsplit_once('.'));
+        link.is_some_and(|(link, _)| self.layout.links.contains_key(&link.replace('/', ".")))
     }
 
     fn refuse_setting(&mut self, key: &str) {

@@ -9,6 +9,7 @@ use crate::layout::WantedUplink;
 use crate::thing::{Claims, Thing, Uplink};
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 impl Planner<'_> {
@@ -48,8 +49,7 @@ impl Planner<'_> {
     }
 
     fn say_unconfirmed(&mut self, uplink: &Uplink) {
-        let carries = !uplink.addresses.is_empty() || !uplink.routes.is_empty();
-        if carries && !self.claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }) {
+        if uplink.carries && !self.claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }) {
             self.notes.push(format!(
                 "{} is not confirmed: `node-format confirm` keeps it, `node-format rollback` gives the old network back",
                 uplink.link
@@ -73,10 +73,29 @@ impl Planner<'_> {
                     .fix("give it a fixed address, or let the system's own network configuration make the bridge and use `mode = \"interface\"`"),
             );
         }
-        let addresses = own.into_iter().map(|address| address.address).collect();
-        let routes = self.facts.routes.iter().filter(|route| route.link == *link).cloned().collect();
-        let uplink = Uplink { link: link.clone(), bridge: wanted.bridge.clone(), was_up: found.up, addresses, routes };
-        let carries = !uplink.addresses.is_empty() || !uplink.routes.is_empty() || !leased.is_empty();
+        if let Some(odd) = self.facts.odd_routes.get(link) {
+            self.problems.push(
+                Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
+                    .because(format!("it has the route {odd}, which could not be put back exactly"))
+                    .fix("let the system's own network configuration make the bridge and use `mode = \"interface\"`"),
+            );
+        }
+        let listens = format!("net.ipv6.conf.{}.accept_ra", wanted.bridge.replace('.', "/"));
+        let deaf = self.layout.sysctls.contains_key("net.ipv6.conf.all.forwarding")
+            && self.layout.sysctls.get(&listens).is_none_or(|value| value != "2");
+        if let Some(announced) = leased.iter().find(|address| deaf && address.address.addr().is_ipv6()) {
+            self.problems.push(
+                Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
+                    .because(format!("a router announced {}, and the bridge does not listen to routers", announced.address))
+                    .fix("set `guard = true` in [network], which keeps partitions from announcing any, or give it a fixed address"),
+            );
+        }
+        let addresses: BTreeSet<IpNet> = own.into_iter().map(|address| address.address).collect();
+        let routes: BTreeSet<Route> = self.facts.routes.iter().filter(|route| route.link == *link).cloned().collect();
+        let carries = !addresses.is_empty() || !routes.is_empty() || !leased.is_empty();
+        let (link, bridge) = (link.clone(), wanted.bridge.clone());
+        let uplink = Uplink { link, bridge, was_up: found.up, carries, addresses, routes };
+        let link = &wanted.link;
         let agreed = self.consent.take_uplink || self.claims.has(&Thing::UplinkConfirmed { link: link.clone() });
         if carries && !agreed {
             self.problems.push(

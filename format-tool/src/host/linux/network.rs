@@ -32,6 +32,7 @@ pub(super) struct Seen {
     pub addresses: BTreeSet<AddressFact>,
     pub local_routes: BTreeSet<IpNet>,
     pub routes: BTreeSet<Route>,
+    pub odd_routes: BTreeMap<String, String>,
 }
 
 /// Index of each link by its name.
@@ -57,7 +58,7 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
     });
     let addresses = addresses.collect();
     let routes = routes::all(connection, &names)?;
-    Ok(Seen { links, addresses, local_routes: routes.local, routes: routes.main })
+    Ok(Seen { links, addresses, local_routes: routes.local, routes: routes.main, odd_routes: routes.odd })
 }
 
 /// Performs actions that are a few requests each.

@@ -2,7 +2,7 @@
 
 use super::connection::{Connection, Request};
 use ipnet::IpNet;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, CacheInfo};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo};
 use rtnetlink::{AddressAddRequest, Handle};
 use std::io;
 
@@ -39,14 +39,17 @@ fn new(handle: &Handle, index: u32, address: IpNet) -> AddressAddRequest {
     request
 }
 
-/// An address of the node's own. A single one of IPv6 is for whoever binds to it: the kernel, which takes the newest that
-/// fits for a connection of anybody else's, shall not choose it while there is another.
+/// An address of the node's own. A single one is for whoever binds to it: the kernel, which takes the newest of IPv6 and the
+/// first of IPv4 that fits for a connection of anybody else's, shall not choose it while there is another.
 pub(super) fn add_for_binding(handle: &Handle, index: u32, address: IpNet) -> Request {
     let mut request = new(handle, index, address);
     if address.addr().is_ipv6() && address.prefix_len() == 128 {
         let mut never_preferred = CacheInfo::default();
         never_preferred.ifa_valid = u32::MAX;
         request.message_mut().attributes.push(AddressAttribute::CacheInfo(never_preferred));
+    }
+    if address.addr().is_ipv4() && address.prefix_len() == 32 {
+        request.message_mut().header.scope = AddressScope::Link;
     }
     Box::pin(request.execute())
 }

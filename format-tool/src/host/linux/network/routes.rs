@@ -4,7 +4,7 @@ use super::connection::{Connection, Request};
 use ipnet::IpNet;
 use node_format_plan::facts::Route;
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,12 +23,15 @@ pub(super) struct Routes {
     pub local: BTreeSet<IpNet>,
     /// The main table, apart from what the kernel made by itself.
     pub main: BTreeSet<Route>,
+    /// By link, one that cannot be said so.
+    pub odd: BTreeMap<String, String>,
 }
 
 /// One route, of either sort.
 enum Found {
     Local(IpNet),
     Main(Route),
+    Odd(Vec<String>, String),
 }
 
 impl Extend<Found> for Routes {
@@ -36,6 +39,7 @@ impl Extend<Found> for Routes {
         routes.into_iter().for_each(|found| match found {
             Found::Local(range) => drop(self.local.insert(range)),
             Found::Main(route) => drop(self.main.insert(route)),
+            Found::Odd(links, what) => self.odd.extend(links.into_iter().map(|link| (link, what.clone()))),
         });
     }
 }
@@ -50,6 +54,7 @@ fn read(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Found> 
     let header = &message.header;
     let (mut to, mut via, mut source, mut link) = (None, None, None, None);
     let (mut metric, mut table) = (0, u32::from(header.table));
+    let (mut several, mut more) = (Vec::new(), false);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => to = ip(address),
@@ -58,6 +63,10 @@ fn read(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Found> 
             RouteAttribute::Oif(index) => link = names.get(index),
             RouteAttribute::Priority(number) => metric = *number,
             RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::MultiPath(ways) => {
+                several.extend(ways.iter().filter_map(|way| names.get(&way.interface_index)))
+            }
+            RouteAttribute::Metrics(_) | RouteAttribute::Encap(_) | RouteAttribute::Via(_) => more = true,
             _ => {}
         }
     }
@@ -69,11 +78,16 @@ fn read(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Found> 
     }
     // What a router announced is the kernel's too: it comes and goes by itself.
     let own = matches!(header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra);
-    if own || header.kind != RouteType::Unicast || table != u32::from(RouteHeader::RT_TABLE_MAIN) {
+    if own || header.kind != RouteType::Unicast || header.flags.contains(RouteFlags::Cloned) {
         return None;
     }
+    if more || !several.is_empty() || table != u32::from(RouteHeader::RT_TABLE_MAIN) {
+        let links = several.into_iter().chain(link).cloned().collect();
+        return Some(Found::Odd(links, format!("{destination} of table {table}")));
+    }
+    let onlink = header.flags.contains(RouteFlags::Onlink);
     let metric = if ipv6 && metric == METRIC_IPV6 { 0 } else { metric };
-    Some(Found::Main(Route { destination, link: link?.clone(), via, metric, source }))
+    Some(Found::Main(Route { destination, link: link?.clone(), via, metric, source, onlink }))
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
@@ -106,6 +120,9 @@ fn unicast(index: u32, route: &Route) -> RouteMessage {
         IpAddr::V4(ip) => RouteAddress::Inet(ip),
         IpAddr::V6(ip) => RouteAddress::Inet6(ip),
     };
+    if route.onlink {
+        message.header.flags |= RouteFlags::Onlink;
+    }
     message.attributes.push(RouteAttribute::Oif(index));
     message.attributes.extend(route.via.map(|via| RouteAttribute::Gateway(address(via))));
     message.attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(address(source))));
