@@ -179,10 +179,11 @@ fn whoever_waited_for_one_uplink_leaves_the_next_one_alone() {
         machine.must(&["confirm"]);
         machine.must(&["reset"]);
         machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        let root = machine.root.path().display().to_string();
         let watches = || {
-            let output =
-                std::process::Command::new("pgrep").args(["-f", &machine.root.path().display().to_string()]).output();
-            output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).lines().count() == 1)
+            let processes = std::fs::read_dir("/proc").unwrap().flatten();
+            let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+            lines.filter(|line| String::from_utf8_lossy(line).contains(&root)).count() == 1
         };
         until("the first watch has ended, the second has not", watches);
         assert_eq!(where_is(machine, "192.0.2.7/24"), ["plat0"]);
