@@ -85,14 +85,14 @@ fn fails_anywhere(layout: &Layout) {
     let record = folder.path().join("format/record");
     let all = actions(layout, &mut bare(), &record);
     assert!(all > 25, "{all}");
-    for at in 0..all {
+    for fault in (0..all).flat_map(|at| [Fault::Fails(at), Fault::HalfWay(at)]) {
         let mut host = bare();
         let before = host.facts.clone();
-        host.fault = Some(Fault::Fails(at));
+        host.fault = Some(fault);
         let problems = run(layout, &mut host, &record).unwrap_err();
         assert_eq!(problems.0.len(), 1, "{problems}");
         assert_eq!(problems.0[0].code, codes::APPLY_FAILED);
-        assert_eq!(host.facts, before, "after a failure of action {at}");
+        assert_eq!(host.facts, before, "after {fault:?}");
         assert!(!record.exists() && !folder.path().join("format").exists(), "the record is gone with all it named");
     }
 }

@@ -158,12 +158,6 @@ impl Layout {
         Ok(layout)
     }
 
-    /// The same without the interface that becomes a port of the bridge: what is left if it is given back.
-    #[must_use]
-    pub fn without_uplink(self) -> Self {
-        Self { uplink: None, ..self }
-    }
-
     /// Every file that must exist; `node.json` with the machine's own amounts where the capacity leaves some
     /// out, and its own numbers of groups.
     pub(crate) fn files(&self, facts: &HostFacts) -> BTreeMap<PathBuf, WantedFile> {

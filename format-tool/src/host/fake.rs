@@ -10,6 +10,8 @@ use plat_model::problem::{Problem, Result, codes};
 pub enum Fault {
     /// The action fails without effect.
     Fails(usize),
+    /// The action fails, and has taken effect nevertheless: it counts as done, so that it is undone.
+    HalfWay(usize),
     /// The action and every one after it fail: not even undoing works.
     Breaks(usize),
     /// The process is killed before the action takes effect (a panic with [`Killed`]).
@@ -56,6 +58,10 @@ impl Host for FakeHost {
                 return Outcome::first(n, batch.len(), Some(problem));
             }
             self.facts.perform(action);
+            if self.fault == Some(Fault::HalfWay(self.performed - 1)) {
+                let problem = Problem::new(codes::APPLY_FAILED, format!("{action:?} fails half-way as it was told to"));
+                return Outcome::first(n + 1, batch.len(), Some(problem));
+            }
             if self.fault == Some(Fault::KilledAfter(self.performed - 1)) {
                 std::panic::panic_any(Killed);
             }

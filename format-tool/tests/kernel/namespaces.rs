@@ -96,6 +96,20 @@ fn a_namespace_that_lost_something_is_repaired_and_what_runs_in_it_stays() {
 }
 
 #[test]
+fn a_namespace_that_cannot_be_made_leaves_none_of_the_others_behind() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(3, NETWORK, "");
+        std::fs::create_dir_all(machine.path("run/netns/part2/taken")).unwrap();
+        let (code, why) = machine.run(&["apply"]);
+        assert!(code == 1 || code == 5, "{why}");
+        assert!(!machine.path("run/netns/part0").exists() && !machine.path("run/netns/part1").exists(), "{why}");
+        assert!(machine.path("run/netns/part2/taken").exists());
+        assert!(!machine.network().links.contains_key("part-v0"));
+    });
+}
+
+#[test]
 fn a_namespace_of_somebody_else_is_refused() {
     on_a_machine(|machine| {
         ip("link set lo up");

@@ -55,9 +55,11 @@ fn strange() -> FileFact {
 
 pub(super) fn perform(tree: &mut Tree, batch: &[Action]) -> Outcome {
     for (n, action) in batch.iter().enumerate() {
-        let Action::WriteFile { path, from, to, .. } = action else { continue };
+        let Action::WriteFile { path, purpose, from, to } = action else { continue };
+        // The agent waits for `node.json`, so that takes its place whole even the first time.
+        let first = from.is_none() && *purpose != Purpose::Node;
         let result = match to {
-            Some(file) => write(tree, path, file, from.is_none()),
+            Some(file) => write(tree, path, file, first),
             None => remove(tree, path),
         };
         if let Err(e) = result {
@@ -114,7 +116,7 @@ fn unlink(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
     }
 }
 
-/// Nobody reads a file before it is said to be there, so one that is `first` needs no other name until it is whole.
+/// Nobody waits for a file that is `first`, so it needs no other name until it is whole.
 fn write(tree: &mut Tree, path: &Path, wanted: &FileFact, first: bool) -> std::io::Result<()> {
     let (parent, name) = tree.parent(path)?;
     let name_now = if first { name.to_os_string() } else { new(name) };

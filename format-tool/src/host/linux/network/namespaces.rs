@@ -111,15 +111,19 @@ impl Namespaces {
         if gone.problem.is_some() {
             return Outcome { done: vec![false; batch.len()], problem: gone.problem };
         }
-        for (n, action) in batch.iter().enumerate() {
-            let Action::SetNamespace { name, state, .. } = action else { continue };
-            if state.from.inside.is_some()
-                && let Err(e) = self.unmount(name)
-            {
-                return Outcome::first(n, batch.len(), Some(failed(format!("cannot remove namespace {name}"), e)));
-            }
+        // One that cannot be removed keeps no other.
+        let (mut done, mut problem) = (Vec::with_capacity(batch.len()), None);
+        for action in batch {
+            let removed = match action {
+                Action::SetNamespace { name, state, .. } if state.from.inside.is_some() => {
+                    self.unmount(name).map_err(|e| failed(format!("cannot remove namespace {name}"), e))
+                }
+                _ => Ok(()),
+            };
+            done.push(removed.is_ok());
+            problem = problem.or(removed.err());
         }
-        Outcome::first(batch.len(), batch.len(), None)
+        Outcome { done, problem }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -148,8 +152,15 @@ impl Namespaces {
 
     fn unmount(&self, name: &str) -> io::Result<()> {
         let path = self.path(name);
-        umount2(&path, MntFlags::MNT_DETACH)?;
-        fs::remove_file(&path)
+        match umount2(&path, MntFlags::MNT_DETACH) {
+            // It was not mounted any more, or never came so far.
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(e) => return Err(e.into()),
+        }
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
     }
 }
 

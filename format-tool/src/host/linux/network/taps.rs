@@ -36,9 +36,9 @@ fn join(action: &Action) -> Option<Action> {
     Some(Action::SetLink { name: name.clone(), from, to: link.clone() })
 }
 
-/// Deletes taps, tuns or pairs: all are moved into the link group after their own, then the group is deleted with one request. Deleted
-/// one by one, each waits for the kernel's grace period: 9 s for 500. The planner has made sure that nobody else is in
-/// that group.
+/// Deletes taps, tuns or pairs: all are moved into the link group after their own, then the group is deleted with one
+/// request. Deleted one by one, each waits for the kernel's grace period: 9 s for 500. If anybody else is in that group,
+/// none is deleted.
 pub(in crate::host::linux) fn remove_taps(batch: &[Action]) -> Outcome {
     let group = batch.iter().find_map(|action| match action {
         Action::RemoveLink { link, .. } => Some(link.group.wrapping_add(1)),
