@@ -105,6 +105,8 @@ fn whatever_a_tenant_leaves_is_erased_however_deep() {
         ip("link set lo up");
         machine.configure(1);
         machine.must(&["apply"]);
+        // A name that root might want.
+        fs::create_dir_all(machine.path("srv/plat/partitions/part0/.deep-0/taken")).unwrap();
         let mut at = fs::File::open(machine.path("srv/plat/partitions/part0/srv")).unwrap();
         for _ in 0..1000 {
             rustix::fs::mkdirat(&at, "d", rustix::fs::Mode::RWXU).unwrap();

@@ -261,6 +261,19 @@ fn errno(e: std::io::Error) -> Errno {
     Errno::from_io_error(&e).unwrap_or(Errno::IO)
 }
 
+/// Moves a directory to the top, under a name that is free: what is there is its owner's choice.
+fn bring_up(directory: &OwnedFd, name: &CStr, top: &OwnedFd) -> rustix::io::Result<()> {
+    let mut names = (0..u32::MAX).map(|n| format!(".deep-{n}"));
+    let moved = names.find_map(|aside| {
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(directory, name, top, aside, flags) {
+            Err(Errno::EXIST) => None,
+            outcome => Some(outcome),
+        }
+    });
+    moved.unwrap_or(Err(Errno::EXIST))
+}
+
 /// Removes all that is in a directory, of its mount only: what is mounted in it is not the partition's.
 /// False: some of it lay deeper than `depth`, and is in `top` now.
 fn erase_contents(top: &OwnedFd, directory: &OwnedFd, mount: u64, depth: usize) -> rustix::io::Result<bool> {
@@ -278,8 +291,7 @@ fn erase_contents(top: &OwnedFd, directory: &OwnedFd, mount: u64, depth: usize) 
                 }
                 quota::thaw(&inner).map_err(errno)?;
                 let Some(deeper) = depth.checked_sub(1) else {
-                    let aside = format!(".deep-{}", rustix::fs::fstat(&inner)?.st_ino);
-                    rustix::fs::renameat(directory, name, top, aside)?;
+                    bring_up(directory, name, top)?;
                     all = false;
                     continue;
                 };
