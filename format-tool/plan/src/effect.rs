@@ -4,8 +4,10 @@
 use crate::action::Action;
 use crate::facts::{AddressFact, GroupFact, HostFacts, PathFact, Route, UserFact};
 use crate::thing::Uplink;
+use indexmap::IndexMap;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 impl HostFacts {
     /// The machine after the action.
@@ -38,7 +40,7 @@ impl HostFacts {
                 self.paths.insert(made.path.clone(), fact);
             }
             Action::RemoveDirectory(directory) => {
-                self.paths.remove(&directory.path);
+                self.paths.swap_remove(&directory.path);
             }
             Action::EraseDirectory(directory) => self.paths.retain(|path, _| !path.starts_with(&directory.path)),
             Action::SetDirectory { path, to, .. } => {
@@ -46,7 +48,7 @@ impl HostFacts {
                     (*owner, *mode) = *to;
                 }
             }
-            Action::SetDiskLimit { path, to, .. } => put(&mut self.disk_limits, path.clone(), *to),
+            Action::SetDiskLimit { path, to, .. } => put_at(&mut self.disk_limits, path, *to),
             Action::AddLink { name, link } => {
                 self.links.insert(name.clone(), link.clone());
             }
@@ -83,7 +85,7 @@ impl HostFacts {
             Action::SetGuard { to, .. } => self.guard.clone_from(to),
             Action::TakeUplink(uplink) => self.move_uplink(uplink, &uplink.link, &uplink.bridge),
             Action::ReturnUplink(uplink) => self.move_uplink(uplink, &uplink.bridge, &uplink.link),
-            Action::WriteFile { path, to, .. } => put(&mut self.files, path.clone(), to.clone()),
+            Action::WriteFile { path, to, .. } => put_at(&mut self.files, path, to.clone()),
         }
     }
 
@@ -123,5 +125,12 @@ fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
     match value {
         Some(value) => drop(map.insert(key, value)),
         None => drop(map.remove(&key)),
+    }
+}
+
+fn put_at<V>(map: &mut IndexMap<PathBuf, V>, path: &Path, value: Option<V>) {
+    match value {
+        Some(value) => drop(map.insert(path.to_path_buf(), value)),
+        None => drop(map.swap_remove(path)),
     }
 }

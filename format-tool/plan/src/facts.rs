@@ -1,6 +1,7 @@
 //! What was found on the machine: only what a plan can depend on. What is not in a map does not exist; what could not
 //! be looked at is said to be unknown, which is never taken for absent.
 
+use indexmap::{IndexMap, IndexSet};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,13 +12,13 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Scope {
     /// Paths of directories, parents before children.
-    pub paths: BTreeSet<PathBuf>,
+    pub paths: IndexSet<PathBuf>,
     /// Those of them of which to find out whether they hold anything that is not itself in [`Scope::paths`].
-    pub contents: BTreeSet<PathBuf>,
+    pub contents: IndexSet<PathBuf>,
     /// Files to read whole.
-    pub files: BTreeSet<PathBuf>,
+    pub files: IndexSet<PathBuf>,
     /// Directories of which to find out how much disk space they may take, and the project id of each.
-    pub disk: BTreeMap<PathBuf, u32>,
+    pub disk: IndexMap<PathBuf, u32>,
     /// Network namespaces to look into, by the names of their files.
     pub namespaces: BTreeSet<String>,
     /// Settings of the kernel to read, e.g. `net.ipv4.ip_forward`.
@@ -44,7 +45,7 @@ pub struct HostFacts {
     pub users: BTreeMap<String, UserFact>,
     pub groups: BTreeMap<String, GroupFact>,
     /// Of the paths in [`Scope::paths`], those that exist.
-    pub paths: BTreeMap<PathBuf, PathFact>,
+    pub paths: IndexMap<PathBuf, PathFact>,
     pub links: BTreeMap<String, LinkFact>,
     pub addresses: BTreeSet<AddressFact>,
     /// Ranges routed to this machine itself as a whole (routes of type local, longer ranges than one address).
@@ -61,13 +62,13 @@ pub struct HostFacts {
     /// The packet filter's table of node-format's name, if there is one.
     pub guard: Option<Guard>,
     /// How much the directories in [`Scope::disk`] may take, in MiB; those without a limit are missing.
-    pub disk_limits: BTreeMap<PathBuf, u32>,
+    pub disk_limits: IndexMap<PathBuf, u32>,
     /// Directories that cannot be limited, and why.
-    pub unlimitable: BTreeMap<PathBuf, String>,
+    pub unlimitable: IndexMap<PathBuf, String>,
     /// Uids that have processes, if [`Scope::processes`].
     pub busy_uids: BTreeSet<u32>,
     /// Of [`Scope::files`], those that exist.
-    pub files: BTreeMap<PathBuf, FileFact>,
+    pub files: IndexMap<PathBuf, FileFact>,
 }
 
 /// A Unix owner by numbers.

@@ -10,6 +10,7 @@ use crate::facts::{Guard, HostFacts, LinkFact, Owner, Route};
 use crate::guard;
 use crate::settings::Settings;
 use crate::shares::{self, Side};
+use indexmap::IndexMap;
 use ipnet::IpNet;
 use plat_model::node::{Account, NodeFile, Skeleton};
 use plat_model::problem::Problem;
@@ -87,8 +88,8 @@ pub struct Layout {
     /// Name to gid.
     pub groups: BTreeMap<String, u32>,
     pub users: BTreeMap<String, WantedUser>,
-    /// Parents come before what is in them.
-    pub directories: BTreeMap<PathBuf, WantedDirectory>,
+    /// In the order in which they can be made: parents come before what is in them.
+    pub directories: IndexMap<PathBuf, WantedDirectory>,
     pub links: BTreeMap<String, LinkFact>,
     pub namespaces: BTreeMap<String, WantedNamespace>,
     /// On which link, which address.
@@ -105,7 +106,7 @@ pub struct Layout {
     pub passable: bool,
     /// Link group of the taps; what is in the next one is foreign.
     pub link_group: Option<u32>,
-    pub files: BTreeMap<PathBuf, WantedFile>,
+    pub files: IndexMap<PathBuf, WantedFile>,
     pub node_file: Option<(PathBuf, NodeFile)>,
     /// Whether systemd must be the first process.
     pub needs_systemd: bool,
@@ -160,7 +161,7 @@ impl Layout {
 
     /// Every file that must exist; `node.json` with the machine's own amounts where the capacity leaves some
     /// out, and its own numbers of groups.
-    pub(crate) fn files(&self, facts: &HostFacts) -> BTreeMap<PathBuf, WantedFile> {
+    pub(crate) fn files(&self, facts: &HostFacts) -> IndexMap<PathBuf, WantedFile> {
         let mut files = self.files.clone();
         if let Some((path, node_file)) = &self.node_file {
             let machine = Resources {
@@ -186,6 +187,7 @@ impl Layout {
         let parents = |path: &Path| path.ancestors().skip(1).map(Path::to_path_buf).collect::<Vec<_>>();
         let mut above = [parents(&paths.releases), parents(&paths.root), parents(&paths.node_file)].concat();
         paths.resources.iter().chain(&paths.storage).for_each(|path| above.extend(parents(path)));
+        above.sort();
         for path in above.into_iter().filter(|path| path.parent().is_some()) {
             self.directories.insert(path, WantedDirectory { owner, mode: 0o755, partition: None });
         }

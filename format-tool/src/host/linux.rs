@@ -63,10 +63,9 @@ impl LinuxHost {
     pub fn beneath_root(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
-}
 
-impl Host for LinuxHost {
-    fn observe(&mut self, scope: &Scope) -> Result<HostFacts> {
+    /// Everything but the network.
+    fn observe_here(&mut self, scope: &Scope) -> Result<HostFacts> {
         let mut facts = HostFacts {
             caller: Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() },
             privileges: privileges(),
@@ -92,12 +91,24 @@ impl Host for LinuxHost {
         if scope.processes {
             facts.busy_uids = accounts::uids_with_processes()?;
         }
-        if scope.network {
-            let seen = network::observe()?;
-            (facts.links, facts.addresses) = (seen.links, seen.addresses);
-            (facts.local_routes, facts.routes, facts.odd_routes) = (seen.local_routes, seen.routes, seen.odd_routes);
-        }
         Ok(facts)
+    }
+}
+
+impl Host for LinuxHost {
+    fn observe(&mut self, scope: &Scope) -> Result<HostFacts> {
+        // The network's tables are the longest answer, and nobody else waits for the kernel as long.
+        std::thread::scope(|threads| {
+            let network = scope.network.then(|| threads.spawn(network::observe));
+            let mut facts = self.observe_here(scope)?;
+            if let Some(seen) = network {
+                let panicked = |_| Err(failed("the network cannot be looked at", "a thread of node-format panicked"));
+                let seen = seen.join().unwrap_or_else(panicked)?;
+                (facts.links, facts.addresses) = (seen.links, seen.addresses);
+                (facts.local_routes, facts.routes, facts.odd_routes) = (seen.local_routes, seen.routes, seen.odd_routes);
+            }
+            Ok(facts)
+        })
     }
 
     fn perform(&mut self, batch: &[Action]) -> Outcome {

@@ -2,6 +2,7 @@
 //! RESOLVE_NO_SYMLINKS), for the owner of a partition may put one where we walk.
 
 use super::{failed, files, quota};
+use indexmap::IndexMap;
 use node_format_plan::action::{Directory, UNFINISHED};
 use node_format_plan::facts::{Owner, PathFact};
 use node_format_plan::{Action, Scope};
@@ -27,7 +28,8 @@ pub(super) struct Tree {
     root: OwnedFd,
     /// Whether it is the machine's own root, not a folder that stands for one.
     is_the_machines: bool,
-    parents: BTreeMap<PathBuf, OwnedFd>,
+    /// The last one used is the last: most often it is needed again.
+    parents: Vec<(PathBuf, OwnedFd)>,
 }
 
 impl Tree {
@@ -36,7 +38,7 @@ impl Tree {
         let is_the_machines = root == Path::new("/");
         let root = rustix::fs::open(root, flags, Mode::empty())
             .map_err(|e| Problem::new(codes::FILE, format!("{} cannot be opened", root.display())).because(e))?;
-        Ok(Self { root, is_the_machines, parents: BTreeMap::new() })
+        Ok(Self { root, is_the_machines, parents: Vec::new() })
     }
 
     pub fn is_the_machines(&self) -> bool {
@@ -54,18 +56,22 @@ impl Tree {
     /// The handle of the directory above, and the last name of the path.
     pub fn parent<'p>(&mut self, path: &'p Path) -> rustix::io::Result<(&OwnedFd, &'p std::ffi::OsStr)> {
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL) };
-        if !self.parents.contains_key(above) {
-            if self.parents.len() >= HANDLES {
-                self.parents.clear();
+        // Bytes are compared faster than paths, and two spellings would be two handles at worst.
+        match self.parents.iter().rposition(|(path, _)| path.as_os_str() == above.as_os_str()) {
+            Some(at) => self.parents[at..].rotate_left(1),
+            None => {
+                let handle = self.openat2(above, OFlags::PATH)?;
+                if self.parents.len() >= HANDLES {
+                    self.parents.remove(0);
+                }
+                self.parents.push((above.to_path_buf(), handle));
             }
-            let handle = self.openat2(above, OFlags::PATH)?;
-            self.parents.insert(above.to_path_buf(), handle);
         }
-        self.parents.get(above).map(|handle| (handle, name)).ok_or(Errno::NOENT)
+        self.parents.last().map(|(_, handle)| (handle, name)).ok_or(Errno::NOENT)
     }
 
     /// What is at each path of the scope; a path that is missing does not exist.
-    pub fn observe(&mut self, scope: &Scope) -> BTreeMap<PathBuf, PathFact> {
+    pub fn observe(&mut self, scope: &Scope) -> IndexMap<PathBuf, PathFact> {
         self.parents.clear();
         let facts = scope.paths.iter().filter_map(|path| {
             let seen = self
@@ -180,7 +186,7 @@ impl Tree {
                 }
             }
         }
-        self.parents.remove(path);
+        self.parents.retain(|(held, _)| held != path);
         let (parent, name) = self.parent(path)?;
         rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
     }

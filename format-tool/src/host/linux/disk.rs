@@ -2,10 +2,10 @@
 
 use super::directories::Tree;
 use super::{failed, quota};
+use indexmap::IndexMap;
 use node_format_plan::Action;
 use plat_model::problem::Result;
 use rustix::fd::AsFd;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const MIB: u64 = 1 << 20;
@@ -14,9 +14,9 @@ const MIB: u64 = 1 << 20;
 /// asked about at the nearest one above it.
 pub(super) fn observe(
     tree: &Tree,
-    wanted: &BTreeMap<PathBuf, u32>,
-) -> (BTreeMap<PathBuf, u32>, BTreeMap<PathBuf, String>) {
-    let (mut limits, mut unlimitable) = (BTreeMap::new(), BTreeMap::new());
+    wanted: &IndexMap<PathBuf, u32>,
+) -> (IndexMap<PathBuf, u32>, IndexMap<PathBuf, String>) {
+    let (mut limits, mut unlimitable) = (IndexMap::new(), IndexMap::new());
     for (path, id) in wanted {
         match look(tree, path, *id) {
             Ok(None) => {}

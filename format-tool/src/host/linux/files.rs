@@ -3,6 +3,7 @@
 use super::directories::Tree;
 use super::failed;
 use crate::host::Outcome;
+use indexmap::IndexSet;
 use node_format_plan::Action;
 use node_format_plan::action::Purpose;
 use node_format_plan::facts::{FileFact, Owner};
@@ -10,7 +11,6 @@ use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -104,7 +104,7 @@ fn new(name: &OsStr) -> OsString {
 }
 
 /// Whether the path is a file of these, or one on its way to be.
-pub(super) fn is_one_of(files: &BTreeSet<PathBuf>, path: &Path) -> bool {
+pub(super) fn is_one_of(files: &IndexSet<PathBuf>, path: &Path) -> bool {
     let on_its_way = || path.extension().is_some_and(|e| e == "new") && files.contains(&path.with_extension(""));
     files.contains(path) || on_its_way()
 }
