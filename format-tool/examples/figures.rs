@@ -2,7 +2,7 @@
 //! took. The root folder is in memory, so that it is node-format and the kernel that are measured; a second argument names a
 //! folder on a disk instead. Needs root. `cargo run --release -p node-format --example figures [AMOUNT [FOLDER]]`
 
-use node_format::{LinuxHost, Record, Wish, apply, drift};
+use node_format::{Epoch, LinuxHost, Record, Wish, apply, drift};
 use node_format_plan::{Contents, Layout, parse};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -41,7 +41,7 @@ fn main() {
     }
     timed("verify", || {
         let mut host = LinuxHost::new(&root).expect("the root");
-        let record = Record::read(&host.beneath_root(&settings.paths.record), &host.epoch()).expect("the record");
+        let record = Record::read(&host.beneath_root(&settings.paths.record), &Epoch::current()).expect("the record");
         assert!(drift(wish, &mut host, &record).expect("no problem").is_empty(), "the machine drifted");
     });
     timed("reset", || change(nothing, &settings, &root));
@@ -79,7 +79,7 @@ fn processor_time() -> f64 {
 fn change(wish: Wish, settings: &node_format_plan::Settings, root: &std::path::Path) {
     let mut host = LinuxHost::new(root).expect("the root");
     let path = host.beneath_root(&settings.paths.record);
-    let mut record = Record::open(&path, &host.epoch()).expect("the record");
+    let mut record = Record::open(&path, &Epoch::current()).expect("the record");
     let mut last = (Instant::now(), processor_time(), String::from("looking"));
     let mut step = |next: String| {
         let (since, busy, doing) = std::mem::replace(&mut last, (Instant::now(), processor_time(), next));

@@ -3,7 +3,7 @@
 
 use crate::apply::{Wish, apply};
 use crate::host::linux::LinuxHost;
-use crate::record::Record;
+use crate::record::{Epoch, Record};
 use ipnet::Ipv4Net;
 use node_format_plan::settings::{Enforcement, Network, NetworkMode, PartitionSettings, Paths, TapMode};
 use node_format_plan::{Contents, Layout, Settings};
@@ -91,7 +91,7 @@ pub fn format_folder(wanted: &FolderNode) -> Result<NodeFile, Problems> {
     settings.check()?;
     let layout = Layout::new(&settings)?;
     let mut host = LinuxHost::new("/".as_ref())?;
-    let mut record = Record::open(&settings.paths.record, &host.epoch())?;
+    let mut record = Record::open(&settings.paths.record, &Epoch::current())?;
     let wish = Wish::new(&layout, Contents::Keep);
     let applied = apply(wish, &mut host, &mut record, &mut |_, _| {});
     record.finish()?;

@@ -18,4 +18,4 @@ pub use folder::{FolderNode, format_folder};
 pub use host::fake::{FakeHost, Fault, Killed};
 pub use host::linux::LinuxHost;
 pub use host::{Host, Outcome};
-pub use record::Record;
+pub use record::{Epoch, Record};

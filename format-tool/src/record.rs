@@ -3,10 +3,12 @@
 //!
 //! One write and one fdatasync for a whole batch. A last line without its end is what a crash left of a write whose
 //! batch had not begun; it is dropped. What a reboot takes with it counts only in the boot and network namespace it was
-//! made in (the `epoch`).
+//! made in (the [`Epoch`]); while that namespace is there, the record is of no use in another one.
 
+mod epoch;
 mod locks;
 
+pub use epoch::Epoch;
 use locks::Locks;
 use node_format_plan::{Claims, Thing};
 use plat_model::problem::{Problem, Result, codes};
@@ -39,7 +41,7 @@ enum Line {
 #[derive(Debug)]
 pub struct Record {
     path: PathBuf,
-    epoch: String,
+    epoch: Epoch,
     claims: Claims,
     made_for_it: Vec<PathBuf>,
     /// Whether the file is as [`Record::rewrite`] would write it.
@@ -55,10 +57,10 @@ impl Record {
     ///
     /// # Errors
     /// [`codes::RECORD`] if it cannot be read or understood.
-    pub fn read(path: &Path, epoch: &str) -> Result<Self> {
+    pub fn read(path: &Path, epoch: &Epoch) -> Result<Self> {
         let mut record = Self {
             path: path.to_path_buf(),
-            epoch: epoch.to_owned(),
+            epoch: epoch.clone(),
             claims: Claims::default(),
             made_for_it: Vec::new(),
             short: false,
@@ -73,6 +75,8 @@ impl Record {
         let text = fs::read_to_string(path).map_err(|e| record.wrong(e))?;
         let mut here = true;
         let mut named = false;
+        // What of another epoch is left, and the namespace it is in if that is still there.
+        let (mut left, mut elsewhere) = (Claims::default(), None);
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         for (n, line) in whole.lines().enumerate() {
             let line: Line = serde_json::from_str(line).map_err(|e| record.wrong(format!("line {}: {e}", n + 1)))?;
@@ -81,11 +85,19 @@ impl Record {
                 Line::Record { version, .. } => {
                     return Err(record.wrong(format!("it is of version {version}, this node-format reads {VERSION}")));
                 }
-                Line::Epoch(epoch) => (here, named) = (epoch == record.epoch, true),
+                Line::Epoch(epoch) => {
+                    (here, named) = (epoch == record.epoch.to_string(), true);
+                    elsewhere = record.epoch.elsewhere(&epoch);
+                    left = Claims::default();
+                }
                 Line::Add(thing) if here || !thing.is_volatile() => record.claims.add(thing),
                 Line::Gone(thing) if here || !thing.is_volatile() => record.claims.remove(&thing),
-                Line::Add(_) | Line::Gone(_) => {}
+                Line::Add(thing) => left.add(thing),
+                Line::Gone(thing) => left.remove(&thing),
             }
+        }
+        if let Some(namespace) = elsewhere.filter(|_| !left.is_empty()) {
+            return Err(record.belongs_elsewhere(namespace, left.len()));
         }
         let as_written = text.len() == whole.len() + 1 && whole.lines().count() == HEAD + record.claims.iter().count();
         record.short = here && named && as_written;
@@ -96,7 +108,7 @@ impl Record {
     ///
     /// # Errors
     /// [`codes::RECORD`] if another node-format is at work, or the record cannot be read or written.
-    pub fn open(path: &Path, epoch: &str) -> Result<Self> {
+    pub fn open(path: &Path, epoch: &Epoch) -> Result<Self> {
         Self::open_waiting(path, epoch, || {})
     }
 
@@ -105,7 +117,7 @@ impl Record {
     ///
     /// # Errors
     /// As [`Record::open`].
-    pub fn open_waiting(path: &Path, epoch: &str, waiting: impl FnOnce()) -> Result<Self> {
+    pub fn open_waiting(path: &Path, epoch: &Epoch, waiting: impl FnOnce()) -> Result<Self> {
         let made_for_it = make_parents(path)?;
         let locks = Locks::take(path, waiting)?;
         let mut record = Self::read(path, epoch)?;
@@ -182,7 +194,7 @@ impl Record {
     fn rewrite(&mut self) -> Result<()> {
         let head = Line::Record { version: VERSION, made_for_it: self.made_for_it.clone() };
         let entries = self.claims.iter().cloned().map(Line::Add);
-        let text = lines_of([head, Line::Epoch(self.epoch.clone())].into_iter().chain(entries));
+        let text = lines_of([head, Line::Epoch(self.epoch.to_string())].into_iter().chain(entries));
         let new = self.path.with_extension("new");
         let write = || {
             let _ = fs::remove_file(&new);
@@ -199,6 +211,13 @@ impl Record {
         self.file = Some(file);
         self.short = true;
         Ok(())
+    }
+
+    fn belongs_elsewhere(&self, namespace: u64, things: usize) -> Problem {
+        let why =
+            format!("{things} of the things in it were made in the network namespace {namespace}, not in this one");
+        let fix = "run node-format there (`lsns -t net` shows where that is, `nsenter --net=...` goes there), or use another record";
+        self.wrong(why).fix(fix)
     }
 
     fn wrong(&self, why: impl std::fmt::Display) -> Problem {

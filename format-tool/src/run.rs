@@ -6,7 +6,7 @@ mod uplink;
 
 use crate::args::{Args, Form, Verb};
 use crate::enrol::Enrolment;
-use node_format::{Applied, Host, LinuxHost, Record, Wish, apply, drift, propose};
+use node_format::{Applied, Epoch, Host, LinuxHost, Record, Wish, apply, drift, propose};
 use node_format_plan::{
     Action, Consent, Contents, Detail, EXAMPLE, Kind, Layout, Plan, Scope, Settings, parse, render,
 };
@@ -142,7 +142,7 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
         }
         Verb::Show { output } => {
             let path = host.beneath_root(&settings(args)?.paths.record);
-            let record = Record::read(&path, &host.epoch())?;
+            let record = Record::read(&path, &Epoch::current())?;
             print(&shown::record(&record, *output))
         }
     }
@@ -151,7 +151,7 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
 fn change(args: &Args, host: &mut LinuxHost, record: &Path, wish: Wish) -> Result<Exit, Problems> {
     host.stop_on_signals()?;
     let waiting = || say("waiting for a program that an earlier run started");
-    let mut record = Record::open_waiting(&host.beneath_root(record), &host.epoch(), waiting)?;
+    let mut record = Record::open_waiting(&host.beneath_root(record), &Epoch::current(), waiting)?;
     let mut progress = |kind: Kind, batch: &[Action]| {
         if batch.len() >= 100 {
             say(&format!("{} ({})", kind.doing(), batch.len()));
@@ -179,7 +179,7 @@ fn no_repair(mut problems: Problems) -> Problems {
 
 fn configured(args: &Args, host: &mut LinuxHost) -> Result<(Layout, Record), Problems> {
     let settings = resolved(args, host)?;
-    let record = Record::read(&host.beneath_root(&settings.paths.record), &host.epoch())?;
+    let record = Record::read(&host.beneath_root(&settings.paths.record), &Epoch::current())?;
     Ok((Layout::new(&settings)?, record))
 }
 

@@ -1,13 +1,16 @@
 //! Whatever fails, at whatever action: the machine is as it was, or the next run goes on from the record.
 
-use node_format::{FakeHost, Fault, Killed, Record, Wish, apply, propose};
+use node_format::{Epoch, FakeHost, Fault, Killed, Record, Wish, apply, propose};
 use node_format_plan::facts::{AddressFact, LinkFact, LinkKind, Owner, PathFact, Presence, Route};
 use node_format_plan::{Consent, Contents, HostFacts, Layout, parse};
 use plat_model::problem::{Problems, codes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-const EPOCH: &str = "boot/1";
+/// One that no namespace of this machine has.
+fn epoch() -> Epoch {
+    Epoch::new("boot", 1)
+}
 const AGREED: Consent = Consent { contents: Contents::Keep, take_uplink: true };
 
 fn layout(amount: u32) -> Layout {
@@ -64,14 +67,14 @@ fn bare() -> FakeHost {
 
 /// One run as the program makes it: the record opened, the plan applied, the record finished.
 fn run(layout: &Layout, host: &mut FakeHost, record: &Path) -> Result<(), Problems> {
-    let mut record = Record::open(record, EPOCH)?;
+    let mut record = Record::open(record, &epoch())?;
     let result = apply(Wish::new(layout, AGREED), host, &mut record, &mut |_, _| {});
     record.finish()?;
     result.map(drop)
 }
 
 fn actions(layout: &Layout, host: &mut FakeHost, record: &Path) -> usize {
-    let record = Record::read(record, EPOCH).unwrap();
+    let record = Record::read(record, &epoch()).unwrap();
     propose(Wish::new(layout, AGREED), host, &record).unwrap().actions.len()
 }
 
@@ -189,7 +192,7 @@ fn links_of_another_boot_are_not_ours_and_users_are() {
     let mut host = bare();
     run(&layout(1), &mut host, &path).unwrap();
     // After a reboot somebody else has made a link of our bridge's name.
-    let record = Record::read(&path, "boot/2").unwrap();
+    let record = Record::read(&path, &Epoch::new("another boot", 1)).unwrap();
     let wish = layout(1);
     let problems = propose(Wish::new(&wish, AGREED), &mut host, &record).unwrap_err();
     assert!(problems.0.iter().all(|problem| !problem.what.contains("user")), "{problems}");
@@ -204,15 +207,15 @@ fn a_torn_last_line_is_dropped_and_a_broken_one_is_a_problem() {
     run(&layout(1), &mut host, &path).unwrap();
     let whole = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, format!("{whole}{{\"add\":{{\"thing\":\"gr")).unwrap();
-    assert_eq!(Record::read(&path, EPOCH).unwrap().claims().len(), whole.lines().count() - 2);
+    assert_eq!(Record::read(&path, &epoch()).unwrap().claims().len(), whole.lines().count() - 2);
     std::fs::write(&path, format!("nonsense\n{whole}")).unwrap();
-    assert_eq!(Record::read(&path, EPOCH).unwrap_err().code, codes::RECORD);
+    assert_eq!(Record::read(&path, &epoch()).unwrap_err().code, codes::RECORD);
 }
 
 #[test]
 fn two_runs_at_once_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("format/record");
-    let _first = Record::open(&path, EPOCH).unwrap();
-    assert_eq!(Record::open(&path, EPOCH).unwrap_err().code, codes::RECORD);
+    let _first = Record::open(&path, &epoch()).unwrap();
+    assert_eq!(Record::open(&path, &epoch()).unwrap_err().code, codes::RECORD);
 }

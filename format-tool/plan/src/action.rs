@@ -310,6 +310,8 @@ impl Action {
         let his = |link: &LinkFact| matches!(link.kind, LinkKind::Tap(Some(_)) | LinkKind::Tun(Some(_)));
         match self {
             Self::SetDirectory { from, to, .. } => from.0.uid == to.0.uid && from.0.uid != 0,
+            // The limit itself is read back when it is set; which project a directory is of is its owner's to say.
+            Self::SetDiskLimit { to: Some(_), .. } => true,
             Self::AddLink { link, .. } | Self::RemoveLink { link, .. } => his(link),
             Self::SetLink { from, to, .. } => his(to) && LinkFact { mac: to.mac, ..from.clone() } == *to,
             _ => false,

@@ -57,6 +57,8 @@ pub struct HostFacts {
     pub odd_routes: BTreeMap<String, String>,
     /// Of [`Scope::namespaces`], those that exist.
     pub namespaces: BTreeMap<String, NamespaceFact>,
+    /// Of [`Scope::namespaces`], those where something else stands in the place of one, and what.
+    pub not_namespaces: BTreeMap<String, String>,
     /// Of [`Scope::sysctls`], those that this kernel has.
     pub sysctls: BTreeMap<String, String>,
     /// The packet filter's table of node-format's name, if there is one.

@@ -35,11 +35,11 @@ fn layout_of(text: &str, facts: &HostFacts) -> Result<Layout, String> {
     settings.map_err(|problems| problems.to_string()).map(|settings| Layout::new(&settings).expect("a layout"))
 }
 
-/// Lays one table over another; lists are replaced.
+/// Lays one table over another; lists are replaced, and what says anew what it `is`.
 fn lay(over: Table, under: &mut Table) {
     for (key, value) in over {
         match (value, under.get_mut(&key)) {
-            (Value::Table(over), Some(Value::Table(under))) => lay(over, under),
+            (Value::Table(over), Some(Value::Table(under))) if !over.contains_key("is") => lay(over, under),
             (value, _) => drop(under.insert(key, value)),
         }
     }

@@ -17,7 +17,6 @@ use node_format_plan::facts::{Kernel, Machine, Owner, Presence, Privileges};
 use node_format_plan::{Action, HostFacts, Kind, Scope};
 use plat_model::problem::{Problem, Result, codes};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The machine that this process runs on; its files perhaps beneath another root.
@@ -48,13 +47,6 @@ impl LinuxHost {
         Ok(())
     }
 
-    /// This boot and network namespace: what a link is gone with.
-    pub fn epoch(&self) -> String {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let namespace = fs::metadata("/proc/thread-self/ns/net").map_or(0, |namespace| namespace.ino());
-        format!("{}/{namespace}", boot.trim())
-    }
-
     fn namespaces(&self) -> network::Namespaces {
         network::Namespaces::new(self.beneath_root(Path::new("/run/netns")))
     }
@@ -74,6 +66,7 @@ impl LinuxHost {
             paths: self.tree.observe(scope),
             sysctls: sysctls::observe(&scope.sysctls),
             namespaces: self.namespaces().observe(&scope.namespaces)?,
+            not_namespaces: self.namespaces().in_the_way(&scope.namespaces),
             ..HostFacts::default()
         };
         (facts.disk_limits, facts.unlimitable) = disk::observe(&self.tree, &scope.disk);
@@ -105,7 +98,8 @@ impl Host for LinuxHost {
                 let panicked = |_| Err(failed("the network cannot be looked at", "a thread of node-format panicked"));
                 let seen = seen.join().unwrap_or_else(panicked)?;
                 (facts.links, facts.addresses) = (seen.links, seen.addresses);
-                (facts.local_routes, facts.routes, facts.odd_routes) = (seen.local_routes, seen.routes, seen.odd_routes);
+                (facts.local_routes, facts.routes, facts.odd_routes) =
+                    (seen.local_routes, seen.routes, seen.odd_routes);
             }
             Ok(facts)
         })

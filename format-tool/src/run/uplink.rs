@@ -4,7 +4,7 @@
 
 use super::{Exit, print};
 use crate::args::Args;
-use node_format::{Applied, LinuxHost, Record, roll_back};
+use node_format::{Applied, Epoch, LinuxHost, Record, roll_back};
 use node_format_plan::thing::Uplink;
 use node_format_plan::{Claims, Thing};
 use plat_model::problem::{Problem, Problems, codes};
@@ -46,7 +46,7 @@ impl Watch {
 /// Whether there is anything to confirm. A watch that has nothing to wait for ends here.
 pub(super) fn settle(watch: Option<Watch>, applied: bool, host: &LinuxHost, record: &Path) -> Result<bool, Problem> {
     let Some(watch) = watch else { return Ok(false) };
-    let record = Record::read(&host.beneath_root(record), &host.epoch());
+    let record = Record::read(&host.beneath_root(record), &Epoch::current());
     let pending = record.as_ref().is_ok_and(|record| unconfirmed(record.claims()).next().is_some());
     if !pending {
         watch.stop();
@@ -68,7 +68,7 @@ fn unconfirmed(claims: &Claims) -> impl Iterator<Item = &Uplink> {
 
 /// `wanted`: the uplink of the configuration.
 pub(super) fn confirm(host: &LinuxHost, path: &Path, wanted: Option<&str>) -> Result<Exit, Problems> {
-    let seen = Record::read(&host.beneath_root(path), &host.epoch())?;
+    let seen = Record::read(&host.beneath_root(path), &Epoch::current())?;
     let taken = |thing: &Thing| matches!(thing, Thing::Uplink(uplink) if Some(uplink.link.as_str()) == wanted);
     if let Some(link) = wanted.filter(|_| !seen.claims().iter().any(taken)) {
         let problem =
@@ -84,7 +84,7 @@ pub(super) fn confirm(host: &LinuxHost, path: &Path, wanted: Option<&str>) -> Re
         );
         return print(&(text + "\n"));
     }
-    let mut record = Record::open(&host.beneath_root(path), &host.epoch())?;
+    let mut record = Record::open(&host.beneath_root(path), &Epoch::current())?;
     let pending: Vec<String> = unconfirmed(record.claims()).map(|uplink| uplink.link.clone()).collect();
     record.add(pending.iter().map(|link| Thing::UplinkConfirmed { link: link.clone() }))?;
     record.finish()?;
@@ -99,13 +99,13 @@ pub(super) struct Patience {
 
 pub(super) fn rollback(host: &mut LinuxHost, path: &Path, after: Option<Patience>) -> Result<Exit, Problems> {
     let place = host.beneath_root(path);
-    if after.is_some_and(|patience| !wait(&place, &host.epoch(), &patience)) {
+    if after.is_some_and(|patience| !wait(&place, &Epoch::current(), &patience)) {
         return Ok(Exit::Done);
     }
     if !place.exists() {
         return print("nothing to do: there is no record\n");
     }
-    let mut record = open_patiently(&place, &host.epoch())?;
+    let mut record = open_patiently(&place, &Epoch::current())?;
     let rolled = roll_back(host, &mut record);
     let finished = record.finish();
     let Applied { plan } = rolled?;
@@ -114,7 +114,7 @@ pub(super) fn rollback(host: &mut LinuxHost, path: &Path, after: Option<Patience
 }
 
 /// Waits until the run has taken an uplink and then for so long. False: it was confirmed, or the run ended without.
-fn wait(record: &Path, epoch: &str, patience: &Patience) -> bool {
+fn wait(record: &Path, epoch: &Epoch, patience: &Patience) -> bool {
     let mut taken: Option<Instant> = None;
     loop {
         // Looked at before the record: what a run that has ended did is in it.
@@ -136,7 +136,7 @@ fn wait(record: &Path, epoch: &str, patience: &Patience) -> bool {
 }
 
 /// Another run may be at work; it is waited for.
-fn open_patiently(path: &Path, epoch: &str) -> Result<Record, Problem> {
+fn open_patiently(path: &Path, epoch: &Epoch) -> Result<Record, Problem> {
     let start = Instant::now();
     loop {
         match Record::open(path, epoch) {

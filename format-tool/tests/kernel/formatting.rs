@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -252,4 +252,31 @@ fn a_node_in_a_folder_needs_no_privilege_and_can_be_made_twice() {
     std::net::TcpListener::bind((node.partitions[1].addresses[0], 0)).unwrap();
     assert!(Path::new(&node.root).join("part1/etc").is_dir());
     assert_eq!(format_folder(&wanted(3)).unwrap().partitions.len(), 3);
+}
+
+#[test]
+fn a_record_is_not_used_in_another_network_namespace_while_its_own_is_there() {
+    on_a_machine(|machine| {
+        machine.configure(1);
+        ip("link set lo up");
+        machine.must(&["apply"]);
+        let before = fs::read(machine.path("var/lib/plat/format/record")).unwrap();
+        let mut holder = Command::new("sleep").arg("600").spawn().unwrap();
+        let elsewhere = |verb: &str| {
+            let inside = machine.command(&[verb]);
+            let mut command = Command::new("unshare");
+            command.arg("--net").arg(inside.get_program()).args(inside.get_args()).output().unwrap()
+        };
+        for verb in ["apply", "verify", "reset"] {
+            let Output { status, stderr, .. } = elsewhere(verb);
+            let said = String::from_utf8(stderr).unwrap();
+            assert!(matches!(status.code(), Some(3 | 4)), "{verb}: {said}");
+            assert!(said.contains("made in the network namespace"), "{verb}: {said}");
+        }
+        assert_eq!(fs::read(machine.path("var/lib/plat/format/record")).unwrap(), before);
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        machine.must(&["verify"]);
+        machine.must(&["reset"]);
+    });
 }

@@ -5,6 +5,7 @@ use nix::sched::{CloneFlags, setns};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 const NETWORK: &str = "mode = \"bridge\"\nnamespaces = true\nguard = false\n";
@@ -100,11 +101,21 @@ fn a_namespace_that_cannot_be_made_leaves_none_of_the_others_behind() {
     on_a_machine(|machine| {
         ip("link set lo up");
         machine.configure_with(3, NETWORK, "");
-        std::fs::create_dir_all(machine.path("run/netns/part2/taken")).unwrap();
-        let (code, why) = machine.run(&["apply"]);
-        assert!(code == 1 || code == 5, "{why}");
-        assert!(!machine.path("run/netns/part0").exists() && !machine.path("run/netns/part1").exists(), "{why}");
-        assert!(machine.path("run/netns/part2/taken").exists());
+        let before = machine.everything();
+        let plain = machine.command(&["apply"]);
+        let mut refused = Command::new("strace");
+        refused.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=mount:error=EPERM", "-P"]);
+        refused.arg(machine.path("run/netns/part2")).arg(plain.get_program()).args(plain.get_args());
+        let Output { status, stderr, .. } = refused.output().unwrap();
+        let why = String::from_utf8(stderr).unwrap();
+        assert_eq!(status.code(), Some(1), "{why}");
+        assert!(why.contains("cannot make namespace part2"), "{why}");
+        for n in 0..3 {
+            assert!(!machine.path(&format!("run/netns/part{n}")).exists(), "{why}");
+        }
+        std::fs::remove_dir(machine.path("run/netns")).unwrap();
+        std::fs::remove_dir(machine.path("run")).unwrap();
+        assert_eq!(machine.everything(), before);
         assert!(!machine.network().links.contains_key("part-v0"));
     });
 }
@@ -118,5 +129,27 @@ fn a_namespace_of_somebody_else_is_refused() {
         let (code, why) = machine.run(&["apply"]);
         assert_eq!(code, 4, "{why}");
         assert!(why.contains("link part-v0 exists already"), "{why}");
+    });
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_namespace_is_refused_and_left() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(2, NETWORK, "");
+        std::fs::create_dir_all(machine.path("run/netns/part1")).unwrap();
+        std::fs::write(machine.path("run/netns/part0"), "kept").unwrap();
+        let before = machine.everything();
+        let (code, said) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{said}");
+        assert!(said.contains("/run/netns/part0 is in the way") && said.contains("it is a directory"), "{said}");
+        assert_eq!(std::fs::read(machine.path("run/netns/part0")).unwrap(), b"kept");
+        assert_eq!(machine.everything(), before);
+        // What an ended namespace leaves is an empty file.
+        std::fs::remove_dir(machine.path("run/netns/part1")).unwrap();
+        std::fs::write(machine.path("run/netns/part0"), "").unwrap();
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
+        machine.must(&["reset"]);
     });
 }

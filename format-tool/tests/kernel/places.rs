@@ -165,6 +165,14 @@ fn a_partition_cannot_take_more_disk_space_than_it_was_given() {
             return;
         }
         let limits = "[limits]\ndisk_mib = 16\ndisk_quota = true\n";
+        // What was made without a limit is no subvolume.
+        machine.configure(2);
+        machine.must(&["apply"]);
+        machine.configure_with(2, "mode = \"bridge\"\nguard = false\n", limits);
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("plain directory") && why.contains("disk_quota = false"), "{why}");
+        machine.must(&["reset"]);
         machine.configure_with(2, "mode = \"bridge\"\nguard = false\n", limits);
         machine.must(&["apply"]);
         assert_eq!(machine.must(&["apply"]), "nothing to do\n");

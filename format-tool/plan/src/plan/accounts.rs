@@ -94,7 +94,11 @@ impl Planner<'_> {
             Some(found) if found.gid == gid => return,
             Some(found) => return self.refuse_renumbering("group", name, found.gid, gid),
         }
-        if let Some(other) = by_gid.get(&gid) {
+        let leaves = |other: &str| {
+            let ours = self.claims.has(&Thing::Group { name: other.into(), gid });
+            ours && !self.layout.groups.contains_key(other)
+        };
+        if let Some(other) = by_gid.get(&gid).filter(|other| !leaves(other)) {
             return self.foreign(format!("gid {gid} of {name} is taken"), format!("group {other} has it"), RESERVE);
         }
         self.add.push(Action::AddGroup { name: name.into(), gid });
@@ -123,7 +127,12 @@ impl Planner<'_> {
             groups: wanted.groups.clone(),
         };
         let Some(found) = self.facts.users.get(name) else {
-            if let Some(other) = by_uid.get(&wanted.uid) {
+            // A user of ours under a name that is not wanted any more makes room: its files go by the number.
+            let leaves = |other: &str| {
+                let ours = self.claims.has(&Thing::User { name: other.into(), uid: wanted.uid });
+                ours && !self.layout.users.contains_key(other)
+            };
+            if let Some(other) = by_uid.get(&wanted.uid).filter(|other| !leaves(other)) {
                 let what = format!("uid {} of {name} is taken", wanted.uid);
                 return self.foreign(what, format!("user {other} has it"), RESERVE);
             }

@@ -58,6 +58,7 @@ impl Planner<'_> {
             }
             match self.facts.paths.get(path) {
                 None | Some(PathFact::Other { .. }) => self.forget.push(thing.clone()),
+                Some(PathFact::Unknown { .. }) if self.layout.directories.contains_key(path) => {} // See `hidden`.
                 Some(PathFact::Unknown { why }) => self.unknown(path, why),
                 Some(PathFact::Directory { .. }) if self.layout.directories.contains_key(path) => {}
                 Some(PathFact::Directory { owner, mode, stranger, inside }) => {
@@ -124,7 +125,7 @@ impl Planner<'_> {
                 self.add.push(Action::MakeDirectory(directory));
                 return self.disk_limit(path, limit);
             }
-            Some(PathFact::Unknown { why }) => return self.unknown(path, why),
+            Some(PathFact::Unknown { why }) => return self.hidden(path, why),
             Some(PathFact::Other { kind }) => {
                 let what = format!("{} is in the way", path.display());
                 let fix = "give real directories in [paths], without symbolic links, or remove what is there";
@@ -167,6 +168,19 @@ impl Planner<'_> {
             let why = format!("it has mode {mode:04o}, so partitions' users would not reach their own directories");
             self.foreign(what, why, "choose another directory, or give it `chmod o+x`");
         }
+    }
+
+    /// What is at a directory that is to stay cannot be seen. A partition's own user can bring that about, by what he
+    /// mounts on his directory: it keeps nothing else from being done.
+    fn hidden(&mut self, path: &Path, why: &str) {
+        let his = self.claims.has(&Thing::PartitionDirectory { path: path.into() });
+        if !(his && self.facts.privileges.root) {
+            return self.unknown(path, why);
+        }
+        let shown = path.display();
+        self.notes.push(format!(
+            "{shown} cannot be looked at ({why}); if its user mounted something there: `umount {shown}`"
+        ));
     }
 
     fn unknown(&mut self, path: &Path, why: &str) {

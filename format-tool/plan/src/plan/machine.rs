@@ -3,6 +3,7 @@
 use super::Planner;
 use crate::action::Action;
 use crate::facts::{Guard, LinkKind, Presence};
+use crate::layout::Layout;
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
 
@@ -31,7 +32,7 @@ impl Planner<'_> {
             if found == Some(wanted) || deaf {
                 continue;
             }
-            let Some(found) = found.cloned().or_else(|| self.is_of_ours(key).then(String::new)) else {
+            let Some(found) = found.cloned().or_else(|| self.of_a_link_to_be(key)) else {
                 self.refuse_setting(key);
                 continue;
             };
@@ -40,10 +41,10 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether it is a setting of a link that is made here.
-    fn is_of_ours(&self, key: &str) -> bool {
-        let link = key.split_once(".conf.").and_then(|(_, rest)| rest.rsplit_once('.'));
-        link.is_some_and(|(link, _)| self.layout.links.contains_key(&link.replace('/', ".")))
+    /// What a setting of a link that is made here will be before it is set; empty where that cannot be known.
+    fn of_a_link_to_be(&self, key: &str) -> Option<String> {
+        let default = default_of(self.layout, key)?;
+        Some(self.facts.sysctls.get(&default).cloned().unwrap_or_default())
     }
 
     fn refuse_setting(&mut self, key: &str) {
@@ -125,6 +126,13 @@ impl Part {
         let of_a_link = key.contains(".conf.") && !key.contains(".conf.all.") && !key.contains(".conf.default.");
         if of_a_link { Self::Link } else { Self::Machine }
     }
+}
+
+/// Where the kernel takes a setting of a link of ours from when the link is made.
+pub(super) fn default_of(layout: &Layout, key: &str) -> Option<String> {
+    let (family, rest) = key.split_once(".conf.")?;
+    let (link, name) = rest.rsplit_once('.')?;
+    layout.links.contains_key(&link.replace('/', ".")).then(|| format!("{family}.conf.default.{name}"))
 }
 
 fn setting(key: &str, was: &str, from: &str, to: &str) -> Action {

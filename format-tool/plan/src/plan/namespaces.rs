@@ -20,7 +20,10 @@ impl Planner<'_> {
             let veth = &wanted.veth;
             let found = self.found_namespace(name, veth);
             let ours = self.claims.has(&Thing::Namespace { name: name.clone(), veth: veth.clone() });
-            if found != Namespace::default() && !ours {
+            if let Some(what) = self.facts.not_namespaces.get(name) {
+                let fix = "remove it, or choose another base name in format.toml";
+                self.foreign(format!("/run/netns/{name} is in the way"), format!("it is {what}, not a namespace"), fix);
+            } else if found != Namespace::default() && !ours {
                 let there = if found.inside.is_some() { format!("namespace {name}") } else { format!("link {veth}") };
                 let fix = "choose another name in format.toml, or remove it (`ip netns delete`, `ip link delete`)";
                 self.foreign(format!("{there} exists already"), "node-format did not make it", fix);

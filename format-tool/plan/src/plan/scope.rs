@@ -1,5 +1,6 @@
 //! What has to be looked at before a plan can be made.
 
+use super::machine::default_of;
 use crate::facts::Scope;
 use crate::layout::Layout;
 use crate::thing::{Claims, Thing};
@@ -49,7 +50,7 @@ fn of_layout(layout: &Layout) -> Scope {
         files: layout.files.keys().chain(layout.node_file.iter().map(|(path, _)| path)).cloned().collect(),
         disk: limits.map(|(path, limit)| (path.clone(), limit.id)).collect(),
         namespaces: layout.namespaces.keys().cloned().collect(),
-        sysctls: layout.sysctls.keys().cloned().collect(),
+        sysctls: layout.sysctls.keys().flat_map(|key| [Some(key.clone()), default_of(layout, key)]).flatten().collect(),
         guard: layout.guard.is_some(),
         accounts: !layout.users.is_empty() || !layout.groups.is_empty(),
         network: !layout.links.is_empty() || !layout.addresses.is_empty() || layout.needs_link.is_some(),

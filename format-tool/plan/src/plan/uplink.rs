@@ -17,11 +17,15 @@ impl Planner<'_> {
         let wanted = self.layout.uplink.as_ref();
         let is_wanted = |uplink: &Uplink| wanted.is_some_and(|w| w.link == uplink.link && w.bridge == uplink.bridge);
         let mut taken = false;
+        let mut held = None;
         for thing in self.claims.iter() {
             match thing {
                 Thing::Uplink(uplink) => match (place(uplink, self.facts), is_wanted(uplink)) {
                     (Place::Link, _) => self.forget.push(thing.clone()),
-                    (_, false) => self.remove.push(Action::ReturnUplink(uplink.clone())),
+                    (_, false) => {
+                        self.remove.push(Action::ReturnUplink(uplink.clone()));
+                        held = held.or_else(|| wanted.filter(|wanted| wanted.link == uplink.link).map(|_| uplink));
+                    }
                     (at, true) => {
                         taken = true;
                         self.say_unconfirmed(uplink);
@@ -38,6 +42,7 @@ impl Planner<'_> {
         }
         if let Some(wanted) = wanted.filter(|_| !taken) {
             match self.facts.links.get(&wanted.link) {
+                Some(_) if let Some(uplink) = held => self.refuse_another_bridge(wanted, uplink),
                 Some(found) => self.take(wanted, found),
                 None => self.problems.push(
                     Problem::new(codes::BAD_CONFIG, format!("there is no interface {}", wanted.link))
@@ -46,6 +51,17 @@ impl Planner<'_> {
                 ),
             }
         }
+    }
+
+    /// In one run nobody could say in time whether the machine is still reached.
+    fn refuse_another_bridge(&mut self, wanted: &WantedUplink, uplink: &Uplink) {
+        let Uplink { link, bridge, .. } = uplink;
+        self.problems.push(
+            Problem::new(codes::UPLINK, format!("{link} cannot go from {bridge} to {} at once", wanted.bridge))
+                .because(format!("node-format made it a port of {bridge}, with what the machine is reached by"))
+                .fix(format!("leave `uplink` out and run `node-format apply`: {link} has its own network again; then name it and the new bridge"))
+                .at("network.link"),
+        );
     }
 
     fn say_unconfirmed(&mut self, uplink: &Uplink) {

@@ -36,7 +36,9 @@ impl Settings {
         }
         if let Some(from) = &self.network.prefix_from {
             let bridge = (self.network.mode == NetworkMode::Bridge).then_some(&self.network.link);
-            match prefix_on(facts, &[Some(from), bridge]) {
+            // As a port it has none itself; what it is a port of may have had another name.
+            let above = facts.links.get(from).and_then(|link| link.bridge.as_ref());
+            match prefix_on(facts, &[Some(from), above, bridge]) {
                 Some(prefix) => {
                     self.network.ipv6_prefix = Some(prefix);
                     if self.network.ipv6_share == 0 {

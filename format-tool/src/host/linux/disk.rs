@@ -35,6 +35,7 @@ fn look(tree: &Tree, path: &Path, id: u32) -> std::result::Result<Option<u32>, S
     if there != path {
         return Ok(None);
     }
+    quota::fits(means, directory.as_fd())?;
     let bytes = quota::limit(means, directory.as_fd(), id).map_err(|e| format!("its limit cannot be read: {e}"))?;
     Ok(bytes.map(|bytes| u32::try_from(bytes.div_ceil(MIB)).unwrap_or(u32::MAX)))
 }
@@ -45,5 +46,10 @@ pub(super) fn perform(tree: &Tree, action: &Action) -> Result<()> {
     let directory = tree.open_directory(path).map_err(|e| broken(e.to_string()))?;
     let means = quota::means(directory.as_fd()).map_err(broken)?;
     let bytes = to.map(|mib| u64::from(mib) * MIB);
-    quota::set(means, directory.as_fd(), *id, bytes).map_err(|e| broken(e.to_string()))
+    quota::set(means, directory.as_fd(), *id, bytes).map_err(|e| broken(e.to_string()))?;
+    // At once: later its user may have changed what project a directory of his is of.
+    match quota::limit(means, directory.as_fd(), *id).map_err(|e| broken(e.to_string()))? {
+        found if found == bytes => Ok(()),
+        found => Err(broken(format!("the file system took {bytes:?} bytes for {found:?}"))),
+    }
 }

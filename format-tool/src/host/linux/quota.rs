@@ -72,6 +72,19 @@ pub(super) fn make(means: Means, parent: BorrowedFd, name: &OsStr) -> io::Result
     Ok(private?)
 }
 
+/// Whether this very directory can be limited.
+///
+/// # Errors
+/// In words: why not.
+pub(super) fn fits(means: Means, directory: BorrowedFd) -> Result<(), String> {
+    match (means, rustix::fs::fstat(directory)) {
+        (Means::Btrfs, Ok(found)) if found.st_ino != calls::TOP_INODE => {
+            Err("it is a plain directory, and btrfs limits subvolumes only: destroy what is in the partition and remove the directory, `apply` then makes it as one".into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Bytes that the directory and all beneath it may take; `None` where it is not limited. `project` is the number of its
 /// project (the partition's uid), without meaning on btrfs.
 ///
@@ -90,7 +103,7 @@ pub(super) fn limit(means: Means, directory: BorrowedFd, project: u32) -> io::Re
 /// up: only a limit in such units is read back as it was set.
 ///
 /// # Errors
-/// If the limit is 0 bytes, if the directory on btrfs is no subvolume, or if the file system refuses.
+/// If the limit is 0 bytes, if the directory on btrfs is no subvolume ([`fits`]), or if the file system refuses.
 pub(super) fn set(means: Means, directory: BorrowedFd, project: u32, bytes: Option<u64>) -> io::Result<()> {
     if bytes == Some(0) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a limit of 0 bytes is none"));

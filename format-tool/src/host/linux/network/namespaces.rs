@@ -48,6 +48,22 @@ impl Namespaces {
         seen.map_err(|e| failed("namespaces cannot be looked into", e))
     }
 
+    /// What stands where one of these must be, and is none. An empty file is what is left of a namespace that is gone.
+    pub fn in_the_way(&self, names: &BTreeSet<String>) -> BTreeMap<String, String> {
+        let what = |name: &String| {
+            let found = fs::symlink_metadata(self.path(name)).ok()?;
+            let what = match found.file_type() {
+                kind if kind.is_dir() => "a directory",
+                kind if kind.is_file() && (found.len() == 0 || self.open(name).is_some()) => return None,
+                kind if kind.is_file() => "a file with something in it",
+                kind if kind.is_symlink() => "a symbolic link",
+                _ => "something else",
+            };
+            Some((name.clone(), what.to_owned()))
+        };
+        names.iter().filter_map(what).collect()
+    }
+
     /// Performs actions that all make namespaces what they must be, or that all remove them.
     pub fn perform(&self, batch: &[Action]) -> Outcome {
         let removes =
