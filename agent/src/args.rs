@@ -33,6 +33,10 @@ pub enum Command {
         /// Join the same grid under the same name again, after a revocation or with lost keys; what runs stays.
         #[arg(long)]
         again: bool,
+        /// Only say whether it could be tried, asking nobody: exit code 0 if so, 3 if this node is enrolled in the token's
+        /// grid already, 1 for anything else.
+        #[arg(long, conflicts_with = "again")]
+        check: bool,
     },
     /// Run until told to stop. Services go on running.
     Run {

@@ -6,7 +6,7 @@
 mod enrol;
 mod renew;
 
-pub use enrol::{Enrolment, enroll, enroll_again};
+pub use enrol::{Enrolment, enroll, enroll_again, enrolled_already};
 pub(crate) use renew::keep;
 
 use crate::durable;

@@ -5,7 +5,7 @@ use plat_agent::args::{Args, Command};
 use plat_agent::clock::SystemClock;
 use plat_agent::config::{Config, Runtime};
 use plat_agent::host::linux::{LinuxConfig, LinuxHost};
-use plat_agent::identity::{Enrolment, enroll, enroll_again, expect_enrolled};
+use plat_agent::identity::{Enrolment, enroll, enroll_again, enrolled_already, expect_enrolled};
 use plat_agent::{Settings, telemetry};
 use plat_link::Address;
 use plat_model::id::NodeId;
@@ -20,6 +20,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Largest token file, in bytes.
 const TOKEN_MAX: u64 = 4096;
+/// What `enroll --check` ends with where there is nothing to do.
+const ENROLLED_ALREADY: u8 = 3;
 
 fn main() -> ExitCode {
     // Before there is any thread: the small processes that the agent starts are this same binary.
@@ -29,7 +31,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     telemetry::init();
     match start(args) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(problems) => {
             eprintln!("{problems}");
             ExitCode::FAILURE
@@ -37,7 +39,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(args: Args) -> Result<(), Problems> {
+fn start(args: Args) -> Result<ExitCode, Problems> {
     let mut config = Config::load(args.config.as_deref())?;
     // One thread does all the work that is not waiting; a few more exist only while files are synced.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -47,26 +49,31 @@ fn start(args: Args) -> Result<(), Problems> {
         .build()
         .map_err(|why| Problem::new(codes::INTERNAL, "the runtime cannot be started").because(why))?;
     match args.command {
-        Command::Enroll { master, token_file, data, name, again } => {
+        Command::Enroll { master, token_file, data, name, again, check } => {
             let enrolment = Enrolment {
                 master: Address::parse(&master)?,
                 token: read_token(&token_file)?,
                 name: name.map(|name| NodeId::parse(&name)).transpose()?,
                 data: data.unwrap_or(config.data),
             };
-            if again {
+            if check {
+                let Some(node) = enrolled_already(&enrolment)? else { return Ok(ExitCode::SUCCESS) };
+                println!("enrolled already as {node}");
+                return Ok(ExitCode::from(ENROLLED_ALREADY));
+            } else if again {
                 let node = runtime.block_on(enroll_again(enrolment, plat_link::tcp))?;
                 println!("enrolled again as {node}; restart the agent if it runs");
             } else {
                 let node = runtime.block_on(enroll(enrolment, plat_link::tcp))?;
                 println!("enrolled as {node}");
             }
-            Ok(())
+            Ok(ExitCode::SUCCESS)
         }
         Command::Run { data, node_file } => {
             config.data = data.unwrap_or(config.data);
             config.node_file = node_file.unwrap_or(config.node_file);
-            Ok(runtime.block_on(run(&config))?)
+            runtime.block_on(run(&config))?;
+            Ok(ExitCode::SUCCESS)
         }
     }
 }

@@ -46,6 +46,15 @@ pub enum Verb {
     Plan {
         #[arg(short, long, value_enum, default_value = "text")]
         output: Form,
+        /// What `apply --take-uplink` would do.
+        #[arg(long, conflicts_with = "reset")]
+        take_uplink: bool,
+        /// What `reset` would do.
+        #[arg(long)]
+        reset: bool,
+        /// What `reset --erase` would do.
+        #[arg(long, requires = "reset")]
+        erase: bool,
     },
     /// Look at this machine and write a configuration that fits it.
     Init {

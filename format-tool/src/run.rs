@@ -73,12 +73,20 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
     let mut host = LinuxHost::new(&args.root)?;
     match &args.verb {
         Verb::Example => print(EXAMPLE),
-        Verb::Plan { output } => {
-            let (layout, record) = configured(args, &mut host)?;
-            let plan = propose(Wish::new(&layout, Contents::Keep), &mut host, &record)?;
+        Verb::Plan { output, take_uplink, reset, erase } => {
+            let (layout, record) =
+                if *reset { (Layout::default(), recorded(args, &host)?) } else { configured(args, &mut host)? };
+            let consent = Consent { contents: contents(*erase), take_uplink: *take_uplink };
+            let plan = propose(Wish::new(&layout, consent), &mut host, &record)?;
             print(&rendered(args, &plan, *output))?;
             if *output == Form::Text && !plan.is_empty() {
-                return print(&format!("{}: `node-format apply` does it\n", plan.count()));
+                let verb = match (reset, erase, take_uplink) {
+                    (true, true, _) => "reset --erase",
+                    (true, false, _) => "reset",
+                    (false, _, true) => "apply --take-uplink",
+                    (false, _, false) => "apply",
+                };
+                return print(&format!("{}: `node-format {verb}` does it\n", plan.count()));
             }
             Ok(Exit::Done)
         }
@@ -97,8 +105,16 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
             let settings = resolved(args, &mut host)?;
             let layout = Layout::new(&settings)?;
             let enrolment = master.as_deref().zip(token_file.as_deref());
-            let enrolment =
-                enrolment.map(|(master, token)| Enrolment::prepare(master, token, &args.root)).transpose()?;
+            let enrolment = match enrolment {
+                None => None,
+                Some((master, token)) => {
+                    let enrolment = Enrolment::prepare(master, token, &args.root)?;
+                    if enrolment.is_none() {
+                        say("this machine is enrolled in that grid already");
+                    }
+                    enrolment
+                }
+            };
             let record = &settings.paths.record;
             let consent = Consent { take_uplink: *take_uplink, ..Consent::default() };
             let watch = take_uplink.then(|| uplink::Watch::start(args, *confirm_within)).transpose()?;
@@ -137,14 +153,9 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
                 }
                 return print("nothing to do: there is no record\n");
             }
-            let contents = if *erase { Contents::Erase } else { Contents::Keep };
-            change(args, &mut host, &path, Wish::new(&Layout::default(), contents))
+            change(args, &mut host, &path, Wish::new(&Layout::default(), contents(*erase)))
         }
-        Verb::Show { output } => {
-            let path = host.beneath_root(&settings(args)?.paths.record);
-            let record = Record::read(&path, &Epoch::current())?;
-            print(&shown::record(&record, *output))
-        }
+        Verb::Show { output } => print(&shown::record(&recorded(args, &host)?, *output)),
     }
 }
 
@@ -175,6 +186,14 @@ fn no_repair(mut problems: Problems) -> Problems {
     let drift = Problem::new(codes::DRIFT, "the machine is not as it was formatted");
     problems.push(drift.because("what is in the way of its repair is said above").fix("see to that first"));
     problems
+}
+
+fn contents(erase: bool) -> Contents {
+    if erase { Contents::Erase } else { Contents::Keep }
+}
+
+fn recorded(args: &Args, host: &LinuxHost) -> Result<Record, Problems> {
+    Ok(Record::read(&host.beneath_root(&settings(args)?.paths.record), &Epoch::current())?)
 }
 
 fn configured(args: &Args, host: &mut LinuxHost) -> Result<(Layout, Record), Problems> {

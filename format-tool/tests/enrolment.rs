@@ -34,10 +34,19 @@ impl Place {
         self.0.path().canonicalize().unwrap().join(name)
     }
 
-    /// An agent that notes its arguments and whether the node was formatted by then.
+    /// An agent that would enrol this node; it notes its arguments, what it is given, and whether the node was formatted
+    /// by then.
     fn agent(&self, end: &str) {
         let at = self.path("").display().to_string();
-        let text = format!("#!/bin/sh\necho \"$@\" > {at}/said\n[ -e {at}/node/node.json ] || exit 99\n{end}\n");
+        let enrols = format!(
+            "echo \"$@\" > {at}/said; read -r token; printf %s \"$token\" >> {at}/said\n[ -e {at}/node/node.json ] || exit 99\n{end}"
+        );
+        self.agent_that("exit 0", &enrols);
+    }
+
+    /// An agent that says so before, and does that then.
+    fn agent_that(&self, checks: &str, enrols: &str) {
+        let text = format!("#!/bin/sh\ncase \"$*\" in *--check*) {checks};; esac\n{enrols}\n");
         fs::write(self.path("bin/plat-agent"), text).unwrap();
         fs::set_permissions(self.path("bin/plat-agent"), fs::Permissions::from_mode(0o755)).unwrap();
     }
@@ -66,8 +75,26 @@ fn a_good_apply_ends_with_the_agents_enrolment() {
     place.agent("echo enrolled");
     assert_eq!(place.enrol(), (0, String::new()));
     let said = fs::read_to_string(place.path("said")).unwrap();
-    let token = place.path("token");
-    assert_eq!(said, format!("enroll --master https://grid.example:4443 --token-file {}\n", token.display()));
+    assert_eq!(said, "enroll --master https://grid.example:4443 --token-file -\nsecret");
+}
+
+#[test]
+fn a_machine_that_is_enrolled_already_is_only_formatted() {
+    let place = Place::new();
+    place.agent_that("exit 3", "echo \"$@\" > $0.said");
+    let (code, said) = place.enrol();
+    assert_eq!((code, said.as_str()), (0, "this machine is enrolled in that grid already\n"));
+    assert!(place.path("node/node.json").exists() && !place.path("bin/plat-agent.said").exists());
+}
+
+#[test]
+fn a_token_that_the_agent_would_not_show_keeps_the_machine_from_being_formatted() {
+    let place = Place::new();
+    place.agent_that("echo the token cannot be used >&2; exit 1", "exit 0");
+    let (code, why) = place.enrol();
+    assert_eq!(code, 4, "{why}");
+    assert!(why.contains("the token cannot be used") && why.contains("nothing was formatted"), "{why}");
+    assert!(!place.path("node/node.json").exists());
 }
 
 #[test]

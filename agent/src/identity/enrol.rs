@@ -61,6 +61,23 @@ fn keys(path: &Path, token: &Secret) -> Result<(Key, Key), Problem> {
     Ok((own, rejoin))
 }
 
+/// The name this node has in the grid of the token, if it is enrolled there; nobody is asked.
+///
+/// # Errors
+/// UNKNOWN_TOKEN for a token that is not of the form; WRONG_CA if this node is enrolled in another grid;
+/// BAD_STATE_FILE, KEY_FILE of the disk.
+pub fn enrolled_already(enrolment: &Enrolment) -> Result<Option<NodeId>, Problem> {
+    let pin = pin_of(&enrolment.token)?;
+    let paths = Paths::new(&enrolment.data);
+    if !paths.enrolled.exists() {
+        return Ok(None);
+    }
+    let enrolled = Enrolled::load(&paths)?;
+    let own = Credentials::load(enrolled.grid, &paths.own)?;
+    let of_its_grid = own.roots_der().iter().any(|root| RootPin::of(root) == pin);
+    if of_its_grid { Ok(Some(enrolled.node)) } else { Err(another_grid()) }
+}
+
 /// Makes two keys, has them certified, and writes everything down; the last file written makes the node enrolled. On
 /// failure nothing that was there before is removed, and it can be tried again with the same token.
 ///

@@ -2,7 +2,7 @@
 
 use crate::rig::{Rig, until};
 use plat_agent::clock::{Clock, SystemClock};
-use plat_agent::identity::{Enrolment, enroll, enroll_again};
+use plat_agent::identity::{Enrolment, enroll, enroll_again, enrolled_already};
 use plat_link::Credentials;
 use plat_model::id::{GridName, NodeId};
 use plat_model::identity::Identity;
@@ -20,6 +20,22 @@ async fn a_node_enrols_once_and_its_keys_are_its_own() {
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
     assert_eq!(rig.enroll("goodsecret").await.unwrap_err().code, codes::EXISTS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_there_is_anything_to_enrol_is_told_without_asking_anybody() {
+    let rig = Rig::new().await;
+    let (ours, another) = (rig.token("anything"), Secret::new(format!("plat1.0123456789abcdef.s.{}", "ab".repeat(32))));
+    let already = |token: &Secret| {
+        // Nobody listens there.
+        let master = plat_link::Address::parse("https://127.0.0.1:1").unwrap();
+        enrolled_already(&Enrolment { master, token: token.clone(), name: None, data: rig.data() })
+    };
+    assert_eq!(already(&ours).unwrap(), None);
+    assert_eq!(already(&Secret::new("no token")).unwrap_err().code, codes::UNKNOWN_TOKEN);
+    rig.enroll("goodsecret").await.unwrap();
+    assert_eq!(already(&ours).unwrap().unwrap().as_str(), "n1");
+    assert_eq!(already(&another).unwrap_err().code, codes::WRONG_CA);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -30,7 +30,10 @@ fn a_machine_becomes_a_node_and_back() {
         assert_eq!(node.partitions[1].addresses[0].to_string(), "fd00:1::2:0:0:1");
         assert_eq!(machine.run(&["apply"]), (0, "nothing to do\n".into()));
         assert_eq!(machine.run(&["verify"]), (0, "the machine is as it was formatted\n".into()));
-        assert_eq!(machine.run(&["reset"]).0, 0);
+        let announced = machine.must(&["plan", "--reset", "-v"]);
+        let (announced, last) = announced.trim_end().rsplit_once('\n').unwrap();
+        assert!(last.ends_with("`node-format reset` does it"), "{last}");
+        assert_eq!(machine.must(&["reset", "-v"]).trim_end(), announced);
         assert_eq!(machine.everything(), before);
         assert_eq!(machine.run(&["reset"]).1, "nothing to do: there is no record\n");
     });

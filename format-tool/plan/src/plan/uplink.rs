@@ -117,9 +117,7 @@ impl Planner<'_> {
             self.problems.push(
                 Problem::new(codes::UPLINK, format!("this machine is reached through {link}"))
                     .because(format!("{} would move to {}", carried(&uplink), wanted.bridge))
-                    .fix(
-                        "run `node-format apply --take-uplink`: unless you confirm in time, the old network comes back",
-                    ),
+                    .fix("`node-format plan --take-uplink` shows it all, `apply --take-uplink` does it: unless you confirm in time, the old network comes back"),
             );
         }
         self.add.push(Action::TakeUplink(uplink));

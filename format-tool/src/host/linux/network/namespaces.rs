@@ -72,53 +72,46 @@ impl Namespaces {
             return self.remove(batch);
         }
         let mut done = vec![false; batch.len()];
-        for (n, action) in batch.iter().enumerate() {
-            let Action::SetNamespace { name, veth, state } = action else { continue };
-            done[n] = true; // Whatever is made of it must be undone if the rest fails.
-            if let Err(problem) = self.make(name, veth, &state.from, &state.to, action) {
-                return Outcome { done, problem: Some(problem) };
-            }
-        }
-        Outcome { done, problem: None }
+        let problem = self.make_all(batch, &mut done).err();
+        Outcome { done, problem }
     }
 
-    fn make(&self, name: &str, veth: &str, from: &Namespace, to: &Namespace, action: &Action) -> Result<()> {
-        let (Some(outside), Some(inside)) = (&to.outside, &to.inside) else { return Ok(()) };
+    /// Step by step for all of them at once: to the kernel each step is one question and many requests.
+    fn make_all(&self, batch: &[Action], done: &mut [bool]) -> Result<()> {
+        let mut all = Vec::with_capacity(batch.len());
+        for (action, done) in batch.iter().zip(done) {
+            *done = true; // Whatever is made of it must be undone if the rest fails.
+            all.extend(self.begin(action)?);
+        }
+        let (paired, single): (Vec<&Making>, Vec<&Making>) = all.iter().partition(|making| making.is_paired());
+        // Half a pair is of no use: what is left of it goes.
+        let halves = single.iter().filter(|making| making.from.outside.is_some());
+        let halves = halves.map(|making| Action::RemoveLink { name: making.veth.into(), link: making.outside.clone() });
+        all_of(perform(&halves.collect::<Vec<_>>()))?;
+        add_pairs(&single)?;
+        let joined = paired.iter().chain(&single).map(|making| Action::SetLink {
+            name: making.veth.into(),
+            from: making.from.outside.clone().filter(|_| making.is_paired()).unwrap_or_else(blank),
+            to: making.outside.clone(),
+        });
+        all_of(perform(&joined.collect::<Vec<_>>()))?;
+        for making in &all {
+            in_a_thread(|| enter(&making.namespace).and_then(|()| furnish(making.inside)))
+                .map_err(|e| why(e, making.action))?;
+        }
+        Ok(())
+    }
+
+    /// The namespace itself, where it is missing.
+    fn begin<'a>(&self, action: &'a Action) -> Result<Option<Making<'a>>> {
+        let Action::SetNamespace { name, veth, state } = action else { return Ok(None) };
+        let (Some(outside), Some(inside)) = (&state.to.outside, &state.to.inside) else { return Ok(None) };
         let broken = |e: io::Error| failed(format!("cannot make namespace {name}"), e);
-        if from.inside.is_none() {
+        if state.from.inside.is_none() {
             self.mount(name).map_err(broken)?;
         }
         let namespace = self.open(name).ok_or_else(|| broken(Errno::ENOENT.into()))?;
-        let paired = from.outside.is_some() && from.inside.as_ref().is_some_and(|inside| inside.link.is_some());
-        if !paired {
-            // Half a pair is of no use: what is left of it goes.
-            if from.outside.is_some() {
-                let gone = perform(&[Action::RemoveLink { name: veth.into(), link: outside.clone() }]);
-                gone.problem.map_or(Ok(()), Err)?;
-            }
-            let link = inside.link.clone().unwrap_or_else(|| outside.clone());
-            let request = |connection: &Connection| {
-                vec![links::add_pair(&connection.handle, veth, (INNER, &link), namespace.as_raw_fd())]
-            };
-            called(Connection::open().and_then(|mut connection| {
-                let request = request(&connection);
-                connection.call(request)
-            }))
-            .map_err(|e| why(e, action))?;
-        }
-        let blank = LinkFact {
-            kind: LinkKind::Veth,
-            up: false,
-            bridge: None,
-            group: 0,
-            mac: [0; 6],
-            mtu: None,
-            isolated: false,
-        };
-        let found = if paired { from.outside.clone().unwrap_or(blank) } else { blank };
-        let joined = perform(&[Action::SetLink { name: veth.into(), from: found, to: outside.clone() }]);
-        joined.problem.map_or(Ok(()), Err)?;
-        in_a_thread(|| enter(&namespace).and_then(|()| furnish(inside))).map_err(|e| why(e, action))
+        Ok(Some(Making { action, veth, from: &state.from, outside, inside, namespace }))
     }
 
     fn remove(&self, batch: &[Action]) -> Outcome {
@@ -178,6 +171,49 @@ impl Namespaces {
             _ => Ok(()),
         }
     }
+}
+
+/// A namespace that is being made what it must be.
+struct Making<'a> {
+    action: &'a Action,
+    veth: &'a str,
+    from: &'a Namespace,
+    outside: &'a LinkFact,
+    inside: &'a NamespaceFact,
+    namespace: File,
+}
+
+impl Making<'_> {
+    fn is_paired(&self) -> bool {
+        self.from.outside.is_some() && self.from.inside.as_ref().is_some_and(|inside| inside.link.is_some())
+    }
+}
+
+fn add_pairs(single: &[&Making]) -> Result<()> {
+    if single.is_empty() {
+        return Ok(());
+    }
+    let pair = |connection: &Connection, making: &Making| {
+        let inner = (INNER, making.inside.link.as_ref().unwrap_or(making.outside));
+        links::add_pair(&connection.handle, making.veth, inner, making.namespace.as_raw_fd())
+    };
+    let results = Connection::open().and_then(|mut connection| {
+        let requests = single.iter().map(|making| pair(&connection, making)).collect();
+        connection.call(requests)
+    });
+    let results = results.map_err(|e| failed("the network cannot be changed", e))?;
+    let refusals =
+        single.iter().zip(results).filter_map(|(making, result)| Some(refused(making.action, result.err()?)));
+    refusals.map(Err).next().unwrap_or(Ok(()))
+}
+
+/// A pair's end as the kernel makes it.
+fn blank() -> LinkFact {
+    LinkFact { kind: LinkKind::Veth, up: false, bridge: None, group: 0, mac: [0; 6], mtu: None, isolated: false }
+}
+
+fn all_of(outcome: Outcome) -> Result<()> {
+    outcome.problem.map_or(Ok(()), Err)
 }
 
 fn pair(action: &Action) -> Option<Action> {

@@ -4,6 +4,7 @@ use super::connection::Connection;
 use super::{links, perform, see};
 use crate::host::Outcome;
 use crate::host::linux::{failed, tap};
+use nix::errno::Errno;
 use node_format_plan::Action;
 use node_format_plan::facts::{LinkFact, LinkKind};
 use std::collections::BTreeSet;
@@ -74,7 +75,10 @@ fn remove_group(group: u32, ours: &BTreeSet<&str>) -> io::Result<()> {
         return Err(io::Error::other(format!("link {name} came into link group {group} meanwhile")));
     }
     let request = links::remove_group(&connection.handle, group);
-    connection.call(vec![request])?.into_iter().try_for_each(|result| result.map_err(io::Error::from))
+    connection.call(vec![request])?.into_iter().try_for_each(|result| match result {
+        Err(Errno::ENODEV) => Ok(()), // Nobody is in it: all of them are gone already.
+        other => other.map_err(io::Error::from),
+    })
 }
 
 fn tap_name(action: &Action) -> Option<&str> {
