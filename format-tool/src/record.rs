@@ -170,6 +170,7 @@ impl Record {
         if !self.claims.is_empty() {
             return if self.short { Ok(()) } else { self.rewrite() };
         }
+        let _ = fs::remove_file(self.new_path()); // What a killed run left of writing it anew.
         fs::remove_file(&self.path).map_err(|e| self.wrong(e))?;
         Locks::remove_file(&self.path);
         for directory in self.made_for_it.iter().rev() {
@@ -195,7 +196,7 @@ impl Record {
         let head = Line::Record { version: VERSION, made_for_it: self.made_for_it.clone() };
         let entries = self.claims.iter().cloned().map(Line::Add);
         let text = lines_of([head, Line::Epoch(self.epoch.to_string())].into_iter().chain(entries));
-        let new = self.path.with_extension("new");
+        let new = self.new_path();
         let write = || {
             let _ = fs::remove_file(&new);
             let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&new)?;
@@ -218,6 +219,11 @@ impl Record {
             format!("{things} of the things in it were made in the network namespace {namespace}, not in this one");
         let fix = "run node-format there (`lsns -t net` shows where that is, `nsenter --net=...` goes there), or use another record";
         self.wrong(why).fix(fix)
+    }
+
+    /// Where it is written before it takes its place.
+    fn new_path(&self) -> PathBuf {
+        self.path.with_extension("new")
     }
 
     fn wrong(&self, why: impl std::fmt::Display) -> Problem {

@@ -65,8 +65,8 @@ fn noun(action: &Action) -> (char, &'static str) {
         Action::SetGuard { .. } => ('~', "packet filter table"),
         Action::TakeUplink(_) => ('+', "uplink"),
         Action::ReturnUplink(_) => ('-', "uplink"),
-        Action::WriteFile { from: None, .. } => ('+', "file"),
         Action::WriteFile { to: None, .. } => ('-', "file"),
+        Action::WriteFile { from: None, .. } => ('+', "file"),
         Action::WriteFile { .. } => ('~', "file"),
     }
 }

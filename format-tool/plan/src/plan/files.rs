@@ -12,12 +12,13 @@ impl Planner<'_> {
         for thing in self.claims.iter() {
             let Thing::File { path } = thing else { continue };
             match self.facts.files.get(path) {
-                None => self.forget.push(thing.clone()),
+                None if wanted.contains_key(path) => self.forget.push(thing.clone()),
                 Some(_) if wanted.contains_key(path) => {}
-                Some(file) => self.remove.push(Action::WriteFile {
+                // One that is not there may have been on its way when a run was killed.
+                found => self.remove.push(Action::WriteFile {
                     path: path.clone(),
                     purpose: purpose(path),
-                    from: Some(file.clone()),
+                    from: found.cloned(),
                     to: None,
                 }),
             }

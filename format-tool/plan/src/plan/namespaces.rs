@@ -10,10 +10,12 @@ impl Planner<'_> {
         for thing in self.claims.iter() {
             let Thing::Namespace { name, veth } = thing else { continue };
             let found = self.found_namespace(name, veth);
-            if found == Namespace::default() {
-                self.forget.push(thing.clone());
-            } else if self.layout.namespaces.get(name).is_none_or(|wanted| wanted.veth != *veth) {
+            let wanted = self.layout.namespaces.get(name).is_some_and(|wanted| wanted.veth == *veth);
+            if !wanted {
+                // Of one that is not there a killed run may have left the file it was to be mounted on.
                 self.remove.push(set(name, veth, found, Namespace::default()));
+            } else if found == Namespace::default() {
+                self.forget.push(thing.clone());
             }
         }
         for (name, wanted) in &self.layout.namespaces {

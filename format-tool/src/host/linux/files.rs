@@ -73,10 +73,12 @@ pub(super) fn perform(tree: &mut Tree, batch: &[Action]) -> Outcome {
 /// What a whole batch needs at its end: the disk, and systemd where units changed.
 fn settle(tree: &mut Tree, batch: &[Action]) -> Result<()> {
     let Some(Action::WriteFile { path, purpose, .. }) = batch.first() else { return Ok(()) };
-    let synced = tree.parent(path).and_then(|(parent, _)| {
-        let directory = rustix::fs::openat(parent, ".", DIRECTORY, Mode::empty())?;
-        rustix::fs::syncfs(directory)
-    });
+    let synced = match tree.parent(path) {
+        Ok((parent, _)) => rustix::fs::openat(parent, ".", DIRECTORY, Mode::empty())
+            .and_then(|directory| rustix::fs::syncfs(directory)),
+        Err(Errno::NOENT) => Ok(()), // The file was gone with its directory.
+        Err(e) => Err(e),
+    };
     synced.map_err(|e| failed("files cannot be brought to the disk", e))?;
     if *purpose == Purpose::Unit && Path::new("/run/systemd/system").exists() && tree.is_the_machines() {
         let systemctl = super::program::find("systemctl").unwrap_or_else(|| "/usr/bin/systemctl".into());
@@ -89,11 +91,15 @@ fn settle(tree: &mut Tree, batch: &[Action]) -> Result<()> {
     Ok(())
 }
 
-/// Removes a file, with what a killed run left beside it.
+/// Removes a file, with what a killed run left beside it. One that is gone is removed.
 fn remove(tree: &mut Tree, path: &Path) -> std::io::Result<()> {
-    let (parent, name) = tree.parent(path)?;
+    let (parent, name) = match tree.parent(path) {
+        Ok(found) => found,
+        Err(Errno::NOENT) => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
     unlink(parent, &new(name))?;
-    Ok(rustix::fs::unlinkat(parent, name, AtFlags::empty())?)
+    Ok(unlink(parent, name)?)
 }
 
 /// Where a file is written before it takes its place.

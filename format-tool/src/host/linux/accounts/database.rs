@@ -26,10 +26,11 @@ pub(super) fn read(root: &Path, name: &str) -> Result<String> {
     fs::read_to_string(&path).map_err(|e| wrong(e.to_string()))
 }
 
-/// Takes users and groups out of every file.
+/// Takes users and groups out of every file. The file that says whether there is such a user, or such a group, is
+/// rewritten last: whoever was killed before is done with only then.
 pub(super) fn remove(root: &Path, users: &BTreeSet<&str>, groups: &BTreeSet<&str>) -> Result<()> {
     let _lock = lock(root)?;
-    for (name, gone) in [("passwd", users), ("shadow", users), ("group", groups), ("gshadow", groups)] {
+    for (name, gone) in [("shadow", users), ("gshadow", groups), ("group", groups), ("passwd", users)] {
         let text = read(root, name)?;
         let new = without(&text, gone, users, name);
         if new != text {

@@ -124,7 +124,7 @@ impl Namespaces {
         let (mut done, mut problem) = (Vec::with_capacity(batch.len()), None);
         for action in batch {
             let removed = match action {
-                Action::SetNamespace { name, state, .. } if state.from.inside.is_some() => {
+                Action::SetNamespace { name, .. } => {
                     self.unmount(name).map_err(|e| failed(format!("cannot remove namespace {name}"), e))
                 }
                 _ => Ok(()),
