@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub const FIRST_UID: u32 = 61_000;
 
 /// Runs a test in a thread with a network namespace of its own and a folder that stands for the machine's root.
-pub fn on_a_machine(test: fn(&Machine)) {
+pub fn on_a_machine(test: impl FnOnce(&Machine) + Send + 'static) {
     if !rustix::process::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI must run it");
         eprintln!("SKIPPED: this test needs root");
@@ -34,6 +34,15 @@ pub fn on_a_machine(test: fn(&Machine)) {
 
 pub struct Machine {
     pub root: tempfile::TempDir,
+}
+
+impl Drop for Machine {
+    /// What is mounted beneath the root would outlive the test.
+    fn drop(&mut self) {
+        for namespace in std::fs::read_dir(self.path("run/netns")).into_iter().flatten().flatten() {
+            let _ = nix::mount::umount2(&namespace.path(), nix::mount::MntFlags::MNT_DETACH);
+        }
+    }
 }
 
 impl Machine {

@@ -1,8 +1,10 @@
 //! The real kernel, in a network namespace and a root folder of each test's own: the machine's own links and users are
 //! never touched. Without root these tests fail where `CI` is set, and say that they were skipped where it is not.
 
+mod effects;
 mod formatting;
 mod guard;
+mod killed;
 mod links;
 mod machine;
 mod namespaces;

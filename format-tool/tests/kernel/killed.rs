@@ -1,0 +1,140 @@
+//! SIGKILL before each effect of a run, one after another until none is left: the next run goes on or goes back, and the
+//! machine is what it would have been.
+
+use super::effects::{Ended, killed_at};
+use super::machine::{Machine, ip, on_a_machine};
+use node_format_plan::HostFacts;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Two partitions with all that goes with a bridge, a resource file each, and the guard.
+const TAPS: &str = "mode = \"bridge\"\ntuns = true\ntun_ipv4_network = \"10.201.0.0/16\"\nguard = true\n";
+const NAMESPACES: &str = "mode = \"bridge\"\nnamespaces = true\nguard = false\n";
+
+/// How many work at once. Most of the time goes by waiting for the kernel.
+const MACHINES: usize = 3;
+
+type Verbs = &'static [&'static str];
+
+/// The machine with its files, and the user database as it is written.
+type Everything = (HostFacts, Vec<String>, Vec<String>);
+
+const DATABASE: [&str; 4] = ["passwd", "group", "shadow", "gshadow"];
+
+fn everything(machine: &Machine) -> Everything {
+    // The folder for namespaces is the system's; what is in it is not.
+    let _ = fs::remove_dir(machine.path("run/netns"));
+    let _ = fs::remove_dir(machine.path("run"));
+    let (facts, mut paths) = machine.everything();
+    // Of the folder that the programs for users work in, what is ours.
+    let etc = fs::read_dir(machine.path("etc")).unwrap();
+    let names = etc.map(|entry| entry.unwrap().path().display().to_string());
+    paths.extend(names.filter(|name| name.contains("plat")));
+    let database = DATABASE.map(|name| fs::read_to_string(machine.path("etc").join(name)).unwrap());
+    (facts, paths, database.to_vec())
+}
+
+fn on_a_machine_with(amount: u32, network: &str, machine: &Machine) -> Everything {
+    for (name, text) in
+        DATABASE.iter().zip(["root:x:0:0:root:/root:/bin/sh\n", "root:x:0:\n", "root:*:1::::::\n", "root:*::\n"])
+    {
+        fs::write(machine.path("etc").join(name), text).unwrap();
+    }
+    machine.configure_with(amount, network, "");
+    let text = fs::read_to_string(machine.path("format.toml")).unwrap();
+    let text = text.replace("[builder]", "directories = { srv = \"0750\", run = \"0700\" }\n[builder]");
+    fs::write(machine.path("format.toml"), text).unwrap();
+    ip("link set lo up");
+    everything(machine)
+}
+
+/// Kills the verb before its first effect, then before its second, and so on until it ends by itself, on several machines
+/// at once. `begin` comes before each, `then` after each and is told where it was killed.
+fn at_each_effect(amount: u32, network: &'static str, verb: &'static str, begin: Verbs, then: Verbs) {
+    let next = Arc::new(AtomicUsize::new(1));
+    let workers: Vec<_> = (0..MACHINES)
+        .map(|_| {
+            let next = Arc::clone(&next);
+            std::thread::spawn(move || {
+                on_a_machine(move |machine| {
+                    let before = on_a_machine_with(amount, network, machine);
+                    loop {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        begin.iter().for_each(|verb| must(machine, verb, "at first"));
+                        let call = match killed_at(at, &machine.command(&[verb])) {
+                            Ended::Killed(call) => call,
+                            Ended::Whole(code) => {
+                                assert_eq!(code, 0, "{verb} that was not killed");
+                                break must(machine, "reset", "at last");
+                            }
+                        };
+                        let place = format!("{verb} killed before its effect {at}, {call}");
+                        take_away_an_empty_folder(machine);
+                        then.iter().for_each(|verb| must(machine, verb, &place));
+                        let (facts, paths, database) = everything(machine);
+                        let end = format!("{place}; then {}", then.join(", "));
+                        assert_eq!(paths, before.1, "{end}");
+                        assert_eq!(database, before.2, "{end}");
+                        assert_eq!(facts, before.0, "{end}");
+                    }
+                });
+            })
+        })
+        .collect();
+    for worker in workers {
+        if let Err(panic) = worker.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+    assert!(next.load(Ordering::Relaxed) > 50, "so few effects cannot be all");
+}
+
+fn must(machine: &Machine, verb: &str, place: &str) {
+    let (code, text) = machine.run(&[verb]);
+    assert_eq!(code, 0, "{place}; then {verb}: {text}");
+}
+
+/// A run that is killed before its record has begun, or after it has ended, leaves the record's own folder, which is
+/// empty but for a lock: no record says whose it is. All else must be in the record.
+fn take_away_an_empty_folder(machine: &Machine) {
+    let record = machine.path("var/lib/plat/format/record");
+    if fs::metadata(&record).is_ok_and(|found| found.len() > 0) {
+        return;
+    }
+    let _ = fs::remove_file(&record);
+    let _ = fs::remove_file(record.with_extension("new"));
+    let _ = fs::remove_file(record.with_extension("children"));
+    let _ = fs::remove_dir(machine.path("var/lib/plat/format"));
+    let _ = fs::remove_dir(machine.path("var/lib/plat"));
+}
+
+#[test]
+fn whenever_an_apply_is_killed_the_next_one_goes_on() {
+    at_each_effect(2, TAPS, "apply", &[], &["apply", "verify", "reset"]);
+}
+
+#[test]
+fn whenever_an_apply_is_killed_a_reset_goes_back() {
+    at_each_effect(2, TAPS, "apply", &[], &["reset"]);
+}
+
+#[test]
+fn whenever_a_reset_is_killed_the_next_one_completes_it() {
+    at_each_effect(2, TAPS, "reset", &["apply"], &["reset"]);
+}
+
+#[test]
+fn whenever_an_apply_with_namespaces_is_killed_the_next_one_goes_on() {
+    at_each_effect(1, NAMESPACES, "apply", &[], &["apply", "verify", "reset"]);
+}
+
+#[test]
+fn whenever_an_apply_with_namespaces_is_killed_a_reset_goes_back() {
+    at_each_effect(1, NAMESPACES, "apply", &[], &["reset"]);
+}
+
+#[test]
+fn whenever_a_reset_with_namespaces_is_killed_an_apply_makes_the_node_again() {
+    at_each_effect(1, NAMESPACES, "reset", &["apply"], &["apply", "verify", "reset"]);
+}
