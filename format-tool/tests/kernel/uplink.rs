@@ -9,10 +9,19 @@ use std::process::Stdio;
 use std::time::Duration;
 
 /// The rest of the world: a router behind the interface `up0`, in a namespace of its own.
-struct World(File);
+pub struct World(File);
 
 impl World {
+    /// With addresses of both families that stay.
     fn new() -> Self {
+        let world = Self::with_ipv4();
+        ip("address add 2001:db8::7/64 dev up0 nodad");
+        ip("route add default via 2001:db8::1 dev up0 metric 512");
+        world
+    }
+
+    /// Where the machine has a fixed IPv4 address, and the router one of each family.
+    pub fn with_ipv4() -> Self {
         let namespace = std::thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
             File::open("/proc/thread-self/ns/net").unwrap()
@@ -25,7 +34,6 @@ impl World {
         let pid = format!("/proc/{}/fd/{id}", std::process::id());
         ip(&format!("link set router netns {pid}"));
         ip("address add 192.0.2.7/24 dev up0");
-        ip("address add 2001:db8::7/64 dev up0 nodad");
         ip("link set up0 up");
         world.inside(|| {
             ip("link set lo up");
@@ -35,11 +43,10 @@ impl World {
             ip("link set router up");
         });
         ip("route add default via 192.0.2.1 dev up0");
-        ip("route add default via 2001:db8::1 dev up0 metric 512");
         world
     }
 
-    fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let namespace = self.0.try_clone().unwrap();
         let thread = std::thread::spawn(move || {
             setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
@@ -50,21 +57,26 @@ impl World {
 
     /// Whether the machine reaches what is beyond the router, and is reached by its own addresses.
     fn is_reached(&self) -> bool {
+        self.reaches(&["192.0.2.7:0", "[2001:db8::7]:0"])
+    }
+
+    /// Whether the machine reaches what is beyond the router, and is reached by these addresses.
+    pub fn reaches(&self, own: &[&str]) -> bool {
         let far = self.inside(|| TcpListener::bind("203.0.113.9:80").unwrap());
         let out = TcpStream::connect_timeout(&"203.0.113.9:80".parse().unwrap(), Duration::from_secs(2)).is_ok();
         drop(far);
-        let into = ["192.0.2.7:0", "[2001:db8::7]:0"].map(|address| {
+        let reached = |address: &&str| {
             let own = TcpListener::bind(address).ok()?;
             let at: SocketAddr = own.local_addr().unwrap();
             self.inside(move || TcpStream::connect_timeout(&at, Duration::from_secs(2)).ok())
-        });
-        out && into.iter().all(Option::is_some)
+        };
+        out && own.iter().all(|address| reached(address).is_some())
     }
 }
 
 const TAKE: &str = "mode = \"bridge\"\nuplink = \"up0\"\nguard = false\n";
 
-fn where_is(machine: &Machine, address: &str) -> Vec<String> {
+pub fn where_is(machine: &Machine, address: &str) -> Vec<String> {
     let address = address.parse().unwrap();
     let facts = machine.network();
     facts

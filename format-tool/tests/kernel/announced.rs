@@ -1,0 +1,167 @@
+//! `ipv6_prefix = "uplink"`, and what a router announces on an uplink.
+
+use super::machine::{Machine, ip, on_a_machine, until};
+use super::uplink::{World, where_is};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sendto, setsockopt, socket, sockopt,
+};
+use std::fs;
+use std::net::{Ipv6Addr, SocketAddrV6};
+use std::os::fd::AsRawFd;
+
+/// The machine's own address of the announced prefix: its hardware address is 02:00:00:00:00:07.
+const ANNOUNCED: &str = "2001:db8:5::ff:fe00:7/64";
+const REACHED: [&str; 2] = ["192.0.2.7:0", "[2001:db8:5::ff:fe00:7]:0"];
+const TAKE: [&str; 4] = ["apply", "--take-uplink", "--confirm-within", "3600"];
+
+/// A router's announcement: it is the way out, and of this prefix everybody makes himself an address.
+fn announcement(prefix: Ipv6Addr) -> Vec<u8> {
+    let (router, prefix_information, on_link_and_autonomous) = (134, 3, 0xC0);
+    let minutes = |minutes: u32| (60 * minutes).to_be_bytes();
+    let mut message = vec![router, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
+    message.extend([prefix_information, 4, 64, on_link_and_autonomous]);
+    message.extend(minutes(120));
+    message.extend(minutes(60));
+    message.extend([0; 4]);
+    message.extend(prefix.octets());
+    message
+}
+
+/// A world whose router announces a prefix when it is told to.
+struct Announcing(World);
+
+impl Announcing {
+    fn new() -> Self {
+        let world = World::with_ipv4();
+        ip("link set up0 down");
+        ip("link set up0 address 02:00:00:00:00:07");
+        without_detection("up0");
+        ip("link set up0 up");
+        ip("route add default via 192.0.2.1 dev up0");
+        world.inside(|| {
+            ip("link set router down");
+            without_detection("router");
+            ip("link set router up");
+            ip("address add 2001:db8:5::1/64 dev router nodad");
+        });
+        Self(world)
+    }
+
+    fn announce(&self) {
+        self.0.inside(|| {
+            let protocol = SockProtocol::IcmpV6;
+            let router = socket(AddressFamily::Inet6, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol).unwrap();
+            // From further away it would not be believed.
+            setsockopt(&router, sockopt::Ipv6MulticastHops, &255).unwrap();
+            let everybody =
+                SocketAddrV6::new("ff02::1".parse().unwrap(), 0, 0, nix::net::if_::if_nametoindex("router").unwrap());
+            let message = announcement("2001:db8:5::".parse().unwrap());
+            // Without an address yet it cannot be sent.
+            let _ = sendto(router.as_raw_fd(), &message, &SockaddrIn6::from(everybody), MsgFlags::empty());
+        });
+    }
+
+    /// Announces until the machine has made itself an address on this link alone.
+    fn announces_on(&self, machine: &Machine, link: &str) {
+        until(&format!("the machine hears the router on {link}"), || {
+            self.announce();
+            where_is(machine, ANNOUNCED) == [link]
+        });
+    }
+}
+
+/// Addresses of the link are of use at once.
+fn without_detection(link: &str) {
+    fs::write(format!("/proc/sys/net/ipv6/conf/{link}/accept_dad"), "0").unwrap();
+    fs::write(format!("/proc/sys/net/ipv6/conf/{link}/dad_transmits"), "0").unwrap();
+}
+
+/// The configuration with the uplink's prefix; `more`: lines of [network].
+fn configure(machine: &Machine, more: &str) {
+    machine.configure_with(2, &format!("mode = \"bridge\"\nuplink = \"up0\"\n{more}"), "");
+    let text = fs::read_to_string(machine.path("format.toml")).unwrap();
+    let text = text.replace("ipv6_prefix = \"fd00:1::/64\"", "ipv6_prefix = \"uplink\"");
+    fs::write(machine.path("format.toml"), text).unwrap();
+}
+
+#[test]
+fn partitions_have_addresses_of_the_uplinks_prefix_before_and_after_it_is_taken() {
+    on_a_machine(|machine| {
+        let world = World::with_ipv4();
+        ip("address add 2001:db8::7/64 dev up0 nodad");
+        configure(machine, "guard = false\n");
+        let before = machine.everything();
+        machine.must(&TAKE);
+        // Shares of 16 bits more than the prefix.
+        assert_eq!(where_is(machine, "2001:db8:0:0:2::1/128"), ["plat0"]);
+        assert!(machine.network().local_routes.contains(&"2001:db8:0:0:2::/81".parse().unwrap()));
+        assert_eq!(where_is(machine, "2001:db8::7/64"), ["plat0"]);
+        assert!(world.reaches(&["192.0.2.7:0", "[2001:db8::7]:0", "[2001:db8:0:0:2::1]:0"]), "through the bridge");
+        machine.must(&["confirm"]);
+        assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+        assert_eq!(machine.must(&["verify"]), "the machine is as it was formatted\n");
+        machine.must(&["reset"]);
+        assert_eq!(machine.everything(), before);
+    });
+}
+
+#[test]
+fn an_uplink_without_a_prefix_is_refused_before_anything_is_made() {
+    on_a_machine(|machine| {
+        let _world = World::with_ipv4();
+        configure(machine, "guard = false\n");
+        let before = machine.everything();
+        let (code, why) = machine.run(&TAKE);
+        assert_eq!(code, 2, "{why}");
+        assert!(why.contains("up0 has no IPv6 prefix"), "{why}");
+        assert_eq!(machine.everything(), before);
+    });
+}
+
+#[test]
+fn an_announced_prefix_is_heard_on_the_bridge_and_on_the_uplink_again_after_a_reset() {
+    on_a_machine(|machine| {
+        let world = Announcing::new();
+        world.announces_on(machine, "up0");
+        configure(machine, "guard = true\n");
+        assert!(world.0.reaches(&REACHED));
+        machine.must(&TAKE);
+        assert_eq!(where_is(machine, "2001:db8:5:0:2::1/128"), ["plat0"]);
+        world.announces_on(machine, "plat0");
+        until("the machine is reached, through the bridge", || world.0.reaches(&REACHED));
+        assert_eq!(machine.must(&["verify"]), "the machine is as it was formatted\n");
+        machine.must(&["confirm"]);
+        assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+        machine.must(&["reset"]);
+        world.announces_on(machine, "up0");
+        until("the machine is reached, after a reset", || world.0.reaches(&REACHED));
+        assert!(!machine.network().links.contains_key("plat0"));
+    });
+}
+
+#[test]
+fn an_announced_address_is_not_taken_where_the_bridge_would_not_hear_the_router() {
+    on_a_machine(|machine| {
+        let world = Announcing::new();
+        world.announces_on(machine, "up0");
+        configure(machine, "guard = false\n");
+        let before = machine.everything();
+        let (code, why) = machine.run(&TAKE);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("P0511") && why.contains(&format!("a router announced {ANNOUNCED}")), "{why}");
+        assert_eq!(machine.everything(), before);
+    });
+}
+
+#[test]
+fn an_address_that_is_leased_is_not_taken() {
+    on_a_machine(|machine| {
+        let _world = World::with_ipv4();
+        ip("address add 2001:db8::7/64 dev up0 nodad");
+        ip("address add 192.0.2.8/24 dev up0 valid_lft 3600 preferred_lft 3600");
+        configure(machine, "guard = false\n");
+        let (code, why) = machine.run(&TAKE);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("P0511") && why.contains("192.0.2.8/24 is leased"), "{why}");
+    });
+}
