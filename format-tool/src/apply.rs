@@ -98,10 +98,13 @@ fn carry_out(
     record.strike(plan.forget.iter().cloned())?;
     let mut done = Vec::new();
     let outcome = perform_all(&plan.actions, host, record, progress, &mut done).and_then(|()| proof(host, record));
-    match outcome {
+    let applied = match outcome {
         Ok(()) => Ok(Applied { plan }),
         Err(problem) => Err(undo(problem, done, host, record)),
-    }
+    };
+    // The record may be opened again by this process.
+    host.let_go();
+    applied
 }
 
 fn perform_all(

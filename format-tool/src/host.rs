@@ -43,6 +43,9 @@ pub trait Host {
         Ok(())
     }
 
+    /// Ends what [`Host::hold`] began: the lock is the record's alone again.
+    fn let_go(&mut self) {}
+
     /// Whether a person asked to stop; looked at between batches.
     fn interrupted(&mut self) -> bool {
         false

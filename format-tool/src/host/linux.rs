@@ -135,6 +135,10 @@ impl Host for LinuxHost {
         Ok(())
     }
 
+    fn let_go(&mut self) {
+        self.held = None;
+    }
+
     fn interrupted(&mut self) -> bool {
         self.signals.as_mut().is_some_and(signals::Stop::came)
     }
