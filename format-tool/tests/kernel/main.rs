@@ -3,6 +3,7 @@
 
 mod announced;
 mod effects;
+mod enrolment;
 mod formatting;
 mod guard;
 mod killed;
