@@ -16,6 +16,7 @@ pub mod facts;
 mod guard;
 mod init;
 pub mod layout;
+mod look;
 mod plan;
 mod render;
 pub mod settings;

@@ -6,7 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "the test reads the cases from the disk; the planner does not")]
 
 use node_format_plan::{
-    Claims, Consent, Contents, Detail, HostFacts, Layout, Plan, parse, plan, privileges_lacking, render,
+    Claims, Consent, Contents, Detail, HostFacts, Layout, Plan, parse, plan, privileges_lacking, render, scope,
 };
 use std::fs;
 use std::path::Path;
@@ -19,6 +19,11 @@ struct Ask {
     reset: bool,
     erase: bool,
     take_uplink: bool,
+}
+
+/// What a look at the machine finds that asks for all that such a plan needs.
+fn looked_at(facts: &HostFacts, layout: &Layout, claims: &Claims) -> HostFacts {
+    facts.seen(&scope(layout, claims))
 }
 
 /// The facts a plan makes of a machine, and what the record then holds.
@@ -80,7 +85,8 @@ fn outcome(case: &Path) -> String {
     if !before.is_empty() {
         let layout = layout_of(&before, &facts).unwrap_or_else(|problems| panic!("{}: {problems}", case.display()));
         let consent = Consent { take_uplink: true, ..Consent::default() };
-        let first = plan(&layout, &facts, &claims, consent).unwrap_or_else(|p| panic!("{}: {p}", case.display()));
+        let first = plan(&layout, &looked_at(&facts, &layout, &claims), &claims, consent)
+            .unwrap_or_else(|p| panic!("{}: {p}", case.display()));
         perform(&first, &mut facts, &mut claims);
     }
     let then: Table = toml::from_str(&read("then.toml")).unwrap_or_else(|e| wrong(e));
@@ -91,6 +97,7 @@ fn outcome(case: &Path) -> String {
         Err(problems) => return format!("{problems}\n"),
     };
     let contents = if ask.erase { Contents::Erase } else { Contents::Keep };
+    let facts = looked_at(&facts, &layout, &claims);
     match plan(&layout, &facts, &claims, Consent { contents, take_uplink: ask.take_uplink }) {
         Err(problems) => format!("{problems}\n"),
         Ok(plan) => {

@@ -40,8 +40,8 @@ impl FakeHost {
 }
 
 impl Host for FakeHost {
-    fn observe(&mut self, _: &Scope) -> Result<HostFacts> {
-        Ok(self.facts.clone())
+    fn observe(&mut self, scope: &Scope) -> Result<HostFacts> {
+        Ok(self.facts.seen(scope))
     }
 
     fn perform(&mut self, batch: &[Action]) -> Outcome {

@@ -1,6 +1,6 @@
 //! Properties of the planner, over many layouts and machines.
 
-use super::{Contents, Plan, plan};
+use super::{Contents, Plan, Problems, plan, scope};
 use crate::facts::{GroupFact, HostFacts, LinkFact, LinkKind, Owner, PathFact, Presence, UserFact};
 use crate::{Claims, Layout, Settings, config};
 use proptest::prelude::*;
@@ -49,6 +49,11 @@ fn bare() -> HostFacts {
         facts.paths.insert(PathBuf::from(path), fact);
     }
     facts
+}
+
+/// The plan for what a look at the machine finds that asks for all that the plan needs.
+fn planned(layout: &Layout, facts: &HostFacts, claims: &Claims, contents: Contents) -> Result<Plan, Problems> {
+    plan(layout, &facts.seen(&scope(layout, claims)), claims, contents)
 }
 
 /// Performs a plan on a machine and notes in the record what it made, as the shell does.
@@ -103,10 +108,10 @@ proptest! {
     fn after_a_plan_is_applied_the_next_one_is_empty(settings in any_settings()) {
         let layout = Layout::new(&settings).unwrap();
         let (mut facts, mut claims) = (bare(), Claims::default());
-        let first = plan(&layout, &facts, &claims, Contents::Keep).unwrap();
+        let first = planned(&layout, &facts, &claims, Contents::Keep).unwrap();
         prop_assert!(!first.is_empty());
         perform(&first, &mut facts, &mut claims);
-        let second = plan(&layout, &facts, &claims, Contents::Keep).unwrap();
+        let second = planned(&layout, &facts, &claims, Contents::Keep).unwrap();
         prop_assert_eq!(second, Plan::default());
     }
 
@@ -115,8 +120,8 @@ proptest! {
         let layout = Layout::new(&settings).unwrap();
         let (before, mut claims) = (bare(), Claims::default());
         let mut facts = before.clone();
-        perform(&plan(&layout, &facts, &claims, Contents::Keep).unwrap(), &mut facts, &mut claims);
-        let back = plan(&Layout::default(), &facts, &claims, Contents::Keep).unwrap();
+        perform(&planned(&layout, &facts, &claims, Contents::Keep).unwrap(), &mut facts, &mut claims);
+        let back = planned(&Layout::default(), &facts, &claims, Contents::Keep).unwrap();
         perform(&back, &mut facts, &mut claims);
         prop_assert_eq!(facts, before);
         prop_assert!(claims.is_empty());
@@ -127,10 +132,10 @@ proptest! {
         from in any_settings(), to in any_settings(), cut in 0usize..400
     ) {
         let (mut facts, mut claims) = (bare(), Claims::default());
-        let first = plan(&Layout::new(&from).unwrap(), &facts, &claims, Contents::Keep).unwrap();
+        let first = planned(&Layout::new(&from).unwrap(), &facts, &claims, Contents::Keep).unwrap();
         perform(&first, &mut facts, &mut claims);
         let before = facts.clone();
-        let Ok(second) = plan(&Layout::new(&to).unwrap(), &facts, &claims, Contents::Keep) else { return Ok(()) };
+        let Ok(second) = planned(&Layout::new(&to).unwrap(), &facts, &claims, Contents::Keep) else { return Ok(()) };
         let done = &second.actions[..cut.min(second.actions.len())];
         done.iter().for_each(|action| facts.perform(action));
         done.iter().rev().for_each(|action| facts.perform(&action.inverse()));
@@ -141,9 +146,9 @@ proptest! {
     fn growing_keeps_every_fact_there_was(small in 0u32..20, more in 1u32..20, users in any::<bool>()) {
         let (mut facts, mut claims) = (bare(), Claims::default());
         let layout = |amount| Layout::new(&settings(amount, "bridge", true, users, false)).unwrap();
-        perform(&plan(&layout(small), &facts, &claims, Contents::Keep).unwrap(), &mut facts, &mut claims);
+        perform(&planned(&layout(small), &facts, &claims, Contents::Keep).unwrap(), &mut facts, &mut claims);
         let before = facts.clone();
-        let growth = plan(&layout(small + more), &facts, &claims, Contents::Keep).unwrap();
+        let growth = planned(&layout(small + more), &facts, &claims, Contents::Keep).unwrap();
         prop_assert!(growth.actions.iter().all(|action| action.removes().is_none()));
         perform(&growth, &mut facts, &mut claims);
         prop_assert!(before.users.iter().all(|(name, user)| facts.users.get(name) == Some(user)));
@@ -156,7 +161,7 @@ proptest! {
     fn whatever_is_missing_of_a_node_is_made_again_and_nothing_else(settings in any_settings(), lost in any::<u64>()) {
         let layout = Layout::new(&settings).unwrap();
         let (mut facts, mut claims) = (bare(), Claims::default());
-        let first = plan(&layout, &facts, &claims, Contents::Keep).unwrap();
+        let first = planned(&layout, &facts, &claims, Contents::Keep).unwrap();
         perform(&first, &mut facts, &mut claims);
         let whole = facts.clone();
         let mut n = 0u32;
@@ -165,7 +170,7 @@ proptest! {
         facts.users.retain(|name, _| name == "root" || keep());
         facts.local_routes.retain(|_| keep());
         facts.files.retain(|_, _| keep());
-        let repair = plan(&layout, &facts, &claims, Contents::Keep).unwrap();
+        let repair = planned(&layout, &facts, &claims, Contents::Keep).unwrap();
         perform(&repair, &mut facts, &mut claims);
         prop_assert_eq!(facts, whole);
     }
@@ -176,25 +181,25 @@ fn a_plan_does_not_depend_on_the_order_of_what_was_found() {
     // Facts and claims are ordered maps by type: two machines described in another order are the same value.
     let layout = Layout::new(&settings(12, "bridge", true, true, true)).unwrap();
     let (mut facts, mut claims) = (bare(), Claims::default());
-    let first = plan(&layout, &facts, &claims, Contents::Keep).unwrap();
+    let first = planned(&layout, &facts, &claims, Contents::Keep).unwrap();
     perform(&first, &mut facts, &mut claims);
     let backwards: Claims = claims.iter().cloned().collect::<Vec<_>>().into_iter().rev().collect();
     let mut shuffled = HostFacts { links: Default::default(), paths: Default::default(), ..facts.clone() };
     facts.links.iter().rev().for_each(|(name, link)| drop(shuffled.links.insert(name.clone(), link.clone())));
     facts.paths.iter().rev().for_each(|(path, fact)| drop(shuffled.paths.insert(path.clone(), fact.clone())));
     let gone = Layout::default();
-    assert_eq!(plan(&gone, &facts, &claims, Contents::Keep), plan(&gone, &shuffled, &backwards, Contents::Keep));
+    assert_eq!(planned(&gone, &facts, &claims, Contents::Keep), planned(&gone, &shuffled, &backwards, Contents::Keep));
 }
 
 #[test]
 fn a_thing_that_is_not_in_the_record_is_never_touched() {
     let layout = Layout::new(&settings(3, "bridge", true, true, false)).unwrap();
     let (mut facts, mut claims) = (bare(), Claims::default());
-    perform(&plan(&layout, &facts, &claims, Contents::Keep).unwrap(), &mut facts, &mut claims);
+    perform(&planned(&layout, &facts, &claims, Contents::Keep).unwrap(), &mut facts, &mut claims);
     // The same machine without its record: all that is there is foreign.
-    let problems = plan(&layout, &facts, &Claims::default(), Contents::Keep).unwrap_err();
+    let problems = planned(&layout, &facts, &Claims::default(), Contents::Keep).unwrap_err();
     assert!(problems.0.iter().any(|problem| problem.what.contains("link plat0")), "{problems}");
     assert!(problems.0.iter().any(|problem| problem.what.contains("user part1")), "{problems}");
     assert!(problems.0.iter().any(|problem| problem.what.contains("/srv/plat/partitions/part2")), "{problems}");
-    assert_eq!(plan(&Layout::default(), &facts, &Claims::default(), Contents::Erase), Ok(Plan::default()));
+    assert_eq!(planned(&Layout::default(), &facts, &Claims::default(), Contents::Erase), Ok(Plan::default()));
 }

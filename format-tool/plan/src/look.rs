@@ -1,0 +1,69 @@
+//! What a look at a machine finds, as a function of all there is on it. The fake host looks with it, so that a plan which
+//! forgot to ask for something does not see it.
+
+use crate::facts::{HostFacts, PathFact, Presence, Scope};
+use std::path::Path;
+
+impl HostFacts {
+    /// What a look that asks for `scope` finds of this machine.
+    #[must_use]
+    pub fn seen(&self, scope: &Scope) -> Self {
+        let mut seen = self.clone();
+        seen.paths.retain(|path, _| scope.paths.contains(path));
+        for (path, fact) in &mut seen.paths {
+            self.look_inside(path, fact, scope);
+        }
+        seen.files.retain(|path, _| scope.files.contains(path));
+        seen.disk_limits.retain(|path, _| scope.disk.contains_key(path));
+        seen.unlimitable.retain(|path, _| scope.disk.contains_key(path));
+        seen.namespaces.retain(|name, _| scope.namespaces.contains(name));
+        seen.sysctls.retain(|key, _| scope.sysctls.contains(key));
+        if !scope.guard || self.kernel.nft != Presence::Present {
+            seen.guard = None;
+        }
+        if !scope.accounts {
+            seen.users.clear();
+            seen.groups.clear();
+        }
+        if !scope.processes {
+            seen.busy_uids.clear();
+        }
+        if !scope.network {
+            seen.links.clear();
+            seen.addresses.clear();
+            seen.local_routes.clear();
+            seen.routes.clear();
+            seen.odd_routes.clear();
+        }
+        seen
+    }
+
+    /// Of a directory, what it holds that was not asked about itself, if that was asked.
+    fn look_inside(&self, path: &Path, fact: &mut PathFact, scope: &Scope) {
+        let PathFact::Directory { stranger, inside, .. } = fact else { return };
+        if !scope.contents.contains(path) {
+            (*stranger, *inside) = Default::default();
+            return;
+        }
+        let is_in_it = |other: &Path| other.parent() == Some(path);
+        let name = |other: &Path| other.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for (other, found) in self.paths.iter().filter(|(other, _)| is_in_it(other) && !scope.paths.contains(*other)) {
+            match found {
+                PathFact::Directory { mode, .. } if self.is_empty(other) => drop(inside.insert(name(other), *mode)),
+                _ => *stranger = Some(name(other)),
+            }
+        }
+        for other in self.files.keys().filter(|other| is_in_it(other) && !scope.files.contains(*other)) {
+            *stranger = Some(name(other));
+        }
+    }
+
+    fn is_empty(&self, directory: &Path) -> bool {
+        let holds_nothing = match self.paths.get(directory) {
+            Some(PathFact::Directory { stranger, inside, .. }) => stranger.is_none() && inside.is_empty(),
+            _ => false,
+        };
+        let mut all = self.paths.keys().chain(self.files.keys());
+        holds_nothing && !all.any(|other| other.parent() == Some(directory))
+    }
+}
