@@ -17,6 +17,7 @@ impl HostFacts {
         seen.disk_limits.retain(|path, _| scope.disk.contains_key(path));
         seen.unlimitable.retain(|path, _| scope.disk.contains_key(path));
         seen.namespaces.retain(|name, _| scope.namespaces.contains(name));
+        seen.not_namespaces.retain(|name, _| scope.namespaces.contains(name));
         seen.sysctls.retain(|key, _| scope.sysctls.contains(key));
         if !scope.guard || self.kernel.nft != Presence::Present {
             seen.guard = None;

@@ -11,11 +11,12 @@ impl Planner<'_> {
             let Thing::Namespace { name, veth } = thing else { continue };
             let found = self.found_namespace(name, veth);
             let wanted = self.layout.namespaces.get(name).is_some_and(|wanted| wanted.veth == *veth);
-            if !wanted {
+            let in_its_place = self.facts.not_namespaces.contains_key(name);
+            if found == Namespace::default() && (wanted || in_its_place) {
+                self.forget.push(thing.clone());
+            } else if !wanted {
                 // Of one that is not there a killed run may have left the file it was to be mounted on.
                 self.remove.push(set(name, veth, found, Namespace::default()));
-            } else if found == Namespace::default() {
-                self.forget.push(thing.clone());
             }
         }
         for (name, wanted) in &self.layout.namespaces {
