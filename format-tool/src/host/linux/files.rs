@@ -74,8 +74,7 @@ pub(super) fn perform(tree: &mut Tree, batch: &[Action]) -> Outcome {
 fn settle(tree: &mut Tree, batch: &[Action]) -> Result<()> {
     let Some(Action::WriteFile { path, purpose, .. }) = batch.first() else { return Ok(()) };
     let synced = match tree.parent(path) {
-        Ok((parent, _)) => rustix::fs::openat(parent, ".", DIRECTORY, Mode::empty())
-            .and_then(|directory| rustix::fs::syncfs(directory)),
+        Ok((parent, _)) => rustix::fs::openat(parent, ".", DIRECTORY, Mode::empty()).and_then(rustix::fs::syncfs),
         Err(Errno::NOENT) => Ok(()), // The file was gone with its directory.
         Err(e) => Err(e),
     };
