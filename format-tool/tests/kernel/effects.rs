@@ -50,6 +50,7 @@ const OLDER: [(c_long, &str); 5] = [
 const OLDER: [(c_long, &str); 0] = [];
 
 /// Runs a command, which must not read its standard input, and kills it before its effect number `at`.
+#[expect(clippy::zombie_processes, reason = "it is waited for with its threads, by number")]
 pub fn killed_at(at: usize, command: &Command) -> Ended {
     // A shell that waits until it is traced, and then becomes the program.
     let mut waiting = Command::new("/bin/sh");
