@@ -124,7 +124,7 @@ fn an_announced_prefix_is_heard_on_the_bridge_and_on_the_uplink_again_after_a_re
         let world = Announcing::new();
         world.announces_on(machine, "up0");
         configure(machine, "guard = true\n");
-        assert!(world.0.reaches(&REACHED));
+        until("the machine is reached", || world.0.reaches(&REACHED));
         machine.must(&TAKE);
         assert_eq!(where_is(machine, "2001:db8:5:0:2::1/128"), ["plat0"]);
         world.announces_on(machine, "plat0");
