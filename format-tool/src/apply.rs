@@ -4,7 +4,7 @@
 use crate::host::{Host, Outcome};
 use crate::record::Record;
 use node_format_plan::{
-    Action, Consent, HostFacts, Kind, Layout, Plan, Scope, Thing, plan, privileges_lacking, rollback, scope,
+    Action, Consent, HostFacts, Kind, Layout, Plan, plan, privileges_lacking, rollback, rollback_scope, scope,
 };
 use plat_model::problem::{Problem, Problems, codes};
 
@@ -70,11 +70,7 @@ pub fn apply(wish: Wish, host: &mut dyn Host, record: &mut Record, progress: Pro
 /// # Errors
 /// As [`apply`].
 pub fn roll_back(host: &mut dyn Host, record: &mut Record) -> Result<Applied, Problems> {
-    let sysctls = record.claims().iter().filter_map(|thing| match thing {
-        Thing::Sysctl { key, .. } => Some(key.clone()),
-        _ => None,
-    });
-    let facts = host.observe(&Scope { network: true, sysctls: sysctls.collect(), ..Scope::default() })?;
+    let facts = host.observe(&rollback_scope(record.claims()))?;
     let plan = rollback(&facts, record.claims());
     carry_out(plan, &facts, host, record, &mut |_, _| {}, &mut |_, _| Ok(()))
 }

@@ -64,7 +64,7 @@ impl HostFacts {
                 self.addresses.insert(permanent(link, *address));
             }
             Action::RemoveAddress { link, address } => {
-                self.addresses.remove(&permanent(link, *address));
+                self.addresses.retain(|found| (&found.link, found.address) != (link, *address));
             }
             Action::AddLocalRoute { range } => {
                 self.local_routes.insert(*range);

@@ -19,7 +19,7 @@ mod scope;
 mod uplink;
 
 pub use scope::scope;
-pub use uplink::rollback;
+pub use uplink::{rollback, rollback_scope};
 
 use crate::action::{Action, Kind, Purpose};
 use crate::facts::HostFacts;

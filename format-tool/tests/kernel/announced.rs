@@ -140,6 +140,28 @@ fn an_announced_prefix_is_heard_on_the_bridge_and_on_the_uplink_again_after_a_re
 }
 
 #[test]
+fn after_a_rollback_the_machine_listens_to_its_router_as_before() {
+    on_a_machine(|machine| {
+        let world = Announcing::new();
+        world.announces_on(machine, "up0");
+        configure(machine, "guard = true\n");
+        let before = machine.everything();
+        for _ in 0..2 {
+            machine.must(&TAKE);
+            world.announces_on(machine, "plat0");
+            machine.must(&["rollback"]);
+            // The rest of the node is still there, and forwards.
+            world.announces_on(machine, "up0");
+            until("the machine is reached as before", || world.0.reaches(&REACHED));
+        }
+        machine.must(&["reset"]);
+        world.announces_on(machine, "up0");
+        assert_eq!(fs::read_to_string("/proc/sys/net/ipv6/conf/up0/accept_ra").unwrap(), "1\n");
+        assert_eq!(machine.everything(), before);
+    });
+}
+
+#[test]
 fn an_announced_address_is_not_taken_where_the_bridge_would_not_hear_the_router() {
     on_a_machine(|machine| {
         let world = Announcing::new();

@@ -1,6 +1,6 @@
 //! Properties of the planner, over many layouts and machines.
 
-use super::{Consent, Contents, Plan, Problems, plan, rollback, scope};
+use super::{Consent, Contents, Plan, Problems, plan, rollback, rollback_scope, scope};
 use crate::facts::{AddressFact, GroupFact, HostFacts, LinkFact, LinkKind, Owner, PathFact, Presence, Route, UserFact};
 use crate::{Claims, Layout, Settings, config};
 use proptest::prelude::*;
@@ -279,7 +279,7 @@ proptest! {
         let mut facts = before.clone();
         let layout = layout_on(&facts, &settings);
         perform(&planned(&layout, &facts, &claims, Contents::Keep).unwrap(), &mut facts, &mut claims);
-        perform(&rollback(&facts, &claims), &mut facts, &mut claims);
+        perform(&rollback(&facts.seen(&rollback_scope(&claims)), &claims), &mut facts, &mut claims);
         let carried = |facts: &HostFacts| {
             let addresses: Vec<_> = facts.addresses.iter().filter(|found| found.link == CARRIER).cloned().collect();
             let routes: Vec<_> = facts.routes.iter().filter(|found| found.link == CARRIER).cloned().collect();

@@ -4,7 +4,7 @@
 
 use super::{Plan, Planner};
 use crate::action::Action;
-use crate::facts::{AddressFact, HostFacts, LinkFact, Route};
+use crate::facts::{AddressFact, HostFacts, LinkFact, Route, Scope};
 use crate::layout::WantedUplink;
 use crate::thing::{Claims, Thing, Uplink};
 use ipnet::IpNet;
@@ -96,7 +96,7 @@ impl Planner<'_> {
                     .fix("let the system's own network configuration make the bridge and use `mode = \"interface\"`"),
             );
         }
-        let listens = format!("net.ipv6.conf.{}.accept_ra", wanted.bridge.replace('.', "/"));
+        let listens = accept_ra(&wanted.bridge);
         let deaf = self.layout.sysctls.contains_key("net.ipv6.conf.all.forwarding")
             && self.layout.sysctls.get(&listens).is_none_or(|value| value != "2");
         if let Some(announced) = leased.iter().find(|address| deaf && address.address.addr().is_ipv6()) {
@@ -124,6 +124,16 @@ impl Planner<'_> {
     }
 }
 
+/// What [`rollback`] has to look at.
+pub fn rollback_scope(claims: &Claims) -> Scope {
+    let sysctls = claims.iter().filter_map(|thing| match thing {
+        Thing::Sysctl { key, .. } => Some(key.clone()),
+        Thing::Uplink(uplink) => Some(accept_ra(&uplink.link)),
+        _ => None,
+    });
+    Scope { network: true, sysctls: sysctls.collect(), ..Scope::default() }
+}
+
 /// Gives every interface back that was taken and not confirmed, whatever else there is to do or in the way.
 pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
     let mut plan = Plan::default();
@@ -132,19 +142,39 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         if claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }) {
             continue;
         }
+        let returns = place(uplink, facts) != Place::Link;
+        let listens = accept_ra(&uplink.link);
+        let forwards = facts.sysctls.get("net.ipv6.conf.all.forwarding").is_some_and(|found| found == "1");
+        if returns && forwards && facts.sysctls.get(&listens).is_some_and(|found| found == "1") {
+            // The rest of the node stays, and a machine that forwards listens to no router unless it is told to.
+            let (was, from, to) = ("1".into(), "1".into(), "2".into());
+            plan.actions.push(Action::SetSysctl { key: listens.clone(), was, from, to });
+        }
         // Its own settings come back first: without IPv6 it takes no such address.
         let own = format!(".{}.", uplink.link.replace('.', "/"));
         for thing in claims.iter() {
             let Thing::Sysctl { key, was } = thing else { continue };
-            if let Some(found) = facts.sysctls.get(key).filter(|found| key.contains(&own) && *found != was) {
+            let is_its = key.contains(&own) && *key != listens;
+            if let Some(found) = facts.sysctls.get(key).filter(|found| is_its && *found != was) {
                 let (key, was, from) = (key.clone(), was.clone(), found.clone());
                 plan.actions.push(Action::SetSysctl { key, to: was.clone(), was, from });
             }
         }
-        match place(uplink, facts) {
-            Place::Link => plan.forget.push(thing.clone()),
-            Place::Bridge | Place::Between => plan.actions.push(Action::ReturnUplink(uplink.clone())),
+        if !returns {
+            plan.forget.push(thing.clone());
+            continue;
         }
+        plan.actions.push(Action::ReturnUplink(uplink.clone()));
+        // What a router announced there meanwhile would draw to the bridge what goes through the interface now.
+        let announced =
+            |found: &&AddressFact| found.leased && found.link == uplink.bridge && found.address.addr().is_ipv6();
+        plan.actions.extend(
+            facts
+                .addresses
+                .iter()
+                .filter(announced)
+                .map(|found| Action::RemoveAddress { link: found.link.clone(), address: found.address }),
+        );
     }
     plan
 }
@@ -175,6 +205,11 @@ fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
         false if all_on(&uplink.link) => Place::Link,
         _ => Place::Between,
     }
+}
+
+/// Whether a link listens to routers: 2 if even while the machine forwards.
+fn accept_ra(link: &str) -> String {
+    format!("net.ipv6.conf.{}.accept_ra", link.replace('.', "/"))
 }
 
 fn carried(uplink: &Uplink) -> String {

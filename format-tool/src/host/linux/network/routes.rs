@@ -90,6 +90,28 @@ fn read(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Found> 
     Some(Found::Main(Route { destination, link: link?.clone(), via, metric, source, onlink }))
 }
 
+/// The ways that routers announced on a link: through them, and to their own prefixes. They end by themselves, but while
+/// they are there they draw to the link what others are to carry.
+pub(super) fn announced(connection: &mut Connection, link: u32) -> io::Result<Vec<RouteMessage>> {
+    let answers = connection.handle.route().get(RouteMessageBuilder::<Ipv6Addr>::new().build()).execute();
+    connection.ask(answers, |message: RouteMessage| {
+        let has = |is: fn(&RouteAttribute, u32) -> bool| message.attributes.iter().any(|one| is(one, link));
+        let there = has(|one, link| matches!(one, RouteAttribute::Oif(index) if *index == link));
+        let ends = has(|one, _| matches!(one, RouteAttribute::CacheInfo(info) if info.expires != 0));
+        let of_a_router = match message.header.protocol {
+            RouteProtocol::Ra => true,
+            RouteProtocol::Kernel => ends && message.header.kind == RouteType::Unicast,
+            _ => false,
+        };
+        (there && of_a_router).then_some(message)
+    })
+}
+
+/// As the kernel told of it.
+pub(super) fn remove_as_told(handle: &Handle, route: RouteMessage) -> Request {
+    Box::pin(handle.route().del(route).execute())
+}
+
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),

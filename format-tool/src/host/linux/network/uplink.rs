@@ -17,9 +17,14 @@ pub(in crate::host::linux) fn move_uplink(action: &Action) -> Result<()> {
     };
     let moved = Connection::open().and_then(|mut connection| {
         let found = links::all(&mut connection)?;
-        let indexes = found.into_iter().map(|link| (link.name, link.index)).collect();
+        let indexes: Indexes = found.into_iter().map(|link| (link.name, link.index)).collect();
         let take = matches!(action, Action::TakeUplink(_));
-        let Some(steps) = steps(&connection.handle, uplink, take, &indexes) else { return Ok(Some(Errno::ENODEV)) };
+        let Some(mut steps) = steps(&connection.handle, uplink, take, &indexes) else { return Ok(Some(Errno::ENODEV)) };
+        if let Some(bridge) = indexes.get(&uplink.bridge).filter(|_| !take) {
+            let stale = routes::announced(&mut connection, *bridge)?;
+            let handle = &connection.handle;
+            steps.extend(stale.into_iter().map(|route| (routes::remove_as_told(handle, route), GONE)));
+        }
         let (requests, tolerated): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
         let results = connection.call(requests)?;
         Ok(results.into_iter().zip(tolerated).find_map(|(result, done)| result.err().filter(|e| !done.contains(e))))
