@@ -7,6 +7,7 @@ use node_format_plan::{
     Action, Consent, HostFacts, Kind, Layout, Plan, plan, privileges_lacking, rollback, rollback_scope, scope,
 };
 use plat_model::problem::{Problem, Problems, codes};
+use std::collections::BTreeSet;
 
 /// What the machine shall be.
 #[derive(Debug, Clone, Copy)]
@@ -28,8 +29,10 @@ pub type Progress<'a> = &'a mut dyn FnMut(Kind, &[Action]);
 /// What a run did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
-    /// The plan that was performed whole.
+    /// The plan that was performed.
     pub plan: Plan,
+    /// What of it could not be done, and a partition's user may have kept from being done.
+    pub excused: Vec<Problem>,
 }
 
 /// What there is to do, without doing it.
@@ -92,11 +95,12 @@ fn carry_out(
         host.hold(lock)?;
     }
     record.strike(plan.forget.iter().cloned())?;
-    let mut done = Vec::new();
-    let outcome = perform_all(&plan.actions, host, record, progress, &mut done).and_then(|()| proof(host, record));
-    let applied = match outcome {
-        Ok(()) => Ok(Applied { plan }),
-        Err(problem) => Err(undo(problem, done, host, record)),
+    let mut work = Work::default();
+    let tenants = plan.tenants_links(facts);
+    let outcome = perform_all(&plan.actions, host, record, &tenants, progress, &mut work);
+    let applied = match outcome.and_then(|()| proof(host, record)) {
+        Ok(()) => Ok(Applied { plan, excused: work.excused }),
+        Err(problem) => Err(undo(problem, work.done, host, record, &tenants)),
     };
     // The record may be opened again by this process.
     host.let_go();
@@ -107,8 +111,9 @@ fn perform_all(
     actions: &[Action],
     host: &mut dyn Host,
     record: &mut Record,
+    tenants: &BTreeSet<String>,
     progress: Progress,
-    done: &mut Vec<Action>,
+    work: &mut Work,
 ) -> Result<(), Problem> {
     for batch in actions.chunk_by(|a, b| a.kind() == b.kind()) {
         if host.interrupted() {
@@ -117,40 +122,57 @@ fn perform_all(
             );
         }
         progress(batch[0].kind(), batch);
-        perform(batch, host, record, done)?;
+        perform(batch, host, record, tenants, work)?;
     }
     Ok(())
 }
 
-/// One batch: into the record, onto the machine, out of the record.
+/// One batch: into the record, onto the machine, out of the record. `tenants`: the links that partitions' users may let go.
 fn perform(
     batch: &[Action],
     host: &mut dyn Host,
     record: &mut Record,
-    performed: &mut Vec<Action>,
+    tenants: &BTreeSet<String>,
+    work: &mut Work,
 ) -> Result<(), Problem> {
     // A thing that is rewritten or made anew stays ours if that fails: only what is new can turn out not to be there.
     let fresh: Vec<bool> = batch.iter().map(|a| a.makes().is_some_and(|thing| !record.claims().has(&thing))).collect();
     record.add(batch.iter().filter_map(Action::makes))?;
     let Outcome { done, problem } = host.perform(batch);
     let pairs = || batch.iter().zip(done.iter().copied().chain(std::iter::repeat(false)));
-    performed.extend(pairs().filter(|(_, done)| *done).map(|(action, _)| action.clone()));
+    work.done.extend(pairs().filter(|(_, done)| *done).map(|(action, _)| action.clone()));
+    // What a partition's user can bring about at any moment, he can also keep from being mended: his directory, its limit,
+    // his links. A failure with nothing left undone is none of those: something was done half-way.
+    let his_alone = |action: &Action, fresh: bool| match action {
+        Action::SetDirectory { .. } => action.is_tenants_doing(),
+        // The first one is set on what he has not had.
+        Action::SetDiskLimit { .. } => action.is_tenants_doing() && !fresh,
+        Action::AddLink { .. } | Action::RemoveLink { .. } => false,
+        other => other.link().is_some_and(|link| tenants.contains(&link)),
+    };
+    let undone = || pairs().zip(fresh.iter().copied()).filter(|((_, done), _)| !done);
+    let excused = undone().next().is_some() && undone().all(|((action, _), fresh)| his_alone(action, fresh));
     // Gone, or never made: neither is ours to keep in the record.
-    let gone = pairs().zip(fresh).filter_map(|((action, done), fresh)| match (done, fresh) {
+    let gone = pairs().zip(fresh.iter().copied()).filter_map(|((action, done), fresh)| match (done, fresh) {
         (true, _) => action.removes(),
         (false, true) => action.makes(),
         (false, false) => None,
     });
     let struck = record.strike(gone);
-    // What a partition's user can bring about at any moment, he can also keep from being mended: his directory alone.
-    // A failure with nothing left undone is none of those: something was done half-way.
-    let his_alone = |action: &Action| matches!(action, Action::SetDirectory { .. }) && action.is_tenants_doing();
-    let undone: Vec<&Action> = pairs().filter(|(_, done)| !done).map(|(action, _)| action).collect();
-    let excused = !undone.is_empty() && undone.into_iter().all(his_alone);
     match problem {
         Some(problem) if !excused => Err(problem),
-        _ => struck,
+        problem => {
+            work.excused.extend(problem);
+            struck
+        }
     }
+}
+
+/// What came of the batches so far.
+#[derive(Default)]
+struct Work {
+    done: Vec<Action>,
+    excused: Vec<Problem>,
 }
 
 /// A second look: the plan must be empty now.
@@ -161,7 +183,7 @@ fn verify(wish: Wish, host: &mut dyn Host, record: &Record, unchanged: bool) -> 
     let failed = || Problem::new(codes::APPLY_FAILED, "the machine is not as it was made");
     let left = propose(wish, host, record).map_err(|problems| failed().because(problems.into_one().one_line()))?;
     // What a partition's user may change at any moment is no proof of anything.
-    match left.actions.iter().find(|action| !action.is_tenants_doing()) {
+    match left.beyond_tenants() {
         None => Ok(()),
         Some(_) => {
             let text = node_format_plan::render(&left, node_format_plan::Detail::Kinds);
@@ -171,11 +193,17 @@ fn verify(wish: Wish, host: &mut dyn Host, record: &Record, unchanged: bool) -> 
 }
 
 /// Takes back what was done, last first. Goes on after a failure and reports all.
-fn undo(cause: Problem, done: Vec<Action>, host: &mut dyn Host, record: &mut Record) -> Problems {
+fn undo(
+    cause: Problem,
+    done: Vec<Action>,
+    host: &mut dyn Host,
+    record: &mut Record,
+    tenants: &BTreeSet<String>,
+) -> Problems {
     let back: Vec<Action> = done.iter().rev().map(Action::inverse).collect();
     let mut problems = Problems::default();
     for batch in back.chunk_by(|a, b| a.kind() == b.kind()) {
-        if let Err(problem) = perform(batch, host, record, &mut Vec::new()) {
+        if let Err(problem) = perform(batch, host, record, tenants, &mut Work::default()) {
             let what = "something that had been done could not be undone";
             problems.push(
                 Problem::new(codes::UNDO_FAILED, what)

@@ -73,7 +73,7 @@ impl<'a> Enrolment<'a> {
         }
     }
 
-    /// The token goes by standard input, so that no list of processes shows it.
+    /// The token goes by standard input: it was read already, and may come from a pipe itself.
     fn call(&self, more: &[&str]) -> std::result::Result<ExitStatus, String> {
         let mut command = Command::new(&self.program);
         command.args(["enroll", "--master", self.master, "--token-file", "-"]).args(more).stdin(Stdio::piped());

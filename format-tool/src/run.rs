@@ -170,9 +170,17 @@ fn change(args: &Args, host: &mut LinuxHost, record: &Path, wish: Wish) -> Resul
     };
     let result = apply(wish, host, &mut record, &mut progress);
     let finished = record.finish();
-    let Applied { plan } = result?;
+    let Applied { plan, excused } = result?;
     finished?;
+    say_excused(&excused);
     print(&render(&plan, if args.verbose { Detail::Things } else { Detail::Kinds }))
+}
+
+/// What a partition's user may have kept from being done: nothing else is the worse for it.
+fn say_excused(excused: &[Problem]) {
+    for problem in excused {
+        say(&format!("left as it is, for a partition's user can keep it so: {}", problem.one_line()));
+    }
 }
 
 fn drifted(plan: &Plan) -> Problem {

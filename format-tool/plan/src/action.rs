@@ -305,16 +305,35 @@ impl Action {
     }
 
     /// Whether a partition's own user may bring about, at any moment, what this action mends: mode and group of his own
-    /// directory, and of a tap or tun that he may open its hardware address, its owner, and whether it is there. It is no proof that the machine is not as it was made.
+    /// directory, whether it
+    /// counts into its limit, and of a tap or tun that he may open its hardware address, its owner, and whether it is there.
+    /// It is no proof that the machine is not as it was made.
     pub fn is_tenants_doing(&self) -> bool {
-        let his = |link: &LinkFact| matches!(link.kind, LinkKind::Tap(Some(_)) | LinkKind::Tun(Some(_)));
         match self {
             Self::SetDirectory { from, to, .. } => from.0.uid == to.0.uid && from.0.uid != 0,
             // The limit itself is read back when it is set; which project a directory is of is its owner's to say.
             Self::SetDiskLimit { to: Some(_), .. } => true,
-            Self::AddLink { link, .. } | Self::RemoveLink { link, .. } => his(link),
-            Self::SetLink { from, to, .. } => his(to) && LinkFact { mac: to.mac, ..from.clone() } == *to,
+            Self::AddLink { link, .. } | Self::RemoveLink { link, .. } => link.is_tenants(),
+            Self::SetLink { from, to, .. } => to.is_tenants() && LinkFact { mac: to.mac, ..from.clone() } == *to,
             _ => false,
+        }
+    }
+}
+
+impl Action {
+    /// The link that it is about, if it is about one.
+    pub fn link(&self) -> Option<String> {
+        match self {
+            Self::AddLink { name, .. } | Self::RemoveLink { name, .. } | Self::SetLink { name, .. } => {
+                Some(name.clone())
+            }
+            Self::AddAddress { link, .. } | Self::RemoveAddress { link, .. } => Some(link.clone()),
+            Self::AddRoute(route) | Self::RemoveRoute(route) => Some(route.link.clone()),
+            Self::SetSysctl { key, .. } => {
+                let (_, rest) = key.split_once(".conf.")?;
+                rest.rsplit_once('.').map(|(link, _)| link.replace('/', "."))
+            }
+            _ => None,
         }
     }
 }
@@ -327,6 +346,11 @@ impl Directory {
 }
 
 impl LinkFact {
+    /// Whether a partition's user may open it, and so let it go, or give it another hardware address, at any moment.
+    pub fn is_tenants(&self) -> bool {
+        matches!(self.kind, LinkKind::Tap(Some(_)) | LinkKind::Tun(Some(_)))
+    }
+
     /// What a link of this kind is in the record. `None`: node-format makes none such by itself.
     pub(crate) fn thing(&self, name: &str) -> Option<Thing> {
         let name = name.to_owned();

@@ -48,7 +48,10 @@ impl HostFacts {
                     (*owner, *mode) = *to;
                 }
             }
-            Action::SetDiskLimit { path, to, .. } => put_at(&mut self.disk_limits, path, *to),
+            Action::SetDiskLimit { path, to, .. } => {
+                put_at(&mut self.disk_limits, path, *to);
+                self.uncounted.swap_remove(path);
+            }
             Action::AddLink { name, link } => {
                 self.links.insert(name.clone(), link.clone());
             }

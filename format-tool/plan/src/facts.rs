@@ -63,8 +63,11 @@ pub struct HostFacts {
     pub sysctls: BTreeMap<String, String>,
     /// The packet filter's table of node-format's name, if there is one.
     pub guard: Option<Guard>,
-    /// How much the directories in [`Scope::disk`] may take, in MiB; those without a limit are missing.
+    /// The limits that directories in [`Scope::disk`] have, or would have once they are made, in MiB; those without one are
+    /// missing.
     pub disk_limits: IndexMap<PathBuf, u32>,
+    /// Directories that do not count into their limit.
+    pub uncounted: IndexSet<PathBuf>,
     /// Directories that cannot be limited, and why.
     pub unlimitable: IndexMap<PathBuf, String>,
     /// Uids that have processes, if [`Scope::processes`].

@@ -15,6 +15,7 @@ impl HostFacts {
         }
         seen.files.retain(|path, _| scope.files.contains(path));
         seen.disk_limits.retain(|path, _| scope.disk.contains_key(path));
+        seen.uncounted.retain(|path| scope.disk.contains_key(path));
         seen.unlimitable.retain(|path, _| scope.disk.contains_key(path));
         seen.namespaces.retain(|name, _| scope.namespaces.contains(name));
         seen.not_namespaces.retain(|name, _| scope.namespaces.contains(name));

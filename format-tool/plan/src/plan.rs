@@ -52,6 +52,33 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// The links that partitions' users may open, and so let go at any moment: those that are there, and those to be.
+    pub fn tenants_links(&self, facts: &HostFacts) -> BTreeSet<String> {
+        let there = facts.links.iter().filter(|(_, link)| link.is_tenants()).map(|(name, _)| name);
+        let to_be = self.actions.iter().filter_map(|action| match action {
+            Action::AddLink { name, link } if link.is_tenants() => Some(name),
+            _ => None,
+        });
+        there.chain(to_be).cloned().collect()
+    }
+
+    /// The first action, if there is one, that mends what no partition's user can bring about at any moment. What is on
+    /// a link that its user let go is missing with it.
+    pub fn beyond_tenants(&self) -> Option<&Action> {
+        let let_go: BTreeSet<&str> = self
+            .actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::AddLink { name, link } if link.is_tenants() => Some(name.as_str()),
+                _ => None,
+            })
+            .collect();
+        let his = |action: &Action| action.link().is_some_and(|link| let_go.contains(link.as_str()));
+        self.actions.iter().find(|action| !action.is_tenants_doing() && !his(action))
+    }
+}
+
 /// What may be lost by a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Contents {
@@ -172,6 +199,8 @@ struct Planner<'a> {
     settings_before: BTreeMap<&'a str, &'a str>,
     /// Links that go, and those that are made anew: what is on them goes with them.
     leaving: BTreeSet<String>,
+    /// After all directories: those of one kind are performed together.
+    limits: Vec<Action>,
     /// Why directories cannot be limited, and the first of each reason.
     unlimitable: BTreeMap<String, PathBuf>,
 }
@@ -192,6 +221,7 @@ impl<'a> Planner<'a> {
             made_users: claims.iter().filter_map(|thing| made_user(thing)).collect(),
             settings_before: claims.iter().filter_map(|thing| setting_before(thing)).collect(),
             leaving: BTreeSet::new(),
+            limits: Vec::new(),
             unlimitable: BTreeMap::new(),
         }
     }

@@ -33,8 +33,17 @@ impl LinuxHost {
     /// network namespace whatever the root.
     ///
     /// # Errors
-    /// If `root` is not a directory that can be opened.
+    /// If `root` is not a directory that can be opened, or what is written beneath it would lie outside.
     pub fn new(root: &Path) -> Result<Self> {
+        let is_link = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_symlink());
+        let mut on_the_way = ["etc", "run", "run/netns", "var", "var/lib"].into_iter().map(|path| root.join(path));
+        if root != Path::new("/")
+            && let Some(link) = on_the_way.find(is_link)
+        {
+            return Err(Problem::new(codes::FILE, format!("{} cannot stand for a machine's root", root.display()))
+                .because(format!("{} is a symbolic link, which may lead out of it", link.display()))
+                .fix("give the root of a file system with directories there"));
+        }
         Ok(Self { root: root.to_path_buf(), tree: directories::Tree::open(root)?, signals: None, held: None })
     }
 
@@ -69,7 +78,7 @@ impl LinuxHost {
             not_namespaces: self.namespaces().in_the_way(&scope.namespaces),
             ..HostFacts::default()
         };
-        (facts.disk_limits, facts.unlimitable) = disk::observe(&self.tree, &scope.disk);
+        disk::observe(&self.tree, &scope.disk, &mut facts);
         for path in &scope.files {
             if let Some(file) = files::read(&mut self.tree, path)? {
                 facts.files.insert(path.clone(), file);
@@ -112,8 +121,8 @@ impl Host for LinuxHost {
             Kind::RemoveAccounts => accounts::remove(&self.root, batch),
             Kind::MakeDirectories | Kind::RemoveDirectories => one_by_one(batch, |action| self.tree.perform(action)),
             Kind::SetDirectories => each(batch, |action| self.tree.perform(action)),
-            Kind::SetDiskLimits => one_by_one(batch, |action| disk::perform(&self.tree, action)),
-            Kind::SetSysctls => one_by_one(batch, sysctls::perform),
+            Kind::SetDiskLimits => each(batch, |action| disk::perform(&self.tree, action)),
+            Kind::SetSysctls => each(batch, sysctls::perform),
             Kind::SetGuard => one_by_one(batch, |action| guard::perform(action, self.held.as_ref())),
             Kind::MoveUplink => begun(batch, network::move_uplink),
             Kind::AddNamespaces | Kind::RemoveNamespaces => self.namespaces().perform(batch),

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// What a link is gone with. In the record as `BOOT/NAMESPACE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,14 +24,11 @@ impl Epoch {
         Self { boot: boot.into(), namespace }
     }
 
-    /// The namespace of `written`, if it is of this boot, another one than ours, and there: some process is in it, or
-    /// it has a name that `ip netns` knows. What was made in it is there then, too.
+    /// The namespace of `written`, if it is another one of this boot and may be there still. It is known to be gone only
+    /// where all processes can be seen, none is in it, and it is mounted nowhere.
     pub(super) fn elsewhere(&self, written: &str) -> Option<u64> {
         let namespace: u64 = written.strip_prefix(&self.boot)?.strip_prefix('/')?.parse().ok()?;
-        let entries = |folder| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-        let of_processes = entries("/proc").map(|process| process.join("ns/net"));
-        let mut known = of_processes.chain(entries("/run/netns")).filter_map(inode);
-        (namespace != self.namespace && known.any(|known| known == namespace)).then_some(namespace)
+        (namespace != self.namespace && !(sees_all_processes() && is_gone(namespace))).then_some(namespace)
     }
 }
 
@@ -40,7 +38,23 @@ impl fmt::Display for Epoch {
     }
 }
 
-fn inode(path: impl AsRef<std::path::Path>) -> Option<u64> {
+/// PROC_PID_INIT_INO of linux/proc_ns.h: the namespace that all processes are in.
+const FIRST_PROCESSES: u64 = 0xEFFF_FFFC;
+
+fn sees_all_processes() -> bool {
+    inode("/proc/self/ns/pid") == Some(FIRST_PROCESSES)
+}
+
+fn is_gone(namespace: u64) -> bool {
+    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut threads = entries(Path::new("/proc")).flat_map(|process| entries(&process.join("task")));
+    let is_in_it = |thread: std::path::PathBuf| inode(thread.join("ns/net")) == Some(namespace);
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounted = format!(" net:[{namespace}] ");
+    !mounts.lines().any(|line| line.contains(&mounted)) && !threads.any(is_in_it)
+}
+
+fn inode(path: impl AsRef<Path>) -> Option<u64> {
     fs::metadata(path).ok().map(|found| found.ino())
 }
 
@@ -59,7 +73,9 @@ mod tests {
     fn neither_our_own_nor_one_that_is_gone_nor_one_of_another_boot_is_elsewhere() {
         let here = Epoch::current();
         assert_eq!(here.elsewhere(&here.to_string()), None);
-        assert_eq!(here.elsewhere(&format!("{}/{}", here.boot, u64::MAX)), None);
+        let gone = here.elsewhere(&format!("{}/{}", here.boot, u64::MAX));
+        // Where not all processes are seen, nobody can tell.
+        assert_eq!(gone.is_none(), sees_all_processes());
         assert_eq!(Epoch::new("another boot", 0).elsewhere(&here.to_string()), None);
         assert_eq!(here.elsewhere("nonsense"), None);
     }

@@ -108,8 +108,9 @@ pub(super) fn rollback(host: &mut LinuxHost, path: &Path, after: Option<Patience
     let mut record = open_patiently(&place, &Epoch::current())?;
     let rolled = roll_back(host, &mut record);
     let finished = record.finish();
-    let Applied { plan } = rolled?;
+    let Applied { plan, excused } = rolled?;
     finished?;
+    super::say_excused(&excused);
     print(&node_format_plan::render(&plan, node_format_plan::Detail::Things))
 }
 

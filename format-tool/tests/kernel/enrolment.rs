@@ -74,7 +74,7 @@ fn an_enrolment_over_the_new_network_confirms_the_uplink() {
     on_a_machine(|machine| {
         let place = Place::new(machine);
         place.agent("exit 0");
-        let (code, text) = place.enrol("1");
+        let (code, text) = place.enrol("3600");
         assert_eq!(code, 0, "{text}");
         assert!(text.contains("up0 stays on the bridge") && !text.contains("node-format confirm"), "{text}");
         let said = fs::read_to_string(machine.path("said")).unwrap();
@@ -93,7 +93,7 @@ fn after_an_enrolment_that_failed_the_old_network_comes_back() {
     on_a_machine(|machine| {
         let place = Place::new(machine);
         place.agent("echo the master cannot be reached >&2; exit 1");
-        let (code, text) = place.enrol("1");
+        let (code, text) = place.enrol("5");
         assert_eq!(code, 6, "{text}");
         assert!(text.contains("the master cannot be reached") && text.contains("P0510"), "{text}");
         assert!(fs::read_to_string(machine.path("said")).unwrap().contains("plat0"));

@@ -7,7 +7,7 @@ mod outside;
 mod processes;
 mod sockets;
 mod tables;
-mod tap;
+pub mod tap;
 
 use crate::machine::{Machine, ip};
 use std::fs;

@@ -87,7 +87,8 @@ fn at_each_effect(amount: u32, network: &'static str, verb: &'static str, begin:
             std::panic::resume_unwind(panic);
         }
     }
-    assert!(next.load(Ordering::Relaxed) > 50, "so few effects cannot be all");
+    let skipped = !rustix::process::geteuid().is_root();
+    assert!(skipped || next.load(Ordering::Relaxed) > 50, "so few effects cannot be all");
 }
 
 fn must(machine: &Machine, verb: &str, place: &str) {

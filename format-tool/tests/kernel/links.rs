@@ -1,8 +1,10 @@
 //! Links as the kernel has them: isolation, MTU, routed taps, tuns, bridges that exist, settings of the kernel.
 
+use super::guard::tap::Guest;
 use super::machine::{Machine, ip, on_a_machine};
 use node_format_plan::facts::{LinkKind, Route};
 use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn sysctl(key: &str) -> String {
     fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/"))).unwrap().trim().to_owned()
@@ -122,5 +124,32 @@ fn a_node_changes_from_bridged_to_routed_taps_and_its_users_stay() {
         machine.must(&["verify"]);
         assert_eq!(machine.network().users, users);
         assert_eq!(machine.network().links["part0"].bridge, None);
+    });
+}
+
+#[test]
+fn a_tenant_who_lets_his_tap_go_again_and_again_keeps_nothing_from_being_made() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            let tenant = threads.spawn(|| {
+                let mut times = 0;
+                while !over.load(Ordering::Relaxed) {
+                    times += usize::from(Guest::lets_go_of("part0"));
+                }
+                times
+            });
+            for amount in 3..9 {
+                machine.configure(amount);
+                machine.must(&["apply"]);
+                assert!(machine.network().links.contains_key(&format!("part{}", amount - 1)));
+            }
+            machine.must(&["reset"]);
+            over.store(true, Ordering::Relaxed);
+            assert!(tenant.join().unwrap() > 0, "he never did");
+        });
     });
 }

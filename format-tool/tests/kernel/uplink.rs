@@ -5,7 +5,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use node_format_plan::facts::AddressFact;
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// The rest of the world: a router behind the interface `up0`, in a namespace of its own.
@@ -85,6 +85,33 @@ pub fn where_is(machine: &Machine, address: &str) -> Vec<String> {
         .filter(|found: &&AddressFact| found.address == address)
         .map(|found| found.link.clone())
         .collect()
+}
+
+#[test]
+fn addresses_come_back_with_all_they_had() {
+    on_a_machine(|machine| {
+        let _world = World::with_ipv4();
+        // As some rent machines out: the router is the other end of the address.
+        ip("address add 198.51.100.5 peer 198.51.100.1/32 dev up0");
+        ip("route add 203.0.113.128/25 via 198.51.100.1 dev up0");
+        ip("address add 192.0.2.8/24 broadcast 192.0.2.255 dev up0");
+        ip("address add 2001:db8::8/64 dev up0 nodad noprefixroute preferred_lft 0");
+        let addresses = || {
+            let shown = Command::new("ip").args(["-oneline", "address", "show", "dev", "up0"]).output().unwrap();
+            let text = String::from_utf8(shown.stdout).unwrap();
+            let mut lines: Vec<String> =
+                text.lines().filter(|line| !line.contains("fe80:")).map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        let before = addresses();
+        machine.configure_with(1, TAKE, "");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        assert!(addresses().iter().all(|line| !line.contains("inet ")), "{:?}", addresses());
+        machine.must(&["rollback"]);
+        assert_eq!(addresses(), before);
+        machine.must(&["reset"]);
+    });
 }
 
 #[test]

@@ -82,6 +82,11 @@ pub(super) fn hold(table: &mut Table, settings: &Settings, partitions: &[NodePar
         "drop",
     ];
     table.chain("port", None, some(&port));
+    // Whoever may open a tap can give it any hardware address, and the bridge then takes it to be the way to that address
+    // for what the machine itself sends.
+    let port_out = ["ether daddr & 01:00:00:00:00:00 == 00:00:00:00:00:00 oifname . ether daddr != @port_macs drop"];
+    table.chain("port_out", None, some(&port_out));
+    table.chain("ports_out", Some("filter hook output priority filter"), some(&["oifname @ports goto port_out"]));
     table.chain("ports_in", Some("filter hook prerouting priority dstnat"), some(&["iifname @ports goto port"]));
 }
 

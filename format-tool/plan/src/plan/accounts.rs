@@ -19,13 +19,22 @@ pub(super) fn memberships(facts: &HostFacts) -> BTreeMap<&str, BTreeSet<&str>> {
     of
 }
 
+/// Who has each number: more than one name may.
+type Holders<'a> = BTreeMap<u32, Vec<&'a str>>;
+
+fn by_number<'a>(all: impl Iterator<Item = (u32, &'a str)>) -> Holders<'a> {
+    let mut holders = Holders::new();
+    all.for_each(|(number, name)| holders.entry(number).or_default().push(name));
+    holders
+}
+
 const RESERVE: &str = "choose other names or numbers in format.toml, or remove what is there";
 
 impl Planner<'_> {
     pub(super) fn accounts(&mut self) {
         let facts = self.facts;
-        let by_gid: BTreeMap<u32, &str> = facts.groups.iter().map(|(name, group)| (group.gid, name.as_str())).collect();
-        let by_uid: BTreeMap<u32, &str> = facts.users.iter().map(|(name, user)| (user.uid, name.as_str())).collect();
+        let by_gid = by_number(facts.groups.iter().map(|(name, group)| (group.gid, name.as_str())));
+        let by_uid = by_number(facts.users.iter().map(|(name, user)| (user.uid, name.as_str())));
         self.drop_groups();
         self.drop_users();
         for (name, gid) in &self.layout.groups {
@@ -84,7 +93,7 @@ impl Planner<'_> {
             .unwrap_or_default()
     }
 
-    fn group(&mut self, name: &str, gid: u32, by_gid: &BTreeMap<u32, &str>) {
+    fn group(&mut self, name: &str, gid: u32, by_gid: &Holders) {
         match self.facts.groups.get(name) {
             None => {}
             Some(found) if !self.claims.has(&Thing::Group { name: name.into(), gid: found.gid }) => {
@@ -98,7 +107,7 @@ impl Planner<'_> {
             let ours = self.claims.has(&Thing::Group { name: other.into(), gid });
             ours && !self.layout.groups.contains_key(other)
         };
-        if let Some(other) = by_gid.get(&gid).filter(|other| !leaves(other)) {
+        if let Some(other) = by_gid.get(&gid).into_iter().flatten().find(|other| !leaves(other)) {
             return self.foreign(format!("gid {gid} of {name} is taken"), format!("group {other} has it"), RESERVE);
         }
         self.add.push(Action::AddGroup { name: name.into(), gid });
@@ -118,7 +127,7 @@ impl Planner<'_> {
         }
     }
 
-    fn user(&mut self, name: &str, wanted: &WantedUser, by_uid: &BTreeMap<u32, &str>) {
+    fn user(&mut self, name: &str, wanted: &WantedUser, by_uid: &Holders) {
         let action = User {
             name: name.into(),
             uid: wanted.uid,
@@ -132,7 +141,7 @@ impl Planner<'_> {
                 let ours = self.claims.has(&Thing::User { name: other.into(), uid: wanted.uid });
                 ours && !self.layout.users.contains_key(other)
             };
-            if let Some(other) = by_uid.get(&wanted.uid).filter(|other| !leaves(other)) {
+            if let Some(other) = by_uid.get(&wanted.uid).into_iter().flatten().find(|other| !leaves(other)) {
                 let what = format!("uid {} of {name} is taken", wanted.uid);
                 return self.foreign(what, format!("user {other} has it"), RESERVE);
             }

@@ -21,6 +21,8 @@ impl Planner<'_> {
         }
         self.drop_disk_limits();
         self.refuse_unlimitable();
+        let limits = std::mem::take(&mut self.limits);
+        self.add.extend(limits);
     }
 
     /// Where a formatted machine's partitions are all gone at once, what they were on is not mounted: made again beside it
@@ -59,7 +61,7 @@ impl Planner<'_> {
             match self.facts.paths.get(path) {
                 None | Some(PathFact::Other { .. }) => self.forget.push(thing.clone()),
                 Some(PathFact::Unknown { .. }) if self.layout.directories.contains_key(path) => {} // See `hidden`.
-                Some(PathFact::Unknown { why }) => self.unknown(path, why),
+                Some(PathFact::Unknown { why }) => self.unknown_going(path, why, partition),
                 Some(PathFact::Directory { .. }) if self.layout.directories.contains_key(path) => {}
                 Some(PathFact::Directory { owner, mode, stranger, inside }) => {
                     let directory = Directory {
@@ -181,6 +183,19 @@ impl Planner<'_> {
         self.notes.push(format!(
             "{shown} cannot be looked at ({why}); if its user mounted something there: `umount {shown}`"
         ));
+    }
+
+    /// One that is to go.
+    fn unknown_going(&mut self, path: &Path, why: &str, partition: bool) {
+        if !(partition && self.facts.privileges.root) {
+            return self.unknown(path, why);
+        }
+        let shown = path.display();
+        self.problems.push(
+            Problem::new(codes::STILL_USED, format!("{shown} cannot be removed"))
+                .because(format!("it cannot be looked at: {why}"))
+                .fix(format!("if its user mounted something there: `umount {shown}`")),
+        );
     }
 
     fn unknown(&mut self, path: &Path, why: &str) {

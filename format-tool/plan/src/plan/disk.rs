@@ -2,6 +2,7 @@
 
 use super::Planner;
 use crate::action::Action;
+use crate::facts::PathFact;
 use crate::layout::DiskLimit;
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
@@ -18,6 +19,8 @@ impl Planner<'_> {
                 Some(found) => {
                     self.remove.push(Action::SetDiskLimit { path: path.clone(), id: *id, from: Some(*found), to: None })
                 }
+                // What cannot be looked at now may be limited all the same.
+                None if matches!(self.facts.paths.get(path), Some(PathFact::Unknown { .. })) => {}
                 None => self.forget.push(thing.clone()),
             }
         }
@@ -30,8 +33,13 @@ impl Planner<'_> {
             return;
         }
         let found = self.facts.disk_limits.get(path).copied();
-        if found != Some(mib) {
-            self.add.push(Action::SetDiskLimit { path: path.to_path_buf(), id, from: found, to: Some(mib) });
+        if found.is_some() && !self.claims.has(&Thing::DiskLimit { path: path.to_path_buf(), id }) {
+            let what = format!("project {id} has a limit on the file system of {}", path.display());
+            let fix = "take it away, or choose another `first_uid`: a partition's project has the number of its user";
+            return self.foreign(what, "node-format did not set it", fix);
+        }
+        if found != Some(mib) || self.facts.uncounted.contains(path) {
+            self.limits.push(Action::SetDiskLimit { path: path.to_path_buf(), id, from: found, to: Some(mib) });
         }
     }
 

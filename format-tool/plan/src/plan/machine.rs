@@ -36,6 +36,9 @@ impl Planner<'_> {
                 self.refuse_setting(key);
                 continue;
             };
+            if found == *wanted {
+                continue; // It will be so by itself.
+            }
             let was = self.settings_before.get(key.as_str()).copied().unwrap_or(&found);
             self.add.push(setting(key, was, &found, wanted));
         }

@@ -10,9 +10,13 @@ impl Planner<'_> {
         for thing in self.claims.iter() {
             let Thing::Namespace { name, veth } = thing else { continue };
             let found = self.found_namespace(name, veth);
+            if self.facts.not_namespaces.contains_key(name) {
+                // Somebody put something else there; what of ours is left is the outer end of the pair.
+                self.forget.push(thing.clone());
+                continue;
+            }
             let wanted = self.layout.namespaces.get(name).is_some_and(|wanted| wanted.veth == *veth);
-            let in_its_place = self.facts.not_namespaces.contains_key(name);
-            if found == Namespace::default() && (wanted || in_its_place) {
+            if found == Namespace::default() && wanted {
                 self.forget.push(thing.clone());
             } else if !wanted {
                 // Of one that is not there a killed run may have left the file it was to be mounted on.
@@ -23,7 +27,11 @@ impl Planner<'_> {
             let veth = &wanted.veth;
             let found = self.found_namespace(name, veth);
             let ours = self.claims.has(&Thing::Namespace { name: name.clone(), veth: veth.clone() });
-            if let Some(what) = self.facts.not_namespaces.get(name) {
+            let other = self.facts.links.get(veth).filter(|link| link.kind != LinkKind::Veth);
+            if other.is_some() {
+                let fix = "remove it (`ip link delete`), or choose another base name in format.toml";
+                self.foreign(format!("link {veth} exists already"), "it is no end of a pair", fix);
+            } else if let Some(what) = self.facts.not_namespaces.get(name) {
                 let fix = "remove it, or choose another base name in format.toml";
                 self.foreign(format!("/run/netns/{name} is in the way"), format!("it is {what}, not a namespace"), fix);
             } else if found != Namespace::default() && !ours {
@@ -38,7 +46,8 @@ impl Planner<'_> {
 
     /// A link of another kind is somebody else's.
     fn found_namespace(&self, name: &str, veth: &str) -> Namespace {
-        Namespace { outside: self.facts.links.get(veth).cloned(), inside: self.facts.namespaces.get(name).cloned() }
+        let outside = self.facts.links.get(veth).filter(|link| link.kind == LinkKind::Veth).cloned();
+        Namespace { outside, inside: self.facts.namespaces.get(name).cloned() }
     }
 }
 

@@ -58,7 +58,7 @@ impl Planner<'_> {
         let Uplink { link, bridge, .. } = uplink;
         self.problems.push(
             Problem::new(codes::UPLINK, format!("{link} cannot go from {bridge} to {} at once", wanted.bridge))
-                .because(format!("node-format made it a port of {bridge}, with what the machine is reached by"))
+                .because(format!("node-format made it a port of {bridge}, with all it had"))
                 .fix(format!("leave `uplink` out and run `node-format apply`: {link} has its own network again; then name it and the new bridge"))
                 .at("network.link"),
         );

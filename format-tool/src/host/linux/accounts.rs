@@ -132,7 +132,7 @@ fn useradd(root: &Path, batch: &[Action], held: Option<&File>) -> Result<()> {
             }
             Action::AddUser(user) => {
                 let mut command = program::command("useradd").map_err(lacking)?;
-                command.arg("--prefix").arg(root).args(["--no-create-home", "--no-user-group", "--shell"]);
+                command.arg("--prefix").arg(root).args(["--system", "--no-create-home", "--no-user-group", "--shell"]);
                 command.arg("/usr/sbin/nologin").arg("--uid").arg(user.uid.to_string()).arg("--gid");
                 command.arg(user.gid.to_string()).arg("--home-dir").arg(&user.home);
                 if !user.groups.is_empty() {

@@ -196,7 +196,8 @@ impl Tree {
         quota::thaw(&held).map_err(errno)?;
         let mount = mount_of(&held)?;
         // What lies too deep is brought up, and goes in the next round.
-        while !erase_contents(&held, &held, mount, DEPTH_MAX)? {}
+        let mut aside = 0;
+        while !erase_contents(&held, &held, mount, DEPTH_MAX, &mut aside)? {}
         self.remove(directory)
     }
 
@@ -267,9 +268,12 @@ fn errno(e: std::io::Error) -> Errno {
     Errno::from_io_error(&e).unwrap_or(Errno::IO)
 }
 
-/// Moves a directory to the top, under a name that is free: what is there is its owner's choice.
-fn bring_up(directory: &OwnedFd, name: &CStr, top: &OwnedFd) -> rustix::io::Result<()> {
-    let mut names = (0..u32::MAX).map(|n| format!(".deep-{n}"));
+/// Moves a directory to the top, under a name that is free: what is there is its owner's choice. No name is tried twice.
+fn bring_up(directory: &OwnedFd, name: &CStr, top: &OwnedFd, tried: &mut u64) -> rustix::io::Result<()> {
+    let mut names = std::iter::repeat_with(|| {
+        *tried += 1;
+        format!(".deep-{tried}")
+    });
     let moved = names.find_map(|aside| {
         let flags = rustix::fs::RenameFlags::NOREPLACE;
         match rustix::fs::renameat_with(directory, name, top, aside, flags) {
@@ -282,7 +286,13 @@ fn bring_up(directory: &OwnedFd, name: &CStr, top: &OwnedFd) -> rustix::io::Resu
 
 /// Removes all that is in a directory, of its mount only: what is mounted in it is not the partition's.
 /// False: some of it lay deeper than `depth`, and is in `top` now.
-fn erase_contents(top: &OwnedFd, directory: &OwnedFd, mount: u64, depth: usize) -> rustix::io::Result<bool> {
+fn erase_contents(
+    top: &OwnedFd,
+    directory: &OwnedFd,
+    mount: u64,
+    depth: usize,
+    aside: &mut u64,
+) -> rustix::io::Result<bool> {
     let mut all = true;
     for entry in Dir::read_from(directory.as_fd())? {
         let entry = entry?;
@@ -297,11 +307,11 @@ fn erase_contents(top: &OwnedFd, directory: &OwnedFd, mount: u64, depth: usize) 
                 }
                 quota::thaw(&inner).map_err(errno)?;
                 let Some(deeper) = depth.checked_sub(1) else {
-                    bring_up(directory, name, top)?;
+                    bring_up(directory, name, top, aside)?;
                     all = false;
                     continue;
                 };
-                all &= erase_contents(top, &inner, mount, deeper)?;
+                all &= erase_contents(top, &inner, mount, deeper, aside)?;
                 rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?;
             }
             Err(Errno::NOTDIR | Errno::LOOP) => rustix::fs::unlinkat(directory, name, AtFlags::empty())?,

@@ -4,52 +4,79 @@ use super::directories::Tree;
 use super::{failed, quota};
 use indexmap::IndexMap;
 use node_format_plan::Action;
+use node_format_plan::HostFacts;
 use plat_model::problem::Result;
 use rustix::fd::AsFd;
+use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
 const MIB: u64 = 1 << 20;
 
 /// The limits of those directories that have one, and why others can have none. A directory that is not there yet is
 /// asked about at the nearest one above it.
-pub(super) fn observe(
-    tree: &Tree,
-    wanted: &IndexMap<PathBuf, u32>,
-) -> (IndexMap<PathBuf, u32>, IndexMap<PathBuf, String>) {
-    let (mut limits, mut unlimitable) = (IndexMap::new(), IndexMap::new());
+/// Fills in what the facts say of these directories' limits.
+pub(super) fn observe(tree: &Tree, wanted: &IndexMap<PathBuf, u32>, facts: &mut HostFacts) {
     for (path, id) in wanted {
         match look(tree, path, *id) {
-            Ok(None) => {}
-            Ok(Some(mib)) => drop(limits.insert(path.clone(), mib)),
-            Err(why) => drop(unlimitable.insert(path.clone(), why)),
+            Ok(Limit { mib, counts }) => {
+                mib.map(|mib| facts.disk_limits.insert(path.clone(), mib));
+                if !counts {
+                    facts.uncounted.insert(path.clone());
+                }
+            }
+            Err(why) => drop(facts.unlimitable.insert(path.clone(), why)),
         }
     }
-    (limits, unlimitable)
 }
 
-fn look(tree: &Tree, path: &Path, id: u32) -> std::result::Result<Option<u32>, String> {
-    let Some((there, directory)) = path.ancestors().find_map(|at| Some((at, tree.open_directory(at).ok()?))) else {
-        return Err("no directory above it can be opened".into());
-    };
+/// What there is of a limit.
+struct Limit {
+    mib: Option<u32>,
+    /// Whether what is in the directory counts into it; so it does where there is no directory yet.
+    counts: bool,
+}
+
+fn look(tree: &Tree, path: &Path, id: u32) -> std::result::Result<Limit, String> {
+    let opened = path.ancestors().find_map(|at| match tree.open_directory(at) {
+        Err(Errno::NOENT) => None,
+        outcome => Some((at, outcome)),
+    });
+    let Some((there, directory)) = opened else { return Err("there is no directory above it".into()) };
+    let directory = directory.map_err(|e| format!("{} cannot be opened: {e}", there.display()))?;
     let means = quota::means(directory.as_fd())?;
-    if there != path {
-        return Ok(None);
+    if there == path {
+        quota::fits(means, directory.as_fd())?;
     }
-    quota::fits(means, directory.as_fd())?;
-    let bytes = quota::limit(means, directory.as_fd(), id).map_err(|e| format!("its limit cannot be read: {e}"))?;
-    Ok(bytes.map(|bytes| u32::try_from(bytes.div_ceil(MIB)).unwrap_or(u32::MAX)))
+    let broken = |e: std::io::Error| format!("its limit cannot be read: {e}");
+    let bytes = match there == path {
+        true => quota::limit(means, directory.as_fd(), id),
+        false => quota::limit_to_be(means, directory.as_fd(), id),
+    };
+    let mib = bytes.map_err(broken)?.map(|bytes| u32::try_from(bytes.div_ceil(MIB)).unwrap_or(u32::MAX));
+    let counts = there != path || quota::counts(means, directory.as_fd(), id).map_err(broken)?;
+    Ok(Limit { mib, counts })
 }
 
 pub(super) fn perform(tree: &Tree, action: &Action) -> Result<()> {
-    let Action::SetDiskLimit { path, id, to, .. } = action else { return Ok(()) };
+    let Action::SetDiskLimit { path, id, from, to } = action else { return Ok(()) };
     let broken = |why: String| failed(format!("the disk space of {} cannot be limited", path.display()), why);
     let directory = tree.open_directory(path).map_err(|e| broken(e.to_string()))?;
     let means = quota::means(directory.as_fd()).map_err(broken)?;
     let bytes = to.map(|mib| u64::from(mib) * MIB);
-    quota::set(means, directory.as_fd(), *id, bytes).map_err(|e| broken(e.to_string()))?;
-    // At once: later its user may have changed what project a directory of his is of.
-    match quota::limit(means, directory.as_fd(), *id).map_err(|e| broken(e.to_string()))? {
+    let set = || {
+        quota::set(means, directory.as_fd(), *id, bytes)?;
+        quota::limit(means, directory.as_fd(), *id)
+    };
+    let found = set().inspect_err(|_| {
+        // It may be there all the same, and nobody would know whose it is.
+        let _ = from.is_none().then(|| quota::set(means, directory.as_fd(), *id, None));
+    });
+    match found.map_err(|e| broken(e.to_string()))? {
         found if found == bytes => Ok(()),
-        found => Err(broken(format!("the file system took {bytes:?} bytes for {found:?}"))),
+        found => Err(broken(format!("{} was asked for, and {} is set", shown(bytes), shown(found)))),
     }
+}
+
+fn shown(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "no limit".into(), |bytes| format!("{bytes} bytes"))
 }

@@ -75,7 +75,7 @@ fn settle(tree: &mut Tree, batch: &[Action]) -> Result<()> {
     let Some(Action::WriteFile { path, purpose, .. }) = batch.first() else { return Ok(()) };
     let synced = match tree.parent(path) {
         Ok((parent, _)) => rustix::fs::openat(parent, ".", DIRECTORY, Mode::empty()).and_then(rustix::fs::syncfs),
-        Err(Errno::NOENT) => Ok(()), // The file was gone with its directory.
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()), // The file was gone with its directory.
         Err(e) => Err(e),
     };
     synced.map_err(|e| failed("files cannot be brought to the disk", e))?;
@@ -94,24 +94,27 @@ fn settle(tree: &mut Tree, batch: &[Action]) -> Result<()> {
 fn remove(tree: &mut Tree, path: &Path) -> std::io::Result<()> {
     let (parent, name) = match tree.parent(path) {
         Ok(found) => found,
-        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
         Err(e) => return Err(e.into()),
     };
     unlink(parent, &new(name))?;
     Ok(unlink(parent, name)?)
 }
 
+/// What the name of a file begins with before it takes its place: nobody else's does.
+const NEW: &str = ".node-format-";
+
 /// Where a file is written before it takes its place.
 fn new(name: &OsStr) -> OsString {
-    let mut new = name.to_os_string();
-    new.push(".new");
+    let mut new = OsString::from(NEW);
+    new.push(name);
     new
 }
 
 /// Whether the path is a file of these, or one on its way to be.
 pub(super) fn is_one_of(files: &IndexSet<PathBuf>, path: &Path) -> bool {
-    let on_its_way = || path.extension().is_some_and(|e| e == "new") && files.contains(&path.with_extension(""));
-    files.contains(path) || on_its_way()
+    let whole = || path.file_name()?.to_str()?.strip_prefix(NEW).map(|name| path.with_file_name(name));
+    files.contains(path) || whole().is_some_and(|whole| files.contains(&whole))
 }
 
 fn unlink(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {

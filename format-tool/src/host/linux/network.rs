@@ -75,6 +75,8 @@ pub(super) fn perform(batch: &[Action]) -> Outcome {
 fn call(connection: &mut Connection, batch: &[Action], done: &mut [bool]) -> io::Result<Option<Problem>> {
     let indexes: Indexes = links::all(connection)?.into_iter().map(|link| (link.name, link.index)).collect();
     let (mut requests, mut of) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+    let mut problem = None;
+    done.fill(true);
     for (n, action) in batch.iter().enumerate() {
         match requests_for(&connection.handle, action, &indexes) {
             Some(some) => some.into_iter().for_each(|request| {
@@ -83,12 +85,13 @@ fn call(connection: &mut Connection, batch: &[Action], done: &mut [bool]) -> io:
             }),
             // Whoever may open a tap can let it go.
             None if matches!(action, Action::RemoveLink { .. }) => {}
-            None => return Ok(Some(refused(action, Errno::ENODEV))), // Nothing has been sent.
+            None => {
+                done[n] = false;
+                problem = problem.or_else(|| Some(refused(action, Errno::ENODEV)));
+            }
         }
     }
-    let mut problem = None;
-    let results = connection.call(requests)?;
-    done.fill(true);
+    let results = connection.call(requests).inspect_err(|_| done.fill(false))?;
     for (result, n) in results.into_iter().zip(of) {
         // The kernel itself takes IPv6 addresses off a link that is lowered.
         let gone = matches!(batch[n], Action::RemoveAddress { .. }) && result == Err(Errno::EADDRNOTAVAIL);

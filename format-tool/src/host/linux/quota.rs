@@ -85,8 +85,8 @@ pub(super) fn fits(means: Means, directory: BorrowedFd) -> Result<(), String> {
     }
 }
 
-/// Bytes that the directory and all beneath it may take; `None` where it is not limited. `project` is the number of its
-/// project (the partition's uid), without meaning on btrfs.
+/// Bytes that the directory and all beneath it may take; `None` where there is no limit. `project` is the number of its
+/// project (the partition's uid), without meaning on btrfs. Whether the directory counts into it, [`counts`] says.
 ///
 /// # Errors
 /// If the file system does not tell, for one because only root may ask.
@@ -95,6 +95,28 @@ pub(super) fn limit(means: Means, directory: BorrowedFd, project: u32) -> io::Re
     match means {
         Means::Btrfs => btrfs::limit(&directory),
         Means::Project => project::limit(&directory, project),
+    }
+}
+
+/// The limit that a directory would have which is made in this one: that of the project.
+///
+/// # Errors
+/// As [`limit`].
+pub(super) fn limit_to_be(means: Means, parent: BorrowedFd, project: u32) -> io::Result<Option<u64>> {
+    match means {
+        Means::Btrfs => Ok(None),
+        Means::Project => project::limit(&opened(parent)?, project),
+    }
+}
+
+/// Whether what is made in a directory counts into the limit. Its owner may have said that it does not.
+///
+/// # Errors
+/// If the file system does not tell.
+pub(super) fn counts(means: Means, directory: BorrowedFd, project: u32) -> io::Result<bool> {
+    match means {
+        Means::Btrfs => Ok(true),
+        Means::Project => project::counts(&opened(directory)?, project),
     }
 }
 

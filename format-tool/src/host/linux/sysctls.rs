@@ -30,11 +30,15 @@ pub(super) fn write(key: &str, value: &str) -> io::Result<()> {
 }
 
 pub(super) fn perform(action: &Action) -> Result<()> {
-    let Action::SetSysctl { key, to, .. } = action else { return Ok(()) };
+    let Action::SetSysctl { key, to, was, .. } = action else { return Ok(()) };
     if to.is_empty() {
         return Ok(()); // Of a link that was not there: it goes with it.
     }
-    write(key, to).map_err(|e| failed(format!("cannot set {key} to {to}"), e))
+    match write(key, to) {
+        // Of a link that is gone: there is nothing to put back.
+        Err(e) if e.kind() == io::ErrorKind::NotFound && to == was => Ok(()),
+        outcome => outcome.map_err(|e| failed(format!("cannot set {key} to {to}"), e)),
+    }
 }
 
 /// As sysctl(8) has it: dots part the key, and a dot in the name of a link is written `/`.

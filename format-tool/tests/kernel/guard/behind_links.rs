@@ -5,7 +5,7 @@ use super::format;
 use super::frames::{EVERYBODY, Mac, arp, carrying, frame, is_at, ping, router, udp, who_has};
 use super::sockets::{at, udp as listen};
 use super::tap::Guest;
-use crate::machine::{Machine, on_a_machine};
+use crate::machine::{Machine, ip, on_a_machine};
 
 const MINE: Mac = [0x06, 0x67, 0x6A, 0xBC, 0, 0];
 const NEIGHBOURS: Mac = [0x06, 0x67, 0x6A, 0xBC, 0, 1];
@@ -219,4 +219,23 @@ fn hardware_address(link: &str) -> Mac {
     let mac = text.split_once("link/ether ").unwrap().1.split(' ').next().unwrap();
     let bytes: Vec<u8> = mac.split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
     bytes.try_into().unwrap()
+}
+
+#[test]
+fn whoever_calls_his_tap_by_a_neighbours_hardware_address_gets_nothing_of_the_neighbours() {
+    on_a_machine(|machine| {
+        format(machine, 2, "");
+        let guest = Guest::behind_tap("part0");
+        guest.takes(NEIGHBOURS);
+        ip("neighbour replace 10.200.128.1 lladdr 06:67:6a:bc:00:01 dev plat0 nud permanent");
+        let own = std::net::UdpSocket::bind("10.200.0.1:0").unwrap();
+        own.set_broadcast(true).unwrap();
+        let has = |frame: &[u8], text: &[u8]| frame.windows(text.len()).any(|part| part == text);
+        // A port of the bridge forwards only a moment after its tap was opened.
+        guest.hear(|| assert_eq!(own.send_to(b"hello", "10.200.255.255:9").unwrap(), 5), |frame| has(frame, b"hello"));
+        own.send_to(b"the neighbour's", "10.200.128.1:9").unwrap();
+        own.send_to(b"the last", "10.200.255.255:9").unwrap();
+        let seen = guest.receive_until(|frame| has(frame, b"the last"));
+        assert!(!seen.iter().any(|frame| has(frame, b"the neighbour's")), "{seen:?}");
+    });
 }

@@ -5,6 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -15,9 +16,11 @@ mod calls {
     use nix::libc;
 
     nix::ioctl_write_ptr_bad!(set_interface, libc::TUNSETIFF, libc::ifreq);
+    nix::ioctl_write_ptr_bad!(set_address, libc::SIOCSIFHWADDR, libc::ifreq);
+    nix::ioctl_write_int_bad!(set_persist, libc::TUNSETPERSIST);
 
     /// Attaches the file to a tap or tun that exists.
-    pub(super) fn attach(fd: i32, name: &str, mode: i32) {
+    pub(super) fn attach(fd: i32, name: &str, mode: i32) -> nix::Result<()> {
         let mut request = libc::ifreq {
             ifr_name: [0; libc::IFNAMSIZ],
             ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: (mode | libc::IFF_NO_PI) as libc::c_short },
@@ -26,7 +29,25 @@ mod calls {
             *to = from as libc::c_char;
         }
         // SAFETY: `request` is a whole ifreq that lives across the call; the kernel writes no further than its end.
-        unsafe { set_interface(fd, &request) }.unwrap_or_else(|e| panic!("{name}: {e}"));
+        unsafe { set_interface(fd, &request) }.map(drop)
+    }
+
+    /// Gives the tap that the file is attached to another hardware address.
+    pub(super) fn rename(fd: i32, mac: [u8; 6]) {
+        let mut address = libc::sockaddr { sa_family: libc::ARPHRD_ETHER, sa_data: [0; 14] };
+        for (to, from) in address.sa_data.iter_mut().zip(mac) {
+            *to = from as libc::c_char;
+        }
+        let ifr_ifru = libc::__c_anonymous_ifr_ifru { ifru_hwaddr: address };
+        let request = libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru };
+        // SAFETY: `request` is a whole ifreq that lives across the call; the kernel only reads it.
+        unsafe { set_address(fd, &request) }.expect("whoever opens a tap may");
+    }
+
+    /// The tap goes with the file.
+    pub(super) fn let_go(fd: i32) {
+        // SAFETY: the argument is a number, no memory is touched.
+        unsafe { set_persist(fd, 0) }.expect("whoever opens a tap may");
     }
 }
 
@@ -44,8 +65,24 @@ impl Guest {
     fn behind(name: &str, mode: i32) -> Self {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).custom_flags(nix::libc::O_NONBLOCK).open("/dev/net/tun").unwrap();
-        calls::attach(file.as_raw_fd(), name, mode);
+        calls::attach(file.as_raw_fd(), name, mode).unwrap_or_else(|e| panic!("{name}: {e}"));
         Self(file)
+    }
+
+    /// Lets the tap go as soon as it is there and nobody else has it open. Whether it did.
+    pub fn lets_go_of(name: &str) -> bool {
+        let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun").unwrap();
+        let there = Path::new("/proc/sys/net/ipv4/conf").join(name).exists();
+        let gone = there && calls::attach(file.as_raw_fd(), name, nix::libc::IFF_TAP).is_ok();
+        if gone {
+            calls::let_go(file.as_raw_fd());
+        }
+        gone
+    }
+
+    /// Calls itself by another hardware address.
+    pub fn takes(&self, mac: [u8; 6]) {
+        calls::rename(self.0.as_raw_fd(), mac);
     }
 
     pub fn send(&self, frame: &[u8]) {
@@ -75,6 +112,20 @@ impl Guest {
                 }
             }
             assert!(began.elapsed() < DEADLINE, "no answer");
+        }
+    }
+
+    /// Has it said again and again until this is heard.
+    pub fn hear(&self, say: impl Fn(), heard: impl Fn(&[u8]) -> bool) {
+        let began = Instant::now();
+        loop {
+            say();
+            while let Some(frame) = self.receive(Duration::from_millis(50)) {
+                if heard(&frame) {
+                    return;
+                }
+            }
+            assert!(began.elapsed() < DEADLINE, "nothing is heard");
         }
     }
 

@@ -10,9 +10,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Longest file of the user database that is read, in bytes.
 const SIZE_MAX: u64 = 64 << 20;
+/// How long another program may hold the database, as lckpwdf(3) waits.
+const LOCK_MAX: Duration = Duration::from_secs(15);
+/// How often it is tried.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub(super) fn read(root: &Path, name: &str) -> Result<String> {
     let path = root.join("etc").join(name);
@@ -74,8 +79,14 @@ fn lock(root: &Path) -> Result<File> {
         l_len: 0,
         l_pid: 0,
     };
-    fcntl(&file, FcntlArg::F_OFD_SETLK(&whole)).map_err(|e| wrong(format!("another program changes it now ({e})")))?;
-    Ok(file)
+    let start = Instant::now();
+    loop {
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole)) {
+            Ok(_) => return Ok(file),
+            Err(e) if start.elapsed() > LOCK_MAX => return Err(wrong(format!("another program holds it ({e})"))),
+            Err(_) => std::thread::park_timeout(LOOK_EVERY),
+        }
+    }
 }
 
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {

@@ -2,9 +2,14 @@
 
 use super::connection::{Connection, Request};
 use ipnet::IpNet;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo};
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
+};
 use rtnetlink::{AddressAddRequest, Handle};
+use std::collections::BTreeMap;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// An address, the index of its link, and whether it ends by itself.
 pub(super) type Found = (u32, IpNet, bool);
@@ -27,6 +32,39 @@ fn read(message: AddressMessage) -> Option<Found> {
     }
     // On a link between two ends `address` is the other one's.
     Some((message.header.index, IpNet::new(local.or(address)?, message.header.prefix_len).ok()?, leased))
+}
+
+/// The addresses of a link as the kernel tells of them, by what the plan calls each.
+pub(super) fn told(connection: &mut Connection, link: u32) -> io::Result<BTreeMap<IpNet, AddressMessage>> {
+    let answers = connection.handle.address().get().execute();
+    connection.ask(answers, |message| {
+        let (index, address, _) = read(message.clone())?;
+        (index == link).then_some((address, message))
+    })
+}
+
+/// The same address on another link, with all it has: its broadcast address, the other end, the flags.
+pub(super) fn add_as_told(handle: &Handle, index: u32, told: &AddressMessage) -> Request {
+    let mut request = handle.address().add(index, IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+    let message = request.message_mut();
+    *message = told.clone();
+    message.header.index = index;
+    if message.header.family == AddressFamily::Inet6 {
+        message.header.flags |= AddressHeaderFlags::Nodad;
+    }
+    // Its link's name, or one made from it.
+    message.attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Label(_)));
+    for attribute in &mut message.attributes {
+        if let AddressAttribute::Flags(flags) = attribute {
+            flags.remove(AddressFlags::Tentative | AddressFlags::Dadfailed);
+            flags.insert(AddressFlags::Nodad);
+        }
+    }
+    Box::pin(request.execute())
+}
+
+pub(super) fn remove_as_told(handle: &Handle, told: &AddressMessage) -> Request {
+    Box::pin(handle.address().del(told.clone()).execute())
 }
 
 fn new(handle: &Handle, index: u32, address: IpNet) -> AddressAddRequest {

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The inner end of the pair.
@@ -37,13 +38,13 @@ impl Namespaces {
         if names.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let there: Vec<_> = names.iter().filter_map(|name| Some((name, self.open(name)?))).collect();
         let seen = in_a_thread(|| {
-            let look = |(name, namespace): (&String, File)| {
+            let look = |name: &String| {
+                let Some(namespace) = self.open(name)? else { return Ok(None) };
                 enter(&namespace)?;
-                Ok((name.clone(), look_inside()?))
+                Ok(Some((name.clone(), look_inside()?)))
             };
-            there.into_iter().map(look).collect::<io::Result<BTreeMap<_, _>>>()
+            names.iter().filter_map(|name| look(name).transpose()).collect::<io::Result<BTreeMap<_, _>>>()
         });
         seen.map_err(|e| failed("namespaces cannot be looked into", e))
     }
@@ -54,7 +55,9 @@ impl Namespaces {
             let found = fs::symlink_metadata(self.path(name)).ok()?;
             let what = match found.file_type() {
                 kind if kind.is_dir() => "a directory",
-                kind if kind.is_file() && (found.len() == 0 || self.open(name).is_some()) => return None,
+                kind if kind.is_file() && (found.len() == 0 || matches!(self.open(name), Ok(Some(_)))) => {
+                    return None;
+                }
                 kind if kind.is_file() => "a file with something in it",
                 kind if kind.is_symlink() => "a symbolic link",
                 _ => "something else",
@@ -110,7 +113,8 @@ impl Namespaces {
         if state.from.inside.is_none() {
             self.mount(name).map_err(broken)?;
         }
-        let namespace = self.open(name).ok_or_else(|| broken(Errno::ENOENT.into()))?;
+        let opened = self.open(name).and_then(|opened| opened.ok_or_else(|| Errno::ENOENT.into()));
+        let namespace = opened.map_err(broken)?;
         Ok(Some(Making { action, veth, from: &state.from, outside, inside, namespace }))
     }
 
@@ -140,10 +144,18 @@ impl Namespaces {
     }
 
     /// `None`: there is no namespace of the name.
-    fn open(&self, name: &str) -> Option<File> {
-        let file = File::open(self.path(name)).ok()?;
-        let kind = rustix::fs::fstatfs(&file).ok()?.f_type;
-        (i128::from(kind) == i128::from(nix::libc::NSFS_MAGIC)).then_some(file)
+    fn open(&self, name: &str) -> io::Result<Option<File>> {
+        let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+        let file = match File::options().read(true).custom_flags(flags).open(self.path(name)) {
+            Ok(file) => file,
+            // Nothing, or a link or a socket.
+            Err(e) if matches!(e.raw_os_error(), Some(nix::libc::ENOENT | nix::libc::ELOOP | nix::libc::ENXIO)) => {
+                return Ok(None);
+            }
+            Err(e) => return Err(e),
+        };
+        let kind = rustix::fs::fstatfs(&file)?.f_type;
+        Ok((i128::from(kind) == i128::from(nix::libc::NSFS_MAGIC)).then_some(file))
     }
 
     fn mount(&self, name: &str) -> io::Result<()> {
@@ -161,7 +173,7 @@ impl Namespaces {
 
     fn unmount(&self, name: &str) -> io::Result<()> {
         let path = self.path(name);
-        match umount2(&path, MntFlags::MNT_DETACH) {
+        match umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
             // It was not mounted any more, or never came so far.
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
             Err(e) => return Err(e.into()),

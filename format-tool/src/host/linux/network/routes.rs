@@ -82,8 +82,13 @@ fn read(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Found> 
         return None;
     }
     if more || !several.is_empty() || table != u32::from(RouteHeader::RT_TABLE_MAIN) {
+        let why = match (several.is_empty(), more) {
+            (false, _) => " over several links".to_owned(),
+            (true, true) => " with an mtu or other properties".to_owned(),
+            (true, false) => format!(" of table {table}"),
+        };
         let links = several.into_iter().chain(link).cloned().collect();
-        return Some(Found::Odd(links, format!("{destination} of table {table}")));
+        return Some(Found::Odd(links, format!("{destination}{why}")));
     }
     let onlink = header.flags.contains(RouteFlags::Onlink);
     let metric = if ipv6 && metric == METRIC_IPV6 { 0 } else { metric };

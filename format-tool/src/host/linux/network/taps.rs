@@ -26,7 +26,8 @@ pub(in crate::host::linux) fn add_taps(batch: &[Action]) -> Outcome {
         done[n] = true; // It exists, so it must be undone if what follows fails.
     }
     let joins: Vec<Action> = batch.iter().filter_map(join).collect();
-    Outcome { done, problem: perform(&joins).problem }
+    let joined = perform(&joins);
+    Outcome { done, problem: joined.problem.filter(|_| any_is_there(&joins, &joined.done)) }
 }
 
 /// From a tap as the kernel makes it to a tap as it must be.
@@ -57,14 +58,26 @@ pub(in crate::host::linux) fn remove_taps(batch: &[Action]) -> Outcome {
         let to = LinkFact { group, ..link.clone() };
         Some(Action::SetLink { name: name.clone(), from: link.clone(), to })
     });
-    let outcome = perform(&condemn.collect::<Vec<_>>());
-    if outcome.problem.is_some() {
+    let condemn: Vec<Action> = condemn.collect();
+    let outcome = perform(&condemn);
+    if outcome.problem.is_some() && any_is_there(&condemn, &outcome.done) {
+        let back = condemn.iter().zip(&outcome.done).filter(|(_, done)| **done).map(|(action, _)| action.inverse());
+        perform(&back.collect::<Vec<_>>());
         return Outcome { done: vec![false; batch.len()], problem: outcome.problem };
     }
     match remove_group(group, &batch.iter().filter_map(tap_name).collect()) {
         Ok(()) => Outcome { done: vec![true; batch.len()], problem: None },
         Err(e) => Outcome { done: vec![false; batch.len()], problem: Some(failed("cannot delete the taps", e)) },
     }
+}
+
+/// Whether a link is there that one of these was not done to. Whoever may open a tap can let it go at any moment, and the
+/// next run makes it anew.
+fn any_is_there(actions: &[Action], done: &[bool]) -> bool {
+    let undone = actions.iter().zip(done).filter(|(_, done)| !**done).filter_map(|(action, _)| action.link());
+    let undone: BTreeSet<String> = undone.collect();
+    let there = Connection::open().and_then(|mut connection| links::all(&mut connection));
+    there.map_or(true, |there| there.iter().any(|link| undone.contains(&link.name)))
 }
 
 fn remove_group(group: u32, ours: &BTreeSet<&str>) -> io::Result<()> {

@@ -3,12 +3,15 @@
 
 use super::connection::{Connection, Request};
 use super::{Indexes, addresses, links, refused, routes};
+use ipnet::IpNet;
 use nix::errno::Errno;
 use node_format_plan::Action;
 use node_format_plan::facts::Route;
 use node_format_plan::thing::Uplink;
 use plat_model::problem::Result;
+use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::{Handle, LinkUnspec};
+use std::collections::BTreeMap;
 
 pub(in crate::host::linux) fn move_uplink(action: &Action) -> Result<()> {
     let uplink = match action {
@@ -19,7 +22,14 @@ pub(in crate::host::linux) fn move_uplink(action: &Action) -> Result<()> {
         let found = links::all(&mut connection)?;
         let indexes: Indexes = found.into_iter().map(|link| (link.name, link.index)).collect();
         let take = matches!(action, Action::TakeUplink(_));
-        let Some(mut steps) = steps(&connection.handle, uplink, take, &indexes) else { return Ok(Some(Errno::ENODEV)) };
+        let from = if take { &uplink.link } else { &uplink.bridge };
+        let told = match indexes.get(from) {
+            Some(index) => addresses::told(&mut connection, *index)?,
+            None => BTreeMap::new(),
+        };
+        let Some(mut steps) = steps(&connection.handle, uplink, take, &indexes, &told) else {
+            return Ok(Some(Errno::ENODEV));
+        };
         if let Some(bridge) = indexes.get(&uplink.bridge).filter(|_| !take) {
             let stale = routes::announced(&mut connection, *bridge)?;
             let handle = &connection.handle;
@@ -42,7 +52,14 @@ const THERE: Done = &[Errno::EEXIST];
 const GONE: Done = &[Errno::ESRCH, Errno::EADDRNOTAVAIL, Errno::ENOENT];
 const NONE: Done = &[];
 
-fn steps(handle: &Handle, uplink: &Uplink, take: bool, indexes: &Indexes) -> Option<Vec<(Request, Done)>> {
+/// `told`: the addresses where they are now. What a run that was cut off has moved already is there as the plan names it.
+fn steps(
+    handle: &Handle,
+    uplink: &Uplink,
+    take: bool,
+    indexes: &Indexes,
+    told: &BTreeMap<IpNet, AddressMessage>,
+) -> Option<Vec<(Request, Done)>> {
     let (port, bridge) = (*indexes.get(&uplink.link)?, *indexes.get(&uplink.bridge)?);
     let (from, to) = if take { (port, bridge) } else { (bridge, port) };
     let join: Request = {
@@ -53,9 +70,17 @@ fn steps(handle: &Handle, uplink: &Uplink, take: bool, indexes: &Indexes) -> Opt
     };
     let mut steps = vec![(join, NONE)];
     // The new addresses come before the old ones go: whoever is connected by them notices least.
-    steps.extend(uplink.addresses.iter().map(|address| (addresses::add(handle, to, *address), THERE)));
+    let add = |address: &IpNet| match told.get(address) {
+        Some(told) => addresses::add_as_told(handle, to, told),
+        None => addresses::add(handle, to, *address),
+    };
+    let remove = |address: &IpNet| match told.get(address) {
+        Some(told) => addresses::remove_as_told(handle, told),
+        None => addresses::remove(handle, from, *address),
+    };
+    steps.extend(uplink.addresses.iter().map(|address| (add(address), THERE)));
     steps.extend(uplink.routes.iter().map(|route| (routes::remove(handle, from, route), GONE)));
-    steps.extend(uplink.addresses.iter().map(|address| (addresses::remove(handle, from, *address), GONE)));
+    steps.extend(uplink.addresses.iter().map(|address| (remove(address), GONE)));
     // A router must be reachable before there is a way through it.
     let (through, direct): (Vec<&Route>, Vec<&Route>) = uplink.routes.iter().partition(|route| route.via.is_some());
     let all = direct.into_iter().chain(through);

@@ -33,12 +33,14 @@ pub(super) fn offered(directory: BorrowedFd) -> Result<(), String> {
     }
 }
 
-/// A directory that is not of the project is not limited, whatever the project's limit.
-pub(super) fn limit(directory: &OwnedFd, project: u32) -> io::Result<Option<u64>> {
+/// Whether a directory is of the project, with what is made in it.
+pub(super) fn counts(directory: &OwnedFd, project: u32) -> io::Result<bool> {
     let attributes = calls::attributes(directory)?;
-    if attributes.project != project || attributes.flags & INHERIT == 0 {
-        return Ok(None);
-    }
+    Ok(attributes.project == project && attributes.flags & INHERIT != 0)
+}
+
+/// The project's, on the file system of the directory.
+pub(super) fn limit(directory: &OwnedFd, project: u32) -> io::Result<Option<u64>> {
     match calls::project_limit(directory, project) {
         Ok(kib) => Ok((kib != 0).then(|| kib.saturating_mul(UNIT))),
         // xfs, of a project that never had anything.
@@ -53,10 +55,15 @@ pub(super) fn set(directory: OwnedFd, project: u32, bytes: Option<u64>) -> io::R
     if project == 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "project 0 is that of all other files"));
     }
-    if bytes.is_some() && limit(&directory, project)?.is_none() {
+    let before = limit(&directory, project)?;
+    if bytes.is_some() && (before.is_none() || !counts(&directory, project)?) {
         calls::limit_project(&directory, project, 0)?;
         let device = rustix::fs::fstat(&directory)?.st_dev;
-        give(directory.try_clone()?, project, device, DEPTH_MAX)?;
+        if let Err(e) = give(directory.try_clone()?, project, device, DEPTH_MAX) {
+            // What of it is the project's already stays limited.
+            calls::limit_project(&directory, project, before.map_or(0, |bytes| bytes.div_ceil(UNIT)))?;
+            return Err(e);
+        }
     }
     Ok(calls::limit_project(&directory, project, bytes.map_or(0, |bytes| bytes.div_ceil(UNIT)))?)
 }
@@ -76,8 +83,9 @@ fn give(directory: OwnedFd, project: u32, device: u64, depth: usize) -> io::Resu
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&directory, name, flags, Mode::empty()) {
             Ok(file) => file,
-            // Gone, or become a link or a socket.
+            // Gone, or become a link or a socket, or kept from being opened by a lease of its owner's.
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => continue,
+            Err(rustix::io::Errno::AGAIN) => continue,
             Err(other) => return Err(other.into()),
         };
         let found = rustix::fs::fstat(&file)?;
