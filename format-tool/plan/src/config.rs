@@ -5,10 +5,11 @@ mod reader;
 
 use crate::settings::{Builder, Enforcement, Network, NetworkMode, PartitionSettings, Paths, Settings, TapMode};
 use ipnet::Ipv6Net;
-use plat_model::node::Skeleton;
+use plat_model::node::{PARTITIONS_MAX, Skeleton};
 use plat_model::problem::{Problem, Problems, codes};
 use plat_model::resources::Resources;
 use reader::{Reader, Section};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A commented file that says every key with its default or a likely value. It parses.
@@ -19,12 +20,48 @@ const SIZE_MAX: usize = 1 << 20;
 /// The newest version of the form.
 const VERSION: u32 = 1;
 
+/// Where each key was said, for what is found out later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    file: String,
+    /// `file:line:column` by dotted name.
+    keys: BTreeMap<String, String>,
+}
+
+impl Places {
+    /// The same problems; those that name a key say its line, or at least the file.
+    #[must_use]
+    pub fn locate(&self, problems: Problems) -> Problems {
+        let of_key = |at: &str| {
+            let place = || format!("{} ({at})", self.file);
+            let section = at.split_once('.').map_or("", |(section, _)| section);
+            let is_key = SECTIONS.contains(&section) && !at.contains([':', '/']);
+            is_key.then(|| self.keys.get(at).cloned().unwrap_or_else(place))
+        };
+        let located = problems.into_iter().map(|mut problem| {
+            problem.at = of_key(&problem.at).unwrap_or(problem.at);
+            problem
+        });
+        Problems(located.collect())
+    }
+}
+
+const SECTIONS: [&str; 6] = ["paths", "partitions", "network", "builder", "limits", "capacity"];
+
 /// Reads a configuration. `name` is what the file is called in messages.
 ///
 /// # Errors
 /// One problem for each thing that is wrong: syntax, unknown or missing keys, values of the wrong kind or out of
 /// range, ranges that overlap or are too small. Each says where.
 pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
+    parse_with_places(name, text).map(|(settings, _)| settings)
+}
+
+/// As [`parse`]; besides, where everything was said.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_with_places(name: &str, text: &str) -> Result<(Settings, Places), Problems> {
     if text.len() > SIZE_MAX {
         let what = format!("{name} has {} bytes", text.len());
         return Err(Problem::new(codes::TOO_LARGE, what).because(format!("at most {SIZE_MAX} are read")).into());
@@ -43,16 +80,16 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
     }
     let settings = version_1(&mut reader, &mut top);
     top.refuse_rest(&mut reader);
-    let places = reader.places();
+    let (file, keys) = reader.places();
+    let places = Places { file, keys };
+    let without_mode = reader.lacks("network.mode");
     let mut wrong = reader.finish();
-    if let Err(Problems(more)) = settings.check() {
-        wrong.extend(more.into_iter().map(|mut problem| {
-            let place = places.get(&problem.at).cloned();
-            problem.at = place.unwrap_or_else(|| format!("{name} ({})", problem.at));
-            problem
-        }));
+    if let Err(Problems(mut more)) = settings.check() {
+        // What goes with a mode cannot be said without it.
+        more.retain(|problem| !(without_mode && problem.at.starts_with("network.")));
+        wrong.extend(places.locate(Problems(more)));
     }
-    wrong.none_or(settings)
+    wrong.none_or((settings, places))
 }
 
 fn version_1<'t>(reader: &mut Reader<'t>, top: &mut Section<'t>) -> Settings {
@@ -89,7 +126,7 @@ fn version_1<'t>(reader: &mut Reader<'t>, top: &mut Section<'t>) -> Settings {
 }
 
 fn partitions<'t>(reader: &mut Reader<'t>, s: &mut Section<'t>) -> PartitionSettings {
-    let amount = s.number(reader, "amount", 0, 1_000_000);
+    let amount = s.number(reader, "amount", 0, PARTITIONS_MAX as u32);
     if amount.is_none() {
         s.missing(reader, "amount");
     }
@@ -116,6 +153,9 @@ fn network<'t>(reader: &mut Reader<'t>, s: &mut Section<'t>, partitions: &Partit
     ];
     const TAP_MODES: [(&str, TapMode); 2] = [("bridged", TapMode::Bridged), ("routed", TapMode::Routed)];
     let mode = s.one_of(reader, "mode", &MODES).unwrap_or(NetworkMode::None);
+    if ["ipv6_prefix", "ipv4_network", "tun_ipv4_network", "uplink"].into_iter().any(|key| s.has(key)) {
+        s.missing(reader, "mode");
+    }
     let bridge = mode == NetworkMode::Bridge;
     let links = bridge || mode == NetworkMode::Interface;
     let link = s.text(reader, "link").unwrap_or_else(|| if bridge { "plat0" } else { "lo" }.into());

@@ -24,7 +24,7 @@ mod shares;
 pub mod thing;
 
 pub use action::{Action, Kind};
-pub use config::{EXAMPLE, parse};
+pub use config::{EXAMPLE, Places, parse, parse_with_places};
 pub use facts::{HostFacts, Scope};
 pub use init::propose as proposal;
 pub use layout::Layout;

@@ -2,6 +2,7 @@
 //! unprivileged way (a node inside a folder) makes one directly. [`Settings::check`] finds everything that is wrong.
 
 mod check;
+mod ranges;
 mod resolve;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};

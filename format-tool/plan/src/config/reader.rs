@@ -16,6 +16,8 @@ pub(super) struct Reader<'t> {
     problems: Problems,
     /// Where each key was said, `file:line:column` by its dotted name.
     places: BTreeMap<String, String>,
+    /// Keys without a value that could be read, by their dotted names.
+    lacking: BTreeSet<String>,
 }
 
 /// One table. A key that has been read is remembered as known.
@@ -28,7 +30,7 @@ pub(super) struct Section<'t> {
 
 impl<'t> Reader<'t> {
     pub fn new(name: &'t str, text: &'t str) -> Self {
-        Self { name, text, problems: Problems::default(), places: BTreeMap::new() }
+        Self { name, text, problems: Problems::default(), places: BTreeMap::new(), lacking: BTreeSet::new() }
     }
 
     /// The whole document. What the syntax allows in spite of errors is read, so that more of them are found.
@@ -62,8 +64,14 @@ impl<'t> Reader<'t> {
         format!("{}:{line}:{column}", self.name)
     }
 
-    pub fn places(&self) -> BTreeMap<String, String> {
-        self.places.clone()
+    /// Where the keys were said, in a file of this name.
+    pub fn places(&self) -> (String, BTreeMap<String, String>) {
+        (self.name.to_owned(), self.places.clone())
+    }
+
+    /// Whether this key is wrong or was missed, which has been said.
+    pub fn lacks(&self, dotted: &str) -> bool {
+        self.lacking.contains(dotted)
     }
 
     pub fn finish(self) -> Problems {
@@ -97,7 +105,9 @@ impl<'t> Section<'t> {
         let value = self.keys.get(key)?;
         let result = read(value.get_ref());
         if result.is_none() {
-            let what = format!("`{}` must be {expected}", join(&self.name, key));
+            let dotted = join(&self.name, key);
+            let what = format!("`{dotted}` must be {expected}");
+            reader.lacking.insert(dotted);
             reader.problems.push(Problem::new(codes::BAD_CONFIG, what).at(reader.place(value.span().start)));
         }
         result
@@ -181,7 +191,9 @@ impl<'t> Section<'t> {
         if self.has(key) {
             return; // It is there but wrong, which has been said.
         }
-        let what = format!("the key `{}` is missing", join(&self.name, key));
+        let dotted = join(&self.name, key);
+        let what = format!("the key `{dotted}` is missing");
+        reader.lacking.insert(dotted);
         let fix =
             "`node-format init` writes a configuration that fits the machine, `node-format example` prints every key";
         reader.problems.push(Problem::new(codes::MISSING_KEY, what).at(reader.name).fix(fix));

@@ -27,7 +27,7 @@ fn everything_that_is_wrong_is_said_at_once_with_its_line() {
             "P0101 f.toml:4:1",
             "P0130 f.toml (network.tap_base_name)",
             "P0130 f.toml:5:1",
-            "P0507 f.toml:9:1",
+            "P0130 f.toml:9:1",
         ]
     );
 }
@@ -48,6 +48,81 @@ fn ranges_that_overlap_or_are_too_small_are_refused() {
         codes_and_places(text),
         ["P0507 f.toml:14:1", "P0507 f.toml:6:1", "P0507 f.toml:11:1", "P0507 f.toml:10:1"]
     );
+}
+
+/// What is wrong with a configuration that has these lines after [network].
+fn wrong_network(lines: &str) -> Problems {
+    let text = format!("version = 1\n[partitions]\namount = 3\n[network]\n{lines}");
+    parse("f.toml", &text).expect_err("this configuration is wrong")
+}
+
+#[test]
+fn a_tun_is_not_given_addresses_of_the_partitions() {
+    let lines = "mode = \"bridge\"\nipv4_network = \"10.112.0.0/16\"\ntun_ipv4_network = \"10.112.128.0/17\"\n";
+    let wrong = wrong_network(&format!("{lines}tuns = true\n"));
+    assert_eq!((wrong.0.len(), wrong.0[0].code, wrong.0[0].at.as_str()), (1, codes::OVERLAP, "f.toml:7:1"));
+    let text = format!("version = 1\n[partitions]\namount = 3\n[network]\n{lines}");
+    assert!(parse("f.toml", &text).is_ok(), "there are no tuns");
+}
+
+#[test]
+fn only_unicast_ranges_are_divided_among_partitions() {
+    for range in
+        ["224.0.0.0/8", "0.0.0.0/0", "0.0.0.0/16", "255.255.255.0/24", "240.0.0.0/16", "169.254.0.0/16", "126.0.0.0/7"]
+    {
+        let wrong = wrong_network(&format!("mode = \"bridge\"\nipv4_network = \"{range}\"\n"));
+        assert_eq!((wrong.0.len(), wrong.0[0].code, wrong.0[0].at.as_str()), (1, codes::BAD_CONFIG, "f.toml:6:1"));
+        let wrong = wrong_network(&format!("mode = \"bridge\"\ntuns = true\ntun_ipv4_network = \"{range}\"\n"));
+        assert_eq!((wrong.0.len(), wrong.0[0].code, wrong.0[0].at.as_str()), (1, codes::BAD_CONFIG, "f.toml:7:1"));
+    }
+    for prefix in ["::/0", "::/96", "::ffff:10.0.0.0/104", "fe80::/64", "ff02::/64"] {
+        let wrong = wrong_network(&format!("mode = \"bridge\"\nipv6_prefix = \"{prefix}\"\nipv6_share = 112\n"));
+        assert_eq!((wrong.0.len(), wrong.0[0].code, wrong.0[0].at.as_str()), (1, codes::BAD_CONFIG, "f.toml:6:1"));
+    }
+}
+
+#[test]
+fn an_uplink_leads_out_and_is_named_where_its_prefix_is_wanted() {
+    let wrong = wrong_network("mode = \"bridge\"\nuplink = \"lo\"\n");
+    assert_eq!((wrong.0.len(), wrong.0[0].what.as_str()), (1, "lo cannot be an uplink"));
+    let wrong = wrong_network("mode = \"bridge\"\nipv6_prefix = \"uplink\"\n");
+    assert_eq!(wrong.0.len(), 1, "{wrong}");
+    assert!(wrong.0[0].what.contains("`uplink` is missing"), "{wrong}");
+}
+
+#[test]
+fn each_mistake_is_called_what_it_is() {
+    let wrong = wrong_network("mode = \"bridge\"\nipv4_network = \"10.112.3.4/16\"\n");
+    assert_eq!(wrong.0[0].what, "10.112.3.4/16 has bits set behind its length");
+    assert_eq!((wrong.0.len(), wrong.0[0].todo.as_str()), (1, "write 10.112.0.0/16"));
+    let wrong = wrong_network("mode = \"bridge\"\nlink = \"a-bridge-with-a-long-name\"\n");
+    assert_eq!((wrong.0.len(), wrong.0[0].todo.as_str()), (1, "choose another name"));
+    let text = "version = 1\n[partitions]\namount = 2000000\nmode = \"0777\"\n";
+    let wrong = parse("f.toml", text).expect_err("this configuration is wrong");
+    assert_eq!(wrong.0[0].what, "`partitions.amount` must be a number from 0 to 10000");
+    assert_eq!((wrong.0.len(), wrong.0[1].at.as_str()), (2, "f.toml:4:1"));
+}
+
+#[test]
+fn a_network_without_a_known_mode_is_asked_for_its_mode_alone() {
+    let ranges = "ipv4_network = \"10.112.0.0/16\"\nuplink = \"eth0\"\ntaps = true\n";
+    let wrong = wrong_network(&format!("mode = \"bridged\"\n{ranges}"));
+    assert_eq!((wrong.0.len(), wrong.0[0].code, wrong.0[0].at.as_str()), (1, codes::BAD_CONFIG, "f.toml:5:8"));
+    let wrong = wrong_network(ranges);
+    assert_eq!((wrong.0.len(), wrong.0[0].what.as_str()), (1, "the key `network.mode` is missing"));
+}
+
+#[test]
+fn what_the_machine_shows_to_be_wrong_is_said_with_its_line() {
+    let text = "version = 1\n[partitions]\namount = 1\n[network]\nmode = \"bridge\"\nuplink = \"eth7\"\n";
+    let (settings, places) = parse_with_places("f.toml", text).unwrap();
+    let wrong = places.locate(settings.resolve(&crate::HostFacts::default()).expect_err("there is no eth7"));
+    assert_eq!((wrong.0.len(), wrong.0[0].at.as_str()), (1, "f.toml:6:1"));
+    // Of a key that was not written, the file is said; other places are left as they are.
+    for (at, place) in [("network.link", "f.toml (network.link)"), ("", ""), ("x.json:3:4", "x.json:3:4")] {
+        let wrong = places.locate(Problem::new(codes::BAD_CONFIG, "something").at(at).into());
+        assert_eq!(wrong.0[0].at, place);
+    }
 }
 
 #[test]

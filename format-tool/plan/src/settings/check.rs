@@ -1,8 +1,6 @@
 //! What is wrong with settings in themselves.
 
 use super::{LIMITS, Network, NetworkMode, Paths, Settings, TapMode};
-use crate::shares;
-use ipnet::IpNet;
 use plat_model::id::PartitionName;
 use plat_model::node::PARTITIONS_MAX;
 use plat_model::problem::{Problem, Problems, codes};
@@ -28,6 +26,7 @@ impl Settings {
         self.check_directories(&mut wrong);
         self.check_ids(&mut wrong);
         self.check_network(&mut wrong);
+        self.check_ranges(&mut wrong);
         self.check_links(&mut wrong);
         self.check_enforcement(&mut wrong);
         wrong.none_or(())
@@ -93,11 +92,15 @@ impl Settings {
         let last = self.partitions.amount.max(1) - 1;
         let mut taken: BTreeSet<String> =
             [Some(network.link.clone()), network.uplink.clone()].into_iter().flatten().collect();
-        check_link_name(&network.link, "network.link", wrong);
+        check_link_name(&network.link, "network.link", "choose another name", wrong);
         if let Some(uplink) = &network.uplink {
-            check_link_name(uplink, "network.uplink", wrong);
+            check_link_name(uplink, "network.uplink", "name one that `ip link` shows", wrong);
             if *uplink == network.link {
                 wrong.push(bad("network.uplink", "the uplink cannot be the bridge itself"));
+            }
+            if uplink == "lo" {
+                let problem = bad("network.uplink", "lo cannot be an uplink").because("no other machine is behind it");
+                wrong.push(problem.fix("name an interface that leads out, or leave `uplink` out"));
             }
         }
         type Name = fn(&Settings, u32) -> String;
@@ -107,7 +110,7 @@ impl Settings {
             (network.namespaces, "network.veth_base_name", Settings::veth_name),
         ];
         for (_, key, name) in kinds.into_iter().filter(|(used, ..)| *used) {
-            check_link_name(&name(self, last), key, wrong);
+            check_link_name(&name(self, last), key, "choose a shorter base name", wrong);
             let names: Vec<_> = (0..=last.min(PARTITIONS_MAX as u32)).map(|n| name(self, n)).collect();
             if let Some(clash) = names.iter().find(|name| taken.contains(*name)) {
                 let what = format!("two links would have the name {clash}");
@@ -119,12 +122,12 @@ impl Settings {
 
     fn check_directories(&self, wrong: &mut Problems) {
         let partitions = &self.partitions;
-        let modes = partitions.directories.iter().map(|(name, mode)| (name.as_str(), *mode));
-        for (name, mode) in modes.chain([("the partition's directory", partitions.mode)]) {
+        let inside = partitions.directories.iter().map(|(name, mode)| ("partitions.directories", name.as_str(), *mode));
+        for (key, name, mode) in inside.chain([("partitions.mode", "the partition's directory", partitions.mode)]) {
             if mode & 0o700 != 0o700 || mode & !0o775 != 0 {
                 let what = format!("mode {mode:04o} cannot be given to {name}");
                 let why = "its owner must have all rights in it, others no right to write";
-                wrong.push(bad("partitions.directories", what).because(why));
+                wrong.push(bad(key, what).because(why));
             }
         }
         for name in partitions.directories.keys() {
@@ -180,32 +183,10 @@ impl Settings {
     }
 
     fn check_network(&self, wrong: &mut Problems) {
-        let Network { mode, taps, ipv6_prefix, ipv6_share, ipv4_network, .. } = &self.network;
+        let Network { mode, taps, ipv6_prefix, ipv4_network, .. } = &self.network;
         if *taps && !matches!(mode, NetworkMode::Bridge | NetworkMode::Interface) {
             let what = "taps need the network mode `bridge` or `interface`";
             wrong.push(bad("network.taps", what).fix("set `taps = false`, or another mode"));
-        }
-        if let Some(prefix) = ipv6_prefix {
-            if *mode == NetworkMode::Loopback {
-                let what = "the network mode `loopback` has IPv4 addresses only";
-                wrong.push(bad("network.ipv6_prefix", what).fix("leave the prefix out, or choose another mode"));
-            }
-            if let Err(why) = shares::ipv6_fits(*prefix, *ipv6_share, self.partitions.amount) {
-                wrong.push(too_small("network.ipv6_prefix", IpNet::V6(*prefix), why));
-            }
-        }
-        if let Some(network) = ipv4_network {
-            if *mode == NetworkMode::Loopback && !network.network().is_loopback() {
-                let what = format!("{network} is not part of 127.0.0.0/8");
-                wrong.push(bad("network.ipv4_network", what).because("the network mode is `loopback`"));
-            }
-            if *mode != NetworkMode::Loopback && network.network().is_loopback() {
-                let what = format!("{network} is part of 127.0.0.0/8");
-                wrong.push(bad("network.ipv4_network", what).because("only the network mode `loopback` uses it"));
-            }
-            if let Err(why) = shares::ipv4_fits(*network, self.partitions.amount, *taps) {
-                wrong.push(too_small("network.ipv4_network", IpNet::V4(*network), why));
-            }
         }
         if *mode == NetworkMode::None && (ipv6_prefix.is_some() || ipv4_network.is_some()) {
             let what = "addresses were given, but the network mode is `none`";
@@ -221,11 +202,6 @@ impl Settings {
         if network.tuns && !links {
             let what = "tuns need the network mode `bridge` or `interface`";
             wrong.push(bad("network.tuns", what).fix("set `tuns = false`, or another mode"));
-        }
-        if let Some(range) = network.tun_ipv4_network.filter(|_| network.tuns)
-            && let Err(why) = shares::tun_fits(range, network.tun_ipv4_share, self.partitions.amount)
-        {
-            wrong.push(too_small("network.tun_ipv4_network", IpNet::V4(range), why));
         }
         let ports = u64::from(self.partitions.amount) + u64::from(network.uplink.is_some());
         let joins = network.namespaces || (network.taps && network.tap_mode == TapMode::Bridged);
@@ -262,6 +238,10 @@ impl Settings {
             let what = "the guard has nothing to know partitions by";
             wrong.push(bad("network.guard", what).fix("set `users = true` in [partitions], or `guard = false`"));
         }
+        if network.prefix_from.is_some() && bridge && network.uplink.is_none() {
+            let problem = bad("network.ipv6_prefix", "the prefix is the uplink's, but `uplink` is missing");
+            wrong.push(problem.fix("name the interface in `uplink`, or give the prefix itself"));
+        }
         if network.prefix_from.is_some() && !links {
             let what = "a prefix can be taken from the uplink only in the modes `bridge` and `interface`";
             wrong.push(bad("network.ipv6_prefix", what).fix("give the prefix itself"));
@@ -289,13 +269,6 @@ impl Settings {
 
 pub(crate) fn bad(key: &str, what: impl Into<String>) -> Problem {
     Problem::new(codes::BAD_CONFIG, what).at(key)
-}
-
-fn too_small(key: &str, range: IpNet, why: String) -> Problem {
-    Problem::new(codes::OVERLAP, format!("{range} cannot be divided among the partitions"))
-        .because(why)
-        .fix("give a larger range, a longer share, or fewer partitions")
-        .at(key)
 }
 
 fn check_path(path: &Path) -> Result<(), &'static str> {
@@ -329,12 +302,12 @@ fn check_user_name(name: &str, key: &str, wrong: &mut Problems) {
     }
 }
 
-fn check_link_name(name: &str, key: &str, wrong: &mut Problems) {
+fn check_link_name(name: &str, key: &str, fix: &str, wrong: &mut Problems) {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let dots = name == "." || name == "..";
     if name.is_empty() || name.len() > LIMITS.link_name || dots || !name.chars().all(legal) {
         let what = format!("`{}` cannot name a network link", plat_model::id::shorten(name));
         let why = format!("it has {} bytes; 1 to {} of a-z, A-Z, 0-9, `-_.`", name.len(), LIMITS.link_name);
-        wrong.push(bad(key, what).because(why).fix("choose a shorter base name"));
+        wrong.push(bad(key, what).because(why).fix(fix));
     }
 }
