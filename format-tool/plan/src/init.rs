@@ -3,6 +3,7 @@
 use crate::facts::{HostFacts, Presence};
 use crate::shares::fnv;
 use ipnet::{IpNet, Ipv4Net};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// Partitions for each GiB of memory: enough for small services; an operator knows better.
@@ -37,11 +38,12 @@ pub fn propose(facts: &HostFacts, machine_id: &str, amount: Option<u32>) -> Stri
 
 fn network(text: &mut String, facts: &HostFacts, machine_id: &str) {
     text.push_str("\n[network]\nmode         = \"bridge\"\n");
-    for route in facts.routes.iter().filter(|route| route.destination.prefix_len() == 0) {
-        let on_it =
-            facts.addresses.iter().filter(|found| found.link == route.link && !found.address.addr().is_loopback());
+    let ways = facts.routes.iter().filter(|route| route.destination.prefix_len() == 0);
+    // Most machines have a way for each family.
+    for link in ways.map(|route| &route.link).collect::<BTreeSet<_>>() {
+        let on_it = facts.addresses.iter().filter(|found| found.link == *link && !found.address.addr().is_loopback());
         let addresses: Vec<_> = on_it.map(|found| found.address.to_string()).collect();
-        let _ = writeln!(text, "# This machine is reached through {} ({}).", route.link, addresses.join(", "));
+        let _ = writeln!(text, "# This machine is reached through {link} ({}).", addresses.join(", "));
     }
     match NETWORKS.iter().filter_map(|text| text.parse().ok()).find(|network| is_free(facts, *network)) {
         Some(network) => drop(writeln!(text, "ipv4_network = \"{network}\"   # private; nothing here uses it")),
@@ -50,7 +52,11 @@ fn network(text: &mut String, facts: &HostFacts, machine_id: &str) {
     if facts.kernel.ipv6 != Presence::Absent {
         let (high, low) = (fnv(machine_id), fnv(&format!("plat {machine_id}")));
         let [a, b, c] = [high >> 24 & 0xFF, high & 0xFFFF, low & 0xFFFF];
-        let _ = writeln!(text, "ipv6_prefix  = \"fd{a:02x}:{b:x}:{c:x}::/64\"   # private, this machine's own");
+        let whose = match machine_id {
+            "" => "private; without a machine id it is every such machine's: choose one of this machine's own",
+            _ => "private, this machine's own",
+        };
+        let _ = writeln!(text, "ipv6_prefix  = \"fd{a:02x}:{b:x}:{c:x}::/64\"   # {whose}");
     }
     let taps = facts.kernel.tun != Presence::Absent;
     let _ = writeln!(text, "taps         = {taps}{}", if taps { "" } else { "   # there is no /dev/net/tun" });
@@ -81,7 +87,7 @@ fn is_free(facts: &HostFacts, network: Ipv4Net) -> bool {
 mod tests {
     use super::*;
     use crate::config::parse;
-    use crate::facts::{AddressFact, GroupFact, UserFact};
+    use crate::facts::{AddressFact, GroupFact, Route, UserFact};
 
     #[test]
     fn what_is_proposed_can_be_read_and_leaves_what_is_there_alone() {
@@ -98,6 +104,19 @@ mod tests {
         assert_eq!(propose(&facts, "0123", None), propose(&facts, "0123", None));
         assert_ne!(propose(&facts, "0123", None), propose(&facts, "0124", None));
         assert_eq!(parse("x", &propose(&facts, "0123", Some(7))).unwrap().partitions.amount, 7);
+    }
+
+    #[test]
+    fn each_way_to_the_machine_is_named_once_and_no_prefix_is_its_own_without_an_id() {
+        let mut facts = HostFacts::default();
+        for (destination, via) in [("0.0.0.0/0", "192.0.2.1"), ("::/0", "2001:db8::1")] {
+            let (destination, via) = (destination.parse().unwrap(), Some(via.parse().unwrap()));
+            facts.routes.insert(Route { destination, link: "up0".into(), via, metric: 0, source: None, onlink: false });
+        }
+        let text = propose(&facts, "0123", None);
+        assert_eq!(text.matches("reached through up0").count(), 1, "{text}");
+        assert!(text.contains("this machine's own") && !text.contains("choose one"), "{text}");
+        assert!(propose(&facts, "", None).contains("choose one of this machine's own"));
     }
 
     #[test]
