@@ -46,9 +46,7 @@ impl Plan {
 
     /// How much there is to do, in words.
     pub fn count(&self) -> String {
-        let making = self.actions.iter().filter(|action| action.makes().is_some()).count();
-        let removing = self.actions.iter().filter(|action| action.removes().is_some()).count();
-        format!("{making} to make, {} to change, {removing} to remove", self.actions.len() - making - removing)
+        crate::render::count(&self.actions)
     }
 }
 

@@ -1,9 +1,11 @@
 //! A plan for people and for programs.
 
 use crate::action::{Action, Kind, Namespace};
-use crate::facts::{FileFact, Guard, LinkFact, LinkKind, Owner, Route};
+use crate::facts::{FileFact, Guard, LinkFact, LinkKind, NamespaceFact, Owner, Route};
 use crate::plan::Plan;
 use crate::thing::Uplink;
+use ipnet::IpNet;
+use std::cmp::Ordering;
 use std::fmt::Write;
 
 /// How much a text says.
@@ -33,6 +35,12 @@ pub fn render(plan: &Plan, detail: Detail) -> String {
         text.push_str("nothing to do\n");
     }
     text
+}
+
+/// How much there is to do, in words: as many of each sign as the list shows.
+pub(crate) fn count(actions: &[Action]) -> String {
+    let of = |sign: char| actions.iter().filter(|action| noun(action).0 == sign).count();
+    format!("{} to make, {} to change, {} to remove", of('+'), of('~'), of('-'))
 }
 
 /// Sign and noun of an action.
@@ -81,12 +89,38 @@ fn link_noun(link: &LinkFact) -> &'static str {
 }
 
 fn summary(run: &[Action]) -> String {
-    let (Some(first), Some(last)) = (run.first(), run.last()) else { return String::new() };
-    let (sign, noun) = noun(first);
-    match run.len() {
-        1 => line(first),
-        n => format!("{sign} {noun}: {n}, {} to {}", name(first), name(last)),
+    let names: Vec<String> = run.iter().map(name).collect();
+    let in_order = |a: &&String, b: &&String| in_natural_order(a, b);
+    match (run, names.iter().min_by(in_order), names.iter().max_by(in_order)) {
+        ([one], ..) => line(one),
+        ([first, ..], Some(least), Some(greatest)) => {
+            let (sign, noun) = noun(first);
+            format!("{sign} {noun}: {}, {least} to {greatest}", run.len())
+        }
+        _ => String::new(),
     }
+}
+
+/// Addresses by their value; the rest as text in which digits are numbers.
+fn in_natural_order(a: &str, b: &str) -> Ordering {
+    match (a.parse::<IpNet>(), b.parse::<IpNet>()) {
+        (Ok(a), Ok(b)) => a.cmp(&b),
+        _ => pieces(a).cmp(&pieces(b)),
+    }
+}
+
+/// Each piece of text with the number after it.
+fn pieces(text: &str) -> Vec<(&str, u64)> {
+    let is_digit = |c: char| c.is_ascii_digit();
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (words, after) = rest.split_at(rest.find(is_digit).unwrap_or(rest.len()));
+        let (digits, after) = after.split_at(after.find(|c| !is_digit(c)).unwrap_or(after.len()));
+        pieces.push((words, digits.parse().unwrap_or(0)));
+        rest = after;
+    }
+    pieces
 }
 
 fn name(action: &Action) -> String {
@@ -143,7 +177,7 @@ fn line(action: &Action) -> String {
         Action::SetNamespace { veth, state, .. } => format!("by {veth}{}", namespace_line(&state.from, &state.to)),
         Action::AddRoute(route) | Action::RemoveRoute(route) => route_line(route),
         Action::SetSysctl { from, to, .. } => format!("{} -> {}", shown(from), shown(to)),
-        Action::SetGuard { from, to } => guard_line(to.as_ref().or(from.as_ref())),
+        Action::SetGuard { from, to } => guard_line(from.as_ref(), to.as_ref()),
         Action::TakeUplink(uplink) => format!("to {}{}", uplink.bridge, uplink_line(uplink)),
         Action::ReturnUplink(uplink) => format!("from {}{}", uplink.bridge, uplink_line(uplink)),
         Action::SetLink { from, to, .. } => format!("{} -> {}", link_line(from), link_line(to)),
@@ -183,15 +217,24 @@ fn link_line(link: &LinkFact) -> String {
 }
 
 fn namespace_line(from: &Namespace, to: &Namespace) -> String {
-    let addresses = |state: &Namespace| {
-        let inside = state.inside.as_ref();
-        let all: Vec<_> =
-            inside.into_iter().flat_map(|inside| &inside.addresses).map(|net| net.addr().to_string()).collect();
+    let addresses = |inside: &NamespaceFact| {
+        let all: Vec<_> = inside.addresses.iter().map(|net| net.addr().to_string()).collect();
         all.join(",")
     };
     match (&from.inside, &to.inside) {
-        (Some(_), Some(_)) => format!(" {} -> {}", addresses(from), addresses(to)),
-        (None, Some(_)) => format!(" {}", addresses(to)),
+        (Some(old), Some(new)) if old.addresses == new.addresses => {
+            let link = from.outside != to.outside || old.link != new.link;
+            let routes = (&old.routes, &old.local_routes) != (&new.routes, &new.local_routes);
+            let settings = (old.lo_up, &old.sysctls) != (new.lo_up, &new.sysctls);
+            let all = [(link, "link"), (routes, "routes"), (settings, "settings")];
+            let differ: Vec<_> = all.into_iter().filter(|(differs, _)| *differs).map(|(_, what)| what).collect();
+            format!(" other {}", differ.join(", "))
+        }
+        (Some(old), Some(new)) => {
+            let or_none = |text: String| if text.is_empty() { "none".into() } else { text };
+            format!(" {} -> {}", or_none(addresses(old)), or_none(addresses(new)))
+        }
+        (None, Some(new)) => format!(" {}", addresses(new)),
         (_, None) => String::new(),
     }
 }
@@ -204,8 +247,15 @@ fn shown(value: &str) -> &str {
     if value.is_empty() { "default" } else { value }
 }
 
-fn guard_line(guard: Option<&Guard>) -> String {
-    guard.map_or_else(String::new, |guard| format!("{} rules, {} elements", guard.rules, guard.elements.len()))
+fn guard_line(from: Option<&Guard>, to: Option<&Guard>) -> String {
+    let size = |guard: &Guard| format!("{} rules, {} elements", guard.rules, guard.elements.len());
+    match (from, to) {
+        (Some(from), Some(to)) if size(from) != size(to) => format!("{} -> {}", size(from), size(to)),
+        (Some(from), Some(to)) => {
+            format!("{} -> other {}", size(from), if from.elements == to.elements { "rules" } else { "elements" })
+        }
+        _ => from.or(to).map(size).unwrap_or_default(),
+    }
 }
 
 fn uplink_line(uplink: &Uplink) -> String {
@@ -220,14 +270,16 @@ fn uplink_line(uplink: &Uplink) -> String {
 }
 
 fn file_line(from: Option<&FileFact>, to: Option<&FileFact>) -> String {
-    let lines = |file: Option<&FileFact>| file.map_or(0, |file| file.text.lines().count());
-    match (from, to) {
-        (Some(from), Some(to)) if from.text == to.text => {
-            format!("{} -> {}", access(from.owner, from.mode), access(to.owner, to.mode))
-        }
-        (Some(_), Some(_)) => format!("{} lines -> {} lines", lines(from), lines(to)),
-        _ => format!("{} lines", lines(from.or(to))),
-    }
+    let lines = |file: &FileFact| format!("{} lines", file.text.lines().count());
+    let (Some(from), Some(to)) = (from, to) else { return from.or(to).map_or_else(|| "0 lines".into(), lines) };
+    let text = match (from.text == to.text, lines(from) == lines(to)) {
+        (true, _) => None,
+        (false, true) => Some("other text".to_owned()),
+        (false, false) => Some(format!("{} -> {}", lines(from), lines(to))),
+    };
+    let (old, new) = (access(from.owner, from.mode), access(to.owner, to.mode));
+    let access = (old != new).then(|| format!("{old} -> {new}"));
+    [text, access].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 impl Kind {
@@ -269,5 +321,78 @@ impl serde::Serialize for Plan {
         map.serialize_entry("forget", &self.forget)?;
         map.serialize_entry("notes", &self.notes)?;
         map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tap(n: u32) -> Action {
+        let link = LinkFact {
+            kind: LinkKind::Tap(None),
+            up: true,
+            bridge: None,
+            group: 0,
+            mac: [0; 6],
+            mtu: None,
+            isolated: false,
+        };
+        Action::AddLink { name: format!("part{n}"), link }
+    }
+
+    fn address(text: &str) -> Action {
+        Action::AddAddress { link: "plat0".into(), address: text.parse().unwrap() }
+    }
+
+    #[test]
+    fn a_summary_names_the_first_and_the_last_as_a_person_counts() {
+        // As text, part9 is the last.
+        let taps: Vec<_> = [0, 1, 10, 22, 9].map(tap).into();
+        let addresses = ["10.0.0.9/32", "10.0.0.10/32", "fd00::1b:1/128", "fd00::a:1/128"].map(address);
+        let plan = Plan { actions: taps.into_iter().chain(addresses).collect(), ..Plan::default() };
+        let summary = "+ tap: 5, part0 to part22\n+ address: 4, 10.0.0.9/32 to fd00::1b:1/128\n";
+        assert_eq!(render(&plan, Detail::Kinds), summary);
+    }
+
+    #[test]
+    fn as_much_is_counted_as_the_list_shows() {
+        let sysctl = Action::SetSysctl { key: "k".into(), was: String::new(), from: String::new(), to: "1".into() };
+        let guard =
+            |rules| Guard { fingerprint: "f".into(), rules, elements: Default::default(), script: String::new() };
+        let changed = Action::SetGuard { from: Some(guard(1)), to: Some(guard(2)) };
+        let plan = Plan { actions: vec![sysctl, changed, tap(0), tap(1).inverse()], ..Plan::default() };
+        assert_eq!(plan.count(), "1 to make, 2 to change, 1 to remove");
+    }
+
+    #[test]
+    fn a_change_says_what_differs() {
+        let guard = |fingerprint: &str, rules, elements: &[&str]| Guard {
+            fingerprint: fingerprint.into(),
+            rules,
+            elements: elements.iter().map(|text| (*text).to_owned()).collect(),
+            script: String::new(),
+        };
+        let line = |from: &Guard, to: &Guard| guard_line(Some(from), Some(to));
+        let old = guard("a", 3, &["own x"]);
+        assert_eq!(line(&old, &guard("a", 2, &[])), "3 rules, 1 elements -> 2 rules, 0 elements");
+        assert_eq!(line(&old, &guard("b", 3, &["own x"])), "3 rules, 1 elements -> other rules");
+        assert_eq!(line(&old, &guard("b", 3, &["own y"])), "3 rules, 1 elements -> other elements");
+
+        let file = |mode, text: &str| FileFact { owner: Owner { uid: 0, gid: 0 }, mode, text: text.into() };
+        let line = |from: &FileFact, to: &FileFact| file_line(Some(from), Some(to));
+        let old = file(0o644, "a\nb\n");
+        assert_eq!(line(&old, &file(0o644, "a\n")), "2 lines -> 1 lines");
+        assert_eq!(line(&old, &file(0o644, "a\nc\n")), "other text");
+        assert_eq!(line(&old, &file(0o600, "a\nc\n")), "other text, 0:0 0644 -> 0:0 0600");
+        assert_eq!(line(&old, &file(0o600, "a\nb\n")), "0:0 0644 -> 0:0 0600");
+
+        let inside = NamespaceFact { lo_up: true, ..NamespaceFact::default() };
+        let space = |inside: &NamespaceFact| Namespace { outside: None, inside: Some(inside.clone()) };
+        let line = |to: &NamespaceFact| namespace_line(&space(&inside), &space(to));
+        let addresses = ["10.0.0.2/16".parse().unwrap()].into();
+        assert_eq!(line(&NamespaceFact { addresses, ..inside.clone() }), " none -> 10.0.0.2");
+        let local_routes = ["fd00::/65".parse().unwrap()].into();
+        assert_eq!(line(&NamespaceFact { local_routes, lo_up: false, ..inside.clone() }), " other routes, settings");
     }
 }
