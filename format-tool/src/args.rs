@@ -8,7 +8,7 @@ Exit codes:
   0  done, or nothing to do
   1  failed; what had been done was undone
   2  the command line or the configuration is wrong
-  3  verify: the machine is not as it was formatted
+  3  verify: the machine is not as the configuration says
   4  refused, before anything was done
   5  failed, and not all could be undone; the record knows what is left
   6  formatted, but the agent could not be enrolled";

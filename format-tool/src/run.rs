@@ -1,21 +1,19 @@
 //! Each verb: the library called, its answer printed, an exit code.
 
+mod configuration;
 mod init;
 mod shown;
 mod uplink;
 
 use crate::args::{Args, Form, Verb};
 use crate::enrol::Enrolment;
-use node_format::{Applied, Epoch, Host, LinuxHost, Record, Wish, apply, drift, propose};
-use node_format_plan::{
-    Action, Consent, Contents, Detail, EXAMPLE, Kind, Layout, Plan, Scope, Settings, parse, render,
-};
+use configuration::Configuration;
+use node_format::{Applied, Epoch, LinuxHost, Record, Wish, apply, drift, propose};
+use node_format_plan::{Action, Consent, Contents, Detail, EXAMPLE, Kind, Layout, Plan, render};
 use plat_model::problem::{Problem, Problems, codes};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 
-/// Longest configuration that is read, in bytes; a longer one is refused by the parser.
-const CONFIG_MAX: u64 = 2 << 20;
 /// Most problems that are printed.
 const PROBLEMS_SHOWN: usize = 20;
 
@@ -74,10 +72,11 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
     match &args.verb {
         Verb::Example => print(EXAMPLE),
         Verb::Plan { output, take_uplink, reset, erase } => {
-            let (layout, record) =
-                if *reset { (Layout::default(), recorded(args, &host)?) } else { configured(args, &mut host)? };
+            let mut config = Configuration::read(args)?;
+            let layout = if *reset { Layout::default() } else { config.layout(&mut host)? };
+            let record = config.record(&host)?;
             let consent = Consent { contents: contents(*erase), take_uplink: *take_uplink };
-            let plan = propose(Wish::new(&layout, consent), &mut host, &record)?;
+            let plan = propose(Wish::new(&layout, consent), &mut host, &record).map_err(|p| config.located(p))?;
             print(&rendered(args, &plan, *output))?;
             if *output == Form::Text && !plan.is_empty() {
                 let verb = match (reset, erase, take_uplink) {
@@ -91,19 +90,21 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
             Ok(Exit::Done)
         }
         Verb::Verify { output } => {
-            settings(args)?; // What is wrong with the configuration is no drift.
-            let (layout, record) = configured(args, &mut host).map_err(no_repair)?;
-            let plan = drift(Wish::new(&layout, Contents::Keep), &mut host, &record).map_err(no_repair)?;
+            let mut config = Configuration::read(args)?; // What is wrong with it in itself is no drift.
+            let layout = config.layout(&mut host).map_err(no_repair)?;
+            let record = config.record(&host)?;
+            let plan = drift(Wish::new(&layout, Contents::Keep), &mut host, &record);
+            let plan = plan.map_err(|problems| no_repair(config.located(problems)))?;
             if plan.is_empty() && *output == Form::Text {
-                return print("the machine is as it was formatted\n");
+                return print(&(noted(&plan) + "the machine is as it was formatted\n"));
             }
             print(&rendered(args, &plan, *output))?;
             if plan.is_empty() { Ok(Exit::Done) } else { Err(drifted(&plan).into()) }
         }
         Verb::Init { partitions, stdout } => init::run(args, &mut host, *partitions, *stdout),
         Verb::Apply { take_uplink, confirm_within, master, token_file } => {
-            let settings = resolved(args, &mut host)?;
-            let layout = Layout::new(&settings)?;
+            let mut config = Configuration::read(args)?;
+            let layout = config.layout(&mut host)?;
             let enrolment = master.as_deref().zip(token_file.as_deref());
             let enrolment = match enrolment {
                 None => None,
@@ -115,38 +116,40 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
                     enrolment
                 }
             };
-            let record = &settings.paths.record;
+            let record = &config.settings.paths.record;
             let consent = Consent { take_uplink: *take_uplink, ..Consent::default() };
             let watch = take_uplink.then(|| uplink::Watch::start(args, *confirm_within)).transpose()?;
             let applied = change(args, &mut host, record, Wish::new(&layout, consent));
             let watch = uplink::settle(watch, applied.is_ok(), &host, record)?;
-            applied?;
-            if let Some(enrolment) = enrolment {
-                enrolment.run()?;
-                if watch {
-                    // The master was reached over the new network.
-                    return uplink::confirm(&host, record, settings.network.uplink.as_deref());
-                }
-            }
+            applied.map_err(|problems| config.located(problems))?;
             if watch {
-                say(&format!("run `node-format confirm` within {confirm_within} s, or the old network comes back"));
+                // Said before the enrolment, which may fail.
+                let by = if enrolment.is_some() { "the enrolment, or by " } else { "" };
+                let unless = format!("unless it is confirmed by {by}`node-format confirm`");
+                say(&format!("the old network comes back within {confirm_within} s {unless}"));
+            }
+            let Some(enrolment) = enrolment else { return Ok(Exit::Done) };
+            enrolment.run()?;
+            if watch {
+                // The master was reached over the new network.
+                return uplink::confirm(&host, record, config.settings.network.uplink.as_deref());
             }
             Ok(Exit::Done)
         }
         Verb::Confirm => {
-            let settings = settings(args)?;
+            let settings = Configuration::read(args)?.settings;
             uplink::confirm(&host, &settings.paths.record, settings.network.uplink.as_deref())
         }
         Verb::Rollback { after, run } => {
             let patience = after.zip(*run).map(|(seconds, run)| uplink::Patience { seconds, run });
-            uplink::rollback(&mut host, &settings(args)?.paths.record, patience)
+            uplink::rollback(&mut host, &Configuration::read(args)?.settings.paths.record, patience)
         }
         Verb::Reset { erase, record } => {
             let path = match record {
                 Some(path) => path.clone(),
-                None => settings(args)?.paths.record,
+                None => Configuration::read(args)?.settings.paths.record,
             };
-            if !host.beneath_root(&path).exists() {
+            if !is_recorded(&host.beneath_root(&path))? {
                 if record.is_some() {
                     let problem = Problem::new(codes::RECORD, format!("there is no record {}", path.display()));
                     return Err(problem.fix("name the one that `paths.record` of the configuration named").into());
@@ -155,7 +158,7 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
             }
             change(args, &mut host, &path, Wish::new(&Layout::default(), contents(*erase)))
         }
-        Verb::Show { output } => print(&shown::record(&recorded(args, &host)?, *output)),
+        Verb::Show { output } => print(&shown::record(&Configuration::read(args)?.record(&host)?, *output)),
     }
 }
 
@@ -184,15 +187,22 @@ fn say_excused(excused: &[Problem]) {
 }
 
 fn drifted(plan: &Plan) -> Problem {
-    Problem::new(codes::DRIFT, "the machine is not as it was formatted")
+    Problem::new(codes::DRIFT, codes::DRIFT.title())
         .because(format!("see the list: {}", plan.count()))
-        .fix("`node-format apply` repairs it")
+        .fix("`node-format apply` makes it so")
 }
 
-/// What keeps `apply` from repairing the machine, besides that it is not as it was formatted.
+/// What keeps `apply` from making the machine as the configuration says is proof that it is not. A failure to look at
+/// it is none.
 fn no_repair(mut problems: Problems) -> Problems {
-    let drift = Problem::new(codes::DRIFT, "the machine is not as it was formatted");
-    problems.push(drift.because("what is in the way of its repair is said above").fix("see to that first"));
+    let is_found = |problem: &Problem| {
+        matches!(problem.code, codes::FOREIGN | codes::OVERLAP | codes::STILL_USED | codes::UPLINK)
+            || matches!(problem.code, codes::KERNEL_LACKS | codes::PREREQUISITE | codes::BAD_CONFIG)
+    };
+    if problems.0.iter().all(is_found) {
+        let drift = Problem::new(codes::DRIFT, codes::DRIFT.title());
+        problems.push(drift.because("what is in the way is said above").fix("see to that first"));
+    }
     problems
 }
 
@@ -200,36 +210,9 @@ fn contents(erase: bool) -> Contents {
     if erase { Contents::Erase } else { Contents::Keep }
 }
 
-fn recorded(args: &Args, host: &LinuxHost) -> Result<Record, Problems> {
-    Ok(Record::read(&host.beneath_root(&settings(args)?.paths.record), &Epoch::current())?)
-}
-
-fn configured(args: &Args, host: &mut LinuxHost) -> Result<(Layout, Record), Problems> {
-    let settings = resolved(args, host)?;
-    let record = Record::read(&host.beneath_root(&settings.paths.record), &Epoch::current())?;
-    Ok((Layout::new(&settings)?, record))
-}
-
-/// The settings with what they leave to the machine.
-fn resolved(args: &Args, host: &mut LinuxHost) -> Result<Settings, Problems> {
-    let settings = settings(args)?;
-    if !settings.needs_the_machine() {
-        return Ok(settings);
-    }
-    let facts = host.observe(&Scope { network: true, ..Scope::default() })?;
-    settings.resolve(&facts)
-}
-
-fn settings(args: &Args) -> Result<Settings, Problems> {
-    let name = args.config.display().to_string();
-    let mut text = String::new();
-    let read = std::fs::File::open(&args.config).and_then(|file| file.take(CONFIG_MAX).read_to_string(&mut text));
-    read.map_err(|e| {
-        Problem::new(codes::BAD_CONFIG, format!("{name} cannot be read"))
-            .because(e)
-            .fix("`node-format init` writes one that fits this machine, `node-format example` prints every key")
-    })?;
-    parse(&name, &text)
+/// Whether there is a record. One that this user may not look at is a problem, not absent.
+fn is_recorded(path: &Path) -> Result<bool, Problem> {
+    path.try_exists().or_else(|_| Record::read(path, &Epoch::current()).map(|_| true))
 }
 
 /// Most things that are said one by one without being asked to.
@@ -242,6 +225,11 @@ fn rendered(args: &Args, plan: &Plan, form: Form) -> String {
         Form::Text => render(plan, Detail::Kinds) + "(`-v` shows each thing)\n",
         Form::Json => json(plan),
     }
+}
+
+/// What a plan leaves as it is, a line each.
+fn noted(plan: &Plan) -> String {
+    plan.notes.iter().fold(String::new(), |text, note| text + "! " + note + "\n")
 }
 
 fn json(value: &impl serde::Serialize) -> String {

@@ -9,6 +9,7 @@ pub(super) fn record(record: &Record, form: Form) -> String {
     let things: Vec<&Thing> = record.claims().iter().collect();
     match form {
         Form::Json => json(&serde_json::json!({ "version": 1, "made": things })),
+        Form::Text if things.is_empty() => "nothing was made\n".into(),
         Form::Text => things.iter().fold(String::new(), |text, thing| text + &line(thing)),
     }
 }

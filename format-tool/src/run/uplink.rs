@@ -2,7 +2,7 @@
 //! the old network back unless the new one is confirmed. The record says what there is to give back, so that it is not
 //! forgotten whoever is killed.
 
-use super::{Exit, print};
+use super::{Exit, is_recorded, print};
 use crate::args::Args;
 use node_format::{Applied, Epoch, LinuxHost, Record, roll_back};
 use node_format_plan::thing::Uplink;
@@ -66,6 +66,15 @@ fn unconfirmed(claims: &Claims) -> impl Iterator<Item = &Uplink> {
         .filter(|uplink| !claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }))
 }
 
+/// Interfaces that are taken and stay so.
+fn confirmed(claims: &Claims) -> Vec<String> {
+    let taken = claims.iter().filter_map(|thing| match thing {
+        Thing::Uplink(uplink) => Some(uplink.link.clone()),
+        _ => None,
+    });
+    taken.filter(|link| claims.has(&Thing::UplinkConfirmed { link: link.clone() })).collect()
+}
+
 /// `wanted`: the uplink of the configuration.
 pub(super) fn confirm(host: &LinuxHost, path: &Path, wanted: Option<&str>) -> Result<Exit, Problems> {
     let seen = Record::read(&host.beneath_root(path), &Epoch::current())?;
@@ -102,15 +111,23 @@ pub(super) fn rollback(host: &mut LinuxHost, path: &Path, after: Option<Patience
     if after.is_some_and(|patience| !wait(&place, &Epoch::current(), &patience)) {
         return Ok(Exit::Done);
     }
-    if !place.exists() {
+    if !is_recorded(&place)? {
         return print("nothing to do: there is no record\n");
     }
     let mut record = open_patiently(&place, &Epoch::current())?;
     let rolled = roll_back(host, &mut record);
+    let confirmed = confirmed(record.claims());
     let finished = record.finish();
     let Applied { plan, excused } = rolled?;
     finished?;
     super::say_excused(&excused);
+    if plan.is_empty() && !confirmed.is_empty() {
+        let links = confirmed.join(", ");
+        return print(&format!(
+            "nothing to do: {links} is confirmed; take `uplink` out of the configuration and run `node-format apply` to \
+             give it back\n"
+        ));
+    }
     print(&node_format_plan::render(&plan, node_format_plan::Detail::Things))
 }
 

@@ -11,4 +11,5 @@ mod links;
 mod machine;
 mod namespaces;
 mod places;
+mod told;
 mod uplink;

@@ -139,10 +139,14 @@ fn a_confirmed_uplink_stays_over_reboots_and_reset_gives_it_back() {
         assert_eq!(where_is(machine, "192.0.2.7/24"), ["plat0"]);
         assert!(world.is_reached(), "through the bridge");
         assert!(machine.must(&["apply"]).contains("not confirmed"));
+        let said = machine.must(&["verify"]);
+        assert!(said.starts_with("! ") && said.contains("not confirmed"), "{said}");
+        assert!(said.ends_with("\nthe machine is as it was formatted\n"), "{said}");
         machine.must(&["confirm"]);
         assert_eq!(machine.must(&["apply"]), "nothing to do\n");
         assert_eq!(machine.must(&["confirm"]), "up0 is confirmed already\n");
-        assert_eq!(machine.must(&["rollback"]), "nothing to do\n");
+        let said = machine.must(&["rollback"]);
+        assert!(said.contains("up0 is confirmed") && said.contains("give it back"), "{said}");
         assert!(world.is_reached());
         // What a reboot leaves: the system's own network, and no bridge.
         ip("link delete plat0");

@@ -99,7 +99,7 @@ codes! { FORMAT:
     KERNEL_LACKS = 503 Failed "the kernel lacks a feature that the plan needs";
     APPLY_FAILED = 504 Failed "an action failed; what had been done was undone";
     UNDO_FAILED = 505 Failed "an action failed, and not all could be undone";
-    DRIFT = 506 Conflict "the machine is not as it was formatted";
+    DRIFT = 506 Conflict "the machine is not as the configuration says";
     OVERLAP = 507 Invalid "ranges overlap or are too small";
     RECORD = 508 Failed "the record of what was made cannot be used";
     STILL_USED = 509 Conflict "a partition is still in use";
