@@ -4,6 +4,7 @@
 mod allocate;
 mod certificate;
 mod expire;
+mod leave;
 
 pub use certificate::{issue, renew};
 
@@ -16,5 +17,6 @@ pub async fn run(grid: Arc<Grid>) {
         () = grid.run_nudges() => {}
         () = allocate::run(&grid) => {}
         () = expire::run(&grid) => {}
+        () = leave::run(&grid) => {}
     }
 }

@@ -30,6 +30,30 @@ fn an_instance_that_no_node_holds_is_stopped_and_destroyed_at_once() {
 }
 
 #[test]
+fn an_instance_is_kept_before_it_is_destroyed_and_can_be_had_back() {
+    let world = World::new();
+    world.release();
+    world.done(&["request", "db", "--release", "quiet"]);
+    world.done(&["destroy", "db", "--keep-for", "1h", "--wait", "--timeout", "30s"]);
+    let shown = world.plat.json(&["show", "db"]);
+    assert_eq!(shown["wish"], "stopped");
+    assert!(shown["leaves"].is_string(), "{shown}");
+    assert!(world.done(&["show", "db"]).out.contains("plat undestroy db"));
+    world.done(&["undestroy", "db"]);
+    let shown = world.plat.json(&["show", "db"]);
+    assert_eq!((&shown["wish"], &shown["leaves"]), (&"started".into(), &serde_json::Value::Null));
+    let again = world.done(&["undestroy", "db"]);
+    assert!(again.errors.contains("db is not to be destroyed"), "{}", again.errors);
+    // Its time comes by itself.
+    world.done(&["destroy", "db", "--keep-for", "1"]);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while world.plat.run(&["show", "db"]).code == 0 {
+        assert!(std::time::Instant::now() < deadline, "it is never destroyed");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn the_audit_log_names_things_and_shows_the_newest() {
     let world = World::new();
     world.release();

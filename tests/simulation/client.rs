@@ -219,7 +219,7 @@ impl Client {
     async fn wish(&mut self, name: &InstanceName, wire: v1::Wish, wish: Wish) {
         let before = self.begin(name);
         let key = v1::InstanceKey { project: self.project.to_string(), name: name.to_string() };
-        let ask_for = v1::SetWishRequest { key: Some(key), wish: wire.into() };
+        let ask_for = v1::SetWishRequest { key: Some(key), wish: wire.into(), keep_seconds: 0 };
         let mut lost = false;
         loop {
             match ask(ends::grid_client(self.world.channel()).set_wish(ask_for.clone())).await {

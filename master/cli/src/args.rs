@@ -79,6 +79,8 @@ pub enum Command {
     Stop(WishArgs),
     /// Destroy instances and all their data
     Destroy(DestroyArgs),
+    /// Keep instances after all that are still kept before they are destroyed
+    Undestroy(WishArgs),
     /// Print what the services of an instance wrote
     Logs(LogsArgs),
     /// Say why: an instance, or an error code

@@ -41,6 +41,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Command::Start(args) => instance::set_wish(&context, args, v1::Wish::Started).await,
         Command::Stop(args) => instance::set_wish(&context, args, v1::Wish::Stopped).await,
         Command::Destroy(args) => instance::destroy(&context, args).await,
+        Command::Undestroy(args) => instance::undestroy(&context, args).await,
         Command::Logs(args) => instance::logs(&context, args).await,
         Command::Explain(args) => explain::explain(&context, args).await,
         Command::Usage(args) => usage::usage(&context, args).await,

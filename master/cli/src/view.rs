@@ -61,6 +61,9 @@ pub struct InstanceView {
     pub partition: Option<String>,
     pub generation: u64,
     pub created: Option<String>,
+    /// When it is to be destroyed, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leaves: Option<String>,
     pub parameters: Map<String, Value>,
     /// What it publishes.
     pub connection: Map<String, Value>,
@@ -167,6 +170,7 @@ impl From<v1::InstanceView> for InstanceView {
             partition,
             generation: view.generation,
             created: time(view.created_ms),
+            leaves: time(view.leaves_ms),
             parameters: object(&view.parameters_json),
             connection: object(&status.connection_json),
             problem: status.problem.map(Into::into),

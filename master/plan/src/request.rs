@@ -7,11 +7,12 @@ use crate::record::{Key, Load, Name, Record};
 use crate::state::State;
 use plat_model::Generation;
 use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, ProjectName};
-use plat_model::instance::{Instance, PlacementRules, Wish};
+use plat_model::instance::{Instance, KEPT_MAX, Leaving, PlacementRules, Wish};
 use plat_model::parameters::Parameters;
 use plat_model::problem::{Problem, Problems, codes};
 use plat_model::resources::Resources;
 use plat_model::time::Timestamp;
+use std::time::Duration;
 
 /// Most instances that the members of a project may have requested for it. Operators may request more.
 pub const PROJECT_MAX: usize = 1000;
@@ -97,6 +98,7 @@ fn create(state: &State, ask: RequestAsk, id: InstanceId, now: Timestamp) -> Res
         rules: ask.rules.unwrap_or_default(),
         resources: ask.resources.unwrap_or_default().or(document.resources),
         placement: None,
+        leaving: None,
         generation: Generation::ZERO.next(),
         created: now,
         changed: now,
@@ -118,7 +120,10 @@ fn change(state: &State, old: &Instance, ask: RequestAsk, now: Timestamp) -> Res
     if old.wish == Wish::Destroyed {
         return Err(being_destroyed(old).into());
     }
-    let mut new = old.clone();
+    if let (Some(leaving), None) = (&old.leaving, ask.wish) {
+        return Err(leaves_soon(old, leaving).into());
+    }
+    let mut new = Instance { leaving: None, ..old.clone() };
     let mut read = vec![Key::Instance(old.id.clone())];
     new.release = ask.release.unwrap_or(new.release);
     if ask.parameters.is_some() || new.release != old.release {
@@ -246,13 +251,57 @@ fn set(state: &State, instance: &Instance, wish: Wish, now: Timestamp) -> Result
         let read = node.map(Key::Node).into_iter().collect();
         return Ok(Decision::new(leave::leave(state, instance, now), read, id));
     }
-    if instance.wish == wish {
+    if instance.wish == wish && instance.leaving.is_none() {
         return Ok(Decision::nothing(id));
     }
-    let new = Instance { wish, generation: instance.generation.next(), changed: now, ..instance.clone() };
+    let next = instance.generation.next();
+    let new = Instance { wish, leaving: None, generation: next, changed: now, ..instance.clone() };
     // A revocation in between would give up only what it sees being destroyed.
     let read = if wish == Wish::Destroyed { node.map(Key::Node).into_iter().collect() } else { Vec::new() };
     Ok(Decision::new(vec![Change::put(Record::Instance(new))], read, id))
+}
+
+/// Stops an instance, and has it destroyed once it has been kept for so long. Starting or stopping it before takes that
+/// back. Asked for again, the newer time counts.
+///
+/// # Errors
+/// [`codes::NOT_FOUND`]; [`codes::DESTROYED`] if it is being destroyed; [`codes::BAD_VALUE`] past [`KEPT_MAX`].
+pub fn destroy_later(
+    state: &State,
+    project: &ProjectName,
+    name: &InstanceName,
+    kept: Duration,
+    now: Timestamp,
+) -> Result<Decision<InstanceId>, Problem> {
+    let instance = state.instance(project, name).ok_or_else(|| no_instance(project, name))?;
+    if instance.wish == Wish::Destroyed {
+        return Err(being_destroyed(instance));
+    }
+    if kept.as_secs() > KEPT_MAX {
+        return Err(Problem::new(codes::BAD_VALUE, format!("`{project}/{name}` cannot be kept for so long"))
+            .because(format!("a year ({KEPT_MAX} seconds) is the longest"))
+            .fix("stop it instead (`plat stop`): it stays until it is destroyed")
+            .at("keep_seconds"));
+    }
+    let before = instance.leaving.map_or(instance.wish, |leaving| leaving.before);
+    let leaving = Some(Leaving { at: now.plus(kept), before });
+    let generation = instance.generation.next();
+    let new = Instance { wish: Wish::Stopped, leaving, generation, changed: now, ..instance.clone() };
+    Ok(Decision::new(vec![Change::put(Record::Instance(new))], Vec::new(), instance.id.clone()))
+}
+
+/// Destroys an instance whose time is over; `None` while there is none. Asked every few seconds, it looks at all.
+pub fn overdue(state: &State, now: Timestamp) -> Option<Decision<InstanceId>> {
+    let over = |instance: &Instance| instance.leaving.is_some_and(|leaving| leaving.at <= now);
+    let instance = state.instances.values().find(|instance| over(instance))?;
+    set(state, instance, Wish::Destroyed, now).ok()
+}
+
+fn leaves_soon(instance: &Instance, leaving: &Leaving) -> Problem {
+    let Instance { project, name, .. } = instance;
+    Problem::new(codes::DESTROYED, format!("`{project}/{name}` is to be destroyed"))
+        .because(format!("it is kept, stopped, until {}", leaving.at))
+        .fix(format!("take that back (`plat undestroy {name}`), or wait until the name is free"))
 }
 
 fn no_instance(project: &ProjectName, name: &InstanceName) -> Problem {

@@ -48,6 +48,7 @@ fn did(rpc: &str, changes: &[Change]) -> String {
     }
     let wished = changes.iter().find_map(|change| match change {
         Change::Put(record) => match &**record {
+            Record::Instance(instance) if instance.leaving.is_some() => Some(Wish::Destroyed),
             Record::Instance(instance) => Some(instance.wish),
             _ => None,
         },

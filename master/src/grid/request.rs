@@ -16,6 +16,7 @@ use plat_model::principal::Role;
 use plat_model::resources::Resources;
 use plat_model::{Problem, Problems};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Names an instance; without a project it is the member's own, or `default`.
 #[derive(Debug, Clone)]
@@ -108,15 +109,27 @@ impl Grid {
         Some(if gone { show::gone(view) } else { view })
     }
 
-    /// Starts, stops or destroys an instance.
+    /// Starts, stops or destroys an instance; `kept` for so long before it is destroyed.
     ///
     /// # Errors
     /// As [`request::set_wish`].
-    pub async fn set_wish(&self, caller: &Caller, key: &InstanceKey, wish: Wish) -> Result<InstanceView, Problems> {
+    pub async fn set_wish(
+        &self,
+        caller: &Caller,
+        key: &InstanceKey,
+        wish: Wish,
+        kept: Duration,
+    ) -> Result<InstanceView, Problems> {
         let project = project(caller, key.project.as_ref())?;
         let (subject, caller) = (Subject::Instance(project.clone()), caller.about(&key.name));
         self.change(&caller, &subject, |state, now| {
-            let Decision { changes, read, answer } = request::set_wish(state, &project, &key.name, wish, now)?;
+            let decision = match wish {
+                Wish::Destroyed if !kept.is_zero() => {
+                    request::destroy_later(state, &project, &key.name, kept, now)?
+                }
+                wish => request::set_wish(state, &project, &key.name, wish, now)?,
+            };
+            let Decision { changes, read, answer } = decision;
             let view = self.after(state, &changes, &answer).ok_or_else(|| show::no_instance(key))?;
             Ok(Decision { changes, read, answer: view })
         })

@@ -4,7 +4,7 @@ use super::Grid;
 use crate::store::CommitError;
 use imbl::OrdMap;
 use plat_master_plan::record::{AuditEntry, Record};
-use plat_master_plan::{Change, Expected, State, allocate, expire, statement};
+use plat_master_plan::{Change, Expected, State, allocate, expire, request, statement};
 use plat_model::Problem;
 use plat_model::id::{InstanceId, NodeId};
 use plat_model::principal::Principal;
@@ -110,6 +110,26 @@ impl Grid {
             }
             decision.changes.push(self.own_act("Expire", format!("{count} {what}")));
             match self.store.commit(decision.expected(snapshot.revision), decision.changes).await {
+                Ok(_) | Err(CommitError::Conflict(_)) => {}
+                Err(CommitError::Failed(problem)) => return Err(problem),
+            }
+        }
+    }
+
+    /// Destroys the instances whose time is over.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn destroy_overdue(&self) -> Result<(), Problem> {
+        loop {
+            let snapshot = self.store.snapshot();
+            let Some(decision) = request::overdue(&snapshot.state, self.now()) else { return Ok(()) };
+            let Some(instance) = snapshot.state.instances.get(&decision.answer) else { return Ok(()) };
+            let subject = format!("instance/{}/{}", instance.project, instance.name);
+            let expected = decision.expected(snapshot.revision);
+            let mut changes = decision.changes;
+            changes.push(self.own_act("Destroy", subject));
+            match self.store.commit(expected, changes).await {
                 Ok(_) | Err(CommitError::Conflict(_)) => {}
                 Err(CommitError::Failed(problem)) => return Err(problem),
             }

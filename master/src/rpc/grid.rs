@@ -82,8 +82,8 @@ impl GridService for Service {
 
     async fn set_wish(&self, request: Request<v1::SetWishRequest>) -> Answer<v1::InstanceView> {
         let caller = caller(&request)?;
-        let (project, name, wish) = request.into_inner().into_model().map_err(status)?;
-        let view = self.0.set_wish(&caller, &InstanceKey { project, name }, wish).await.map_err(status)?;
+        let (project, name, wish, kept) = request.into_inner().into_model().map_err(status)?;
+        let view = self.0.set_wish(&caller, &InstanceKey { project, name }, wish, kept).await.map_err(status)?;
         Ok(Response::new(instance(view)))
     }
 

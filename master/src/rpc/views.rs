@@ -21,11 +21,6 @@ fn json(parameters: &Parameters) -> String {
 
 pub(super) fn instance(view: InstanceView) -> v1::InstanceView {
     let instance = view.instance;
-    let wish = match instance.wish {
-        Wish::Started => v1::Wish::Started,
-        Wish::Stopped => v1::Wish::Stopped,
-        Wish::Destroyed => v1::Wish::Destroyed,
-    };
     v1::InstanceView {
         id: instance.id.to_string(),
         project: instance.project.to_string(),
@@ -33,7 +28,7 @@ pub(super) fn instance(view: InstanceView) -> v1::InstanceView {
         release_name: view.release_name,
         release: instance.release.to_string(),
         parameters_json: json(&instance.parameters),
-        wish: wish.into(),
+        wish: wish(instance.wish).into(),
         rules: Some((&instance.rules).into()),
         resources: Some((&instance.resources).into()),
         placement: instance.placement.as_ref().map(Into::into),
@@ -44,6 +39,16 @@ pub(super) fn instance(view: InstanceView) -> v1::InstanceView {
         waiting: view.waiting.iter().map(Into::into).collect(),
         installation: view.installation.as_ref().map(Into::into),
         created: view.created,
+        leaves_ms: instance.leaving.map_or(0, |leaving| leaving.at.0),
+        wish_before: instance.leaving.map_or(v1::Wish::Unspecified, |leaving| wish(leaving.before)).into(),
+    }
+}
+
+fn wish(wish: Wish) -> v1::Wish {
+    match wish {
+        Wish::Started => v1::Wish::Started,
+        Wish::Stopped => v1::Wish::Stopped,
+        Wish::Destroyed => v1::Wish::Destroyed,
     }
 }
 

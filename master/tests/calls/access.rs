@@ -112,7 +112,7 @@ async fn a_member_sees_its_own_project_only() {
     assert_eq!(code(other.request(request("shop", "db")).await), codes::DENIED);
     let logs = v1::LogsRequest { key: Some(key("shop", "db")), ..Default::default() };
     assert_eq!(code(other.logs(logs).await.map(drop)), codes::DENIED);
-    let wish = v1::SetWishRequest { key: Some(key("shop", "db")), wish: v1::Wish::Destroyed.into() };
+    let wish = v1::SetWishRequest { key: Some(key("shop", "db")), wish: v1::Wish::Destroyed.into(), keep_seconds: 0 };
     assert_eq!(code(other.set_wish(wish).await), codes::DENIED);
     let listed = own.list_instances(v1::ListInstancesRequest::default()).await.unwrap().into_inner();
     assert_eq!(listed.instances.len(), 1);

@@ -82,7 +82,7 @@ async fn a_watcher_sees_each_change_until_the_instance_is_gone() {
     client.request(request("shop", "db")).await.unwrap();
     let mut views = client.watch_instance(key("shop", "db")).await.unwrap().into_inner();
     assert_eq!(soon(views.message()).await.unwrap().unwrap().wish(), v1::Wish::Started);
-    let wish = |wish: v1::Wish| v1::SetWishRequest { key: Some(key("shop", "db")), wish: wish.into() };
+    let wish = |wish: v1::Wish| v1::SetWishRequest { key: Some(key("shop", "db")), wish: wish.into(), keep_seconds: 0 };
     client.set_wish(wish(v1::Wish::Stopped)).await.unwrap();
     assert_eq!(soon(views.message()).await.unwrap().unwrap().wish(), v1::Wish::Stopped);
     client.set_wish(wish(v1::Wish::Destroyed)).await.unwrap();
@@ -182,9 +182,9 @@ async fn a_request_waits_for_its_own_commit_and_not_for_those_after_it() {
     store.settling.send_replace(false);
     let mut client = world.grid_client(&world.operator);
     assert!(soon(client.request(request("shop", "db"))).await.unwrap().into_inner().created);
-    let stop = v1::SetWishRequest { key: Some(key("shop", "db")), wish: v1::Wish::Stopped.into() };
+    let stop = v1::SetWishRequest { key: Some(key("shop", "db")), wish: v1::Wish::Stopped.into(), keep_seconds: 0 };
     assert_eq!(soon(client.set_wish(stop)).await.unwrap().into_inner().wish(), v1::Wish::Stopped);
-    let destroy = v1::SetWishRequest { key: Some(key("shop", "db")), wish: v1::Wish::Destroyed.into() };
+    let destroy = v1::SetWishRequest { key: Some(key("shop", "db")), wish: v1::Wish::Destroyed.into(), keep_seconds: 0 };
     let last = soon(client.set_wish(destroy)).await.unwrap().into_inner();
     assert_eq!(last.status.unwrap().state(), v1::InstanceState::Destroyed);
 }

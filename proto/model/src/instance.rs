@@ -103,11 +103,26 @@ pub struct Instance {
     pub resources: Resources,
     /// Where it is, once it has been placed.
     pub placement: Option<PartitionRef>,
+    /// Set while it is kept, stopped, before it is destroyed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving: Option<Leaving>,
     /// Grows with every change of anything above.
     pub generation: Generation,
     pub created: Timestamp,
     pub changed: Timestamp,
 }
+
+/// An instance that is to be destroyed, later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// Until then it is kept.
+    pub at: Timestamp,
+    /// What was wished of it before.
+    pub before: Wish,
+}
+
+/// Longest time that an instance is kept before it is destroyed, in seconds: a year.
+pub const KEPT_MAX: u64 = 366 * 24 * 3600;
 
 /// What an agent is told of one instance: all it needs, and nothing of other instances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -62,7 +62,7 @@ pub async fn measure() -> Result<()> {
             running.push(at - asked);
         }
         let key = v1::InstanceKey { name, ..Default::default() };
-        let wish = v1::SetWishRequest { key: Some(key.clone()), wish: v1::Wish::Destroyed.into() };
+        let wish = v1::SetWishRequest { key: Some(key.clone()), wish: v1::Wish::Destroyed.into(), keep_seconds: 0 };
         grid.set_wish(wish).await?;
         let mut watch = grid.watch_instance(key).await?.into_inner();
         while let Ok(Some(_)) = timeout(PATIENCE, watch.message()).await.context("it is not destroyed")? {}

@@ -90,10 +90,16 @@ pub struct WishArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  plat destroy shop-db --yes --wait
+  plat destroy shop-db --keep-for 7d     stopped now, destroyed in a week; `plat undestroy shop-db` takes it back")]
 pub struct DestroyArgs {
     /// Names of instances
     #[arg(required = true)]
     pub names: Vec<String>,
+    /// Keep them, stopped, for this time first: seconds, or e.g. 12h, 7d
+    #[arg(long, value_parser = span, value_name = "TIME")]
+    pub keep_for: Option<Duration>,
     /// Do not ask
     #[arg(long, short)]
     pub yes: bool,

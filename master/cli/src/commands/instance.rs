@@ -140,22 +140,51 @@ pub async fn show(context: &Context, args: ShowArgs) -> Result<()> {
 
 pub async fn set_wish(context: &Context, args: WishArgs, wish: v1::Wish) -> Result<()> {
     let until = if wish == v1::Wish::Started { Until::Ready } else { Until::Stopped };
-    each(context, &args.names, wish, until, &args.wait).await
+    let wishes = args.names.iter().map(|name| wish_of(context, name, wish)).collect();
+    each(context, wishes, until, &args.wait).await
+}
+
+fn wish_of(context: &Context, name: &str, wish: v1::Wish) -> v1::SetWishRequest {
+    v1::SetWishRequest { key: Some(context.key(name)), wish: wish.into(), keep_seconds: 0 }
 }
 
 pub async fn destroy(context: &Context, args: DestroyArgs) -> Result<()> {
+    let kept = args.keep_for.map_or(0, |kept| kept.as_secs());
     let names = args.names.join(", ");
-    super::confirm(args.yes, &format!("destroy {names} and all data in them?"))?;
-    each(context, &args.names, v1::Wish::Destroyed, Until::Gone, &args.wait).await
+    if kept == 0 {
+        super::confirm(args.yes, &format!("destroy {names} and all data in them?"))?;
+    }
+    let until = if kept == 0 { Until::Gone } else { Until::Stopped };
+    let ask = |name| v1::SetWishRequest { keep_seconds: kept, ..wish_of(context, name, v1::Wish::Destroyed) };
+    each(context, args.names.iter().map(|name| ask(name)).collect(), until, &args.wait).await
+}
+
+/// Wishes again what was wished of them before.
+pub async fn undestroy(context: &Context, args: WishArgs) -> Result<()> {
+    let session = context.session().await?;
+    let mut problems = Problems::default();
+    let mut wishes = Vec::new();
+    for name in &args.names {
+        let shown = context.ask(session.grid().show_instance(context.key(name))).await;
+        let Some(view) = keep(&mut problems, shown) else { continue };
+        match v1::Wish::try_from(view.wish_before) {
+            Ok(before @ (v1::Wish::Started | v1::Wish::Stopped)) => wishes.push(wish_of(context, name, before)),
+            _ => output::note(&format!("{name} is not to be destroyed")),
+        }
+    }
+    let started = wishes.iter().any(|ask| ask.wish() == v1::Wish::Started);
+    let until = if started { Until::Ready } else { Until::Stopped };
+    let done = each(context, wishes, until, &args.wait).await;
+    problems.none_or(())?;
+    done
 }
 
 /// Wishes something of each of the names; goes on after a failure and reports all of them.
-async fn each(context: &Context, names: &[String], wish: v1::Wish, until: Until, wait: &Wait) -> Result<()> {
+async fn each(context: &Context, wishes: Vec<v1::SetWishRequest>, until: Until, wait: &Wait) -> Result<()> {
     let session = context.session().await?;
     let mut problems = Problems::default();
     let mut wished = Vec::new();
-    for name in names {
-        let ask = v1::SetWishRequest { key: Some(context.key(name)), wish: wish.into() };
+    for ask in wishes {
         if let Some(answer) = keep(&mut problems, context.ask(session.grid().set_wish(ask)).await) {
             wished.push(InstanceView::from(answer));
         }

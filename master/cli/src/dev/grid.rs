@@ -332,7 +332,7 @@ impl Grid {
             }
             for view in open.iter().filter(|view| view.wish() != wish) {
                 let key = v1::InstanceKey { project: view.project.clone(), name: view.name.clone() };
-                let ask = v1::SetWishRequest { key: Some(key), wish: wish.into() };
+                let ask = v1::SetWishRequest { key: Some(key), wish: wish.into(), keep_seconds: 0 };
                 session.grid().set_wish(ask).await.map_err(problem)?;
             }
             nudges.message().await.map_err(problem)?;

@@ -49,10 +49,11 @@ impl Draw for InstanceView {
     }
 
     fn cells(&self, wide: bool) -> Vec<String> {
+        let leaves = self.leaves.as_ref().map(|at| format!("to be destroyed at {at}"));
         let detail = match (&self.problem, self.waiting.first()) {
             (Some(problem), _) => format!("{}: {}", problem.code, problem.what),
             (None, Some(waiting)) => format!("waits for {}", waiting.on),
-            (None, None) => self.detail.clone(),
+            (None, None) => leaves.unwrap_or_else(|| self.detail.clone()),
         };
         let detail = detail.lines().next().unwrap_or_default().to_owned();
         let mut cells = vec![
@@ -88,6 +89,9 @@ impl Draw for InstanceView {
         let _ = writeln!(text, "state     {} for {since} (wished: {})", self.state, self.wish);
         if !self.detail.is_empty() {
             let _ = writeln!(text, "          {}", clean(&self.detail));
+        }
+        if let Some(leaves) = &self.leaves {
+            let _ = writeln!(text, "leaves    at {leaves} it is destroyed; `plat undestroy {}` takes that back", self.name);
         }
         let _ = writeln!(text, "release   {} ({})", self.release, short(&self.release_digest));
         let _ = writeln!(text, "place     {place}");

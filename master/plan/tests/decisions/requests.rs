@@ -1,12 +1,13 @@
 use super::given::*;
 use plat_master_plan::request::PROJECT_MAX;
-use plat_master_plan::request::{RequestAsk, request, set_wish};
+use plat_master_plan::request::{RequestAsk, destroy_later, overdue, request, set_wish};
 use plat_master_plan::{certify, release};
-use plat_model::instance::{InstanceState, Wish};
+use plat_model::instance::{InstanceState, Leaving, Wish};
 use plat_model::parameters::Parameters;
 use plat_model::problem::codes;
 use plat_model::release::SupplyState;
 use plat_model::resources::Resources;
+use std::time::Duration;
 
 fn grid() -> Grid {
     let mut grid = Grid::new();
@@ -50,6 +51,59 @@ fn a_name_is_free_again_only_once_its_node_has_removed_everything() {
     assert_eq!(late.unwrap_err().code, codes::DESTROYED);
     grid.reports(&id, InstanceState::Destroyed);
     assert!(grid.request(grid.ask("db")).unwrap().created);
+    grid.check();
+}
+
+#[test]
+fn an_instance_is_kept_stopped_before_it_is_destroyed_and_can_be_had_back() {
+    let mut grid = grid();
+    let id = grid.wants("db", memory(100));
+    grid.allocate();
+    let week = Duration::from_secs(7 * 24 * 3600);
+    let leave = |grid: &mut Grid| {
+        let decision = destroy_later(&grid.state, &project("shop"), &name("db"), week, grid.now).unwrap();
+        grid.commit(decision);
+    };
+    leave(&mut grid);
+    let at = grid.now.plus(week);
+    assert_eq!(grid.instance("db").wish, Wish::Stopped);
+    assert_eq!(grid.instance("db").leaving, Some(Leaving { at, before: Wish::Started }));
+    // What is asked without a wish neither changes it nor keeps it by accident.
+    assert_eq!(code(grid.request(grid.ask("db"))), codes::DESTROYED);
+    assert!(overdue(&grid.state, grid.now).is_none());
+    // Taken back, it is as it was; asked for again, it was still started before.
+    leave(&mut grid);
+    assert_eq!(grid.instance("db").leaving.unwrap().before, Wish::Started);
+    grid.wish("db", Wish::Stopped);
+    assert_eq!(grid.instance("db").leaving, None);
+    assert!(overdue(&grid.state, at).is_none());
+    // Its time comes, once.
+    leave(&mut grid);
+    let decision = overdue(&grid.state, at).unwrap();
+    assert_eq!(decision.answer, id);
+    grid.commit(decision);
+    assert_eq!((grid.instance("db").wish, grid.instance("db").leaving), (Wish::Destroyed, None));
+    assert!(overdue(&grid.state, at).is_none());
+    let late = destroy_later(&grid.state, &project("shop"), &name("db"), week, grid.now);
+    assert_eq!(late.unwrap_err().code, codes::DESTROYED);
+    grid.reports(&id, InstanceState::Destroyed);
+    grid.check();
+}
+
+#[test]
+fn what_is_to_be_destroyed_is_not_placed_and_not_kept_for_ever() {
+    let mut grid = grid();
+    let id = grid.wants("db", memory(100));
+    let for_ever = destroy_later(&grid.state, &project("shop"), &name("db"), Duration::MAX, grid.now);
+    assert_eq!(for_ever.unwrap_err().code, codes::BAD_VALUE);
+    let hour = Duration::from_secs(3600);
+    let decision = destroy_later(&grid.state, &project("shop"), &name("db"), hour, grid.now).unwrap();
+    grid.commit(decision);
+    grid.allocate();
+    assert_eq!(grid.instance("db").placement, None);
+    let decision = overdue(&grid.state, grid.now.plus(hour)).unwrap();
+    assert_eq!(grid.commit(decision), id);
+    assert!(grid.state.instance(&project("shop"), &name("db")).is_none());
     grid.check();
 }
 

@@ -6,6 +6,7 @@ use crate::v1;
 use plat_model::Problems;
 use plat_model::id::{InstanceName, NodeId, ProjectName};
 use plat_model::instance::Wish;
+use std::time::Duration;
 
 impl IntoModel for v1::InstanceKey {
     /// The project, if one is said, and the name.
@@ -21,11 +22,17 @@ impl IntoModel for v1::InstanceKey {
 }
 
 impl IntoModel for v1::SetWishRequest {
-    type Model = (Option<ProjectName>, InstanceName, Wish);
+    /// With how long it is to be kept before it is destroyed.
+    type Model = (Option<ProjectName>, InstanceName, Wish, Duration);
     fn read(self, at: &Place, problems: &mut Problems) -> Option<Self::Model> {
         let wish = read_enum::<v1::Wish>(self.wish, &at.field("wish"), problems);
         let (project, name) = at.field("key").need(self.key, problems)?;
-        Some((project, name, wish?))
+        let kept = Duration::from_secs(self.keep_seconds);
+        let wish = wish?;
+        if wish != Wish::Destroyed && !kept.is_zero() {
+            problems.push(at.field("keep_seconds").wrong("only what is to be destroyed is kept before"));
+        }
+        Some((project, name, wish, kept))
     }
 }
 
