@@ -22,8 +22,12 @@ use std::time::{Duration, Instant};
 
 #[path = "linux_host/namespace.rs"]
 mod namespace;
+#[path = "linux_host/sources.rs"]
+mod sources;
 #[path = "linux_host/storage.rs"]
 mod storage;
+#[path = "linux_host/web.rs"]
+mod web;
 
 const UID: u32 = 912_345;
 

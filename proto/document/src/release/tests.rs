@@ -104,6 +104,10 @@ fn what_leads_out_of_a_folder_or_runs_nothing_is_refused() {
         ("packages: [nginx]", "packages: [\"nginx; rm\"]", "Debian package"),
         ("{{ release.directory }}/usr/sbin/nginx", "nginx", "absolute path"),
         ("{deb: {packages: [nginx]}}", "{archive: {url: \"ftp://x/y\", sha256: aa}}", "SHA-256"),
+        ("{deb: {packages: [nginx]}}", "{git: {url: \"ssh://h/x\", commit: COMMIT}}", "neither an http(s) URL"),
+        ("{deb: {packages: [nginx]}}", "{git: {url: \"--upload-pack=x\", commit: COMMIT}}", "neither an http(s) URL"),
+        ("{deb: {packages: [nginx]}}", "{git: {url: \"https://me:pw@h/x\", commit: COMMIT}}", "says who asks"),
+        ("{deb: {packages: [nginx]}}", "{git: {url: \"https://h/x\", commit: main}}", "must be a commit: 40"),
         ("{deb: {packages: [nginx]}}", "{}", "at least 1 keys"),
         ("    http: {", "    tcp: {address: a, port: \"1\"}\n    http: {", "exactly one of exec, http, tcp"),
         ("name: web", "name: web\nname: web", "said twice"),
@@ -118,7 +122,7 @@ fn what_leads_out_of_a_folder_or_runs_nothing_is_refused() {
     ];
     for (from, to, expected) in cases {
         // Paths and the kind of source show in the second stage of checks, so every case is checked by itself.
-        let text = WEB.replacen(from, to, 1);
+        let text = WEB.replacen(from, &to.replace("COMMIT", &"a".repeat(40)), 1);
         assert_ne!(text, WEB, "{from}");
         let told = wrong(&text);
         assert!(

@@ -3,4 +3,8 @@
 pub mod archive;
 pub mod deb;
 pub mod directory;
+mod fetch;
+pub mod git;
+pub mod tools;
 pub mod tree;
+mod unpack;

@@ -7,7 +7,7 @@
 
 mod base;
 
-use super::archive::checksum;
+use super::fetch::checksum;
 use super::tree::Tree;
 use crate::host::linux::disk::io_problem;
 use crate::host::linux::release::build::{Ingredient, failed, program, run_program};

@@ -4,7 +4,7 @@
 //! executable file) or `l`, the path, a zero byte, and for a file or link the SHA-256 (hexadecimal) of its contents or
 //! target; then a zero byte.
 
-use super::archive::checksum;
+use super::fetch::checksum;
 use super::tree::Tree;
 use crate::host::linux::disk::io_problem;
 use crate::host::linux::release::build::Ingredient;

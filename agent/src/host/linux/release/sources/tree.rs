@@ -14,6 +14,7 @@ use std::ffi::{CStr, OsStr};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -138,12 +139,12 @@ impl Tree {
                 Mode::empty(),
             )?;
             for (name, kind) in entries(&here)? {
-                let path = path.join(OsStr::new(std::str::from_utf8(name.to_bytes()).unwrap_or_default()));
+                let path = path.join(OsStr::from_bytes(name.to_bytes()));
                 match kind {
                     FileType::Directory => folders.push(path),
                     FileType::Symlink => {
                         let target = readlinkat(&here, name.as_c_str(), Vec::new())?;
-                        what(&path, Path::new(&*target.to_string_lossy()))?;
+                        what(&path, Path::new(OsStr::from_bytes(target.to_bytes())))?;
                     }
                     _ => {}
                 }

@@ -1,0 +1,66 @@
+//! What sources may have wrong: addresses, and where they are laid.
+
+use super::Checker;
+use crate::release::{Release, Source};
+use plat_model::Problem;
+use plat_model::problem::codes;
+
+impl Checker<'_> {
+    pub(super) fn sources(&mut self, release: &Release) {
+        for (name, source) in &release.sources {
+            let (kind, into) = match source {
+                Source::Archive { url, into, .. } => {
+                    if !is_remote(url) && !is_path(url) {
+                        let wrong = "`url` is neither an http(s) URL nor an absolute path";
+                        self.wrong(&["sources", name, "archive", "url"], wrong);
+                    }
+                    ("archive", into)
+                }
+                Source::Directory { path, into, .. } => {
+                    if !path.starts_with('/') || path.split('/').any(|part| part == "..") || path.contains('\0') {
+                        let wrong = "`path` is not an absolute path without `..`";
+                        self.wrong(&["sources", name, "directory", "path"], wrong);
+                    }
+                    ("directory", into)
+                }
+                Source::Deb { into, .. } => ("deb", into),
+                Source::Git { url, into, .. } => {
+                    let at = ["sources", name, "git", "url"];
+                    self.address(&at, url, url.strip_prefix("file://").unwrap_or(url));
+                    ("git", into)
+                }
+            };
+            self.relative(&["sources", name, kind, "into"], into, true);
+        }
+    }
+
+    fn wrong(&mut self, at: &[&str], what: &str) {
+        self.note(at, Problem::new(codes::BAD_VALUE, what));
+    }
+
+    /// An http(s) URL without a password, or an absolute path.
+    fn address(&mut self, at: &[&str], url: &str, path: &str) {
+        let key = at.last().copied().unwrap_or_default();
+        if !is_remote(url) && !is_path(path) {
+            self.wrong(at, &format!("`{key}` is neither an http(s) URL nor an absolute path"));
+        } else if is_remote(url) && url.split('/').nth(2).is_some_and(|host| host.contains('@')) {
+            let problem = Problem::new(codes::BAD_VALUE, format!("`{key}` says who asks"))
+                .because("everybody who may see the release would read the user or password in it")
+                .fix("name a mirror that nodes may read without a password");
+            self.note(at, problem);
+        }
+    }
+}
+
+fn is_plain(text: &str) -> bool {
+    !text.chars().any(|c| c.is_control() || c == ' ')
+}
+
+fn is_remote(url: &str) -> bool {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')) && is_plain(url)
+}
+
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && is_plain(path)
+}

@@ -1,0 +1,44 @@
+//! What a release is made of. A key that was added after the form's first day is left out of the canonical JSON while it
+//! says nothing, so that releases that do not use it keep their digests.
+
+use serde::{Deserialize, Serialize};
+
+/// One source, of exactly one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Source {
+    /// A tar archive (plain, gzip, xz or zstd), by URL or absolute path, pinned by its SHA-256.
+    Archive {
+        url: String,
+        /// 64 hexadecimal digits.
+        sha256: String,
+        /// How many leading path components are dropped.
+        #[serde(default)]
+        strip: u32,
+        /// Where in the release's folder; empty: its top.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        into: String,
+    },
+    /// A folder on the node, copied; optionally pinned by the SHA-256 of its contents.
+    Directory {
+        path: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sha256: Option<String>,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        into: String,
+    },
+    /// Debian packages by name, with what they depend on beyond a minimal system, unpacked and not installed.
+    Deb {
+        packages: Vec<String>,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        into: String,
+    },
+    /// The files of one commit of a git repository, by URL or absolute path.
+    Git {
+        url: String,
+        /// 40 hexadecimal digits.
+        commit: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        into: String,
+    },
+}
