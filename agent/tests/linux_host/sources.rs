@@ -236,3 +236,69 @@ async fn a_server_that_breaks_off_or_has_nothing_is_told_with_what_git_said() {
     assert_eq!(problem.code, codes::SOURCE_FETCH);
     assert!(problem.why.contains("not found"), "{problem}");
 }
+
+// Registries.
+
+fn packed(entries: &[(&str, &str, tar::EntryType)]) -> Vec<u8> {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packed.write_all(&tar(entries)).unwrap();
+    packed.finish().unwrap()
+}
+
+fn crate_of(registry: &str, sha256: &str) -> serde_json::Value {
+    serde_json::json!({"crate": {"name": "app", "version": "1.0.0+x", "sha256": sha256, "registry": registry, "into": "vendor/app"}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crate_is_fetched_checked_and_laid_as_cargo_wants_it() {
+    let (node, host) = builds(UID + 50);
+    let bytes = packed(&[
+        ("app-1.0.0/Cargo.toml", "[package]\nname = \"app\"\n", tar::EntryType::Regular),
+        ("app-1.0.0/src/main.rs", "fn main() {}\n", tar::EntryType::Regular),
+    ]);
+    let web = Web::of(BTreeMap::from([("/crates/app/1.0.0%2Bx/download".to_owned(), bytes.clone())]));
+    let registry = format!("{}/crates", web.url);
+    let folder = laid(&node, &host, crate_of(&registry, &hex(&bytes))).await.unwrap_or_else(|p| panic!("{p}"));
+    assert_eq!(fs::read_to_string(folder.join("vendor/app/src/main.rs")).unwrap(), "fn main() {}\n");
+    let sums: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("vendor/app/.cargo-checksum.json")).unwrap()).unwrap();
+    assert_eq!(sums, serde_json::json!({"files": {}, "package": hex(&bytes)}));
+    assert_eq!(manifest(&folder)["sources"]["app"][0]["version"], "1.0.0+x");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crate_that_is_another_one_was_cut_off_or_reaches_out_is_refused() {
+    let (node, host) = builds(UID + 51);
+    use tar::EntryType::{Char, Regular, Symlink};
+    let bytes = packed(&[("app-1.0.0/a", "x", Regular)]);
+    let whole = bytes.clone();
+    let web = Web::serve(move |asked| match asked.path.as_str() {
+        path if path.starts_with("/cut/") => {
+            Answer { claimed: Some(whole.len()), ..Answer::of(&whole[..whole.len() / 2]) }
+        }
+        path if path.starts_with("/whole/") => Answer::of(whole.clone()),
+        _ => Answer::nothing(),
+    });
+    let from = |folder: &str, sum: &str| crate_of(&format!("{}/{folder}", web.url), sum);
+    let wrong = laid(&node, &host, from("whole", &"0".repeat(64))).await.unwrap_err();
+    assert_eq!((wrong.code, wrong.at.as_str()), (codes::SOURCE_CHECKSUM, "sources.app"));
+    assert!(wrong.why.contains(&hex(&bytes)), "{wrong}");
+    for (folder, why) in [("cut", ""), ("none", "404")] {
+        let problem = laid(&node, &host, from(folder, &hex(&bytes))).await.unwrap_err();
+        assert_eq!(problem.code, codes::SOURCE_FETCH, "{folder}: {problem}");
+        assert!(problem.why.contains(why), "{problem}");
+    }
+    let hostile: [&[(&str, &str, tar::EntryType)]; 3] = [
+        &[("app-1.0.0/../../evil", "x", Regular)],
+        &[("app-1.0.0/link", "../../..", Symlink)],
+        &[("app-1.0.0/null", "", Char)],
+    ];
+    for entries in hostile {
+        let bytes = packed(entries);
+        let place = node.folder.path().join("registry/app/1.0.0%2Bx");
+        fs::create_dir_all(&place).unwrap();
+        fs::write(place.join("download"), &bytes).unwrap();
+        let local = crate_of(&node.folder.path().join("registry").display().to_string(), &hex(&bytes));
+        assert_eq!(laid(&node, &host, local).await.unwrap_err().code, codes::BAD_ARCHIVE, "{entries:?}");
+    }
+}

@@ -52,6 +52,11 @@ impl Web {
         Self { url, asked }
     }
 
+    /// Serves what the map has, by path.
+    pub fn of(files: BTreeMap<String, Vec<u8>>) -> Self {
+        Self::serve(move |asked| files.get(&asked.path).map_or_else(Answer::nothing, |body| Answer::of(body.clone())))
+    }
+
     /// The paths that were asked for.
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().unwrap().clone()

@@ -41,4 +41,24 @@ pub enum Source {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         into: String,
     },
+    /// One Rust crate of a registry.
+    Crate {
+        name: String,
+        version: String,
+        /// Of the `.crate` file, as `Cargo.lock` and the registry's index have it; 64 hexadecimal digits.
+        sha256: String,
+        /// What `dl` in the registry's `config.json` says.
+        #[serde(default = "crates", skip_serializing_if = "is_crates")]
+        registry: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        into: String,
+    },
+}
+
+fn crates() -> String {
+    "https://static.crates.io/crates".into()
+}
+
+fn is_crates(registry: &str) -> bool {
+    registry == crates()
 }

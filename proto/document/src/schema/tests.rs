@@ -54,6 +54,7 @@ sources:
   b: {directory: {path: /x, sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", into: b}}
   c: {deb: {packages: ["x1"], into: c}}
   d: {git: {url: "https://h/x.git", commit: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", into: d}}
+  e: {crate: {name: x, version: 1.2.3-a+b, sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", registry: "https://h", into: e}}
 build: {commands: [[make]], timeout_seconds: 5}
 secrets: {s: {length: 9}}
 files: {f: {template: x, mode: "0600"}}
@@ -99,13 +100,14 @@ fn every_field_of_a_release_is_in_the_schema_and_the_other_way_round() {
 
 #[test]
 fn the_schema_and_the_structs_refuse_the_same() {
-    let mutations: [(&str, Value); 17] = [
+    let mutations: [(&str, Value); 18] = [
         ("/version", json!("1")),
         ("/name", json!("../x")),
         ("/nmae", json!(1)),
         ("/sources/a/archive/strp", json!(1)),
         ("/sources/a/archive/url", json!(5)),
         ("/sources/d/git/branch", json!("main")),
+        ("/sources/e/crate/features", json!([])),
         ("/sources/a/deb", json!({"packages": ["x1"]})),
         ("/build/commands", json!("make")),
         ("/secrets/s/length", json!("9")),

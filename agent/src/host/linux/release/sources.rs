@@ -1,6 +1,7 @@
 //! Where the contents of a release come from.
 
 pub mod archive;
+pub mod crates;
 pub mod deb;
 pub mod directory;
 mod fetch;

@@ -29,6 +29,10 @@ impl Checker<'_> {
                     self.address(&at, url, url.strip_prefix("file://").unwrap_or(url));
                     ("git", into)
                 }
+                Source::Crate { registry, into, .. } => {
+                    self.address(&["sources", name, "crate", "registry"], registry, registry);
+                    ("crate", into)
+                }
             };
             self.relative(&["sources", name, kind, "into"], into, true);
         }

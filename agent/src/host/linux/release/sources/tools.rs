@@ -78,7 +78,7 @@ fn look_for(name: &str, folders: &[&str]) -> Option<PathBuf> {
 pub fn check(source: &Source) -> Result<(), Problem> {
     match source {
         Source::Git { .. } => Tool::find("git").map(drop),
-        Source::Archive { .. } | Source::Directory { .. } | Source::Deb { .. } => Ok(()),
+        Source::Archive { .. } | Source::Crate { .. } | Source::Directory { .. } | Source::Deb { .. } => Ok(()),
     }
 }
 
