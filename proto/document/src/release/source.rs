@@ -53,6 +53,18 @@ pub enum Source {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         into: String,
     },
+    /// An image in the OCI layout: a folder on the node, or a tar archive of one.
+    Oci {
+        /// Absolute path; with `sha256`, URL or absolute path of an archive.
+        layout: String,
+        /// Of the archive; 64 hexadecimal digits.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sha256: Option<String>,
+        /// Digest of the image's manifest: `sha256:` and 64 hexadecimal digits.
+        manifest: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        into: String,
+    },
 }
 
 fn crates() -> String {

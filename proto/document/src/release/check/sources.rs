@@ -33,6 +33,17 @@ impl Checker<'_> {
                     self.address(&["sources", name, "crate", "registry"], registry, registry);
                     ("crate", into)
                 }
+                Source::Oci { layout, sha256, into, .. } => {
+                    let at = ["sources", name, "oci", "layout"];
+                    self.address(&at, layout, layout);
+                    if sha256.is_none() && is_remote(layout) {
+                        let problem = Problem::new(codes::MISSING_KEY, "an archive lacks its checksum")
+                            .because("only a folder on the node can do without `sha256`")
+                            .fix("add `sha256` of the archive");
+                        self.note(&at, problem);
+                    }
+                    ("oci", into)
+                }
             };
             self.relative(&["sources", name, kind, "into"], into, true);
         }

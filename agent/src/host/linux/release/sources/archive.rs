@@ -1,6 +1,7 @@
 //! A tar archive: fetched or opened, checked whole against its checksum, and only then unpacked.
 
 use super::tree::Tree;
+use super::unpack::{Form, Room};
 use super::{fetch, unpack};
 use crate::host::linux::release::build::Ingredient;
 use crate::host::linux::task::Line;
@@ -20,7 +21,8 @@ pub fn lay(
     let file = fetch::pinned(url, sha256, staging)?;
     line.progress(format!("> unpacking {name}"))?;
     let what = || format!("cannot unpack {url}");
-    unpack::unpack(file, strip, tree, &mut unpack::Room::of_a_source()).map_err(|e| unpack::problem(what(), &e))?;
+    unpack::unpack(file, Form::Archive { strip }, tree, &mut Room::of_a_source())
+        .map_err(|e| unpack::problem(what(), &e))?;
     unpack::refuse_links_out(what(), tree)?;
     Ok(vec![Ingredient { name: url.to_owned(), version: String::new(), sha256: sha256.to_owned() }])
 }

@@ -4,6 +4,7 @@
 //! `[source]` replacement build from it without a network.
 
 use super::tree::Tree;
+use super::unpack::{Form, Room};
 use super::{fetch, unpack};
 use crate::host::linux::release::build::Ingredient;
 use crate::host::linux::task::Line;
@@ -33,9 +34,9 @@ impl Crate<'_> {
         let file = fetch::pinned(&self.url(), self.sha256, staging)?;
         line.progress(format!("> unpacking {} {}", self.name, self.version))?;
         let what = || format!("cannot unpack the crate {} {}", self.name, self.version);
-        let mut room = unpack::Room::of_a_source();
+        let mut room = Room::of_a_source();
         let checksum = format!("{{\"files\":{{}},\"package\":\"{}\"}}", self.sha256);
-        unpack::unpack(file, 1, tree, &mut room)
+        unpack::unpack(file, Form::Archive { strip: 1 }, tree, &mut room)
             .and_then(|()| room.write(tree, Path::new(CHECKSUM_FILE), false, &mut checksum.as_bytes()))
             .map_err(|e| unpack::problem(what(), &e))?;
         unpack::refuse_links_out(what(), tree)?;

@@ -78,7 +78,12 @@ fn look_for(name: &str, folders: &[&str]) -> Option<PathBuf> {
 pub fn check(source: &Source) -> Result<(), Problem> {
     match source {
         Source::Git { .. } => Tool::find("git").map(drop),
-        Source::Archive { .. } | Source::Crate { .. } | Source::Directory { .. } | Source::Deb { .. } => Ok(()),
+        // apt says itself what it lacks; the others need no program.
+        Source::Archive { .. }
+        | Source::Crate { .. }
+        | Source::Deb { .. }
+        | Source::Directory { .. }
+        | Source::Oci { .. } => Ok(()),
     }
 }
 

@@ -4,17 +4,27 @@ use super::tree::Tree;
 use crate::host::linux::disk::io_problem;
 use plat_model::Problem;
 use plat_model::problem::codes;
+use rustix::fs::FileType;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use tar::EntryType;
 
 /// Most of everything that one source may unpack to: bytes, entries.
 const UNPACKED_MAX: u64 = 32 << 30;
 const ENTRIES_MAX: u64 = 2_000_000;
+/// Longest tar archive, decompressed: all of that, with the head and the rounding of each entry.
+const STREAM_MAX: u64 = UNPACKED_MAX + (8 << 30);
+
+/// The contents of an archive, as long as one may be.
+pub fn stream(file: File) -> io::Result<impl Read> {
+    Ok(decompress(file)?.take(STREAM_MAX))
+}
 
 /// By what it is, not by what it is called.
-pub fn decompress(mut file: File) -> io::Result<Box<dyn Read>> {
+fn decompress(mut file: File) -> io::Result<Box<dyn Read>> {
     let mut magic = [0; 6];
     let n = file.read(&mut magic)?;
     file.rewind()?;
@@ -24,6 +34,35 @@ pub fn decompress(mut file: File) -> io::Result<Box<dyn Read>> {
         [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(liblzma::read::XzDecoder::new_multi_decoder(file)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::with_buffer(file)?),
         _ => Box::new(file),
+    })
+}
+
+/// What is unpacked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As many leading path components are dropped.
+    Archive { strip: u32 },
+    /// A layer of an image, over those below it. What it hides has been removed; its links may be to absolute paths.
+    Layer,
+}
+
+/// What an entry of a layer hides of the layers below it.
+pub enum Hidden {
+    /// All that is in its folder.
+    All,
+    /// What has this name in its folder.
+    One(OsString),
+    /// It is of use only to who made the layer.
+    Nothing,
+}
+
+/// The meaning of an entry's name, if it is not what its name says.
+pub fn whiteout(path: &Path) -> Option<Hidden> {
+    let hidden = path.file_name()?.as_bytes().strip_prefix(b".wh.")?;
+    Some(match hidden {
+        b".wh..opq" => Hidden::All,
+        name if name.starts_with(b".wh.") => Hidden::Nothing,
+        name => Hidden::One(OsStr::from_bytes(name).to_owned()),
     })
 }
 
@@ -78,14 +117,26 @@ pub fn refuse_links_out(what: String, tree: &Tree) -> Result<(), Problem> {
 ///
 /// # Errors
 /// What cannot be read; paths and links that reach out, devices, and more than there is room for.
-pub fn unpack(file: File, strip: u32, tree: &Tree, room: &mut Room) -> io::Result<()> {
-    let mut archive = tar::Archive::new(decompress(file)?);
+pub fn unpack(file: File, form: Form, tree: &Tree, room: &mut Room) -> io::Result<()> {
+    let strip = if let Form::Archive { strip } = form { strip } else { 0 };
+    let mut archive = tar::Archive::new(stream(file)?);
     for entry in archive.entries()? {
         let mut entry = entry?;
         let named = entry.path()?.into_owned();
+        if form == Form::Layer && whiteout(&named).is_some() {
+            continue;
+        }
         room.entry(&named)?;
         let Some(path) = stripped(&named, strip).map_err(|why| refuse(why, &named))? else { continue };
-        match entry.header().entry_type() {
+        let kind = entry.header().entry_type();
+        if form == Form::Layer {
+            // A folder stays under a folder; everything else gives way to what a higher layer has there.
+            let there = tree.kind(&path)?;
+            if there.is_some_and(|there| (there == FileType::Directory) != (kind == EntryType::Directory)) {
+                tree.remove(&path)?;
+            }
+        }
+        match kind {
             EntryType::Directory => tree.make_folder(&path)?,
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let executable = entry.header().mode()? & 0o100 != 0;
@@ -93,7 +144,7 @@ pub fn unpack(file: File, strip: u32, tree: &Tree, room: &mut Room) -> io::Resul
             }
             EntryType::Symlink => {
                 let target = entry.link_name()?.ok_or_else(|| refuse("is a link to nothing", &named))?;
-                if target.is_absolute() {
+                if target.is_absolute() && form != Form::Layer {
                     return Err(refuse("is a link to an absolute path", &named));
                 }
                 tree.link(&path, &target)?;
@@ -123,4 +174,22 @@ pub fn stripped(path: &Path, strip: u32) -> Result<Option<PathBuf>, &'static str
     }
     let kept: PathBuf = parts.into_iter().skip(strip as usize).collect();
     Ok((!kept.as_os_str().is_empty()).then_some(kept))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_room_is_refused_and_not_written_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = Tree::open(folder.path(), "").unwrap();
+        let mut room = Room { bytes: 10, entries: 1 };
+        room.entry(Path::new("a")).unwrap();
+        room.write(&tree, Path::new("a"), false, &mut &b"1234567"[..]).unwrap();
+        assert!(room.entry(Path::new("b")).unwrap_err().to_string().contains("one entry too many"));
+        let error = room.write(&tree, Path::new("b"), false, &mut io::repeat(b'x')).unwrap_err();
+        assert!(error.to_string().contains("larger than all of a source"), "{error}");
+        assert!(std::fs::metadata(folder.path().join("b")).unwrap().len() <= 10);
+    }
 }
