@@ -2,6 +2,7 @@
 
 use super::web::{Answer, Web, git_answer};
 use super::*;
+use base64::Engine;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
@@ -300,5 +301,65 @@ async fn a_crate_that_is_another_one_was_cut_off_or_reaches_out_is_refused() {
         fs::write(place.join("download"), &bytes).unwrap();
         let local = crate_of(&node.folder.path().join("registry").display().to_string(), &hex(&bytes));
         assert_eq!(laid(&node, &host, local).await.unwrap_err().code, codes::BAD_ARCHIVE, "{entries:?}");
+    }
+}
+
+fn integrity(bytes: &[u8]) -> String {
+    format!("sha512-{}", base64::engine::general_purpose::STANDARD.encode(sha2::Sha512::digest(bytes)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn npm_packages_are_laid_where_the_lock_file_has_them_and_run_nothing() {
+    let (node, host) = builds(UID + 52);
+    let about = |name: &str, bin: &str| {
+        format!("{{\"name\": \"{name}\", \"bin\": {bin}, \"scripts\": {{\"install\": \"touch ran\"}}}}")
+    };
+    let (cli, odd) = (
+        about("@us/cli", "\"bin/cli.js\""),
+        about("odd", "{\"../up\": \"x.js\", \"out\": \"../../x\", \"no\": \"none.js\"}"),
+    );
+    let cli = packed(&[
+        ("package/package.json", &cli, tar::EntryType::Regular),
+        ("package/bin/cli.js", "#!/usr/bin/env node\n", tar::EntryType::Regular),
+    ]);
+    let odd =
+        packed(&[("odd/package.json", &odd, tar::EntryType::Regular), ("odd/x.js", "x", tar::EntryType::Regular)]);
+    let web = Web::of(BTreeMap::from([
+        ("/@us/cli/-/cli-1.0.0.tgz".to_owned(), cli.clone()),
+        ("/odd/-/odd-2.0.0.tgz".to_owned(), odd.clone()),
+    ]));
+    let source = serde_json::json!({"npm": {"registry": web.url, "into": "app", "packages": [
+        {"name": "@us/cli", "version": "1.0.0", "integrity": integrity(&cli)},
+        {"name": "odd", "version": "2.0.0", "integrity": integrity(&odd)},
+        {"name": "odd", "version": "2.0.0", "integrity": integrity(&odd), "path": "node_modules/@us/cli/node_modules/odd"},
+    ]}});
+    let folder = laid(&node, &host, source).await.unwrap_or_else(|p| panic!("{p}"));
+    let modules = folder.join("app/node_modules");
+    assert_eq!(fs::read_to_string(modules.join(".bin/cli")).unwrap(), "#!/usr/bin/env node\n");
+    assert_eq!(fs::metadata(modules.join("@us/cli/bin/cli.js")).unwrap().mode() & 0o111, 0o111);
+    assert!(modules.join("odd/x.js").exists() && modules.join("@us/cli/node_modules/odd/x.js").exists());
+    assert_eq!(fs::read_dir(modules.join(".bin")).unwrap().count(), 1, "names and files that lead elsewhere are none");
+    assert!(!modules.join("@us/cli/ran").exists());
+    assert_eq!(manifest(&folder)["sources"]["app"][0]["sha256"], hex(&cli));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_npm_package_that_is_another_one_or_reaches_out_is_refused() {
+    let (node, host) = builds(UID + 53);
+    let of = |bytes: &[u8], integrity: String| {
+        let web = Web::of(BTreeMap::from([("/a/-/a-1.0.0.tgz".to_owned(), bytes.to_vec())]));
+        serde_json::json!({"npm": {"registry": web.url, "packages": [{"name": "a", "version": "1.0.0", "integrity": integrity}]}})
+    };
+    use tar::EntryType::{Regular, Symlink};
+    let good = packed(&[("package/x", "x", Regular)]);
+    let problem = laid(&node, &host, of(&good, integrity(b"other"))).await.unwrap_err();
+    assert_eq!((problem.code, problem.at.as_str()), (codes::SOURCE_CHECKSUM, "sources.app"));
+    assert!(problem.why.contains(&integrity(&good)), "{problem}");
+    let hostile: [&[(&str, &str, tar::EntryType)]; 2] =
+        [&[("package/../../../x", "x", Regular)], &[("package/x", "../../../..", Symlink)]];
+    for entries in hostile {
+        let bytes = packed(entries);
+        let problem = laid(&node, &host, of(&bytes, integrity(&bytes))).await.unwrap_err();
+        assert_eq!(problem.code, codes::BAD_ARCHIVE, "{problem}");
     }
 }

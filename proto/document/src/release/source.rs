@@ -65,6 +65,43 @@ pub enum Source {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         into: String,
     },
+    /// npm packages, each unpacked to where a lock file has it.
+    Npm {
+        packages: Vec<NpmPackage>,
+        /// Base of the registry's addresses.
+        #[serde(default = "npm_registry", skip_serializing_if = "is_npm_registry")]
+        registry: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        into: String,
+    },
+}
+
+/// One package as `package-lock.json` has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NpmPackage {
+    pub name: String,
+    pub version: String,
+    /// `sha512-` and the checksum of the package's archive in base64.
+    pub integrity: String,
+    /// Where it goes; empty: `node_modules/NAME`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    path: String,
+}
+
+impl NpmPackage {
+    /// Where it goes, within the source's folder.
+    pub fn path(&self) -> String {
+        if self.path.is_empty() { format!("node_modules/{}", self.name) } else { self.path.clone() }
+    }
+}
+
+fn npm_registry() -> String {
+    "https://registry.npmjs.org".into()
+}
+
+fn is_npm_registry(registry: &str) -> bool {
+    registry == npm_registry()
 }
 
 fn crates() -> String {

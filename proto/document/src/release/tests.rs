@@ -130,6 +130,31 @@ fn what_leads_out_of_a_folder_or_runs_nothing_is_refused() {
         ("{deb: {packages: [nginx]}}", "{oci: {layout: /i, manifest: latest}}", "must be a digest"),
         ("{deb: {packages: [nginx]}}", "{oci: {layout: \"https://h/i\", manifest: \"sha256:SUM\"}}", "add `sha256`"),
         ("{deb: {packages: [nginx]}}", "{oci: {layout: i, manifest: \"sha256:SUM\"}}", "`layout` is neither"),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{npm: {packages: [{name: a/b, version: \"1\", integrity: x}]}}",
+            "name of an npm package",
+        ),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{npm: {packages: [{name: a, version: \"1\", integrity: sha1-x}]}}",
+            "an integrity as package-lock.json",
+        ),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{npm: {packages: [{name: a, version: \"1\", integrity: SRI, path: lib/a}]}}",
+            "does not begin with",
+        ),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{npm: {packages: [{name: a, version: \"1\", integrity: SRI, path: node_modules/../a}]}}",
+            "`..`",
+        ),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{npm: {packages: [{name: a, version: \"1\", integrity: SRI}, {name: a, version: \"2\", integrity: SRI}]}}",
+            "same folder",
+        ),
         ("{deb: {packages: [nginx]}}", "{}", "at least 1 keys"),
         ("    http: {", "    tcp: {address: a, port: \"1\"}\n    http: {", "exactly one of exec, http, tcp"),
         ("name: web", "name: web\nname: web", "said twice"),
@@ -144,7 +169,9 @@ fn what_leads_out_of_a_folder_or_runs_nothing_is_refused() {
     ];
     for (from, to, expected) in cases {
         // Paths and the kind of source show in the second stage of checks, so every case is checked by itself.
-        let text = WEB.replacen(from, &to.replace("COMMIT", &"a".repeat(40)).replace("SUM", &"a".repeat(64)), 1);
+        let to = to.replace("COMMIT", &"a".repeat(40)).replace("SUM", &"a".repeat(64));
+        let to = to.replace("SRI", &format!("sha512-{}==", "a".repeat(86)));
+        let text = WEB.replacen(from, &to, 1);
         assert_ne!(text, WEB, "{from}");
         let told = wrong(&text);
         assert!(

@@ -6,6 +6,7 @@ pub mod deb;
 pub mod directory;
 mod fetch;
 pub mod git;
+pub mod npm;
 pub mod oci;
 pub mod tools;
 pub mod tree;

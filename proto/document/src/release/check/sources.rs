@@ -1,9 +1,10 @@
 //! What sources may have wrong: addresses, and where they are laid.
 
 use super::Checker;
-use crate::release::{Release, Source};
+use crate::release::{NpmPackage, Release, Source};
 use plat_model::Problem;
 use plat_model::problem::codes;
+use std::collections::BTreeSet;
 
 impl Checker<'_> {
     pub(super) fn sources(&mut self, release: &Release) {
@@ -44,8 +45,30 @@ impl Checker<'_> {
                     }
                     ("oci", into)
                 }
+                Source::Npm { packages, registry, into } => {
+                    self.address(&["sources", name, "npm", "registry"], registry, registry);
+                    self.npm(&["sources", name, "npm", "packages"], packages);
+                    ("npm", into)
+                }
             };
             self.relative(&["sources", name, kind, "into"], into, true);
+        }
+    }
+
+    fn npm(&mut self, at: &[&str], packages: &[NpmPackage]) {
+        let mut taken = BTreeSet::new();
+        for (n, package) in packages.iter().enumerate() {
+            let (n, path) = (n.to_string(), package.path());
+            let at = [at, &[&*n, "path"]].concat();
+            self.relative(&at, &path, false);
+            if !path.starts_with("node_modules/") {
+                self.wrong(&at, "`path` does not begin with `node_modules/`");
+            }
+            if !taken.insert(path) {
+                let problem = Problem::new(codes::BAD_VALUE, "two packages go to the same folder")
+                    .fix("give one its `path`, as package-lock.json has it");
+                self.note(&at, problem);
+            }
         }
     }
 

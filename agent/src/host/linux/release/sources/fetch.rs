@@ -34,8 +34,8 @@ pub fn another(url: &str, sum: &str, found: &str, expected: &str) -> Problem {
         .fix("check where it comes from; if the new contents are right, put their checksum into the release")
 }
 
-/// What is at `url`, http(s) or a path, as an open file without a name.
-fn fetch(url: &str, staging: &Path) -> Result<File, Problem> {
+/// What is at `url`, http(s) or a path, as an open file without a name; not checked yet.
+pub fn fetch(url: &str, staging: &Path) -> Result<File, Problem> {
     let failed = |why: String| {
         Problem::new(codes::SOURCE_FETCH, format!("cannot fetch {url}"))
             .because(why)

@@ -83,6 +83,7 @@ pub fn check(source: &Source) -> Result<(), Problem> {
         | Source::Crate { .. }
         | Source::Deb { .. }
         | Source::Directory { .. }
+        | Source::Npm { .. }
         | Source::Oci { .. } => Ok(()),
     }
 }

@@ -67,6 +67,40 @@ impl Tree {
         Ok(here)
     }
 
+    /// A folder beneath, as a tree of its own; it is made if need be.
+    pub fn below(&self, path: &Path) -> io::Result<Self> {
+        Ok(Self { top: self.folder(path)? })
+    }
+
+    /// The contents of a file of at most so many bytes; `None` if there is none.
+    pub fn read(&self, path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.file(path)? else { return Ok(None) };
+        let mut contents = Vec::new();
+        File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?.take(most + 1).read_to_end(&mut contents)?;
+        if contents.len() as u64 > most {
+            return Err(io::Error::other(format!("{} has more than {most} bytes", path.display())));
+        }
+        Ok(Some(contents))
+    }
+
+    /// Returns whether there is such a file.
+    pub fn make_executable(&self, path: &Path) -> io::Result<bool> {
+        let Some(file) = self.file(path)? else { return Ok(false) };
+        fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), fs::Permissions::from_mode(0o755))?;
+        Ok(true)
+    }
+
+    /// The handle of a file, if it is one, reached without leaving the tree.
+    fn file(&self, path: &Path) -> io::Result<Option<OwnedFd>> {
+        let held = match openat2(&self.top, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::BENEATH)
+        {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            opened => opened?,
+        };
+        let is_file = FileType::from_raw_mode(fstat(&held)?.st_mode) == FileType::RegularFile;
+        Ok(is_file.then_some(held))
+    }
+
     pub fn make_folder(&self, path: &Path) -> io::Result<()> {
         self.folder(path).map(|_| ())
     }
