@@ -30,6 +30,8 @@ mod sources;
 mod storage;
 #[path = "linux_host/web.rs"]
 mod web;
+#[path = "linux_host/wheels.rs"]
+mod wheels;
 
 const UID: u32 = 912_345;
 

@@ -113,6 +113,7 @@ fn named_pattern(expected: &str) -> Option<&'static str> {
             "must be an integrity as package-lock.json has it: `sha512-` and 88 characters"
         }
         pattern if pattern.starts_with("^(@[A-Za-z0-9_~-]") => "must be the name of an npm package",
+        "^[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$" => "must be the name of a Python package",
         "^[0-9a-f]{40}$" => "must be a commit: 40 lower-case hexadecimal digits",
         "^0?[0-7][0-5]0$" => "must be an octal mode of at most 0750, such as 0640",
         "^[^\\n\\r]*$" => "must be one line",

@@ -74,6 +74,41 @@ pub enum Source {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         into: String,
     },
+    /// Python packages, installed into a folder from wheels.
+    Pypi {
+        packages: Vec<PypiPackage>,
+        /// Address of a simple index.
+        #[serde(default = "pypi_index", skip_serializing_if = "is_pypi_index")]
+        index: String,
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        into: String,
+    },
+}
+
+/// One file of one Python package. Files of one package for different platforms may stand beside each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PypiPackage {
+    pub name: String,
+    pub version: String,
+    /// Of the wheel; 64 hexadecimal digits.
+    pub sha256: String,
+}
+
+impl PypiPackage {
+    /// The one spelling of its name: indexes do not tell `A.b`, `a_b` and `a-b` apart.
+    pub fn plain_name(&self) -> String {
+        let words = self.name.split(['-', '_', '.']).filter(|word| !word.is_empty());
+        words.map(str::to_lowercase).collect::<Vec<_>>().join("-")
+    }
+}
+
+fn pypi_index() -> String {
+    "https://pypi.org/simple".into()
+}
+
+fn is_pypi_index(index: &str) -> bool {
+    index == pypi_index()
 }
 
 /// One package as `package-lock.json` has it.

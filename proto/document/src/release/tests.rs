@@ -155,6 +155,26 @@ fn what_leads_out_of_a_folder_or_runs_nothing_is_refused() {
             "{npm: {packages: [{name: a, version: \"1\", integrity: SRI}, {name: a, version: \"2\", integrity: SRI}]}}",
             "same folder",
         ),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{pypi: {packages: [{name: -x, version: \"1\", sha256: SUM}]}}",
+            "name of a Python package",
+        ),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{pypi: {packages: [{name: x, version: \"==1\", sha256: SUM}]}}",
+            "one whole version",
+        ),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{pypi: {packages: [{name: x, version: \"1\", sha256: SUM}], index: /x}}",
+            "not an http(s) URL",
+        ),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{pypi: {packages: [{name: X.y, version: \"1\", sha256: SUM}, {name: x_y, version: \"2\", sha256: SUM}]}}",
+            "two versions",
+        ),
         ("{deb: {packages: [nginx]}}", "{}", "at least 1 keys"),
         ("    http: {", "    tcp: {address: a, port: \"1\"}\n    http: {", "exactly one of exec, http, tcp"),
         ("name: web", "name: web\nname: web", "said twice"),

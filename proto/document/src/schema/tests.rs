@@ -57,6 +57,7 @@ sources:
   e: {crate: {name: x, version: 1.2.3-a+b, sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", registry: "https://h", into: e}}
   f: {oci: {layout: "https://h/i.tar", sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", manifest: "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", into: f}}
   g: {npm: {packages: [{name: "@x/y", version: 1.2.3, integrity: "sha512-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa==", path: node_modules/z}], registry: "https://h", into: g}}
+  h: {pypi: {packages: [{name: x, version: "1.2", sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}], index: "https://h/simple", into: h}}
 build: {commands: [[make]], timeout_seconds: 5}
 secrets: {s: {length: 9}}
 files: {f: {template: x, mode: "0600"}}
@@ -102,7 +103,7 @@ fn every_field_of_a_release_is_in_the_schema_and_the_other_way_round() {
 
 #[test]
 fn the_schema_and_the_structs_refuse_the_same() {
-    let mutations: [(&str, Value); 20] = [
+    let mutations: [(&str, Value); 21] = [
         ("/version", json!("1")),
         ("/name", json!("../x")),
         ("/nmae", json!(1)),
@@ -112,6 +113,7 @@ fn the_schema_and_the_structs_refuse_the_same() {
         ("/sources/e/crate/features", json!([])),
         ("/sources/f/oci/tag", json!("latest")),
         ("/sources/g/npm/packages/0/resolved", json!("https://h")),
+        ("/sources/h/pypi/requirements", json!("x")),
         ("/sources/a/deb", json!({"packages": ["x1"]})),
         ("/build/commands", json!("make")),
         ("/secrets/s/length", json!("9")),

@@ -5,7 +5,7 @@
 //! hold it still, and what a command leaves running is killed before anybody looks at what it made. One release is built
 //! at a time there: while a command runs, nothing else is within its user's reach.
 
-use super::sources::{archive, crates, deb, directory, git, npm, oci, tools, tree};
+use super::sources::{archive, crates, deb, directory, git, npm, oci, pypi, tools, tree};
 use crate::host::linux::account::{assume, end_all_of};
 use crate::host::linux::disk::{io_problem, now};
 use crate::host::linux::partition::files::open_top;
@@ -185,6 +185,7 @@ impl BuildTask {
             Source::Npm { packages, registry, into } => {
                 npm::lay(packages, registry, &place(into)?, &self.staging, line)
             }
+            Source::Pypi { packages, index, into } => pypi::lay(packages, index, &place(into)?, &self.staging, line),
             Source::Oci { layout, sha256, manifest, into } => {
                 let image = oci::Image { layout, sha256: sha256.as_deref(), manifest };
                 image.lay(&place(into)?, &self.staging, line)

@@ -8,6 +8,7 @@ mod fetch;
 pub mod git;
 pub mod npm;
 pub mod oci;
+pub mod pypi;
 pub mod tools;
 pub mod tree;
 mod unpack;

@@ -1,10 +1,10 @@
 //! What sources may have wrong: addresses, and where they are laid.
 
 use super::Checker;
-use crate::release::{NpmPackage, Release, Source};
+use crate::release::{NpmPackage, PypiPackage, Release, Source};
 use plat_model::Problem;
 use plat_model::problem::codes;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Checker<'_> {
     pub(super) fn sources(&mut self, release: &Release) {
@@ -50,6 +50,11 @@ impl Checker<'_> {
                     self.npm(&["sources", name, "npm", "packages"], packages);
                     ("npm", into)
                 }
+                Source::Pypi { packages, index, into } => {
+                    self.address(&["sources", name, "pypi", "index"], index, "");
+                    self.pypi(&["sources", name, "pypi", "packages"], packages);
+                    ("pypi", into)
+                }
             };
             self.relative(&["sources", name, kind, "into"], into, true);
         }
@@ -72,14 +77,31 @@ impl Checker<'_> {
         }
     }
 
+    fn pypi(&mut self, at: &[&str], packages: &[PypiPackage]) {
+        let mut versions = BTreeMap::new();
+        for (n, package) in packages.iter().enumerate() {
+            let version = &package.version;
+            let before = versions.entry(package.plain_name()).or_insert(version);
+            if *before != version {
+                let what = format!("{} is named in two versions, {before} and {version}", package.name);
+                let problem = Problem::new(codes::BAD_VALUE, what)
+                    .because("only one of them can be imported")
+                    .fix("keep one, or give the other a source of its own with another `into`");
+                self.note(&[at, &[&*n.to_string(), "version"]].concat(), problem);
+            }
+        }
+    }
+
     fn wrong(&mut self, at: &[&str], what: &str) {
         self.note(at, Problem::new(codes::BAD_VALUE, what));
     }
 
-    /// An http(s) URL without a password, or an absolute path.
+    /// An http(s) URL without a password, or a path; where `path` is empty, none may be said.
     fn address(&mut self, at: &[&str], url: &str, path: &str) {
         let key = at.last().copied().unwrap_or_default();
-        if !is_remote(url) && !is_path(path) {
+        if !is_remote(url) && path.is_empty() {
+            self.wrong(at, &format!("`{key}` is not an http(s) URL"));
+        } else if !is_remote(url) && !is_path(path) {
             self.wrong(at, &format!("`{key}` is neither an http(s) URL nor an absolute path"));
         } else if is_remote(url) && url.split('/').nth(2).is_some_and(|host| host.contains('@')) {
             let problem = Problem::new(codes::BAD_VALUE, format!("`{key}` says who asks"))

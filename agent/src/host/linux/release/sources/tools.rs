@@ -1,6 +1,7 @@
 //! Programs of the node that fetch: found where programs are, run with an environment of their own, within limits.
 
 use super::fetch::{FETCH_MAX, FILE_MAX};
+use super::pypi;
 use crate::host::linux::disk::{io_problem, random_hex};
 use crate::host::linux::release::build::{failed, program, run_program};
 use crate::host::linux::task::{Line, Ran};
@@ -78,6 +79,7 @@ fn look_for(name: &str, folders: &[&str]) -> Option<PathBuf> {
 pub fn check(source: &Source) -> Result<(), Problem> {
     match source {
         Source::Git { .. } => Tool::find("git").map(drop),
+        Source::Pypi { .. } => pypi::prerequisite(),
         // apt says itself what it lacks; the others need no program.
         Source::Archive { .. }
         | Source::Crate { .. }
