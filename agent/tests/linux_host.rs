@@ -20,10 +20,18 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+#[path = "linux_host/images.rs"]
+mod images;
 #[path = "linux_host/namespace.rs"]
 mod namespace;
+#[path = "linux_host/sources.rs"]
+mod sources;
 #[path = "linux_host/storage.rs"]
 mod storage;
+#[path = "linux_host/web.rs"]
+mod web;
+#[path = "linux_host/wheels.rs"]
+mod wheels;
 
 const UID: u32 = 912_345;
 

@@ -12,9 +12,11 @@ use std::collections::BTreeMap;
 
 mod check;
 mod read;
+mod source;
 
 pub use check::VARIABLES;
 pub use read::digest_of;
+pub use source::{NpmPackage, PypiPackage, Source};
 
 /// A checked release. Maps are ordered, so equal documents have equal bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,38 +54,6 @@ pub struct Release {
     /// What one instance needs, unless the request says otherwise.
     #[serde(default)]
     pub resources: Resources,
-}
-
-/// One source, of exactly one kind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Source {
-    /// A tar archive (plain, gzip, xz or zstd), by URL or absolute path, pinned by its SHA-256.
-    Archive {
-        url: String,
-        /// 64 hexadecimal digits.
-        sha256: String,
-        /// How many leading path components are dropped.
-        #[serde(default)]
-        strip: u32,
-        /// Where in the release's folder; empty: its top.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        into: String,
-    },
-    /// A folder on the node, copied; optionally pinned by the SHA-256 of its contents.
-    Directory {
-        path: String,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        sha256: Option<String>,
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        into: String,
-    },
-    /// Debian packages by name, with what they depend on beyond a minimal system, unpacked and not installed.
-    Deb {
-        packages: Vec<String>,
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        into: String,
-    },
 }
 
 /// Commands run once, in the release's staging folder, after the sources are in it.

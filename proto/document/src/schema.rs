@@ -106,6 +106,15 @@ fn place_of(tree: &Node, path: &[String]) -> String {
 fn named_pattern(expected: &str) -> Option<&'static str> {
     Some(match expected.split_once("the pattern ")?.1 {
         "^[0-9a-f]{64}$" => "must be a SHA-256: 64 lower-case hexadecimal digits",
+        "^[0-9A-Za-z][0-9A-Za-z.+!_-]{0,127}$" => "must be one whole version, such as 1.2.3",
+        "^[A-Za-z][A-Za-z0-9_-]{0,63}$" => "must be the name of a crate",
+        "^sha256:[0-9a-f]{64}$" => "must be a digest: `sha256:` and 64 lower-case hexadecimal digits",
+        "^sha512-[A-Za-z0-9+/]{86}==$" => {
+            "must be an integrity as package-lock.json has it: `sha512-` and 88 characters"
+        }
+        pattern if pattern.starts_with("^(@[A-Za-z0-9_~-]") => "must be the name of an npm package",
+        "^[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?$" => "must be the name of a Python package",
+        "^[0-9a-f]{40}$" => "must be a commit: 40 lower-case hexadecimal digits",
         "^0?[0-7][0-5]0$" => "must be an octal mode of at most 0750, such as 0640",
         "^[^\\n\\r]*$" => "must be one line",
         pattern if pattern.starts_with("^[a-z0-9]([") => {

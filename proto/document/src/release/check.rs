@@ -1,12 +1,14 @@
 //! What a document of the right form may still have wrong: paths, templates, the schema of parameters.
 
-use super::{Check, Hook, Release, Source};
+use super::{Check, Hook, Release};
 use crate::template::{self, Names};
 use crate::tree::{Node, nearest};
 use crate::{parameters, yaml};
 use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
 use std::collections::BTreeMap;
+
+mod sources;
 
 /// What templates may use besides `parameters.*` and `secrets.*`.
 pub const VARIABLES: &[&str] = &[
@@ -63,6 +65,7 @@ pub(super) fn check(release: &Release, tree: &Node) -> Problems {
         checker.note(&[], problem);
     }
     checker.sources(release);
+    checker.build(release);
     checker.instance(release);
     checker.problems
 }
@@ -79,30 +82,7 @@ impl Checker<'_> {
         }
     }
 
-    fn sources(&mut self, release: &Release) {
-        for (name, source) in &release.sources {
-            let (kind, into) = match source {
-                Source::Archive { url, into, .. } => {
-                    let remote = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-                    if !remote.map_or(url.starts_with('/'), |rest| !rest.is_empty() && !rest.starts_with('/'))
-                        || url.chars().any(|c| c.is_control() || c == ' ')
-                    {
-                        let wrong = "`url` is neither an http(s) URL nor an absolute path";
-                        self.note(&["sources", name, "archive", "url"], Problem::new(codes::BAD_VALUE, wrong));
-                    }
-                    ("archive", into)
-                }
-                Source::Directory { path, into, .. } => {
-                    if !path.starts_with('/') || path.split('/').any(|part| part == "..") || path.contains('\0') {
-                        let wrong = "`path` is not an absolute path without `..`";
-                        self.note(&["sources", name, "directory", "path"], Problem::new(codes::BAD_VALUE, wrong));
-                    }
-                    ("directory", into)
-                }
-                Source::Deb { into, .. } => ("deb", into),
-            };
-            self.relative(&["sources", name, kind, "into"], into, true);
-        }
+    fn build(&mut self, release: &Release) {
         if let Some(build) = &release.build {
             for (n, command) in build.commands.iter().enumerate() {
                 self.command(&["build", "commands", &n.to_string()], command, Stage::Build);

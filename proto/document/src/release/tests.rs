@@ -89,6 +89,18 @@ fn an_undefined_variable_is_told_with_its_line_in_the_file_and_the_nearest_name(
 }
 
 #[test]
+fn a_registry_that_is_the_public_one_is_not_written() {
+    let of = |rest: &str| {
+        let source = format!("{{crate: {{name: x, version: 1.0.0, sha256: {}{rest}}}}}", "a".repeat(64));
+        Release::parse_yaml(&WEB.replace("{deb: {packages: [nginx]}}", &source), "w").unwrap_or_else(|p| panic!("{p}"))
+    };
+    let plain = of("");
+    assert!(!plain.to_canonical_json().contains("registry"));
+    assert_eq!(plain.digest(), of(", registry: \"https://static.crates.io/crates\"").digest());
+    assert_ne!(plain.digest(), of(", registry: \"https://mirror.example.org\"").digest());
+}
+
+#[test]
 fn a_secret_in_the_arguments_of_a_process_is_refused() {
     let told = wrong(&WEB.replace("\"-c\"", "\"{{ secrets.token }}\""));
     assert_eq!(told.len(), 1, "{told:#?}");
@@ -104,6 +116,65 @@ fn what_leads_out_of_a_folder_or_runs_nothing_is_refused() {
         ("packages: [nginx]", "packages: [\"nginx; rm\"]", "Debian package"),
         ("{{ release.directory }}/usr/sbin/nginx", "nginx", "absolute path"),
         ("{deb: {packages: [nginx]}}", "{archive: {url: \"ftp://x/y\", sha256: aa}}", "SHA-256"),
+        ("{deb: {packages: [nginx]}}", "{git: {url: \"ssh://h/x\", commit: COMMIT}}", "neither an http(s) URL"),
+        ("{deb: {packages: [nginx]}}", "{git: {url: \"--upload-pack=x\", commit: COMMIT}}", "neither an http(s) URL"),
+        ("{deb: {packages: [nginx]}}", "{git: {url: \"https://me:pw@h/x\", commit: COMMIT}}", "says who asks"),
+        ("{deb: {packages: [nginx]}}", "{git: {url: \"https://h/x\", commit: main}}", "must be a commit: 40"),
+        ("{deb: {packages: [nginx]}}", "{crate: {name: ../x, version: \"1.0\", sha256: SUM}}", "name of a crate"),
+        ("{deb: {packages: [nginx]}}", "{crate: {name: x, version: ^1, sha256: SUM}}", "one whole version"),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{crate: {name: x, version: 1.0.0, sha256: SUM, registry: x}}",
+            "`registry` is neither",
+        ),
+        ("{deb: {packages: [nginx]}}", "{oci: {layout: /i, manifest: latest}}", "must be a digest"),
+        ("{deb: {packages: [nginx]}}", "{oci: {layout: \"https://h/i\", manifest: \"sha256:SUM\"}}", "add `sha256`"),
+        ("{deb: {packages: [nginx]}}", "{oci: {layout: i, manifest: \"sha256:SUM\"}}", "`layout` is neither"),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{npm: {packages: [{name: a/b, version: \"1\", integrity: x}]}}",
+            "name of an npm package",
+        ),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{npm: {packages: [{name: a, version: \"1\", integrity: sha1-x}]}}",
+            "an integrity as package-lock.json",
+        ),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{npm: {packages: [{name: a, version: \"1\", integrity: SRI, path: lib/a}]}}",
+            "does not begin with",
+        ),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{npm: {packages: [{name: a, version: \"1\", integrity: SRI, path: node_modules/../a}]}}",
+            "`..`",
+        ),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{npm: {packages: [{name: a, version: \"1\", integrity: SRI}, {name: a, version: \"2\", integrity: SRI}]}}",
+            "same folder",
+        ),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{pypi: {packages: [{name: -x, version: \"1\", sha256: SUM}]}}",
+            "name of a Python package",
+        ),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{pypi: {packages: [{name: x, version: \"==1\", sha256: SUM}]}}",
+            "one whole version",
+        ),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{pypi: {packages: [{name: x, version: \"1\", sha256: SUM}], index: /x}}",
+            "not an http(s) URL",
+        ),
+        (
+            "{deb: {packages: [nginx]}}",
+            "{pypi: {packages: [{name: X.y, version: \"1\", sha256: SUM}, {name: x_y, version: \"2\", sha256: SUM}]}}",
+            "two versions",
+        ),
         ("{deb: {packages: [nginx]}}", "{}", "at least 1 keys"),
         ("    http: {", "    tcp: {address: a, port: \"1\"}\n    http: {", "exactly one of exec, http, tcp"),
         ("name: web", "name: web\nname: web", "said twice"),
@@ -118,7 +189,9 @@ fn what_leads_out_of_a_folder_or_runs_nothing_is_refused() {
     ];
     for (from, to, expected) in cases {
         // Paths and the kind of source show in the second stage of checks, so every case is checked by itself.
-        let text = WEB.replacen(from, to, 1);
+        let to = to.replace("COMMIT", &"a".repeat(40)).replace("SUM", &"a".repeat(64));
+        let to = to.replace("SRI", &format!("sha512-{}==", "a".repeat(86)));
+        let text = WEB.replacen(from, &to, 1);
         assert_ne!(text, WEB, "{from}");
         let told = wrong(&text);
         assert!(

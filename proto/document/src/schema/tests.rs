@@ -30,6 +30,19 @@ fn every_example_is_a_release_and_fits_the_schema_for_editors() {
     }
 }
 
+/// What a grid holds is known by its digest: a key that is added to the form must not give it another one. Whoever edits an
+/// example writes its new digest here; nothing else changes one.
+#[test]
+fn the_digest_of_a_release_that_was_there_stays_what_it_was() {
+    let digests = EXAMPLES.map(|(name, text)| Release::parse_yaml(text, name).unwrap().digest().to_string());
+    let as_ever = [
+        "0d1797673d6958c411ac25dded7a5b65f97f91a3a34fff26e4605e3251bae393",
+        "8fddd9992ee36833270d30c577f62bc1d521193186da67d6d9e258c5bcc651fb",
+        "2bdc1cd6d2dfa9fbc5dba9cf8979700744b501e321f74aff9eb201fbd08666ab",
+    ];
+    assert_eq!(digests, as_ever);
+}
+
 /// A release in which every field of every struct is said.
 const WHOLE: &str = r#"
 version: 1
@@ -40,6 +53,11 @@ sources:
   a: {archive: {url: "https://h/x.tar", sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", strip: 1, into: a}}
   b: {directory: {path: /x, sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", into: b}}
   c: {deb: {packages: ["x1"], into: c}}
+  d: {git: {url: "https://h/x.git", commit: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", into: d}}
+  e: {crate: {name: x, version: 1.2.3-a+b, sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", registry: "https://h", into: e}}
+  f: {oci: {layout: "https://h/i.tar", sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", manifest: "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", into: f}}
+  g: {npm: {packages: [{name: "@x/y", version: 1.2.3, integrity: "sha512-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa==", path: node_modules/z}], registry: "https://h", into: g}}
+  h: {pypi: {packages: [{name: x, version: "1.2", sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}], index: "https://h/simple", into: h}}
 build: {commands: [[make]], timeout_seconds: 5}
 secrets: {s: {length: 9}}
 files: {f: {template: x, mode: "0600"}}
@@ -85,12 +103,17 @@ fn every_field_of_a_release_is_in_the_schema_and_the_other_way_round() {
 
 #[test]
 fn the_schema_and_the_structs_refuse_the_same() {
-    let mutations: [(&str, Value); 16] = [
+    let mutations: [(&str, Value); 21] = [
         ("/version", json!("1")),
         ("/name", json!("../x")),
         ("/nmae", json!(1)),
         ("/sources/a/archive/strp", json!(1)),
         ("/sources/a/archive/url", json!(5)),
+        ("/sources/d/git/branch", json!("main")),
+        ("/sources/e/crate/features", json!([])),
+        ("/sources/f/oci/tag", json!("latest")),
+        ("/sources/g/npm/packages/0/resolved", json!("https://h")),
+        ("/sources/h/pypi/requirements", json!("x")),
         ("/sources/a/deb", json!({"packages": ["x1"]})),
         ("/build/commands", json!("make")),
         ("/secrets/s/length", json!("9")),

@@ -5,7 +5,7 @@
 //! hold it still, and what a command leaves running is killed before anybody looks at what it made. One release is built
 //! at a time there: while a command runs, nothing else is within its user's reach.
 
-use super::sources::{archive, deb, directory, tree};
+use super::sources::{archive, crates, deb, directory, git, npm, oci, pypi, tools, tree};
 use crate::host::linux::account::{assume, end_all_of};
 use crate::host::linux::disk::{io_problem, now};
 use crate::host::linux::partition::files::open_top;
@@ -48,6 +48,7 @@ pub struct Ingredient {
     pub name: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub version: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sha256: String,
 }
 
@@ -155,12 +156,13 @@ impl BuildTask {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         let release: Release = serde_json::from_str(&self.document)
             .map_err(|e| Problem::new(codes::BUILD_FAILED, "the release document cannot be read").because(e))?;
+        let at = |name: &str, p: Problem| if p.at.is_empty() { p.at(format!("sources.{name}")) } else { p };
+        for (name, source) in &release.sources {
+            tools::check(source).map_err(|p| at(name, p))?;
+        }
         let mut sources = BTreeMap::new();
         for (name, source) in &release.sources {
-            let ingredients = self
-                .lay(source, line)
-                .map_err(|p| if p.at.is_empty() { p.at(format!("sources.{name}")) } else { p })?;
-            sources.insert(name.clone(), ingredients);
+            sources.insert(name.clone(), self.lay(source, line).map_err(|p| at(name, p))?);
         }
         let commands = release.build.as_ref().map_or_else(|| Ok(Vec::new()), |build| self.render(build))?;
         Ok(Laid { sources, commands, timeout_seconds: release.build.map_or(0, |build| build.timeout_seconds) })
@@ -177,6 +179,18 @@ impl BuildTask {
                 place(into)?;
                 deb::lay(packages, &self.packages, &self.staging.join(into), line)
             }
+            Source::Crate { name, version, sha256, registry, into } => {
+                crates::Crate { name, version, sha256, registry }.lay(&place(into)?, &self.staging, line)
+            }
+            Source::Npm { packages, registry, into } => {
+                npm::lay(packages, registry, &place(into)?, &self.staging, line)
+            }
+            Source::Pypi { packages, index, into } => pypi::lay(packages, index, &place(into)?, &self.staging, line),
+            Source::Oci { layout, sha256, manifest, into } => {
+                let image = oci::Image { layout, sha256: sha256.as_deref(), manifest };
+                image.lay(&place(into)?, &self.staging, line)
+            }
+            Source::Git { url, commit, into } => git::lay(url, commit, &place(into)?, &self.staging, line),
         }
     }
 
@@ -252,11 +266,9 @@ fn write_manifest(staging: &OwnedFd, text: &[u8]) -> io::Result<()> {
 fn find(mut words: Vec<String>) -> Vec<String> {
     if let Some(first) = words.first_mut()
         && !first.contains('/')
+        && let Some(found) = tools::find(first)
     {
-        let folders = ["/usr/local/bin", "/usr/bin", "/bin"];
-        if let Some(found) = folders.iter().map(|f| Path::new(f).join(&first)).find(|p| p.exists()) {
-            *first = found.display().to_string();
-        }
+        *first = found.display().to_string();
     }
     words
 }

@@ -7,8 +7,8 @@
 
 mod base;
 
-use super::archive::checksum;
-use super::tree::Tree;
+use super::fetch::checksum;
+use super::tree::{Links, Tree};
 use crate::host::linux::disk::io_problem;
 use crate::host::linux::release::build::{Ingredient, failed, program, run_program};
 use crate::host::linux::shim::tree::Exit;
@@ -246,7 +246,7 @@ impl Apt<'_> {
             ingredients.push(Ingredient { name, version, sha256: found });
         }
         let staging = Tree::open(into, "")?;
-        staging.root_links().map_err(|e| wrong(&e))?;
+        staging.root_links(Links::ToWhatIsThere).map_err(|e| wrong(&e))?;
         Ok(ingredients)
     }
 }

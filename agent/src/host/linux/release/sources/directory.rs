@@ -4,7 +4,7 @@
 //! executable file) or `l`, the path, a zero byte, and for a file or link the SHA-256 (hexadecimal) of its contents or
 //! target; then a zero byte.
 
-use super::archive::checksum;
+use super::fetch::checksum;
 use super::tree::Tree;
 use crate::host::linux::disk::io_problem;
 use crate::host::linux::release::build::Ingredient;
@@ -39,7 +39,8 @@ pub fn lay(path: &str, sha256: Option<&str>, tree: &Tree, line: &Line) -> Result
     }
 }
 
-fn copy(top: &Path, tree: &Tree) -> io::Result<String> {
+/// Copies a folder and gives its checksum.
+pub fn copy(top: &Path, tree: &Tree) -> io::Result<String> {
     let mut paths = Vec::new();
     list(top, Path::new(""), &mut paths)?;
     paths.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));

@@ -1,12 +1,13 @@
 //! The folder that a release is laid into: nothing that is laid there, links included, reaches out of it.
 
 use crate::host::linux::disk::io_problem;
+use crate::host::linux::partition::empty::empty;
 use crate::host::linux::partition::files::open_top;
 use plat_model::Problem;
 use plat_model::problem::codes;
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, fstat, linkat, mkdirat, openat,
-    openat2, readlinkat, statat, symlinkat, unlinkat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid, chownat, fchmod, fstat, linkat, mkdirat,
+    openat, openat2, readlinkat, renameat_with, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use std::collections::BTreeSet;
@@ -14,12 +15,21 @@ use std::ffi::{CStr, OsStr};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 /// Deepest folder of a release.
 const DEPTH_MAX: usize = 200;
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Which absolute links are made relative.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    All,
+    /// The others are the node's.
+    ToWhatIsThere,
+}
 
 /// A folder of the release, held.
 pub struct Tree {
@@ -55,6 +65,40 @@ impl Tree {
             here = openat2(&self.top, &walked, FOLDER, Mode::empty(), ResolveFlags::BENEATH)?;
         }
         Ok(here)
+    }
+
+    /// A folder beneath, as a tree of its own; it is made if need be.
+    pub fn below(&self, path: &Path) -> io::Result<Self> {
+        Ok(Self { top: self.folder(path)? })
+    }
+
+    /// The contents of a file of at most so many bytes; `None` if there is none.
+    pub fn read(&self, path: &Path, most: u64) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.file(path)? else { return Ok(None) };
+        let mut contents = Vec::new();
+        File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?.take(most + 1).read_to_end(&mut contents)?;
+        if contents.len() as u64 > most {
+            return Err(io::Error::other(format!("{} has more than {most} bytes", path.display())));
+        }
+        Ok(Some(contents))
+    }
+
+    /// Returns whether there is such a file.
+    pub fn make_executable(&self, path: &Path) -> io::Result<bool> {
+        let Some(file) = self.file(path)? else { return Ok(false) };
+        fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), fs::Permissions::from_mode(0o755))?;
+        Ok(true)
+    }
+
+    /// The handle of a file, if it is one, reached without leaving the tree.
+    fn file(&self, path: &Path) -> io::Result<Option<OwnedFd>> {
+        let held = match openat2(&self.top, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::BENEATH)
+        {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            opened => opened?,
+        };
+        let is_file = FileType::from_raw_mode(fstat(&held)?.st_mode) == FileType::RegularFile;
+        Ok(is_file.then_some(held))
     }
 
     pub fn make_folder(&self, path: &Path) -> io::Result<()> {
@@ -94,6 +138,59 @@ impl Tree {
         Ok(linkat(&from, name, &folder, new, AtFlags::empty())?)
     }
 
+    /// What a path names, if anything is there; of a link, the link.
+    pub fn kind(&self, path: &Path) -> io::Result<Option<FileType>> {
+        let Some((folder, name)) = self.there(path)? else { return Ok(None) };
+        match statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(FileType::from_raw_mode(stat.st_mode))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Removes what a path names, with all that is in it. Nothing need be there.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        match self.there(path)? {
+            Some((folder, name)) => remove(&folder, name),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes all that is in a folder. It need not be there.
+    pub fn clear(&self, path: &Path) -> io::Result<()> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let folder = match openat2(&self.top, path, FOLDER, Mode::empty(), ResolveFlags::BENEATH) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            opened => opened?,
+        };
+        entries(&folder)?.iter().try_for_each(|(name, _)| remove(&folder, OsStr::from_bytes(name.to_bytes())))
+    }
+
+    /// The folder that holds `path`, if it is there, and the name in it.
+    fn there<'a>(&self, path: &'a Path) -> io::Result<Option<(OwnedFd, &'a OsStr)>> {
+        let name = path.file_name().ok_or_else(|| io::Error::other("the path names nothing"))?;
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match openat2(&self.top, parent, FOLDER, Mode::empty(), ResolveFlags::BENEATH) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            opened => Ok(Some((opened?, name))),
+        }
+    }
+
+    /// Moves all that is in another tree here. Nothing of these names may be here yet.
+    pub fn adopt(&self, other: &Self) -> io::Result<()> {
+        for (name, _) in entries(&other.top)? {
+            let name = name.as_c_str();
+            renameat_with(&other.top, name, &self.top, name, RenameFlags::NOREPLACE).map_err(|e| match e {
+                Errno::EXIST => {
+                    let name = name.to_string_lossy();
+                    io::Error::other(format!("`{name}` is there already; give it a folder of its own with `into`"))
+                }
+                other => other.into(),
+            })?;
+        }
+        Ok(())
+    }
+
     /// The first link, if there is one, that leads out of the tree. Dangling links lead nowhere.
     pub fn link_that_leaves(&self) -> io::Result<Option<PathBuf>> {
         let mut found = None;
@@ -107,8 +204,8 @@ impl Tree {
         Ok(found)
     }
 
-    /// Makes absolute links to what is in the tree relative: the tree is a system's root, moved.
-    pub fn root_links(&self) -> io::Result<()> {
+    /// Makes absolute links relative: the tree is a system's root, moved.
+    pub fn root_links(&self, which: Links) -> io::Result<()> {
         let mut absolute = Vec::new();
         self.each_link(|path, target| {
             if target.is_absolute() {
@@ -120,7 +217,7 @@ impl Tree {
             let inside = target.strip_prefix("/").unwrap_or(&target).to_owned();
             let there =
                 openat2(&self.top, &inside, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT);
-            if there.is_ok() {
+            if which == Links::All || there.is_ok() {
                 let up: PathBuf = path.parent().into_iter().flat_map(Path::components).map(|_| "..").collect();
                 self.link(&path, &up.join(inside))?;
             }
@@ -138,12 +235,12 @@ impl Tree {
                 Mode::empty(),
             )?;
             for (name, kind) in entries(&here)? {
-                let path = path.join(OsStr::new(std::str::from_utf8(name.to_bytes()).unwrap_or_default()));
+                let path = path.join(OsStr::from_bytes(name.to_bytes()));
                 match kind {
                     FileType::Directory => folders.push(path),
                     FileType::Symlink => {
                         let target = readlinkat(&here, name.as_c_str(), Vec::new())?;
-                        what(&path, Path::new(&*target.to_string_lossy()))?;
+                        what(&path, Path::new(OsStr::from_bytes(target.to_bytes())))?;
                     }
                     _ => {}
                 }
@@ -151,6 +248,17 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+/// Removes a name with all that is beneath it; no link is followed.
+fn remove(folder: &OwnedFd, name: &OsStr) -> io::Result<()> {
+    match unlinkat(folder, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(e) => return Err(e.into()),
+    }
+    empty(&openat(folder, name, FOLDER | OFlags::NOFOLLOW, Mode::empty())?)?;
+    Ok(unlinkat(folder, name, AtFlags::REMOVEDIR)?)
 }
 
 fn entries(folder: &OwnedFd) -> io::Result<Vec<(std::ffi::CString, FileType)>> {
