@@ -106,6 +106,7 @@ impl Node {
             state: self.state(),
             node_file: self.folder.path().join("node.json"),
             executable: env!("CARGO_BIN_EXE_plat-agent").into(),
+            clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
         })
         .unwrap()
     }
@@ -726,8 +727,14 @@ async fn a_tenant_who_holds_the_agents_processes_still_keeps_nothing_from_going_
     let promise = PromiseName::parse("held").unwrap();
     let check = Check::Http(HttpCheck { url, status: 200 });
     let environment = BTreeMap::new();
-    let ask =
-        Action::CheckPromise { partition: part(), promise: promise.clone(), check, timeout_seconds: 1, environment };
+    let ask = Action::CheckPromise {
+        partition: part(),
+        promise: promise.clone(),
+        of: String::new(),
+        check,
+        timeout_seconds: 1,
+        environment,
+    };
     host.perform(&ask).await.unwrap();
     let fact = host.observe_partition(&part()).await.unwrap().promises[&promise].clone();
     assert!(!fact.holds && fact.message.contains("took too long"), "{}", fact.message);
@@ -823,6 +830,7 @@ async fn promises_are_asked_over_the_network_and_by_programs() {
         let action = Action::CheckPromise {
             partition: part(),
             promise: promise.clone(),
+            of: String::new(),
             check,
             timeout_seconds: 2,
             environment,
@@ -1087,8 +1095,14 @@ async fn redis_is_installed_from_its_real_packages_and_runs() {
     let promise = PromiseName::parse("ping").unwrap();
     let check = Check::Exec(vec![bin("redis-cli"), "-s".into(), socket, "ping".into()]);
     let environment = BTreeMap::from([("LD_LIBRARY_PATH".to_owned(), libraries)]);
-    let ask =
-        Action::CheckPromise { partition: part(), promise: promise.clone(), check, timeout_seconds: 5, environment };
+    let ask = Action::CheckPromise {
+        partition: part(),
+        promise: promise.clone(),
+        of: String::new(),
+        check,
+        timeout_seconds: 5,
+        environment,
+    };
     until("redis answers", async || {
         host.perform(&ask).await.unwrap();
         let fact = host.observe_partition(&part()).await.unwrap().promises[&promise].clone();

@@ -56,6 +56,8 @@ pub enum Action {
     CheckPromise {
         partition: PartitionName,
         promise: PromiseName,
+        /// What runs now: kept with the result, as its [`crate::facts::PromiseFact::of`].
+        of: String,
         check: Check,
         timeout_seconds: u32,
         environment: BTreeMap<String, String>,

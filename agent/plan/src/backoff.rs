@@ -1,7 +1,7 @@
 //! How long to wait before trying again. Without randomness: one node's retries are its own, and spreading calls to
 //! the master is the link's business.
 
-use plat_model::Timestamp;
+use crate::moment::Steady;
 use std::time::Duration;
 
 /// Doubling waits between a first and a longest one.
@@ -31,7 +31,7 @@ impl Backoff {
 }
 
 /// The earlier of two times, of which either may be absent.
-pub(crate) fn sooner(a: Option<Timestamp>, b: Timestamp) -> Option<Timestamp> {
+pub(crate) fn sooner(a: Option<Steady>, b: Steady) -> Option<Steady> {
     Some(a.map_or(b, |a| a.min(b)))
 }
 

@@ -2,9 +2,10 @@
 //! made anew.
 
 use crate::action::Note;
+use crate::fingerprint;
+use crate::moment::Moment;
 use crate::render::Upkeep;
 use plat_model::Problem;
-use plat_model::Timestamp;
 use plat_model::id::{InstanceId, PromiseName, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
 use std::collections::BTreeMap;
@@ -20,7 +21,7 @@ pub enum ReleaseFact {
     /// The last attempt failed. The daemon remembers that, not the host: after a restart it is tried at once.
     Failed {
         attempts: u32,
-        at: Timestamp,
+        at: Moment,
         problem: Problem,
     },
 }
@@ -36,6 +37,17 @@ pub struct PartitionFact {
     pub promises: BTreeMap<PromiseName, PromiseFact>,
     /// The last step that failed, until it succeeds. The daemon remembers that; a host leaves it empty.
     pub failure: Option<Failure>,
+}
+
+impl PartitionFact {
+    /// What runs now, and with which configuration: another text after every start of a service, and after everything
+    /// that was configured anew. A check is a check of that, whatever the clocks say.
+    pub fn runs(&self) -> String {
+        let configured = self.occupant.as_ref().map(|occupant| occupant.configured.as_str());
+        let running = |fact: &&ServiceFact| matches!(fact.state, ServiceRun::Running { .. });
+        let runs: Vec<&str> = self.services.values().filter(running).map(|fact| fact.run.as_str()).collect();
+        fingerprint::of(&(configured, runs))
+    }
 }
 
 /// What the agent wrote down about the instance in a partition. [`crate::action::Note`] says what changes it.
@@ -109,6 +121,8 @@ pub const STABLE_SECONDS: u32 = 60;
 pub struct ServiceFact {
     /// Fingerprint of the [`crate::action::ServiceSpec`] that it was started with.
     pub fingerprint: String,
+    /// Another one for each start; empty if it was never started.
+    pub run: String,
     pub state: ServiceRun,
     /// Runs that ended since the service was first started with this fingerprint.
     pub restarts: u32,
@@ -125,16 +139,16 @@ pub struct ServiceFact {
 pub enum ServiceRun {
     Running {
         pid: u32,
-        since: Timestamp,
+        since: Moment,
     },
     /// Told to stop and not gone yet.
     Stopping {
         pid: u32,
-        since: Timestamp,
+        since: Moment,
     },
     /// Not running: it ended, was stopped, or its runtime is gone. Nothing but `StartService` starts it again.
     Ended {
-        at: Timestamp,
+        at: Moment,
     },
     /// Could not be observed.
     Unknown,
@@ -142,11 +156,23 @@ pub enum ServiceRun {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromiseFact {
+    /// What it was asked of, as [`PartitionFact::runs`] said it when the check began.
+    pub of: String,
     pub holds: bool,
     pub message: String,
-    pub checked: Timestamp,
-    /// Failed checks in a row.
+    /// When it was asked.
+    pub checked: Moment,
+    /// Failed checks in a row, of what ran then.
     pub failures: u32,
+}
+
+impl PromiseFact {
+    /// The result of a check, after what was known `before`.
+    pub fn after(before: Option<&Self>, of: &str, holds: bool, message: String, checked: Moment) -> Self {
+        let in_a_row = before.filter(|before| before.of == of).map_or(0, |before| before.failures);
+        let failures = if holds { 0 } else { in_a_row.saturating_add(1) };
+        Self { of: of.to_owned(), holds, message, checked, failures }
+    }
 }
 
 /// A step of a partition that failed.
@@ -157,5 +183,5 @@ pub struct Failure {
     pub problem: Problem,
     /// In a row.
     pub attempts: u32,
-    pub at: Timestamp,
+    pub at: Moment,
 }

@@ -4,11 +4,12 @@ use crate::action::{Action, Note};
 use crate::backoff::{STEP, sooner};
 use crate::facts::{Failure, Occupant, ReleaseFact};
 use crate::given::Given;
+use crate::moment::Steady;
 use crate::render::{Rendered, applied_release, render_given};
 use crate::{promises, services, status, teardown};
 use plat_model::instance::{InstanceDesired, InstanceState, InstanceStatus, Wish};
 use plat_model::problem::codes;
-use plat_model::{Problem, Timestamp, Waiting};
+use plat_model::{Problem, Waiting};
 
 /// What to do in one partition, what it waits for, and what to say of it.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -17,7 +18,7 @@ pub struct PartitionPlan {
     pub actions: Vec<Action>,
     pub waiting: Vec<Waiting>,
     /// When to look again if nothing happens before.
-    pub wake_at: Option<Timestamp>,
+    pub wake_at: Option<Steady>,
     /// How the instance is before the actions are done; `None` if there is none to speak of.
     pub status: Option<InstanceStatus>,
     /// The step that failed last is wanted still, and waits for its next try.
@@ -86,7 +87,7 @@ fn left_alone(given: &Given<'_>, occupant: &Occupant, plan: &mut PartitionPlan) 
         plan.waiting.push(Waiting {
             who: format!("partition {partition}"),
             on: format!("the master to say what becomes of instance {}", occupant.instance),
-            since: given.now,
+            since: given.now.wall,
             todo: "the master does not list this instance; destroy it, or give its partition to another".into(),
         });
     }
@@ -174,7 +175,7 @@ fn without_release(given: &Given<'_>, desired: &InstanceDesired, plan: &mut Part
     plan.waiting.push(Waiting {
         who: format!("instance {}/{}", desired.project, desired.name),
         on: format!("release {short} to be installed"),
-        since: given.now,
+        since: given.now.wall,
         todo: problem.as_ref().map(|problem| problem.todo.clone()).unwrap_or_default(),
     });
     let state = if problem.is_some() { InstanceState::Failed } else { InstanceState::Installing };
@@ -228,8 +229,8 @@ fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: 
 fn hold_back<'a>(given: &Given<'a>, plan: &mut PartitionPlan) -> Option<&'a Failure> {
     let failure = given.fact.failure.as_ref()?;
     let at = plan.actions.iter().position(|action| action.step() == failure.step)?;
-    let retry = failure.at.plus(STEP.after(failure.attempts));
-    if retry <= given.now {
+    let retry = failure.at.steady.plus(STEP.after(failure.attempts));
+    if retry <= given.now.steady {
         return Some(failure);
     }
     // Services and promises do not build on each other; everything else does on what is before it.
@@ -245,8 +246,8 @@ fn hold_back<'a>(given: &Given<'a>, plan: &mut PartitionPlan) -> Option<&'a Fail
     plan.wake_at = sooner(plan.wake_at, retry);
     plan.waiting.push(Waiting {
         who: format!("{} in {}", failure.step, given.partition.name),
-        on: format!("the next try at {retry}, after {} failed", failure.attempts),
-        since: failure.at,
+        on: format!("the next try at {}, after {} failed", given.now.tell(retry), failure.attempts),
+        since: failure.at.wall,
         todo: failure.problem.todo.clone(),
     });
     Some(failure)

@@ -4,13 +4,14 @@ use crate::action::{Action, Note};
 use crate::backoff::{PROMISE, sooner};
 use crate::facts::{Occupant, PromiseFact};
 use crate::given::Given;
+use crate::moment::Steady;
 use crate::partition::{PartitionPlan, Verdict};
 use crate::render::{RenderedPromise, Upkeep};
 use crate::services::Running;
 use plat_document::release::Role;
+use plat_model::Problem;
 use plat_model::instance::InstanceState;
 use plat_model::problem::codes;
-use plat_model::{Problem, Timestamp};
 use std::time::Duration;
 
 /// An alive promise must have failed so often in a row before services are restarted for it.
@@ -33,14 +34,16 @@ pub(crate) fn keep(
     let partition = &given.partition.name;
     let mut broken = Vec::new();
     let mut not_alive = None;
+    let (of, now) = (given.fact.runs(), given.now.steady);
     for (name, promise) in &upkeep.promises {
-        // A result from before the last start says nothing about what runs now.
-        let fact = given.fact.promises.get(name).filter(|fact| fact.checked >= running.since);
-        let due = fact.map_or(given.now, |fact| due(promise, fact, running.since));
-        if due <= given.now {
+        // What another run said says nothing about this one.
+        let fact = given.fact.promises.get(name).filter(|fact| fact.of == of);
+        let due = fact.map_or(now, |fact| due(promise, fact, running.since));
+        if due <= now {
             plan.actions.push(Action::CheckPromise {
                 partition: partition.clone(),
                 promise: name.clone(),
+                of: of.clone(),
                 check: promise.check.clone(),
                 timeout_seconds: promise.timeout_seconds,
                 environment: upkeep.environment.clone(),
@@ -77,7 +80,7 @@ pub(crate) fn keep(
     }
     let nothing_to_ask = !upkeep.promises.values().any(|promise| promise.role == Role::Ready);
     let settled = running.since.plus(SETTLE);
-    if !occupant.ready && nothing_to_ask && broken.is_empty() && given.now < settled {
+    if !occupant.ready && nothing_to_ask && broken.is_empty() && now < settled {
         plan.wake_at = sooner(plan.wake_at, settled);
         return Verdict::new(InstanceState::Starting, "its services have just been started");
     }
@@ -103,18 +106,18 @@ pub(crate) fn keep(
 
 /// When a promise is checked next: in its period while it holds; sooner while it does not, but never much sooner than
 /// half of the time that the services have been up, so that slow ones are not asked all the time.
-fn due(promise: &RenderedPromise, fact: &PromiseFact, since: Timestamp) -> Timestamp {
-    let period = Duration::from_secs(promise.period_seconds.into());
+fn due(promise: &RenderedPromise, fact: &PromiseFact, since: Steady) -> Steady {
+    let (checked, period) = (fact.checked.steady, Duration::from_secs(promise.period_seconds.into()));
     if fact.holds {
-        return fact.checked.plus(period);
+        return checked.plus(period);
     }
-    let by_age = fact.checked.since(since).max(PROMISE.first);
-    fact.checked.plus(PROMISE.after(fact.failures.max(1)).min(by_age).min(period))
+    let by_age = checked.since(since).max(PROMISE.first);
+    checked.plus(PROMISE.after(fact.failures.max(1)).min(by_age).min(period))
 }
 
-fn is_dead(promise: &RenderedPromise, fact: &PromiseFact, since: Timestamp) -> bool {
+fn is_dead(promise: &RenderedPromise, fact: &PromiseFact, since: Steady) -> bool {
     let grace = Duration::from_secs(promise.period_seconds.into()).max(ALIVE_GRACE);
-    fact.failures >= ALIVE_FAILURES && fact.checked.since(since) >= grace
+    fact.failures >= ALIVE_FAILURES && fact.checked.steady.since(since) >= grace
 }
 
 fn problem(name: &str, fact: &PromiseFact) -> Problem {

@@ -4,11 +4,12 @@ use crate::action::Action;
 use crate::backoff::{SERVICE, sooner};
 use crate::facts::{Occupant, ServiceFact, ServiceRun};
 use crate::given::Given;
+use crate::moment::Steady;
 use crate::partition::{PartitionPlan, Verdict};
 use crate::render::Upkeep;
 use plat_model::instance::InstanceState;
 use plat_model::problem::codes;
-use plat_model::{Problem, Timestamp, Waiting};
+use plat_model::{Problem, Waiting};
 use std::time::Duration;
 
 /// From so many short runs in a row a service counts as failing.
@@ -21,7 +22,7 @@ pub(crate) struct Running {
     /// All run, with the configuration they are to have.
     pub all: bool,
     /// When the youngest of them was started; zero if there are none.
-    pub since: Timestamp,
+    pub since: Steady,
     /// One has exited again and again, and has not run for long enough to be trusted.
     pub unsettled: Option<Problem>,
     exited: Option<Problem>,
@@ -50,7 +51,7 @@ pub(crate) fn bring_up(given: &Given<'_>, upkeep: &Upkeep, plan: &mut PartitionP
             plan.actions.push(Action::StopService { partition: partition.clone(), service: name.clone() });
         }
     }
-    let mut running = Running { all: plan.actions.is_empty(), since: Timestamp::ZERO, unsettled: None, exited: None };
+    let mut running = Running { all: plan.actions.is_empty(), since: Steady::ZERO, unsettled: None, exited: None };
     for spec in &upkeep.services {
         let start = Action::StartService { partition: partition.clone(), spec: spec.clone() };
         let Some(fact) = given.fact.services.get(&spec.name) else {
@@ -61,16 +62,16 @@ pub(crate) fn bring_up(given: &Given<'_>, upkeep: &Upkeep, plan: &mut PartitionP
         let same = fact.fingerprint == spec.fingerprint;
         match fact.state {
             ServiceRun::Running { since, .. } if same => {
-                running.since = running.since.max(since);
-                settle(given, fact, spec.name.as_str(), since, &mut running, plan);
+                running.since = running.since.max(since.steady);
+                settle(given, fact, spec.name.as_str(), since.steady, &mut running, plan);
             }
             ServiceRun::Unknown => {
                 running.all = false;
-                plan.wake_at = sooner(plan.wake_at, given.now.plus(LOOK_AGAIN));
+                plan.wake_at = sooner(plan.wake_at, given.now.steady.plus(LOOK_AGAIN));
                 plan.waiting.push(Waiting {
                     who: format!("service {} in {partition}", spec.name),
                     on: "a look at whether it runs".into(),
-                    since: given.now,
+                    since: given.now.wall,
                     todo: String::new(),
                 });
             }
@@ -82,15 +83,19 @@ pub(crate) fn bring_up(given: &Given<'_>, upkeep: &Upkeep, plan: &mut PartitionP
                 } else {
                     running.exited = Some(problem);
                 }
-                let again = at.plus(SERVICE.after(fact.short_runs));
-                if again <= given.now {
+                let again = at.steady.plus(SERVICE.after(fact.short_runs));
+                if again <= given.now.steady {
                     plan.actions.push(start);
                 } else {
                     plan.wake_at = sooner(plan.wake_at, again);
                     plan.waiting.push(Waiting {
                         who: format!("service {} in {partition}", spec.name),
-                        on: format!("its next start at {again}, after {} short runs", fact.short_runs),
-                        since: at,
+                        on: format!(
+                            "its next start at {}, after {} short runs",
+                            given.now.tell(again),
+                            fact.short_runs
+                        ),
+                        since: at.wall,
                         todo: "read its log; it ends by itself".into(),
                     });
                 }
@@ -110,7 +115,7 @@ fn settle(
     given: &Given<'_>,
     fact: &ServiceFact,
     name: &str,
-    since: Timestamp,
+    since: Steady,
     running: &mut Running,
     plan: &mut PartitionPlan,
 ) {
@@ -118,7 +123,7 @@ fn settle(
         return;
     }
     let settled = since.plus(SERVICE.after(fact.short_runs).min(Duration::from_secs(10)));
-    if given.now < settled && fact.short_runs >= FAILING_RUNS {
+    if given.now.steady < settled && fact.short_runs >= FAILING_RUNS {
         running.unsettled = Some(exited(fact, name));
         plan.wake_at = sooner(plan.wake_at, settled);
     }

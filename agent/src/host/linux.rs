@@ -22,6 +22,7 @@ pub mod spawner;
 mod task;
 
 use super::{Counters, Event, Host, LogsAsked};
+use crate::clock::Clock;
 use async_trait::async_trait;
 use cgroup::Cgroups;
 use counters::{DiskLevels, Meters};
@@ -62,13 +63,15 @@ pub fn subcommand() -> Option<ExitCode> {
 }
 
 /// Where things are.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LinuxConfig {
     /// The agent's own folder, 0700; the host's part of it is in `host/`.
     pub state: PathBuf,
     pub node_file: PathBuf,
     /// The agent's binary: `/proc/self/exe`, which stays the same one when its file is replaced.
     pub executable: PathBuf,
+    /// What time it is. Shims, which outlive the agent, read the machine's.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// This machine.
@@ -84,6 +87,7 @@ pub struct LinuxHost {
     disks: DiskLevels,
     releases: Releases,
     mark: String,
+    clock: Arc<dyn Clock>,
     promises: Mutex<BTreeMap<PartitionName, BTreeMap<PromiseName, PromiseFact>>>,
     events: Mutex<Option<mpsc::Receiver<Event>>>,
 }
@@ -113,8 +117,15 @@ impl LinuxHost {
             let meters = meters.clone();
             Arc::new(move |partition| meters.settle(partition))
         };
-        let runtime =
-            ShimRuntime::open(records.clone(), spawner.clone(), cgroups.clone(), mark.clone(), send.clone(), settle);
+        let runtime = ShimRuntime::open(
+            records.clone(),
+            spawner.clone(),
+            cgroups.clone(),
+            mark.clone(),
+            send.clone(),
+            settle,
+            config.clock.clone(),
+        );
         let node = NodeFiles::new(config.node_file);
         if let Err(e) = node.watch(send.clone()) {
             tracing::warn!(why = %e, "node.json cannot be watched: a change is seen when it is next read");
@@ -136,6 +147,7 @@ impl LinuxHost {
             runtime,
             meters,
             mark,
+            clock: config.clock,
         })
     }
 
@@ -213,11 +225,11 @@ impl LinuxHost {
         }
     }
 
-    fn keep(&self, partition: &PartitionName, promise: &PromiseName, holds: bool, message: String) {
+    fn keep(&self, partition: &PartitionName, promise: &PromiseName, of: &str, (holds, message): (bool, String)) {
         let mut all = self.promises.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = all.entry(partition.clone()).or_default();
-        let failures = if holds { 0 } else { of.get(promise).map_or(0, |old| old.failures).saturating_add(1) };
-        of.insert(promise.clone(), PromiseFact { holds, message, checked: disk::now(), failures });
+        let results = all.entry(partition.clone()).or_default();
+        let result = PromiseFact::after(results.get(promise), of, holds, message, self.clock.moment());
+        results.insert(promise.clone(), result);
     }
 
     async fn erase(&self, name: &PartitionName) -> Result<(), Problem> {
@@ -311,7 +323,7 @@ impl Host for LinuxHost {
             }
             Action::StartService { partition, spec } => self.runtime.start(&self.place(partition)?, spec).await,
             Action::StopService { partition, service } => self.runtime.stop(partition, service).await,
-            Action::CheckPromise { partition, promise, check, timeout_seconds, environment } => {
+            Action::CheckPromise { partition, promise, of, check, timeout_seconds, environment } => {
                 let command = if let Check::Exec(command) = check { command.clone() } else { Vec::new() };
                 let run = Run {
                     name: format!("promise-{promise}"),
@@ -319,13 +331,13 @@ impl Host for LinuxHost {
                     environment: environment.clone(),
                     timeout_seconds: *timeout_seconds,
                 };
-                let (holds, message) = match self.check(partition, run, check).await {
+                let result = match self.check(partition, run, check).await {
                     Err(problem) if [codes::SERVICE_START, codes::STALLED].contains(&problem.code) => {
                         (false, problem.one_line().chars().take(MESSAGE_MAX).collect())
                     }
                     other => other?,
                 };
-                self.keep(partition, promise, holds, message);
+                self.keep(partition, promise, of, result);
                 Ok(())
             }
             Action::Erase { partition } => self.erase(partition).await,

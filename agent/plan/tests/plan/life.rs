@@ -6,6 +6,7 @@ use plat_agent_plan::{Action, ReleaseFact};
 use plat_model::id::{PromiseName, ServiceName};
 use plat_model::instance::{InstanceState, ServiceState, Wish};
 use plat_model::problem::codes;
+use std::time::Duration;
 
 fn ready() -> World {
     let mut world = World::new(2);
@@ -299,7 +300,7 @@ fn a_failing_step_waits_longer_each_time_and_says_so() {
     let status = world.status(1).unwrap();
     assert_eq!(status.state, InstanceState::Failed);
     assert_eq!(status.detail, "run hook init failed 5 times");
-    assert!(world.plan_of(0).wake_at.unwrap() > world.now);
+    assert!(world.plan_of(0).wake_at.unwrap() > world.now.steady);
 }
 
 #[test]
@@ -362,8 +363,31 @@ fn a_result_of_before_the_last_start_does_not_count() {
     world.later(5);
     let fact = world.facts.partitions.get_mut(&part(0)).unwrap();
     fact.services.get_mut(&web).unwrap().state = ServiceRun::Running { pid: 9, since: world.now };
+    fact.services.get_mut(&web).unwrap().run = "another".into();
     let plan = world.plan_of(0);
     let checks = |action: &Action| matches!(action, Action::CheckPromise { promise, .. } if *promise == answers);
     assert!(plan.actions.iter().any(checks));
     assert_eq!(plan.status.unwrap().state, InstanceState::Degraded);
+}
+
+#[test]
+fn a_step_of_the_wall_clock_changes_nothing_of_what_is_done_and_when() {
+    for step in [-3600, 3600] {
+        let mut world = ready();
+        world.set_clock(step);
+        assert_eq!(world.plan_of(0).actions, [], "nothing is due yet");
+        assert_eq!(world.plan_of(0).wake_at, Some(world.now.plus(Duration::from_secs(30)).steady));
+        world.later(30);
+        world.settle();
+        assert_eq!(world.take_done(), ["part0 check promise answers", "part0 check promise breathes"]);
+        assert_eq!(world.status(1).unwrap().state, InstanceState::Ready);
+        world.failing.insert("run hook stop".into());
+        world.wish(1, 0, Wish::Stopped, "{}");
+        world.settle();
+        world.set_clock(step);
+        world.take_done();
+        world.later(1);
+        world.settle();
+        assert_eq!(world.take_done(), ["part0 run hook stop"], "tried again when a second has passed");
+    }
 }

@@ -2,9 +2,10 @@
 //! restart of the agent, and clears up after one that was killed.
 
 use super::{Place, Records, Runtime};
+use crate::clock::Clock;
 use crate::host::Event;
 use crate::host::linux::cgroup::{self, Cgroups};
-use crate::host::linux::disk::{self, now, private_folder};
+use crate::host::linux::disk::{self, private_folder};
 use crate::host::linux::posix::watched;
 use crate::host::linux::process::{Process, boot_id, marked};
 use crate::host::linux::shim::launch::Program;
@@ -45,6 +46,7 @@ struct Inner {
     mark: String,
     events: mpsc::Sender<Event>,
     settle: Settle,
+    clock: Arc<dyn Clock>,
     locks: Mutex<BTreeMap<(PartitionName, ServiceName), ServiceLock>>,
     watched: Mutex<BTreeSet<String>>,
 }
@@ -58,9 +60,10 @@ impl ShimRuntime {
         mark: String,
         events: mpsc::Sender<Event>,
         settle: Settle,
+        clock: Arc<dyn Clock>,
     ) -> Self {
         let (locks, watched) = (Mutex::default(), Mutex::default());
-        let inner = Arc::new(Inner { records, spawner, cgroups, mark, events, settle, locks, watched });
+        let inner = Arc::new(Inner { records, spawner, cgroups, mark, events, settle, clock, locks, watched });
         for partition in inner.records.partitions() {
             for service in inner.records.services(&partition) {
                 if let Ok(Some(state)) = inner.records.run(&partition, &service) {
@@ -118,7 +121,7 @@ impl Inner {
         } else {
             state.error = "the machine was restarted".into();
         }
-        (state.phase, state.ended) = (Phase::Ended, Some(now()));
+        state.ends(self.clock.moment(), &boot);
         self.records.write(partition, service, &state)?;
         Ok(Some(state))
     }
@@ -300,13 +303,14 @@ impl Runtime for ShimRuntime {
 fn fact(state: &RunState, boot: &str) -> ServiceFact {
     let pid = state.main.unwrap_or(state.shim).pid;
     let run = match state.phase {
-        Phase::Ended => ServiceRun::Ended { at: state.ended.unwrap_or(state.started) },
-        Phase::Running if state.is_attended(boot) => ServiceRun::Running { pid, since: state.started },
+        Phase::Ended => ServiceRun::Ended { at: state.end(boot) },
+        Phase::Running if state.is_attended(boot) => ServiceRun::Running { pid, since: state.start(boot) },
         // Also when the shim is gone and what it left is being cleared up: nothing may be started yet.
-        _ => ServiceRun::Stopping { pid, since: state.started },
+        _ => ServiceRun::Stopping { pid, since: state.start(boot) },
     };
     ServiceFact {
         fingerprint: state.fingerprint.clone(),
+        run: state.run.clone(),
         state: run,
         restarts: state.restarts(),
         short_runs: state.short_runs(),
