@@ -3,9 +3,10 @@
 //! A node of 1,000 partitions, each with a ready instance of two services and two promises. First the plan alone with
 //! templates rendered anew, then with rendered templates at hand (what a worker does when nothing changed).
 
-use plat_agent_plan::facts::{Occupant, PromiseFact, ServiceFact, ServiceRun};
+use plat_agent_plan::facts::{Occupant, ServiceFact, ServiceRun};
 use plat_agent_plan::{
-    Action, Given, Moment, PartitionFact, Place, ReleaseFact, Steady, plan_partition, plan_rendered, render_given,
+    Action, Given, Moment, PartitionFact, Place, PromiseFact, ReleaseFact, Steady, plan_partition, plan_rendered,
+    render_given,
 };
 use plat_document::Release;
 use plat_model::id::{InstanceId, InstanceName, NodeId, PartitionName, ProjectName};

@@ -705,6 +705,43 @@ async fn a_partition_that_is_a_mount_stays_one_and_a_mount_in_it_is_not_entered(
     node.done(host).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_promises_have_said_is_known_to_an_agent_that_is_started_again() {
+    let node = Node::new(None);
+    let host = node.occupied().await;
+    let promise = PromiseName::parse("answers").unwrap();
+    let ask = |code: u32| Action::CheckPromise {
+        partition: part(),
+        promise: promise.clone(),
+        of: "these runs".into(),
+        check: Check::Exec(vec!["/bin/sh".into(), "-c".into(), format!("echo said; exit {code}")]),
+        timeout_seconds: 5,
+        environment: BTreeMap::new(),
+    };
+    for code in [0, 0, 1] {
+        host.perform(&ask(code)).await.unwrap();
+    }
+    let before = host.observe_partition(&part()).await.unwrap().promises;
+    let fact = &before[&promise];
+    assert_eq!((fact.holds, fact.held, fact.failures, fact.of.as_str()), (false, true, 1, "these runs"));
+    assert_eq!(
+        fact.history.iter().map(|stretch| (stretch.holds, stretch.times)).collect::<Vec<_>>(),
+        [(true, 2), (false, 1)]
+    );
+    drop(host);
+    // As after kill -9: nothing was told to the host of before.
+    let host = node.open();
+    assert_eq!(host.observe_partition(&part()).await.unwrap().promises, before);
+    // What was written down and makes no sense is asked anew, and stops nothing.
+    fs::write(node.state().join("host/partitions/p0/promises.json"), "{").unwrap();
+    let host = node.open();
+    assert!(host.observe_partition(&part()).await.unwrap().promises.is_empty());
+    host.perform(&ask(0)).await.unwrap();
+    host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    assert!(host.observe_partition(&part()).await.unwrap().promises.is_empty());
+    node.done(host).await;
+}
+
 /// A process of the user that holds everything else of that user still, again and again.
 fn oppressor(uid: u32) -> std::process::Child {
     use std::os::unix::process::CommandExt;

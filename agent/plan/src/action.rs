@@ -56,7 +56,7 @@ pub enum Action {
     CheckPromise {
         partition: PartitionName,
         promise: PromiseName,
-        /// What runs now: kept with the result, as its [`crate::facts::PromiseFact::of`].
+        /// What it is asked of: kept with the result, as its [`crate::PromiseFact::of`].
         of: String,
         check: Check,
         timeout_seconds: u32,
@@ -126,6 +126,9 @@ pub enum Note {
     /// The stop hook has run, or there was nothing to run it for: the start hook runs again after the next start.
     /// Clears `started` and `ready`, keeps `connection`.
     Stopped,
+    /// The services are about to be restarted for a promise, for so many times in a row; 0: they have lasted. Sets
+    /// `revivals`.
+    Revived { times: u32 },
     /// The clean hook has run. Sets `cleaned`.
     Cleaned,
 }

@@ -20,6 +20,10 @@ pub(crate) const INSTALL: Backoff = Backoff { first: Duration::from_secs(5), lon
 /// Promises that do not hold.
 pub(crate) const PROMISE: Backoff = Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(60) };
 
+/// Between restarts for a promise: how long services that it calls dead may run on, so that they are not restarted all
+/// the time.
+pub(crate) const REVIVAL: Backoff = Backoff { first: Duration::from_secs(20), longest: Duration::from_secs(600) };
+
 impl Backoff {
     /// The wait after `failures` failures in a row; zero after none.
     pub fn after(self, failures: u32) -> Duration {

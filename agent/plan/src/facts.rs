@@ -5,6 +5,7 @@ use crate::action::Note;
 use crate::fingerprint;
 use crate::moment::Moment;
 use crate::render::Upkeep;
+use crate::results::PromiseFact;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PromiseName, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
@@ -33,7 +34,7 @@ pub struct PartitionFact {
     pub occupant: Option<Occupant>,
     /// Services that the runtime knows of, running or not.
     pub services: BTreeMap<ServiceName, ServiceFact>,
-    /// The newest result of each promise since the agent started, or of before if the host remembers.
+    /// What is known of each promise. Survives restarts of the agent.
     pub promises: BTreeMap<PromiseName, PromiseFact>,
     /// The last step that failed, until it succeeds. The daemon remembers that; a host leaves it empty.
     pub failure: Option<Failure>,
@@ -47,6 +48,11 @@ impl PartitionFact {
         let running = |fact: &&ServiceFact| matches!(fact.state, ServiceRun::Running { .. });
         let runs: Vec<&str> = self.services.values().filter(running).map(|fact| fact.run.as_str()).collect();
         fingerprint::of(&(configured, runs))
+    }
+
+    /// What the services are started from: another text after everything that was configured anew.
+    pub fn built(&self) -> String {
+        fingerprint::of(&("built", self.occupant.as_ref().map(|occupant| occupant.configured.as_str())))
     }
 }
 
@@ -67,6 +73,8 @@ pub struct Occupant {
     pub started: bool,
     /// Every ready promise has held since it was last configured and started.
     pub ready: bool,
+    /// How often in a row the services were restarted for a promise, since they last lasted.
+    pub revivals: u32,
     /// What it published last; empty if it never did.
     pub connection: Parameters,
     /// The `clean` hook has run.
@@ -86,6 +94,7 @@ impl Occupant {
             upkeep: None,
             started: false,
             ready: false,
+            revivals: 0,
             connection: Parameters::default(),
             cleaned: false,
             erased: false,
@@ -100,7 +109,7 @@ impl Occupant {
                 self.initialised = true;
                 self.configured.clone_from(fingerprint);
                 self.upkeep = Some(upkeep.clone());
-                self.ready = false;
+                (self.ready, self.revivals) = (false, 0);
             }
             Note::KeptUp(upkeep) => self.upkeep = Some(upkeep.clone()),
             Note::Started => self.started = true,
@@ -109,6 +118,7 @@ impl Occupant {
                 self.connection = connection.clone();
             }
             Note::Stopped => (self.started, self.ready) = (false, false),
+            Note::Revived { times } => self.revivals = *times,
             Note::Cleaned => self.cleaned = true,
         }
     }
@@ -152,27 +162,6 @@ pub enum ServiceRun {
     },
     /// Could not be observed.
     Unknown,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PromiseFact {
-    /// What it was asked of, as [`PartitionFact::runs`] said it when the check began.
-    pub of: String,
-    pub holds: bool,
-    pub message: String,
-    /// When it was asked.
-    pub checked: Moment,
-    /// Failed checks in a row, of what ran then.
-    pub failures: u32,
-}
-
-impl PromiseFact {
-    /// The result of a check, after what was known `before`.
-    pub fn after(before: Option<&Self>, of: &str, holds: bool, message: String, checked: Moment) -> Self {
-        let in_a_row = before.filter(|before| before.of == of).map_or(0, |before| before.failures);
-        let failures = if holds { 0 } else { in_a_row.saturating_add(1) };
-        Self { of: of.to_owned(), holds, message, checked, failures }
-    }
 }
 
 /// A step of a partition that failed.

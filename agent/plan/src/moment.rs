@@ -25,7 +25,7 @@ impl Steady {
 }
 
 /// One point in time, as both clocks tell it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Moment {
     /// The time of day, which may be set back or forward at any time. No decision is made from it.
     pub wall: Timestamp,

@@ -5,8 +5,10 @@ use crate::backoff::{STEP, sooner};
 use crate::facts::{Failure, Occupant, ReleaseFact};
 use crate::given::Given;
 use crate::moment::Steady;
-use crate::render::{Rendered, applied_release, render_given};
+use crate::render::{Rendered, Upkeep, applied_release, render_given};
+use crate::services::Running;
 use crate::{promises, services, status, teardown};
+use plat_document::release::Role;
 use plat_model::instance::{InstanceDesired, InstanceState, InstanceStatus, Wish};
 use plat_model::problem::codes;
 use plat_model::{Problem, Waiting};
@@ -142,14 +144,15 @@ fn started(
     if let Some(verdict) = configure(given, occupant, rendered, plan) {
         return verdict;
     }
-    let running = services::bring_up(given, &rendered.upkeep, plan);
+    let running = up(given, occupant, &rendered.upkeep, plan);
     if occupant.upkeep.as_deref() != Some(&rendered.upkeep) {
         let note = Note::KeptUp(Box::new(rendered.upkeep.clone()));
         plan.actions.push(Action::Note { partition: partition.clone(), note });
     }
-    if !running.all {
-        return running.verdict(occupant);
-    }
+    let running = match running {
+        Ok(running) => running,
+        Err(verdict) => return verdict,
+    };
     if !occupant.started {
         if let Some(run) = &rendered.start {
             plan.actions.push(Action::RunHook { partition: partition.clone(), run: run.clone() });
@@ -186,12 +189,27 @@ fn without_release(given: &Given<'_>, desired: &InstanceDesired, plan: &mut Part
 /// they end, its promises are checked. Gives what is wrong with it.
 fn keep_applied_up(given: &Given<'_>, occupant: &Occupant, plan: &mut PartitionPlan) -> Option<Problem> {
     let upkeep = occupant.upkeep.as_ref().filter(|_| occupant.started && !occupant.erased)?;
-    let running = services::bring_up(given, upkeep, plan);
-    let verdict = match running.all {
-        true => promises::keep(given, occupant, upkeep, &running, plan),
-        false => running.verdict(occupant),
+    let verdict = match up(given, occupant, upkeep, plan) {
+        Ok(running) => promises::keep(given, occupant, upkeep, &running, plan),
+        Err(verdict) => verdict,
     };
     verdict.problem
+}
+
+/// Brings the services up, as soon as what they are started from is as it should be. Says how they are until all run.
+fn up(given: &Given<'_>, occupant: &Occupant, upkeep: &Upkeep, plan: &mut PartitionPlan) -> Result<Running, Verdict> {
+    let running = services::bring_up(given, upkeep, plan);
+    if running.all {
+        return Ok(running);
+    }
+    let starts = |action: &Action| matches!(action, Action::StartService { .. });
+    if plan.actions.iter().any(starts)
+        && let Some(verdict) = promises::await_built(given, occupant, upkeep, plan)
+    {
+        plan.actions.retain(|action| !starts(action));
+        return Err(verdict);
+    }
+    Err(running.verdict(occupant))
 }
 
 /// Stops what runs with an older configuration, applies the new one, and starts the services with it.
@@ -219,7 +237,9 @@ fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: 
     }
     let (fingerprint, upkeep) = (rendered.configured.clone(), Box::new(rendered.upkeep.clone()));
     plan.actions.push(note(Note::Configured { fingerprint, upkeep }));
-    for spec in &rendered.upkeep.services {
+    // What must hold before they are started is asked of what is written now.
+    let awaited = rendered.upkeep.promises.values().any(|promise| promise.role == Role::Built);
+    for spec in rendered.upkeep.services.iter().filter(|_| !awaited) {
         plan.actions.push(Action::StartService { partition: partition.clone(), spec: spec.clone() });
     }
     Some(Verdict::new(InstanceState::Starting, detail))

@@ -50,6 +50,23 @@ pub struct RenderedPromise {
     pub check: Check,
     pub period_seconds: u32,
     pub timeout_seconds: u32,
+    /// After the start of the services, before it is asked first.
+    #[serde(default)]
+    pub delay_seconds: u32,
+    /// After the start of the services: before that they are not restarted for it.
+    #[serde(default = "default_grace")]
+    pub grace_seconds: u32,
+    /// Failures in a row from which something follows. What an older agent wrote down does not say.
+    #[serde(default = "default_threshold")]
+    pub threshold: u32,
+}
+
+fn default_grace() -> u32 {
+    10
+}
+
+fn default_threshold() -> u32 {
+    3
 }
 
 /// The release that a `configured` fingerprint says was applied.
@@ -250,7 +267,15 @@ fn rendered_promise(
         Check::Exec(templates) => Check::Exec(command(templates, context, &at, problems)),
     };
     let (period_seconds, timeout_seconds) = (promise.period_seconds.max(1), promise.timeout_seconds.max(1));
-    Some(RenderedPromise { role: promise.role, check, period_seconds, timeout_seconds })
+    Some(RenderedPromise {
+        role: promise.role,
+        check,
+        period_seconds,
+        timeout_seconds,
+        delay_seconds: promise.delay_seconds.unwrap_or(0),
+        grace_seconds: promise.grace_seconds(),
+        threshold: promise.threshold(),
+    })
 }
 
 fn publish(release: &Release, context: &Context, problems: &mut Problems) -> Parameters {

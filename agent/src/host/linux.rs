@@ -16,6 +16,7 @@ mod posix;
 mod probe;
 mod process;
 mod release;
+mod results;
 pub mod runtime;
 mod shim;
 pub mod spawner;
@@ -31,22 +32,21 @@ use partition::Occupants;
 use partition::erase::EraseTask;
 use partition::files::WriteTask;
 use plat_agent_plan::action::Run;
-use plat_agent_plan::facts::PromiseFact;
-use plat_agent_plan::{Action, PartitionFact, ReleaseFact};
+use plat_agent_plan::{Action, PartitionFact, PromiseFact, ReleaseFact};
 use plat_document::release::Check;
 use plat_model::Problem;
-use plat_model::id::{Digest, PartitionName, PromiseName, ServiceName};
+use plat_model::id::{Digest, PartitionName, ServiceName};
 use plat_model::node::{NodeFile, NodePartition};
 use plat_model::problem::codes;
 use probe::{MESSAGE_MAX, ProbeTask, Question};
 use release::Releases;
+use results::Results;
 use runtime::{Place, Records, Runtime, ShimRuntime};
 use sha2::Digest as _;
 use shim::RunTask;
 use shim::launch::Program;
 use shim::tree::Exit;
 use spawner::Spawner;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,7 +88,7 @@ pub struct LinuxHost {
     releases: Releases,
     mark: String,
     clock: Arc<dyn Clock>,
-    promises: Mutex<BTreeMap<PartitionName, BTreeMap<PromiseName, PromiseFact>>>,
+    results: Results,
     events: Mutex<Option<mpsc::Receiver<Event>>>,
 }
 
@@ -138,7 +138,7 @@ impl LinuxHost {
             occupants: Occupants::new(records.clone()),
             disks: DiskLevels::default(),
             releases: Releases::new(spawner.clone(), &state, send),
-            promises: Mutex::default(),
+            results: Results::new(records.clone()),
             events: Mutex::new(Some(events)),
             state,
             records,
@@ -225,13 +225,6 @@ impl LinuxHost {
         }
     }
 
-    fn keep(&self, partition: &PartitionName, promise: &PromiseName, of: &str, (holds, message): (bool, String)) {
-        let mut all = self.promises.lock().unwrap_or_else(PoisonError::into_inner);
-        let results = all.entry(partition.clone()).or_default();
-        let result = PromiseFact::after(results.get(promise), of, holds, message, self.clock.moment());
-        results.insert(promise.clone(), result);
-    }
-
     async fn erase(&self, name: &PartitionName) -> Result<(), Problem> {
         let place = self.place(name)?;
         self.runtime.clear(&place).await?;
@@ -242,7 +235,7 @@ impl LinuxHost {
             account: place.partition.account,
         };
         self.spawner.perform(&Task::Erase(task)).await?;
-        self.promises.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.results.forget(name);
         self.records.forget(&self.records.partition(name).join("runs"))?;
         self.disks.forget(name);
         self.occupants.erased(name)
@@ -251,7 +244,7 @@ impl LinuxHost {
     async fn free(&self, name: &PartitionName) -> Result<(), Problem> {
         let (cgroups, partition) = (self.cgroups.clone(), name.clone());
         let _ = tokio::task::spawn_blocking(move || cgroups.remove(partition.as_str())).await;
-        self.promises.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.results.forget(name);
         // The occupant last: while it is there, freeing is tried again.
         let folder = self.records.partition(name);
         self.records.forget(&folder.join("services"))?;
@@ -278,11 +271,10 @@ impl Host for LinuxHost {
     }
 
     async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem> {
-        let promises = self.promises.lock().unwrap_or_else(PoisonError::into_inner).get(partition).cloned();
         Ok(PartitionFact {
             occupant: self.occupants.observe(partition)?,
             services: self.runtime.observe(partition).await?,
-            promises: promises.unwrap_or_default(),
+            promises: self.results.observe(partition),
             failure: None,
         })
     }
@@ -331,14 +323,14 @@ impl Host for LinuxHost {
                     environment: environment.clone(),
                     timeout_seconds: *timeout_seconds,
                 };
-                let result = match self.check(partition, run, check).await {
+                let (holds, message) = match self.check(partition, run, check).await {
                     Err(problem) if [codes::SERVICE_START, codes::STALLED].contains(&problem.code) => {
                         (false, problem.one_line().chars().take(MESSAGE_MAX).collect())
                     }
                     other => other?,
                 };
-                self.keep(partition, promise, of, result);
-                Ok(())
+                let now = self.clock.moment();
+                self.results.keep(partition, promise, |before| PromiseFact::after(before, of, holds, message, now))
             }
             Action::Erase { partition } => self.erase(partition).await,
             Action::Free { partition } => self.free(partition).await,

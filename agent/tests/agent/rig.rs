@@ -223,12 +223,23 @@ impl Rig {
     /// Asks for the log of instance 1 as a reader does, and waits for its first line.
     pub async fn read_logs(&self, ticket: &str) {
         let instance = instance(1, Wish::Started).id.to_string();
-        let wanted = LogsWanted { ticket: ticket.into(), instance, service: String::new(), lines: 10, follow: false };
+        let wanted = LogsWanted { ticket: ticket.into(), instance, lines: 10, ..LogsWanted::default() };
+        self.ask_lines(wanted).await;
+    }
+
+    /// Asks what the promises of instance 1 have said.
+    pub async fn read_results(&self, ticket: &str) {
+        let instance = instance(1, Wish::Started).id.to_string();
+        self.ask_lines(LogsWanted { ticket: ticket.into(), instance, promises: true, ..LogsWanted::default() }).await;
+    }
+
+    async fn ask_lines(&self, wanted: LogsWanted) {
+        let ticket = wanted.ticket.clone();
         self.master.state().logs_wanted.push(wanted);
         self.master.tell_watchers();
         until("lines come", || {
             let lines = self.master.state().log_lines.clone();
-            (lines.iter().any(|line| line.starts_with(ticket)), lines)
+            (lines.iter().any(|line| line.starts_with(&ticket)), lines)
         })
         .await;
     }

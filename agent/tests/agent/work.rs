@@ -77,6 +77,16 @@ async fn a_step_of_the_wall_clock_makes_no_hot_loop_and_stalls_no_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_promises_have_said_can_be_read() {
+    let rig = Rig::running().await;
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    rig.read_results("t1").await;
+    let lines = rig.master.state().log_lines.clone();
+    assert!(lines.iter().any(|line| line.contains("answers") && line.ends_with(", held once: ok")), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_cache_is_fetched_anew_and_stops_nothing_meanwhile() {
     let mut rig = Rig::running().await;
     rig.want(1, Wish::Started);

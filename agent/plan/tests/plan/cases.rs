@@ -2,8 +2,8 @@
 //! `plan.txt` anew; a change of it is reviewed like code.
 
 use crate::world::{World, at, part};
-use plat_agent_plan::facts::{Failure, Occupant, PromiseFact, ServiceFact, ServiceRun};
-use plat_agent_plan::{Action, Given, PartitionFact, ReleaseFact, plan_partition, render};
+use plat_agent_plan::facts::{Failure, Occupant, ServiceFact, ServiceRun};
+use plat_agent_plan::{Action, Given, PartitionFact, PromiseFact, ReleaseFact, plan_partition, render};
 use plat_document::Release;
 use plat_model::instance::InstanceDesired;
 use plat_model::parameters::{Parameters, Secret};
@@ -45,6 +45,7 @@ struct OccupantText {
     configured: String,
     started: bool,
     ready: bool,
+    revivals: u32,
 }
 
 #[derive(Deserialize)]
@@ -68,6 +69,11 @@ struct PromiseText {
     /// It was asked of an earlier run of the services.
     #[serde(default)]
     of_before: bool,
+    /// It was asked of what the services are to be started from.
+    #[serde(default)]
+    of_built: bool,
+    #[serde(default)]
+    held: bool,
     #[serde(default)]
     failures: u32,
 }
@@ -98,6 +104,7 @@ fn run(folder: &Path) -> String {
         upkeep: None,
         started: text.started,
         ready: text.ready,
+        revivals: text.revivals,
         connection: Parameters::default(),
         cleaned: false,
         erased: false,
@@ -138,11 +145,16 @@ fn run(folder: &Path) -> String {
         at: at(text.at),
     });
     let mut fact = PartitionFact { occupant, services: services.collect(), failure, ..PartitionFact::default() };
-    let runs = fact.runs();
+    let (runs, built) = (fact.runs(), fact.built());
     let promises = text.promises.into_iter().map(|(name, text)| {
-        let PromiseText { holds, checked, of_before, failures } = text;
-        let of = if of_before { String::new() } else { runs.clone() };
-        (name.parse().unwrap(), PromiseFact { of, holds, message: String::new(), checked: at(checked), failures })
+        let PromiseText { holds, checked, of_before, of_built, held, failures } = text;
+        let of = match (of_before, of_built) {
+            (true, _) => String::new(),
+            (false, true) => built.clone(),
+            (false, false) => runs.clone(),
+        };
+        let (message, checked, history) = (String::new(), at(checked), Vec::new());
+        (name.parse().unwrap(), PromiseFact { of, holds, message, checked, failures, held, history })
     });
     fact.promises = promises.collect();
     let mut now = at(text.now);

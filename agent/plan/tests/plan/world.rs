@@ -1,8 +1,8 @@
 //! A small node: one partition or more, a release with everything in it, and facts that actions edit.
 
-use plat_agent_plan::facts::{Occupant, PromiseFact, ServiceFact, ServiceRun};
+use plat_agent_plan::facts::{Occupant, ServiceFact, ServiceRun};
 use plat_agent_plan::{
-    Action, Moment, NodeFacts, NodePlan, PartitionFact, PartitionPlan, Place, ReleaseFact, Steady, plan,
+    Action, Moment, NodeFacts, NodePlan, PartitionFact, PartitionPlan, Place, PromiseFact, ReleaseFact, Steady, plan,
 };
 use plat_document::Release;
 use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, PartitionName, ProjectName, ServiceName};
@@ -74,6 +74,8 @@ pub struct World {
     pub done: Vec<String>,
     /// How many services were started.
     starts: u32,
+    /// The release, with what a test added to it.
+    text: String,
 }
 
 /// A moment of a machine whose clocks agree.
@@ -117,6 +119,7 @@ impl World {
             facts,
             now: at(Timestamp::from_seconds(1_800_000_000)),
             starts: 0,
+            text: RELEASE.into(),
             crashing: BTreeSet::new(),
             broken: BTreeSet::new(),
             failing: BTreeSet::new(),
@@ -124,8 +127,13 @@ impl World {
         }
     }
 
+    /// The release has one more promise.
+    pub fn promise(&mut self, name: &str, promise: &str) {
+        self.text = self.text.replace("promises:\n", &format!("promises:\n  {name}: {promise}\n"));
+    }
+
     pub fn wish(&mut self, instance: usize, partition: usize, wish: Wish, parameters: &str) {
-        let release = release();
+        let release = Release::parse_yaml(&self.text, "shop.yaml").unwrap();
         let digest = release.digest();
         self.desired.generation = self.desired.generation.next();
         self.desired.releases.insert(digest.clone(), release.to_canonical_json());

@@ -2,8 +2,8 @@
 
 use crate::host::Event;
 use plat_agent_plan::action::{Note, ServiceSpec};
-use plat_agent_plan::facts::{Occupant, PromiseFact, ServiceFact, ServiceRun};
-use plat_agent_plan::{Action, Moment, PartitionFact};
+use plat_agent_plan::facts::{Occupant, ServiceFact, ServiceRun};
+use plat_agent_plan::{Action, Moment, PartitionFact, PromiseFact};
 use plat_model::Problem;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName};
 use plat_model::node::NodeFile;

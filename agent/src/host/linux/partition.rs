@@ -30,6 +30,8 @@ struct Record {
     started: bool,
     ready: bool,
     connection: Parameters,
+    #[serde(default)]
+    revivals: u32,
     cleaned: bool,
     erased: bool,
 }
@@ -48,6 +50,7 @@ impl From<Record> for Occupant {
             upkeep: record.upkeep,
             started: record.started,
             ready: record.ready,
+            revivals: record.revivals,
             connection: record.connection,
             cleaned: record.cleaned,
             erased: record.erased,
@@ -67,6 +70,7 @@ impl From<&Occupant> for Record {
             upkeep: occupant.upkeep.clone(),
             started: occupant.started,
             ready: occupant.ready,
+            revivals: occupant.revivals,
             connection: occupant.connection.clone(),
             cleaned: occupant.cleaned,
             erased: occupant.erased,
@@ -191,7 +195,14 @@ mod tests {
         let connection = Parameters::parse_json(r#"{"url": "here"}"#).unwrap();
         let upkeep = Box::new(Upkeep { environment: [("KEY".into(), "value".into())].into(), ..Upkeep::default() });
         let configured = Note::Configured { fingerprint: "release/files".into(), upkeep };
-        for note in [Note::Initialised, configured, Note::Started, Note::Published(connection), Note::Cleaned] {
+        for note in [
+            Note::Initialised,
+            configured,
+            Note::Started,
+            Note::Published(connection),
+            Note::Revived { times: 2 },
+            Note::Cleaned,
+        ] {
             occupants.note(&partition, &note).unwrap();
             expected.note(&note);
             assert_eq!(occupants.observe(&partition).unwrap().as_ref(), Some(&expected));

@@ -1,6 +1,6 @@
 //! What a document of the right form may still have wrong: paths, templates, the schema of parameters.
 
-use super::{Check, Hook, Release, Source};
+use super::{Check, Hook, Release, Role, Source};
 use crate::template::{self, Names};
 use crate::tree::{Node, nearest};
 use crate::{parameters, yaml};
@@ -137,6 +137,16 @@ impl Checker<'_> {
         }
         for (name, promise) in &release.promises {
             let path = ["promises", name.as_str()];
+            let uncounted = [
+                ("delay_seconds", promise.delay_seconds, matches!(promise.role, Role::Built)),
+                ("threshold", promise.threshold, matches!(promise.role, Role::Built | Role::Test)),
+            ];
+            for (key, _, _) in uncounted.into_iter().filter(|(_, value, without)| *without && value.is_some()) {
+                let problem = Problem::new(codes::BAD_VALUE, format!("a promise of this role has no `{key}`"))
+                    .because("one that is `built` is asked before there is a start; of `built` and `test` no failures are counted")
+                    .fix(format!("leave `{key}` out, or give the promise the role `ready` or `alive`"));
+                self.note(&[path[0], path[1], key], problem);
+            }
             match &promise.check {
                 Check::Exec(command) => self.command(&[path[0], path[1], "exec"], command, Stage::Arguments),
                 Check::Http(http) => {

@@ -51,7 +51,7 @@ hooks:
   clean: {command: [/bin/true], environment: {A: b}}
 services: {s: {command: [/bin/true], environment: {A: b}, directory: d, stop_signal: INT, stop_timeout_seconds: 5}}
 promises:
-  a: {role: alive, exec: [/bin/true], period_seconds: 5, timeout_seconds: 5}
+  a: {role: alive, exec: [/bin/true], period_seconds: 5, timeout_seconds: 5, delay_seconds: 1, threshold: 2}
   b: {http: {url: "http://x/", status: 204}}
   c: {tcp: {address: x, port: "1"}}
 publish: {k: v}
@@ -100,7 +100,7 @@ fn the_schema_and_the_structs_refuse_the_same() {
         ("/services/s/command", json!(null)),
         ("/promises/a/tcp", json!({"address": "x", "port": "1"})),
         ("/promises/b/http/state", json!(1)),
-        ("/promises/a/role", json!("test")),
+        ("/promises/a/role", json!("tests")),
         ("/resources/cpu", json!(1)),
     ];
     let whole = crate::yaml::read(WHOLE, "w", 1 << 20).unwrap().to_json();
