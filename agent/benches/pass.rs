@@ -153,6 +153,7 @@ fn apply(one: &mut One, action: Action, now: Moment) {
             let fact = ServiceFact {
                 fingerprint: spec.fingerprint,
                 run: String::from("run"),
+                loaded: String::new(),
                 state: ServiceRun::Running { pid: 7, since: now },
                 restarts: 0,
                 short_runs: 0,

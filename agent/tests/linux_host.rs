@@ -2,10 +2,10 @@
 
 use plat_agent::host::linux::{LinuxConfig, LinuxHost};
 use plat_agent::host::{Counters, Event, Follow, Host, LogsAsked};
-use plat_agent_plan::action::{Note, RenderedFile, Run, ServiceSpec};
+use plat_agent_plan::action::{Note, ReloadHow, ReloadSpec, RenderedFile, Run, ServiceSpec};
 use plat_agent_plan::facts::{ServiceFact, ServiceRun};
 use plat_agent_plan::{Action, ReleaseFact};
-use plat_document::release::{Check, HttpCheck, StopSignal, TcpCheck};
+use plat_document::release::{Check, HttpCheck, ReloadSignal, StopSignal, TcpCheck};
 use plat_model::Problem;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::node::{Account, NodeFile, NodePartition, Skeleton};
@@ -170,6 +170,7 @@ fn spec(name: &str, script: &str) -> ServiceSpec {
         stop_signal: StopSignal::Term,
         stop_timeout_seconds: 1,
         fingerprint: format!("{name} {script}"),
+        reload: None,
     }
 }
 
@@ -702,6 +703,39 @@ async fn a_partition_that_is_a_mount_stays_one_and_a_mount_in_it_is_not_entered(
     );
     host.perform(&Action::Erase { partition: part() }).await.unwrap();
     is_as_formatted(&node.home(), own);
+    node.done(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_reloads_by_a_signal_or_a_command_and_goes_on_with_the_same_process() {
+    let node = Node::new(None);
+    let host = node.occupied().await;
+    let script = "trap 'echo again >> reloaded' HUP; echo up > up; while :; do sleep 0.02; done";
+    let files = "files of before".to_owned();
+    let reload = Some(ReloadSpec { how: ReloadHow::Signal(ReloadSignal::Hup), files });
+    start(&host, &ServiceSpec { reload, ..spec("web", script) }).await.unwrap();
+    until("it is up", async || node.home().join("up").exists()).await;
+    let before = fact(&host, "web").await;
+    assert_eq!(before.loaded, "files of before");
+    let ask =
+        |run: &str, how: ReloadHow| Action::Reload { partition: part(), service: service("web"), run: run.into(), how };
+    host.perform(&ask(&before.run, ReloadHow::Signal(ReloadSignal::Hup))).await.unwrap();
+    until("it has reloaded", async || node.home().join("reloaded").exists()).await;
+    let command = |script: &str| {
+        ReloadHow::Command(Run {
+            name: "reload-web".into(),
+            command: vec!["/bin/sh".into(), "-c".into(), script.into()],
+            environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+            timeout_seconds: 5,
+        })
+    };
+    host.perform(&ask(&before.run, command("echo told > told"))).await.unwrap();
+    assert!(node.home().join("told").exists());
+    let problem = host.perform(&ask(&before.run, command("exit 3"))).await.unwrap_err();
+    assert_eq!(problem.code, codes::HOOK_FAILED);
+    // Of a run that is over there is nothing to tell.
+    host.perform(&ask("another run", ReloadHow::Signal(ReloadSignal::Usr1))).await.unwrap();
+    assert_eq!(running(&fact(&host, "web").await), running(&before));
     node.done(host).await;
 }
 

@@ -1,7 +1,7 @@
 //! What is there, as the host observed it. "Unknown" is an observation: what could not be read is looked at again, not
 //! made anew.
 
-use crate::action::Note;
+use crate::action::{Loaded, Note};
 use crate::fingerprint;
 use crate::moment::Moment;
 use crate::render::Upkeep;
@@ -75,6 +75,8 @@ pub struct Occupant {
     pub ready: bool,
     /// How often in a row the services were restarted for a promise, since they last lasted.
     pub revivals: u32,
+    /// What runs of services have read since they were started.
+    pub reloaded: BTreeMap<ServiceName, Loaded>,
     /// What it published last; empty if it never did.
     pub connection: Parameters,
     /// The `clean` hook has run.
@@ -95,6 +97,7 @@ impl Occupant {
             started: false,
             ready: false,
             revivals: 0,
+            reloaded: BTreeMap::new(),
             connection: Parameters::default(),
             cleaned: false,
             erased: false,
@@ -119,6 +122,7 @@ impl Occupant {
             }
             Note::Stopped => (self.started, self.ready) = (false, false),
             Note::Revived { times } => self.revivals = *times,
+            Note::Reloaded { service, loaded } => drop(self.reloaded.insert(service.clone(), loaded.clone())),
             Note::Cleaned => self.cleaned = true,
         }
     }
@@ -133,6 +137,8 @@ pub struct ServiceFact {
     pub fingerprint: String,
     /// Another one for each start; empty if it was never started.
     pub run: String,
+    /// What it read when it was started, as [`crate::action::ReloadSpec::files`]; empty if nothing is reloaded.
+    pub loaded: String,
     pub state: ServiceRun,
     /// Runs that ended since the service was first started with this fingerprint.
     pub restarts: u32,

@@ -1,5 +1,6 @@
 //! What to do next in one partition.
 
+use crate::action::ServiceSpec;
 use crate::action::{Action, Note};
 use crate::backoff::{STEP, sooner};
 use crate::facts::{Failure, Occupant, ReleaseFact};
@@ -212,14 +213,20 @@ fn up(given: &Given<'_>, occupant: &Occupant, upkeep: &Upkeep, plan: &mut Partit
     Err(running.verdict(occupant))
 }
 
-/// Stops what runs with an older configuration, applies the new one, and starts the services with it.
+/// Stops what the new configuration concerns, applies it, and starts the services with it. Those that it does not
+/// concern, or that reload, go on.
 fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: &mut PartitionPlan) -> Option<Verdict> {
     if occupant.initialised && occupant.configured == rendered.configured {
         return None;
     }
     let partition = &given.partition.name;
     let note = |note| Action::Note { partition: partition.clone(), note };
-    teardown::stop_services(given, occupant, rendered.stop.as_ref(), plan);
+    let goes_on = |spec: &&ServiceSpec| services::runs_as(given, spec);
+    if rendered.upkeep.services.iter().any(|spec| goes_on(&spec)) && occupant.started {
+        services::stop_others(given, &rendered.upkeep, plan);
+    } else {
+        teardown::stop_services(given, occupant, rendered.stop.as_ref(), plan);
+    }
     plan.actions.push(Action::WriteFiles { partition: partition.clone(), files: rendered.files.clone() });
     let mut detail = "is configured";
     if !occupant.initialised {
@@ -239,7 +246,7 @@ fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: 
     plan.actions.push(note(Note::Configured { fingerprint, upkeep }));
     // What must hold before they are started is asked of what is written now.
     let awaited = rendered.upkeep.promises.values().any(|promise| promise.role == Role::Built);
-    for spec in rendered.upkeep.services.iter().filter(|_| !awaited) {
+    for spec in rendered.upkeep.services.iter().filter(|spec| !awaited && !goes_on(spec)) {
         plan.actions.push(Action::StartService { partition: partition.clone(), spec: spec.clone() });
     }
     Some(Verdict::new(InstanceState::Starting, detail))

@@ -1,6 +1,6 @@
 //! Which services to start, stop, or let wait.
 
-use crate::action::Action;
+use crate::action::{Action, Loaded, Note, ServiceSpec};
 use crate::backoff::{SERVICE, sooner};
 use crate::facts::{Occupant, ServiceFact, ServiceRun};
 use crate::given::Given;
@@ -41,16 +41,28 @@ impl Running {
     }
 }
 
+/// Whether a service runs as it is to.
+pub(crate) fn runs_as(given: &Given<'_>, spec: &ServiceSpec) -> bool {
+    let same = |fact: &&ServiceFact| fact.fingerprint == spec.fingerprint;
+    let fact = given.fact.services.get(&spec.name).filter(same);
+    fact.is_some_and(|fact| matches!(fact.state, ServiceRun::Running { .. }))
+}
+
+/// Stops what runs otherwise than it should.
+pub(crate) fn stop_others(given: &Given<'_>, upkeep: &Upkeep, plan: &mut PartitionPlan) {
+    for (name, fact) in &given.fact.services {
+        let wanted = upkeep.service(name).is_some_and(|spec| runs_as(given, spec));
+        if !wanted && matches!(fact.state, ServiceRun::Running { .. } | ServiceRun::Stopping { .. }) {
+            let partition = given.partition.name.clone();
+            plan.actions.push(Action::StopService { partition, service: name.clone() });
+        }
+    }
+}
+
 /// Stops what should not run, starts what should, each in its own time.
 pub(crate) fn bring_up(given: &Given<'_>, upkeep: &Upkeep, plan: &mut PartitionPlan) -> Running {
     let partition = &given.partition.name;
-    for (name, fact) in &given.fact.services {
-        let wanted = upkeep.service(name).is_some_and(|spec| spec.fingerprint == fact.fingerprint);
-        let stopping = matches!(fact.state, ServiceRun::Stopping { .. });
-        if stopping || (!wanted && matches!(fact.state, ServiceRun::Running { .. })) {
-            plan.actions.push(Action::StopService { partition: partition.clone(), service: name.clone() });
-        }
-    }
+    stop_others(given, upkeep, plan);
     let mut running = Running { all: plan.actions.is_empty(), since: Steady::ZERO, unsettled: None, exited: None };
     for spec in &upkeep.services {
         let start = Action::StartService { partition: partition.clone(), spec: spec.clone() };
@@ -64,6 +76,7 @@ pub(crate) fn bring_up(given: &Given<'_>, upkeep: &Upkeep, plan: &mut PartitionP
             ServiceRun::Running { since, .. } if same => {
                 running.since = running.since.max(since.steady);
                 settle(given, fact, spec.name.as_str(), since.steady, &mut running, plan);
+                running.all &= !reload(given, spec, fact, plan);
             }
             ServiceRun::Unknown => {
                 running.all = false;
@@ -108,6 +121,26 @@ pub(crate) fn bring_up(given: &Given<'_>, upkeep: &Upkeep, plan: &mut PartitionP
         }
     }
     running
+}
+
+/// Makes a run read files again that have changed since it read them; whether it has to.
+fn reload(given: &Given<'_>, spec: &ServiceSpec, fact: &ServiceFact, plan: &mut PartitionPlan) -> bool {
+    let Some(reload) = &spec.reload else { return false };
+    let occupant = given.fact.occupant.as_ref();
+    let again = occupant.and_then(|occupant| occupant.reloaded.get(&spec.name)).filter(|again| again.run == fact.run);
+    if again.map_or(&fact.loaded, |again| &again.files) == &reload.files {
+        return false;
+    }
+    let (partition, service) = (given.partition.name.clone(), spec.name.clone());
+    let loaded = Loaded { run: fact.run.clone(), files: reload.files.clone() };
+    plan.actions.push(Action::Reload {
+        partition: partition.clone(),
+        service: service.clone(),
+        run: fact.run.clone(),
+        how: reload.how.clone(),
+    });
+    plan.actions.push(Action::Note { partition, note: Note::Reloaded { service, loaded } });
+    true
 }
 
 /// A service that failed before has to run for a while before it counts as being up.

@@ -31,7 +31,7 @@ use node_file::NodeFiles;
 use partition::Occupants;
 use partition::erase::EraseTask;
 use partition::files::WriteTask;
-use plat_agent_plan::action::Run;
+use plat_agent_plan::action::{ReloadHow, Run};
 use plat_agent_plan::{Action, PartitionFact, PromiseFact, ReleaseFact};
 use plat_document::release::Check;
 use plat_model::Problem;
@@ -201,6 +201,19 @@ impl LinuxHost {
         }
     }
 
+    /// Runs a program in the partition that has to succeed.
+    async fn hook(&self, partition: &PartitionName, run: &Run, kind: &str) -> Result<(), Problem> {
+        let ran = self.run(partition, run).await?;
+        if !ran.timed_out && ran.exit == Exit::Code(0) {
+            return Ok(());
+        }
+        let mut problem = release::build::failed(&format!("the {} {kind} failed", run.name), &ran, run.timeout_seconds);
+        if problem.code != codes::DISK_FULL {
+            problem.code = codes::HOOK_FAILED;
+        }
+        Err(problem)
+    }
+
     async fn check(&self, name: &PartitionName, run: Run, check: &Check) -> Result<(bool, String), Problem> {
         let question = match check {
             Check::Exec(_) => {
@@ -301,17 +314,12 @@ impl Host for LinuxHost {
                 Ok(())
             }
             Action::Note { partition, note } => self.occupants.note(partition, note),
-            Action::RunHook { partition, run } => {
-                let ran = self.run(partition, run).await?;
-                if !ran.timed_out && ran.exit == Exit::Code(0) {
-                    return Ok(());
-                }
-                let mut problem =
-                    release::build::failed(&format!("the {} hook failed", run.name), &ran, run.timeout_seconds);
-                if problem.code != codes::DISK_FULL {
-                    problem.code = codes::HOOK_FAILED;
-                }
-                Err(problem)
+            Action::RunHook { partition, run } => self.hook(partition, run, "hook").await,
+            Action::Reload { partition, service, run, how: ReloadHow::Signal(signal) } => {
+                self.runtime.signal(partition, service, run, *signal).await
+            }
+            Action::Reload { partition, how: ReloadHow::Command(run), .. } => {
+                self.hook(partition, run, "command").await
             }
             Action::StartService { partition, spec } => self.runtime.start(&self.place(partition)?, spec).await,
             Action::StopService { partition, service } => self.runtime.stop(partition, service).await,

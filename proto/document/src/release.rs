@@ -162,6 +162,31 @@ pub struct Service {
     /// After this it is killed.
     #[serde(default = "default_stop_timeout")]
     pub stop_timeout_seconds: u32,
+    /// Which of `files` it uses: when others change, or what the configure hook reads, it is left alone. Absent: all, and
+    /// what the hook reads too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Vec<String>>,
+    /// How it takes in files that changed. Absent: by a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reload: Option<Reload>,
+}
+
+/// What makes a service read its files again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reload {
+    /// Sent to its first process.
+    Signal(ReloadSignal),
+    /// Argument list; templates. Run as a hook is.
+    Command(Vec<String>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ReloadSignal {
+    Hup,
+    Usr1,
+    Usr2,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -105,6 +105,7 @@ fn run(folder: &Path) -> String {
         started: text.started,
         ready: text.ready,
         revivals: text.revivals,
+        reloaded: BTreeMap::new(),
         connection: Parameters::default(),
         cleaned: false,
         erased: false,
@@ -126,6 +127,7 @@ fn run(folder: &Path) -> String {
         let fact = ServiceFact {
             fingerprint: current.unwrap_or(text.fingerprint),
             run: format!("run of {name}"),
+            loaded: String::new(),
             state: match (text.running_since, text.ended_at) {
                 (Some(since), _) => ServiceRun::Running { pid: 7, since: at(since) },
                 (None, Some(ended)) => ServiceRun::Ended { at: at(ended) },

@@ -153,6 +153,11 @@ impl World {
         self.desired.instances.insert(desired.id.clone(), desired);
     }
 
+    /// The release is another from the beginning.
+    pub fn with_release(text: &str) -> Self {
+        Self { text: text.into(), ..Self::new(1) }
+    }
+
     /// The instance is to consist of another release, which cannot be had yet.
     pub fn upgrade(&mut self, instance: usize, fact: ReleaseFact) -> Digest {
         let text = RELEASE.replace("bin/web", "bin/web2").replace("hello", "welcome");
@@ -267,6 +272,7 @@ impl World {
                 let one = ServiceFact {
                     fingerprint: spec.fingerprint.clone(),
                     run: format!("run{}", self.starts),
+                    loaded: spec.reload.as_ref().map(|reload| reload.files.clone()).unwrap_or_default(),
                     state,
                     restarts: 0,
                     short_runs: short_runs + u32::from(crashes),
@@ -292,7 +298,7 @@ impl World {
                 occupant.secrets.clear();
             }
             Action::Free { .. } => *fact = PartitionFact::default(),
-            Action::WriteFiles { .. } | Action::RunHook { .. } => {}
+            Action::WriteFiles { .. } | Action::RunHook { .. } | Action::Reload { .. } => {}
             Action::InstallRelease { .. } | Action::RemoveRelease { .. } => unreachable!("not of a partition"),
         }
     }

@@ -79,11 +79,13 @@ impl World {
             return;
         }
         let run = format!("run{}", self.next_pid);
+        let loaded = spec.reload.as_ref().map(|reload| reload.files.clone()).unwrap_or_default();
         let fact = match before {
-            Some(before) => ServiceFact { run, state: running, ..before },
+            Some(before) => ServiceFact { run, loaded, state: running, ..before },
             None => ServiceFact {
                 fingerprint: spec.fingerprint.clone(),
                 run,
+                loaded,
                 state: running,
                 restarts: 0,
                 short_runs: 0,

@@ -31,6 +31,9 @@ pub struct ServiceTask {
     pub run: String,
     pub instance: InstanceId,
     pub fingerprint: String,
+    /// What it reads now that it could reload.
+    #[serde(default)]
+    pub loaded: String,
     /// Runs before this one, and how the last of them ended.
     pub restarts: u32,
     pub last_exit: String,
@@ -50,6 +53,8 @@ pub struct RunState {
     pub main: Option<Process>,
     pub instance: InstanceId,
     pub fingerprint: String,
+    #[serde(default)]
+    pub loaded: String,
     pub phase: Phase,
     pub started: Timestamp,
     pub ended: Option<Timestamp>,
@@ -147,6 +152,7 @@ pub fn serve(task: ServiceTask, line: Line) {
         main: None,
         instance: task.instance.clone(),
         fingerprint: task.fingerprint.clone(),
+        loaded: task.loaded.clone(),
         phase: Phase::Running,
         started: begins.wall,
         ended: None,

@@ -181,7 +181,7 @@ fn an_unknown_key_does_not_hide_what_else_is_wrong() {
 const OF_BEFORE: [(&str, &str, &str); 3] = [
     (
         "nginx",
-        include_str!("../../../../examples/releases/nginx.yaml"),
+        include_str!("tests/nginx-of-before.yaml"),
         "2bdc1cd6d2dfa9fbc5dba9cf8979700744b501e321f74aff9eb201fbd08666ab",
     ),
     (
@@ -238,4 +238,20 @@ fn what_nothing_would_follow_from_is_refused_in_a_promise() {
         assert!(told.len() == 1 && told[0].0 == "P0113" || told[0].2.contains(key), "{told:?}");
     }
     assert!(!wrong(&with_promise("{threshold: 0, exec: [/bin/p]}")).is_empty());
+}
+
+#[test]
+fn a_service_names_files_that_there_are_and_reloads_only_what_it_uses() {
+    let with = |service: &str| {
+        format!(
+            "version: 1\nname: a\nfiles: {{etc/a: {{template: x}}}}\nservices: {{s: {{command: [/bin/s], {service}}}}}\n"
+        )
+    };
+    let read = |service: &str| Release::parse_yaml(&with(service), "a.yaml").unwrap_or_else(|p| panic!("{p}"));
+    let service = read("files: [etc/a], reload: {signal: HUP}").services.into_values().next().unwrap();
+    assert_eq!((service.files.unwrap().len(), service.reload), (1, Some(Reload::Signal(ReloadSignal::Hup))));
+    assert!(wrong(&with("files: [etc/b]"))[0].2.contains("did you mean `etc/a`?"));
+    assert!(wrong(&with("files: [], reload: {signal: HUP}"))[0].2.contains("nothing that this service could reload"));
+    assert!(!wrong(&with("reload: {command: [reload]}")).is_empty());
+    assert!(!wrong(&with("reload: {}")).is_empty());
 }

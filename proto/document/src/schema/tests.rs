@@ -49,7 +49,9 @@ hooks:
   start: {command: [/bin/true], environment: {A: b}}
   stop: {command: [/bin/true], environment: {A: b}}
   clean: {command: [/bin/true], environment: {A: b}}
-services: {s: {command: [/bin/true], environment: {A: b}, directory: d, stop_signal: INT, stop_timeout_seconds: 5}}
+services:
+  s: {command: [/bin/true], environment: {A: b}, directory: d, stop_signal: INT, stop_timeout_seconds: 5, files: [f], reload: {signal: HUP}}
+  t: {command: [/bin/true], reload: {command: [/bin/true]}}
 promises:
   a: {role: alive, exec: [/bin/true], period_seconds: 5, timeout_seconds: 5, delay_seconds: 1, threshold: 2}
   b: {http: {url: "http://x/", status: 204}}
@@ -85,7 +87,7 @@ fn every_field_of_a_release_is_in_the_schema_and_the_other_way_round() {
 
 #[test]
 fn the_schema_and_the_structs_refuse_the_same() {
-    let mutations: [(&str, Value); 16] = [
+    let mutations: [(&str, Value); 18] = [
         ("/version", json!("1")),
         ("/name", json!("../x")),
         ("/nmae", json!(1)),
@@ -98,6 +100,8 @@ fn the_schema_and_the_structs_refuse_the_same() {
         ("/hooks/boot", json!({"command": ["/bin/true"]})),
         ("/services/s/stop_signal", json!("KILL")),
         ("/services/s/command", json!(null)),
+        ("/services/s/reload/signal", json!("KILL")),
+        ("/services/t/reload/signal", json!("HUP")),
         ("/promises/a/tcp", json!({"address": "x", "port": "1"})),
         ("/promises/b/http/state", json!(1)),
         ("/promises/a/role", json!("tests")),

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use plat_agent_plan::action::ServiceSpec;
 use plat_agent_plan::facts::{ServiceFact, ServiceRun};
-use plat_document::release::StopSignal;
+use plat_document::release::{ReloadSignal, StopSignal};
 use plat_model::Problem;
 use plat_model::id::{PartitionName, ServiceName};
 use plat_model::problem::codes;
@@ -209,6 +209,7 @@ impl Inner {
             run,
             instance: spec.instance.clone(),
             fingerprint: spec.fingerprint.clone(),
+            loaded: spec.reload.as_ref().map(|reload| reload.files.clone()).unwrap_or_default(),
             restarts: before.as_ref().map_or(0, RunState::restarts),
             last_exit: before.as_ref().map_or_else(String::new, RunState::last_exit),
             short_runs: before.as_ref().map_or(0, RunState::short_runs),
@@ -271,6 +272,31 @@ impl Runtime for ShimRuntime {
         Ok(())
     }
 
+    async fn signal(
+        &self,
+        partition: &PartitionName,
+        service: &ServiceName,
+        run: &str,
+        signal: ReloadSignal,
+    ) -> Result<(), Problem> {
+        let lock = self.inner.lock(partition, service);
+        let _held = lock.lock().await;
+        let state = self.inner.records.run(partition, service)?.filter(|state| state.run == run);
+        let main = state.filter(|state| state.is_attended(&boot_id())).and_then(|state| state.main);
+        let signal = match signal {
+            ReloadSignal::Hup => rustix::process::Signal::HUP,
+            ReloadSignal::Usr1 => rustix::process::Signal::USR1,
+            ReloadSignal::Usr2 => rustix::process::Signal::USR2,
+        };
+        // One that is gone meanwhile reads its files when it is started again.
+        if let Some(handle) = main.and_then(Process::handle) {
+            rustix::process::pidfd_send_signal(&handle, signal).or_else(gone).map_err(|e| {
+                Problem::new(codes::SERVICE_START, format!("service {service} cannot be told to reload")).because(e)
+            })?;
+        }
+        Ok(())
+    }
+
     async fn clear(&self, place: &Place) -> Result<(), Problem> {
         let partition = &place.partition.name;
         let services = self.inner.records.services(partition);
@@ -311,12 +337,17 @@ fn fact(state: &RunState, boot: &str) -> ServiceFact {
     ServiceFact {
         fingerprint: state.fingerprint.clone(),
         run: state.run.clone(),
+        loaded: state.loaded.clone(),
         state: run,
         restarts: state.restarts(),
         short_runs: state.short_runs(),
         last_exit: state.last_exit(),
         last_lines: state.tail.clone(),
     }
+}
+
+fn gone(error: rustix::io::Errno) -> Result<(), rustix::io::Errno> {
+    if error == rustix::io::Errno::SRCH { Ok(()) } else { Err(error) }
 }
 
 fn number(signal: StopSignal) -> Signal {
