@@ -3,8 +3,11 @@
 //! A node of 1,000 partitions, each with a ready instance of two services and two promises. First the plan alone with
 //! templates rendered anew, then with rendered templates at hand (what a worker does when nothing changed).
 
-use plat_agent_plan::facts::{Occupant, PromiseFact, ServiceFact, ServiceRun};
-use plat_agent_plan::{Action, Given, PartitionFact, Place, ReleaseFact, plan_partition, plan_rendered, render_given};
+use plat_agent_plan::facts::{Occupant, ServiceFact, ServiceRun};
+use plat_agent_plan::{
+    Action, Given, Moment, PartitionFact, Place, PromiseFact, ReleaseFact, Steady, plan_partition, plan_rendered,
+    render_given,
+};
 use plat_document::Release;
 use plat_model::id::{InstanceId, InstanceName, NodeId, PartitionName, ProjectName};
 use plat_model::instance::{InstanceDesired, Wish};
@@ -48,7 +51,7 @@ struct One {
 fn main() {
     let release = Release::parse_yaml(RELEASE, "shop.yaml").unwrap_or_else(|problems| panic!("{problems}"));
     let place = Place { node: id("n1", NodeId::parse), releases: "/r".into(), partitions: "/p".into() };
-    let now = Timestamp::from_seconds(1_800_000_000);
+    let now = Moment { wall: Timestamp::from_seconds(1_800_000_000), steady: Steady(1_000_000) };
     let mut all: Vec<One> = (0..PARTITIONS).map(|n| one(n, &release)).collect();
     for one in &mut all {
         bring_up(&place, &release, one, now);
@@ -108,7 +111,7 @@ fn one(n: usize, release: &Release) -> One {
     }
 }
 
-fn seen<'a>(place: &'a Place, release: &'a Release, one: &'a One, now: Timestamp) -> Given<'a> {
+fn seen<'a>(place: &'a Place, release: &'a Release, one: &'a One, now: Moment) -> Given<'a> {
     Given {
         place,
         partition: &one.partition,
@@ -122,7 +125,7 @@ fn seen<'a>(place: &'a Place, release: &'a Release, one: &'a One, now: Timestamp
 }
 
 /// Applies plans until nothing is left to do.
-fn bring_up(place: &Place, release: &Release, one: &mut One, now: Timestamp) {
+fn bring_up(place: &Place, release: &Release, one: &mut One, now: Moment) {
     loop {
         let actions = plan_partition(&seen(place, release, one, now)).actions;
         if actions.is_empty() {
@@ -134,7 +137,7 @@ fn bring_up(place: &Place, release: &Release, one: &mut One, now: Timestamp) {
     }
 }
 
-fn apply(one: &mut One, action: Action, now: Timestamp) {
+fn apply(one: &mut One, action: Action, now: Moment) {
     match action {
         Action::Occupy { instance, secrets, .. } => {
             let mut occupant = Occupant::new(instance);
@@ -149,6 +152,8 @@ fn apply(one: &mut One, action: Action, now: Timestamp) {
         Action::StartService { spec, .. } => {
             let fact = ServiceFact {
                 fingerprint: spec.fingerprint,
+                run: String::from("run"),
+                loaded: String::new(),
                 state: ServiceRun::Running { pid: 7, since: now },
                 restarts: 0,
                 short_runs: 0,
@@ -157,8 +162,8 @@ fn apply(one: &mut One, action: Action, now: Timestamp) {
             };
             one.fact.services.insert(spec.name, fact);
         }
-        Action::CheckPromise { promise, .. } => {
-            let fact = PromiseFact { holds: true, message: String::new(), checked: now, failures: 0 };
+        Action::CheckPromise { promise, of, .. } => {
+            let fact = PromiseFact::after(None, &of, true, String::new(), now);
             one.fact.promises.insert(promise, fact);
         }
         _ => {}

@@ -82,10 +82,12 @@ async fn run(config: &Config) -> Result<(), Problem> {
     // Both settings mean the same on a host whose only runtime is the shim.
     let (Runtime::Auto | Runtime::Shim) = config.runtime;
     expect_enrolled(&config.data)?;
+    let clock = Arc::new(SystemClock);
     let host = LinuxHost::open(LinuxConfig {
         state: config.data.clone(),
         node_file: config.node_file.clone(),
         executable: "/proc/self/exe".into(),
+        clock: clock.clone(),
     })?;
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|why| Problem::new(codes::INTERNAL, "no randomness").because(why))?;
@@ -98,7 +100,7 @@ async fn run(config: &Config) -> Result<(), Problem> {
             _ = int.recv() => {}
         }
     };
-    plat_agent::run(settings, plat_link::tcp, Arc::new(host), Arc::new(SystemClock), shutdown).await
+    plat_agent::run(settings, plat_link::tcp, Arc::new(host), clock, shutdown).await
 }
 
 /// A token comes from a file, never from the command line, which every user of the machine can read.

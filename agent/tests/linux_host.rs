@@ -2,10 +2,10 @@
 
 use plat_agent::host::linux::{LinuxConfig, LinuxHost};
 use plat_agent::host::{Counters, Event, Follow, Host, LogsAsked};
-use plat_agent_plan::action::{Note, RenderedFile, Run, ServiceSpec};
+use plat_agent_plan::action::{Note, ReloadHow, ReloadSpec, RenderedFile, Run, ServiceSpec};
 use plat_agent_plan::facts::{ServiceFact, ServiceRun};
 use plat_agent_plan::{Action, ReleaseFact};
-use plat_document::release::{Check, HttpCheck, StopSignal, TcpCheck};
+use plat_document::release::{Check, HttpCheck, ReloadSignal, StopSignal, TcpCheck};
 use plat_model::Problem;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::node::{Account, NodeFile, NodePartition, Skeleton};
@@ -114,6 +114,7 @@ impl Node {
             state: self.state(),
             node_file: self.folder.path().join("node.json"),
             executable: env!("CARGO_BIN_EXE_plat-agent").into(),
+            clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
         })
         .unwrap()
     }
@@ -177,6 +178,7 @@ fn spec(name: &str, script: &str) -> ServiceSpec {
         stop_signal: StopSignal::Term,
         stop_timeout_seconds: 1,
         fingerprint: format!("{name} {script}"),
+        reload: None,
     }
 }
 
@@ -712,6 +714,76 @@ async fn a_partition_that_is_a_mount_stays_one_and_a_mount_in_it_is_not_entered(
     node.done(host).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_reloads_by_a_signal_or_a_command_and_goes_on_with_the_same_process() {
+    let node = Node::new(None);
+    let host = node.occupied().await;
+    let script = "trap 'echo again >> reloaded' HUP; echo up > up; while :; do sleep 0.02; done";
+    let files = "files of before".to_owned();
+    let reload = Some(ReloadSpec { how: ReloadHow::Signal(ReloadSignal::Hup), files });
+    start(&host, &ServiceSpec { reload, ..spec("web", script) }).await.unwrap();
+    until("it is up", async || node.home().join("up").exists()).await;
+    let before = fact(&host, "web").await;
+    assert_eq!(before.loaded, "files of before");
+    let ask =
+        |run: &str, how: ReloadHow| Action::Reload { partition: part(), service: service("web"), run: run.into(), how };
+    host.perform(&ask(&before.run, ReloadHow::Signal(ReloadSignal::Hup))).await.unwrap();
+    until("it has reloaded", async || node.home().join("reloaded").exists()).await;
+    let command = |script: &str| {
+        ReloadHow::Command(Run {
+            name: "reload-web".into(),
+            command: vec!["/bin/sh".into(), "-c".into(), script.into()],
+            environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+            timeout_seconds: 5,
+        })
+    };
+    host.perform(&ask(&before.run, command("echo told > told"))).await.unwrap();
+    assert!(node.home().join("told").exists());
+    let problem = host.perform(&ask(&before.run, command("exit 3"))).await.unwrap_err();
+    assert_eq!(problem.code, codes::HOOK_FAILED);
+    // Of a run that is over there is nothing to tell.
+    host.perform(&ask("another run", ReloadHow::Signal(ReloadSignal::Usr1))).await.unwrap();
+    assert_eq!(running(&fact(&host, "web").await), running(&before));
+    node.done(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_promises_have_said_is_known_to_an_agent_that_is_started_again() {
+    let node = Node::new(None);
+    let host = node.occupied().await;
+    let promise = PromiseName::parse("answers").unwrap();
+    let ask = |code: u32| Action::CheckPromise {
+        partition: part(),
+        promise: promise.clone(),
+        of: "these runs".into(),
+        check: Check::Exec(vec!["/bin/sh".into(), "-c".into(), format!("echo said; exit {code}")]),
+        timeout_seconds: 5,
+        environment: BTreeMap::new(),
+    };
+    for code in [0, 0, 1] {
+        host.perform(&ask(code)).await.unwrap();
+    }
+    let before = host.observe_partition(&part()).await.unwrap().promises;
+    let fact = &before[&promise];
+    assert_eq!((fact.holds, fact.held, fact.failures, fact.of.as_str()), (false, true, 1, "these runs"));
+    assert_eq!(
+        fact.history.iter().map(|stretch| (stretch.holds, stretch.times)).collect::<Vec<_>>(),
+        [(true, 2), (false, 1)]
+    );
+    drop(host);
+    // As after kill -9: nothing was told to the host of before.
+    let host = node.open();
+    assert_eq!(host.observe_partition(&part()).await.unwrap().promises, before);
+    // What was written down and makes no sense is asked anew, and stops nothing.
+    fs::write(node.state().join("host/partitions/p0/promises.json"), "{").unwrap();
+    let host = node.open();
+    assert!(host.observe_partition(&part()).await.unwrap().promises.is_empty());
+    host.perform(&ask(0)).await.unwrap();
+    host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    assert!(host.observe_partition(&part()).await.unwrap().promises.is_empty());
+    node.done(host).await;
+}
+
 /// A process of the user that holds everything else of that user still, again and again.
 fn oppressor(uid: u32) -> std::process::Child {
     use std::os::unix::process::CommandExt;
@@ -734,8 +806,14 @@ async fn a_tenant_who_holds_the_agents_processes_still_keeps_nothing_from_going_
     let promise = PromiseName::parse("held").unwrap();
     let check = Check::Http(HttpCheck { url, status: 200 });
     let environment = BTreeMap::new();
-    let ask =
-        Action::CheckPromise { partition: part(), promise: promise.clone(), check, timeout_seconds: 1, environment };
+    let ask = Action::CheckPromise {
+        partition: part(),
+        promise: promise.clone(),
+        of: String::new(),
+        check,
+        timeout_seconds: 1,
+        environment,
+    };
     host.perform(&ask).await.unwrap();
     let fact = host.observe_partition(&part()).await.unwrap().promises[&promise].clone();
     assert!(!fact.holds && fact.message.contains("took too long"), "{}", fact.message);
@@ -831,6 +909,7 @@ async fn promises_are_asked_over_the_network_and_by_programs() {
         let action = Action::CheckPromise {
             partition: part(),
             promise: promise.clone(),
+            of: String::new(),
             check,
             timeout_seconds: 2,
             environment,
@@ -1095,8 +1174,14 @@ async fn redis_is_installed_from_its_real_packages_and_runs() {
     let promise = PromiseName::parse("ping").unwrap();
     let check = Check::Exec(vec![bin("redis-cli"), "-s".into(), socket, "ping".into()]);
     let environment = BTreeMap::from([("LD_LIBRARY_PATH".to_owned(), libraries)]);
-    let ask =
-        Action::CheckPromise { partition: part(), promise: promise.clone(), check, timeout_seconds: 5, environment };
+    let ask = Action::CheckPromise {
+        partition: part(),
+        promise: promise.clone(),
+        of: String::new(),
+        check,
+        timeout_seconds: 5,
+        environment,
+    };
     until("redis answers", async || {
         host.perform(&ask).await.unwrap();
         let fact = host.observe_partition(&part()).await.unwrap().promises[&promise].clone();

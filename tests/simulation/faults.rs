@@ -1,4 +1,5 @@
-//! What goes wrong, drawn from the seed: lost connections, late and one-way messages, crashes, failing hosts.
+//! What goes wrong, drawn from the seed: lost connections, late and one-way messages, crashes, failing hosts,
+//! clocks that are set.
 
 use crate::world::{MASTER, NODES, World, node_name};
 use plat_model::id::NodeId;
@@ -19,6 +20,7 @@ enum Mend {
     RepairOneWay(String, String),
     Release(String, String),
     Bounce(String),
+    SetRight(NodeId),
 }
 
 pub struct Faults {
@@ -50,7 +52,7 @@ impl Faults {
         let now = sim.elapsed();
         let due: Vec<u64> = self.open.iter().filter(|(_, (at, _))| *at <= now).map(|(n, _)| *n).collect();
         for n in due {
-            self.mend(n, sim);
+            self.mend(n, sim, world);
         }
         if now < self.next {
             return;
@@ -67,9 +69,9 @@ impl Faults {
         let busy = |who: &str| self.open.values().any(|(_, mend)| matches!(mend, Mend::Bounce(one) if one == who));
         let linked = self.open.values().any(|(_, mend)| match mend {
             Mend::Repair(a, b) | Mend::RepairOneWay(a, b) | Mend::Release(a, b) => *a == name || *b == name,
-            Mend::Bounce(_) => false,
+            Mend::Bounce(_) | Mend::SetRight(_) => false,
         });
-        let what = self.random.random_range(0..10);
+        let what = self.random.random_range(0..11);
         let mend = match what {
             0 if !busy(MASTER) => {
                 sim.crash(MASTER);
@@ -109,6 +111,10 @@ impl Faults {
                 sim.partition_oneway(MASTER, "client2");
                 Mend::RepairOneWay(master, "client2".into())
             }
+            10 => {
+                world.clocks[node].set_behind(self.random.random_range(1..3600));
+                Mend::SetRight(node.clone())
+            }
             _ => return,
         };
         self.log.push(format!("{:?} until {until:?} {mend:?}", sim.elapsed()));
@@ -116,12 +122,13 @@ impl Faults {
         self.open.insert(self.made, (until, mend));
     }
 
-    fn mend(&mut self, n: u64, sim: &mut Sim<'_>) {
+    fn mend(&mut self, n: u64, sim: &mut Sim<'_>, world: &World) {
         match self.open.remove(&n) {
             Some((_, Mend::Repair(a, b))) => sim.repair(a, b),
             Some((_, Mend::RepairOneWay(from, to))) => sim.repair_oneway(from, to),
             Some((_, Mend::Release(a, b))) => sim.release(a, b),
             Some((_, Mend::Bounce(who))) => sim.bounce(who),
+            Some((_, Mend::SetRight(node))) => world.clocks[&node].set_behind(0),
             None => {}
         }
     }
@@ -129,7 +136,7 @@ impl Faults {
     /// Mends everything.
     pub fn end(&mut self, sim: &mut Sim<'_>, world: &World) {
         for n in self.open.keys().copied().collect::<Vec<_>>() {
-            self.mend(n, sim);
+            self.mend(n, sim, world);
         }
         for host in world.hosts.values() {
             host.set_faults(0, 0);

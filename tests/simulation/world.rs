@@ -7,6 +7,7 @@ use crate::trace::TracedStore;
 use plat_agent::DiskWork;
 use plat_agent::host::fake::FakeHost;
 use plat_agent::identity::{Enrolment, enroll};
+use plat_agent_plan::Steady;
 use plat_link::{Address, Credentials, DialSettings, Key, ServeSettings, Trust};
 use plat_master::Master;
 use plat_master::init::{Init, first_records};
@@ -26,7 +27,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -72,9 +73,30 @@ impl plat_master::clock::Clock for Clock {
     }
 }
 
-impl plat_agent::clock::Clock for Clock {
+/// A machine's: its time of day may be set back, its steady clock goes with the simulation.
+pub struct NodeClock {
+    right: Arc<Clock>,
+    behind_seconds: AtomicU64,
+}
+
+impl NodeClock {
+    fn new(right: &Arc<Clock>) -> Arc<Self> {
+        Arc::new(Self { right: right.clone(), behind_seconds: AtomicU64::new(0) })
+    }
+
+    /// Somebody sets it to so long before the right time.
+    pub fn set_behind(&self, seconds: u64) {
+        self.behind_seconds.store(seconds, Ordering::SeqCst);
+    }
+}
+
+impl plat_agent::clock::Clock for NodeClock {
     fn now(&self) -> Timestamp {
-        Clock::now(self)
+        self.right.now().minus(Duration::from_secs(self.behind_seconds.load(Ordering::SeqCst)))
+    }
+
+    fn steady(&self) -> Steady {
+        Steady(self.right.now().0.unsigned_abs())
     }
 }
 
@@ -84,6 +106,7 @@ pub struct World {
     pub clock: Arc<Clock>,
     pub store: Arc<TracedStore>,
     pub hosts: BTreeMap<NodeId, Arc<FakeHost>>,
+    pub clocks: BTreeMap<NodeId, Arc<NodeClock>>,
     pub operator: Arc<Credentials>,
     /// Node → its token, once there is one.
     pub tokens: watch::Sender<BTreeMap<NodeId, String>>,
@@ -130,13 +153,17 @@ impl World {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let clock = Arc::new(Clock::new());
         let store = Arc::new(TracedStore::new());
-        let hosts = (1..=NODES).map(|n| (node_name(n), Arc::new(FakeHost::new(node_file(n), clock.clone())))).collect();
+        let clocks: BTreeMap<_, _> = (1..=NODES).map(|n| (node_name(n), NodeClock::new(&clock))).collect();
+        // Readings are stamped with the right time: what a step of the clock does to them is not simulated.
+        let host = |n: usize| Arc::new(FakeHost::new(node_file(n), NodeClock::new(&clock)));
+        let hosts = (1..=NODES).map(|n| (node_name(n), host(n))).collect();
         let operator = first_operator(folder.path(), &clock, store.clone());
         Arc::new(Self {
             seed,
             clock,
             store,
             hosts,
+            clocks,
             operator,
             tokens: watch::Sender::default(),
             folder,
@@ -171,7 +198,7 @@ impl World {
             dial: DialSettings::default(),
         };
         let host = self.hosts[&node].clone();
-        plat_agent::run(settings, connect, host, self.clock.clone(), std::future::pending()).await?;
+        plat_agent::run(settings, connect, host, self.clocks[&node].clone(), std::future::pending()).await?;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //! executor may do it or fail, never decide. All effects of the agent on its host are one of these.
 
 use crate::render::Upkeep;
-use plat_document::release::{Check, StopSignal};
+use plat_document::release::{Check, ReloadSignal, StopSignal};
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::parameters::Parameters;
 use serde::{Deserialize, Serialize};
@@ -52,10 +52,19 @@ pub enum Action {
         partition: PartitionName,
         service: ServiceName,
     },
+    /// Makes a service read its files again. Nothing to do once that run has ended: the next one reads them anyway.
+    Reload {
+        partition: PartitionName,
+        service: ServiceName,
+        run: String,
+        how: ReloadHow,
+    },
     /// Makes one check. That it does not hold is a result, not a failure: it goes into the facts.
     CheckPromise {
         partition: PartitionName,
         promise: PromiseName,
+        /// What it is asked of: kept with the result, as its [`crate::PromiseFact::of`].
+        of: String,
         check: Check,
         timeout_seconds: u32,
         environment: BTreeMap<String, String>,
@@ -82,6 +91,7 @@ impl Action {
             | Self::RunHook { partition, .. }
             | Self::StartService { partition, .. }
             | Self::StopService { partition, .. }
+            | Self::Reload { partition, .. }
             | Self::CheckPromise { partition, .. }
             | Self::Erase { partition }
             | Self::Free { partition } => Some(partition),
@@ -100,6 +110,7 @@ impl Action {
             Self::RunHook { run, .. } => format!("run hook {}", run.name),
             Self::StartService { spec, .. } => format!("start service {}", spec.name),
             Self::StopService { service, .. } => format!("stop service {service}"),
+            Self::Reload { service, .. } => format!("reload service {service}"),
             Self::CheckPromise { promise, .. } => format!("check promise {promise}"),
             Self::Erase { .. } => "erase".into(),
             Self::Free { .. } => "free".into(),
@@ -124,6 +135,11 @@ pub enum Note {
     /// The stop hook has run, or there was nothing to run it for: the start hook runs again after the next start.
     /// Clears `started` and `ready`, keeps `connection`.
     Stopped,
+    /// The services are about to be restarted for a promise, for so many times in a row; 0: they have lasted. Sets
+    /// `revivals`.
+    Revived { times: u32 },
+    /// A run of a service has read its files again. Adds to `reloaded`.
+    Reloaded { service: ServiceName, loaded: Loaded },
     /// The clean hook has run. Sets `cleaned`.
     Cleaned,
 }
@@ -169,6 +185,32 @@ pub struct ServiceSpec {
     pub directory: String,
     pub stop_signal: StopSignal,
     pub stop_timeout_seconds: u32,
-    /// Changes when anything above does.
+    /// Changes when anything above does, or a file that takes a restart.
     pub fingerprint: String,
+    /// How files that changed are taken in without one; an older agent wrote none down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reload: Option<ReloadSpec>,
+}
+
+/// How a service takes in files that changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadSpec {
+    pub how: ReloadHow,
+    /// Fingerprint of what it reads when it starts, and again when it reloads.
+    pub files: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReloadHow {
+    /// To its first process.
+    Signal(ReloadSignal),
+    Command(Run),
+}
+
+/// What a run of a service has read by a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loaded {
+    pub run: String,
+    /// As [`ReloadSpec::files`].
+    pub files: String,
 }

@@ -1,7 +1,7 @@
 //! How long to wait before trying again. Without randomness: one node's retries are its own, and spreading calls to
 //! the master is the link's business.
 
-use plat_model::Timestamp;
+use crate::moment::Steady;
 use std::time::Duration;
 
 /// Doubling waits between a first and a longest one.
@@ -20,6 +20,10 @@ pub(crate) const INSTALL: Backoff = Backoff { first: Duration::from_secs(5), lon
 /// Promises that do not hold.
 pub(crate) const PROMISE: Backoff = Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(60) };
 
+/// Between restarts for a promise: how long services that it calls dead may run on, so that they are not restarted all
+/// the time.
+pub(crate) const REVIVAL: Backoff = Backoff { first: Duration::from_secs(20), longest: Duration::from_secs(600) };
+
 impl Backoff {
     /// The wait after `failures` failures in a row; zero after none.
     pub fn after(self, failures: u32) -> Duration {
@@ -31,7 +35,7 @@ impl Backoff {
 }
 
 /// The earlier of two times, of which either may be absent.
-pub(crate) fn sooner(a: Option<Timestamp>, b: Timestamp) -> Option<Timestamp> {
+pub(crate) fn sooner(a: Option<Steady>, b: Steady) -> Option<Steady> {
     Some(a.map_or(b, |a| a.min(b)))
 }
 

@@ -1,10 +1,12 @@
 //! What is there, as the host observed it. "Unknown" is an observation: what could not be read is looked at again, not
 //! made anew.
 
-use crate::action::Note;
+use crate::action::{Loaded, Note};
+use crate::fingerprint;
+use crate::moment::Moment;
 use crate::render::Upkeep;
+use crate::results::PromiseFact;
 use plat_model::Problem;
-use plat_model::Timestamp;
 use plat_model::id::{InstanceId, PromiseName, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
 use std::collections::BTreeMap;
@@ -20,7 +22,7 @@ pub enum ReleaseFact {
     /// The last attempt failed. The daemon remembers that, not the host: after a restart it is tried at once.
     Failed {
         attempts: u32,
-        at: Timestamp,
+        at: Moment,
         problem: Problem,
     },
 }
@@ -32,10 +34,26 @@ pub struct PartitionFact {
     pub occupant: Option<Occupant>,
     /// Services that the runtime knows of, running or not.
     pub services: BTreeMap<ServiceName, ServiceFact>,
-    /// The newest result of each promise since the agent started, or of before if the host remembers.
+    /// What is known of each promise. Survives restarts of the agent.
     pub promises: BTreeMap<PromiseName, PromiseFact>,
     /// The last step that failed, until it succeeds. The daemon remembers that; a host leaves it empty.
     pub failure: Option<Failure>,
+}
+
+impl PartitionFact {
+    /// What runs now, and with which configuration: another text after every start of a service, and after everything
+    /// that was configured anew. A check is a check of that, whatever the clocks say.
+    pub fn runs(&self) -> String {
+        let configured = self.occupant.as_ref().map(|occupant| occupant.configured.as_str());
+        let running = |fact: &&ServiceFact| matches!(fact.state, ServiceRun::Running { .. });
+        let runs: Vec<&str> = self.services.values().filter(running).map(|fact| fact.run.as_str()).collect();
+        fingerprint::of(&(configured, runs))
+    }
+
+    /// What the services are started from: another text after everything that was configured anew.
+    pub fn built(&self) -> String {
+        fingerprint::of(&("built", self.occupant.as_ref().map(|occupant| occupant.configured.as_str())))
+    }
 }
 
 /// What the agent wrote down about the instance in a partition. [`crate::action::Note`] says what changes it.
@@ -55,6 +73,10 @@ pub struct Occupant {
     pub started: bool,
     /// Every ready promise has held since it was last configured and started.
     pub ready: bool,
+    /// How often in a row the services were restarted for a promise, since they last lasted.
+    pub revivals: u32,
+    /// What runs of services have read since they were started.
+    pub reloaded: BTreeMap<ServiceName, Loaded>,
     /// What it published last; empty if it never did.
     pub connection: Parameters,
     /// The `clean` hook has run.
@@ -74,6 +96,8 @@ impl Occupant {
             upkeep: None,
             started: false,
             ready: false,
+            revivals: 0,
+            reloaded: BTreeMap::new(),
             connection: Parameters::default(),
             cleaned: false,
             erased: false,
@@ -88,7 +112,7 @@ impl Occupant {
                 self.initialised = true;
                 self.configured.clone_from(fingerprint);
                 self.upkeep = Some(upkeep.clone());
-                self.ready = false;
+                (self.ready, self.revivals) = (false, 0);
             }
             Note::KeptUp(upkeep) => self.upkeep = Some(upkeep.clone()),
             Note::Started => self.started = true,
@@ -97,6 +121,8 @@ impl Occupant {
                 self.connection = connection.clone();
             }
             Note::Stopped => (self.started, self.ready) = (false, false),
+            Note::Revived { times } => self.revivals = *times,
+            Note::Reloaded { service, loaded } => drop(self.reloaded.insert(service.clone(), loaded.clone())),
             Note::Cleaned => self.cleaned = true,
         }
     }
@@ -109,6 +135,10 @@ pub const STABLE_SECONDS: u32 = 60;
 pub struct ServiceFact {
     /// Fingerprint of the [`crate::action::ServiceSpec`] that it was started with.
     pub fingerprint: String,
+    /// Another one for each start; empty if it was never started.
+    pub run: String,
+    /// What it read when it was started, as [`crate::action::ReloadSpec::files`]; empty if nothing is reloaded.
+    pub loaded: String,
     pub state: ServiceRun,
     /// Runs that ended since the service was first started with this fingerprint.
     pub restarts: u32,
@@ -125,28 +155,19 @@ pub struct ServiceFact {
 pub enum ServiceRun {
     Running {
         pid: u32,
-        since: Timestamp,
+        since: Moment,
     },
     /// Told to stop and not gone yet.
     Stopping {
         pid: u32,
-        since: Timestamp,
+        since: Moment,
     },
     /// Not running: it ended, was stopped, or its runtime is gone. Nothing but `StartService` starts it again.
     Ended {
-        at: Timestamp,
+        at: Moment,
     },
     /// Could not be observed.
     Unknown,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PromiseFact {
-    pub holds: bool,
-    pub message: String,
-    pub checked: Timestamp,
-    /// Failed checks in a row.
-    pub failures: u32,
 }
 
 /// A step of a partition that failed.
@@ -157,5 +178,5 @@ pub struct Failure {
     pub problem: Problem,
     /// In a row.
     pub attempts: u32,
-    pub at: Timestamp,
+    pub at: Moment,
 }

@@ -1,8 +1,8 @@
 //! What a partition's plan is made from.
 
 use crate::facts::{PartitionFact, ReleaseFact};
+use crate::moment::Moment;
 use plat_document::Release;
-use plat_model::Timestamp;
 use plat_model::id::{Digest, NodeId, PartitionName};
 use plat_model::instance::{InstanceDesired, InstanceStatus, Wish};
 use plat_model::node::{NodeDesired, NodeFile, NodePartition};
@@ -45,7 +45,7 @@ pub struct Given<'a> {
     pub fact: &'a PartitionFact,
     /// What was reported of this instance last.
     pub previous: Option<&'a InstanceStatus>,
-    pub now: Timestamp,
+    pub now: Moment,
 }
 
 /// The instance that a partition's plan is about: the one that is in it, if the master still lists it there; else the

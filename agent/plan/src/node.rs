@@ -2,11 +2,11 @@
 
 use crate::facts::{PartitionFact, ReleaseFact};
 use crate::given::{Given, Place, instance_of};
+use crate::moment::Moment;
 use crate::partition::{PartitionPlan, plan_partition};
 use crate::release::{ReleaseGiven, ReleasePlan, plan_release};
 use crate::render::applied_release;
 use plat_document::Release;
-use plat_model::Timestamp;
 use plat_model::id::{Digest, InstanceId, PartitionName};
 use plat_model::instance::InstanceStatus;
 use plat_model::node::{NodeDesired, NodeFile};
@@ -30,7 +30,7 @@ pub struct NodePlan {
 }
 
 /// Plans everything at once.
-pub fn plan(place: &Place, file: &NodeFile, desired: &NodeDesired, facts: &NodeFacts, now: Timestamp) -> NodePlan {
+pub fn plan(place: &Place, file: &NodeFile, desired: &NodeDesired, facts: &NodeFacts, now: Moment) -> NodePlan {
     let in_use = releases_in_use(desired, facts.partitions.values());
     let digests: BTreeSet<&Digest> = desired.releases.keys().chain(facts.releases.keys()).collect();
     let releases = digests.into_iter().filter_map(|digest| {

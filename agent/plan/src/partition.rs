@@ -1,14 +1,18 @@
 //! What to do next in one partition.
 
+use crate::action::ServiceSpec;
 use crate::action::{Action, Note};
 use crate::backoff::{STEP, sooner};
 use crate::facts::{Failure, Occupant, ReleaseFact};
 use crate::given::Given;
-use crate::render::{Rendered, applied_release, render_given};
+use crate::moment::Steady;
+use crate::render::{Rendered, Upkeep, applied_release, render_given};
+use crate::services::Running;
 use crate::{promises, services, status, teardown};
+use plat_document::release::Role;
 use plat_model::instance::{InstanceDesired, InstanceState, InstanceStatus, Wish};
 use plat_model::problem::codes;
-use plat_model::{Problem, Timestamp, Waiting};
+use plat_model::{Problem, Waiting};
 
 /// What to do in one partition, what it waits for, and what to say of it.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -17,7 +21,7 @@ pub struct PartitionPlan {
     pub actions: Vec<Action>,
     pub waiting: Vec<Waiting>,
     /// When to look again if nothing happens before.
-    pub wake_at: Option<Timestamp>,
+    pub wake_at: Option<Steady>,
     /// How the instance is before the actions are done; `None` if there is none to speak of.
     pub status: Option<InstanceStatus>,
     /// The step that failed last is wanted still, and waits for its next try.
@@ -86,7 +90,7 @@ fn left_alone(given: &Given<'_>, occupant: &Occupant, plan: &mut PartitionPlan) 
         plan.waiting.push(Waiting {
             who: format!("partition {partition}"),
             on: format!("the master to say what becomes of instance {}", occupant.instance),
-            since: given.now,
+            since: given.now.wall,
             todo: "the master does not list this instance; destroy it, or give its partition to another".into(),
         });
     }
@@ -141,14 +145,15 @@ fn started(
     if let Some(verdict) = configure(given, occupant, rendered, plan) {
         return verdict;
     }
-    let running = services::bring_up(given, &rendered.upkeep, plan);
+    let running = up(given, occupant, &rendered.upkeep, plan);
     if occupant.upkeep.as_deref() != Some(&rendered.upkeep) {
         let note = Note::KeptUp(Box::new(rendered.upkeep.clone()));
         plan.actions.push(Action::Note { partition: partition.clone(), note });
     }
-    if !running.all {
-        return running.verdict(occupant);
-    }
+    let running = match running {
+        Ok(running) => running,
+        Err(verdict) => return verdict,
+    };
     if !occupant.started {
         if let Some(run) = &rendered.start {
             plan.actions.push(Action::RunHook { partition: partition.clone(), run: run.clone() });
@@ -174,7 +179,7 @@ fn without_release(given: &Given<'_>, desired: &InstanceDesired, plan: &mut Part
     plan.waiting.push(Waiting {
         who: format!("instance {}/{}", desired.project, desired.name),
         on: format!("release {short} to be installed"),
-        since: given.now,
+        since: given.now.wall,
         todo: problem.as_ref().map(|problem| problem.todo.clone()).unwrap_or_default(),
     });
     let state = if problem.is_some() { InstanceState::Failed } else { InstanceState::Installing };
@@ -185,22 +190,43 @@ fn without_release(given: &Given<'_>, desired: &InstanceDesired, plan: &mut Part
 /// they end, its promises are checked. Gives what is wrong with it.
 fn keep_applied_up(given: &Given<'_>, occupant: &Occupant, plan: &mut PartitionPlan) -> Option<Problem> {
     let upkeep = occupant.upkeep.as_ref().filter(|_| occupant.started && !occupant.erased)?;
-    let running = services::bring_up(given, upkeep, plan);
-    let verdict = match running.all {
-        true => promises::keep(given, occupant, upkeep, &running, plan),
-        false => running.verdict(occupant),
+    let verdict = match up(given, occupant, upkeep, plan) {
+        Ok(running) => promises::keep(given, occupant, upkeep, &running, plan),
+        Err(verdict) => verdict,
     };
     verdict.problem
 }
 
-/// Stops what runs with an older configuration, applies the new one, and starts the services with it.
+/// Brings the services up, as soon as what they are started from is as it should be. Says how they are until all run.
+fn up(given: &Given<'_>, occupant: &Occupant, upkeep: &Upkeep, plan: &mut PartitionPlan) -> Result<Running, Verdict> {
+    let running = services::bring_up(given, upkeep, plan);
+    if running.all {
+        return Ok(running);
+    }
+    let starts = |action: &Action| matches!(action, Action::StartService { .. });
+    if plan.actions.iter().any(starts)
+        && let Some(verdict) = promises::await_built(given, occupant, upkeep, plan)
+    {
+        plan.actions.retain(|action| !starts(action));
+        return Err(verdict);
+    }
+    Err(running.verdict(occupant))
+}
+
+/// Stops what the new configuration concerns, applies it, and starts the services with it. Those that it does not
+/// concern, or that reload, go on.
 fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: &mut PartitionPlan) -> Option<Verdict> {
     if occupant.initialised && occupant.configured == rendered.configured {
         return None;
     }
     let partition = &given.partition.name;
     let note = |note| Action::Note { partition: partition.clone(), note };
-    teardown::stop_services(given, occupant, rendered.stop.as_ref(), plan);
+    let goes_on = |spec: &&ServiceSpec| services::runs_as(given, spec);
+    if rendered.upkeep.services.iter().any(|spec| goes_on(&spec)) && occupant.started {
+        services::stop_others(given, &rendered.upkeep, plan);
+    } else {
+        teardown::stop_services(given, occupant, rendered.stop.as_ref(), plan);
+    }
     plan.actions.push(Action::WriteFiles { partition: partition.clone(), files: rendered.files.clone() });
     let mut detail = "is configured";
     if !occupant.initialised {
@@ -218,7 +244,9 @@ fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: 
     }
     let (fingerprint, upkeep) = (rendered.configured.clone(), Box::new(rendered.upkeep.clone()));
     plan.actions.push(note(Note::Configured { fingerprint, upkeep }));
-    for spec in &rendered.upkeep.services {
+    // What must hold before they are started is asked of what is written now.
+    let awaited = rendered.upkeep.promises.values().any(|promise| promise.role == Role::Built);
+    for spec in rendered.upkeep.services.iter().filter(|spec| !awaited && !goes_on(spec)) {
         plan.actions.push(Action::StartService { partition: partition.clone(), spec: spec.clone() });
     }
     Some(Verdict::new(InstanceState::Starting, detail))
@@ -228,8 +256,8 @@ fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: 
 fn hold_back<'a>(given: &Given<'a>, plan: &mut PartitionPlan) -> Option<&'a Failure> {
     let failure = given.fact.failure.as_ref()?;
     let at = plan.actions.iter().position(|action| action.step() == failure.step)?;
-    let retry = failure.at.plus(STEP.after(failure.attempts));
-    if retry <= given.now {
+    let retry = failure.at.steady.plus(STEP.after(failure.attempts));
+    if retry <= given.now.steady {
         return Some(failure);
     }
     // Services and promises do not build on each other; everything else does on what is before it.
@@ -245,8 +273,8 @@ fn hold_back<'a>(given: &Given<'a>, plan: &mut PartitionPlan) -> Option<&'a Fail
     plan.wake_at = sooner(plan.wake_at, retry);
     plan.waiting.push(Waiting {
         who: format!("{} in {}", failure.step, given.partition.name),
-        on: format!("the next try at {retry}, after {} failed", failure.attempts),
-        since: failure.at,
+        on: format!("the next try at {}, after {} failed", given.now.tell(retry), failure.attempts),
+        since: failure.at.wall,
         todo: failure.problem.todo.clone(),
     });
     Some(failure)

@@ -1,26 +1,48 @@
 //! When to check promises, and what their results mean.
 
 use crate::action::{Action, Note};
-use crate::backoff::{PROMISE, sooner};
-use crate::facts::{Occupant, PromiseFact};
+use crate::backoff::{PROMISE, REVIVAL, sooner};
+use crate::facts::{Occupant, STABLE_SECONDS};
 use crate::given::Given;
+use crate::moment::Steady;
 use crate::partition::{PartitionPlan, Verdict};
 use crate::render::{RenderedPromise, Upkeep};
+use crate::results::PromiseFact;
 use crate::services::Running;
 use plat_document::release::Role;
+use plat_model::Problem;
+use plat_model::id::PromiseName;
 use plat_model::instance::InstanceState;
 use plat_model::problem::codes;
-use plat_model::{Problem, Timestamp};
 use std::time::Duration;
-
-/// An alive promise must have failed so often in a row before services are restarted for it.
-const ALIVE_FAILURES: u32 = 3;
-/// And the services must have had so long since their last start.
-const ALIVE_GRACE: Duration = Duration::from_secs(10);
 
 /// Without a ready promise, services that have run for so long without an end count as ready: what cannot start at all
 /// has mostly ended by then.
 const SETTLE: Duration = Duration::from_millis(250);
+
+/// Checks what has to hold before services are started. `None` once all of that does.
+pub(crate) fn await_built(
+    given: &Given<'_>,
+    occupant: &Occupant,
+    upkeep: &Upkeep,
+    plan: &mut PartitionPlan,
+) -> Option<Verdict> {
+    let of = given.fact.built();
+    let mut first = None;
+    for (name, promise) in upkeep.promises.iter().filter(|(_, promise)| promise.role == Role::Built) {
+        let fact = given.fact.promises.get(name).filter(|fact| fact.of == of);
+        if fact.is_some_and(|fact| fact.holds) {
+            continue;
+        }
+        let again = |fact: &PromiseFact| fact.checked.steady.plus(PROMISE.after(fact.failures.max(1)));
+        ask(given, upkeep, (name, promise), &of, fact.map_or(given.now.steady, again), plan);
+        first.get_or_insert(fact.map_or_else(|| unchecked(name), |fact| problem(name.as_str(), fact)));
+    }
+    let problem = first?;
+    let state = if occupant.ready { InstanceState::Degraded } else { InstanceState::Starting };
+    let detail = format!("its services wait: {}", problem.what);
+    Some(Verdict { state, detail, problem: (!problem.why.is_empty()).then_some(problem) })
+}
 
 /// Checks what is due, restarts services for a failed alive promise, publishes once all ready ones hold.
 pub(crate) fn keep(
@@ -32,52 +54,53 @@ pub(crate) fn keep(
 ) -> Verdict {
     let partition = &given.partition.name;
     let mut broken = Vec::new();
-    let mut not_alive = None;
-    for (name, promise) in &upkeep.promises {
-        // A result from before the last start says nothing about what runs now.
-        let fact = given.fact.promises.get(name).filter(|fact| fact.checked >= running.since);
-        let due = fact.map_or(given.now, |fact| due(promise, fact, running.since));
-        if due <= given.now {
-            plan.actions.push(Action::CheckPromise {
-                partition: partition.clone(),
-                promise: name.clone(),
-                check: promise.check.clone(),
-                timeout_seconds: promise.timeout_seconds,
-                environment: upkeep.environment.clone(),
-            });
-        } else {
-            plan.wake_at = sooner(plan.wake_at, due);
-        }
-        match fact {
-            Some(fact) if fact.holds => {}
-            Some(fact) => {
+    let (mut not_alive, mut all_alive) = (None, true);
+    let (of, now) = (given.fact.runs(), given.now.steady);
+    for (name, promise) in upkeep.promises.iter().filter(|(_, promise)| promise.role != Role::Built) {
+        // What another run said says nothing about this one.
+        let fact = given.fact.promises.get(name).filter(|fact| fact.of == of);
+        let first = running.since.plus(Duration::from_secs(promise.delay_seconds.into()));
+        let due = fact.map_or(first, |fact| due(promise, fact, running.since));
+        ask(given, upkeep, (name, promise), &of, due, plan);
+        all_alive &= promise.role != Role::Alive || fact.is_some_and(|fact| fact.holds);
+        match (promise.role, fact) {
+            (Role::Built | Role::Test, _) => {}
+            (_, Some(fact)) if fact.holds => {}
+            (Role::Ready, Some(fact)) if occupant.ready && fact.held && fact.failures < promise.threshold => {}
+            (Role::Ready, None) => broken.push(unchecked(name)),
+            (Role::Ready, Some(fact)) => broken.push(problem(name.as_str(), fact)),
+            (Role::Alive, None) => {}
+            (Role::Alive, Some(fact)) => {
                 broken.push(problem(name.as_str(), fact));
-                if promise.role == Role::Alive && is_dead(promise, fact, running.since) {
+                if is_dead(promise, fact, running.since, occupant.revivals) {
                     not_alive = Some(name);
                 }
             }
-            None if promise.role == Role::Ready => {
-                broken.push(Problem::new(codes::PROMISE_FAILED, format!("promise `{name}` has not been checked yet")))
-            }
-            None => {}
         }
     }
-    if let Some(name) = not_alive {
-        plan.actions = upkeep
-            .services
-            .iter()
-            .map(|spec| Action::StopService { partition: partition.clone(), service: spec.name.clone() })
-            .collect();
+    if let Some(name) = not_alive.filter(|_| !upkeep.services.is_empty()) {
+        let revived = Note::Revived { times: occupant.revivals.saturating_add(1) };
+        plan.actions = vec![Action::Note { partition: partition.clone(), note: revived }];
+        let names = upkeep.services.iter().map(|spec| spec.name.clone());
+        plan.actions.extend(names.map(|service| Action::StopService { partition: partition.clone(), service }));
         let state = if occupant.ready { InstanceState::Degraded } else { InstanceState::Starting };
         let detail = format!("its services are restarted: promise {name} does not hold");
         return Verdict { state, detail, problem: broken.into_iter().next() };
+    }
+    if occupant.revivals > 0 && all_alive {
+        let lasted = running.since.plus(Duration::from_secs(STABLE_SECONDS.into()));
+        if lasted <= now {
+            plan.actions.push(Action::Note { partition: partition.clone(), note: Note::Revived { times: 0 } });
+        } else {
+            plan.wake_at = sooner(plan.wake_at, lasted);
+        }
     }
     if let Some(problem) = &running.unsettled {
         return Verdict::failed(problem.clone());
     }
     let nothing_to_ask = !upkeep.promises.values().any(|promise| promise.role == Role::Ready);
     let settled = running.since.plus(SETTLE);
-    if !occupant.ready && nothing_to_ask && broken.is_empty() && given.now < settled {
+    if !occupant.ready && nothing_to_ask && broken.is_empty() && now < settled {
         plan.wake_at = sooner(plan.wake_at, settled);
         return Verdict::new(InstanceState::Starting, "its services have just been started");
     }
@@ -103,18 +126,46 @@ pub(crate) fn keep(
 
 /// When a promise is checked next: in its period while it holds; sooner while it does not, but never much sooner than
 /// half of the time that the services have been up, so that slow ones are not asked all the time.
-fn due(promise: &RenderedPromise, fact: &PromiseFact, since: Timestamp) -> Timestamp {
-    let period = Duration::from_secs(promise.period_seconds.into());
+fn due(promise: &RenderedPromise, fact: &PromiseFact, since: Steady) -> Steady {
+    let (checked, period) = (fact.checked.steady, Duration::from_secs(promise.period_seconds.into()));
     if fact.holds {
-        return fact.checked.plus(period);
+        return checked.plus(period);
     }
-    let by_age = fact.checked.since(since).max(PROMISE.first);
-    fact.checked.plus(PROMISE.after(fact.failures.max(1)).min(by_age).min(period))
+    let by_age = checked.since(since).max(PROMISE.first);
+    checked.plus(PROMISE.after(fact.failures.max(1)).min(by_age).min(period))
 }
 
-fn is_dead(promise: &RenderedPromise, fact: &PromiseFact, since: Timestamp) -> bool {
-    let grace = Duration::from_secs(promise.period_seconds.into()).max(ALIVE_GRACE);
-    fact.failures >= ALIVE_FAILURES && fact.checked.since(since) >= grace
+/// Services that were restarted for it in vain before are given longer each time.
+fn is_dead(promise: &RenderedPromise, fact: &PromiseFact, since: Steady, revivals: u32) -> bool {
+    let grace = Duration::from_secs(promise.grace_seconds.into()).max(REVIVAL.after(revivals));
+    fact.failures >= promise.threshold && fact.checked.steady.since(since) >= grace
+}
+
+/// Asks it if it is due, else wakes when it is.
+fn ask(
+    given: &Given<'_>,
+    upkeep: &Upkeep,
+    (name, promise): (&PromiseName, &RenderedPromise),
+    of: &str,
+    due: Steady,
+    plan: &mut PartitionPlan,
+) {
+    if due > given.now.steady {
+        plan.wake_at = sooner(plan.wake_at, due);
+        return;
+    }
+    plan.actions.push(Action::CheckPromise {
+        partition: given.partition.name.clone(),
+        promise: name.clone(),
+        of: of.to_owned(),
+        check: promise.check.clone(),
+        timeout_seconds: promise.timeout_seconds,
+        environment: upkeep.environment.clone(),
+    });
+}
+
+fn unchecked(name: &PromiseName) -> Problem {
+    Problem::new(codes::PROMISE_FAILED, format!("promise `{name}` has not been checked yet"))
 }
 
 fn problem(name: &str, fact: &PromiseFact) -> Problem {

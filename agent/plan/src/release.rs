@@ -3,9 +3,10 @@
 use crate::action::Action;
 use crate::backoff::INSTALL;
 use crate::facts::ReleaseFact;
+use crate::moment::{Moment, Steady};
 use plat_model::id::Digest;
 use plat_model::release::{InstallState, Installation};
-use plat_model::{Category, Timestamp, Waiting};
+use plat_model::{Category, Waiting};
 use std::time::Duration;
 
 /// Everything that decides what happens next to one release.
@@ -17,14 +18,14 @@ pub struct ReleaseGiven<'a> {
     /// Some instance on this node consists of it.
     pub in_use: bool,
     pub fact: &'a ReleaseFact,
-    pub now: Timestamp,
+    pub now: Moment,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ReleasePlan {
     pub action: Option<Action>,
     pub waiting: Vec<Waiting>,
-    pub wake_at: Option<Timestamp>,
+    pub wake_at: Option<Steady>,
     /// What to report; `None` if there is nothing to say of it any more.
     pub status: Option<Installation>,
 }
@@ -54,15 +55,15 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
                 Category::Invalid => HOPELESS,
                 _ => INSTALL.after(*attempts),
             };
-            let retry = at.plus(wait);
-            if retry <= given.now {
+            let retry = at.steady.plus(wait);
+            if retry <= given.now.steady {
                 plan.action = Some(install(document));
             } else {
                 plan.wake_at = Some(retry);
                 plan.waiting.push(Waiting {
                     who: who(),
-                    on: format!("the next try at {retry}, after {attempts} failed"),
-                    since: *at,
+                    on: format!("the next try at {}, after {attempts} failed", given.now.tell(retry)),
+                    since: at.wall,
                     todo: problem.todo.clone(),
                 });
             }
@@ -72,7 +73,7 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
             plan.waiting.push(Waiting {
                 who: who(),
                 on: "the instances that use it before it is removed".into(),
-                since: given.now,
+                since: given.now.wall,
                 todo: "destroy them, or let them use another release".into(),
             });
         }

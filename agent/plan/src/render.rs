@@ -1,12 +1,12 @@
 //! Templates into what an instance consists of. Secrets are rendered into files and into what is published, never
 //! into arguments or environments, which other users of the machine may read.
 
-use crate::action::{RenderedFile, Run, ServiceSpec};
+use crate::action::{ReloadHow, ReloadSpec, RenderedFile, Run, ServiceSpec};
 use crate::facts::Occupant;
 use crate::fingerprint;
 use crate::given::{Given, Place};
 use plat_document::Release;
-use plat_document::release::{Check, Hook, HttpCheck, Promise, Role, TcpCheck};
+use plat_document::release::{Check, Hook, HttpCheck, Promise, Reload, Role, TcpCheck};
 use plat_document::template::{self, Context};
 use plat_model::id::{Digest, PromiseName, ServiceName};
 use plat_model::instance::InstanceDesired;
@@ -50,11 +50,35 @@ pub struct RenderedPromise {
     pub check: Check,
     pub period_seconds: u32,
     pub timeout_seconds: u32,
+    /// After the start of the services, before it is asked first.
+    #[serde(default)]
+    pub delay_seconds: u32,
+    /// After the start of the services: before that they are not restarted for it.
+    #[serde(default = "default_grace")]
+    pub grace_seconds: u32,
+    /// Failures in a row from which something follows. What an older agent wrote down does not say.
+    #[serde(default = "default_threshold")]
+    pub threshold: u32,
+}
+
+fn default_grace() -> u32 {
+    10
+}
+
+fn default_threshold() -> u32 {
+    3
 }
 
 /// The release that a `configured` fingerprint says was applied.
 pub fn applied_release(configured: &str) -> Option<Digest> {
     Digest::parse(configured.split_once('/')?.0).ok()
+}
+
+/// How long a command that makes a service reload may take, in seconds: as long as a stop without a word of it.
+const RELOAD_SECONDS: u32 = 30;
+
+fn contents_of(file: &RenderedFile) -> (&str, u32, &str) {
+    (&file.path, file.mode, &file.contents)
 }
 
 /// Renders one instance for its partition.
@@ -86,7 +110,7 @@ pub fn render(
     let clean = hook("clean", &release.hooks.clean);
     // Parameters count by themselves only where a hook could read them.
     let read_by_hook = configure.as_ref().map(|run| (run, desired.parameters.to_json()));
-    let contents: Vec<_> = files.iter().map(|file| (&file.path, file.mode, &file.contents)).collect();
+    let contents: Vec<_> = files.iter().map(contents_of).collect();
     let configured = format!("{}/{}", desired.release, fingerprint::of(&(contents, read_by_hook)));
     let services = release
         .services
@@ -102,12 +126,33 @@ pub fn render(
                 stop_signal: service.stop_signal,
                 stop_timeout_seconds: service.stop_timeout_seconds,
                 fingerprint: String::new(),
+                reload: None,
             };
+            // What it uses of all that is configured.
+            let used = match &service.files {
+                None => configured.clone(),
+                Some(names) => {
+                    let used = files.iter().filter(|file| names.contains(&file.path)).map(contents_of);
+                    format!("{}/{}", desired.release, fingerprint::of(&used.collect::<Vec<_>>()))
+                }
+            };
+            let how = service.reload.as_ref().map(|reload| match reload {
+                Reload::Signal(signal) => ReloadHow::Signal(*signal),
+                Reload::Command(templates) => ReloadHow::Command(Run {
+                    name: format!("reload-{name}"),
+                    command: command(templates, &public, &format!("{at}.reload"), &mut problems),
+                    environment: spec.environment.clone(),
+                    timeout_seconds: RELOAD_SECONDS,
+                }),
+            });
+            // With a way to reload, only another release is a change that takes a restart.
+            let restarts = if how.is_some() { desired.release.to_string() } else { used.clone() };
             spec.fingerprint = match &partition.namespace {
-                None => fingerprint::of(&(&spec, &configured)),
+                None => fingerprint::of(&(&spec, &restarts)),
                 // A process stays where it was started: another namespace takes another start.
-                Some(namespace) => fingerprint::of(&(&spec, &configured, namespace)),
+                Some(namespace) => fingerprint::of(&(&spec, &restarts, namespace)),
             };
+            spec.reload = how.map(|how| ReloadSpec { how, files: used });
             spec
         })
         .collect();
@@ -250,7 +295,15 @@ fn rendered_promise(
         Check::Exec(templates) => Check::Exec(command(templates, context, &at, problems)),
     };
     let (period_seconds, timeout_seconds) = (promise.period_seconds.max(1), promise.timeout_seconds.max(1));
-    Some(RenderedPromise { role: promise.role, check, period_seconds, timeout_seconds })
+    Some(RenderedPromise {
+        role: promise.role,
+        check,
+        period_seconds,
+        timeout_seconds,
+        delay_seconds: promise.delay_seconds.unwrap_or(0),
+        grace_seconds: promise.grace_seconds(),
+        threshold: promise.threshold(),
+    })
 }
 
 fn publish(release: &Release, context: &Context, problems: &mut Problems) -> Parameters {

@@ -18,7 +18,8 @@ pub(crate) fn status(
     verdict: Verdict,
 ) -> InstanceStatus {
     let before = given.previous.filter(|previous| previous.id == desired.id);
-    let since = before.filter(|previous| previous.state == verdict.state).map_or(given.now, |previous| previous.since);
+    let since =
+        before.filter(|previous| previous.state == verdict.state).map_or(given.now.wall, |previous| previous.since);
     let occupant = given.fact.occupant.as_ref().filter(|occupant| occupant.instance == desired.id);
     let gone = verdict.state == InstanceState::Destroyed || occupant.is_none();
     // What is about to be published is said with the state that it belongs to.
@@ -43,7 +44,7 @@ pub(crate) fn status(
         name: name.clone(),
         holds: fact.holds,
         message: fact.message.chars().take(MESSAGE_MAX).collect(),
-        checked: fact.checked,
+        checked: fact.checked.wall,
     });
     InstanceStatus {
         id: desired.id.clone(),
@@ -79,8 +80,8 @@ fn pid_of(fact: &ServiceFact) -> Option<u32> {
 
 fn since_of(fact: &ServiceFact) -> Option<plat_model::Timestamp> {
     match fact.state {
-        ServiceRun::Running { since, .. } | ServiceRun::Stopping { since, .. } => Some(since),
-        ServiceRun::Ended { at } => Some(at),
+        ServiceRun::Running { since, .. } | ServiceRun::Stopping { since, .. } => Some(since.wall),
+        ServiceRun::Ended { at } => Some(at.wall),
         ServiceRun::Unknown => None,
     }
 }

@@ -5,13 +5,14 @@ use crate::usage::Arrival;
 use futures_util::future::join_all;
 use plat_agent_plan::facts::Failure;
 use plat_agent_plan::{
-    Action, Given, PartitionFact, PartitionPlan, Place, ReleaseFact, Rendered, instance_of, plan_rendered, render_given,
+    Action, Given, Moment, PartitionFact, PartitionPlan, Place, ReleaseFact, Rendered, Steady, instance_of,
+    plan_rendered, render_given,
 };
 use plat_model::id::{Digest, InstanceId, PartitionName};
 use plat_model::instance::{InstanceDesired, Wish};
 use plat_model::node::NodePartition;
 use plat_model::parameters::Secret;
-use plat_model::{Generation, Problem, Timestamp};
+use plat_model::{Generation, Problem};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +49,7 @@ enum Round {
     /// Something was done: look again at once.
     Again,
     /// Nothing to do before this time.
-    Idle(Option<Timestamp>),
+    Idle(Option<Steady>),
 }
 
 pub(super) async fn run(shared: Arc<Shared>, name: PartitionName, wake: Arc<Notify>) {
@@ -58,7 +59,7 @@ pub(super) async fn run(shared: Arc<Shared>, name: PartitionName, wake: Arc<Noti
             match until {
                 None => worker.wake.notified().await,
                 Some(until) => {
-                    let pause = until.since(worker.shared.clock.now()).max(Duration::from_millis(1));
+                    let pause = until.since(worker.shared.clock.steady()).max(Duration::from_millis(1));
                     let _woken = tokio::time::timeout(pause, worker.wake.notified()).await;
                 }
             }
@@ -68,12 +69,12 @@ pub(super) async fn run(shared: Arc<Shared>, name: PartitionName, wake: Arc<Noti
 
 impl Worker {
     async fn round(&mut self) -> Round {
-        let now = self.shared.clock.now();
+        let now = self.shared.clock.moment();
         let fact = match self.shared.host.observe_partition(&self.name).await {
             Ok(fact) => PartitionFact { failure: self.failure.clone(), ..fact },
             Err(problem) => {
                 warn!(partition = %self.name, problem = problem.one_line(), "partition cannot be observed");
-                return Round::Idle(Some(now.plus(LOOK_AGAIN)));
+                return Round::Idle(Some(now.steady.plus(LOOK_AGAIN)));
             }
         };
         let occupant = fact.occupant.as_ref();
@@ -103,7 +104,7 @@ impl Worker {
     }
 
     /// `None` while too little is known to decide anything.
-    fn plan(&mut self, fact: &PartitionFact, now: Timestamp) -> Option<(PartitionPlan, Option<InstanceDesired>)> {
+    fn plan(&mut self, fact: &PartitionFact, now: Moment) -> Option<(PartitionPlan, Option<InstanceDesired>)> {
         // Before the first word of the master nothing is known to be unwanted either.
         let desired = self.shared.current()?;
         let place = self.shared.place();
@@ -228,7 +229,7 @@ impl Worker {
         let step = action.step();
         let before = self.failure.as_ref().filter(|failure| failure.step == step).map_or(0, |failure| failure.attempts);
         warn!(partition = %self.name, step, attempts = before + 1, problem = problem.one_line(), "step failed");
-        self.failure = Some(Failure { step, problem, attempts: before + 1, at: self.shared.clock.now() });
+        self.failure = Some(Failure { step, problem, attempts: before + 1, at: self.shared.clock.moment() });
     }
 
     /// Returns when what is being done should not be finished: a hook of an instance that is to be destroyed, a check

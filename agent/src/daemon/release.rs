@@ -1,9 +1,9 @@
 //! The worker of one release: installs it while it is desired, removes it when it is not and nobody uses it.
 
 use super::Shared;
-use plat_agent_plan::{Action, ReleaseFact, ReleaseGiven, plan_release};
+use plat_agent_plan::{Action, Moment, ReleaseFact, ReleaseGiven, Steady, plan_release};
+use plat_model::Problem;
 use plat_model::id::Digest;
-use plat_model::{Problem, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -14,7 +14,7 @@ struct Worker {
     digest: Digest,
     wake: Arc<Notify>,
     /// The last attempt's failure: attempts, when, why.
-    failed: Option<(u32, Timestamp, Problem)>,
+    failed: Option<(u32, Moment, Problem)>,
 }
 
 /// Ends when the release is neither there nor desired.
@@ -25,7 +25,7 @@ pub(super) async fn run(shared: Arc<Shared>, digest: Digest, wake: Arc<Notify>) 
             (Some(action), _) => worker.perform(&action).await,
             (None, None) => worker.wake.notified().await,
             (None, Some(until)) => {
-                let pause = until.since(worker.shared.clock.now()).max(Duration::from_millis(1));
+                let pause = until.since(worker.shared.clock.steady()).max(Duration::from_millis(1));
                 let _woken = tokio::time::timeout(pause, worker.wake.notified()).await;
             }
         }
@@ -34,7 +34,7 @@ pub(super) async fn run(shared: Arc<Shared>, digest: Digest, wake: Arc<Notify>) 
 
 impl Worker {
     /// Observes, tells, and plans. `None`: there is nothing of it any more, and nothing to come.
-    async fn look(&mut self) -> Option<(Option<Action>, Option<Timestamp>)> {
+    async fn look(&mut self) -> Option<(Option<Action>, Option<Steady>)> {
         let observed = self.shared.host.observe_release(&self.digest).await;
         let fact = match (&observed, &self.failed) {
             (ReleaseFact::Absent, Some((attempts, at, problem))) => {
@@ -56,7 +56,7 @@ impl Worker {
             document,
             in_use: self.shared.in_use(&self.digest),
             fact: &fact,
-            now: self.shared.clock.now(),
+            now: self.shared.clock.moment(),
         };
         let plan = plan_release(&given);
         if let Some(status) = plan.status {
@@ -104,7 +104,7 @@ impl Worker {
             Err(problem) => {
                 let attempts = self.failed.as_ref().map_or(0, |(attempts, ..)| *attempts) + 1;
                 warn!(release = self.digest.short(), attempts, problem = problem.one_line(), "step failed");
-                self.failed = Some((attempts, shared.clock.now(), problem));
+                self.failed = Some((attempts, shared.clock.moment(), problem));
                 if !is_install {
                     // Removing has no state of its own to wait in.
                     tokio::time::sleep(Duration::from_secs(30)).await;

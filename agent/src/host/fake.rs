@@ -111,7 +111,7 @@ impl FakeHost {
 
     /// A running service ends by itself.
     pub fn end_service(&self, partition: &PartitionName, service: &ServiceName, how: &str) {
-        let now = self.clock.now();
+        let now = self.clock.moment();
         let mut world = self.lock();
         let fact = world.partitions.get_mut(partition).and_then(|one| one.fact.services.get_mut(service));
         if let Some(fact) = fact
@@ -172,7 +172,7 @@ impl Host for FakeHost {
         let step = action.step();
         let mut blocked = self.blocked.subscribe();
         let _open = blocked.wait_for(|blocked| !blocked.contains(&step)).await;
-        let now = self.clock.now();
+        let now = self.clock.moment();
         let mut world = self.lock();
         let place = action.partition().map_or("-", PartitionName::as_str);
         if world.performed.len() < REMEMBERED {

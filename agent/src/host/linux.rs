@@ -16,12 +16,14 @@ mod posix;
 mod probe;
 mod process;
 mod release;
+mod results;
 pub mod runtime;
 mod shim;
 pub mod spawner;
 mod task;
 
 use super::{Counters, Event, Host, LogsAsked};
+use crate::clock::Clock;
 use async_trait::async_trait;
 use cgroup::Cgroups;
 use counters::{DiskLevels, Meters};
@@ -29,23 +31,22 @@ use node_file::NodeFiles;
 use partition::Occupants;
 use partition::erase::EraseTask;
 use partition::files::WriteTask;
-use plat_agent_plan::action::Run;
-use plat_agent_plan::facts::PromiseFact;
-use plat_agent_plan::{Action, PartitionFact, ReleaseFact};
+use plat_agent_plan::action::{ReloadHow, Run};
+use plat_agent_plan::{Action, PartitionFact, PromiseFact, ReleaseFact};
 use plat_document::release::Check;
 use plat_model::Problem;
-use plat_model::id::{Digest, PartitionName, PromiseName, ServiceName};
+use plat_model::id::{Digest, PartitionName, ServiceName};
 use plat_model::node::{NodeFile, NodePartition};
 use plat_model::problem::codes;
 use probe::{MESSAGE_MAX, ProbeTask, Question};
 use release::Releases;
+use results::Results;
 use runtime::{Place, Records, Runtime, ShimRuntime};
 use sha2::Digest as _;
 use shim::RunTask;
 use shim::launch::Program;
 use shim::tree::Exit;
 use spawner::Spawner;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,13 +63,15 @@ pub fn subcommand() -> Option<ExitCode> {
 }
 
 /// Where things are.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct LinuxConfig {
     /// The agent's own folder, 0700; the host's part of it is in `host/`.
     pub state: PathBuf,
     pub node_file: PathBuf,
     /// The agent's binary: `/proc/self/exe`, which stays the same one when its file is replaced.
     pub executable: PathBuf,
+    /// What time it is. Shims, which outlive the agent, read the machine's.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// This machine.
@@ -84,7 +87,8 @@ pub struct LinuxHost {
     disks: DiskLevels,
     releases: Releases,
     mark: String,
-    promises: Mutex<BTreeMap<PartitionName, BTreeMap<PromiseName, PromiseFact>>>,
+    clock: Arc<dyn Clock>,
+    results: Results,
     events: Mutex<Option<mpsc::Receiver<Event>>>,
 }
 
@@ -113,8 +117,15 @@ impl LinuxHost {
             let meters = meters.clone();
             Arc::new(move |partition| meters.settle(partition))
         };
-        let runtime =
-            ShimRuntime::open(records.clone(), spawner.clone(), cgroups.clone(), mark.clone(), send.clone(), settle);
+        let runtime = ShimRuntime::open(
+            records.clone(),
+            spawner.clone(),
+            cgroups.clone(),
+            mark.clone(),
+            send.clone(),
+            settle,
+            config.clock.clone(),
+        );
         let node = NodeFiles::new(config.node_file);
         if let Err(e) = node.watch(send.clone()) {
             tracing::warn!(why = %e, "node.json cannot be watched: a change is seen when it is next read");
@@ -127,7 +138,7 @@ impl LinuxHost {
             occupants: Occupants::new(records.clone()),
             disks: DiskLevels::default(),
             releases: Releases::new(spawner.clone(), &state, send),
-            promises: Mutex::default(),
+            results: Results::new(records.clone()),
             events: Mutex::new(Some(events)),
             state,
             records,
@@ -136,6 +147,7 @@ impl LinuxHost {
             runtime,
             meters,
             mark,
+            clock: config.clock,
         })
     }
 
@@ -189,6 +201,19 @@ impl LinuxHost {
         }
     }
 
+    /// Runs a program in the partition that has to succeed.
+    async fn hook(&self, partition: &PartitionName, run: &Run, kind: &str) -> Result<(), Problem> {
+        let ran = self.run(partition, run).await?;
+        if !ran.timed_out && ran.exit == Exit::Code(0) {
+            return Ok(());
+        }
+        let mut problem = release::build::failed(&format!("the {} {kind} failed", run.name), &ran, run.timeout_seconds);
+        if problem.code != codes::DISK_FULL {
+            problem.code = codes::HOOK_FAILED;
+        }
+        Err(problem)
+    }
+
     async fn check(&self, name: &PartitionName, run: Run, check: &Check) -> Result<(bool, String), Problem> {
         let question = match check {
             Check::Exec(_) => {
@@ -213,13 +238,6 @@ impl LinuxHost {
         }
     }
 
-    fn keep(&self, partition: &PartitionName, promise: &PromiseName, holds: bool, message: String) {
-        let mut all = self.promises.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = all.entry(partition.clone()).or_default();
-        let failures = if holds { 0 } else { of.get(promise).map_or(0, |old| old.failures).saturating_add(1) };
-        of.insert(promise.clone(), PromiseFact { holds, message, checked: disk::now(), failures });
-    }
-
     async fn erase(&self, name: &PartitionName) -> Result<(), Problem> {
         let place = self.place(name)?;
         self.runtime.clear(&place).await?;
@@ -230,7 +248,7 @@ impl LinuxHost {
             account: place.partition.account,
         };
         self.spawner.perform(&Task::Erase(task)).await?;
-        self.promises.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.results.forget(name);
         self.records.forget(&self.records.partition(name).join("runs"))?;
         self.disks.forget(name);
         self.occupants.erased(name)
@@ -239,7 +257,7 @@ impl LinuxHost {
     async fn free(&self, name: &PartitionName) -> Result<(), Problem> {
         let (cgroups, partition) = (self.cgroups.clone(), name.clone());
         let _ = tokio::task::spawn_blocking(move || cgroups.remove(partition.as_str())).await;
-        self.promises.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.results.forget(name);
         // The occupant last: while it is there, freeing is tried again.
         let folder = self.records.partition(name);
         self.records.forget(&folder.join("services"))?;
@@ -266,11 +284,10 @@ impl Host for LinuxHost {
     }
 
     async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem> {
-        let promises = self.promises.lock().unwrap_or_else(PoisonError::into_inner).get(partition).cloned();
         Ok(PartitionFact {
             occupant: self.occupants.observe(partition)?,
             services: self.runtime.observe(partition).await?,
-            promises: promises.unwrap_or_default(),
+            promises: self.results.observe(partition),
             failure: None,
         })
     }
@@ -297,21 +314,16 @@ impl Host for LinuxHost {
                 Ok(())
             }
             Action::Note { partition, note } => self.occupants.note(partition, note),
-            Action::RunHook { partition, run } => {
-                let ran = self.run(partition, run).await?;
-                if !ran.timed_out && ran.exit == Exit::Code(0) {
-                    return Ok(());
-                }
-                let mut problem =
-                    release::build::failed(&format!("the {} hook failed", run.name), &ran, run.timeout_seconds);
-                if problem.code != codes::DISK_FULL {
-                    problem.code = codes::HOOK_FAILED;
-                }
-                Err(problem)
+            Action::RunHook { partition, run } => self.hook(partition, run, "hook").await,
+            Action::Reload { partition, service, run, how: ReloadHow::Signal(signal) } => {
+                self.runtime.signal(partition, service, run, *signal).await
+            }
+            Action::Reload { partition, how: ReloadHow::Command(run), .. } => {
+                self.hook(partition, run, "command").await
             }
             Action::StartService { partition, spec } => self.runtime.start(&self.place(partition)?, spec).await,
             Action::StopService { partition, service } => self.runtime.stop(partition, service).await,
-            Action::CheckPromise { partition, promise, check, timeout_seconds, environment } => {
+            Action::CheckPromise { partition, promise, of, check, timeout_seconds, environment } => {
                 let command = if let Check::Exec(command) = check { command.clone() } else { Vec::new() };
                 let run = Run {
                     name: format!("promise-{promise}"),
@@ -325,8 +337,8 @@ impl Host for LinuxHost {
                     }
                     other => other?,
                 };
-                self.keep(partition, promise, holds, message);
-                Ok(())
+                let now = self.clock.moment();
+                self.results.keep(partition, promise, |before| PromiseFact::after(before, of, holds, message, now))
             }
             Action::Erase { partition } => self.erase(partition).await,
             Action::Free { partition } => self.free(partition).await,

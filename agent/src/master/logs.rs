@@ -2,8 +2,9 @@
 
 use super::Master;
 use crate::host::{Follow, LogsAsked};
+use plat_agent_plan::{PartitionFact, PromiseFact, Stretch};
 use plat_model::Problem;
-use plat_model::id::{InstanceId, ServiceName};
+use plat_model::id::{InstanceId, PromiseName, ServiceName};
 use plat_model::problem::codes;
 use plat_wire::limits::{LOG_LINE_MAX, log_lines};
 use plat_wire::v1::{LogChunk, LogText, LogsWanted};
@@ -17,20 +18,30 @@ const FOLLOW_MAX: Duration = Duration::from_secs(3600);
 /// Lines in one message.
 const LINES: usize = 128;
 
-type Lines = mpsc::Receiver<(ServiceName, String)>;
+/// What is answered.
+enum Said {
+    Lines(mpsc::Receiver<(ServiceName, String)>),
+    /// All there is, at once.
+    Results(Vec<LogText>),
+}
 
 /// Sends lines until they end, the reader goes, or the time is up.
 pub(super) async fn push(master: &Master, wanted: LogsWanted) {
     let (send, chunks) = mpsc::channel(4);
     let ticket = wanted.ticket.clone();
-    let lines = open(master, &wanted).await;
+    let said = open(master, &wanted).await;
     let feed = async {
-        match lines {
-            Ok(lines) => {
+        match said {
+            Ok(said) => {
                 // The reader learns at once that somebody answers, even if nothing was ever written.
                 let begun = LogChunk { ticket: ticket.clone(), lines: Vec::new(), problem: None };
                 if send.send(begun).await.is_ok() {
-                    copy(lines, &ticket, &send).await;
+                    match said {
+                        Said::Lines(lines) => copy(lines, &ticket, &send).await,
+                        Said::Results(lines) => {
+                            let _gone = send.send(LogChunk { ticket: ticket.clone(), lines, problem: None }).await;
+                        }
+                    }
                 }
             }
             Err(problem) => {
@@ -54,7 +65,7 @@ pub(super) async fn push(master: &Master, wanted: LogsWanted) {
     }
 }
 
-async fn open(master: &Master, wanted: &LogsWanted) -> Result<Lines, Problem> {
+async fn open(master: &Master, wanted: &LogsWanted) -> Result<Said, Problem> {
     let instance = InstanceId::parse(&wanted.instance)?;
     let service = if wanted.service.is_empty() { None } else { Some(ServiceName::parse(&wanted.service)?) };
     let desired = master.desired.current();
@@ -64,14 +75,32 @@ async fn open(master: &Master, wanted: &LogsWanted) -> Result<Lines, Problem> {
     })?;
     // The partition may still hold another's lines.
     let fact = master.host.observe_partition(partition).await?;
-    if fact.occupant.is_none_or(|occupant| occupant.instance != instance) {
+    if fact.occupant.as_ref().is_none_or(|occupant| occupant.instance != instance) {
         return Err(Problem::new(codes::NOT_FOUND, format!("instance {instance} has written nothing yet")));
     }
+    if wanted.promises {
+        return Ok(Said::Results(results(&fact)));
+    }
     let follow = if wanted.follow { Follow::Yes } else { Follow::No };
-    master.host.logs(partition, &LogsAsked { service, lines: log_lines(wanted.lines) as usize, follow }).await
+    let asked = LogsAsked { service, lines: log_lines(wanted.lines) as usize, follow };
+    master.host.logs(partition, &asked).await.map(Said::Lines)
 }
 
-async fn copy(mut lines: Lines, ticket: &str, send: &mpsc::Sender<LogChunk>) {
+/// What the promises of a partition have said, each oldest first.
+fn results(fact: &PartitionFact) -> Vec<LogText> {
+    let told = |promise: &PromiseName, stretch: &Stretch| {
+        let held = if stretch.holds { "held" } else { "failed" };
+        let times = if stretch.times == 1 { "once".to_owned() } else { format!("{} times", stretch.times) };
+        let text = format!("{} to {}, {held} {times}: {}", stretch.from, stretch.to, stretch.message);
+        LogText { service: promise.to_string(), text: bounded(text) }
+    };
+    let of = |(promise, fact): (&PromiseName, &PromiseFact)| {
+        fact.history.iter().map(|stretch| told(promise, stretch)).collect::<Vec<_>>()
+    };
+    fact.promises.iter().flat_map(of).collect()
+}
+
+async fn copy(mut lines: mpsc::Receiver<(ServiceName, String)>, ticket: &str, send: &mpsc::Sender<LogChunk>) {
     let mut batch = Vec::with_capacity(LINES);
     while lines.recv_many(&mut batch, LINES).await > 0 {
         let lines =

@@ -2,10 +2,11 @@
 
 use crate::master::{Master, Server};
 use plat_agent::Settings;
-use plat_agent::clock::SystemClock;
+use plat_agent::clock::{Clock, SystemClock};
 use plat_agent::config::Config;
 use plat_agent::host::fake::FakeHost;
 use plat_agent::identity::{Enrolment, enroll};
+use plat_agent_plan::Steady;
 use plat_document::Release;
 use plat_link::Address;
 use plat_link::tls::RootPin;
@@ -14,10 +15,11 @@ use plat_model::instance::{InstanceDesired, InstanceState, InstanceStatus, Wish}
 use plat_model::node::{NodeFile, NodePartition};
 use plat_model::parameters::{Parameters, Secret};
 use plat_model::resources::Resources;
-use plat_model::{Generation, Problem};
+use plat_model::{Generation, Problem, Timestamp};
 use plat_wire::v1::LogsWanted;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -41,7 +43,30 @@ publish:
   address: "{{ partition.url_host }}"
 "#;
 
+/// The machine's clocks, of which somebody may set the one on the wall.
+#[derive(Default)]
+pub struct WallClock {
+    ahead_millis: AtomicI64,
+}
+
+impl WallClock {
+    pub fn set(&self, ahead_seconds: i64) {
+        self.ahead_millis.store(ahead_seconds * 1000, Ordering::SeqCst);
+    }
+}
+
+impl Clock for WallClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(SystemClock.now().0 + self.ahead_millis.load(Ordering::SeqCst))
+    }
+
+    fn steady(&self) -> Steady {
+        SystemClock.steady()
+    }
+}
+
 pub struct Rig {
+    pub clock: Arc<WallClock>,
     pub master: Arc<Master>,
     pub host: Arc<FakeHost>,
     pub folder: TempDir,
@@ -115,9 +140,10 @@ impl Rig {
             capacity: Resources::default(),
             partitions: vec![partition],
         };
-        let host = Arc::new(FakeHost::new(file, Arc::new(SystemClock)));
+        let clock = Arc::new(WallClock::default());
+        let host = Arc::new(FakeHost::new(file, clock.clone()));
         let port = server.address.port();
-        Self { master, host, folder: tempfile::tempdir().unwrap(), server: Some(server), port, agent: None }
+        Self { clock, master, host, folder: tempfile::tempdir().unwrap(), server: Some(server), port, agent: None }
     }
 
     pub async fn enrolled() -> Self {
@@ -156,8 +182,8 @@ impl Rig {
         let config = Config { data: self.data(), window: Duration::from_secs(1), ..Config::default() };
         let settings = Settings::new(&config, 7);
         let (stop, stopped) = oneshot::channel();
-        let host = self.host.clone();
-        let task = tokio::spawn(plat_agent::run(settings, plat_link::tcp, host, Arc::new(SystemClock), async {
+        let (host, clock) = (self.host.clone(), self.clock.clone());
+        let task = tokio::spawn(plat_agent::run(settings, plat_link::tcp, host, clock, async {
             let _ = stopped.await;
         }));
         self.agent = Some((stop, task));
@@ -197,12 +223,23 @@ impl Rig {
     /// Asks for the log of instance 1 as a reader does, and waits for its first line.
     pub async fn read_logs(&self, ticket: &str) {
         let instance = instance(1, Wish::Started).id.to_string();
-        let wanted = LogsWanted { ticket: ticket.into(), instance, service: String::new(), lines: 10, follow: false };
+        let wanted = LogsWanted { ticket: ticket.into(), instance, lines: 10, ..LogsWanted::default() };
+        self.ask_lines(wanted).await;
+    }
+
+    /// Asks what the promises of instance 1 have said.
+    pub async fn read_results(&self, ticket: &str) {
+        let instance = instance(1, Wish::Started).id.to_string();
+        self.ask_lines(LogsWanted { ticket: ticket.into(), instance, promises: true, ..LogsWanted::default() }).await;
+    }
+
+    async fn ask_lines(&self, wanted: LogsWanted) {
+        let ticket = wanted.ticket.clone();
         self.master.state().logs_wanted.push(wanted);
         self.master.tell_watchers();
         until("lines come", || {
             let lines = self.master.state().log_lines.clone();
-            (lines.iter().any(|line| line.starts_with(ticket)), lines)
+            (lines.iter().any(|line| line.starts_with(&ticket)), lines)
         })
         .await;
     }

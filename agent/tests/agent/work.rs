@@ -53,6 +53,40 @@ async fn what_was_desired_last_is_done_after_a_restart_with_the_master_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_step_of_the_wall_clock_makes_no_hot_loop_and_stalls_no_restart() {
+    let rig = Rig::running().await;
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    let echo = ServiceName::parse("echo").unwrap();
+    for hours in [-1, 1] {
+        rig.clock.set(hours * 3600);
+        let before = rig.host.performed().len();
+        // It is young, so that it waits before it is started again; and what was started is asked whether it serves.
+        rig.host.end_service(&part(), &echo, "exit code 1");
+        rig.until_state(1, InstanceState::Degraded).await;
+        until("the service runs again", || {
+            let fact = rig.host.fact(&part());
+            (matches!(fact.services[&echo].state, ServiceRun::Running { .. }), fact)
+        })
+        .await;
+        rig.until_state(1, InstanceState::Ready).await;
+        let since = &rig.host.performed()[before..];
+        let of = |what: &str| since.iter().filter(|step| step.contains(what)).count();
+        assert_eq!((of("start service"), of("check promise")), (1, 1), "{since:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_promises_have_said_can_be_read() {
+    let rig = Rig::running().await;
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    rig.read_results("t1").await;
+    let lines = rig.master.state().log_lines.clone();
+    assert!(lines.iter().any(|line| line.contains("answers") && line.ends_with(", held once: ok")), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_cache_is_fetched_anew_and_stops_nothing_meanwhile() {
     let mut rig = Rig::running().await;
     rig.want(1, Wish::Started);

@@ -72,7 +72,14 @@ fn promise(name: &str) -> PromiseName {
 
 fn check(name: &str, check: Check) -> Action {
     let environment = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]);
-    Action::CheckPromise { partition: part(), promise: promise(name), check, timeout_seconds: 5, environment }
+    Action::CheckPromise {
+        partition: part(),
+        promise: promise(name),
+        of: String::new(),
+        check,
+        timeout_seconds: 5,
+        environment,
+    }
 }
 
 fn http(port: u16, status: u16) -> Check {

@@ -97,6 +97,19 @@ impl From<v1::LogLine> for LogLineView {
     }
 }
 
+/// Checks of one promise in a row that said the same.
+#[derive(Debug, Clone, Serialize)]
+pub struct ResultView {
+    pub promise: String,
+    pub said: String,
+}
+
+impl From<v1::LogLine> for ResultView {
+    fn from(line: v1::LogLine) -> Self {
+        Self { promise: line.service, said: line.text }
+    }
+}
+
 #[derive(Debug, Clone, Serialize)]
 pub struct WaitingView {
     pub who: String,

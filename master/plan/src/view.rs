@@ -106,7 +106,8 @@ pub fn waiting(state: &State, online: &BTreeSet<NodeId>, instance: &Instance) ->
         Some(status) => {
             let on = if status.detail.is_empty() { status.state.to_string() } else { status.detail.clone() };
             let todo = status.problem.as_ref().map_or(String::new(), |problem| problem.todo.clone());
-            vec![Waiting { who, on, since: status.since, todo }]
+            // A node whose clock is behind would have it wait since before there was anything to wait for.
+            vec![Waiting { who, on, since: status.since.max(instance.created), todo }]
         }
     }
 }

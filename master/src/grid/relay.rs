@@ -30,6 +30,8 @@ pub struct LogAsk {
     /// How many of the last lines first.
     pub lines: u32,
     pub follow: bool,
+    /// What promises have said, instead of what services wrote: all that the node remembers.
+    pub promises: bool,
 }
 
 /// The same as the node is told.
@@ -223,7 +225,7 @@ mod tests {
         let relay = Relay::default();
         let (node, instance) = (NodeId::parse("n1").unwrap(), InstanceId::parse(&"a".repeat(32)).unwrap());
         let _wanted = relay.attach(&node);
-        let ask = LogAsk { service: None, lines: 1, follow: true };
+        let ask = LogAsk { service: None, lines: 1, follow: true, promises: false };
         let mut reader = relay.open(&node, &instance, ask).unwrap();
         let chunk = Chunk { ticket: reader.ticket.clone(), lines: Vec::new(), problem: None };
         let chunks = futures_util::stream::iter([Ok(chunk)]).chain(futures_util::stream::pending());

@@ -131,7 +131,7 @@ impl GridService for Service {
         let ask = request.into_inner();
         let key = key(ask.key.unwrap_or_default()).map_err(status)?;
         let service = said(&ask.service, ServiceName::parse).map_err(status)?;
-        let ask = LogAsk { service, lines: log_lines(ask.lines), follow: ask.follow };
+        let ask = LogAsk { service, lines: log_lines(ask.lines), follow: ask.follow, promises: ask.promises };
         let stream = self.0.logs(&caller, &key, ask).await.map_err(status)?;
         Ok(Response::new(answers(stream, log_lines_of)))
     }

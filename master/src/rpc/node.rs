@@ -101,6 +101,7 @@ fn nudge((generation, logs): (Generation, Vec<LogsWanted>)) -> v1::Nudge {
         service: wanted.ask.service.map_or_else(String::new, |service| service.to_string()),
         lines: wanted.ask.lines,
         follow: wanted.ask.follow,
+        promises: wanted.ask.promises,
     });
     v1::Nudge { generation: generation.0, logs: wanted.collect() }
 }

@@ -21,7 +21,13 @@ async fn logs_travel_from_the_node_to_whoever_asked_and_from_no_other_node() {
         }
     };
     soon(placed).await;
-    let ask = v1::LogsRequest { key: Some(key("shop", "db")), service: "web".into(), lines: 5, follow: false };
+    let ask = v1::LogsRequest {
+        key: Some(key("shop", "db")),
+        service: "web".into(),
+        lines: 5,
+        promises: true,
+        ..Default::default()
+    };
     let mut lines = client.logs(ask).await.unwrap().into_inner();
     let wanted = soon(async {
         loop {
@@ -31,7 +37,7 @@ async fn logs_travel_from_the_node_to_whoever_asked_and_from_no_other_node() {
         }
     })
     .await;
-    assert_eq!((wanted.service.as_str(), wanted.lines), ("web", 5));
+    assert_eq!((wanted.service.as_str(), wanted.lines, wanted.promises), ("web", 5, true));
     let forged = tokio_stream::iter(vec![chunk(&wanted.ticket, "lies")]);
     assert_eq!(code(world.node_client(&stranger.credentials).push_logs(forged).await), codes::NOT_YOURS);
     let pushed = tokio_stream::iter(vec![chunk(&wanted.ticket, "one"), chunk(&wanted.ticket, "two")]);

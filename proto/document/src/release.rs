@@ -132,6 +132,31 @@ pub struct Service {
     /// After this it is killed.
     #[serde(default = "default_stop_timeout")]
     pub stop_timeout_seconds: u32,
+    /// Which of `files` it uses: when others change, or what the configure hook reads, it is left alone. Absent: all, and
+    /// what the hook reads too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Vec<String>>,
+    /// How it takes in files that changed. Absent: by a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reload: Option<Reload>,
+}
+
+/// What makes a service read its files again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reload {
+    /// Sent to its first process.
+    Signal(ReloadSignal),
+    /// Argument list; templates. Run as a hook is.
+    Command(Vec<String>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ReloadSignal {
+    Hup,
+    Usr1,
+    Usr2,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -159,6 +184,27 @@ pub struct Promise {
     pub period_seconds: u32,
     #[serde(default = "default_promise_timeout")]
     pub timeout_seconds: u32,
+    /// How long after the start of the services it is asked first. Absent: at once; see [`Promise::grace_seconds`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_seconds: Option<u32>,
+    /// How many checks in a row have to fail before something follows from it. Absent: see [`Promise::threshold`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<u32>,
+}
+
+impl Promise {
+    /// Failed checks in a row that degrade a ready instance, or restart its services: of an alive promise 3 unless the
+    /// document says, else 1.
+    pub fn threshold(&self) -> u32 {
+        let otherwise = if self.role == Role::Alive { 3 } else { 1 };
+        self.threshold.unwrap_or(otherwise).max(1)
+    }
+
+    /// How long after their start services are never restarted for it: the delay, or 10 s or a period, whichever is
+    /// longer.
+    pub fn grace_seconds(&self) -> u32 {
+        self.delay_seconds.unwrap_or(self.period_seconds.max(10))
+    }
 }
 
 /// A promise as it is written: serde can flatten a check, or refuse unknown keys, but not both.
@@ -174,6 +220,8 @@ struct PromiseForm {
     period_seconds: u32,
     #[serde(default = "default_promise_timeout")]
     timeout_seconds: u32,
+    delay_seconds: Option<u32>,
+    threshold: Option<u32>,
 }
 
 impl TryFrom<PromiseForm> for Promise {
@@ -185,8 +233,8 @@ impl TryFrom<PromiseForm> for Promise {
             (None, None, Some(tcp)) => Check::Tcp(tcp),
             _ => return Err("a promise must have exactly one of exec, http, tcp"),
         };
-        let PromiseForm { role, period_seconds, timeout_seconds, .. } = form;
-        Ok(Self { role, check, period_seconds, timeout_seconds })
+        let PromiseForm { role, period_seconds, timeout_seconds, delay_seconds, threshold, .. } = form;
+        Ok(Self { role, check, period_seconds, timeout_seconds, delay_seconds, threshold })
     }
 }
 
@@ -198,6 +246,10 @@ pub enum Role {
     Ready,
     /// Failing restarts the services.
     Alive,
+    /// Holds before the services are started: what was written and what the hooks made is as it should be.
+    Built,
+    /// Its result is shown and kept; nothing follows from it.
+    Test,
 }
 
 /// What is checked; templates throughout.

@@ -1,9 +1,9 @@
 //! Cases in folders: `release.yaml`, `desired.json` and `facts.json` in, `plan.txt` out. `PLAT_BLESS=1` writes
 //! `plan.txt` anew; a change of it is reviewed like code.
 
-use crate::world::{World, part};
-use plat_agent_plan::facts::{Failure, Occupant, PromiseFact, ServiceFact, ServiceRun};
-use plat_agent_plan::{Action, Given, PartitionFact, ReleaseFact, plan_partition, render};
+use crate::world::{World, at, part};
+use plat_agent_plan::facts::{Failure, Occupant, ServiceFact, ServiceRun};
+use plat_agent_plan::{Action, Given, PartitionFact, PromiseFact, ReleaseFact, plan_partition, render};
 use plat_document::Release;
 use plat_model::instance::InstanceDesired;
 use plat_model::parameters::{Parameters, Secret};
@@ -14,11 +14,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Facts {
     now: Timestamp,
+    /// The wall clock was set back by so many seconds after all else of this; the steady one was not.
+    #[serde(default)]
+    set_back_seconds: u64,
     installed: bool,
     #[serde(default)]
     occupant: Option<OccupantText>,
@@ -41,6 +45,7 @@ struct OccupantText {
     configured: String,
     started: bool,
     ready: bool,
+    revivals: u32,
 }
 
 #[derive(Deserialize)]
@@ -61,6 +66,14 @@ struct ServiceText {
 struct PromiseText {
     holds: bool,
     checked: Timestamp,
+    /// It was asked of an earlier run of the services.
+    #[serde(default)]
+    of_before: bool,
+    /// It was asked of what the services are to be started from.
+    #[serde(default)]
+    of_built: bool,
+    #[serde(default)]
+    held: bool,
     #[serde(default)]
     failures: u32,
 }
@@ -91,6 +104,8 @@ fn run(folder: &Path) -> String {
         upkeep: None,
         started: text.started,
         ready: text.ready,
+        revivals: text.revivals,
+        reloaded: BTreeMap::new(),
         connection: Parameters::default(),
         cleaned: false,
         erased: false,
@@ -111,9 +126,11 @@ fn run(folder: &Path) -> String {
         let current = spec.map(|spec| spec.fingerprint.clone()).filter(|_| text.fingerprint == "current");
         let fact = ServiceFact {
             fingerprint: current.unwrap_or(text.fingerprint),
+            run: format!("run of {name}"),
+            loaded: String::new(),
             state: match (text.running_since, text.ended_at) {
-                (Some(since), _) => ServiceRun::Running { pid: 7, since },
-                (None, Some(at)) => ServiceRun::Ended { at },
+                (Some(since), _) => ServiceRun::Running { pid: 7, since: at(since) },
+                (None, Some(ended)) => ServiceRun::Ended { at: at(ended) },
                 (None, None) => ServiceRun::Unknown,
             },
             restarts: 0,
@@ -123,17 +140,27 @@ fn run(folder: &Path) -> String {
         };
         (name.parse().unwrap(), fact)
     });
-    let promises = text.promises.into_iter().map(|(name, text)| {
-        let PromiseText { holds, checked, failures } = text;
-        (name.parse().unwrap(), PromiseFact { holds, message: String::new(), checked, failures })
-    });
     let failure = text.failure.map(|text| Failure {
         step: text.step,
         problem: Problem::new(codes::HOOK_FAILED, "a step failed"),
         attempts: text.attempts,
-        at: text.at,
+        at: at(text.at),
     });
-    let fact = PartitionFact { occupant, services: services.collect(), promises: promises.collect(), failure };
+    let mut fact = PartitionFact { occupant, services: services.collect(), failure, ..PartitionFact::default() };
+    let (runs, built) = (fact.runs(), fact.built());
+    let promises = text.promises.into_iter().map(|(name, text)| {
+        let PromiseText { holds, checked, of_before, of_built, held, failures } = text;
+        let of = match (of_before, of_built) {
+            (true, _) => String::new(),
+            (false, true) => built.clone(),
+            (false, false) => runs.clone(),
+        };
+        let (message, checked, history) = (String::new(), at(checked), Vec::new());
+        (name.parse().unwrap(), PromiseFact { of, holds, message, checked, failures, held, history })
+    });
+    fact.promises = promises.collect();
+    let mut now = at(text.now);
+    now.wall = now.wall.minus(Duration::from_secs(text.set_back_seconds));
     let installed = if text.installed { ReleaseFact::Installed } else { ReleaseFact::Absent };
     let given = Given {
         place: &world.place,
@@ -143,7 +170,7 @@ fn run(folder: &Path) -> String {
         release_fact: &installed,
         fact: &fact,
         previous: None,
-        now: text.now,
+        now,
     };
     assert_eq!(partition.name, part(0));
     let plan = plan_partition(&given);
@@ -154,8 +181,8 @@ fn run(folder: &Path) -> String {
     for waiting in &plan.waiting {
         writeln!(out, "waiting: {} on {}", waiting.who, waiting.on).unwrap();
     }
-    if let Some(at) = plan.wake_at {
-        writeln!(out, "wake at {at}").unwrap();
+    if let Some(wake_at) = plan.wake_at {
+        writeln!(out, "wake at {}", Timestamp(wake_at.0.cast_signed())).unwrap();
     }
     if let Some(status) = plan.status {
         writeln!(out, "state: {}", status.state).unwrap();

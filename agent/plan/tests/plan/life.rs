@@ -6,6 +6,7 @@ use plat_agent_plan::{Action, ReleaseFact};
 use plat_model::id::{PromiseName, ServiceName};
 use plat_model::instance::{InstanceState, ServiceState, Wish};
 use plat_model::problem::codes;
+use std::time::Duration;
 
 fn ready() -> World {
     let mut world = World::new(2);
@@ -299,7 +300,7 @@ fn a_failing_step_waits_longer_each_time_and_says_so() {
     let status = world.status(1).unwrap();
     assert_eq!(status.state, InstanceState::Failed);
     assert_eq!(status.detail, "run hook init failed 5 times");
-    assert!(world.plan_of(0).wake_at.unwrap() > world.now);
+    assert!(world.plan_of(0).wake_at.unwrap() > world.now.steady);
 }
 
 #[test]
@@ -362,8 +363,127 @@ fn a_result_of_before_the_last_start_does_not_count() {
     world.later(5);
     let fact = world.facts.partitions.get_mut(&part(0)).unwrap();
     fact.services.get_mut(&web).unwrap().state = ServiceRun::Running { pid: 9, since: world.now };
+    fact.services.get_mut(&web).unwrap().run = "another".into();
     let plan = world.plan_of(0);
     let checks = |action: &Action| matches!(action, Action::CheckPromise { promise, .. } if *promise == answers);
     assert!(plan.actions.iter().any(checks));
     assert_eq!(plan.status.unwrap().state, InstanceState::Degraded);
+}
+
+#[test]
+fn a_step_of_the_wall_clock_changes_nothing_of_what_is_done_and_when() {
+    for step in [-3600, 3600] {
+        let mut world = ready();
+        world.set_clock(step);
+        assert_eq!(world.plan_of(0).actions, [], "nothing is due yet");
+        assert_eq!(world.plan_of(0).wake_at, Some(world.now.plus(Duration::from_secs(30)).steady));
+        world.later(30);
+        world.settle();
+        assert_eq!(world.take_done(), ["part0 check promise answers", "part0 check promise breathes"]);
+        assert_eq!(world.status(1).unwrap().state, InstanceState::Ready);
+        world.failing.insert("run hook stop".into());
+        world.wish(1, 0, Wish::Stopped, "{}");
+        world.settle();
+        world.set_clock(step);
+        world.take_done();
+        world.later(1);
+        world.settle();
+        assert_eq!(world.take_done(), ["part0 run hook stop"], "tried again when a second has passed");
+    }
+}
+
+#[test]
+fn restarts_for_a_promise_come_further_and_further_apart_until_the_services_last() {
+    let mut world = ready();
+    world.broken.insert("breathes".into());
+    let (begin, mut restarts) = (world.now, Vec::new());
+    for _ in 0..720 {
+        world.later(5);
+        world.settle();
+        if world.take_done().contains(&"part0 stop service web".to_owned()) {
+            restarts.push(world.now.since(begin).as_secs());
+        }
+    }
+    let pauses: Vec<u64> = restarts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses.is_sorted() && pauses.len() >= 5, "{restarts:?}");
+    assert!(*pauses.last().unwrap() >= 600, "{restarts:?}");
+    world.broken.clear();
+    world.later(600);
+    world.settle();
+    let occupant = |world: &World| world.facts.partitions[&part(0)].occupant.clone().unwrap();
+    assert_eq!((occupant(&world).revivals, world.status(1).unwrap().state), (0, InstanceState::Ready));
+    world.broken.insert("breathes".into());
+    for _ in 0..18 {
+        world.later(5);
+        world.settle();
+    }
+    assert!(world.take_done().contains(&"part0 stop service web".to_owned()), "it is not waited for long any more");
+}
+
+#[test]
+fn services_start_once_what_they_are_built_from_holds_and_not_before() {
+    let mut world = World::new(1);
+    world.promise("laid-out", r#"{role: built, exec: ["/bin/true"]}"#);
+    world.broken.insert("laid-out".into());
+    world.wish(1, 0, Wish::Started, "{}");
+    world.settle();
+    let done = world.take_done();
+    assert_eq!(done[4..], ["part0 check promise laid-out"], "{done:?}");
+    let status = world.status(1).unwrap();
+    assert_eq!(status.state, InstanceState::Starting);
+    assert_eq!(status.detail, "its services wait: promise `laid-out` does not hold");
+    assert_eq!(status.problem.as_ref().unwrap().code, codes::PROMISE_FAILED);
+    world.broken.clear();
+    world.later(1);
+    world.settle();
+    assert_eq!(world.status(1).unwrap().state, InstanceState::Ready);
+    // It is asked of what was written, so not again while that stays.
+    world.take_done();
+    world.end(0, "web");
+    world.later(100);
+    world.settle();
+    assert!(!world.take_done().contains(&"part0 check promise laid-out".to_owned()));
+    world.wish(1, 0, Wish::Started, r#"{"greeting": "good morning"}"#);
+    world.settle();
+    assert!(world.take_done().contains(&"part0 check promise laid-out".to_owned()));
+}
+
+#[test]
+fn a_test_that_fails_is_told_and_changes_nothing() {
+    let mut world = World::new(1);
+    world.promise("fast", r#"{role: test, exec: ["/bin/true"]}"#);
+    world.broken.insert("fast".into());
+    world.wish(1, 0, Wish::Started, "{}");
+    for _ in 0..20 {
+        world.settle();
+        world.later(10);
+    }
+    let status = world.status(1).unwrap();
+    assert_eq!(status.state, InstanceState::Ready);
+    let told = status.promises.iter().find(|promise| promise.name.as_str() == "fast").unwrap();
+    assert!(!told.holds);
+    assert!(!world.take_done().contains(&"part0 stop service web".to_owned()));
+}
+
+#[test]
+fn a_promise_is_asked_after_its_delay_and_degrades_from_its_threshold_on() {
+    let mut world = World::new(1);
+    world.promise("serves", r#"{delay_seconds: 20, threshold: 3, period_seconds: 5, exec: ["/bin/true"]}"#);
+    world.wish(1, 0, Wish::Started, "{}");
+    world.settle();
+    assert!(!world.take_done().contains(&"part0 check promise serves".to_owned()));
+    world.later(19);
+    world.settle();
+    assert_eq!(world.status(1).unwrap().state, InstanceState::Starting);
+    world.later(1);
+    world.settle();
+    assert_eq!(world.status(1).unwrap().state, InstanceState::Ready);
+    world.broken.insert("serves".into());
+    let mut states = Vec::new();
+    for _ in 0..3 {
+        world.later(5);
+        world.settle();
+        states.push(world.status(1).unwrap().state);
+    }
+    assert_eq!(states, [InstanceState::Ready, InstanceState::Ready, InstanceState::Degraded]);
 }

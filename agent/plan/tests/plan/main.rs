@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "the planner does no I/O; its tests read their cases")]
 
 mod cases;
+mod changes;
 mod formatted;
 mod life;
 mod properties;

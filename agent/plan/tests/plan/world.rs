@@ -1,7 +1,9 @@
 //! A small node: one partition or more, a release with everything in it, and facts that actions edit.
 
-use plat_agent_plan::facts::{Occupant, PromiseFact, ServiceFact, ServiceRun};
-use plat_agent_plan::{Action, NodeFacts, NodePlan, PartitionFact, PartitionPlan, Place, ReleaseFact, plan};
+use plat_agent_plan::facts::{Occupant, ServiceFact, ServiceRun};
+use plat_agent_plan::{
+    Action, Moment, NodeFacts, NodePlan, PartitionFact, PartitionPlan, Place, PromiseFact, ReleaseFact, Steady, plan,
+};
 use plat_document::Release;
 use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, PartitionName, ProjectName, ServiceName};
 use plat_model::instance::{InstanceDesired, InstanceStatus, Wish};
@@ -64,12 +66,21 @@ pub struct World {
     pub file: NodeFile,
     pub desired: NodeDesired,
     pub facts: NodeFacts,
-    pub now: Timestamp,
+    pub now: Moment,
     /// Services and promises that misbehave.
     pub crashing: BTreeSet<ServiceName>,
     pub broken: BTreeSet<String>,
     pub failing: BTreeSet<String>,
     pub done: Vec<String>,
+    /// How many services were started.
+    starts: u32,
+    /// The release, with what a test added to it.
+    text: String,
+}
+
+/// A moment of a machine whose clocks agree.
+pub fn at(wall: Timestamp) -> Moment {
+    Moment { wall, steady: Steady(wall.0.unsigned_abs()) }
 }
 
 impl World {
@@ -106,7 +117,9 @@ impl World {
             file,
             desired: NodeDesired::default(),
             facts,
-            now: Timestamp::from_seconds(1_800_000_000),
+            now: at(Timestamp::from_seconds(1_800_000_000)),
+            starts: 0,
+            text: RELEASE.into(),
             crashing: BTreeSet::new(),
             broken: BTreeSet::new(),
             failing: BTreeSet::new(),
@@ -114,8 +127,13 @@ impl World {
         }
     }
 
+    /// The release has one more promise.
+    pub fn promise(&mut self, name: &str, promise: &str) {
+        self.text = self.text.replace("promises:\n", &format!("promises:\n  {name}: {promise}\n"));
+    }
+
     pub fn wish(&mut self, instance: usize, partition: usize, wish: Wish, parameters: &str) {
-        let release = release();
+        let release = Release::parse_yaml(&self.text, "shop.yaml").unwrap();
         let digest = release.digest();
         self.desired.generation = self.desired.generation.next();
         self.desired.releases.insert(digest.clone(), release.to_canonical_json());
@@ -133,6 +151,11 @@ impl World {
             resources: Resources::default(),
         };
         self.desired.instances.insert(desired.id.clone(), desired);
+    }
+
+    /// The release is another from the beginning.
+    pub fn with_release(text: &str) -> Self {
+        Self { text: text.into(), ..Self::new(1) }
     }
 
     /// The instance is to consist of another release, which cannot be had yet.
@@ -245,8 +268,11 @@ impl World {
                 let crashes = self.crashing.contains(&spec.name);
                 let state =
                     if crashes { ServiceRun::Ended { at: now } } else { ServiceRun::Running { pid: 7, since: now } };
+                self.starts += 1;
                 let one = ServiceFact {
                     fingerprint: spec.fingerprint.clone(),
+                    run: format!("run{}", self.starts),
+                    loaded: spec.reload.as_ref().map(|reload| reload.files.clone()).unwrap_or_default(),
                     state,
                     restarts: 0,
                     short_runs: short_runs + u32::from(crashes),
@@ -259,11 +285,10 @@ impl World {
                 let one = fact.services.get_mut(service).expect("only what is known is stopped");
                 (one.state, one.short_runs) = (ServiceRun::Ended { at: now }, 0);
             }
-            Action::CheckPromise { promise, .. } => {
+            Action::CheckPromise { promise, of, .. } => {
                 let holds = !self.broken.contains(promise.as_str());
-                let failures = if holds { 0 } else { fact.promises.get(promise).map_or(0, |f| f.failures) + 1 };
-                fact.promises
-                    .insert(promise.clone(), PromiseFact { holds, message: "said".into(), checked: now, failures });
+                let result = PromiseFact::after(fact.promises.get(promise), of, holds, "said".into(), now);
+                fact.promises.insert(promise.clone(), result);
             }
             Action::Erase { .. } => {
                 fact.services.clear();
@@ -273,13 +298,18 @@ impl World {
                 occupant.secrets.clear();
             }
             Action::Free { .. } => *fact = PartitionFact::default(),
-            Action::WriteFiles { .. } | Action::RunHook { .. } => {}
+            Action::WriteFiles { .. } | Action::RunHook { .. } | Action::Reload { .. } => {}
             Action::InstallRelease { .. } | Action::RemoveRelease { .. } => unreachable!("not of a partition"),
         }
     }
 
     pub fn later(&mut self, seconds: u64) {
         self.now = self.now.plus(Duration::from_secs(seconds));
+    }
+
+    /// Somebody sets the wall clock.
+    pub fn set_clock(&mut self, seconds: i64) {
+        self.now.wall = Timestamp::from_seconds(self.now.wall.seconds() + seconds);
     }
 
     /// What was done since the last call.

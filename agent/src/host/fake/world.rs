@@ -2,13 +2,13 @@
 
 use crate::host::Event;
 use plat_agent_plan::action::{Note, ServiceSpec};
-use plat_agent_plan::facts::{Occupant, PromiseFact, ServiceFact, ServiceRun};
-use plat_agent_plan::{Action, PartitionFact};
+use plat_agent_plan::facts::{Occupant, ServiceFact, ServiceRun};
+use plat_agent_plan::{Action, Moment, PartitionFact, PromiseFact};
+use plat_model::Problem;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName};
 use plat_model::node::NodeFile;
 use plat_model::parameters::Secret;
 use plat_model::problem::codes;
-use plat_model::{Problem, Timestamp};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,7 +70,7 @@ impl World {
         self.faults.as_mut().is_some_and(|(random, per_mille)| random.random_range(0..1000) < *per_mille)
     }
 
-    fn start(&mut self, spec: &ServiceSpec, partition: &PartitionName, at: Timestamp) {
+    fn start(&mut self, spec: &ServiceSpec, partition: &PartitionName, at: Moment) {
         self.next_pid += 1;
         let running = ServiceRun::Running { pid: self.next_pid, since: at };
         let Some(one) = self.partitions.get_mut(partition) else { return };
@@ -78,10 +78,14 @@ impl World {
         if before.as_ref().is_some_and(|fact| matches!(fact.state, ServiceRun::Running { .. })) {
             return;
         }
+        let run = format!("run{}", self.next_pid);
+        let loaded = spec.reload.as_ref().map(|reload| reload.files.clone()).unwrap_or_default();
         let fact = match before {
-            Some(before) => ServiceFact { state: running, ..before },
+            Some(before) => ServiceFact { run, loaded, state: running, ..before },
             None => ServiceFact {
                 fingerprint: spec.fingerprint.clone(),
+                run,
+                loaded,
                 state: running,
                 restarts: 0,
                 short_runs: 0,
@@ -93,7 +97,7 @@ impl World {
         self.tell(Event::Partition(partition.clone()));
     }
 
-    pub fn apply(&mut self, action: &Action, now: Timestamp) -> Result<(), Problem> {
+    pub fn apply(&mut self, action: &Action, now: Moment) -> Result<(), Problem> {
         match action {
             Action::InstallRelease { digest, .. } => {
                 self.releases.insert(digest.clone());
@@ -113,7 +117,7 @@ impl World {
 }
 
 impl Partition {
-    fn apply(&mut self, action: &Action, now: Timestamp) -> Result<(), Problem> {
+    fn apply(&mut self, action: &Action, now: Moment) -> Result<(), Problem> {
         match action {
             Action::Occupy { instance, secrets, .. } => self.occupy(instance, secrets)?,
             Action::WriteFiles { files, .. } => {
@@ -126,12 +130,11 @@ impl Partition {
                     fact.short_runs = 0;
                 }
             }
-            Action::CheckPromise { promise, .. } => {
+            Action::CheckPromise { promise, of, .. } => {
                 let holds = !self.broken.contains(promise);
-                let failures = self.fact.promises.get(promise).map_or(0, |fact| fact.failures);
-                let failures = if holds { 0 } else { failures + 1 };
                 let message = if holds { "ok" } else { "broken" }.to_owned();
-                self.fact.promises.insert(promise.clone(), PromiseFact { holds, message, checked: now, failures });
+                let result = PromiseFact::after(self.fact.promises.get(promise), of, holds, message, now);
+                self.fact.promises.insert(promise.clone(), result);
             }
             Action::Erase { .. } => {
                 self.fact.services.clear();

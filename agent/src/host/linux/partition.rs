@@ -8,10 +8,10 @@ mod leftovers;
 use super::disk::{self, Durability, Stored, private_folder};
 use super::runtime::Records;
 use plat_agent_plan::Upkeep;
-use plat_agent_plan::action::Note;
+use plat_agent_plan::action::{Loaded, Note};
 use plat_agent_plan::facts::Occupant;
 use plat_model::Problem;
-use plat_model::id::{InstanceId, PartitionName};
+use plat_model::id::{InstanceId, PartitionName, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
 use plat_model::problem::codes;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,10 @@ struct Record {
     started: bool,
     ready: bool,
     connection: Parameters,
+    #[serde(default)]
+    revivals: u32,
+    #[serde(default)]
+    reloaded: BTreeMap<ServiceName, Loaded>,
     cleaned: bool,
     erased: bool,
 }
@@ -48,6 +52,8 @@ impl From<Record> for Occupant {
             upkeep: record.upkeep,
             started: record.started,
             ready: record.ready,
+            revivals: record.revivals,
+            reloaded: record.reloaded,
             connection: record.connection,
             cleaned: record.cleaned,
             erased: record.erased,
@@ -67,6 +73,8 @@ impl From<&Occupant> for Record {
             upkeep: occupant.upkeep.clone(),
             started: occupant.started,
             ready: occupant.ready,
+            revivals: occupant.revivals,
+            reloaded: occupant.reloaded.clone(),
             connection: occupant.connection.clone(),
             cleaned: occupant.cleaned,
             erased: occupant.erased,
@@ -180,6 +188,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_record_of_before_there_were_reloads_and_revivals_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::new(folder.path());
+        let partition = PartitionName::parse("part0").unwrap();
+        private_folder(&records.partition(&partition)).unwrap();
+        let text = r#"{"version": 1, "instance": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "secrets": {}, "initialised": true,
+            "configured": "", "started": true, "ready": true, "connection": {}, "cleaned": false, "erased": false}"#;
+        std::fs::write(records.partition(&partition).join("occupant.json"), text).unwrap();
+        let occupant = Occupants::new(records).observe(&partition).unwrap().unwrap();
+        assert!(occupant.ready && occupant.revivals == 0 && occupant.reloaded.is_empty());
+    }
+
+    #[test]
     fn what_is_written_down_of_an_occupant_is_read_back_whole() {
         let folder = tempfile::tempdir().unwrap();
         let occupants = Occupants::new(Records::new(folder.path()));
@@ -190,8 +211,18 @@ mod tests {
         assert_eq!(expected.secrets["key"].reveal().len(), 12);
         let connection = Parameters::parse_json(r#"{"url": "here"}"#).unwrap();
         let upkeep = Box::new(Upkeep { environment: [("KEY".into(), "value".into())].into(), ..Upkeep::default() });
+        let loaded = Loaded { run: "run1".into(), files: "files".into() };
+        let reloaded = Note::Reloaded { service: ServiceName::parse("web").unwrap(), loaded };
         let configured = Note::Configured { fingerprint: "release/files".into(), upkeep };
-        for note in [Note::Initialised, configured, Note::Started, Note::Published(connection), Note::Cleaned] {
+        for note in [
+            Note::Initialised,
+            configured,
+            Note::Started,
+            Note::Published(connection),
+            Note::Revived { times: 2 },
+            reloaded,
+            Note::Cleaned,
+        ] {
             occupants.note(&partition, &note).unwrap();
             expected.note(&note);
             assert_eq!(occupants.observe(&partition).unwrap().as_ref(), Some(&expected));

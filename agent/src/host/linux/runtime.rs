@@ -9,6 +9,7 @@ pub use shim::ShimRuntime;
 use async_trait::async_trait;
 use plat_agent_plan::action::ServiceSpec;
 use plat_agent_plan::facts::ServiceFact;
+use plat_document::release::ReloadSignal;
 use plat_model::Problem;
 use plat_model::id::{PartitionName, ServiceName};
 use plat_model::node::NodePartition;
@@ -34,6 +35,14 @@ pub trait Runtime: Send + Sync {
     async fn start(&self, place: &Place, spec: &ServiceSpec) -> Result<(), Problem>;
     /// Returns when no process of the service is left. One that does not run is stopped already.
     async fn stop(&self, partition: &PartitionName, service: &ServiceName) -> Result<(), Problem>;
+    /// Sends a signal to the first process of one run of a service; none if that run has ended.
+    async fn signal(
+        &self,
+        partition: &PartitionName,
+        service: &ServiceName,
+        run: &str,
+        signal: ReloadSignal,
+    ) -> Result<(), Problem>;
     /// Kills all services of the partition at once, and forgets them.
     async fn clear(&self, place: &Place) -> Result<(), Problem>;
     async fn observe(&self, partition: &PartitionName) -> Result<BTreeMap<ServiceName, ServiceFact>, Problem>;

@@ -5,11 +5,13 @@ pub mod launch;
 pub mod line_log;
 pub mod tree;
 
-use super::disk::{Durability, now, replace_json};
-use super::process::Process;
+use super::disk::{Durability, replace_json};
+use super::process::{Process, tick_micros};
 use super::task::{Answer, Line, Ran};
+use crate::clock::{Clock, SystemClock};
 use launch::Program;
 use line_log::LineLog;
+use plat_agent_plan::{Moment, Steady};
 use plat_model::id::InstanceId;
 use plat_model::{Problem, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,9 @@ pub struct ServiceTask {
     pub run: String,
     pub instance: InstanceId,
     pub fingerprint: String,
+    /// What it reads now that it could reload.
+    #[serde(default)]
+    pub loaded: String,
     /// Runs before this one, and how the last of them ended.
     pub restarts: u32,
     pub last_exit: String,
@@ -48,9 +53,16 @@ pub struct RunState {
     pub main: Option<Process>,
     pub instance: InstanceId,
     pub fingerprint: String,
+    #[serde(default)]
+    pub loaded: String,
     pub phase: Phase,
     pub started: Timestamp,
     pub ended: Option<Timestamp>,
+    /// The same on the steady clock of this boot; an older shim does not say.
+    #[serde(default)]
+    pub began: Option<Steady>,
+    #[serde(default)]
+    pub finished: Option<Steady>,
     pub exit: Option<Exit>,
     /// Why it did not start, or was lost; else empty.
     pub error: String,
@@ -89,12 +101,39 @@ impl RunState {
     /// Runs in a row that ended by themselves when they were young.
     pub fn short_runs(&self) -> u32 {
         let young = Duration::from_secs(plat_agent_plan::facts::STABLE_SECONDS.into());
-        match self.ended {
-            Some(_) if self.told => 0,
-            Some(at) if at.since(self.started) < young => self.short_runs.saturating_add(1),
-            Some(_) => 0,
-            None => self.short_runs,
+        let Some(ended) = self.ended else { return self.short_runs };
+        let lasted = match (self.began, self.finished) {
+            (Some(began), Some(finished)) => finished.since(began),
+            // Of an older shim, or over a restart of the machine.
+            _ => ended.since(self.started),
+        };
+        match self.told || lasted >= young {
+            true => 0,
+            false => self.short_runs.saturating_add(1),
         }
+    }
+
+    /// When it started. What was in another boot was before all of this one.
+    pub fn start(&self, boot: &str) -> Moment {
+        // The kernel knows it as well, of the shim.
+        let kernel = || Steady(self.shim.start.saturating_mul(tick_micros()) / 1000);
+        let steady = if self.boot == boot { self.began.unwrap_or_else(kernel) } else { Steady::ZERO };
+        Moment { wall: self.started, steady }
+    }
+
+    /// When it ended; if it has not, when it started.
+    pub fn end(&self, boot: &str) -> Moment {
+        let start = self.start(boot);
+        let Some(wall) = self.ended else { return start };
+        let after = || start.steady.plus(wall.since(self.started));
+        let steady = if self.boot == boot { self.finished.unwrap_or_else(after) } else { Steady::ZERO };
+        Moment { wall, steady }
+    }
+
+    /// It ends now.
+    pub fn ends(&mut self, now: Moment, boot: &str) {
+        (self.phase, self.ended) = (Phase::Ended, Some(now.wall));
+        self.finished = (self.boot == boot).then_some(now.steady);
     }
 
     pub fn restarts(&self) -> u32 {
@@ -104,18 +143,21 @@ impl RunState {
 
 /// Stands by the service to its end.
 pub fn serve(task: ServiceTask, line: Line) {
-    let path = task.folder.join("state.json");
+    let (path, boot, begins) = (task.folder.join("state.json"), super::process::boot_id(), SystemClock.moment());
     let mut state = RunState {
         version: RunState::VERSION,
         run: task.run.clone(),
-        boot: super::process::boot_id(),
+        boot: boot.clone(),
         shim: Process::of(std::process::id()).unwrap_or(Process { pid: std::process::id(), start: 0 }),
         main: None,
         instance: task.instance.clone(),
         fingerprint: task.fingerprint.clone(),
+        loaded: task.loaded.clone(),
         phase: Phase::Running,
-        started: now(),
+        started: begins.wall,
         ended: None,
+        began: Some(begins.steady),
+        finished: None,
         exit: None,
         error: String::new(),
         restarts: task.restarts,
@@ -133,7 +175,8 @@ pub fn serve(task: ServiceTask, line: Line) {
     let mut tree = match started {
         Ok(tree) => tree,
         Err(problem) => {
-            (state.phase, state.ended, state.error) = (Phase::Ended, Some(now()), problem.one_line());
+            state.ends(SystemClock.moment(), &boot);
+            state.error = problem.one_line();
             state.used = used();
             let _ = write(&state);
             let _ = line.say(&Answer::Failed(problem));
@@ -159,7 +202,8 @@ pub fn serve(task: ServiceTask, line: Line) {
         state.told |= phase != Phase::Running;
         let _ = write(&state);
     });
-    (state.phase, state.ended, state.exit) = (Phase::Ended, Some(now()), Some(finished.exit));
+    state.ends(SystemClock.moment(), &boot);
+    state.exit = Some(finished.exit);
     (state.used, state.tail, state.told) = (used(), log.tail(), state.told || finished.told);
     let _ = write(&state);
 }

@@ -19,6 +19,10 @@ impl Hand {
 }
 
 impl Clock for Hand {
+    fn steady(&self) -> plat_agent_plan::Steady {
+        plat_agent_plan::Steady(self.0.load(Ordering::Relaxed).unsigned_abs())
+    }
+
     fn now(&self) -> Timestamp {
         Timestamp(self.0.load(Ordering::Relaxed))
     }

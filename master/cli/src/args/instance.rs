@@ -75,6 +75,9 @@ pub struct ListArgs {
 pub struct ShowArgs {
     /// Name of the instance
     pub name: String,
+    /// What its promises have said, and when, instead: as much as its node remembers
+    #[arg(long, conflicts_with = "watch")]
+    pub promises: bool,
     /// Print again each time that something changes
     #[arg(long)]
     pub watch: bool,

@@ -6,7 +6,7 @@ use crate::args::{DestroyArgs, ListArgs, LogsArgs, RequestArgs, ShowArgs, Wait, 
 use crate::output::{self, clean};
 use crate::parameters;
 use crate::session::Session;
-use crate::view::{ExplanationView, InProject, InstanceView, LogLineView};
+use crate::view::{ExplanationView, InProject, InstanceView, LogLineView, ResultView};
 use crate::wait::{self, Until};
 use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
@@ -127,6 +127,9 @@ pub async fn list(context: &Context, args: ListArgs) -> Result<()> {
 
 pub async fn show(context: &Context, args: ShowArgs) -> Result<()> {
     let session = context.session().await?;
+    if args.promises {
+        return promises(context, &session, &args.name).await;
+    }
     let mut watch = super::Watch::new(context, args.watch);
     loop {
         let answer = context.ask(session.grid().show_instance(context.key(&args.name))).await?;
@@ -136,6 +139,23 @@ pub async fn show(context: &Context, args: ShowArgs) -> Result<()> {
             return Ok(());
         }
     }
+}
+
+/// What the promises of an instance have said, as its node remembers it.
+async fn promises(context: &Context, session: &Session, name: &str) -> Result<()> {
+    let ask = v1::LogsRequest { key: Some(context.key(name)), promises: true, ..Default::default() };
+    let mut stream = context.ask(session.grid().logs(ask)).await?;
+    let mut silent = true;
+    while let Some(chunk) = context.next(&mut stream).await? {
+        silent &= chunk.lines.is_empty();
+        for line in chunk.lines.into_iter().map(ResultView::from) {
+            context.printer.line(&line, |line| format!("{}: {}\n", line.promise, clean(&line.said)))?;
+        }
+    }
+    if silent {
+        output::note(&format!("no promise of {name} has been asked yet"));
+    }
+    Ok(())
 }
 
 pub async fn set_wish(context: &Context, args: WishArgs, wish: v1::Wish) -> Result<()> {
@@ -229,6 +249,7 @@ pub async fn logs(context: &Context, args: LogsArgs) -> Result<()> {
         service: args.service.clone().unwrap_or_default(),
         lines: args.lines,
         follow: args.follow,
+        promises: false,
     };
     let mut stream = context.ask(session.grid().logs(ask)).await?;
     let mut silent = true;

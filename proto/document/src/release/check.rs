@@ -1,6 +1,6 @@
 //! What a document of the right form may still have wrong: paths, templates, the schema of parameters.
 
-use super::{Check, Hook, Release};
+use super::{Check, Hook, Release, Reload, Role, Service};
 use crate::template::{self, Names};
 use crate::tree::{Node, nearest};
 use crate::{parameters, yaml};
@@ -114,9 +114,20 @@ impl Checker<'_> {
             self.command(&["services", name, "command"], &service.command, Stage::Arguments);
             self.environment(&["services", name, "environment"], &service.environment);
             self.relative(&["services", name, "directory"], &service.directory, true);
+            self.changes(release, name, service);
         }
         for (name, promise) in &release.promises {
             let path = ["promises", name.as_str()];
+            let uncounted = [
+                ("delay_seconds", promise.delay_seconds, matches!(promise.role, Role::Built)),
+                ("threshold", promise.threshold, matches!(promise.role, Role::Built | Role::Test)),
+            ];
+            for (key, _, _) in uncounted.into_iter().filter(|(_, value, without)| *without && value.is_some()) {
+                let problem = Problem::new(codes::BAD_VALUE, format!("a promise of this role has no `{key}`"))
+                    .because("one that is `built` is asked before there is a start; of `built` and `test` no failures are counted")
+                    .fix(format!("leave `{key}` out, or give the promise the role `ready` or `alive`"));
+                self.note(&[path[0], path[1], key], problem);
+            }
             match &promise.check {
                 Check::Exec(command) => self.command(&[path[0], path[1], "exec"], command, Stage::Arguments),
                 Check::Http(http) => {
@@ -159,6 +170,31 @@ impl Checker<'_> {
         };
         let what = format!("`{}` is not a path within the folder", plat_model::id::shorten(path));
         self.note(at, Problem::new(codes::BAD_VALUE, what).because(why).fix("write it like `etc/app.conf`"));
+    }
+
+    /// What is done with a service when files change.
+    fn changes(&mut self, release: &Release, name: &str, service: &Service) {
+        let used = service.files.as_deref().unwrap_or_default();
+        for (n, path) in used.iter().enumerate().filter(|(_, path)| !release.files.contains_key(*path)) {
+            let shown = plat_model::id::shorten(path);
+            let problem = Problem::new(codes::BAD_VALUE, format!("there is no file `{shown}`"))
+                .because("a service uses files that the document has under `files`");
+            let problem = match nearest(path, release.files.keys().map(String::as_str)) {
+                Some(near) => problem.fix(format!("did you mean `{near}`?")),
+                None => problem.fix("name it as under `files`, or leave it out"),
+            };
+            self.note(&["services", name, "files", &n.to_string()], problem);
+        }
+        let Some(reload) = &service.reload else { return };
+        if release.files.is_empty() || service.files.as_ref().is_some_and(Vec::is_empty) {
+            let problem = Problem::new(codes::BAD_VALUE, "there is nothing that this service could reload")
+                .because("it uses no file of the document")
+                .fix("leave `reload` out, or name its files under `files`");
+            self.note(&["services", name, "reload"], problem);
+        }
+        if let Reload::Command(command) = reload {
+            self.command(&["services", name, "reload", "command"], command, Stage::Arguments);
+        }
     }
 
     fn environment(&mut self, at: &[&str], environment: &BTreeMap<String, String>) {

@@ -249,3 +249,82 @@ fn an_unknown_key_does_not_hide_what_else_is_wrong() {
     let misspelt = WEB.replace("parameters:\n  type", "parametres:\n  type");
     assert_eq!(wrong(&misspelt).len(), 1, "{:#?}", wrong(&misspelt));
 }
+
+/// Releases that were added to grids before there were the keys of later versions.
+const OF_BEFORE: [(&str, &str, &str); 3] = [
+    (
+        "nginx",
+        include_str!("tests/nginx-of-before.yaml"),
+        "2bdc1cd6d2dfa9fbc5dba9cf8979700744b501e321f74aff9eb201fbd08666ab",
+    ),
+    (
+        "postgresql",
+        include_str!("../../../../examples/releases/postgresql.yaml"),
+        "0d1797673d6958c411ac25dded7a5b65f97f91a3a34fff26e4605e3251bae393",
+    ),
+    (
+        "redis",
+        include_str!("../../../../examples/releases/redis.yaml"),
+        "8fddd9992ee36833270d30c577f62bc1d521193186da67d6d9e258c5bcc651fb",
+    ),
+];
+
+#[test]
+fn a_key_that_a_document_does_not_use_leaves_its_digest_as_it_was() {
+    for (name, text, digest) in OF_BEFORE {
+        assert_eq!(
+            Release::parse_yaml(text, name).unwrap_or_else(|p| panic!("{p}")).digest().as_str(),
+            digest,
+            "{name}"
+        );
+    }
+}
+
+fn with_promise(promise: &str) -> String {
+    format!("version: 1\nname: a\nservices: {{s: {{command: [/bin/s]}}}}\npromises:\n  p: {promise}\n")
+}
+
+#[test]
+fn a_promise_says_when_it_is_asked_first_and_how_many_failures_count() {
+    let read = |promise: &str| {
+        let release = Release::parse_yaml(&with_promise(promise), "a.yaml").unwrap_or_else(|p| panic!("{p}"));
+        let again = Release::from_canonical_json(&release.to_canonical_json()).unwrap_or_else(|p| panic!("{p}"));
+        assert_eq!(release, again);
+        release.promises.into_values().next().unwrap()
+    };
+    let plain = read("{exec: [/bin/p]}");
+    assert_eq!((plain.threshold(), plain.grace_seconds(), plain.delay_seconds), (1, 30, None));
+    let alive = read("{role: alive, period_seconds: 5, exec: [/bin/p]}");
+    assert_eq!((alive.threshold(), alive.grace_seconds()), (3, 10));
+    let said = read("{role: alive, delay_seconds: 0, threshold: 2, exec: [/bin/p]}");
+    assert_eq!((said.threshold(), said.grace_seconds(), said.delay_seconds), (2, 0, Some(0)));
+    for role in [Role::Built, Role::Test] {
+        let name = format!("{role:?}").to_lowercase();
+        assert_eq!(read(&format!("{{role: {name}, exec: [/bin/p]}}")).role, role);
+    }
+}
+
+#[test]
+fn what_nothing_would_follow_from_is_refused_in_a_promise() {
+    for (role, key) in [("built", "delay_seconds"), ("built", "threshold"), ("test", "threshold")] {
+        let told = wrong(&with_promise(&format!("{{role: {role}, {key}: 2, exec: [/bin/p]}}")));
+        assert!(told.len() == 1 && told[0].0 == "P0113" || told[0].2.contains(key), "{told:?}");
+    }
+    assert!(!wrong(&with_promise("{threshold: 0, exec: [/bin/p]}")).is_empty());
+}
+
+#[test]
+fn a_service_names_files_that_there_are_and_reloads_only_what_it_uses() {
+    let with = |service: &str| {
+        format!(
+            "version: 1\nname: a\nfiles: {{etc/a: {{template: x}}}}\nservices: {{s: {{command: [/bin/s], {service}}}}}\n"
+        )
+    };
+    let read = |service: &str| Release::parse_yaml(&with(service), "a.yaml").unwrap_or_else(|p| panic!("{p}"));
+    let service = read("files: [etc/a], reload: {signal: HUP}").services.into_values().next().unwrap();
+    assert_eq!((service.files.unwrap().len(), service.reload), (1, Some(Reload::Signal(ReloadSignal::Hup))));
+    assert!(wrong(&with("files: [etc/b]"))[0].2.contains("did you mean `etc/a`?"));
+    assert!(wrong(&with("files: [], reload: {signal: HUP}"))[0].2.contains("nothing that this service could reload"));
+    assert!(!wrong(&with("reload: {command: [reload]}")).is_empty());
+    assert!(!wrong(&with("reload: {}")).is_empty());
+}

@@ -67,9 +67,11 @@ hooks:
   start: {command: [/bin/true], environment: {A: b}}
   stop: {command: [/bin/true], environment: {A: b}}
   clean: {command: [/bin/true], environment: {A: b}}
-services: {s: {command: [/bin/true], environment: {A: b}, directory: d, stop_signal: INT, stop_timeout_seconds: 5}}
+services:
+  s: {command: [/bin/true], environment: {A: b}, directory: d, stop_signal: INT, stop_timeout_seconds: 5, files: [f], reload: {signal: HUP}}
+  t: {command: [/bin/true], reload: {command: [/bin/true]}}
 promises:
-  a: {role: alive, exec: [/bin/true], period_seconds: 5, timeout_seconds: 5}
+  a: {role: alive, exec: [/bin/true], period_seconds: 5, timeout_seconds: 5, delay_seconds: 1, threshold: 2}
   b: {http: {url: "http://x/", status: 204}}
   c: {tcp: {address: x, port: "1"}}
 publish: {k: v}
@@ -103,7 +105,7 @@ fn every_field_of_a_release_is_in_the_schema_and_the_other_way_round() {
 
 #[test]
 fn the_schema_and_the_structs_refuse_the_same() {
-    let mutations: [(&str, Value); 21] = [
+    let mutations: [(&str, Value); 23] = [
         ("/version", json!("1")),
         ("/name", json!("../x")),
         ("/nmae", json!(1)),
@@ -121,9 +123,11 @@ fn the_schema_and_the_structs_refuse_the_same() {
         ("/hooks/boot", json!({"command": ["/bin/true"]})),
         ("/services/s/stop_signal", json!("KILL")),
         ("/services/s/command", json!(null)),
+        ("/services/s/reload/signal", json!("KILL")),
+        ("/services/t/reload/signal", json!("HUP")),
         ("/promises/a/tcp", json!({"address": "x", "port": "1"})),
         ("/promises/b/http/state", json!(1)),
-        ("/promises/a/role", json!("test")),
+        ("/promises/a/role", json!("tests")),
         ("/resources/cpu", json!(1)),
     ];
     let whole = crate::yaml::read(WHOLE, "w", 1 << 20).unwrap().to_json();

@@ -2,9 +2,10 @@
 //! restart of the agent, and clears up after one that was killed.
 
 use super::{Place, Records, Runtime};
+use crate::clock::Clock;
 use crate::host::Event;
 use crate::host::linux::cgroup::{self, Cgroups};
-use crate::host::linux::disk::{self, now, private_folder};
+use crate::host::linux::disk::{self, private_folder};
 use crate::host::linux::posix::watched;
 use crate::host::linux::process::{Process, boot_id, marked};
 use crate::host::linux::shim::launch::Program;
@@ -16,7 +17,7 @@ use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use plat_agent_plan::action::ServiceSpec;
 use plat_agent_plan::facts::{ServiceFact, ServiceRun};
-use plat_document::release::StopSignal;
+use plat_document::release::{ReloadSignal, StopSignal};
 use plat_model::Problem;
 use plat_model::id::{PartitionName, ServiceName};
 use plat_model::problem::codes;
@@ -45,6 +46,7 @@ struct Inner {
     mark: String,
     events: mpsc::Sender<Event>,
     settle: Settle,
+    clock: Arc<dyn Clock>,
     locks: Mutex<BTreeMap<(PartitionName, ServiceName), ServiceLock>>,
     watched: Mutex<BTreeSet<String>>,
 }
@@ -58,9 +60,10 @@ impl ShimRuntime {
         mark: String,
         events: mpsc::Sender<Event>,
         settle: Settle,
+        clock: Arc<dyn Clock>,
     ) -> Self {
         let (locks, watched) = (Mutex::default(), Mutex::default());
-        let inner = Arc::new(Inner { records, spawner, cgroups, mark, events, settle, locks, watched });
+        let inner = Arc::new(Inner { records, spawner, cgroups, mark, events, settle, clock, locks, watched });
         for partition in inner.records.partitions() {
             for service in inner.records.services(&partition) {
                 if let Ok(Some(state)) = inner.records.run(&partition, &service) {
@@ -118,7 +121,7 @@ impl Inner {
         } else {
             state.error = "the machine was restarted".into();
         }
-        (state.phase, state.ended) = (Phase::Ended, Some(now()));
+        state.ends(self.clock.moment(), &boot);
         self.records.write(partition, service, &state)?;
         Ok(Some(state))
     }
@@ -206,6 +209,7 @@ impl Inner {
             run,
             instance: spec.instance.clone(),
             fingerprint: spec.fingerprint.clone(),
+            loaded: spec.reload.as_ref().map(|reload| reload.files.clone()).unwrap_or_default(),
             restarts: before.as_ref().map_or(0, RunState::restarts),
             last_exit: before.as_ref().map_or_else(String::new, RunState::last_exit),
             short_runs: before.as_ref().map_or(0, RunState::short_runs),
@@ -268,6 +272,31 @@ impl Runtime for ShimRuntime {
         Ok(())
     }
 
+    async fn signal(
+        &self,
+        partition: &PartitionName,
+        service: &ServiceName,
+        run: &str,
+        signal: ReloadSignal,
+    ) -> Result<(), Problem> {
+        let lock = self.inner.lock(partition, service);
+        let _held = lock.lock().await;
+        let state = self.inner.records.run(partition, service)?.filter(|state| state.run == run);
+        let main = state.filter(|state| state.is_attended(&boot_id())).and_then(|state| state.main);
+        let signal = match signal {
+            ReloadSignal::Hup => rustix::process::Signal::HUP,
+            ReloadSignal::Usr1 => rustix::process::Signal::USR1,
+            ReloadSignal::Usr2 => rustix::process::Signal::USR2,
+        };
+        // One that is gone meanwhile reads its files when it is started again.
+        if let Some(handle) = main.and_then(Process::handle) {
+            rustix::process::pidfd_send_signal(&handle, signal).or_else(gone).map_err(|e| {
+                Problem::new(codes::SERVICE_START, format!("service {service} cannot be told to reload")).because(e)
+            })?;
+        }
+        Ok(())
+    }
+
     async fn clear(&self, place: &Place) -> Result<(), Problem> {
         let partition = &place.partition.name;
         let services = self.inner.records.services(partition);
@@ -300,19 +329,25 @@ impl Runtime for ShimRuntime {
 fn fact(state: &RunState, boot: &str) -> ServiceFact {
     let pid = state.main.unwrap_or(state.shim).pid;
     let run = match state.phase {
-        Phase::Ended => ServiceRun::Ended { at: state.ended.unwrap_or(state.started) },
-        Phase::Running if state.is_attended(boot) => ServiceRun::Running { pid, since: state.started },
+        Phase::Ended => ServiceRun::Ended { at: state.end(boot) },
+        Phase::Running if state.is_attended(boot) => ServiceRun::Running { pid, since: state.start(boot) },
         // Also when the shim is gone and what it left is being cleared up: nothing may be started yet.
-        _ => ServiceRun::Stopping { pid, since: state.started },
+        _ => ServiceRun::Stopping { pid, since: state.start(boot) },
     };
     ServiceFact {
         fingerprint: state.fingerprint.clone(),
+        run: state.run.clone(),
+        loaded: state.loaded.clone(),
         state: run,
         restarts: state.restarts(),
         short_runs: state.short_runs(),
         last_exit: state.last_exit(),
         last_lines: state.tail.clone(),
     }
+}
+
+fn gone(error: rustix::io::Errno) -> Result<(), rustix::io::Errno> {
+    if error == rustix::io::Errno::SRCH { Ok(()) } else { Err(error) }
 }
 
 fn number(signal: StopSignal) -> Signal {

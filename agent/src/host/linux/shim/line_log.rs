@@ -1,6 +1,6 @@
 //! A log that cannot grow: two files, each at most a mebibyte, lines with their time.
 
-use crate::host::linux::disk::now;
+use crate::clock::{Clock, SystemClock};
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -66,7 +66,7 @@ impl LineLog {
         let text: String =
             String::from_utf8_lossy(&self.line).chars().filter(|c| !c.is_control() || *c == '\t').collect();
         self.line.clear();
-        let stamped = format!("{} {text}\n", now().0);
+        let stamped = format!("{} {text}\n", SystemClock.now().0);
         if self.size + stamped.len() as u64 > FILE_MAX {
             self.rotate();
         }

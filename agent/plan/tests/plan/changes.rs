@@ -1,0 +1,113 @@
+//! What happens when files, parameters and commands change: only what uses them restarts, or reloads.
+
+use crate::world::World;
+use plat_model::instance::{InstanceState, Wish};
+
+const SHOP: &str = r#"
+version: 1
+name: shop
+parameters: {type: object, additionalProperties: {type: string}}
+files:
+  etc/a: {template: "{{ parameters.a|default('a') }}"}
+  etc/b: {template: "{{ parameters.b|default('b') }}"}
+  etc/c: {template: "{{ parameters.c|default('c') }}"}
+hooks:
+  stop: {command: ["/bin/stop"]}
+services:
+  one: {command: ["/bin/one", "{{ parameters.one|default('1') }}"], files: [etc/a]}
+  two: {command: ["/bin/two"], files: [etc/a, etc/b], reload: {signal: HUP}}
+  three: {command: ["/bin/three"], files: []}
+"#;
+
+/// What is done to a ready instance when its parameters change.
+fn done(release: &str, parameters: &str) -> Vec<String> {
+    let mut world = World::with_release(release);
+    world.wish(1, 0, Wish::Started, "{}");
+    ready(&mut world);
+    world.wish(1, 0, Wish::Started, parameters);
+    ready(&mut world)
+}
+
+fn ready(world: &mut World) -> Vec<String> {
+    world.settle();
+    world.later(1);
+    world.settle();
+    assert_eq!(world.status(1).unwrap().state, InstanceState::Ready);
+    let done = world.take_done().into_iter().map(|step| step.replace("part0 ", ""));
+    done.filter(|step| step != "note").collect()
+}
+
+#[test]
+fn a_file_restarts_the_service_that_uses_it_and_reloads_the_one_that_can() {
+    assert_eq!(
+        done(SHOP, r#"{"a": "A"}"#),
+        ["stop service one", "write files", "start service one", "reload service two"]
+    );
+}
+
+#[test]
+fn a_file_that_only_reloads_stops_nothing() {
+    assert_eq!(done(SHOP, r#"{"b": "B"}"#), ["write files", "reload service two"]);
+}
+
+#[test]
+fn a_file_that_no_service_uses_is_written_and_no_more() {
+    assert_eq!(done(SHOP, r#"{"c": "C"}"#), ["write files"]);
+}
+
+#[test]
+fn a_command_that_changed_with_a_file_restarts_its_service_once() {
+    assert_eq!(
+        done(SHOP, r#"{"a": "A", "one": "2"}"#),
+        ["stop service one", "write files", "start service one", "reload service two"]
+    );
+}
+
+#[test]
+fn a_service_that_does_not_say_what_it_uses_restarts_for_any_file() {
+    let shop = SHOP.replace("files: []", "directory: d");
+    assert_eq!(done(&shop, r#"{"c": "C"}"#), ["stop service three", "write files", "start service three"]);
+}
+
+#[test]
+fn a_reload_by_a_command_runs_it() {
+    let shop = SHOP.replace("{signal: HUP}", r#"{command: ["/bin/reload"]}"#);
+    assert_eq!(done(&shop, r#"{"b": "B"}"#), ["write files", "reload service two"]);
+}
+
+#[test]
+fn what_has_read_its_files_by_a_restart_is_not_told_to_reload() {
+    let mut world = World::with_release(SHOP);
+    world.wish(1, 0, Wish::Started, "{}");
+    ready(&mut world);
+    world.end(0, "two");
+    world.wish(1, 0, Wish::Started, r#"{"b": "B"}"#);
+    assert_eq!(ready(&mut world), ["write files", "start service two"]);
+}
+
+#[test]
+fn a_reload_that_failed_is_tried_again_and_one_that_was_done_is_not() {
+    let mut world = World::with_release(SHOP);
+    world.wish(1, 0, Wish::Started, "{}");
+    ready(&mut world);
+    world.failing.insert("reload service two".into());
+    world.wish(1, 0, Wish::Started, r#"{"b": "B"}"#);
+    world.settle();
+    assert_eq!(world.status(1).unwrap().state, InstanceState::Failed);
+    world.take_done();
+    world.failing.clear();
+    assert_eq!(ready(&mut world), ["reload service two"]);
+    world.end(0, "two");
+    assert_eq!(ready(&mut world), ["start service two"]);
+    // Back to what it read when it was first started: another run, so its own files count.
+    world.wish(1, 0, Wish::Started, "{}");
+    assert_eq!(ready(&mut world), ["write files", "reload service two"]);
+}
+
+#[test]
+fn the_example_of_nginx_goes_on_with_another_text_and_reloads_with_another_port() {
+    let nginx = include_str!("../../../../examples/releases/nginx.yaml");
+    let checked = "check promise serves-the-page";
+    assert_eq!(done(nginx, r#"{"text": "Good morning"}"#), ["write files", checked]);
+    assert_eq!(done(nginx, r#"{"port": 9090}"#), ["write files", "reload service nginx", checked]);
+}
