@@ -35,6 +35,18 @@ pub struct Counters {
     /// Totals since the instance came into the partition (CPU, I/O, network, wall), or the present level (memory and
     /// disk, in bytes: the taker integrates them over time).
     pub readings: BTreeMap<Meter, Amount>,
+    /// Why it is not known what the instance had used of the totals when this epoch began; `None` if that was nothing,
+    /// or what was counted before.
+    pub lost: Option<String>,
+}
+
+/// What is to be read of partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// Only the present levels: often, so nothing is written for it.
+    Levels,
+    /// Levels and totals. Totals are durable when they are told, so that none is ever smaller afterwards.
+    All,
 }
 
 /// Which log lines somebody wants to read.
@@ -69,7 +81,13 @@ pub trait Host: Send + Sync + 'static {
     /// `CheckPromise` ends what it started (the daemon does so when something more urgent comes up); the others go on
     /// to their end once begun, or leave the host so that the same action can be performed again.
     async fn perform(&self, action: &Action) -> Result<(), Problem>;
-    async fn counters(&self, partition: &PartitionName) -> Option<Counters>;
+    /// Of those partitions that are held, in their order. What cannot be read, or not be made durable, is a problem and
+    /// stays to be counted later.
+    async fn counters(
+        &self,
+        partitions: &[PartitionName],
+        wanted: Wanted,
+    ) -> Vec<(PartitionName, Result<Counters, Problem>)>;
     /// The last lines of a partition's services, oldest first, then those that are still written if that was asked
     /// for; each with its service and at most 8 KiB long. The channel is bounded and ends after the last line.
     async fn logs(

@@ -3,7 +3,7 @@
 
 mod world;
 
-use super::{Counters, Event, Follow, Host, LogsAsked};
+use super::{Counters, Event, Follow, Host, LogsAsked, Wanted};
 use crate::clock::Clock;
 use async_trait::async_trait;
 use plat_agent_plan::facts::{STABLE_SECONDS, ServiceRun};
@@ -186,20 +186,29 @@ impl Host for FakeHost {
         world.apply(action, now)
     }
 
-    async fn counters(&self, partition: &PartitionName) -> Option<Counters> {
+    async fn counters(
+        &self,
+        partitions: &[PartitionName],
+        _wanted: Wanted,
+    ) -> Vec<(PartitionName, Result<Counters, Problem>)> {
         let world = self.lock();
-        let one = world.partitions.get(partition)?;
-        let readings = [
-            (Meter::CpuMicros, Amount::Known(one.cpu_micros)),
-            (Meter::MemoryByteSeconds, Amount::Known(one.memory)),
-            (Meter::NetworkBytes, Amount::Unknown("a fake has no network".into())),
-        ];
-        Some(Counters {
-            instance: one.fact.occupant.as_ref()?.instance.clone(),
-            epoch: one.epoch,
-            taken: self.clock.now(),
-            readings: readings.into(),
-        })
+        let read = partitions.iter().filter_map(|partition| {
+            let one = world.partitions.get(partition)?;
+            let readings = [
+                (Meter::CpuMicros, Amount::Known(one.cpu_micros)),
+                (Meter::MemoryByteSeconds, Amount::Known(one.memory)),
+                (Meter::NetworkBytes, Amount::Unknown("a fake has no network".into())),
+            ];
+            let counters = Counters {
+                instance: one.fact.occupant.as_ref()?.instance.clone(),
+                epoch: one.epoch,
+                taken: self.clock.now(),
+                readings: readings.into(),
+                lost: None,
+            };
+            Some((partition.clone(), Ok(counters)))
+        });
+        read.collect()
     }
 
     async fn logs(

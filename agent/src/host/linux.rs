@@ -22,11 +22,11 @@ mod shim;
 pub mod spawner;
 mod task;
 
-use super::{Counters, Event, Host, LogsAsked};
+use super::{Counters, Event, Host, LogsAsked, Wanted};
 use crate::clock::Clock;
 use async_trait::async_trait;
 use cgroup::Cgroups;
-use counters::{DiskLevels, Meters};
+use counters::{DiskLevels, DiskPlace, Meters};
 use node_file::NodeFiles;
 use partition::Occupants;
 use partition::erase::EraseTask;
@@ -38,6 +38,7 @@ use plat_model::Problem;
 use plat_model::id::{Digest, PartitionName, ServiceName};
 use plat_model::node::{NodeFile, NodePartition};
 use plat_model::problem::codes;
+use plat_model::usage::Amount;
 use probe::{MESSAGE_MAX, ProbeTask, Question};
 use release::Releases;
 use results::Results;
@@ -112,7 +113,8 @@ impl LinuxHost {
         }
         let hash = sha2::Sha256::digest(state.as_os_str().as_encoded_bytes());
         let mark: String = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
-        let meters = Arc::new(Meters::new(records.clone(), cgroups.clone()));
+        let occupants = Occupants::new(records.clone());
+        let meters = Arc::new(Meters::open(&state, records.clone(), cgroups.clone(), occupants.holders())?);
         let settle: runtime::shim::Settle = {
             let meters = meters.clone();
             Arc::new(move |partition| meters.settle(partition))
@@ -135,7 +137,7 @@ impl LinuxHost {
         }
         Ok(Self {
             node,
-            occupants: Occupants::new(records.clone()),
+            occupants,
             disks: DiskLevels::default(),
             releases: Releases::new(spawner.clone(), &state, send),
             results: Results::new(records.clone()),
@@ -261,7 +263,7 @@ impl LinuxHost {
         // The occupant last: while it is there, freeing is tried again.
         let folder = self.records.partition(name);
         self.records.forget(&folder.join("services"))?;
-        let _ = std::fs::remove_file(folder.join("counters.json"));
+        self.meters.forget(name)?;
         self.records.forget(&folder)
     }
 }
@@ -345,10 +347,24 @@ impl Host for LinuxHost {
         }
     }
 
-    async fn counters(&self, partition: &PartitionName) -> Option<Counters> {
-        let place = self.place(partition).ok()?;
-        let directories = [vec![place.directory], place.partition.storage].concat();
-        self.meters.read(partition, self.disks.read(partition, directories))
+    async fn counters(
+        &self,
+        partitions: &[PartitionName],
+        wanted: Wanted,
+    ) -> Vec<(PartitionName, Result<Counters, Problem>)> {
+        let (node, meters, disks) = (self.node.read(), self.meters.clone(), self.disks.clone());
+        let partitions = partitions.to_vec();
+        // Files of /proc and of control groups for each of them, and a sync: not on the agent's only thread.
+        let read = tokio::task::spawn_blocking(move || {
+            let places = node.map(|node| disk_places(&node));
+            let disk = |partition: &PartitionName| match places.as_ref().map(|places| places.get(partition)) {
+                Ok(Some(place)) => disks.read(partition, place),
+                Ok(None) => Amount::Unknown("node.json has the partition no more".into()),
+                Err(problem) => Amount::Unknown(problem.one_line()),
+            };
+            meters.read(&partitions, wanted, disk)
+        });
+        read.await.unwrap_or_default()
     }
 
     async fn logs(
@@ -365,6 +381,17 @@ impl Host for LinuxHost {
         // Taken once: a second receiver hears nothing.
         taken.unwrap_or_else(|| mpsc::channel(1).1)
     }
+}
+
+/// Where the files of each partition are.
+fn disk_places(node: &NodeFile) -> BTreeMap<PartitionName, DiskPlace> {
+    let place = |partition: &NodePartition| DiskPlace {
+        directory: node.root.join(partition.name.as_str()),
+        // node-format gives each partition the project of its user's number.
+        limited: partition.account.as_ref().map(|account| account.uid).filter(|_| node.skeleton.limited),
+        storage: partition.storage.clone(),
+    };
+    node.partitions.iter().map(|partition| (partition.name.clone(), place(partition))).collect()
 }
 
 impl std::fmt::Debug for LinuxHost {

@@ -105,6 +105,7 @@ pub(crate) fn count(
     let same_epoch = before.is_some_and(|before| before.epoch == counters.epoch);
     let counted = |meter: &Meter| before.and_then(|before| before.totals.get(meter)).copied().filter(|_| same_epoch);
     let mut totals = before.filter(|_| same_epoch).map(|before| before.totals.clone()).unwrap_or_default();
+    let bridges = counters.lost.is_some() && !same_epoch;
     let (mut amounts, mut present) = (BTreeMap::new(), BTreeMap::new());
     for (meter, reading) in &counters.readings {
         let amount = match reading {
@@ -116,6 +117,7 @@ pub(crate) fn count(
                 }
             },
             Amount::Unknown(why) => Amount::Unknown(why.clone()),
+            Amount::Known(_) if bridges => Amount::Unknown(counters.lost.clone().unwrap_or_default()),
             Amount::Known(total) => {
                 totals.insert(*meter, *total);
                 let before = counted(meter).unwrap_or(0);

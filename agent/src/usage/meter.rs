@@ -2,7 +2,7 @@
 
 use super::count::{Levels, count, says_something};
 use crate::clock::Clock;
-use crate::host::{Counters, Host};
+use crate::host::{Counters, Host, Wanted};
 use crate::outbox::Outbox;
 use plat_model::id::{InstanceId, PartitionName};
 use plat_model::time::Window;
@@ -86,11 +86,11 @@ impl Metering {
     /// freed. A second call finds nothing more.
     ///
     /// # Errors
-    /// What the outbox says of the disk; the readings stay and can be counted later.
+    /// What the host says of its counters, or the outbox of the disk: what was used stays and can be counted later.
     pub async fn settle(&self, partition: &PartitionName) -> Result<(), Problem> {
-        let counters = self.host.counters(partition).await;
+        let counters = self.host.counters(std::slice::from_ref(partition), Wanted::All).await.pop();
         let mut state = self.state.lock().await;
-        let Some(counters) = counters else {
+        let Some(counters) = counters.map(|(_, read)| read).transpose()? else {
             state.partitions.remove(partition);
             return Ok(());
         };
@@ -114,12 +114,13 @@ impl Metering {
             let (window, step) = (Window::aligned(now, self.window), Window::aligned(now, self.step()));
             let next = window.end.min(step.end);
             tokio::time::sleep(next.since(now).max(Duration::from_millis(1))).await;
-            let readings = self.read().await;
+            let ends = self.clock.now() >= window.end;
+            let readings = self.read(if ends { Wanted::All } else { Wanted::Levels }).await;
             let mut state = self.state.lock().await;
             for (partition, counters) in &readings {
                 state.sample(partition, counters, self.step() * 3);
             }
-            if self.clock.now() < window.end {
+            if !ends {
                 continue;
             }
             if state.outbox.is_full() {
@@ -136,15 +137,17 @@ impl Metering {
         }
     }
 
-    async fn read(&self) -> Vec<(PartitionName, Counters)> {
+    async fn read(&self, wanted: Wanted) -> Vec<(PartitionName, Counters)> {
         let followed: Vec<PartitionName> = self.state.lock().await.partitions.keys().cloned().collect();
-        let mut readings = Vec::with_capacity(followed.len());
-        for partition in followed {
-            if let Some(counters) = self.host.counters(&partition).await {
-                readings.push((partition, counters));
+        let read = self.host.counters(&followed, wanted).await.into_iter();
+        read.filter_map(|(partition, read)| match read {
+            Ok(counters) => Some((partition, counters)),
+            Err(problem) => {
+                warn!(%partition, problem = problem.one_line(), "counters cannot be read");
+                None
             }
-        }
-        readings
+        })
+        .collect()
     }
 
     /// See [`Outbox::to_send`].

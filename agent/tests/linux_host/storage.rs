@@ -70,6 +70,77 @@ async fn storage_is_emptied_with_the_partition_and_stays_as_it_was_formatted() {
     node.done(host).await;
 }
 
+fn flag(flag: &str, path: &Path) {
+    let done = std::process::Command::new("chattr").arg(flag).arg(path).status().unwrap();
+    assert!(done.success(), "chattr {flag} {}", path.display());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_immutable_or_append_only_is_erased_too() {
+    if !root_is_here() {
+        return;
+    }
+    let own = UID + 43;
+    let mut node = Node::new(Some(account(own)));
+    let storage = node.folder.path().join("storage");
+    formatted(&storage, own);
+    node.storage = vec![storage.clone()];
+    node.write_node_file();
+    let host = node.occupied().await;
+    let left = tempfile::tempdir_in("/var/tmp").unwrap();
+    let (left, _removed_already) = (left.path().to_owned(), left);
+    chown(&left, Some(own), Some(own)).unwrap();
+    for top in [&node.home(), &storage, &left] {
+        let inside = top.join("deep/er");
+        fs::create_dir_all(&inside).unwrap();
+        for name in ["immutable", "log"] {
+            fs::write(inside.join(name), "x").unwrap();
+        }
+        give_to(top, own);
+        flag("+i", &inside.join("immutable"));
+        flag("+a", &inside.join("log"));
+        flag("+a", &inside);
+        flag("+i", inside.parent().unwrap());
+        flag("+i", top);
+    }
+    let held = fs::File::open(node.home()).unwrap();
+    erase(&host).await.unwrap();
+    is_as_formatted(&node.home(), own);
+    assert_eq!(held.metadata().unwrap().nlink(), 0, "whoever holds the old one holds nothing of the new");
+    assert_eq!(entries(&storage), [""; 0]);
+    assert!(!left.exists());
+    node.done(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_kernel_does_not_let_it_clear_the_flags_the_partition_is_kept_and_the_way_out_told() {
+    if !root_is_here() {
+        return;
+    }
+    let node = Node::new(None);
+    let program = node.folder.path().join("agent");
+    let text = format!(
+        "#!/bin/sh\nexec setpriv --bounding-set -linux_immutable {} \"$@\"\n",
+        env!("CARGO_BIN_EXE_plat-agent")
+    );
+    fs::write(&program, text).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let node_file = node.folder.path().join("node.json");
+    let host = LinuxHost::open(LinuxConfig { state: node.state(), node_file, executable: program }).unwrap();
+    host.perform(&Action::Occupy { partition: part(), instance: instance(), secrets: BTreeMap::new() }).await.unwrap();
+    let file = node.home().join("file");
+    fs::write(&file, "x").unwrap();
+    flag("+i", &file);
+    let problem = erase(&host).await.unwrap_err();
+    let left = if file.exists() { file } else { node.home().with_file_name(".erased-p0").join("file") };
+    flag("-i", &left);
+    assert_eq!(problem.code, codes::ERASE_FAILED);
+    assert!(problem.todo.contains("lsattr") && problem.todo.contains("CAP_LINUX_IMMUTABLE"), "{problem}");
+    assert!(!host.observe_partition(&part()).await.unwrap().occupant.unwrap().erased);
+    erase(&host).await.unwrap();
+    node.done(host).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn storage_that_cannot_be_emptied_keeps_the_partition_from_being_given_to_another() {
     if !root_is_here() {

@@ -119,6 +119,31 @@ fn whatever_a_tenant_leaves_is_erased_however_deep() {
 }
 
 #[test]
+fn what_is_immutable_or_append_only_is_erased_too() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let inside = machine.path("srv/plat/partitions/part0/srv/deep/er");
+        fs::create_dir_all(&inside).unwrap();
+        for name in ["immutable", "log"] {
+            fs::write(inside.join(name), "x").unwrap();
+        }
+        let flag = |flag: &str, path: &Path| {
+            let done = Command::new("chattr").arg(flag).arg(path).status().unwrap();
+            assert!(done.success(), "chattr {flag} {}", path.display());
+        };
+        flag("+i", &inside.join("immutable"));
+        flag("+a", &inside.join("log"));
+        flag("+a", &inside);
+        flag("+i", inside.parent().unwrap());
+        flag("+i", &machine.path("srv/plat/partitions/part0"));
+        machine.must(&["reset", "--erase"]);
+        assert!(!machine.path("srv/plat").exists());
+    });
+}
+
+#[test]
 fn a_resource_file_keeps_its_reader() {
     on_a_machine(|machine| {
         ip("link set lo up");

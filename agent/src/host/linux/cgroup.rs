@@ -80,10 +80,14 @@ impl Cgroups {
             identity: format!("{}:{inode}", boot_id()),
             cpu_micros: stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?.trim().parse().ok()?,
             io_bytes: fs::read_to_string(folder.join("io.stat")).ok().map(|text| io_bytes(&text)),
-            memory_bytes: fs::read_to_string(folder.join("memory.current"))
-                .ok()
-                .and_then(|text| text.trim().parse().ok()),
+            memory_bytes: self.memory(partition),
         })
+    }
+
+    /// The memory that the partition's group holds now, where its controller is.
+    pub fn memory(&self, partition: &str) -> Option<u64> {
+        let folder = self.of_partition(partition)?;
+        fs::read_to_string(folder.join("memory.current")).ok()?.trim().parse().ok()
     }
 
     /// Kills all in the partition's groups, waits until they are gone, and removes the groups.

@@ -4,94 +4,165 @@
 //! that has ended). Where not, for each service what the shim's ended descendants used (rusage, exact) and what the
 //! live ones have used (/proc, to a clock tick each). A child whose parent ignores SIGCHLD is then not counted: the
 //! kernel adds it to nobody. I/O likewise (`io.stat`, else rusage and /proc/PID/io). Memory is the group's, else the
-//! sum of each process's proportional share. Totals are kept as sums of differences, written down before they are told,
-//! so neither a restart of the agent nor a new control group counts anything twice.
+//! sum of each process's proportional share.
+//!
+//! # Why nothing is lost or counted twice, whenever the agent is killed
+//!
+//! The kernel's counters start again with a new group, a new process, a new boot. So the agent keeps totals: to each it
+//! adds the difference between two readings of one kernel counter, and remembers the last reading and which counter it
+//! was of. Totals and readings change together, in memory, under the partition's lock; readings of one partition are so
+//! in order, and no old one is taken for that of a new counter.
+//!
+//! Three things are kept apart: the kernel's counters (K), the totals in the [`journal`] (J), and what the outbox has
+//! counted in its reports (B).
+//! - B never is ahead of J: totals are told for a report only after one write has made those of all partitions durable
+//!   ([`Meters::read`]). Without that order a power loss could leave a total smaller than what was reported of it, which
+//!   would be taken for a counter that began again, and billed twice.
+//! - Killed between reading K and writing J: K still has it, the next reading counts it. Killed between J and B: J still
+//!   has it, the next report counts it. Killed while J is written: half a line never counted, so this is one of the two.
+//! - K may begin again only after J has what it had. A group goes when the partition is freed, after the last report. A
+//!   service's record is written over by its next run, so the totals are brought up to date before ([`Meters::settle`]),
+//!   in a write that survives the agent's end and is made durable with the next report's. A power loss in between loses
+//!   what that run used since the report before; the boot then is another, all K begin again, and B is not ahead of J.
+//! - In between samples only levels are wanted (memory, disk). They are K's own and nothing is written for them.
+//!
+//! Where J has no totals of an occupant, or another's (it was damaged, or the power failed before a new occupant's first
+//! line was durable), what was used so far is not known. Then a new epoch begins, from K's present readings, that says
+//! so ([`Counters::lost`]): the report that bridges the two epochs tells the loss instead of a number.
 
 mod disk_level;
+mod journal;
+mod live;
+mod totals;
 
-pub use disk_level::DiskLevels;
+pub use disk_level::{DiskLevels, Place as DiskPlace};
 
-use super::cgroup::{Cgroups, Reading};
-use super::disk::{self, Durability, Stored, now, private_folder};
-use super::process::{boot_id, descendants, stat, tick_micros};
+use super::cgroup::Cgroups;
+use super::disk::{self, Durability, Stored, now};
+use super::process::boot_id;
 use super::runtime::Records;
 use super::shim::RunState;
 use super::shim::tree::{Phase, Used};
-use crate::host::Counters;
+use crate::host::{Counters, Wanted};
+use journal::{Journal, encode};
+use live::Live;
+use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName, ServiceName};
 use plat_model::usage::{Amount, Meter};
-use plat_model::{Problem, Timestamp};
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use totals::Totals;
 
-/// On disk: the totals, and up to where everything has been added to them.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Totals {
-    version: u32,
-    epoch: u64,
-    instance: InstanceId,
-    cpu_micros: u64,
-    io_bytes: u64,
-    wall_millis: u64,
-    /// Wall time before this has been counted.
-    wall_until: Timestamp,
-    /// The control group's last reading: which one, CPU, I/O.
-    group: Option<(String, u64, u64)>,
-    /// Each service's last run and what of it has been added.
-    runs: BTreeMap<ServiceName, (String, Used)>,
+/// The totals of one partition, and whether the journal has them.
+struct Slot {
+    totals: Totals,
+    is_kept: bool,
 }
 
 pub struct Meters {
     records: Records,
     cgroups: Arc<Cgroups>,
-    /// One at a time reads and adds.
-    lock: Mutex<()>,
+    boot: String,
+    all: Mutex<BTreeMap<PartitionName, Arc<Mutex<Slot>>>>,
+    /// Locked before `all` and the slots, never after.
+    journal: Mutex<Journal>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Meters {
-    pub fn new(records: Records, cgroups: Arc<Cgroups>) -> Self {
-        Self { records, cgroups, lock: Mutex::new(()) }
-    }
-
-    fn path(&self, partition: &PartitionName) -> std::path::PathBuf {
-        self.records.partition(partition).join("counters.json")
-    }
-
-    fn load(&self, partition: &PartitionName) -> Result<Option<Totals>, Problem> {
-        Ok(match disk::read_json::<Totals>(&self.path(partition))? {
-            Stored::Value(totals) => Some(totals),
-            Stored::Absent | Stored::Corrupt(_) => None,
-        })
-    }
-
-    /// Counts for `instance` from zero, unless it is counted already.
-    pub fn begin(&self, partition: &PartitionName, instance: &InstanceId) -> Result<(), Problem> {
-        let _held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.load(partition)?.is_some_and(|totals| &totals.instance == instance) {
-            return Ok(());
+    /// Opens the totals in the host's folder. `holders` are the partitions that are held, and by whom.
+    ///
+    /// # Errors
+    /// BAD_STATE_FILE if they cannot be read or written; DISK_FULL.
+    pub fn open(
+        state: &Path,
+        records: Records,
+        cgroups: Arc<Cgroups>,
+        holders: BTreeMap<PartitionName, InstanceId>,
+    ) -> Result<Self, Problem> {
+        let (journal, kept) = Journal::open(state.join("counters"))?;
+        let mut totals = kept.totals;
+        if let Some(problem) = &kept.damage {
+            tracing::error!(problem = problem.one_line(), "counters set aside, usage of before is unknown");
         }
-        // What an earlier occupant used of a group that could not be removed is not this one's.
-        let _ = self.cgroups.make(partition.as_str(), "run");
-        let group = self.cgroups.read(partition.as_str()).map(|r| (r.identity, r.cpu_micros, r.io_bytes.unwrap_or(0)));
+        // Until 0.1 each partition had a file of its own.
+        let folders = records.clone();
+        let before = |partition: &PartitionName| folders.partition(partition).join("counters.json");
+        if kept.is_new {
+            for partition in holders.keys() {
+                if let Ok(Stored::Value(found)) = disk::read_json::<Totals>(&before(partition)) {
+                    totals.insert(partition.clone(), found);
+                }
+            }
+        }
+        totals.retain(|partition, totals| holders.get(partition) == Some(&totals.instance));
+        let slot = |totals| Arc::new(Mutex::new(Slot { totals, is_kept: false }));
+        let all = totals.into_iter().map(|(partition, totals)| (partition, slot(totals))).collect();
+        let this = Self { records, cgroups, boot: boot_id(), all: Mutex::new(all), journal: Mutex::new(journal) };
+        for (partition, instance) in &holders {
+            if this.slot(partition).is_none() {
+                let why = "the record of what had been counted was lost";
+                let totals = this.from_here(partition, instance, why)?;
+                lock(&this.all).insert(partition.clone(), slot(totals));
+            }
+        }
+        this.keep(&[], Durability::Power)?;
+        for partition in holders.keys() {
+            let _ = std::fs::remove_file(before(partition));
+        }
+        Ok(this)
+    }
+
+    fn slot(&self, partition: &PartitionName) -> Option<Arc<Mutex<Slot>>> {
+        lock(&self.all).get(partition).cloned()
+    }
+
+    fn epoch() -> Result<u64, Problem> {
         let mut raw = [0; 8];
         getrandom::fill(&mut raw).map_err(|e| {
             Problem::new(plat_model::problem::codes::INTERNAL, "the kernel gives no random numbers").because(e)
         })?;
-        let totals = Totals {
-            version: 1,
-            // Whoever keeps it may keep it as a signed number.
-            epoch: u64::from_le_bytes(raw) >> 1,
-            instance: instance.clone(),
-            cpu_micros: 0,
-            io_bytes: 0,
-            wall_millis: 0,
-            wall_until: now(),
-            group,
-            runs: BTreeMap::new(),
-        };
-        private_folder(&self.records.partition(partition))?;
-        disk::replace_json(&self.path(partition), &totals, Durability::Power)
+        // Whoever keeps it may keep it as a signed number.
+        Ok(u64::from_le_bytes(raw) >> 1)
+    }
+
+    /// Totals of an instance that has used nobody knows what.
+    fn from_here(&self, partition: &PartitionName, instance: &InstanceId, why: &str) -> Result<Totals, Problem> {
+        let group = self.cgroups.read(partition.as_str());
+        let mut totals = Totals::new(Self::epoch()?, instance.clone(), now(), group.as_ref());
+        for (service, state) in self.records.runs(partition)? {
+            let live = state.is_attended(&self.boot).then(|| Live::read(&state)).flatten();
+            totals.pass_run(&service, &state, live.map_or(state.used, |live| live.used));
+        }
+        totals.lost = Some(why.into());
+        Ok(totals)
+    }
+
+    /// Counts for `instance` from zero, unless it is counted already.
+    pub fn begin(&self, partition: &PartitionName, instance: &InstanceId) -> Result<(), Problem> {
+        if self.slot(partition).is_some_and(|slot| &lock(&slot).totals.instance == instance) {
+            return Ok(());
+        }
+        // What an earlier occupant used of a group that could not be removed is not this one's.
+        let _ = self.cgroups.make(partition.as_str(), "run");
+        let group = self.cgroups.read(partition.as_str());
+        let totals = Totals::new(Self::epoch()?, instance.clone(), now(), group.as_ref());
+        lock(&self.all).insert(partition.clone(), Arc::new(Mutex::new(Slot { totals, is_kept: false })));
+        self.keep(std::slice::from_ref(partition), Durability::Process)
+    }
+
+    /// The partition is free: its totals go.
+    pub fn forget(&self, partition: &PartitionName) -> Result<(), Problem> {
+        let mut journal = lock(&self.journal);
+        lock(&self.all).remove(partition);
+        match journal.wants_rewrite() {
+            true => self.rewrite(&mut journal),
+            false => journal.append(&encode(partition, None)).map(drop),
+        }
     }
 
     /// Adds what a hook or a check used, where no control group counts it.
@@ -99,35 +170,98 @@ impl Meters {
         if self.cgroups.base().is_some() {
             return Ok(());
         }
-        let _held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(mut totals) = self.load(partition)? else { return Ok(()) };
-        totals.cpu_micros += used.cpu_micros;
-        totals.io_bytes += used.io_bytes;
-        disk::replace_json(&self.path(partition), &totals, Durability::Process)
+        let Some(slot) = self.slot(partition) else { return Ok(()) };
+        {
+            let mut slot = lock(&slot);
+            slot.totals.cpu_micros += used.cpu_micros;
+            slot.totals.io_bytes += used.io_bytes;
+            slot.is_kept = false;
+        }
+        self.keep(std::slice::from_ref(partition), Durability::Process)
     }
 
-    /// Brings the totals up to now, for a run that has just ended.
+    /// Brings the totals up to now, for a run that has just ended or is about to be followed by another.
     pub fn settle(&self, partition: &PartitionName) {
-        if let Err(problem) = self.update(partition, Durability::Process) {
+        let settled = match self.slot(partition) {
+            Some(slot) => self.update(partition, &mut lock(&slot)).map(drop),
+            None => return,
+        };
+        let kept = settled.and_then(|()| self.keep(std::slice::from_ref(partition), Durability::Process));
+        if let Err(problem) = kept {
             tracing::warn!(%partition, problem = problem.one_line(), "cannot count a run that ended");
         }
     }
 
-    fn update(&self, partition: &PartitionName, durability: Durability) -> Result<Option<(Totals, Level)>, Problem> {
-        let _held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(mut totals) = self.load(partition)? else { return Ok(None) };
+    /// Writes down the totals of these partitions that the journal does not have yet.
+    fn keep(&self, partitions: &[PartitionName], durability: Durability) -> Result<(), Problem> {
+        let mut journal = lock(&self.journal);
+        if journal.wants_rewrite() {
+            return self.rewrite(&mut journal);
+        }
+        let (mut lines, mut written) = (Vec::new(), Vec::new());
+        for partition in partitions {
+            let Some(slot) = self.slot(partition) else { continue };
+            let mut held = lock(&slot);
+            if !held.is_kept {
+                lines.extend(encode(partition, Some(&held.totals)));
+                held.is_kept = true;
+                drop(held);
+                written.push(slot);
+            }
+        }
+        let appended = journal.append(&lines);
+        // Whoever settles a run does not wait for the disk.
+        drop(journal);
+        let kept = match durability {
+            // Also without a line of its own: what was only appended before becomes durable now.
+            Durability::Power => appended.and_then(|appended| appended.sync()),
+            Durability::Process => appended.map(drop),
+        };
+        if kept.is_err() {
+            lock(&self.journal).doubt();
+            written.iter().for_each(|slot| lock(slot).is_kept = false);
+        }
+        kept
+    }
+
+    fn rewrite(&self, journal: &mut Journal) -> Result<(), Problem> {
+        let all = lock(&self.all).clone();
+        let mut lines = Vec::new();
+        for (partition, slot) in &all {
+            let mut slot = lock(slot);
+            lines.extend(encode(partition, Some(&slot.totals)));
+            slot.is_kept = true;
+        }
+        let kept = journal.rewrite(&lines);
+        if kept.is_err() {
+            all.values().for_each(|slot| lock(slot).is_kept = false);
+        }
+        kept
+    }
+
+    /// The instance's runs, the earliest first.
+    fn runs(&self, partition: &PartitionName, totals: &Totals) -> Result<Vec<(ServiceName, RunState)>, Problem> {
+        let mut runs: Vec<_> = self.records.runs(partition)?.into_iter().collect();
+        runs.sort_by_key(|(_, state)| state.started);
+        runs.retain(|(_, state)| state.instance == totals.instance);
+        Ok(runs)
+    }
+
+    fn update(&self, partition: &PartitionName, slot: &mut Slot) -> Result<Level, Problem> {
         let group = self.cgroups.read(partition.as_str());
         let mut level = Level { memory: Some(0), ..Level::default() };
+        let totals = &mut slot.totals;
         if let Some(reading) = &group {
             totals.add_group(reading);
         }
         let by_group = group.as_ref().is_some_and(|g| g.io_bytes.is_some());
-        let boot = boot_id();
-        let mut runs: Vec<_> = self.records.runs(partition)?.into_iter().collect();
-        runs.sort_by_key(|(_, state)| state.started);
-        runs.retain(|(_, state)| state.instance == totals.instance);
-        for (service, state) in runs {
-            let live = live(&state, &boot);
+        let all_by_group = by_group && group.as_ref().is_some_and(|g| g.memory_bytes.is_some());
+        for (service, state) in self.runs(partition, totals)? {
+            let live = state.is_attended(&self.boot);
+            let live = match all_by_group && state.cgroup.is_some() {
+                true => live.then(|| Live::counted(&state)),
+                false => live.then(|| Live::read(&state)).flatten(),
+            };
             if live.is_none() && state.phase != Phase::Ended {
                 level.missing = Some("a service's supervisor has been lost".into());
             }
@@ -146,72 +280,70 @@ impl Meters {
             level.memory = Some(memory);
         }
         level.io_hidden &= !by_group;
-        disk::replace_json(&self.path(partition), &totals, durability)?;
-        Ok(Some((totals, level)))
+        slot.is_kept = false;
+        Ok(level)
     }
 
-    /// `None` if nobody holds the partition.
-    pub fn read(&self, partition: &PartitionName, disk: Amount) -> Option<Counters> {
-        let (totals, level) = match self.update(partition, Durability::Power) {
-            Ok(found) => found?,
-            Err(problem) => {
-                tracing::warn!(%partition, problem = problem.one_line(), "counters cannot be read");
-                return None;
-            }
-        };
-        let network = "nothing on this host counts one partition's traffic apart from the others'";
-        let known = |total: u64| level.missing.clone().map_or(Amount::Known(total), Amount::Unknown);
-        let hidden = || Amount::Unknown("the I/O of some of its processes may not be read".into());
-        let readings = BTreeMap::from([
-            (Meter::CpuMicros, known(totals.cpu_micros)),
-            (Meter::WallMillis, Amount::Known(totals.wall_millis)),
-            (Meter::IoBytes, if level.io_hidden { hidden() } else { known(totals.io_bytes) }),
-            (
-                Meter::MemoryByteSeconds,
-                level
-                    .memory
-                    .map_or_else(|| Amount::Unknown("a process's memory may not be read".into()), Amount::Known),
-            ),
-            (Meter::DiskByteSeconds, disk),
-            (Meter::NetworkBytes, Amount::Unknown(network.into())),
-        ]);
-        Some(Counters { instance: totals.instance, epoch: totals.epoch, taken: now(), readings })
+    /// The level of memory alone.
+    fn memory(&self, partition: &PartitionName, totals: &Totals) -> Result<Option<u64>, Problem> {
+        if let Some(memory) = self.cgroups.memory(partition.as_str()) {
+            return Ok(Some(memory));
+        }
+        let runs = self.runs(partition, totals)?;
+        let live = runs.iter().filter(|(_, state)| state.is_attended(&self.boot));
+        Ok(live.map(|(_, state)| Live::memory(state)).try_fold(0, |sum, one| Some(sum + one?)))
+    }
+
+    /// Reads partitions, of which `disk` tells the level of the disk. Those that nobody holds are left out.
+    pub fn read(
+        &self,
+        partitions: &[PartitionName],
+        wanted: Wanted,
+        disk: impl Fn(&PartitionName) -> Amount,
+    ) -> Vec<(PartitionName, Result<Counters, Problem>)> {
+        let mut read = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            let Some(slot) = self.slot(partition) else { continue };
+            let mut slot = lock(&slot);
+            let readings = match wanted {
+                Wanted::Levels => self.memory(partition, &slot.totals).map(|memory| levels(memory, disk(partition))),
+                Wanted::All => self.update(partition, &mut slot).map(|level| {
+                    let mut readings = levels(level.memory, disk(partition));
+                    readings.extend(sums(&slot.totals, &level));
+                    readings
+                }),
+            };
+            let Totals { instance, epoch, lost, .. } = &slot.totals;
+            let (instance, epoch, lost) = (instance.clone(), *epoch, lost.clone());
+            let counters = readings.map(|readings| Counters { instance, epoch, taken: now(), readings, lost });
+            read.push((partition.clone(), counters));
+        }
+        if wanted == Wanted::All
+            && !read.is_empty()
+            && let Err(problem) = self.keep(partitions, Durability::Power)
+        {
+            read.iter_mut().for_each(|(_, counters)| *counters = Err(problem.clone()));
+        }
+        read
     }
 }
 
-impl Totals {
-    fn add_group(&mut self, now: &Reading) {
-        let (cpu, io) = match &self.group {
-            Some((identity, cpu, io)) if *identity == now.identity => (*cpu, *io),
-            _ => (0, 0),
-        };
-        let io_now = now.io_bytes.unwrap_or(io);
-        self.cpu_micros += now.cpu_micros.saturating_sub(cpu);
-        self.io_bytes += io_now.saturating_sub(io);
-        self.group = Some((now.identity.clone(), now.cpu_micros.max(cpu), io_now.max(io)));
-    }
+fn levels(memory: Option<u64>, disk: Amount) -> BTreeMap<Meter, Amount> {
+    let hidden = || Amount::Unknown("a process's memory may not be read".into());
+    let memory = memory.map_or_else(hidden, Amount::Known);
+    BTreeMap::from([(Meter::MemoryByteSeconds, memory), (Meter::DiskByteSeconds, disk)])
+}
 
-    fn add_run(&mut self, service: &ServiceName, state: &RunState, reading: Used, count_io: bool) {
-        let seen = match self.runs.get(service) {
-            Some((run, seen)) if *run == state.run => *seen,
-            _ => Used::default(),
-        };
-        if state.cgroup.is_none() {
-            self.cpu_micros += reading.cpu_micros.saturating_sub(seen.cpu_micros);
-        }
-        if count_io {
-            self.io_bytes += reading.io_bytes.saturating_sub(seen.io_bytes);
-        }
-        let seen =
-            Used { cpu_micros: reading.cpu_micros.max(seen.cpu_micros), io_bytes: reading.io_bytes.max(seen.io_bytes) };
-        self.runs.insert(service.clone(), (state.run.clone(), seen));
-    }
-
-    /// Adds what of the stretch has not been counted: two services at once are one instance's time.
-    fn add_wall(&mut self, start: Timestamp, end: Timestamp) {
-        self.wall_millis += end.since(start.max(self.wall_until)).as_millis() as u64;
-        self.wall_until = self.wall_until.max(end);
-    }
+fn sums(totals: &Totals, level: &Level) -> BTreeMap<Meter, Amount> {
+    let network = "nothing on this host counts one partition's traffic apart from the others'";
+    let known = |total: u64| level.missing.clone().map_or(Amount::Known(total), Amount::Unknown);
+    let hidden = || Amount::Unknown("the I/O of some of its processes may not be read".into());
+    BTreeMap::from([
+        (Meter::CpuMicros, known(totals.cpu_micros)),
+        (Meter::WallMillis, Amount::Known(totals.wall_millis)),
+        (Meter::IoBytes, if level.io_hidden { hidden() } else { known(totals.io_bytes) }),
+        (Meter::NetworkBytes, Amount::Unknown(network.into())),
+    ])
 }
 
 #[derive(Default)]
@@ -220,56 +352,3 @@ struct Level {
     io_hidden: bool,
     missing: Option<String>,
 }
-
-/// What a run that goes on has used so far, and holds now.
-struct Live {
-    used: Used,
-    io_hidden: bool,
-    memory: Option<u64>,
-}
-
-/// Parents are read before their children: a child that ends meanwhile is missed until the next reading, and none is
-/// counted twice.
-fn live(state: &RunState, boot: &str) -> Option<Live> {
-    if !state.is_attended(boot) {
-        return None;
-    }
-    let mut ticks = stat(state.shim.pid).ok()?.children;
-    let (mut io, mut io_hidden, mut memory) = (state.used.io_bytes, false, Some(0));
-    for pid in descendants(state.shim.pid) {
-        let Ok(stat) = stat(pid) else { continue };
-        ticks += stat.own + stat.children;
-        match io_of(pid) {
-            Ok(bytes) => io += bytes,
-            Err(e) => io_hidden |= e.kind() == std::io::ErrorKind::PermissionDenied,
-        }
-        memory = memory.and_then(|sum| Some(sum + memory_of(pid)?));
-    }
-    Some(Live {
-        used: Used { cpu_micros: (ticks * tick_micros()).max(state.used.cpu_micros), io_bytes: io },
-        io_hidden,
-        memory,
-    })
-}
-
-fn io_of(pid: u32) -> std::io::Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/io"))?;
-    let field = |name| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok()).unwrap_or(0);
-    Ok(field("read_bytes:") + field("write_bytes:"))
-}
-
-/// The proportional share, so that pages of several processes count once; where that is hidden, all it has in memory.
-fn memory_of(pid: u32) -> Option<u64> {
-    let share = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().and_then(|text| {
-        let kib: u64 =
-            text.lines().find_map(|line| line.strip_prefix("Pss:"))?.trim().trim_end_matches(" kB").parse().ok()?;
-        Some(kib * 1024)
-    });
-    share.or_else(|| {
-        let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/statm")) else { return Some(0) };
-        Some(text.split(' ').nth(1)?.parse::<u64>().ok()? * rustix::param::page_size() as u64)
-    })
-}
-
-#[cfg(test)]
-mod tests;

@@ -113,6 +113,16 @@ impl Occupants {
         }
     }
 
+    /// The partitions that are held, and by whom. One whose record cannot be used is told of when it is observed.
+    pub fn holders(&self) -> BTreeMap<PartitionName, InstanceId> {
+        let all = self.records.partitions().into_iter();
+        all.filter_map(|partition| {
+            let occupant = self.observe(&partition).ok()??;
+            Some((partition, occupant.instance))
+        })
+        .collect()
+    }
+
     fn write(&self, partition: &PartitionName, occupant: &Occupant) -> Result<(), Problem> {
         private_folder(&self.records.partition(partition))?;
         disk::replace_json(&self.path(partition), &Record::from(occupant), Durability::Power)

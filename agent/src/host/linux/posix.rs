@@ -1,10 +1,11 @@
-//! The few calls that Rust cannot check: fork, signal dispositions, and handing a descriptor to the event loop.
+//! The few calls that Rust cannot check: fork, signal dispositions, handing a descriptor to the event loop, and asking
+//! btrfs.
 #![expect(unsafe_code, reason = "these calls have no safe form; each says why it is sound")]
 
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, Pid, fork};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use tokio::io::unix::AsyncFd;
 
 /// Which of the two processes this is.
@@ -62,6 +63,31 @@ pub fn remove_ipc(kind: Ipc, id: i32) -> io::Result<()> {
         Ipc::Queue => unsafe { nix::libc::msgctl(id, command, std::ptr::null_mut()) },
     };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+// BTRFS_IOC_SUBVOL_GETFLAGS and BTRFS_IOC_SUBVOL_SETFLAGS of linux/btrfs.h.
+nix::ioctl_read!(subvolume_flags, 0x94, 25, u64);
+nix::ioctl_write_ptr!(set_subvolume_flags, 0x94, 26, u64);
+
+/// Lets a subvolume be written to of which its owner said that nobody may. What is no top of a subvolume is left as it
+/// is, whatever its file system.
+pub fn make_subvolume_writable(held: &OwnedFd) -> nix::Result<()> {
+    /// BTRFS_FIRST_FREE_OBJECTID: the inode of each subvolume's top directory.
+    const TOP_INODE: u64 = 256;
+    /// BTRFS_SUBVOL_RDONLY.
+    const READ_ONLY: u64 = 1 << 1;
+    let kind = nix::sys::statfs::fstatfs(held)?.filesystem_type();
+    if kind != nix::sys::statfs::BTRFS_SUPER_MAGIC || nix::sys::stat::fstat(held)?.st_ino != TOP_INODE {
+        return Ok(());
+    }
+    let mut flags = 0;
+    // SAFETY: the kernel writes one number, which is ours alone and lives across the call.
+    unsafe { subvolume_flags(held.as_raw_fd(), &mut flags) }?;
+    if flags & READ_ONLY == 0 {
+        return Ok(());
+    }
+    // SAFETY: the kernel reads one number, which lives across the call.
+    unsafe { set_subvolume_flags(held.as_raw_fd(), &(flags & !READ_ONLY)) }.map(drop)
 }
 
 /// Lets tokio tell when the descriptor is ready. Within a tokio runtime.

@@ -6,6 +6,7 @@ fn counters(epoch: u64, at_seconds: i64, cpu: u64, memory: Amount) -> Counters {
         epoch,
         taken: Timestamp::from_seconds(at_seconds),
         readings: [(Meter::CpuMicros, Amount::Known(cpu)), (Meter::MemoryByteSeconds, memory)].into(),
+        lost: None,
     }
 }
 
@@ -25,6 +26,17 @@ fn totals_are_counted_from_the_last_reading_and_from_zero_when_they_started_agai
     assert_eq!(smaller, Amount::Known(50));
     let (new_epoch, _) = cpu(&counters(2, 40, 900, Amount::Known(0)), Some(&base));
     assert_eq!(new_epoch, Amount::Known(900), "larger than before, but of another epoch");
+}
+
+#[test]
+fn over_a_loss_on_the_host_the_amount_is_unknown_and_what_came_since_is_counted() {
+    let (_, base) = cpu(&counters(1, 10, 500, Amount::Known(0)), None);
+    let anew = |at, cpu| Counters { lost: Some("damaged".into()), ..counters(2, at, cpu, Amount::Known(0)) };
+    let (bridge, base) = cpu(&anew(20, 30), Some(&base));
+    assert_eq!(bridge, Amount::Unknown("damaged".into()));
+    let (next, base) = cpu(&anew(30, 70), Some(&base));
+    assert_eq!(next, Amount::Known(70), "all of the new epoch, and nothing of it twice");
+    assert_eq!(cpu(&anew(40, 75), Some(&base)).0, Amount::Known(5));
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Rig {
 
     /// The end of a window.
     async fn take(&self) {
-        let readings = self.metering.read().await;
+        let readings = self.metering.read(Wanted::All).await;
         let mut state = self.metering.state.lock().await;
         for (partition, counters) in &readings {
             state.sample(partition, counters, self.metering.step() * 3);

@@ -1,6 +1,8 @@
 //! Directories beneath a held handle. No symbolic link is followed anywhere on the way (openat2 with RESOLVE_BENEATH and
 //! RESOLVE_NO_SYMLINKS), for the owner of a partition may put one where we walk.
 
+mod erase;
+
 use super::{failed, files, quota};
 use indexmap::IndexMap;
 use node_format_plan::action::{Directory, UNFINISHED};
@@ -8,7 +10,7 @@ use node_format_plan::facts::{Owner, PathFact};
 use node_format_plan::{Action, Scope};
 use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, StatxFlags, Uid};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::CStr;
@@ -17,8 +19,6 @@ use std::path::{Path, PathBuf};
 
 /// How many parents' handles are kept: a walk in order needs the last few.
 const HANDLES: usize = 8;
-/// How deep a tree is erased at once, with a handle for each level.
-const DEPTH_MAX: usize = 200;
 /// Most empty directories in a partition's that are looked at: those it is made with are fewer.
 const INSIDE_MAX: usize = 100;
 /// How a directory in a held one is opened, to be looked at or changed.
@@ -148,7 +148,10 @@ impl Tree {
             Action::SetDirectory { path, to, .. } => ("change", path, self.set(path, to.0, to.1)),
             _ => return Ok(()),
         };
-        result.map_err(|e| failed(format!("cannot {verb} directory {}", path.display()), e))
+        result.map_err(|e| {
+            let problem = failed(format!("cannot {verb} directory {}", path.display()), e);
+            if e == Errno::PERM { problem.fix(erase::frozen(path)) } else { problem }
+        })
     }
 
     fn make(&mut self, directory: &Directory) -> rustix::io::Result<()> {
@@ -170,7 +173,7 @@ impl Tree {
 
     fn set(&mut self, path: &Path, owner: Owner, mode: u32) -> rustix::io::Result<()> {
         let held = self.openat2(path, OFlags::RDONLY)?;
-        quota::thaw(&held).map_err(errno)?;
+        erase::thaw(&held)?;
         give(&held, owner, mode)
     }
 
@@ -193,11 +196,7 @@ impl Tree {
 
     fn erase(&mut self, directory: &Directory) -> rustix::io::Result<()> {
         let held = self.openat2(&directory.path, OFlags::RDONLY)?;
-        quota::thaw(&held).map_err(errno)?;
-        let mount = mount_of(&held)?;
-        // What lies too deep is brought up, and goes in the next round.
-        let mut aside = 0;
-        while !erase_contents(&held, &held, mount, DEPTH_MAX, &mut aside)? {}
+        erase::erase(&held)?;
         self.remove(directory)
     }
 
@@ -257,66 +256,6 @@ pub(super) fn own(held: &impl AsFd, owner: Owner) -> rustix::io::Result<()> {
     rustix::fs::fchown(held, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
 }
 
-/// Number of the mount that something is on. Subvolumes of btrfs differ in their device, but not in this.
-fn mount_of(held: &OwnedFd) -> rustix::io::Result<u64> {
-    let seen = rustix::fs::statx(held, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
-    // Before Linux 5.8 nobody can tell; better nothing is erased than what is mounted.
-    if seen.stx_mask & StatxFlags::MNT_ID.bits() == 0 { Err(Errno::NOSYS) } else { Ok(seen.stx_mnt_id) }
-}
-
 fn errno(e: std::io::Error) -> Errno {
     Errno::from_io_error(&e).unwrap_or(Errno::IO)
-}
-
-/// Moves a directory to the top, under a name that is free: what is there is its owner's choice. No name is tried twice.
-fn bring_up(directory: &OwnedFd, name: &CStr, top: &OwnedFd, tried: &mut u64) -> rustix::io::Result<()> {
-    let mut names = std::iter::repeat_with(|| {
-        *tried += 1;
-        format!(".deep-{tried}")
-    });
-    let moved = names.find_map(|aside| {
-        let flags = rustix::fs::RenameFlags::NOREPLACE;
-        match rustix::fs::renameat_with(directory, name, top, aside, flags) {
-            Err(Errno::EXIST) => None,
-            outcome => Some(outcome),
-        }
-    });
-    moved.unwrap_or(Err(Errno::EXIST))
-}
-
-/// Removes all that is in a directory, of its mount only: what is mounted in it is not the partition's.
-/// False: some of it lay deeper than `depth`, and is in `top` now.
-fn erase_contents(
-    top: &OwnedFd,
-    directory: &OwnedFd,
-    mount: u64,
-    depth: usize,
-    aside: &mut u64,
-) -> rustix::io::Result<bool> {
-    let mut all = true;
-    for entry in Dir::read_from(directory.as_fd())? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if is_dots(name) {
-            continue;
-        }
-        match rustix::fs::openat(directory, name, INNER, Mode::empty()) {
-            Ok(inner) => {
-                if mount_of(&inner)? != mount {
-                    return Err(Errno::XDEV);
-                }
-                quota::thaw(&inner).map_err(errno)?;
-                let Some(deeper) = depth.checked_sub(1) else {
-                    bring_up(directory, name, top, aside)?;
-                    all = false;
-                    continue;
-                };
-                all &= erase_contents(top, &inner, mount, deeper, aside)?;
-                rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?;
-            }
-            Err(Errno::NOTDIR | Errno::LOOP) => rustix::fs::unlinkat(directory, name, AtFlags::empty())?,
-            Err(other) => return Err(other),
-        }
-    }
-    Ok(all)
 }

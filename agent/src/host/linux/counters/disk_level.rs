@@ -1,194 +1,255 @@
-//! How much disk a partition holds: a walk of its files, now and then, at low priority.
+//! How much disk a partition holds.
+//!
+//! Where node-format holds the partition's directory to a limit, its file system counts what is in it (the quota group
+//! of a subvolume of btrfs, project quota elsewhere), and tells at once. Everything else is added up by a walk, now and
+//! then, at low priority: one thread goes through a queue, and whoever has much to walk gives way to the others after a
+//! turn.
+//!
+//! A tenant can move what it holds out of what a project counts, into another project. So such a directory is walked too,
+//! less often: what the walk finds beyond the file system's figure is added to it until the next walk. What is in
+//! subvolumes of the tenant's own making is in neither figure.
+
+mod quota;
+mod walk;
 
 use plat_model::id::PartitionName;
 use plat_model::usage::Amount;
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fstat, openat, statat};
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use quota::Counted;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use walk::Walk;
 
 /// A walk is repeated after this, or after fifty times as long as it took, if that is more.
 const PERIOD: Duration = Duration::from_secs(60);
-/// Entries between two pauses of a millisecond: at most some 100,000 entries a second.
-const BURST: u32 = 100;
-/// Names of folders that are remembered at once, over all levels, and for each level if those above took all.
-const NAMES: usize = 50_000;
-const NAMES_LEAST: usize = 64;
-/// Files of several names that are remembered; of more, each name counts its share.
-const LINKS: usize = 500_000;
+/// The same, of directories that the file system counts.
+const PERIOD_COUNTED: Duration = Duration::from_secs(600);
+/// How long one partition is walked before others have their turn.
+const TURN: Duration = Duration::from_millis(500);
+/// Walks that are remembered half-way. One that finds no room after its first turn begins again later.
+const HALF_WAY: usize = 8;
 
-#[derive(Default, Clone)]
-struct Known {
-    level: Option<Result<u64, String>>,
-    next: Option<Instant>,
-    walking: bool,
+/// The directories of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its own.
+    pub directory: PathBuf,
+    /// The number of its project, where the file system limits its own directory. On btrfs it means nothing.
+    pub limited: Option<u32>,
+    pub storage: Vec<PathBuf>,
 }
 
-/// The last walk of each partition.
-#[derive(Default, Clone)]
+impl Place {
+    /// What the file system counts in the partition's own directory; `None` if it does not.
+    fn counted(&self) -> Option<Counted> {
+        quota::used(&self.directory, self.limited?)
+    }
+}
+
+#[derive(Default)]
+struct Known {
+    place: Option<Place>,
+    level: Option<Result<Found, String>>,
+    next: Option<Instant>,
+    queued: bool,
+}
+
+impl Known {
+    /// `None`: it has not been walked for that yet.
+    fn amount(&self, place: &Place, counted: Option<Counted>) -> Option<Amount> {
+        let found = match &self.level {
+            Some(Err(why)) => return Some(Amount::Unknown(why.clone())),
+            Some(Ok(found)) => Some(found),
+            None => None,
+        };
+        let storage = found.map_or_else(|| place.storage.is_empty().then_some(0), |found| Some(found.storage))?;
+        let own = match counted {
+            None => found?.own?,
+            Some(counted) => counted.bytes + found.map_or(0, |f| f.own.unwrap_or(0).saturating_sub(f.counted)),
+        };
+        Some(Amount::Known(own + storage))
+    }
+}
+
+/// What a walk found, in bytes.
+#[derive(Clone, Copy)]
+struct Found {
+    /// In its own directory; `None` if that was not walked.
+    own: Option<u64>,
+    /// Of that, what the file system counts.
+    counted: u64,
+    storage: u64,
+}
+
+#[derive(Default)]
+struct State {
+    known: BTreeMap<PartitionName, Known>,
+    queue: VecDeque<Job>,
+    /// The walker's thread runs.
+    runs: bool,
+}
+
+/// A partition that is to be walked, or is half-way.
+struct Job {
+    partition: PartitionName,
+    walking: Option<Walking>,
+}
+
+struct Walking {
+    place: Place,
+    /// What the file system said when the walk began.
+    counted: Option<Counted>,
+    own: Option<u64>,
+    storage: u64,
+    left: Vec<Part>,
+    walk: Option<(Part, Walk)>,
+    busy: Duration,
+}
+
+/// One of a partition's directories.
+#[derive(Clone)]
+enum Part {
+    Own,
+    Storage(PathBuf),
+}
+
+/// The last walk of each partition. It ends with the last clone.
+#[derive(Clone, Default)]
 pub struct DiskLevels {
-    known: Arc<Mutex<BTreeMap<PartitionName, Known>>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    more: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl DiskLevels {
-    /// The newest level of all of its directories; starts another walk when it is due.
-    pub fn read(&self, partition: &PartitionName, directories: Vec<PathBuf>) -> Amount {
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = all.entry(partition.clone()).or_default();
-        if !known.walking && known.next.is_none_or(|next| next <= Instant::now()) {
-            known.walking = true;
-            let (this, partition) = (self.clone(), partition.clone());
-            std::thread::spawn(move || this.walk(partition, &directories));
+    /// The newest level of all of its directories; asks for another walk when it is due.
+    pub fn read(&self, partition: &PartitionName, place: &Place) -> Amount {
+        let counted = place.counted();
+        let mut state = self.shared.lock();
+        let state = &mut *state;
+        let known = state.known.entry(partition.clone()).or_default();
+        if known.place.as_ref() != Some(place) {
+            // What was walked for other directories says nothing of these.
+            *known = Known { place: Some(place.clone()), queued: known.queued, ..Known::default() };
         }
-        match &known.level {
-            Some(Ok(bytes)) => Amount::Known(*bytes),
-            Some(Err(why)) => Amount::Unknown(why.clone()),
-            None => Amount::Unknown("the partition's files have not been added up yet".into()),
+        let amount = known.amount(place, counted);
+        if amount.is_none() && !known.queued {
+            known.next = None;
         }
+        if !known.queued && known.next.is_none_or(|next| next <= Instant::now()) {
+            known.queued = true;
+            state.queue.push_back(Job { partition: partition.clone(), walking: None });
+            if !state.runs {
+                state.runs = true;
+                let shared = Arc::downgrade(&self.shared);
+                std::thread::spawn(move || walk_all(&shared));
+            }
+            self.shared.more.notify_one();
+        }
+        amount.unwrap_or_else(|| Amount::Unknown("the partition's files have not been added up yet".into()))
     }
 
     pub fn forget(&self, partition: &PartitionName) {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).remove(partition);
-    }
-
-    fn walk(&self, partition: PartitionName, directories: &[PathBuf]) {
-        // This thread's own: Linux gives each thread its priority.
-        let _ = rustix::process::setpriority_process(None, 19);
-        let started = Instant::now();
-        let level: Result<u64, _> = directories.iter().map(|directory| add_up(directory)).sum();
-        let level = level.map_err(|e| format!("the partition's files cannot be added up: {e}"));
-        let next = Instant::now() + PERIOD.max(started.elapsed() * 50);
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.get_mut(&partition) {
-            *known = Known { level: Some(level), next: Some(next), walking: false };
-        }
+        let mut state = self.shared.lock();
+        state.known.remove(partition);
+        state.queue.retain(|job| &job.partition != partition);
     }
 }
 
-fn open(folder: &OwnedFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
-    openat(folder, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// Device and inode.
-type Id = (u64, u64);
-
-fn id(folder: &OwnedFd) -> rustix::io::Result<Id> {
-    let stat = fstat(folder)?;
-    Ok((stat.st_dev, stat.st_ino))
-}
-
-/// A folder on the way down.
-struct Level {
-    id: Id,
-    /// Its name in the one above.
-    name: CString,
-    /// Folders in it that are still to be entered.
-    left: Vec<CString>,
-    /// How many of its entries have been counted, if there are more.
-    more: Option<usize>,
-}
-
-/// What has been counted so far.
-#[derive(Default)]
-struct Sum {
-    bytes: u64,
-    /// Files of several names that were counted under one of them.
-    links: BTreeSet<u64>,
-    seen: u32,
-    /// Names of folders that are remembered.
-    names: usize,
-}
-
-/// Bytes that the files beneath `directory` hold on disk; a file with several names counts once. What is moved while it
-/// is counted may be missed: then it is less than there is, never more, and what is left is counted all the same.
-fn add_up(directory: &Path) -> rustix::io::Result<u64> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let top = openat(rustix::fs::CWD, directory, flags, Mode::empty())?;
-    let mut here = open(&top, c".")?;
-    let stat = fstat(&top)?;
-    let mut sum = Sum { bytes: stat.st_blocks as u64 * 512, ..Sum::default() };
-    let mut way = vec![Level { id: id(&top)?, name: c".".into(), left: Vec::new(), more: Some(0) }];
-    while let Some(level) = way.last_mut() {
-        if let Some(name) = level.left.pop() {
-            sum.names -= 1;
-            // Gone, made into something else since it was listed, or not to be read: nothing of it is counted.
-            let Ok(below) = open(&here, &name) else { continue };
-            let id = id(&below)?;
-            if id.0 == stat.st_dev {
-                here = below;
-                way.push(Level { id, name, left: Vec::new(), more: Some(0) });
-            }
-        } else if let Some(counted) = level.more.take() {
-            // One that cannot be listed is counted as empty.
-            if let Ok((left, more)) = sum.list(&here, counted) {
-                (level.left, level.more) = (left, more);
-            }
-        } else {
-            way.pop();
-            here = back(&top, here, &mut way, &mut sum)?;
-        }
-    }
-    Ok(sum.bytes)
-}
-
-/// Up from `here` to the last folder of `way`. Where it is no longer above, because somebody moved one of them: down to
-/// it again from the top, as far as that leads. What cannot be reached leaves the way.
-fn back(top: &OwnedFd, here: OwnedFd, way: &mut Vec<Level>, sum: &mut Sum) -> rustix::io::Result<OwnedFd> {
-    let is = |folder: &OwnedFd, level: &Level| id(folder).is_ok_and(|id| id == level.id);
-    let Some(last) = way.last() else { return Ok(here) };
-    if let Ok(above) = open(&here, c"..")
-        && is(&above, last)
-    {
-        return Ok(above);
-    }
-    let (mut found, mut depth) = (open(top, c".")?, 1);
-    for level in &way[1..] {
-        match open(&found, &level.name) {
-            Ok(below) if is(&below, level) => (found, depth) = (below, depth + 1),
-            _ => break,
-        }
-    }
-    sum.names -= way.drain(depth..).map(|lost| lost.left.len()).sum::<usize>();
-    Ok(found)
-}
-
-impl Sum {
-    /// Counts the entries of a folder but for the first `counted`; the folders among them, as many as may be remembered,
-    /// and how many entries that makes if there are more.
-    fn list(&mut self, folder: &OwnedFd, counted: usize) -> rustix::io::Result<(Vec<CString>, Option<usize>)> {
-        let room = NAMES.saturating_sub(self.names).max(NAMES_LEAST);
-        let mut folders = Vec::new();
-        for (n, entry) in Dir::read_from(folder)?.enumerate().skip(counted) {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name == c"." || name == c".." {
+/// The walker: takes turns until nobody asks any more.
+fn walk_all(shared: &std::sync::Weak<Shared>) {
+    // This thread's own: Linux gives each thread its priority.
+    let _ = rustix::process::setpriority_process(None, 19);
+    loop {
+        let Some(shared) = shared.upgrade() else { return };
+        let mut state = shared.lock();
+        let Some(mut job) = state.queue.pop_front() else {
+            // Not for ever: the levels may have gone meanwhile.
+            let _ = shared.more.wait_timeout(state, Duration::from_secs(1));
+            continue;
+        };
+        let Some(place) = state.known.get(&job.partition).and_then(|known| known.place.clone()) else { continue };
+        drop(state);
+        let mut walking =
+            job.walking.take().filter(|walking| walking.place == place).unwrap_or_else(|| Walking::new(place.clone()));
+        let level = match walking.turn() {
+            Ok(None) => {
+                let mut state = shared.lock();
+                let others = state.queue.iter().filter(|job| job.walking.is_some()).count();
+                job.walking = (others < HALF_WAY).then_some(walking);
+                state.queue.push_back(job);
                 continue;
             }
-            self.seen = self.seen.wrapping_add(1);
-            if self.seen.is_multiple_of(BURST) {
-                std::thread::park_timeout(Duration::from_millis(1));
-            }
-            let Ok(stat) = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-            let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            let bytes = stat.st_blocks as u64 * 512;
-            self.bytes += match stat.st_nlink {
-                names if !is_folder && names > 1 && self.links.len() >= LINKS => bytes / names,
-                names if !is_folder && names > 1 && !self.links.insert(stat.st_ino) => 0,
-                _ => bytes,
-            };
-            if is_folder {
-                folders.push(name.to_owned());
-                if folders.len() >= room {
-                    self.names += folders.len();
-                    return Ok((folders, Some(n + 1)));
-                }
+            Ok(Some(found)) => Ok(found),
+            Err(e) => Err(format!("the partition's files cannot be added up: {e}")),
+        };
+        let period = if walking.counted.is_some() { PERIOD_COUNTED } else { PERIOD };
+        if let Some(known) = shared.lock().known.get_mut(&job.partition) {
+            known.queued = false;
+            if known.place.as_ref() == Some(&walking.place) {
+                known.level = Some(level);
+                known.next = Some(Instant::now() + period.max(walking.busy * 50));
             }
         }
-        self.names += folders.len();
-        Ok((folders, None))
+    }
+}
+
+impl Walking {
+    fn new(place: Place) -> Self {
+        let counted = place.counted();
+        let own = counted.is_none_or(|counted| counted.may_be_less).then_some(Part::Own);
+        let left = place.storage.iter().cloned().map(Part::Storage).chain(own).collect();
+        Self { place, counted, own: None, storage: 0, left, walk: None, busy: Duration::ZERO }
+    }
+
+    /// Walks for one turn; what was found when everything is counted.
+    fn turn(&mut self) -> rustix::io::Result<Option<Found>> {
+        let begun = Instant::now();
+        let done = self.walk_until(begun + TURN);
+        self.busy += begun.elapsed();
+        done
+    }
+
+    fn walk_until(&mut self, until: Instant) -> rustix::io::Result<Option<Found>> {
+        loop {
+            let Some((part, mut walk)) = self.walk.take() else {
+                let Some(part) = self.left.pop() else { return Ok(Some(self.found())) };
+                let walk = match &part {
+                    Part::Own => Walk::begin(&self.place.directory)?,
+                    Part::Storage(directory) => Walk::begin(directory)?,
+                };
+                self.walk = Some((part, walk));
+                continue;
+            };
+            match walk.go_on(until)? {
+                None => {
+                    self.walk = Some((part, walk));
+                    return Ok(None);
+                }
+                Some(bytes) => match part {
+                    Part::Own => self.own = Some(bytes),
+                    Part::Storage(_) => self.storage += bytes,
+                },
+            }
+        }
+    }
+
+    /// The file system has counted the more that it said, before and after: what is removed while it is walked must not
+    /// look as if it had been moved away.
+    fn found(&self) -> Found {
+        let counted = self.counted.into_iter().chain(self.place.counted()).map(|counted| counted.bytes).max();
+        Found { own: self.own, counted: counted.unwrap_or(0), storage: self.storage }
     }
 }
 
@@ -196,62 +257,40 @@ impl Sum {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_file_with_two_names_counts_once_and_links_are_not_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let below = folder.path().join("a/b");
-        std::fs::create_dir_all(&below).unwrap();
-        std::fs::write(below.join("file"), vec![1; 1 << 20]).unwrap();
-        std::fs::hard_link(below.join("file"), folder.path().join("again")).unwrap();
-        std::os::unix::fs::symlink("/usr", folder.path().join("link")).unwrap();
-        let sum = add_up(folder.path()).unwrap();
-        assert!((1 << 20..(1 << 20) + 100_000).contains(&sum), "{sum}");
+    fn part(n: u32) -> PartitionName {
+        PartitionName::parse(&format!("part{n}")).unwrap()
     }
 
     #[test]
-    fn what_is_moved_while_it_is_counted_costs_no_more_than_itself() {
+    fn one_thread_walks_all_partitions_and_one_that_is_gone_ends_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["a/b/c", "x"] {
-            std::fs::create_dir_all(folder.path().join(name)).unwrap();
-        }
-        let top = open(&openat(rustix::fs::CWD, folder.path(), OFlags::PATH, Mode::empty()).unwrap(), c".").unwrap();
-        let level = |name: &CStr, folder: &OwnedFd| Level {
-            id: id(folder).unwrap(),
-            name: name.into(),
-            left: vec![c"left".into()],
-            more: None,
+        let levels = DiskLevels::default();
+        let place = |n: u32| {
+            let directory = folder.path().join(n.to_string());
+            Place { directory, limited: None, storage: Vec::new() }
         };
-        let a = open(&top, c"a").unwrap();
-        let b = open(&a, c"b").unwrap();
-        let c = open(&b, c"c").unwrap();
-        let mut way = vec![level(c".", &top), level(c"a", &a), level(c"b", &b)];
-        let mut sum = Sum { names: 3, ..Sum::default() };
-        // From a/b/c, which is elsewhere now, back to a/b, which is where it was.
-        std::fs::rename(folder.path().join("a/b/c"), folder.path().join("x/c")).unwrap();
-        let here = back(&top, c, &mut way, &mut sum).unwrap();
-        assert_eq!((id(&here).unwrap(), way.len(), sum.names), (id(&b).unwrap(), 3, 3));
-        // And from a/b, when that is elsewhere, to what there still is of the way.
-        let c = open(&open(&top, c"x").unwrap(), c"c").unwrap();
-        std::fs::rename(folder.path().join("a/b"), folder.path().join("x/b")).unwrap();
-        let here = back(&top, c, &mut way, &mut sum).unwrap();
-        assert_eq!((id(&here).unwrap(), way.len(), sum.names), (id(&a).unwrap(), 2, 2));
-    }
-
-    #[test]
-    fn a_listing_that_is_cut_off_goes_on_where_it_ended() {
-        let folder = tempfile::tempdir().unwrap();
-        for n in 0..200 {
-            std::fs::create_dir(folder.path().join(n.to_string())).unwrap();
+        for n in 0..20 {
+            std::fs::create_dir(place(n).directory).unwrap();
+            std::fs::write(place(n).directory.join("file"), vec![1; 1 << 16]).unwrap();
         }
-        let top = open(&openat(rustix::fs::CWD, folder.path(), OFlags::PATH, Mode::empty()).unwrap(), c".").unwrap();
-        let mut sum = Sum { names: NAMES, ..Sum::default() };
-        let (mut all, mut counted) = (BTreeSet::new(), Some(0));
-        while let Some(from) = counted {
-            let (folders, more) = sum.list(&top, from).unwrap();
-            assert!(folders.len() <= NAMES_LEAST);
-            all.extend(folders);
-            counted = more;
+        std::fs::remove_dir_all(place(7).directory).unwrap();
+        let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+        let before = threads();
+        let end = Instant::now() + Duration::from_secs(20);
+        for n in 0..20 {
+            loop {
+                match levels.read(&part(n), &place(n)) {
+                    Amount::Known(bytes) => {
+                        assert!((1 << 16..1 << 18).contains(&bytes), "{bytes}");
+                        break;
+                    }
+                    Amount::Unknown(why) if n == 7 && why.contains("cannot be added up") => break,
+                    Amount::Unknown(why) => assert!(Instant::now() < end, "part{n}: {why}"),
+                }
+                std::thread::yield_now();
+            }
+            // Other tests have threads of their own.
+            assert!(threads() < before + 20);
         }
-        assert_eq!((all.len(), sum.seen), (200, 200));
     }
 }

@@ -1,13 +1,18 @@
 //! Emptying a directory that somebody hostile may have filled: any depth, any name, any mode, any owner; no link and no
 //! mount is followed, and no name is used that others could have made lead elsewhere.
 //!
+//! What is immutable or append-only (chattr +i, +a), or on btrfs a subvolume that may only be read, is made changeable as
+//! far as the kernel lets this process: root needs CAP_LINUX_IMMUTABLE for the former. Links, sockets, pipes and device
+//! files have no way to be opened for that, and stay.
+//!
 //! Each directory is taken from its owner before anything in it is looked at. From then on only root (or, without root,
 //! the agent's own user) can move what is in it, so the way down is the way back.
 
+use crate::host::linux::posix::make_subvolume_writable;
 use nix::unistd::{getegid, geteuid};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chmodat, fchmod, fchown, fstat, openat, openat2,
-    unlinkat,
+    AtFlags, Dir, FileType, Gid, IFlags, Mode, OFlags, ResolveFlags, Uid, chmodat, fchmod, fchown, fstat,
+    ioctl_getflags, ioctl_setflags, openat, openat2, statat, unlinkat,
 };
 use rustix::io::{Errno, Result};
 use std::ffi::{CStr, CString};
@@ -29,11 +34,17 @@ struct Level {
 impl Level {
     /// Makes the directory this process's own.
     fn take(folder: &OwnedFd) -> Result<Self> {
-        if geteuid().is_root() {
-            fchown(folder, Some(Uid::from_raw(0)), Some(Gid::from_raw(getegid().as_raw())))?;
+        let take = || {
+            if geteuid().is_root() {
+                fchown(folder, Some(Uid::from_raw(0)), Some(Gid::from_raw(getegid().as_raw())))?;
+            }
+            // This also takes what an access control list gives to others.
+            fchmod(folder, Mode::from_raw_mode(0o700))
+        };
+        match take() {
+            Err(e) if is_frozen(e) => thaw(folder).and_then(|()| take())?,
+            taken => taken?,
         }
-        // This also takes what an access control list gives to others.
-        fchmod(folder, Mode::from_raw_mode(0o700))?;
         Ok(Self { id: id(folder)?, full: Vec::new(), entered: CString::default() })
     }
 }
@@ -41,6 +52,42 @@ impl Level {
 fn id(folder: &OwnedFd) -> Result<(u64, u64)> {
     let stat = fstat(folder)?;
     Ok((stat.st_dev, stat.st_ino))
+}
+
+/// What the kernel says of a file or directory that nobody may change.
+fn is_frozen(e: Errno) -> bool {
+    matches!(e, Errno::PERM | Errno::ROFS)
+}
+
+/// Lets a file or directory be changed of which somebody said that nobody may. Others are left as they are.
+///
+/// # Errors
+/// If it is such a one and stays so.
+pub fn thaw(held: &OwnedFd) -> Result<()> {
+    let frozen = IFlags::IMMUTABLE | IFlags::APPEND;
+    match ioctl_getflags(held) {
+        Ok(flags) if flags.intersects(frozen) => ioctl_setflags(held, flags.difference(frozen))?,
+        // Or its file system knows no such flags.
+        _ => {}
+    }
+    make_subvolume_writable(held).map_err(|e| Errno::from_raw_os_error(e as i32))
+}
+
+/// Removes one name, whatever was said of the file or the empty directory that it names.
+pub fn remove(folder: &OwnedFd, name: &CStr, flags: AtFlags) -> Result<()> {
+    match unlinkat(folder, name, flags) {
+        Err(e) if is_frozen(e) => {
+            let kind = FileType::from_raw_mode(statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode);
+            // Opening one of the others may have effects.
+            if !matches!(kind, FileType::RegularFile | FileType::Directory) {
+                return Err(e);
+            }
+            let plain = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            thaw(&openat2(folder, name, plain, Mode::empty(), WITHIN)?)?;
+            unlinkat(folder, name, flags)
+        }
+        removed => removed,
+    }
 }
 
 /// Removes all in `top`, which is left to this process alone (0700). Only one more directory is held at a time, so no
@@ -75,7 +122,7 @@ pub fn empty(top: &OwnedFd) -> Result<()> {
             if id(&here)? != above.id {
                 return Err(Errno::AGAIN);
             }
-            match unlinkat(&here, above.entered.as_c_str(), AtFlags::REMOVEDIR) {
+            match remove(&here, &above.entered, AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(e) => return Err(e),
             }
@@ -86,10 +133,11 @@ pub fn empty(top: &OwnedFd) -> Result<()> {
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+const WITHIN: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_XDEV);
+
 /// Opens a directory that is in `folder`, on the same mount, whatever its mode.
 pub fn enter(folder: &OwnedFd, name: &CStr) -> Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    let open = || openat2(folder, name, FOLDER, Mode::empty(), resolve);
+    let open = || openat2(folder, name, FOLDER, Mode::empty(), WITHIN);
     match open() {
         // Root needs no leave. Another changes only what is its own, wherever the name leads.
         Err(Errno::ACCESS) if !geteuid().is_root() => {
@@ -118,10 +166,10 @@ fn remove_plain(folder: &OwnedFd, most: usize) -> Result<Left> {
             continue;
         }
         left.any = true;
-        let as_folder = || unlinkat(folder, name, AtFlags::REMOVEDIR);
+        let as_folder = || remove(folder, name, AtFlags::REMOVEDIR);
         let removed = match entry.file_type() {
             FileType::Directory => as_folder(),
-            _ => match unlinkat(folder, name, AtFlags::empty()) {
+            _ => match remove(folder, name, AtFlags::empty()) {
                 Err(Errno::ISDIR) => as_folder(),
                 other => other,
             },

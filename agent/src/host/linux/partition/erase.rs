@@ -4,7 +4,7 @@
 //! Root does this, on directories that it holds: the occupant's user could be kept from it by its own processes, by
 //! modes, and by what other users have put there.
 
-use super::empty::{empty, enter};
+use super::empty::{empty, enter, remove, thaw};
 use super::leftovers;
 use crate::host::linux::account::{assume, end_all_of};
 use crate::host::linux::disk::io_problem;
@@ -14,7 +14,7 @@ use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
 use rustix::fs::{
     AtFlags, CWD, Gid, Mode, OFlags, Uid, chmodat, fchmod, fchown, flistxattr, fremovexattr, fsync, mkdirat, openat,
-    renameat, unlinkat,
+    renameat,
 };
 use rustix::io::{Errno, Result as Outcome};
 use serde::{Deserialize, Serialize};
@@ -46,19 +46,32 @@ impl EraseTask {
         let wrong = |directory: &Path, e: Errno, todo: &str| {
             io_problem(codes::ERASE_FAILED, format!("cannot empty {}", directory.display()), &e.into()).fix(todo)
         };
-        let mounted = "look for what is mounted in it, and unmount it";
         let renewed = renew(&self.directory, &self.skeleton, owner);
-        problems.keep(renewed.map_err(|e| wrong(&self.directory, e, mounted)));
+        problems.keep(renewed.map_err(|e| wrong(&self.directory, e, &todo(&self.directory, e))));
         for storage in &self.storage {
             // One that is not there now comes back with what is in it.
             let absent = "mount what it is on, or run `node-format apply` if it is gone for good";
-            let todo = |e| if e == Errno::NOENT { absent } else { mounted };
-            problems.keep(reset(storage, self.skeleton.mode, owner).map_err(|e| wrong(storage, e, todo(e))));
+            let todo = |e| if e == Errno::NOENT { absent.into() } else { todo(storage, e) };
+            problems.keep(reset(storage, self.skeleton.mode, owner).map_err(|e| wrong(storage, e, &todo(e))));
         }
         if let Some(owner) = owner {
             problems.keep(leftovers::remove(owner.uid, &self.storage));
         }
         problems.none_or(()).map_err(Problems::into_one)
+    }
+}
+
+/// What a person can do where the kernel lets nobody remove something.
+fn todo(directory: &Path, e: Errno) -> String {
+    let at = directory.display();
+    match e {
+        Errno::PERM => format!(
+            "something in it is immutable or append-only, and the kernel does not let the agent change that: find it with \
+             `lsattr -aR {at}` (the agent's new one is {at}, what it was is beside it as `.erased-…`), clear it with \
+             `chattr -ia` as root with CAP_LINUX_IMMUTABLE; a swap file takes `swapoff` first"
+        ),
+        Errno::ROFS => "its file system may only be read: find out why, and mount it again for writing".into(),
+        _ => "look for what is mounted in it, and unmount it".into(),
     }
 }
 
@@ -80,6 +93,10 @@ fn renew(directory: &Path, skeleton: &Skeleton, owner: Option<&Account>) -> Outc
     let aside = CString::new([b".erased-", name.as_bytes()].concat()).map_err(|_| Errno::INVAL)?;
     // An agent that was killed may have left it, with or without a new one in its place.
     discard(&parent, &aside)?;
+    // Neither may what is immutable be renamed.
+    if let Ok(top) = open(&parent, &name) {
+        thaw(&top)?;
+    }
     match renameat(&parent, &name, &parent, &aside) {
         Ok(()) => discard(&parent, &aside)?,
         Err(Errno::NOENT) => {}
@@ -115,7 +132,7 @@ fn discard(parent: &OwnedFd, name: &CString) -> Outcome<()> {
         Err(Errno::NOENT) => return Ok(()),
         Err(e) => return Err(e),
     }
-    unlinkat(parent, name, AtFlags::REMOVEDIR)
+    remove(parent, name, AtFlags::REMOVEDIR)
 }
 
 /// Removes access control lists, and whatever else its user has noted on the directory.

@@ -1,11 +1,11 @@
 //! What a partition's user has left outside its partition, where every user of the machine may leave something.
 
-use super::empty::{empty, enter};
+use super::empty::{empty, enter, remove as remove_name};
 use crate::host::linux::disk::io_problem;
 use crate::host::linux::posix::{Ipc, remove_ipc};
 use plat_model::Problem;
 use plat_model::problem::codes;
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, fstat, openat, statat};
 use rustix::io::{Errno, Result as Outcome};
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -34,7 +34,7 @@ pub fn remove(uid: u32, kept: &[PathBuf]) -> Result<(), Problem> {
     for shared in SHARED {
         sweep(shared, uid, &kept).map_err(|e| {
             io_problem(codes::ERASE_FAILED, format!("cannot remove what uid {uid} has left in {shared}"), &e.into())
-                .fix("look for what is mounted there, and unmount it")
+                .fix("look for what is mounted there, and unmount it; clear what is immutable with `chattr -ia`")
         })?;
     }
     for (kind, list) in [(Ipc::Memory, "shm"), (Ipc::Semaphores, "sem"), (Ipc::Queue, "msg")] {
@@ -83,10 +83,10 @@ fn remove_some(folder: &OwnedFd, uid: u32, kept: &[Id]) -> Outcome<bool> {
         // The folders are sticky: nobody but this user, of whom no process is left, could exchange it now.
         let removed = match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => enter(folder, name).and_then(|below| match fstat(&below)?.st_uid == uid {
-                true => empty(&below).and_then(|()| unlinkat(folder, name, AtFlags::REMOVEDIR)),
+                true => empty(&below).and_then(|()| remove_name(folder, name, AtFlags::REMOVEDIR)),
                 false => Ok(()),
             }),
-            _ => unlinkat(folder, name, AtFlags::empty()),
+            _ => remove_name(folder, name, AtFlags::empty()),
         };
         match removed {
             Ok(()) | Err(Errno::NOENT) => {}

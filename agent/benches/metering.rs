@@ -1,0 +1,117 @@
+//! What metering a full node costs: `cargo bench -p plat-agent --bench metering`, as root. Prints one line for each
+//! measure.
+//!
+//! A real node of 1,000 partitions, each with one service that sleeps, under its shim and, where there are control groups,
+//! in one. A window of 60 s has five samples of levels and one reading of all totals, which is made durable.
+
+use plat_agent::host::linux::{LinuxConfig, LinuxHost};
+use plat_agent::host::{Host, Wanted};
+use plat_agent_plan::Action;
+use plat_agent_plan::action::ServiceSpec;
+use plat_document::release::StopSignal;
+use plat_model::id::{InstanceId, PartitionName, ServiceName};
+use plat_model::node::{NodeFile, NodePartition, Skeleton};
+use plat_model::resources::Resources;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+const PARTITIONS: usize = 1000;
+const ROUNDS: usize = 15;
+/// Samples of levels in a window, beside the reading of all.
+const SAMPLES: u32 = 5;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let folder = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+    let names: Vec<PartitionName> = (0..PARTITIONS).map(name).collect();
+    std::fs::write(folder.path().join("node.json"), node(folder.path(), &names).to_json()).unwrap();
+    let host = LinuxHost::open(LinuxConfig {
+        state: folder.path().join("state"),
+        node_file: folder.path().join("node.json"),
+        executable: env!("CARGO_BIN_EXE_plat-agent").into(),
+    })
+    .unwrap_or_else(|problem| panic!("{problem}"));
+    println!("control groups             {}", host.without_cgroups().unwrap_or("used"));
+    for (n, partition) in names.iter().enumerate() {
+        std::fs::create_dir_all(folder.path().join("partitions").join(partition.as_str())).unwrap();
+        let instance = InstanceId::parse(&format!("{n:032x}")).unwrap();
+        let spec = Box::new(spec(&instance));
+        let occupy = Action::Occupy { partition: partition.clone(), instance, secrets: BTreeMap::new() };
+        perform(&host, occupy).await;
+        perform(&host, Action::StartService { partition: partition.clone(), spec: *spec }).await;
+    }
+    let levels = median(&host, &names, Wanted::Levels).await;
+    let all = median(&host, &names, Wanted::All).await;
+    println!("one sample of levels       {:>8.1} ms", millis(levels));
+    println!("one reading of all         {:>8.1} ms", millis(all));
+    println!("a window of 60 s           {:>8.1} ms", millis(levels * SAMPLES + all));
+    for partition in names {
+        perform(&host, Action::Erase { partition: partition.clone() }).await;
+        perform(&host, Action::Free { partition }).await;
+    }
+}
+
+async fn perform(host: &LinuxHost, action: Action) {
+    if let Err(problem) = host.perform(&action).await {
+        panic!("{}: {problem}", action.step());
+    }
+}
+
+async fn median(host: &LinuxHost, names: &[PartitionName], wanted: Wanted) -> Duration {
+    let mut times = Vec::new();
+    for _ in 0..ROUNDS {
+        let begun = Instant::now();
+        let read = host.counters(names, wanted).await;
+        times.push(begun.elapsed());
+        assert!(read.len() == names.len() && read.iter().all(|(_, read)| read.is_ok()), "each is read");
+    }
+    times.sort_unstable();
+    times[ROUNDS / 2]
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+fn name(n: usize) -> PartitionName {
+    PartitionName::parse(&format!("part{n}")).unwrap()
+}
+
+fn spec(instance: &InstanceId) -> ServiceSpec {
+    ServiceSpec {
+        name: ServiceName::parse("sleeps").unwrap(),
+        instance: instance.clone(),
+        command: vec!["/bin/sleep".into(), "86400".into()],
+        environment: BTreeMap::new(),
+        directory: String::new(),
+        stop_signal: StopSignal::Term,
+        stop_timeout_seconds: 5,
+        fingerprint: "1".into(),
+    }
+}
+
+fn node(folder: &Path, names: &[PartitionName]) -> NodeFile {
+    let partition = |name: &PartitionName| NodePartition {
+        name: name.clone(),
+        account: None,
+        tap: None,
+        addresses: vec!["127.0.0.1".parse().unwrap()],
+        ipv6_range: None,
+        guest: None,
+        tun: None,
+        namespace: None,
+        storage: Vec::new(),
+        resource_file: None,
+        limits: Resources::default(),
+    };
+    NodeFile {
+        version: NodeFile::VERSION,
+        releases: folder.join("releases"),
+        root: folder.join("partitions"),
+        builder: None,
+        skeleton: Skeleton::default(),
+        capacity: Resources::default(),
+        partitions: names.iter().map(partition).collect(),
+    }
+}

@@ -1,0 +1,116 @@
+//! Emptying what a tenant has left: whatever was said of it, however deep it lies, and nothing that is not in it.
+
+use super::{INNER, errno, is_dots, quota};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags, StatxFlags, ioctl_getflags, ioctl_setflags};
+use rustix::io::{Errno, Result};
+use std::ffi::CStr;
+use std::path::Path;
+
+/// How deep a tree is erased at once, with a handle for each level.
+const DEPTH_MAX: usize = 200;
+
+/// Removes all that is in a directory.
+pub(super) fn erase(held: &OwnedFd) -> Result<()> {
+    thaw(held)?;
+    let mount = mount_of(held)?;
+    // What lies too deep is brought up, and goes in the next round.
+    let mut tried = 0;
+    while !erase_contents(held, held, mount, DEPTH_MAX, &mut tried)? {}
+    Ok(())
+}
+
+/// What a person can do where the kernel does not let root change something.
+pub(super) fn frozen(path: &Path) -> String {
+    let at = path.display();
+    format!(
+        "something there is immutable or append-only, and the kernel does not let this process change that: find it with \
+         `lsattr -aR {at}` and clear it with `chattr -ia` as root with CAP_LINUX_IMMUTABLE; a swap file takes `swapoff` first"
+    )
+}
+
+/// Lets a file or directory be changed of which somebody said that nobody may (chattr +i, +a; a subvolume of btrfs that
+/// may only be read). Others are left as they are.
+///
+/// # Errors
+/// If it is such a one and stays so: clearing the flags takes CAP_LINUX_IMMUTABLE.
+pub(super) fn thaw(held: &OwnedFd) -> Result<()> {
+    let frozen = IFlags::IMMUTABLE | IFlags::APPEND;
+    match ioctl_getflags(held) {
+        Ok(flags) if flags.intersects(frozen) => ioctl_setflags(held, flags.difference(frozen))?,
+        // Or its file system knows no such flags.
+        _ => {}
+    }
+    quota::thaw(held).map_err(errno)
+}
+
+/// Removes a name that is no directory's. Links, sockets, pipes and device files cannot be opened to be thawed.
+fn remove(directory: &OwnedFd, name: &CStr) -> Result<()> {
+    match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+        Err(Errno::PERM) => {
+            let found = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+                return Err(Errno::PERM);
+            }
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            thaw(&rustix::fs::openat(directory, name, flags, Mode::empty())?)?;
+            rustix::fs::unlinkat(directory, name, AtFlags::empty())
+        }
+        removed => removed,
+    }
+}
+
+/// Number of the mount that something is on. Subvolumes of btrfs differ in their device, but not in this.
+fn mount_of(held: &OwnedFd) -> Result<u64> {
+    let seen = rustix::fs::statx(held, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    // Before Linux 5.8 nobody can tell; better nothing is erased than what is mounted.
+    if seen.stx_mask & StatxFlags::MNT_ID.bits() == 0 { Err(Errno::NOSYS) } else { Ok(seen.stx_mnt_id) }
+}
+
+/// Moves a directory to the top, under a name that is free: what is there is its owner's choice. No name is tried
+/// twice.
+fn bring_up(directory: &OwnedFd, name: &CStr, top: &OwnedFd, tried: &mut u64) -> Result<()> {
+    let mut names = std::iter::repeat_with(|| {
+        *tried += 1;
+        format!(".deep-{tried}")
+    });
+    let moved = names.find_map(|aside| {
+        let flags = rustix::fs::RenameFlags::NOREPLACE;
+        match rustix::fs::renameat_with(directory, name, top, aside, flags) {
+            Err(Errno::EXIST) => None,
+            outcome => Some(outcome),
+        }
+    });
+    moved.unwrap_or(Err(Errno::EXIST))
+}
+
+/// Removes all that is in a directory, of its mount only: what is mounted in it is not the partition's.
+/// False: some of it lay deeper than `depth`, and is in `top` now.
+fn erase_contents(top: &OwnedFd, directory: &OwnedFd, mount: u64, depth: usize, tried: &mut u64) -> Result<bool> {
+    let mut all = true;
+    for entry in Dir::read_from(directory.as_fd())? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if is_dots(name) {
+            continue;
+        }
+        match rustix::fs::openat(directory, name, INNER, Mode::empty()) {
+            Ok(inner) => {
+                if mount_of(&inner)? != mount {
+                    return Err(Errno::XDEV);
+                }
+                thaw(&inner)?;
+                let Some(deeper) = depth.checked_sub(1) else {
+                    bring_up(directory, name, top, tried)?;
+                    all = false;
+                    continue;
+                };
+                all &= erase_contents(top, &inner, mount, deeper, tried)?;
+                rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?;
+            }
+            Err(Errno::NOTDIR | Errno::LOOP) => remove(directory, name)?,
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(all)
+}
