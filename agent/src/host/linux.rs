@@ -48,6 +48,7 @@ use shim::RunTask;
 use shim::launch::Program;
 use shim::tree::Exit;
 use spawner::Spawner;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -124,9 +124,7 @@ impl Grid {
         let (subject, caller) = (Subject::Instance(project.clone()), caller.about(&key.name));
         self.change(&caller, &subject, |state, now| {
             let decision = match wish {
-                Wish::Destroyed if !kept.is_zero() => {
-                    request::destroy_later(state, &project, &key.name, kept, now)?
-                }
+                Wish::Destroyed if !kept.is_zero() => request::destroy_later(state, &project, &key.name, kept, now)?,
                 wish => request::set_wish(state, &project, &key.name, wish, now)?,
             };
             let Decision { changes, read, answer } = decision;

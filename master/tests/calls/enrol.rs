@@ -196,7 +196,10 @@ async fn every_change_is_in_the_audit_log_with_who_and_from_where() {
     let mut client = world.grid_client(&eve);
     client.request(request("", "db")).await.unwrap();
     for wish in [v1::Wish::Stopped, v1::Wish::Started, v1::Wish::Destroyed] {
-        client.set_wish(v1::SetWishRequest { key: Some(key("", "db")), wish: wish.into(), keep_seconds: 0 }).await.unwrap();
+        client
+            .set_wish(v1::SetWishRequest { key: Some(key("", "db")), wish: wish.into(), keep_seconds: 0 })
+            .await
+            .unwrap();
     }
     world.node("n1").await;
     let token = world.node_token("n2").await;

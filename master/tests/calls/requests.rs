@@ -184,7 +184,8 @@ async fn a_request_waits_for_its_own_commit_and_not_for_those_after_it() {
     assert!(soon(client.request(request("shop", "db"))).await.unwrap().into_inner().created);
     let stop = v1::SetWishRequest { key: Some(key("shop", "db")), wish: v1::Wish::Stopped.into(), keep_seconds: 0 };
     assert_eq!(soon(client.set_wish(stop)).await.unwrap().into_inner().wish(), v1::Wish::Stopped);
-    let destroy = v1::SetWishRequest { key: Some(key("shop", "db")), wish: v1::Wish::Destroyed.into(), keep_seconds: 0 };
+    let destroy =
+        v1::SetWishRequest { key: Some(key("shop", "db")), wish: v1::Wish::Destroyed.into(), keep_seconds: 0 };
     let last = soon(client.set_wish(destroy)).await.unwrap().into_inner();
     assert_eq!(last.status.unwrap().state(), v1::InstanceState::Destroyed);
 }

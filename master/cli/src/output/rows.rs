@@ -91,7 +91,8 @@ impl Draw for InstanceView {
             let _ = writeln!(text, "          {}", clean(&self.detail));
         }
         if let Some(leaves) = &self.leaves {
-            let _ = writeln!(text, "leaves    at {leaves} it is destroyed; `plat undestroy {}` takes that back", self.name);
+            let _ =
+                writeln!(text, "leaves    at {leaves} it is destroyed; `plat undestroy {}` takes that back", self.name);
         }
         let _ = writeln!(text, "release   {} ({})", self.release, short(&self.release_digest));
         let _ = writeln!(text, "place     {place}");
