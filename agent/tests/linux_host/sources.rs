@@ -363,3 +363,21 @@ async fn an_npm_package_that_is_another_one_or_reaches_out_is_refused() {
         assert_eq!(problem.code, codes::BAD_ARCHIVE, "{problem}");
     }
 }
+
+/// A host that is looked up by its name takes a thread; what runs programs afterwards has only one.
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_of_several_kinds_are_laid_one_after_the_other() {
+    let (node, host) = builds(UID + 54);
+    let bytes = packed(&[("app-1.0.0/Cargo.toml", "x", tar::EntryType::Regular)]);
+    let web = Web::of(BTreeMap::from([("/app/1.0.0%2Bx/download".to_owned(), bytes.clone())]));
+    let repository = Repository::new(&node);
+    repository.write("text", "x");
+    let commit = repository.commit();
+    let named = web.url.replace("127.0.0.1", "localhost");
+    let sources = serde_json::json!({"a": crate_of(&named, &hex(&bytes)), "b": repository.source(&commit)});
+    let document = serde_json::json!({"version": 1, "name": "app", "sources": sources}).to_string();
+    let (digest, done) = install(&host, &document).await;
+    done.unwrap_or_else(|p| panic!("{p}"));
+    let folder = node.folder.path().join("releases").join(digest.as_str());
+    assert!(folder.join("vendor/app/Cargo.toml").exists() && folder.join("src/text").exists());
+}
