@@ -30,6 +30,7 @@ async fn main() {
         state: folder.path().join("state"),
         node_file: folder.path().join("node.json"),
         executable: env!("CARGO_BIN_EXE_plat-agent").into(),
+        clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
     })
     .unwrap_or_else(|problem| panic!("{problem}"));
     println!("control groups             {}", host.without_cgroups().unwrap_or("used"));
@@ -87,6 +88,7 @@ fn spec(instance: &InstanceId) -> ServiceSpec {
         directory: String::new(),
         stop_signal: StopSignal::Term,
         stop_timeout_seconds: 5,
+        reload: None,
         fingerprint: "1".into(),
     }
 }

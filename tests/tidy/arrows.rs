@@ -25,7 +25,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("plat-document", &["serde", "serde_json", "thiserror", "granit-parser", "minijinja", "jsonschema", "sha2"]),
     ("plat-master-plan", &["serde", "serde_json", "thiserror", "imbl", "sha2"]),
     ("plat-agent-plan", &["serde", "serde_json", "thiserror", "sha2"]),
-    ("node-format-plan", &["serde", "serde_json", "thiserror", "ipnet", "toml"]),
+    ("node-format-plan", &["serde", "serde_json", "thiserror", "indexmap", "ipnet", "toml"]),
 ];
 
 /// What the tool that root trusts may never link: it opens no network connection but netlink.
