@@ -13,6 +13,7 @@ use plat_document::release::Role;
 use plat_model::instance::{InstanceDesired, InstanceState, InstanceStatus, Wish};
 use plat_model::problem::codes;
 use plat_model::{Problem, Waiting};
+use std::ops::ControlFlow;
 
 /// What to do in one partition, what it waits for, and what to say of it.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -151,8 +152,8 @@ fn started(
         plan.actions.push(Action::Note { partition: partition.clone(), note });
     }
     let running = match running {
-        Ok(running) => running,
-        Err(verdict) => return verdict,
+        ControlFlow::Continue(running) => running,
+        ControlFlow::Break(verdict) => return verdict,
     };
     if !occupant.started {
         if let Some(run) = &rendered.start {
@@ -191,26 +192,31 @@ fn without_release(given: &Given<'_>, desired: &InstanceDesired, plan: &mut Part
 fn keep_applied_up(given: &Given<'_>, occupant: &Occupant, plan: &mut PartitionPlan) -> Option<Problem> {
     let upkeep = occupant.upkeep.as_ref().filter(|_| occupant.started && !occupant.erased)?;
     let verdict = match up(given, occupant, upkeep, plan) {
-        Ok(running) => promises::keep(given, occupant, upkeep, &running, plan),
-        Err(verdict) => verdict,
+        ControlFlow::Continue(running) => promises::keep(given, occupant, upkeep, &running, plan),
+        ControlFlow::Break(verdict) => verdict,
     };
     verdict.problem
 }
 
 /// Brings the services up, as soon as what they are started from is as it should be. Says how they are until all run.
-fn up(given: &Given<'_>, occupant: &Occupant, upkeep: &Upkeep, plan: &mut PartitionPlan) -> Result<Running, Verdict> {
+fn up(
+    given: &Given<'_>,
+    occupant: &Occupant,
+    upkeep: &Upkeep,
+    plan: &mut PartitionPlan,
+) -> ControlFlow<Verdict, Running> {
     let running = services::bring_up(given, upkeep, plan);
     if running.all {
-        return Ok(running);
+        return ControlFlow::Continue(running);
     }
     let starts = |action: &Action| matches!(action, Action::StartService { .. });
     if plan.actions.iter().any(starts)
         && let Some(verdict) = promises::await_built(given, occupant, upkeep, plan)
     {
         plan.actions.retain(|action| !starts(action));
-        return Err(verdict);
+        return ControlFlow::Break(verdict);
     }
-    Err(running.verdict(occupant))
+    ControlFlow::Break(running.verdict(occupant))
 }
 
 /// Stops what the new configuration concerns, applies it, and starts the services with it. Those that it does not
