@@ -126,7 +126,13 @@ async fn where_the_kernel_does_not_let_it_clear_the_flags_the_partition_is_kept_
     fs::write(&program, text).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let node_file = node.folder.path().join("node.json");
-    let host = LinuxHost::open(LinuxConfig { state: node.state(), node_file, executable: program }).unwrap();
+    let host = LinuxHost::open(LinuxConfig {
+        state: node.state(),
+        node_file,
+        executable: program,
+        clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
+    })
+    .unwrap();
     host.perform(&Action::Occupy { partition: part(), instance: instance(), secrets: BTreeMap::new() }).await.unwrap();
     let file = node.home().join("file");
     fs::write(&file, "x").unwrap();
