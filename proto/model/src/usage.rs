@@ -73,6 +73,10 @@ pub struct UsageRecord {
     pub partition: PartitionName,
     pub window: Window,
     pub amounts: BTreeMap<Meter, Amount>,
+    /// Meters that this version does not know (a newer node's, for a GPU say), by name: kept as they were told, summed
+    /// and priced by nobody.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<String, Amount>,
 }
 
 /// One numbered report of a node. Its number follows the one before it without a gap, so that each is counted once.

@@ -58,6 +58,11 @@ impl<'a> Covered<'a> {
             };
             *amount = Amount::Unknown(why.chars().take(REASON_MAX).collect());
         }
+        for amount in believed.others.values_mut() {
+            if let Amount::Unknown(why) = amount {
+                *why = why.chars().take(REASON_MAX).collect();
+            }
+        }
         believed
     }
 
