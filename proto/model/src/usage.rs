@@ -20,18 +20,24 @@ pub enum Meter {
     DiskByteSeconds,
     /// Bytes read from and written to storage.
     IoBytes,
-    /// Bytes received and sent.
+    /// Bytes received and sent: the sum of the two below.
     NetworkBytes,
+    /// Bytes received from the network.
+    NetworkReceivedBytes,
+    /// Bytes sent to the network.
+    NetworkSentBytes,
 }
 
 impl Meter {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::CpuMicros,
         Self::MemoryByteSeconds,
         Self::WallMillis,
         Self::DiskByteSeconds,
         Self::IoBytes,
         Self::NetworkBytes,
+        Self::NetworkReceivedBytes,
+        Self::NetworkSentBytes,
     ];
 
     /// Its name in documents and tables.
@@ -43,6 +49,8 @@ impl Meter {
             Self::DiskByteSeconds => "disk-byte-seconds",
             Self::IoBytes => "io-bytes",
             Self::NetworkBytes => "network-bytes",
+            Self::NetworkReceivedBytes => "network-received-bytes",
+            Self::NetworkSentBytes => "network-sent-bytes",
         }
     }
 
