@@ -108,7 +108,7 @@ impl Meters {
         let (namespaces, all, journal) = (Namespaces::default(), Mutex::new(all), Mutex::new(journal));
         let this = Self { records, cgroups, namespaces, boot: boot_id(), all, journal };
         for (partition, instance) in holders.iter().filter(|(partition, _)| this.slot(partition).is_none()) {
-            match this.from_here(partition, instance, "the record of what had been counted was lost") {
+            match this.counted_late(partition, instance, "the record of what had been counted was lost") {
                 Ok(totals) => drop(lock(&this.all).insert(partition.clone(), slot(totals))),
                 Err(problem) => {
                     tracing::error!(%partition, problem = problem.one_line(), "it cannot be metered until the next start");
@@ -137,7 +137,7 @@ impl Meters {
     }
 
     /// Totals of an instance that has used nobody knows what.
-    fn from_here(&self, partition: &PartitionName, instance: &InstanceId, why: &str) -> Result<Totals, Problem> {
+    fn counted_late(&self, partition: &PartitionName, instance: &InstanceId, why: &str) -> Result<Totals, Problem> {
         let group = self.cgroups.read(partition.as_str());
         let mut totals = Totals::new(Self::epoch()?, instance.clone(), now(), group.as_ref());
         for (service, state) in self.records.runs(partition)? {
