@@ -49,7 +49,7 @@ use shim::launch::Program;
 use shim::tree::Exit;
 use spawner::Spawner;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use task::{Answer, Ran, Task};
@@ -306,9 +306,9 @@ impl Host for LinuxHost {
                 self.releases.remove(&node, digest).await
             }
             Action::Occupy { partition, instance, secrets } => {
-                self.place(partition)?;
+                let namespace = self.place(partition)?.partition.namespace;
                 self.occupants.occupy(partition, instance, secrets)?;
-                self.meters.begin(partition, instance)
+                self.meters.begin(partition, instance, namespace.as_deref())
             }
             Action::WriteFiles { partition, files } => {
                 let place = self.place(partition)?;
@@ -357,13 +357,13 @@ impl Host for LinuxHost {
         let partitions = partitions.to_vec();
         // Files of /proc and of control groups for each of them, and a sync: not on the agent's only thread.
         let read = tokio::task::spawn_blocking(move || {
-            let places = node.map(|node| disk_places(&node));
-            let disk = |partition: &PartitionName| match places.as_ref().map(|places| places.get(partition)) {
-                Ok(Some(place)) => disks.read(partition, place),
-                Ok(None) => Amount::Unknown("node.json has the partition no more".into()),
-                Err(problem) => Amount::Unknown(problem.one_line()),
+            let places = node.as_ref().map(|node| places(node));
+            let place = |partition: &PartitionName| match places.as_ref().map(|places| places.get(partition)) {
+                Ok(Some((place, namespace))) => (disks.read(partition, place), *namespace),
+                Ok(None) => (Amount::Unknown("node.json has the partition no more".into()), None),
+                Err(problem) => (Amount::Unknown(problem.one_line()), None),
             };
-            meters.read(&partitions, wanted, disk)
+            meters.read(&partitions, wanted, place)
         });
         read.await.unwrap_or_default()
     }
@@ -384,15 +384,16 @@ impl Host for LinuxHost {
     }
 }
 
-/// Where the files of each partition are.
-fn disk_places(node: &NodeFile) -> BTreeMap<PartitionName, DiskPlace> {
+/// Where the files of each partition are, and its network namespace.
+fn places(node: &NodeFile) -> BTreeMap<PartitionName, (DiskPlace, Option<&Path>)> {
     let place = |partition: &NodePartition| DiskPlace {
         directory: node.root.join(partition.name.as_str()),
         // node-format gives each partition the project of its user's number.
         limited: partition.account.as_ref().map(|account| account.uid).filter(|_| node.skeleton.limited),
         storage: partition.storage.clone(),
     };
-    node.partitions.iter().map(|partition| (partition.name.clone(), place(partition))).collect()
+    let all = node.partitions.iter();
+    all.map(|partition| (partition.name.clone(), (place(partition), partition.namespace.as_deref()))).collect()
 }
 
 impl std::fmt::Debug for LinuxHost {

@@ -19,7 +19,8 @@ fn take(outbox: &mut Outbox, total: u64) -> Result<(), Problem> {
     let instance = InstanceId::parse(&"a".repeat(32)).unwrap();
     let window = Window { start: Timestamp::ZERO, end: Timestamp(1) };
     let amounts = [(Meter::CpuMicros, Amount::Known(total - before))].into();
-    let record = UsageRecord { instance: instance.clone(), partition: part(), window, amounts };
+    let others = BTreeMap::new();
+    let record = UsageRecord { instance: instance.clone(), partition: part(), window, amounts, others };
     let totals = [(Meter::CpuMicros, total)].into();
     let (levels, ended) = (BTreeMap::new(), false);
     let baseline = Baseline { instance, epoch: 1, taken: Timestamp(1), totals, levels, ended };

@@ -128,7 +128,8 @@ pub(crate) fn count(
     }
     let start = before.map_or(start, |before| before.taken).min(counters.taken);
     let window = Window { start, end: counters.taken };
-    let record = UsageRecord { instance: counters.instance.clone(), partition: partition.clone(), window, amounts };
+    let (instance, partition, others) = (counters.instance.clone(), partition.clone(), BTreeMap::new());
+    let record = UsageRecord { instance, partition, window, amounts, others };
     let after = Baseline {
         instance: counters.instance.clone(),
         epoch: counters.epoch,

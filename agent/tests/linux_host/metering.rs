@@ -1,6 +1,7 @@
 //! Totals over the agent's end, whenever it comes, and over damage to what it wrote down.
 
 use super::*;
+use std::net::UdpSocket;
 
 fn kept(node: &Node) -> PathBuf {
     node.state().join("host/counters")
@@ -87,5 +88,95 @@ async fn a_sample_of_levels_writes_nothing() {
     let read = read.unwrap();
     assert!(read.readings.contains_key(&Meter::MemoryByteSeconds) && !read.readings.contains_key(&Meter::CpuMicros));
     assert!(fs::read(kept(&node)).unwrap() == before);
+    node.done(host).await;
+}
+
+/// Runs a script in a network namespace.
+fn inside(namespace: &Path, script: &str) {
+    let enter = format!("--net={}", namespace.display());
+    let ran = std::process::Command::new("nsenter").args([&enter, "--", "sh", "-ec", script]).output().unwrap();
+    assert!(ran.status.success(), "{script}: {}", String::from_utf8_lossy(&ran.stderr));
+}
+
+/// A pair of links, one end for the partition and one for whom it talks to. Both namespaces go with the test.
+fn join(own: &Path, other: &Path) {
+    let links = format!(
+        "ip link add eth0 type veth peer name far; ip link set far netns {}; ip link set eth0 up; \
+         ip address add 10.9.0.1/24 dev eth0",
+        other.display()
+    );
+    inside(own, &links);
+    inside(other, "ip link set far up; ip address add 10.9.0.2/24 dev far");
+}
+
+fn socket(namespace: &Path, address: &str) -> UdpSocket {
+    std::thread::scope(|threads| {
+        let bound = threads.spawn(|| {
+            nix::sched::setns(fs::File::open(namespace).unwrap(), nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            UdpSocket::bind((address, 0)).unwrap()
+        });
+        bound.join().unwrap()
+    })
+}
+
+/// Sends datagrams of 1,000 bytes there and back.
+fn exchange(one: UdpSocket, other: UdpSocket, times: usize) {
+    let wait = Some(Duration::from_secs(20));
+    let mut buffer = [0; 1000];
+    for (from, to) in [(&one, &other), (&other, &one)].repeat(times) {
+        to.set_read_timeout(wait).unwrap();
+        from.send_to(&[1; 1000], to.local_addr().unwrap()).unwrap();
+        assert_eq!(to.recv(&mut buffer).unwrap(), 1000);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traffic_in_a_partitions_namespace_is_counted_by_direction_over_links_that_are_made_again() {
+    if !root_is_here() {
+        return;
+    }
+    let (own, other) = (namespace::Namespace::new(), namespace::Namespace::new());
+    join(own.file(), other.file());
+    let talk = |times| exchange(socket(own.file(), "10.9.0.1"), socket(other.file(), "10.9.0.2"), times);
+    talk(3);
+    let mut node = Node::new(None);
+    node.namespace = Some(own.file().to_owned());
+    node.write_node_file();
+    let host = node.occupied().await;
+    let bytes = |counters: &Counters| {
+        [Meter::NetworkReceivedBytes, Meter::NetworkSentBytes, Meter::NetworkBytes].map(|meter| known(counters, meter))
+    };
+    let first = bytes(&counters(&host).await);
+    assert!(first[2] < 6000, "what was before it came is not its own: {first:?}");
+
+    talk(20);
+    exchange(socket(own.file(), "127.0.0.1"), socket(own.file(), "127.0.0.1"), 20);
+    let second = bytes(&counters(&host).await);
+    for (before, after) in first.iter().zip(&second).take(2) {
+        assert!((20_000..30_000).contains(&(after - before)), "{first:?} {second:?}");
+    }
+    assert_eq!(second[0] + second[1], second[2]);
+
+    // Killed, and the links made again meanwhile.
+    drop(host);
+    inside(own.file(), "ip link delete eth0");
+    join(own.file(), other.file());
+    talk(40);
+    let host = node.open();
+    let third = bytes(&counters(&host).await);
+    for (before, after) in second.iter().zip(&third).take(2) {
+        assert!((40_000..60_000).contains(&(after - before)), "{second:?} {third:?}");
+    }
+    node.done(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traffic_that_nobody_keeps_apart_is_unknown() {
+    let node = Node::new(None);
+    let host = node.occupied().await;
+    let read = counters(&host).await;
+    for meter in [Meter::NetworkBytes, Meter::NetworkReceivedBytes, Meter::NetworkSentBytes] {
+        assert!(matches!(&read.readings[&meter], Amount::Unknown(why) if why.contains("shares")), "{read:?}");
+    }
     node.done(host).await;
 }

@@ -5,13 +5,13 @@ use nix::sched::{CloneFlags, setns, unshare};
 use std::net::{TcpListener, TcpStream};
 
 /// A network namespace in which the loopback is up, and the file by which it is entered. Both go with their test.
-struct Namespace {
+pub struct Namespace {
     mount: Bind,
     _folder: tempfile::TempDir,
 }
 
 impl Namespace {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("p0");
         fs::write(&file, "").unwrap();
@@ -25,7 +25,7 @@ impl Namespace {
         Self { mount: made.join().unwrap(), _folder: folder }
     }
 
-    fn file(&self) -> &Path {
+    pub fn file(&self) -> &Path {
         &self.mount.0
     }
 

@@ -20,18 +20,24 @@ pub enum Meter {
     DiskByteSeconds,
     /// Bytes read from and written to storage.
     IoBytes,
-    /// Bytes received and sent.
+    /// Bytes received and sent: the sum of the two below.
     NetworkBytes,
+    /// Bytes received from the network.
+    NetworkReceivedBytes,
+    /// Bytes sent to the network.
+    NetworkSentBytes,
 }
 
 impl Meter {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::CpuMicros,
         Self::MemoryByteSeconds,
         Self::WallMillis,
         Self::DiskByteSeconds,
         Self::IoBytes,
         Self::NetworkBytes,
+        Self::NetworkReceivedBytes,
+        Self::NetworkSentBytes,
     ];
 
     /// Its name in documents and tables.
@@ -43,6 +49,8 @@ impl Meter {
             Self::DiskByteSeconds => "disk-byte-seconds",
             Self::IoBytes => "io-bytes",
             Self::NetworkBytes => "network-bytes",
+            Self::NetworkReceivedBytes => "network-received-bytes",
+            Self::NetworkSentBytes => "network-sent-bytes",
         }
     }
 
@@ -73,6 +81,10 @@ pub struct UsageRecord {
     pub partition: PartitionName,
     pub window: Window,
     pub amounts: BTreeMap<Meter, Amount>,
+    /// Meters that this version does not know (a newer node's, for a GPU say), by name: kept as they were told, summed
+    /// and priced by nobody.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub others: BTreeMap<String, Amount>,
 }
 
 /// One numbered report of a node. Its number follows the one before it without a gap, so that each is counted once.

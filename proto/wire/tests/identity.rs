@@ -144,13 +144,15 @@ fn inventory() -> impl Strategy<Value = Inventory> {
 
 fn record() -> impl Strategy<Value = UsageRecord> {
     let amount = prop_oneof![any::<u64>().prop_map(Amount::Known), text().prop_map(Amount::Unknown)];
-    let amounts = btree_map(select(Meter::ALL.to_vec()), amount, 0..6);
-    (id(), name(PartitionName::parse), time(), 0..1_000_000i64, amounts).prop_map(
-        |(instance, partition, end, length, amounts)| UsageRecord {
+    let amounts = btree_map(select(Meter::ALL.to_vec()), amount.clone(), 0..6);
+    let others = btree_map("x-[a-z0-9-]{0,20}", amount, 0..3);
+    (id(), name(PartitionName::parse), time(), 0..1_000_000i64, amounts, others).prop_map(
+        |(instance, partition, end, length, amounts, others)| UsageRecord {
             instance,
             partition,
             window: Window { start: Timestamp((end.0 - length).max(0)), end },
             amounts,
+            others,
         },
     )
 }
@@ -237,14 +239,20 @@ proptest! {
 }
 
 #[test]
-fn a_meter_of_a_newer_peer_is_a_problem_and_not_dropped() {
-    let amounts = vec![v1::Amount { meter: "gpu-micros".into(), reading: Some(v1::amount::Reading::Known(1)) }];
-    let record = v1::UsageRecord { instance: "0".repeat(32), partition: "part0".into(), amounts, ..Default::default() };
-    let report = v1::UsageReport { sequence: 1, taken_ms: 1, records: vec![record] };
-    let problems = report.into_model().unwrap_err();
-    assert_eq!(problems.0.len(), 1);
-    assert!(problems.0[0].what.contains("gpu-micros"));
-    assert_eq!(problems.0[0].at, "records[0].amounts[0].meter");
+fn a_meter_of_a_newer_peer_is_kept_by_its_name_and_holds_nothing_up() {
+    let amount = |meter: &str| v1::Amount { meter: meter.into(), reading: Some(v1::amount::Reading::Known(1)) };
+    let report = |meters: &[&str]| {
+        let amounts = meters.iter().map(|meter| amount(meter)).collect();
+        let record =
+            v1::UsageRecord { instance: "0".repeat(32), partition: "part0".into(), amounts, ..Default::default() };
+        v1::UsageReport { sequence: 1, taken_ms: 1, records: vec![record] }
+    };
+    let read = report(&["cpu-micros", "gpu-micros"]).into_model().unwrap();
+    assert_eq!(read.records[0].amounts, [(Meter::CpuMicros, Amount::Known(1))].into());
+    assert_eq!(read.records[0].others, [("gpu-micros".to_owned(), Amount::Known(1))].into());
+    for meters in [&["gpu-micros", "gpu-micros"][..], &["GPU"], &[""]] {
+        assert_eq!(report(meters).into_model().unwrap_err().0.len(), 1, "{meters:?}");
+    }
 }
 
 #[test]

@@ -33,6 +33,7 @@
 mod disk_level;
 mod journal;
 mod live;
+mod network;
 mod totals;
 
 pub use disk_level::{DiskLevels, Place as DiskPlace};
@@ -46,6 +47,7 @@ use super::shim::tree::{Phase, Used};
 use crate::host::{Counters, Wanted};
 use journal::{Journal, encode};
 use live::Live;
+use network::Namespaces;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName, ServiceName};
 use plat_model::usage::{Amount, Meter};
@@ -63,6 +65,7 @@ struct Slot {
 pub struct Meters {
     records: Records,
     cgroups: Arc<Cgroups>,
+    namespaces: Namespaces,
     boot: String,
     all: Mutex<BTreeMap<PartitionName, Arc<Mutex<Slot>>>>,
     /// Locked before `all` and the slots, never after.
@@ -77,7 +80,7 @@ impl Meters {
     /// Opens the totals in the host's folder. `holders` are the partitions that are held, and by whom.
     ///
     /// # Errors
-    /// BAD_STATE_FILE if they cannot be read or written; DISK_FULL.
+    /// BAD_STATE_FILE if they cannot be read.
     pub fn open(
         state: &Path,
         records: Records,
@@ -102,17 +105,20 @@ impl Meters {
         totals.retain(|partition, totals| holders.get(partition) == Some(&totals.instance));
         let slot = |totals| Arc::new(Mutex::new(Slot { totals, is_kept: false }));
         let all = totals.into_iter().map(|(partition, totals)| (partition, slot(totals))).collect();
-        let this = Self { records, cgroups, boot: boot_id(), all: Mutex::new(all), journal: Mutex::new(journal) };
-        for (partition, instance) in &holders {
-            if this.slot(partition).is_none() {
-                let why = "the record of what had been counted was lost";
-                let totals = this.from_here(partition, instance, why)?;
-                lock(&this.all).insert(partition.clone(), slot(totals));
+        let (namespaces, all, journal) = (Namespaces::default(), Mutex::new(all), Mutex::new(journal));
+        let this = Self { records, cgroups, namespaces, boot: boot_id(), all, journal };
+        for (partition, instance) in holders.iter().filter(|(partition, _)| this.slot(partition).is_none()) {
+            match this.counted_late(partition, instance, "the record of what had been counted was lost") {
+                Ok(totals) => drop(lock(&this.all).insert(partition.clone(), slot(totals))),
+                Err(problem) => {
+                    tracing::error!(%partition, problem = problem.one_line(), "it cannot be metered until the next start");
+                }
             }
         }
-        this.keep(&[], Durability::Power)?;
-        for partition in holders.keys() {
-            let _ = std::fs::remove_file(before(partition));
+        match this.keep(&[], Durability::Power) {
+            Ok(()) => holders.keys().for_each(|partition| drop(std::fs::remove_file(before(partition)))),
+            // All of it is in memory, and written when there is room.
+            Err(problem) => tracing::warn!(problem = problem.one_line(), "counters cannot be kept yet"),
         }
         Ok(this)
     }
@@ -131,7 +137,7 @@ impl Meters {
     }
 
     /// Totals of an instance that has used nobody knows what.
-    fn from_here(&self, partition: &PartitionName, instance: &InstanceId, why: &str) -> Result<Totals, Problem> {
+    fn counted_late(&self, partition: &PartitionName, instance: &InstanceId, why: &str) -> Result<Totals, Problem> {
         let group = self.cgroups.read(partition.as_str());
         let mut totals = Totals::new(Self::epoch()?, instance.clone(), now(), group.as_ref());
         for (service, state) in self.records.runs(partition)? {
@@ -142,15 +148,21 @@ impl Meters {
         Ok(totals)
     }
 
-    /// Counts for `instance` from zero, unless it is counted already.
-    pub fn begin(&self, partition: &PartitionName, instance: &InstanceId) -> Result<(), Problem> {
+    /// Counts for `instance` from zero, unless it is counted already; the traffic of the namespace, if it has one.
+    pub fn begin(
+        &self,
+        partition: &PartitionName,
+        instance: &InstanceId,
+        namespace: Option<&Path>,
+    ) -> Result<(), Problem> {
         if self.slot(partition).is_some_and(|slot| &lock(&slot).totals.instance == instance) {
             return Ok(());
         }
         // What an earlier occupant used of a group that could not be removed is not this one's.
         let _ = self.cgroups.make(partition.as_str(), "run");
         let group = self.cgroups.read(partition.as_str());
-        let totals = Totals::new(Self::epoch()?, instance.clone(), now(), group.as_ref());
+        let mut totals = Totals::new(Self::epoch()?, instance.clone(), now(), group.as_ref());
+        totals.traffic = namespace.and_then(|file| self.namespaces.read(file).ok()).map(network::Traffic::from_here);
         lock(&self.all).insert(partition.clone(), Arc::new(Mutex::new(Slot { totals, is_kept: false })));
         self.keep(std::slice::from_ref(partition), Durability::Process)
     }
@@ -159,7 +171,7 @@ impl Meters {
     pub fn forget(&self, partition: &PartitionName) -> Result<(), Problem> {
         let mut journal = lock(&self.journal);
         lock(&self.all).remove(partition);
-        match journal.wants_rewrite() {
+        match journal.needs_rewrite() {
             true => self.rewrite(&mut journal),
             false => journal.append(&encode(partition, None)).map(drop),
         }
@@ -195,7 +207,8 @@ impl Meters {
     /// Writes down the totals of these partitions that the journal does not have yet.
     fn keep(&self, partitions: &[PartitionName], durability: Durability) -> Result<(), Problem> {
         let mut journal = lock(&self.journal);
-        if journal.wants_rewrite() {
+        // It waits for the disk, so not for those who do not.
+        if journal.needs_rewrite() || (durability == Durability::Power && journal.is_long()) {
             return self.rewrite(&mut journal);
         }
         let (mut lines, mut written) = (Vec::new(), Vec::new());
@@ -294,22 +307,33 @@ impl Meters {
         Ok(live.map(|(_, state)| Live::memory(state)).try_fold(0, |sum, one| Some(sum + one?)))
     }
 
-    /// Reads partitions, of which `disk` tells the level of the disk. Those that nobody holds are left out.
-    pub fn read(
+    /// The traffic of a partition with a namespace: received and sent, or why it is not known.
+    fn traffic(&self, namespace: Option<&Path>, totals: &mut Totals) -> Result<(u64, u64), String> {
+        let shared =
+            "the partition shares the machine's network, where nobody keeps its traffic apart from the others'";
+        let links = self.namespaces.read(namespace.ok_or(shared)?)?;
+        totals.add_traffic(links).ok_or_else(|| "its links are counted only from now on".into())
+    }
+
+    /// Reads partitions; `place` tells of each the level of its disk, and its network namespace if it has one. Those that
+    /// nobody holds are left out.
+    pub fn read<'a>(
         &self,
         partitions: &[PartitionName],
         wanted: Wanted,
-        disk: impl Fn(&PartitionName) -> Amount,
+        place: impl Fn(&PartitionName) -> (Amount, Option<&'a Path>),
     ) -> Vec<(PartitionName, Result<Counters, Problem>)> {
         let mut read = Vec::with_capacity(partitions.len());
         for partition in partitions {
             let Some(slot) = self.slot(partition) else { continue };
             let mut slot = lock(&slot);
+            let (disk, namespace) = place(partition);
             let readings = match wanted {
-                Wanted::Levels => self.memory(partition, &slot.totals).map(|memory| levels(memory, disk(partition))),
+                Wanted::Levels => self.memory(partition, &slot.totals).map(|memory| levels(memory, disk)),
                 Wanted::All => self.update(partition, &mut slot).map(|level| {
-                    let mut readings = levels(level.memory, disk(partition));
-                    readings.extend(sums(&slot.totals, &level));
+                    let traffic = self.traffic(namespace, &mut slot.totals);
+                    let mut readings = levels(level.memory, disk);
+                    readings.extend(sums(&slot.totals, &level, traffic));
                     readings
                 }),
             };
@@ -334,15 +358,17 @@ fn levels(memory: Option<u64>, disk: Amount) -> BTreeMap<Meter, Amount> {
     BTreeMap::from([(Meter::MemoryByteSeconds, memory), (Meter::DiskByteSeconds, disk)])
 }
 
-fn sums(totals: &Totals, level: &Level) -> BTreeMap<Meter, Amount> {
-    let network = "nothing on this host counts one partition's traffic apart from the others'";
+fn sums(totals: &Totals, level: &Level, traffic: Result<(u64, u64), String>) -> BTreeMap<Meter, Amount> {
     let known = |total: u64| level.missing.clone().map_or(Amount::Known(total), Amount::Unknown);
     let hidden = || Amount::Unknown("the I/O of some of its processes may not be read".into());
+    let bytes = |of: fn((u64, u64)) -> u64| traffic.clone().map(of).map_or_else(Amount::Unknown, Amount::Known);
     BTreeMap::from([
         (Meter::CpuMicros, known(totals.cpu_micros)),
         (Meter::WallMillis, Amount::Known(totals.wall_millis)),
         (Meter::IoBytes, if level.io_hidden { hidden() } else { known(totals.io_bytes) }),
-        (Meter::NetworkBytes, Amount::Unknown(network.into())),
+        (Meter::NetworkBytes, bytes(|(received, sent)| received + sent)),
+        (Meter::NetworkReceivedBytes, bytes(|(received, _)| received)),
+        (Meter::NetworkSentBytes, bytes(|(_, sent)| sent)),
     ])
 }
 

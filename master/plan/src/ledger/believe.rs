@@ -25,7 +25,7 @@ fn most_in_a_second(meter: Meter) -> u128 {
         Meter::WallMillis => 1000,
         Meter::MemoryByteSeconds => 64 << 40,
         Meter::DiskByteSeconds => 1 << 60,
-        Meter::IoBytes | Meter::NetworkBytes => 1 << 40,
+        Meter::IoBytes | Meter::NetworkBytes | Meter::NetworkReceivedBytes | Meter::NetworkSentBytes => 1 << 40,
     }
 }
 
@@ -57,6 +57,11 @@ impl<'a> Covered<'a> {
                 },
             };
             *amount = Amount::Unknown(why.chars().take(REASON_MAX).collect());
+        }
+        for amount in believed.others.values_mut() {
+            if let Amount::Unknown(why) = amount {
+                *why = why.chars().take(REASON_MAX).collect();
+            }
         }
         believed
     }

@@ -16,14 +16,17 @@ pub(super) fn over_months(record: &UsageRecord) -> Vec<UsageRecord> {
     let mut start = whole.start;
     while start < whole.end {
         let end = Period::of(start).window().end.min(whole.end);
-        let amounts = record.amounts.iter().map(|(meter, amount)| {
-            let part = match amount {
-                Amount::Known(all) => Amount::Known(upto(*all, end.0) - upto(*all, start.0)),
-                Amount::Unknown(reason) => Amount::Unknown(reason.clone()),
-            };
-            (*meter, part)
+        let part = |amount: &Amount| match amount {
+            Amount::Known(all) => Amount::Known(upto(*all, end.0) - upto(*all, start.0)),
+            Amount::Unknown(reason) => Amount::Unknown(reason.clone()),
+        };
+        parts.push(UsageRecord {
+            instance: record.instance.clone(),
+            partition: record.partition.clone(),
+            window: Window { start, end },
+            amounts: record.amounts.iter().map(|(meter, amount)| (*meter, part(amount))).collect(),
+            others: record.others.iter().map(|(meter, amount)| (meter.clone(), part(amount))).collect(),
         });
-        parts.push(UsageRecord { window: Window { start, end }, amounts: amounts.collect(), ..record.clone() });
         start = end;
     }
     parts

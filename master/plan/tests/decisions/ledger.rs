@@ -9,6 +9,7 @@ use plat_model::instance::{InstanceState, Wish};
 use plat_model::problem::codes;
 use plat_model::time::{Period, Window};
 use plat_model::usage::{Amount, LedgerEntry, Meter, UsageRecord, UsageReport};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 fn at(text: &str) -> Timestamp {
@@ -26,6 +27,7 @@ fn used(id: &InstanceId, start: &str, end: &str, micros: Option<u64>) -> UsageRe
         partition: PartitionName::parse("part0000").unwrap(),
         window: Window { start: at(start), end: at(end) },
         amounts: [(Meter::CpuMicros, amount)].into(),
+        others: BTreeMap::new(),
     }
 }
 

@@ -70,6 +70,7 @@ pub fn entry(node: &str, sequence: u64) -> Change {
         window: Window { start: Timestamp(0), end: Timestamp(60_000) },
         amounts: [(Meter::CpuMicros, Amount::Known(sequence)), (Meter::IoBytes, Amount::Unknown("no file".into()))]
             .into(),
+        others: [("gpu-micros".to_owned(), Amount::Known(sequence))].into(),
     };
     Change::put(Record::Ledger(LedgerEntry {
         node: NodeId::parse(node).expect("legal"),

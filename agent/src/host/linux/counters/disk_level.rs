@@ -17,7 +17,7 @@ use plat_model::usage::Amount;
 use quota::Counted;
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use walk::Walk;
 
@@ -114,29 +114,21 @@ enum Part {
     Storage(PathBuf),
 }
 
-/// The last walk of each partition. It ends with the last clone.
+/// The last walk of each partition.
 #[derive(Clone, Default)]
 pub struct DiskLevels {
-    shared: Arc<Shared>,
+    shared: Arc<Mutex<State>>,
 }
 
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    more: Condvar,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(shared: &Mutex<State>) -> MutexGuard<'_, State> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl DiskLevels {
     /// The newest level of all of its directories; asks for another walk when it is due.
     pub fn read(&self, partition: &PartitionName, place: &Place) -> Amount {
         let counted = place.counted();
-        let mut state = self.shared.lock();
+        let mut state = lock(&self.shared);
         let state = &mut *state;
         let known = state.known.entry(partition.clone()).or_default();
         if known.place.as_ref() != Some(place) {
@@ -152,32 +144,29 @@ impl DiskLevels {
             state.queue.push_back(Job { partition: partition.clone(), walking: None });
             if !state.runs {
                 state.runs = true;
-                let shared = Arc::downgrade(&self.shared);
+                let shared = self.shared.clone();
                 std::thread::spawn(move || walk_all(&shared));
             }
-            self.shared.more.notify_one();
         }
         amount.unwrap_or_else(|| Amount::Unknown("the partition's files have not been added up yet".into()))
     }
 
     pub fn forget(&self, partition: &PartitionName) {
-        let mut state = self.shared.lock();
+        let mut state = lock(&self.shared);
         state.known.remove(partition);
         state.queue.retain(|job| &job.partition != partition);
     }
 }
 
-/// The walker: takes turns until nobody asks any more.
-fn walk_all(shared: &std::sync::Weak<Shared>) {
+/// The walker: takes turns until nothing is left to walk.
+fn walk_all(shared: &Mutex<State>) {
     // This thread's own: Linux gives each thread its priority.
     let _ = rustix::process::setpriority_process(None, 19);
     loop {
-        let Some(shared) = shared.upgrade() else { return };
-        let mut state = shared.lock();
+        let mut state = lock(shared);
         let Some(mut job) = state.queue.pop_front() else {
-            // Not for ever: the levels may have gone meanwhile.
-            let _ = shared.more.wait_timeout(state, Duration::from_secs(1));
-            continue;
+            state.runs = false;
+            return;
         };
         let Some(place) = state.known.get(&job.partition).and_then(|known| known.place.clone()) else { continue };
         drop(state);
@@ -185,7 +174,7 @@ fn walk_all(shared: &std::sync::Weak<Shared>) {
             job.walking.take().filter(|walking| walking.place == place).unwrap_or_else(|| Walking::new(place.clone()));
         let level = match walking.turn() {
             Ok(None) => {
-                let mut state = shared.lock();
+                let mut state = lock(shared);
                 let others = state.queue.iter().filter(|job| job.walking.is_some()).count();
                 job.walking = (others < HALF_WAY).then_some(walking);
                 state.queue.push_back(job);
@@ -195,7 +184,7 @@ fn walk_all(shared: &std::sync::Weak<Shared>) {
             Err(e) => Err(format!("the partition's files cannot be added up: {e}")),
         };
         let period = if walking.counted.is_some() { PERIOD_COUNTED } else { PERIOD };
-        if let Some(known) = shared.lock().known.get_mut(&job.partition) {
+        if let Some(known) = lock(shared).known.get_mut(&job.partition) {
             known.queued = false;
             if known.place.as_ref() == Some(&walking.place) {
                 known.level = Some(level);

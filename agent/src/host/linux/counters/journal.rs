@@ -108,8 +108,13 @@ impl Journal {
     }
 
     /// Whether the next write must be [`Self::rewrite`].
-    pub fn wants_rewrite(&self) -> bool {
-        self.file.is_none() || self.bytes > REWRITE_AT.max(4 * self.rewritten)
+    pub fn needs_rewrite(&self) -> bool {
+        self.file.is_none()
+    }
+
+    /// Whether most of it is of no use any more.
+    pub fn is_long(&self) -> bool {
+        self.bytes > REWRITE_AT.max(4 * self.rewritten)
     }
 
     /// Replaces the file by these lines, durably.
@@ -181,7 +186,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("counters");
         let (mut journal, kept) = Journal::open(path.clone()).unwrap();
-        assert!(kept.is_new && journal.wants_rewrite());
+        assert!(kept.is_new && journal.needs_rewrite());
         journal.rewrite(&[encode(&part(0), Some(&used(1))), encode(&part(1), Some(&used(1)))].concat()).unwrap();
         journal.append(&encode(&part(0), Some(&used(2)))).unwrap().sync().unwrap();
         journal.append(&encode(&part(1), None)).unwrap();

@@ -1,5 +1,6 @@
 //! What one instance has used in all: sums of differences between readings. Arithmetic only.
 
+use super::network::{Links, Traffic};
 use crate::host::linux::cgroup::Reading;
 use crate::host::linux::shim::RunState;
 use crate::host::linux::shim::tree::Used;
@@ -27,6 +28,9 @@ pub struct Totals {
     pub group: Option<(String, u64, u64)>,
     /// Each service's last run and what of it has been added.
     pub runs: BTreeMap<ServiceName, (String, Used)>,
+    /// `None`: its links have not been read yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<Traffic>,
 }
 
 impl Totals {
@@ -43,6 +47,21 @@ impl Totals {
             wall_until: now,
             group: group.map(|r| (r.identity.clone(), r.cpu_micros, r.io_bytes.unwrap_or(0))),
             runs: BTreeMap::new(),
+            traffic: None,
+        }
+    }
+
+    /// What was received and sent; `None` if counting begins only with these links, and nobody knows what was before.
+    pub fn add_traffic(&mut self, links: Links) -> Option<(u64, u64)> {
+        match &mut self.traffic {
+            Some(traffic) => {
+                traffic.add(links);
+                Some((traffic.received, traffic.sent))
+            }
+            None => {
+                self.traffic = Some(Traffic::from_here(links));
+                None
+            }
         }
     }
 

@@ -1,5 +1,5 @@
-//! Metered use. A meter that this version does not know is a problem, never dropped: a report that cannot be booked
-//! whole stays in its node's outbox until the master knows the meter.
+//! Metered use. A meter that this version does not know is kept by its name, so that a node with a newer agent is booked
+//! and nothing of its reports is lost.
 
 use crate::convert::{IntoModel, Place, bounded, owned};
 use crate::limits::{AMOUNTS_MAX, TEXT_MAX, USAGE_RECORDS_MAX};
@@ -15,26 +15,32 @@ owned! {
     v1::UsageReport, UsageReport;
 }
 
+/// Longest name of a meter.
+const METER_MAX: usize = 64;
+
+fn wire(meter: &str, amount: &Amount) -> v1::Amount {
+    let reading = match amount {
+        Amount::Known(amount) => v1::amount::Reading::Known(*amount),
+        Amount::Unknown(why) => v1::amount::Reading::Unknown(bounded(why, TEXT_MAX)),
+    };
+    v1::Amount { meter: meter.into(), reading: Some(reading) }
+}
+
 impl From<(&Meter, &Amount)> for v1::Amount {
     fn from((meter, amount): (&Meter, &Amount)) -> Self {
-        let reading = match amount {
-            Amount::Known(amount) => v1::amount::Reading::Known(*amount),
-            Amount::Unknown(why) => v1::amount::Reading::Unknown(bounded(why, TEXT_MAX)),
-        };
-        Self { meter: meter.name().into(), reading: Some(reading) }
+        wire(meter.name(), amount)
     }
 }
 
+/// A meter's name may be one that this version does not know.
 impl IntoModel for v1::Amount {
-    type Model = (Meter, Amount);
-    fn read(self, at: &Place, problems: &mut Problems) -> Option<(Meter, Amount)> {
-        let meter = Meter::parse(&self.meter);
-        if meter.is_none() {
-            problems.push(
-                at.field("meter")
-                    .wrong(format!("the meter `{}` is not known to this version", shorten(&self.meter)))
-                    .fix("upgrade the master first; the report stays on its node until then"),
-            );
+    type Model = (String, Amount);
+    fn read(self, at: &Place, problems: &mut Problems) -> Option<(String, Amount)> {
+        let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let is_name = (1..=METER_MAX).contains(&self.meter.len()) && self.meter.chars().all(letters);
+        if !is_name {
+            let what = format!("`{}` cannot be the name of a meter", shorten(&self.meter));
+            problems.push(at.field("meter").wrong(what));
         }
         let amount = match self.reading {
             Some(v1::amount::Reading::Known(amount)) => Some(Amount::Known(amount)),
@@ -46,7 +52,7 @@ impl IntoModel for v1::Amount {
                 None
             }
         };
-        Some((meter?, amount?))
+        is_name.then_some((self.meter, amount?))
     }
 }
 
@@ -57,7 +63,12 @@ impl From<&UsageRecord> for v1::UsageRecord {
             partition: record.partition.to_string(),
             start_ms: record.window.start.0,
             end_ms: record.window.end.0,
-            amounts: record.amounts.iter().map(Into::into).collect(),
+            amounts: record
+                .amounts
+                .iter()
+                .map(Into::into)
+                .chain(record.others.iter().map(|(meter, amount)| wire(meter, amount)))
+                .collect(),
         }
     }
 }
@@ -73,14 +84,18 @@ impl IntoModel for v1::UsageRecord {
             problems.push(at.field("end_ms").wrong("a window ends before it starts"));
         }
         let list = at.field("amounts").all(self.amounts, AMOUNTS_MAX, problems)?;
-        let mut amounts = BTreeMap::new();
-        for (meter, amount) in list {
-            if amounts.insert(meter, amount).is_some() {
-                at.field("amounts").twice(meter.name(), problems);
+        let (mut amounts, mut others) = (BTreeMap::new(), BTreeMap::new());
+        for (name, amount) in list {
+            let twice = match Meter::parse(&name) {
+                Some(meter) => amounts.insert(meter, amount).is_some(),
+                None => others.insert(name.clone(), amount).is_some(),
+            };
+            if twice {
+                at.field("amounts").twice(&name, problems);
             }
         }
         let window = Window { start: start?, end: end? };
-        Some(UsageRecord { instance: instance?, partition: partition?, window, amounts })
+        Some(UsageRecord { instance: instance?, partition: partition?, window, amounts, others })
     }
 }
 
