@@ -27,6 +27,10 @@ pub struct Args {
     /// kernel settings are the running machine's (of this network namespace) all the same.
     #[arg(long, global = true, default_value = "/", value_name = "DIR")]
     pub root: PathBuf,
+    /// Take the links that the record says were made in another network namespace of this boot to be gone with it, as when
+    /// a container was started anew.
+    #[arg(long, global = true)]
+    pub links_gone: bool,
     /// Say each thing, not only each kind of thing, however many there are.
     #[arg(short, long, global = true)]
     pub verbose: bool,

@@ -217,7 +217,7 @@ impl Record {
     fn belongs_elsewhere(&self, namespace: u64, things: usize) -> Problem {
         let why =
             format!("{things} of the things in it were made in the network namespace {namespace}, not in this one");
-        let fix = "run node-format there (`lsns -t net` shows where that is, `nsenter --net=...` goes there), or use another record";
+        let fix = "run node-format there (`lsns -t net` shows where that is, `nsenter --net=...` goes there); if that namespace is gone (a container was started anew), add `--links-gone`";
         self.wrong(why).fix(fix)
     }
 

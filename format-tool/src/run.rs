@@ -165,7 +165,8 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
 fn change(args: &Args, host: &mut LinuxHost, record: &Path, wish: Wish) -> Result<Exit, Problems> {
     host.stop_on_signals()?;
     let waiting = || say("waiting for a program that an earlier run started");
-    let mut record = Record::open_waiting(&host.beneath_root(record), &Epoch::current(), waiting)?;
+    let mut record =
+        Record::open_waiting(&host.beneath_root(record), &Epoch::current().alone(args.links_gone), waiting)?;
     let mut progress = |kind: Kind, batch: &[Action]| {
         if batch.len() >= 100 {
             say(&format!("{} ({})", kind.doing(), batch.len()));

@@ -11,24 +11,33 @@ pub struct Epoch {
     boot: String,
     /// Inode of the network namespace.
     namespace: u64,
+    /// Whether somebody says that there is no other any more.
+    alone: bool,
 }
 
 impl Epoch {
     /// That of the calling thread.
     pub fn current() -> Self {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Self { boot: boot.trim().into(), namespace: inode("/proc/thread-self/ns/net").unwrap_or(0) }
+        Self { boot: boot.trim().into(), namespace: inode("/proc/thread-self/ns/net").unwrap_or(0), alone: false }
     }
 
     pub fn new(boot: impl Into<String>, namespace: u64) -> Self {
-        Self { boot: boot.into(), namespace }
+        Self { boot: boot.into(), namespace, alone: false }
+    }
+
+    /// Whoever asks takes other namespaces of this boot to be gone, if `alone`, with all that was made in them.
+    #[must_use]
+    pub fn alone(self, alone: bool) -> Self {
+        Self { alone, ..self }
     }
 
     /// The namespace of `written`, if it is another one of this boot and may be there still. It is known to be gone only
     /// where all processes can be seen, none is in it, and it is mounted nowhere.
     pub(super) fn elsewhere(&self, written: &str) -> Option<u64> {
         let namespace: u64 = written.strip_prefix(&self.boot)?.strip_prefix('/')?.parse().ok()?;
-        (namespace != self.namespace && !(sees_all_processes() && is_gone(namespace))).then_some(namespace)
+        (namespace != self.namespace && !self.alone && !(sees_all_processes() && is_gone(namespace)))
+            .then_some(namespace)
     }
 }
 

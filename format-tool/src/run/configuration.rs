@@ -12,6 +12,7 @@ const SIZE_MAX: u64 = 2 << 20;
 pub(super) struct Configuration {
     pub settings: Settings,
     places: Places,
+    epoch: Epoch,
 }
 
 impl Configuration {
@@ -25,7 +26,7 @@ impl Configuration {
                 .fix("`node-format init` writes one that fits this machine, `node-format example` prints every key")
         })?;
         let (settings, places) = parse_with_places(&name, &text)?;
-        Ok(Self { settings, places })
+        Ok(Self { settings, places, epoch: Epoch::current().alone(args.links_gone) })
     }
 
     /// All that must exist. What the settings leave to the machine is filled in.
@@ -38,7 +39,7 @@ impl Configuration {
     }
 
     pub fn record(&self, host: &LinuxHost) -> Result<Record, Problems> {
-        Ok(Record::read(&host.beneath_root(&self.settings.paths.record), &Epoch::current())?)
+        Ok(Record::read(&host.beneath_root(&self.settings.paths.record), &self.epoch)?)
     }
 
     /// What was found later to be wrong, with the lines of the keys it names.

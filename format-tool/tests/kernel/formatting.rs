@@ -264,20 +264,30 @@ fn a_record_is_not_used_in_another_network_namespace_while_its_own_is_there() {
         ip("link set lo up");
         machine.must(&["apply"]);
         let before = fs::read(machine.path("var/lib/plat/format/record")).unwrap();
-        let mut holder = Command::new("sleep").arg("600").spawn().unwrap();
-        let elsewhere = |verb: &str| {
-            let inside = machine.command(&[verb]);
+        // It ends with the other end of its standard input.
+        let mut holder = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let elsewhere_with = |verb: &[&str]| {
+            let inside = machine.command(verb);
             let mut command = Command::new("unshare");
-            command.arg("--net").arg(inside.get_program()).args(inside.get_args()).output().unwrap()
+            command
+                .args(["--net", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
+                .arg(inside.get_program())
+                .args(inside.get_args())
+                .output()
+                .unwrap()
         };
         for verb in ["apply", "verify", "reset"] {
-            let Output { status, stderr, .. } = elsewhere(verb);
+            let Output { status, stderr, .. } = elsewhere_with(&[verb]);
             let said = String::from_utf8(stderr).unwrap();
             assert_eq!(status.code(), Some(4), "{verb}: {said}");
             assert!(said.contains("made in the network namespace"), "{verb}: {said}");
         }
         assert_eq!(fs::read(machine.path("var/lib/plat/format/record")).unwrap(), before);
-        holder.kill().unwrap();
+        // Whoever says so is believed: there, the links are to be made.
+        let Output { status, stdout, .. } = elsewhere_with(&["plan", "--links-gone"]);
+        let said = String::from_utf8(stdout).unwrap();
+        assert!(status.success() && said.contains("+ bridge plat0"), "{said}");
+        drop(holder.stdin.take());
         holder.wait().unwrap();
         machine.must(&["verify"]);
         machine.must(&["reset"]);
