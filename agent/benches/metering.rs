@@ -32,6 +32,9 @@ async fn main() {
         executable: env!("CARGO_BIN_EXE_plat-agent").into(),
     })
     .unwrap_or_else(|problem| panic!("{problem}"));
+    // Somebody must hear of what happens, or the host waits.
+    let mut events = host.events();
+    tokio::spawn(async move { while events.recv().await.is_some() {} });
     println!("control groups             {}", host.without_cgroups().unwrap_or("used"));
     for (n, partition) in names.iter().enumerate() {
         std::fs::create_dir_all(folder.path().join("partitions").join(partition.as_str())).unwrap();
