@@ -33,6 +33,9 @@ async fn main() {
         clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
     })
     .unwrap_or_else(|problem| panic!("{problem}"));
+    // Somebody must hear of what happens, or the host waits.
+    let mut events = host.events();
+    tokio::spawn(async move { while events.recv().await.is_some() {} });
     println!("control groups             {}", host.without_cgroups().unwrap_or("used"));
     for (n, partition) in names.iter().enumerate() {
         std::fs::create_dir_all(folder.path().join("partitions").join(partition.as_str())).unwrap();
