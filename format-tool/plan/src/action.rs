@@ -311,8 +311,8 @@ impl Action {
     pub fn is_tenants_doing(&self) -> bool {
         match self {
             Self::SetDirectory { from, to, .. } => from.0.uid == to.0.uid && from.0.uid != 0,
-            // The limit itself is read back when it is set; which project a directory is of is its owner's to say.
-            Self::SetDiskLimit { to: Some(_), .. } => true,
+            // Which project a directory is of is its owner's to say.
+            Self::SetDiskLimit { from, to: Some(to), .. } => *from == Some(*to),
             Self::AddLink { link, .. } | Self::RemoveLink { link, .. } => link.is_tenants(),
             Self::SetLink { from, to, .. } => to.is_tenants() && LinkFact { mac: to.mac, ..from.clone() } == *to,
             _ => false,

@@ -4,15 +4,24 @@ use super::Planner;
 use crate::action::{Action, Change, Namespace};
 use crate::facts::{LinkFact, LinkKind, NamespaceFact};
 use crate::thing::Thing;
+use plat_model::problem::{Problem, codes};
 
 impl Planner<'_> {
     pub(super) fn namespaces(&mut self) {
         for thing in self.claims.iter() {
             let Thing::Namespace { name, veth } = thing else { continue };
             let found = self.found_namespace(name, veth);
-            if self.facts.not_namespaces.contains_key(name) {
-                // Somebody put something else there; what of ours is left is the outer end of the pair.
-                self.forget.push(thing.clone());
+            if let Some(what) = self.facts.not_namespaces.get(name) {
+                match &found.outside {
+                    None => self.forget.push(thing.clone()),
+                    // Ours lives on somewhere, and its pair with it.
+                    Some(_) if !self.layout.namespaces.contains_key(name) => self.problems.push(
+                        Problem::new(codes::STILL_USED, format!("namespace {name} cannot be removed"))
+                            .because(format!("/run/netns/{name} is {what}, and {veth} is still there"))
+                            .fix(format!("remove what is there, and run `ip link delete {veth}`")),
+                    ),
+                    Some(_) => {}
+                }
                 continue;
             }
             let wanted = self.layout.namespaces.get(name).is_some_and(|wanted| wanted.veth == *veth);

@@ -32,7 +32,7 @@ pub(super) fn observe(tree: &Tree, wanted: &IndexMap<PathBuf, u32>, facts: &mut 
 /// What there is of a limit.
 struct Limit {
     mib: Option<u32>,
-    /// Whether what is in the directory counts into it; so it does where there is no directory yet.
+    /// Whether what is in the directory counts into it. One that is not there does not.
     counts: bool,
 }
 
@@ -53,14 +53,17 @@ fn look(tree: &Tree, path: &Path, id: u32) -> std::result::Result<Limit, String>
         false => quota::limit_to_be(means, directory.as_fd(), id),
     };
     let mib = bytes.map_err(broken)?.map(|bytes| u32::try_from(bytes.div_ceil(MIB)).unwrap_or(u32::MAX));
-    let counts = there != path || quota::counts(means, directory.as_fd(), id).map_err(broken)?;
+    let counts = there == path && quota::counts(means, directory.as_fd(), id).map_err(broken)?;
     Ok(Limit { mib, counts })
 }
 
 pub(super) fn perform(tree: &Tree, action: &Action) -> Result<()> {
     let Action::SetDiskLimit { path, id, from, to } = action else { return Ok(()) };
     let broken = |why: String| failed(format!("the disk space of {} cannot be limited", path.display()), why);
-    let directory = tree.open_directory(path).map_err(|e| broken(e.to_string()))?;
+    let directory = match tree.open_directory(path) {
+        Err(Errno::NOENT) if to.is_none() => return clear(tree, path, *id, *from).map_err(broken),
+        opened => opened.map_err(|e| broken(e.to_string()))?,
+    };
     let means = quota::means(directory.as_fd()).map_err(broken)?;
     let bytes = to.map(|mib| u64::from(mib) * MIB);
     let set = || {
@@ -74,6 +77,19 @@ pub(super) fn perform(tree: &Tree, action: &Action) -> Result<()> {
     match found.map_err(|e| broken(e.to_string()))? {
         found if found == bytes => Ok(()),
         found => Err(broken(format!("{} was asked for, and {} is set", shown(bytes), shown(found)))),
+    }
+}
+
+/// Takes away the limit of a directory that is gone: that of its project, if it is the one that was seen. Another file system,
+/// where its own is not mounted, may have a project of the same number.
+fn clear(tree: &Tree, path: &Path, id: u32, seen: Option<u32>) -> std::result::Result<(), String> {
+    let above = path.ancestors().skip(1).find_map(|at| tree.open_directory(at).ok());
+    let Some(above) = above else { return Ok(()) };
+    let means = quota::means(above.as_fd())?;
+    let found = quota::limit_to_be(means, above.as_fd(), id).map_err(|e| e.to_string())?;
+    match found.map(|bytes| u32::try_from(bytes.div_ceil(MIB)).unwrap_or(u32::MAX)) {
+        Some(mib) if Some(mib) == seen => quota::set(means, above.as_fd(), id, None).map_err(|e| e.to_string()),
+        _ => Ok(()),
     }
 }
 

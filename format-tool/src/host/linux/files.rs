@@ -75,7 +75,7 @@ fn settle(tree: &mut Tree, batch: &[Action]) -> Result<()> {
     let Some(Action::WriteFile { path, purpose, .. }) = batch.first() else { return Ok(()) };
     let synced = match tree.parent(path) {
         Ok((parent, _)) => rustix::fs::openat(parent, ".", DIRECTORY, Mode::empty()).and_then(rustix::fs::syncfs),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()), // The file was gone with its directory.
+        Err(Errno::NOENT) => Ok(()), // The file was gone with its directory.
         Err(e) => Err(e),
     };
     synced.map_err(|e| failed("files cannot be brought to the disk", e))?;
@@ -94,7 +94,12 @@ fn settle(tree: &mut Tree, batch: &[Action]) -> Result<()> {
 fn remove(tree: &mut Tree, path: &Path) -> std::io::Result<()> {
     let (parent, name) = match tree.parent(path) {
         Ok(found) => found,
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+        Err(Errno::NOENT) => return Ok(()),
+        // Behind it the file may be, and nobody would know it any more.
+        Err(Errno::NOTDIR | Errno::LOOP) => {
+            let why = "something that is no directory is on the way: put the directory back, or remove what is there";
+            return Err(std::io::Error::other(why));
+        }
         Err(e) => return Err(e.into()),
     };
     unlink(parent, &new(name))?;

@@ -53,8 +53,16 @@ fn remove(directory: &OwnedFd, name: &CStr) -> Result<()> {
                 return Err(Errno::PERM);
             }
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-            thaw(&rustix::fs::openat(directory, name, flags, Mode::empty())?)?;
-            rustix::fs::unlinkat(directory, name, AtFlags::empty())
+            let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+            let before = ioctl_getflags(&file).ok();
+            thaw(&file)?;
+            let removed = rustix::fs::unlinkat(directory, name, AtFlags::empty());
+            // By another name, outside of here, it is as it was.
+            let stays = removed.is_err() || rustix::fs::fstat(&file)?.st_nlink > 0;
+            if let Some(before) = before.filter(|_| stays) {
+                ioctl_setflags(&file, before)?;
+            }
+            removed
         }
         removed => removed,
     }

@@ -60,8 +60,9 @@ pub(super) fn set(directory: OwnedFd, project: u32, bytes: Option<u64>) -> io::R
         calls::limit_project(&directory, project, 0)?;
         let device = rustix::fs::fstat(&directory)?.st_dev;
         if let Err(e) = give(directory.try_clone()?, project, device, DEPTH_MAX) {
-            // What of it is the project's already stays limited.
-            calls::limit_project(&directory, project, before.map_or(0, |bytes| bytes.div_ceil(UNIT)))?;
+            // What of it is the project's already is limited; what was limited before stays so.
+            let bytes = before.and(bytes).map_or(0, |bytes| bytes.div_ceil(UNIT));
+            calls::limit_project(&directory, project, bytes)?;
             return Err(e);
         }
     }
