@@ -202,8 +202,9 @@ fn undo(
 ) -> Problems {
     let back: Vec<Action> = done.iter().rev().map(Action::inverse).collect();
     let mut problems = Problems::default();
+    let mut work = Work::default();
     for batch in back.chunk_by(|a, b| a.kind() == b.kind()) {
-        if let Err(problem) = perform(batch, host, record, tenants, &mut Work::default()) {
+        if let Err(problem) = perform(batch, host, record, tenants, &mut work) {
             let what = "something that had been done could not be undone";
             problems.push(
                 Problem::new(codes::UNDO_FAILED, what)
@@ -212,7 +213,14 @@ fn undo(
             );
         }
     }
-    let undone = if problems.is_empty() { "; the machine is as it was before the run" } else { "" };
+    let undone = match (problems.is_empty(), work.excused.first()) {
+        (false, _) => String::new(),
+        (true, None) => "; the machine is as it was before the run".into(),
+        (true, Some(problem)) => {
+            let kept = "; the machine is as it was before the run but for what a partition's user can keep as it is";
+            format!("{kept}: {}", problem.one_line())
+        }
+    };
     let todo = if cause.todo.is_empty() { "see to the cause, then run it again".into() } else { cause.todo };
     let problem = Problem::new(codes::APPLY_FAILED, cause.what).because(format!("{}{undone}", cause.why)).fix(todo);
     let mut all = Problems::from(problem);

@@ -120,7 +120,7 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
             let consent = Consent { take_uplink: *take_uplink, ..Consent::default() };
             let watch = take_uplink.then(|| uplink::Watch::start(args, *confirm_within)).transpose()?;
             let applied = change(args, &mut host, record, Wish::new(&layout, consent));
-            let watch = uplink::settle(watch, applied.is_ok(), &host, record)?;
+            let watch = uplink::settle(watch, applied.is_ok(), &host, record, &config.epoch)?;
             applied.map_err(|problems| config.located(problems))?;
             if watch {
                 // Said before the enrolment, which may fail.
@@ -132,17 +132,18 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
             enrolment.run()?;
             if watch {
                 // The master was reached over the new network.
-                return uplink::confirm(&host, record, config.settings.network.uplink.as_deref());
+                return uplink::confirm(&host, record, &config.epoch, config.settings.network.uplink.as_deref());
             }
             Ok(Exit::Done)
         }
         Verb::Confirm => {
-            let settings = Configuration::read(args)?.settings;
-            uplink::confirm(&host, &settings.paths.record, settings.network.uplink.as_deref())
+            let Configuration { settings, epoch, .. } = Configuration::read(args)?;
+            uplink::confirm(&host, &settings.paths.record, &epoch, settings.network.uplink.as_deref())
         }
         Verb::Rollback { after, run } => {
             let patience = after.zip(*run).map(|(seconds, run)| uplink::Patience { seconds, run });
-            uplink::rollback(&mut host, &Configuration::read(args)?.settings.paths.record, patience)
+            let Configuration { settings, epoch, .. } = Configuration::read(args)?;
+            uplink::rollback(&mut host, &settings.paths.record, &epoch, patience)
         }
         Verb::Reset { erase, record } => {
             let path = match record {

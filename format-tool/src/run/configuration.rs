@@ -12,7 +12,7 @@ const SIZE_MAX: u64 = 2 << 20;
 pub(super) struct Configuration {
     pub settings: Settings,
     places: Places,
-    epoch: Epoch,
+    pub epoch: Epoch,
 }
 
 impl Configuration {

@@ -30,6 +30,7 @@ impl Watch {
         let own = std::env::current_exe().map_err(broken)?;
         let mut command = Command::new(own);
         command.arg("--config").arg(&args.config).arg("--root").arg(&args.root);
+        command.args(args.links_gone.then_some("--links-gone"));
         command.args(["rollback", "--after", &seconds.to_string(), "--for", &std::process::id().to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         // Whatever ends the session that started it, by a signal to its group, does not end it.
@@ -44,9 +45,15 @@ impl Watch {
 }
 
 /// Whether there is anything to confirm. A watch that has nothing to wait for ends here.
-pub(super) fn settle(watch: Option<Watch>, applied: bool, host: &LinuxHost, record: &Path) -> Result<bool, Problem> {
+pub(super) fn settle(
+    watch: Option<Watch>,
+    applied: bool,
+    host: &LinuxHost,
+    record: &Path,
+    epoch: &Epoch,
+) -> Result<bool, Problem> {
     let Some(watch) = watch else { return Ok(false) };
-    let record = Record::read(&host.beneath_root(record), &Epoch::current());
+    let record = Record::read(&host.beneath_root(record), epoch);
     let pending = record.as_ref().is_ok_and(|record| unconfirmed(record.claims()).next().is_some());
     if !pending {
         watch.stop();
@@ -76,8 +83,8 @@ fn confirmed(claims: &Claims) -> Vec<String> {
 }
 
 /// `wanted`: the uplink of the configuration.
-pub(super) fn confirm(host: &LinuxHost, path: &Path, wanted: Option<&str>) -> Result<Exit, Problems> {
-    let seen = Record::read(&host.beneath_root(path), &Epoch::current())?;
+pub(super) fn confirm(host: &LinuxHost, path: &Path, epoch: &Epoch, wanted: Option<&str>) -> Result<Exit, Problems> {
+    let seen = Record::read(&host.beneath_root(path), epoch)?;
     let taken = |thing: &Thing| matches!(thing, Thing::Uplink(uplink) if Some(uplink.link.as_str()) == wanted);
     if let Some(link) = wanted.filter(|_| !seen.claims().iter().any(taken)) {
         let problem =
@@ -93,7 +100,7 @@ pub(super) fn confirm(host: &LinuxHost, path: &Path, wanted: Option<&str>) -> Re
         );
         return print(&(text + "\n"));
     }
-    let mut record = Record::open(&host.beneath_root(path), &Epoch::current())?;
+    let mut record = Record::open(&host.beneath_root(path), epoch)?;
     let pending: Vec<String> = unconfirmed(record.claims()).map(|uplink| uplink.link.clone()).collect();
     record.add(pending.iter().map(|link| Thing::UplinkConfirmed { link: link.clone() }))?;
     record.finish()?;
@@ -106,15 +113,20 @@ pub(super) struct Patience {
     pub run: u32,
 }
 
-pub(super) fn rollback(host: &mut LinuxHost, path: &Path, after: Option<Patience>) -> Result<Exit, Problems> {
+pub(super) fn rollback(
+    host: &mut LinuxHost,
+    path: &Path,
+    epoch: &Epoch,
+    after: Option<Patience>,
+) -> Result<Exit, Problems> {
     let place = host.beneath_root(path);
-    if after.is_some_and(|patience| !wait(&place, &Epoch::current(), &patience)) {
+    if after.is_some_and(|patience| !wait(&place, epoch, &patience)) {
         return Ok(Exit::Done);
     }
     if !is_recorded(&place)? {
         return print("nothing to do: there is no record\n");
     }
-    let mut record = open_patiently(&place, &Epoch::current())?;
+    let mut record = open_patiently(&place, epoch)?;
     let rolled = roll_back(host, &mut record);
     let confirmed = confirmed(record.claims());
     let finished = record.finish();
@@ -133,12 +145,15 @@ pub(super) fn rollback(host: &mut LinuxHost, path: &Path, after: Option<Patience
 
 /// Waits until the run has taken an uplink and then for so long. False: it was confirmed, or the run ended without.
 fn wait(record: &Path, epoch: &Epoch, patience: &Patience) -> bool {
-    let mut taken: Option<Instant> = None;
+    let (begun, mut taken) = (Instant::now(), None::<Instant>);
     loop {
         // Looked at before the record: what a run that has ended did is in it.
         let over = std::os::unix::process::parent_id() != patience.run;
-        // A record that cannot be read at the moment says nothing.
+        // A record that cannot be read at the moment says nothing; one that cannot be read for so long is to be told of.
         let Ok(seen) = Record::read(record, epoch) else {
+            if over && begun.elapsed().as_secs() >= patience.seconds {
+                return true;
+            }
             std::thread::park_timeout(LOOK_EVERY);
             continue;
         };

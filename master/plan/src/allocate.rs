@@ -41,7 +41,7 @@ pub fn allocate(state: &State, online: &BTreeSet<NodeId>, now: Timestamp) -> All
         .iter()
         .filter_map(|id| state.instances.get(id))
         .map(|i| &**i)
-        .filter(|i| i.wish != Wish::Destroyed && i.leaving.is_none())
+        .filter(|i| i.wish != Wish::Destroyed)
         .collect();
     waiting.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
     let mut round = Allocation::default();

@@ -290,11 +290,15 @@ pub fn destroy_later(
     Ok(Decision::new(vec![Change::put(Record::Instance(new))], Vec::new(), instance.id.clone()))
 }
 
-/// Destroys an instance whose time is over; `None` while there is none. Asked every few seconds, it looks at all.
+/// When the next instance is to be destroyed of those that are kept before.
+pub fn next_leaving(state: &State) -> Option<Timestamp> {
+    state.leaving.get_min().map(|(at, _)| *at)
+}
+
+/// Destroys an instance whose time is over; `None` while there is none.
 pub fn overdue(state: &State, now: Timestamp) -> Option<Decision<InstanceId>> {
-    let over = |instance: &Instance| instance.leaving.is_some_and(|leaving| leaving.at <= now);
-    let instance = state.instances.values().find(|instance| over(instance))?;
-    set(state, instance, Wish::Destroyed, now).ok()
+    let (_, id) = state.leaving.get_min().filter(|(at, _)| *at <= now)?;
+    set(state, state.instances.get(id)?, Wish::Destroyed, now).ok()
 }
 
 fn leaves_soon(instance: &Instance, leaving: &Leaving) -> Problem {

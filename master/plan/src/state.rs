@@ -51,6 +51,8 @@ pub struct State {
     pub supplied: OrdMap<Option<NodeId>, OrdMap<Digest, SupplyState>>,
     /// Index: instances that no partition holds yet, and that are to have one.
     pub unplaced: OrdSet<InstanceId>,
+    /// Index: the instances that are kept before they are destroyed, by when that is.
+    pub leaving: OrdSet<(Timestamp, InstanceId)>,
     /// Index: the instances placed on a node, until nothing of them is left there.
     pub placed: OrdMap<NodeId, OrdSet<InstanceId>>,
     /// Index: what the instances placed on a node ask for, together.

@@ -10,6 +10,7 @@ use plat_model::id::{InstanceId, NodeId};
 use plat_model::principal::Principal;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// What a round of placement came to.
@@ -27,7 +28,7 @@ pub(super) struct LastLook(Mutex<Option<Looked>>);
 
 type Looked = (Arc<State>, Arc<BTreeSet<NodeId>>);
 
-/// Wakes the round of placement.
+/// Wakes a round.
 pub struct Wake {
     durable: watch::Receiver<u64>,
     online: watch::Receiver<Arc<BTreeSet<NodeId>>>,
@@ -45,7 +46,7 @@ impl Wake {
 
 impl Grid {
     /// Wakes with every durable commit, and with every node that comes or goes.
-    pub fn wake_for_placement(&self) -> Wake {
+    pub fn wake(&self) -> Wake {
         Wake { durable: self.store.watch(), online: self.presence.watch() }
     }
 
@@ -114,6 +115,11 @@ impl Grid {
                 Err(CommitError::Failed(problem)) => return Err(problem),
             }
         }
+    }
+
+    /// How long until the next instance is to be destroyed of those that are kept before; `None` if there is none.
+    pub fn until_leaving(&self) -> Option<Duration> {
+        request::next_leaving(&self.store.snapshot().state).map(|at| at.since(self.now()))
     }
 
     /// Destroys the instances whose time is over.

@@ -10,7 +10,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(grid: &Grid) {
-    let mut wake = grid.wake_for_placement();
+    let mut wake = grid.wake();
     loop {
         match grid.place().await {
             Ok(placed) if placed.again => continue,

@@ -52,7 +52,7 @@ fn look(tree: &Tree, path: &Path, id: u32) -> std::result::Result<Limit, String>
         true => quota::limit(means, directory.as_fd(), id),
         false => quota::limit_to_be(means, directory.as_fd(), id),
     };
-    let mib = bytes.map_err(broken)?.map(|bytes| u32::try_from(bytes.div_ceil(MIB)).unwrap_or(u32::MAX));
+    let mib = bytes.map_err(broken)?.map(mib_of);
     let counts = there == path && quota::counts(means, directory.as_fd(), id).map_err(broken)?;
     Ok(Limit { mib, counts })
 }
@@ -70,10 +70,11 @@ pub(super) fn perform(tree: &Tree, action: &Action) -> Result<()> {
         quota::set(means, directory.as_fd(), *id, bytes)?;
         quota::limit(means, directory.as_fd(), *id)
     };
-    let found = set().inspect_err(|_| {
+    let found = set();
+    if found.is_err() && from.is_none() {
         // It may be there all the same, and nobody would know whose it is.
-        let _ = from.is_none().then(|| quota::set(means, directory.as_fd(), *id, None));
-    });
+        let _ = quota::set(means, directory.as_fd(), *id, None);
+    }
     match found.map_err(|e| broken(e.to_string()))? {
         found if found == bytes => Ok(()),
         found => Err(broken(format!("{} was asked for, and {} is set", shown(bytes), shown(found)))),
@@ -87,10 +88,14 @@ fn clear(tree: &Tree, path: &Path, id: u32, seen: Option<u32>) -> std::result::R
     let Some(above) = above else { return Ok(()) };
     let means = quota::means(above.as_fd())?;
     let found = quota::limit_to_be(means, above.as_fd(), id).map_err(|e| e.to_string())?;
-    match found.map(|bytes| u32::try_from(bytes.div_ceil(MIB)).unwrap_or(u32::MAX)) {
+    match found.map(mib_of) {
         Some(mib) if Some(mib) == seen => quota::set(means, above.as_fd(), id, None).map_err(|e| e.to_string()),
         _ => Ok(()),
     }
+}
+
+fn mib_of(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(MIB)).unwrap_or(u32::MAX)
 }
 
 fn shown(bytes: Option<u64>) -> String {

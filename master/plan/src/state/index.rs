@@ -142,13 +142,16 @@ impl State {
         }
         self.by_name.insert((instance.project.clone(), instance.name.clone()), instance.id.clone());
         *self.uses.entry(instance.release.clone()).or_insert(0) += 1;
+        if let Some(leaving) = instance.leaving {
+            self.leaving.insert((leaving.at, instance.id.clone()));
+        }
         match &instance.placement {
             Some(place) => {
                 self.placed.entry(place.node.clone()).or_default().insert(instance.id.clone());
                 self.taken.entry(place.node.clone()).or_default().add(instance.resources);
                 self.touch_placed(&place.node, revision);
             }
-            None if instance.wish != Wish::Destroyed => drop(self.unplaced.insert(instance.id.clone())),
+            None if instance.wish != Wish::Destroyed && instance.leaving.is_none() => drop(self.unplaced.insert(instance.id.clone())),
             None => {}
         }
     }
@@ -171,6 +174,9 @@ impl State {
             self.by_name.remove(&name);
         }
         self.unplaced.remove(&instance.id);
+        if let Some(leaving) = instance.leaving {
+            self.leaving.remove(&(leaving.at, instance.id.clone()));
+        }
         if let Some(uses) = self.uses.get_mut(&instance.release) {
             *uses -= 1;
             if *uses == 0 {

@@ -83,8 +83,16 @@ pub fn remove(folder: &OwnedFd, name: &CStr, flags: AtFlags) -> Result<()> {
                 return Err(e);
             }
             let plain = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-            thaw(&openat2(folder, name, plain, Mode::empty(), WITHIN)?)?;
-            unlinkat(folder, name, flags)
+            let held = openat2(folder, name, plain, Mode::empty(), WITHIN)?;
+            let before = ioctl_getflags(&held).ok();
+            thaw(&held)?;
+            let removed = unlinkat(folder, name, flags);
+            // By another name, outside of here, a file is as it was.
+            let stays = removed.is_err() || (kind == FileType::RegularFile && fstat(&held)?.st_nlink > 0);
+            if let Some(before) = before.filter(|_| stays) {
+                ioctl_setflags(&held, before)?;
+            }
+            removed
         }
         removed => removed,
     }

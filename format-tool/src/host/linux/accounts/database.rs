@@ -2,6 +2,7 @@
 //! (`/etc/.pwd.lock`, as lckpwdf), each replaced by one rename.
 
 use super::super::failed;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use plat_model::problem::{Problem, Result, codes};
@@ -83,6 +84,7 @@ fn lock(root: &Path) -> Result<File> {
     loop {
         match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole)) {
             Ok(_) => return Ok(file),
+            Err(e) if !matches!(e, Errno::EAGAIN | Errno::EACCES) => return Err(wrong(e.to_string())),
             Err(e) if start.elapsed() > LOCK_MAX => return Err(wrong(format!("another program holds it ({e})"))),
             Err(_) => std::thread::park_timeout(LOOK_EVERY),
         }
