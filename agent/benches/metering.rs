@@ -98,17 +98,8 @@ fn spec(instance: &InstanceId) -> ServiceSpec {
 
 fn node(folder: &Path, names: &[PartitionName]) -> NodeFile {
     let partition = |name: &PartitionName| NodePartition {
-        name: name.clone(),
-        account: None,
-        tap: None,
         addresses: vec!["127.0.0.1".parse().unwrap()],
-        ipv6_range: None,
-        guest: None,
-        tun: None,
-        namespace: None,
-        storage: Vec::new(),
-        resource_file: None,
-        limits: Resources::default(),
+        ..NodePartition::bare(name.clone())
     };
     NodeFile {
         version: NodeFile::VERSION,

@@ -84,17 +84,8 @@ fn one(n: usize, release: &Release) -> One {
     let name = id(&format!("part{n}"), PartitionName::parse);
     One {
         partition: NodePartition {
-            name: name.clone(),
-            account: None,
-            tap: None,
             addresses: vec![std::net::Ipv6Addr::LOCALHOST.into()],
-            ipv6_range: None,
-            guest: None,
-            tun: None,
-            namespace: None,
-            storage: Vec::new(),
-            resource_file: None,
-            limits: Resources::default(),
+            ..NodePartition::bare(name.clone())
         },
         desired: InstanceDesired {
             id: id(&format!("{n:032x}"), InstanceId::parse),

@@ -86,17 +86,11 @@ impl Node {
             skeleton: Skeleton { directories: self.directories.clone(), ..Skeleton::default() },
             capacity: Resources::default(),
             partitions: vec![NodePartition {
-                name: part(),
                 account: self.account.clone(),
-                tap: None,
                 addresses: vec!["127.0.0.1".parse().unwrap()],
-                ipv6_range: None,
-                guest: None,
-                tun: None,
                 namespace: self.namespace.clone(),
                 storage: self.storage.clone(),
-                resource_file: None,
-                limits: Resources::default(),
+                ..NodePartition::bare(part())
             }],
         };
         fs::write(path.join("node.json.new"), file.to_json()).unwrap();

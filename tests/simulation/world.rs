@@ -124,17 +124,8 @@ pub fn partitions() -> impl Iterator<Item = PartitionName> {
 
 fn node_file(n: usize) -> NodeFile {
     let partition = |(p, name): (usize, PartitionName)| NodePartition {
-        name,
-        account: None,
-        tap: None,
         addresses: vec![format!("fd00:5:{n}::{}", p + 2).parse().expect("an address")],
-        ipv6_range: None,
-        guest: None,
-        tun: None,
-        namespace: None,
-        storage: Vec::new(),
-        resource_file: None,
-        limits: Resources::default(),
+        ..NodePartition::bare(name)
     };
     NodeFile {
         version: NodeFile::VERSION,

@@ -89,17 +89,8 @@ fn formatted(folder: &Path) {
         skeleton: plat_model::node::Skeleton::default(),
         capacity: Resources::default(),
         partitions: vec![NodePartition {
-            name: part(),
-            account: None,
-            tap: None,
             addresses: vec!["127.0.0.1".parse().unwrap()],
-            ipv6_range: None,
-            guest: None,
-            tun: None,
-            namespace: None,
-            storage: Vec::new(),
-            resource_file: None,
-            limits: Resources::default(),
+            ..NodePartition::bare(part())
         }],
     };
     fs::write(folder.join("node.json"), file.to_json()).unwrap();

@@ -118,19 +118,7 @@ impl Rig {
     pub async fn new() -> Self {
         let master = Master::new();
         let server = master.serve(0).await;
-        let partition = NodePartition {
-            name: part(),
-            account: None,
-            tap: None,
-            addresses: vec!["fd00::1".parse().unwrap()],
-            ipv6_range: None,
-            guest: None,
-            tun: None,
-            namespace: None,
-            storage: Vec::new(),
-            resource_file: None,
-            limits: Resources::default(),
-        };
+        let partition = NodePartition { addresses: vec!["fd00::1".parse().unwrap()], ..NodePartition::bare(part()) };
         let file = NodeFile {
             version: NodeFile::VERSION,
             releases: "/srv/releases".into(),

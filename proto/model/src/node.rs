@@ -105,6 +105,25 @@ pub struct NodePartition {
     pub limits: Resources,
 }
 
+impl NodePartition {
+    /// One with nothing but a name.
+    pub fn bare(name: PartitionName) -> Self {
+        Self {
+            name,
+            account: None,
+            tap: None,
+            addresses: Vec::new(),
+            ipv6_range: None,
+            guest: None,
+            tun: None,
+            namespace: None,
+            storage: Vec::new(),
+            resource_file: None,
+            limits: Resources::default(),
+        }
+    }
+}
+
 /// Addresses of the virtual machine behind a partition's tap. It has them for itself: no process of the partition can
 /// listen on them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -305,17 +324,10 @@ mod tests {
             capacity: Resources::default(),
             skeleton: Skeleton::default(),
             partitions: vec![NodePartition {
-                name: PartitionName::parse("part0").unwrap(),
                 account: Some(Account { user: "part0".into(), uid: 70_000, gid: 70_000, groups: vec![104] }),
                 tap: Some("part0".into()),
                 addresses: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
-                ipv6_range: None,
-                guest: None,
-                tun: None,
-                namespace: None,
-                storage: Vec::new(),
-                resource_file: None,
-                limits: Resources::default(),
+                ..NodePartition::bare(PartitionName::parse("part0").unwrap())
             }],
         };
         assert_eq!(NodeFile::parse(&file.to_json()).unwrap(), file);

@@ -94,17 +94,8 @@ impl World {
             capacity: Resources::default(),
             partitions: (0..partitions)
                 .map(|n| NodePartition {
-                    name: part(n),
-                    account: None,
-                    tap: None,
                     addresses: vec![format!("fd00::{}", n + 1).parse().unwrap()],
-                    ipv6_range: None,
-                    guest: None,
-                    tun: None,
-                    namespace: None,
-                    storage: Vec::new(),
-                    resource_file: None,
-                    limits: Resources::default(),
+                    ..NodePartition::bare(part(n))
                 })
                 .collect(),
         };

@@ -52,19 +52,7 @@ fn metering(host: &Arc<FakeHost>, clock: &Arc<Hand>, folder: &Path) -> Metering 
 impl Rig {
     async fn new() -> Self {
         let clock = Arc::new(Hand::default());
-        let partition = NodePartition {
-            name: part(),
-            account: None,
-            tap: None,
-            addresses: Vec::new(),
-            ipv6_range: None,
-            guest: None,
-            tun: None,
-            namespace: None,
-            storage: Vec::new(),
-            resource_file: None,
-            limits: Resources::default(),
-        };
+        let partition = NodePartition::bare(part());
         let file = NodeFile {
             version: NodeFile::VERSION,
             releases: "/srv/releases".into(),

@@ -151,7 +151,9 @@ impl State {
                 self.taken.entry(place.node.clone()).or_default().add(instance.resources);
                 self.touch_placed(&place.node, revision);
             }
-            None if instance.wish != Wish::Destroyed && instance.leaving.is_none() => drop(self.unplaced.insert(instance.id.clone())),
+            None if instance.wish != Wish::Destroyed && instance.leaving.is_none() => {
+                drop(self.unplaced.insert(instance.id.clone()))
+            }
             None => {}
         }
     }
