@@ -32,22 +32,43 @@ fn profile() -> PathBuf {
     test.parent().and_then(Path::parent).expect("a test is in the target folder").to_owned()
 }
 
+/// Path of the program of a package's unit tests: for a machine that must run some of them. Cargo brings it up to date;
+/// that takes a moment when the workspace's tests are.
+///
+/// # Panics
+/// If it cannot be built.
+pub fn unit_tests(package: &str) -> PathBuf {
+    // Of all packages, as when all tests are run: libraries would be built again for one package alone.
+    let built = cargo(&["test", "--no-run", "--workspace", "--lib", "--message-format=json"]);
+    let name = package.replace('-', "_");
+    let executable = |line: &str| {
+        let said: serde_json::Value = serde_json::from_str(line).ok()?;
+        let is = said["target"]["name"] == *name && said["profile"]["test"] == true;
+        said["executable"].as_str().filter(|_| is).map(PathBuf::from)
+    };
+    built.lines().find_map(executable).unwrap_or_else(|| panic!("{package} has no unit tests"))
+}
+
 fn build() -> PathBuf {
+    let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
+    cargo(&["build", "--bins"].into_iter().chain(packages).collect::<Vec<_>>());
+    profile()
+}
+
+/// Runs cargo on this very tree, for the profile that the tests were built for; what it printed.
+fn cargo(arguments: &[&str]) -> String {
     let profile = profile();
     let name = profile.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(crate::source::root()).args(["build", "--quiet", "--bins"]);
+    cargo.current_dir(crate::source::root()).args(arguments).arg("--quiet");
     cargo.arg("--profile").arg(if name == "debug" { "dev" } else { &name });
     cargo.arg("--target-dir").arg(target());
-    for package in PACKAGES {
-        cargo.arg("--package").arg(package);
-    }
     // What the cargo that runs this test says of this package is not so of others: told it, they would be built anew.
     let of_this_package = |name: &str| ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|start| name.starts_with(start));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_this_package)) {
         cargo.env_remove(name);
     }
     let built = cargo.output().expect("cargo can be run");
-    assert!(built.status.success(), "the programs cannot be built:\n{}", String::from_utf8_lossy(&built.stderr));
-    profile
+    assert!(built.status.success(), "cargo cannot build:\n{}", String::from_utf8_lossy(&built.stderr));
+    String::from_utf8_lossy(&built.stdout).into_owned()
 }

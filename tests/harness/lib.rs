@@ -2,8 +2,10 @@
 
 pub mod binaries;
 pub mod daemon;
+pub mod debian;
 pub mod eventually;
 pub mod grid;
+pub mod guest;
 pub mod invariants;
 pub mod machine;
 pub mod namespace;

@@ -5,11 +5,11 @@
 //! All of it is within the hub's namespaces (the mount of its disk, its processes, its end of the link), so that it goes
 //! with the hub, however the test ends.
 
-use crate::binaries::target;
 use crate::daemon::{Daemon, send};
+use crate::debian::{self, root_and_tools_or_skip};
 use crate::eventually::eventually;
-use crate::namespace::{Namespace, root_or_skip};
-use std::fs::{self, File};
+use crate::namespace::Namespace;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -23,9 +23,6 @@ const TOOLS: [(&str, &str); 2] = [("systemd-nspawn", "systemd-container"), ("mmd
 /// What is on the disk besides what is essential to Debian: what a small server has.
 const PACKAGES: &str =
     "systemd-sysv,dbus,udev,libnss-systemd,iproute2,iputils-ping,procps,nftables,passwd,ca-certificates";
-/// The host's own package sources, in the order in which they are looked for.
-const SOURCES: [&str; 3] =
-    ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list.d/ubuntu.sources", "/etc/apt/sources.list"];
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Whether machines can be made here. In CI they must.
@@ -33,21 +30,14 @@ const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin
 /// # Panics
 /// Where `CI` is set, without root or the tools.
 pub fn machine_or_skip(test: &str) -> bool {
-    if !root_or_skip(test) {
+    if !root_and_tools_or_skip(test, &TOOLS) {
         return false;
     }
-    let found = |tool: &str| {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).any(|folder| folder.join(tool).is_file())
-    };
-    let missing: Vec<_> = TOOLS.iter().filter(|(tool, _)| !found(tool)).map(|(_, package)| *package).collect();
-    let lacking = match (missing.is_empty(), Path::new("/dev/net/tun").exists()) {
-        (true, true) => return true,
-        (true, false) => "/dev/net/tun, which this kernel does not have".to_owned(),
-        (false, _) => format!("a machine that boots: apt-get install {}", missing.join(" ")),
-    };
-    assert!(std::env::var_os("CI").is_none(), "{test} needs {lacking}, and CI must run it");
-    eprintln!("SKIPPED: {test} needs {lacking}");
+    if Path::new("/dev/net/tun").exists() {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "{test} needs /dev/net/tun, and CI must run it");
+    eprintln!("SKIPPED: {test} needs /dev/net/tun, which this kernel does not have");
     false
 }
 
@@ -223,37 +213,10 @@ fn child_named(pid: u32, name: &str) -> Option<u32> {
     children.split_whitespace().filter_map(|child| child.parse().ok()).find(is)
 }
 
-/// The root of a machine that nobody has used: built by the first test that needs one, kept until what is in it changes.
-/// It is of the host's own Debian, whose libraries the programs under test were linked with.
+/// The root of a machine that nobody has used.
 fn base() -> PathBuf {
-    let folder = target().join("machine");
-    fs::create_dir_all(&folder).expect("the target folder can be written");
-    let lock = File::create(folder.join("lock")).expect("the target folder can be written");
-    lock.lock().expect("a lock can be waited for");
-    let (base, new, recipe) = (folder.join("base"), folder.join("base.new"), folder.join("recipe"));
-    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let suite = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    let suite = suite.expect("/etc/os-release names the Debian that this is");
-    let wished = format!("{suite} {PACKAGES}\n{PREPARE}");
-    if fs::read_to_string(&recipe).is_ok_and(|built| built == wished) {
-        return base;
-    }
-    let names = |path: &&&str| fs::read_to_string(path).is_ok_and(|text| text.contains(suite));
-    let sources = SOURCES.iter().find(names).unwrap_or_else(|| panic!("none of {SOURCES:?} names {suite}"));
-    for old in [&recipe, &base, &new] {
-        let _ = if old.is_dir() { fs::remove_dir_all(old) } else { fs::remove_file(old) };
-    }
-    eprintln!("building the root of a machine in {}, once; it takes a minute", folder.display());
-    // What it mounts and starts goes with it, if it is killed.
-    let mut build = Command::new("unshare");
-    build.args(["--mount", "--propagation=private", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"]);
-    build.args(["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory"]);
-    build.arg(format!("--include={PACKAGES}")).arg("--aptopt=Acquire::Retries \"5\"");
-    build.arg(format!("--customize-hook={PREPARE}")).arg(suite).arg(&new).arg(sources).stdin(Stdio::null());
-    let built = build.output().expect("unshare can be run");
-    assert!(built.status.success(), "no root was built: {}", String::from_utf8_lossy(&built.stderr));
-    fs::rename(&new, &base).and_then(|()| fs::write(&recipe, wished)).expect("the target folder can be written");
-    base
+    let recipe = format!("{} {PACKAGES}\n{PREPARE}", debian::suite());
+    debian::once("machine", &recipe, |new| debian::unpack(new, PACKAGES, PREPARE))
 }
 
 /// What makes a folder of packages a machine of nobody's: nothing of the host's, and a network from files.

@@ -1,6 +1,6 @@
 //! Real file systems on loop devices, mounted in a mount namespace of each test's own. Without root or the programs that
 //! make file systems these tests fail where `CI` is set, and say that they were skipped where it is not. The ignored ones
-//! need a kernel with project quota, as Debian's is: run them with `--include-ignored`, as root, in a machine of their own.
+//! need a kernel with project quota, as Debian's is: `cargo test -p plat-tests --test guest` runs them on it.
 
 mod mounted;
 
