@@ -2,7 +2,7 @@
 
 use crate::facts::{HostFacts, Presence};
 use crate::shares::fnv;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -45,7 +45,7 @@ fn network(text: &mut String, facts: &HostFacts, machine_id: &str) {
         let addresses: Vec<_> = on_it.map(|found| found.address.to_string()).collect();
         let _ = writeln!(text, "# This machine is reached through {link} ({}).", addresses.join(", "));
     }
-    match NETWORKS.iter().filter_map(|text| text.parse().ok()).find(|network| is_free(facts, *network)) {
+    match NETWORKS.iter().filter_map(|text| text.parse().ok()).find(|network| is_free(facts, IpNet::V4(*network))) {
         Some(network) => drop(writeln!(text, "ipv4_network = \"{network}\"   # private; nothing here uses it")),
         None => text.push_str("# ipv4_network = \"…\"     # every network that was tried is in use here: choose one\n"),
     }
@@ -56,7 +56,9 @@ fn network(text: &mut String, facts: &HostFacts, machine_id: &str) {
             "" => "private; without a machine id it is every such machine's: choose one of this machine's own",
             _ => "private, this machine's own",
         };
-        let _ = writeln!(text, "ipv6_prefix  = \"fd{a:02x}:{b:x}:{c:x}::/64\"   # {whose}");
+        let prefix = |n| format!("fd{a:02x}:{b:x}:{:x}::/64", (c + n) & 0xFFFF);
+        let free = (0..0x1_0000).map(prefix).find(|text| text.parse().is_ok_and(|network| is_free(facts, network)));
+        let _ = writeln!(text, "ipv6_prefix  = \"{}\"   # {whose}", free.unwrap_or_else(|| prefix(0)));
     }
     let taps = facts.kernel.tun != Presence::Absent;
     let _ = writeln!(text, "taps         = {taps}{}", if taps { "" } else { "   # there is no /dev/net/tun" });
@@ -75,8 +77,7 @@ fn free_ids(facts: &HostFacts) -> u32 {
     starts.clone().find(|first| !taken(first - 1..first + IDS)).unwrap_or(20_000)
 }
 
-fn is_free(facts: &HostFacts, network: Ipv4Net) -> bool {
-    let network = IpNet::V4(network);
+fn is_free(facts: &HostFacts, network: IpNet) -> bool {
     let overlaps =
         |other: IpNet| network.contains(&other.network()) || (other.prefix_len() > 0 && other.contains(&network));
     let routes = facts.routes.iter().map(|route| route.destination).filter(|to| to.prefix_len() > 0);
@@ -101,6 +102,13 @@ mod tests {
         assert_eq!((settings.partitions.amount, settings.partitions.first_uid), (16, 30_000));
         assert_eq!(settings.network.ipv4_network.unwrap().to_string(), "10.113.0.0/16");
         assert_eq!(settings.partitions.groups, ["kvm"]);
+        let prefix = settings.network.ipv6_prefix.unwrap();
+        let (link, via) = ("eth0".to_owned(), Some("fe80::1".parse().unwrap()));
+        let taken = Route { destination: prefix.into(), link, via, metric: 0, source: None, onlink: false };
+        facts.routes.insert(taken.clone());
+        let another = parse("format.toml", &propose(&facts, "0123", None)).unwrap().network.ipv6_prefix.unwrap();
+        assert!(another != prefix && another.to_string().starts_with("fd"), "{another}");
+        facts.routes.remove(&taken);
         assert_eq!(propose(&facts, "0123", None), propose(&facts, "0123", None));
         assert_ne!(propose(&facts, "0123", None), propose(&facts, "0124", None));
         assert_eq!(parse("x", &propose(&facts, "0123", Some(7))).unwrap().partitions.amount, 7);

@@ -2,7 +2,7 @@
 
 use super::Planner;
 use crate::action::Action;
-use crate::facts::{AddressFact, Presence};
+use crate::facts::{AddressFact, LinkFact, Presence};
 use crate::thing::Thing;
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
@@ -107,6 +107,28 @@ impl Planner<'_> {
                 Problem::new(codes::OVERLAP, format!("{range} overlaps the network of {}", other.link))
                     .because(format!("{} is configured there", other.address))
                     .fix("choose another range in [network], or set `gateway = false`"),
+            );
+        }
+        self.refuse_routes_elsewhere();
+    }
+
+    /// What goes to a range, or to a part of it, by somebody else's link would not come to the partitions. Ways to more
+    /// than the range are no matter: the narrowest is taken.
+    fn refuse_routes_elsewhere(&mut self) {
+        let (layout, facts) = (self.layout, self.facts);
+        for range in &layout.exclusive {
+            let other = facts.routes.iter().find(|route| {
+                let is_claimed = |link: &LinkFact| link.thing(&route.link).is_some_and(|thing| self.claims.has(&thing));
+                let ours = layout.links.contains_key(&route.link)
+                    || facts.links.get(&route.link).is_some_and(is_claimed)
+                    || self.claims.has(&Thing::Route((*route).clone()));
+                !ours && range.contains(&route.destination)
+            });
+            let Some(other) = other else { continue };
+            self.problems.push(
+                Problem::new(codes::OVERLAP, format!("there is a route into {range} by {}", other.link))
+                    .because(format!("{} goes there, and would not reach partitions", other.destination))
+                    .fix("choose another range in [network], or remove the route (`ip route`)"),
             );
         }
     }

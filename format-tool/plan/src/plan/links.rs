@@ -7,6 +7,10 @@ use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
 use std::collections::BTreeSet;
 
+/// What the kernel gives a link that is made, in bytes (`ETH_DATA_LEN`). A bridge with an uplink takes the smallest of its
+/// ports'.
+pub(super) const MTU: u32 = 1500;
+
 impl Planner<'_> {
     pub(super) fn links(&mut self) {
         self.refuse_group_of_others();
@@ -32,6 +36,7 @@ impl Planner<'_> {
     fn part(&mut self, gone: &[(String, LinkFact)], left: &BTreeSet<&str>, part: Part) {
         for (name, found) in gone.iter().filter(|(_, found)| part.has(found)) {
             self.leaving.insert(name.clone());
+            self.say_what_stands_alone(name);
             self.remove.push(removal(name.clone(), found.clone()));
         }
         let before = self.add.len();
@@ -43,6 +48,21 @@ impl Planner<'_> {
         // Changes come after what they refer to: a port is joined to a bridge that is there.
         self.add[before..].sort_by_key(|action| matches!(action, Action::SetLink { .. }));
         self.refuse_without_tun(before);
+    }
+
+    /// What somebody else joined to a bridge that goes.
+    fn say_what_stands_alone(&mut self, bridge: &str) {
+        let ours = |name: &str, link: &LinkFact| {
+            let is_taken = |thing: &Thing| matches!(thing, Thing::Uplink(uplink) if uplink.link == name);
+            let is_end = |thing: &Thing| veth(thing) == Some(name);
+            link.thing(name).is_some_and(|thing| self.claims.has(&thing))
+                || self.claims.iter().any(|thing| is_taken(thing) || is_end(thing))
+        };
+        let ports = self.facts.links.iter().filter(|(_, link)| link.bridge.as_deref() == Some(bridge));
+        let others = ports.filter(|(name, link)| !ours(name, link));
+        self.notes.extend(others.map(|(name, _)| {
+            format!("{bridge} goes, and {name}, which node-format did not join to it, stands alone then")
+        }));
     }
 
     fn drop_links(&mut self) -> Vec<(String, LinkFact)> {
@@ -69,7 +89,8 @@ impl Planner<'_> {
             let fix = "choose another name in [network], or remove it (`ip link delete`)";
             return self.foreign(what, "node-format did not make it", fix);
         }
-        let wanted = wanted.on(found);
+        let follows = wanted.kind == LinkKind::Bridge && self.layout.uplink.is_some();
+        let wanted = wanted.on(found, if follows { found.mtu } else { Some(MTU) });
         if found.kind != wanted.kind {
             self.leaving.insert(name.into());
             self.remove.push(removal(name.into(), found.clone()));
@@ -129,9 +150,10 @@ impl Part {
 }
 
 impl LinkFact {
-    /// This link as it must be seen, where it says nothing as it was found.
-    pub(super) fn on(&self, found: &Self) -> Self {
-        Self { mtu: self.mtu.or(found.mtu), ..self.clone() }
+    /// This link as it must be seen. Where it says nothing of an MTU, that is `default`; if none can be seen, none is
+    /// wanted.
+    pub(super) fn on(&self, found: &Self, default: Option<u32>) -> Self {
+        Self { mtu: self.mtu.or(default).filter(|_| self.mtu.is_some() || found.mtu.is_some()), ..self.clone() }
     }
 }
 

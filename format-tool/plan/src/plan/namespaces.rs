@@ -1,6 +1,7 @@
 //! Network namespaces wanted × found, each with the pair of links that joins it to the bridge.
 
 use super::Planner;
+use super::links::MTU;
 use crate::action::{Action, Change, Namespace};
 use crate::facts::{LinkFact, LinkKind, NamespaceFact};
 use crate::thing::Thing;
@@ -66,7 +67,7 @@ fn set(name: &str, veth: &str, from: Namespace, to: Namespace) -> Action {
 
 fn satisfied(found: &Namespace, wanted: &Namespace) -> bool {
     let links = |found: &Option<LinkFact>, wanted: &Option<LinkFact>| match (found, wanted) {
-        (Some(found), Some(wanted)) => found.kind == LinkKind::Veth && *found == wanted.on(found),
+        (Some(found), Some(wanted)) => found.kind == LinkKind::Veth && *found == wanted.on(found, Some(MTU)),
         (found, wanted) => found.is_none() && wanted.is_none(),
     };
     let inner = |found: &NamespaceFact, wanted: &NamespaceFact| {
