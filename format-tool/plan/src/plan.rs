@@ -1,10 +1,10 @@
 //! The difference between a layout and a machine, as actions in an order that works; or every reason why there must be
 //! none.
 //!
-//! Things are made in the order accounts, directories, kernel settings, links, addresses, namespaces, routes,
-//! packet filter, uplink and the settings of links, files, and removed in the reverse; removals come first. The node file is written last, so that the agent is never told of
-//! what is not there yet, except when partitions only go: then first, so that it is never told of what is not there any
-//! more.
+//! Things are made in the order accounts, directories, which links listen to routers, kernel settings, links, addresses,
+//! namespaces, routes, packet filter, uplink and the settings of links, files, and removed in the reverse; removals come
+//! first. The node file is written last, so that the agent is never told of what is not there yet, except when partitions
+//! only go: then first, so that it is never told of what is not there any more.
 
 mod accounts;
 mod addresses;
@@ -116,6 +116,7 @@ pub fn plan(
     let mut planner = Planner::new(layout, facts, claims, consent.into());
     planner.accounts();
     planner.directories();
+    planner.sysctls(machine::Part::Listening);
     planner.sysctls(machine::Part::Machine);
     planner.links();
     planner.namespaces();

@@ -102,7 +102,10 @@ fn perform(plan: &Plan, facts: &mut HostFacts, claims: &mut Claims) {
 
 /// One configuration of every feature that goes with the others.
 fn any_settings() -> impl Strategy<Value = Settings> {
-    let modes = prop_oneof![Just("bridge"), Just("interface"), Just("loopback"), Just("none")];
+    any_settings_of(prop_oneof![Just("bridge"), Just("interface"), Just("loopback"), Just("none")])
+}
+
+fn any_settings_of(modes: impl Strategy<Value = &'static str>) -> impl Strategy<Value = Settings> {
     let more = (any::<[bool; 9]>(), 0usize..3, proptest::option::of(1280u32..9000), 0usize..3);
     (0u32..30, modes, any::<bool>(), any::<bool>(), more).prop_map(|(amount, mode, users, builder, more)| {
         let ([tuns, isolation, guard, sysctls, routed, slices, disk, storage, its_prefix], inside, mtu, uplink) = more;
@@ -230,6 +233,30 @@ proptest! {
         done.iter().for_each(|action| facts.perform(action));
         done.iter().rev().for_each(|action| facts.perform(&action.inverse()));
         prop_assert_eq!(facts, before);
+    }
+
+    #[test]
+    fn a_node_that_is_changed_is_as_one_that_was_made_so(
+        from in any_settings_of(Just("bridge")), to in prop_oneof![any_settings(), any_settings_of(Just("bridge"))]
+    ) {
+        let made = |facts: &mut HostFacts, claims: &mut Claims, settings: &Settings| {
+            let plan = planned(&layout_on(facts, settings), facts, claims, Contents::Keep);
+            plan.map(|plan| perform(&plan, facts, claims))
+        };
+        let (mut changed, mut claims) = (bare(), Claims::default());
+        made(&mut changed, &mut claims, &from).unwrap();
+        if made(&mut changed, &mut claims, &to).is_err() {
+            return Ok(());
+        }
+        let (mut anew, mut of_it) = (bare(), Claims::default());
+        made(&mut anew, &mut of_it, &to).unwrap();
+        // Where it is not said, it is left as it was found.
+        for facts in [&mut changed, &mut anew] {
+            facts.links.values_mut().for_each(|link| link.mtu = None);
+            facts.namespaces.values_mut().flat_map(|inside| &mut inside.link).for_each(|link| link.mtu = None);
+        }
+        prop_assert_eq!(changed, anew);
+        prop_assert_eq!(claims, of_it);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! A run may have been cut off anywhere in between: the record knows what is to be moved, and moving it again does no harm.
 
+use super::machine::forwards;
 use super::{Plan, Planner};
 use crate::action::Action;
 use crate::facts::{AddressFact, HostFacts, LinkFact, Route, Scope};
@@ -97,8 +98,7 @@ impl Planner<'_> {
             );
         }
         let listens = accept_ra(&wanted.bridge);
-        let deaf = self.layout.sysctls.contains_key("net.ipv6.conf.all.forwarding")
-            && self.layout.sysctls.get(&listens).is_none_or(|value| value != "2");
+        let deaf = forwards(self.layout) && self.layout.sysctls.get(&listens).is_none_or(|value| value != "2");
         if let Some(announced) = leased.iter().find(|address| deaf && address.address.addr().is_ipv6()) {
             self.problems.push(
                 Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
@@ -208,7 +208,7 @@ fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
 }
 
 /// Whether a link listens to routers: 2 if even while the machine forwards.
-fn accept_ra(link: &str) -> String {
+pub(super) fn accept_ra(link: &str) -> String {
     format!("net.ipv6.conf.{}.accept_ra", link.replace('.', "/"))
 }
 
