@@ -1,6 +1,6 @@
 //! Whatever fails, at whatever action: the machine is as it was, or the next run goes on from the record.
 
-use node_format::{Epoch, FakeHost, Fault, Killed, Record, Wish, apply, propose};
+use node_format::{Epoch, FakeHost, Fault, Killed, Record, Wish, apply, propose, roll_back};
 use node_format_plan::facts::{AddressFact, LinkFact, LinkKind, Owner, PathFact, Presence, Route};
 use node_format_plan::{Consent, Contents, HostFacts, Layout, parse};
 use plat_model::problem::{Problems, codes};
@@ -183,6 +183,38 @@ fn a_failed_growth_and_a_failed_shrink_leave_the_node_as_it_was() {
     }
     host.fault = None;
     assert_eq!(actions(&layout(3), &mut host, &record), 0);
+}
+
+#[test]
+fn a_way_back_that_fails_is_not_undone_and_the_next_one_ends_it() {
+    let carried = |host: &FakeHost| {
+        let addresses: Vec<_> = host.facts.addresses.iter().filter(|found| found.link == "eth0").cloned().collect();
+        (addresses, host.facts.routes.iter().filter(|found| found.link == "eth0").count())
+    };
+    let back = |host: &mut FakeHost, record: &Path| {
+        let mut record = Record::open(record, &epoch()).unwrap();
+        let rolled = roll_back(host, &mut record);
+        record.finish().unwrap();
+        rolled.map(|applied| applied.plan.actions.len())
+    };
+    for fails in [Fault::Fails, Fault::HalfWay] {
+        for at in 0..2 {
+            let folder = tempfile::tempdir().unwrap();
+            let record = folder.path().join("format/record");
+            let mut host = bare();
+            run(&full(1), &mut host, &record).unwrap();
+            assert_eq!(carried(&host).0, []);
+            let taken = host.facts.clone();
+            host.fault = Some(fails(host.performed + at));
+            assert_eq!(back(&mut host, &record).unwrap_err().0.len(), 1);
+            assert_ne!(host.facts, taken, "what could be done stays done");
+            host.fault = None;
+            back(&mut host, &record).unwrap();
+            assert_eq!(carried(&host), carried(&bare()));
+            run(&Layout::default(), &mut host, &record).unwrap();
+            assert_eq!(host.facts, bare().facts);
+        }
+    }
 }
 
 #[test]

@@ -109,13 +109,14 @@ impl HostFacts {
             port.bridge = taken.then(|| uplink.bridge.clone());
             port.up = taken || uplink.was_up;
         }
+        let there = self.links.contains_key(to);
         for address in &uplink.addresses {
             self.addresses.remove(&permanent(from, *address));
-            self.addresses.insert(permanent(to, *address));
+            self.addresses.extend(there.then(|| permanent(to, *address)));
         }
         for route in &uplink.routes {
             self.routes.remove(&Route { link: from.into(), ..route.clone() });
-            self.routes.insert(Route { link: to.into(), ..route.clone() });
+            self.routes.extend(there.then(|| Route { link: to.into(), ..route.clone() }));
         }
     }
 }

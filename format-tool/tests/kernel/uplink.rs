@@ -13,7 +13,7 @@ pub struct World(File);
 
 impl World {
     /// With addresses of both families that stay.
-    fn new() -> Self {
+    pub fn new() -> Self {
         let world = Self::with_ipv4();
         ip("address add 2001:db8::7/64 dev up0 nodad");
         ip("route add default via 2001:db8::1 dev up0 metric 512");
@@ -56,7 +56,7 @@ impl World {
     }
 
     /// Whether the machine reaches what is beyond the router, and is reached by its own addresses.
-    fn is_reached(&self) -> bool {
+    pub fn is_reached(&self) -> bool {
         self.reaches(&["192.0.2.7:0", "[2001:db8::7]:0"])
     }
 
@@ -74,7 +74,7 @@ impl World {
     }
 }
 
-const TAKE: &str = "mode = \"bridge\"\nuplink = \"up0\"\nguard = false\n";
+pub const TAKE: &str = "mode = \"bridge\"\nuplink = \"up0\"\nguard = false\n";
 
 pub fn where_is(machine: &Machine, address: &str) -> Vec<String> {
     let address = address.parse().unwrap();

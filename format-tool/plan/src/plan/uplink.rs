@@ -23,6 +23,10 @@ impl Planner<'_> {
             match thing {
                 Thing::Uplink(uplink) => match (place(uplink, self.facts), is_wanted(uplink)) {
                     (Place::Link, _) => self.forget.push(thing.clone()),
+                    (Place::Nowhere, _) => {
+                        self.forget.push(thing.clone());
+                        self.remove.extend(left_on_the_bridge(uplink, self.facts).rev());
+                    }
                     (_, false) => {
                         self.remove.push(Action::ReturnUplink(uplink.clone()));
                         held = held.or_else(|| wanted.filter(|wanted| wanted.link == uplink.link).map(|_| uplink));
@@ -31,6 +35,7 @@ impl Planner<'_> {
                         taken = true;
                         self.say_unconfirmed(uplink);
                         if at == Place::Between {
+                            self.refuse_another_network(uplink);
                             self.add.push(Action::TakeUplink(uplink.clone()));
                         }
                     }
@@ -62,6 +67,29 @@ impl Planner<'_> {
                 .because(format!("node-format made it a port of {bridge}, with all it had"))
                 .fix(format!("leave `uplink` out and run `node-format apply`: {link} has its own network again; then name it and the new bridge"))
                 .at("network.link"),
+        );
+    }
+
+    /// Nobody has said yet that the machine is reached through the bridge, and what was to be moved is gone: the machine has
+    /// been given another network since, which nobody agreed to take.
+    fn refuse_another_network(&mut self, uplink: &Uplink) {
+        let Uplink { link, bridge, addresses, routes, .. } = uplink;
+        let confirmed = self.claims.has(&Thing::UplinkConfirmed { link: link.clone() });
+        let on_either = |name: &String| [link, bridge].contains(&name);
+        let address =
+            self.facts.addresses.iter().any(|found| on_either(&found.link) && addresses.contains(&found.address));
+        let mut routes_there = self.facts.routes.iter().filter(|found| on_either(&found.link));
+        let route = routes_there.any(|found| routes.contains(&Route { link: link.clone(), ..found.clone() }));
+        let named_none = addresses.is_empty() && routes.is_empty();
+        if confirmed || self.consent.take_uplink || named_none || address || route {
+            return;
+        }
+        self.problems.push(
+            Problem::new(codes::UPLINK, format!("{link} was taken and not confirmed, and has another network now"))
+                .because(format!("{} would come to {bridge}, and none of it is there any more", carried(uplink)))
+                .fix(format!(
+                    "`node-format apply --take-uplink` does it; `node-format rollback` puts it back on {link}"
+                )),
         );
     }
 
@@ -142,7 +170,8 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         if claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }) {
             continue;
         }
-        let returns = place(uplink, facts) != Place::Link;
+        let at = place(uplink, facts);
+        let returns = !matches!(at, Place::Link | Place::Nowhere);
         let listens = accept_ra(&uplink.link);
         let forwards = facts.sysctls.get("net.ipv6.conf.all.forwarding").is_some_and(|found| found == "1");
         if returns && forwards && facts.sysctls.get(&listens).is_some_and(|found| found == "1") {
@@ -162,6 +191,9 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         }
         if !returns {
             plan.forget.push(thing.clone());
+            if at == Place::Nowhere {
+                plan.actions.extend(left_on_the_bridge(uplink, facts));
+            }
             continue;
         }
         plan.actions.push(Action::ReturnUplink(uplink.clone()));
@@ -187,11 +219,26 @@ enum Place {
     Between,
     /// It stands alone, with all it had.
     Link,
+    /// The interface itself is gone: there is nothing to return, and nothing to return it to.
+    Nowhere,
+}
+
+/// What an interface that is gone has left on the bridge. If it comes back, the system gives it its network anew: the same
+/// on the bridge would draw away what is to go through it.
+fn left_on_the_bridge(uplink: &Uplink, facts: &HostFacts) -> impl DoubleEndedIterator<Item = Action> {
+    let routes = uplink.routes.iter().map(|route| Route { link: uplink.bridge.clone(), ..route.clone() });
+    let routes = routes.filter(|route| facts.routes.contains(route)).map(Action::RemoveRoute);
+    let there = |address: &&IpNet| {
+        facts.addresses.iter().any(|found| found.link == uplink.bridge && found.address == **address)
+    };
+    let addresses = uplink.addresses.iter().filter(there);
+    let addresses = addresses.map(|address| Action::RemoveAddress { link: uplink.bridge.clone(), address: *address });
+    routes.chain(addresses).collect::<Vec<_>>().into_iter()
 }
 
 fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
-    let is_port = facts.links.get(&uplink.link).is_some_and(|link| link.bridge.as_deref() == Some(&uplink.bridge));
-    let is_up = facts.links.get(&uplink.link).is_some_and(|link| link.up);
+    let Some(LinkFact { bridge, up: is_up, .. }) = facts.links.get(&uplink.link) else { return Place::Nowhere };
+    let is_port = bridge.as_deref() == Some(&uplink.bridge);
     let all_on = |link: &str| {
         let on = |address: &IpNet| {
             let there = AddressFact { link: link.into(), address: *address, leased: false };
@@ -201,7 +248,7 @@ fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
         uplink.addresses.iter().all(on) && uplink.routes.iter().all(routed)
     };
     match is_port {
-        true if is_up && all_on(&uplink.bridge) => Place::Bridge,
+        true if *is_up && all_on(&uplink.bridge) => Place::Bridge,
         false if all_on(&uplink.link) => Place::Link,
         _ => Place::Between,
     }
