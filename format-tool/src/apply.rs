@@ -104,11 +104,12 @@ fn carry_out(
     if let Some(lock) = record.children() {
         host.hold(lock)?;
     }
-    record.strike(plan.forget.iter().cloned())?;
+    let (first, last) = plan.forgotten();
+    record.strike(first)?;
     let mut work = Work::default();
     let tenants = plan.tenants_links(facts);
     let outcome = perform_all(&plan.actions, host, record, &tenants, progress, &mut work);
-    let applied = match outcome.and_then(|()| proof(host, record)) {
+    let applied = match outcome.and_then(|()| proof(host, record)).and_then(|()| record.strike(last)) {
         Ok(()) => Ok(Applied { plan, excused: work.excused }),
         Err(problem) => Err(undo(problem, work.done, host, record, &tenants)),
     };

@@ -44,6 +44,19 @@ impl Plan {
         self.actions.is_empty()
     }
 
+    /// Of [`Plan::forget`], what is to be struck out first, and what only once all is done: root's word, and places that are
+    /// left because they hold something else. A run that fails would lose the one, and with the other what it made.
+    pub fn forgotten(&self) -> (Vec<Thing>, Vec<Thing>) {
+        let made: BTreeSet<Thing> = self.actions.iter().filter_map(Action::makes).collect();
+        let at_last = |thing: &&Thing| match thing {
+            Thing::UplinkConfirmed { .. } => true,
+            Thing::Directory { .. } | Thing::PartitionDirectory { .. } => !made.contains(thing),
+            _ => false,
+        };
+        let (last, first): (Vec<&Thing>, Vec<&Thing>) = self.forget.iter().partition(at_last);
+        (first.into_iter().cloned().collect(), last.into_iter().cloned().collect())
+    }
+
     /// How much there is to do, in words.
     pub fn count(&self) -> String {
         crate::render::count(&self.actions)

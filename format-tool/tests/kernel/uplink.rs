@@ -259,13 +259,23 @@ fn an_uplink_with_a_route_that_could_not_be_put_back_is_refused() {
     on_a_machine(|machine| {
         let world = World::new();
         machine.configure_with(1, TAKE, "");
-        let odd = ["203.0.113.0/24 via 192.0.2.1 dev up0 table 77", "203.0.113.0/24 via 192.0.2.1 dev up0 mtu 1300"];
+        ip("nexthop add id 7 via 192.0.2.1 dev up0");
+        let odd = [
+            "203.0.113.0/24 via 192.0.2.1 dev up0 table 77",
+            "203.0.113.0/24 via 192.0.2.1 dev up0 mtu 1300",
+            "203.0.113.0/24 via 192.0.2.1 dev up0 tos 0x10",
+            "203.0.113.0/24 via 192.0.2.1 dev up0 realm 5",
+            "203.0.113.0/24 nhid 7",
+            "2001:db8:9::/64 from 2001:db8:7::/64 via 2001:db8::1 dev up0",
+            "2001:db8:9::/64 via 2001:db8::1 dev up0 pref high",
+        ];
         for route in odd {
             ip(&format!("route add {route}"));
             let before = machine.everything();
             let (code, why) = machine.run(&["apply", "--take-uplink"]);
             assert_eq!(code, 4, "{why}");
-            assert!(why.contains("P0511") && why.contains("203.0.113.0/24"), "{why}");
+            let destination = route.split(' ').next().unwrap();
+            assert!(why.contains("P0511") && why.contains(destination), "{route}: {why}");
             assert_eq!(machine.everything(), before);
             ip(&format!("route delete {route}"));
         }

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Those that a partition's namespace may need, and what they are then set to.
-pub(super) const OF_A_NAMESPACE: [(&str, &str); 2] =
-    [("net.ipv6.ip_nonlocal_bind", "1"), ("net.ipv6.conf.eth0.accept_ra", "0")];
+/// Those that a partition's namespace may need, what they are then set to, and what they are otherwise.
+pub(super) const OF_A_NAMESPACE: [(&str, &str, &str); 2] =
+    [("net.ipv6.ip_nonlocal_bind", "1", "0"), ("net.ipv6.conf.eth0.accept_ra", "0", "1")];
 
 /// Those of these that the kernel has.
 pub(super) fn observe(keys: &BTreeSet<String>) -> BTreeMap<String, String> {
