@@ -59,7 +59,7 @@ fn bare() -> FakeHost {
     let eth0 = LinkFact { kind, up: true, bridge: None, group: 0, mac: [2; 6], mtu: None, isolated: false };
     facts.links.insert("eth0".into(), eth0);
     let address = "192.0.2.7/24".parse().unwrap();
-    facts.addresses.insert(AddressFact { link: "eth0".into(), address, leased: false });
+    facts.addresses.insert(AddressFact { link: "eth0".into(), address, leased: false, bound_only: false });
     let (destination, via) = ("0.0.0.0/0".parse().unwrap(), Some("192.0.2.1".parse().unwrap()));
     facts.routes.insert(Route { destination, link: "eth0".into(), via, metric: 0, source: None, onlink: false });
     FakeHost::new(facts)

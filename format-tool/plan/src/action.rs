@@ -1,7 +1,7 @@
 //! One step of a plan, with every choice made: names, numbers, owners, modes. Each knows its exact inverse and which
 //! things it makes or removes.
 
-use crate::facts::{FileFact, Guard, LinkFact, LinkKind, NamespaceFact, Owner, Route};
+use crate::facts::{AddressFact, FileFact, Guard, LinkFact, LinkKind, NamespaceFact, Owner, Route};
 use crate::thing::{Thing, Uplink};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -116,14 +116,8 @@ pub enum Action {
         veth: String,
         state: Box<Change<Namespace>>,
     },
-    AddAddress {
-        link: String,
-        address: IpNet,
-    },
-    RemoveAddress {
-        link: String,
-        address: IpNet,
-    },
+    AddAddress(AddressFact),
+    RemoveAddress(AddressFact),
     AddLocalRoute {
         range: IpNet,
     },
@@ -211,8 +205,8 @@ impl Action {
             Self::SetLink { .. } => Kind::SetLinks,
             Self::SetNamespace { state, .. } if state.to.inside.is_some() => Kind::AddNamespaces,
             Self::SetNamespace { .. } => Kind::RemoveNamespaces,
-            Self::AddAddress { .. } => Kind::AddAddresses,
-            Self::RemoveAddress { .. } => Kind::RemoveAddresses,
+            Self::AddAddress(_) => Kind::AddAddresses,
+            Self::RemoveAddress(_) => Kind::RemoveAddresses,
             Self::AddLocalRoute { .. } | Self::AddRoute(_) => Kind::AddRoutes,
             Self::RemoveLocalRoute { .. } | Self::RemoveRoute(_) => Kind::RemoveRoutes,
             Self::SetSysctl { .. } => Kind::SetSysctls,
@@ -243,8 +237,8 @@ impl Action {
             Self::SetNamespace { name, veth, state } => {
                 Self::SetNamespace { name, veth, state: Box::new(state.back()) }
             }
-            Self::AddAddress { link, address } => Self::RemoveAddress { link, address },
-            Self::RemoveAddress { link, address } => Self::AddAddress { link, address },
+            Self::AddAddress(address) => Self::RemoveAddress(address),
+            Self::RemoveAddress(address) => Self::AddAddress(address),
             Self::AddLocalRoute { range } => Self::RemoveLocalRoute { range },
             Self::RemoveLocalRoute { range } => Self::AddLocalRoute { range },
             Self::AddRoute(route) => Self::RemoveRoute(route),
@@ -268,7 +262,9 @@ impl Action {
             Self::SetNamespace { name, veth, state } if state.to.inside.is_some() => {
                 Thing::Namespace { name: name.clone(), veth: veth.clone() }
             }
-            Self::AddAddress { link, address } => Thing::Address { link: link.clone(), address: *address },
+            Self::AddAddress(AddressFact { link, address, .. }) => {
+                Thing::Address { link: link.clone(), address: *address }
+            }
             Self::AddLocalRoute { range } => Thing::LocalRoute { range: *range },
             Self::AddRoute(route) => Thing::Route(route.clone()),
             Self::SetSysctl { key, was, to, .. } if to != was => Thing::Sysctl { key: key.clone(), was: was.clone() },
@@ -287,7 +283,7 @@ impl Action {
             | Self::RemoveDirectory(_)
             | Self::EraseDirectory(_)
             | Self::RemoveLink { .. }
-            | Self::RemoveAddress { .. }
+            | Self::RemoveAddress(_)
             | Self::RemoveLocalRoute { .. }
             | Self::RemoveRoute(_)
             | Self::ReturnUplink(_) => self.inverse().makes(),
@@ -327,7 +323,7 @@ impl Action {
             Self::AddLink { name, .. } | Self::RemoveLink { name, .. } | Self::SetLink { name, .. } => {
                 Some(name.clone())
             }
-            Self::AddAddress { link, .. } | Self::RemoveAddress { link, .. } => Some(link.clone()),
+            Self::AddAddress(address) | Self::RemoveAddress(address) => Some(address.link.clone()),
             Self::AddRoute(route) | Self::RemoveRoute(route) => Some(route.link.clone()),
             Self::SetSysctl { key, .. } => {
                 let (_, rest) = key.split_once(".conf.")?;

@@ -5,7 +5,6 @@ use crate::action::Action;
 use crate::facts::{AddressFact, GroupFact, HostFacts, PathFact, Route, UserFact};
 use crate::thing::Uplink;
 use indexmap::IndexMap;
-use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -63,10 +62,8 @@ impl HostFacts {
                 put(&mut self.links, veth.clone(), state.to.outside.clone());
                 put(&mut self.namespaces, name.clone(), state.to.inside.clone());
             }
-            Action::AddAddress { link, address } => {
-                self.addresses.insert(permanent(link, *address));
-            }
-            Action::RemoveAddress { link, address } => {
+            Action::AddAddress(address) => drop(self.addresses.insert(address.clone())),
+            Action::RemoveAddress(AddressFact { link, address, .. }) => {
                 self.addresses.retain(|found| (&found.link, found.address) != (link, *address));
             }
             Action::AddLocalRoute { range } => {
@@ -111,18 +108,20 @@ impl HostFacts {
         }
         let there = self.links.contains_key(to);
         for address in &uplink.addresses {
-            self.addresses.remove(&permanent(from, *address));
-            self.addresses.extend(there.then(|| permanent(to, *address)));
+            // However it was marked where it was.
+            let found = self.address(from, *address).cloned();
+            if let Some(found) = &found {
+                self.addresses.shift_remove(found);
+            }
+            let marked = found.is_some_and(|found| found.bound_only);
+            let moved = AddressFact { link: to.into(), address: *address, leased: false, bound_only: marked };
+            self.addresses.extend(there.then_some(moved));
         }
         for route in &uplink.routes {
             self.routes.remove(&Route { link: from.into(), ..route.clone() });
             self.routes.extend(there.then(|| Route { link: to.into(), ..route.clone() }));
         }
     }
-}
-
-fn permanent(link: &str, address: IpNet) -> AddressFact {
-    AddressFact { link: link.into(), address, leased: false }
 }
 
 fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {

@@ -1,7 +1,7 @@
 //! A plan for people and for programs.
 
 use crate::action::{Action, Kind, Namespace};
-use crate::facts::{FileFact, Guard, LinkFact, LinkKind, NamespaceFact, Owner, Route};
+use crate::facts::{AddressFact, FileFact, Guard, LinkFact, LinkKind, NamespaceFact, Owner, Route};
 use crate::plan::Plan;
 use crate::thing::Uplink;
 use ipnet::IpNet;
@@ -61,8 +61,8 @@ fn noun(action: &Action) -> (char, &'static str) {
         Action::SetNamespace { state, .. } if state.from.inside.is_none() => ('+', "namespace"),
         Action::SetNamespace { .. } => ('~', "namespace"),
         Action::SetLink { .. } => ('~', "link"),
-        Action::AddAddress { .. } => ('+', "address"),
-        Action::RemoveAddress { .. } => ('-', "address"),
+        Action::AddAddress(_) => ('+', "address"),
+        Action::RemoveAddress(_) => ('-', "address"),
         Action::AddLocalRoute { .. } => ('+', "local route"),
         Action::RemoveLocalRoute { .. } => ('-', "local route"),
         Action::AddRoute(_) => ('+', "route"),
@@ -143,7 +143,7 @@ fn name(action: &Action) -> String {
         Action::SetSysctl { key, .. } => key.clone(),
         Action::SetGuard { .. } => "plat".into(),
         Action::TakeUplink(uplink) | Action::ReturnUplink(uplink) => uplink.link.clone(),
-        Action::AddAddress { address, .. } | Action::RemoveAddress { address, .. } => address.to_string(),
+        Action::AddAddress(found) | Action::RemoveAddress(found) => found.address.to_string(),
         Action::AddLocalRoute { range } | Action::RemoveLocalRoute { range } => range.to_string(),
     }
 }
@@ -181,7 +181,7 @@ fn line(action: &Action) -> String {
         Action::TakeUplink(uplink) => format!("to {}{}", uplink.bridge, uplink_line(uplink)),
         Action::ReturnUplink(uplink) => format!("from {}{}", uplink.bridge, uplink_line(uplink)),
         Action::SetLink { from, to, .. } => format!("{} -> {}", link_line(from), link_line(to)),
-        Action::AddAddress { link, .. } | Action::RemoveAddress { link, .. } => format!("on {link}"),
+        Action::AddAddress(found) | Action::RemoveAddress(found) => address_line(found),
         Action::AddLocalRoute { .. } | Action::RemoveLocalRoute { .. } => String::new(),
         Action::WriteFile { from, to, .. } => file_line(from.as_ref(), to.as_ref()),
     };
@@ -241,6 +241,17 @@ fn namespace_line(from: &Namespace, to: &Namespace) -> String {
 
 fn route_line(route: &Route) -> String {
     route.via.map_or_else(|| format!("on {}", route.link), |via| format!("via {via} on {}", route.link))
+}
+
+/// Said is only what differs from what node-format makes.
+fn address_line(found: &AddressFact) -> String {
+    let AddressFact { link, address, bound_only, .. } = found;
+    let otherwise = match (bound_only, AddressFact::ours(link, *address).bound_only) {
+        (false, true) => ", for the kernel to choose",
+        (true, false) => ", for binding alone",
+        _ => "",
+    };
+    format!("on {link}{otherwise}")
 }
 
 fn shown(value: &str) -> &str {
@@ -342,7 +353,7 @@ mod tests {
     }
 
     fn address(text: &str) -> Action {
-        Action::AddAddress { link: "plat0".into(), address: text.parse().unwrap() }
+        Action::AddAddress(AddressFact::ours("plat0", text.parse().unwrap()))
     }
 
     #[test]

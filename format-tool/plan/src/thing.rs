@@ -84,8 +84,8 @@ pub struct Uplink {
     /// Whether the machine was reached by it, so that somebody must say that it still is.
     #[serde(default)]
     pub carries: bool,
-    /// Moved to the bridge.
-    pub addresses: BTreeSet<IpNet>,
+    /// Moved to the bridge. In the order that the kernel prefers them in.
+    pub addresses: Vec<IpNet>,
     /// Of the interface; through the bridge while it is taken.
     pub routes: BTreeSet<Route>,
 }

@@ -103,6 +103,28 @@ fn taps_join_a_bridge_that_exists_and_leave_it_as_it_was() {
 }
 
 #[test]
+fn an_address_that_the_kernel_may_choose_by_itself_is_seen_and_made_anew() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        ip("address change fd00:1::1:0:0:1/128 dev plat0 preferred_lft forever valid_lft forever");
+        ip("address delete 10.200.0.2/32 dev plat0");
+        ip("address add 10.200.0.2/32 dev plat0");
+        let (code, said) = machine.run(&["verify"]);
+        assert_eq!(code, 3, "{said}");
+        for address in ["fd00:1::1:0:0:1/128", "10.200.0.2/32"] {
+            let lines =
+                format!("- address {address} on plat0, for the kernel to choose\n+ address {address} on plat0\n");
+            assert!(lines.lines().all(|line| said.lines().any(|other| other == line)), "{said}");
+        }
+        machine.must(&["apply"]);
+        assert_eq!(machine.must(&["verify"]), "the machine is as it was formatted\n");
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
 fn what_the_kernel_had_been_set_to_comes_back() {
     on_a_machine(|machine| {
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();

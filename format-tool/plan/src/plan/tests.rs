@@ -63,7 +63,7 @@ fn bare() -> HostFacts {
     }
     for address in ["192.0.2.7/24", "2001:db8:7::7/64"] {
         let address = address.parse().unwrap();
-        facts.addresses.insert(AddressFact { link: CARRIER.into(), address, leased: false });
+        facts.addresses.insert(AddressFact { link: CARRIER.into(), address, leased: false, bound_only: false });
     }
     for (destination, via) in [("0.0.0.0/0", "192.0.2.1"), ("::/0", "2001:db8:7::1")] {
         let (destination, via) = (destination.parse().unwrap(), Some(via.parse().unwrap()));

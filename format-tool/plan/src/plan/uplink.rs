@@ -134,7 +134,7 @@ impl Planner<'_> {
                     .fix("set `guard = true` in [network], which keeps partitions from announcing any, or give it a fixed address"),
             );
         }
-        let addresses: BTreeSet<IpNet> = own.into_iter().map(|address| address.address).collect();
+        let addresses: Vec<IpNet> = own.into_iter().map(|address| address.address).collect();
         let routes: BTreeSet<Route> = self.facts.routes.iter().filter(|route| route.link == *link).cloned().collect();
         let carries = !addresses.is_empty() || !routes.is_empty() || !leased.is_empty();
         let (link, bridge) = (link.clone(), wanted.bridge.clone());
@@ -200,13 +200,7 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         // What a router announced there meanwhile would draw to the bridge what goes through the interface now.
         let announced =
             |found: &&AddressFact| found.leased && found.link == uplink.bridge && found.address.addr().is_ipv6();
-        plan.actions.extend(
-            facts
-                .addresses
-                .iter()
-                .filter(announced)
-                .map(|found| Action::RemoveAddress { link: found.link.clone(), address: found.address }),
-        );
+        plan.actions.extend(facts.addresses.iter().filter(announced).cloned().map(Action::RemoveAddress));
     }
     plan
 }
@@ -228,11 +222,8 @@ enum Place {
 fn left_on_the_bridge(uplink: &Uplink, facts: &HostFacts) -> impl DoubleEndedIterator<Item = Action> {
     let routes = uplink.routes.iter().map(|route| Route { link: uplink.bridge.clone(), ..route.clone() });
     let routes = routes.filter(|route| facts.routes.contains(route)).map(Action::RemoveRoute);
-    let there = |address: &&IpNet| {
-        facts.addresses.iter().any(|found| found.link == uplink.bridge && found.address == **address)
-    };
-    let addresses = uplink.addresses.iter().filter(there);
-    let addresses = addresses.map(|address| Action::RemoveAddress { link: uplink.bridge.clone(), address: *address });
+    let addresses = uplink.addresses.iter().filter_map(|address| facts.address(&uplink.bridge, *address));
+    let addresses = addresses.cloned().map(Action::RemoveAddress);
     routes.chain(addresses).collect::<Vec<_>>().into_iter()
 }
 
@@ -240,10 +231,7 @@ fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
     let Some(LinkFact { bridge, up: is_up, .. }) = facts.links.get(&uplink.link) else { return Place::Nowhere };
     let is_port = bridge.as_deref() == Some(&uplink.bridge);
     let all_on = |link: &str| {
-        let on = |address: &IpNet| {
-            let there = AddressFact { link: link.into(), address: *address, leased: false };
-            facts.addresses.contains(&there)
-        };
+        let on = |address: &IpNet| facts.address(link, *address).is_some();
         let routed = |route: &Route| facts.routes.contains(&Route { link: link.into(), ..route.clone() });
         uplink.addresses.iter().all(on) && uplink.routes.iter().all(routed)
     };

@@ -80,13 +80,16 @@ fn listening(facts: &HostFacts, network: &Network) -> Vec<String> {
     links.map(|(name, _)| name.clone()).collect()
 }
 
-/// The prefix of the first global address with one, on the first of these links that has such an address.
+/// The prefix of the least global address with one, on the first of these links that has such an address.
 fn prefix_on(facts: &HostFacts, links: &[Option<&String>]) -> Option<Ipv6Net> {
     links.iter().flatten().find_map(|link| {
-        facts.addresses.iter().filter(|address| &address.link == *link).find_map(|found| match found.address {
-            IpNet::V6(net) if net.prefix_len() < 128 && is_global(net) => Some(net.trunc()),
+        let on_it = facts.addresses.iter().filter(|address| &address.link == *link);
+        // Not in the kernel's order: it may be another one once they were moved.
+        let least = on_it.filter_map(|found| match found.address {
+            IpNet::V6(net) if net.prefix_len() < 128 && is_global(net) => Some(net),
             _ => None,
-        })
+        });
+        least.min().map(|net| net.trunc())
     })
 }
 

@@ -86,10 +86,13 @@ fn steps(
         Some(told) => addresses::remove_as_told(handle, told),
         None => addresses::remove(handle, from, *address),
     };
-    steps.extend(uplink.addresses.iter().map(|address| (add(address), THERE)));
+    // As the kernel is to prefer them: of IPv4 the one that came first, of IPv6 the one that came last.
+    let (ipv4, ipv6): (Vec<&IpNet>, Vec<&IpNet>) =
+        uplink.addresses.iter().partition(|address| address.addr().is_ipv4());
+    steps.extend(ipv4.into_iter().chain(ipv6.into_iter().rev()).map(|address| (add(address), THERE)));
     if let Some(from) = from {
         steps.extend(uplink.routes.iter().map(|route| (routes::remove(handle, from, route), GONE)));
-        steps.extend(uplink.addresses.iter().map(|address| (remove(address, from), GONE)));
+        steps.extend(uplink.addresses.iter().rev().map(|address| (remove(address, from), GONE)));
     }
     // A router must be reachable before there is a way through it.
     let (through, direct): (Vec<&Route>, Vec<&Route>) = uplink.routes.iter().partition(|route| route.via.is_some());
