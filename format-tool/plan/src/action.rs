@@ -132,6 +132,9 @@ pub enum Action {
         was: String,
         from: String,
         to: String,
+        /// Set to these once it is as it was.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        along: BTreeMap<String, String>,
     },
     /// Makes, replaces or removes the packet filter's table, in one step of the kernel.
     SetGuard {
@@ -243,7 +246,7 @@ impl Action {
             Self::RemoveLocalRoute { range } => Self::AddLocalRoute { range },
             Self::AddRoute(route) => Self::RemoveRoute(route),
             Self::RemoveRoute(route) => Self::AddRoute(route),
-            Self::SetSysctl { key, was, from, to } => Self::SetSysctl { key, was, from: to, to: from },
+            Self::SetSysctl { key, was, from, to, along } => Self::SetSysctl { key, was, from: to, to: from, along },
             Self::SetGuard { from, to } => Self::SetGuard { from: to, to: from },
             Self::TakeUplink(uplink) => Self::ReturnUplink(uplink),
             Self::ReturnUplink(uplink) => Self::TakeUplink(uplink),
@@ -267,7 +270,9 @@ impl Action {
             }
             Self::AddLocalRoute { range } => Thing::LocalRoute { range: *range },
             Self::AddRoute(route) => Thing::Route(route.clone()),
-            Self::SetSysctl { key, was, to, .. } if to != was => Thing::Sysctl { key: key.clone(), was: was.clone() },
+            Self::SetSysctl { key, was, to, along, .. } if to != was => {
+                Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone() }
+            }
             Self::SetGuard { to: Some(_), .. } => Thing::Guard,
             Self::TakeUplink(uplink) => Thing::Uplink(uplink.clone()),
             Self::WriteFile { path, to: Some(_), .. } => Thing::File { path: path.clone() },
@@ -291,8 +296,8 @@ impl Action {
                 Some(Thing::Namespace { name: name.clone(), veth: veth.clone() })
             }
             Self::SetDiskLimit { path, id, to: None, .. } => Some(Thing::DiskLimit { path: path.clone(), id: *id }),
-            Self::SetSysctl { key, was, to, .. } if to == was => {
-                Some(Thing::Sysctl { key: key.clone(), was: was.clone() })
+            Self::SetSysctl { key, was, to, along, .. } if to == was => {
+                Some(Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone() })
             }
             Self::SetGuard { to: None, .. } => Some(Thing::Guard),
             Self::WriteFile { path, to: None, .. } => Some(Thing::File { path: path.clone() }),

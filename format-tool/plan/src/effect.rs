@@ -3,6 +3,7 @@
 
 use crate::action::Action;
 use crate::facts::{AddressFact, GroupFact, HostFacts, PathFact, Route, UserFact};
+use crate::forwarding::{as_written, is_meant, written_along};
 use crate::thing::Uplink;
 use indexmap::IndexMap;
 use std::collections::BTreeMap;
@@ -79,8 +80,15 @@ impl HostFacts {
                 self.routes.remove(route);
             }
             // Empty: of a link that was not there.
-            Action::SetSysctl { key, to, .. } => {
+            Action::SetSysctl { key, to, was, along, .. } => {
                 put(&mut self.sysctls, key.clone(), Some(to.clone()).filter(|to| !to.is_empty()));
+                for pattern in written_along(key) {
+                    let others = self.sysctls.iter_mut().filter(|(other, _)| is_meant(other, pattern));
+                    others.for_each(|(other, value)| *value = as_written(other, to));
+                }
+                for (other, before) in along.iter().filter(|_| to == was) {
+                    self.sysctls.entry(other.clone()).and_modify(|value| value.clone_from(before));
+                }
             }
             Action::SetGuard { to, .. } => self.guard.clone_from(to),
             Action::TakeUplink(uplink) => self.move_uplink(uplink, &uplink.link, &uplink.bridge),

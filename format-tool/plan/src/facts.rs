@@ -21,7 +21,8 @@ pub struct Scope {
     pub disk: IndexMap<PathBuf, u32>,
     /// Network namespaces to look into, by the names of their files.
     pub namespaces: BTreeSet<String>,
-    /// Settings of the kernel to read, e.g. `net.ipv4.ip_forward`.
+    /// Settings of the kernel to read, e.g. `net.ipv4.ip_forward`; with `*` in the place of a link, those of each and of
+    /// `default`.
     pub sysctls: BTreeSet<String>,
     /// Whether the packet filter matters.
     pub guard: bool,

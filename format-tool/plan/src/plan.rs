@@ -189,8 +189,15 @@ fn made_user(thing: &Thing) -> Option<(&str, u32)> {
     if let Thing::User { name, uid } = thing { Some((name, *uid)) } else { None }
 }
 
-fn setting_before(thing: &Thing) -> Option<(&str, &str)> {
-    if let Thing::Sysctl { key, was } = thing { Some((key, was)) } else { None }
+fn setting_before(thing: &Thing) -> Option<(&str, Before<'_>)> {
+    if let Thing::Sysctl { key, was, along } = thing { Some((key, Before { was, along })) } else { None }
+}
+
+/// What a setting of the kernel was before node-format first changed it, and those that change along with it.
+#[derive(Debug, Clone, Copy)]
+struct Before<'a> {
+    was: &'a str,
+    along: &'a BTreeMap<String, String>,
 }
 
 struct Planner<'a> {
@@ -207,8 +214,7 @@ struct Planner<'a> {
     memberships: BTreeMap<&'a str, BTreeSet<&'a str>>,
     /// The uid that each user of ours was made with.
     made_users: BTreeMap<&'a str, u32>,
-    /// What each setting of the kernel was before.
-    settings_before: BTreeMap<&'a str, &'a str>,
+    settings_before: BTreeMap<&'a str, Before<'a>>,
     /// Links that go, and those that are made anew: what is on them goes with them.
     leaving: BTreeSet<String>,
     /// After all directories: those of one kind are performed together.

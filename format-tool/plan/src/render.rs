@@ -6,6 +6,7 @@ use crate::plan::Plan;
 use crate::thing::Uplink;
 use ipnet::IpNet;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// How much a text says.
@@ -176,7 +177,9 @@ fn line(action: &Action) -> String {
         Action::AddLink { link, .. } | Action::RemoveLink { link, .. } => link_line(link),
         Action::SetNamespace { veth, state, .. } => format!("by {veth}{}", namespace_line(&state.from, &state.to)),
         Action::AddRoute(route) | Action::RemoveRoute(route) => route_line(route),
-        Action::SetSysctl { from, to, .. } => format!("{} -> {}", shown(from), shown(to)),
+        Action::SetSysctl { was, from, to, along, .. } => {
+            format!("{} -> {}{}", shown(from), shown(to), along_line(along, to == was))
+        }
         Action::SetGuard { from, to } => guard_line(from.as_ref(), to.as_ref()),
         Action::TakeUplink(uplink) => format!("to {}{}", uplink.bridge, uplink_line(uplink)),
         Action::ReturnUplink(uplink) => format!("from {}{}", uplink.bridge, uplink_line(uplink)),
@@ -252,6 +255,16 @@ fn address_line(found: &AddressFact) -> String {
         _ => "",
     };
     format!("on {link}{otherwise}")
+}
+
+/// What comes back with a setting that goes back, now or one day.
+fn along_line(along: &BTreeMap<String, String>, now: bool) -> String {
+    let all: Vec<_> = along.iter().map(|(key, value)| format!("{key} {value}")).collect();
+    match (all.is_empty(), now) {
+        (true, _) => String::new(),
+        (false, true) => format!(" with {}", all.join(", ")),
+        (false, false) => format!(" (and back with {})", all.join(", ")),
+    }
 }
 
 fn shown(value: &str) -> &str {
@@ -368,7 +381,8 @@ mod tests {
 
     #[test]
     fn as_much_is_counted_as_the_list_shows() {
-        let sysctl = Action::SetSysctl { key: "k".into(), was: String::new(), from: String::new(), to: "1".into() };
+        let (none, along) = (String::new(), BTreeMap::new());
+        let sysctl = Action::SetSysctl { key: "k".into(), was: none.clone(), from: none, to: "1".into(), along };
         let guard =
             |rules| Guard { fingerprint: "f".into(), rules, elements: Default::default(), script: String::new() };
         let changed = Action::SetGuard { from: Some(guard(1)), to: Some(guard(2)) };

@@ -135,6 +135,42 @@ fn what_the_kernel_had_been_set_to_comes_back() {
 }
 
 #[test]
+fn what_the_kernel_changes_along_with_forwarding_comes_back_too() {
+    on_a_machine(|machine| {
+        ip("link add up0 type veth peer name up1");
+        ip("link add up0.7 type veth peer name up2");
+        ip("link set lo up");
+        let redirects = "net.ipv4.conf.all.accept_redirects";
+        let set = [
+            (redirects, "0"),
+            ("net.ipv4.conf.up1.forwarding", "1"),
+            ("net.ipv6.conf.up0/7.forwarding", "1"),
+            ("net.ipv6.conf.default.forwarding", "1"),
+        ];
+        let place = |key: &str| {
+            let swapped = key.replace('/', "\0").replace('.', "/").replace('\0', ".");
+            format!("/proc/sys/{swapped}")
+        };
+        let read = |key: &str| fs::read_to_string(place(key)).unwrap().trim().to_owned();
+        set.iter().for_each(|(key, value)| fs::write(place(key), value).unwrap());
+        let others = ["net.ipv4.conf.up0.forwarding", "net.ipv6.conf.up1.forwarding", "net.ipv4.ip_forward"];
+        machine.configure(1);
+        assert!(machine.must(&["plan"]).contains(&format!("{redirects} 0")));
+        there_and_back(machine, || assert!(others.iter().all(|key| read(key) == "1")));
+        for (key, value) in set {
+            assert_eq!(read(key), value, "{key}");
+        }
+        assert!(others.iter().all(|key| read(key) == "0"));
+        // A link that goes meanwhile keeps nothing else from coming back.
+        machine.must(&["apply"]);
+        assert!(machine.must(&["show"]).contains(&format!("net.ipv4.ip_forward, before 0, {redirects} 0")));
+        ip("link delete up0.7");
+        machine.must(&["reset"]);
+        assert_eq!((read(redirects), read("net.ipv6.conf.default.forwarding")), ("0".into(), "1".into()));
+    });
+}
+
+#[test]
 fn a_node_changes_from_bridged_to_routed_taps_and_its_users_stay() {
     on_a_machine(|machine| {
         ip("link set lo up");

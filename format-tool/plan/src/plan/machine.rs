@@ -1,24 +1,26 @@
 //! What belongs to the machine as a whole: the kernel's settings, the packet filter, what must be there.
 
-use super::Planner;
 use super::uplink::accept_ra;
+use super::{Before, Planner, setting_before};
 use crate::action::Action;
 use crate::facts::{AddressFact, Guard, LinkKind, Presence};
+use crate::forwarding::{self, as_written, is_meant, written_along};
 use crate::layout::Layout;
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
+use std::collections::BTreeMap;
 
 impl Planner<'_> {
     /// One part of the kernel's settings: see [`Part`] for when.
     pub(super) fn sysctls(&mut self, part: Part) {
         for thing in self.claims.iter() {
-            let Thing::Sysctl { key, was } = thing else { continue };
+            let Some((key, before)) = setting_before(thing) else { continue };
             if part != self.part_of(key) || self.goes_on_listening(key) {
                 continue;
             }
             match self.facts.sysctls.get(key) {
                 _ if self.layout.sysctls.contains_key(key) => {}
-                Some(found) if found != was => self.remove.push(setting(key, was, found, was)),
+                Some(found) if found != before.was => self.remove.push(setting(key, before, found, before.was)),
                 _ => self.forget.push(thing.clone()),
             }
         }
@@ -44,9 +46,22 @@ impl Planner<'_> {
             if found == *wanted {
                 continue; // It will be so by itself.
             }
-            let was = self.settings_before.get(key.as_str()).copied().unwrap_or(&found);
-            self.add.push(setting(key, was, &found, wanted));
+            let along = self.changes_along(key, &found);
+            let now = Before { was: &found, along: &along };
+            let before = self.settings_before.get(key.as_str()).copied().unwrap_or(now);
+            self.add.push(setting(key, before, &found, wanted));
         }
+    }
+
+    /// What the kernel writes along with a setting, as it is now: of the machine's own links, and where it is not what setting
+    /// it back would write.
+    fn changes_along(&self, key: &str, found: &str) -> BTreeMap<String, String> {
+        let patterns = written_along(key);
+        let ours = |other: &str| link_of(other).is_some_and(|link| self.layout.links.contains_key(&link));
+        let all = self.facts.sysctls.iter().filter(|_| !patterns.is_empty());
+        let others = all.filter(|(other, _)| patterns.iter().any(|pattern| is_meant(other, pattern)) && !ours(other));
+        let differ = others.filter(|(other, value)| **value != as_written(other, found));
+        differ.map(|(other, value)| (other.clone(), value.clone())).collect()
     }
 
     fn part_of(&self, key: &str) -> Part {
@@ -191,7 +206,7 @@ fn link_of(key: &str) -> Option<String> {
 }
 
 pub(super) fn forwards(layout: &Layout) -> bool {
-    layout.sysctls.contains_key("net.ipv6.conf.all.forwarding")
+    layout.sysctls.contains_key(forwarding::IPV6)
 }
 
 /// Where the kernel takes a setting of a link of ours from when the link is made.
@@ -201,6 +216,7 @@ pub(super) fn default_of(layout: &Layout, key: &str) -> Option<String> {
     layout.links.contains_key(&link.replace('/', ".")).then(|| format!("{family}.conf.default.{name}"))
 }
 
-fn setting(key: &str, was: &str, from: &str, to: &str) -> Action {
-    Action::SetSysctl { key: key.into(), was: was.into(), from: from.into(), to: to.into() }
+fn setting(key: &str, before: Before, from: &str, to: &str) -> Action {
+    let (was, along) = (before.was.into(), before.along.clone());
+    Action::SetSysctl { key: key.into(), was, from: from.into(), to: to.into(), along }
 }

@@ -1,14 +1,21 @@
 //! What has to be looked at before a plan can be made.
 
 use super::machine::default_of;
+use super::setting_before;
 use super::uplink::accept_ra;
 use crate::facts::Scope;
+use crate::forwarding::written_along;
 use crate::layout::Layout;
 use crate::thing::{Claims, Thing};
+use std::collections::BTreeSet;
 
 /// What to look at, to plan from these claims towards this layout.
 pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
     let mut scope = of_layout(layout);
+    let recorded: BTreeSet<&str> = claims.iter().filter_map(setting_before).map(|(key, _)| key).collect();
+    let new = layout.sysctls.keys().filter(|key| !recorded.contains(key.as_str()));
+    let along = new.flat_map(|key| written_along(key)).map(|pattern| (*pattern).to_owned());
+    scope.sysctls.extend(along);
     for thing in claims.iter() {
         match thing {
             Thing::Group { .. } => scope.accounts = true,

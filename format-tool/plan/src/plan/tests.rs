@@ -46,6 +46,12 @@ fn bare() -> HostFacts {
     for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv6.ip_nonlocal_bind"] {
         facts.sysctls.insert(key.into(), "0".into());
     }
+    // What the kernel writes along with forwarding, as its owner had it: no redirects, and links that forward on their own.
+    facts.sysctls.insert("net.ipv4.conf.all.accept_redirects".into(), "0".into());
+    for (link, family) in [(CARRIER, "ipv4"), (SPARE, "ipv6")] {
+        facts.sysctls.insert(format!("net.{family}.conf.{link}.forwarding"), "1".into());
+        facts.sysctls.insert(format!("net.{family}.conf.default.forwarding"), "0".into());
+    }
     facts.machine.cpu_millis = Some(2000);
     facts.users.insert("root".into(), UserFact { uid: 0, gid: 0, home: "/root".into() });
     facts.groups.insert("root".into(), GroupFact { gid: 0, members: Default::default() });

@@ -6,11 +6,12 @@ use super::machine::forwards;
 use super::{Plan, Planner};
 use crate::action::Action;
 use crate::facts::{AddressFact, HostFacts, LinkFact, Route, Scope};
+use crate::forwarding;
 use crate::layout::WantedUplink;
 use crate::thing::{Claims, Thing, Uplink};
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 impl Planner<'_> {
@@ -173,20 +174,20 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         let at = place(uplink, facts);
         let returns = !matches!(at, Place::Link | Place::Nowhere);
         let listens = accept_ra(&uplink.link);
-        let forwards = facts.sysctls.get("net.ipv6.conf.all.forwarding").is_some_and(|found| found == "1");
+        let forwards = facts.sysctls.get(forwarding::IPV6).is_some_and(|found| found == "1");
         if returns && forwards && facts.sysctls.get(&listens).is_some_and(|found| found == "1") {
             // The rest of the node stays, and a machine that forwards listens to no router unless it is told to.
             let (was, from, to) = ("1".into(), "1".into(), "2".into());
-            plan.actions.push(Action::SetSysctl { key: listens.clone(), was, from, to });
+            plan.actions.push(Action::SetSysctl { key: listens.clone(), was, from, to, along: BTreeMap::new() });
         }
         // Its own settings come back first: without IPv6 it takes no such address.
         let own = format!(".{}.", uplink.link.replace('.', "/"));
         for thing in claims.iter() {
-            let Thing::Sysctl { key, was } = thing else { continue };
+            let Thing::Sysctl { key, was, along } = thing else { continue };
             let is_its = key.contains(&own) && *key != listens;
             if let Some(found) = facts.sysctls.get(key).filter(|found| is_its && *found != was) {
                 let (key, was, from) = (key.clone(), was.clone(), found.clone());
-                plan.actions.push(Action::SetSysctl { key, to: was.clone(), was, from });
+                plan.actions.push(Action::SetSysctl { key, to: was.clone(), was, from, along: along.clone() });
             }
         }
         if !returns {
