@@ -68,14 +68,24 @@ pub fn apply(wish: Wish, host: &mut dyn Host, record: &mut Record, progress: Pro
     carry_out(plan, &facts, host, record, progress, &mut |host, record| verify(wish, host, record, unchanged))
 }
 
-/// Gives an uplink back that was not confirmed; nothing else is looked at or changed.
+/// Gives an uplink back that was not confirmed; nothing else is looked at or changed. It is never undone: the machine may be
+/// reached by whatever came back. What did not is still in the record, and may be tried again.
 ///
 /// # Errors
-/// As [`apply`].
+/// All that went wrong.
 pub fn roll_back(host: &mut dyn Host, record: &mut Record) -> Result<Applied, Problems> {
     let facts = host.observe(&rollback_scope(record.claims()))?;
     let plan = rollback(&facts, record.claims());
-    carry_out(plan, &facts, host, record, &mut |_, _| {}, &mut |_, _| Ok(()))
+    let mut problems = privileges_lacking(&plan, &facts);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let mut work = Work::default();
+    for batch in plan.actions.chunk_by(|a, b| a.kind() == b.kind()) {
+        problems.extend(perform(batch, host, record, &BTreeSet::new(), &mut work).err());
+    }
+    record.strike(plan.forget.iter().cloned())?;
+    problems.none_or(Applied { plan, excused: work.excused })
 }
 
 /// Performs a plan whole, or undoes what of it was done.
@@ -94,11 +104,12 @@ fn carry_out(
     if let Some(lock) = record.children() {
         host.hold(lock)?;
     }
-    record.strike(plan.forget.iter().cloned())?;
+    let (first, last) = plan.forgotten();
+    record.strike(first)?;
     let mut work = Work::default();
     let tenants = plan.tenants_links(facts);
     let outcome = perform_all(&plan.actions, host, record, &tenants, progress, &mut work);
-    let applied = match outcome.and_then(|()| proof(host, record)) {
+    let applied = match outcome.and_then(|()| proof(host, record)).and_then(|()| record.strike(last)) {
         Ok(()) => Ok(Applied { plan, excused: work.excused }),
         Err(problem) => Err(undo(problem, work.done, host, record, &tenants)),
     };
@@ -153,7 +164,9 @@ fn perform(
     let undone = || pairs().zip(fresh.iter().copied()).filter(|((_, done), _)| !done);
     let excused = undone().next().is_some() && undone().all(|((action, _), fresh)| his_alone(action, fresh));
     // Gone, or never made: neither is ours to keep in the record.
+    let half_way = |action: &Action| problem.is_some() && matches!(action, Action::ReturnUplink(_));
     let gone = pairs().zip(fresh.iter().copied()).filter_map(|((action, done), fresh)| match (done, fresh) {
+        (true, _) if half_way(action) => None, // What did not come back whole is still to come.
         (true, _) => action.removes(),
         (false, true) => action.makes(),
         (false, false) => None,
@@ -192,6 +205,10 @@ fn verify(wish: Wish, host: &mut dyn Host, record: &Record, unchanged: bool) -> 
     }
 }
 
+fn taken(action: &Action) -> Option<String> {
+    if let Action::TakeUplink(uplink) = action { Some(uplink.link.clone()) } else { None }
+}
+
 /// Takes back what was done, last first. Goes on after a failure and reports all.
 fn undo(
     cause: Problem,
@@ -203,8 +220,15 @@ fn undo(
     let back: Vec<Action> = done.iter().rev().map(Action::inverse).collect();
     let mut problems = Problems::default();
     let mut work = Work::default();
+    let mut kept = BTreeSet::new();
     for batch in back.chunk_by(|a, b| a.kind() == b.kind()) {
-        if let Err(problem) = perform(batch, host, record, tenants, &mut work) {
+        // An interface that could not be taken again keeps its own settings: with others it would lose what it has.
+        let its_own = |action: &Action| {
+            action.kind() == Kind::SetSysctls && action.link().is_some_and(|link| kept.contains(&link))
+        };
+        let batch: Vec<Action> = batch.iter().filter(|action| !its_own(action)).cloned().collect();
+        if let Err(problem) = perform(&batch, host, record, tenants, &mut work) {
+            kept.extend(batch.iter().filter_map(taken));
             let what = "something that had been done could not be undone";
             problems.push(
                 Problem::new(codes::UNDO_FAILED, what)

@@ -2,6 +2,7 @@
 
 mod configuration;
 mod init;
+mod journal;
 mod shown;
 mod uplink;
 

@@ -1,8 +1,8 @@
 //! Whatever fails, at whatever action: the machine is as it was, or the next run goes on from the record.
 
-use node_format::{Epoch, FakeHost, Fault, Killed, Record, Wish, apply, propose};
-use node_format_plan::facts::{AddressFact, LinkFact, LinkKind, Owner, PathFact, Presence, Route};
-use node_format_plan::{Consent, Contents, HostFacts, Layout, parse};
+use node_format::{Epoch, FakeHost, Fault, Killed, Record, Wish, apply, propose, roll_back};
+use node_format_plan::facts::{AddressFact, FileFact, LinkFact, LinkKind, Owner, PathFact, Presence, Route};
+use node_format_plan::{Claims, Consent, Contents, HostFacts, Layout, Thing, parse};
 use plat_model::problem::{Problems, codes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -59,7 +59,7 @@ fn bare() -> FakeHost {
     let eth0 = LinkFact { kind, up: true, bridge: None, group: 0, mac: [2; 6], mtu: None, isolated: false };
     facts.links.insert("eth0".into(), eth0);
     let address = "192.0.2.7/24".parse().unwrap();
-    facts.addresses.insert(AddressFact { link: "eth0".into(), address, leased: false });
+    facts.addresses.insert(AddressFact { link: "eth0".into(), address, leased: false, bound_only: false });
     let (destination, via) = ("0.0.0.0/0".parse().unwrap(), Some("192.0.2.1".parse().unwrap()));
     facts.routes.insert(Route { destination, link: "eth0".into(), via, metric: 0, source: None, onlink: false });
     FakeHost::new(facts)
@@ -71,6 +71,10 @@ fn run(layout: &Layout, host: &mut FakeHost, record: &Path) -> Result<(), Proble
     let result = apply(Wish::new(layout, AGREED), host, &mut record, &mut |_, _| {});
     record.finish()?;
     result.map(drop)
+}
+
+fn claims(record: &Path) -> Claims {
+    Record::read(record, &epoch()).unwrap().claims().clone()
 }
 
 fn actions(layout: &Layout, host: &mut FakeHost, record: &Path) -> usize {
@@ -172,17 +176,80 @@ fn a_failed_growth_and_a_failed_shrink_leave_the_node_as_it_was() {
     let record = folder.path().join("format/record");
     let mut host = bare();
     run(&layout(3), &mut host, &record).unwrap();
-    let before = host.facts.clone();
+    let (before, was) = (host.facts.clone(), claims(&record));
     for wanted in [layout(5), layout(1)] {
         let all = actions(&wanted, &mut host, &record);
         for at in 0..all {
             host.fault = Some(Fault::Fails(host.performed + at));
             assert!(run(&wanted, &mut host, &record).is_err());
             assert_eq!(host.facts, before, "action {at}");
+            assert_eq!(claims(&record), was, "action {at}");
         }
     }
     host.fault = None;
     assert_eq!(actions(&layout(3), &mut host, &record), 0);
+}
+
+#[test]
+fn a_run_that_fails_takes_back_neither_roots_word_nor_the_claim_to_what_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("format/record");
+    let mut host = bare();
+    // Without links of partitions' users: those may keep some things from being done.
+    run(&layout_with(2, "taps = false\nuplink = \"eth0\"\n"), &mut host, &record).unwrap();
+    let mut open = Record::open(&record, &epoch()).unwrap();
+    open.add([Thing::UplinkConfirmed { link: "eth0".into() }]).unwrap();
+    open.finish().unwrap();
+    // Somebody put something beside the partitions: their directory stays, and those above it.
+    let theirs = FileFact { owner: Owner { uid: 0, gid: 0 }, mode: 0o644, text: "theirs".into() };
+    host.facts.files.insert("/srv/plat/partitions/theirs".into(), theirs.clone());
+    let (before, was) = (host.facts.clone(), claims(&record));
+    for wanted in [layout_with(2, "taps = false\n"), Layout::default()] {
+        for at in 0..actions(&wanted, &mut host, &record) {
+            for fails in [Fault::Fails, Fault::HalfWay] {
+                host.fault = Some(fails(host.performed + at));
+                assert!(run(&wanted, &mut host, &record).is_err());
+                host.fault = None;
+                assert_eq!(host.facts, before, "action {at}");
+                assert_eq!(claims(&record), was, "action {at}");
+            }
+        }
+    }
+    run(&Layout::default(), &mut host, &record).unwrap();
+    assert!(!record.exists(), "nothing is ours any more");
+    assert_eq!(host.facts.files.values().collect::<Vec<_>>(), [&theirs]);
+}
+
+#[test]
+fn a_way_back_that_fails_is_not_undone_and_the_next_one_ends_it() {
+    let carried = |host: &FakeHost| {
+        let addresses: Vec<_> = host.facts.addresses.iter().filter(|found| found.link == "eth0").cloned().collect();
+        (addresses, host.facts.routes.iter().filter(|found| found.link == "eth0").count())
+    };
+    let back = |host: &mut FakeHost, record: &Path| {
+        let mut record = Record::open(record, &epoch()).unwrap();
+        let rolled = roll_back(host, &mut record);
+        record.finish().unwrap();
+        rolled.map(|applied| applied.plan.actions.len())
+    };
+    for fails in [Fault::Fails, Fault::HalfWay] {
+        for at in 0..2 {
+            let folder = tempfile::tempdir().unwrap();
+            let record = folder.path().join("format/record");
+            let mut host = bare();
+            run(&full(1), &mut host, &record).unwrap();
+            assert_eq!(carried(&host).0, []);
+            let taken = host.facts.clone();
+            host.fault = Some(fails(host.performed + at));
+            assert_eq!(back(&mut host, &record).unwrap_err().0.len(), 1);
+            assert_ne!(host.facts, taken, "what could be done stays done");
+            host.fault = None;
+            back(&mut host, &record).unwrap();
+            assert_eq!(carried(&host), carried(&bare()));
+            run(&Layout::default(), &mut host, &record).unwrap();
+            assert_eq!(host.facts, bare().facts);
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One step of a plan, with every choice made: names, numbers, owners, modes. Each knows its exact inverse and which
 //! things it makes or removes.
 
-use crate::facts::{FileFact, Guard, LinkFact, LinkKind, NamespaceFact, Owner, Route};
+use crate::facts::{AddressFact, FileFact, Guard, LinkFact, LinkKind, NamespaceFact, Owner, Route};
 use crate::thing::{Thing, Uplink};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -116,14 +116,8 @@ pub enum Action {
         veth: String,
         state: Box<Change<Namespace>>,
     },
-    AddAddress {
-        link: String,
-        address: IpNet,
-    },
-    RemoveAddress {
-        link: String,
-        address: IpNet,
-    },
+    AddAddress(AddressFact),
+    RemoveAddress(AddressFact),
     AddLocalRoute {
         range: IpNet,
     },
@@ -138,6 +132,9 @@ pub enum Action {
         was: String,
         from: String,
         to: String,
+        /// Set to these once it is as it was.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        along: BTreeMap<String, String>,
     },
     /// Makes, replaces or removes the packet filter's table, in one step of the kernel.
     SetGuard {
@@ -211,8 +208,8 @@ impl Action {
             Self::SetLink { .. } => Kind::SetLinks,
             Self::SetNamespace { state, .. } if state.to.inside.is_some() => Kind::AddNamespaces,
             Self::SetNamespace { .. } => Kind::RemoveNamespaces,
-            Self::AddAddress { .. } => Kind::AddAddresses,
-            Self::RemoveAddress { .. } => Kind::RemoveAddresses,
+            Self::AddAddress(_) => Kind::AddAddresses,
+            Self::RemoveAddress(_) => Kind::RemoveAddresses,
             Self::AddLocalRoute { .. } | Self::AddRoute(_) => Kind::AddRoutes,
             Self::RemoveLocalRoute { .. } | Self::RemoveRoute(_) => Kind::RemoveRoutes,
             Self::SetSysctl { .. } => Kind::SetSysctls,
@@ -243,13 +240,13 @@ impl Action {
             Self::SetNamespace { name, veth, state } => {
                 Self::SetNamespace { name, veth, state: Box::new(state.back()) }
             }
-            Self::AddAddress { link, address } => Self::RemoveAddress { link, address },
-            Self::RemoveAddress { link, address } => Self::AddAddress { link, address },
+            Self::AddAddress(address) => Self::RemoveAddress(address),
+            Self::RemoveAddress(address) => Self::AddAddress(address),
             Self::AddLocalRoute { range } => Self::RemoveLocalRoute { range },
             Self::RemoveLocalRoute { range } => Self::AddLocalRoute { range },
             Self::AddRoute(route) => Self::RemoveRoute(route),
             Self::RemoveRoute(route) => Self::AddRoute(route),
-            Self::SetSysctl { key, was, from, to } => Self::SetSysctl { key, was, from: to, to: from },
+            Self::SetSysctl { key, was, from, to, along } => Self::SetSysctl { key, was, from: to, to: from, along },
             Self::SetGuard { from, to } => Self::SetGuard { from: to, to: from },
             Self::TakeUplink(uplink) => Self::ReturnUplink(uplink),
             Self::ReturnUplink(uplink) => Self::TakeUplink(uplink),
@@ -268,10 +265,14 @@ impl Action {
             Self::SetNamespace { name, veth, state } if state.to.inside.is_some() => {
                 Thing::Namespace { name: name.clone(), veth: veth.clone() }
             }
-            Self::AddAddress { link, address } => Thing::Address { link: link.clone(), address: *address },
+            Self::AddAddress(AddressFact { link, address, .. }) => {
+                Thing::Address { link: link.clone(), address: *address }
+            }
             Self::AddLocalRoute { range } => Thing::LocalRoute { range: *range },
             Self::AddRoute(route) => Thing::Route(route.clone()),
-            Self::SetSysctl { key, was, to, .. } if to != was => Thing::Sysctl { key: key.clone(), was: was.clone() },
+            Self::SetSysctl { key, was, to, along, .. } if to != was => {
+                Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone() }
+            }
             Self::SetGuard { to: Some(_), .. } => Thing::Guard,
             Self::TakeUplink(uplink) => Thing::Uplink(uplink.clone()),
             Self::WriteFile { path, to: Some(_), .. } => Thing::File { path: path.clone() },
@@ -287,7 +288,7 @@ impl Action {
             | Self::RemoveDirectory(_)
             | Self::EraseDirectory(_)
             | Self::RemoveLink { .. }
-            | Self::RemoveAddress { .. }
+            | Self::RemoveAddress(_)
             | Self::RemoveLocalRoute { .. }
             | Self::RemoveRoute(_)
             | Self::ReturnUplink(_) => self.inverse().makes(),
@@ -295,8 +296,8 @@ impl Action {
                 Some(Thing::Namespace { name: name.clone(), veth: veth.clone() })
             }
             Self::SetDiskLimit { path, id, to: None, .. } => Some(Thing::DiskLimit { path: path.clone(), id: *id }),
-            Self::SetSysctl { key, was, to, .. } if to == was => {
-                Some(Thing::Sysctl { key: key.clone(), was: was.clone() })
+            Self::SetSysctl { key, was, to, along, .. } if to == was => {
+                Some(Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone() })
             }
             Self::SetGuard { to: None, .. } => Some(Thing::Guard),
             Self::WriteFile { path, to: None, .. } => Some(Thing::File { path: path.clone() }),
@@ -327,7 +328,7 @@ impl Action {
             Self::AddLink { name, .. } | Self::RemoveLink { name, .. } | Self::SetLink { name, .. } => {
                 Some(name.clone())
             }
-            Self::AddAddress { link, .. } | Self::RemoveAddress { link, .. } => Some(link.clone()),
+            Self::AddAddress(address) | Self::RemoveAddress(address) => Some(address.link.clone()),
             Self::AddRoute(route) | Self::RemoveRoute(route) => Some(route.link.clone()),
             Self::SetSysctl { key, .. } => {
                 let (_, rest) = key.split_once(".conf.")?;

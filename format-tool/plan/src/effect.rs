@@ -3,9 +3,9 @@
 
 use crate::action::Action;
 use crate::facts::{AddressFact, GroupFact, HostFacts, PathFact, Route, UserFact};
+use crate::forwarding::{as_written, is_meant, written_along};
 use crate::thing::Uplink;
 use indexmap::IndexMap;
-use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -63,10 +63,8 @@ impl HostFacts {
                 put(&mut self.links, veth.clone(), state.to.outside.clone());
                 put(&mut self.namespaces, name.clone(), state.to.inside.clone());
             }
-            Action::AddAddress { link, address } => {
-                self.addresses.insert(permanent(link, *address));
-            }
-            Action::RemoveAddress { link, address } => {
+            Action::AddAddress(address) => drop(self.addresses.insert(address.clone())),
+            Action::RemoveAddress(AddressFact { link, address, .. }) => {
                 self.addresses.retain(|found| (&found.link, found.address) != (link, *address));
             }
             Action::AddLocalRoute { range } => {
@@ -82,8 +80,15 @@ impl HostFacts {
                 self.routes.remove(route);
             }
             // Empty: of a link that was not there.
-            Action::SetSysctl { key, to, .. } => {
+            Action::SetSysctl { key, to, was, along, .. } => {
                 put(&mut self.sysctls, key.clone(), Some(to.clone()).filter(|to| !to.is_empty()));
+                for pattern in written_along(key) {
+                    let others = self.sysctls.iter_mut().filter(|(other, _)| is_meant(other, pattern));
+                    others.for_each(|(other, value)| *value = as_written(other, to));
+                }
+                for (other, before) in along.iter().filter(|_| to == was) {
+                    self.sysctls.entry(other.clone()).and_modify(|value| value.clone_from(before));
+                }
             }
             Action::SetGuard { to, .. } => self.guard.clone_from(to),
             Action::TakeUplink(uplink) => self.move_uplink(uplink, &uplink.link, &uplink.bridge),
@@ -109,19 +114,22 @@ impl HostFacts {
             port.bridge = taken.then(|| uplink.bridge.clone());
             port.up = taken || uplink.was_up;
         }
+        let there = self.links.contains_key(to);
         for address in &uplink.addresses {
-            self.addresses.remove(&permanent(from, *address));
-            self.addresses.insert(permanent(to, *address));
+            // However it was marked where it was.
+            let found = self.address(from, *address).cloned();
+            if let Some(found) = &found {
+                self.addresses.shift_remove(found);
+            }
+            let marked = found.is_some_and(|found| found.bound_only);
+            let moved = AddressFact { link: to.into(), address: *address, leased: false, bound_only: marked };
+            self.addresses.extend(there.then_some(moved));
         }
         for route in &uplink.routes {
             self.routes.remove(&Route { link: from.into(), ..route.clone() });
-            self.routes.insert(Route { link: to.into(), ..route.clone() });
+            self.routes.extend(there.then(|| Route { link: to.into(), ..route.clone() }));
         }
     }
-}
-
-fn permanent(link: &str, address: IpNet) -> AddressFact {
-    AddressFact { link: link.into(), address, leased: false }
 }
 
 fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {

@@ -21,7 +21,8 @@ pub struct Scope {
     pub disk: IndexMap<PathBuf, u32>,
     /// Network namespaces to look into, by the names of their files.
     pub namespaces: BTreeSet<String>,
-    /// Settings of the kernel to read, e.g. `net.ipv4.ip_forward`.
+    /// Settings of the kernel to read, e.g. `net.ipv4.ip_forward`; with `*` in the place of a link, those of each and of
+    /// `default`.
     pub sysctls: BTreeSet<String>,
     /// Whether the packet filter matters.
     pub guard: bool,
@@ -47,7 +48,8 @@ pub struct HostFacts {
     /// Of the paths in [`Scope::paths`], those that exist.
     pub paths: IndexMap<PathBuf, PathFact>,
     pub links: BTreeMap<String, LinkFact>,
-    pub addresses: BTreeSet<AddressFact>,
+    /// Those of one link in the order that the kernel tells them in: it prefers the first.
+    pub addresses: IndexSet<AddressFact>,
     /// Ranges routed to this machine itself as a whole (routes of type local, longer ranges than one address).
     pub local_routes: BTreeSet<IpNet>,
     /// Routes of the main table that the kernel did not make by itself.
@@ -209,7 +211,7 @@ pub struct LinkFact {
     pub isolated: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddressFact {
     pub link: String,
@@ -217,6 +219,25 @@ pub struct AddressFact {
     /// Whether it ends by itself: leased by DHCP, or from a router's announcement.
     #[serde(default)]
     pub leased: bool,
+    /// Whether it is for whoever binds to it: the kernel does not choose it by itself while there is another.
+    #[serde(default)]
+    pub bound_only: bool,
+}
+
+impl AddressFact {
+    /// One that node-format puts on a link. A single address is some partition's, and so for whoever binds to it.
+    pub fn ours(link: impl Into<String>, address: IpNet) -> Self {
+        let bound_only = address.prefix_len() == address.max_prefix_len();
+        Self { link: link.into(), address, leased: false, bound_only }
+    }
+}
+
+impl HostFacts {
+    /// The address on this link, however it is marked, unless it ends by itself.
+    pub fn address(&self, link: &str, address: IpNet) -> Option<&AddressFact> {
+        let fact = |bound_only| AddressFact { bound_only, ..AddressFact::ours(link, address) };
+        self.addresses.get(&fact(true)).or_else(|| self.addresses.get(&fact(false)))
+    }
 }
 
 /// A way to other machines.

@@ -42,7 +42,8 @@ fn network(text: &mut String, facts: &HostFacts, machine_id: &str) {
     // Most machines have a way for each family.
     for link in ways.map(|route| &route.link).collect::<BTreeSet<_>>() {
         let on_it = facts.addresses.iter().filter(|found| found.link == *link && !found.address.addr().is_loopback());
-        let addresses: Vec<_> = on_it.map(|found| found.address.to_string()).collect();
+        let on_it: BTreeSet<_> = on_it.map(|found| found.address).collect();
+        let addresses: Vec<_> = on_it.iter().map(ToString::to_string).collect();
         let _ = writeln!(text, "# This machine is reached through {link} ({}).", addresses.join(", "));
     }
     match NETWORKS.iter().filter_map(|text| text.parse().ok()).find(|network| is_free(facts, IpNet::V4(*network))) {
@@ -97,7 +98,7 @@ mod tests {
         facts.users.insert("ann".into(), UserFact { uid: 20_500, gid: 100, home: "/home/ann".into() });
         facts.groups.insert("kvm".into(), GroupFact { gid: 104, members: Default::default() });
         let address = "10.112.7.1/24".parse().unwrap();
-        facts.addresses.insert(AddressFact { link: "eth0".into(), address, leased: false });
+        facts.addresses.insert(AddressFact { link: "eth0".into(), address, leased: false, bound_only: false });
         let settings = parse("format.toml", &propose(&facts, "0123", None)).unwrap();
         assert_eq!((settings.partitions.amount, settings.partitions.first_uid), (16, 30_000));
         assert_eq!(settings.network.ipv4_network.unwrap().to_string(), "10.113.0.0/16");

@@ -13,6 +13,7 @@ pub mod action;
 mod config;
 mod effect;
 pub mod facts;
+mod forwarding;
 mod guard;
 mod init;
 pub mod layout;

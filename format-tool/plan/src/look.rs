@@ -2,6 +2,7 @@
 //! forgot to ask for something does not see it.
 
 use crate::facts::{HostFacts, PathFact, Presence, Scope};
+use crate::forwarding::is_meant;
 use std::path::Path;
 
 impl HostFacts {
@@ -19,7 +20,9 @@ impl HostFacts {
         seen.unlimitable.retain(|path, _| scope.disk.contains_key(path));
         seen.namespaces.retain(|name, _| scope.namespaces.contains(name));
         seen.not_namespaces.retain(|name, _| scope.namespaces.contains(name));
-        seen.sysctls.retain(|key, _| scope.sysctls.contains(key));
+        let patterns: Vec<_> = scope.sysctls.iter().filter(|key| key.contains('*')).collect();
+        let is_asked = |key: &String| scope.sysctls.contains(key) || patterns.iter().any(|one| is_meant(key, one));
+        seen.sysctls.retain(|key, _| is_asked(key));
         if !scope.guard || self.kernel.nft != Presence::Present {
             seen.guard = None;
         }

@@ -1,10 +1,10 @@
 //! The difference between a layout and a machine, as actions in an order that works; or every reason why there must be
 //! none.
 //!
-//! Things are made in the order accounts, directories, kernel settings, links, addresses, namespaces, routes,
-//! packet filter, uplink and the settings of links, files, and removed in the reverse; removals come first. The node file is written last, so that the agent is never told of
-//! what is not there yet, except when partitions only go: then first, so that it is never told of what is not there any
-//! more.
+//! Things are made in the order accounts, directories, which links listen to routers, kernel settings, links, addresses,
+//! namespaces, routes, packet filter, uplink and the settings of links, files, and removed in the reverse; removals come
+//! first. The node file is written last, so that the agent is never told of what is not there yet, except when partitions
+//! only go: then first, so that it is never told of what is not there any more.
 
 mod accounts;
 mod addresses;
@@ -42,6 +42,19 @@ pub struct Plan {
 impl Plan {
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty()
+    }
+
+    /// Of [`Plan::forget`], what is to be struck out first, and what only once all is done: root's word, and places that are
+    /// left because they hold something else. A run that fails would lose the one, and with the other what it made.
+    pub fn forgotten(&self) -> (Vec<Thing>, Vec<Thing>) {
+        let made: BTreeSet<Thing> = self.actions.iter().filter_map(Action::makes).collect();
+        let at_last = |thing: &&Thing| match thing {
+            Thing::UplinkConfirmed { .. } => true,
+            Thing::Directory { .. } | Thing::PartitionDirectory { .. } => !made.contains(thing),
+            _ => false,
+        };
+        let (last, first): (Vec<&Thing>, Vec<&Thing>) = self.forget.iter().partition(at_last);
+        (first.into_iter().cloned().collect(), last.into_iter().cloned().collect())
     }
 
     /// How much there is to do, in words.
@@ -116,6 +129,7 @@ pub fn plan(
     let mut planner = Planner::new(layout, facts, claims, consent.into());
     planner.accounts();
     planner.directories();
+    planner.sysctls(machine::Part::Listening);
     planner.sysctls(machine::Part::Machine);
     planner.links();
     planner.namespaces();
@@ -175,8 +189,15 @@ fn made_user(thing: &Thing) -> Option<(&str, u32)> {
     if let Thing::User { name, uid } = thing { Some((name, *uid)) } else { None }
 }
 
-fn setting_before(thing: &Thing) -> Option<(&str, &str)> {
-    if let Thing::Sysctl { key, was } = thing { Some((key, was)) } else { None }
+fn setting_before(thing: &Thing) -> Option<(&str, Before<'_>)> {
+    if let Thing::Sysctl { key, was, along } = thing { Some((key, Before { was, along })) } else { None }
+}
+
+/// What a setting of the kernel was before node-format first changed it, and those that change along with it.
+#[derive(Debug, Clone, Copy)]
+struct Before<'a> {
+    was: &'a str,
+    along: &'a BTreeMap<String, String>,
 }
 
 struct Planner<'a> {
@@ -193,8 +214,7 @@ struct Planner<'a> {
     memberships: BTreeMap<&'a str, BTreeSet<&'a str>>,
     /// The uid that each user of ours was made with.
     made_users: BTreeMap<&'a str, u32>,
-    /// What each setting of the kernel was before.
-    settings_before: BTreeMap<&'a str, &'a str>,
+    settings_before: BTreeMap<&'a str, Before<'a>>,
     /// Links that go, and those that are made anew: what is on them goes with them.
     leaving: BTreeSet<String>,
     /// After all directories: those of one kind are performed together.

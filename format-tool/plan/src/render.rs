@@ -1,11 +1,12 @@
 //! A plan for people and for programs.
 
 use crate::action::{Action, Kind, Namespace};
-use crate::facts::{FileFact, Guard, LinkFact, LinkKind, NamespaceFact, Owner, Route};
+use crate::facts::{AddressFact, FileFact, Guard, LinkFact, LinkKind, NamespaceFact, Owner, Route};
 use crate::plan::Plan;
 use crate::thing::Uplink;
 use ipnet::IpNet;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// How much a text says.
@@ -61,8 +62,8 @@ fn noun(action: &Action) -> (char, &'static str) {
         Action::SetNamespace { state, .. } if state.from.inside.is_none() => ('+', "namespace"),
         Action::SetNamespace { .. } => ('~', "namespace"),
         Action::SetLink { .. } => ('~', "link"),
-        Action::AddAddress { .. } => ('+', "address"),
-        Action::RemoveAddress { .. } => ('-', "address"),
+        Action::AddAddress(_) => ('+', "address"),
+        Action::RemoveAddress(_) => ('-', "address"),
         Action::AddLocalRoute { .. } => ('+', "local route"),
         Action::RemoveLocalRoute { .. } => ('-', "local route"),
         Action::AddRoute(_) => ('+', "route"),
@@ -143,7 +144,7 @@ fn name(action: &Action) -> String {
         Action::SetSysctl { key, .. } => key.clone(),
         Action::SetGuard { .. } => "plat".into(),
         Action::TakeUplink(uplink) | Action::ReturnUplink(uplink) => uplink.link.clone(),
-        Action::AddAddress { address, .. } | Action::RemoveAddress { address, .. } => address.to_string(),
+        Action::AddAddress(found) | Action::RemoveAddress(found) => found.address.to_string(),
         Action::AddLocalRoute { range } | Action::RemoveLocalRoute { range } => range.to_string(),
     }
 }
@@ -176,12 +177,14 @@ fn line(action: &Action) -> String {
         Action::AddLink { link, .. } | Action::RemoveLink { link, .. } => link_line(link),
         Action::SetNamespace { veth, state, .. } => format!("by {veth}{}", namespace_line(&state.from, &state.to)),
         Action::AddRoute(route) | Action::RemoveRoute(route) => route_line(route),
-        Action::SetSysctl { from, to, .. } => format!("{} -> {}", shown(from), shown(to)),
+        Action::SetSysctl { was, from, to, along, .. } => {
+            format!("{} -> {}{}", shown(from), shown(to), along_line(along, to == was))
+        }
         Action::SetGuard { from, to } => guard_line(from.as_ref(), to.as_ref()),
         Action::TakeUplink(uplink) => format!("to {}{}", uplink.bridge, uplink_line(uplink)),
         Action::ReturnUplink(uplink) => format!("from {}{}", uplink.bridge, uplink_line(uplink)),
         Action::SetLink { from, to, .. } => format!("{} -> {}", link_line(from), link_line(to)),
-        Action::AddAddress { link, .. } | Action::RemoveAddress { link, .. } => format!("on {link}"),
+        Action::AddAddress(found) | Action::RemoveAddress(found) => address_line(found),
         Action::AddLocalRoute { .. } | Action::RemoveLocalRoute { .. } => String::new(),
         Action::WriteFile { from, to, .. } => file_line(from.as_ref(), to.as_ref()),
     };
@@ -241,6 +244,27 @@ fn namespace_line(from: &Namespace, to: &Namespace) -> String {
 
 fn route_line(route: &Route) -> String {
     route.via.map_or_else(|| format!("on {}", route.link), |via| format!("via {via} on {}", route.link))
+}
+
+/// Said is only what differs from what node-format makes.
+fn address_line(found: &AddressFact) -> String {
+    let AddressFact { link, address, bound_only, .. } = found;
+    let otherwise = match (bound_only, AddressFact::ours(link, *address).bound_only) {
+        (false, true) => ", for the kernel to choose",
+        (true, false) => ", for binding alone",
+        _ => "",
+    };
+    format!("on {link}{otherwise}")
+}
+
+/// What comes back with a setting that goes back, now or one day.
+fn along_line(along: &BTreeMap<String, String>, now: bool) -> String {
+    let all: Vec<_> = along.iter().map(|(key, value)| format!("{key} {value}")).collect();
+    match (all.is_empty(), now) {
+        (true, _) => String::new(),
+        (false, true) => format!(" with {}", all.join(", ")),
+        (false, false) => format!(" (and back with {})", all.join(", ")),
+    }
 }
 
 fn shown(value: &str) -> &str {
@@ -342,7 +366,7 @@ mod tests {
     }
 
     fn address(text: &str) -> Action {
-        Action::AddAddress { link: "plat0".into(), address: text.parse().unwrap() }
+        Action::AddAddress(AddressFact::ours("plat0", text.parse().unwrap()))
     }
 
     #[test]
@@ -357,7 +381,8 @@ mod tests {
 
     #[test]
     fn as_much_is_counted_as_the_list_shows() {
-        let sysctl = Action::SetSysctl { key: "k".into(), was: String::new(), from: String::new(), to: "1".into() };
+        let (none, along) = (String::new(), BTreeMap::new());
+        let sysctl = Action::SetSysctl { key: "k".into(), was: none.clone(), from: none, to: "1".into(), along };
         let guard =
             |rules| Guard { fingerprint: "f".into(), rules, elements: Default::default(), script: String::new() };
         let changed = Action::SetGuard { from: Some(guard(1)), to: Some(guard(2)) };

@@ -4,7 +4,7 @@
 use crate::facts::Route;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// One thing that exists because node-format made it.
@@ -59,6 +59,9 @@ pub enum Thing {
     Sysctl {
         key: String,
         was: String,
+        /// Others that the kernel wrote along with it, as they were before: setting it back does not bring them back.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        along: BTreeMap<String, String>,
     },
     /// The packet filter's table.
     Guard,
@@ -84,8 +87,8 @@ pub struct Uplink {
     /// Whether the machine was reached by it, so that somebody must say that it still is.
     #[serde(default)]
     pub carries: bool,
-    /// Moved to the bridge.
-    pub addresses: BTreeSet<IpNet>,
+    /// Moved to the bridge. In the order that the kernel prefers them in.
+    pub addresses: Vec<IpNet>,
     /// Of the interface; through the bridge while it is taken.
     pub routes: BTreeSet<Route>,
 }

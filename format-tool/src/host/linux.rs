@@ -169,8 +169,7 @@ fn each(batch: &[Action], mut perform: impl FnMut(&Action) -> Result<()>) -> Out
 fn begun(batch: &[Action], mut perform: impl FnMut(&Action) -> Result<()>) -> Outcome {
     for (n, action) in batch.iter().enumerate() {
         if let Err(problem) = perform(action) {
-            let begun = n + usize::from(action.makes().is_some());
-            return Outcome::first(begun, batch.len(), Some(problem));
+            return Outcome::first(n + 1, batch.len(), Some(problem));
         }
     }
     Outcome::first(batch.len(), batch.len(), None)

@@ -28,7 +28,10 @@ fn line(thing: &Thing) -> String {
         Thing::Address { link, address } => ("address", format!("{address} on {link}")),
         Thing::LocalRoute { range } => ("local route", range.to_string()),
         Thing::Route(route) => ("route", format!("{} on {}", route.destination, route.link)),
-        Thing::Sysctl { key, was } => ("kernel setting", format!("{key}, before {was}")),
+        Thing::Sysctl { key, was, along } => {
+            let along: String = along.iter().map(|(key, was)| format!(", {key} {was}")).collect();
+            ("kernel setting", format!("{key}, before {was}{along}"))
+        }
         Thing::Guard => ("packet filter table", "plat".into()),
         Thing::Uplink(uplink) => ("uplink", format!("{} on {}", uplink.link, uplink.bridge)),
         Thing::UplinkConfirmed { link } => ("confirmed uplink", link.clone()),

@@ -2,7 +2,7 @@
 //! the old network back unless the new one is confirmed. The record says what there is to give back, so that it is not
 //! forgotten whoever is killed.
 
-use super::{Exit, is_recorded, print};
+use super::{Exit, is_recorded, journal, print};
 use crate::args::Args;
 use node_format::{Applied, Epoch, LinuxHost, Record, roll_back};
 use node_format_plan::thing::Uplink;
@@ -17,6 +17,12 @@ use std::time::{Duration, Instant};
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long another run is waited for.
 const BUSY_MAX: Duration = Duration::from_secs(120);
+
+/// Between two attempts to give the old network back: the first pause, which doubles, and the longest.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How long that is tried.
+const TRIED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The process that waits.
 pub(super) struct Watch(Child);
@@ -120,13 +126,48 @@ pub(super) fn rollback(
     after: Option<Patience>,
 ) -> Result<Exit, Problems> {
     let place = host.beneath_root(path);
-    if after.is_some_and(|patience| !wait(&place, epoch, &patience)) {
+    let Some(patience) = after else { return give_back(host, &place, epoch) };
+    if !wait(&place, epoch, &patience) {
         return Ok(Exit::Done);
     }
-    if !is_recorded(&place)? {
+    give_back_at_last(host, &place, epoch)
+}
+
+/// The machine may be reached by nothing else, and nobody may be able to say so: what fails is tried again, and told to
+/// whoever keeps the machine's log.
+fn give_back_at_last(host: &mut LinuxHost, place: &Path, epoch: &Epoch) -> Result<Exit, Problems> {
+    let begun = Instant::now();
+    let (mut pause, mut said) = (PAUSE_MIN, None);
+    loop {
+        let problems = match give_back(host, place, epoch) {
+            Ok(exit) if said.is_none() => return Ok(exit),
+            Ok(exit) => {
+                journal::note(host, "the old network is back");
+                return Ok(exit);
+            }
+            Err(problems) => problems,
+        };
+        let why: Vec<String> = problems.0.iter().map(Problem::one_line).collect();
+        let why = why.join("; ");
+        let over = begun.elapsed() > TRIED_FOR;
+        if over || said.as_ref() != Some(&why) {
+            let next = if over { "run `node-format rollback`" } else { "it is tried again" };
+            journal::note(host, &format!("the old network cannot be given back, {next}: {why}"));
+            said = Some(why);
+        }
+        if over {
+            return Err(problems);
+        }
+        std::thread::park_timeout(pause);
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+fn give_back(host: &mut LinuxHost, place: &Path, epoch: &Epoch) -> Result<Exit, Problems> {
+    if !is_recorded(place)? {
         return print("nothing to do: there is no record\n");
     }
-    let mut record = open_patiently(&place, epoch)?;
+    let mut record = open_patiently(place, epoch)?;
     let rolled = roll_back(host, &mut record);
     let confirmed = confirmed(record.claims());
     let finished = record.finish();

@@ -8,6 +8,7 @@ use nix::sys::socket::{
 use std::fs;
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::fd::AsRawFd;
+use std::process::Command;
 
 /// The machine's own address of the announced prefix: its hardware address is 02:00:00:00:00:07.
 const ANNOUNCED: &str = "2001:db8:5::ff:fe00:7/64";
@@ -136,6 +137,67 @@ fn an_announced_prefix_is_heard_on_the_bridge_and_on_the_uplink_again_after_a_re
         world.announces_on(machine, "up0");
         until("the machine is reached, after a reset", || world.0.reaches(&REACHED));
         assert!(!machine.network().links.contains_key("plat0"));
+    });
+}
+
+/// The ways out that routers announced.
+fn announced_ways() -> Vec<String> {
+    let shown = Command::new("ip").args(["-6", "route", "show", "default", "proto", "ra"]).output().unwrap();
+    let text = String::from_utf8(shown.stdout).unwrap();
+    text.lines().map(|line| line.split(" expires").next().unwrap().to_owned()).collect()
+}
+
+fn sysctl(key: &str) -> String {
+    fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{key}")).unwrap().trim().to_owned()
+}
+
+#[test]
+fn what_a_router_announced_is_still_there_when_the_machine_forwards() {
+    on_a_machine(|machine| {
+        let world = Announcing::new();
+        world.announces_on(machine, "up0");
+        machine.configure(1);
+        let (before, ways) = (machine.everything(), announced_ways());
+        assert_eq!(ways.len(), 1, "{ways:?}");
+        machine.must(&["apply"]);
+        assert_eq!((sysctl("all/forwarding"), sysctl("up0/accept_ra")), ("1".into(), "2".into()));
+        assert_eq!(announced_ways(), ways, "no router has spoken since");
+        machine.must(&["reset"]);
+        assert_eq!((sysctl("all/forwarding"), sysctl("up0/accept_ra")), ("0".into(), "1".into()));
+        assert_eq!(announced_ways(), ways);
+        assert_eq!(machine.everything(), before);
+    });
+}
+
+#[test]
+fn a_bridge_of_the_machines_own_goes_on_hearing_its_router() {
+    on_a_machine(|machine| {
+        let world = Announcing::new();
+        ip("link add br0 address 02:00:00:00:00:07 type bridge");
+        without_detection("br0");
+        ip("link set up0 master br0");
+        ip("link set br0 up");
+        world.announces_on(machine, "br0");
+        let ways = announced_ways();
+        assert!(!ways.is_empty());
+        let network = "mode = \"interface\"\nlink = \"br0\"\ntap_mode = \"bridged\"\n";
+        // What is behind the taps could say that it is the router.
+        machine.configure_with(1, &format!("{network}guard = false\n"), "");
+        let before = machine.everything();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("P0511") && why.contains(ANNOUNCED) && why.contains("guard = true"), "{why}");
+        machine.configure_with(1, &format!("{network}guard = true\n"), "");
+        machine.must(&["apply"]);
+        assert_eq!(announced_ways(), ways);
+        assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+        ip(&format!("address delete {ANNOUNCED} dev br0"));
+        // Nothing is heard at the moment; it listens nevertheless.
+        assert_eq!(machine.must(&["verify"]), "the machine is as it was formatted\n");
+        world.announces_on(machine, "br0");
+        machine.must(&["reset"]);
+        assert_eq!(sysctl("br0/accept_ra"), "1");
+        assert_eq!(machine.everything(), before);
     });
 }
 

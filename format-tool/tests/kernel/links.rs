@@ -103,12 +103,70 @@ fn taps_join_a_bridge_that_exists_and_leave_it_as_it_was() {
 }
 
 #[test]
+fn an_address_that_the_kernel_may_choose_by_itself_is_seen_and_made_anew() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        ip("address change fd00:1::1:0:0:1/128 dev plat0 preferred_lft forever valid_lft forever");
+        ip("address delete 10.200.0.2/32 dev plat0");
+        ip("address add 10.200.0.2/32 dev plat0");
+        let (code, said) = machine.run(&["verify"]);
+        assert_eq!(code, 3, "{said}");
+        for address in ["fd00:1::1:0:0:1/128", "10.200.0.2/32"] {
+            let lines =
+                format!("- address {address} on plat0, for the kernel to choose\n+ address {address} on plat0\n");
+            assert!(lines.lines().all(|line| said.lines().any(|other| other == line)), "{said}");
+        }
+        machine.must(&["apply"]);
+        assert_eq!(machine.must(&["verify"]), "the machine is as it was formatted\n");
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
 fn what_the_kernel_had_been_set_to_comes_back() {
     on_a_machine(|machine| {
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
         machine.configure(1);
         there_and_back(machine, || assert_eq!(sysctl("net.ipv6.conf.all.forwarding"), "1"));
         assert_eq!((sysctl("net.ipv4.ip_forward"), sysctl("net.ipv6.conf.all.forwarding")), ("1".into(), "0".into()));
+    });
+}
+
+#[test]
+fn what_the_kernel_changes_along_with_forwarding_comes_back_too() {
+    on_a_machine(|machine| {
+        ip("link add up0 type veth peer name up1");
+        ip("link add up0.7 type veth peer name up2");
+        ip("link set lo up");
+        let redirects = "net.ipv4.conf.all.accept_redirects";
+        let set = [
+            (redirects, "0"),
+            ("net.ipv4.conf.up1.forwarding", "1"),
+            ("net.ipv6.conf.up0/7.forwarding", "1"),
+            ("net.ipv6.conf.default.forwarding", "1"),
+        ];
+        let place = |key: &str| {
+            let swapped = key.replace('/', "\0").replace('.', "/").replace('\0', ".");
+            format!("/proc/sys/{swapped}")
+        };
+        let read = |key: &str| fs::read_to_string(place(key)).unwrap().trim().to_owned();
+        set.iter().for_each(|(key, value)| fs::write(place(key), value).unwrap());
+        let others = ["net.ipv4.conf.up0.forwarding", "net.ipv6.conf.up1.forwarding", "net.ipv4.ip_forward"];
+        machine.configure(1);
+        assert!(machine.must(&["plan"]).contains(&format!("{redirects} 0")));
+        there_and_back(machine, || assert!(others.iter().all(|key| read(key) == "1")));
+        for (key, value) in set {
+            assert_eq!(read(key), value, "{key}");
+        }
+        assert!(others.iter().all(|key| read(key) == "0"));
+        // A link that goes meanwhile keeps nothing else from coming back.
+        machine.must(&["apply"]);
+        assert!(machine.must(&["show"]).contains(&format!("net.ipv4.ip_forward, before 0, {redirects} 0")));
+        ip("link delete up0.7");
+        machine.must(&["reset"]);
+        assert_eq!((read(redirects), read("net.ipv6.conf.default.forwarding")), ("0".into(), "1".into()));
     });
 }
 

@@ -13,3 +13,4 @@ mod namespaces;
 mod places;
 mod told;
 mod uplink;
+mod way_back;

@@ -97,6 +97,24 @@ fn a_namespace_that_lost_something_is_repaired_and_what_runs_in_it_stays() {
 }
 
 #[test]
+fn the_configuration_of_a_node_with_namespaces_can_be_changed() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        let read = || std::fs::read_to_string("/proc/sys/net/ipv6/ip_nonlocal_bind").unwrap().trim().to_owned();
+        for (more, nonlocal) in [("", "1"), ("sysctls = false\n", "0"), ("", "1"), ("local_ranges = false\n", "0")] {
+            machine.configure_with(2, &format!("{NETWORK}{more}"), "");
+            machine.must(&["apply"]);
+            assert_eq!(machine.must(&["verify"]), "the machine is as it was formatted\n");
+            assert_eq!(inside(machine, "part1", read), nonlocal, "{more}");
+        }
+        machine.configure_with(1, &format!("{NETWORK}mtu = 1400\nisolation = false\n"), "");
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
 fn a_namespace_that_cannot_be_made_leaves_none_of_the_others_behind() {
     on_a_machine(|machine| {
         ip("link set lo up");

@@ -2,6 +2,7 @@
 
 use super::{Layout, NeededLink, WantedUplink, net, seed};
 use crate::facts::{LinkFact, LinkKind};
+use crate::forwarding;
 use crate::settings::{Network, NetworkMode, Settings, TapMode};
 use crate::shares::{self, Side};
 use std::net::{IpAddr, Ipv6Addr};
@@ -43,10 +44,10 @@ impl Layout {
     fn place_sysctls(&mut self, network: &Network, forwards: bool) {
         let mut set = |key: &str, value: &str| drop(self.sysctls.insert(key.into(), value.into()));
         if forwards && network.ipv4_network.is_some() {
-            set("net.ipv4.ip_forward", "1");
+            set(forwarding::IPV4, "1");
         }
         if forwards && network.ipv6_prefix.is_some() {
-            set("net.ipv6.conf.all.forwarding", "1");
+            set(forwarding::IPV6, "1");
             // A machine that forwards does not listen to routers unless it is told to.
             // On the bridge only where no partition's port can announce a router: the guard sees to that.
             let bridge = network.uplink.as_ref().filter(|_| network.guard).map(|_| &network.link);

@@ -57,12 +57,14 @@ impl Planner<'_> {
         for thing in self.claims.iter() {
             match thing {
                 Thing::Address { link, address } => {
-                    let found = AddressFact { link: link.clone(), address: *address, leased: false };
-                    if !self.facts.addresses.contains(&found) {
+                    let wanted = self.layout.addresses.contains(&(link.clone(), *address));
+                    let Some(found) = self.facts.address(link, *address) else {
                         self.forget.push(thing.clone());
-                    } else if !self.layout.addresses.contains(&(link.clone(), *address)) || self.leaving.contains(link)
-                    {
-                        self.remove.push(Action::RemoveAddress { link: link.clone(), address: *address });
+                        continue;
+                    };
+                    let as_made = *found == AddressFact::ours(link, *address);
+                    if !wanted || !as_made || self.leaving.contains(link) {
+                        self.remove.push(Action::RemoveAddress(found.clone()));
                     }
                 }
                 Thing::LocalRoute { range } => {
@@ -78,7 +80,7 @@ impl Planner<'_> {
     }
 
     fn address(&mut self, link: &str, address: IpNet, found: &[&AddressFact]) {
-        let mut there = false;
+        let (mut there, wanted) = (false, AddressFact::ours(link, address));
         for other in found {
             let claimed = self.claims.has(&Thing::Address { link: other.link.clone(), address: other.address });
             if !claimed {
@@ -86,10 +88,10 @@ impl Planner<'_> {
                 let fix = "choose another range in [network], or remove the address";
                 self.foreign(what, "node-format did not add it", fix);
             }
-            there |= other.link == link && other.address == address && !other.leased && !self.leaving.contains(link);
+            there |= **other == wanted && !self.leaving.contains(link);
         }
         if !there {
-            self.add.push(Action::AddAddress { link: link.into(), address });
+            self.add.push(Action::AddAddress(wanted));
         }
     }
 

@@ -1,34 +1,41 @@
 //! What belongs to the machine as a whole: the kernel's settings, the packet filter, what must be there.
 
-use super::Planner;
+use super::uplink::accept_ra;
+use super::{Before, Planner, setting_before};
 use crate::action::Action;
-use crate::facts::{Guard, LinkKind, Presence};
+use crate::facts::{AddressFact, Guard, LinkKind, Presence};
+use crate::forwarding::{self, as_written, is_meant, written_along};
 use crate::layout::Layout;
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
+use std::collections::BTreeMap;
 
 impl Planner<'_> {
-    /// Those of the machine as a whole, before there are links that each would be told; or those of single links, once
-    /// they are there.
+    /// One part of the kernel's settings: see [`Part`] for when.
     pub(super) fn sysctls(&mut self, part: Part) {
         for thing in self.claims.iter() {
-            let Thing::Sysctl { key, was } = thing else { continue };
-            if part != Part::of(key) {
+            let Some((key, before)) = setting_before(thing) else { continue };
+            if part != self.part_of(key) || self.goes_on_listening(key) {
                 continue;
             }
             match self.facts.sysctls.get(key) {
                 _ if self.layout.sysctls.contains_key(key) => {}
-                Some(found) if found != was => self.remove.push(setting(key, was, found, was)),
+                Some(found) if found != before.was => self.remove.push(setting(key, before, found, before.was)),
                 _ => self.forget.push(thing.clone()),
             }
         }
-        for (key, wanted) in self.layout.sysctls.iter().filter(|(key, _)| part == Part::of(key)) {
+        let layout = self.layout;
+        for (key, wanted) in &layout.sysctls {
+            if part != self.part_of(key) {
+                continue;
+            }
             let found = self.facts.sysctls.get(key);
-            // An interface that was told not to listen to routers stays so.
             if key.starts_with("net.ipv6.") && self.facts.kernel.ipv6 == Presence::Absent {
                 continue; // Nothing to set; if addresses need it, that is said.
             }
-            let deaf = key.ends_with(".accept_ra") && found.is_some_and(|found| found == "0");
+            // An interface that somebody else told not to listen to routers stays so.
+            let told = key.ends_with(".accept_ra") && !self.settings_before.contains_key(key.as_str());
+            let deaf = told && found.is_some_and(|found| found == "0");
             if found == Some(wanted) || deaf {
                 continue;
             }
@@ -39,9 +46,43 @@ impl Planner<'_> {
             if found == *wanted {
                 continue; // It will be so by itself.
             }
-            let was = self.settings_before.get(key.as_str()).copied().unwrap_or(&found);
-            self.add.push(setting(key, was, &found, wanted));
+            let along = self.changes_along(key, &found);
+            let now = Before { was: &found, along: &along };
+            let before = self.settings_before.get(key.as_str()).copied().unwrap_or(now);
+            self.add.push(setting(key, before, &found, wanted));
         }
+    }
+
+    /// What the kernel writes along with a setting, as it is now: of the machine's own links, and where it is not what setting
+    /// it back would write.
+    fn changes_along(&self, key: &str, found: &str) -> BTreeMap<String, String> {
+        let patterns = written_along(key);
+        let ours = |other: &str| link_of(other).is_some_and(|link| self.layout.links.contains_key(&link));
+        let all = self.facts.sysctls.iter().filter(|_| !patterns.is_empty());
+        let others = all.filter(|(other, _)| patterns.iter().any(|pattern| is_meant(other, pattern)) && !ours(other));
+        let differ = others.filter(|(other, value)| **value != as_written(other, found));
+        differ.map(|(other, value)| (other.clone(), value.clone())).collect()
+    }
+
+    fn part_of(&self, key: &str) -> Part {
+        let Some(link) = link_of(key) else { return Part::Machine };
+        let ours = |name: String| {
+            let made = [Thing::Bridge { name: name.clone() }, Thing::Tap { name: name.clone() }, Thing::Tun { name }];
+            made.iter().any(|thing| self.claims.has(thing))
+        };
+        let found = key.ends_with(".accept_ra") && !self.layout.links.contains_key(&link) && !ours(link);
+        if found { Part::Listening } else { Part::Link }
+    }
+
+    /// Whether a link that is not ours must be left listening although nothing is heard on it at the moment: its router
+    /// may be away, and while the machine forwards, it would not be heard again.
+    fn goes_on_listening(&self, key: &str) -> bool {
+        let layout = self.layout;
+        let Some(link) = link_of(key).filter(|_| self.part_of(key) == Part::Listening) else { return false };
+        let is_uplink = layout.uplink.as_ref().is_some_and(|uplink| uplink.link == link);
+        let unguarded = layout.needs_link.as_ref().is_some_and(|needed| needed.bridge && needed.name == link)
+            && layout.guard.is_none();
+        forwards(layout) && self.facts.links.contains_key(&link) && !is_uplink && !unguarded
     }
 
     /// What a setting of a link that is made here will be before it is set; empty where that cannot be known.
@@ -88,6 +129,34 @@ impl Planner<'_> {
         }
     }
 
+    /// Partitions on a bridge of the machine's own could announce routers there: unguarded, it must not listen to any while
+    /// the machine forwards. One that has its addresses from a router would lose them.
+    fn refuse_deafness(&mut self) {
+        let Some(bridge) = self.layout.needs_link.as_ref().filter(|needed| needed.bridge) else { return };
+        let key = accept_ra(&bridge.name);
+        let listens = match self.facts.sysctls.get(&key).map(String::as_str) {
+            Some("1") => true,
+            Some("2") => self.settings_before.contains_key(key.as_str()), // Else somebody else saw to it.
+            _ => false,
+        };
+        if !listens || !forwards(self.layout) || self.layout.guard.is_some() {
+            return;
+        }
+        let announced =
+            |found: &&AddressFact| found.link == bridge.name && found.leased && found.address.addr().is_ipv6();
+        if let Some(announced) = self.facts.addresses.iter().find(announced) {
+            self.problems.push(
+                Problem::new(codes::UPLINK, format!("taps cannot be joined to {}", bridge.name))
+                    .because(format!(
+                        "a router announced {} there, and with taps the bridge does not listen to routers",
+                        announced.address
+                    ))
+                    .fix("set `guard = true` in [network], which keeps partitions from announcing any, or give it a fixed address")
+                    .at("network.guard"),
+            );
+        }
+    }
+
     /// What must be there and cannot be made.
     pub(super) fn needs(&mut self) {
         if let Some(needed) = &self.layout.needs_link {
@@ -107,6 +176,7 @@ impl Planner<'_> {
                 Some(_) => {}
             }
         }
+        self.refuse_deafness();
         if self.layout.needs_systemd && self.facts.kernel.systemd == Presence::Absent {
             self.problems.push(
                 Problem::new(codes::PREREQUISITE, "slices need systemd")
@@ -120,15 +190,23 @@ impl Planner<'_> {
 /// What a setting of the kernel is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
+    /// Whether a link that is there already listens to routers. Before the machine forwards: the kernel then drops at once
+    /// what was announced to those that would not listen any more.
+    Listening,
+    /// The machine as a whole, before there are links that each would be told.
     Machine,
+    /// Single links, once they are there.
     Link,
 }
 
-impl Part {
-    fn of(key: &str) -> Self {
-        let of_a_link = key.contains(".conf.") && !key.contains(".conf.all.") && !key.contains(".conf.default.");
-        if of_a_link { Self::Link } else { Self::Machine }
-    }
+/// The link that a setting is of; `None`: of the machine as a whole.
+fn link_of(key: &str) -> Option<String> {
+    let (link, _) = key.split_once(".conf.")?.1.rsplit_once('.')?;
+    (!matches!(link, "all" | "default")).then(|| link.replace('/', "."))
+}
+
+pub(super) fn forwards(layout: &Layout) -> bool {
+    layout.sysctls.contains_key(forwarding::IPV6)
 }
 
 /// Where the kernel takes a setting of a link of ours from when the link is made.
@@ -138,6 +216,7 @@ pub(super) fn default_of(layout: &Layout, key: &str) -> Option<String> {
     layout.links.contains_key(&link.replace('/', ".")).then(|| format!("{family}.conf.default.{name}"))
 }
 
-fn setting(key: &str, was: &str, from: &str, to: &str) -> Action {
-    Action::SetSysctl { key: key.into(), was: was.into(), from: from.into(), to: to.into() }
+fn setting(key: &str, before: Before, from: &str, to: &str) -> Action {
+    let (was, along) = (before.was.into(), before.along.clone());
+    Action::SetSysctl { key: key.into(), was, from: from.into(), to: to.into(), along }
 }

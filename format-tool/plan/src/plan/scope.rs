@@ -1,13 +1,21 @@
 //! What has to be looked at before a plan can be made.
 
 use super::machine::default_of;
+use super::setting_before;
+use super::uplink::accept_ra;
 use crate::facts::Scope;
+use crate::forwarding::written_along;
 use crate::layout::Layout;
 use crate::thing::{Claims, Thing};
+use std::collections::BTreeSet;
 
 /// What to look at, to plan from these claims towards this layout.
 pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
     let mut scope = of_layout(layout);
+    let recorded: BTreeSet<&str> = claims.iter().filter_map(setting_before).map(|(key, _)| key).collect();
+    let new = layout.sysctls.keys().filter(|key| !recorded.contains(key.as_str()));
+    let along = new.flat_map(|key| written_along(key)).map(|pattern| (*pattern).to_owned());
+    scope.sysctls.extend(along);
     for thing in claims.iter() {
         match thing {
             Thing::Group { .. } => scope.accounts = true,
@@ -45,12 +53,14 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
 
 fn of_layout(layout: &Layout) -> Scope {
     let limits = layout.directories.iter().filter_map(|(path, wanted)| Some((path, wanted.partition.as_ref()?.limit?)));
+    let bridge = layout.needs_link.as_ref().filter(|needed| needed.bridge).map(|needed| accept_ra(&needed.name));
+    let settings = layout.sysctls.keys().flat_map(|key| [Some(key.clone()), default_of(layout, key)]);
     Scope {
         paths: layout.directories.keys().cloned().collect(),
         files: layout.files.keys().chain(layout.node_file.iter().map(|(path, _)| path)).cloned().collect(),
         disk: limits.map(|(path, limit)| (path.clone(), limit.id)).collect(),
         namespaces: layout.namespaces.keys().cloned().collect(),
-        sysctls: layout.sysctls.keys().flat_map(|key| [Some(key.clone()), default_of(layout, key)]).flatten().collect(),
+        sysctls: settings.chain([bridge]).flatten().collect(),
         guard: layout.guard.is_some(),
         accounts: !layout.users.is_empty() || !layout.groups.is_empty(),
         network: !layout.links.is_empty() || !layout.addresses.is_empty() || layout.needs_link.is_some(),

@@ -46,6 +46,12 @@ fn bare() -> HostFacts {
     for key in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding", "net.ipv6.ip_nonlocal_bind"] {
         facts.sysctls.insert(key.into(), "0".into());
     }
+    // What the kernel writes along with forwarding, as its owner had it: no redirects, and links that forward on their own.
+    facts.sysctls.insert("net.ipv4.conf.all.accept_redirects".into(), "0".into());
+    for (link, family) in [(CARRIER, "ipv4"), (SPARE, "ipv6")] {
+        facts.sysctls.insert(format!("net.{family}.conf.{link}.forwarding"), "1".into());
+        facts.sysctls.insert(format!("net.{family}.conf.default.forwarding"), "0".into());
+    }
     facts.machine.cpu_millis = Some(2000);
     facts.users.insert("root".into(), UserFact { uid: 0, gid: 0, home: "/root".into() });
     facts.groups.insert("root".into(), GroupFact { gid: 0, members: Default::default() });
@@ -63,7 +69,7 @@ fn bare() -> HostFacts {
     }
     for address in ["192.0.2.7/24", "2001:db8:7::7/64"] {
         let address = address.parse().unwrap();
-        facts.addresses.insert(AddressFact { link: CARRIER.into(), address, leased: false });
+        facts.addresses.insert(AddressFact { link: CARRIER.into(), address, leased: false, bound_only: false });
     }
     for (destination, via) in [("0.0.0.0/0", "192.0.2.1"), ("::/0", "2001:db8:7::1")] {
         let (destination, via) = (destination.parse().unwrap(), Some(via.parse().unwrap()));
@@ -102,7 +108,10 @@ fn perform(plan: &Plan, facts: &mut HostFacts, claims: &mut Claims) {
 
 /// One configuration of every feature that goes with the others.
 fn any_settings() -> impl Strategy<Value = Settings> {
-    let modes = prop_oneof![Just("bridge"), Just("interface"), Just("loopback"), Just("none")];
+    any_settings_of(prop_oneof![Just("bridge"), Just("interface"), Just("loopback"), Just("none")])
+}
+
+fn any_settings_of(modes: impl Strategy<Value = &'static str>) -> impl Strategy<Value = Settings> {
     let more = (any::<[bool; 9]>(), 0usize..3, proptest::option::of(1280u32..9000), 0usize..3);
     (0u32..30, modes, any::<bool>(), any::<bool>(), more).prop_map(|(amount, mode, users, builder, more)| {
         let ([tuns, isolation, guard, sysctls, routed, slices, disk, storage, its_prefix], inside, mtu, uplink) = more;
@@ -230,6 +239,30 @@ proptest! {
         done.iter().for_each(|action| facts.perform(action));
         done.iter().rev().for_each(|action| facts.perform(&action.inverse()));
         prop_assert_eq!(facts, before);
+    }
+
+    #[test]
+    fn a_node_that_is_changed_is_as_one_that_was_made_so(
+        from in any_settings_of(Just("bridge")), to in prop_oneof![any_settings(), any_settings_of(Just("bridge"))]
+    ) {
+        let made = |facts: &mut HostFacts, claims: &mut Claims, settings: &Settings| {
+            let plan = planned(&layout_on(facts, settings), facts, claims, Contents::Keep);
+            plan.map(|plan| perform(&plan, facts, claims))
+        };
+        let (mut changed, mut claims) = (bare(), Claims::default());
+        made(&mut changed, &mut claims, &from).unwrap();
+        if made(&mut changed, &mut claims, &to).is_err() {
+            return Ok(());
+        }
+        let (mut anew, mut of_it) = (bare(), Claims::default());
+        made(&mut anew, &mut of_it, &to).unwrap();
+        // Where it is not said, it is left as it was found.
+        for facts in [&mut changed, &mut anew] {
+            facts.links.values_mut().for_each(|link| link.mtu = None);
+            facts.namespaces.values_mut().flat_map(|inside| &mut inside.link).for_each(|link| link.mtu = None);
+        }
+        prop_assert_eq!(changed, anew);
+        prop_assert_eq!(claims, of_it);
     }
 
     #[test]

@@ -2,14 +2,16 @@
 //!
 //! A run may have been cut off anywhere in between: the record knows what is to be moved, and moving it again does no harm.
 
+use super::machine::forwards;
 use super::{Plan, Planner};
 use crate::action::Action;
 use crate::facts::{AddressFact, HostFacts, LinkFact, Route, Scope};
+use crate::forwarding;
 use crate::layout::WantedUplink;
 use crate::thing::{Claims, Thing, Uplink};
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 impl Planner<'_> {
@@ -22,6 +24,10 @@ impl Planner<'_> {
             match thing {
                 Thing::Uplink(uplink) => match (place(uplink, self.facts), is_wanted(uplink)) {
                     (Place::Link, _) => self.forget.push(thing.clone()),
+                    (Place::Nowhere, _) => {
+                        self.forget.push(thing.clone());
+                        self.remove.extend(left_on_the_bridge(uplink, self.facts).rev());
+                    }
                     (_, false) => {
                         self.remove.push(Action::ReturnUplink(uplink.clone()));
                         held = held.or_else(|| wanted.filter(|wanted| wanted.link == uplink.link).map(|_| uplink));
@@ -30,6 +36,7 @@ impl Planner<'_> {
                         taken = true;
                         self.say_unconfirmed(uplink);
                         if at == Place::Between {
+                            self.refuse_another_network(uplink);
                             self.add.push(Action::TakeUplink(uplink.clone()));
                         }
                     }
@@ -61,6 +68,29 @@ impl Planner<'_> {
                 .because(format!("node-format made it a port of {bridge}, with all it had"))
                 .fix(format!("leave `uplink` out and run `node-format apply`: {link} has its own network again; then name it and the new bridge"))
                 .at("network.link"),
+        );
+    }
+
+    /// Nobody has said yet that the machine is reached through the bridge, and what was to be moved is gone: the machine has
+    /// been given another network since, which nobody agreed to take.
+    fn refuse_another_network(&mut self, uplink: &Uplink) {
+        let Uplink { link, bridge, addresses, routes, .. } = uplink;
+        let confirmed = self.claims.has(&Thing::UplinkConfirmed { link: link.clone() });
+        let on_either = |name: &String| [link, bridge].contains(&name);
+        let address =
+            self.facts.addresses.iter().any(|found| on_either(&found.link) && addresses.contains(&found.address));
+        let mut routes_there = self.facts.routes.iter().filter(|found| on_either(&found.link));
+        let route = routes_there.any(|found| routes.contains(&Route { link: link.clone(), ..found.clone() }));
+        let named_none = addresses.is_empty() && routes.is_empty();
+        if confirmed || self.consent.take_uplink || named_none || address || route {
+            return;
+        }
+        self.problems.push(
+            Problem::new(codes::UPLINK, format!("{link} was taken and not confirmed, and has another network now"))
+                .because(format!("{} would come to {bridge}, and none of it is there any more", carried(uplink)))
+                .fix(format!(
+                    "`node-format apply --take-uplink` does it; `node-format rollback` puts it back on {link}"
+                )),
         );
     }
 
@@ -97,8 +127,7 @@ impl Planner<'_> {
             );
         }
         let listens = accept_ra(&wanted.bridge);
-        let deaf = self.layout.sysctls.contains_key("net.ipv6.conf.all.forwarding")
-            && self.layout.sysctls.get(&listens).is_none_or(|value| value != "2");
+        let deaf = forwards(self.layout) && self.layout.sysctls.get(&listens).is_none_or(|value| value != "2");
         if let Some(announced) = leased.iter().find(|address| deaf && address.address.addr().is_ipv6()) {
             self.problems.push(
                 Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
@@ -106,7 +135,7 @@ impl Planner<'_> {
                     .fix("set `guard = true` in [network], which keeps partitions from announcing any, or give it a fixed address"),
             );
         }
-        let addresses: BTreeSet<IpNet> = own.into_iter().map(|address| address.address).collect();
+        let addresses: Vec<IpNet> = own.into_iter().map(|address| address.address).collect();
         let routes: BTreeSet<Route> = self.facts.routes.iter().filter(|route| route.link == *link).cloned().collect();
         let carries = !addresses.is_empty() || !routes.is_empty() || !leased.is_empty();
         let (link, bridge) = (link.clone(), wanted.bridge.clone());
@@ -142,39 +171,37 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         if claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }) {
             continue;
         }
-        let returns = place(uplink, facts) != Place::Link;
+        let at = place(uplink, facts);
+        let returns = !matches!(at, Place::Link | Place::Nowhere);
         let listens = accept_ra(&uplink.link);
-        let forwards = facts.sysctls.get("net.ipv6.conf.all.forwarding").is_some_and(|found| found == "1");
+        let forwards = facts.sysctls.get(forwarding::IPV6).is_some_and(|found| found == "1");
         if returns && forwards && facts.sysctls.get(&listens).is_some_and(|found| found == "1") {
             // The rest of the node stays, and a machine that forwards listens to no router unless it is told to.
             let (was, from, to) = ("1".into(), "1".into(), "2".into());
-            plan.actions.push(Action::SetSysctl { key: listens.clone(), was, from, to });
+            plan.actions.push(Action::SetSysctl { key: listens.clone(), was, from, to, along: BTreeMap::new() });
         }
         // Its own settings come back first: without IPv6 it takes no such address.
         let own = format!(".{}.", uplink.link.replace('.', "/"));
         for thing in claims.iter() {
-            let Thing::Sysctl { key, was } = thing else { continue };
+            let Thing::Sysctl { key, was, along } = thing else { continue };
             let is_its = key.contains(&own) && *key != listens;
             if let Some(found) = facts.sysctls.get(key).filter(|found| is_its && *found != was) {
                 let (key, was, from) = (key.clone(), was.clone(), found.clone());
-                plan.actions.push(Action::SetSysctl { key, to: was.clone(), was, from });
+                plan.actions.push(Action::SetSysctl { key, to: was.clone(), was, from, along: along.clone() });
             }
         }
         if !returns {
             plan.forget.push(thing.clone());
+            if at == Place::Nowhere {
+                plan.actions.extend(left_on_the_bridge(uplink, facts));
+            }
             continue;
         }
         plan.actions.push(Action::ReturnUplink(uplink.clone()));
         // What a router announced there meanwhile would draw to the bridge what goes through the interface now.
         let announced =
             |found: &&AddressFact| found.leased && found.link == uplink.bridge && found.address.addr().is_ipv6();
-        plan.actions.extend(
-            facts
-                .addresses
-                .iter()
-                .filter(announced)
-                .map(|found| Action::RemoveAddress { link: found.link.clone(), address: found.address }),
-        );
+        plan.actions.extend(facts.addresses.iter().filter(announced).cloned().map(Action::RemoveAddress));
     }
     plan
 }
@@ -187,28 +214,37 @@ enum Place {
     Between,
     /// It stands alone, with all it had.
     Link,
+    /// The interface itself is gone: there is nothing to return, and nothing to return it to.
+    Nowhere,
+}
+
+/// What an interface that is gone has left on the bridge. If it comes back, the system gives it its network anew: the same
+/// on the bridge would draw away what is to go through it.
+fn left_on_the_bridge(uplink: &Uplink, facts: &HostFacts) -> impl DoubleEndedIterator<Item = Action> {
+    let routes = uplink.routes.iter().map(|route| Route { link: uplink.bridge.clone(), ..route.clone() });
+    let routes = routes.filter(|route| facts.routes.contains(route)).map(Action::RemoveRoute);
+    let addresses = uplink.addresses.iter().filter_map(|address| facts.address(&uplink.bridge, *address));
+    let addresses = addresses.cloned().map(Action::RemoveAddress);
+    routes.chain(addresses).collect::<Vec<_>>().into_iter()
 }
 
 fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
-    let is_port = facts.links.get(&uplink.link).is_some_and(|link| link.bridge.as_deref() == Some(&uplink.bridge));
-    let is_up = facts.links.get(&uplink.link).is_some_and(|link| link.up);
+    let Some(LinkFact { bridge, up: is_up, .. }) = facts.links.get(&uplink.link) else { return Place::Nowhere };
+    let is_port = bridge.as_deref() == Some(&uplink.bridge);
     let all_on = |link: &str| {
-        let on = |address: &IpNet| {
-            let there = AddressFact { link: link.into(), address: *address, leased: false };
-            facts.addresses.contains(&there)
-        };
+        let on = |address: &IpNet| facts.address(link, *address).is_some();
         let routed = |route: &Route| facts.routes.contains(&Route { link: link.into(), ..route.clone() });
         uplink.addresses.iter().all(on) && uplink.routes.iter().all(routed)
     };
     match is_port {
-        true if is_up && all_on(&uplink.bridge) => Place::Bridge,
+        true if *is_up && all_on(&uplink.bridge) => Place::Bridge,
         false if all_on(&uplink.link) => Place::Link,
         _ => Place::Between,
     }
 }
 
 /// Whether a link listens to routers: 2 if even while the machine forwards.
-fn accept_ra(link: &str) -> String {
+pub(super) fn accept_ra(link: &str) -> String {
     format!("net.ipv6.conf.{}.accept_ra", link.replace('.', "/"))
 }
 

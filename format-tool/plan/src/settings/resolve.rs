@@ -1,10 +1,11 @@
 //! What settings leave to the machine: the prefix that its router announces, the hardware address that its network knows.
 
 use super::check::bad;
-use super::{Network, NetworkMode, Settings};
-use crate::facts::{HostFacts, LinkKind};
+use super::{Network, NetworkMode, Settings, TapMode};
+use crate::facts::{HostFacts, LinkFact, LinkKind};
 use ipnet::{IpNet, Ipv6Net};
 use plat_model::problem::Problems;
+use std::collections::BTreeSet;
 
 impl Settings {
     /// Whether [`Settings::resolve`] has anything to do.
@@ -59,29 +60,36 @@ impl Settings {
     }
 }
 
-/// Interfaces by which routers' announcements may come, apart from what is ours.
+/// Interfaces by which routers' announcements may come, apart from what is ours: hardware, and whatever else one came by.
 fn listening(facts: &HostFacts, network: &Network) -> Vec<String> {
-    let told = |name: &str| {
-        let on_it = facts.addresses.iter().filter(|address| address.link == name);
-        on_it.into_iter().any(|address| address.leased && address.address.addr().is_ipv6())
-    };
+    let announced = facts.addresses.iter().filter(|found| found.leased && found.address.addr().is_ipv6());
+    let told: BTreeSet<&str> = announced.map(|found| found.link.as_str()).collect();
     let bridge = (network.mode == NetworkMode::Bridge).then_some(network.link.as_str());
-    let ours = |name: &str| name == "lo" || [bridge, network.uplink.as_deref()].contains(&Some(name));
+    // Where partitions' ports could announce a router and no guard sees to it that they do not.
+    let joined = network.taps && network.tap_mode == TapMode::Bridged && !network.guard;
+    let unsafe_to = joined.then_some(network.link.as_str());
+    let apart = ["lo"].into_iter().chain(bridge).chain(network.uplink.as_deref()).chain(unsafe_to);
+    let apart: BTreeSet<&str> = apart.collect();
+    // What a user may open, and what is in the group of ours.
+    let partitions = |link: &LinkFact| link.is_tenants() || link.group == network.link_group;
     let hardware = LinkKind::Other(String::new());
-    let links = facts
-        .links
-        .iter()
-        .filter(|(name, link)| !ours(name) && (link.kind == hardware || (link.kind == LinkKind::Veth && told(name))));
+    let links = facts.links.iter().filter(|(name, link)| {
+        let hears = link.kind == hardware || told.contains(name.as_str());
+        hears && !apart.contains(name.as_str()) && !partitions(link)
+    });
     links.map(|(name, _)| name.clone()).collect()
 }
 
-/// The prefix of the first global address with one, on the first of these links that has such an address.
+/// The prefix of the least global address with one, on the first of these links that has such an address.
 fn prefix_on(facts: &HostFacts, links: &[Option<&String>]) -> Option<Ipv6Net> {
     links.iter().flatten().find_map(|link| {
-        facts.addresses.iter().filter(|address| &address.link == *link).find_map(|found| match found.address {
-            IpNet::V6(net) if net.prefix_len() < 128 && is_global(net) => Some(net.trunc()),
+        let on_it = facts.addresses.iter().filter(|address| &address.link == *link);
+        // Not in the kernel's order: it may be another one once they were moved.
+        let least = on_it.filter_map(|found| match found.address {
+            IpNet::V6(net) if net.prefix_len() < 128 && is_global(net) => Some(net),
             _ => None,
-        })
+        });
+        least.min().map(|net| net.trunc())
     })
 }
 

@@ -16,6 +16,7 @@ pub(super) use uplink::move_uplink;
 use super::failed;
 use crate::host::Outcome;
 use connection::{Connection, Request};
+use indexmap::IndexSet;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use node_format_plan::Action;
@@ -29,7 +30,7 @@ use std::io;
 #[derive(Default)]
 pub(super) struct Seen {
     pub links: BTreeMap<String, LinkFact>,
-    pub addresses: BTreeSet<AddressFact>,
+    pub addresses: IndexSet<AddressFact>,
     pub local_routes: BTreeSet<IpNet>,
     pub routes: BTreeSet<Route>,
     pub odd_routes: BTreeMap<String, String>,
@@ -52,9 +53,9 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
         (link.name, LinkFact { bridge, ..link.fact })
     });
     let links = links.collect();
-    let addresses = addresses::all(connection)?.into_iter().filter_map(|(index, address, leased)| {
+    let addresses = addresses::all(connection)?.into_iter().filter_map(|(index, found)| {
         let link = names.get(&index)?.clone();
-        Some(AddressFact { link, address, leased })
+        Some(AddressFact { link, ..found })
     });
     let addresses = addresses.collect();
     let routes = routes::all(connection, &names)?;
@@ -94,7 +95,7 @@ fn call(connection: &mut Connection, batch: &[Action], done: &mut [bool]) -> io:
     let results = connection.call(requests).inspect_err(|_| done.fill(false))?;
     for (result, n) in results.into_iter().zip(of) {
         // The kernel itself takes IPv6 addresses off a link that is lowered.
-        let gone = matches!(batch[n], Action::RemoveAddress { .. }) && result == Err(Errno::EADDRNOTAVAIL);
+        let gone = matches!(batch[n], Action::RemoveAddress(_)) && result == Err(Errno::EADDRNOTAVAIL);
         if let Err(e) = result
             && !gone
         {
@@ -112,8 +113,11 @@ fn requests_for(handle: &Handle, action: &Action, indexes: &Indexes) -> Option<V
         Action::SetLink { name, from, to } => return links::set(handle, index(name)?, from, to, indexes),
         Action::AddLink { name, link } => links::add_bridge(handle, name, link),
         Action::RemoveLink { name, .. } => links::remove(handle, index(name)?),
-        Action::AddAddress { link, address } => addresses::add_for_binding(handle, index(link)?, *address),
-        Action::RemoveAddress { link, address } => addresses::remove(handle, index(link)?, *address),
+        Action::AddAddress(added) if added.bound_only => {
+            addresses::add_for_binding(handle, index(&added.link)?, added.address)
+        }
+        Action::AddAddress(added) => addresses::add(handle, index(&added.link)?, added.address),
+        Action::RemoveAddress(gone) => addresses::remove(handle, index(&gone.link)?, gone.address),
         Action::AddLocalRoute { range } => routes::add_local(handle, index("lo")?, *range),
         Action::RemoveLocalRoute { range } => routes::remove_local(handle, index("lo")?, *range),
         Action::AddRoute(route) => routes::add(handle, index(&route.link)?, route),

@@ -7,13 +7,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Those that a partition's namespace may need, and what they are then set to.
-pub(super) const OF_A_NAMESPACE: [(&str, &str); 2] =
-    [("net.ipv6.ip_nonlocal_bind", "1"), ("net.ipv6.conf.eth0.accept_ra", "0")];
+/// Those that a partition's namespace may need, what they are then set to, and what they are otherwise.
+pub(super) const OF_A_NAMESPACE: [(&str, &str, &str); 2] =
+    [("net.ipv6.ip_nonlocal_bind", "1", "0"), ("net.ipv6.conf.eth0.accept_ra", "0", "1")];
 
 /// Those of these that the kernel has.
 pub(super) fn observe(keys: &BTreeSet<String>) -> BTreeMap<String, String> {
-    keys.iter().filter_map(|key| Some((key.clone(), read(key)?))).collect()
+    let each = keys.iter().flat_map(|key| of_each_link(key));
+    each.filter_map(|key| Some((key.clone(), read(&key)?))).collect()
+}
+
+/// A key with `*` in the place of a link, for each link there is and for `default`; any other as it is.
+fn of_each_link(key: &str) -> Vec<String> {
+    let Some((before, after)) = key.split_once(".*.") else { return vec![key.to_owned()] };
+    let found = std::fs::read_dir(path(before)).into_iter().flatten().flatten();
+    let links = found.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name != "all");
+    links.map(|link| format!("{before}.{}.{after}", link.replace('.', "/"))).collect()
 }
 
 /// Key and value, if it has this value.
@@ -30,14 +39,22 @@ pub(super) fn write(key: &str, value: &str) -> io::Result<()> {
 }
 
 pub(super) fn perform(action: &Action) -> Result<()> {
-    let Action::SetSysctl { key, to, was, .. } = action else { return Ok(()) };
+    let Action::SetSysctl { key, to, was, along, .. } = action else { return Ok(()) };
     if to.is_empty() {
         return Ok(()); // Of a link that was not there: it goes with it.
     }
-    match write(key, to) {
+    if to != was {
+        return write(key, to).map_err(|e| failed(format!("cannot set {key} to {to}"), e));
+    }
+    put_back(key, to)?;
+    along.iter().try_for_each(|(key, value)| put_back(key, value))
+}
+
+fn put_back(key: &str, value: &str) -> Result<()> {
+    match write(key, value) {
         // Of a link that is gone: there is nothing to put back.
-        Err(e) if e.kind() == io::ErrorKind::NotFound && to == was => Ok(()),
-        outcome => outcome.map_err(|e| failed(format!("cannot set {key} to {to}"), e)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome.map_err(|e| failed(format!("cannot set {key} to {value}"), e)),
     }
 }
 

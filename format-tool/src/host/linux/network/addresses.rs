@@ -2,6 +2,7 @@
 
 use super::connection::{Connection, Request};
 use ipnet::IpNet;
+use node_format_plan::facts::AddressFact;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
@@ -11,10 +12,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// An address, the index of its link, and whether it ends by itself.
-pub(super) type Found = (u32, IpNet, bool);
+/// An address and the index of its link, whose name another answer has.
+pub(super) type Found = (u32, AddressFact);
 
-/// Every address there is.
+/// Every address there is, as the kernel orders them.
 pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Found>> {
     let answers = connection.handle.address().get().execute();
     connection.ask(answers, read)
@@ -22,7 +23,11 @@ pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Found>> {
 
 fn read(message: AddressMessage) -> Option<Found> {
     let (mut local, mut address) = (None, None);
-    let leased = !message.header.flags.contains(AddressHeaderFlags::Permanent);
+    let flags = message.header.flags;
+    let leased = !flags.contains(AddressHeaderFlags::Permanent);
+    let near = message.header.family == AddressFamily::Inet && message.header.scope == AddressScope::Link;
+    let bound_only =
+        near || (message.header.family == AddressFamily::Inet6 && flags.contains(AddressHeaderFlags::Deprecated));
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(ip) => local = Some(*ip),
@@ -31,15 +36,16 @@ fn read(message: AddressMessage) -> Option<Found> {
         }
     }
     // On a link between two ends `address` is the other one's.
-    Some((message.header.index, IpNet::new(local.or(address)?, message.header.prefix_len).ok()?, leased))
+    let address = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
+    Some((message.header.index, AddressFact { link: String::new(), address, leased, bound_only }))
 }
 
 /// The addresses of a link as the kernel tells of them, by what the plan calls each.
 pub(super) fn told(connection: &mut Connection, link: u32) -> io::Result<BTreeMap<IpNet, AddressMessage>> {
     let answers = connection.handle.address().get().execute();
     connection.ask(answers, |message| {
-        let (index, address, _) = read(message.clone())?;
-        (index == link).then_some((address, message))
+        let (index, found) = read(message.clone())?;
+        (index == link).then_some((found.address, message))
     })
 }
 
@@ -77,16 +83,16 @@ fn new(handle: &Handle, index: u32, address: IpNet) -> AddressAddRequest {
     request
 }
 
-/// An address of the node's own. A single one is for whoever binds to it: the kernel, which takes the newest of IPv6 and the
-/// first of IPv4 that fits for a connection of anybody else's, shall not choose it while there is another.
+/// An address for whoever binds to it: the kernel, which takes the newest of IPv6 and the first of IPv4 that fits for a
+/// connection of anybody else's, shall not choose it while there is another.
 pub(super) fn add_for_binding(handle: &Handle, index: u32, address: IpNet) -> Request {
     let mut request = new(handle, index, address);
-    if address.addr().is_ipv6() && address.prefix_len() == 128 {
+    if address.addr().is_ipv6() {
         let mut never_preferred = CacheInfo::default();
         never_preferred.ifa_valid = u32::MAX;
         request.message_mut().attributes.push(AddressAttribute::CacheInfo(never_preferred));
     }
-    if address.addr().is_ipv4() && address.prefix_len() == 32 {
+    if address.addr().is_ipv4() {
         request.message_mut().header.scope = AddressScope::Link;
     }
     Box::pin(request.execute())

@@ -265,7 +265,7 @@ fn look_inside() -> io::Result<NamespaceFact> {
         routes: seen.routes.into_iter().filter(|route| route.link == INNER).collect(),
         local_routes: seen.local_routes.into_iter().filter(|range| !range.addr().is_loopback()).collect(),
         link: seen.links.get(INNER).cloned(),
-        sysctls: sysctls::OF_A_NAMESPACE.iter().filter_map(|(key, value)| sysctls::set_to(key, value)).collect(),
+        sysctls: sysctls::OF_A_NAMESPACE.iter().filter_map(|(key, value, _)| sysctls::set_to(key, value)).collect(),
     })
 }
 
@@ -278,6 +278,9 @@ fn furnish(wanted: &NamespaceFact) -> io::Result<()> {
     let found = look_inside()?;
     // Before there is a link that a router could be heard on.
     wanted.sysctls.iter().try_for_each(|(key, value)| sysctls::write(key, value))?;
+    let set = sysctls::OF_A_NAMESPACE.iter().filter(|(key, ..)| found.sysctls.contains_key(*key));
+    let mut too_many = set.filter(|(key, ..)| !wanted.sysctls.contains_key(*key));
+    too_many.try_for_each(|(key, _, otherwise)| sysctls::write(key, otherwise))?;
     let mut connection = Connection::open()?;
     let all = links::all(&mut connection)?;
     let indexes: super::Indexes = all.iter().map(|link| (link.name.clone(), link.index)).collect();

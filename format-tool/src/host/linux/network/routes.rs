@@ -4,7 +4,8 @@ use super::connection::{Connection, Request};
 use ipnet::IpNet;
 use node_format_plan::facts::Route;
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RoutePreference, RouteProtocol, RouteScope,
+    RouteType,
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,7 +55,7 @@ fn read(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Found> 
     let header = &message.header;
     let (mut to, mut via, mut source, mut link) = (None, None, None, None);
     let (mut metric, mut table) = (0, u32::from(header.table));
-    let (mut several, mut more) = (Vec::new(), false);
+    let (mut several, mut more) = (Vec::new(), header.tos != 0);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => to = ip(address),
@@ -67,6 +68,8 @@ fn read(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Found> 
                 several.extend(ways.iter().filter_map(|way| names.get(&way.interface_index)))
             }
             RouteAttribute::Metrics(_) | RouteAttribute::Encap(_) | RouteAttribute::Via(_) => more = true,
+            RouteAttribute::Source(_) | RouteAttribute::Realm(_) | RouteAttribute::NhId(_) => more = true,
+            RouteAttribute::Preference(preference) => more |= *preference != RoutePreference::Medium,
             _ => {}
         }
     }

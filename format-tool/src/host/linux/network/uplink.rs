@@ -52,6 +52,9 @@ const THERE: Done = &[Errno::EEXIST];
 const GONE: Done = &[Errno::ESRCH, Errno::EADDRNOTAVAIL, Errno::ENOENT];
 const NONE: Done = &[];
 
+/// On the way back whatever is there counts: of a bridge that is gone there is nothing to take away, and to an interface that
+/// is gone nothing to give. `None`: what is to be joined does not exist.
+///
 /// `told`: the addresses where they are now. What a run that was cut off has moved already is there as the plan names it.
 fn steps(
     handle: &Handle,
@@ -60,12 +63,17 @@ fn steps(
     indexes: &Indexes,
     told: &BTreeMap<IpNet, AddressMessage>,
 ) -> Option<Vec<(Request, Done)>> {
-    let (port, bridge) = (*indexes.get(&uplink.link)?, *indexes.get(&uplink.bridge)?);
-    let (from, to) = if take { (port, bridge) } else { (bridge, port) };
+    let (port, bridge) = (indexes.get(&uplink.link).copied(), indexes.get(&uplink.bridge).copied());
+    let (port, bridge) = match (port, bridge) {
+        (Some(port), bridge) if bridge.is_some() || !take => (port, bridge),
+        (None, _) if !take => return Some(Vec::new()),
+        _ => return None,
+    };
+    let (from, to) = if take { (Some(port), bridge?) } else { (bridge, port) };
     let join: Request = {
         let link = LinkUnspec::new_with_index(port);
         let link = if take || uplink.was_up { link.up() } else { link.down() };
-        let link = if take { link.controller(bridge) } else { link.nocontroller() };
+        let link = if take { link.controller(to) } else { link.nocontroller() };
         Box::pin(handle.link().set(link.build()).execute())
     };
     let mut steps = vec![(join, NONE)];
@@ -74,13 +82,18 @@ fn steps(
         Some(told) => addresses::add_as_told(handle, to, told),
         None => addresses::add(handle, to, *address),
     };
-    let remove = |address: &IpNet| match told.get(address) {
+    let remove = |address: &IpNet, from: u32| match told.get(address) {
         Some(told) => addresses::remove_as_told(handle, told),
         None => addresses::remove(handle, from, *address),
     };
-    steps.extend(uplink.addresses.iter().map(|address| (add(address), THERE)));
-    steps.extend(uplink.routes.iter().map(|route| (routes::remove(handle, from, route), GONE)));
-    steps.extend(uplink.addresses.iter().map(|address| (remove(address), GONE)));
+    // As the kernel is to prefer them: of IPv4 the one that came first, of IPv6 the one that came last.
+    let (ipv4, ipv6): (Vec<&IpNet>, Vec<&IpNet>) =
+        uplink.addresses.iter().partition(|address| address.addr().is_ipv4());
+    steps.extend(ipv4.into_iter().chain(ipv6.into_iter().rev()).map(|address| (add(address), THERE)));
+    if let Some(from) = from {
+        steps.extend(uplink.routes.iter().map(|route| (routes::remove(handle, from, route), GONE)));
+        steps.extend(uplink.addresses.iter().rev().map(|address| (remove(address, from), GONE)));
+    }
     // A router must be reachable before there is a way through it.
     let (through, direct): (Vec<&Route>, Vec<&Route>) = uplink.routes.iter().partition(|route| route.via.is_some());
     let all = direct.into_iter().chain(through);

@@ -1,0 +1,111 @@
+//! The old network comes back whatever has become of the bridge, of the interface, or of a first attempt.
+
+use super::machine::{Machine, ip, on_a_machine, until};
+use super::uplink::{TAKE, World, where_is};
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+
+/// A route that cannot be made while its source address is not there: with it, not all of what an interface had comes back.
+const SOURCE: &str = "10.99.0.1/32";
+
+fn with_a_route_that_can_be_kept_away() -> World {
+    let world = World::new();
+    ip("link set lo up");
+    ip(&format!("address add {SOURCE} dev lo"));
+    ip("route add 198.51.100.0/24 via 192.0.2.1 dev up0 src 10.99.0.1");
+    world
+}
+
+fn is_back(machine: &Machine) -> bool {
+    ["192.0.2.7/24", "2001:db8::7/64"].iter().all(|address| where_is(machine, address) == ["up0"])
+}
+
+#[test]
+fn the_old_network_comes_back_without_the_bridge() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        let before = machine.everything();
+        for verb in ["rollback", "reset"] {
+            machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+            ip("link delete plat0");
+            assert!(where_is(machine, "192.0.2.7/24").is_empty());
+            machine.must(&[verb]);
+            assert!(is_back(machine) && world.is_reached(), "{verb}");
+            machine.must(&["reset"]);
+            assert_eq!(machine.everything(), before, "{verb}");
+        }
+    });
+}
+
+#[test]
+fn an_interface_that_is_gone_keeps_nothing_else_from_going_back() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        let before = machine.everything();
+        for verb in ["rollback", "reset"] {
+            let world = World::new();
+            machine.configure_with(1, TAKE, "");
+            machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+            ip("link delete up0");
+            machine.must(&[verb]);
+            // The system's own network may come back at any moment.
+            let left = machine.network();
+            assert!(where_is(machine, "192.0.2.7/24").is_empty(), "{verb}: {:?}", left.addresses);
+            assert!(left.routes.iter().all(|route| route.via.is_none()), "{verb}: {:?}", left.routes);
+            machine.must(&["reset"]);
+            fs::remove_file(machine.path("format.toml")).unwrap();
+            assert_eq!(machine.everything(), before, "{verb}");
+            drop(world);
+        }
+    });
+}
+
+#[test]
+fn what_came_back_of_an_uplink_stays_though_the_rest_did_not() {
+    on_a_machine(|machine| {
+        let _world = with_a_route_that_can_be_kept_away();
+        machine.configure_with(1, TAKE, "");
+        let before = machine.everything();
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        ip("link delete plat0");
+        ip(&format!("address delete {SOURCE} dev lo"));
+        for verb in ["rollback", "reset"] {
+            let (code, why) = machine.run(&[verb]);
+            assert!(code != 0 && why.contains("up0"), "{verb}: {why}");
+            assert!(is_back(machine), "{verb}: {why}");
+        }
+        ip(&format!("address add {SOURCE} dev lo"));
+        machine.must(&["rollback"]);
+        machine.must(&["reset"]);
+        assert_eq!(machine.everything(), before);
+    });
+}
+
+#[test]
+fn what_did_not_come_back_is_tried_again_and_told_to_the_log() {
+    on_a_machine(|machine| {
+        let world = with_a_route_that_can_be_kept_away();
+        machine.configure_with(1, TAKE, "");
+        fs::create_dir(machine.path("dev")).unwrap();
+        let log = UnixDatagram::bind(machine.path("dev/log")).unwrap();
+        let told = || {
+            let mut line = [0; 4096];
+            let length = log.recv(&mut line).unwrap();
+            String::from_utf8_lossy(&line[..length]).into_owned()
+        };
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "1"]);
+        ip(&format!("address delete {SOURCE} dev lo"));
+        let line = told();
+        assert!(line.starts_with("<27>node-format: the old network cannot be given back"), "{line}");
+        assert!(is_back(machine) && world.is_reached(), "the rest came back");
+        ip(&format!("address add {SOURCE} dev lo"));
+        let line = told();
+        assert_eq!(line, "<27>node-format: the old network is back");
+        let source = Some("10.99.0.1".parse().unwrap());
+        until("everything is back", || {
+            machine.network().routes.iter().any(|route| route.link == "up0" && route.source == source)
+        });
+        machine.must(&["reset"]);
+    });
+}
