@@ -74,6 +74,7 @@ impl Record {
         }
         let text = fs::read_to_string(path).map_err(|e| record.wrong(e))?;
         let mut here = true;
+        // Whether the last epoch is written as this one would be.
         let mut named = false;
         // What of another epoch is left, and the namespace it is in if that is still there.
         let (mut left, mut elsewhere) = (Claims::default(), None);
@@ -86,7 +87,7 @@ impl Record {
                     return Err(record.wrong(format!("it is of version {version}, this node-format reads {VERSION}")));
                 }
                 Line::Epoch(epoch) => {
-                    (here, named) = (epoch == record.epoch.to_string(), true);
+                    (here, named) = (record.epoch.is(&epoch), epoch == record.epoch.to_string());
                     elsewhere = record.epoch.elsewhere(&epoch);
                     left = Claims::default();
                 }

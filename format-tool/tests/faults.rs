@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// One that no namespace of this machine has.
 fn epoch() -> Epoch {
-    Epoch::new("boot", 1)
+    Epoch::new("boot", 1, None)
 }
 const AGREED: Consent = Consent { contents: Contents::Keep, take_uplink: true };
 
@@ -192,11 +192,29 @@ fn links_of_another_boot_are_not_ours_and_users_are() {
     let mut host = bare();
     run(&layout(1), &mut host, &path).unwrap();
     // After a reboot somebody else has made a link of our bridge's name.
-    let record = Record::read(&path, &Epoch::new("another boot", 1)).unwrap();
+    let record = Record::read(&path, &Epoch::new("another boot", 1, None)).unwrap();
     let wish = layout(1);
     let problems = propose(Wish::new(&wish, AGREED), &mut host, &record).unwrap_err();
     assert!(problems.0.iter().all(|problem| !problem.what.contains("user")), "{problems}");
     assert!(problems.0.iter().any(|problem| problem.what.contains("link plat0")), "{problems}");
+}
+
+#[test]
+fn links_of_a_namespace_whose_number_another_one_has_now_are_not_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("format/record");
+    let mut record = Record::open(&path, &Epoch::new("boot", 1, Some(30))).unwrap();
+    let mut host = bare();
+    apply(Wish::new(&layout(1), AGREED), &mut host, &mut record, &mut |_, _| {}).unwrap();
+    record.finish().unwrap();
+    let next = Epoch::new("boot", 1, Some(31));
+    let record = Record::read(&path, &next).unwrap();
+    assert!(record.claims().iter().all(|thing| !thing.is_volatile()));
+    assert!(!record.claims().is_empty());
+    let problems = propose(Wish::new(&layout(1), AGREED), &mut host, &record).unwrap_err();
+    assert!(problems.0.iter().any(|problem| problem.what.contains("link plat0")), "{problems}");
+    let back = propose(Wish::new(&Layout::default(), AGREED), &mut host, &record).unwrap();
+    assert!(back.actions.iter().all(|action| action.kind() != node_format_plan::Kind::RemoveBridges));
 }
 
 #[test]
