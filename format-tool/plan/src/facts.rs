@@ -44,6 +44,9 @@ pub struct HostFacts {
     pub kernel: Kernel,
     pub users: BTreeMap<String, UserFact>,
     pub groups: BTreeMap<String, GroupFact>,
+    /// Uids and gids that users may give to what they run in user namespaces (subuid(5), subgid(5)).
+    pub subordinate_uids: BTreeSet<Subordinate>,
+    pub subordinate_gids: BTreeSet<Subordinate>,
     /// Of the paths in [`Scope::paths`], those that exist.
     pub paths: IndexMap<PathBuf, PathFact>,
     pub links: BTreeMap<String, LinkFact>,
@@ -139,6 +142,28 @@ pub struct GroupFact {
     pub gid: u32,
     #[serde(default)]
     pub members: BTreeSet<String>,
+}
+
+/// A range of numbers that is one user's, without an account for each.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subordinate {
+    /// A name, or a uid in digits.
+    pub owner: String,
+    pub first: u32,
+    pub count: u32,
+}
+
+impl Subordinate {
+    /// The first and the last of these numbers that lie in it, if any do.
+    pub fn within(&self, numbers: impl Iterator<Item = u32>) -> Option<(u32, u32)> {
+        let end = u64::from(self.first) + u64::from(self.count);
+        let inside = numbers.filter(|number| *number >= self.first && u64::from(*number) < end);
+        inside.fold(None, |found, number| {
+            let (first, last) = found.unwrap_or((number, number));
+            Some((number.min(first), number.max(last)))
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

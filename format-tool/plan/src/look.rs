@@ -26,6 +26,8 @@ impl HostFacts {
         if !scope.accounts {
             seen.users.clear();
             seen.groups.clear();
+            seen.subordinate_uids.clear();
+            seen.subordinate_gids.clear();
         }
         if !scope.processes {
             seen.busy_uids.clear();

@@ -88,7 +88,9 @@ impl LinuxHost {
             facts.guard = guard::observe()?;
         }
         if scope.accounts {
-            (facts.users, facts.groups) = accounts::observe(&self.root)?;
+            let found = accounts::observe(&self.root, &self.tree)?;
+            (facts.users, facts.groups) = (found.users, found.groups);
+            (facts.subordinate_uids, facts.subordinate_gids) = (found.subordinate_uids, found.subordinate_gids);
         }
         if scope.processes {
             facts.busy_uids = accounts::uids_with_processes()?;
@@ -117,8 +119,8 @@ impl Host for LinuxHost {
     fn perform(&mut self, batch: &[Action]) -> Outcome {
         let Some(first) = batch.first() else { return Outcome::first(0, 0, None) };
         match first.kind() {
-            Kind::AddAccounts => accounts::add(&self.root, batch, self.held.as_ref()),
-            Kind::RemoveAccounts => accounts::remove(&self.root, batch),
+            Kind::AddAccounts => accounts::add(&self.root, &self.tree, batch, self.held.as_ref()),
+            Kind::RemoveAccounts => accounts::remove(&self.root, &self.tree, batch),
             Kind::MakeDirectories | Kind::RemoveDirectories => one_by_one(batch, |action| self.tree.perform(action)),
             Kind::SetDirectories => each(batch, |action| self.tree.perform(action)),
             Kind::SetDiskLimits => each(batch, |action| disk::perform(&self.tree, action)),

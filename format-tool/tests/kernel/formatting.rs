@@ -241,6 +241,60 @@ fn without_any_program_that_makes_users_nothing_is_changed() {
 }
 
 #[test]
+fn an_account_that_somebody_makes_meanwhile_is_not_taken_for_ours() {
+    on_a_machine(|machine| {
+        machine.configure(2);
+        ip("link set lo up");
+        // Between the look and the program that makes users, whose work it hides.
+        let path = machine.path("bin");
+        let passwd = "part0:x:7001:7001::/home/ann:/bin/sh";
+        let shadow = "part0:$6$hash:1::::::";
+        program(
+            &path.join("systemd-sysusers"),
+            &format!(
+                "cat > /dev/null; echo '{passwd}' > {0}/passwd; echo '{shadow}' > {0}/shadow; exit 1",
+                machine.path("etc").display()
+            ),
+        );
+        let path = format!("{}:{}", path.display(), std::env::var("PATH").unwrap());
+        let Output { status, stderr, .. } = machine.command(&["apply"]).env("PATH", path).output().unwrap();
+        let why = String::from_utf8(stderr).unwrap();
+        assert_eq!(status.code(), Some(1), "{why}");
+        let text = |name: &str| fs::read_to_string(machine.path("etc").join(name)).unwrap();
+        assert_eq!((text("passwd"), text("shadow")), (format!("{passwd}\n"), format!("{shadow}\n")));
+        assert!(!machine.path("var/lib/plat").exists(), "{why}");
+    });
+}
+
+#[test]
+fn a_link_in_the_user_database_of_a_root_is_not_followed() {
+    on_a_machine(|machine| {
+        machine.configure(1);
+        ip("link set lo up");
+        let secret = machine.path("secret");
+        fs::write(&secret, "root:$6$hash:1::::::\n").unwrap();
+        fs::write(machine.path("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
+        symlink(&secret, machine.path("etc/shadow")).unwrap();
+        let files = || {
+            let found = Command::new("find").arg(machine.root.path()).output().unwrap();
+            String::from_utf8(found.stdout).unwrap()
+        };
+        let before = files();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("etc/shadow") && why.contains("no symbolic link is followed"), "{why}");
+        assert_eq!(files(), before);
+        // Nor is a pipe waited for.
+        fs::remove_file(machine.path("etc/shadow")).unwrap();
+        fs::remove_file(machine.path("etc/passwd")).unwrap();
+        nix::unistd::mkfifo(&machine.path("etc/passwd"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("etc/passwd"), "{why}");
+    });
+}
+
+#[test]
 fn a_node_in_a_folder_needs_no_privilege_and_can_be_made_twice() {
     let folder = tempfile::tempdir().unwrap();
     let wanted = |partitions| FolderNode {

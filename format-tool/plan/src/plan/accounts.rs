@@ -44,6 +44,32 @@ impl Planner<'_> {
         for (name, user) in &self.layout.users {
             self.user(name, user, &by_uid);
         }
+        self.refuse_subordinate();
+    }
+
+    /// Numbers of new accounts that somebody may already give to what he runs in user namespaces. Said once for a range.
+    fn refuse_subordinate(&mut self) {
+        let facts = self.facts;
+        let users = self.add.iter().filter_map(|action| match action {
+            Action::AddUser(user) if !facts.users.contains_key(&user.name) => Some(user.uid),
+            _ => None,
+        });
+        let groups = self.add.iter().filter_map(|action| match action {
+            Action::AddGroup { gid, .. } => Some(*gid),
+            _ => None,
+        });
+        let (users, groups): (Vec<u32>, Vec<u32>) = (users.collect(), groups.collect());
+        let kinds = [("uid", &facts.subordinate_uids, users), ("gid", &facts.subordinate_gids, groups)];
+        for (kind, ranges, numbers) in kinds {
+            for range in ranges {
+                let Some((first, last)) = range.within(numbers.iter().copied()) else { continue };
+                let numbers =
+                    if first == last { format!("{kind} {first}") } else { format!("{kind}s {first} to {last}") };
+                let end = u64::from(range.first) + u64::from(range.count) - 1;
+                let why = format!("/etc/sub{kind} gives {} to {end} to that user's containers", range.first);
+                self.foreign(format!("{numbers} of partitions may be used by {}", range.owner), why, RESERVE);
+            }
+        }
     }
 
     fn drop_groups(&mut self) {
