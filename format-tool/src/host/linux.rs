@@ -35,6 +35,10 @@ impl LinuxHost {
     /// # Errors
     /// If `root` is not a directory that can be opened, or what is written beneath it would lie outside.
     pub fn new(root: &Path) -> Result<Self> {
+        // Whoever names the root may do so through links; beneath it none is followed.
+        let root = &root
+            .canonicalize()
+            .map_err(|e| Problem::new(codes::FILE, format!("{} cannot be opened", root.display())).because(e))?;
         let is_link = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_symlink());
         let mut on_the_way = ["etc", "run", "run/netns", "var", "var/lib"].into_iter().map(|path| root.join(path));
         if root != Path::new("/")
@@ -63,6 +67,15 @@ impl LinuxHost {
     /// Where a path of the configuration is for the rest of the system.
     pub fn beneath_root(&self, path: &Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// What a machine is known by; empty if it has none.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn machine_id(&mut self) -> Result<String> {
+        let file = files::read(&mut self.tree, Path::new("/etc/machine-id"))?;
+        Ok(file.map(|file| file.text.trim().to_owned()).unwrap_or_default())
     }
 
     /// Everything but the network.

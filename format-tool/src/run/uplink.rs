@@ -2,7 +2,7 @@
 //! the old network back unless the new one is confirmed. The record says what there is to give back, so that it is not
 //! forgotten whoever is killed.
 
-use super::{Exit, is_recorded, print};
+use super::{Exit, print};
 use crate::args::Args;
 use node_format::{Applied, Epoch, LinuxHost, Record, roll_back};
 use node_format_plan::thing::Uplink;
@@ -123,7 +123,7 @@ pub(super) fn rollback(
     if after.is_some_and(|patience| !wait(&place, epoch, &patience)) {
         return Ok(Exit::Done);
     }
-    if !is_recorded(&place)? {
+    if !Record::exists(&place)? {
         return print("nothing to do: there is no record\n");
     }
     let mut record = open_patiently(&place, epoch)?;
