@@ -11,7 +11,7 @@ pub mod linux;
 /// How far a batch of actions came.
 #[derive(Debug)]
 pub struct Outcome {
-    /// For each action of the batch, whether it took effect.
+    /// For each action of the batch, whether it took effect. Of those that are left out at the end nobody knows.
     pub done: Vec<bool>,
     /// The first failure. An action that failed half-way may count as done, so that it is undone.
     pub problem: Option<Problem>,

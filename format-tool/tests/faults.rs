@@ -3,7 +3,7 @@
 use node_format::{Epoch, FakeHost, Fault, Killed, Record, Wish, apply, propose};
 use node_format_plan::facts::{AddressFact, LinkFact, LinkKind, Owner, PathFact, Presence, Route};
 use node_format_plan::{Consent, Contents, HostFacts, Layout, parse};
-use plat_model::problem::{Problems, codes};
+use plat_model::problem::{Problem, Problems, codes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -154,6 +154,43 @@ fn what_cannot_be_undone_is_said_and_stays_in_the_record() {
     host.fault = None;
     run(&Layout::default(), &mut host, &record).unwrap();
     assert_eq!(host.facts, before);
+}
+
+#[test]
+fn what_nobody_heard_of_stays_in_the_record_and_the_next_run_goes_on_or_back() {
+    for layout in [layout(2), full(1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let all = actions(&layout, &mut bare(), &folder.path().join("none/record"));
+        for at in 0..all {
+            let record = folder.path().join(format!("{at}/record"));
+            let (mut host, before) = (bare(), bare().facts);
+            host.fault = Some(Fault::Unheard(at));
+            let problems = run(&layout, &mut host, &record).unwrap_err();
+            let unknown = |problem: &Problem| problem.code == codes::UNDO_FAILED && problem.what.contains("not known");
+            assert!(problems.0.iter().any(unknown), "{problems}");
+            host.fault = None;
+            if at % 2 == 0 {
+                run(&layout, &mut host, &record).unwrap_or_else(|problems| panic!("{at}: {problems}"));
+            }
+            run(&Layout::default(), &mut host, &record).unwrap();
+            assert_eq!(host.facts, before, "{at}");
+        }
+    }
+}
+
+#[test]
+fn a_user_who_runs_something_when_he_is_about_to_go_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("format/record");
+    let mut host = bare();
+    run(&layout(1), &mut host, &record).unwrap();
+    let before = host.facts.clone();
+    host.fault = Some(Fault::Arrives { after: host.performed + 1, uid: 20_000 });
+    let problems = run(&Layout::default(), &mut host, &record).unwrap_err();
+    assert!(problems.0[0].why.contains("processes of uid 20000 are running"), "{problems}");
+    assert_eq!(host.facts, before, "what was removed before him is back");
+    host.fault = None;
+    run(&Layout::default(), &mut host, &record).unwrap();
 }
 
 #[test]

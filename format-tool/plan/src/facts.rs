@@ -49,6 +49,8 @@ pub struct HostFacts {
     pub subordinate_gids: BTreeSet<Subordinate>,
     /// Of the paths in [`Scope::paths`], those that exist.
     pub paths: IndexMap<PathBuf, PathFact>,
+    /// Of [`Scope::contents`], those that something is mounted on: what is seen there is another's.
+    pub mounted: IndexSet<PathBuf>,
     pub links: BTreeMap<String, LinkFact>,
     pub addresses: BTreeSet<AddressFact>,
     /// Ranges routed to this machine itself as a whole (routes of type local, longer ranges than one address).

@@ -13,6 +13,7 @@ impl HostFacts {
         for (path, fact) in &mut seen.paths {
             self.look_inside(path, fact, scope);
         }
+        seen.mounted.retain(|path| scope.contents.contains(path));
         seen.files.retain(|path, _| scope.files.contains(path));
         seen.disk_limits.retain(|path, _| scope.disk.contains_key(path));
         seen.uncounted.retain(|path| scope.disk.contains_key(path));

@@ -18,6 +18,7 @@ mod routes;
 mod scope;
 mod uplink;
 
+pub use accounts::still_running;
 pub use scope::scope;
 pub use uplink::{rollback, rollback_scope};
 

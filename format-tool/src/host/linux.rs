@@ -80,12 +80,14 @@ impl LinuxHost {
 
     /// Everything but the network.
     fn observe_here(&mut self, scope: &Scope) -> Result<HostFacts> {
+        let directories::Seen { paths, mounted } = self.tree.observe(scope);
         let mut facts = HostFacts {
             caller: Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() },
             privileges: privileges(),
             machine: machine(),
             kernel: kernel(),
-            paths: self.tree.observe(scope),
+            paths,
+            mounted,
             sysctls: sysctls::observe(&scope.sysctls),
             namespaces: self.namespaces().observe(&scope.namespaces)?,
             not_namespaces: self.namespaces().in_the_way(&scope.namespaces),

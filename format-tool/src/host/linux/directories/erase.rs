@@ -29,6 +29,12 @@ pub(super) fn frozen(path: &Path) -> String {
     )
 }
 
+/// What a person can do where something is mounted on a partition's directory, or in it.
+pub(super) fn mounted(path: &Path) -> String {
+    let at = path.display();
+    format!("something is mounted there, which is not erased: find it with `findmnt -R {at}` and `umount` it")
+}
+
 /// Lets a file or directory be changed of which somebody said that nobody may (chattr +i, +a; a subvolume of btrfs that
 /// may only be read). Others are left as they are.
 ///
@@ -69,7 +75,7 @@ fn remove(directory: &OwnedFd, name: &CStr) -> Result<()> {
 }
 
 /// Number of the mount that something is on. Subvolumes of btrfs differ in their device, but not in this.
-fn mount_of(held: &OwnedFd) -> Result<u64> {
+pub(super) fn mount_of(held: &OwnedFd) -> Result<u64> {
     let seen = rustix::fs::statx(held, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
     // Before Linux 5.8 nobody can tell; better nothing is erased than what is mounted.
     if seen.stx_mask & StatxFlags::MNT_ID.bits() == 0 { Err(Errno::NOSYS) } else { Ok(seen.stx_mnt_id) }
