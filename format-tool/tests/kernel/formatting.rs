@@ -5,7 +5,7 @@ use node_format::{FolderNode, format_folder};
 use node_format_plan::facts::LinkKind;
 use plat_model::node::NodeFile;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -263,6 +263,28 @@ fn an_account_that_somebody_makes_meanwhile_is_not_taken_for_ours() {
         let text = |name: &str| fs::read_to_string(machine.path("etc").join(name)).unwrap();
         assert_eq!((text("passwd"), text("shadow")), (format!("{passwd}\n"), format!("{shadow}\n")));
         assert!(!machine.path("var/lib/plat").exists(), "{why}");
+    });
+}
+
+#[test]
+fn whoever_runs_a_set_uid_program_runs_something() {
+    on_a_machine(|machine| {
+        machine.configure(1);
+        ip("link set lo up");
+        machine.must(&["apply"]);
+        // Real and effective uid differ. It ends with the other end of its standard input.
+        let mut program = Command::new("setpriv");
+        program.args(["--ruid", &super::machine::FIRST_UID.to_string(), "cat"]).stdin(Stdio::piped());
+        let mut running = program.stdout(Stdio::piped()).spawn().unwrap();
+        let mut begun = [0];
+        running.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        running.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
+        let (code, why) = machine.run(&["reset"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("processes of uid 61000 are running"), "{why}");
+        drop(running.stdin.take());
+        running.wait().unwrap();
+        machine.must(&["reset"]);
     });
 }
 
