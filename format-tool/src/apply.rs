@@ -146,6 +146,7 @@ fn perform(
     let fresh: Vec<bool> = batch.iter().map(|a| a.makes().is_some_and(|thing| !record.claims().has(&thing))).collect();
     record.add(batch.iter().filter_map(Action::makes))?;
     let Outcome { done, problem } = host.perform(batch);
+    work.excused.extend(host.excused());
     // Of those that it leaves out nobody knows: what they make stays claimed, and the next plan forgets what is not there.
     let unknown = done.len() < batch.len();
     work.unknown |= unknown;

@@ -35,6 +35,11 @@ pub trait Host {
     /// Performs actions of one kind, in their order. It makes no choice: what cannot be done as said fails.
     fn perform(&mut self, batch: &[Action]) -> Outcome;
 
+    /// What the last batch had to leave as it is because a partition's user can keep it so, though it took effect.
+    fn excused(&mut self) -> Vec<Problem> {
+        Vec::new()
+    }
+
     /// From now on every program that is started keeps this file open: whoever takes its lock next waits for it to end.
     ///
     /// # Errors

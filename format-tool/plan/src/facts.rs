@@ -71,6 +71,9 @@ pub struct HostFacts {
     /// The limits that directories in [`Scope::disk`] have, or would have once they are made, in MiB; those without one are
     /// missing.
     pub disk_limits: IndexMap<PathBuf, u32>,
+    /// The file systems that directories in [`Scope::disk`] are on, or would be, where a limit is that of a number on all of
+    /// it.
+    pub file_systems: IndexMap<PathBuf, String>,
     /// Directories that do not count into their limit.
     pub uncounted: IndexSet<PathBuf>,
     /// Directories that cannot be limited, and why.

@@ -16,6 +16,7 @@ impl HostFacts {
         seen.mounted.retain(|path| scope.contents.contains(path));
         seen.files.retain(|path, _| scope.files.contains(path));
         seen.disk_limits.retain(|path, _| scope.disk.contains_key(path));
+        seen.file_systems.retain(|path, _| scope.disk.contains_key(path));
         seen.uncounted.retain(|path| scope.disk.contains_key(path));
         seen.unlimitable.retain(|path, _| scope.disk.contains_key(path));
         seen.namespaces.retain(|name, _| scope.namespaces.contains(name));

@@ -5,6 +5,7 @@ mod directories;
 mod disk;
 mod files;
 mod guard;
+mod mounts;
 mod network;
 mod program;
 mod quota;
@@ -26,6 +27,7 @@ pub struct LinuxHost {
     signals: Option<signals::Stop>,
     /// What the programs that are started must keep open.
     held: Option<fs::File>,
+    excused: Vec<Problem>,
 }
 
 impl LinuxHost {
@@ -48,7 +50,13 @@ impl LinuxHost {
                 .because(format!("{} is a symbolic link, which may lead out of it", link.display()))
                 .fix("give the root of a file system with directories there"));
         }
-        Ok(Self { root: root.to_path_buf(), tree: directories::Tree::open(root)?, signals: None, held: None })
+        Ok(Self {
+            root: root.to_path_buf(),
+            tree: directories::Tree::open(root)?,
+            signals: None,
+            held: None,
+            excused: Vec::new(),
+        })
     }
 
     /// From now on SIGINT and SIGTERM do not end the process: a run stops at its next batch and is undone.
@@ -138,7 +146,10 @@ impl Host for LinuxHost {
             Kind::RemoveAccounts => accounts::remove(&self.root, &self.tree, batch),
             Kind::MakeDirectories | Kind::RemoveDirectories => one_by_one(batch, |action| self.tree.perform(action)),
             Kind::SetDirectories => each(batch, |action| self.tree.perform(action)),
-            Kind::SetDiskLimits => each(batch, |action| disk::perform(&self.tree, action)),
+            Kind::SetDiskLimits => each(batch, |action| {
+                self.excused.extend(disk::perform(&self.tree, action)?);
+                Ok(())
+            }),
             Kind::SetSysctls => each(batch, sysctls::perform),
             Kind::SetGuard => one_by_one(batch, |action| guard::perform(action, self.held.as_ref())),
             Kind::MoveUplink => begun(batch, network::move_uplink),
@@ -154,6 +165,10 @@ impl Host for LinuxHost {
             | Kind::RemoveRoutes => network::perform(batch),
             Kind::WriteFiles(_) => files::perform(&mut self.tree, batch),
         }
+    }
+
+    fn excused(&mut self) -> Vec<Problem> {
+        std::mem::take(&mut self.excused)
     }
 
     fn hold(&mut self, lock: &fs::File) -> Result<()> {

@@ -3,6 +3,7 @@
 
 mod erase;
 
+use super::mounts::mount_of;
 use super::{failed, files, quota};
 use indexmap::{IndexMap, IndexSet};
 use node_format_plan::action::{Directory, UNFINISHED};
@@ -115,14 +116,14 @@ impl Tree {
 
     /// Whether a directory is on another mount than the one that it lies in.
     fn is_mounted(&mut self, path: &Path) -> rustix::io::Result<bool> {
-        let there = erase::mount_of(&self.openat2(path, OFlags::PATH)?)?;
-        Ok(erase::mount_of(self.parent(path)?.0)? != there)
+        let there = mount_of(&self.openat2(path, OFlags::PATH)?)?;
+        Ok(mount_of(self.parent(path)?.0)? != there)
     }
 
     /// A partition's directory, to be emptied: what is mounted on it is not the partition's.
     fn open_own(&mut self, path: &Path) -> rustix::io::Result<OwnedFd> {
         let held = self.openat2(path, OFlags::RDONLY)?;
-        match erase::mount_of(&held)? == erase::mount_of(self.parent(path)?.0)? {
+        match mount_of(&held)? == mount_of(self.parent(path)?.0)? {
             true => Ok(held),
             false => Err(Errno::XDEV),
         }

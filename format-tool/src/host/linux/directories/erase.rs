@@ -1,8 +1,8 @@
 //! Emptying what a tenant has left: whatever was said of it, however deep it lies, and nothing that is not in it.
 
-use super::{INNER, errno, is_dots, quota};
+use super::{INNER, errno, is_dots, mount_of, quota};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags, StatxFlags, ioctl_getflags, ioctl_setflags};
+use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::{Errno, Result};
 use std::ffi::CStr;
 use std::path::Path;
@@ -72,13 +72,6 @@ fn remove(directory: &OwnedFd, name: &CStr) -> Result<()> {
         }
         removed => removed,
     }
-}
-
-/// Number of the mount that something is on. Subvolumes of btrfs differ in their device, but not in this.
-pub(super) fn mount_of(held: &OwnedFd) -> Result<u64> {
-    let seen = rustix::fs::statx(held, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
-    // Before Linux 5.8 nobody can tell; better nothing is erased than what is mounted.
-    if seen.stx_mask & StatxFlags::MNT_ID.bits() == 0 { Err(Errno::NOSYS) } else { Ok(seen.stx_mnt_id) }
 }
 
 /// Moves a directory to the top, under a name that is free: what is there is its owner's choice. No name is tried
