@@ -4,7 +4,8 @@
 use crate::host::{Host, Outcome};
 use crate::record::Record;
 use node_format_plan::{
-    Action, Consent, HostFacts, Kind, Layout, Plan, plan, privileges_lacking, rollback, rollback_scope, scope,
+    Action, Consent, HostFacts, Kind, Layout, Plan, Scope, plan, privileges_lacking, rollback, rollback_scope, scope,
+    still_running,
 };
 use plat_model::problem::{Problem, Problems, codes};
 use std::collections::BTreeSet;
@@ -111,7 +112,7 @@ fn carry_out(
     let outcome = perform_all(&plan.actions, host, record, &tenants, progress, &mut work);
     let applied = match outcome.and_then(|()| proof(host, record)).and_then(|()| record.strike(last)) {
         Ok(()) => Ok(Applied { plan, excused: work.excused }),
-        Err(problem) => Err(undo(problem, work.done, host, record, &tenants)),
+        Err(problem) => Err(undo(problem, work, host, record, &tenants)),
     };
     // The record may be opened again by this process.
     host.let_go();
@@ -132,6 +133,12 @@ fn perform_all(
                 Problem::new(codes::APPLY_FAILED, "the run was interrupted").because("a signal asked it to stop")
             );
         }
+        if batch[0].kind() == Kind::RemoveAccounts {
+            // Whose files are erased by now may have begun something since the first look.
+            let seen = host.observe(&Scope { processes: true, ..Scope::default() })?;
+            let running = still_running(actions, &seen);
+            running.none_or(()).map_err(Problems::into_one)?;
+        }
         progress(batch[0].kind(), batch);
         perform(batch, host, record, tenants, work)?;
     }
@@ -150,7 +157,11 @@ fn perform(
     let fresh: Vec<bool> = batch.iter().map(|a| a.makes().is_some_and(|thing| !record.claims().has(&thing))).collect();
     record.add(batch.iter().filter_map(Action::makes))?;
     let Outcome { done, problem } = host.perform(batch);
-    let pairs = || batch.iter().zip(done.iter().copied().chain(std::iter::repeat(false)));
+    work.excused.extend(host.excused());
+    // Of those that it leaves out nobody knows: what they make stays claimed, and the next plan forgets what is not there.
+    let unknown = done.len() < batch.len();
+    work.unknown |= unknown;
+    let pairs = || batch.iter().zip(done.iter().copied());
     work.done.extend(pairs().filter(|(_, done)| *done).map(|(action, _)| action.clone()));
     // What a partition's user can bring about at any moment, he can also keep from being mended: his directory, its limit,
     // his links. A failure with nothing left undone is none of those: something was done half-way.
@@ -162,7 +173,8 @@ fn perform(
         other => other.link().is_some_and(|link| tenants.contains(&link)),
     };
     let undone = || pairs().zip(fresh.iter().copied()).filter(|((_, done), _)| !done);
-    let excused = undone().next().is_some() && undone().all(|((action, _), fresh)| his_alone(action, fresh));
+    let excused =
+        !unknown && undone().next().is_some() && undone().all(|((action, _), fresh)| his_alone(action, fresh));
     // Gone, or never made: neither is ours to keep in the record.
     let half_way = |action: &Action| problem.is_some() && matches!(action, Action::ReturnUplink(_));
     let gone = pairs().zip(fresh.iter().copied()).filter_map(|((action, done), fresh)| match (done, fresh) {
@@ -186,6 +198,8 @@ fn perform(
 struct Work {
     done: Vec<Action>,
     excused: Vec<Problem>,
+    /// Whether of some action nobody knows if it took effect.
+    unknown: bool,
 }
 
 /// A second look: the plan must be empty now.
@@ -210,17 +224,16 @@ fn taken(action: &Action) -> Option<String> {
 }
 
 /// Takes back what was done, last first. Goes on after a failure and reports all.
-fn undo(
-    cause: Problem,
-    done: Vec<Action>,
-    host: &mut dyn Host,
-    record: &mut Record,
-    tenants: &BTreeSet<String>,
-) -> Problems {
-    let back: Vec<Action> = done.iter().rev().map(Action::inverse).collect();
+fn undo(cause: Problem, begun: Work, host: &mut dyn Host, record: &mut Record, tenants: &BTreeSet<String>) -> Problems {
+    let back: Vec<Action> = begun.done.iter().rev().map(Action::inverse).collect();
+    const NEXT: &str = "see to the cause, then run `node-format apply` to go on or `node-format reset` to go back";
     let mut problems = Problems::default();
     let mut work = Work::default();
     let mut kept = BTreeSet::new();
+    if begun.unknown {
+        let what = "whether the last step took effect is not known, so it was not undone";
+        problems.push(Problem::new(codes::UNDO_FAILED, what).because(&cause.why).fix(NEXT));
+    }
     for batch in back.chunk_by(|a, b| a.kind() == b.kind()) {
         // An interface that could not be taken again keeps its own settings: with others it would lose what it has.
         let its_own = |action: &Action| {
@@ -230,11 +243,7 @@ fn undo(
         if let Err(problem) = perform(&batch, host, record, tenants, &mut work) {
             kept.extend(batch.iter().filter_map(taken));
             let what = "something that had been done could not be undone";
-            problems.push(
-                Problem::new(codes::UNDO_FAILED, what)
-                    .because(problem.one_line())
-                    .fix("see to the cause, then run `node-format apply` to go on or `node-format reset` to go back"),
-            );
+            problems.push(Problem::new(codes::UNDO_FAILED, what).because(problem.one_line()).fix(NEXT));
         }
     }
     let undone = match (problems.is_empty(), work.excused.first()) {

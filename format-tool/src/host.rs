@@ -11,7 +11,7 @@ pub mod linux;
 /// How far a batch of actions came.
 #[derive(Debug)]
 pub struct Outcome {
-    /// For each action of the batch, whether it took effect.
+    /// For each action of the batch, whether it took effect. Of those that are left out at the end nobody knows.
     pub done: Vec<bool>,
     /// The first failure. An action that failed half-way may count as done, so that it is undone.
     pub problem: Option<Problem>,
@@ -34,6 +34,11 @@ pub trait Host {
 
     /// Performs actions of one kind, in their order. It makes no choice: what cannot be done as said fails.
     fn perform(&mut self, batch: &[Action]) -> Outcome;
+
+    /// What the last batch had to leave as it is because a partition's user can keep it so, though it took effect.
+    fn excused(&mut self) -> Vec<Problem> {
+        Vec::new()
+    }
 
     /// From now on every program that is started keeps this file open: whoever takes its lock next waits for it to end.
     ///

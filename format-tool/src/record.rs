@@ -7,22 +7,23 @@
 
 mod epoch;
 mod locks;
+mod place;
+#[cfg(test)]
+mod tests;
 
 pub use epoch::Epoch;
 use locks::Locks;
 use node_format_plan::{Claims, Thing};
+use place::Place;
 use plat_model::problem::{Problem, Result, codes};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 const VERSION: u32 = 1;
 /// Lines before the first entry, in a record that is as short as it can be.
 const HEAD: usize = 2;
-/// Longest record that is read, in bytes: 10,000 partitions need about 10 MiB.
-const SIZE_MAX: u64 = 256 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -41,6 +42,8 @@ enum Line {
 #[derive(Debug)]
 pub struct Record {
     path: PathBuf,
+    /// `None` where there is no directory for it.
+    place: Option<Place>,
     epoch: Epoch,
     claims: Claims,
     made_for_it: Vec<PathBuf>,
@@ -53,13 +56,27 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether there is one. One that this user may not look at is a problem, not absent.
+    ///
+    /// # Errors
+    /// [`codes::RECORD`] if it cannot be looked for, or lies where others can write.
+    pub fn exists(path: &Path) -> Result<bool> {
+        Place::find(path)?.map_or(Ok(false), |place| place.is_taken())
+    }
+
     /// Reads the record, if there is one, without locking or changing anything.
     ///
     /// # Errors
-    /// [`codes::RECORD`] if it cannot be read or understood.
+    /// [`codes::RECORD`] if it cannot be read, trusted or understood.
     pub fn read(path: &Path, epoch: &Epoch) -> Result<Self> {
+        Self::read_at(path, Place::find(path)?, epoch)
+    }
+
+    fn read_at(path: &Path, place: Option<Place>, epoch: &Epoch) -> Result<Self> {
+        let text = place.as_ref().map_or(Ok(None), Place::read)?;
         let mut record = Self {
             path: path.to_path_buf(),
+            place,
             epoch: epoch.clone(),
             claims: Claims::default(),
             made_for_it: Vec::new(),
@@ -67,41 +84,53 @@ impl Record {
             file: None,
             locks: None,
         };
-        match fs::metadata(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(record),
-            Ok(found) if found.len() > SIZE_MAX => return Err(record.wrong("it is larger than 256 MiB")),
-            _ => {}
+        if let Some(text) = text {
+            record.take_in(&text)?;
         }
-        let text = fs::read_to_string(path).map_err(|e| record.wrong(e))?;
-        let mut here = true;
+        Ok(record)
+    }
+
+    /// What the text of a record says. It takes its place with its first lines, so one without them is none of ours.
+    fn take_in(&mut self, text: &str) -> Result<()> {
+        // Whether what follows is of this epoch; `None` before any is named.
+        let mut here = None;
+        // Whether the last epoch is written as this one would be.
         let mut named = false;
         // What of another epoch is left, and the namespace it is in if that is still there.
         let (mut left, mut elsewhere) = (Claims::default(), None);
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         for (n, line) in whole.lines().enumerate() {
-            let line: Line = serde_json::from_str(line).map_err(|e| record.wrong(format!("line {}: {e}", n + 1)))?;
+            let line: Line = serde_json::from_str(line).map_err(|e| self.broken(format!("line {}: {e}", n + 1)))?;
             match line {
-                Line::Record { version: VERSION, made_for_it } => record.made_for_it = made_for_it,
-                Line::Record { version, .. } => {
-                    return Err(record.wrong(format!("it is of version {version}, this node-format reads {VERSION}")));
+                Line::Record { version: VERSION, made_for_it } if n == 0 => self.made_for_it = made_for_it,
+                Line::Record { version, .. } if n == 0 => {
+                    return Err(self.wrong(format!("it is of version {version}, this node-format reads {VERSION}")));
                 }
+                Line::Record { .. } => return Err(self.broken(format!("line {} can only be the first", n + 1))),
+                _ if n == 0 => return Err(self.broken("its first line, which says its version, is missing")),
                 Line::Epoch(epoch) => {
-                    (here, named) = (epoch == record.epoch.to_string(), true);
-                    elsewhere = record.epoch.elsewhere(&epoch);
+                    (here, named) = (Some(self.epoch.is(&epoch)), epoch == self.epoch.to_string());
+                    elsewhere = self.epoch.elsewhere(&epoch);
                     left = Claims::default();
                 }
-                Line::Add(thing) if here || !thing.is_volatile() => record.claims.add(thing),
-                Line::Gone(thing) if here || !thing.is_volatile() => record.claims.remove(&thing),
+                Line::Add(thing) | Line::Gone(thing) if here.is_none() && thing.is_volatile() => {
+                    return Err(self.broken(format!("line {}: in which boot was {thing:?} made?", n + 1)));
+                }
+                Line::Add(thing) if here == Some(true) || !thing.is_volatile() => self.claims.add(thing),
+                Line::Gone(thing) if here == Some(true) || !thing.is_volatile() => self.claims.remove(&thing),
                 Line::Add(thing) => left.add(thing),
                 Line::Gone(thing) => left.remove(&thing),
             }
         }
-        if let Some(namespace) = elsewhere.filter(|_| !left.is_empty()) {
-            return Err(record.belongs_elsewhere(namespace, left.len()));
+        if whole.is_empty() {
+            return Err(self.broken("it is empty"));
         }
-        let as_written = text.len() == whole.len() + 1 && whole.lines().count() == HEAD + record.claims.iter().count();
-        record.short = here && named && as_written;
-        Ok(record)
+        if let Some(namespace) = elsewhere.filter(|_| !left.is_empty()) {
+            return Err(self.belongs_elsewhere(namespace, left.len()));
+        }
+        let as_written = text.len() == whole.len() + 1 && whole.lines().count() == HEAD + self.claims.iter().count();
+        self.short = here == Some(true) && named && as_written;
+        Ok(())
     }
 
     /// Reads the record for writing, making its directory (0700 at its end) where it is missing, and locks it.
@@ -118,15 +147,15 @@ impl Record {
     /// # Errors
     /// As [`Record::open`].
     pub fn open_waiting(path: &Path, epoch: &Epoch, waiting: impl FnOnce()) -> Result<Self> {
-        let made_for_it = make_parents(path)?;
-        let locks = Locks::take(path, waiting)?;
-        let mut record = Self::read(path, epoch)?;
+        let (place, made_for_it) = Place::make(path)?;
+        let locks = Locks::take(&place, waiting)?;
+        let mut record = Self::read_at(path, Some(place), epoch)?;
         record.made_for_it.extend(made_for_it);
         record.locks = Some(locks);
         if record.short {
             // Nothing to tidy up: a run that has nothing to do leaves the disk alone.
-            let file = OpenOptions::new().append(true).open(path).map_err(|e| record.wrong(e))?;
-            record.file = Some(file);
+            let file = record.place.as_ref().map(Place::append).transpose().map_err(|e| record.wrong(e))?;
+            record.file = file;
         } else {
             record.rewrite()?;
         }
@@ -170,10 +199,11 @@ impl Record {
         if !self.claims.is_empty() {
             return if self.short { Ok(()) } else { self.rewrite() };
         }
-        let _ = fs::remove_file(self.new_path()); // What a killed run left of writing it anew.
-        fs::remove_file(&self.path).map_err(|e| self.wrong(e))?;
-        Locks::remove_file(&self.path);
-        for directory in self.made_for_it.iter().rev() {
+        let Some(place) = &self.place else { return Ok(()) };
+        place.clear().map_err(|e| self.wrong(e))?;
+        Locks::remove_file(place);
+        // Whatever it says, it lies in no other.
+        for directory in self.made_for_it.iter().rev().filter(|directory| self.path.starts_with(directory)) {
             if fs::remove_dir(directory).is_err() {
                 break; // Somebody else put something into it: it stays, as do those above it.
             }
@@ -196,19 +226,8 @@ impl Record {
         let head = Line::Record { version: VERSION, made_for_it: self.made_for_it.clone() };
         let entries = self.claims.iter().cloned().map(Line::Add);
         let text = lines_of([head, Line::Epoch(self.epoch.to_string())].into_iter().chain(entries));
-        let new = self.new_path();
-        let write = || {
-            let _ = fs::remove_file(&new);
-            let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&new)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_data()?;
-            fs::rename(&new, &self.path)?;
-            if let Some(directory) = self.path.parent() {
-                File::open(directory)?.sync_all()?;
-            }
-            Ok(file)
-        };
-        let file = write().map_err(|e: std::io::Error| self.wrong(e))?;
+        let Some(place) = &self.place else { return Err(self.wrong("there is no directory for it")) };
+        let file = place.replace(&text).map_err(|e| self.wrong(e))?;
         self.file = Some(file);
         self.short = true;
         Ok(())
@@ -221,9 +240,10 @@ impl Record {
         self.wrong(why).fix(fix)
     }
 
-    /// Where it is written before it takes its place.
-    fn new_path(&self) -> PathBuf {
-        self.path.with_extension("new")
+    /// It is not as node-format wrote it.
+    fn broken(&self, why: impl std::fmt::Display) -> Problem {
+        let fix = "put it back from a copy; without one, move it away: `node-format plan` then says what of the node is in the way, to be removed by hand";
+        self.wrong(why).fix(fix)
     }
 
     fn wrong(&self, why: impl std::fmt::Display) -> Problem {
@@ -242,19 +262,4 @@ fn lines_of(lines: impl Iterator<Item = Line>) -> String {
         text.push('\n');
         text
     })
-}
-
-/// Makes the directories above the record that are missing; says which.
-fn make_parents(path: &Path) -> Result<Vec<PathBuf>> {
-    let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|above| !above.exists()).collect();
-    let mut made = Vec::new();
-    for (n, directory) in missing.iter().enumerate().rev() {
-        let mode = if n == 0 { 0o700 } else { 0o755 };
-        // Whatever the umask says.
-        let result = fs::DirBuilder::new().mode(mode).create(directory);
-        let result = result.and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(mode)));
-        result.map_err(|e| wrong(path, format!("{}: {e}", directory.display())))?;
-        made.push(directory.to_path_buf());
-    }
-    Ok(made)
 }

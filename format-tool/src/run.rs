@@ -151,7 +151,7 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
                 Some(path) => path.clone(),
                 None => Configuration::read(args)?.settings.paths.record,
             };
-            if !is_recorded(&host.beneath_root(&path))? {
+            if !Record::exists(&host.beneath_root(&path))? {
                 if record.is_some() {
                     let problem = Problem::new(codes::RECORD, format!("there is no record {}", path.display()));
                     return Err(problem.fix("name the one that `paths.record` of the configuration named").into());
@@ -211,11 +211,6 @@ fn no_repair(mut problems: Problems) -> Problems {
 
 fn contents(erase: bool) -> Contents {
     if erase { Contents::Erase } else { Contents::Keep }
-}
-
-/// Whether there is a record. One that this user may not look at is a problem, not absent.
-fn is_recorded(path: &Path) -> Result<bool, Problem> {
-    path.try_exists().or_else(|_| Record::read(path, &Epoch::current()).map(|_| true))
 }
 
 /// Most things that are said one by one without being asked to.

@@ -3,13 +3,13 @@
 use node_format::{Epoch, FakeHost, Fault, Killed, Record, Wish, apply, propose, roll_back};
 use node_format_plan::facts::{AddressFact, FileFact, LinkFact, LinkKind, Owner, PathFact, Presence, Route};
 use node_format_plan::{Claims, Consent, Contents, HostFacts, Layout, Thing, parse};
-use plat_model::problem::{Problems, codes};
+use plat_model::problem::{Problem, Problems, codes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// One that no namespace of this machine has.
 fn epoch() -> Epoch {
-    Epoch::new("boot", 1)
+    Epoch::new("boot", 1, None)
 }
 const AGREED: Consent = Consent { contents: Contents::Keep, take_uplink: true };
 
@@ -161,6 +161,43 @@ fn what_cannot_be_undone_is_said_and_stays_in_the_record() {
 }
 
 #[test]
+fn what_nobody_heard_of_stays_in_the_record_and_the_next_run_goes_on_or_back() {
+    for layout in [layout(2), full(1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let all = actions(&layout, &mut bare(), &folder.path().join("none/record"));
+        for at in 0..all {
+            let record = folder.path().join(format!("{at}/record"));
+            let (mut host, before) = (bare(), bare().facts);
+            host.fault = Some(Fault::Unheard(at));
+            let problems = run(&layout, &mut host, &record).unwrap_err();
+            let unknown = |problem: &Problem| problem.code == codes::UNDO_FAILED && problem.what.contains("not known");
+            assert!(problems.0.iter().any(unknown), "{problems}");
+            host.fault = None;
+            if at % 2 == 0 {
+                run(&layout, &mut host, &record).unwrap_or_else(|problems| panic!("{at}: {problems}"));
+            }
+            run(&Layout::default(), &mut host, &record).unwrap();
+            assert_eq!(host.facts, before, "{at}");
+        }
+    }
+}
+
+#[test]
+fn a_user_who_runs_something_when_he_is_about_to_go_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("format/record");
+    let mut host = bare();
+    run(&layout(1), &mut host, &record).unwrap();
+    let before = host.facts.clone();
+    host.fault = Some(Fault::Arrives { after: host.performed + 1, uid: 20_000 });
+    let problems = run(&Layout::default(), &mut host, &record).unwrap_err();
+    assert!(problems.0[0].why.contains("processes of uid 20000 are running"), "{problems}");
+    assert_eq!(host.facts, before, "what was removed before him is back");
+    host.fault = None;
+    run(&Layout::default(), &mut host, &record).unwrap();
+}
+
+#[test]
 fn a_signal_between_two_batches_undoes_the_run() {
     let (layout, folder) = (layout(2), tempfile::tempdir().unwrap());
     let record = folder.path().join("format/record");
@@ -259,11 +296,29 @@ fn links_of_another_boot_are_not_ours_and_users_are() {
     let mut host = bare();
     run(&layout(1), &mut host, &path).unwrap();
     // After a reboot somebody else has made a link of our bridge's name.
-    let record = Record::read(&path, &Epoch::new("another boot", 1)).unwrap();
+    let record = Record::read(&path, &Epoch::new("another boot", 1, None)).unwrap();
     let wish = layout(1);
     let problems = propose(Wish::new(&wish, AGREED), &mut host, &record).unwrap_err();
     assert!(problems.0.iter().all(|problem| !problem.what.contains("user")), "{problems}");
     assert!(problems.0.iter().any(|problem| problem.what.contains("link plat0")), "{problems}");
+}
+
+#[test]
+fn links_of_a_namespace_whose_number_another_one_has_now_are_not_ours() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("format/record");
+    let mut record = Record::open(&path, &Epoch::new("boot", 1, Some(30))).unwrap();
+    let mut host = bare();
+    apply(Wish::new(&layout(1), AGREED), &mut host, &mut record, &mut |_, _| {}).unwrap();
+    record.finish().unwrap();
+    let next = Epoch::new("boot", 1, Some(31));
+    let record = Record::read(&path, &next).unwrap();
+    assert!(record.claims().iter().all(|thing| !thing.is_volatile()));
+    assert!(!record.claims().is_empty());
+    let problems = propose(Wish::new(&layout(1), AGREED), &mut host, &record).unwrap_err();
+    assert!(problems.0.iter().any(|problem| problem.what.contains("link plat0")), "{problems}");
+    let back = propose(Wish::new(&Layout::default(), AGREED), &mut host, &record).unwrap();
+    assert!(back.actions.iter().all(|action| action.kind() != node_format_plan::Kind::RemoveBridges));
 }
 
 #[test]

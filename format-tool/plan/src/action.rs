@@ -94,6 +94,9 @@ pub enum Action {
         path: PathBuf,
         /// Number that the file system knows the partition by (project id).
         id: u32,
+        /// As in [`Thing::DiskLimit`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file_system: Option<String>,
         from: Option<u32>,
         to: Option<u32>,
     },
@@ -233,7 +236,9 @@ impl Action {
                 Self::SetDirectory { path, from: (owner, mode), to: from }
             }
             Self::SetDirectory { path, from, to } => Self::SetDirectory { path, from: to, to: from },
-            Self::SetDiskLimit { path, id, from, to } => Self::SetDiskLimit { path, id, from: to, to: from },
+            Self::SetDiskLimit { path, id, file_system, from, to } => {
+                Self::SetDiskLimit { path, id, file_system, from: to, to: from }
+            }
             Self::AddLink { name, link } => Self::RemoveLink { name, link },
             Self::RemoveLink { name, link } => Self::AddLink { name, link },
             Self::SetLink { name, from, to } => Self::SetLink { name, from: to, to: from },
@@ -260,7 +265,9 @@ impl Action {
             Self::AddGroup { name, gid } => Thing::Group { name: name.clone(), gid: *gid },
             Self::AddUser(user) => Thing::User { name: user.name.clone(), uid: user.uid },
             Self::MakeDirectory(directory) | Self::FinishDirectory { directory, .. } => directory.thing(),
-            Self::SetDiskLimit { path, id, to: Some(_), .. } => Thing::DiskLimit { path: path.clone(), id: *id },
+            Self::SetDiskLimit { path, id, file_system, to: Some(_), .. } => {
+                Thing::DiskLimit { path: path.clone(), id: *id, file_system: file_system.clone() }
+            }
             Self::AddLink { name, link } => link.thing(name)?,
             Self::SetNamespace { name, veth, state } if state.to.inside.is_some() => {
                 Thing::Namespace { name: name.clone(), veth: veth.clone() }
@@ -295,7 +302,9 @@ impl Action {
             Self::SetNamespace { name, veth, state } if state.to.inside.is_none() => {
                 Some(Thing::Namespace { name: name.clone(), veth: veth.clone() })
             }
-            Self::SetDiskLimit { path, id, to: None, .. } => Some(Thing::DiskLimit { path: path.clone(), id: *id }),
+            Self::SetDiskLimit { path, id, file_system, to: None, .. } => {
+                Some(Thing::DiskLimit { path: path.clone(), id: *id, file_system: file_system.clone() })
+            }
             Self::SetSysctl { key, was, to, along, .. } if to == was => {
                 Some(Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone() })
             }

@@ -45,8 +45,13 @@ pub struct HostFacts {
     pub kernel: Kernel,
     pub users: BTreeMap<String, UserFact>,
     pub groups: BTreeMap<String, GroupFact>,
+    /// Uids and gids that users may give to what they run in user namespaces (subuid(5), subgid(5)).
+    pub subordinate_uids: BTreeSet<Subordinate>,
+    pub subordinate_gids: BTreeSet<Subordinate>,
     /// Of the paths in [`Scope::paths`], those that exist.
     pub paths: IndexMap<PathBuf, PathFact>,
+    /// Of [`Scope::contents`], those that something is mounted on: what is seen there is another's.
+    pub mounted: IndexSet<PathBuf>,
     pub links: BTreeMap<String, LinkFact>,
     /// Those of one link in the order that the kernel tells them in: it prefers the first.
     pub addresses: IndexSet<AddressFact>,
@@ -68,6 +73,9 @@ pub struct HostFacts {
     /// The limits that directories in [`Scope::disk`] have, or would have once they are made, in MiB; those without one are
     /// missing.
     pub disk_limits: IndexMap<PathBuf, u32>,
+    /// The file systems that directories in [`Scope::disk`] are on, or would be, where a limit is that of a number on all of
+    /// it.
+    pub file_systems: IndexMap<PathBuf, String>,
     /// Directories that do not count into their limit.
     pub uncounted: IndexSet<PathBuf>,
     /// Directories that cannot be limited, and why.
@@ -141,6 +149,28 @@ pub struct GroupFact {
     pub gid: u32,
     #[serde(default)]
     pub members: BTreeSet<String>,
+}
+
+/// A range of numbers that is one user's, without an account for each.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subordinate {
+    /// A name, or a uid in digits.
+    pub owner: String,
+    pub first: u32,
+    pub count: u32,
+}
+
+impl Subordinate {
+    /// The first and the last of these numbers that lie in it, if any do.
+    pub fn within(&self, numbers: impl Iterator<Item = u32>) -> Option<(u32, u32)> {
+        let end = u64::from(self.first) + u64::from(self.count);
+        let inside = numbers.filter(|number| *number >= self.first && u64::from(*number) < end);
+        inside.fold(None, |found, number| {
+            let (first, last) = found.unwrap_or((number, number));
+            Some((number.min(first), number.max(last)))
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

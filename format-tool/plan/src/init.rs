@@ -72,7 +72,9 @@ fn network(text: &mut String, facts: &HostFacts, machine_id: &str) {
 fn free_ids(facts: &HostFacts) -> u32 {
     let taken = |range: std::ops::Range<u32>| {
         let users = facts.users.values().any(|user| range.contains(&user.uid) || range.contains(&user.gid));
-        users || facts.groups.values().any(|group| range.contains(&group.gid))
+        let subordinate = facts.subordinate_uids.iter().chain(&facts.subordinate_gids);
+        let subordinate = subordinate.filter(|found| found.within(range.clone()).is_some()).count() > 0;
+        users || subordinate || facts.groups.values().any(|group| range.contains(&group.gid))
     };
     let starts = (0..1000).map(|n| 20_000 + n * IDS);
     starts.clone().find(|first| !taken(first - 1..first + IDS)).unwrap_or(20_000)
@@ -89,7 +91,7 @@ fn is_free(facts: &HostFacts, network: IpNet) -> bool {
 mod tests {
     use super::*;
     use crate::config::parse;
-    use crate::facts::{AddressFact, GroupFact, Route, UserFact};
+    use crate::facts::{AddressFact, GroupFact, Route, Subordinate, UserFact};
 
     #[test]
     fn what_is_proposed_can_be_read_and_leaves_what_is_there_alone() {
@@ -97,10 +99,11 @@ mod tests {
         facts.machine.memory_mib = Some(16_384);
         facts.users.insert("ann".into(), UserFact { uid: 20_500, gid: 100, home: "/home/ann".into() });
         facts.groups.insert("kvm".into(), GroupFact { gid: 104, members: Default::default() });
+        facts.subordinate_uids.insert(Subordinate { owner: "ann".into(), first: 35_000, count: 10 });
         let address = "10.112.7.1/24".parse().unwrap();
         facts.addresses.insert(AddressFact { link: "eth0".into(), address, leased: false, bound_only: false });
         let settings = parse("format.toml", &propose(&facts, "0123", None)).unwrap();
-        assert_eq!((settings.partitions.amount, settings.partitions.first_uid), (16, 30_000));
+        assert_eq!((settings.partitions.amount, settings.partitions.first_uid), (16, 40_000));
         assert_eq!(settings.network.ipv4_network.unwrap().to_string(), "10.113.0.0/16");
         assert_eq!(settings.partitions.groups, ["kvm"]);
         let prefix = settings.network.ipv6_prefix.unwrap();

@@ -29,7 +29,7 @@ pub use config::{EXAMPLE, Places, parse, parse_with_places};
 pub use facts::{HostFacts, Scope};
 pub use init::propose as proposal;
 pub use layout::Layout;
-pub use plan::{Consent, Contents, Plan, plan, privileges_lacking, rollback, rollback_scope, scope};
+pub use plan::{Consent, Contents, Plan, plan, privileges_lacking, rollback, rollback_scope, scope, still_running};
 pub use render::{Detail, describe, render};
 pub use settings::Settings;
 pub use thing::{Claims, Thing};

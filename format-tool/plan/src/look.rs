@@ -14,8 +14,10 @@ impl HostFacts {
         for (path, fact) in &mut seen.paths {
             self.look_inside(path, fact, scope);
         }
+        seen.mounted.retain(|path| scope.contents.contains(path));
         seen.files.retain(|path, _| scope.files.contains(path));
         seen.disk_limits.retain(|path, _| scope.disk.contains_key(path));
+        seen.file_systems.retain(|path, _| scope.disk.contains_key(path));
         seen.uncounted.retain(|path| scope.disk.contains_key(path));
         seen.unlimitable.retain(|path, _| scope.disk.contains_key(path));
         seen.namespaces.retain(|name, _| scope.namespaces.contains(name));
@@ -29,6 +31,8 @@ impl HostFacts {
         if !scope.accounts {
             seen.users.clear();
             seen.groups.clear();
+            seen.subordinate_uids.clear();
+            seen.subordinate_gids.clear();
         }
         if !scope.processes {
             seen.busy_uids.clear();

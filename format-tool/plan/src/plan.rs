@@ -18,6 +18,7 @@ mod routes;
 mod scope;
 mod uplink;
 
+pub use accounts::still_running;
 pub use scope::scope;
 pub use uplink::{rollback, rollback_scope};
 
@@ -189,6 +190,10 @@ fn made_user(thing: &Thing) -> Option<(&str, u32)> {
     if let Thing::User { name, uid } = thing { Some((name, *uid)) } else { None }
 }
 
+fn limit_made(thing: &Thing) -> Option<(&str, u32)> {
+    if let Thing::DiskLimit { id, file_system: Some(there), .. } = thing { Some((there, *id)) } else { None }
+}
+
 fn setting_before(thing: &Thing) -> Option<(&str, Before<'_>)> {
     if let Thing::Sysctl { key, was, along } = thing { Some((key, Before { was, along })) } else { None }
 }
@@ -214,6 +219,8 @@ struct Planner<'a> {
     memberships: BTreeMap<&'a str, BTreeSet<&'a str>>,
     /// The uid that each user of ours was made with.
     made_users: BTreeMap<&'a str, u32>,
+    /// Which numbers have limits of ours, on which file systems: all directories of a partition on one share its own.
+    limits_made: BTreeSet<(&'a str, u32)>,
     settings_before: BTreeMap<&'a str, Before<'a>>,
     /// Links that go, and those that are made anew: what is on them goes with them.
     leaving: BTreeSet<String>,
@@ -237,6 +244,7 @@ impl<'a> Planner<'a> {
             problems: Problems::default(),
             memberships: accounts::memberships(facts),
             made_users: claims.iter().filter_map(|thing| made_user(thing)).collect(),
+            limits_made: claims.iter().filter_map(|thing| limit_made(thing)).collect(),
             settings_before: claims.iter().filter_map(|thing| setting_before(thing)).collect(),
             leaving: BTreeSet::new(),
             limits: Vec::new(),

@@ -31,6 +31,10 @@ pub enum Thing {
     DiskLimit {
         path: PathBuf,
         id: u32,
+        /// The file system that has it, where a limit is that of a number on all of it. Another one, where this one is not
+        /// mounted, may have one of the same number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        file_system: Option<String>,
     },
     Bridge {
         name: String,

@@ -14,6 +14,10 @@ pub enum Fault {
     HalfWay(usize),
     /// The action and every one after it fail: not even undoing works.
     Breaks(usize),
+    /// The batch with the action takes effect, and nobody hears of it.
+    Unheard(usize),
+    /// A process of this uid begins once so many actions were performed.
+    Arrives { after: usize, uid: u32 },
     /// The process is killed before the action takes effect (a panic with [`Killed`]).
     KilledBefore(usize),
     /// The process is killed after the action has taken effect.
@@ -41,10 +45,24 @@ impl FakeHost {
 
 impl Host for FakeHost {
     fn observe(&mut self, scope: &Scope) -> Result<HostFacts> {
-        Ok(self.facts.seen(scope))
+        let mut seen = self.facts.seen(scope);
+        if let Some(Fault::Arrives { after, uid }) = self.fault
+            && scope.processes
+            && self.performed >= after
+        {
+            seen.busy_uids.insert(uid);
+        }
+        Ok(seen)
     }
 
     fn perform(&mut self, batch: &[Action]) -> Outcome {
+        let all = self.performed..self.performed + batch.len();
+        if matches!(self.fault, Some(Fault::Unheard(at)) if all.contains(&at)) {
+            batch.iter().for_each(|action| self.facts.perform(action));
+            self.performed += batch.len();
+            let problem = Problem::new(codes::APPLY_FAILED, "the answer is lost as it was told to");
+            return Outcome { done: Vec::new(), problem: Some(problem) };
+        }
         for (n, action) in batch.iter().enumerate() {
             let fails = match self.fault {
                 Some(Fault::Fails(at)) => self.performed == at,

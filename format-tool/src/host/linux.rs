@@ -5,6 +5,7 @@ mod directories;
 mod disk;
 mod files;
 mod guard;
+mod mounts;
 mod network;
 mod program;
 mod quota;
@@ -26,6 +27,7 @@ pub struct LinuxHost {
     signals: Option<signals::Stop>,
     /// What the programs that are started must keep open.
     held: Option<fs::File>,
+    excused: Vec<Problem>,
 }
 
 impl LinuxHost {
@@ -35,6 +37,10 @@ impl LinuxHost {
     /// # Errors
     /// If `root` is not a directory that can be opened, or what is written beneath it would lie outside.
     pub fn new(root: &Path) -> Result<Self> {
+        // Whoever names the root may do so through links; beneath it none is followed.
+        let root = &root
+            .canonicalize()
+            .map_err(|e| Problem::new(codes::FILE, format!("{} cannot be opened", root.display())).because(e))?;
         let is_link = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_symlink());
         let mut on_the_way = ["etc", "run", "run/netns", "var", "var/lib"].into_iter().map(|path| root.join(path));
         if root != Path::new("/")
@@ -44,7 +50,13 @@ impl LinuxHost {
                 .because(format!("{} is a symbolic link, which may lead out of it", link.display()))
                 .fix("give the root of a file system with directories there"));
         }
-        Ok(Self { root: root.to_path_buf(), tree: directories::Tree::open(root)?, signals: None, held: None })
+        Ok(Self {
+            root: root.to_path_buf(),
+            tree: directories::Tree::open(root)?,
+            signals: None,
+            held: None,
+            excused: Vec::new(),
+        })
     }
 
     /// From now on SIGINT and SIGTERM do not end the process: a run stops at its next batch and is undone.
@@ -65,14 +77,25 @@ impl LinuxHost {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
     }
 
+    /// What a machine is known by; empty if it has none.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn machine_id(&mut self) -> Result<String> {
+        let file = files::read(&mut self.tree, Path::new("/etc/machine-id"))?;
+        Ok(file.map(|file| file.text.trim().to_owned()).unwrap_or_default())
+    }
+
     /// Everything but the network.
     fn observe_here(&mut self, scope: &Scope) -> Result<HostFacts> {
+        let directories::Seen { paths, mounted } = self.tree.observe(scope);
         let mut facts = HostFacts {
             caller: Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() },
             privileges: privileges(),
             machine: machine(),
             kernel: kernel(),
-            paths: self.tree.observe(scope),
+            paths,
+            mounted,
             sysctls: sysctls::observe(&scope.sysctls),
             namespaces: self.namespaces().observe(&scope.namespaces)?,
             not_namespaces: self.namespaces().in_the_way(&scope.namespaces),
@@ -88,7 +111,9 @@ impl LinuxHost {
             facts.guard = guard::observe()?;
         }
         if scope.accounts {
-            (facts.users, facts.groups) = accounts::observe(&self.root)?;
+            let found = accounts::observe(&self.root, &self.tree)?;
+            (facts.users, facts.groups) = (found.users, found.groups);
+            (facts.subordinate_uids, facts.subordinate_gids) = (found.subordinate_uids, found.subordinate_gids);
         }
         if scope.processes {
             facts.busy_uids = accounts::uids_with_processes()?;
@@ -117,11 +142,14 @@ impl Host for LinuxHost {
     fn perform(&mut self, batch: &[Action]) -> Outcome {
         let Some(first) = batch.first() else { return Outcome::first(0, 0, None) };
         match first.kind() {
-            Kind::AddAccounts => accounts::add(&self.root, batch, self.held.as_ref()),
-            Kind::RemoveAccounts => accounts::remove(&self.root, batch),
+            Kind::AddAccounts => accounts::add(&self.root, &self.tree, batch, self.held.as_ref()),
+            Kind::RemoveAccounts => accounts::remove(&self.root, &self.tree, batch),
             Kind::MakeDirectories | Kind::RemoveDirectories => one_by_one(batch, |action| self.tree.perform(action)),
             Kind::SetDirectories => each(batch, |action| self.tree.perform(action)),
-            Kind::SetDiskLimits => each(batch, |action| disk::perform(&self.tree, action)),
+            Kind::SetDiskLimits => each(batch, |action| {
+                self.excused.extend(disk::perform(&self.tree, action)?);
+                Ok(())
+            }),
             Kind::SetSysctls => each(batch, sysctls::perform),
             Kind::SetGuard => one_by_one(batch, |action| guard::perform(action, self.held.as_ref())),
             Kind::MoveUplink => begun(batch, network::move_uplink),
@@ -137,6 +165,10 @@ impl Host for LinuxHost {
             | Kind::RemoveRoutes => network::perform(batch),
             Kind::WriteFiles(_) => files::perform(&mut self.tree, batch),
         }
+    }
+
+    fn excused(&mut self) -> Vec<Problem> {
+        std::mem::take(&mut self.excused)
     }
 
     fn hold(&mut self, lock: &fs::File) -> Result<()> {

@@ -4,18 +4,22 @@
 //! The first lock, on the record's directory, ends with the process. The second, on a file beside the record, is inherited
 //! by the programs that the process starts and ends with the last of them.
 
+use super::place::Place;
 use super::wrong;
 use plat_model::problem::Result;
 use rustix::fs::FlockOperation;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a program of a killed run is waited for: systemd-sysusers makes 10,000 users in less.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How often it is looked whether it has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What the file ends in that the programs keep open. It is empty.
+const CHILDREN: &str = "children";
 
 #[derive(Debug)]
 pub(super) struct Locks {
@@ -24,13 +28,14 @@ pub(super) struct Locks {
 }
 
 impl Locks {
-    pub fn take(record: &Path, waiting: impl FnOnce()) -> Result<Self> {
-        let directory = record.parent().ok_or_else(|| wrong(record, "it has no directory"))?;
-        let run = File::open(directory).map_err(|e| wrong(record, e))?;
+    pub fn take(place: &Place, waiting: impl FnOnce()) -> Result<Self> {
+        let record = place.path();
+        let run = place.lockable().map_err(|e| wrong(record, e))?;
         let mode = run.metadata().map_err(|e| wrong(record, e))?.mode();
         if rustix::process::geteuid().is_root() && mode & 0o077 != 0 {
             // Whoever can open the directory can hold its lock.
-            let why = format!("others can open its directory {} (mode {:04o})", directory.display(), mode & 0o7777);
+            let directory = record.parent().unwrap_or(record).display();
+            let why = format!("others can open its directory {directory} (mode {:04o})", mode & 0o7777);
             return Err(
                 wrong(record, why).fix("give the record a directory of its own: `paths.record`, or `chmod 0700`")
             );
@@ -46,9 +51,7 @@ impl Locks {
             )
             .fix("wait until it has ended, then try again")
         })?;
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
-        let children = options.open(file(record)).map_err(|e| wrong(record, e))?;
+        let children = place.beside(&place.name_with(CHILDREN)).map_err(|e| wrong(record, e))?;
         wait_for(record, &children, waiting)?;
         Ok(Self { _run: run, children })
     }
@@ -58,13 +61,9 @@ impl Locks {
     }
 
     /// To be called with the record, under both locks.
-    pub fn remove_file(record: &Path) {
-        let _ = std::fs::remove_file(file(record)); // What stays is an empty file.
+    pub fn remove_file(place: &Place) {
+        place.remove(&place.name_with(CHILDREN));
     }
-}
-
-fn file(record: &Path) -> PathBuf {
-    record.with_extension("children")
 }
 
 fn wait_for(record: &Path, children: &File, waiting: impl FnOnce()) -> Result<()> {

@@ -11,8 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
 pub(super) fn run(args: &Args, host: &mut LinuxHost, amount: Option<u32>, stdout: bool) -> Result<Exit, Problems> {
     let facts = host.observe(&Scope { network: true, accounts: true, ..Scope::default() })?;
-    let machine_id = std::fs::read_to_string(host.beneath_root("/etc/machine-id".as_ref())).unwrap_or_default();
-    let text = proposal(&facts, machine_id.trim(), amount);
+    let text = proposal(&facts, &host.machine_id()?, amount);
     if stdout {
         return print(&text);
     }

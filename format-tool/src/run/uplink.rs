@@ -2,7 +2,7 @@
 //! the old network back unless the new one is confirmed. The record says what there is to give back, so that it is not
 //! forgotten whoever is killed.
 
-use super::{Exit, is_recorded, journal, print};
+use super::{Exit, journal, print};
 use crate::args::Args;
 use node_format::{Applied, Epoch, LinuxHost, Record, roll_back};
 use node_format_plan::thing::Uplink;
@@ -164,7 +164,7 @@ fn give_back_at_last(host: &mut LinuxHost, place: &Path, epoch: &Epoch) -> Resul
 }
 
 fn give_back(host: &mut LinuxHost, place: &Path, epoch: &Epoch) -> Result<Exit, Problems> {
-    if !is_recorded(place)? {
+    if !Record::exists(place)? {
         return print("nothing to do: there is no record\n");
     }
     let mut record = open_patiently(place, epoch)?;

@@ -5,7 +5,7 @@ use node_format::{FolderNode, format_folder};
 use node_format_plan::facts::LinkKind;
 use plat_model::node::NodeFile;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -237,6 +237,82 @@ fn without_any_program_that_makes_users_nothing_is_changed() {
         assert_eq!(status.code(), Some(1), "{why}");
         assert!(why.contains("neither systemd-sysusers nor useradd"), "{why}");
         assert_eq!(machine.everything(), before);
+    });
+}
+
+#[test]
+fn an_account_that_somebody_makes_meanwhile_is_not_taken_for_ours() {
+    on_a_machine(|machine| {
+        machine.configure(2);
+        ip("link set lo up");
+        // Between the look and the program that makes users, whose work it hides.
+        let path = machine.path("bin");
+        let passwd = "part0:x:7001:7001::/home/ann:/bin/sh";
+        let shadow = "part0:$6$hash:1::::::";
+        program(
+            &path.join("systemd-sysusers"),
+            &format!(
+                "cat > /dev/null; echo '{passwd}' > {0}/passwd; echo '{shadow}' > {0}/shadow; exit 1",
+                machine.path("etc").display()
+            ),
+        );
+        let path = format!("{}:{}", path.display(), std::env::var("PATH").unwrap());
+        let Output { status, stderr, .. } = machine.command(&["apply"]).env("PATH", path).output().unwrap();
+        let why = String::from_utf8(stderr).unwrap();
+        assert_eq!(status.code(), Some(1), "{why}");
+        let text = |name: &str| fs::read_to_string(machine.path("etc").join(name)).unwrap();
+        assert_eq!((text("passwd"), text("shadow")), (format!("{passwd}\n"), format!("{shadow}\n")));
+        assert!(!machine.path("var/lib/plat").exists(), "{why}");
+    });
+}
+
+#[test]
+fn whoever_runs_a_set_uid_program_runs_something() {
+    on_a_machine(|machine| {
+        machine.configure(1);
+        ip("link set lo up");
+        machine.must(&["apply"]);
+        // Real and effective uid differ. It ends with the other end of its standard input.
+        let mut program = Command::new("setpriv");
+        program.args(["--ruid", &super::machine::FIRST_UID.to_string(), "cat"]).stdin(Stdio::piped());
+        let mut running = program.stdout(Stdio::piped()).spawn().unwrap();
+        let mut begun = [0];
+        running.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        running.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
+        let (code, why) = machine.run(&["reset"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("processes of uid 61000 are running"), "{why}");
+        drop(running.stdin.take());
+        running.wait().unwrap();
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_link_in_the_user_database_of_a_root_is_not_followed() {
+    on_a_machine(|machine| {
+        machine.configure(1);
+        ip("link set lo up");
+        let secret = machine.path("secret");
+        fs::write(&secret, "root:$6$hash:1::::::\n").unwrap();
+        fs::write(machine.path("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
+        symlink(&secret, machine.path("etc/shadow")).unwrap();
+        let files = || {
+            let found = Command::new("find").arg(machine.root.path()).output().unwrap();
+            String::from_utf8(found.stdout).unwrap()
+        };
+        let before = files();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("etc/shadow") && why.contains("no symbolic link is followed"), "{why}");
+        assert_eq!(files(), before);
+        // Nor is a pipe waited for.
+        fs::remove_file(machine.path("etc/shadow")).unwrap();
+        fs::remove_file(machine.path("etc/passwd")).unwrap();
+        nix::unistd::mkfifo(&machine.path("etc/passwd"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("etc/passwd"), "{why}");
     });
 }
 

@@ -4,6 +4,7 @@ use super::guard::tap::Guest;
 use super::machine::{Machine, ip, on_a_machine};
 use node_format_plan::facts::{LinkKind, Route};
 use std::fs;
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn sysctl(key: &str) -> String {
@@ -209,5 +210,31 @@ fn a_tenant_who_lets_his_tap_go_again_and_again_keeps_nothing_from_being_made() 
             over.store(true, Ordering::Relaxed);
             assert!(tenant.join().unwrap() > 0, "he never did");
         });
+    });
+}
+
+#[test]
+fn an_answer_of_the_kernel_that_is_lost_leaves_nothing_behind_that_nobody_knows() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        let before = machine.everything();
+        let (mut at, mut unknown) = (0, 0);
+        loop {
+            at += 1;
+            let plain = machine.command(&["apply"]);
+            let mut deaf = Command::new("strace");
+            deaf.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=recvfrom"]);
+            deaf.arg("-e").arg(format!("inject=recvfrom:error=ENOBUFS:when={at}"));
+            let Output { status, stderr, .. } = deaf.arg(plain.get_program()).args(plain.get_args()).output().unwrap();
+            let said = String::from_utf8(stderr).unwrap();
+            unknown += usize::from(said.contains("is not known"));
+            machine.must(&["reset"]);
+            assert_eq!(machine.everything(), before, "{at}: {said}");
+            if status.success() {
+                break;
+            }
+        }
+        assert!(unknown > 2, "{unknown} of {at}");
     });
 }

@@ -119,6 +119,30 @@ fn whatever_a_tenant_leaves_is_erased_however_deep() {
 }
 
 #[test]
+fn what_is_mounted_on_a_partition_is_not_erased() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        let (home, precious) = (machine.path("srv/plat/partitions/part1"), machine.path("precious"));
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("file"), "kept").unwrap();
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        // Of the same file system, so its device tells nothing.
+        mount(Some(&precious), &home, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        let before = machine.everything();
+        let (code, why) = machine.run(&["reset", "--erase"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("P0509") && why.contains("something is mounted there"), "{why}");
+        assert_eq!(machine.everything(), before);
+        nix::mount::umount2(&home, nix::mount::MntFlags::empty()).unwrap();
+        machine.must(&["reset", "--erase"]);
+        assert!(!machine.path("srv/plat").exists() && precious.join("file").exists());
+    });
+}
+
+#[test]
 fn what_is_immutable_or_append_only_is_erased_too() {
     on_a_machine(|machine| {
         ip("link set lo up");

@@ -5,7 +5,7 @@ use crate::action::{Action, User};
 use crate::facts::HostFacts;
 use crate::layout::WantedUser;
 use crate::thing::Thing;
-use plat_model::problem::{Problem, codes};
+use plat_model::problem::{Problem, Problems, codes};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// By user, the groups it is a member of.
@@ -17,6 +17,24 @@ pub(super) fn memberships(facts: &HostFacts) -> BTreeMap<&str, BTreeSet<&str>> {
         });
     }
     of
+}
+
+fn running(name: &str, uid: u32) -> Problem {
+    Problem::new(codes::STILL_USED, format!("user {name} cannot be removed"))
+        .because(format!("processes of uid {uid} are running"))
+        .fix("stop what runs in the partition (destroy its instance), then try again")
+}
+
+/// Users that these actions remove for good and that run something: looked at once more when they are about to go.
+pub fn still_running(actions: &[Action], facts: &HostFacts) -> Problems {
+    let comes_back = |uid: u32| actions.iter().any(|action| matches!(action, Action::AddUser(user) if user.uid == uid));
+    let gone = actions.iter().filter_map(|action| match action {
+        Action::RemoveUser(user) if facts.busy_uids.contains(&user.uid) && !comes_back(user.uid) => Some(user),
+        _ => None,
+    });
+    let mut problems = Problems::default();
+    gone.for_each(|user| problems.push(running(&user.name, user.uid)));
+    problems
 }
 
 /// Who has each number: more than one name may.
@@ -44,6 +62,32 @@ impl Planner<'_> {
         for (name, user) in &self.layout.users {
             self.user(name, user, &by_uid);
         }
+        self.refuse_subordinate();
+    }
+
+    /// Numbers of new accounts that somebody may already give to what he runs in user namespaces. Said once for a range.
+    fn refuse_subordinate(&mut self) {
+        let facts = self.facts;
+        let users = self.add.iter().filter_map(|action| match action {
+            Action::AddUser(user) if !facts.users.contains_key(&user.name) => Some(user.uid),
+            _ => None,
+        });
+        let groups = self.add.iter().filter_map(|action| match action {
+            Action::AddGroup { gid, .. } => Some(*gid),
+            _ => None,
+        });
+        let (users, groups): (Vec<u32>, Vec<u32>) = (users.collect(), groups.collect());
+        let kinds = [("uid", &facts.subordinate_uids, users), ("gid", &facts.subordinate_gids, groups)];
+        for (kind, ranges, numbers) in kinds {
+            for range in ranges {
+                let Some((first, last)) = range.within(numbers.iter().copied()) else { continue };
+                let numbers =
+                    if first == last { format!("{kind} {first}") } else { format!("{kind}s {first} to {last}") };
+                let end = u64::from(range.first) + u64::from(range.count) - 1;
+                let why = format!("/etc/sub{kind} gives {} to {end} to that user's containers", range.first);
+                self.foreign(format!("{numbers} of partitions may be used by {}", range.owner), why, RESERVE);
+            }
+        }
     }
 
     fn drop_groups(&mut self) {
@@ -68,11 +112,7 @@ impl Planner<'_> {
                 continue;
             }
             if self.facts.busy_uids.contains(uid) {
-                self.problems.push(
-                    Problem::new(codes::STILL_USED, format!("user {name} cannot be removed"))
-                        .because(format!("processes of uid {uid} are running"))
-                        .fix("stop what runs in the partition (destroy its instance), then try again"),
-                );
+                self.problems.push(running(name, *uid));
             }
             let user = User {
                 name: name.clone(),

@@ -82,6 +82,13 @@ impl Planner<'_> {
 
     fn drop_directory(&mut self, thing: &Thing, directory: Directory, stranger: Option<&str>) {
         let shown = directory.path.display().to_string();
+        if directory.partition && self.facts.mounted.contains(&directory.path) {
+            return self.problems.push(
+                Problem::new(codes::STILL_USED, format!("{shown} cannot be removed"))
+                    .because("something is mounted there, and what is in that is not the partition's")
+                    .fix(format!("`umount {shown}`, or keep the partition")),
+            );
+        }
         match (stranger, directory.partition, self.consent.contents) {
             (_, true, Contents::Erase) => self.remove.push(Action::EraseDirectory(directory)),
             (None, ..) => self.remove.push(Action::RemoveDirectory(directory)),

@@ -6,21 +6,37 @@ use crate::facts::PathFact;
 use crate::layout::DiskLimit;
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 impl Planner<'_> {
     /// Those of directories that go, or are not to be limited any more.
     pub(super) fn drop_disk_limits(&mut self) {
+        let facts = self.facts;
+        let limits = self.layout.directories.iter();
+        let limits = limits.filter_map(|(path, wanted)| Some((path, wanted.partition.as_ref()?.limit?.id)));
+        let kept: BTreeSet<(&String, u32)> =
+            limits.filter_map(|(path, id)| Some((facts.file_systems.get(path)?, id))).collect();
         for thing in self.claims.iter() {
-            let Thing::DiskLimit { path, id } = thing else { continue };
+            let Thing::DiskLimit { path, id, file_system } = thing else { continue };
             let wanted = self.layout.directories.get(path).and_then(|wanted| wanted.partition.as_ref()?.limit);
-            match self.facts.disk_limits.get(path) {
+            let there = facts.file_systems.get(path);
+            let elsewhere = file_system.is_some() && there.is_some() && file_system.as_ref() != there;
+            match facts.disk_limits.get(path) {
+                // What has it is not mounted here; a limit that is here is another's.
+                _ if elsewhere => self.forget.push(thing.clone()),
                 Some(_) if wanted.is_some_and(|wanted| wanted.id == *id) => {}
-                Some(found) => {
-                    self.remove.push(Action::SetDiskLimit { path: path.clone(), id: *id, from: Some(*found), to: None })
-                }
+                // Another directory of the partition, on the same file system, keeps it.
+                Some(_) if there.is_some_and(|there| kept.contains(&(there, *id))) => self.forget.push(thing.clone()),
+                Some(found) => self.remove.push(Action::SetDiskLimit {
+                    path: path.clone(),
+                    id: *id,
+                    file_system: file_system.clone(),
+                    from: Some(*found),
+                    to: None,
+                }),
                 // What cannot be looked at now may be limited all the same.
-                None if matches!(self.facts.paths.get(path), Some(PathFact::Unknown { .. })) => {}
+                None if matches!(facts.paths.get(path), Some(PathFact::Unknown { .. })) => {}
                 None => self.forget.push(thing.clone()),
             }
         }
@@ -32,14 +48,28 @@ impl Planner<'_> {
             self.unlimitable.entry(why.clone()).or_insert_with(|| path.to_path_buf());
             return;
         }
+        let there = self.facts.file_systems.get(path);
+        let claim = |file_system| Thing::DiskLimit { path: path.to_path_buf(), id, file_system };
+        // As an older node-format wrote it.
+        let unnamed = self.claims.has(&claim(None));
+        let ours = unnamed
+            || self.claims.has(&claim(there.cloned()))
+            || there.is_some_and(|there| self.limits_made.contains(&(there.as_str(), id)));
         let found = self.facts.disk_limits.get(path).copied();
-        if found.is_some() && !self.claims.has(&Thing::DiskLimit { path: path.to_path_buf(), id }) {
+        if found.is_some() && !ours {
             let what = format!("project {id} has a limit on the file system of {}", path.display());
             let fix = "take it away, or choose another `first_uid`: a partition's project has the number of its user";
             return self.foreign(what, "node-format did not set it", fix);
         }
         if found != Some(mib) || self.facts.uncounted.contains(path) {
-            self.limits.push(Action::SetDiskLimit { path: path.to_path_buf(), id, from: found, to: Some(mib) });
+            let file_system = there.filter(|_| !unnamed).cloned();
+            self.limits.push(Action::SetDiskLimit {
+                path: path.to_path_buf(),
+                id,
+                file_system,
+                from: found,
+                to: Some(mib),
+            });
         }
     }
 

@@ -29,7 +29,7 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
                     scope.contents.insert(path.clone());
                 }
             }
-            Thing::DiskLimit { path, id } => {
+            Thing::DiskLimit { path, id, .. } => {
                 scope.disk.entry(path.clone()).or_insert(*id);
             }
             Thing::File { path } => {

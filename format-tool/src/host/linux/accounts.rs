@@ -4,91 +4,149 @@
 
 mod database;
 
+use super::directories::Tree;
 use super::{failed, program};
 use crate::host::Outcome;
+use database::Etc;
 use node_format_plan::Action;
 use node_format_plan::action::User;
-use node_format_plan::facts::{GroupFact, UserFact};
+use node_format_plan::facts::{GroupFact, Subordinate, UserFact};
 use plat_model::problem::{Problem, Result, codes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 
-type Accounts = (BTreeMap<String, UserFact>, BTreeMap<String, GroupFact>);
+/// Who there is, as it is in files.
+#[derive(Default)]
+pub(super) struct Accounts {
+    pub users: BTreeMap<String, UserFact>,
+    pub groups: BTreeMap<String, GroupFact>,
+    pub subordinate_uids: BTreeSet<Subordinate>,
+    pub subordinate_gids: BTreeSet<Subordinate>,
+}
 
-/// Reads the user database of a root file system, as it is in files.
-pub(super) fn observe(root: &Path) -> Result<Accounts> {
+/// Reads the user database of a root file system.
+pub(super) fn observe(root: &Path, tree: &Tree) -> Result<Accounts> {
+    let etc = Etc::open(root, tree)?;
+    etc.check()?;
+    read(&etc)
+}
+
+fn read(etc: &Etc) -> Result<Accounts> {
     let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
     let mut accounts = Accounts::default();
-    for line in database::read(root, "passwd")?.lines() {
+    for line in etc.read("passwd")?.lines() {
         if let [name, _, uid, gid, _, home, ..] = fields(line).as_slice()
             && let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse())
         {
-            accounts.0.insert(name.clone(), UserFact { uid, gid, home: home.into() });
+            accounts.users.insert(name.clone(), UserFact { uid, gid, home: home.into() });
         }
     }
-    for line in database::read(root, "group")?.lines() {
+    for line in etc.read("group")?.lines() {
         if let [name, _, gid, members] = fields(line).as_slice()
             && let Ok(gid) = gid.parse()
         {
             let members = members.split(',').filter(|member| !member.is_empty()).map(str::to_owned).collect();
-            accounts.1.insert(name.clone(), GroupFact { gid, members });
+            accounts.groups.insert(name.clone(), GroupFact { gid, members });
         }
     }
+    accounts.subordinate_uids = subordinate(&etc.read("subuid")?);
+    accounts.subordinate_gids = subordinate(&etc.read("subgid")?);
     Ok(accounts)
 }
 
-/// The uids of all processes there are.
+/// The ranges of subuid(5) and subgid(5).
+fn subordinate(text: &str) -> BTreeSet<Subordinate> {
+    let range = |line: &str| {
+        let mut fields = line.trim().split(':');
+        let owner = fields.next()?.to_owned();
+        Some(Subordinate { owner, first: fields.next()?.parse().ok()?, count: fields.next()?.parse().ok()? })
+    };
+    text.lines().filter_map(range).collect()
+}
+
+/// The uids of all processes there are: all four of each, for who runs a set-uid program is its real uid alone.
 pub(super) fn uids_with_processes() -> Result<BTreeSet<u32>> {
     let entries = fs::read_dir("/proc").map_err(|e| failed("processes cannot be listed", e))?;
     let processes = entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit());
-    // One that has ended meanwhile is no process.
-    Ok(processes.filter_map(|entry| entry.metadata().ok()).map(|process| process.uid()).collect())
+    let mut uids = BTreeSet::new();
+    for process in processes {
+        match fs::read(process.path().join("status")) {
+            Ok(status) => uids.extend(uids_of(&String::from_utf8_lossy(&status))),
+            // One that has ended meanwhile is no process.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) if e.raw_os_error() == Some(nix::libc::ESRCH) => {}
+            Err(e) => return Err(failed(format!("{} cannot be looked at", process.path().display()), e)),
+        }
+    }
+    Ok(uids)
+}
+
+/// Real, effective, saved and file system's, of a process's status.
+fn uids_of(status: &str) -> Vec<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    line.unwrap_or_default().split_whitespace().filter_map(|uid| uid.parse().ok()).collect()
 }
 
 /// The programs it starts keep `held` open.
-pub(super) fn add(root: &Path, batch: &[Action], held: Option<&File>) -> Outcome {
+pub(super) fn add(root: &Path, tree: &Tree, batch: &[Action], held: Option<&File>) -> Outcome {
+    let etc = match Etc::open(root, tree).and_then(|etc| etc.check().map(|()| etc)) {
+        Ok(etc) => etc,
+        Err(problem) => return Outcome::first(0, batch.len(), Some(problem)),
+    };
     let result = match sysusers(root, batch, held) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => useradd(root, batch, held),
         Err(e) => Err(failed("systemd-sysusers cannot be started", e)),
         Ok(result) => result,
     };
-    settle(root, batch, result)
+    settle(&etc, batch, result)
 }
 
-pub(super) fn remove(root: &Path, batch: &[Action]) -> Outcome {
+pub(super) fn remove(root: &Path, tree: &Tree, batch: &[Action]) -> Outcome {
+    let etc = match Etc::open(root, tree) {
+        Ok(etc) => etc,
+        Err(problem) => return Outcome::first(0, batch.len(), Some(problem)),
+    };
     let users = batch.iter().filter_map(|action| match action {
-        Action::RemoveUser(user) => Some(user.name.as_str()),
+        Action::RemoveUser(user) => Some((user.name.as_str(), user.uid)),
         _ => None,
     });
     let groups = batch.iter().filter_map(|action| match action {
-        Action::RemoveGroup { name, .. } => Some(name.as_str()),
+        Action::RemoveGroup { name, gid } => Some((name.as_str(), *gid)),
         _ => None,
     });
-    let result = database::remove(root, &users.collect(), &groups.collect());
-    settle(root, batch, result)
+    let result = etc.remove(&users.collect(), &groups.collect());
+    settle(&etc, batch, result)
 }
 
-/// Which actions of the batch took effect: asked of the database, for a program that failed does not say.
-fn settle(root: &Path, batch: &[Action], result: Result<()>) -> Outcome {
-    let (users, groups) = match observe(root) {
+/// Which actions of the batch took effect: asked of the database, for a program that failed does not say. An account of the
+/// name with another number is somebody else's.
+fn settle(etc: &Etc, batch: &[Action], result: Result<()>) -> Outcome {
+    let accounts = match read(etc) {
         Ok(accounts) => accounts,
         Err(problem) => return Outcome { done: vec![result.is_ok(); batch.len()], problem: Some(problem) },
     };
+    let has_user = |name: &str, uid: u32| accounts.users.get(name).is_some_and(|found| found.uid == uid);
+    let has_group = |name: &str, gid: u32| accounts.groups.get(name).is_some_and(|found| found.gid == gid);
     let done: Vec<bool> = batch
         .iter()
         .map(|action| match action {
-            Action::AddUser(user) => users.contains_key(&user.name),
-            Action::RemoveUser(user) => !users.contains_key(&user.name),
-            Action::AddGroup { name, .. } => groups.contains_key(name),
-            Action::RemoveGroup { name, .. } => !groups.contains_key(name),
+            Action::AddUser(user) => {
+                has_user(&user.name, user.uid) && accounts.users.get(&user.name).is_some_and(|u| u.gid == user.gid)
+            }
+            Action::RemoveUser(user) => !has_user(&user.name, user.uid),
+            Action::AddGroup { name, gid } => has_group(name, *gid),
+            Action::RemoveGroup { name, gid } => !has_group(name, *gid),
             _ => false,
         })
         .collect();
     let missed = done.iter().position(|done| !done).map(|n| &batch[n]);
-    let problem = result.err().or_else(|| missed.map(|action| failed(format!("{action:?} had no effect"), "")));
+    let problem = result.err().or_else(|| {
+        let text = node_format_plan::describe(missed?);
+        let why = "the user database says otherwise now: somebody else may have changed it at the same moment";
+        Some(failed(format!("`{text}` had no effect"), why))
+    });
     Outcome { done, problem }
 }
 
@@ -148,4 +206,23 @@ fn useradd(root: &Path, batch: &[Action], held: Option<&File>) -> Result<()> {
         program::said(&command.get_program().to_string_lossy(), &output)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_of_each_of_its_four_uids() {
+        let status = "Name:\tsudo\nUmask:\t0022\nUid:\t61001\t0\t0\t0\nGid:\t7\t7\t7\t7\n";
+        assert_eq!(uids_of(status), [61_001, 0, 0, 0]);
+        assert!(uids_with_processes().unwrap().contains(&rustix::process::getuid().as_raw()));
+    }
+
+    #[test]
+    fn ranges_for_user_namespaces_are_read() {
+        let text = "bob:100000:65536\n# nobody\n1000:1:2\nann:x:1\n";
+        let range = |owner: &str, first, count| Subordinate { owner: owner.into(), first, count };
+        assert_eq!(subordinate(text), BTreeSet::from([range("bob", 100_000, 65_536), range("1000", 1, 2)]));
+    }
 }

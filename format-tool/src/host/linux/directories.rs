@@ -3,8 +3,9 @@
 
 mod erase;
 
+use super::mounts::mount_of;
 use super::{failed, files, quota};
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use node_format_plan::action::{Directory, UNFINISHED};
 use node_format_plan::facts::{Owner, PathFact};
 use node_format_plan::{Action, Scope};
@@ -71,8 +72,9 @@ impl Tree {
     }
 
     /// What is at each path of the scope; a path that is missing does not exist.
-    pub fn observe(&mut self, scope: &Scope) -> IndexMap<PathBuf, PathFact> {
+    pub fn observe(&mut self, scope: &Scope) -> Seen {
         self.parents.clear();
+        let mut mounted = IndexSet::new();
         let facts = scope.paths.iter().filter_map(|path| {
             let seen = self
                 .parent(path)
@@ -95,6 +97,9 @@ impl Tree {
                     let mode = stat.st_mode & 0o7777;
                     let looks_in = scope.contents.contains(path);
                     let held = if looks_in { self.contents(path, scope) } else { Ok(Contents::default()) };
+                    if looks_in && matches!(self.is_mounted(path), Ok(true)) {
+                        mounted.insert(path.clone());
+                    }
                     held.map_or_else(unknown, |Contents { stranger, inside }| PathFact::Directory {
                         owner,
                         mode,
@@ -105,7 +110,23 @@ impl Tree {
             };
             Some((path.clone(), fact))
         });
-        facts.collect()
+        let paths = facts.collect();
+        Seen { paths, mounted }
+    }
+
+    /// Whether a directory is on another mount than the one that it lies in.
+    fn is_mounted(&mut self, path: &Path) -> rustix::io::Result<bool> {
+        let there = mount_of(&self.openat2(path, OFlags::PATH)?)?;
+        Ok(mount_of(self.parent(path)?.0)? != there)
+    }
+
+    /// A partition's directory, to be emptied: what is mounted on it is not the partition's.
+    fn open_own(&mut self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        let held = self.openat2(path, OFlags::RDONLY)?;
+        match mount_of(&held)? == mount_of(self.parent(path)?.0)? {
+            true => Ok(held),
+            false => Err(Errno::XDEV),
+        }
     }
 
     /// What is in a directory that the scope does not name: its empty directories, and the name of anything else.
@@ -150,7 +171,11 @@ impl Tree {
         };
         result.map_err(|e| {
             let problem = failed(format!("cannot {verb} directory {}", path.display()), e);
-            if e == Errno::PERM { problem.fix(erase::frozen(path)) } else { problem }
+            match e {
+                Errno::PERM => problem.fix(erase::frozen(path)),
+                Errno::XDEV => problem.fix(erase::mounted(path)),
+                _ => problem,
+            }
         })
     }
 
@@ -181,7 +206,7 @@ impl Tree {
     fn remove(&mut self, directory: &Directory) -> rustix::io::Result<()> {
         let path = &directory.path;
         if directory.partition {
-            let held = self.openat2(path, OFlags::RDONLY)?;
+            let held = self.open_own(path)?;
             for entry in Dir::read_from(&held)? {
                 let entry = entry?;
                 if !is_dots(entry.file_name()) {
@@ -195,7 +220,7 @@ impl Tree {
     }
 
     fn erase(&mut self, directory: &Directory) -> rustix::io::Result<()> {
-        let held = self.openat2(&directory.path, OFlags::RDONLY)?;
+        let held = self.open_own(&directory.path)?;
         erase::erase(&held)?;
         self.remove(directory)
     }
@@ -204,6 +229,13 @@ impl Tree {
     pub fn open_directory(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
         self.openat2(path, OFlags::RDONLY)
     }
+}
+
+/// What was found.
+pub(super) struct Seen {
+    pub paths: IndexMap<PathBuf, PathFact>,
+    /// Those whose contents were asked about that something is mounted on.
+    pub mounted: IndexSet<PathBuf>,
 }
 
 /// What a directory holds besides what was asked about.

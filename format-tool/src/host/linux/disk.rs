@@ -5,8 +5,8 @@ use super::{failed, quota};
 use indexmap::IndexMap;
 use node_format_plan::Action;
 use node_format_plan::HostFacts;
-use plat_model::problem::Result;
-use rustix::fd::AsFd;
+use plat_model::problem::{Problem, Result};
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
@@ -18,8 +18,9 @@ const MIB: u64 = 1 << 20;
 pub(super) fn observe(tree: &Tree, wanted: &IndexMap<PathBuf, u32>, facts: &mut HostFacts) {
     for (path, id) in wanted {
         match look(tree, path, *id) {
-            Ok(Limit { mib, counts }) => {
+            Ok(Limit { mib, counts, file_system }) => {
                 mib.map(|mib| facts.disk_limits.insert(path.clone(), mib));
+                file_system.map(|there| facts.file_systems.insert(path.clone(), there));
                 if !counts {
                     facts.uncounted.insert(path.clone());
                 }
@@ -34,6 +35,8 @@ struct Limit {
     mib: Option<u32>,
     /// Whether what is in the directory counts into it. One that is not there does not.
     counts: bool,
+    /// Where it is that of a number on the whole file system.
+    file_system: Option<String>,
 }
 
 fn look(tree: &Tree, path: &Path, id: u32) -> std::result::Result<Limit, String> {
@@ -54,21 +57,31 @@ fn look(tree: &Tree, path: &Path, id: u32) -> std::result::Result<Limit, String>
     };
     let mib = bytes.map_err(broken)?.map(mib_of);
     let counts = there == path && quota::counts(means, directory.as_fd(), id).map_err(broken)?;
-    Ok(Limit { mib, counts })
+    let file_system = quota::file_system(means, directory.as_fd()).map_err(broken)?;
+    Ok(Limit { mib, counts, file_system })
 }
 
-pub(super) fn perform(tree: &Tree, action: &Action) -> Result<()> {
-    let Action::SetDiskLimit { path, id, from, to } = action else { return Ok(()) };
+/// Returns what of the directory does not count into the limit, though it is set.
+pub(super) fn perform(tree: &Tree, action: &Action) -> Result<Option<Problem>> {
+    let Action::SetDiskLimit { path, id, file_system, from, to } = action else { return Ok(None) };
     let broken = |why: String| failed(format!("the disk space of {} cannot be limited", path.display()), why);
     let directory = match tree.open_directory(path) {
-        Err(Errno::NOENT) if to.is_none() => return clear(tree, path, *id, *from).map_err(broken),
+        Err(Errno::NOENT) if to.is_none() => {
+            let cleared = clear(tree, path, *id, file_system.as_deref(), *from);
+            return cleared.map(|()| None).map_err(broken);
+        }
         opened => opened.map_err(|e| broken(e.to_string()))?,
     };
     let means = quota::means(directory.as_fd()).map_err(broken)?;
+    match (is_there(means, directory.as_fd(), file_system.as_deref()).map_err(broken)?, to) {
+        (true, _) => {}
+        (false, None) => return Ok(None),
+        (false, Some(_)) => return Err(broken("another file system is mounted there now".into())),
+    }
     let bytes = to.map(|mib| u64::from(mib) * MIB);
     let set = || {
-        quota::set(means, directory.as_fd(), *id, bytes)?;
-        quota::limit(means, directory.as_fd(), *id)
+        let left = quota::set(means, directory.as_fd(), *id, bytes)?;
+        Ok::<_, std::io::Error>((left, quota::limit(means, directory.as_fd(), *id)?))
     };
     let found = set();
     if found.is_err() && from.is_none() {
@@ -76,20 +89,40 @@ pub(super) fn perform(tree: &Tree, action: &Action) -> Result<()> {
         let _ = quota::set(means, directory.as_fd(), *id, None);
     }
     match found.map_err(|e| broken(e.to_string()))? {
-        found if found == bytes => Ok(()),
-        found => Err(broken(format!("{} was asked for, and {} is set", shown(bytes), shown(found)))),
+        (left, found) if found == bytes => {
+            let left = left.map(|why| failed(format!("not all in {} counts into its limit", path.display()), why));
+            Ok(left)
+        }
+        (_, found) => Err(broken(format!("{} was asked for, and {} is set", shown(bytes), shown(found)))),
     }
+}
+
+/// Whether a directory is on the file system that was seen.
+fn is_there(means: quota::Means, directory: BorrowedFd, seen: Option<&str>) -> std::result::Result<bool, String> {
+    let there = quota::file_system(means, directory).map_err(|e| e.to_string())?;
+    Ok(seen.is_none() || there.as_deref() == seen)
 }
 
 /// Takes away the limit of a directory that is gone: that of its project, if it is the one that was seen. Another file system,
 /// where its own is not mounted, may have a project of the same number.
-fn clear(tree: &Tree, path: &Path, id: u32, seen: Option<u32>) -> std::result::Result<(), String> {
+fn clear(
+    tree: &Tree,
+    path: &Path,
+    id: u32,
+    file_system: Option<&str>,
+    seen: Option<u32>,
+) -> std::result::Result<(), String> {
     let above = path.ancestors().skip(1).find_map(|at| tree.open_directory(at).ok());
     let Some(above) = above else { return Ok(()) };
     let means = quota::means(above.as_fd())?;
+    if !is_there(means, above.as_fd(), file_system)? {
+        return Ok(());
+    }
     let found = quota::limit_to_be(means, above.as_fd(), id).map_err(|e| e.to_string())?;
     match found.map(mib_of) {
-        Some(mib) if Some(mib) == seen => quota::set(means, above.as_fd(), id, None).map_err(|e| e.to_string()),
+        Some(mib) if Some(mib) == seen => {
+            quota::set(means, above.as_fd(), id, None).map(drop).map_err(|e| e.to_string())
+        }
         _ => Ok(()),
     }
 }

@@ -73,7 +73,7 @@ pub(super) fn perform(batch: &[Action]) -> Outcome {
 }
 
 /// Asks the kernel for each action; notes which took effect and returns the first failure.
-fn call(connection: &mut Connection, batch: &[Action], done: &mut [bool]) -> io::Result<Option<Problem>> {
+fn call(connection: &mut Connection, batch: &[Action], done: &mut Vec<bool>) -> io::Result<Option<Problem>> {
     let indexes: Indexes = links::all(connection)?.into_iter().map(|link| (link.name, link.index)).collect();
     let (mut requests, mut of) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
     let mut problem = None;
@@ -92,7 +92,8 @@ fn call(connection: &mut Connection, batch: &[Action], done: &mut [bool]) -> io:
             }
         }
     }
-    let results = connection.call(requests).inspect_err(|_| done.fill(false))?;
+    // They were sent: whether they took effect, only the answers say.
+    let results = connection.call(requests).inspect_err(|_| done.clear())?;
     for (result, n) in results.into_iter().zip(of) {
         // The kernel itself takes IPv6 addresses off a link that is lowered.
         let gone = matches!(batch[n], Action::RemoveAddress(_)) && result == Err(Errno::EADDRNOTAVAIL);

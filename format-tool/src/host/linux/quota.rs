@@ -120,19 +120,31 @@ pub(super) fn counts(means: Means, directory: BorrowedFd, project: u32) -> io::R
     }
 }
 
-/// Limits a directory, or takes its limit away. What is in it already counts. A limit below what is taken already is no
+/// What the file system is known by that has the limits of projects. None on btrfs: there a limit goes with the directory.
+///
+/// # Errors
+/// If the file system does not tell.
+pub(super) fn file_system(means: Means, directory: BorrowedFd) -> io::Result<Option<String>> {
+    match means {
+        Means::Btrfs => Ok(None),
+        Means::Project => project::file_system(&opened(directory)?).map(Some),
+    }
+}
+
+/// Limits a directory, or takes its limit away. What is in it already counts, but for what its owner can keep from it:
+/// that is returned in words. A limit below what is taken already is no
 /// error: nothing more can be written. Project quota is kept in whole blocks of the file system (4 KiB as a rule), rounded
 /// up: only a limit in such units is read back as it was set.
 ///
 /// # Errors
 /// If the limit is 0 bytes, if the directory on btrfs is no subvolume ([`fits`]), or if the file system refuses.
-pub(super) fn set(means: Means, directory: BorrowedFd, project: u32, bytes: Option<u64>) -> io::Result<()> {
+pub(super) fn set(means: Means, directory: BorrowedFd, project: u32, bytes: Option<u64>) -> io::Result<Option<String>> {
     if bytes == Some(0) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a limit of 0 bytes is none"));
     }
     let directory = opened(directory)?;
     match means {
-        Means::Btrfs => btrfs::set(&directory, bytes),
+        Means::Btrfs => btrfs::set(&directory, bytes).map(|()| None),
         Means::Project => project::set(directory, project, bytes),
     }
 }

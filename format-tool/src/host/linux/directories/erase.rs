@@ -1,8 +1,8 @@
 //! Emptying what a tenant has left: whatever was said of it, however deep it lies, and nothing that is not in it.
 
-use super::{INNER, errno, is_dots, quota};
+use super::{INNER, errno, is_dots, mount_of, quota};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags, StatxFlags, ioctl_getflags, ioctl_setflags};
+use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::{Errno, Result};
 use std::ffi::CStr;
 use std::path::Path;
@@ -27,6 +27,12 @@ pub(super) fn frozen(path: &Path) -> String {
         "something there is immutable or append-only, and the kernel does not let this process change that: find it with \
          `lsattr -aR {at}` and clear it with `chattr -ia` as root with CAP_LINUX_IMMUTABLE; a swap file takes `swapoff` first"
     )
+}
+
+/// What a person can do where something is mounted on a partition's directory, or in it.
+pub(super) fn mounted(path: &Path) -> String {
+    let at = path.display();
+    format!("something is mounted there, which is not erased: find it with `findmnt -R {at}` and `umount` it")
 }
 
 /// Lets a file or directory be changed of which somebody said that nobody may (chattr +i, +a; a subvolume of btrfs that
@@ -66,13 +72,6 @@ fn remove(directory: &OwnedFd, name: &CStr) -> Result<()> {
         }
         removed => removed,
     }
-}
-
-/// Number of the mount that something is on. Subvolumes of btrfs differ in their device, but not in this.
-fn mount_of(held: &OwnedFd) -> Result<u64> {
-    let seen = rustix::fs::statx(held, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
-    // Before Linux 5.8 nobody can tell; better nothing is erased than what is mounted.
-    if seen.stx_mask & StatxFlags::MNT_ID.bits() == 0 { Err(Errno::NOSYS) } else { Ok(seen.stx_mnt_id) }
 }
 
 /// Moves a directory to the top, under a name that is free: what is there is its owner's choice. No name is tried

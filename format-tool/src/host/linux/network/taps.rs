@@ -74,6 +74,7 @@ pub(in crate::host::linux) fn remove_taps(batch: &[Action]) -> Outcome {
 /// Whether a link is there that one of these was not done to. Whoever may open a tap can let it go at any moment, and the
 /// next run makes it anew.
 fn any_is_there(actions: &[Action], done: &[bool]) -> bool {
+    let done = done.iter().chain(std::iter::repeat(&false));
     let undone = actions.iter().zip(done).filter(|(_, done)| !**done).filter_map(|(action, _)| action.link());
     let undone: BTreeSet<String> = undone.collect();
     let there = Connection::open().and_then(|mut connection| links::all(&mut connection));

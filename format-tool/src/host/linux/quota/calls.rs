@@ -69,6 +69,16 @@ struct QuotaState {
     unread: [u64; 19],
 }
 
+/// `struct xfs_fsop_geom_v1` of xfs/xfs_fs.h.
+#[repr(C)]
+struct Geometry {
+    sizes: [u32; 8],
+    blocks: [u64; 4],
+    uuid: [u8; 16],
+    unread: [u32; 8],
+}
+
+const _: () = assert!(size_of::<Geometry>() == 112);
 const _: () = assert!(size_of::<VolumeArguments>() == 4096 && size_of::<LookupArguments>() == 4096);
 const _: () = assert!(size_of::<SearchArguments>() == 4096 && size_of::<GroupLimitArguments>() == 48);
 const _: () = assert!(size_of::<Attributes>() == 28 && size_of::<QuotaState>() == 160);
@@ -84,6 +94,8 @@ nix::ioctl_read!(qgroup_limit, 0x94, 43, GroupLimitArguments);
 // FS_IOC_FSGETXATTR and FS_IOC_FSSETXATTR of linux/fs.h.
 nix::ioctl_read!(fs_get_xattr, b'X', 31, Attributes);
 nix::ioctl_write_ptr!(fs_set_xattr, b'X', 32, Attributes);
+// XFS_IOC_FSGEOMETRY_V1 of xfs/xfs_fs.h.
+nix::ioctl_read!(xfs_geometry, b'X', 100, Geometry);
 
 /// BTRFS_FIRST_FREE_OBJECTID of linux/btrfs_tree.h: the inode of each subvolume's top directory.
 pub(super) const TOP_INODE: u64 = 256;
@@ -182,6 +194,14 @@ pub(super) fn attributes(file: &OwnedFd) -> Result<Attributes> {
 pub(super) fn set_attributes(file: &OwnedFd, attributes: &Attributes) -> Result<()> {
     // SAFETY: the kernel reads the whole structure, which lives across the call, and writes nothing.
     unsafe { fs_set_xattr(file.as_raw_fd(), attributes) }.map(drop)
+}
+
+/// XFS_IOC_FSGEOMETRY_V1: the UUID of an xfs.
+pub(super) fn xfs_uuid(directory: &OwnedFd) -> Result<[u8; 16]> {
+    let mut geometry = Geometry { sizes: [0; 8], blocks: [0; 4], uuid: [0; 16], unread: [0; 8] };
+    // SAFETY: the kernel writes the whole structure, which is ours alone and lives across the call.
+    unsafe { xfs_geometry(directory.as_raw_fd(), &mut geometry) }?;
+    Ok(geometry.uuid)
 }
 
 /// Q_GETFMT: does this kernel know quota on the file system at all, in force or not? Without quotactl_fd (Linux 5.14), or

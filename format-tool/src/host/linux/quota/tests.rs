@@ -3,9 +3,11 @@
 //! need a kernel with project quota, as Debian's is: `cargo test -p plat-tests --test guest` runs them on it.
 
 mod mounted;
+mod shared;
 
 use super::*;
 use mounted::{BTRFS, EXT4, EXT4_COUNTED, EXT4_QUOTA, Mounted, XFS, XFS_QUOTA, on, run};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fd::AsFd;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
@@ -108,6 +110,13 @@ fn take_in(mounted: &Mounted) {
     nix::unistd::mkfifo(&top.join("part0/srv/fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     run(Command::new("chown").args(["-R", "-h", &PROJECT.to_string()]).arg(top.join("part0"))).unwrap();
     mounted.write("part0/srv/deep/before", 6).unwrap();
+    // Deeper than there are handles for, mounted there, or somebody else's by another name.
+    let deepest = deep(mounted, "part0/srv/deep");
+    fs::create_dir(top.join("part0/srv/mounted")).unwrap();
+    mount(Some(&top.join("outside")), &top.join("part0/srv/mounted"), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .unwrap();
+    fs::write(top.join("beside"), "x").unwrap();
+    fs::hard_link(top.join("beside"), top.join("part0/srv/hard")).unwrap();
 
     mounted.set("part0", Some(8 * MIB)).unwrap();
     assert!(mounted.write("part0/srv/deep/after", 4).is_err(), "what was there before counts");
@@ -116,7 +125,8 @@ fn take_in(mounted: &Mounted) {
         calls::attributes(&file.into()).unwrap().project
     };
     assert_eq!((project("part0/srv/deep/before"), project("part0/srv/deep/after")), (PROJECT, PROJECT));
-    assert_eq!((project("outside"), project("outside/file")), (0, 0));
+    assert_eq!((project("outside"), project("outside/file"), project("beside")), (0, 0, 0));
+    assert_eq!(calls::attributes(&deepest).unwrap().project, PROJECT);
     let counts = |path: &str| counts(Means::Project, mounted.at(path).as_fd(), PROJECT).unwrap();
     assert!(counts("part0") && !counts("outside"));
 
@@ -131,9 +141,49 @@ fn take_in(mounted: &Mounted) {
     assert!(counts("part0"));
     let zero = set(Means::Project, mounted.at("part0").as_fd(), 0, Some(MIB)).unwrap_err();
     assert_eq!(zero.kind(), io::ErrorKind::InvalidInput);
+    // What cannot be given keeps nothing else from it.
+    fs::write(top.join("part0/srv/frozen"), "x").unwrap();
+    let of_none = |path: &str| {
+        let file: OwnedFd = fs::File::open(top.join(path)).unwrap().into();
+        let mut attributes = calls::attributes(&file).unwrap();
+        attributes.project = 0;
+        calls::set_attributes(&file, &attributes).unwrap();
+    };
+    ["part0/srv/frozen", "part0/srv/deep/before", "part0"].into_iter().for_each(of_none);
+    run(Command::new("chattr").arg("+i").arg(top.join("part0/srv/frozen"))).unwrap();
+    let left = set(Means::Project, mounted.at("part0").as_fd(), PROJECT, Some(16 * MIB)).unwrap();
+    // xfs lets root give even that.
+    assert!(left.map_or(project("part0/srv/frozen") == PROJECT, |why| why.contains("not permitted")));
+    assert_eq!((mounted.limit("part0"), project("part0/srv/deep/before")), (Some(16 * MIB), PROJECT));
+    run(Command::new("chattr").arg("-i").arg(top.join("part0/srv/frozen"))).unwrap();
+    umount2(&top.join("part0/srv/mounted"), MntFlags::MNT_DETACH).unwrap();
     // The project's limit outlives the directory.
     mounted.set("part0", None).unwrap();
-    fs::remove_dir_all(top.join("part0")).unwrap();
+    run(Command::new("rm").arg("-r").arg(top.join("part0"))).unwrap();
+}
+
+/// Directories in each other, more than files can be open; a handle of the last.
+fn deep(mounted: &Mounted, path: &str) -> OwnedFd {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let (_, most) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    (0..most.min(3000)).fold(opened(mounted.at(path).as_fd()).unwrap(), |at, _| {
+        rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+        rustix::fs::openat(&at, "d", flags, Mode::empty()).unwrap()
+    })
+}
+
+#[test]
+fn a_file_system_is_known_again_when_it_is_mounted_again() {
+    for kind in [EXT4, XFS] {
+        on(Some(kind), |mounted| {
+            let named = || project::file_system(&opened(mounted.at("").as_fd()).unwrap()).unwrap();
+            let first = named();
+            assert!(first.trim_matches('0').len() > 4, "{first}");
+            umount2(&mounted.top(), MntFlags::empty()).unwrap();
+            run(Command::new("mount").args(["-o", "loop"]).arg(mounted.image()).arg(mounted.top())).unwrap();
+            assert_eq!(named(), first);
+        });
+    }
 }
 
 #[test]
@@ -143,6 +193,7 @@ fn a_directory_on_ext4_is_limited_by_project_quota() {
         assert_eq!(mounted.means(), Ok(Means::Project));
         take_in(mounted);
         live(mounted, "Disk quota exceeded");
+        shared::lives(mounted);
     });
 }
 
@@ -153,6 +204,7 @@ fn a_directory_on_xfs_is_limited_by_project_quota() {
         assert_eq!(mounted.means(), Ok(Means::Project));
         take_in(mounted);
         live(mounted, "No space left on device");
+        shared::lives(mounted);
     });
 }
 

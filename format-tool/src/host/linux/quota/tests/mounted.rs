@@ -52,7 +52,7 @@ impl Mounted {
             mount(Some("tmpfs"), &mounted.top(), Some("tmpfs"), MsFlags::empty(), nothing).unwrap();
             return mounted;
         };
-        let image = mounted.folder.path().join("image");
+        let image = mounted.image();
         fs::File::create(&image).unwrap().set_len(512 * MIB).unwrap();
         run(Command::new(kind.program).args(kind.arguments).arg(&image)).unwrap();
         run(Command::new("mount").args(["-o", kind.options]).arg(&image).arg(mounted.top())).unwrap();
@@ -61,6 +61,10 @@ impl Mounted {
 
     pub fn top(&self) -> PathBuf {
         self.folder.path().join("top")
+    }
+
+    pub fn image(&self) -> PathBuf {
+        self.folder.path().join("image")
     }
 
     /// A handle that names a place only, as those of the callers may.
@@ -82,7 +86,7 @@ impl Mounted {
     }
 
     pub fn set(&self, path: &str, bytes: Option<u64>) -> io::Result<()> {
-        set(self.means().unwrap(), self.at(path).as_fd(), PROJECT, bytes)
+        set(self.means().unwrap(), self.at(path).as_fd(), PROJECT, bytes).map(|left| assert_eq!(left, None))
     }
 
     /// Writes a file as the partition's user: root need not keep to a limit everywhere.

@@ -1,0 +1,98 @@
+//! What a record may be, and where it may lie.
+
+use super::*;
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+fn epoch() -> Epoch {
+    Epoch::new("boot", 1, Some(1))
+}
+
+const BRIDGE: &str = "{\"add\":{\"thing\":\"bridge\",\"name\":\"plat0\"}}\n";
+const GROUP: &str = "{\"add\":{\"thing\":\"group\",\"name\":\"part0\",\"gid\":61000}}\n";
+const FIRST: &str = "{\"record\":{\"version\":1,\"made_for_it\":[]}}\n";
+const HERE: &str = "{\"epoch\":\"boot/1/1\"}\n";
+
+#[test]
+fn a_record_without_its_first_lines_is_refused_and_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("record");
+    let read = |text: &str| {
+        fs::write(&path, text).unwrap();
+        Record::read(&path, &epoch())
+    };
+    for text in ["", FIRST.trim_end(), GROUP, &format!("{HERE}{GROUP}"), &format!("{FIRST}{BRIDGE}")] {
+        let problem = read(text).unwrap_err();
+        assert_eq!(problem.code, codes::RECORD, "{text}");
+        assert!(problem.todo.contains("from a copy"), "{problem}");
+    }
+    assert!(read(&format!("{FIRST}{HERE}{FIRST}")).is_err(), "it has one beginning");
+    // What a reboot does not take needs no boot.
+    assert_eq!(read(&format!("{FIRST}{GROUP}{HERE}{BRIDGE}")).unwrap().claims().len(), 2);
+}
+
+#[test]
+fn a_record_that_others_could_have_written_is_refused() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI must run it");
+        eprintln!("SKIPPED: this test needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (above, path) = (folder.path().join("above"), folder.path().join("above/format/record"));
+    Record::open(&path, &epoch()).unwrap();
+    let refused = |at: &Path| {
+        for outcome in [Record::read(&path, &epoch()), Record::open(&path, &epoch())] {
+            let problem = outcome.unwrap_err();
+            assert!(problem.why.contains(&at.display().to_string()), "{problem}");
+            assert!(problem.why.contains("others could write") && problem.todo.contains("chown root"), "{problem}");
+        }
+        assert!(Record::exists(&path).is_err() || at == path);
+    };
+    for at in [&above, &above.join("format"), &path] {
+        chown(at, Some(61_000), None).unwrap();
+        refused(at);
+        chown(at, Some(0), None).unwrap();
+        let mode = fs::metadata(at).unwrap().permissions();
+        fs::set_permissions(at, fs::Permissions::from_mode(mode.mode() | 0o020)).unwrap();
+        refused(at);
+        fs::set_permissions(at, mode).unwrap();
+    }
+    Record::read(&path, &epoch()).unwrap();
+    // Where nobody can replace what is another's, as in /tmp.
+    fs::set_permissions(&above, fs::Permissions::from_mode(0o1777)).unwrap();
+    Record::open(&path, &epoch()).unwrap();
+}
+
+#[test]
+fn no_link_is_followed_to_a_record_and_no_pipe_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    symlink(outside.path(), folder.path().join("format")).unwrap();
+    let path = folder.path().join("format/record");
+    for outcome in [Record::read(&path, &epoch()), Record::open(&path, &epoch())] {
+        assert!(outcome.unwrap_err().why.contains("no link is followed"));
+    }
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    let path = folder.path().join("record");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    symlink(outside.path().join("record"), &path).unwrap();
+    assert!(Record::exists(&path).unwrap());
+    let problem = Record::open(&path, &epoch()).unwrap_err();
+    assert!(problem.why.contains("no link is followed"), "{problem}");
+    fs::remove_file(&path).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(Record::read(&path, &epoch()).unwrap_err().why.contains("plain file"));
+    assert!(Record::open(Path::new("/tmp/../tmp/record"), &epoch()).unwrap_err().why.contains(".."));
+}
+
+#[test]
+fn only_directories_that_the_record_lies_in_go_with_it() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = folder.path().join("format/record");
+    fs::create_dir(folder.path().join("format")).unwrap();
+    fs::set_permissions(folder.path().join("format"), fs::Permissions::from_mode(0o700)).unwrap();
+    let made = serde_json::to_string(&[folder.path().join("format"), other.path().to_path_buf()]).unwrap();
+    fs::write(&path, format!("{}{HERE}", FIRST.replace("[]", &made))).unwrap();
+    Record::open(&path, &epoch()).unwrap().finish().unwrap();
+    assert!(other.path().exists() && !folder.path().join("format").exists());
+}
