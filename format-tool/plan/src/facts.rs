@@ -59,9 +59,9 @@ pub struct HostFacts {
     pub local_routes: BTreeSet<IpNet>,
     /// Routes of the main table that the kernel did not make by itself.
     pub routes: BTreeSet<Route>,
-    /// Links with routes that [`Route`] does not say all about, and one of those each: of another table, over several
-    /// links, with metrics.
-    pub odd_routes: BTreeMap<String, String>,
+    /// Links with something that could not be put back exactly if it were taken from them, and what that is: a route that
+    /// [`Route`] does not say all about, a link-local address or a neighbour that somebody set by hand.
+    pub odd: BTreeMap<String, String>,
     /// Of [`Scope::namespaces`], those that exist.
     pub namespaces: BTreeMap<String, NamespaceFact>,
     /// Of [`Scope::namespaces`], those where something else stands in the place of one, and what.

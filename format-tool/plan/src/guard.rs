@@ -17,6 +17,7 @@ use crate::settings::Settings;
 use crate::shares;
 use ipnet::IpNet;
 use plat_model::node::NodePartition;
+pub use ports::link_local;
 use std::net::IpAddr;
 use table::{Part, Table};
 

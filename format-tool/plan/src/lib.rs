@@ -27,6 +27,7 @@ pub mod thing;
 pub use action::{Action, Kind};
 pub use config::{EXAMPLE, Places, parse, parse_with_places};
 pub use facts::{HostFacts, Scope};
+pub use guard::link_local;
 pub use init::propose as proposal;
 pub use layout::Layout;
 pub use plan::{Consent, Contents, Plan, plan, privileges_lacking, rollback, rollback_scope, scope, still_running};

@@ -42,7 +42,7 @@ impl HostFacts {
             seen.addresses.clear();
             seen.local_routes.clear();
             seen.routes.clear();
-            seen.odd_routes.clear();
+            seen.odd.clear();
         }
         seen
     }

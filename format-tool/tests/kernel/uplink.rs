@@ -266,6 +266,36 @@ fn a_router_that_is_on_no_network_of_the_machine_is_moved_too() {
 }
 
 #[test]
+fn an_uplink_with_what_somebody_set_by_hand_beside_its_network_is_refused() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        let odd = [
+            ("address", "fe80::99/64 dev up0 nodad"),
+            ("neighbour", "192.0.2.77 lladdr 02:00:00:00:00:77 nud permanent dev up0"),
+            ("neighbour", "fe80::77 lladdr 02:00:00:00:00:77 nud permanent dev up0"),
+        ];
+        for (kind, what) in odd {
+            ip(&format!("{kind} add {what}"));
+            let before = machine.everything();
+            let (code, why) = machine.run(&["apply", "--take-uplink"]);
+            assert_eq!(code, 4, "{why}");
+            assert!(why.contains("P0511") && why.contains(what.split(' ').next().unwrap()), "{what}: {why}");
+            assert_eq!(machine.everything(), before);
+            ip(&format!("{kind} delete {what}"));
+        }
+        // Of IPv4 such an address is one as any other.
+        ip("address add 169.254.7.7/16 dev up0");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        assert_eq!(where_is(machine, "169.254.7.7/16"), ["plat0"]);
+        machine.must(&["rollback"]);
+        assert_eq!(where_is(machine, "169.254.7.7/16"), ["up0"]);
+        machine.must(&["reset"]);
+        assert!(world.is_reached());
+    });
+}
+
+#[test]
 fn an_uplink_with_a_route_that_could_not_be_put_back_is_refused() {
     on_a_machine(|machine| {
         let world = World::new();

@@ -105,8 +105,8 @@ fn port(settings: &Settings, partition: &NodePartition, n: u32) -> Option<Port> 
     Some(Port { name, mac, ranges: ipv4.into_iter().chain(guest.ipv6_range).collect() })
 }
 
-/// The link-local address that follows from a hardware address.
-pub(super) fn link_local(mac: [u8; 6]) -> Ipv6Addr {
+/// The link-local address that follows from a hardware address (RFC 4291, appendix A).
+pub fn link_local(mac: [u8; 6]) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac;
     Ipv6Addr::from([0xFE, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xFF, 0xFE, d, e, f])
 }

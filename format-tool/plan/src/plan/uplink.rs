@@ -119,11 +119,11 @@ impl Planner<'_> {
                     .fix("give it a fixed address, or let the system's own network configuration make the bridge and use `mode = \"interface\"`"),
             );
         }
-        if let Some(odd) = self.facts.odd_routes.get(link) {
+        if let Some(odd) = self.facts.odd.get(link) {
             self.problems.push(
                 Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
-                    .because(format!("it has the route {odd}, which could not be put back exactly"))
-                    .fix("let the system's own network configuration make the bridge and use `mode = \"interface\"`"),
+                    .because(format!("it has {odd}, which could not be put back exactly"))
+                    .fix("take that away if nothing needs it, or let the system's own network configuration make the bridge and use `mode = \"interface\"`"),
             );
         }
         let listens = accept_ra(&wanted.bridge);
@@ -255,9 +255,7 @@ fn carried(uplink: &Uplink) -> String {
     if all.is_empty() { "what a router announced".into() } else { all.join(", ") }
 }
 
+/// What the kernel makes of each link; one that somebody set by hand is among [`crate::HostFacts::odd`].
 fn is_link_local(address: &AddressFact) -> bool {
-    match address.address.addr() {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.segments()[0] & 0xFFC0 == 0xFE80,
-    }
+    matches!(address.address.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local())
 }

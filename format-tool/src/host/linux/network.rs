@@ -4,6 +4,7 @@ mod addresses;
 mod connection;
 mod links;
 mod namespaces;
+mod neighbours;
 mod routes;
 mod socket;
 mod taps;
@@ -19,12 +20,13 @@ use connection::{Connection, Request};
 use indexmap::IndexSet;
 use ipnet::IpNet;
 use nix::errno::Errno;
-use node_format_plan::Action;
 use node_format_plan::facts::{AddressFact, LinkFact, Route};
+use node_format_plan::{Action, link_local};
 use plat_model::problem::{Problem, Result, codes};
 use rtnetlink::Handle;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 
 /// The network of the namespace.
 #[derive(Default)]
@@ -33,7 +35,8 @@ pub(super) struct Seen {
     pub addresses: IndexSet<AddressFact>,
     pub local_routes: BTreeSet<IpNet>,
     pub routes: BTreeSet<Route>,
-    pub odd_routes: BTreeMap<String, String>,
+    /// What of a link could not be put back if it were taken from it.
+    pub odd: BTreeMap<String, String>,
 }
 
 /// Index of each link by its name.
@@ -52,14 +55,24 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
         let bridge = link.master.and_then(|master| names.get(&master).cloned());
         (link.name, LinkFact { bridge, ..link.fact })
     });
-    let links = links.collect();
-    let addresses = addresses::all(connection)?.into_iter().filter_map(|(index, found)| {
+    let links: BTreeMap<String, LinkFact> = links.collect();
+    let mut odd = BTreeMap::new();
+    for (index, neighbour) in neighbours::fixed(connection)? {
+        odd.extend(names.get(&index).map(|link| (link.clone(), format!("the neighbour {neighbour}, set by hand"))));
+    }
+    let addresses = addresses::all(connection)?.into_iter().filter_map(|(index, found, by_hand)| {
         let link = names.get(&index)?.clone();
+        // One that follows from the link comes again by itself.
+        let follows = |fact: &LinkFact| found.address.addr() == IpAddr::V6(link_local(fact.mac));
+        if by_hand && links.get(&link).is_some_and(|fact| !follows(fact)) {
+            odd.insert(link.clone(), format!("the link-local address {}, set by hand", found.address));
+        }
         Some(AddressFact { link, ..found })
     });
     let addresses = addresses.collect();
     let routes = routes::all(connection, &names)?;
-    Ok(Seen { links, addresses, local_routes: routes.local, routes: routes.main, odd_routes: routes.odd })
+    odd.extend(routes.odd);
+    Ok(Seen { links, addresses, local_routes: routes.local, routes: routes.main, odd })
 }
 
 /// Performs actions that are a few requests each.

@@ -5,15 +5,16 @@ use ipnet::IpNet;
 use node_format_plan::facts::AddressFact;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope, CacheInfo,
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
 };
 use rtnetlink::{AddressAddRequest, Handle};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// An address and the index of its link, whose name another answer has.
-pub(super) type Found = (u32, AddressFact);
+/// The index of a link, whose name another answer has; an address on it; whether that is a link-local one of IPv6 which
+/// the kernel does not say that it made (Linux 5.18; before that it says so of none).
+pub(super) type Found = (u32, AddressFact, bool);
 
 /// Every address there is, as the kernel orders them.
 pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Found>> {
@@ -22,7 +23,7 @@ pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Found>> {
 }
 
 fn read(message: AddressMessage) -> Option<Found> {
-    let (mut local, mut address) = (None, None);
+    let (mut local, mut address, mut is_kernels) = (None, None, false);
     let flags = message.header.flags;
     let leased = !flags.contains(AddressHeaderFlags::Permanent);
     let near = message.header.family == AddressFamily::Inet && message.header.scope == AddressScope::Link;
@@ -32,19 +33,21 @@ fn read(message: AddressMessage) -> Option<Found> {
         match attribute {
             AddressAttribute::Local(ip) => local = Some(*ip),
             AddressAttribute::Address(ip) => address = Some(*ip),
+            AddressAttribute::Protocol(by) => is_kernels = *by == AddressProtocol::LinkLocal,
             _ => {}
         }
     }
     // On a link between two ends `address` is the other one's.
     let address = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
-    Some((message.header.index, AddressFact { link: String::new(), address, leased, bound_only }))
+    let by_hand = !is_kernels && !leased && matches!(address.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+    Some((message.header.index, AddressFact { link: String::new(), address, leased, bound_only }, by_hand))
 }
 
 /// The addresses of a link as the kernel tells of them, by what the plan calls each.
 pub(super) fn told(connection: &mut Connection, link: u32) -> io::Result<BTreeMap<IpNet, AddressMessage>> {
     let answers = connection.handle.address().get().execute();
     connection.ask(answers, |message| {
-        let (index, found) = read(message.clone())?;
+        let (index, found, _) = read(message.clone())?;
         (index == link).then_some((found.address, message))
     })
 }

@@ -270,7 +270,7 @@ fn look_inside() -> io::Result<NamespaceFact> {
 }
 
 fn is_link_local(ip: std::net::IpAddr) -> bool {
-    matches!(ip, std::net::IpAddr::V6(ip) if ip.segments()[0] & 0xFFC0 == 0xFE80)
+    matches!(ip, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
 /// Makes the current namespace what it must be, from whatever it is.

@@ -91,7 +91,7 @@ fn read(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Found> 
             (true, false) => format!(" of table {table}"),
         };
         let links = several.into_iter().chain(link).cloned().collect();
-        return Some(Found::Odd(links, format!("{destination}{why}")));
+        return Some(Found::Odd(links, format!("the route {destination}{why}")));
     }
     let onlink = header.flags.contains(RouteFlags::Onlink);
     let metric = if ipv6 && metric == METRIC_IPV6 { 0 } else { metric };
