@@ -5,12 +5,11 @@ use plat_agent::host::{Counters, Event, Follow, Host, LogsAsked, Wanted};
 use plat_agent_plan::action::{Note, ReloadHow, ReloadSpec, RenderedFile, Run, ServiceSpec};
 use plat_agent_plan::facts::{ServiceFact, ServiceRun};
 use plat_agent_plan::{Action, ReleaseFact};
-use plat_document::release::{Check, HttpCheck, ReloadSignal, StopSignal, TcpCheck};
+use plat_document::release::{Check, HttpCheck, ReloadSignal, TcpCheck};
 use plat_model::Problem;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::node::{Account, NodeFile, NodePartition, Skeleton};
 use plat_model::problem::codes;
-use plat_model::resources::Resources;
 use plat_model::usage::{Amount, Meter};
 use sha2::Digest as _;
 use std::collections::BTreeMap;
@@ -79,12 +78,8 @@ impl Node {
     fn write_node_file(&self) {
         let path = self.folder.path();
         let file = NodeFile {
-            version: NodeFile::VERSION,
-            releases: path.join("releases"),
-            root: path.join("partitions"),
             builder: self.builder.clone(),
             skeleton: Skeleton { directories: self.directories.clone(), ..Skeleton::default() },
-            capacity: Resources::default(),
             partitions: vec![NodePartition {
                 account: self.account.clone(),
                 addresses: vec!["127.0.0.1".parse().unwrap()],
@@ -92,6 +87,7 @@ impl Node {
                 storage: self.storage.clone(),
                 ..NodePartition::bare(part())
             }],
+            ..NodeFile::bare(path)
         };
         fs::write(path.join("node.json.new"), file.to_json()).unwrap();
         fs::rename(path.join("node.json.new"), path.join("node.json")).unwrap();
@@ -166,15 +162,10 @@ fn service(name: &str) -> ServiceName {
 
 fn spec(name: &str, script: &str) -> ServiceSpec {
     ServiceSpec {
-        name: service(name),
-        instance: instance(),
-        command: vec!["/bin/sh".into(), "-c".into(), script.into()],
         environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
-        directory: String::new(),
-        stop_signal: StopSignal::Term,
         stop_timeout_seconds: 1,
         fingerprint: format!("{name} {script}"),
-        reload: None,
+        ..ServiceSpec::bare(service(name), instance(), vec!["/bin/sh".into(), "-c".into(), script.into()])
     }
 }
 
