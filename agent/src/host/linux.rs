@@ -8,6 +8,7 @@ mod account;
 mod cgroup;
 mod counters;
 mod disk;
+mod journal;
 mod logs;
 mod namespace;
 mod node_file;
@@ -16,7 +17,6 @@ mod posix;
 mod probe;
 mod process;
 mod release;
-mod results;
 pub mod runtime;
 mod shim;
 pub mod spawner;
@@ -32,7 +32,7 @@ use partition::Occupants;
 use partition::erase::EraseTask;
 use partition::files::WriteTask;
 use plat_agent_plan::action::{ReloadHow, Run};
-use plat_agent_plan::{Action, PartitionFact, PromiseFact, ReleaseFact};
+use plat_agent_plan::{Action, PartitionFact, ReleaseFact};
 use plat_document::release::Check;
 use plat_model::Problem;
 use plat_model::id::{Digest, PartitionName, ServiceName};
@@ -41,7 +41,6 @@ use plat_model::problem::codes;
 use plat_model::usage::Amount;
 use probe::{MESSAGE_MAX, ProbeTask, Question};
 use release::Releases;
-use results::Results;
 use runtime::{Place, Records, Runtime, ShimRuntime};
 use sha2::Digest as _;
 use shim::RunTask;
@@ -90,7 +89,6 @@ pub struct LinuxHost {
     releases: Releases,
     mark: String,
     clock: Arc<dyn Clock>,
-    results: Results,
     events: Mutex<Option<mpsc::Receiver<Event>>>,
 }
 
@@ -114,8 +112,8 @@ impl LinuxHost {
         }
         let hash = sha2::Sha256::digest(state.as_os_str().as_encoded_bytes());
         let mark: String = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
-        let occupants = Occupants::new(records.clone());
-        let meters = Arc::new(Meters::open(&state, records.clone(), cgroups.clone(), occupants.holders())?);
+        let occupants = Occupants::open(&state, &records)?;
+        let meters = Arc::new(Meters::open(&state, records.clone(), cgroups.clone(), occupants.holders().all())?);
         let settle: runtime::shim::Settle = {
             let meters = meters.clone();
             Arc::new(move |partition| meters.settle(partition))
@@ -141,7 +139,6 @@ impl LinuxHost {
             occupants,
             disks: DiskLevels::default(),
             releases: Releases::new(spawner.clone(), &state, send),
-            results: Results::new(records.clone()),
             events: Mutex::new(Some(events)),
             state,
             records,
@@ -197,7 +194,8 @@ impl LinuxHost {
         }));
         match self.spawner.perform(&task).await? {
             Answer::Ran(ran) => {
-                self.meters.add(name, ran.used)?;
+                let (meters, partition, used) = (self.meters.clone(), name.clone(), ran.used);
+                beside(move || meters.add(&partition, used)).await?;
                 Ok(ran)
             }
             other => Err(Problem::new(codes::INTERNAL, format!("a program's run answered {other:?}"))),
@@ -251,21 +249,22 @@ impl LinuxHost {
             account: place.partition.account,
         };
         self.spawner.perform(&Task::Erase(task)).await?;
-        self.results.forget(name);
         self.records.forget(&self.records.partition(name).join("runs"))?;
         self.disks.forget(name);
-        self.occupants.erased(name)
+        self.occupants.erased(name).await
     }
 
     async fn free(&self, name: &PartitionName) -> Result<(), Problem> {
-        let (cgroups, partition) = (self.cgroups.clone(), name.clone());
-        let _ = tokio::task::spawn_blocking(move || cgroups.remove(partition.as_str())).await;
-        self.results.forget(name);
+        let (cgroups, meters, records, partition) =
+            (self.cgroups.clone(), self.meters.clone(), self.records.clone(), name.clone());
+        beside(move || {
+            cgroups.remove(partition.as_str());
+            meters.forget(&partition)?;
+            records.forget(&records.partition(&partition))
+        })
+        .await?;
         // The occupant last: while it is there, freeing is tried again.
-        let folder = self.records.partition(name);
-        self.records.forget(&folder.join("services"))?;
-        self.meters.forget(name)?;
-        self.records.forget(&folder)
+        self.occupants.freed(name).await
     }
 }
 
@@ -287,10 +286,11 @@ impl Host for LinuxHost {
     }
 
     async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem> {
+        let memory = self.occupants.observe(partition)?;
         Ok(PartitionFact {
-            occupant: self.occupants.observe(partition)?,
+            occupant: memory.occupant.clone(),
             services: self.runtime.observe(partition).await?,
-            promises: self.results.observe(partition),
+            promises: memory.promises.clone(),
             failure: None,
         })
     }
@@ -307,8 +307,9 @@ impl Host for LinuxHost {
             }
             Action::Occupy { partition, instance, secrets } => {
                 let namespace = self.place(partition)?.partition.namespace;
-                self.occupants.occupy(partition, instance, secrets)?;
-                self.meters.begin(partition, instance, namespace.as_deref())
+                self.occupants.occupy(partition, instance, secrets).await?;
+                let (meters, partition, instance) = (self.meters.clone(), partition.clone(), instance.clone());
+                beside(move || meters.begin(&partition, &instance, namespace.as_deref())).await
             }
             Action::WriteFiles { partition, files } => {
                 let place = self.place(partition)?;
@@ -316,7 +317,7 @@ impl Host for LinuxHost {
                 self.spawner.perform(&Task::Write(WriteTask { directory, account, files: files.clone() })).await?;
                 Ok(())
             }
-            Action::Note { partition, note } => self.occupants.note(partition, note),
+            Action::Note { partition, note } => self.occupants.note(partition, note).await,
             Action::RunHook { partition, run } => self.hook(partition, run, "hook").await,
             Action::Reload { partition, service, run, how: ReloadHow::Signal(signal) } => {
                 self.runtime.signal(partition, service, run, *signal).await
@@ -334,14 +335,13 @@ impl Host for LinuxHost {
                     environment: environment.clone(),
                     timeout_seconds: *timeout_seconds,
                 };
-                let (holds, message) = match self.check(partition, run, check).await {
+                let said = match self.check(partition, run, check).await {
                     Err(problem) if [codes::SERVICE_START, codes::STALLED].contains(&problem.code) => {
                         (false, problem.one_line().chars().take(MESSAGE_MAX).collect())
                     }
                     other => other?,
                 };
-                let now = self.clock.moment();
-                self.results.keep(partition, promise, |before| PromiseFact::after(before, of, holds, message, now))
+                self.occupants.checked(partition, promise, of, said, self.clock.moment()).await
             }
             Action::Erase { partition } => self.erase(partition).await,
             Action::Free { partition } => self.free(partition).await,
@@ -374,7 +374,7 @@ impl Host for LinuxHost {
         asked: &LogsAsked,
     ) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem> {
         self.place(partition)?;
-        Ok(logs::read(self.records.clone(), self.occupants.clone(), partition.clone(), asked.clone()))
+        Ok(logs::read(self.records.clone(), self.occupants.holders(), partition.clone(), asked.clone()))
     }
 
     fn events(&self) -> mpsc::Receiver<Event> {
@@ -382,6 +382,11 @@ impl Host for LinuxHost {
         // Taken once: a second receiver hears nothing.
         taken.unwrap_or_else(|| mpsc::channel(1).1)
     }
+}
+
+/// Work that may wait for a disk: not on the agent's only thread.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
+    runtime::shim::joined(tokio::task::spawn_blocking(work).await)
 }
 
 /// Where the files of each partition are, and its network namespace.

@@ -96,7 +96,7 @@ async fn an_occupants_record_and_secrets_survive_and_another_is_refused() {
     host.perform(&Action::Note { partition: part(), note: Note::Initialised }).await.unwrap();
     let first = host.observe_partition(&part()).await.unwrap().occupant.unwrap();
     assert_eq!(first.secrets["password"].reveal().len(), 24);
-    let path = node.state().join("host/partitions/p0/occupant.json");
+    let path = node.state().join("host/occupants");
     assert_eq!(fs::metadata(path).unwrap().mode() & 0o7777, 0o600);
     drop(host);
     let host = node.occupied().await;

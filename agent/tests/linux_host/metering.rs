@@ -71,6 +71,7 @@ async fn totals_of_the_form_before_are_taken_over() {
             "wall_until":"2026-11-21T00:00:00Z","group":null,"runs":{{}}}}"#,
         instance()
     );
+    fs::create_dir_all(before.parent().unwrap()).unwrap();
     fs::write(&before, text).unwrap();
     let host = node.open();
     let now = counters(&host).await;

@@ -29,11 +29,6 @@ async fn what_promises_have_said_is_known_to_an_agent_that_is_started_again() {
     // As after kill -9: nothing was told to the host of before.
     let host = node.open();
     assert_eq!(host.observe_partition(&part()).await.unwrap().promises, before);
-    // What was written down and makes no sense is asked anew, and stops nothing.
-    fs::write(node.state().join("host/partitions/p0/promises.json"), "{").unwrap();
-    let host = node.open();
-    assert!(host.observe_partition(&part()).await.unwrap().promises.is_empty());
-    host.perform(&ask(0)).await.unwrap();
     host.perform(&Action::Erase { partition: part() }).await.unwrap();
     assert!(host.observe_partition(&part()).await.unwrap().promises.is_empty());
     node.done(host).await;

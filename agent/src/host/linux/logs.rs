@@ -1,6 +1,6 @@
 //! Reading the services' logs, and following them.
 
-use super::partition::Occupants;
+use super::partition::Holders;
 use super::runtime::Records;
 use super::shim::line_log::Follower;
 use crate::host::{Follow, LogsAsked};
@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// What is read of one partition, for as long as the same instance is in it.
 struct Reader {
     records: Records,
-    occupants: Occupants,
+    holders: Holders,
     partition: PartitionName,
     asked: LogsAsked,
     /// Who was in it when the reading began.
@@ -29,14 +29,14 @@ struct Reader {
 /// The lines of the instance that is in the partition now.
 pub fn read(
     records: Records,
-    occupants: Occupants,
+    holders: Holders,
     partition: PartitionName,
     asked: LogsAsked,
 ) -> mpsc::Receiver<(ServiceName, String)> {
     let (send, receive) = mpsc::channel(256);
     let follow = asked.follow;
-    let mut reader = Reader { instance: None, followers: None, records, occupants, partition, asked };
-    reader.instance = reader.occupant();
+    let mut reader = Reader { instance: None, followers: None, records, holders, partition, asked };
+    reader.instance = reader.holders.of(&reader.partition);
     tokio::spawn(async move {
         loop {
             // Beside the agent's only thread, which waits for no disk.
@@ -64,10 +64,6 @@ pub fn read(
 }
 
 impl Reader {
-    fn occupant(&self) -> Option<InstanceId> {
-        self.occupants.observe(&self.partition).ok()?.map(|occupant| occupant.instance)
-    }
-
     /// The next lines; `None` when another instance, or none, is in the partition.
     fn look(&mut self) -> Option<Vec<(ServiceName, String)>> {
         let services = match &self.asked.service {
@@ -88,7 +84,7 @@ impl Reader {
             lines.drain(..lines.len().saturating_sub(self.asked.lines.min(LINES_MAX)));
         }
         // Afterwards: what was read may have been the next one's.
-        (self.occupant() == self.instance)
+        (self.holders.of(&self.partition) == self.instance)
             .then(|| lines.into_iter().map(|(_, service, text)| (service, text)).collect())
     }
 }
