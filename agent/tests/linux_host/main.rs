@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 mod built;
+mod conformance;
 mod erasing;
 mod images;
 mod instances;
@@ -36,3 +37,20 @@ mod wheels;
 
 use built::*;
 use rig::*;
+
+/// Shims, without a user of the partition's own and, where that can be, with one.
+mod shim {
+    use super::*;
+
+    conformance::suite!(Node::new(None));
+
+    mod with_a_user {
+        use super::*;
+        use std::sync::atomic::{AtomicU32, Ordering};
+
+        /// Users of their own: erasing a partition ends all of its user's.
+        static NEXT: AtomicU32 = AtomicU32::new(UID + 100);
+
+        conformance::suite!(Node::new(is_root().then(|| account(NEXT.fetch_add(1, Ordering::Relaxed)))));
+    }
+}

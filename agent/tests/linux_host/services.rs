@@ -1,55 +1,6 @@
-//! Services: started, stopped, found again.
+//! What is the shims' own of keeping services, and the host's: see `conformance` for what every runtime does.
 
 use super::*;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_service_outlives_its_agent_and_is_found_again() {
-    let node = Node::new(None);
-    let host = node.occupied().await;
-    let spec = spec("db", "echo begun; exec sleep 600");
-    start(&host, &spec).await.unwrap();
-    let pid = running(&fact(&host, "db").await);
-    let log = node.state().join("host/partitions/p0/services/db/log");
-    until("it wrote", async || fs::read_to_string(&log).is_ok_and(|t| t.contains("begun"))).await;
-    drop(host);
-    assert!(alive(pid));
-
-    let host = node.open();
-    let mut events = host.events();
-    assert_eq!(running(&fact(&host, "db").await), pid);
-    start(&host, &spec).await.unwrap();
-    assert_eq!(running(&fact(&host, "db").await), pid, "it was not started twice");
-    kill9(pid.into());
-    let told = tokio::time::timeout(Duration::from_secs(5), events.recv()).await.unwrap().unwrap();
-    assert_eq!(told, Event::Partition(part()));
-    let fact = ended(&host, "db").await;
-    assert_eq!((fact.last_exit.as_str(), fact.restarts, fact.short_runs), ("signal 9 (SIGKILL)", 1, 1));
-    assert_eq!(fact.last_lines, ["begun"]);
-    start(&host, &spec).await.unwrap();
-    host.perform(&Action::StopService { partition: part(), service: service("db") }).await.unwrap();
-    let fact = ended(&host, "db").await;
-    assert_eq!((fact.restarts, fact.short_runs), (2, 0));
-    node.done(host).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn stopping_kills_what_ignores_the_signal_and_what_detached() {
-    let node = Node::new(None);
-    let host = node.occupied().await;
-    let home = node.home();
-    let script = format!(
-        "trap '' TERM; setsid sh -c 'trap \"\" TERM; echo $$ > {0}/detached; while :; do sleep 1; done' & while :; do sleep 1; done",
-        home.display()
-    );
-    start(&host, &spec("stubborn", &script)).await.unwrap();
-    let pid = running(&fact(&host, "stubborn").await);
-    until("it detached", async || fs::read_to_string(home.join("detached")).is_ok_and(|t| t.ends_with('\n'))).await;
-    let detached: u32 = fs::read_to_string(home.join("detached")).unwrap().trim().parse().unwrap();
-    host.perform(&Action::StopService { partition: part(), service: service("stubborn") }).await.unwrap();
-    assert!(!alive(pid) && !alive(detached));
-    assert!(matches!(fact(&host, "stubborn").await.state, ServiceRun::Ended { .. }));
-    node.done(host).await;
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_shim_leaves_no_second_service() {
@@ -71,37 +22,6 @@ async fn a_killed_shim_leaves_no_second_service() {
     let host = node.open();
     ended(&host, "db").await;
     assert!(!alive(first));
-    node.done(host).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_program_that_cannot_be_started_is_a_problem_that_says_why() {
-    let node = Node::new(None);
-    let host = node.occupied().await;
-    let mut spec = spec("db", "");
-    spec.command = vec!["/nowhere/postgres".into()];
-    let problem = start(&host, &spec).await.unwrap_err();
-    assert_eq!(problem.code, codes::SERVICE_START);
-    assert!(problem.why.contains("No such file"), "{problem}");
-    assert!(matches!(fact(&host, "db").await.state, ServiceRun::Ended { .. }));
-    node.done(host).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_flooding_service_fills_no_disk_and_its_last_lines_can_be_read() {
-    let node = Node::new(None);
-    let host = node.occupied().await;
-    start(&host, &spec("noisy", "head -c 20000000 /dev/zero | tr '\\0' 'x' | fold -w 100; echo; echo the end"))
-        .await
-        .unwrap();
-    ended(&host, "noisy").await;
-    let asked = LogsAsked { service: None, lines: 1, follow: Follow::No };
-    let mut lines = host.logs(&part(), &asked).await.unwrap();
-    assert_eq!(lines.recv().await, Some((service("noisy"), "the end".into())));
-    assert_eq!(lines.recv().await, None);
-    let folder = node.state().join("host/partitions/p0/services/noisy");
-    let size: u64 = fs::read_dir(folder).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).sum();
-    assert!(size < 3 << 20, "{size}");
     node.done(host).await;
 }
 
