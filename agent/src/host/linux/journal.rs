@@ -202,14 +202,16 @@ impl<S: Kept> Drop for Ended<'_, S> {
 
 fn run<S: Kept>(view: &View<S>, writer: &mut Writer) {
     let _ended = Ended(view);
+    // Whether memory and the file may differ.
+    let mut behind = false;
     let mut shed_at = None;
     loop {
-        let problem = match next(view, shed_at) {
+        let renewed = match next(view, shed_at) {
             Next::Write(batch) => {
                 if batch.iter().flat_map(|pending| &pending.entries).any(S::sheds) {
                     shed_at.get_or_insert_with(|| Instant::now() + SHED_AFTER);
                 }
-                commit(view, writer, batch);
+                behind = commit(view, writer, batch).is_err();
                 if !writer.is_long() {
                     continue;
                 }
@@ -217,16 +219,15 @@ fn run<S: Kept>(view: &View<S>, writer: &mut Writer) {
             }
             Next::Shed => rewrite(view, writer),
             Next::End => {
-                let ended =
-                    if shed_at.is_some() || writer.is_in_doubt() { rewrite(view, writer) } else { writer.sync() };
+                let ended = if shed_at.is_some() || behind { rewrite(view, writer) } else { writer.sync() };
                 if let Err(problem) = ended {
                     tracing::warn!(problem = problem.one_line(), "what was noted last may be lost with the power");
                 }
                 return;
             }
         };
-        match problem {
-            Ok(()) => shed_at = None,
+        match renewed {
+            Ok(()) => (shed_at, behind) = (None, false),
             Err(problem) => {
                 tracing::warn!(problem = problem.one_line(), "the journal cannot be written anew yet");
                 shed_at = shed_at.map(|_| Instant::now() + SHED_AFTER);
@@ -241,7 +242,7 @@ fn rewrite<S: Kept>(view: &View<S>, writer: &mut Writer) -> Result<(), Problem> 
 }
 
 /// Writes what waits, then changes the state by it, then tells.
-fn commit<S: Kept>(view: &View<S>, writer: &mut Writer, batch: Vec<Pending<S::Entry>>) {
+fn commit<S: Kept>(view: &View<S>, writer: &mut Writer, batch: Vec<Pending<S::Entry>>) -> Result<(), Problem> {
     let entries = || batch.iter().flat_map(|pending| &pending.entries);
     let written = if writer.is_in_doubt() {
         let mut state = view.read(S::clone);
@@ -264,6 +265,7 @@ fn commit<S: Kept>(view: &View<S>, writer: &mut Writer, batch: Vec<Pending<S::En
         // Whoever asked may have stopped waiting; the change stands.
         let _ = pending.done.send(written.clone());
     }
+    written
 }
 
 #[cfg(test)]

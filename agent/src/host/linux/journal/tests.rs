@@ -138,6 +138,22 @@ async fn what_cannot_be_written_is_not_remembered_unless_nothing_depends_on_it_a
     assert_eq!(opened(path).unwrap().state, remembered);
 }
 
+#[tokio::test]
+async fn who_changes_nothing_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    drop(start(&path));
+    assert!(!path.exists());
+    add(&start(&path), "a", Durability::Process).await.unwrap();
+    let bytes = fs::read(&path).unwrap();
+    // An earlier one that ends late.
+    let idle = start(&path);
+    add(&start(&path), "b", Durability::Power).await.unwrap();
+    drop(idle);
+    assert_ne!(fs::read(&path).unwrap(), bytes);
+    assert_eq!(sums(&start(&path)).0.len(), 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_at_once_are_all_there_and_a_file_that_grows_is_written_anew() {
     let folder = tempfile::tempdir().unwrap();
