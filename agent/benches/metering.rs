@@ -8,10 +8,8 @@ use plat_agent::host::linux::{LinuxConfig, LinuxHost};
 use plat_agent::host::{Host, Wanted};
 use plat_agent_plan::Action;
 use plat_agent_plan::action::ServiceSpec;
-use plat_document::release::StopSignal;
 use plat_model::id::{InstanceId, PartitionName, ServiceName};
-use plat_model::node::{NodeFile, NodePartition, Skeleton};
-use plat_model::resources::Resources;
+use plat_model::node::{NodeFile, NodePartition};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -83,17 +81,8 @@ fn name(n: usize) -> PartitionName {
 }
 
 fn spec(instance: &InstanceId) -> ServiceSpec {
-    ServiceSpec {
-        name: ServiceName::parse("sleeps").unwrap(),
-        instance: instance.clone(),
-        command: vec!["/bin/sleep".into(), "86400".into()],
-        environment: BTreeMap::new(),
-        directory: String::new(),
-        stop_signal: StopSignal::Term,
-        stop_timeout_seconds: 5,
-        reload: None,
-        fingerprint: "1".into(),
-    }
+    let command = vec!["/bin/sleep".into(), "86400".into()];
+    ServiceSpec::bare(ServiceName::parse("sleeps").unwrap(), instance.clone(), command)
 }
 
 fn node(folder: &Path, names: &[PartitionName]) -> NodeFile {
@@ -101,13 +90,5 @@ fn node(folder: &Path, names: &[PartitionName]) -> NodeFile {
         addresses: vec!["127.0.0.1".parse().unwrap()],
         ..NodePartition::bare(name.clone())
     };
-    NodeFile {
-        version: NodeFile::VERSION,
-        releases: folder.join("releases"),
-        root: folder.join("partitions"),
-        builder: None,
-        skeleton: Skeleton::default(),
-        capacity: Resources::default(),
-        partitions: names.iter().map(partition).collect(),
-    }
+    NodeFile { partitions: names.iter().map(partition).collect(), ..NodeFile::bare(folder) }
 }

@@ -3,18 +3,16 @@
 //! A node of 1,000 partitions, each with a ready instance of two services and two promises. First the plan alone with
 //! templates rendered anew, then with rendered templates at hand (what a worker does when nothing changed).
 
-use plat_agent_plan::facts::{Occupant, ServiceFact, ServiceRun};
+use plat_agent_plan::action::ServiceSpec;
 use plat_agent_plan::{
-    Action, Given, Moment, PartitionFact, Place, PromiseFact, ReleaseFact, Steady, plan_partition, plan_rendered,
+    Begun, Given, Moment, Outcomes, PartitionFact, Place, ReleaseFact, Steady, plan_partition, plan_rendered,
     render_given,
 };
 use plat_document::Release;
-use plat_model::id::{InstanceId, InstanceName, NodeId, PartitionName, ProjectName};
-use plat_model::instance::{InstanceDesired, Wish};
+use plat_model::Timestamp;
+use plat_model::id::{InstanceId, NodeId, PartitionName};
+use plat_model::instance::InstanceDesired;
 use plat_model::node::NodePartition;
-use plat_model::parameters::{Parameters, Secret};
-use plat_model::resources::Resources;
-use plat_model::{Generation, Timestamp};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -87,17 +85,7 @@ fn one(n: usize, release: &Release) -> One {
             addresses: vec![std::net::Ipv6Addr::LOCALHOST.into()],
             ..NodePartition::bare(name.clone())
         },
-        desired: InstanceDesired {
-            id: id(&format!("{n:032x}"), InstanceId::parse),
-            project: id("demo", ProjectName::parse),
-            name: id(&format!("shop{n}"), InstanceName::parse),
-            partition: name,
-            generation: Generation(1),
-            release: release.digest(),
-            parameters: Parameters::default(),
-            wish: Wish::Started,
-            resources: Resources::default(),
-        },
+        desired: InstanceDesired::bare(id(&format!("{n:032x}"), InstanceId::parse), name, release.digest()),
         fact: PartitionFact::default(),
     }
 }
@@ -123,40 +111,16 @@ fn bring_up(place: &Place, release: &Release, one: &mut One, now: Moment) {
             return;
         }
         for action in actions {
-            apply(one, action, now);
+            one.fact.effect(&action, now, &mut Machine).unwrap_or_else(|problem| panic!("{problem}"));
         }
     }
 }
 
-fn apply(one: &mut One, action: Action, now: Moment) {
-    match action {
-        Action::Occupy { instance, secrets, .. } => {
-            let mut occupant = Occupant::new(instance);
-            occupant.secrets = secrets.into_keys().map(|name| (name, Secret::new("s3cret"))).collect();
-            one.fact.occupant = Some(occupant);
-        }
-        Action::Note { note, .. } => {
-            if let Some(occupant) = &mut one.fact.occupant {
-                occupant.note(&note);
-            }
-        }
-        Action::StartService { spec, .. } => {
-            let fact = ServiceFact {
-                fingerprint: spec.fingerprint,
-                run: String::from("run"),
-                loaded: String::new(),
-                state: ServiceRun::Running { pid: 7, since: now },
-                restarts: 0,
-                short_runs: 0,
-                last_exit: String::new(),
-                last_lines: Vec::new(),
-            };
-            one.fact.services.insert(spec.name, fact);
-        }
-        Action::CheckPromise { promise, of, .. } => {
-            let fact = PromiseFact::after(None, &of, true, String::new(), now);
-            one.fact.promises.insert(promise, fact);
-        }
-        _ => {}
+/// A machine where all goes well.
+struct Machine;
+
+impl Outcomes for Machine {
+    fn start(&mut self, spec: &ServiceSpec) -> Begun {
+        Begun { run: format!("run of {}", spec.name), pid: 7, end: None }
     }
 }

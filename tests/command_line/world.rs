@@ -130,7 +130,7 @@ impl World {
         let channel = plat_link::dial(&address, trust, DialSettings::default(), plat_link::tcp).unwrap();
         let mut client = plat_wire::ends::node_client(channel);
         let offer = v1::PartitionOffer { name: "part0".into(), ..Default::default() };
-        let inventory = v1::Inventory { capacity: Some(v1::Resources::default()), partitions: vec![offer] };
+        let inventory = v1::Inventory { partitions: vec![offer], ..Default::default() };
         client.sync(v1::SyncRequest { inventory: Some(inventory), ..Default::default() }).await.unwrap();
         client.watch(v1::WatchRequest {}).await.unwrap().into_inner()
     }

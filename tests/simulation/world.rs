@@ -128,13 +128,9 @@ fn node_file(n: usize) -> NodeFile {
         ..NodePartition::bare(name)
     };
     NodeFile {
-        version: NodeFile::VERSION,
-        releases: "/srv/plat/releases".into(),
-        root: "/srv/plat/partitions".into(),
-        builder: None,
-        skeleton: plat_model::node::Skeleton::default(),
         capacity: Resources { memory_mib: Some(NODE_MEMORY_MIB), ..Resources::default() },
         partitions: partitions().enumerate().map(partition).collect(),
+        ..NodeFile::bare(Path::new("/srv/plat"))
     }
 }
 

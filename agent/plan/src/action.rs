@@ -1,6 +1,7 @@
 //! What a host is told to do. Every choice is made: names, paths, arguments and users are in the action, and the
 //! executor may do it or fail, never decide. All effects of the agent on its host are one of these.
 
+use crate::fingerprint;
 use crate::render::Upkeep;
 use plat_document::release::{Check, ReloadSignal, StopSignal};
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
@@ -190,6 +191,23 @@ pub struct ServiceSpec {
     /// How files that changed are taken in without one; an older agent wrote none down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload: Option<ReloadSpec>,
+}
+
+impl ServiceSpec {
+    /// One with nothing but what it runs.
+    pub fn bare(name: ServiceName, instance: InstanceId, command: Vec<String>) -> Self {
+        Self {
+            fingerprint: fingerprint::of(&command),
+            name,
+            instance,
+            command,
+            environment: BTreeMap::new(),
+            directory: String::new(),
+            stop_signal: StopSignal::Term,
+            stop_timeout_seconds: 5,
+            reload: None,
+        }
+    }
 }
 
 /// How a service takes in files that changed.

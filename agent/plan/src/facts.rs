@@ -151,6 +151,22 @@ pub struct ServiceFact {
     pub last_lines: Vec<String>,
 }
 
+impl ServiceFact {
+    /// The first run of a service that was started with a specification of this fingerprint.
+    pub fn started(fingerprint: String, run: String, state: ServiceRun) -> Self {
+        Self {
+            fingerprint,
+            run,
+            loaded: String::new(),
+            state,
+            restarts: 0,
+            short_runs: 0,
+            last_exit: String::new(),
+            last_lines: Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceRun {
     Running {

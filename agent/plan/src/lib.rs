@@ -13,6 +13,8 @@ pub mod action;
 pub mod facts;
 
 mod backoff;
+#[cfg(feature = "fake")]
+mod effect;
 mod fingerprint;
 mod given;
 mod moment;
@@ -27,6 +29,8 @@ mod status;
 mod teardown;
 
 pub use action::Action;
+#[cfg(feature = "fake")]
+pub use effect::{Begun, End, Outcomes};
 pub use facts::{PartitionFact, ReleaseFact};
 pub use given::{Given, Place, instance_of};
 pub use moment::{Moment, Steady};

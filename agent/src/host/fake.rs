@@ -6,8 +6,7 @@ mod world;
 use super::{Counters, Event, Follow, Host, LogsAsked, Wanted};
 use crate::clock::Clock;
 use async_trait::async_trait;
-use plat_agent_plan::facts::{STABLE_SECONDS, ServiceRun};
-use plat_agent_plan::{Action, PartitionFact, ReleaseFact};
+use plat_agent_plan::{Action, End, PartitionFact, ReleaseFact};
 use plat_model::Problem;
 use plat_model::id::{Digest, PartitionName, PromiseName, ServiceName};
 use plat_model::node::NodeFile;
@@ -91,7 +90,7 @@ impl FakeHost {
 
     /// Contents of a file that was written.
     pub fn file(&self, partition: &PartitionName, path: &str) -> Option<String> {
-        self.lock().partitions.get(partition)?.files.get(path).cloned()
+        self.lock().partitions.get(partition)?.inside.files.get(path).cloned()
     }
 
     pub fn is_installed(&self, digest: &Digest) -> bool {
@@ -102,9 +101,9 @@ impl FakeHost {
     pub fn set_promise(&self, partition: &PartitionName, promise: &PromiseName, holds: bool) {
         if let Some(one) = self.lock().partitions.get_mut(partition) {
             if holds {
-                one.broken.remove(promise);
+                one.inside.broken.remove(promise);
             } else {
-                one.broken.insert(promise.clone());
+                one.inside.broken.insert(promise.clone());
             }
         }
     }
@@ -114,15 +113,8 @@ impl FakeHost {
         let now = self.clock.moment();
         let mut world = self.lock();
         let fact = world.partitions.get_mut(partition).and_then(|one| one.fact.services.get_mut(service));
-        if let Some(fact) = fact
-            && let ServiceRun::Running { since, .. } = fact.state
-        {
-            fact.state = ServiceRun::Ended { at: now };
-            fact.restarts += 1;
-            let was_short = now.since(since).as_secs() < u64::from(STABLE_SECONDS);
-            fact.short_runs = if was_short { fact.short_runs + 1 } else { 0 };
-            fact.last_exit = how.into();
-            fact.last_lines = vec![format!("{service}: {how}")];
+        if let Some(fact) = fact {
+            fact.end(End { how: how.into(), last_lines: vec![format!("{service}: {how}")] }, now);
         }
         world.tell(Event::Partition(partition.clone()));
     }
@@ -130,22 +122,22 @@ impl FakeHost {
     /// The instance in a partition uses CPU time.
     pub fn use_cpu(&self, partition: &PartitionName, micros: u64) {
         if let Some(one) = self.lock().partitions.get_mut(partition) {
-            one.cpu_micros += micros;
+            one.inside.cpu_micros += micros;
         }
     }
 
     /// The instance in a partition holds so many bytes of memory from now on.
     pub fn hold_memory(&self, partition: &PartitionName, bytes: u64) {
         if let Some(one) = self.lock().partitions.get_mut(partition) {
-            one.memory = bytes;
+            one.inside.memory = bytes;
         }
     }
 
     /// The totals of all partitions start again from zero.
     pub fn reboot(&self) {
         for one in self.lock().partitions.values_mut() {
-            one.cpu_micros = 0;
-            one.epoch += 1;
+            one.inside.cpu_micros = 0;
+            one.inside.epoch += 1;
         }
     }
 }
@@ -195,13 +187,13 @@ impl Host for FakeHost {
         let read = partitions.iter().filter_map(|partition| {
             let one = world.partitions.get(partition)?;
             let readings = [
-                (Meter::CpuMicros, Amount::Known(one.cpu_micros)),
-                (Meter::MemoryByteSeconds, Amount::Known(one.memory)),
+                (Meter::CpuMicros, Amount::Known(one.inside.cpu_micros)),
+                (Meter::MemoryByteSeconds, Amount::Known(one.inside.memory)),
                 (Meter::NetworkBytes, Amount::Unknown("a fake has no network".into())),
             ];
             let counters = Counters {
                 instance: one.fact.occupant.as_ref()?.instance.clone(),
-                epoch: one.epoch,
+                epoch: one.inside.epoch,
                 taken: self.clock.now(),
                 readings: readings.into(),
                 lost: None,

@@ -8,6 +8,7 @@ mod account;
 mod cgroup;
 mod counters;
 mod disk;
+mod journal;
 mod logs;
 mod namespace;
 mod node_file;
@@ -16,7 +17,6 @@ mod posix;
 mod probe;
 mod process;
 mod release;
-mod results;
 pub mod runtime;
 mod shim;
 pub mod spawner;
@@ -25,14 +25,13 @@ mod task;
 use super::{Counters, Event, Host, LogsAsked, Wanted};
 use crate::clock::Clock;
 use async_trait::async_trait;
-use cgroup::Cgroups;
 use counters::{DiskLevels, DiskPlace, Meters};
 use node_file::NodeFiles;
 use partition::Occupants;
 use partition::erase::EraseTask;
 use partition::files::WriteTask;
 use plat_agent_plan::action::{ReloadHow, Run};
-use plat_agent_plan::{Action, PartitionFact, PromiseFact, ReleaseFact};
+use plat_agent_plan::{Action, PartitionFact, ReleaseFact};
 use plat_document::release::Check;
 use plat_model::Problem;
 use plat_model::id::{Digest, PartitionName, ServiceName};
@@ -41,18 +40,13 @@ use plat_model::problem::codes;
 use plat_model::usage::Amount;
 use probe::{MESSAGE_MAX, ProbeTask, Question};
 use release::Releases;
-use results::Results;
-use runtime::{Place, Records, Runtime, ShimRuntime};
-use sha2::Digest as _;
-use shim::RunTask;
-use shim::launch::Program;
-use shim::tree::Exit;
+use runtime::{Exit, Place, Ran, Records, Runtime, Setting, ShimRuntime};
 use spawner::Spawner;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
-use task::{Answer, Ran, Task};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use task::{Answer, Task};
 use tokio::sync::mpsc;
 
 /// The hidden subcommand of the agent's binary under which it is the spawner.
@@ -80,17 +74,13 @@ pub struct LinuxConfig {
 pub struct LinuxHost {
     state: PathBuf,
     node: NodeFiles,
-    records: Records,
     spawner: Arc<Spawner>,
-    cgroups: Arc<Cgroups>,
-    runtime: ShimRuntime,
+    runtime: Arc<dyn Runtime>,
     occupants: Occupants,
     meters: Arc<Meters>,
     disks: DiskLevels,
     releases: Releases,
-    mark: String,
     clock: Arc<dyn Clock>,
-    results: Results,
     events: Mutex<Option<mpsc::Receiver<Event>>>,
 }
 
@@ -106,29 +96,32 @@ impl LinuxHost {
             .canonicalize()
             .map_err(|e| disk::io_problem(codes::BAD_STATE_FILE, format!("cannot use {}", state.display()), &e))?;
         let (send, events) = mpsc::channel(256);
-        let records = Records::new(&state);
         let spawner = Arc::new(Spawner::new(config.executable));
-        let cgroups = Arc::new(Cgroups::open(&state));
-        if let Some(why) = cgroups.missing() {
+        // The runtime has runs counted, and what counts asks the runtime.
+        let counts: Arc<OnceLock<Weak<Meters>>> = Arc::default();
+        let settle = {
+            let counts = counts.clone();
+            move |partition: &PartitionName| {
+                if let Some(meters) = counts.get().and_then(Weak::upgrade) {
+                    meters.settle(partition);
+                }
+            }
+        };
+        let runtime: Arc<dyn Runtime> = Arc::new(ShimRuntime::new(Setting {
+            state: state.clone(),
+            spawner: spawner.clone(),
+            events: send.clone(),
+            settle: Arc::new(settle),
+            clock: config.clock.clone(),
+        }));
+        if let Some(why) = runtime.without_groups() {
             tracing::info!(why, "without control groups: services are killed and counted by their processes");
         }
-        let hash = sha2::Sha256::digest(state.as_os_str().as_encoded_bytes());
-        let mark: String = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
-        let occupants = Occupants::new(records.clone());
-        let meters = Arc::new(Meters::open(&state, records.clone(), cgroups.clone(), occupants.holders())?);
-        let settle: runtime::shim::Settle = {
-            let meters = meters.clone();
-            Arc::new(move |partition| meters.settle(partition))
-        };
-        let runtime = ShimRuntime::open(
-            records.clone(),
-            spawner.clone(),
-            cgroups.clone(),
-            mark.clone(),
-            send.clone(),
-            settle,
-            config.clock.clone(),
-        );
+        let occupants = Occupants::open(&state, &Records::new(&state))?;
+        let meters = Arc::new(Meters::open(&state, runtime.clone(), occupants.holders().all())?);
+        let _ = counts.set(Arc::downgrade(&meters));
+        let adopted = runtime.open()?;
+        tracing::debug!(runtime = runtime.kind(), services = adopted.len(), "services taken over");
         let node = NodeFiles::new(config.node_file);
         if let Err(e) = node.watch(send.clone()) {
             tracing::warn!(why = %e, "node.json cannot be watched: a change is seen when it is next read");
@@ -141,27 +134,23 @@ impl LinuxHost {
             occupants,
             disks: DiskLevels::default(),
             releases: Releases::new(spawner.clone(), &state, send),
-            results: Results::new(records.clone()),
             events: Mutex::new(Some(events)),
             state,
-            records,
             spawner,
-            cgroups,
             runtime,
             meters,
-            mark,
             clock: config.clock,
         })
     }
 
     /// Why the kernel's control groups are not used, if they are not.
     pub fn without_cgroups(&self) -> Option<&str> {
-        self.cgroups.missing()
+        self.runtime.without_groups()
     }
 
     /// The runtime that keeps the services.
     pub fn runtime(&self) -> &dyn Runtime {
-        &self.runtime
+        &*self.runtime
     }
 
     fn place(&self, name: &PartitionName) -> Result<Place, Problem> {
@@ -174,34 +163,23 @@ impl LinuxHost {
         Ok(Place { directory: node.root.join(name.as_str()), partition })
     }
 
+    /// A partition whose programs are held to what it was formatted with.
+    async fn limited(&self, name: &PartitionName) -> Result<Place, Problem> {
+        let place = self.place(name)?;
+        let asked = place.partition.limits;
+        let enforced = self.runtime.limit(&place, asked).await?;
+        if enforced != asked {
+            tracing::trace!(partition = %name, ?asked, ?enforced, "not all limits are enforced");
+        }
+        Ok(place)
+    }
+
     /// Runs a program in the partition to its end.
     async fn run(&self, name: &PartitionName, run: &Run) -> Result<Ran, Problem> {
-        let place = self.place(name)?;
-        let logs = self.records.partition(name).join("runs");
-        disk::private_folder(&logs)?;
-        let task = Task::Run(Box::new(RunTask {
-            program: Program {
-                command: run.command.clone(),
-                environment: run.environment.clone(),
-                directory: place.directory,
-                within: String::new(),
-                account: place.partition.account,
-                namespace: place.partition.namespace,
-                cgroup: self.cgroups.make(name.as_str(), "run"),
-                cgroup_is_own: false,
-                processes: place.partition.limits.processes,
-                mark: format!("{}.{name}..{}", self.mark, run.name),
-            },
-            timeout_seconds: run.timeout_seconds,
-            log: logs.join(format!("{}.log", run.name)),
-        }));
-        match self.spawner.perform(&task).await? {
-            Answer::Ran(ran) => {
-                self.meters.add(name, ran.used)?;
-                Ok(ran)
-            }
-            other => Err(Problem::new(codes::INTERNAL, format!("a program's run answered {other:?}"))),
-        }
+        let ran = self.runtime.run(&self.limited(name).await?, run).await?;
+        let (meters, partition, used) = (self.meters.clone(), name.clone(), ran.used);
+        beside(move || meters.add(&partition, used)).await?;
+        Ok(ran)
     }
 
     /// Runs a program in the partition that has to succeed.
@@ -251,21 +229,16 @@ impl LinuxHost {
             account: place.partition.account,
         };
         self.spawner.perform(&Task::Erase(task)).await?;
-        self.results.forget(name);
-        self.records.forget(&self.records.partition(name).join("runs"))?;
         self.disks.forget(name);
-        self.occupants.erased(name)
+        self.occupants.erased(name).await
     }
 
     async fn free(&self, name: &PartitionName) -> Result<(), Problem> {
-        let (cgroups, partition) = (self.cgroups.clone(), name.clone());
-        let _ = tokio::task::spawn_blocking(move || cgroups.remove(partition.as_str())).await;
-        self.results.forget(name);
+        self.runtime.forget(name).await?;
+        let (meters, partition) = (self.meters.clone(), name.clone());
+        beside(move || meters.forget(&partition)).await?;
         // The occupant last: while it is there, freeing is tried again.
-        let folder = self.records.partition(name);
-        self.records.forget(&folder.join("services"))?;
-        self.meters.forget(name)?;
-        self.records.forget(&folder)
+        self.occupants.freed(name).await
     }
 }
 
@@ -287,10 +260,11 @@ impl Host for LinuxHost {
     }
 
     async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem> {
+        let memory = self.occupants.observe(partition)?;
         Ok(PartitionFact {
-            occupant: self.occupants.observe(partition)?,
+            occupant: memory.occupant.clone(),
             services: self.runtime.observe(partition).await?,
-            promises: self.results.observe(partition),
+            promises: memory.promises.clone(),
             failure: None,
         })
     }
@@ -307,8 +281,9 @@ impl Host for LinuxHost {
             }
             Action::Occupy { partition, instance, secrets } => {
                 let namespace = self.place(partition)?.partition.namespace;
-                self.occupants.occupy(partition, instance, secrets)?;
-                self.meters.begin(partition, instance, namespace.as_deref())
+                self.occupants.occupy(partition, instance, secrets).await?;
+                let (meters, partition, instance) = (self.meters.clone(), partition.clone(), instance.clone());
+                beside(move || meters.begin(&partition, &instance, namespace.as_deref())).await
             }
             Action::WriteFiles { partition, files } => {
                 let place = self.place(partition)?;
@@ -316,15 +291,18 @@ impl Host for LinuxHost {
                 self.spawner.perform(&Task::Write(WriteTask { directory, account, files: files.clone() })).await?;
                 Ok(())
             }
-            Action::Note { partition, note } => self.occupants.note(partition, note),
+            Action::Note { partition, note } => self.occupants.note(partition, note).await,
             Action::RunHook { partition, run } => self.hook(partition, run, "hook").await,
             Action::Reload { partition, service, run, how: ReloadHow::Signal(signal) } => {
-                self.runtime.signal(partition, service, run, *signal).await
+                self.runtime.reload(partition, service, run, *signal).await
             }
             Action::Reload { partition, how: ReloadHow::Command(run), .. } => {
                 self.hook(partition, run, "command").await
             }
-            Action::StartService { partition, spec } => self.runtime.start(&self.place(partition)?, spec).await,
+            Action::StartService { partition, spec } => {
+                let started = self.runtime.start(&self.limited(partition).await?, std::slice::from_ref(spec)).await;
+                started.into_iter().collect()
+            }
             Action::StopService { partition, service } => self.runtime.stop(partition, service).await,
             Action::CheckPromise { partition, promise, of, check, timeout_seconds, environment } => {
                 let command = if let Check::Exec(command) = check { command.clone() } else { Vec::new() };
@@ -334,14 +312,13 @@ impl Host for LinuxHost {
                     environment: environment.clone(),
                     timeout_seconds: *timeout_seconds,
                 };
-                let (holds, message) = match self.check(partition, run, check).await {
+                let said = match self.check(partition, run, check).await {
                     Err(problem) if [codes::SERVICE_START, codes::STALLED].contains(&problem.code) => {
                         (false, problem.one_line().chars().take(MESSAGE_MAX).collect())
                     }
                     other => other?,
                 };
-                let now = self.clock.moment();
-                self.results.keep(partition, promise, |before| PromiseFact::after(before, of, holds, message, now))
+                self.occupants.checked(partition, promise, of, said, self.clock.moment()).await
             }
             Action::Erase { partition } => self.erase(partition).await,
             Action::Free { partition } => self.free(partition).await,
@@ -374,7 +351,8 @@ impl Host for LinuxHost {
         asked: &LogsAsked,
     ) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem> {
         self.place(partition)?;
-        Ok(logs::read(self.records.clone(), self.occupants.clone(), partition.clone(), asked.clone()))
+        let source = self.runtime.logs(partition, asked.service.as_ref());
+        Ok(logs::read(source, self.occupants.holders(), partition.clone(), asked))
     }
 
     fn events(&self) -> mpsc::Receiver<Event> {
@@ -382,6 +360,11 @@ impl Host for LinuxHost {
         // Taken once: a second receiver hears nothing.
         taken.unwrap_or_else(|| mpsc::channel(1).1)
     }
+}
+
+/// Work that may wait for a disk: not on the agent's only thread.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
+    runtime::shim::joined(tokio::task::spawn_blocking(work).await)
 }
 
 /// Where the files of each partition are, and its network namespace.

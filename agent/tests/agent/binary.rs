@@ -6,7 +6,6 @@ use plat_document::Release;
 use plat_link::tls::RootPin;
 use plat_model::instance::{InstanceDesired, InstanceState, Wish};
 use plat_model::node::{NodeFile, NodePartition};
-use plat_model::resources::Resources;
 use plat_model::usage::Meter;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -82,16 +81,11 @@ fn formatted(folder: &Path) {
     }
     fs::set_permissions(folder.join("partitions/part0"), fs::Permissions::from_mode(0o750)).unwrap();
     let file = NodeFile {
-        version: NodeFile::VERSION,
-        releases: folder.join("releases"),
-        root: folder.join("partitions"),
-        builder: None,
-        skeleton: plat_model::node::Skeleton::default(),
-        capacity: Resources::default(),
         partitions: vec![NodePartition {
             addresses: vec!["127.0.0.1".parse().unwrap()],
             ..NodePartition::bare(part())
         }],
+        ..NodeFile::bare(folder)
     };
     fs::write(folder.join("node.json"), file.to_json()).unwrap();
     let script = "#!/bin/sh\necho started with $(cat etc/name)\ntouch var-ran\nexec sleep 1000\n";

@@ -10,14 +10,13 @@ use plat_agent_plan::Steady;
 use plat_document::Release;
 use plat_link::Address;
 use plat_link::tls::RootPin;
-use plat_model::id::{InstanceId, InstanceName, NodeId, PartitionName, ProjectName};
+use plat_model::id::{InstanceId, InstanceName, NodeId, PartitionName};
 use plat_model::instance::{InstanceDesired, InstanceState, InstanceStatus, Wish};
 use plat_model::node::{NodeFile, NodePartition};
-use plat_model::parameters::{Parameters, Secret};
-use plat_model::resources::Resources;
-use plat_model::{Generation, Problem, Timestamp};
+use plat_model::parameters::Secret;
+use plat_model::{Problem, Timestamp};
 use plat_wire::v1::LogsWanted;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -87,16 +86,11 @@ pub fn release() -> Release {
 }
 
 pub fn instance(n: u32, wish: Wish) -> InstanceDesired {
+    let id = InstanceId::parse(&format!("{n:032x}")).unwrap();
     InstanceDesired {
-        id: InstanceId::parse(&format!("{n:032x}")).unwrap(),
-        project: ProjectName::parse("demo").unwrap(),
         name: InstanceName::parse("echo").unwrap(),
-        partition: part(),
-        generation: Generation::ZERO,
-        release: release().digest(),
-        parameters: Parameters::default(),
         wish,
-        resources: Resources::default(),
+        ..InstanceDesired::bare(id, part(), release().digest())
     }
 }
 
@@ -119,15 +113,7 @@ impl Rig {
         let master = Master::new();
         let server = master.serve(0).await;
         let partition = NodePartition { addresses: vec!["fd00::1".parse().unwrap()], ..NodePartition::bare(part()) };
-        let file = NodeFile {
-            version: NodeFile::VERSION,
-            releases: "/srv/releases".into(),
-            root: "/srv/partitions".into(),
-            builder: None,
-            skeleton: plat_model::node::Skeleton::default(),
-            capacity: Resources::default(),
-            partitions: vec![partition],
-        };
+        let file = NodeFile { partitions: vec![partition], ..NodeFile::bare(Path::new("/srv")) };
         let clock = Arc::new(WallClock::default());
         let host = Arc::new(FakeHost::new(file, clock.clone()));
         let port = server.address.port();

@@ -71,6 +71,7 @@ async fn totals_of_the_form_before_are_taken_over() {
             "wall_until":"2026-11-21T00:00:00Z","group":null,"runs":{{}}}}"#,
         instance()
     );
+    fs::create_dir_all(before.parent().unwrap()).unwrap();
     fs::write(&before, text).unwrap();
     let host = node.open();
     let now = counters(&host).await;
@@ -179,4 +180,50 @@ async fn traffic_that_nobody_keeps_apart_is_unknown() {
         assert!(matches!(&read.readings[&meter], Amount::Unknown(why) if why.contains("shares")), "{read:?}");
     }
     node.done(host).await;
+}
+
+/// Burns CPU in many short children and says how much the kernel saw, in microseconds.
+async fn cpu_agrees(node: Node) {
+    let host = node.occupied().await;
+    let home = node.home();
+    let script = format!(
+        "i=0; while [ $i -lt 300 ]; do (j=0; while [ $j -lt 4000 ]; do j=$((j+1)); done); i=$((i+1)); done; times > {}/times",
+        home.display()
+    );
+    start(&host, &spec("busy", &script)).await.unwrap();
+    until("the counters are read while it runs", async || known(&counters(&host).await, Meter::CpuMicros) > 0).await;
+    ended(&host, "busy").await;
+    for _ in 0..10 {
+        start(&host, &spec("short", "exec sleep 0.05")).await.unwrap();
+        ended(&host, "short").await;
+    }
+    let said = fs::read_to_string(home.join("times")).unwrap();
+    let micros: f64 = said
+        .split_ascii_whitespace()
+        .map(|t| {
+            let (m, s) = t.trim_end_matches('s').split_once('m').unwrap();
+            (m.parse::<f64>().unwrap() * 60.0 + s.parse::<f64>().unwrap()) * 1e6
+        })
+        .sum();
+    let before = counters(&host).await;
+    let counted = known(&before, Meter::CpuMicros) as f64;
+    // The short services use some too: a process's start and end, below 5 ms each.
+    assert!(
+        counted > micros * 0.98 && counted < micros * 1.02 + 50_000.0,
+        "counted {counted}, the shell says {micros}"
+    );
+    assert!(known(&before, Meter::WallMillis) >= 500);
+    assert!(matches!(before.readings[&Meter::NetworkBytes], Amount::Unknown(_)));
+    drop(host);
+    let host = node.open();
+    let after = counters(&host).await;
+    assert_eq!(after.epoch, before.epoch);
+    assert!(known(&after, Meter::CpuMicros) >= known(&before, Meter::CpuMicros));
+    assert!(known(&after, Meter::CpuMicros) as f64 <= counted + 20_000.0);
+    node.done(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cpu_time_of_many_short_children_agrees_with_the_kernel() {
+    cpu_agrees(Node::new(None)).await;
 }

@@ -1,5 +1,6 @@
 //! Partitions with directories on other storage, and with a skeleton of the operator's.
 
+use super::erasing::{give_to, is_as_formatted, noted};
 use super::*;
 
 fn entries(folder: &Path) -> Vec<String> {

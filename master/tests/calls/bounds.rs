@@ -52,7 +52,7 @@ async fn a_node_whose_shape_changes_without_end_is_slowed_down() {
     let mut refused = None;
     for memory in 1..=40 {
         let capacity = v1::Resources { memory_mib: Some(memory), ..Default::default() };
-        let inventory = v1::Inventory { capacity: Some(capacity), partitions: Vec::new() };
+        let inventory = v1::Inventory { capacity: Some(capacity), ..Default::default() };
         let answer = client.sync(v1::SyncRequest { inventory: Some(inventory), ..Default::default() }).await;
         if answer.is_err() {
             refused = Some(code(answer));

@@ -46,7 +46,7 @@ async fn a_desired_state_past_the_size_of_a_message_reaches_its_node_in_parts() 
     let node = world.node("n1").await;
     let mut client = world.node_client(&node.credentials);
     let offer = |n| v1::PartitionOffer { name: format!("part{n}"), ..Default::default() };
-    let inventory = v1::Inventory { capacity: Some(Default::default()), partitions: (0..40).map(offer).collect() };
+    let inventory = v1::Inventory { partitions: (0..40).map(offer).collect(), ..Default::default() };
     client.sync(v1::SyncRequest { inventory: Some(inventory), ..Default::default() }).await.unwrap();
     let mut nudges = client.watch(v1::WatchRequest {}).await.unwrap().into_inner();
     fat(&world).await;

@@ -138,6 +138,23 @@ pub struct InstanceDesired {
     pub resources: Resources,
 }
 
+impl InstanceDesired {
+    /// One that is to run, with nothing that it could be without.
+    pub fn bare(id: InstanceId, partition: PartitionName, release: Digest) -> Self {
+        Self {
+            id,
+            project: ProjectName::parse("bare").expect("it is a name"),
+            name: InstanceName::parse("bare").expect("it is a name"),
+            partition,
+            generation: Generation::ZERO,
+            release,
+            parameters: Parameters::default(),
+            wish: Wish::Started,
+            resources: Resources::default(),
+        }
+    }
+}
+
 /// What a node reports of one instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InstanceStatus {

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Most partitions of one node.
 pub const PARTITIONS_MAX: usize = 10_000;
@@ -177,6 +177,19 @@ impl ResourceFile {
 impl NodeFile {
     pub const VERSION: u32 = 1;
 
+    /// One without partitions, whose directories are in `folder`.
+    pub fn bare(folder: &Path) -> Self {
+        Self {
+            version: Self::VERSION,
+            releases: folder.join("releases"),
+            root: folder.join("partitions"),
+            builder: None,
+            skeleton: Skeleton::default(),
+            capacity: Resources::default(),
+            partitions: Vec::new(),
+        }
+    }
+
     /// Reads `node.json`.
     ///
     /// # Errors
@@ -317,18 +330,13 @@ mod tests {
     #[test]
     fn a_node_file_is_read_back_and_a_newer_one_is_refused() {
         let file = NodeFile {
-            version: NodeFile::VERSION,
-            releases: "/srv/plat/releases".into(),
-            root: "/srv/plat/partitions".into(),
-            builder: None,
-            capacity: Resources::default(),
-            skeleton: Skeleton::default(),
             partitions: vec![NodePartition {
                 account: Some(Account { user: "part0".into(), uid: 70_000, gid: 70_000, groups: vec![104] }),
                 tap: Some("part0".into()),
                 addresses: vec!["10.0.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
                 ..NodePartition::bare(PartitionName::parse("part0").unwrap())
             }],
+            ..NodeFile::bare(Path::new("/srv/plat"))
         };
         assert_eq!(NodeFile::parse(&file.to_json()).unwrap(), file);
         assert_eq!(file.partitions[0].address(), "fd00::2".parse::<IpAddr>().unwrap());

@@ -6,7 +6,7 @@ use plat_agent_plan::facts::{Failure, Occupant, ServiceFact, ServiceRun};
 use plat_agent_plan::{Action, Given, PartitionFact, PromiseFact, ReleaseFact, plan_partition, render};
 use plat_document::Release;
 use plat_model::instance::InstanceDesired;
-use plat_model::parameters::{Parameters, Secret};
+use plat_model::parameters::Secret;
 use plat_model::problem::codes;
 use plat_model::{Problem, Timestamp};
 use serde::Deserialize;
@@ -97,18 +97,13 @@ fn run(folder: &Path) -> String {
     let text: Facts = serde_json::from_str(&read(folder, "facts.json")).unwrap();
     let world = World::new(1);
     let mut occupant = text.occupant.map(|text| Occupant {
-        instance: plat_model::id::InstanceId::parse(&text.instance).unwrap(),
         secrets: text.secrets.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
         initialised: text.initialised,
         configured: text.configured,
-        upkeep: None,
         started: text.started,
         ready: text.ready,
         revivals: text.revivals,
-        reloaded: BTreeMap::new(),
-        connection: Parameters::default(),
-        cleaned: false,
-        erased: false,
+        ..Occupant::new(plat_model::id::InstanceId::parse(&text.instance).unwrap())
     });
     let partition = &world.file.partitions[0];
     let rendered = occupant.as_ref().and_then(|o| render(&world.place, partition, &desired, &release, o).ok());
@@ -124,20 +119,14 @@ fn run(folder: &Path) -> String {
     let services = text.services.into_iter().map(|(name, text)| {
         let spec = rendered.as_ref().and_then(|r| r.upkeep.services.iter().find(|spec| spec.name.as_str() == name));
         let current = spec.map(|spec| spec.fingerprint.clone()).filter(|_| text.fingerprint == "current");
-        let fact = ServiceFact {
-            fingerprint: current.unwrap_or(text.fingerprint),
-            run: format!("run of {name}"),
-            loaded: String::new(),
-            state: match (text.running_since, text.ended_at) {
-                (Some(since), _) => ServiceRun::Running { pid: 7, since: at(since) },
-                (None, Some(ended)) => ServiceRun::Ended { at: at(ended) },
-                (None, None) => ServiceRun::Unknown,
-            },
-            restarts: 0,
-            short_runs: text.short_runs,
-            last_exit: text.last_exit,
-            last_lines: Vec::new(),
+        let state = match (text.running_since, text.ended_at) {
+            (Some(since), _) => ServiceRun::Running { pid: 7, since: at(since) },
+            (None, Some(ended)) => ServiceRun::Ended { at: at(ended) },
+            (None, None) => ServiceRun::Unknown,
         };
+        let (fingerprint, run) = (current.unwrap_or(text.fingerprint), format!("run of {name}"));
+        let (short_runs, last_exit) = (text.short_runs, text.last_exit);
+        let fact = ServiceFact { short_runs, last_exit, ..ServiceFact::started(fingerprint, run, state) };
         (name.parse().unwrap(), fact)
     });
     let failure = text.failure.map(|text| Failure {
@@ -155,8 +144,8 @@ fn run(folder: &Path) -> String {
             (false, true) => built.clone(),
             (false, false) => runs.clone(),
         };
-        let (message, checked, history) = (String::new(), at(checked), Vec::new());
-        (name.parse().unwrap(), PromiseFact { of, holds, message, checked, failures, held, history })
+        let said = PromiseFact::after(None, &of, holds, String::new(), at(checked));
+        (name.parse().unwrap(), PromiseFact { failures, held, history: Vec::new(), ..said })
     });
     fact.promises = promises.collect();
     let mut now = at(text.now);

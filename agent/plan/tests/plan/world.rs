@@ -1,17 +1,19 @@
 //! A small node: one partition or more, a release with everything in it, and facts that actions edit.
 
-use plat_agent_plan::facts::{Occupant, ServiceFact, ServiceRun};
+use plat_agent_plan::action::ServiceSpec;
+use plat_agent_plan::facts::ServiceRun;
 use plat_agent_plan::{
-    Action, Moment, NodeFacts, NodePlan, PartitionFact, PartitionPlan, Place, PromiseFact, ReleaseFact, Steady, plan,
+    Action, Begun, End, Moment, NodeFacts, NodePlan, Outcomes, PartitionFact, PartitionPlan, Place, ReleaseFact,
+    Steady, plan,
 };
 use plat_document::Release;
-use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, PartitionName, ProjectName, ServiceName};
+use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, PartitionName, PromiseName, ServiceName};
 use plat_model::instance::{InstanceDesired, InstanceStatus, Wish};
 use plat_model::node::{NodeDesired, NodeFile, NodePartition};
-use plat_model::parameters::{Parameters, Secret};
-use plat_model::resources::Resources;
+use plat_model::parameters::Parameters;
 use plat_model::{Generation, Timestamp};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 pub const RELEASE: &str = r#"
@@ -86,18 +88,13 @@ pub fn at(wall: Timestamp) -> Moment {
 impl World {
     pub fn new(partitions: usize) -> Self {
         let file = NodeFile {
-            version: NodeFile::VERSION,
-            releases: "/srv/releases".into(),
-            root: "/srv/partitions".into(),
-            builder: None,
-            skeleton: plat_model::node::Skeleton::default(),
-            capacity: Resources::default(),
             partitions: (0..partitions)
                 .map(|n| NodePartition {
                     addresses: vec![format!("fd00::{}", n + 1).parse().unwrap()],
                     ..NodePartition::bare(part(n))
                 })
                 .collect(),
+            ..NodeFile::bare(Path::new("/srv"))
         };
         let facts = NodeFacts {
             partitions: file.partitions.iter().map(|p| (p.name.clone(), PartitionFact::default())).collect(),
@@ -131,15 +128,11 @@ impl World {
         self.facts.releases.entry(digest.clone()).or_insert(ReleaseFact::Absent);
         let before = self.desired.instances.get(&instance_id(instance)).map_or(Generation::ZERO, |i| i.generation);
         let desired = InstanceDesired {
-            id: instance_id(instance),
-            project: ProjectName::parse("demo").unwrap(),
             name: InstanceName::parse(&format!("shop{instance}")).unwrap(),
-            partition: part(partition),
             generation: before.next(),
-            release: digest,
             parameters: Parameters::parse_json(parameters).unwrap(),
             wish,
-            resources: Resources::default(),
+            ..InstanceDesired::bare(instance_id(instance), part(partition), digest)
         };
         self.desired.instances.insert(desired.id.clone(), desired);
     }
@@ -242,56 +235,12 @@ impl World {
     }
 
     fn apply(&mut self, name: &PartitionName, action: &Action) {
-        let now = self.now;
         let fact = self.facts.partitions.get_mut(name).unwrap();
-        match action {
-            Action::Occupy { instance, secrets, .. } => {
-                assert!(fact.occupant.as_ref().is_none_or(|o| &o.instance == instance), "a partition is given twice");
-                let occupant = fact.occupant.get_or_insert_with(|| Occupant::new(instance.clone()));
-                occupant.secrets = secrets.keys().map(|name| (name.clone(), Secret::new("s3cret"))).collect();
-            }
-            Action::Note { note, .. } => {
-                let occupant = fact.occupant.as_mut().expect("a note is about an occupant");
-                occupant.note(note)
-            }
-            Action::StartService { spec, .. } => {
-                let short_runs = fact.services.get(&spec.name).map_or(0, |fact| fact.short_runs);
-                let crashes = self.crashing.contains(&spec.name);
-                let state =
-                    if crashes { ServiceRun::Ended { at: now } } else { ServiceRun::Running { pid: 7, since: now } };
-                self.starts += 1;
-                let one = ServiceFact {
-                    fingerprint: spec.fingerprint.clone(),
-                    run: format!("run{}", self.starts),
-                    loaded: spec.reload.as_ref().map(|reload| reload.files.clone()).unwrap_or_default(),
-                    state,
-                    restarts: 0,
-                    short_runs: short_runs + u32::from(crashes),
-                    last_exit: if crashes { "exit code 1".into() } else { String::new() },
-                    last_lines: if crashes { vec!["cannot open the shop".into()] } else { Vec::new() },
-                };
-                fact.services.insert(spec.name.clone(), one);
-            }
-            Action::StopService { service, .. } => {
-                let one = fact.services.get_mut(service).expect("only what is known is stopped");
-                (one.state, one.short_runs) = (ServiceRun::Ended { at: now }, 0);
-            }
-            Action::CheckPromise { promise, of, .. } => {
-                let holds = !self.broken.contains(promise.as_str());
-                let result = PromiseFact::after(fact.promises.get(promise), of, holds, "said".into(), now);
-                fact.promises.insert(promise.clone(), result);
-            }
-            Action::Erase { .. } => {
-                fact.services.clear();
-                fact.promises.clear();
-                let occupant = fact.occupant.as_mut().expect("only what is occupied is erased");
-                occupant.erased = true;
-                occupant.secrets.clear();
-            }
-            Action::Free { .. } => *fact = PartitionFact::default(),
-            Action::WriteFiles { .. } | Action::RunHook { .. } | Action::Reload { .. } => {}
-            Action::InstallRelease { .. } | Action::RemoveRelease { .. } => unreachable!("not of a partition"),
+        if let Action::StopService { service, .. } = action {
+            assert!(fact.services.contains_key(service), "only what is known is stopped");
         }
+        let mut machine = Machine { starts: &mut self.starts, crashing: &self.crashing, broken: &self.broken };
+        fact.effect(action, self.now, &mut machine).unwrap();
     }
 
     pub fn later(&mut self, seconds: u64) {
@@ -306,6 +255,26 @@ impl World {
     /// What was done since the last call.
     pub fn take_done(&mut self) -> Vec<String> {
         std::mem::take(&mut self.done)
+    }
+}
+
+/// What the world decides of an action.
+struct Machine<'a> {
+    starts: &'a mut u32,
+    crashing: &'a BTreeSet<ServiceName>,
+    broken: &'a BTreeSet<String>,
+}
+
+impl Outcomes for Machine<'_> {
+    fn start(&mut self, spec: &ServiceSpec) -> Begun {
+        *self.starts += 1;
+        let crash = || End { how: "exit code 1".into(), last_lines: vec!["cannot open the shop".into()] };
+        let end = self.crashing.contains(&spec.name).then(crash);
+        Begun { run: format!("run{}", self.starts), pid: 7, end }
+    }
+
+    fn check(&mut self, promise: &PromiseName) -> (bool, String) {
+        (!self.broken.contains(promise.as_str()), "said".into())
     }
 }
 

@@ -1,9 +1,8 @@
 //! What the fake host holds, and what each action changes in it.
 
 use crate::host::Event;
-use plat_agent_plan::action::{Note, ServiceSpec};
-use plat_agent_plan::facts::{Occupant, ServiceFact, ServiceRun};
-use plat_agent_plan::{Action, Moment, PartitionFact, PromiseFact};
+use plat_agent_plan::action::{RenderedFile, ServiceSpec};
+use plat_agent_plan::{Action, Begun, Moment, Outcomes, PartitionFact};
 use plat_model::Problem;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName};
 use plat_model::node::NodeFile;
@@ -13,6 +12,9 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::mpsc;
+
+/// Process ids are above this one.
+const FIRST_PID: u32 = 1000;
 
 pub(super) struct World {
     pub node: NodeFile,
@@ -25,12 +27,19 @@ pub(super) struct World {
     pub bugs: BTreeSet<String>,
     pub faults: Option<(StdRng, u32)>,
     pub performed: Vec<String>,
-    next_pid: u32,
+    /// How many services were started.
+    starts: u32,
 }
 
 #[derive(Default)]
 pub(super) struct Partition {
     pub fact: PartitionFact,
+    pub inside: Contents,
+}
+
+/// What of a partition is no fact.
+#[derive(Default)]
+pub(super) struct Contents {
     /// Promises that do not hold; all others do.
     pub broken: BTreeSet<PromiseName>,
     pub files: BTreeMap<String, String>,
@@ -51,7 +60,7 @@ impl World {
             bugs: BTreeSet::new(),
             faults: None,
             performed: Vec::new(),
-            next_pid: 1000,
+            starts: 0,
         }
     }
 
@@ -70,33 +79,6 @@ impl World {
         self.faults.as_mut().is_some_and(|(random, per_mille)| random.random_range(0..1000) < *per_mille)
     }
 
-    fn start(&mut self, spec: &ServiceSpec, partition: &PartitionName, at: Moment) {
-        self.next_pid += 1;
-        let running = ServiceRun::Running { pid: self.next_pid, since: at };
-        let Some(one) = self.partitions.get_mut(partition) else { return };
-        let before = one.fact.services.get(&spec.name).filter(|fact| fact.fingerprint == spec.fingerprint).cloned();
-        if before.as_ref().is_some_and(|fact| matches!(fact.state, ServiceRun::Running { .. })) {
-            return;
-        }
-        let run = format!("run{}", self.next_pid);
-        let loaded = spec.reload.as_ref().map(|reload| reload.files.clone()).unwrap_or_default();
-        let fact = match before {
-            Some(before) => ServiceFact { run, loaded, state: running, ..before },
-            None => ServiceFact {
-                fingerprint: spec.fingerprint.clone(),
-                run,
-                loaded,
-                state: running,
-                restarts: 0,
-                short_runs: 0,
-                last_exit: String::new(),
-                last_lines: Vec::new(),
-            },
-        };
-        one.fact.services.insert(spec.name.clone(), fact);
-        self.tell(Event::Partition(partition.clone()));
-    }
-
     pub fn apply(&mut self, action: &Action, now: Moment) -> Result<(), Problem> {
         match action {
             Action::InstallRelease { digest, .. } => {
@@ -105,70 +87,64 @@ impl World {
             Action::RemoveRelease { digest } => {
                 self.releases.remove(digest);
             }
-            Action::StartService { partition, spec } => self.start(spec, partition, now),
-            _ => {
-                let one = action.partition().and_then(|name| self.partitions.get_mut(name));
-                let one = one.ok_or_else(|| Problem::new(codes::NOT_FOUND, "there is no such partition"))?;
-                one.apply(action, now)?;
-            }
+            Action::Occupy { .. }
+            | Action::WriteFiles { .. }
+            | Action::Note { .. }
+            | Action::RunHook { .. }
+            | Action::StartService { .. }
+            | Action::StopService { .. }
+            | Action::Reload { .. }
+            | Action::CheckPromise { .. }
+            | Action::Erase { .. }
+            | Action::Free { .. } => self.apply_inside(action, now)?,
+        }
+        Ok(())
+    }
+
+    fn apply_inside(&mut self, action: &Action, now: Moment) -> Result<(), Problem> {
+        let started = self.starts;
+        let found = action.partition().and_then(|name| Some((name, self.partitions.get_mut(name)?)));
+        let (name, one) = found.ok_or_else(|| Problem::new(codes::NOT_FOUND, "there is no such partition"))?;
+        one.fact.effect(action, now, &mut Inside { starts: &mut self.starts, inside: &mut one.inside })?;
+        if self.starts != started {
+            self.tell(Event::Partition(name.clone()));
         }
         Ok(())
     }
 }
 
-impl Partition {
-    fn apply(&mut self, action: &Action, now: Moment) -> Result<(), Problem> {
-        match action {
-            Action::Occupy { instance, secrets, .. } => self.occupy(instance, secrets)?,
-            Action::WriteFiles { files, .. } => {
-                self.files.extend(files.iter().map(|file| (file.path.clone(), file.contents.clone())));
-            }
-            Action::Note { note, .. } => self.note(note),
-            Action::StopService { service, .. } => {
-                if let Some(fact) = self.fact.services.get_mut(service) {
-                    fact.state = ServiceRun::Ended { at: now };
-                    fact.short_runs = 0;
-                }
-            }
-            Action::CheckPromise { promise, of, .. } => {
-                let holds = !self.broken.contains(promise);
-                let message = if holds { "ok" } else { "broken" }.to_owned();
-                let result = PromiseFact::after(self.fact.promises.get(promise), of, holds, message, now);
-                self.fact.promises.insert(promise.clone(), result);
-            }
-            Action::Erase { .. } => {
-                self.fact.services.clear();
-                self.fact.promises.clear();
-                self.files.clear();
-                self.memory = 0;
-                if let Some(occupant) = &mut self.fact.occupant {
-                    occupant.secrets.clear();
-                    occupant.erased = true;
-                }
-            }
-            Action::Free { .. } => {
-                let (epoch, broken) = (self.epoch + 1, std::mem::take(&mut self.broken));
-                *self = Self { epoch, broken, ..Self::default() };
-            }
-            // A hook does nothing here; the others are not about partitions.
-            _ => {}
-        }
-        Ok(())
+/// The part of the world that an action in one partition may touch.
+struct Inside<'a> {
+    starts: &'a mut u32,
+    inside: &'a mut Contents,
+}
+
+impl Outcomes for Inside<'_> {
+    fn secret(&mut self, instance: &InstanceId, name: &str) -> Secret {
+        Secret::new(format!("{name}-of-{instance}"))
     }
 
-    fn occupy(&mut self, instance: &InstanceId, secrets: &BTreeMap<String, u32>) -> Result<(), Problem> {
-        if self.fact.occupant.as_ref().is_some_and(|occupant| &occupant.instance != instance) {
-            return Err(Problem::new(codes::CONFLICT, "another instance holds the partition"));
-        }
-        let occupant = self.fact.occupant.get_or_insert_with(|| Occupant::new(instance.clone()));
-        for name in secrets.keys() {
-            occupant.secrets.entry(name.clone()).or_insert_with(|| Secret::new(format!("{name}-of-{instance}")));
-        }
-        Ok(())
+    fn start(&mut self, _: &ServiceSpec) -> Begun {
+        *self.starts += 1;
+        Begun { run: format!("run{}", self.starts), pid: FIRST_PID + *self.starts, end: None }
     }
 
-    fn note(&mut self, note: &Note) {
-        let Some(occupant) = &mut self.fact.occupant else { return };
-        occupant.note(note)
+    fn check(&mut self, promise: &PromiseName) -> (bool, String) {
+        let holds = !self.inside.broken.contains(promise);
+        (holds, if holds { "ok" } else { "broken" }.into())
+    }
+
+    fn write(&mut self, files: &[RenderedFile]) {
+        self.inside.files.extend(files.iter().map(|file| (file.path.clone(), file.contents.clone())));
+    }
+
+    fn erase(&mut self) {
+        self.inside.files.clear();
+        self.inside.memory = 0;
+    }
+
+    fn free(&mut self) {
+        let (epoch, broken) = (self.inside.epoch + 1, std::mem::take(&mut self.inside.broken));
+        *self.inside = Contents { epoch, broken, ..Contents::default() };
     }
 }

@@ -32,24 +32,18 @@
 
 mod disk_level;
 mod journal;
-mod live;
 mod network;
 mod totals;
 
 pub use disk_level::{DiskLevels, Place as DiskPlace};
 
-use super::cgroup::Cgroups;
 use super::disk::{self, Durability, Stored, now};
-use super::process::boot_id;
-use super::runtime::Records;
-use super::shim::RunState;
-use super::shim::tree::{Phase, Used};
+use super::runtime::{Records, RunState, Runtime, Usage, Used};
 use crate::host::{Counters, Wanted};
 use journal::{Journal, encode};
-use live::Live;
 use network::Namespaces;
 use plat_model::Problem;
-use plat_model::id::{InstanceId, PartitionName, ServiceName};
+use plat_model::id::{InstanceId, PartitionName};
 use plat_model::usage::{Amount, Meter};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -63,10 +57,8 @@ struct Slot {
 }
 
 pub struct Meters {
-    records: Records,
-    cgroups: Arc<Cgroups>,
+    runtime: Arc<dyn Runtime>,
     namespaces: Namespaces,
-    boot: String,
     all: Mutex<BTreeMap<PartitionName, Arc<Mutex<Slot>>>>,
     /// Locked before `all` and the slots, never after.
     journal: Mutex<Journal>,
@@ -83,8 +75,7 @@ impl Meters {
     /// BAD_STATE_FILE if they cannot be read.
     pub fn open(
         state: &Path,
-        records: Records,
-        cgroups: Arc<Cgroups>,
+        runtime: Arc<dyn Runtime>,
         holders: BTreeMap<PartitionName, InstanceId>,
     ) -> Result<Self, Problem> {
         let (journal, kept) = Journal::open(state.join("counters"))?;
@@ -93,7 +84,7 @@ impl Meters {
             tracing::error!(problem = problem.one_line(), "counters set aside, usage of before is unknown");
         }
         // Until 0.1 each partition had a file of its own.
-        let folders = records.clone();
+        let folders = Records::new(state);
         let before = |partition: &PartitionName| folders.partition(partition).join("counters.json");
         if kept.is_new {
             for partition in holders.keys() {
@@ -106,7 +97,7 @@ impl Meters {
         let slot = |totals| Arc::new(Mutex::new(Slot { totals, is_kept: false }));
         let all = totals.into_iter().map(|(partition, totals)| (partition, slot(totals))).collect();
         let (namespaces, all, journal) = (Namespaces::default(), Mutex::new(all), Mutex::new(journal));
-        let this = Self { records, cgroups, namespaces, boot: boot_id(), all, journal };
+        let this = Self { runtime, namespaces, all, journal };
         for (partition, instance) in holders.iter().filter(|(partition, _)| this.slot(partition).is_none()) {
             match this.counted_late(partition, instance, "the record of what had been counted was lost") {
                 Ok(totals) => drop(lock(&this.all).insert(partition.clone(), slot(totals))),
@@ -138,12 +129,9 @@ impl Meters {
 
     /// Totals of an instance that has used nobody knows what.
     fn counted_late(&self, partition: &PartitionName, instance: &InstanceId, why: &str) -> Result<Totals, Problem> {
-        let group = self.cgroups.read(partition.as_str());
+        let Usage { group, runs } = self.runtime.usage(partition)?;
         let mut totals = Totals::new(Self::epoch()?, instance.clone(), now(), group.as_ref());
-        for (service, state) in self.records.runs(partition)? {
-            let live = state.is_attended(&self.boot).then(|| Live::read(&state)).flatten();
-            totals.pass_run(&service, &state, live.map_or(state.used, |live| live.used));
-        }
+        runs.iter().for_each(|run| totals.pass_run(run));
         totals.lost = Some(why.into());
         Ok(totals)
     }
@@ -159,8 +147,8 @@ impl Meters {
             return Ok(());
         }
         // What an earlier occupant used of a group that could not be removed is not this one's.
-        let _ = self.cgroups.make(partition.as_str(), "run");
-        let group = self.cgroups.read(partition.as_str());
+        let _ = self.runtime.group(partition);
+        let group = self.runtime.usage(partition)?.group;
         let mut totals = Totals::new(Self::epoch()?, instance.clone(), now(), group.as_ref());
         totals.traffic = namespace.and_then(|file| self.namespaces.read(file).ok()).map(network::Traffic::from_here);
         lock(&self.all).insert(partition.clone(), Arc::new(Mutex::new(Slot { totals, is_kept: false })));
@@ -177,9 +165,9 @@ impl Meters {
         }
     }
 
-    /// Adds what a hook or a check used, where no control group counts it.
+    /// Adds what a hook or a check used that no control group has counted.
     pub fn add(&self, partition: &PartitionName, used: Used) -> Result<(), Problem> {
-        if self.cgroups.base().is_some() {
+        if used == Used::default() {
             return Ok(());
         }
         let Some(slot) = self.slot(partition) else { return Ok(()) };
@@ -252,42 +240,28 @@ impl Meters {
         kept
     }
 
-    /// The instance's runs, the earliest first.
-    fn runs(&self, partition: &PartitionName, totals: &Totals) -> Result<Vec<(ServiceName, RunState)>, Problem> {
-        let mut runs: Vec<_> = self.records.runs(partition)?.into_iter().collect();
-        runs.sort_by_key(|(_, state)| state.started);
-        runs.retain(|(_, state)| state.instance == totals.instance);
-        Ok(runs)
-    }
-
     fn update(&self, partition: &PartitionName, slot: &mut Slot) -> Result<Level, Problem> {
-        let group = self.cgroups.read(partition.as_str());
+        let Usage { group, runs } = self.runtime.usage(partition)?;
         let mut level = Level { memory: Some(0), ..Level::default() };
         let totals = &mut slot.totals;
         if let Some(reading) = &group {
             totals.add_group(reading);
         }
         let by_group = group.as_ref().is_some_and(|g| g.io_bytes.is_some());
-        let all_by_group = by_group && group.as_ref().is_some_and(|g| g.memory_bytes.is_some());
-        for (service, state) in self.runs(partition, totals)? {
-            let live = state.is_attended(&self.boot);
-            let live = match all_by_group && state.cgroup.is_some() {
-                true => live.then(|| Live::counted(&state)),
-                false => live.then(|| Live::read(&state)).flatten(),
-            };
-            if live.is_none() && state.phase != Phase::Ended {
-                level.missing = Some("a service's supervisor has been lost".into());
-            }
-            let reading = live.as_ref().map_or(state.used, |live| live.used);
-            if state.cgroup.is_some() && group.is_none() {
+        for run in runs.iter().filter(|run| run.instance == totals.instance).collect::<Vec<_>>() {
+            if run.in_group && group.is_none() {
                 level.missing = Some("the partition's control group cannot be read".into());
             }
-            totals.add_run(&service, &state, reading, !by_group);
-            totals.add_wall(state.started, state.ended.unwrap_or_else(now));
-            if let Some(live) = live {
-                level.io_hidden |= live.io_hidden;
-                level.memory = level.memory.zip(live.memory).map(|(a, b)| a + b);
+            match run.state {
+                RunState::Live { io_hidden, memory } => {
+                    level.io_hidden |= io_hidden;
+                    level.memory = level.memory.zip(memory).map(|(a, b)| a + b);
+                }
+                RunState::Ended => {}
+                RunState::Lost => level.missing = Some("a service's supervisor has been lost".into()),
             }
+            totals.add_run(run, !by_group);
+            totals.add_wall(run.started, run.ended.unwrap_or_else(now));
         }
         if let Some(memory) = group.as_ref().and_then(|g| g.memory_bytes) {
             level.memory = Some(memory);
@@ -295,16 +269,6 @@ impl Meters {
         level.io_hidden &= !by_group;
         slot.is_kept = false;
         Ok(level)
-    }
-
-    /// The level of memory alone.
-    fn memory(&self, partition: &PartitionName, totals: &Totals) -> Result<Option<u64>, Problem> {
-        if let Some(memory) = self.cgroups.memory(partition.as_str()) {
-            return Ok(Some(memory));
-        }
-        let runs = self.runs(partition, totals)?;
-        let live = runs.iter().filter(|(_, state)| state.is_attended(&self.boot));
-        Ok(live.map(|(_, state)| Live::memory(state)).try_fold(0, |sum, one| Some(sum + one?)))
     }
 
     /// The traffic of a partition with a namespace: received and sent, or why it is not known.
@@ -329,7 +293,10 @@ impl Meters {
             let mut slot = lock(&slot);
             let (disk, namespace) = place(partition);
             let readings = match wanted {
-                Wanted::Levels => self.memory(partition, &slot.totals).map(|memory| levels(memory, disk)),
+                Wanted::Levels => {
+                    let memory = self.runtime.memory(partition, &slot.totals.instance);
+                    memory.map(|memory| levels(memory, disk))
+                }
                 Wanted::All => self.update(partition, &mut slot).map(|level| {
                     let traffic = self.traffic(namespace, &mut slot.totals);
                     let mut readings = levels(level.memory, disk);

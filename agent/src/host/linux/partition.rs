@@ -1,179 +1,191 @@
-//! Who holds a partition, and how far they have come: the agent's own record, durable before anything depends on it.
+//! Who holds a partition, how far they have come, and what their promises have said: the agent's own memory, durable
+//! before anything depends on it. See [`super::journal`] for how it is kept.
 
+mod before;
 pub mod empty;
 pub mod erase;
 pub mod files;
 mod leftovers;
+mod record;
+mod state;
 
-use super::disk::{self, Durability, Stored, private_folder};
+use super::disk::Durability;
+use super::journal::{Journal, Opened, View};
+use super::process::boot_id;
 use super::runtime::Records;
-use plat_agent_plan::Upkeep;
-use plat_agent_plan::action::{Loaded, Note};
+use plat_agent_plan::Moment;
+use plat_agent_plan::action::Note;
 use plat_agent_plan::facts::Occupant;
 use plat_model::Problem;
-use plat_model::id::{InstanceId, PartitionName, ServiceName};
-use plat_model::parameters::{Parameters, Secret};
+use plat_model::id::{InstanceId, PartitionName, PromiseName};
 use plat_model::problem::codes;
-use serde::{Deserialize, Serialize};
+use state::{Change, Entry, Memory, State};
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
-/// The record as it is on disk, 0600 in a folder of the agent's.
-#[derive(Clone, Serialize, Deserialize)]
-struct Record {
-    version: u32,
-    instance: InstanceId,
-    secrets: BTreeMap<String, String>,
-    initialised: bool,
-    configured: String,
-    #[serde(default)]
-    upkeep: Option<Box<Upkeep>>,
-    started: bool,
-    ready: bool,
-    connection: Parameters,
-    #[serde(default)]
-    revivals: u32,
-    #[serde(default)]
-    reloaded: BTreeMap<ServiceName, Loaded>,
-    cleaned: bool,
-    erased: bool,
-}
-
-impl Record {
-    const VERSION: u32 = 1;
-}
-
-impl From<Record> for Occupant {
-    fn from(record: Record) -> Self {
-        Self {
-            instance: record.instance,
-            secrets: record.secrets.into_iter().map(|(name, text)| (name, Secret::new(text))).collect(),
-            initialised: record.initialised,
-            configured: record.configured,
-            upkeep: record.upkeep,
-            started: record.started,
-            ready: record.ready,
-            revivals: record.revivals,
-            reloaded: record.reloaded,
-            connection: record.connection,
-            cleaned: record.cleaned,
-            erased: record.erased,
-        }
-    }
-}
-
-impl From<&Occupant> for Record {
-    fn from(occupant: &Occupant) -> Self {
-        let secrets = occupant.secrets.iter().map(|(name, secret)| (name.clone(), secret.reveal().to_owned()));
-        Self {
-            version: Self::VERSION,
-            instance: occupant.instance.clone(),
-            secrets: secrets.collect(),
-            initialised: occupant.initialised,
-            configured: occupant.configured.clone(),
-            upkeep: occupant.upkeep.clone(),
-            started: occupant.started,
-            ready: occupant.ready,
-            revivals: occupant.revivals,
-            reloaded: occupant.reloaded.clone(),
-            connection: occupant.connection.clone(),
-            cleaned: occupant.cleaned,
-            erased: occupant.erased,
-        }
-    }
-}
-
+/// Who holds each partition now, for whoever outlives the host.
 #[derive(Clone)]
+pub struct Holders(View<State>);
+
+impl Holders {
+    pub fn of(&self, partition: &PartitionName) -> Option<InstanceId> {
+        self.0.read(|state| Some(state.partitions.get(partition)?.occupant.as_ref()?.instance.clone()))
+    }
+
+    pub fn all(&self) -> BTreeMap<PartitionName, InstanceId> {
+        let held = |(partition, memory): (&PartitionName, &Arc<Memory>)| {
+            Some((partition.clone(), memory.occupant.as_ref()?.instance.clone()))
+        };
+        self.0.read(|state| state.partitions.iter().filter_map(held).collect())
+    }
+}
+
+/// The memory of all partitions.
 pub struct Occupants {
-    records: Records,
+    journal: Journal<State>,
+    /// Partitions of which an older agent's record cannot be used, until it is mended.
+    unusable: BTreeMap<PartitionName, Problem>,
 }
 
 impl Occupants {
-    pub fn new(records: Records) -> Self {
-        Self { records }
-    }
-
-    fn path(&self, partition: &PartitionName) -> std::path::PathBuf {
-        self.records.partition(partition).join("occupant.json")
-    }
-
-    pub fn observe(&self, partition: &PartitionName) -> Result<Option<Occupant>, Problem> {
-        let path = self.path(partition);
-        let wrong = |why: String| {
-            Problem::new(codes::BAD_STATE_FILE, format!("{} cannot be used", path.display()))
-                .because(why)
-                .fix("restore it from a backup, or remove it to give the partition up: its secrets are lost then")
-        };
-        match disk::read_json::<Record>(&path)? {
-            Stored::Absent => Ok(None),
-            Stored::Corrupt(why) => Err(wrong(why)),
-            Stored::Value(record) if record.version != Record::VERSION => {
-                Err(wrong(format!("it is of version {}, this agent reads version {}", record.version, Record::VERSION)))
-            }
-            Stored::Value(record) => Ok(Some(record.into())),
+    /// Reads what is kept in the host's folder, and takes over what older agents wrote in other files.
+    ///
+    /// # Errors
+    /// BAD_STATE_FILE if it is damaged, or a newer agent's.
+    pub fn open(state: &Path, records: &Records) -> Result<Self, Problem> {
+        let boot = boot_id();
+        let mut opened = Opened::<State>::read(state.join("occupants"), &boot)?;
+        if opened.boot.as_ref() != Some(&boot) {
+            opened.state.passes_boot();
         }
+        let (mut unusable, mut taken_over) = (BTreeMap::new(), Vec::new());
+        for partition in records.partitions() {
+            if opened.state.partitions.contains_key(&partition) {
+                // Taken over once, and changed since.
+                before::remove(records, &partition);
+                continue;
+            }
+            match before::read(records, &partition, &boot) {
+                Ok(None) => {}
+                Ok(Some(memory)) => {
+                    opened.state.partitions.insert(partition.clone(), Arc::new(memory));
+                    taken_over.push(partition);
+                }
+                Err(problem) => drop(unusable.insert(partition, problem)),
+            }
+        }
+        let written = if taken_over.is_empty() { Ok(()) } else { opened.write() };
+        match written {
+            Ok(()) => taken_over.iter().for_each(|partition| before::remove(records, partition)),
+            // All of it is in memory, and written with the first change.
+            Err(problem) => tracing::warn!(problem = problem.one_line(), "occupants cannot be kept in one file yet"),
+        }
+        Ok(Self { journal: Journal::start(opened)?, unusable })
     }
 
-    /// The partitions that are held, and by whom. One whose record cannot be used is told of when it is observed.
-    pub fn holders(&self) -> BTreeMap<PartitionName, InstanceId> {
-        let all = self.records.partitions().into_iter();
-        all.filter_map(|partition| {
-            let occupant = self.observe(&partition).ok()??;
-            Some((partition, occupant.instance))
-        })
-        .collect()
+    pub fn holders(&self) -> Holders {
+        Holders(self.journal.view().clone())
     }
 
-    fn write(&self, partition: &PartitionName, occupant: &Occupant) -> Result<(), Problem> {
-        private_folder(&self.records.partition(partition))?;
-        disk::replace_json(&self.path(partition), &Record::from(occupant), Durability::Power)
+    fn usable(&self, partition: &PartitionName) -> Result<(), Problem> {
+        self.unusable.get(partition).cloned().map_or(Ok(()), Err)
     }
 
-    /// Whether it is a new occupant.
-    pub fn occupy(
+    /// From memory.
+    ///
+    /// # Errors
+    /// BAD_STATE_FILE if nobody can tell who holds it.
+    pub fn observe(&self, partition: &PartitionName) -> Result<Arc<Memory>, Problem> {
+        self.usable(partition)?;
+        Ok(self.journal.view().read(|state| state.partitions.get(partition).cloned()).unwrap_or_default())
+    }
+
+    async fn change(&self, partition: &PartitionName, change: Change, durability: Durability) -> Result<(), Problem> {
+        self.usable(partition)?;
+        self.journal.append(vec![Entry { partition: partition.clone(), change }], durability).await
+    }
+
+    /// Makes the partition the instance's, with the secrets that it lacks, in one change.
+    pub async fn occupy(
         &self,
         partition: &PartitionName,
         instance: &InstanceId,
         secrets: &BTreeMap<String, u32>,
-    ) -> Result<bool, Problem> {
-        let held = self.observe(partition)?;
-        if let Some(other) = held.as_ref().filter(|occupant| &occupant.instance != instance) {
-            return Err(Problem::new(codes::CONFLICT, format!("partition {partition} is held by another instance"))
-                .because(format!("instance {} is in it", other.instance))
-                .fix("wait until it has been destroyed"));
+    ) -> Result<(), Problem> {
+        let held = self.holds(partition, instance)?;
+        let has = |name: &String| held.as_ref().is_some_and(|occupant| occupant.secrets.contains_key(name));
+        let missing: Vec<_> = secrets.iter().filter(|(name, _)| !has(name)).collect();
+        if held.is_some() && missing.is_empty() {
+            return Ok(());
         }
-        let fresh = held.is_none();
-        let mut occupant = held.unwrap_or_else(|| Occupant::new(instance.clone()));
-        let missing: Vec<_> = secrets.iter().filter(|(name, _)| !occupant.secrets.contains_key(*name)).collect();
-        if fresh || !missing.is_empty() {
-            for (name, length) in missing {
-                occupant.secrets.insert(name.clone(), Secret::new(generate(*length)?));
-            }
-            self.write(partition, &occupant)?;
-        }
-        Ok(fresh)
+        let made = missing.into_iter().map(|(name, length)| Ok((name.clone(), generate(*length)?)));
+        let secrets = made.collect::<Result<_, Problem>>()?;
+        let change = Change::Occupied { instance: instance.clone(), secrets };
+        self.change(partition, change, Durability::Power).await?;
+        // Another may have been first.
+        self.holds(partition, instance).map(drop)
     }
 
-    pub fn note(&self, partition: &PartitionName, note: &Note) -> Result<(), Problem> {
-        self.change(partition, |occupant| occupant.note(note))
+    /// What is known of the instance in this partition, if any is in it.
+    ///
+    /// # Errors
+    /// CONFLICT if another is.
+    fn holds(&self, partition: &PartitionName, instance: &InstanceId) -> Result<Option<Occupant>, Problem> {
+        let held = self.observe(partition)?.occupant.clone();
+        match held.as_ref().filter(|other| &other.instance != instance) {
+            Some(other) => {
+                Err(Problem::new(codes::CONFLICT, format!("partition {partition} is held by another instance"))
+                    .because(format!("instance {} is in it", other.instance))
+                    .fix("wait until it has been destroyed"))
+            }
+            None => Ok(held),
+        }
+    }
+
+    pub async fn note(&self, partition: &PartitionName, note: &Note) -> Result<(), Problem> {
+        if self.observe(partition)?.occupant.is_none() {
+            return Err(Problem::new(codes::BAD_STATE_FILE, format!("nobody holds partition {partition}")));
+        }
+        self.change(partition, Change::Noted(note.clone()), needs(note)).await
+    }
+
+    /// Keeps what a promise has said, after what it said before. After a loss of power every service is another run, of
+    /// which nothing has been asked yet.
+    pub async fn checked(
+        &self,
+        partition: &PartitionName,
+        promise: &PromiseName,
+        of: &str,
+        (holds, message): (bool, String),
+        at: Moment,
+    ) -> Result<(), Problem> {
+        let change = Change::Checked { promise: promise.clone(), of: of.to_owned(), holds, message, at };
+        self.change(partition, change, Durability::Process).await
     }
 
     /// Nothing of the instance is left; its secrets go too.
-    pub fn erased(&self, partition: &PartitionName) -> Result<(), Problem> {
-        if self.observe(partition)?.is_none() {
-            return Ok(());
+    pub async fn erased(&self, partition: &PartitionName) -> Result<(), Problem> {
+        match self.observe(partition)?.as_ref() == &Memory::default() {
+            true => Ok(()),
+            false => self.change(partition, Change::Erased, Durability::Power).await,
         }
-        self.change(partition, |occupant| {
-            occupant.erased = true;
-            occupant.secrets.clear();
-        })
     }
 
-    fn change(&self, partition: &PartitionName, what: impl FnOnce(&mut Occupant)) -> Result<(), Problem> {
-        let Some(mut occupant) = self.observe(partition)? else {
-            return Err(Problem::new(codes::BAD_STATE_FILE, format!("nobody holds partition {partition}")));
-        };
-        what(&mut occupant);
-        self.write(partition, &occupant)
+    /// Nobody holds it.
+    pub async fn freed(&self, partition: &PartitionName) -> Result<(), Problem> {
+        self.change(partition, Change::Freed, Durability::Power).await
+    }
+}
+
+/// Whether something depends on a note. What a loss of power may take back is what it takes with it: services that were
+/// started, and what they had read and said. Hooks that have run are not run again.
+fn needs(note: &Note) -> Durability {
+    match note {
+        Note::Initialised | Note::Configured { .. } | Note::Stopped | Note::Cleaned => Durability::Power,
+        Note::KeptUp(_) | Note::Started | Note::Published(_) | Note::Revived { .. } | Note::Reloaded { .. } => {
+            Durability::Process
+        }
     }
 }
 
@@ -194,48 +206,4 @@ fn generate(length: u32) -> Result<String, Problem> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_of_before_there_were_reloads_and_revivals_is_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let records = Records::new(folder.path());
-        let partition = PartitionName::parse("part0").unwrap();
-        private_folder(&records.partition(&partition)).unwrap();
-        let text = r#"{"version": 1, "instance": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "secrets": {}, "initialised": true,
-            "configured": "", "started": true, "ready": true, "connection": {}, "cleaned": false, "erased": false}"#;
-        std::fs::write(records.partition(&partition).join("occupant.json"), text).unwrap();
-        let occupant = Occupants::new(records).observe(&partition).unwrap().unwrap();
-        assert!(occupant.ready && occupant.revivals == 0 && occupant.reloaded.is_empty());
-    }
-
-    #[test]
-    fn what_is_written_down_of_an_occupant_is_read_back_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let occupants = Occupants::new(Records::new(folder.path()));
-        let partition = PartitionName::parse("part0").unwrap();
-        let instance = InstanceId::parse(&"a".repeat(32)).unwrap();
-        occupants.occupy(&partition, &instance, &[("key".into(), 12)].into()).unwrap();
-        let mut expected = occupants.observe(&partition).unwrap().unwrap();
-        assert_eq!(expected.secrets["key"].reveal().len(), 12);
-        let connection = Parameters::parse_json(r#"{"url": "here"}"#).unwrap();
-        let upkeep = Box::new(Upkeep { environment: [("KEY".into(), "value".into())].into(), ..Upkeep::default() });
-        let loaded = Loaded { run: "run1".into(), files: "files".into() };
-        let reloaded = Note::Reloaded { service: ServiceName::parse("web").unwrap(), loaded };
-        let configured = Note::Configured { fingerprint: "release/files".into(), upkeep };
-        for note in [
-            Note::Initialised,
-            configured,
-            Note::Started,
-            Note::Published(connection),
-            Note::Revived { times: 2 },
-            reloaded,
-            Note::Cleaned,
-        ] {
-            occupants.note(&partition, &note).unwrap();
-            expected.note(&note);
-            assert_eq!(occupants.observe(&partition).unwrap().as_ref(), Some(&expected));
-        }
-    }
-}
+mod tests;

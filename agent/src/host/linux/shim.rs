@@ -165,7 +165,7 @@ pub fn serve(task: ServiceTask, line: Line) {
         short_runs: task.short_runs,
         told: false,
         cgroup: task.program.cgroup.clone(),
-        uid: task.program.account.as_ref().map(|account| account.uid),
+        uid: task.program.confinement.account.as_ref().map(|account| account.uid),
         used: Used::default(),
         tail: Vec::new(),
     };

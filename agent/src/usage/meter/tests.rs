@@ -2,7 +2,6 @@ use super::*;
 use crate::host::fake::FakeHost;
 use plat_agent_plan::Action;
 use plat_model::node::{NodeFile, NodePartition};
-use plat_model::resources::Resources;
 use plat_model::usage::Meter;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -53,15 +52,7 @@ impl Rig {
     async fn new() -> Self {
         let clock = Arc::new(Hand::default());
         let partition = NodePartition::bare(part());
-        let file = NodeFile {
-            version: NodeFile::VERSION,
-            releases: "/srv/releases".into(),
-            root: "/srv/partitions".into(),
-            builder: None,
-            skeleton: plat_model::node::Skeleton::default(),
-            capacity: Resources::default(),
-            partitions: vec![partition],
-        };
+        let file = NodeFile { partitions: vec![partition], ..NodeFile::bare(Path::new("/srv")) };
         let host = Arc::new(FakeHost::new(file, clock.clone()));
         let occupy = Action::Occupy { partition: part(), instance: instance(), secrets: BTreeMap::new() };
         host.perform(&occupy).await.unwrap();

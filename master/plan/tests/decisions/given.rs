@@ -8,7 +8,7 @@ use plat_master_plan::request::{RequestAsk, Requested, request, set_wish};
 use plat_master_plan::{Change, Decision, Key, State, absorb, access, certify, desired, release};
 use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, PartitionName, ProjectName, TokenId, UserName};
 use plat_model::instance::{Instance, InstanceState, InstanceStatus, PlacementRules, Wish};
-use plat_model::node::{Inventory, NodeReport, PartitionOffer};
+use plat_model::node::{NodeFile, NodePartition, NodeReport};
 use plat_model::parameters::Parameters;
 use plat_model::principal::{Principal, Role};
 use plat_model::problem::{Code, Problems};
@@ -16,6 +16,7 @@ use plat_model::release::SupplyState;
 use plat_model::resources::Resources;
 use plat_model::{Generation, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 pub const NOW: Timestamp = Timestamp(1_795_249_800_000); // 2026-11-21T08:30:00Z
@@ -110,12 +111,9 @@ impl Grid {
     }
 
     pub fn inventory(&mut self, id: &str, partitions: usize, capacity: Resources) -> absorb::Absorbed {
-        let offer = |n| PartitionOffer {
-            name: PartitionName::parse(&format!("part{n:04}")).unwrap(),
-            addresses: Vec::new(),
-            limits: Resources::default(),
-        };
-        let inventory = Some(Inventory { capacity, partitions: (0..partitions).map(offer).collect() });
+        let partition = |n| NodePartition::bare(PartitionName::parse(&format!("part{n:04}")).unwrap());
+        let partitions = (0..partitions).map(partition).collect();
+        let inventory = Some(NodeFile { capacity, partitions, ..NodeFile::bare(Path::new("/srv")) }.inventory());
         self.report(id, NodeReport { inventory, ..NodeReport::default() })
     }
 

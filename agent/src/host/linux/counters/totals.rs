@@ -1,9 +1,7 @@
 //! What one instance has used in all: sums of differences between readings. Arithmetic only.
 
 use super::network::{Links, Traffic};
-use crate::host::linux::cgroup::Reading;
-use crate::host::linux::shim::RunState;
-use crate::host::linux::shim::tree::Used;
+use crate::host::linux::runtime::{Reading, RunUsage, Used};
 use plat_model::Timestamp;
 use plat_model::id::{InstanceId, ServiceName};
 use serde::{Deserialize, Serialize};
@@ -76,28 +74,28 @@ impl Totals {
         self.group = Some((now.identity.clone(), now.cpu_micros.max(cpu), io_now.max(io)));
     }
 
-    pub fn add_run(&mut self, service: &ServiceName, state: &RunState, reading: Used, count_io: bool) {
-        let seen = self.seen(service, state);
-        if state.cgroup.is_none() {
-            self.cpu_micros += reading.cpu_micros.saturating_sub(seen.cpu_micros);
+    pub fn add_run(&mut self, run: &RunUsage, count_io: bool) {
+        let seen = self.seen(run);
+        if !run.in_group {
+            self.cpu_micros += run.used.cpu_micros.saturating_sub(seen.cpu_micros);
         }
         if count_io {
-            self.io_bytes += reading.io_bytes.saturating_sub(seen.io_bytes);
+            self.io_bytes += run.used.io_bytes.saturating_sub(seen.io_bytes);
         }
-        self.pass_run(service, state, reading);
+        self.pass_run(run);
     }
 
     /// What a run has used up to now is not added: it was before this epoch.
-    pub fn pass_run(&mut self, service: &ServiceName, state: &RunState, reading: Used) {
-        let seen = self.seen(service, state);
+    pub fn pass_run(&mut self, run: &RunUsage) {
+        let (used, seen) = (run.used, self.seen(run));
         let seen =
-            Used { cpu_micros: reading.cpu_micros.max(seen.cpu_micros), io_bytes: reading.io_bytes.max(seen.io_bytes) };
-        self.runs.insert(service.clone(), (state.run.clone(), seen));
+            Used { cpu_micros: used.cpu_micros.max(seen.cpu_micros), io_bytes: used.io_bytes.max(seen.io_bytes) };
+        self.runs.insert(run.service.clone(), (run.run.clone(), seen));
     }
 
-    fn seen(&self, service: &ServiceName, state: &RunState) -> Used {
-        match self.runs.get(service) {
-            Some((run, seen)) if *run == state.run => *seen,
+    fn seen(&self, run: &RunUsage) -> Used {
+        match self.runs.get(&run.service) {
+            Some((known, seen)) if *known == run.run => *seen,
             _ => Used::default(),
         }
     }

@@ -10,6 +10,7 @@ use crate::host::linux::account::{assume, end_all_of};
 use crate::host::linux::disk::{io_problem, now};
 use crate::host::linux::partition::files::open_top;
 use crate::host::linux::posix::{Side, split};
+use crate::host::linux::runtime::Confinement;
 use crate::host::linux::shim::RunTask;
 use crate::host::linux::shim::launch::Program;
 use crate::host::linux::shim::tree::Exit;
@@ -217,8 +218,8 @@ impl BuildTask {
                 ("HOME".to_owned(), self.staging.display().to_string()),
                 ("LANG".to_owned(), "C.UTF-8".to_owned()),
             ]);
-            let program =
-                Program { account: self.builder.clone(), ..program(command.clone(), environment, &self.staging) };
+            let confinement = Confinement::of_user(self.builder.clone());
+            let program = Program { confinement, ..program(command.clone(), environment, &self.staging) };
             let ran = run_program(program, &self.log, laid.timeout_seconds, line)?;
             if ran.timed_out || ran.exit != Exit::Code(0) {
                 let at = format!("build.commands[{n}]");
@@ -280,11 +281,9 @@ pub fn program(command: Vec<String>, environment: BTreeMap<String, String>, dire
         environment,
         directory: directory.to_owned(),
         within: String::new(),
-        account: None,
-        namespace: None,
+        confinement: Confinement::of_user(None),
         cgroup: None,
         cgroup_is_own: false,
-        processes: None,
         mark: String::new(),
     }
 }

@@ -28,6 +28,11 @@ impl Records {
         self.partition(partition).join("services").join(service.as_str())
     }
 
+    /// Logs of what was run to its end.
+    pub fn runs_folder(&self, partition: &PartitionName) -> PathBuf {
+        self.partition(partition).join("runs")
+    }
+
     pub fn log(&self, partition: &PartitionName, service: &ServiceName) -> PathBuf {
         self.service(partition, service).join("log")
     }

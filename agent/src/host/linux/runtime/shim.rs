@@ -1,236 +1,44 @@
-//! The shim runtime, on the agent's side: has shims forked, watches them by their pidfd, finds them again after a
-//! restart of the agent, and clears up after one that was killed.
+//! The shim runtime, on the agent's side.
 
-use super::{Place, Records, Runtime};
-use crate::clock::Clock;
-use crate::host::Event;
-use crate::host::linux::cgroup::{self, Cgroups};
-use crate::host::linux::disk::{self, private_folder};
-use crate::host::linux::posix::watched;
-use crate::host::linux::process::{Process, boot_id, marked};
+mod inner;
+mod live;
+mod logs;
+mod usage;
+
+use super::{Adopted, Confinement, LogLines, Place, Ran, Runtime, Setting, Usage};
+use crate::host::linux::cgroup;
+use crate::host::linux::disk::private_folder;
+use crate::host::linux::process::{Process, boot_id};
 use crate::host::linux::shim::launch::Program;
-use crate::host::linux::shim::tree::{KILL, Phase, STOP};
-use crate::host::linux::shim::{RunState, ServiceTask};
-use crate::host::linux::spawner::Spawner;
+use crate::host::linux::shim::tree::{KILL, Phase, STOP, Used};
+use crate::host::linux::shim::{RunState, RunTask};
 use crate::host::linux::task::{Answer, Task};
 use async_trait::async_trait;
-use nix::sys::signal::Signal;
-use plat_agent_plan::action::ServiceSpec;
+use futures_util::future::join_all;
+use inner::Inner;
+use logs::ShimLogs;
+use plat_agent_plan::action::{Run, ServiceSpec};
 use plat_agent_plan::facts::{ServiceFact, ServiceRun};
-use plat_document::release::{ReloadSignal, StopSignal};
+use plat_document::release::ReloadSignal;
 use plat_model::Problem;
-use plat_model::id::{PartitionName, ServiceName};
+use plat_model::id::{InstanceId, PartitionName, ServiceName};
 use plat_model::problem::codes;
-use std::collections::{BTreeMap, BTreeSet};
+use plat_model::resources::Resources;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
 
-use tokio::sync::mpsc;
-
-/// Called when a run has ended, before anybody is told: its last counters are taken then.
-pub type Settle = Arc<dyn Fn(&PartitionName) + Send + Sync>;
-
-/// Held while one service is started, stopped or cleared up after.
-type ServiceLock = Arc<tokio::sync::Mutex<()>>;
-
+/// A shim for each service.
 pub struct ShimRuntime {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    records: Records,
-    spawner: Arc<Spawner>,
-    cgroups: Arc<Cgroups>,
-    /// Starts the mark of every process of this agent's.
-    mark: String,
-    events: mpsc::Sender<Event>,
-    settle: Settle,
-    clock: Arc<dyn Clock>,
-    locks: Mutex<BTreeMap<(PartitionName, ServiceName), ServiceLock>>,
-    watched: Mutex<BTreeSet<String>>,
-}
-
 impl ShimRuntime {
-    /// Finds the services that run, and watches them again. Within a tokio runtime.
-    pub fn open(
-        records: Records,
-        spawner: Arc<Spawner>,
-        cgroups: Arc<Cgroups>,
-        mark: String,
-        events: mpsc::Sender<Event>,
-        settle: Settle,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        let (locks, watched) = (Mutex::default(), Mutex::default());
-        let inner = Arc::new(Inner { records, spawner, cgroups, mark, events, settle, clock, locks, watched });
-        for partition in inner.records.partitions() {
-            for service in inner.records.services(&partition) {
-                if let Ok(Some(state)) = inner.records.run(&partition, &service) {
-                    Inner::watch(&inner, partition.clone(), service, state);
-                }
-            }
-        }
-        Self { inner }
-    }
-}
-
-impl Inner {
-    fn lock(&self, partition: &PartitionName, service: &ServiceName) -> ServiceLock {
-        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.entry((partition.clone(), service.clone())).or_default().clone()
+    pub fn new(setting: Setting) -> Self {
+        Self { inner: Arc::new(Inner::new(setting)) }
     }
 
-    /// Tells when the run ends; ends what is left of one whose shim is gone.
-    fn watch(this: &Arc<Self>, partition: PartitionName, service: ServiceName, state: RunState) {
-        if state.phase == Phase::Ended
-            || !this.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(state.run.clone())
-        {
-            return;
-        }
-        let inner = this.clone();
-        // Opened now, and looked at again afterwards: the id may have become another's in between.
-        let handle = state.shim.handle().filter(|_| state.is_attended(&boot_id()));
-        tokio::spawn(async move {
-            if let Some(handle) = handle.and_then(|fd| watched(fd).ok()) {
-                let _ = handle.readable().await;
-            }
-            let lock = inner.lock(&partition, &service);
-            {
-                let _held = lock.lock().await;
-                if let Err(problem) = inner.recover(&partition, &service).await {
-                    tracing::warn!(%partition, %service, problem = problem.one_line(), "cannot clear up after a shim");
-                }
-            }
-            inner.watched.lock().unwrap_or_else(PoisonError::into_inner).remove(&state.run);
-            (inner.settle)(&partition);
-            let _ = inner.events.send(Event::Partition(partition)).await;
-        });
-    }
-
-    /// If the last run's shim is gone without having written how it ended: ends all that is left, and writes that.
-    async fn recover(&self, partition: &PartitionName, service: &ServiceName) -> Result<Option<RunState>, Problem> {
-        let Some(mut state) = self.records.run(partition, service)? else { return Ok(None) };
-        let boot = boot_id();
-        if state.phase == Phase::Ended || state.is_attended(&boot) {
-            return Ok(Some(state));
-        }
-        if state.boot == boot {
-            self.end_leftovers(partition, service, state.uid, state.main, state.cgroup.clone()).await?;
-            state.error = "its supervisor was killed".into();
-        } else {
-            state.error = "the machine was restarted".into();
-        }
-        state.ends(self.clock.moment(), &boot);
-        self.records.write(partition, service, &state)?;
-        Ok(Some(state))
-    }
-
-    /// Kills every process of the service that can be found: by control group, by process, by mark among those of the
-    /// user that it ran as.
-    async fn end_leftovers(
-        &self,
-        partition: &PartitionName,
-        service: &ServiceName,
-        uid: Option<u32>,
-        main: Option<Process>,
-        group: Option<PathBuf>,
-    ) -> Result<(), Problem> {
-        let mark = format!("{}.{partition}.{service}.", self.mark);
-        let ended = tokio::task::spawn_blocking(move || {
-            if let Some(group) = group.filter(|group| group.exists()) {
-                cgroup::kill(&group);
-            }
-            let until = Instant::now() + Duration::from_secs(10);
-            loop {
-                let mut left = marked(&mark, uid);
-                left.extend(main.filter(|main| main.is_alive()));
-                if left.is_empty() {
-                    return true;
-                }
-                left.into_iter().for_each(Process::kill);
-                if Instant::now() > until {
-                    return false;
-                }
-                std::thread::park_timeout(Duration::from_millis(5));
-            }
-        });
-        match ended.await {
-            Ok(true) => Ok(()),
-            _ => Err(Problem::new(codes::SERVICE_START, format!("processes of service {service} do not end"))
-                .fix("find out what holds them; the machine may have to be restarted")),
-        }
-    }
-
-    async fn end(&self, partition: &PartitionName, service: &ServiceName, how: Signal) -> Result<(), Problem> {
-        while let Some(state) = self.recover(partition, service).await? {
-            if state.phase == Phase::Ended {
-                return Ok(());
-            }
-            if let Some(handle) = state.shim.handle() {
-                let signal = if how == KILL { rustix::process::Signal::INT } else { rustix::process::Signal::TERM };
-                let _ = rustix::process::pidfd_send_signal(&handle, signal);
-                if let Ok(handle) = watched(handle) {
-                    let _ = handle.readable().await;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn launch(
-        this: &Arc<Self>,
-        place: &Place,
-        spec: &ServiceSpec,
-        before: Option<RunState>,
-    ) -> Result<(), Problem> {
-        let (partition, service) = (&place.partition.name, &spec.name);
-        let folder = this.records.service(partition, service);
-        private_folder(&folder)?;
-        let run = disk::random_hex(8)?;
-        let before = before.filter(|state| state.fingerprint == spec.fingerprint);
-        let cgroup = this.cgroups.make(partition.as_str(), service.as_str());
-        let task = Task::Service(Box::new(ServiceTask {
-            program: Program {
-                command: spec.command.clone(),
-                environment: spec.environment.clone(),
-                directory: place.directory.clone(),
-                within: spec.directory.clone(),
-                account: place.partition.account.clone(),
-                namespace: place.partition.namespace.clone(),
-                cgroup_is_own: cgroup.is_some(),
-                cgroup,
-                processes: place.partition.limits.processes,
-                mark: format!("{}.{partition}.{service}.{run}", this.mark),
-            },
-            stop_signal: number(spec.stop_signal) as i32,
-            stop_timeout_seconds: spec.stop_timeout_seconds,
-            folder,
-            run,
-            instance: spec.instance.clone(),
-            fingerprint: spec.fingerprint.clone(),
-            loaded: spec.reload.as_ref().map(|reload| reload.files.clone()).unwrap_or_default(),
-            restarts: before.as_ref().map_or(0, RunState::restarts),
-            last_exit: before.as_ref().map_or_else(String::new, RunState::last_exit),
-            short_runs: before.as_ref().map_or(0, RunState::short_runs),
-        }));
-        let started = this.spawner.perform(&task).await;
-        match this.records.run(partition, service)? {
-            Some(state) if state.phase == Phase::Ended => (this.settle)(partition),
-            Some(state) => Self::watch(this, partition.clone(), service.clone(), state),
-            None => {}
-        }
-        let _ = this.events.send(Event::Partition(partition.clone())).await;
-        match started? {
-            Answer::Started { .. } => Ok(()),
-            other => Err(Problem::new(codes::INTERNAL, format!("a shim answered {other:?}"))),
-        }
-    }
-}
-
-#[async_trait]
-impl Runtime for ShimRuntime {
-    async fn start(&self, place: &Place, spec: &ServiceSpec) -> Result<(), Problem> {
+    async fn start_one(&self, place: &Place, spec: &ServiceSpec) -> Result<(), Problem> {
         let (inner, place, spec) = (self.inner.clone(), place.clone(), spec.clone());
         // A task of its own: whoever asked may stop waiting, and the run must be watched all the same.
         let started = tokio::spawn(async move {
@@ -252,10 +60,40 @@ impl Runtime for ShimRuntime {
                 }
                 None => {}
             }
-            (inner.settle)(partition);
+            inner.setting.settle(partition).await;
             Inner::launch(&inner, &place, &spec, before).await
         });
         joined(started.await)
+    }
+}
+
+#[async_trait]
+impl Runtime for ShimRuntime {
+    fn kind(&self) -> &'static str {
+        "shim"
+    }
+
+    fn without_groups(&self) -> Option<&str> {
+        self.inner.cgroups.missing()
+    }
+
+    fn open(&self) -> Result<Vec<Adopted>, Problem> {
+        let mut adopted = Vec::new();
+        for partition in self.inner.records.partitions() {
+            for service in self.inner.records.services(&partition) {
+                let Ok(Some(state)) = self.inner.records.run(&partition, &service) else { continue };
+                if state.phase != Phase::Ended {
+                    let (partition, service, run) = (partition.clone(), service.clone(), state.run.clone());
+                    adopted.push(Adopted { partition, service, run });
+                }
+                Inner::watch(&self.inner, partition.clone(), service, state);
+            }
+        }
+        Ok(adopted)
+    }
+
+    async fn start(&self, place: &Place, specs: &[ServiceSpec]) -> Vec<Result<(), Problem>> {
+        join_all(specs.iter().map(|spec| self.start_one(place, spec))).await
     }
 
     async fn stop(&self, partition: &PartitionName, service: &ServiceName) -> Result<(), Problem> {
@@ -268,11 +106,11 @@ impl Runtime for ShimRuntime {
             (state.told, state.short_runs) = (true, 0);
             self.inner.records.write(partition, service, &state)?;
         }
-        (self.inner.settle)(partition);
+        self.inner.setting.settle(partition).await;
         Ok(())
     }
 
-    async fn signal(
+    async fn reload(
         &self,
         partition: &PartitionName,
         service: &ServiceName,
@@ -305,10 +143,10 @@ impl Runtime for ShimRuntime {
             let _held = lock.lock().await;
             self.inner.end(partition, service, KILL).await
         });
-        for ended in futures_util::future::join_all(ends).await {
+        for ended in join_all(ends).await {
             ended?;
         }
-        (self.inner.settle)(partition);
+        self.inner.setting.settle(partition).await;
         let group = self.inner.cgroups.of_partition(partition.as_str());
         if let Some(group) = group.filter(|group| group.exists()) {
             let _ = tokio::task::spawn_blocking(move || cgroup::kill(&group)).await;
@@ -316,13 +154,80 @@ impl Runtime for ShimRuntime {
         for service in &services {
             self.inner.records.forget(&self.inner.records.service(partition, service))?;
         }
-        Ok(())
+        self.inner.records.forget(&self.inner.records.runs_folder(partition))
+    }
+
+    async fn forget(&self, partition: &PartitionName) -> Result<(), Problem> {
+        self.inner.limits.lock().unwrap_or_else(PoisonError::into_inner).remove(partition);
+        let (inner, partition) = (self.inner.clone(), partition.clone());
+        let gone = tokio::task::spawn_blocking(move || {
+            inner.cgroups.remove(partition.as_str());
+            inner.records.forget(&inner.records.partition(&partition))
+        });
+        joined(gone.await)
+    }
+
+    /// What starts from now on; what runs already is held to what it was started with.
+    async fn limit(&self, place: &Place, asked: Resources) -> Result<Resources, Problem> {
+        let name = place.partition.name.clone();
+        self.inner.limits.lock().unwrap_or_else(PoisonError::into_inner).insert(name, asked);
+        Ok(Confinement::of(&place.partition, asked).enforced())
+    }
+
+    async fn run(&self, place: &Place, run: &Run) -> Result<Ran, Problem> {
+        let name = &place.partition.name;
+        let logs = self.inner.records.runs_folder(name);
+        private_folder(&logs)?;
+        let cgroup = self.inner.cgroups.make(name.as_str(), "run");
+        let in_group = cgroup.is_some();
+        let task = Task::Run(Box::new(RunTask {
+            program: Program {
+                command: run.command.clone(),
+                environment: run.environment.clone(),
+                directory: place.directory.clone(),
+                within: String::new(),
+                confinement: self.inner.confinement(place),
+                cgroup,
+                cgroup_is_own: false,
+                mark: format!("{}.{name}..{}", self.inner.mark, run.name),
+            },
+            timeout_seconds: run.timeout_seconds,
+            log: logs.join(format!("{}.log", run.name)),
+        }));
+        match self.inner.setting.spawner.perform(&task).await? {
+            // The group has counted it.
+            Answer::Ran(ran) if in_group => Ok(Ran { used: Used::default(), ..ran }),
+            Answer::Ran(ran) => Ok(ran),
+            other => Err(Problem::new(codes::INTERNAL, format!("a program's run answered {other:?}"))),
+        }
     }
 
     async fn observe(&self, partition: &PartitionName) -> Result<BTreeMap<ServiceName, ServiceFact>, Problem> {
         let boot = boot_id();
         let runs = self.inner.records.runs(partition)?;
         Ok(runs.into_iter().map(|(name, state)| (name, fact(&state, &boot))).collect())
+    }
+    fn usage(&self, partition: &PartitionName) -> Result<Usage, Problem> {
+        usage::usage(&self.inner.records, &self.inner.cgroups, partition)
+    }
+
+    fn memory(&self, partition: &PartitionName, instance: &InstanceId) -> Result<Option<u64>, Problem> {
+        usage::memory(&self.inner.records, &self.inner.cgroups, partition, instance)
+    }
+
+    fn group(&self, partition: &PartitionName) -> Option<PathBuf> {
+        // With the one that programs run in, for which it is first needed.
+        self.inner.cgroups.make(partition.as_str(), "run")?;
+        self.inner.cgroups.of_partition(partition.as_str())
+    }
+
+    fn logs(&self, partition: &PartitionName, service: Option<&ServiceName>) -> Box<dyn LogLines> {
+        Box::new(ShimLogs {
+            records: self.inner.records.clone(),
+            partition: partition.clone(),
+            service: service.cloned(),
+            followers: BTreeMap::new(),
+        })
     }
 }
 
@@ -348,17 +253,6 @@ fn fact(state: &RunState, boot: &str) -> ServiceFact {
 
 fn gone(error: rustix::io::Errno) -> Result<(), rustix::io::Errno> {
     if error == rustix::io::Errno::SRCH { Ok(()) } else { Err(error) }
-}
-
-fn number(signal: StopSignal) -> Signal {
-    match signal {
-        StopSignal::Term => Signal::SIGTERM,
-        StopSignal::Int => Signal::SIGINT,
-        StopSignal::Quit => Signal::SIGQUIT,
-        StopSignal::Hup => Signal::SIGHUP,
-        StopSignal::Usr1 => Signal::SIGUSR1,
-        StopSignal::Usr2 => Signal::SIGUSR2,
-    }
 }
 
 /// The result of a task; a task that panicked is a problem.

@@ -3,12 +3,12 @@
 use crate::host::linux::account::assume;
 use crate::host::linux::namespace;
 use crate::host::linux::posix::{Side, default_signals, split};
+use crate::host::linux::runtime::Confinement;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, execve, setpgid};
 use plat_model::Problem;
-use plat_model::node::Account;
 use plat_model::problem::codes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode as FileMode, OFlags, ResolveFlags, openat, openat2};
@@ -30,21 +30,14 @@ pub struct Program {
     pub directory: PathBuf,
     /// Where beneath `directory` it starts; empty: there.
     pub within: String,
-    pub account: Option<Account>,
-    /// The network namespace that it runs in; `None`: the agent's.
-    pub namespace: Option<PathBuf>,
+    pub confinement: Confinement,
     /// Folder of the control group that it belongs in.
     pub cgroup: Option<PathBuf>,
     /// Nobody else is in that control group: killing the group kills this program and nothing else.
     pub cgroup_is_own: bool,
-    /// Most processes of the user at once, if the user is the partition's own.
-    pub processes: Option<u32>,
     /// See [`crate::host::linux::process::MARK`].
     pub mark: String,
 }
-
-/// Most open files of a program; less where the host allows less.
-const FILES: u64 = 65_536;
 
 /// Longest text of what kept a program from starting, in bytes.
 const PROBLEM_MAX: u64 = 1 << 20;
@@ -85,7 +78,7 @@ pub fn launch(program: &Program, output: OwnedFd) -> Result<Pid, Problem> {
             Err(serde_json::from_slice(&text).unwrap_or_else(|_| failed("it was ended before it began".into())))
         }
         Side::Child => {
-            let entered = namespace::enter(program.namespace.as_deref());
+            let entered = namespace::enter(program.confinement.namespace.as_deref());
             let Err(problem) = entered.and_then(|()| become_program(program, &output).map_err(failed));
             let _ = serde_json::to_writer(File::from(say), &problem);
             std::process::exit(127)
@@ -104,8 +97,8 @@ fn become_program(program: &Program, output: &OwnedFd) -> Result<std::convert::I
     rustix::stdio::dup2_stdin(&null).map_err(step("input"))?;
     rustix::stdio::dup2_stdout(output).map_err(step("output"))?;
     rustix::stdio::dup2_stderr(output).map_err(step("output"))?;
-    limits(program);
-    assume(program.account.as_ref()).map_err(|p| p.one_line())?;
+    limits(&program.confinement);
+    assume(program.confinement.account.as_ref()).map_err(|p| p.one_line())?;
     nix::sys::prctl::set_no_new_privs().map_err(|e| format!("no new privileges: {e}"))?;
     umask(Mode::from_bits_truncate(0o027));
     enter(program)?;
@@ -133,7 +126,7 @@ fn enter(program: &Program) -> Result<(), String> {
     rustix::process::fchdir(&directory).map_err(wrong)
 }
 
-fn limits(program: &Program) {
+fn limits(confinement: &Confinement) {
     // Lowering cannot fail; what the host does not allow stays as the host has it.
     let lower = |which, most: u64| {
         if let Ok((_, hard)) = getrlimit(which) {
@@ -141,8 +134,8 @@ fn limits(program: &Program) {
         }
     };
     lower(Resource::RLIMIT_CORE, 0);
-    lower(Resource::RLIMIT_NOFILE, FILES);
-    if let (Some(processes), Some(_)) = (program.processes, &program.account) {
+    lower(Resource::RLIMIT_NOFILE, confinement.files);
+    if let (Some(processes), Some(_)) = (confinement.processes, &confinement.account) {
         lower(Resource::RLIMIT_NPROC, u64::from(processes));
     }
 }

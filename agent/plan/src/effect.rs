@@ -1,0 +1,140 @@
+//! What an action does to a partition, as a function of facts. The fake host performs actions with it, and properties and
+//! benchmarks are stated in it.
+
+use crate::action::{Action, RenderedFile, Run, ServiceSpec};
+use crate::facts::{Occupant, PartitionFact, STABLE_SECONDS, ServiceFact, ServiceRun};
+use crate::moment::Moment;
+use crate::results::PromiseFact;
+use plat_model::Problem;
+use plat_model::id::{InstanceId, PromiseName};
+use plat_model::parameters::Secret;
+use plat_model::problem::codes;
+use std::time::Duration;
+
+/// A run of a service that has begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    /// Another one each time.
+    pub run: String,
+    pub pid: u32,
+    /// If it ended at once.
+    pub end: Option<End>,
+}
+
+/// How a run ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    pub how: String,
+    pub last_lines: Vec<String>,
+}
+
+/// What an action leaves to the machine, and what the machine keeps besides facts.
+pub trait Outcomes {
+    /// A secret that did not exist yet.
+    fn secret(&mut self, _instance: &InstanceId, name: &str) -> Secret {
+        Secret::new(format!("{name}-s3cret"))
+    }
+    /// A service that does not run is started; called only then.
+    fn start(&mut self, spec: &ServiceSpec) -> Begun;
+    /// Whether a promise holds, and what the check says.
+    fn check(&mut self, _promise: &PromiseName) -> (bool, String) {
+        (true, "ok".into())
+    }
+    fn run(&mut self, _run: &Run) {}
+    fn write(&mut self, _files: &[RenderedFile]) {}
+    /// Nothing is left in the partition.
+    fn erase(&mut self) {}
+    /// Its counters go too.
+    fn free(&mut self) {}
+}
+
+impl PartitionFact {
+    /// The partition after the action.
+    ///
+    /// # Errors
+    /// CONFLICT if it is another instance's; NOT_FOUND if nobody holds what the action is about; INTERNAL for an action
+    /// that is about no partition.
+    pub fn effect(&mut self, action: &Action, now: Moment, outcomes: &mut dyn Outcomes) -> Result<(), Problem> {
+        match action {
+            Action::Occupy { instance, secrets, .. } => {
+                let occupant = self.occupant.get_or_insert_with(|| Occupant::new(instance.clone()));
+                if &occupant.instance != instance {
+                    return Err(Problem::new(codes::CONFLICT, "another instance holds the partition"));
+                }
+                for name in secrets.keys().filter(|name| !occupant.secrets.contains_key(*name)).collect::<Vec<_>>() {
+                    occupant.secrets.insert(name.clone(), outcomes.secret(instance, name));
+                }
+            }
+            Action::WriteFiles { files, .. } => outcomes.write(files),
+            Action::Note { note, .. } => self.held()?.note(note),
+            Action::RunHook { run, .. } => outcomes.run(run),
+            Action::StartService { spec, .. } => self.start(spec, now, outcomes),
+            Action::StopService { service, .. } => {
+                if let Some(fact) = self.services.get_mut(service) {
+                    (fact.state, fact.short_runs) = (ServiceRun::Ended { at: now }, 0);
+                }
+            }
+            // What a run has read is noted by another action.
+            Action::Reload { .. } => {}
+            Action::CheckPromise { promise, of, .. } => {
+                let (holds, message) = outcomes.check(promise);
+                let result = PromiseFact::after(self.promises.get(promise), of, holds, message, now);
+                self.promises.insert(promise.clone(), result);
+            }
+            Action::Erase { .. } => {
+                outcomes.erase();
+                self.services.clear();
+                self.promises.clear();
+                if let Some(occupant) = &mut self.occupant {
+                    occupant.secrets.clear();
+                    occupant.erased = true;
+                }
+            }
+            Action::Free { .. } => {
+                outcomes.free();
+                *self = Self::default();
+            }
+            Action::InstallRelease { .. } | Action::RemoveRelease { .. } => {
+                return Err(Problem::new(codes::INTERNAL, "a release is in no partition"));
+            }
+        }
+        Ok(())
+    }
+
+    fn held(&mut self) -> Result<&mut Occupant, Problem> {
+        self.occupant.as_mut().ok_or_else(|| Problem::new(codes::NOT_FOUND, "nobody holds the partition"))
+    }
+
+    fn start(&mut self, spec: &ServiceSpec, now: Moment, outcomes: &mut dyn Outcomes) {
+        let before = self.services.remove(&spec.name).filter(|before| before.fingerprint == spec.fingerprint);
+        let fact = match before {
+            Some(before) if matches!(before.state, ServiceRun::Running { .. }) => before,
+            before => {
+                let Begun { run, pid, end } = outcomes.start(spec);
+                let state = ServiceRun::Running { pid, since: now };
+                let loaded = spec.reload.as_ref().map(|reload| reload.files.clone()).unwrap_or_default();
+                let mut fact = match before {
+                    Some(before) => ServiceFact { run, loaded, state, ..before },
+                    None => ServiceFact { loaded, ..ServiceFact::started(spec.fingerprint.clone(), run, state) },
+                };
+                if let Some(end) = end {
+                    fact.end(end, now);
+                }
+                fact
+            }
+        };
+        self.services.insert(spec.name.clone(), fact);
+    }
+}
+
+impl ServiceFact {
+    /// The service after it ended by itself; one that does not run cannot.
+    pub fn end(&mut self, end: End, now: Moment) {
+        let ServiceRun::Running { since, .. } = self.state else { return };
+        let was_short = now.since(since) < Duration::from_secs(STABLE_SECONDS.into());
+        self.state = ServiceRun::Ended { at: now };
+        self.restarts += 1;
+        self.short_runs = if was_short { self.short_runs + 1 } else { 0 };
+        (self.last_exit, self.last_lines) = (end.how, end.last_lines);
+    }
+}

@@ -1,0 +1,43 @@
+//! What holds a program in, as data: a runtime applies all of it.
+
+use plat_model::node::{Account, NodePartition};
+use plat_model::resources::Resources;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Most open files of a program; less where the host allows less.
+const FILES: u64 = 65_536;
+
+/// Beside these, always: no new privileges, no core dumps, nothing inherited, and files that others cannot read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Whom it runs as; `None`: the agent's own user.
+    pub account: Option<Account>,
+    /// The network namespace that it runs in; `None`: the agent's.
+    pub namespace: Option<PathBuf>,
+    /// Most processes of the user at once, if the user is the partition's own.
+    pub processes: Option<u32>,
+    /// Most open files.
+    pub files: u64,
+}
+
+impl Confinement {
+    /// Of a user alone.
+    pub fn of_user(account: Option<Account>) -> Self {
+        Self { account, namespace: None, processes: None, files: FILES }
+    }
+
+    /// Of all in a partition that is held to these amounts.
+    pub fn of(partition: &NodePartition, limits: Resources) -> Self {
+        Self {
+            namespace: partition.namespace.clone(),
+            processes: limits.processes.filter(|_| partition.account.is_some()),
+            ..Self::of_user(partition.account.clone())
+        }
+    }
+
+    /// Which of these amounts it enforces.
+    pub fn enforced(&self) -> Resources {
+        Resources { processes: self.processes, ..Resources::default() }
+    }
+}

@@ -1,0 +1,216 @@
+//! One service's shim, on the agent's side: forked, watched by its pidfd, found again after a restart of the agent, and
+//! cleared up after when it was killed.
+
+use crate::host::Event;
+use crate::host::linux::cgroup::{self, Cgroups};
+use crate::host::linux::disk::{self, private_folder};
+use crate::host::linux::posix::watched;
+use crate::host::linux::process::{Process, boot_id, marked};
+use crate::host::linux::runtime::{Confinement, Place, Records, Setting};
+use crate::host::linux::shim::launch::Program;
+use crate::host::linux::shim::tree::{KILL, Phase};
+use crate::host::linux::shim::{RunState, ServiceTask};
+use crate::host::linux::task::{Answer, Task};
+use nix::sys::signal::Signal;
+use plat_agent_plan::action::ServiceSpec;
+use plat_document::release::StopSignal;
+use plat_model::Problem;
+use plat_model::id::{PartitionName, ServiceName};
+use plat_model::problem::codes;
+use plat_model::resources::Resources;
+use sha2::Digest as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Held while one service is started, stopped or cleared up after.
+type ServiceLock = Arc<tokio::sync::Mutex<()>>;
+
+pub struct Inner {
+    pub setting: Setting,
+    pub records: Records,
+    pub cgroups: Cgroups,
+    /// Starts the mark of every process of this agent's.
+    pub mark: String,
+    locks: Mutex<BTreeMap<(PartitionName, ServiceName), ServiceLock>>,
+    watched: Mutex<BTreeSet<String>>,
+    /// What each partition is held to.
+    pub limits: Mutex<BTreeMap<PartitionName, Resources>>,
+}
+
+impl Inner {
+    pub fn new(setting: Setting) -> Self {
+        let (records, cgroups) = (Records::new(&setting.state), Cgroups::open(&setting.state));
+        let hash = sha2::Sha256::digest(setting.state.as_os_str().as_encoded_bytes());
+        let mark = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
+        let (locks, watched, limits) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { setting, records, cgroups, mark, locks, watched, limits }
+    }
+
+    /// What holds the partition's programs in now.
+    pub fn confinement(&self, place: &Place) -> Confinement {
+        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        Confinement::of(&place.partition, limits.get(&place.partition.name).copied().unwrap_or_default())
+    }
+
+    pub fn lock(&self, partition: &PartitionName, service: &ServiceName) -> ServiceLock {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.entry((partition.clone(), service.clone())).or_default().clone()
+    }
+
+    /// Tells when the run ends; ends what is left of one whose shim is gone.
+    pub fn watch(this: &Arc<Self>, partition: PartitionName, service: ServiceName, state: RunState) {
+        if state.phase == Phase::Ended
+            || !this.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(state.run.clone())
+        {
+            return;
+        }
+        let inner = this.clone();
+        // Opened now, and looked at again afterwards: the id may have become another's in between.
+        let handle = state.shim.handle().filter(|_| state.is_attended(&boot_id()));
+        tokio::spawn(async move {
+            if let Some(handle) = handle.and_then(|fd| watched(fd).ok()) {
+                let _ = handle.readable().await;
+            }
+            let lock = inner.lock(&partition, &service);
+            {
+                let _held = lock.lock().await;
+                if let Err(problem) = inner.recover(&partition, &service).await {
+                    tracing::warn!(%partition, %service, problem = problem.one_line(), "cannot clear up after a shim");
+                }
+            }
+            inner.watched.lock().unwrap_or_else(PoisonError::into_inner).remove(&state.run);
+            inner.setting.settle(&partition).await;
+            let _ = inner.setting.events.send(Event::Partition(partition)).await;
+        });
+    }
+
+    /// If the last run's shim is gone without having written how it ended: ends all that is left, and writes that.
+    pub async fn recover(&self, partition: &PartitionName, service: &ServiceName) -> Result<Option<RunState>, Problem> {
+        let Some(mut state) = self.records.run(partition, service)? else { return Ok(None) };
+        let boot = boot_id();
+        if state.phase == Phase::Ended || state.is_attended(&boot) {
+            return Ok(Some(state));
+        }
+        if state.boot == boot {
+            self.end_leftovers(partition, service, state.uid, state.main, state.cgroup.clone()).await?;
+            state.error = "its supervisor was killed".into();
+        } else {
+            state.error = "the machine was restarted".into();
+        }
+        state.ends(self.setting.clock.moment(), &boot);
+        self.records.write(partition, service, &state)?;
+        Ok(Some(state))
+    }
+
+    /// Kills every process of the service that can be found: by control group, by process, by mark among those of the
+    /// user that it ran as.
+    pub async fn end_leftovers(
+        &self,
+        partition: &PartitionName,
+        service: &ServiceName,
+        uid: Option<u32>,
+        main: Option<Process>,
+        group: Option<PathBuf>,
+    ) -> Result<(), Problem> {
+        let mark = format!("{}.{partition}.{service}.", self.mark);
+        let ended = tokio::task::spawn_blocking(move || {
+            if let Some(group) = group.filter(|group| group.exists()) {
+                cgroup::kill(&group);
+            }
+            let until = Instant::now() + Duration::from_secs(10);
+            loop {
+                let mut left = marked(&mark, uid);
+                left.extend(main.filter(|main| main.is_alive()));
+                if left.is_empty() {
+                    return true;
+                }
+                left.into_iter().for_each(Process::kill);
+                if Instant::now() > until {
+                    return false;
+                }
+                std::thread::park_timeout(Duration::from_millis(5));
+            }
+        });
+        match ended.await {
+            Ok(true) => Ok(()),
+            _ => Err(Problem::new(codes::SERVICE_START, format!("processes of service {service} do not end"))
+                .fix("find out what holds them; the machine may have to be restarted")),
+        }
+    }
+
+    pub async fn end(&self, partition: &PartitionName, service: &ServiceName, how: Signal) -> Result<(), Problem> {
+        while let Some(state) = self.recover(partition, service).await? {
+            if state.phase == Phase::Ended {
+                return Ok(());
+            }
+            if let Some(handle) = state.shim.handle() {
+                let signal = if how == KILL { rustix::process::Signal::INT } else { rustix::process::Signal::TERM };
+                let _ = rustix::process::pidfd_send_signal(&handle, signal);
+                if let Ok(handle) = watched(handle) {
+                    let _ = handle.readable().await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub async fn launch(
+        this: &Arc<Self>,
+        place: &Place,
+        spec: &ServiceSpec,
+        before: Option<RunState>,
+    ) -> Result<(), Problem> {
+        let (partition, service) = (&place.partition.name, &spec.name);
+        let folder = this.records.service(partition, service);
+        private_folder(&folder)?;
+        let run = disk::random_hex(8)?;
+        let before = before.filter(|state| state.fingerprint == spec.fingerprint);
+        let cgroup = this.cgroups.make(partition.as_str(), service.as_str());
+        let task = Task::Service(Box::new(ServiceTask {
+            program: Program {
+                command: spec.command.clone(),
+                environment: spec.environment.clone(),
+                directory: place.directory.clone(),
+                within: spec.directory.clone(),
+                confinement: this.confinement(place),
+                cgroup_is_own: cgroup.is_some(),
+                cgroup,
+                mark: format!("{}.{partition}.{service}.{run}", this.mark),
+            },
+            stop_signal: number(spec.stop_signal) as i32,
+            stop_timeout_seconds: spec.stop_timeout_seconds,
+            folder,
+            run,
+            instance: spec.instance.clone(),
+            fingerprint: spec.fingerprint.clone(),
+            loaded: spec.reload.as_ref().map(|reload| reload.files.clone()).unwrap_or_default(),
+            restarts: before.as_ref().map_or(0, RunState::restarts),
+            last_exit: before.as_ref().map_or_else(String::new, RunState::last_exit),
+            short_runs: before.as_ref().map_or(0, RunState::short_runs),
+        }));
+        let started = this.setting.spawner.perform(&task).await;
+        match this.records.run(partition, service)? {
+            Some(state) if state.phase == Phase::Ended => this.setting.settle(partition).await,
+            Some(state) => Self::watch(this, partition.clone(), service.clone(), state),
+            None => {}
+        }
+        let _ = this.setting.events.send(Event::Partition(partition.clone())).await;
+        match started? {
+            Answer::Started { .. } => Ok(()),
+            other => Err(Problem::new(codes::INTERNAL, format!("a shim answered {other:?}"))),
+        }
+    }
+}
+
+fn number(signal: StopSignal) -> Signal {
+    match signal {
+        StopSignal::Term => Signal::SIGTERM,
+        StopSignal::Int => Signal::SIGINT,
+        StopSignal::Quit => Signal::SIGQUIT,
+        StopSignal::Hup => Signal::SIGHUP,
+        StopSignal::Usr1 => Signal::SIGUSR1,
+        StopSignal::Usr2 => Signal::SIGUSR2,
+    }
+}

@@ -1,0 +1,49 @@
+//! Release documents and archives, and installing them.
+
+use super::*;
+
+pub fn tar(entries: &[(&str, &str, tar::EntryType)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, contents, kind) in entries {
+        let mut header = tar::Header::new_gnu();
+        header.as_gnu_mut().unwrap().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_entry_type(*kind);
+        header.set_mode(0o4755);
+        if matches!(kind, tar::EntryType::Symlink | tar::EntryType::Link) {
+            header.as_gnu_mut().unwrap().linkname[..contents.len()].copy_from_slice(contents.as_bytes());
+            header.set_size(0);
+            header.set_cksum();
+            builder.append(&header, std::io::empty()).unwrap();
+        } else {
+            header.set_size(contents.len() as u64);
+            header.set_cksum();
+            builder.append(&header, contents.as_bytes()).unwrap();
+        }
+    }
+    builder.into_inner().unwrap()
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    sha2::Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+pub fn document(sources: serde_json::Value, commands: &[&[&str]]) -> String {
+    serde_json::json!({"version": 1, "name": "app", "sources": sources, "build": {"commands": commands, "timeout_seconds": 60}}).to_string()
+}
+
+pub fn archive(node: &Node, bytes: &[u8]) -> serde_json::Value {
+    let path = node.folder.path().join("app.tar");
+    fs::write(&path, bytes).unwrap();
+    serde_json::json!({"app": {"archive": {"url": path, "sha256": hex(bytes), "strip": 1}}})
+}
+
+pub async fn install(host: &LinuxHost, document: &str) -> (Digest, Result<(), Problem>) {
+    let digest = Digest::parse(&hex(document.as_bytes())).unwrap();
+    let done = host.perform(&Action::InstallRelease { digest: digest.clone(), document: document.into() }).await;
+    (digest, done)
+}
+
+pub fn unfinished(node: &Node) -> usize {
+    let entries = fs::read_dir(node.folder.path().join("releases")).unwrap();
+    entries.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".unfinished")).count()
+}

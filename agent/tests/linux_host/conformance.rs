@@ -1,0 +1,297 @@
+//! What every runtime promises, as checks that any of them is run through: `suite!` makes a test of each, on a node of its
+//! own whose host has that runtime. See [`plat_agent::host::linux::runtime::Runtime`] for the promises.
+
+use super::*;
+use plat_agent::host::linux::runtime::{Place, Reading, RunState};
+use plat_model::resources::Resources;
+
+/// A test of each check, over the nodes that `$node` makes.
+macro_rules! suite {
+    ($node:expr) => {
+        $crate::conformance::suite!($node;
+            a_service_outlives_its_agent_and_is_found_again
+            a_service_runs_once_and_another_specification_is_another_run
+            of_many_that_are_started_at_once_each_says_how_it_went
+            stopping_kills_what_ignores_the_signal_and_what_detached
+            a_run_that_ends_by_itself_is_told_with_its_last_lines_and_counted
+            a_reload_reaches_the_run_that_it_is_for_and_no_other
+            a_program_is_run_to_its_end_and_says_how_it_went
+            a_program_that_takes_too_long_or_is_dropped_ends_with_all_that_it_started
+            nothing_is_inherited_and_no_privileges_are_gained
+            what_is_said_to_be_enforced_is
+            a_run_that_has_ended_is_on_the_bill_whole_until_the_next_one
+            clearing_ends_all_at_once_and_forgetting_leaves_nothing
+            logs_are_bounded_and_read_on
+        );
+    };
+    ($node:expr; $($check:ident)*) => {
+        $(#[tokio::test(flavor = "multi_thread")]
+        async fn $check() {
+            $crate::conformance::$check($node).await;
+        })*
+    };
+}
+pub(crate) use suite;
+
+fn place(node: &Node) -> Place {
+    let file = NodeFile::parse(&fs::read_to_string(node.folder.path().join("node.json")).unwrap()).unwrap();
+    Place { partition: file.partitions[0].clone(), directory: node.home() }
+}
+
+async fn begin(host: &LinuxHost, node: &Node, spec: &ServiceSpec) -> Result<(), Problem> {
+    host.runtime().start(&place(node), std::slice::from_ref(spec)).await.pop().unwrap()
+}
+
+async fn stop(host: &LinuxHost, name: &str) {
+    host.runtime().stop(&part(), &service(name)).await.unwrap();
+}
+
+/// A program that shells out.
+fn program(script: &str, timeout_seconds: u32) -> Run {
+    Run {
+        name: "program".into(),
+        command: vec!["/bin/sh".into(), "-c".into(), script.into()],
+        environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+        timeout_seconds,
+    }
+}
+
+async fn number_in(path: &Path) -> u32 {
+    until("a number is written down", async || fs::read_to_string(path).is_ok_and(|text| text.ends_with('\n'))).await;
+    fs::read_to_string(path).unwrap().trim().parse().unwrap()
+}
+
+pub async fn a_service_outlives_its_agent_and_is_found_again(node: Node) {
+    let host = node.occupied().await;
+    let spec = spec("db", "echo begun > begun; echo begun; exec sleep 600");
+    begin(&host, &node, &spec).await.unwrap();
+    let before = fact(&host, "db").await;
+    until("it wrote", async || node.home().join("begun").exists()).await;
+    drop(host);
+    assert!(alive(running(&before)));
+
+    let host = node.open();
+    let mut events = host.events();
+    assert_eq!(fact(&host, "db").await, before);
+    kill9(running(&before).into());
+    let told = tokio::time::timeout(Duration::from_secs(5), events.recv()).await.unwrap().unwrap();
+    assert_eq!(told, Event::Partition(part()));
+    let fact = ended(&host, "db").await;
+    assert_eq!((fact.last_exit.as_str(), fact.restarts, fact.short_runs), ("signal 9 (SIGKILL)", 1, 1));
+    node.done(host).await;
+}
+
+pub async fn a_service_runs_once_and_another_specification_is_another_run(node: Node) {
+    let host = node.occupied().await;
+    let one = spec("db", "exec sleep 600");
+    begin(&host, &node, &one).await.unwrap();
+    let first = fact(&host, "db").await;
+    begin(&host, &node, &one).await.unwrap();
+    assert_eq!(fact(&host, "db").await, first, "it was not started twice");
+    begin(&host, &node, &spec("db", "exec sleep 601")).await.unwrap();
+    let second = fact(&host, "db").await;
+    assert!(!alive(running(&first)) && alive(running(&second)));
+    assert!(second.run != first.run && second.fingerprint != first.fingerprint);
+    node.done(host).await;
+}
+
+pub async fn of_many_that_are_started_at_once_each_says_how_it_went(node: Node) {
+    let host = node.occupied().await;
+    let mut specs: Vec<_> = (0..4).map(|n| spec(&format!("s{n}"), "exec sleep 600")).collect();
+    specs[2].command = vec!["/nowhere/postgres".into()];
+    let went = host.runtime().start(&place(&node), &specs).await;
+    assert_eq!(went.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, false, true]);
+    let problem = went[2].clone().unwrap_err();
+    assert_eq!(problem.code, codes::SERVICE_START);
+    assert!(problem.why.contains("No such file"), "{problem}");
+    let seen = host.runtime().observe(&part()).await.unwrap();
+    assert!(matches!(seen[&service("s2")].state, ServiceRun::Ended { .. }));
+    assert_eq!(seen.values().filter(|fact| matches!(fact.state, ServiceRun::Running { .. })).count(), 3);
+    node.done(host).await;
+}
+
+pub async fn stopping_kills_what_ignores_the_signal_and_what_detached(node: Node) {
+    let host = node.occupied().await;
+    let script = "trap '' TERM; setsid sh -c 'trap \"\" TERM; echo $$ > detached; while :; do sleep 1; done' & \
+        while :; do sleep 1; done";
+    begin(&host, &node, &spec("stubborn", script)).await.unwrap();
+    let pid = running(&fact(&host, "stubborn").await);
+    let detached = number_in(&node.home().join("detached")).await;
+    stop(&host, "stubborn").await;
+    assert!(!alive(pid) && !alive(detached));
+    assert!(matches!(fact(&host, "stubborn").await.state, ServiceRun::Ended { .. }));
+    stop(&host, "stubborn").await;
+    node.done(host).await;
+}
+
+pub async fn a_run_that_ends_by_itself_is_told_with_its_last_lines_and_counted(node: Node) {
+    let host = node.occupied().await;
+    let ends = spec("db", "echo cannot open the shop; exit 3");
+    for n in 1..=2 {
+        begin(&host, &node, &ends).await.unwrap();
+        let fact = ended(&host, "db").await;
+        assert_eq!((fact.last_exit.as_str(), fact.restarts, fact.short_runs), ("exit code 3", n, n));
+        assert_eq!(fact.last_lines, ["cannot open the shop"]);
+    }
+    stop(&host, "db").await;
+    assert_eq!(fact(&host, "db").await.short_runs, 0);
+    node.done(host).await;
+}
+
+pub async fn a_reload_reaches_the_run_that_it_is_for_and_no_other(node: Node) {
+    let host = node.occupied().await;
+    let script = "trap 'echo again >> reloaded' HUP; echo up > up; while :; do sleep 0.02; done";
+    begin(&host, &node, &spec("web", script)).await.unwrap();
+    until("it is up", async || node.home().join("up").exists()).await;
+    let before = fact(&host, "web").await;
+    let reload = |run: &str, signal| {
+        let (run, host) = (run.to_owned(), &host);
+        async move { host.runtime().reload(&part(), &service("web"), &run, signal).await.unwrap() }
+    };
+    reload(&before.run, ReloadSignal::Hup).await;
+    until("it has reloaded", async || node.home().join("reloaded").exists()).await;
+    // That one is over, whatever the signal would have done to it.
+    reload("another run", ReloadSignal::Usr1).await;
+    assert_eq!(fact(&host, "web").await, before);
+    node.done(host).await;
+}
+
+pub async fn a_program_is_run_to_its_end_and_says_how_it_went(node: Node) {
+    let host = node.occupied().await;
+    let run = async |script: &str| host.runtime().run(&place(&node), &program(script, 10)).await;
+    let ran = run("pwd > here; echo one; echo two; exit 4").await.unwrap();
+    assert_eq!(
+        (ran.exit.to_string().as_str(), ran.timed_out, ran.tail),
+        ("exit code 4", false, vec!["one".into(), "two".into()])
+    );
+    assert_eq!(fs::read_to_string(node.home().join("here")).unwrap().trim(), node.home().display().to_string());
+    let absent = Run { command: vec!["/nowhere".into()], ..program("", 10) };
+    assert_eq!(host.runtime().run(&place(&node), &absent).await.unwrap_err().code, codes::SERVICE_START);
+    assert!(host.runtime().observe(&part()).await.unwrap().is_empty(), "it is no service");
+    node.done(host).await;
+}
+
+pub async fn a_program_that_takes_too_long_or_is_dropped_ends_with_all_that_it_started(node: Node) {
+    let host = node.occupied().await;
+    let script = "rm -f child; setsid sleep 600 & echo $! > child; sleep 600";
+    let ran = host.runtime().run(&place(&node), &program(script, 1)).await.unwrap();
+    assert!(ran.timed_out && !alive(number_in(&node.home().join("child")).await));
+    let (place, long, file) = (place(&node), program(script, 600), node.home().join("child"));
+    fs::remove_file(&file).unwrap();
+    let child = tokio::select! {
+        _ = host.runtime().run(&place, &long) => panic!("it does not end"),
+        child = number_in(&file) => child,
+    };
+    until("what was dropped has ended", async || !alive(child)).await;
+    node.done(host).await;
+}
+
+pub async fn nothing_is_inherited_and_no_privileges_are_gained(node: Node) {
+    let host = node.occupied().await;
+    let script = "env | cut -d= -f1 | sort | tr '\\n' ' '; echo; ls /proc/self/fd | wc -w; umask; grep NoNewPrivs /proc/self/status";
+    let ran = host.runtime().run(&place(&node), &program(script, 10)).await.unwrap();
+    let [environment, open, umask, privileges] = &ran.tail[..] else { panic!("{:?}", ran.tail) };
+    // The shell's own, and at most one by which a runtime knows its processes.
+    let foreign: Vec<_> = environment
+        .split(' ')
+        .filter(|name| !["PATH", "PWD", "OLDPWD", "SHLVL", "_", "PLAT_RUN", ""].contains(name))
+        .collect();
+    assert_eq!(foreign, [""; 0]);
+    // Input, output, errors, and the folder that is listed.
+    assert_eq!((open.as_str(), umask.as_str()), ("4", "0027"));
+    assert!(privileges.ends_with('1'), "{privileges}");
+    node.done(host).await;
+}
+
+pub async fn what_is_said_to_be_enforced_is(node: Node) {
+    let host = node.occupied().await;
+    let place = place(&node);
+    let many = program("i=0; while [ $i -lt 40 ]; do sleep 2 & i=$((i+1)); done; wait", 20);
+    let asked = Resources { processes: Some(10), ..Resources::default() };
+    let enforced = host.runtime().limit(&place, asked).await.unwrap();
+    assert!(enforced.processes.is_none_or(|most| most == 10));
+    let ran = host.runtime().run(&place, &many).await.unwrap();
+    assert_eq!(ran.exit.to_string() != "exit code 0", enforced.processes.is_some(), "{:?}", ran.tail);
+    let unlimited = host.runtime().limit(&place, Resources::default()).await.unwrap();
+    assert_eq!(unlimited, Resources::default());
+    let ran = host.runtime().run(&place, &many).await.unwrap();
+    assert_eq!(ran.exit.to_string(), "exit code 0", "{:?}", ran.tail);
+    node.done(host).await;
+}
+
+pub async fn a_run_that_has_ended_is_on_the_bill_whole_until_the_next_one(node: Node) {
+    let host = node.occupied().await;
+    let usage = || host.runtime().usage(&part()).unwrap();
+    let cpu = |group: &Option<Reading>| group.as_ref().map_or(0, |group| group.cpu_micros);
+    let before = cpu(&usage().group);
+    let works = spec("works", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done");
+    begin(&host, &node, &works).await.unwrap();
+    let run = fact(&host, "works").await.run;
+    ended(&host, "works").await;
+    let seen = usage();
+    let [one] = &seen.runs[..] else { panic!("{seen:?}") };
+    assert_eq!((&one.run, &one.instance, one.state), (&run, &instance(), RunState::Ended));
+    assert!(one.ended.is_some_and(|ended| ended >= one.started));
+    let counted = if one.in_group { cpu(&seen.group) - before } else { one.used.cpu_micros };
+    assert!(counted > 5_000, "{seen:?}");
+    begin(&host, &node, &spec("works", "exec sleep 600")).await.unwrap();
+    let seen = usage();
+    assert!(
+        matches!(seen.runs[..], [ref one] if one.run != run && matches!(one.state, RunState::Live { .. })),
+        "{seen:?}"
+    );
+    // What the run of before used has been settled, and is told with the rest.
+    assert!(known(&counters(&host).await, Meter::CpuMicros) >= counted);
+    assert!(host.runtime().memory(&part(), &instance()).unwrap().is_some_and(|bytes| bytes > 0));
+    assert_eq!(host.runtime().group(&part()).is_none(), host.runtime().without_groups().is_some());
+    node.done(host).await;
+}
+
+pub async fn clearing_ends_all_at_once_and_forgetting_leaves_nothing(node: Node) {
+    let host = node.occupied().await;
+    let specs: Vec<_> = (0..3).map(|n| spec(&format!("s{n}"), "trap '' TERM; sleep 600 & wait; wait")).collect();
+    host.runtime().start(&place(&node), &specs).await.into_iter().for_each(Result::unwrap);
+    let facts = host.runtime().observe(&part()).await.unwrap();
+    let begun = Instant::now();
+    host.runtime().clear(&place(&node)).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "nobody is asked to stop");
+    assert!(facts.values().all(|fact| !alive(running(fact))));
+    assert!(host.runtime().observe(&part()).await.unwrap().is_empty());
+    assert!(host.runtime().logs(&part(), None).fresh().is_empty());
+    let group = host.runtime().group(&part());
+    host.runtime().forget(&part()).await.unwrap();
+    assert!(group.is_none_or(|group| !group.exists()));
+    host.runtime().clear(&place(&node)).await.unwrap();
+    node.done(host).await;
+}
+
+pub async fn logs_are_bounded_and_read_on(node: Node) {
+    let host = node.occupied().await;
+    let script = "head -c 20000000 /dev/zero | tr '\\0' 'x' | fold -w 100; echo; echo the end; \
+        while [ ! -e go ]; do sleep 0.01; done; echo on; exec sleep 600";
+    begin(&host, &node, &spec("noisy", script)).await.unwrap();
+    begin(&host, &node, &spec("other", "echo said; exec sleep 600")).await.unwrap();
+    let (mut lines, noisy) = (host.runtime().logs(&part(), None), service("noisy"));
+    let mut kept = Vec::new();
+    until("both wrote", async || {
+        kept.extend(lines.fresh());
+        let has = |text: &str| kept.iter().any(|(_, _, line)| line == text);
+        has("the end") && has("said")
+    })
+    .await;
+    let mut asked = host.runtime().logs(&part(), Some(&noisy));
+    let kept = asked.fresh();
+    assert!(kept.iter().all(|(_, service, _)| service == &noisy), "of one alone");
+    assert!(kept.last().is_some_and(|(_, _, line)| line == "the end"));
+    assert!(kept.iter().map(|(_, _, line)| line.len()).sum::<usize>() < 3 << 20, "a flood fills no disk");
+    assert!(kept.is_sorted_by_key(|(at, _, _)| *at));
+    fs::write(node.home().join("go"), "").unwrap();
+    let mut fresh = Vec::new();
+    until("it went on", async || {
+        fresh.extend(asked.fresh());
+        !fresh.is_empty()
+    })
+    .await;
+    assert_eq!(fresh.into_iter().map(|(_, _, line)| line).collect::<Vec<_>>(), ["on"]);
+    node.done(host).await;
+}

@@ -1,0 +1,56 @@
+//! The Linux host with real processes. What needs root fails where CI is set and root is missing.
+
+use plat_agent::host::linux::{LinuxConfig, LinuxHost};
+use plat_agent::host::{Counters, Event, Follow, Host, LogsAsked, Wanted};
+use plat_agent_plan::action::{Note, ReloadHow, ReloadSpec, RenderedFile, Run, ServiceSpec};
+use plat_agent_plan::facts::{ServiceFact, ServiceRun};
+use plat_agent_plan::{Action, ReleaseFact};
+use plat_document::release::{Check, HttpCheck, ReloadSignal, TcpCheck};
+use plat_model::Problem;
+use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
+use plat_model::node::{Account, NodeFile, NodePartition, Skeleton};
+use plat_model::problem::codes;
+use plat_model::usage::{Amount, Meter};
+use sha2::Digest as _;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+mod built;
+mod conformance;
+mod erasing;
+mod images;
+mod instances;
+mod metering;
+mod namespace;
+mod promises;
+mod releases;
+mod rig;
+mod services;
+mod sources;
+mod storage;
+mod web;
+mod wheels;
+
+use built::*;
+use rig::*;
+
+/// Shims, without a user of the partition's own and, where that can be, with one.
+mod shim {
+    use super::*;
+
+    conformance::suite!(Node::new(None));
+
+    mod with_a_user {
+        use super::*;
+        use std::sync::atomic::{AtomicU32, Ordering};
+
+        /// Users of their own: erasing a partition ends all of its user's.
+        static NEXT: AtomicU32 = AtomicU32::new(UID + 100);
+
+        conformance::suite!(Node::new(is_root().then(|| account(NEXT.fetch_add(1, Ordering::Relaxed)))));
+    }
+}

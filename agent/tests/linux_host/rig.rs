@@ -1,0 +1,208 @@
+//! A node in a folder of its own, and what tests do with it.
+
+use super::*;
+
+pub const UID: u32 = 912_345;
+
+/// A node in a folder of its own; its processes and control groups go with it.
+pub struct Node {
+    pub folder: tempfile::TempDir,
+    pub account: Option<Account>,
+    pub builder: Option<Account>,
+    pub namespace: Option<PathBuf>,
+    pub storage: Vec<PathBuf>,
+    pub directories: BTreeMap<String, u32>,
+}
+
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Whether a test that needs root can run; where CI is set it must.
+pub fn root_is_here() -> bool {
+    assert!(is_root() || std::env::var_os("CI").is_none(), "this test needs root, and CI must have it");
+    is_root()
+}
+
+pub fn account(uid: u32) -> Account {
+    Account { user: format!("u{uid}"), uid, gid: uid, groups: Vec::new() }
+}
+
+impl Node {
+    pub fn new(account: Option<Account>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let directories = plat_model::node::Skeleton::default().directories;
+        let node = Self { folder, account, builder: None, namespace: None, storage: Vec::new(), directories };
+        fs::create_dir_all(node.home()).unwrap();
+        if let Some(account) = &node.account {
+            chown(node.home(), Some(account.uid), Some(account.gid)).unwrap();
+        }
+        fs::set_permissions(node.home(), fs::Permissions::from_mode(0o750)).unwrap();
+        node.write_node_file();
+        node
+    }
+
+    pub fn write_node_file(&self) {
+        let path = self.folder.path();
+        let file = NodeFile {
+            builder: self.builder.clone(),
+            skeleton: Skeleton { directories: self.directories.clone(), ..Skeleton::default() },
+            partitions: vec![NodePartition {
+                account: self.account.clone(),
+                addresses: vec!["127.0.0.1".parse().unwrap()],
+                namespace: self.namespace.clone(),
+                storage: self.storage.clone(),
+                ..NodePartition::bare(part())
+            }],
+            ..NodeFile::bare(path)
+        };
+        fs::write(path.join("node.json.new"), file.to_json()).unwrap();
+        fs::rename(path.join("node.json.new"), path.join("node.json")).unwrap();
+    }
+
+    pub fn home(&self) -> PathBuf {
+        self.folder.path().join("partitions/p0")
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    pub fn open(&self) -> LinuxHost {
+        LinuxHost::open(LinuxConfig {
+            state: self.state(),
+            node_file: self.folder.path().join("node.json"),
+            executable: env!("CARGO_BIN_EXE_plat-agent").into(),
+            clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
+        })
+        .unwrap()
+    }
+
+    pub async fn occupied(&self) -> LinuxHost {
+        let host = self.open();
+        let secrets = BTreeMap::from([("password".to_owned(), 24)]);
+        host.perform(&Action::Occupy { partition: part(), instance: instance(), secrets }).await.unwrap();
+        host
+    }
+
+    pub fn service_state(&self, name: &str) -> serde_json::Value {
+        let path = self.state().join(format!("host/partitions/p0/services/{name}/state.json"));
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    pub async fn done(self, host: LinuxHost) {
+        host.perform(&Action::Erase { partition: part() }).await.unwrap();
+        host.perform(&Action::Free { partition: part() }).await.unwrap();
+        drop(host);
+    }
+}
+
+/// Control groups are outside the folder: they go with the node too, also when its test has failed.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let Ok(state) = self.state().join("host").canonicalize() else { return };
+        let hash = sha2::Sha256::digest(state.as_os_str().as_encoded_bytes());
+        let id: String = hash.iter().take(6).map(|b| format!("{b:02x}")).collect();
+        for mount in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"] {
+            let base = Path::new(mount).join("plat").join(&id);
+            let _ = fs::write(base.join("cgroup.kill"), "1");
+            for partition in fs::read_dir(&base).into_iter().flatten().flatten() {
+                for group in fs::read_dir(partition.path()).into_iter().flatten().flatten() {
+                    let _ = fs::remove_dir(group.path());
+                }
+                let _ = fs::remove_dir(partition.path());
+            }
+            let _ = fs::remove_dir(base);
+        }
+    }
+}
+
+pub fn part() -> PartitionName {
+    PartitionName::parse("p0").unwrap()
+}
+
+pub fn instance() -> InstanceId {
+    InstanceId::parse(&"a".repeat(32)).unwrap()
+}
+
+pub fn service(name: &str) -> ServiceName {
+    ServiceName::parse(name).unwrap()
+}
+
+pub fn spec(name: &str, script: &str) -> ServiceSpec {
+    ServiceSpec {
+        environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+        stop_timeout_seconds: 1,
+        fingerprint: format!("{name} {script}"),
+        ..ServiceSpec::bare(service(name), instance(), vec!["/bin/sh".into(), "-c".into(), script.into()])
+    }
+}
+
+pub async fn start(host: &LinuxHost, spec: &ServiceSpec) -> Result<(), Problem> {
+    host.perform(&Action::StartService { partition: part(), spec: spec.clone() }).await
+}
+
+pub async fn fact(host: &LinuxHost, name: &str) -> ServiceFact {
+    host.observe_partition(&part()).await.unwrap().services[&service(name)].clone()
+}
+
+/// Looks again until it is so.
+pub async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !is().await {
+        assert!(Instant::now() < end, "it did not happen: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub async fn ended(host: &LinuxHost, name: &str) -> ServiceFact {
+    until("the service ends", async || matches!(fact(host, name).await.state, ServiceRun::Ended { .. })).await;
+    fact(host, name).await
+}
+
+pub fn running(fact: &ServiceFact) -> u32 {
+    match fact.state {
+        ServiceRun::Running { pid, .. } => pid,
+        other => panic!("it does not run: {other:?}"),
+    }
+}
+
+pub fn alive(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z "))
+}
+
+pub fn kill9(pid: u64) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+pub async fn counters(host: &LinuxHost) -> Counters {
+    read(host).await.unwrap()
+}
+
+pub async fn read(host: &LinuxHost) -> Option<Counters> {
+    host.counters(&[part()], Wanted::All).await.pop().map(|(_, counters)| counters.unwrap())
+}
+
+pub fn known(counters: &Counters, meter: Meter) -> u64 {
+    match &counters.readings[&meter] {
+        Amount::Known(amount) => *amount,
+        Amount::Unknown(why) => panic!("{meter} is unknown: {why}"),
+    }
+}
+
+/// A mount that goes with its test.
+pub struct Bind(pub PathBuf);
+
+impl Bind {
+    pub fn new(from: &Path, to: &Path) -> Self {
+        nix::mount::mount(Some(from), to, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>).unwrap();
+        Self(to.to_owned())
+    }
+}
+
+impl Drop for Bind {
+    fn drop(&mut self) {
+        let _ = nix::mount::umount2(&self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
