@@ -1,5 +1,9 @@
 //! `agent.toml`: as it is written, and as it is used. Everything wrong in it is told at once.
 
+mod releases;
+
+pub use releases::ReleaseSettings;
+
 use plat_link::Address;
 use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
@@ -31,6 +35,7 @@ pub struct Config {
     pub runtime: Runtime,
     /// How much of the disk usage reports may take while the master is away, in bytes.
     pub outbox_bytes: u64,
+    pub releases: ReleaseSettings,
 }
 
 /// The file's form, version 1.
@@ -45,6 +50,8 @@ struct V1 {
     window_seconds: Option<u64>,
     runtime: Option<String>,
     outbox_mib: Option<u64>,
+    #[serde(default)]
+    releases: releases::Section,
 }
 
 /// Where `agent.toml` is unless the command line says otherwise.
@@ -61,6 +68,7 @@ impl Default for Config {
             window: Duration::from_secs(60),
             runtime: Runtime::Auto,
             outbox_bytes: 256 << 20,
+            releases: ReleaseSettings::default(),
         }
     }
 }
@@ -129,7 +137,9 @@ impl Config {
             }
         };
         let window = Duration::from_secs(window);
-        problems.none_or(Self { master, data, node_file, window, runtime, outbox_bytes: outbox_mib << 20 })
+        let releases = said.releases.check(|problem| problems.push(problem.at(file)));
+        let outbox_bytes = outbox_mib << 20;
+        problems.none_or(Self { master, data, node_file, window, runtime, outbox_bytes, releases })
     }
 
     /// Reads the file at `path`; if there is none and it was not named on purpose, everything is as it is by default.

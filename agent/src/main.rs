@@ -83,12 +83,13 @@ async fn run(config: &Config) -> Result<(), Problem> {
     let (Runtime::Auto | Runtime::Shim) = config.runtime;
     expect_enrolled(&config.data)?;
     let clock = Arc::new(SystemClock);
-    let host = LinuxHost::open(LinuxConfig {
+    let linux = LinuxConfig {
         state: config.data.clone(),
         node_file: config.node_file.clone(),
         executable: "/proc/self/exe".into(),
         clock: clock.clone(),
-    })?;
+    };
+    let host = LinuxHost::open_with(linux, &config.releases)?;
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|why| Problem::new(codes::INTERNAL, "no randomness").because(why))?;
     let settings = Settings::new(config, u64::from_le_bytes(seed));

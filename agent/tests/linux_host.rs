@@ -20,6 +20,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+#[path = "linux_host/cache.rs"]
+mod cache;
 #[path = "linux_host/images.rs"]
 mod images;
 #[path = "linux_host/metering.rs"]

@@ -24,6 +24,7 @@ mod task;
 
 use super::{Counters, Event, Host, LogsAsked, Wanted};
 use crate::clock::Clock;
+use crate::config::ReleaseSettings;
 use async_trait::async_trait;
 use cgroup::Cgroups;
 use counters::{DiskLevels, DiskPlace, Meters};
@@ -100,6 +101,14 @@ impl LinuxHost {
     /// # Errors
     /// If the state's folder cannot be made. A node.json that is missing is told when it is needed.
     pub fn open(config: LinuxConfig) -> Result<Self, Problem> {
+        Self::open_with(config, &ReleaseSettings::default())
+    }
+
+    /// The same, with what `agent.toml` says about releases.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(config: LinuxConfig, settings: &ReleaseSettings) -> Result<Self, Problem> {
         let state = config.state.join("host");
         disk::private_folder(&state)?;
         let state = state
@@ -140,7 +149,7 @@ impl LinuxHost {
             node,
             occupants,
             disks: DiskLevels::default(),
-            releases: Releases::new(spawner.clone(), &state, send),
+            releases: Releases::new(spawner.clone(), &state, settings.clone(), send),
             results: Results::new(records.clone()),
             events: Mutex::new(Some(events)),
             state,

@@ -5,6 +5,7 @@
 //! hold it still, and what a command leaves running is killed before anybody looks at what it made. One release is built
 //! at a time there: while a command runs, nothing else is within its user's reach.
 
+use super::cache::store::Shelf;
 use super::sources::{archive, crates, deb, directory, git, npm, oci, pypi, tools, tree};
 use crate::host::linux::account::{assume, end_all_of};
 use crate::host::linux::disk::{io_problem, now};
@@ -62,6 +63,8 @@ pub struct BuildTask {
     pub published: PathBuf,
     /// The package tools' own folder, shared by all builds.
     pub packages: PathBuf,
+    /// The cache that all was fetched into.
+    pub cache: PathBuf,
     /// Held while one release is built.
     pub lock: PathBuf,
     /// Where the output of commands goes: a file that no command reaches.
@@ -135,7 +138,8 @@ impl BuildTask {
                 // It is the parent's: whatever becomes of this process, the lock goes with the build.
                 drop(said);
                 let _ = nix::unistd::close(lock.as_raw_fd());
-                let laid = assume(self.builder.as_ref()).and_then(|()| self.lay_here(line));
+                let shelf = Shelf::open(&self.cache);
+                let laid = assume(self.builder.as_ref()).and_then(|()| self.lay_here(&shelf?, line));
                 let _ = serde_json::to_writer(File::from(say), &laid);
                 std::process::exit(0)
             }
@@ -152,7 +156,7 @@ impl BuildTask {
         }
     }
 
-    fn lay_here(&self, line: &Line) -> Result<Laid, Problem> {
+    fn lay_here(&self, shelf: &Shelf, line: &Line) -> Result<Laid, Problem> {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         let release: Release = serde_json::from_str(&self.document)
             .map_err(|e| Problem::new(codes::BUILD_FAILED, "the release document cannot be read").because(e))?;
@@ -162,17 +166,17 @@ impl BuildTask {
         }
         let mut sources = BTreeMap::new();
         for (name, source) in &release.sources {
-            sources.insert(name.clone(), self.lay(source, line).map_err(|p| at(name, p))?);
+            sources.insert(name.clone(), self.lay(source, shelf, line).map_err(|p| at(name, p))?);
         }
         let commands = release.build.as_ref().map_or_else(|| Ok(Vec::new()), |build| self.render(build))?;
         Ok(Laid { sources, commands, timeout_seconds: release.build.map_or(0, |build| build.timeout_seconds) })
     }
 
-    fn lay(&self, source: &Source, line: &Line) -> Result<Vec<Ingredient>, Problem> {
+    fn lay(&self, source: &Source, shelf: &Shelf, line: &Line) -> Result<Vec<Ingredient>, Problem> {
         let place = |into: &str| tree::Tree::open(&self.staging, into);
         match source {
             Source::Archive { url, sha256, strip, into } => {
-                archive::lay(url, sha256, *strip, &place(into)?, &self.staging, line)
+                archive::lay(url, sha256, *strip, &place(into)?, shelf, line)
             }
             Source::Directory { path, sha256, into } => directory::lay(path, sha256.as_deref(), &place(into)?, line),
             Source::Deb { packages, into } => {
@@ -180,15 +184,13 @@ impl BuildTask {
                 deb::lay(packages, &self.packages, &self.staging.join(into), line)
             }
             Source::Crate { name, version, sha256, registry, into } => {
-                crates::Crate { name, version, sha256, registry }.lay(&place(into)?, &self.staging, line)
+                crates::Crate { name, version, sha256, registry }.lay(&place(into)?, shelf, line)
             }
-            Source::Npm { packages, registry, into } => {
-                npm::lay(packages, registry, &place(into)?, &self.staging, line)
-            }
+            Source::Npm { packages, registry, into } => npm::lay(packages, registry, &place(into)?, shelf, line),
             Source::Pypi { packages, index, into } => pypi::lay(packages, index, &place(into)?, &self.staging, line),
             Source::Oci { layout, sha256, manifest, into } => {
                 let image = oci::Image { layout, sha256: sha256.as_deref(), manifest };
-                image.lay(&place(into)?, &self.staging, line)
+                image.lay(&place(into)?, &self.staging, shelf, line)
             }
             Source::Git { url, commit, into } => git::lay(url, commit, &place(into)?, &self.staging, line),
         }
