@@ -28,6 +28,8 @@ mod images;
 mod metering;
 #[path = "linux_host/namespace.rs"]
 mod namespace;
+#[path = "linux_host/room.rs"]
+mod room;
 #[path = "linux_host/sources.rs"]
 mod sources;
 #[path = "linux_host/storage.rs"]

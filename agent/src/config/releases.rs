@@ -1,5 +1,6 @@
-//! `[releases]` of `agent.toml`: where files come from.
+//! `[releases]` of `agent.toml`: where files come from, and how long what nothing uses stays.
 
+use plat_agent_plan::KeepPolicy;
 use plat_model::Problem;
 use plat_model::problem::codes;
 use serde::Deserialize;
@@ -10,15 +11,15 @@ use std::time::Duration;
 pub struct ReleaseSettings {
     /// Bases of addresses, http, https or absolute paths, that have files by their digests: BASE/sha256/DIGITS.
     pub mirrors: Vec<String>,
-    /// Bytes that stay free on the disk.
-    pub min_free: u64,
+    /// How long what nothing uses is kept, and how many bytes stay free.
+    pub policy: KeepPolicy,
     /// How long a server may say nothing before it is given up.
     pub silence: Duration,
 }
 
 impl Default for ReleaseSettings {
     fn default() -> Self {
-        Self { mirrors: Vec::new(), min_free: 64 << 20, silence: Duration::from_secs(60) }
+        Self { mirrors: Vec::new(), policy: KeepPolicy::default(), silence: Duration::from_secs(60) }
     }
 }
 
@@ -28,11 +29,15 @@ impl Default for ReleaseSettings {
 pub(super) struct Section {
     #[serde(default)]
     mirrors: Vec<String>,
+    keep_days: Option<u64>,
+    min_free_space_mib: Option<u64>,
 }
 
 /// Most mirrors, and the longest address of one.
 const MIRRORS_MAX: usize = 16;
 const ADDRESS_MAX: usize = 1024;
+/// In seconds.
+const DAY: u64 = 24 * 3600;
 
 impl Section {
     /// What is wrong goes to `wrong`.
@@ -48,7 +53,18 @@ impl Section {
                     .fix("name http://HOST/PATH, https://HOST/PATH without a user, or an absolute path"),
             );
         }
-        ReleaseSettings { mirrors: self.mirrors, ..ReleaseSettings::default() }
+        let default = KeepPolicy::default();
+        let mut within = |key: &str, value: Option<u64>, default: u64, most: u64| match value {
+            Some(value) if value > most => {
+                wrong(problem(format!("`releases.{key}` is {value}, it must be at most {most}")));
+                default
+            }
+            value => value.unwrap_or(default),
+        };
+        let days = within("keep_days", self.keep_days, default.keep.as_secs() / DAY, 3650);
+        let mib = within("min_free_space_mib", self.min_free_space_mib, default.min_free >> 20, 1 << 20);
+        let policy = KeepPolicy { keep: Duration::from_secs(days * DAY), min_free: mib << 20 };
+        ReleaseSettings { mirrors: self.mirrors, policy, ..ReleaseSettings::default() }
     }
 }
 
@@ -76,7 +92,8 @@ mod tests {
             assert!(!is_base(bad), "{bad}");
         }
         let mut said = Vec::new();
-        Section { mirrors: vec!["https://u:secret@host/x".into()] }.check(|problem| said.push(problem));
+        Section { mirrors: vec!["https://u:secret@host/x".into()], ..Section::default() }
+            .check(|problem| said.push(problem));
         assert!(said.len() == 1 && !said[0].to_string().contains("secret"), "{said:?}");
     }
 }

@@ -33,7 +33,7 @@ use partition::Occupants;
 use partition::erase::EraseTask;
 use partition::files::WriteTask;
 use plat_agent_plan::action::{ReloadHow, Run};
-use plat_agent_plan::{Action, PartitionFact, PromiseFact, ReleaseFact};
+use plat_agent_plan::{Action, Disk, PartitionFact, PromiseFact, ReleaseFact, StoreFacts};
 use plat_document::release::Check;
 use plat_model::Problem;
 use plat_model::id::{Digest, PartitionName, ServiceName};
@@ -88,7 +88,7 @@ pub struct LinuxHost {
     occupants: Occupants,
     meters: Arc<Meters>,
     disks: DiskLevels,
-    releases: Releases,
+    releases: Arc<Releases>,
     mark: String,
     clock: Arc<dyn Clock>,
     results: Results,
@@ -149,7 +149,7 @@ impl LinuxHost {
             node,
             occupants,
             disks: DiskLevels::default(),
-            releases: Releases::new(spawner.clone(), &state, settings.clone(), send),
+            releases: Arc::new(Releases::new(spawner.clone(), &state, settings.clone(), send)),
             results: Results::new(records.clone()),
             events: Mutex::new(Some(events)),
             state,
@@ -295,6 +295,15 @@ impl Host for LinuxHost {
         self.releases.list(&*self.node.read()?)
     }
 
+    async fn observe_disks(&self) -> Result<BTreeMap<u64, Disk>, Problem> {
+        self.releases.disks(&*self.node.read()?)
+    }
+
+    async fn observe_store(&self) -> Result<StoreFacts, Problem> {
+        let (node, releases) = (self.node.read()?, self.releases.clone());
+        runtime::shim::joined(tokio::task::spawn_blocking(move || releases.stored(&node)).await)
+    }
+
     async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem> {
         Ok(PartitionFact {
             occupant: self.occupants.observe(partition)?,
@@ -314,6 +323,9 @@ impl Host for LinuxHost {
                 let node = self.node.read()?;
                 self.releases.remove(&node, digest).await
             }
+            Action::NoteUnused { digest, since } => self.releases.note_unused(digest, *since),
+            Action::NoteUsed { digest } => self.releases.note_used(digest),
+            Action::RemoveContent { path } => self.releases.remove_content(path),
             Action::Occupy { partition, instance, secrets } => {
                 let namespace = self.place(partition)?.partition.namespace;
                 self.occupants.occupy(partition, instance, secrets)?;

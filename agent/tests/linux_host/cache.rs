@@ -7,7 +7,7 @@ use plat_agent::config::ReleaseSettings;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-fn open_with(node: &Node, settings: &ReleaseSettings) -> LinuxHost {
+pub fn open_with(node: &Node, settings: &ReleaseSettings) -> LinuxHost {
     let config = LinuxConfig {
         state: node.state(),
         node_file: node.folder.path().join("node.json"),
@@ -18,16 +18,16 @@ fn open_with(node: &Node, settings: &ReleaseSettings) -> LinuxHost {
 }
 
 /// A tar archive of a file `x` that compresses badly, of this many bytes and more.
-fn large(seed: usize, size: usize) -> Vec<u8> {
+pub fn large(seed: usize, size: usize) -> Vec<u8> {
     let text: String = (0..size / 8).map(|n| format!("{:08x}", (n * 2_654_435_761 + seed) & 0xffff_ffff)).collect();
     tar(&[("a/x", &text, tar::EntryType::Regular)])
 }
 
-fn source(url: &str, bytes: &[u8]) -> serde_json::Value {
+pub fn source(url: &str, bytes: &[u8]) -> serde_json::Value {
     serde_json::json!({"archive": {"url": url, "sha256": hex(bytes), "strip": 1}})
 }
 
-fn entry(node: &Node, bytes: &[u8]) -> PathBuf {
+pub fn entry(node: &Node, bytes: &[u8]) -> PathBuf {
     node.state().join("host/cache/sha256").join(hex(bytes))
 }
 

@@ -290,7 +290,11 @@ impl World {
             }
             Action::Free { .. } => *fact = PartitionFact::default(),
             Action::WriteFiles { .. } | Action::RunHook { .. } | Action::Reload { .. } => {}
-            Action::InstallRelease { .. } | Action::RemoveRelease { .. } => unreachable!("not of a partition"),
+            Action::InstallRelease { .. }
+            | Action::RemoveRelease { .. }
+            | Action::NoteUnused { .. }
+            | Action::NoteUsed { .. }
+            | Action::RemoveContent { .. } => unreachable!("not of a partition"),
         }
     }
 

@@ -4,11 +4,11 @@ use crate::host::Event;
 use plat_agent_plan::action::{Note, ServiceSpec};
 use plat_agent_plan::facts::{Occupant, ServiceFact, ServiceRun};
 use plat_agent_plan::{Action, Moment, PartitionFact, PromiseFact};
-use plat_model::Problem;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName};
 use plat_model::node::NodeFile;
 use plat_model::parameters::Secret;
 use plat_model::problem::codes;
+use plat_model::{Problem, Timestamp};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,10 @@ use tokio::sync::mpsc;
 pub(super) struct World {
     pub node: NodeFile,
     pub releases: BTreeSet<Digest>,
+    /// Of those that were noted as such.
+    pub unused: BTreeMap<Digest, Timestamp>,
+    /// Bytes on the disk.
+    pub free: u64,
     pub partitions: BTreeMap<PartitionName, Partition>,
     pub events: Option<mpsc::Sender<Event>>,
     /// Step → how many more times it fails.
@@ -45,6 +49,8 @@ impl World {
         Self {
             node,
             releases: BTreeSet::new(),
+            unused: BTreeMap::new(),
+            free: 1 << 40,
             partitions,
             events: None,
             failing: BTreeMap::new(),
@@ -104,7 +110,11 @@ impl World {
             }
             Action::RemoveRelease { digest } => {
                 self.releases.remove(digest);
+                self.unused.remove(digest);
             }
+            Action::NoteUnused { digest, since } => drop(self.unused.insert(digest.clone(), *since)),
+            Action::NoteUsed { digest } => drop(self.unused.remove(digest)),
+            Action::RemoveContent { .. } => {}
             Action::StartService { partition, spec } => self.start(spec, partition, now),
             _ => {
                 let one = action.partition().and_then(|name| self.partitions.get_mut(name));

@@ -4,6 +4,7 @@
 pub mod build;
 pub mod cache;
 pub mod sources;
+mod stored;
 
 use super::disk::{self, Stored, io_problem, private_folder, random_hex};
 use super::partition::empty::empty;
@@ -135,9 +136,13 @@ impl Releases {
         fs::create_dir_all(&node.releases).map_err(|e| wrong(&node.releases, &e))?;
         let room = rustix::fs::statvfs(&node.releases).map_err(|e| wrong(&node.releases, &e.into()))?;
         let free = room.f_bavail * room.f_frsize;
-        if free < self.settings.min_free {
+        if free < self.settings.policy.min_free {
             return Err(Problem::new(codes::DISK_FULL, format!("there is no room in {}", node.releases.display()))
-                .because(format!("{} MiB are free, {} are needed to begin", free >> 20, self.settings.min_free >> 20))
+                .because(format!(
+                    "{} MiB are free, {} are needed to begin",
+                    free >> 20,
+                    self.settings.policy.min_free >> 20
+                ))
                 .fix("remove releases that nothing uses, or add disk"));
         }
         if published.exists() {
@@ -176,7 +181,7 @@ impl Releases {
             let _ = tokio::task::spawn_blocking(move || discard(&aside)).await;
         }
         let _ = fs::remove_file(self.logs.join(format!("{digest}.log")));
-        Ok(())
+        self.note_used(digest)
     }
 
     /// From here on it is not there.

@@ -43,8 +43,10 @@ pub struct Cache {
     settings: ReleaseSettings,
     turns: Semaphore,
     /// One at a time fetches a content; the next finds it there. Kept as long as anybody wants it.
-    wanted: Mutex<BTreeMap<Pin, Arc<tokio::sync::Mutex<()>>>>,
+    pub wanted: Mutex<Gates>,
 }
+
+type Gates = BTreeMap<Pin, Arc<tokio::sync::Mutex<()>>>;
 
 /// One content, and all places that releases name for it.
 struct Wish {
@@ -61,6 +63,11 @@ impl Cache {
 
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Whether somebody wants the file that has this path in the cache.
+    pub fn is_wanted(&self, path: &str) -> bool {
+        is_of(&self.wanted.lock().unwrap_or_else(PoisonError::into_inner), path)
     }
 
     /// Wants all that a release names by digest: what is wanted is not removed.
@@ -85,12 +92,23 @@ impl Cache {
     }
 }
 
+/// Whether a path in the cache is of one of them, whole or not.
+pub fn is_of(wanted: &Gates, path: &str) -> bool {
+    let pin = path.split_once('/').and_then(|(folder, name)| match folder {
+        store::PARTIAL => {
+            name.strip_suffix(".from").unwrap_or(name).split_once('-').and_then(|(k, n)| Pin::parse(k, n))
+        }
+        _ => Pin::parse(folder, name),
+    });
+    pin.is_some_and(|pin| wanted.contains_key(&pin))
+}
+
 /// The contents of one release, wanted until this is dropped.
 pub struct Wanted {
     cache: Arc<Cache>,
     sources: BTreeMap<String, Source>,
     wishes: Vec<Wish>,
-    gates: BTreeMap<Pin, Arc<tokio::sync::Mutex<()>>>,
+    gates: Gates,
 }
 
 impl Drop for Wanted {
@@ -145,7 +163,7 @@ impl Wanted {
             mirrors: cache.settings.mirrors.clone(),
             urls: wish.urls.clone(),
             account,
-            spare: cache.settings.min_free,
+            spare: cache.settings.policy.min_free,
             silence_seconds: cache.settings.silence.as_secs(),
         }));
         match cache.spawner.within(&task, task.longest(), told).await {
