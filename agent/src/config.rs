@@ -2,7 +2,8 @@
 
 mod releases;
 
-pub use releases::ReleaseSettings;
+pub(crate) use releases::is_base;
+pub use releases::{ReleaseSettings, ShareSettings};
 
 use plat_link::Address;
 use plat_model::problem::codes;
@@ -52,6 +53,7 @@ struct V1 {
     outbox_mib: Option<u64>,
     #[serde(default)]
     releases: releases::Section,
+    cache: Option<releases::CacheSection>,
 }
 
 /// Where `agent.toml` is unless the command line says otherwise.
@@ -137,7 +139,9 @@ impl Config {
             }
         };
         let window = Duration::from_secs(window);
+        let share = said.cache.map(|cache| cache.check(|problem| problems.push(problem.at(file))));
         let releases = said.releases.check(|problem| problems.push(problem.at(file)));
+        let releases = ReleaseSettings { share, ..releases };
         let outbox_bytes = outbox_mib << 20;
         problems.none_or(Self { master, data, node_file, window, runtime, outbox_bytes, releases })
     }
@@ -174,6 +178,17 @@ mod tests {
         let config = Config::parse("version = 1\nwindow_seconds = 5\nruntime = \"shim\"\n", "agent.toml").unwrap();
         let expected = Config { window: Duration::from_secs(5), runtime: Runtime::Shim, ..Config::default() };
         assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn a_store_of_builds_needs_an_address_and_a_key() {
+        let text = "version = 1\n[releases]\nkeep_days = 9999\n[cache]\nurl = \"cache\"\nkeys = [\"ed25519:x\"]\n";
+        assert_eq!(Config::parse(text, "agent.toml").unwrap_err().0.len(), 3);
+        assert_eq!(Config::parse("version = 1\n[cache]\nurl = \"/x\"\nkeys = []\n", "f").unwrap_err().0.len(), 1);
+        let key = format!("ed25519:{}=", "A".repeat(43));
+        let text = format!("version = 1\n[releases]\nkeep_days = 0\n[cache]\nurl = \"/x/\"\nkeys = [\"{key}\"]\n");
+        let releases = Config::parse(&text, "agent.toml").unwrap().releases;
+        assert_eq!((releases.policy.keep, releases.share.unwrap().url.as_str()), (Duration::ZERO, "/x"));
     }
 
     #[test]

@@ -30,6 +30,8 @@ mod metering;
 mod namespace;
 #[path = "linux_host/room.rs"]
 mod room;
+#[path = "linux_host/shares.rs"]
+mod shares;
 #[path = "linux_host/sources.rs"]
 mod sources;
 #[path = "linux_host/storage.rs"]

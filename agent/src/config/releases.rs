@@ -1,5 +1,6 @@
 //! `[releases]` of `agent.toml`: where files come from, and how long what nothing uses stays.
 
+use crate::host::linux::share::key::PublicKey;
 use plat_agent_plan::KeepPolicy;
 use plat_model::Problem;
 use plat_model::problem::codes;
@@ -15,11 +16,21 @@ pub struct ReleaseSettings {
     pub policy: KeepPolicy,
     /// How long a server may say nothing before it is given up.
     pub silence: Duration,
+    /// Where builds of other nodes are taken from.
+    pub share: Option<ShareSettings>,
+}
+
+/// `[cache]`: a store of built releases, and who is believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShareSettings {
+    /// The base of its addresses, http, https or an absolute path.
+    pub url: String,
+    pub keys: Vec<PublicKey>,
 }
 
 impl Default for ReleaseSettings {
     fn default() -> Self {
-        Self { mirrors: Vec::new(), policy: KeepPolicy::default(), silence: Duration::from_secs(60) }
+        Self { mirrors: Vec::new(), policy: KeepPolicy::default(), silence: Duration::from_secs(60), share: None }
     }
 }
 
@@ -36,8 +47,43 @@ pub(super) struct Section {
 /// Most mirrors, and the longest address of one.
 const MIRRORS_MAX: usize = 16;
 const ADDRESS_MAX: usize = 1024;
+/// Most keys that are trusted.
+const KEYS_MAX: usize = 64;
+const ADDRESS: &str = "name http://HOST/PATH, https://HOST/PATH without a user, or an absolute path";
 /// In seconds.
 const DAY: u64 = 24 * 3600;
+
+/// The form of `[cache]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CacheSection {
+    url: String,
+    keys: Vec<String>,
+}
+
+impl CacheSection {
+    /// What is wrong goes to `wrong`.
+    pub fn check(self, mut wrong: impl FnMut(Problem)) -> ShareSettings {
+        let problem = |what: String| Problem::new(codes::BAD_CONFIG, what);
+        if !is_base(&self.url) {
+            wrong(problem("`cache.url` is no address of a store".into()).fix(ADDRESS));
+        }
+        if self.keys.is_empty() || self.keys.len() > KEYS_MAX {
+            wrong(
+                problem(format!("`cache.keys` names {} keys, it must be 1 to {KEYS_MAX}", self.keys.len()))
+                    .fix("name the public keys of the nodes whose builds are taken"),
+            );
+        }
+        let mut keys = Vec::new();
+        for text in &self.keys {
+            match PublicKey::parse(text) {
+                Ok(key) => keys.push(key),
+                Err(why) => wrong(problem("`cache.keys` has what is no key".into()).because(why.what).fix(why.todo)),
+            }
+        }
+        ShareSettings { url: self.url.trim_end_matches('/').to_owned(), keys }
+    }
+}
 
 impl Section {
     /// What is wrong goes to `wrong`.
@@ -48,10 +94,7 @@ impl Section {
         }
         for mirror in self.mirrors.iter().filter(|mirror| !is_base(mirror)) {
             let shown = plat_model::id::shorten(mirror.split('@').next_back().unwrap_or_default());
-            wrong(
-                problem(format!("`releases.mirrors` has `{shown}`, which is no mirror"))
-                    .fix("name http://HOST/PATH, https://HOST/PATH without a user, or an absolute path"),
-            );
+            wrong(problem(format!("`releases.mirrors` has `{shown}`, which is no mirror")).fix(ADDRESS));
         }
         let default = KeepPolicy::default();
         let mut within = |key: &str, value: Option<u64>, default: u64, most: u64| match value {
@@ -69,7 +112,7 @@ impl Section {
 }
 
 /// Whether it can stand before `/sha256/DIGITS`. A password in it would be in every message about it.
-fn is_base(text: &str) -> bool {
+pub fn is_base(text: &str) -> bool {
     let plain = text.len() <= ADDRESS_MAX && text.chars().all(|c| c.is_ascii_graphic() && !"?#\"<>\\".contains(c));
     let host = ["http://", "https://"].into_iter().find_map(|scheme| text.strip_prefix(scheme));
     let has_host = host.is_some_and(|rest| {

@@ -17,6 +17,7 @@ mod probe;
 mod process;
 mod release;
 mod results;
+pub use release::share;
 pub mod runtime;
 mod shim;
 pub mod spawner;

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 pub struct Asked {
+    pub method: String,
     /// With what comes after `?`.
     pub path: String,
     /// By their names in lower case.
@@ -68,7 +69,8 @@ fn answer_one(stream: TcpStream, answer: &dyn Fn(&Asked) -> Answer, heard: &Mute
     let mut from = BufReader::new(stream.try_clone().ok()?);
     let mut line = String::new();
     from.read_line(&mut line).ok()?;
-    let path = line.split(' ').nth(1)?.to_owned();
+    let mut words = line.split(' ').map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
     let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();
@@ -80,7 +82,7 @@ fn answer_one(stream: TcpStream, answer: &dyn Fn(&Asked) -> Answer, heard: &Mute
     let mut body = vec![0; length];
     from.read_exact(&mut body).ok()?;
     heard.lock().unwrap().push(path.clone());
-    let Answer { status, kind, body, claimed, headers } = answer(&Asked { path, headers, body });
+    let Answer { status, kind, body, claimed, headers } = answer(&Asked { method, path, headers, body });
     let length = claimed.unwrap_or(body.len());
     let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let head = format!(

@@ -3,6 +3,7 @@
 
 pub mod build;
 pub mod cache;
+pub mod share;
 pub mod sources;
 mod stored;
 
@@ -14,14 +15,16 @@ use super::spawner::Spawner;
 use super::task::{Answer, Task};
 use crate::config::ReleaseSettings;
 use crate::host::Event;
-use build::{BuildTask, MANIFEST, Manifest};
-use cache::Cache;
+use build::{BuildTask, MANIFEST, Made, Manifest};
+use cache::pin::Pin;
+use cache::{Cache, Wanted, who_asks};
 use plat_agent_plan::ReleaseFact;
 use plat_document::Release;
 use plat_model::Problem;
 use plat_model::id::Digest;
 use plat_model::node::NodeFile;
 use plat_model::problem::codes;
+use share::pull::find;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -110,15 +113,47 @@ impl Releases {
             }
         };
         write(&format!("building release {digest}"));
-        let wanted = self.cache.want(&release)?;
-        let result = match wanted.fetch(node.builder.as_ref(), &told).await {
-            Ok(()) => self.build(node, digest, document, &told).await,
-            Err(problem) => Err(problem),
+        let result = match self.shared(node, digest, &told).await {
+            // What it names stays wanted until it is published.
+            Some((made, _wanted)) => self.build(node, digest, document, Some(made), &told).await,
+            None => {
+                let wanted = self.cache.want(&release)?;
+                match wanted.fetch(node.builder.as_ref(), &told).await {
+                    Ok(()) => self.build(node, digest, document, None, &told).await,
+                    Err(problem) => Err(problem),
+                }
+            }
         };
         if let Err(problem) = &result {
             write(&problem.to_string());
         }
         result
+    }
+
+    /// What another node built, fetched. Whatever is wrong with it, the release can be built here.
+    async fn shared(
+        &self,
+        node: &NodeFile,
+        digest: &Digest,
+        told: &(impl Fn(String) + Sync),
+    ) -> Option<(Made, Wanted)> {
+        let share = self.settings.share.as_ref()?;
+        told("> looking whether another node has built it".into());
+        let account = who_asks(node.builder.as_ref());
+        let found = async {
+            let offer = find(&self.cache, share, &node.releases, digest, &self.logs, account).await?;
+            let Some(offer) = offer else { return Ok(None) };
+            let archive = Pin::sha256(&offer.sha256)?;
+            let url = format!("{}/{}", share.url, archive.path());
+            let wanted = self.cache.want_one("what another node built".into(), archive.clone(), url);
+            wanted.fetch(node.builder.as_ref(), told).await?;
+            Ok(Some((Made { archive, sources: offer.sources }, wanted)))
+        };
+        found.await.unwrap_or_else(|problem: Problem| {
+            tracing::warn!(release = digest.short(), problem = problem.one_line(), "shared build not used");
+            told(problem.to_string());
+            None
+        })
     }
 
     /// Builds what has been fetched, and publishes it.
@@ -127,6 +162,7 @@ impl Releases {
         node: &NodeFile,
         digest: &Digest,
         document: &str,
+        made: Option<Made>,
         told: &(impl Fn(String) + Sync),
     ) -> Result<(), Problem> {
         let wrong = |path: &Path, e: &std::io::Error| {
@@ -166,6 +202,7 @@ impl Releases {
             lock: node.releases.join(".building"),
             log: self.logs.join(format!("{digest}-commands")),
             builder: node.builder.clone(),
+            made,
         }));
         match self.spawner.within(&task, task.longest(), told).await? {
             Answer::Done => {}

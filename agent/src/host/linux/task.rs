@@ -7,6 +7,7 @@ use super::probe::ProbeTask;
 use super::process::Process;
 use super::release::build::BuildTask;
 use super::release::cache::task::FetchTask;
+use super::release::share::pull::OfferTask;
 use super::release::sources::tools::LookTask;
 use super::shim::tree::{Exit, Used};
 use super::shim::{RunTask, ServiceTask};
@@ -31,6 +32,7 @@ pub enum Task {
     Build(Box<BuildTask>),
     Look(LookTask),
     Fetch(Box<FetchTask>),
+    Offer(OfferTask),
 }
 
 impl Task {
@@ -48,6 +50,7 @@ impl Task {
             Self::Build(_) => 24 * 3600,
             Self::Look(_) => 120,
             Self::Fetch(task) => task.longest().as_secs(),
+            Self::Offer(_) => 300,
         };
         Duration::from_secs(seconds)
     }
@@ -63,6 +66,7 @@ impl Task {
             Self::Build(_) => "building a release",
             Self::Look(_) => "looking for programs",
             Self::Fetch(_) => "fetching a file",
+            Self::Offer(_) => "asking a store",
         }
     }
 
@@ -88,6 +92,8 @@ pub enum Answer {
         holds: bool,
         message: String,
     },
+    /// What was read, if there was something.
+    Told(Option<String>),
     Done,
     Failed(Problem),
 }
@@ -171,6 +177,7 @@ pub fn perform(stream: UnixStream) {
         Task::Build(task) => task.perform(&line).map(|()| Answer::Done),
         Task::Look(task) => task.perform().map(|()| Answer::Done),
         Task::Fetch(task) => task.perform(&line).map(|()| Answer::Done),
+        Task::Offer(task) => task.perform(&line).map(Answer::Told),
     };
     // If nobody listens, nobody needs the answer.
     let _ = line.say(&answer.unwrap_or_else(Answer::Failed));

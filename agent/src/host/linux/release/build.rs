@@ -5,7 +5,9 @@
 //! hold it still, and what a command leaves running is killed before anybody looks at what it made. One release is built
 //! at a time there: while a command runs, nothing else is within its user's reach.
 
+use super::cache::pin::Pin;
 use super::cache::store::Shelf;
+use super::sources::unpack::{self, Form, Room};
 use super::sources::{archive, crates, deb, directory, git, npm, oci, pypi, tools, tree};
 use crate::host::linux::account::{assume, end_all_of};
 use crate::host::linux::disk::{io_problem, now};
@@ -44,7 +46,7 @@ pub struct Manifest {
     pub sources: BTreeMap<String, Vec<Ingredient>>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ingredient {
     pub name: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -70,6 +72,15 @@ pub struct BuildTask {
     /// Where the output of commands goes: a file that no command reaches.
     pub log: PathBuf,
     pub builder: Option<Account>,
+    /// What another node made of it, in the cache: taken instead of building.
+    pub made: Option<Made>,
+}
+
+/// A release that was built elsewhere.
+#[derive(Serialize, Deserialize)]
+pub struct Made {
+    pub archive: Pin,
+    pub sources: BTreeMap<String, Vec<Ingredient>>,
 }
 
 /// What the builder has prepared.
@@ -158,6 +169,9 @@ impl BuildTask {
 
     fn lay_here(&self, shelf: &Shelf, line: &Line) -> Result<Laid, Problem> {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+        if let Some(made) = &self.made {
+            return self.lay_made(made, shelf, line);
+        }
         let release: Release = serde_json::from_str(&self.document)
             .map_err(|e| Problem::new(codes::BUILD_FAILED, "the release document cannot be read").because(e))?;
         let at = |name: &str, p: Problem| if p.at.is_empty() { p.at(format!("sources.{name}")) } else { p };
@@ -170,6 +184,16 @@ impl BuildTask {
         }
         let commands = release.build.as_ref().map_or_else(|| Ok(Vec::new()), |build| self.render(build))?;
         Ok(Laid { sources, commands, timeout_seconds: release.build.map_or(0, |build| build.timeout_seconds) })
+    }
+
+    fn lay_made(&self, made: &Made, shelf: &Shelf, line: &Line) -> Result<Laid, Problem> {
+        line.progress("> unpacking what another node built")?;
+        let what = || "cannot unpack what another node built".to_owned();
+        let file = shelf.checked(&made.archive)?;
+        let mut room = Room::of_a_source();
+        unpack::unpack(file, Form::Built, &tree::Tree::open(&self.staging, "")?, &mut room)
+            .map_err(|e| unpack::problem(what(), &e))?;
+        Ok(Laid { sources: made.sources.clone(), commands: Vec::new(), timeout_seconds: 0 })
     }
 
     fn lay(&self, source: &Source, shelf: &Shelf, line: &Line) -> Result<Vec<Ingredient>, Problem> {

@@ -7,7 +7,8 @@
 //!
 //! What only another program can find (`git`, pip's indexes, packages of Debian by name) does not go through it.
 
-mod download;
+pub mod asking;
+pub mod download;
 pub mod pin;
 pub mod store;
 pub mod task;
@@ -28,6 +29,7 @@ use plat_model::problem::codes;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use task::FetchTask;
 use tokio::sync::Semaphore;
 
@@ -48,7 +50,7 @@ pub struct Cache {
 
 type Gates = BTreeMap<Pin, Arc<tokio::sync::Mutex<()>>>;
 
-/// One content, and all places that releases name for it.
+/// One content, and all places that are named for it. `source`: of the release, empty if it is none.
 struct Wish {
     source: String,
     name: String,
@@ -59,6 +61,15 @@ struct Wish {
 impl Cache {
     pub fn new(spawner: Arc<Spawner>, folder: PathBuf, settings: ReleaseSettings) -> Self {
         Self { folder, spawner, settings, turns: Semaphore::new(AT_ONCE), wanted: Mutex::default() }
+    }
+
+    pub fn spawner(&self) -> &Spawner {
+        &self.spawner
+    }
+
+    /// How long a server may say nothing.
+    pub fn silence(&self) -> Duration {
+        self.settings.silence
     }
 
     pub fn folder(&self) -> &Path {
@@ -85,11 +96,26 @@ impl Cache {
                 }
             }
         }
+        Ok(self.wishing(release.sources.clone(), wishes))
+    }
+
+    /// Wants one file.
+    pub fn want_one(self: &Arc<Self>, name: String, pin: Pin, url: String) -> Wanted {
+        let wish = Wish { source: String::new(), name, pin: pin.clone(), urls: vec![url] };
+        self.wishing(BTreeMap::new(), BTreeMap::from([(pin, wish)]))
+    }
+
+    fn wishing(self: &Arc<Self>, sources: BTreeMap<String, Source>, wishes: BTreeMap<Pin, Wish>) -> Wanted {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         let gates = wishes.keys().map(|pin| (pin.clone(), wanted.entry(pin.clone()).or_default().clone())).collect();
-        let (sources, wishes) = (release.sources.clone(), wishes.into_values().collect());
-        Ok(Wanted { cache: self.clone(), sources, wishes, gates })
+        Wanted { cache: self.clone(), sources, wishes: wishes.into_values().collect(), gates }
     }
+}
+
+/// Who speaks to servers for an agent whose releases are built by `builder`; `None`: who the agent is.
+pub fn who_asks(builder: Option<&Account>) -> Option<Account> {
+    let builder = builder.filter(|_| nix::unistd::geteuid().is_root());
+    builder.map(|_| Account { user: "nobody".into(), uid: NOBODY, gid: NOBODY, groups: Vec::new() })
 }
 
 /// Whether a path in the cache is of one of them, whole or not.
@@ -126,8 +152,7 @@ impl Drop for Wanted {
 impl Wanted {
     /// Brings all of it into the cache. `told` hears what is being done, what is for people to see now with `> ` before it.
     pub async fn fetch(&self, builder: Option<&Account>, told: &(impl Fn(String) + Sync)) -> Result<(), Problem> {
-        let account = builder.filter(|_| nix::unistd::geteuid().is_root());
-        let account = account.map(|_| Account { user: "nobody".into(), uid: NOBODY, gid: NOBODY, groups: Vec::new() });
+        let account = who_asks(builder);
         let count = self.wishes.len();
         if count == 0 {
             return Ok(());
@@ -169,7 +194,9 @@ impl Wanted {
         match cache.spawner.within(&task, task.longest(), told).await {
             Ok(Answer::Done) => Ok(()),
             Ok(other) => Err(ended(&format!("answered {other:?}"))),
-            Err(problem) if problem.at.is_empty() => Err(problem.at(format!("sources.{}", wish.source))),
+            Err(problem) if problem.at.is_empty() && !wish.source.is_empty() => {
+                Err(problem.at(format!("sources.{}", wish.source)))
+            }
             Err(problem) => Err(problem),
         }
     }

@@ -11,7 +11,7 @@ pub mod oci;
 pub mod pypi;
 pub mod tools;
 pub mod tree;
-mod unpack;
+pub mod unpack;
 
 pub use fetch::unlike;
 

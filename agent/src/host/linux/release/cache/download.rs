@@ -46,6 +46,8 @@ pub struct Ask<'a> {
     pub tag: Option<&'a str>,
     /// Bytes that must stay free.
     pub spare: u64,
+    /// Bytes that it may have.
+    pub most: u64,
     /// How long a server may say nothing.
     pub silence: Duration,
 }
@@ -92,7 +94,7 @@ fn fetch(ask: &Ask<'_>, file: &mut File, say: &mut dyn FnMut(Said) -> io::Result
             _ => return Err(Ended::Refused(format!("the server answers {status}"))),
         };
         // One more byte than may be: then it is too large, not cut off.
-        let mut body = answer.into_body().into_with_config().limit(FILE_MAX + 1).reader();
+        let mut body = answer.into_body().into_with_config().limit(ask.most + 1).reader();
         return pour(ask, &mut body, file, (have, all), say);
     }
 }
@@ -149,8 +151,8 @@ fn pour(
     (mut have, all): (u64, Option<u64>),
     say: &mut dyn FnMut(Said) -> io::Result<()>,
 ) -> Result<Ended, Ended> {
-    let too_large = || Ended::Refused(format!("it has more than {FILE_MAX} bytes"));
-    if all.is_some_and(|all| all > FILE_MAX) {
+    let too_large = || Ended::Refused(format!("it has more than {} bytes", ask.most));
+    if all.is_some_and(|all| all > ask.most) {
         return Err(too_large());
     }
     let (mut buffer, mut looked) = (vec![0; 64 * 1024], None::<Instant>);
@@ -172,7 +174,7 @@ fn pour(
             Ok(0) => return Ok(Ended::Whole),
             Ok(n) => {
                 have += n as u64;
-                if have > FILE_MAX {
+                if have > ask.most {
                     return Err(too_large());
                 }
                 file.write_all(&buffer[..n]).map_err(|e| match e.kind() {

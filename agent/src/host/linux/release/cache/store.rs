@@ -122,6 +122,20 @@ impl Shelf {
             .map_err(|e| io_problem(codes::SOURCE_FETCH, format!("cannot open {}", folder.display()), &e.into()))
     }
 
+    /// What is called so in the cache and is that, at its beginning.
+    ///
+    /// # Errors
+    /// SOURCE_FETCH if it is not there, or is something else by now.
+    pub fn checked(&self, pin: &Pin) -> Result<File, Problem> {
+        let gone = |e: io::Error| io_problem(codes::SOURCE_FETCH, format!("{pin} is not in the cache any more"), &e);
+        let mut file = self.get(pin).map_err(gone)?;
+        if &pin.measure(&mut file).map_err(gone)? != pin {
+            return Err(gone(io::Error::other("it is something else")));
+        }
+        file.rewind().map_err(gone)?;
+        Ok(file)
+    }
+
     /// # Errors
     /// If it is not there.
     pub fn get(&self, pin: &Pin) -> io::Result<File> {

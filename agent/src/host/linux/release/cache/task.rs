@@ -1,30 +1,24 @@
 //! One content into the cache. The process is the agent's own and decides what is published; the one that speaks to
 //! servers is its child, which has become nobody, and has of the cache the file that it appends to.
 
-use super::download::{Ask, Ended, Said, download};
+use super::asking::ask_as;
+use super::download::{Ask, Ended, FILE_MAX, Said};
 use super::pin::Pin;
 use super::store::{Held, Store};
-use crate::host::linux::account::assume;
 use crate::host::linux::disk::io_problem;
-use crate::host::linux::posix::{Side, split};
 use crate::host::linux::release::sources::unlike;
 use crate::host::linux::task::Line;
 use plat_model::Problem;
 use plat_model::node::Account;
 use plat_model::problem::codes;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{self, Seek, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, Seek};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// How often one server is asked to go on with what it cut off, as long as more comes each time.
 const ATTEMPTS: u32 = 5;
-/// Longest line that the child says, in bytes.
-const LINE_MAX: usize = 64 * 1024;
 
 #[derive(Serialize, Deserialize)]
 pub struct FetchTask {
@@ -140,70 +134,17 @@ impl FetchTask {
     }
 
     fn ask_once(&self, store: &Store, place: &str, file: &File, line: &Line) -> Result<Ended, Problem> {
-        let wrong = |e: &dyn std::fmt::Display| Problem::new(codes::INTERNAL, "cannot ask a server").because(e);
         let tag = store.origin(&self.pin).filter(|(url, _)| url == place).map(|(_, tag)| tag);
-        let mut file = file.try_clone().map_err(|e| wrong(&e))?;
-        let (said, say) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| wrong(&e))?;
-        match split().map_err(|e| wrong(&e))? {
-            Side::Child => {
-                drop(said);
-                // It answers for the whole task, which is the parent's to do.
-                let _ = nix::unistd::close(line.stream().as_raw_fd());
-                let mut say = File::from(say);
-                let mut tell = |said: Said| {
-                    let mut text = serde_json::to_vec(&said)?;
-                    text.push(b'\n');
-                    say.write_all(&text)
-                };
-                let silence = Duration::from_secs(self.silence_seconds);
-                let ask = Ask { from: place, tag: tag.as_deref(), spare: self.spare, silence };
-                let ended = match assume(self.account.as_ref()) {
-                    Ok(()) => download(&ask, &mut file, &mut tell),
-                    Err(problem) => Ended::Refused(problem.one_line()),
-                };
-                let _ = tell(Said::Ended(ended));
-                std::process::exit(0)
+        let silence = Duration::from_secs(self.silence_seconds);
+        let ask = Ask { from: place, tag: tag.as_deref(), spare: self.spare, most: FILE_MAX, silence };
+        ask_as(self.account.as_ref(), &ask, file, line, &mut |said| match said {
+            Said::Tag(tag) => {
+                store.note_origin(&self.pin, place, &tag);
+                Ok(())
             }
-            Side::Parent(child) => {
-                drop(say);
-                let ended = self.listen(said, line, |tag| store.note_origin(&self.pin, place, tag));
-                let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
-                let _ = nix::sys::wait::waitpid(child, None);
-                ended
-            }
-        }
-    }
-
-    /// What the child says, to its end.
-    fn listen(&self, said: OwnedFd, line: &Line, tag: impl Fn(&str)) -> Result<Ended, Problem> {
-        let gone = |why: &str| Problem::new(codes::INTERNAL, "cannot ask a server").because(why);
-        let (mut text, mut buffer) = (Vec::new(), vec![0; 4096]);
-        loop {
-            let mut fds = [PollFd::new(&said, PollFlags::IN), PollFd::new(line.stream(), PollFlags::RDHUP)];
-            match poll(&mut fds, None) {
-                Err(Errno::INTR) => continue,
-                Err(e) => return Err(gone(&e.to_string())),
-                Ok(_) if !fds[1].revents().is_empty() => return Err(gone("nobody waits for it any more")),
-                Ok(_) => {}
-            }
-            match rustix::io::read(&said, &mut buffer) {
-                Ok(0) => return Ok(Ended::Cut("the process that asked was killed".into())),
-                Ok(n) => text.extend_from_slice(&buffer[..n]),
-                Err(Errno::INTR) => {}
-                Err(e) => return Err(gone(&e.to_string())),
-            }
-            while let Some(end) = text.iter().position(|b| *b == b'\n') {
-                let one: Vec<u8> = text.drain(..=end).collect();
-                match serde_json::from_slice(&one).map_err(|_| gone("it says what nobody understands"))? {
-                    Said::Tag(said) => tag(&said),
-                    Said::Have(have, all) => line.progress(self.told(have, all))?,
-                    Said::Ended(ended) => return Ok(ended),
-                }
-            }
-            if text.len() > LINE_MAX {
-                return Err(gone("it says too much"));
-            }
-        }
+            Said::Have(have, all) => line.progress(self.told(have, all)),
+            Said::Ended(_) => Ok(()),
+        })
     }
 
     fn told(&self, have: u64, all: Option<u64>) -> String {

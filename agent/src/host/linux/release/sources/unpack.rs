@@ -44,6 +44,8 @@ pub enum Form {
     Archive { strip: u32 },
     /// A layer of an image, over those below it. What it hides has been removed; its links may be to absolute paths.
     Layer,
+    /// What another node built, signed: links may be to whatever a build may link to.
+    Built,
 }
 
 /// What an entry of a layer hides of the layers below it.
@@ -144,7 +146,7 @@ pub fn unpack(file: File, form: Form, tree: &Tree, room: &mut Room) -> io::Resul
             }
             EntryType::Symlink => {
                 let target = entry.link_name()?.ok_or_else(|| refuse("is a link to nothing", &named))?;
-                if target.is_absolute() && form != Form::Layer {
+                if target.is_absolute() && matches!(form, Form::Archive { .. }) {
                     return Err(refuse("is a link to an absolute path", &named));
                 }
                 tree.link(&path, &target)?;
