@@ -309,3 +309,100 @@ async fn a_fetch_that_nobody_waits_for_ends_and_keeps_what_came() {
     install(&host, &text).await.1.unwrap_or_else(|p| panic!("{p}"));
     assert_eq!(web.asked().len(), 3);
 }
+
+/// A Debian package of these files, with the programs that make one.
+fn package(node: &Node, name: &str, files: &[(&str, &str)]) -> Vec<u8> {
+    let folder = node.folder.path().join(format!("package-{name}"));
+    let write = |path: &str, text: &str| {
+        let path = folder.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    write(
+        "DEBIAN/control",
+        &format!("Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: x\n"),
+    );
+    write("DEBIAN/postinst", "#!/bin/sh\ntouch /tmp/plat-a-script-ran\n");
+    files.iter().for_each(|(path, text)| write(path, text));
+    symlink("/usr/bin/run", folder.join("link")).unwrap();
+    let file = node.folder.path().join(format!("{name}.deb"));
+    let made =
+        std::process::Command::new("dpkg-deb").args(["--root-owner-group", "-b"]).arg(&folder).arg(&file).output();
+    let made = made.unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    fs::read(file).unwrap()
+}
+
+fn locked(url: &str, kind: &str, packages: &[(&str, &[u8])]) -> serde_json::Value {
+    let one = |(name, bytes): &(&str, &[u8])| serde_json::json!({"name": name, "version": "1", "url": format!("{url}/{name}.deb"), "sha256": hex(bytes)});
+    let all: Vec<_> = packages.iter().map(one).collect();
+    serde_json::json!({"deb": {"packages": ["app"], "locks": {kind: {"of": ["app"], "packages": all}}}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packages_that_a_lock_names_are_files_like_any_other() {
+    let (node, host) = builds(UID + 79);
+    let app = package(&node, "app", &[("bin/run", "#!/bin/sh\n"), ("usr/share/app/text", "x")]);
+    let library = package(&node, "library", &[("usr/lib/it.so", "y")]);
+    let files = BTreeMap::from([("/app.deb".to_owned(), app.clone()), ("/library.deb".to_owned(), library.clone())]);
+    let web = Web::of(files);
+    let here = plat_source::here().unwrap().to_string();
+    let source = locked(&web.url, &here, &[("app", &app), ("library", &library)]);
+    let folder = laid(&node, &host, source).await.unwrap_or_else(|p| panic!("{p}"));
+    assert_eq!(fs::metadata(folder.join("usr/bin/run")).unwrap().mode() & 0o7777, 0o555);
+    assert_eq!(fs::read_link(folder.join("bin")).unwrap(), Path::new("usr/bin"));
+    assert_eq!(fs::read_to_string(folder.join("link")).unwrap(), "#!/bin/sh\n");
+    assert_eq!(fs::read_to_string(folder.join("usr/lib/it.so")).unwrap(), "y");
+    assert!(!folder.join("DEBIAN").exists() && !Path::new("/tmp/plat-a-script-ran").exists());
+    let manifest = super::sources::manifest(&folder);
+    assert_eq!(manifest["sources"]["app"][1]["sha256"], hex(&library));
+    // Another file at the same address, and another kind of machine.
+    let problem = laid(&node, &host, locked(&web.url, &here, &[("app", b"another")])).await.unwrap_err();
+    assert_eq!(problem.code, codes::SOURCE_CHECKSUM, "{problem}");
+    let problem = laid(&node, &host, locked(&web.url, "pdp11-unix-7", &[("app", &app)])).await.unwrap_err();
+    assert_eq!((problem.code, problem.at.as_str()), (codes::PREREQUISITE, "sources.app"));
+    assert!(problem.why.contains("pdp11-unix-7") && problem.todo.contains("plat release lock"), "{problem}");
+}
+
+/// Runs the package tools as this test.
+struct Plain;
+
+impl plat_source::Tools for Plain {
+    fn run(&self, command: Vec<String>, environment: BTreeMap<String, String>) -> Result<plat_source::Ran, Problem> {
+        let ran = std::process::Command::new(&command[0]).args(&command[1..]).env_clear().envs(environment).output();
+        let failed =
+            |ran: &std::process::Output| Problem::new(codes::SOURCE_FETCH, String::from_utf8_lossy(&ran.stderr));
+        let ran = ran.unwrap();
+        Ok(plat_source::Ran { failure: (!ran.status.success()).then(|| failed(&ran)) })
+    }
+
+    fn tell(&self, _doing: &str) -> Result<(), Problem> {
+        Ok(())
+    }
+}
+
+/// Needs the Debian package archive.
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_of_a_lock_is_the_one_that_was_locked_and_runs() {
+    let (node, host) = builds(UID + 83);
+    let folder = tempfile::tempdir().unwrap();
+    let apt = plat_source::Apt { folder: folder.path(), tools: &Plain };
+    let names = ["redis-server".to_owned(), "redis-tools".to_owned()];
+    let (packages, ()) = apt.packages(&names, |_| Ok(())).unwrap_or_else(|p| panic!("{p}"));
+    let one = |p: &plat_source::Package| serde_json::json!({"name": p.name, "version": p.version, "url": p.url, "sha256": p.sha256});
+    let all: Vec<_> = packages.iter().map(one).collect();
+    let lock = serde_json::json!({"of": names, "packages": all});
+    let kind = plat_source::here().unwrap().to_string();
+    let folder = laid(&node, &host, serde_json::json!({"deb": {"packages": names, "locks": {kind: lock}}})).await;
+    let folder = folder.unwrap_or_else(|p| panic!("{p}"));
+    let libraries = format!("{0}/usr/lib/x86_64-linux-gnu:{0}/usr/lib/aarch64-linux-gnu", folder.display());
+    let server = std::process::Command::new(folder.join("usr/bin/redis-server"))
+        .arg("--version")
+        .env_clear()
+        .env("LD_LIBRARY_PATH", libraries)
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&server.stdout).contains("Redis server v="), "{server:?}");
+    assert!(!node.folder.path().join("releases/.packages/apt.conf").exists(), "apt was not asked");
+}

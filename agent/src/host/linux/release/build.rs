@@ -203,8 +203,11 @@ impl BuildTask {
                 archive::lay(url, sha256, *strip, &place(into)?, shelf, line)
             }
             Source::Directory { path, sha256, into } => directory::lay(path, sha256.as_deref(), &place(into)?, line),
-            Source::Deb { packages, into } => {
+            Source::Deb { packages, locks, into } => {
                 place(into)?;
+                if let Some(locked) = deb::lock_of(locks)? {
+                    return deb::lay_locked(locked, shelf, &self.staging.join(into), line);
+                }
                 deb::lay(packages, &self.packages, &self.staging.join(into), line)
             }
             Source::Crate { name, version, sha256, registry, into } => {

@@ -11,14 +11,12 @@ pub mod pull;
 pub mod push;
 
 use super::build::Ingredient;
-use crate::host::linux::disk::io_problem;
 use key::PublicKey;
 use plat_model::id::Digest;
 use plat_model::problem::codes;
 use plat_model::{Problem, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 
 /// What is signed begins with this, so that a signature of something else is none of an offer.
@@ -59,23 +57,6 @@ pub struct Wanted<'a> {
     pub keys: &'a [PublicKey],
     /// When the newest offer was signed that this node has accepted for this.
     pub newest: Option<Timestamp>,
-}
-
-/// The kind of this machine: what was built on one works on another of the same kind.
-pub fn platform() -> Result<String, Problem> {
-    let path = "/etc/os-release";
-    let text = std::fs::read_to_string(path)
-        .map_err(|e: io::Error| io_problem(codes::SHARE_REFUSED, format!("cannot read {path}"), &e))?;
-    Ok(platform_of(std::env::consts::ARCH, &text))
-}
-
-fn platform_of(machine: &str, os_release: &str) -> String {
-    let field = |name: &str| {
-        let value = os_release.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        let plain = |c: &char| c.is_ascii_alphanumeric() || "._".contains(*c);
-        value.unwrap_or("unknown").chars().filter(plain).take(32).collect::<String>()
-    };
-    format!("{machine}-{}-{}", field("ID"), field("VERSION_ID"))
 }
 
 /// Where a store has the offer.

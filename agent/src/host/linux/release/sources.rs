@@ -47,11 +47,17 @@ pub fn contents(source_name: &str, source: &Source) -> Result<Vec<Content>, Prob
             });
             each.collect()
         }
-        Source::Oci { sha256: None, .. }
-        | Source::Deb { .. }
-        | Source::Directory { .. }
-        | Source::Git { .. }
-        | Source::Pypi { .. } => Ok(Vec::new()),
+        Source::Deb { locks, .. } => {
+            let locked = deb::lock_of(locks).map_err(|p| p.at(format!("sources.{source_name}")))?;
+            let each = locked.unwrap_or_default().iter().map(|package| {
+                let name = format!("{} {}", package.name, package.version);
+                one(&name, package.url.clone(), Pin::sha256(&package.sha256))
+            });
+            each.collect()
+        }
+        Source::Oci { sha256: None, .. } | Source::Directory { .. } | Source::Git { .. } | Source::Pypi { .. } => {
+            Ok(Vec::new())
+        }
     };
     Ok(all?.into_iter().filter(|content| fetch::is_url(&content.url)).collect())
 }

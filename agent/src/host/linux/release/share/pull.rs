@@ -1,7 +1,7 @@
 //! Taking a built release from a store instead of building it: first the offer, and only if it is to be believed, what
 //! it offers.
 
-use super::{OFFER_MAX, Offer, Wanted, accept, offer_path, platform};
+use super::{OFFER_MAX, Offer, Wanted, accept, offer_path};
 use crate::config::ShareSettings;
 use crate::host::linux::disk::{self, Durability, Stored, io_problem, random_hex};
 use crate::host::linux::release::cache::asking::ask_as;
@@ -64,10 +64,11 @@ pub async fn find(
     state: &Path,
     account: Option<Account>,
 ) -> Result<Option<Offer>, Problem> {
-    let platform = platform()?;
+    let platform = plat_source::here()?;
+    let platform = platform.as_str();
     let task = Task::Offer(OfferTask {
         folder: cache.folder().to_owned(),
-        from: format!("{}/{}", share.url, offer_path(release, &platform)),
+        from: format!("{}/{}", share.url, offer_path(release, platform)),
         account,
         silence_seconds: cache.silence().as_secs(),
     });
@@ -82,7 +83,7 @@ pub async fn find(
         _ => None,
     };
     let directory = releases.join(release.as_str());
-    let wanted = Wanted { release, platform: &platform, directory: &directory, keys: &share.keys, newest };
+    let wanted = Wanted { release, platform, directory: &directory, keys: &share.keys, newest };
     let offer = accept(text.as_bytes(), &wanted)?;
     disk::private_folder(state)?;
     disk::replace_json(&seen, &offer.signed, Durability::Power)?;

@@ -1,7 +1,7 @@
 //! Putting what this node has into a store: what is big first, the offer of it last.
 
 use super::key::SecretKey;
-use super::{CONTEXT, Envelope, Offer, offer_path, platform};
+use super::{CONTEXT, Envelope, Offer, offer_path};
 use crate::host::linux::disk::{now, random_hex};
 use crate::host::linux::release::build::{MANIFEST, Manifest};
 use crate::host::linux::release::cache::FETCH_MAX;
@@ -126,7 +126,7 @@ pub fn push_release(
     let offer = Offer {
         version: 1,
         release: digest.clone(),
-        platform: platform()?,
+        platform: plat_source::here()?.to_string(),
         directory,
         sha256: pin.to_string(),
         signed: now(),

@@ -104,13 +104,6 @@ fn an_older_offer_than_one_that_was_believed_is_not() {
 }
 
 #[test]
-fn a_platform_is_machine_and_system() {
-    let text = "NAME=\"Debian\"\nID=debian\nVERSION_ID=\"13\"\n";
-    assert_eq!(platform_of("x86_64", text), PLATFORM);
-    assert_eq!(platform_of("x86_64", "ID=../../x\n"), "x86_64-....x-unknown");
-}
-
-#[test]
 fn a_secret_key_is_its_owners_and_is_not_written_over() {
     use std::os::unix::fs::PermissionsExt;
     let folder = tempfile::tempdir().unwrap();
