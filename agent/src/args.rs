@@ -38,6 +38,11 @@ pub enum Command {
         #[arg(long, conflicts_with = "again")]
         check: bool,
     },
+    /// Share built releases and fetched files with other nodes.
+    Cache {
+        #[command(subcommand)]
+        command: CacheCommand,
+    },
     /// Run until told to stop. Services go on running.
     Run {
         /// The agent's data folder, instead of the one in the settings.
@@ -46,5 +51,45 @@ pub enum Command {
         /// What node-format wrote, instead of the one in the settings.
         #[arg(long, value_name = "FILE")]
         node_file: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// Make the key that this node shares with, and print what others trust it by.
+    #[command(after_help = "Example:\n  plat-agent cache keygen --out /etc/plat/share.key")]
+    Keygen {
+        /// The file for the key, which must not exist yet.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Put releases that this node has built into a store, signed.
+    #[command(
+        after_help = "Example:\n  plat-agent cache push --key /etc/plat/share.key --to /mnt/shared/plat 3f2a9c1b\n  \
+            plat-agent cache push --to https://cache.example.org/plat --token-file token --files"
+    )]
+    Push {
+        /// The store: a folder by its absolute path, or the URL of a server that takes files with PUT.
+        #[arg(long, value_name = "PLACE")]
+        to: String,
+        /// The key that says whose builds they are.
+        #[arg(long, value_name = "FILE")]
+        key: Option<PathBuf>,
+        /// What the server knows the writer by, in a file: sent as a bearer token.
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
+        /// Also what this node has fetched: the store is a mirror then.
+        #[arg(long)]
+        files: bool,
+        /// Digests of releases, or 8 and more of their first digits.
+        #[arg(value_name = "DIGEST", required_unless_present = "files")]
+        releases: Vec<String>,
+    },
+    /// Check what the store of agent.toml has of a release for this node, and fetch it, as the agent does by itself before
+    /// it would build the release.
+    Pull {
+        /// The release's digest.
+        #[arg(value_name = "DIGEST", required = true)]
+        releases: Vec<String>,
     },
 }

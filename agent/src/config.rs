@@ -1,5 +1,10 @@
 //! `agent.toml`: as it is written, and as it is used. Everything wrong in it is told at once.
 
+mod releases;
+
+pub(crate) use releases::is_base;
+pub use releases::{ReleaseSettings, ShareSettings};
+
 use plat_link::Address;
 use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
@@ -31,6 +36,7 @@ pub struct Config {
     pub runtime: Runtime,
     /// How much of the disk usage reports may take while the master is away, in bytes.
     pub outbox_bytes: u64,
+    pub releases: ReleaseSettings,
 }
 
 /// The file's form, version 1.
@@ -45,6 +51,9 @@ struct V1 {
     window_seconds: Option<u64>,
     runtime: Option<String>,
     outbox_mib: Option<u64>,
+    #[serde(default)]
+    releases: releases::Section,
+    cache: Option<releases::CacheSection>,
 }
 
 /// Where `agent.toml` is unless the command line says otherwise.
@@ -61,6 +70,7 @@ impl Default for Config {
             window: Duration::from_secs(60),
             runtime: Runtime::Auto,
             outbox_bytes: 256 << 20,
+            releases: ReleaseSettings::default(),
         }
     }
 }
@@ -129,7 +139,11 @@ impl Config {
             }
         };
         let window = Duration::from_secs(window);
-        problems.none_or(Self { master, data, node_file, window, runtime, outbox_bytes: outbox_mib << 20 })
+        let share = said.cache.map(|cache| cache.check(|problem| problems.push(problem.at(file))));
+        let releases = said.releases.check(|problem| problems.push(problem.at(file)));
+        let releases = ReleaseSettings { share, ..releases };
+        let outbox_bytes = outbox_mib << 20;
+        problems.none_or(Self { master, data, node_file, window, runtime, outbox_bytes, releases })
     }
 
     /// Reads the file at `path`; if there is none and it was not named on purpose, everything is as it is by default.
@@ -164,6 +178,17 @@ mod tests {
         let config = Config::parse("version = 1\nwindow_seconds = 5\nruntime = \"shim\"\n", "agent.toml").unwrap();
         let expected = Config { window: Duration::from_secs(5), runtime: Runtime::Shim, ..Config::default() };
         assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn a_store_of_builds_needs_an_address_and_a_key() {
+        let text = "version = 1\n[releases]\nkeep_days = 9999\n[cache]\nurl = \"cache\"\nkeys = [\"ed25519:x\"]\n";
+        assert_eq!(Config::parse(text, "agent.toml").unwrap_err().0.len(), 3);
+        assert_eq!(Config::parse("version = 1\n[cache]\nurl = \"/x\"\nkeys = []\n", "f").unwrap_err().0.len(), 1);
+        let key = format!("ed25519:{}=", "A".repeat(43));
+        let text = format!("version = 1\n[releases]\nkeep_days = 0\n[cache]\nurl = \"/x/\"\nkeys = [\"{key}\"]\n");
+        let releases = Config::parse(&text, "agent.toml").unwrap().releases;
+        assert_eq!((releases.policy.keep, releases.share.unwrap().url.as_str()), (Duration::ZERO, "/x"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The daemon: one worker for each partition and for each release, woken by what concerns it: a change of what is
 //! desired, an event of the host, the time that its last plan named. A worker that is slow or fails delays no other.
 
+mod garbage;
 mod partition;
 mod release;
 mod shared;
@@ -60,8 +61,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     all.releases_on_host().await;
     let now = desired.borrow_and_update().clone();
     all.desired(now);
+    let garbage = garbage::run(shared.clone());
+    tokio::pin!(garbage);
     loop {
         tokio::select! {
+            () = &mut garbage => return,
             changed = desired.changed() => {
                 if changed.is_err() { return }
                 let now = desired.borrow_and_update().clone();
@@ -200,6 +204,9 @@ impl Dispatcher {
             if old.releases.contains_key(digest) != new.releases.contains_key(digest) {
                 self.wake_release(digest);
             }
+        }
+        if was != is || old.releases.keys().ne(new.releases.keys()) {
+            self.shared.tidy.notify_one();
         }
         // What instances use may have changed with the instances alone.
         let unlisted = self.releases.iter().filter(|(digest, _)| !new.releases.contains_key(*digest));

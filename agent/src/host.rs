@@ -5,7 +5,7 @@ pub mod fake;
 pub mod linux;
 
 use async_trait::async_trait;
-use plat_agent_plan::{Action, PartitionFact, ReleaseFact};
+use plat_agent_plan::{Action, Disk, PartitionFact, ReleaseFact, StoreFacts};
 use plat_model::id::{Digest, InstanceId, PartitionName, ServiceName};
 use plat_model::node::NodeFile;
 use plat_model::usage::{Amount, Meter};
@@ -76,6 +76,10 @@ pub trait Host: Send + Sync + 'static {
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact;
     /// Digests of all releases that are on this host.
     async fn observe_releases(&self) -> Result<Vec<Digest>, Problem>;
+    /// The disks that take what is fetched and built.
+    async fn observe_disks(&self) -> Result<BTreeMap<u64, Disk>, Problem>;
+    /// What releases and fetched files take of those disks.
+    async fn observe_store(&self) -> Result<StoreFacts, Problem>;
     async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem>;
     /// Idempotent: doing what is done already succeeds. Dropping the future of `InstallRelease`, `RunHook` or
     /// `CheckPromise` ends what it started (the daemon does so when something more urgent comes up); the others go on

@@ -31,6 +31,7 @@ use host::Host;
 use identity::Identity;
 use master::{Dial, Master, Parts};
 use outbox::Outbox;
+use plat_agent_plan::KeepPolicy;
 use plat_link::{Address, DialSettings, Trust, dial};
 use plat_model::Problem;
 use report::Board;
@@ -54,6 +55,8 @@ pub struct Settings {
     pub window: Duration,
     /// How much of the disk usage reports may take, in bytes.
     pub outbox_bytes: u64,
+    /// How long what nothing uses is kept, and how much of the disk stays free.
+    pub policy: KeepPolicy,
     /// Spreads retries and renewals; a simulation gives its own.
     pub seed: u64,
     pub disk: DiskWork,
@@ -90,6 +93,7 @@ impl Settings {
             master: config.master.clone(),
             window: config.window,
             outbox_bytes: config.outbox_bytes,
+            policy: config.releases.policy,
             seed,
             disk: DiskWork::Beside,
             dial: DialSettings::default(),
@@ -140,7 +144,7 @@ where
         seed: settings.seed,
         disk: settings.disk,
     })?);
-    let shared = Arc::new(Shared::new(node, host, clock, desired, board, metering.clone()));
+    let shared = Arc::new(Shared::new(node, host, clock, desired, board, metering.clone(), settings.policy));
     tokio::select! {
         () = shutdown => {}
         () = daemon::run(shared) => {}

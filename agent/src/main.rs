@@ -1,14 +1,14 @@
 //! The agent's binary: arguments, settings, run, exit code.
 
 use clap::Parser;
-use plat_agent::args::{Args, Command};
+use plat_agent::args::{Args, CacheCommand, Command};
 use plat_agent::clock::SystemClock;
 use plat_agent::config::{Config, Runtime};
-use plat_agent::host::linux::{LinuxConfig, LinuxHost};
+use plat_agent::host::linux::{LinuxConfig, LinuxHost, share};
 use plat_agent::identity::{Enrolment, enroll, enroll_again, enrolled_already, expect_enrolled};
 use plat_agent::{Settings, telemetry};
 use plat_link::Address;
-use plat_model::id::NodeId;
+use plat_model::id::{Digest, NodeId};
 use plat_model::parameters::Secret;
 use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
@@ -69,6 +69,7 @@ fn start(args: Args) -> Result<ExitCode, Problems> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Cache { command } => runtime.block_on(sharing(&config, command)),
         Command::Run { data, node_file } => {
             config.data = data.unwrap_or(config.data);
             config.node_file = node_file.unwrap_or(config.node_file);
@@ -78,17 +79,41 @@ fn start(args: Args) -> Result<ExitCode, Problems> {
     }
 }
 
+async fn sharing(config: &Config, command: CacheCommand) -> Result<ExitCode, Problems> {
+    match command {
+        CacheCommand::Keygen { out } => println!("{}", share::command::keygen(&out)?),
+        CacheCommand::Push { to, key, token_file, files, releases } => {
+            let push = share::command::Push { to, key, token_file, files, releases };
+            for line in share::command::push(config, &push)? {
+                println!("{line}");
+            }
+        }
+        CacheCommand::Pull { releases } => {
+            for name in releases {
+                let release = Digest::parse(&name)?;
+                if share::command::pull(config, &release).await? {
+                    println!("release {release} is in the cache, checked");
+                } else {
+                    println!("release {release} is not in the store for this kind of machine");
+                }
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 async fn run(config: &Config) -> Result<(), Problem> {
     // Both settings mean the same on a host whose only runtime is the shim.
     let (Runtime::Auto | Runtime::Shim) = config.runtime;
     expect_enrolled(&config.data)?;
     let clock = Arc::new(SystemClock);
-    let host = LinuxHost::open(LinuxConfig {
+    let linux = LinuxConfig {
         state: config.data.clone(),
         node_file: config.node_file.clone(),
         executable: "/proc/self/exe".into(),
         clock: clock.clone(),
-    })?;
+    };
+    let host = LinuxHost::open_with(linux, &config.releases)?;
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|why| Problem::new(codes::INTERNAL, "no randomness").because(why))?;
     let settings = Settings::new(config, u64::from_le_bytes(seed));

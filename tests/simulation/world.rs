@@ -180,6 +180,7 @@ impl World {
             master: None,
             window: WINDOW,
             outbox_bytes: 1 << 20,
+            policy: plat_agent_plan::KeepPolicy::default(),
             seed: self.seed,
             disk: DiskWork::InTurn,
             dial: DialSettings::default(),

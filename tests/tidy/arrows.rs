@@ -11,11 +11,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("plat-link", &["plat-model"]),
     ("plat-master-plan", &["plat-model", "plat-document"]),
     ("plat-agent-plan", &["plat-model", "plat-document"]),
+    ("plat-source", &["plat-model"]),
     ("node-format-plan", &["plat-model"]),
     ("plat-master", &["plat-model", "plat-document", "plat-wire", "plat-link", "plat-master-plan"]),
-    ("plat-agent", &["plat-model", "plat-document", "plat-wire", "plat-link", "plat-agent-plan"]),
+    ("plat-agent", &["plat-model", "plat-document", "plat-wire", "plat-link", "plat-agent-plan", "plat-source"]),
     ("node-format", &["plat-model", "node-format-plan"]),
-    ("plat-cli", &["plat-model", "plat-document", "plat-wire", "plat-link"]),
+    ("plat-cli", &["plat-model", "plat-document", "plat-wire", "plat-link", "plat-source"]),
     ("plat-proxy", &["plat-model", "plat-wire", "plat-link", "plat-master"]),
 ];
 

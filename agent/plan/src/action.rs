@@ -4,6 +4,7 @@
 use crate::fingerprint;
 use crate::render::Upkeep;
 use plat_document::release::{Check, ReloadSignal, StopSignal};
+use plat_model::Timestamp;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::parameters::Parameters;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,18 @@ pub enum Action {
     },
     RemoveRelease {
         digest: Digest,
+    },
+    /// Writes down that nothing on the node needs a release any more, and since when.
+    NoteUnused {
+        digest: Digest,
+        since: Timestamp,
+    },
+    NoteUsed {
+        digest: Digest,
+    },
+    /// Removes a file of the cache, by its path within it, unless somebody is about to use it.
+    RemoveContent {
+        path: String,
     },
     /// Writes down who holds the partition, and makes those of its secrets (name → length) that it lacks. Refused
     /// while another instance holds it. For a new instance all else of the [`crate::facts::Occupant`] is empty.
@@ -85,7 +98,11 @@ impl Action {
     /// The partition that it is about; `None` for releases.
     pub fn partition(&self) -> Option<&PartitionName> {
         match self {
-            Self::InstallRelease { .. } | Self::RemoveRelease { .. } => None,
+            Self::InstallRelease { .. }
+            | Self::RemoveRelease { .. }
+            | Self::NoteUnused { .. }
+            | Self::NoteUsed { .. }
+            | Self::RemoveContent { .. } => None,
             Self::Occupy { partition, .. }
             | Self::WriteFiles { partition, .. }
             | Self::Note { partition, .. }
@@ -105,6 +122,9 @@ impl Action {
         match self {
             Self::InstallRelease { digest, .. } => format!("install release {}", digest.short()),
             Self::RemoveRelease { digest } => format!("remove release {}", digest.short()),
+            Self::NoteUnused { digest, .. } => format!("note unused {}", digest.short()),
+            Self::NoteUsed { digest } => format!("note used {}", digest.short()),
+            Self::RemoveContent { path } => format!("remove content {path}"),
             Self::Occupy { .. } => "occupy".into(),
             Self::WriteFiles { .. } => "write files".into(),
             Self::Note { .. } => "note".into(),

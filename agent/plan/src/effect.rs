@@ -94,7 +94,11 @@ impl PartitionFact {
                 outcomes.free();
                 *self = Self::default();
             }
-            Action::InstallRelease { .. } | Action::RemoveRelease { .. } => {
+            Action::InstallRelease { .. }
+            | Action::RemoveRelease { .. }
+            | Action::NoteUnused { .. }
+            | Action::NoteUsed { .. }
+            | Action::RemoveContent { .. } => {
                 return Err(Problem::new(codes::INTERNAL, "a release is in no partition"));
             }
         }

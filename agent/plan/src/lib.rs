@@ -2,7 +2,7 @@
 //! to report. Functions of values: no I/O, no clock, no randomness.
 //!
 //! Start with [`facts`] and [`action`]: what goes in and what comes out. [`plan_partition`] walks an instance through
-//! its life; [`plan_release`] a release; [`plan`] is the union of both over a node.
+//! its life; [`plan_release`] a release; [`plan_garbage`] says what of the store goes; [`plan`] is the union of both over a node.
 //!
 //! Invariants: a satisfied state gives no action; a plan leaves its executor no choice; what happens in one partition
 //! never changes the plan of another; secrets go into files and what is published, never into arguments.
@@ -16,6 +16,7 @@ mod backoff;
 #[cfg(feature = "fake")]
 mod effect;
 mod fingerprint;
+mod garbage;
 mod given;
 mod moment;
 mod node;
@@ -32,6 +33,7 @@ pub use action::Action;
 #[cfg(feature = "fake")]
 pub use effect::{Begun, End, Outcomes};
 pub use facts::{PartitionFact, ReleaseFact};
+pub use garbage::{Disk, GarbagePlan, KeepPolicy, StoreFacts, Stored, StoredFact, plan_garbage, shortage};
 pub use given::{Given, Place, instance_of};
 pub use moment::{Moment, Steady};
 pub use node::{NodeFacts, NodePlan, plan, releases_in_use};

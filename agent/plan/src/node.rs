@@ -7,6 +7,7 @@ use crate::partition::{PartitionPlan, plan_partition};
 use crate::release::{ReleaseGiven, ReleasePlan, plan_release};
 use crate::render::applied_release;
 use plat_document::Release;
+use plat_model::Problem;
 use plat_model::id::{Digest, InstanceId, PartitionName};
 use plat_model::instance::InstanceStatus;
 use plat_model::node::{NodeDesired, NodeFile};
@@ -21,6 +22,10 @@ pub struct NodeFacts {
     pub partitions: BTreeMap<PartitionName, PartitionFact>,
     /// What was reported last.
     pub reported: BTreeMap<InstanceId, InstanceStatus>,
+    /// Releases that are to go if nothing needs them.
+    pub garbage: BTreeSet<Digest>,
+    /// Why nothing is begun that takes room.
+    pub shortage: Option<Problem>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -35,8 +40,15 @@ pub fn plan(place: &Place, file: &NodeFile, desired: &NodeDesired, facts: &NodeF
     let digests: BTreeSet<&Digest> = desired.releases.keys().chain(facts.releases.keys()).collect();
     let releases = digests.into_iter().filter_map(|digest| {
         let document = desired.releases.get(digest).map(String::as_str);
-        let given =
-            ReleaseGiven { digest, document, in_use: in_use.contains(digest), fact: facts.releases.get(digest)?, now };
+        let given = ReleaseGiven {
+            digest,
+            document,
+            in_use: in_use.contains(digest),
+            garbage: facts.garbage.contains(digest),
+            shortage: facts.shortage.as_ref(),
+            fact: facts.releases.get(digest)?,
+            now,
+        };
         Some((digest.clone(), plan_release(&given)))
     });
     let partitions = file.partitions.iter().filter_map(|partition| {

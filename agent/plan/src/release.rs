@@ -6,7 +6,7 @@ use crate::facts::ReleaseFact;
 use crate::moment::{Moment, Steady};
 use plat_model::id::Digest;
 use plat_model::release::{InstallState, Installation};
-use plat_model::{Category, Waiting};
+use plat_model::{Category, Problem, Waiting};
 use std::time::Duration;
 
 /// Everything that decides what happens next to one release.
@@ -17,6 +17,10 @@ pub struct ReleaseGiven<'a> {
     pub document: Option<&'a str>,
     /// Some instance on this node consists of it.
     pub in_use: bool,
+    /// It is to go if nothing needs it: see [`crate::plan_garbage`].
+    pub garbage: bool,
+    /// Why nothing is begun that takes room.
+    pub shortage: Option<&'a Problem>,
     pub fact: &'a ReleaseFact,
     pub now: Moment,
 }
@@ -34,6 +38,9 @@ pub struct ReleasePlan {
 /// document points at.
 const HOPELESS: Duration = Duration::from_secs(3600);
 
+/// How often it is looked whether there is room again.
+const ROOM: Duration = Duration::from_secs(10);
+
 pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
     let mut plan = ReleasePlan::default();
     let said = |state, progress: &str, problem| {
@@ -45,6 +52,7 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
     match (given.document, given.fact) {
         (Some(_), ReleaseFact::Installed) => plan.status = said(InstallState::Installed, "", None),
         (Some(_), ReleaseFact::Building(progress)) => plan.status = said(InstallState::Installing, progress, None),
+        (Some(_), ReleaseFact::Absent) if given.shortage.is_some() => plan.wait_for_room(given),
         (Some(document), ReleaseFact::Absent) => {
             plan.action = Some(install(document));
             plan.status = said(InstallState::Installing, "", None);
@@ -56,7 +64,9 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
                 _ => INSTALL.after(*attempts),
             };
             let retry = at.steady.plus(wait);
-            if retry <= given.now.steady {
+            if retry <= given.now.steady && given.shortage.is_some() {
+                plan.wait_for_room(given);
+            } else if retry <= given.now.steady {
                 plan.action = Some(install(document));
             } else {
                 plan.wake_at = Some(retry);
@@ -77,6 +87,15 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
                 todo: "destroy them, or let them use another release".into(),
             });
         }
+        (None, ReleaseFact::Installed) if !given.garbage => {
+            plan.status = said(InstallState::Absent, "", None);
+            plan.waiting.push(Waiting {
+                who: who(),
+                on: "being supplied again, or its removal".into(),
+                since: given.now.wall,
+                todo: "nothing: it goes after `keep_days`, or when the disk is short of room".into(),
+            });
+        }
         (None, ReleaseFact::Installed | ReleaseFact::Building(_)) => {
             plan.action = Some(Action::RemoveRelease { digest: given.digest.clone() });
             plan.status = said(InstallState::Removing, "", None);
@@ -84,4 +103,23 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
         (None, ReleaseFact::Absent | ReleaseFact::Failed { .. }) => plan.status = said(InstallState::Absent, "", None),
     }
     plan
+}
+
+impl ReleasePlan {
+    fn wait_for_room(&mut self, given: &ReleaseGiven<'_>) {
+        let Some(problem) = given.shortage else { return };
+        self.status = Some(Installation {
+            digest: given.digest.clone(),
+            state: InstallState::Installing,
+            progress: "waiting for room on the disk".into(),
+            problem: Some(problem.clone()),
+        });
+        self.wake_at = Some(given.now.steady.plus(ROOM));
+        self.waiting.push(Waiting {
+            who: format!("release {}", given.digest.short()),
+            on: problem.one_line(),
+            since: given.now.wall,
+            todo: problem.todo.clone(),
+        });
+    }
 }

@@ -1,7 +1,7 @@
 //! The worker of one release: installs it while it is desired, removes it when it is not and nobody uses it.
 
 use super::Shared;
-use plat_agent_plan::{Action, Moment, ReleaseFact, ReleaseGiven, Steady, plan_release};
+use plat_agent_plan::{Action, Moment, ReleaseFact, ReleaseGiven, Steady, plan_release, shortage};
 use plat_model::Problem;
 use plat_model::id::Digest;
 use std::sync::Arc;
@@ -51,10 +51,16 @@ impl Worker {
             return Some((None, None));
         };
         let document = desired.releases.get(&self.digest).map(String::as_str);
+        let shortage = match (document, &fact) {
+            (Some(_), ReleaseFact::Absent | ReleaseFact::Failed { .. }) => self.shortage().await,
+            _ => None,
+        };
         let given = ReleaseGiven {
             digest: &self.digest,
             document,
             in_use: self.shared.in_use(&self.digest),
+            garbage: self.shared.is_garbage(&self.digest),
+            shortage: shortage.as_ref(),
             fact: &fact,
             now: self.shared.clock.moment(),
         };
@@ -73,6 +79,14 @@ impl Worker {
             self.shared.set_release_fact(&self.digest, fact);
         }
         Some((plan.action, plan.wake_at))
+    }
+
+    /// Why there is no room to begin. What nothing uses is looked for then.
+    async fn shortage(&self) -> Option<Problem> {
+        match self.shared.host.observe_disks().await {
+            Ok(disks) => shortage(&disks, &self.shared.policy).inspect(|_| self.shared.tidy.notify_one()),
+            Err(problem) => Some(problem),
+        }
     }
 
     /// Installs or removes. While that lasts its progress is told, and an installation that is no longer wanted is
@@ -100,7 +114,13 @@ impl Worker {
             }
         };
         match result {
-            Ok(()) => self.failed = None,
+            Ok(()) => {
+                self.failed = None;
+                if !is_install {
+                    self.shared.no_garbage(&self.digest);
+                    self.shared.tidy.notify_one();
+                }
+            }
             Err(problem) => {
                 let attempts = self.failed.as_ref().map_or(0, |(attempts, ..)| *attempts) + 1;
                 warn!(release = self.digest.short(), attempts, problem = problem.one_line(), "step failed");

@@ -5,13 +5,13 @@ use crate::desired::{Desired, Keeper};
 use crate::host::Host;
 use crate::report::Board;
 use crate::usage::Metering;
-use plat_agent_plan::{Place, ReleaseFact, applied_release};
+use plat_agent_plan::{KeepPolicy, Place, ReleaseFact, applied_release};
 use plat_document::Release;
 use plat_model::id::{Digest, NodeId, PartitionName};
 use plat_model::node::NodePartition;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 /// Installations at once: each may use all cores of the machine.
 const INSTALLATIONS: usize = 2;
@@ -25,6 +25,12 @@ pub(crate) struct Shared {
     pub metering: Arc<Metering>,
     pub place: watch::Sender<Arc<Option<Place>>>,
     pub installing: Semaphore,
+    pub policy: KeepPolicy,
+    /// Wakes who looks for what nothing uses any more.
+    pub tidy: Notify,
+    /// Releases that are to go if nothing needs them.
+    garbage: Mutex<BTreeSet<Digest>>,
+    seen: Mutex<BTreeSet<PartitionName>>,
     /// Releases whose fact has changed since the dispatcher last looked.
     releases_dirty: Mutex<BTreeSet<Digest>>,
     pub releases_changed: watch::Sender<()>,
@@ -53,6 +59,7 @@ impl Shared {
         desired: Arc<Keeper>,
         board: Arc<Board>,
         metering: Arc<Metering>,
+        policy: KeepPolicy,
     ) -> Self {
         Self {
             node,
@@ -63,6 +70,10 @@ impl Shared {
             metering,
             place: watch::Sender::new(Arc::new(None)),
             installing: Semaphore::new(INSTALLATIONS),
+            policy,
+            tidy: Notify::new(),
+            garbage: Mutex::default(),
+            seen: Mutex::default(),
             releases_dirty: Mutex::default(),
             releases_changed: watch::Sender::new(()),
             partitions: Mutex::default(),
@@ -125,7 +136,35 @@ impl Shared {
         if let Some(before) = before.filter(|before| next.as_ref() != Some(before)) {
             lock(&self.releases_dirty).insert(before);
             self.releases_changed.send_replace(());
+            self.tidy.notify_one();
         }
+        let is_new = lock(&self.seen).insert(partition.clone());
+        if is_new && self.has_seen_all_partitions() {
+            self.tidy.notify_one();
+        }
+    }
+
+    /// Whether it is known of each partition which release runs in it.
+    pub fn has_seen_all_partitions(&self) -> bool {
+        let (known, seen) = (lock(&self.partitions), lock(&self.seen));
+        known.keys().all(|name| seen.contains(name)) && !known.is_empty()
+    }
+
+    /// Says anew which releases are to go, and wakes their workers.
+    pub fn set_garbage(&self, releases: BTreeSet<Digest>) {
+        if !releases.is_empty() {
+            lock(&self.releases_dirty).extend(releases.iter().cloned());
+            self.releases_changed.send_replace(());
+        }
+        *lock(&self.garbage) = releases;
+    }
+
+    pub fn is_garbage(&self, digest: &Digest) -> bool {
+        lock(&self.garbage).contains(digest)
+    }
+
+    pub fn no_garbage(&self, digest: &Digest) {
+        lock(&self.garbage).remove(digest);
     }
 
     /// The releases that were marked dirty since the last call.

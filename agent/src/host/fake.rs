@@ -6,7 +6,7 @@ mod world;
 use super::{Counters, Event, Follow, Host, LogsAsked, Wanted};
 use crate::clock::Clock;
 use async_trait::async_trait;
-use plat_agent_plan::{Action, End, PartitionFact, ReleaseFact};
+use plat_agent_plan::{Action, Disk, End, PartitionFact, ReleaseFact, StoreFacts, Stored, StoredFact};
 use plat_model::Problem;
 use plat_model::id::{Digest, PartitionName, PromiseName, ServiceName};
 use plat_model::node::NodeFile;
@@ -14,7 +14,7 @@ use plat_model::problem::codes;
 use plat_model::usage::{Amount, Meter};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 use world::World;
@@ -97,6 +97,11 @@ impl FakeHost {
         self.lock().releases.contains(digest)
     }
 
+    /// So many bytes are free on the disk from now on.
+    pub fn set_free(&self, bytes: u64) {
+        self.lock().free = bytes;
+    }
+
     /// What the next checks of a promise say. It holds unless this was called.
     pub fn set_promise(&self, partition: &PartitionName, promise: &PromiseName, holds: bool) {
         if let Some(one) = self.lock().partitions.get_mut(partition) {
@@ -154,6 +159,23 @@ impl Host for FakeHost {
 
     async fn observe_releases(&self) -> Result<Vec<Digest>, Problem> {
         Ok(self.lock().releases.iter().cloned().collect())
+    }
+
+    async fn observe_disks(&self) -> Result<BTreeMap<u64, Disk>, Problem> {
+        Ok(BTreeMap::from([(1, Disk { place: "/srv".into(), free: self.lock().free })]))
+    }
+
+    async fn observe_store(&self) -> Result<StoreFacts, Problem> {
+        let disks = self.observe_disks().await?;
+        let world = self.lock();
+        let entries = world.releases.iter().map(|digest| StoredFact {
+            what: Stored::Release(digest.clone()),
+            disk: 1,
+            bytes: None,
+            unused_since: world.unused.get(digest).copied(),
+            busy: false,
+        });
+        Ok(StoreFacts { entries: entries.collect(), disks })
     }
 
     async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem> {

@@ -22,8 +22,11 @@ mod shim;
 pub mod spawner;
 mod task;
 
+pub use release::share;
+
 use super::{Counters, Event, Host, LogsAsked, Wanted};
 use crate::clock::Clock;
+use crate::config::ReleaseSettings;
 use async_trait::async_trait;
 use counters::{DiskLevels, DiskPlace, Meters};
 use node_file::NodeFiles;
@@ -31,7 +34,7 @@ use partition::Occupants;
 use partition::erase::EraseTask;
 use partition::files::WriteTask;
 use plat_agent_plan::action::{ReloadHow, Run};
-use plat_agent_plan::{Action, PartitionFact, ReleaseFact};
+use plat_agent_plan::{Action, Disk, PartitionFact, ReleaseFact, StoreFacts};
 use plat_document::release::Check;
 use plat_model::Problem;
 use plat_model::id::{Digest, PartitionName, ServiceName};
@@ -79,7 +82,7 @@ pub struct LinuxHost {
     occupants: Occupants,
     meters: Arc<Meters>,
     disks: DiskLevels,
-    releases: Releases,
+    releases: Arc<Releases>,
     clock: Arc<dyn Clock>,
     events: Mutex<Option<mpsc::Receiver<Event>>>,
 }
@@ -90,6 +93,14 @@ impl LinuxHost {
     /// # Errors
     /// If the state's folder cannot be made. A node.json that is missing is told when it is needed.
     pub fn open(config: LinuxConfig) -> Result<Self, Problem> {
+        Self::open_with(config, &ReleaseSettings::default())
+    }
+
+    /// The same, with what `agent.toml` says about releases.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(config: LinuxConfig, settings: &ReleaseSettings) -> Result<Self, Problem> {
         let state = config.state.join("host");
         disk::private_folder(&state)?;
         let state = state
@@ -133,7 +144,7 @@ impl LinuxHost {
             node,
             occupants,
             disks: DiskLevels::default(),
-            releases: Releases::new(spawner.clone(), &state, send),
+            releases: Arc::new(Releases::new(spawner.clone(), &state, settings.clone(), send)),
             events: Mutex::new(Some(events)),
             state,
             spawner,
@@ -259,6 +270,15 @@ impl Host for LinuxHost {
         self.releases.list(&*self.node.read()?)
     }
 
+    async fn observe_disks(&self) -> Result<BTreeMap<u64, Disk>, Problem> {
+        self.releases.disks(&*self.node.read()?)
+    }
+
+    async fn observe_store(&self) -> Result<StoreFacts, Problem> {
+        let (node, releases) = (self.node.read()?, self.releases.clone());
+        runtime::shim::joined(tokio::task::spawn_blocking(move || releases.stored(&node)).await)
+    }
+
     async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem> {
         let memory = self.occupants.observe(partition)?;
         Ok(PartitionFact {
@@ -279,6 +299,9 @@ impl Host for LinuxHost {
                 let node = self.node.read()?;
                 self.releases.remove(&node, digest).await
             }
+            Action::NoteUnused { digest, since } => self.releases.note_unused(digest, *since),
+            Action::NoteUsed { digest } => self.releases.note_used(digest),
+            Action::RemoveContent { path } => self.releases.remove_content(path),
             Action::Occupy { partition, instance, secrets } => {
                 let namespace = self.place(partition)?.partition.namespace;
                 self.occupants.occupy(partition, instance, secrets).await?;

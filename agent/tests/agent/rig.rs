@@ -6,7 +6,7 @@ use plat_agent::clock::{Clock, SystemClock};
 use plat_agent::config::Config;
 use plat_agent::host::fake::FakeHost;
 use plat_agent::identity::{Enrolment, enroll};
-use plat_agent_plan::Steady;
+use plat_agent_plan::{KeepPolicy, Steady};
 use plat_document::Release;
 use plat_link::Address;
 use plat_link::tls::RootPin;
@@ -71,6 +71,7 @@ pub struct Rig {
     pub folder: TempDir,
     pub server: Option<Server>,
     pub port: u16,
+    pub policy: KeepPolicy,
     agent: Option<Running>,
 }
 
@@ -116,8 +117,17 @@ impl Rig {
         let file = NodeFile { partitions: vec![partition], ..NodeFile::bare(Path::new("/srv")) };
         let clock = Arc::new(WallClock::default());
         let host = Arc::new(FakeHost::new(file, clock.clone()));
-        let port = server.address.port();
-        Self { clock, master, host, folder: tempfile::tempdir().unwrap(), server: Some(server), port, agent: None }
+        let (port, policy) = (server.address.port(), KeepPolicy::default());
+        Self {
+            clock,
+            master,
+            host,
+            folder: tempfile::tempdir().unwrap(),
+            server: Some(server),
+            port,
+            policy,
+            agent: None,
+        }
     }
 
     pub async fn enrolled() -> Self {
@@ -154,7 +164,7 @@ impl Rig {
 
     pub fn start(&mut self) {
         let config = Config { data: self.data(), window: Duration::from_secs(1), ..Config::default() };
-        let settings = Settings::new(&config, 7);
+        let settings = Settings { policy: self.policy, ..Settings::new(&config, 7) };
         let (stop, stopped) = oneshot::channel();
         let (host, clock) = (self.host.clone(), self.clock.clone());
         let task = tokio::spawn(plat_agent::run(settings, plat_link::tcp, host, clock, async {

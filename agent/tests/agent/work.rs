@@ -1,6 +1,6 @@
 //! Instances, with the master there or away.
 
-use crate::rig::{Rig, instance, part, release, until};
+use crate::rig::{RELEASE, Rig, instance, part, release, until};
 use plat_agent::host::Host;
 use plat_agent_plan::facts::ServiceRun;
 use plat_document::Release;
@@ -8,7 +8,10 @@ use plat_model::Generation;
 use plat_model::id::ServiceName;
 use plat_model::instance::{InstanceDesired, InstanceState, Wish};
 use plat_model::parameters::Parameters;
+use plat_model::problem::codes;
+use plat_model::release::InstallState;
 use std::fs;
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_becomes_a_ready_instance_and_its_end_an_empty_partition() {
@@ -25,9 +28,9 @@ async fn a_request_becomes_a_ready_instance_and_its_end_an_empty_partition() {
         desired.instances.clear();
         desired.releases.clear();
     });
-    until("the partition is free and the release gone", || {
+    until("the partition is free", || {
         let fact = rig.host.fact(&part());
-        (fact.occupant.is_none() && !rig.host.is_installed(&release().digest()), fact)
+        (fact.occupant.is_none(), fact)
     })
     .await;
 }
@@ -142,7 +145,7 @@ async fn an_installation_that_is_no_longer_wanted_is_broken_off() {
     until("the release is told absent", || {
         let state = rig.master.state();
         let told = state.installed.get(&release().digest()).map(|one| one.state);
-        (told == Some(plat_model::release::InstallState::Absent), told)
+        (told == Some(InstallState::Absent), told)
     })
     .await;
     rig.host.unblock(&step);
@@ -165,27 +168,76 @@ async fn a_satisfied_node_says_and_does_nothing_more() {
     assert_eq!(rig.host.performed().len(), steps);
 }
 
+/// What was desired is not any more; the master is told so.
+async fn want_nothing(rig: &Rig) {
+    rig.master.want(|desired| {
+        desired.instances.clear();
+        desired.releases.clear();
+    });
+    until("the release is told absent", || {
+        let told = rig.master.state().installed.get(&release().digest()).map(|one| one.state);
+        (told == Some(InstallState::Absent), told)
+    })
+    .await;
+}
+
+async fn had_and_lost(rig: &Rig, n: u32) {
+    rig.want(n, Wish::Started);
+    rig.until_state(n, InstanceState::Ready).await;
+    rig.want(n, Wish::Destroyed);
+    rig.until_state(n, InstanceState::Destroyed).await;
+    want_nothing(rig).await;
+    quiet(rig).await;
+}
+
+fn times(rig: &Rig, step: &str) -> usize {
+    let step = format!("- {step} {}", release().digest().short());
+    rig.host.performed().iter().filter(|one| **one == step).count()
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_whose_last_release_was_removed_rests_and_installs_it_again_when_it_is_wanted_again() {
+async fn a_release_that_nothing_needs_stays_for_a_while_and_is_there_when_it_is_wanted_again() {
     let rig = Rig::running().await;
     for n in 1..=2 {
-        rig.want(n, Wish::Started);
-        rig.until_state(n, InstanceState::Ready).await;
-        rig.want(n, Wish::Destroyed);
-        rig.until_state(n, InstanceState::Destroyed).await;
-        rig.master.want(|desired| {
-            desired.instances.clear();
-            desired.releases.clear();
-        });
-        until("the release is told absent", || {
-            let told = rig.master.state().installed.get(&release().digest()).map(|one| one.state);
-            (told == Some(plat_model::release::InstallState::Absent), told)
-        })
-        .await;
-        quiet(&rig).await;
+        had_and_lost(&rig, n).await;
     }
-    let install = format!("- install release {}", release().digest().short());
-    assert_eq!(rig.host.performed().iter().filter(|step| **step == install).count(), 2);
+    assert_eq!((times(&rig, "install release"), times(&rig, "remove release")), (1, 0));
+    assert_eq!((times(&rig, "note unused"), times(&rig, "note used")), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_is_kept_a_release_goes_and_is_installed_again_when_it_is_wanted_again() {
+    let mut rig = Rig::enrolled().await;
+    rig.policy.keep = Duration::ZERO;
+    rig.start();
+    for n in 1..=2 {
+        had_and_lost(&rig, n).await;
+        until("the release is gone", || (!rig.host.is_installed(&release().digest()), rig.host.performed())).await;
+    }
+    assert_eq!((times(&rig, "install release"), times(&rig, "remove release")), (2, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_room_what_nothing_needs_goes_and_what_is_wanted_waits_and_says_so() {
+    let rig = Rig::running().await;
+    had_and_lost(&rig, 1).await;
+    rig.host.set_free(rig.policy.min_free - 1);
+    let other = RELEASE.replace("name: echo", "name: other");
+    let other = Release::parse_yaml(&other, "other.yaml").unwrap();
+    rig.master.want(|desired| drop(desired.releases.insert(other.digest(), other.to_canonical_json())));
+    until("the one that nothing needs is gone", || (times(&rig, "remove release") == 1, rig.host.performed())).await;
+    until("it is told what the other waits for", || {
+        let told = rig.master.state().installed.get(&other.digest()).cloned();
+        let waits = told.as_ref().is_some_and(|one| {
+            one.state == InstallState::Installing
+                && one.problem.as_ref().is_some_and(|problem| problem.code == codes::DISK_FULL)
+        });
+        (waits, told)
+    })
+    .await;
+    assert!(!rig.host.is_installed(&other.digest()));
+    rig.host.set_free(rig.policy.min_free);
+    until("it is begun once there is room", || (rig.host.is_installed(&other.digest()), ())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 mod built;
+mod cache;
 mod conformance;
 mod erasing;
 mod images;
@@ -29,7 +30,9 @@ mod namespace;
 mod promises;
 mod releases;
 mod rig;
+mod room;
 mod services;
+mod shares;
 mod sources;
 mod storage;
 mod web;

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 pub struct Asked {
+    pub method: String,
     /// With what comes after `?`.
     pub path: String,
     /// By their names in lower case.
@@ -20,11 +21,12 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// What is said of the body's length, if that is not true.
     pub claimed: Option<usize>,
+    pub headers: Vec<(&'static str, String)>,
 }
 
 impl Answer {
     pub fn of(body: impl Into<Vec<u8>>) -> Self {
-        Self { status: 200, kind: "application/octet-stream", body: body.into(), claimed: None }
+        Self { status: 200, kind: "application/octet-stream", body: body.into(), claimed: None, headers: Vec::new() }
     }
 
     pub fn nothing() -> Self {
@@ -67,7 +69,8 @@ fn answer_one(stream: TcpStream, answer: &dyn Fn(&Asked) -> Answer, heard: &Mute
     let mut from = BufReader::new(stream.try_clone().ok()?);
     let mut line = String::new();
     from.read_line(&mut line).ok()?;
-    let path = line.split(' ').nth(1)?.to_owned();
+    let mut words = line.split(' ').map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
     let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();
@@ -79,10 +82,11 @@ fn answer_one(stream: TcpStream, answer: &dyn Fn(&Asked) -> Answer, heard: &Mute
     let mut body = vec![0; length];
     from.read_exact(&mut body).ok()?;
     heard.lock().unwrap().push(path.clone());
-    let Answer { status, kind, body, claimed } = answer(&Asked { path, headers, body });
+    let Answer { status, kind, body, claimed, headers } = answer(&Asked { method, path, headers, body });
     let length = claimed.unwrap_or(body.len());
+    let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let head = format!(
-        "HTTP/1.1 {status} as told\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+        "HTTP/1.1 {status} as told\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n{more}connection: close\r\n\r\n"
     );
     (&stream).write_all(head.as_bytes()).and_then(|()| (&stream).write_all(&body)).ok()
 }

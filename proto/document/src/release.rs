@@ -16,7 +16,7 @@ mod source;
 
 pub use check::VARIABLES;
 pub use read::digest_of;
-pub use source::{NpmPackage, PypiPackage, Source};
+pub use source::{DebLock, LockedPackage, NpmPackage, PypiPackage, Source};
 
 /// A checked release. Maps are ordered, so equal documents have equal bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

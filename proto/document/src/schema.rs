@@ -108,6 +108,11 @@ fn named_pattern(expected: &str) -> Option<&'static str> {
         "^[0-9a-f]{64}$" => "must be a SHA-256: 64 lower-case hexadecimal digits",
         "^[0-9A-Za-z][0-9A-Za-z.+!_-]{0,127}$" => "must be one whole version, such as 1.2.3",
         "^[A-Za-z][A-Za-z0-9_-]{0,63}$" => "must be the name of a crate",
+        "^[a-z0-9_]{1,32}-[A-Za-z0-9._]{1,32}-[A-Za-z0-9._]{1,32}$" => {
+            "must be a kind of machine, such as `x86_64-debian-13`"
+        }
+        "^[a-z0-9][a-z0-9+.-]{1,127}$" => "must be the name of a Debian package, without a version",
+        "^[A-Za-z0-9.+~:-]{1,128}$" => "must be the version of a Debian package",
         "^sha256:[0-9a-f]{64}$" => "must be a digest: `sha256:` and 64 lower-case hexadecimal digits",
         "^sha512-[A-Za-z0-9+/]{86}==$" => {
             "must be an integrity as package-lock.json has it: `sha512-` and 88 characters"

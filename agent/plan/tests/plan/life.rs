@@ -2,10 +2,12 @@
 
 use crate::world::{World, digest, instance_id, part};
 use plat_agent_plan::facts::ServiceRun;
-use plat_agent_plan::{Action, ReleaseFact};
+use plat_agent_plan::{Action, Disk, KeepPolicy, ReleaseFact, shortage};
 use plat_model::id::{PromiseName, ServiceName};
 use plat_model::instance::{InstanceState, ServiceState, Wish};
 use plat_model::problem::codes;
+use plat_model::release::InstallState;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 fn ready() -> World {
@@ -352,7 +354,26 @@ fn a_release_that_nobody_uses_any_more_is_removed_and_not_before() {
     world.forget(1);
     assert!(world.plan().releases[&digest()].action.is_none(), "a forgotten instance still runs from it");
     world.facts.partitions.clear();
+    assert!(world.plan().releases[&digest()].action.is_none(), "it may be wanted again");
+    world.facts.garbage.insert(digest());
     assert!(matches!(world.plan().releases[&digest()].action, Some(Action::RemoveRelease { .. })));
+}
+
+#[test]
+fn a_release_waits_for_room_and_is_begun_once_there_is_some() {
+    let mut world = ready();
+    world.facts.releases.insert(digest(), ReleaseFact::Absent);
+    let policy = KeepPolicy::default();
+    let disk = |free| BTreeMap::from([(1, Disk { place: "/srv".into(), free })]);
+    world.facts.shortage = shortage(&disk(policy.min_free - 1), &policy);
+    let plan = &world.plan().releases[&digest()];
+    assert!(plan.action.is_none() && plan.wake_at.is_some());
+    let status = plan.status.as_ref().unwrap();
+    let why = status.problem.as_ref().unwrap().to_string();
+    assert!(status.state == InstallState::Installing && why.contains("/srv") && why.contains("256 MiB"), "{why}");
+    assert_eq!(plan.waiting.len(), 1);
+    world.facts.shortage = shortage(&disk(policy.min_free), &policy);
+    assert!(matches!(world.plan().releases[&digest()].action, Some(Action::InstallRelease { .. })));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod cases;
 mod changes;
 mod formatted;
+mod garbage;
 mod life;
 mod properties;
 mod world;

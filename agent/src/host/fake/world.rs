@@ -4,6 +4,7 @@ use crate::host::Event;
 use plat_agent_plan::action::{RenderedFile, ServiceSpec};
 use plat_agent_plan::{Action, Begun, Moment, Outcomes, PartitionFact};
 use plat_model::Problem;
+use plat_model::Timestamp;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName};
 use plat_model::node::NodeFile;
 use plat_model::parameters::Secret;
@@ -19,6 +20,10 @@ const FIRST_PID: u32 = 1000;
 pub(super) struct World {
     pub node: NodeFile,
     pub releases: BTreeSet<Digest>,
+    /// Of those that were noted as such.
+    pub unused: BTreeMap<Digest, Timestamp>,
+    /// Bytes on the disk.
+    pub free: u64,
     pub partitions: BTreeMap<PartitionName, Partition>,
     pub events: Option<mpsc::Sender<Event>>,
     /// Step → how many more times it fails.
@@ -54,6 +59,8 @@ impl World {
         Self {
             node,
             releases: BTreeSet::new(),
+            unused: BTreeMap::new(),
+            free: 1 << 40,
             partitions,
             events: None,
             failing: BTreeMap::new(),
@@ -86,7 +93,11 @@ impl World {
             }
             Action::RemoveRelease { digest } => {
                 self.releases.remove(digest);
+                self.unused.remove(digest);
             }
+            Action::NoteUnused { digest, since } => drop(self.unused.insert(digest.clone(), *since)),
+            Action::NoteUsed { digest } => drop(self.unused.remove(digest)),
+            Action::RemoveContent { .. } => {}
             Action::Occupy { .. }
             | Action::WriteFiles { .. }
             | Action::Note { .. }

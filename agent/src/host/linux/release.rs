@@ -1,8 +1,11 @@
-//! Releases on disk: built beside where they are published, and published by one rename. A folder named by a digest
+//! Releases on disk: what they name by digest is fetched into the cache, they are built beside where they are published, and published by one rename. A folder named by a digest
 //! with its manifest in it is whole; there is nothing in between.
 
 pub mod build;
+pub mod cache;
+pub mod share;
 pub mod sources;
+mod stored;
 
 use super::disk::{self, Stored, io_problem, private_folder, random_hex};
 use super::partition::empty::empty;
@@ -10,13 +13,18 @@ use super::partition::files::open_top;
 use super::shim::line_log::LineLog;
 use super::spawner::Spawner;
 use super::task::{Answer, Task};
+use crate::config::ReleaseSettings;
 use crate::host::Event;
-use build::{BuildTask, MANIFEST, Manifest};
+use build::{BuildTask, MANIFEST, Made, Manifest};
+use cache::pin::Pin;
+use cache::{Cache, Wanted, who_asks};
 use plat_agent_plan::ReleaseFact;
+use plat_document::Release;
 use plat_model::Problem;
 use plat_model::id::Digest;
 use plat_model::node::NodeFile;
 use plat_model::problem::codes;
+use share::pull::find;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -24,23 +32,23 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
-/// Room that must be left on the disk before a release is begun, in bytes.
-const ROOM: u64 = 64 << 20;
-
 /// The releases of this node.
 pub struct Releases {
     spawner: Arc<Spawner>,
     logs: PathBuf,
     events: mpsc::Sender<Event>,
     building: Mutex<BTreeMap<Digest, String>>,
+    cache: Arc<Cache>,
+    settings: ReleaseSettings,
 }
 
 /// Folders that are being filled or emptied; nothing is in them that anybody may use.
 const UNFINISHED: &str = ".unfinished-";
 
 impl Releases {
-    pub fn new(spawner: Arc<Spawner>, state: &Path, events: mpsc::Sender<Event>) -> Self {
-        Self { spawner, logs: state.join("releases"), events, building: Mutex::default() }
+    pub fn new(spawner: Arc<Spawner>, state: &Path, settings: ReleaseSettings, events: mpsc::Sender<Event>) -> Self {
+        let cache = Arc::new(Cache::new(spawner.clone(), state.join("cache"), settings.clone()));
+        Self { spawner, logs: state.join("releases"), events, building: Mutex::default(), cache, settings }
     }
 
     pub fn observe(&self, node: &NodeFile, digest: &Digest) -> ReleaseFact {
@@ -89,18 +97,87 @@ impl Releases {
         }
         refuse_as_root(node)?;
         private_folder(&self.logs)?;
-        let log = self.logs.join(format!("{digest}.log"));
+        let release: Release = serde_json::from_str(document)
+            .map_err(|e| Problem::new(codes::BUILD_FAILED, "the release document cannot be read").because(e))?;
+        let log = Mutex::new(LineLog::open(self.logs.join(format!("{digest}.log"))));
+        let write =
+            |text: &str| log.lock().unwrap_or_else(PoisonError::into_inner).write(format!("{text}\n").as_bytes());
+        // `> ` is before what is to be seen now, `~ ` before what is not worth a line in the log.
+        let told = |doing: String| {
+            if !doing.starts_with("~ ") {
+                write(&doing);
+            }
+            if let Some(what) = doing.strip_prefix("> ").or_else(|| doing.strip_prefix("~ ")) {
+                self.building.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone(), what.to_owned());
+                let _ = self.events.try_send(Event::Release(digest.clone()));
+            }
+        };
+        write(&format!("building release {digest}"));
+        let result = match self.shared(node, digest, &told).await {
+            // What it names stays wanted until it is published.
+            Some((made, _wanted)) => self.build(node, digest, document, Some(made), &told).await,
+            None => {
+                let wanted = self.cache.want(&release)?;
+                match wanted.fetch(node.builder.as_ref(), &told).await {
+                    Ok(()) => self.build(node, digest, document, None, &told).await,
+                    Err(problem) => Err(problem),
+                }
+            }
+        };
+        if let Err(problem) = &result {
+            write(&problem.to_string());
+        }
+        result
+    }
+
+    /// What another node built, fetched. Whatever is wrong with it, the release can be built here.
+    async fn shared(
+        &self,
+        node: &NodeFile,
+        digest: &Digest,
+        told: &(impl Fn(String) + Sync),
+    ) -> Option<(Made, Wanted)> {
+        let share = self.settings.share.as_ref()?;
+        told("> looking whether another node has built it".into());
+        let account = who_asks(node.builder.as_ref());
+        let found = async {
+            let offer = find(&self.cache, share, &node.releases, digest, &self.logs, account).await?;
+            let Some(offer) = offer else { return Ok(None) };
+            let archive = Pin::sha256(&offer.sha256)?;
+            let url = format!("{}/{}", share.url, archive.path());
+            let wanted = self.cache.want_one("what another node built".into(), archive.clone(), url);
+            wanted.fetch(node.builder.as_ref(), told).await?;
+            Ok(Some((Made { archive, sources: offer.sources }, wanted)))
+        };
+        found.await.unwrap_or_else(|problem: Problem| {
+            tracing::warn!(release = digest.short(), problem = problem.one_line(), "shared build not used");
+            told(problem.to_string());
+            None
+        })
+    }
+
+    /// Builds what has been fetched, and publishes it.
+    async fn build(
+        &self,
+        node: &NodeFile,
+        digest: &Digest,
+        document: &str,
+        made: Option<Made>,
+        told: &(impl Fn(String) + Sync),
+    ) -> Result<(), Problem> {
         let wrong = |path: &Path, e: &std::io::Error| {
             io_problem(codes::BUILD_FAILED, format!("cannot make {}", path.display()), e)
         };
+        let published = node.releases.join(digest.as_str());
         fs::create_dir_all(&node.releases).map_err(|e| wrong(&node.releases, &e))?;
         let room = rustix::fs::statvfs(&node.releases).map_err(|e| wrong(&node.releases, &e.into()))?;
-        if room.f_bavail * room.f_frsize < ROOM {
+        let free = room.f_bavail * room.f_frsize;
+        if free < self.settings.policy.min_free {
             return Err(Problem::new(codes::DISK_FULL, format!("there is no room in {}", node.releases.display()))
                 .because(format!(
                     "{} MiB are free, {} are needed to begin",
-                    (room.f_bavail * room.f_frsize) >> 20,
-                    ROOM >> 20
+                    free >> 20,
+                    self.settings.policy.min_free >> 20
                 ))
                 .fix("remove releases that nothing uses, or add disk"));
         }
@@ -115,36 +192,22 @@ impl Releases {
                 made => made.map_err(|e| wrong(folder, &e))?,
             }
         }
-        let mut lines = LineLog::open(log.clone());
-        lines.write(format!("building release {digest}\n").as_bytes());
         let task = Task::Build(Box::new(BuildTask {
             digest: digest.clone(),
             document: document.to_owned(),
             staging: staging.0.clone(),
             published: published.clone(),
             packages,
+            cache: self.cache.folder().to_owned(),
             lock: node.releases.join(".building"),
             log: self.logs.join(format!("{digest}-commands")),
             builder: node.builder.clone(),
+            made,
         }));
-        let told = |doing: String| {
-            lines.write(doing.as_bytes());
-            lines.write(b"\n");
-            if let Some(what) = doing.strip_prefix("> ") {
-                self.building.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone(), what.to_owned());
-                let _ = self.events.try_send(Event::Release(digest.clone()));
-            }
-        };
-        let result = match self.spawner.within(&task, task.longest(), told).await {
-            Ok(Answer::Done) => Ok(()),
-            Ok(other) => Err(Problem::new(codes::INTERNAL, format!("a build answered {other:?}"))),
-            Err(problem) => Err(problem),
-        };
-        if let Err(problem) = &result {
-            lines.write(problem.to_string().as_bytes());
+        match self.spawner.within(&task, task.longest(), told).await? {
+            Answer::Done => {}
+            other => return Err(Problem::new(codes::INTERNAL, format!("a build answered {other:?}"))),
         }
-        lines.finish();
-        result?;
         super::runtime::shim::joined(tokio::task::spawn_blocking(move || publish(staging, &published)).await)
     }
 
@@ -155,7 +218,7 @@ impl Releases {
             let _ = tokio::task::spawn_blocking(move || discard(&aside)).await;
         }
         let _ = fs::remove_file(self.logs.join(format!("{digest}.log")));
-        Ok(())
+        self.note_used(digest)
     }
 
     /// From here on it is not there.

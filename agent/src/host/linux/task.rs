@@ -6,6 +6,9 @@ use super::partition::{erase::EraseTask, files::WriteTask};
 use super::probe::ProbeTask;
 use super::process::Process;
 use super::release::build::BuildTask;
+use super::release::cache::task::FetchTask;
+use super::release::share::pull::OfferTask;
+use super::release::sources::tools::LookTask;
 use super::shim::tree::{Exit, Used};
 use super::shim::{RunTask, ServiceTask};
 use plat_model::Problem;
@@ -27,6 +30,9 @@ pub enum Task {
     Erase(EraseTask),
     Probe(ProbeTask),
     Build(Box<BuildTask>),
+    Look(LookTask),
+    Fetch(Box<FetchTask>),
+    Offer(OfferTask),
 }
 
 impl Task {
@@ -42,6 +48,9 @@ impl Task {
             // What has been removed stays so: the next attempt goes on.
             Self::Erase(_) => 3600,
             Self::Build(_) => 24 * 3600,
+            Self::Look(_) => 120,
+            Self::Fetch(task) => task.longest().as_secs(),
+            Self::Offer(_) => 300,
         };
         Duration::from_secs(seconds)
     }
@@ -55,12 +64,15 @@ impl Task {
             Self::Probe(_) => "asking a promise",
             Self::Erase(_) => "erasing",
             Self::Build(_) => "building a release",
+            Self::Look(_) => "looking for programs",
+            Self::Fetch(_) => "fetching a file",
+            Self::Offer(_) => "asking a store",
         }
     }
 
     /// Whether it is killed when nobody waits for it any more. The others see to their own children first.
     pub fn is_alone(&self) -> bool {
-        matches!(self, Self::Write(_) | Self::Probe(_) | Self::Erase(_))
+        matches!(self, Self::Write(_) | Self::Probe(_) | Self::Erase(_) | Self::Look(_))
     }
 }
 
@@ -80,6 +92,8 @@ pub enum Answer {
         holds: bool,
         message: String,
     },
+    /// What was read, if there was something.
+    Told(Option<String>),
     Done,
     Failed(Problem),
 }
@@ -161,6 +175,9 @@ pub fn perform(stream: UnixStream) {
         Task::Erase(task) => line.end_with_agent().and_then(|()| task.perform()).map(|()| Answer::Done),
         Task::Probe(task) => task.perform().map(|(holds, message)| Answer::Probed { holds, message }),
         Task::Build(task) => task.perform(&line).map(|()| Answer::Done),
+        Task::Look(task) => task.perform().map(|()| Answer::Done),
+        Task::Fetch(task) => task.perform(&line).map(|()| Answer::Done),
+        Task::Offer(task) => task.perform(&line).map(Answer::Told),
     };
     // If nobody listens, nobody needs the answer.
     let _ = line.say(&answer.unwrap_or_else(Answer::Failed));

@@ -34,6 +34,20 @@ pub enum ReleaseCommand {
         #[arg(long, value_name = "PATH")]
         explain: Option<String>,
     },
+    /// Write down exactly what packages the release names are on this kind of machine
+    ///
+    /// Debian packages are named by name; which versions that is depends on the day. This asks the package sources of this
+    /// machine and writes FILE.lock.yaml beside the document, which extends it and says each package's address and digest.
+    /// Add that file instead: what is built of it is made of the same bytes later. What is locked already stays as it is.
+    #[command(after_help = "Example:
+  plat release lock redis.yaml && plat release add redis.lock.yaml")]
+    Lock {
+        /// The document, YAML
+        file: PathBuf,
+        /// Lock what is locked already anew: take what the package sources have now
+        #[arg(long)]
+        update: bool,
+    },
     /// Print the JSON Schema of release documents, for editors
     Schema,
 }

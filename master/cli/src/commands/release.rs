@@ -1,5 +1,7 @@
 //! Releases: add, list, show, check, schema; and their supply.
 
+mod lock;
+
 use super::{Context, done, pages};
 use crate::Result;
 use crate::args::{ReleaseCommand, SupplyArgs};
@@ -44,6 +46,7 @@ pub async fn run(context: &Context, command: ReleaseCommand) -> Result<()> {
             let (name, digest) = (release.name.to_string(), release.digest().to_string());
             context.printer.one(&CheckView { file: file.display().to_string(), name, digest })
         }
+        ReleaseCommand::Lock { file, update } => lock::run(context, &file, update),
         ReleaseCommand::Schema => context.printer.text(&document::schema()),
     }
 }

@@ -2,6 +2,7 @@
 //! says nothing, so that releases that do not use it keep their digests.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// One source, of exactly one kind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub enum Source {
     /// Debian packages by name, with what they depend on beyond a minimal system, unpacked and not installed.
     Deb {
         packages: Vec<String>,
+        /// Kind of machine, as `x86_64-debian-13` → what the packages are there.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        locks: BTreeMap<String, DebLock>,
         #[serde(default, skip_serializing_if = "String::is_empty")]
         into: String,
     },
@@ -83,6 +87,27 @@ pub enum Source {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         into: String,
     },
+}
+
+/// What packages of Debian are, with all that they depend on, on one kind of machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DebLock {
+    /// The `packages` that it was made of.
+    pub of: Vec<String>,
+    pub packages: Vec<LockedPackage>,
+}
+
+/// One file of a package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedPackage {
+    pub name: String,
+    pub version: String,
+    /// http(s).
+    pub url: String,
+    /// 64 hexadecimal digits.
+    pub sha256: String,
 }
 
 /// One file of one Python package. Files of one package for different platforms may stand beside each other.

@@ -107,6 +107,21 @@ fn a_secret_in_the_arguments_of_a_process_is_refused() {
     assert!(told[0].0 == "P0117" && told[0].2.contains("arguments"), "{told:#?}");
 }
 
+fn locked(kind: &str, of: &str, url: &str) -> String {
+    let package = format!("{{name: nginx, version: \"1:1.2~x\", url: \"{url}\", sha256: SUM}}");
+    format!("{{deb: {{packages: [nginx], locks: {{{kind}: {{of: [{of}], packages: [{package}]}}}}}}}}")
+}
+
+#[test]
+fn a_lock_is_part_of_what_a_release_is_and_is_not_missed_where_there_is_none() {
+    let plain = Release::parse_yaml(WEB, "w").unwrap();
+    assert!(!plain.to_canonical_json().contains("locks"));
+    let source = locked("x86_64-debian-13", "nginx", "http://h/x").replace("SUM", &"a".repeat(64));
+    let locked = Release::parse_yaml(&WEB.replace("{deb: {packages: [nginx]}}", &source), "w").unwrap();
+    assert_ne!(locked.digest(), plain.digest());
+    assert_eq!(Release::from_canonical_json(&locked.to_canonical_json()).unwrap(), locked);
+}
+
 #[test]
 fn what_leads_out_of_a_folder_or_runs_nothing_is_refused() {
     let cases = [
@@ -115,6 +130,10 @@ fn what_leads_out_of_a_folder_or_runs_nothing_is_refused() {
         ("packages: [nginx]", "packages: [nginx], into: a/../../b", "`..`"),
         ("packages: [nginx]", "packages: [\"nginx; rm\"]", "Debian package"),
         ("{{ release.directory }}/usr/sbin/nginx", "nginx", "absolute path"),
+        ("{deb: {packages: [nginx]}}", &locked("x86_64-debian-13", "apache2", "http://h/x"), "plat release lock"),
+        ("{deb: {packages: [nginx]}}", &locked("x86_64-debian-13", "nginx", "/srv/x"), "`url` is not an http(s) URL"),
+        ("{deb: {packages: [nginx]}}", &locked("x86_64-debian-13", "nginx", "https://me:pw@h/x"), "says who asks"),
+        ("{deb: {packages: [nginx]}}", &locked("debian", "nginx", "http://h/x"), "kind of machine"),
         ("{deb: {packages: [nginx]}}", "{archive: {url: \"ftp://x/y\", sha256: aa}}", "SHA-256"),
         ("{deb: {packages: [nginx]}}", "{git: {url: \"ssh://h/x\", commit: COMMIT}}", "neither an http(s) URL"),
         ("{deb: {packages: [nginx]}}", "{git: {url: \"--upload-pack=x\", commit: COMMIT}}", "neither an http(s) URL"),

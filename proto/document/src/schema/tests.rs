@@ -39,7 +39,7 @@ parameters: {type: object}
 sources:
   a: {archive: {url: "https://h/x.tar", sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", strip: 1, into: a}}
   b: {directory: {path: /x, sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", into: b}}
-  c: {deb: {packages: ["x1"], into: c}}
+  c: {deb: {packages: ["x1"], locks: {x86_64-debian-13: {of: ["x1"], packages: [{name: x1, version: "1:2", url: "http://h/x1", sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}]}}, into: c}}
   d: {git: {url: "https://h/x.git", commit: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", into: d}}
   e: {crate: {name: x, version: 1.2.3-a+b, sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", registry: "https://h", into: e}}
   f: {oci: {layout: "https://h/i.tar", sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", manifest: "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", into: f}}
@@ -92,12 +92,14 @@ fn every_field_of_a_release_is_in_the_schema_and_the_other_way_round() {
 
 #[test]
 fn the_schema_and_the_structs_refuse_the_same() {
-    let mutations: [(&str, Value); 23] = [
+    let mutations: [(&str, Value); 25] = [
         ("/version", json!("1")),
         ("/name", json!("../x")),
         ("/nmae", json!(1)),
         ("/sources/a/archive/strp", json!(1)),
         ("/sources/a/archive/url", json!(5)),
+        ("/sources/c/deb/locks/x86_64-debian-13/from", json!("x")),
+        ("/sources/c/deb/locks/x86_64-debian-13/packages/0/size", json!(1)),
         ("/sources/d/git/branch", json!("main")),
         ("/sources/e/crate/features", json!([])),
         ("/sources/f/oci/tag", json!("latest")),

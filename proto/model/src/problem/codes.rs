@@ -90,6 +90,8 @@ codes! { AGENT:
     BAD_ARCHIVE = 414 Invalid "an archive cannot be unpacked safely";
     STALLED = 415 TimedOut "a step on a node did not end in time";
     NO_NAMESPACE = 416 Failed "a partition's network namespace cannot be entered";
+    SHARE_REFUSED = 418 Denied "a release that another node built is not to be believed";
+    SHARE_FAILED = 419 Failed "a release or file cannot be shared";
 }
 
 // P05xx: node-format.

@@ -5,6 +5,9 @@
 //! hold it still, and what a command leaves running is killed before anybody looks at what it made. One release is built
 //! at a time there: while a command runs, nothing else is within its user's reach.
 
+use super::cache::pin::Pin;
+use super::cache::store::Shelf;
+use super::sources::unpack::{self, Form, Room};
 use super::sources::{archive, crates, deb, directory, git, npm, oci, pypi, tools, tree};
 use crate::host::linux::account::{assume, end_all_of};
 use crate::host::linux::disk::{io_problem, now};
@@ -44,7 +47,7 @@ pub struct Manifest {
     pub sources: BTreeMap<String, Vec<Ingredient>>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ingredient {
     pub name: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -63,11 +66,22 @@ pub struct BuildTask {
     pub published: PathBuf,
     /// The package tools' own folder, shared by all builds.
     pub packages: PathBuf,
+    /// The cache that all was fetched into.
+    pub cache: PathBuf,
     /// Held while one release is built.
     pub lock: PathBuf,
     /// Where the output of commands goes: a file that no command reaches.
     pub log: PathBuf,
     pub builder: Option<Account>,
+    /// What another node made of it, in the cache: taken instead of building.
+    pub made: Option<Made>,
+}
+
+/// A release that was built elsewhere.
+#[derive(Serialize, Deserialize)]
+pub struct Made {
+    pub archive: Pin,
+    pub sources: BTreeMap<String, Vec<Ingredient>>,
 }
 
 /// What the builder has prepared.
@@ -136,7 +150,8 @@ impl BuildTask {
                 // It is the parent's: whatever becomes of this process, the lock goes with the build.
                 drop(said);
                 let _ = nix::unistd::close(lock.as_raw_fd());
-                let laid = assume(self.builder.as_ref()).and_then(|()| self.lay_here(line));
+                let shelf = Shelf::open(&self.cache);
+                let laid = assume(self.builder.as_ref()).and_then(|()| self.lay_here(&shelf?, line));
                 let _ = serde_json::to_writer(File::from(say), &laid);
                 std::process::exit(0)
             }
@@ -153,8 +168,11 @@ impl BuildTask {
         }
     }
 
-    fn lay_here(&self, line: &Line) -> Result<Laid, Problem> {
+    fn lay_here(&self, shelf: &Shelf, line: &Line) -> Result<Laid, Problem> {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+        if let Some(made) = &self.made {
+            return self.lay_made(made, shelf, line);
+        }
         let release: Release = serde_json::from_str(&self.document)
             .map_err(|e| Problem::new(codes::BUILD_FAILED, "the release document cannot be read").because(e))?;
         let at = |name: &str, p: Problem| if p.at.is_empty() { p.at(format!("sources.{name}")) } else { p };
@@ -163,33 +181,44 @@ impl BuildTask {
         }
         let mut sources = BTreeMap::new();
         for (name, source) in &release.sources {
-            sources.insert(name.clone(), self.lay(source, line).map_err(|p| at(name, p))?);
+            sources.insert(name.clone(), self.lay(source, shelf, line).map_err(|p| at(name, p))?);
         }
         let commands = release.build.as_ref().map_or_else(|| Ok(Vec::new()), |build| self.render(build))?;
         Ok(Laid { sources, commands, timeout_seconds: release.build.map_or(0, |build| build.timeout_seconds) })
     }
 
-    fn lay(&self, source: &Source, line: &Line) -> Result<Vec<Ingredient>, Problem> {
+    fn lay_made(&self, made: &Made, shelf: &Shelf, line: &Line) -> Result<Laid, Problem> {
+        line.progress("> unpacking what another node built")?;
+        let what = || "cannot unpack what another node built".to_owned();
+        let file = shelf.checked(&made.archive)?;
+        let mut room = Room::of_a_source();
+        unpack::unpack(file, Form::Built, &tree::Tree::open(&self.staging, "")?, &mut room)
+            .map_err(|e| unpack::problem(what(), &e))?;
+        Ok(Laid { sources: made.sources.clone(), commands: Vec::new(), timeout_seconds: 0 })
+    }
+
+    fn lay(&self, source: &Source, shelf: &Shelf, line: &Line) -> Result<Vec<Ingredient>, Problem> {
         let place = |into: &str| tree::Tree::open(&self.staging, into);
         match source {
             Source::Archive { url, sha256, strip, into } => {
-                archive::lay(url, sha256, *strip, &place(into)?, &self.staging, line)
+                archive::lay(url, sha256, *strip, &place(into)?, shelf, line)
             }
             Source::Directory { path, sha256, into } => directory::lay(path, sha256.as_deref(), &place(into)?, line),
-            Source::Deb { packages, into } => {
+            Source::Deb { packages, locks, into } => {
                 place(into)?;
+                if let Some(locked) = deb::lock_of(locks)? {
+                    return deb::lay_locked(locked, shelf, &self.staging.join(into), line);
+                }
                 deb::lay(packages, &self.packages, &self.staging.join(into), line)
             }
             Source::Crate { name, version, sha256, registry, into } => {
-                crates::Crate { name, version, sha256, registry }.lay(&place(into)?, &self.staging, line)
+                crates::Crate { name, version, sha256, registry }.lay(&place(into)?, shelf, line)
             }
-            Source::Npm { packages, registry, into } => {
-                npm::lay(packages, registry, &place(into)?, &self.staging, line)
-            }
+            Source::Npm { packages, registry, into } => npm::lay(packages, registry, &place(into)?, shelf, line),
             Source::Pypi { packages, index, into } => pypi::lay(packages, index, &place(into)?, &self.staging, line),
             Source::Oci { layout, sha256, manifest, into } => {
                 let image = oci::Image { layout, sha256: sha256.as_deref(), manifest };
-                image.lay(&place(into)?, &self.staging, line)
+                image.lay(&place(into)?, &self.staging, shelf, line)
             }
             Source::Git { url, commit, into } => git::lay(url, commit, &place(into)?, &self.staging, line),
         }

@@ -1,7 +1,7 @@
 //! What sources may have wrong: addresses, and where they are laid.
 
 use super::Checker;
-use crate::release::{NpmPackage, PypiPackage, Release, Source};
+use crate::release::{DebLock, NpmPackage, PypiPackage, Release, Source};
 use plat_model::Problem;
 use plat_model::problem::codes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +24,10 @@ impl Checker<'_> {
                     }
                     ("directory", into)
                 }
-                Source::Deb { into, .. } => ("deb", into),
+                Source::Deb { packages, locks, into } => {
+                    self.locks(&["sources", name, "deb", "locks"], packages, locks);
+                    ("deb", into)
+                }
                 Source::Git { url, into, .. } => {
                     let at = ["sources", name, "git", "url"];
                     self.address(&at, url, url.strip_prefix("file://").unwrap_or(url));
@@ -57,6 +60,21 @@ impl Checker<'_> {
                 }
             };
             self.relative(&["sources", name, kind, "into"], into, true);
+        }
+    }
+
+    fn locks(&mut self, at: &[&str], packages: &[String], locks: &BTreeMap<String, DebLock>) {
+        for (kind, lock) in locks {
+            if lock.of != packages {
+                let problem = Problem::new(codes::BAD_VALUE, format!("the lock for {kind} is of other packages"))
+                    .because("what is locked would not be what the release names")
+                    .fix("run `plat release lock` again");
+                self.note(&[at, &[kind, "of"]].concat(), problem);
+            }
+            for (n, package) in lock.packages.iter().enumerate() {
+                let n = n.to_string();
+                self.address(&[at, &[kind, "packages", &*n, "url"]].concat(), &package.url, "");
+            }
         }
     }
 

@@ -7,6 +7,8 @@ use super::tree::Tree;
 use super::unpack::{Form, Room};
 use super::{fetch, unpack};
 use crate::host::linux::release::build::Ingredient;
+use crate::host::linux::release::cache::pin::Pin;
+use crate::host::linux::release::cache::store::Shelf;
 use crate::host::linux::task::Line;
 use plat_model::Problem;
 use std::path::Path;
@@ -23,15 +25,14 @@ pub struct Crate<'a> {
 }
 
 impl Crate<'_> {
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         // In a version, `+` is the one character that URLs spell otherwise.
         let version = self.version.replace('+', "%2B");
         format!("{}/{}/{version}/download", self.registry.trim_end_matches('/'), self.name)
     }
 
-    pub fn lay(&self, tree: &Tree, staging: &Path, line: &Line) -> Result<Vec<Ingredient>, Problem> {
-        line.progress(format!("> fetching {} {}", self.name, self.version))?;
-        let file = fetch::pinned(&self.url(), self.sha256, staging)?;
+    pub fn lay(&self, tree: &Tree, shelf: &Shelf, line: &Line) -> Result<Vec<Ingredient>, Problem> {
+        let file = fetch::pinned(&self.url(), &Pin::sha256(self.sha256)?, shelf)?;
         line.progress(format!("> unpacking {} {}", self.name, self.version))?;
         let what = || format!("cannot unpack the crate {} {}", self.name, self.version);
         let mut room = Room::of_a_source();

@@ -1,5 +1,5 @@
-//! npm packages, each pinned by the integrity that npm itself writes into a lock file. They are fetched from the registry
-//! and unpacked to where the lock file has them: a dependency is a folder in a `node_modules`, so nothing more is needed
+//! npm packages, each pinned by the integrity that npm itself writes into a lock file. They come from the registry
+//! and are unpacked to where the lock file has them: a dependency is a folder in a `node_modules`, so nothing more is needed
 //! to install one, npm itself included. No script of a package runs.
 
 use super::fetch;
@@ -7,16 +7,14 @@ use super::tree::Tree;
 use super::unpack::{self, Form, Room, stripped};
 use crate::host::linux::disk::io_problem;
 use crate::host::linux::release::build::Ingredient;
+use crate::host::linux::release::cache::pin::Pin;
+use crate::host::linux::release::cache::store::Shelf;
 use crate::host::linux::task::Line;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use plat_document::release::NpmPackage;
 use plat_model::Problem;
 use plat_model::problem::codes;
 use serde_json::Value;
-use sha2::{Digest, Sha512};
-use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Seek};
 use std::path::Path;
 
 /// Largest `package.json`, in bytes.
@@ -26,15 +24,18 @@ pub fn lay(
     packages: &[NpmPackage],
     registry: &str,
     tree: &Tree,
-    staging: &Path,
+    shelf: &Shelf,
     line: &Line,
 ) -> Result<Vec<Ingredient>, Problem> {
     let mut room = Room::of_a_source();
     let mut ingredients = Vec::new();
     for (n, package) in packages.iter().enumerate() {
         let NpmPackage { name, version, integrity, .. } = package;
-        line.progress(format!("> fetching {name} {version} ({} of {})", n + 1, packages.len()))?;
-        let (file, sha256) = pinned(&url(registry, name, version), integrity, staging)?;
+        line.progress(format!("> unpacking {name} {version} ({} of {})", n + 1, packages.len()))?;
+        let mut file = fetch::pinned(&url(registry, name, version), &Pin::integrity(integrity)?, shelf)?;
+        let cannot = |e: io::Error| io_problem(codes::SOURCE_FETCH, format!("cannot read {name} {version}"), &e);
+        let sha256 = fetch::checksum(&mut file).map_err(cannot)?;
+        file.rewind().map_err(cannot)?;
         let path = package.path();
         let laid = tree.below(Path::new(&path)).and_then(|own| {
             unpack::unpack(file, Form::Archive { strip: 1 }, &own, &mut room)?;
@@ -47,30 +48,9 @@ pub fn lay(
     Ok(ingredients)
 }
 
-fn url(registry: &str, name: &str, version: &str) -> String {
+pub fn url(registry: &str, name: &str, version: &str) -> String {
     let base = name.rsplit('/').next().unwrap_or(name);
     format!("{}/{name}/-/{base}-{version}.tgz", registry.trim_end_matches('/'))
-}
-
-/// A file whose SHA-512 is the expected one, at its beginning, and its SHA-256.
-fn pinned(url: &str, integrity: &str, staging: &Path) -> Result<(File, String), Problem> {
-    let mut file = fetch::fetch(url, staging)?;
-    let cannot = |e: io::Error| io_problem(codes::SOURCE_FETCH, format!("cannot read {url}"), &e);
-    file.rewind().map_err(cannot)?;
-    let (mut hash, mut buffer) = (Sha512::new(), vec![0; 64 * 1024]);
-    loop {
-        match file.read(&mut buffer).map_err(cannot)? {
-            0 => break,
-            n => hash.update(&buffer[..n]),
-        }
-    }
-    let found = format!("sha512-{}", STANDARD.encode(hash.finalize()));
-    if found != integrity {
-        return Err(fetch::another(url, "integrity", &found, integrity));
-    }
-    let sha256 = fetch::checksum(&mut file).map_err(cannot)?;
-    file.rewind().map_err(cannot)?;
-    Ok((file, sha256))
 }
 
 /// Makes a package's programs executable and links them in `.bin` of its `node_modules`, as npm does.

@@ -11,6 +11,9 @@ use super::tree::{Links, Tree};
 use super::unpack::{self, Form, Room, refuse};
 use crate::host::linux::disk::io_problem;
 use crate::host::linux::release::build::Ingredient;
+use crate::host::linux::release::cache::FILE_MAX;
+use crate::host::linux::release::cache::pin::Pin;
+use crate::host::linux::release::cache::store::Shelf;
 use crate::host::linux::task::Line;
 use plat_model::Problem;
 use plat_model::problem::codes;
@@ -61,10 +64,10 @@ struct Manifest {
 }
 
 impl Image<'_> {
-    pub fn lay(&self, tree: &Tree, staging: &Path, line: &Line) -> Result<Vec<Ingredient>, Problem> {
+    pub fn lay(&self, tree: &Tree, staging: &Path, shelf: &Shelf, line: &Line) -> Result<Vec<Ingredient>, Problem> {
         let what = || format!("cannot unpack the image {} of {}", self.manifest, self.layout);
         scratch(staging, |folder| {
-            let layout = Layout { folder: self.fetch(folder, line)?, name: self.layout };
+            let layout = Layout { folder: self.fetch(folder, shelf, line)?, name: self.layout };
             let manifest = layout.manifest(self.manifest)?;
             let own = Tree::open(folder, "image")?;
             let mut room = Room::of_a_source();
@@ -83,10 +86,10 @@ impl Image<'_> {
     }
 
     /// The layout's folder, beneath `folder` if it had to be unpacked.
-    fn fetch(&self, folder: &Path, line: &Line) -> Result<PathBuf, Problem> {
+    fn fetch(&self, folder: &Path, shelf: &Shelf, line: &Line) -> Result<PathBuf, Problem> {
         let Some(sha256) = self.sha256 else { return Ok(self.layout.into()) };
-        line.progress(format!("> fetching {}", self.layout.rsplit('/').next().unwrap_or(self.layout)))?;
-        let file = fetch::pinned(self.layout, sha256, folder)?;
+        line.progress(format!("> unpacking {}", self.layout.rsplit('/').next().unwrap_or(self.layout)))?;
+        let file = fetch::pinned(self.layout, &Pin::sha256(sha256)?, shelf)?;
         let tree = Tree::open(folder, "layout")?;
         unpack::unpack(file, Form::Archive { strip: 0 }, &tree, &mut Room::of_a_source())
             .map_err(|e| unpack::problem(format!("cannot unpack {}", self.layout), &e))?;
@@ -121,12 +124,12 @@ impl Layout<'_> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| lacks(e.into()))?);
         let found = file.metadata().map_err(lacks)?;
-        if !found.is_file() || found.len() > fetch::FILE_MAX {
-            return Err(self.broken(format!("the blob {digest} is not a file of at most {} bytes", fetch::FILE_MAX)));
+        if !found.is_file() || found.len() > FILE_MAX {
+            return Err(self.broken(format!("the blob {digest} is not a file of at most {} bytes", FILE_MAX)));
         }
         let sum = checksum(&mut file).map_err(lacks)?;
         if sum != hex || size.is_some_and(|size| size != found.len()) {
-            return Err(fetch::another(
+            return Err(fetch::unlike(
                 &format!("the blob {digest} of {}", self.name),
                 "SHA-256",
                 &format!("{sum} and its size {}", found.len()),

@@ -149,7 +149,7 @@ impl Pip<'_> {
             let sum = checksum(&mut file).map_err(wrong)?;
             let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let Some(package) = packages.iter().find(|package| package.sha256 == sum) else {
-                return Err(fetch::another(&shown, "SHA-256", &sum, "one of those in the release"));
+                return Err(fetch::unlike(&shown, "SHA-256", &sum, "one of those in the release"));
             };
             let PypiPackage { name, version, .. } = package.clone();
             ingredients.push(Ingredient { name, version, sha256: sum });

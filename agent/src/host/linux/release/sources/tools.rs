@@ -1,14 +1,17 @@
 //! Programs of the node that fetch: found where programs are, run with an environment of their own, within limits.
 
-use super::fetch::{FETCH_MAX, FILE_MAX};
 use super::pypi;
+use crate::host::linux::account::assume;
 use crate::host::linux::disk::{io_problem, random_hex};
 use crate::host::linux::release::build::{failed, program, run_program};
+use crate::host::linux::release::cache::{FETCH_MAX, FILE_MAX};
 use crate::host::linux::task::{Line, Ran};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use plat_document::release::Source;
 use plat_model::Problem;
+use plat_model::node::Account;
 use plat_model::problem::codes;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -87,6 +90,21 @@ pub fn check(source: &Source) -> Result<(), Problem> {
         | Source::Directory { .. }
         | Source::Npm { .. }
         | Source::Oci { .. } => Ok(()),
+    }
+}
+
+/// Looks for all that a release's sources need of this node, before the first file of them is fetched.
+#[derive(Serialize, Deserialize)]
+pub struct LookTask {
+    pub sources: BTreeMap<String, Source>,
+    /// Who looks; `None`: who the agent is.
+    pub account: Option<Account>,
+}
+
+impl LookTask {
+    pub fn perform(&self) -> Result<(), Problem> {
+        assume(self.account.as_ref())?;
+        self.sources.iter().try_for_each(|(name, source)| check(source).map_err(|p| p.at(format!("sources.{name}"))))
     }
 }
 

@@ -6,7 +6,6 @@ use plat_model::Problem;
 use plat_model::problem::codes;
 use rustix::fs::FileType;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io::{self, BufReader, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -19,12 +18,12 @@ const ENTRIES_MAX: u64 = 2_000_000;
 const STREAM_MAX: u64 = UNPACKED_MAX + (8 << 30);
 
 /// The contents of an archive, as long as one may be.
-pub fn stream(file: File) -> io::Result<impl Read> {
+pub fn stream(file: impl Read + Seek + 'static) -> io::Result<impl Read> {
     Ok(decompress(file)?.take(STREAM_MAX))
 }
 
 /// By what it is, not by what it is called.
-fn decompress(mut file: File) -> io::Result<Box<dyn Read>> {
+fn decompress(mut file: impl Read + Seek + 'static) -> io::Result<Box<dyn Read>> {
     let mut magic = [0; 6];
     let n = file.read(&mut magic)?;
     file.rewind()?;
@@ -44,6 +43,8 @@ pub enum Form {
     Archive { strip: u32 },
     /// A layer of an image, over those below it. What it hides has been removed; its links may be to absolute paths.
     Layer,
+    /// What another node built, signed: links may be to whatever a build may link to.
+    Built,
 }
 
 /// What an entry of a layer hides of the layers below it.
@@ -117,7 +118,7 @@ pub fn refuse_links_out(what: String, tree: &Tree) -> Result<(), Problem> {
 ///
 /// # Errors
 /// What cannot be read; paths and links that reach out, devices, and more than there is room for.
-pub fn unpack(file: File, form: Form, tree: &Tree, room: &mut Room) -> io::Result<()> {
+pub fn unpack(file: impl Read + Seek + 'static, form: Form, tree: &Tree, room: &mut Room) -> io::Result<()> {
     let strip = if let Form::Archive { strip } = form { strip } else { 0 };
     let mut archive = tar::Archive::new(stream(file)?);
     for entry in archive.entries()? {
@@ -144,7 +145,7 @@ pub fn unpack(file: File, form: Form, tree: &Tree, room: &mut Room) -> io::Resul
             }
             EntryType::Symlink => {
                 let target = entry.link_name()?.ok_or_else(|| refuse("is a link to nothing", &named))?;
-                if target.is_absolute() && form != Form::Layer {
+                if target.is_absolute() && matches!(form, Form::Archive { .. }) {
                     return Err(refuse("is a link to an absolute path", &named));
                 }
                 tree.link(&path, &target)?;

@@ -1,0 +1,47 @@
+//! What nothing uses any more: looked at from time to time, and at once when there is less to be used or no room.
+
+use super::Shared;
+use plat_agent_plan::{GarbagePlan, Stored, plan_garbage};
+use plat_model::Problem;
+use plat_model::id::Digest;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// How often it is looked when nothing gives reason to.
+const PERIOD: Duration = Duration::from_secs(3600);
+
+/// Runs until it is dropped.
+pub(super) async fn run(shared: Arc<Shared>) {
+    loop {
+        if let Err(problem) = look(&shared).await {
+            warn!(problem = problem.one_line(), "what nothing uses cannot be removed");
+        }
+        let _woken = tokio::time::timeout(PERIOD, shared.tidy.notified()).await;
+    }
+}
+
+async fn look(shared: &Shared) -> Result<(), Problem> {
+    // Before the first word of the master nothing is known to be unwanted, and before all partitions were seen not what
+    // is used.
+    let Some(desired) = shared.current().filter(|_| shared.has_seen_all_partitions()) else { return Ok(()) };
+    let facts = shared.host.observe_store().await?;
+    let releases = facts.entries.iter().filter_map(|entry| match &entry.what {
+        Stored::Release(digest) => Some(digest),
+        Stored::Content(_) => None,
+    });
+    let is_needed = |digest: &&Digest| desired.releases.contains_key(*digest) || shared.in_use(digest);
+    let needed: BTreeSet<Digest> = releases.filter(is_needed).cloned().collect();
+    let GarbagePlan { actions, releases } = plan_garbage(&facts, &needed, &shared.policy, shared.clock.now());
+    // Their own workers remove them: nobody else knows what they are about to do.
+    shared.set_garbage(releases);
+    for action in actions {
+        let step = action.step();
+        match shared.host.perform(&action).await {
+            Ok(()) => info!(step, "performed"),
+            Err(problem) => warn!(step, problem = problem.one_line(), "step failed"),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! Asking one server for one file, from where the last answer was cut off. It speaks to strangers, so the process that
+//! does this has nothing but the file that it writes.
+
+use rustix::fs::fstatvfs;
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use ureq::http::{HeaderMap, StatusCode};
+
+/// Largest file that is fetched, in bytes.
+pub const FILE_MAX: u64 = 8 << 30;
+/// Longest fetch.
+pub const FETCH_MAX: Duration = Duration::from_secs(3600);
+/// How often it is told how far it has come, and how often the disk is looked at.
+const TELL: Duration = Duration::from_secs(1);
+
+/// What is said on the way, and at the end.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Said {
+    /// The server's name for this version of the file.
+    Tag(String),
+    /// Bytes that are there, and all of them if the server told.
+    Have(u64, Option<u64>),
+    Ended(Ended),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Ended {
+    Whole,
+    /// What came is kept; asking again goes on from there.
+    Cut(String),
+    /// Asking again is of no use.
+    Refused(String),
+    /// The server, or the folder, does not have it.
+    Lacks(String),
+    /// There is no room for it on the disk.
+    NoRoom(String),
+}
+
+pub struct Ask<'a> {
+    /// http, https, or the absolute path of a file.
+    pub from: &'a str,
+    /// The server's name for the version that is there in part.
+    pub tag: Option<&'a str>,
+    /// Bytes that must stay free.
+    pub spare: u64,
+    /// Bytes that it may have.
+    pub most: u64,
+    /// How long a server may say nothing.
+    pub silence: Duration,
+}
+
+/// Fetches what is not in `file` yet, which is open at its end and for appending.
+pub fn download(ask: &Ask<'_>, file: &mut File, say: &mut dyn FnMut(Said) -> io::Result<()>) -> Ended {
+    fetch(ask, file, say).unwrap_or_else(|ended| ended)
+}
+
+fn fetch(ask: &Ask<'_>, file: &mut File, say: &mut dyn FnMut(Said) -> io::Result<()>) -> Result<Ended, Ended> {
+    let disk = |e: io::Error| match e.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Ended::NoRoom(e.to_string()),
+        _ => Ended::Refused(format!("it cannot be written: {e}")),
+    };
+    let mut have = file.metadata().map_err(disk)?.len();
+    if ask.from.starts_with('/') {
+        file.set_len(0).map_err(disk)?;
+        return open(Path::new(ask.from)).and_then(|(mut from, all)| pour(ask, &mut from, file, (0, Some(all)), say));
+    }
+    loop {
+        let answer = request(ask, have)?;
+        let (status, headers) = (answer.status(), answer.headers());
+        let length = answer.body().content_length();
+        if let Some(tag) = tag_of(headers) {
+            say(Said::Tag(tag)).map_err(disk)?;
+        }
+        let all = match status {
+            StatusCode::OK => {
+                file.set_len(0).map_err(disk)?;
+                have = 0;
+                length
+            }
+            StatusCode::PARTIAL_CONTENT if begins_at(headers, have) => length.map(|rest| have + rest),
+            // It goes on from elsewhere, or what is here is longer than what is there.
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => {
+                file.set_len(0).map_err(disk)?;
+                have = 0;
+                continue;
+            }
+            StatusCode::NOT_FOUND | StatusCode::GONE => {
+                return Err(Ended::Lacks(format!("the server answers {status}")));
+            }
+            status if status.is_server_error() => return Err(Ended::Cut(format!("the server answers {status}"))),
+            _ => return Err(Ended::Refused(format!("the server answers {status}"))),
+        };
+        // One more byte than may be: then it is too large, not cut off.
+        let mut body = answer.into_body().into_with_config().limit(ask.most + 1).reader();
+        return pour(ask, &mut body, file, (have, all), say);
+    }
+}
+
+fn request(ask: &Ask<'_>, have: u64) -> Result<ureq::http::Response<ureq::Body>, Ended> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(FETCH_MAX))
+        .timeout_resolve(Some(Duration::from_secs(20)))
+        .timeout_connect(Some(Duration::from_secs(30)))
+        .timeout_recv_response(Some(ask.silence))
+        .timeout_per_read(Some(ask.silence))
+        .max_redirects(5)
+        .http_status_as_error(false)
+        .build()
+        .into();
+    let mut request = agent.get(ask.from).header("Accept-Encoding", "identity");
+    if have > 0 {
+        request = request.header("Range", format!("bytes={have}-"));
+        request = ask.tag.into_iter().fold(request, |request, tag| request.header("If-Range", tag));
+    }
+    request.call().map_err(|e| match e {
+        ureq::Error::BadUri(_) | ureq::Error::TooManyRedirects | ureq::Error::RedirectFailed => {
+            Ended::Refused(e.to_string())
+        }
+        other => Ended::Cut(other.to_string()),
+    })
+}
+
+/// Only a strong one says that bytes are the same.
+fn tag_of(headers: &HeaderMap) -> Option<String> {
+    let tag = headers.get("etag")?.to_str().ok()?;
+    (tag.starts_with('"') && tag.len() <= 256).then(|| tag.to_owned())
+}
+
+fn begins_at(headers: &HeaderMap, at: u64) -> bool {
+    let range = headers.get("content-range").and_then(|value| value.to_str().ok());
+    range.and_then(|text| text.strip_prefix("bytes ")?.split_once('-')).is_some_and(|(from, _)| from.parse() == Ok(at))
+}
+
+/// Nothing that would hold the reader up.
+fn open(path: &Path) -> Result<(File, u64), Ended> {
+    let about = std::fs::metadata(path).map_err(|e| Ended::Lacks(e.to_string()))?;
+    if !about.is_file() {
+        return Err(Ended::Refused("it is not a file".into()));
+    }
+    File::open(path).map(|file| (file, about.len())).map_err(|e| Ended::Refused(e.to_string()))
+}
+
+/// `have`: how much is there, and all of it if that is known.
+fn pour(
+    ask: &Ask<'_>,
+    from: &mut dyn Read,
+    file: &mut File,
+    (mut have, all): (u64, Option<u64>),
+    say: &mut dyn FnMut(Said) -> io::Result<()>,
+) -> Result<Ended, Ended> {
+    let too_large = || Ended::Refused(format!("it has more than {} bytes", ask.most));
+    if all.is_some_and(|all| all > ask.most) {
+        return Err(too_large());
+    }
+    let (mut buffer, mut looked) = (vec![0; 64 * 1024], None::<Instant>);
+    loop {
+        if looked.is_none_or(|at| at.elapsed() > TELL) {
+            looked = Some(Instant::now());
+            let disk = fstatvfs(&*file).map_err(|e| Ended::NoRoom(e.to_string()))?;
+            let (free, rest) = (disk.f_bavail * disk.f_frsize, all.map_or(0, |all| all.saturating_sub(have)));
+            if free < rest + ask.spare {
+                let (free, rest, spare) = (free >> 20, rest.div_ceil(1 << 20), ask.spare >> 20);
+                return Err(Ended::NoRoom(format!(
+                    "{free} MiB are free, it takes {rest} MiB more, and {spare} MiB must stay free"
+                )));
+            }
+            say(Said::Have(have, all)).map_err(|e| Ended::Cut(e.to_string()))?;
+        }
+        match from.read(&mut buffer) {
+            Ok(0) if all.is_some_and(|all| have < all) => return Err(Ended::Cut("it was cut off".into())),
+            Ok(0) => return Ok(Ended::Whole),
+            Ok(n) => {
+                have += n as u64;
+                if have > ask.most {
+                    return Err(too_large());
+                }
+                file.write_all(&buffer[..n]).map_err(|e| match e.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Ended::NoRoom(e.to_string()),
+                    _ => Ended::Refused(format!("it cannot be written: {e}")),
+                })?;
+            }
+            Err(e) => return Err(Ended::Cut(e.to_string())),
+        }
+    }
+}

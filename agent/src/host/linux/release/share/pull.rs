@@ -1,0 +1,91 @@
+//! Taking a built release from a store instead of building it: first the offer, and only if it is to be believed, what
+//! it offers.
+
+use super::{OFFER_MAX, Offer, Wanted, accept, offer_path};
+use crate::config::ShareSettings;
+use crate::host::linux::disk::{self, Durability, Stored, io_problem, random_hex};
+use crate::host::linux::release::cache::asking::ask_as;
+use crate::host::linux::release::cache::download::{Ask, Ended};
+use crate::host::linux::release::cache::store::PARTIAL;
+use crate::host::linux::release::cache::{Cache, store};
+use crate::host::linux::task::{Answer, Line, Task};
+use plat_model::id::Digest;
+use plat_model::node::Account;
+use plat_model::problem::codes;
+use plat_model::{Problem, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Reads an offer; a process that has become nobody asks for it.
+#[derive(Serialize, Deserialize)]
+pub struct OfferTask {
+    pub folder: PathBuf,
+    pub from: String,
+    pub account: Option<Account>,
+    pub silence_seconds: u64,
+}
+
+impl OfferTask {
+    /// `None` if the store has none.
+    pub fn perform(&self, line: &Line) -> Result<Option<String>, Problem> {
+        let wrong =
+            |e: io::Error| io_problem(codes::SOURCE_FETCH, format!("cannot read what {} offers", self.from), &e);
+        store::Store::open(&self.folder)?;
+        let path = self.folder.join(PARTIAL).join(format!(".offer-{}", random_hex(8)?));
+        let mut options = OpenOptions::new();
+        let mut file = options.read(true).append(true).create_new(true).mode(0o600).open(&path).map_err(wrong)?;
+        fs::remove_file(&path).map_err(wrong)?;
+        let silence = Duration::from_secs(self.silence_seconds);
+        let ask = Ask { from: &self.from, tag: None, spare: 0, most: OFFER_MAX, silence };
+        match ask_as(self.account.as_ref(), &ask, &file, line, &mut |_| Ok(()))? {
+            Ended::Whole => {}
+            Ended::Lacks(_) => return Ok(None),
+            Ended::Cut(why) | Ended::Refused(why) | Ended::NoRoom(why) => return Err(wrong(io::Error::other(why))),
+        }
+        let mut text = String::new();
+        file.rewind().and_then(|()| (&file).take(OFFER_MAX).read_to_string(&mut text)).map_err(wrong)?;
+        Ok(Some(text))
+    }
+}
+
+/// What a store offers of a release for this node, if that is to be believed; `None` if nothing.
+///
+/// # Errors
+/// SOURCE_FETCH if the store cannot be asked, SHARE_REFUSED if it is not to be believed.
+pub async fn find(
+    cache: &Cache,
+    share: &ShareSettings,
+    releases: &Path,
+    release: &Digest,
+    state: &Path,
+    account: Option<Account>,
+) -> Result<Option<Offer>, Problem> {
+    let platform = plat_source::here()?;
+    let platform = platform.as_str();
+    let task = Task::Offer(OfferTask {
+        folder: cache.folder().to_owned(),
+        from: format!("{}/{}", share.url, offer_path(release, platform)),
+        account,
+        silence_seconds: cache.silence().as_secs(),
+    });
+    let text = match cache.spawner().perform(&task).await? {
+        Answer::Told(Some(text)) => text,
+        Answer::Told(None) => return Ok(None),
+        other => return Err(Problem::new(codes::INTERNAL, format!("asking for an offer answered {other:?}"))),
+    };
+    let seen = state.join(format!("{release}.shared"));
+    let newest: Option<Timestamp> = match disk::read_json(&seen)? {
+        Stored::Value(at) => Some(at),
+        _ => None,
+    };
+    let directory = releases.join(release.as_str());
+    let wanted = Wanted { release, platform, directory: &directory, keys: &share.keys, newest };
+    let offer = accept(text.as_bytes(), &wanted)?;
+    disk::private_folder(state)?;
+    disk::replace_json(&seen, &offer.signed, Durability::Power)?;
+    Ok(Some(offer))
+}

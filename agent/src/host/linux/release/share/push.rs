@@ -1,0 +1,211 @@
+//! Putting what this node has into a store: what is big first, the offer of it last.
+
+use super::key::SecretKey;
+use super::{CONTEXT, Envelope, Offer, offer_path};
+use crate::host::linux::disk::{now, random_hex};
+use crate::host::linux::release::build::{MANIFEST, Manifest};
+use crate::host::linux::release::cache::FETCH_MAX;
+use crate::host::linux::release::cache::pin::Pin;
+use plat_model::Problem;
+use plat_model::id::Digest;
+use plat_model::parameters::Secret;
+use plat_model::problem::codes;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A folder, or a server that takes files with PUT.
+pub enum Store {
+    Folder(PathBuf),
+    Server { url: String, token: Option<Secret> },
+}
+
+impl Store {
+    /// `place`: http(s)://HOST/PATH or an absolute path.
+    ///
+    /// # Errors
+    /// BAD_VALUE.
+    pub fn parse(place: &str, token: Option<Secret>) -> Result<Self, Problem> {
+        match place {
+            path if path.starts_with('/') => Ok(Self::Folder(path.into())),
+            url if crate::config::is_base(url) => Ok(Self::Server { url: url.trim_end_matches('/').into(), token }),
+            other => Err(Problem::new(
+                codes::BAD_VALUE,
+                format!("`{}` is no store", plat_model::id::shorten(other.split('@').next_back().unwrap_or_default())),
+            )
+            .fix("name http://HOST/PATH, https://HOST/PATH without a user, or an absolute path")),
+        }
+    }
+
+    fn has(&self, path: &str) -> bool {
+        match self {
+            Self::Folder(folder) => folder.join(path).exists(),
+            Self::Server { url, .. } => {
+                agent().head(format!("{url}/{path}")).call().is_ok_and(|answer| answer.status() == 200)
+            }
+        }
+    }
+
+    fn put(&self, path: &str, file: &mut File) -> Result<(), Problem> {
+        let wrong = |why: String| {
+            Problem::new(codes::SHARE_FAILED, format!("cannot put {path} into the store"))
+                .because(why)
+                .fix("check the address, and that it may be written to")
+        };
+        let disk = |e: io::Error| wrong(e.to_string());
+        file.rewind().map_err(disk)?;
+        match self {
+            Self::Folder(folder) => {
+                let (place, fresh) = (folder.join(path), folder.join(format!(".new-{}", random_hex(8)?)));
+                let written = (|| {
+                    let above = place.parent().unwrap_or(folder);
+                    fs::DirBuilder::new().recursive(true).mode(0o755).create(above)?;
+                    let mut to = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&fresh)?;
+                    io::copy(file, &mut to)?;
+                    to.set_permissions(fs::Permissions::from_mode(0o644))?;
+                    to.sync_all()?;
+                    fs::rename(&fresh, &place)?;
+                    File::open(above)?.sync_all()
+                })();
+                written.map_err(|e: io::Error| {
+                    let _ = fs::remove_file(&fresh);
+                    disk(e)
+                })
+            }
+            Self::Server { url, token } => {
+                let mut request = agent().put(format!("{url}/{path}"));
+                if let Some(token) = token {
+                    request = request.header("Authorization", format!("Bearer {}", token.reveal()));
+                }
+                let answer = request.send(&*file).map_err(|e| wrong(e.to_string()))?;
+                match answer.status() {
+                    status if status.is_success() => Ok(()),
+                    status => Err(wrong(format!("the server answers {status}"))),
+                }
+            }
+        }
+    }
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .timeout_global(Some(FETCH_MAX))
+        .timeout_connect(Some(Duration::from_secs(30)))
+        .max_redirects(0)
+        .http_status_as_error(false)
+        .build()
+        .into()
+}
+
+/// Packs a release of this node, and offers it with the key. `scratch`: a folder with room for the archive.
+///
+/// # Errors
+/// SHARE_FAILED, also if the release is not here.
+pub fn push_release(
+    releases: &Path,
+    digest: &Digest,
+    key: &SecretKey,
+    store: &Store,
+    scratch: &Path,
+) -> Result<(), Problem> {
+    let directory = releases.join(digest.as_str());
+    let wrong = |why: String| {
+        Problem::new(codes::SHARE_FAILED, format!("cannot share release {}", digest.short())).because(why)
+    };
+    let disk = |e: io::Error| wrong(e.to_string());
+    let text = fs::read(directory.join(MANIFEST))
+        .map_err(|e| disk(e).fix("share a release that `plat node show` says is installed here"))?;
+    let manifest: Manifest = serde_json::from_slice(&text).map_err(|_| wrong("its manifest cannot be read".into()))?;
+    let mut archive = unnamed(scratch).map_err(disk)?;
+    pack(&directory, &archive).map_err(disk)?;
+    archive.rewind().map_err(disk)?;
+    let pin = Pin::measure_sha256(&mut archive).map_err(disk)?;
+    store.put(&pin.path(), &mut archive)?;
+    let offer = Offer {
+        version: 1,
+        release: digest.clone(),
+        platform: plat_source::here()?.to_string(),
+        directory,
+        sha256: pin.to_string(),
+        signed: now(),
+        sources: manifest.sources,
+    };
+    let path = offer_path(digest, &offer.platform);
+    let offer = serde_json::to_string(&offer).map_err(|e| wrong(e.to_string()))?;
+    let signature = key.sign(&[CONTEXT, offer.as_bytes()].concat());
+    let envelope = Envelope { offer, key: key.public().to_string(), signature };
+    let mut text = unnamed(scratch).map_err(disk)?;
+    serde_json::to_writer(&text, &envelope).map_err(|e| wrong(e.to_string()))?;
+    store.put(&path, &mut text)
+}
+
+/// Puts the files of this node's cache into a store, which becomes a mirror by that. They need no signature: who takes one
+/// knows its digest. How many were put.
+///
+/// # Errors
+/// SHARE_FAILED.
+pub fn push_files(cache: &Path, store: &Store) -> Result<usize, Problem> {
+    let mut count = 0;
+    for folder in ["sha256", "sha512"] {
+        for file in fs::read_dir(cache.join(folder)).into_iter().flatten().flatten() {
+            let name = file.file_name();
+            let Some(pin) = name.to_str().and_then(|name| Pin::parse(folder, name)) else { continue };
+            let wrong = |e: io::Error| {
+                Problem::new(codes::SHARE_FAILED, format!("cannot read {}", file.path().display())).because(e)
+            };
+            let mut contents = File::open(file.path()).map_err(wrong)?;
+            if pin.measure(&mut contents).map_err(wrong)? != pin || store.has(&pin.path()) {
+                continue;
+            }
+            store.put(&pin.path(), &mut contents)?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// A file that goes with this process.
+fn unnamed(folder: &Path) -> io::Result<File> {
+    let name = random_hex(8).map_err(|e| io::Error::other(e.one_line()))?;
+    let path = folder.join(format!(".share-{name}"));
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    fs::remove_file(path)?;
+    Ok(file)
+}
+
+/// All of a folder but what is the agent's own, as a tar archive that zstd has compressed.
+fn pack(directory: &Path, to: &File) -> io::Result<()> {
+    let mut packed = zstd::stream::write::Encoder::new(to, 3)?;
+    {
+        let mut archive = tar::Builder::new(&mut packed);
+        archive.mode(tar::HeaderMode::Deterministic);
+        archive.follow_symlinks(false);
+        let mut names: Vec<_> = fs::read_dir(directory)?.map(|e| e.map(|e| e.file_name())).collect::<Result<_, _>>()?;
+        names.sort();
+        for name in names.into_iter().filter(|name| name != MANIFEST) {
+            let path = directory.join(&name);
+            if fs::symlink_metadata(&path)?.is_dir() {
+                archive.append_dir_all(&name, &path)?;
+            } else {
+                archive.append_path_with_name(&path, &name)?;
+            }
+        }
+        archive.finish()?;
+    }
+    packed.finish()?.flush()
+}
+
+/// A token is one line of a file.
+///
+/// # Errors
+/// FILE.
+pub fn read_token(path: &Path) -> Result<Secret, Problem> {
+    let wrong = |e: io::Error| {
+        Problem::new(codes::FILE, format!("the token file `{}` cannot be read", path.display())).because(e)
+    };
+    let mut text = String::new();
+    File::open(path).and_then(|file| file.take(4096).read_to_string(&mut text)).map_err(wrong)?;
+    Ok(Secret::new(text.trim()))
+}

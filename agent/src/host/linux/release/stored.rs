@@ -1,0 +1,121 @@
+//! What releases and the cache take of the disk, and since when nothing uses it.
+
+use super::Releases;
+use super::cache::store::PARTIAL;
+use crate::host::linux::disk::{self, Durability, Stored as File, io_problem};
+use plat_agent_plan::{Disk, StoreFacts, Stored, StoredFact};
+use plat_model::id::Digest;
+use plat_model::node::NodeFile;
+use plat_model::problem::codes;
+use plat_model::{Problem, Timestamp};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::time::UNIX_EPOCH;
+
+impl Releases {
+    /// The disks that releases and the cache are on.
+    pub fn disks(&self, node: &NodeFile) -> Result<BTreeMap<u64, Disk>, Problem> {
+        let mut disks = BTreeMap::new();
+        for place in [node.releases.as_path(), self.cache.folder()] {
+            let (id, free) = disk_of(place).map_err(|e| {
+                io_problem(codes::BAD_STATE_FILE, format!("cannot look at the disk of {}", place.display()), &e)
+            })?;
+            disks.entry(id).or_insert_with(|| Disk { place: place.display().to_string(), free });
+        }
+        Ok(disks)
+    }
+
+    pub fn stored(&self, node: &NodeFile) -> Result<StoreFacts, Problem> {
+        let disks = self.disks(node)?;
+        let on = |place: &Path| disk_of(place).map_or(0, |(id, _)| id);
+        let (releases_on, cache_on) = (on(&node.releases), on(self.cache.folder()));
+        let releases = self.list(node)?.into_iter().map(|digest| StoredFact {
+            unused_since: self.unused_since(&digest),
+            what: Stored::Release(digest),
+            disk: releases_on,
+            bytes: None,
+            busy: false,
+        });
+        let mut entries: Vec<StoredFact> = releases.collect();
+        for folder in ["sha256", "sha512", PARTIAL] {
+            let files = fs::read_dir(self.cache.folder().join(folder)).into_iter().flatten().flatten();
+            entries.extend(files.filter_map(|file| {
+                let path = format!("{folder}/{}", file.file_name().to_str()?);
+                let about = file.metadata().ok()?;
+                let used = about.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+                Some(StoredFact {
+                    busy: self.cache.is_wanted(&path),
+                    what: Stored::Content(path),
+                    disk: cache_on,
+                    bytes: Some(about.blocks() * 512),
+                    unused_since: Some(Timestamp(i64::try_from(used.as_millis()).ok()?)),
+                })
+            }));
+        }
+        Ok(StoreFacts { entries, disks })
+    }
+
+    pub fn note_unused(&self, digest: &Digest, since: Timestamp) -> Result<(), Problem> {
+        disk::private_folder(&self.logs)?;
+        disk::replace_json(&self.unused_path(digest), &since, Durability::Process)
+    }
+
+    pub fn note_used(&self, digest: &Digest) -> Result<(), Problem> {
+        let path = self.unused_path(digest);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(io_problem(codes::BAD_STATE_FILE, format!("cannot remove {}", path.display()), &e))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn unused_since(&self, digest: &Digest) -> Option<Timestamp> {
+        match disk::read_json(&self.unused_path(digest)) {
+            Ok(File::Value(since)) => Some(since),
+            // Then it is from now on.
+            _ => None,
+        }
+    }
+
+    fn unused_path(&self, digest: &Digest) -> PathBuf {
+        self.logs.join(format!("{digest}.unused"))
+    }
+
+    pub fn remove_content(&self, path: &str) -> Result<(), Problem> {
+        // From here on nobody begins to want it until it is gone.
+        let wanted = self.cache.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        if super::cache::is_of(&wanted, path) {
+            return Ok(());
+        }
+        let illegal = || Problem::new(codes::BAD_VALUE, "there is no such file in the cache").because(path);
+        let (folder, name) = path.split_once('/').ok_or_else(illegal)?;
+        if !["sha256", "sha512", PARTIAL].contains(&folder) || name.contains('/') || name.starts_with('.') {
+            return Err(illegal());
+        }
+        let path = self.cache.folder().join(path);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(io_problem(codes::BAD_STATE_FILE, format!("cannot remove {}", path.display()), &e))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The number of the disk of what is, or will be, at a place, and how many bytes are free on it.
+fn disk_of(place: &Path) -> io::Result<(u64, u64)> {
+    let mut here = place;
+    let about = loop {
+        match fs::metadata(here) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => here = here.parent().ok_or(e)?,
+            other => break other?,
+        }
+    };
+    let free = rustix::fs::statvfs(here)?;
+    Ok((about.dev(), free.f_bavail * free.f_frsize))
+}

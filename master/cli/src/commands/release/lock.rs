@@ -1,0 +1,222 @@
+//! Locking a release: which packages its names are, here and now, in a document that is laid over it.
+
+use super::super::{Context, done};
+use crate::Result;
+use crate::document;
+use crate::output;
+use crate::view::CheckView;
+use plat_document::Release;
+use plat_document::release::{DebLock, LockedPackage, Source};
+use plat_model::Problem;
+use plat_model::problem::codes;
+use plat_source::{Apt, Ran, System, Tools};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// How many of a tool's last lines are told.
+const LINES: usize = 8;
+
+/// Source → kind of machine → lock.
+type Locks = BTreeMap<String, BTreeMap<String, DebLock>>;
+
+pub fn run(context: &Context, file: &Path, update: bool) -> Result<()> {
+    let path = lock_path(file)?;
+    let release = document::load(file)?;
+    for (name, source) in &release.sources {
+        if matches!(source, Source::Directory { sha256: None, .. }) {
+            output::note(&format!("sources.{name} is whatever is in that folder of a node: give it its `sha256`"));
+        }
+    }
+    let named = named(&release);
+    if named.is_empty() {
+        output::note("there is nothing to lock: no source names packages of Debian");
+        return Ok(());
+    }
+    let here = plat_source::here()?;
+    // One that is of other packages by now cannot be read, and is made anew.
+    let before = if path.exists() {
+        document::load(&path).map(|release| locked(&release)).unwrap_or_default()
+    } else {
+        Locks::new()
+    };
+    let locks = lock_all(&named, before, &here, update)?;
+    let text = render(file, &locks);
+    if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
+        write(&path, &text)?;
+    }
+    let release = document::load(&path)?;
+    done(&format!("{} says what the packages are on {here}; add it instead of {}", path.display(), file.display()));
+    let (name, digest) = (release.name.to_string(), release.digest().to_string());
+    context.printer.one(&CheckView { file: path.display().to_string(), name, digest })
+}
+
+/// `redis.yaml` → `redis.lock.yaml`, beside it.
+fn lock_path(file: &Path) -> Result<PathBuf, Problem> {
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let stem = name.strip_suffix(".yaml").or_else(|| name.strip_suffix(".yml")).unwrap_or(name);
+    if stem.is_empty() || stem.ends_with(".lock") {
+        return Err(Problem::new(codes::BAD_VALUE, format!("`{}` cannot be locked", plat_model::id::shorten(name)))
+            .because("it is a lock, or no file")
+            .fix("name the document that it is of"));
+    }
+    Ok(file.with_file_name(format!("{stem}.lock.yaml")))
+}
+
+/// Source → packages by name.
+fn named(release: &Release) -> BTreeMap<&str, &[String]> {
+    let deb = release.sources.iter().filter_map(|(name, source)| match source {
+        Source::Deb { packages, .. } => Some((name.as_str(), packages.as_slice())),
+        _ => None,
+    });
+    deb.collect()
+}
+
+fn locked(release: &Release) -> Locks {
+    let deb = |(name, source): (&String, &Source)| match source {
+        Source::Deb { locks, .. } => Some((name.clone(), locks.clone())),
+        _ => None,
+    };
+    release.sources.iter().filter_map(deb).collect()
+}
+
+fn lock_all(
+    named: &BTreeMap<&str, &[String]>,
+    mut before: Locks,
+    here: &System,
+    update: bool,
+) -> Result<Locks, Problem> {
+    let mut all = Locks::new();
+    for (name, packages) in named {
+        let mut locks = before.remove(*name).unwrap_or_default();
+        locks.retain(|_, lock| lock.of == *packages);
+        if update || !locks.contains_key(here.as_str()) {
+            output::note(&format!("asking what {} is on {here}", packages.join(", ")));
+            locks.insert(here.to_string(), resolve(packages).map_err(|p| p.at(format!("sources.{name}")))?);
+        }
+        all.insert((*name).to_owned(), locks);
+    }
+    Ok(all)
+}
+
+fn resolve(packages: &[String]) -> Result<DebLock, Problem> {
+    let folder = tempfile::tempdir()
+        .map_err(|e| Problem::new(codes::FILE, "there is no folder for the package tools").because(e))?;
+    let apt = Apt { folder: folder.path(), tools: &Quiet };
+    let (found, ()) = apt.packages(packages, |_| Ok(()))?;
+    let mut locked: Vec<LockedPackage> = found
+        .into_iter()
+        .map(|one| LockedPackage { name: one.name, version: one.version, url: one.url, sha256: one.sha256 })
+        .collect();
+    locked.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
+    Ok(DebLock { of: packages.to_vec(), packages: locked })
+}
+
+/// Runs the tools and shows of them what went wrong.
+struct Quiet;
+
+impl Tools for Quiet {
+    fn run(&self, command: Vec<String>, environment: BTreeMap<String, String>) -> Result<Ran, Problem> {
+        let (program, arguments) = command.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
+        let ran = Command::new(program).args(arguments).env_clear().envs(environment).stdin(Stdio::null()).output();
+        let ran = ran.map_err(|e| {
+            Problem::new(codes::PREREQUISITE, format!("cannot run {program}"))
+                .because(e)
+                .fix("lock the release on a machine that runs Debian")
+        })?;
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        let lines: Vec<&str> = said.lines().collect();
+        let last = lines[lines.len().saturating_sub(LINES)..].join("\n");
+        let failure = (!ran.status.success()).then(|| {
+            Problem::new(codes::SOURCE_FETCH, format!("{} failed", command.join(" ")))
+                .because(last)
+                .fix("check that this machine reaches its package sources (`apt-get update`)")
+        });
+        Ok(Ran { failure })
+    }
+
+    fn tell(&self, _doing: &str) -> Result<(), Problem> {
+        Ok(())
+    }
+}
+
+/// The same text for the same locks. Texts are written as JSON, which YAML contains.
+fn render(file: &Path, locks: &Locks) -> String {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let mut text = format!(
+        "# Written by `plat release lock`: add this file instead of {name}.\nversion: 1\nextends: {}\nsources:\n",
+        quoted(&name)
+    );
+    for (source, kinds) in locks {
+        let _ = writeln!(text, "  {source}:\n    deb:\n      locks:");
+        for (kind, lock) in kinds {
+            let of: Vec<String> = lock.of.iter().map(|name| quoted(name)).collect();
+            let _ = writeln!(text, "        {kind}:\n          of: [{}]\n          packages:", of.join(", "));
+            for LockedPackage { name, version, url, sha256 } in &lock.packages {
+                let [name, version, url, sha256] = [name, version, url, sha256].map(|text| quoted(text));
+                let _ = writeln!(
+                    text,
+                    "            - {{name: {name}, version: {version}, url: {url},\n               sha256: {sha256}}}"
+                );
+            }
+        }
+    }
+    text
+}
+
+/// By one rename.
+fn write(path: &Path, text: &str) -> Result<(), Problem> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let wrong =
+        |e: &dyn std::fmt::Display| Problem::new(codes::FILE, format!("cannot write {}", path.display())).because(e);
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| wrong(&e))?;
+    std::io::Write::write_all(&mut file, text.as_bytes()).map_err(|e| wrong(&e))?;
+    let everybody = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o644);
+    file.as_file().set_permissions(everybody).map_err(|e| wrong(&e))?;
+    file.persist(path).map(drop).map_err(|e| wrong(&e.error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_beside_its_document_and_is_none_itself() {
+        assert_eq!(lock_path(Path::new("a/redis.yaml")).unwrap(), Path::new("a/redis.lock.yaml"));
+        assert_eq!(lock_path(Path::new("redis")).unwrap(), Path::new("redis.lock.yaml"));
+        assert!(lock_path(Path::new("redis.lock.yaml")).is_err());
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_as_the_same_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("app.yaml");
+        fs::write(
+            &file,
+            "version: 1\nname: app\nsources: {app: {deb: {packages: [hello, \"xx=1:2\"]}}}\n\
+             services: {web: {command: [/bin/true]}}\n",
+        )
+        .unwrap();
+        let package = LockedPackage {
+            name: "hello".into(),
+            version: "1:2.10~rc1".into(),
+            url: "http://deb.example.org/hello_1%253a2.deb".into(),
+            sha256: "a".repeat(64),
+        };
+        let of = vec!["hello".to_owned(), "xx=1:2".to_owned()];
+        let kinds = BTreeMap::from([("x86_64-debian-13".to_owned(), DebLock { of, packages: vec![package] })]);
+        let locks = Locks::from([("app".to_owned(), kinds)]);
+        let path = lock_path(&file).unwrap();
+        write(&path, &render(&file, &locks)).unwrap();
+        assert_eq!(locked(&document::load(&path).unwrap_or_else(|p| panic!("{p}"))), locks);
+        assert_eq!(named(&document::load(&file).unwrap()).len(), 1);
+        // The document names others by now.
+        let text = fs::read_to_string(&file).unwrap().replace("hello", "bye");
+        fs::write(&file, text).unwrap();
+        let problem = document::load(&path).unwrap_err().to_string();
+        assert!(problem.contains("of other packages") && problem.contains("plat release lock"), "{problem}");
+    }
+}
