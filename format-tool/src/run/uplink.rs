@@ -158,9 +158,26 @@ fn give_back_at_last(host: &mut LinuxHost, place: &Path, epoch: &Epoch) -> Resul
         if over {
             return Err(problems);
         }
-        std::thread::park_timeout(pause);
+        if !is_still_pending(place, epoch, pause) {
+            return Ok(Exit::Done);
+        }
         pause = (pause * 2).min(PAUSE_MAX);
     }
+}
+
+/// Waits so long. False: somebody else gave the old network back or confirmed the new one meanwhile; whatever is taken next
+/// is the business of another watch.
+fn is_still_pending(place: &Path, epoch: &Epoch, pause: Duration) -> bool {
+    let (begun, mut seen) = (Instant::now(), None);
+    while begun.elapsed() < pause {
+        let written = std::fs::metadata(place).and_then(|found| found.modified()).ok();
+        let nothing = |record: Record| unconfirmed(record.claims()).next().is_none();
+        if seen.replace(written) != Some(written) && Record::read(place, epoch).is_ok_and(nothing) {
+            return false;
+        }
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+    true
 }
 
 fn give_back(host: &mut LinuxHost, place: &Path, epoch: &Epoch) -> Result<Exit, Problems> {

@@ -223,6 +223,14 @@ fn alive(child: &mut std::process::Child) -> bool {
     child.try_wait().unwrap().is_none()
 }
 
+/// How many processes wait for a confirmation on this machine.
+pub fn watches(machine: &Machine) -> usize {
+    let root = machine.root.path().display().to_string();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    lines.filter(|line| String::from_utf8_lossy(line).contains(&root)).count()
+}
+
 #[test]
 fn whoever_waited_for_one_uplink_leaves_the_next_one_alone() {
     on_a_machine(|machine| {
@@ -233,13 +241,7 @@ fn whoever_waited_for_one_uplink_leaves_the_next_one_alone() {
         machine.must(&["confirm"]);
         machine.must(&["reset"]);
         machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
-        let root = machine.root.path().display().to_string();
-        let watches = || {
-            let processes = std::fs::read_dir("/proc").unwrap().flatten();
-            let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
-            lines.filter(|line| String::from_utf8_lossy(line).contains(&root)).count() == 1
-        };
-        until("the first watch has ended, the second has not", watches);
+        until("the first watch has ended, the second has not", || watches(machine) == 1);
         assert_eq!(where_is(machine, "192.0.2.7/24"), ["plat0"]);
         assert!(world.is_reached());
         machine.must(&["confirm"]);

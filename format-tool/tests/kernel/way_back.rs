@@ -1,7 +1,7 @@
 //! The old network comes back whatever has become of the bridge, of the interface, or of a first attempt.
 
 use super::machine::{Machine, ip, on_a_machine, until};
-use super::uplink::{TAKE, World, where_is};
+use super::uplink::{TAKE, World, watches, where_is};
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 
@@ -106,6 +106,26 @@ fn what_did_not_come_back_is_tried_again_and_told_to_the_log() {
         until("everything is back", || {
             machine.network().routes.iter().any(|route| route.link == "up0" && route.source == source)
         });
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn whoever_could_not_give_one_uplink_back_leaves_the_next_one_alone() {
+    on_a_machine(|machine| {
+        let world = with_a_route_that_can_be_kept_away();
+        machine.configure_with(1, TAKE, "");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "1"]);
+        ip(&format!("address delete {SOURCE} dev lo"));
+        until("the rest came back", || is_back(machine));
+        ip(&format!("address add {SOURCE} dev lo"));
+        until("root gives all of it back", || machine.run(&["rollback"]).0 == 0);
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        until("the first watch has ended, the second has not", || watches(machine) == 1);
+        assert_eq!(where_is(machine, "192.0.2.7/24"), ["plat0"]);
+        assert!(world.is_reached());
+        machine.must(&["confirm"]);
+        until("nobody waits any more", || watches(machine) == 0);
         machine.must(&["reset"]);
     });
 }

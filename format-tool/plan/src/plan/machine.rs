@@ -34,8 +34,8 @@ impl Planner<'_> {
                 continue; // Nothing to set; if addresses need it, that is said.
             }
             // An interface that somebody else told not to listen to routers stays so.
-            let told = key.ends_with(".accept_ra") && !self.settings_before.contains_key(key.as_str());
-            let deaf = told && found.is_some_and(|found| found == "0");
+            let by_others = !self.settings_before.contains_key(key.as_str());
+            let deaf = key.ends_with(".accept_ra") && by_others && found.is_some_and(|found| found == "0");
             if found == Some(wanted) || deaf {
                 continue;
             }
@@ -57,8 +57,11 @@ impl Planner<'_> {
     /// it back would write.
     fn changes_along(&self, key: &str, found: &str) -> BTreeMap<String, String> {
         let patterns = written_along(key);
+        if patterns.is_empty() {
+            return BTreeMap::new();
+        }
         let ours = |other: &str| link_of(other).is_some_and(|link| self.layout.links.contains_key(&link));
-        let all = self.facts.sysctls.iter().filter(|_| !patterns.is_empty());
+        let all = self.facts.sysctls.iter();
         let others = all.filter(|(other, _)| patterns.iter().any(|pattern| is_meant(other, pattern)) && !ours(other));
         let differ = others.filter(|(other, value)| **value != as_written(other, found));
         differ.map(|(other, value)| (other.clone(), value.clone())).collect()
