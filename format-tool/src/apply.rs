@@ -85,7 +85,10 @@ pub fn roll_back(host: &mut dyn Host, record: &mut Record) -> Result<Applied, Pr
     for batch in plan.actions.chunk_by(|a, b| a.kind() == b.kind()) {
         problems.extend(perform(batch, host, record, &BTreeSet::new(), &mut work).err());
     }
-    record.strike(plan.forget.iter().cloned())?;
+    // Of an interface that is gone, what it left on the bridge may not be: then it is tried again.
+    if problems.is_empty() {
+        record.strike(plan.forget.iter().cloned())?;
+    }
     problems.none_or(Applied { plan, excused: work.excused })
 }
 

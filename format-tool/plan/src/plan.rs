@@ -49,8 +49,11 @@ impl Plan {
     /// left because they hold something else. A run that fails would lose the one, and with the other what it made.
     pub fn forgotten(&self) -> (Vec<Thing>, Vec<Thing>) {
         let made: BTreeSet<Thing> = self.actions.iter().filter_map(Action::makes).collect();
+        let retakes = self.actions.iter().any(|action| matches!(action, Action::TakeUplink(_)));
         let at_last = |thing: &&Thing| match thing {
             Thing::UplinkConfirmed { .. } => true,
+            // What it left on the bridge goes first.
+            Thing::Uplink(_) => !retakes,
             Thing::Directory { .. } | Thing::PartitionDirectory { .. } => !made.contains(thing),
             _ => false,
         };
@@ -190,8 +193,10 @@ fn made_user(thing: &Thing) -> Option<(&str, u32)> {
     if let Thing::User { name, uid } = thing { Some((name, *uid)) } else { None }
 }
 
-fn limit_made(thing: &Thing) -> Option<(&str, u32)> {
-    if let Thing::DiskLimit { id, file_system: Some(there), .. } = thing { Some((there, *id)) } else { None }
+/// A number that has a limit, and on which file system: where an older record does not say, on that which is there now.
+fn limit_made<'a>(thing: &'a Thing, facts: &'a HostFacts) -> Option<(&'a str, u32)> {
+    let Thing::DiskLimit { path, id, file_system } = thing else { return None };
+    Some((file_system.as_ref().or_else(|| facts.file_systems.get(path))?, *id))
 }
 
 fn setting_before(thing: &Thing) -> Option<(&str, Before<'_>)> {
@@ -244,7 +249,7 @@ impl<'a> Planner<'a> {
             problems: Problems::default(),
             memberships: accounts::memberships(facts),
             made_users: claims.iter().filter_map(|thing| made_user(thing)).collect(),
-            limits_made: claims.iter().filter_map(|thing| limit_made(thing)).collect(),
+            limits_made: claims.iter().filter_map(|thing| limit_made(thing, facts)).collect(),
             settings_before: claims.iter().filter_map(|thing| setting_before(thing)).collect(),
             leaving: BTreeSet::new(),
             limits: Vec::new(),

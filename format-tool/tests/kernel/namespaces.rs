@@ -110,6 +110,16 @@ fn the_configuration_of_a_node_with_namespaces_can_be_changed() {
         machine.configure_with(1, &format!("{NETWORK}mtu = 1400\nisolation = false\n"), "");
         machine.must(&["apply"]);
         machine.must(&["verify"]);
+        let mtus = || {
+            let inner =
+                inside(machine, "part0", || std::fs::read_to_string("/proc/sys/net/ipv6/conf/eth0/mtu").unwrap());
+            (machine.network().links["part-v0"].mtu, inner.trim().parse().ok())
+        };
+        assert_eq!(mtus(), (Some(1400), Some(1400)));
+        machine.configure_with(1, NETWORK, "");
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
+        assert_eq!(mtus(), (Some(1500), Some(1500)));
         machine.must(&["reset"]);
     });
 }

@@ -20,7 +20,10 @@ impl Planner<'_> {
             }
             match self.facts.sysctls.get(key) {
                 _ if self.layout.sysctls.contains_key(key) => {}
-                Some(found) if found != before.was => self.remove.push(setting(key, before, found, before.was)),
+                // Of a run that was killed the one may be as it was, and what goes along with it not yet.
+                Some(found) if found != before.was || self.changed_along(before) => {
+                    self.remove.push(setting(key, before, found, before.was));
+                }
                 _ => self.forget.push(thing.clone()),
             }
         }
@@ -51,6 +54,11 @@ impl Planner<'_> {
             let before = self.settings_before.get(key.as_str()).copied().unwrap_or(now);
             self.add.push(setting(key, before, &found, wanted));
         }
+    }
+
+    /// Whether something that goes along with a setting is not as it was before.
+    fn changed_along(&self, before: Before<'_>) -> bool {
+        before.along.iter().any(|(key, was)| self.facts.sysctls.get(key).is_some_and(|found| found != was))
     }
 
     /// What the kernel writes along with a setting, as it is now: of the machine's own links, and where it is not what setting

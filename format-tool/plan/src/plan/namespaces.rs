@@ -48,8 +48,11 @@ impl Planner<'_> {
                 let there = if found.inside.is_some() { format!("namespace {name}") } else { format!("link {veth}") };
                 let fix = "choose another name in format.toml, or remove it (`ip netns delete`, `ip link delete`)";
                 self.foreign(format!("{there} exists already"), "node-format did not make it", fix);
-            } else if !satisfied(&found, &wanted.state) {
-                self.add.push(set(name, veth, found, wanted.state.clone()));
+            } else {
+                let wanted = completed(&wanted.state, &found);
+                if found != wanted {
+                    self.add.push(set(name, veth, found, wanted));
+                }
             }
         }
     }
@@ -65,18 +68,14 @@ fn set(name: &str, veth: &str, from: Namespace, to: Namespace) -> Action {
     Action::SetNamespace { name: name.into(), veth: veth.into(), state: Box::new(Change { from, to }) }
 }
 
-fn satisfied(found: &Namespace, wanted: &Namespace) -> bool {
-    let links = |found: &Option<LinkFact>, wanted: &Option<LinkFact>| match (found, wanted) {
-        (Some(found), Some(wanted)) => found.kind == LinkKind::Veth && *found == wanted.on(found, Some(MTU)),
-        (found, wanted) => found.is_none() && wanted.is_none(),
+/// What is wanted, with an MTU where nothing is said of it.
+fn completed(wanted: &Namespace, found: &Namespace) -> Namespace {
+    let link = |wanted: &Option<LinkFact>, found: Option<&LinkFact>| {
+        wanted.as_ref().map(|wanted| found.map_or_else(|| wanted.clone(), |found| wanted.on(found, Some(MTU))))
     };
-    let inner = |found: &NamespaceFact, wanted: &NamespaceFact| {
-        let rest = |fact: &NamespaceFact| NamespaceFact { link: None, ..fact.clone() };
-        links(&found.link, &wanted.link) && rest(found) == rest(wanted)
-    };
-    let insides = match (&found.inside, &wanted.inside) {
-        (Some(found), Some(wanted)) => inner(found, wanted),
-        (found, wanted) => found.is_none() && wanted.is_none(),
-    };
-    links(&found.outside, &wanted.outside) && insides
+    let inside = wanted.inside.as_ref().map(|inside| NamespaceFact {
+        link: link(&inside.link, found.inside.as_ref().and_then(|found| found.link.as_ref())),
+        ..inside.clone()
+    });
+    Namespace { outside: link(&wanted.outside, found.outside.as_ref()), inside }
 }

@@ -39,8 +39,11 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
                 scope.namespaces.insert(name.clone());
                 scope.network = true;
             }
-            Thing::Sysctl { key, .. } => {
+            Thing::Sysctl { key, along, .. } => {
                 scope.sysctls.insert(key.clone());
+                if !layout.sysctls.contains_key(key) {
+                    scope.sysctls.extend(along.keys().cloned());
+                }
             }
             Thing::Guard => scope.guard = true,
             Thing::Bridge { .. } | Thing::Tap { .. } | Thing::Tun { .. } | Thing::Uplink(_) => scope.network = true,

@@ -84,13 +84,13 @@ pub(super) fn uids_with_processes() -> Result<BTreeSet<u32>> {
 }
 
 /// Real, effective, saved and file system's, of a process's status. One that has ended, and that its parent has not waited
-/// for yet, does nothing any more.
+/// for yet, does nothing any more; but a process whose first thread alone has ended looks the same, and has others.
 fn uids_of(status: &str) -> Vec<u32> {
-    if status.lines().filter_map(|line| line.strip_prefix("State:")).any(|state| state.trim_start().starts_with('Z')) {
+    let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim_start();
+    if value("State:").starts_with('Z') && value("Threads:").trim_end() == "1" {
         return Vec::new();
     }
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    line.unwrap_or_default().split_whitespace().filter_map(|uid| uid.parse().ok()).collect()
+    value("Uid:").split_whitespace().filter_map(|uid| uid.parse().ok()).collect()
 }
 
 /// The programs it starts keep `held` open.
@@ -220,7 +220,9 @@ mod tests {
     fn a_process_is_of_each_of_its_four_uids() {
         let status = "Name:\tsudo\nUmask:\t0022\nUid:\t61001\t0\t0\t0\nGid:\t7\t7\t7\t7\n";
         assert_eq!(uids_of(status), [61_001, 0, 0, 0]);
-        assert_eq!(uids_of(&format!("Name:\tsh\nState:\tZ (zombie)\n{status}")), [0; 0]);
+        let ended = |threads| format!("Name:\tsh\nState:\tZ (zombie)\nThreads:\t{threads}\n{status}");
+        assert_eq!(uids_of(&ended(1)), [0; 0]);
+        assert_eq!(uids_of(&ended(2)), [61_001, 0, 0, 0], "its first thread has ended, another has not");
         assert!(uids_with_processes().unwrap().contains(&rustix::process::getuid().as_raw()));
     }
 
