@@ -9,6 +9,7 @@ use node_format_plan::{
 };
 use plat_model::problem::{Problem, Problems, codes};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 /// What the machine shall be.
 #[derive(Debug, Clone, Copy)]
@@ -159,6 +160,7 @@ fn perform(
     // A thing that is rewritten or made anew stays ours if that fails: only what is new can turn out not to be there.
     let fresh: Vec<bool> = batch.iter().map(|a| a.makes().is_some_and(|thing| !record.claims().has(&thing))).collect();
     record.add(batch.iter().filter_map(Action::makes))?;
+    work.erased.extend(batch.iter().filter_map(erased));
     let Outcome { done, problem } = host.perform(batch);
     work.excused.extend(host.excused());
     // Of those that it leaves out nobody knows: what they make stays claimed, and the next plan forgets what is not there.
@@ -203,6 +205,8 @@ struct Work {
     excused: Vec<Problem>,
     /// Whether of some action nobody knows if it took effect.
     unknown: bool,
+    /// Partitions' directories that were to be erased: what was in them does not come back.
+    erased: Vec<PathBuf>,
 }
 
 /// A second look: the plan must be empty now.
@@ -220,6 +224,10 @@ fn verify(wish: Wish, host: &mut dyn Host, record: &Record, unchanged: bool) -> 
             Err(failed().because(text.trim_end()).fix("find what else changes these things on this machine"))
         }
     }
+}
+
+fn erased(action: &Action) -> Option<PathBuf> {
+    if let Action::EraseDirectory(directory) = action { Some(directory.path.clone()) } else { None }
 }
 
 fn taken(action: &Action) -> Option<String> {
@@ -255,6 +263,13 @@ fn undo(cause: Problem, begun: Work, host: &mut dyn Host, record: &mut Record, t
         (true, Some(problem)) => {
             let kept = "; the machine is as it was before the run but for what a partition's user can keep as it is";
             format!("{kept}: {}", problem.one_line())
+        }
+    };
+    let undone = match begun.erased.as_slice() {
+        [] => undone,
+        lost => {
+            let lost: Vec<_> = lost.iter().map(|path| path.display().to_string()).collect();
+            format!("{undone}; erasing had begun, and files that are gone do not come back: {}", lost.join(", "))
         }
     };
     let todo = if cause.todo.is_empty() { "see to the cause, then run it again".into() } else { cause.todo };

@@ -5,6 +5,7 @@ mod init;
 mod journal;
 mod shown;
 mod uplink;
+mod watches;
 
 use crate::args::{Args, Form, Verb};
 use crate::enrol::Enrolment;

@@ -99,5 +99,5 @@ fn what_was_ignored_for_want_of_project_quota_holds() {
     let Some(mut guest) = guest("node-format's tests of project quota") else { return };
     let said = guest.sh("CI=true /host/node-format-unit-tests --ignored");
     let passed = said.split("test result: ok. ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
-    assert!(passed.is_some_and(|passed| passed > 3), "{said}");
+    assert!(passed.is_some_and(|passed| passed >= 3), "{said}");
 }

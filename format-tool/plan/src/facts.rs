@@ -50,7 +50,7 @@ pub struct HostFacts {
     pub subordinate_gids: BTreeSet<Subordinate>,
     /// Of the paths in [`Scope::paths`], those that exist.
     pub paths: IndexMap<PathBuf, PathFact>,
-    /// Of [`Scope::contents`], those that something is mounted on: what is seen there is another's.
+    /// Of [`Scope::contents`], those that something is mounted on, or on what is in them: what is seen there is another's.
     pub mounted: IndexSet<PathBuf>,
     pub links: BTreeMap<String, LinkFact>,
     /// Those of one link in the order that the kernel tells them in: it prefers the first.
@@ -59,6 +59,8 @@ pub struct HostFacts {
     pub local_routes: BTreeSet<IpNet>,
     /// Routes of the main table that the kernel did not make by itself.
     pub routes: BTreeSet<Route>,
+    /// Links with a way that a router announced there: such a way is not among [`HostFacts::routes`].
+    pub announced: BTreeSet<String>,
     /// Links with something that could not be put back exactly if it were taken from them, and what that is: a route that
     /// [`Route`] does not say all about, a link-local address or a neighbour that somebody set by hand.
     pub odd: BTreeMap<String, String>,

@@ -42,6 +42,7 @@ impl HostFacts {
             seen.addresses.clear();
             seen.local_routes.clear();
             seen.routes.clear();
+            seen.announced.clear();
             seen.odd.clear();
         }
         seen

@@ -132,7 +132,8 @@ impl Host for LinuxHost {
                 let panicked = |_| Err(failed("the network cannot be looked at", "a thread of node-format panicked"));
                 let seen = seen.join().unwrap_or_else(panicked)?;
                 (facts.links, facts.addresses) = (seen.links, seen.addresses);
-                (facts.local_routes, facts.routes, facts.odd) = (seen.local_routes, seen.routes, seen.odd);
+                (facts.local_routes, facts.routes) = (seen.local_routes, seen.routes);
+                (facts.announced, facts.odd) = (seen.announced, seen.odd);
             }
             Ok(facts)
         })

@@ -2,7 +2,7 @@
 //! the old network back unless the new one is confirmed. The record says what there is to give back, so that it is not
 //! forgotten whoever is killed.
 
-use super::{Exit, journal, print};
+use super::{Exit, journal, print, watches};
 use crate::args::Args;
 use node_format::{Applied, Epoch, LinuxHost, Record, roll_back};
 use node_format_plan::thing::Uplink;
@@ -126,7 +126,7 @@ pub(super) fn rollback(
     after: Option<Patience>,
 ) -> Result<Exit, Problems> {
     let place = host.beneath_root(path);
-    let Some(patience) = after else { return give_back(host, &place, epoch) };
+    let Some(patience) = after else { return give_back(host, &place, epoch, || true) };
     if !wait(&place, epoch, &patience) {
         return Ok(Exit::Done);
     }
@@ -139,8 +139,8 @@ fn give_back_at_last(host: &mut LinuxHost, place: &Path, epoch: &Epoch) -> Resul
     let begun = Instant::now();
     let (mut pause, mut said) = (PAUSE_MIN, None);
     loop {
-        let problems = match give_back(host, place, epoch) {
-            Ok(exit) if said.is_none() => return Ok(exit),
+        let problems = match give_back(host, place, epoch, watches::is_last) {
+            Ok(exit) if said.is_none() || !watches::is_last() => return Ok(exit),
             Ok(exit) => {
                 journal::note(host, "the old network is back");
                 return Ok(exit);
@@ -180,11 +180,17 @@ fn is_still_pending(place: &Path, epoch: &Epoch, pause: Duration) -> bool {
     true
 }
 
-fn give_back(host: &mut LinuxHost, place: &Path, epoch: &Epoch) -> Result<Exit, Problems> {
+/// `mine`: whether it is for this process to do, once nobody else can change what is taken. A later run's uplink is another
+/// watch's business.
+fn give_back(host: &mut LinuxHost, place: &Path, epoch: &Epoch, mine: impl Fn() -> bool) -> Result<Exit, Problems> {
     if !Record::exists(place)? {
         return print("nothing to do: there is no record\n");
     }
     let mut record = open_patiently(place, epoch)?;
+    if !mine() {
+        record.finish()?;
+        return print("nothing to do: a later run waits for its own confirmation\n");
+    }
     let rolled = roll_back(host, &mut record);
     let confirmed = confirmed(record.claims());
     let finished = record.finish();

@@ -170,6 +170,26 @@ fn what_a_router_announced_is_still_there_when_the_machine_forwards() {
 }
 
 #[test]
+fn a_way_out_that_a_router_announced_to_a_machine_with_a_fixed_address_stays() {
+    on_a_machine(|machine| {
+        let world = Announcing::new();
+        fs::write("/proc/sys/net/ipv6/conf/up0/autoconf", "0").unwrap();
+        ip("address add 2001:db8:5::7/64 dev up0 nodad");
+        until("the machine hears its router", || {
+            world.announce();
+            !announced_ways().is_empty()
+        });
+        assert!(!machine.network().addresses.iter().any(|found| found.leased));
+        machine.configure(1);
+        let (before, ways) = (machine.everything(), announced_ways());
+        machine.must(&["apply"]);
+        assert_eq!((announced_ways(), sysctl("up0/accept_ra")), (ways.clone(), "2".into()));
+        machine.must(&["reset"]);
+        assert_eq!((announced_ways(), machine.everything()), (ways, before));
+    });
+}
+
+#[test]
 fn a_bridge_of_the_machines_own_goes_on_hearing_its_router() {
     on_a_machine(|machine| {
         let world = Announcing::new();

@@ -129,14 +129,20 @@ fn what_is_mounted_on_a_partition_is_not_erased() {
         fs::write(precious.join("file"), "kept").unwrap();
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
-        // Of the same file system, so its device tells nothing.
-        mount(Some(&precious), &home, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
-        let before = machine.everything();
-        let (code, why) = machine.run(&["reset", "--erase"]);
-        assert_eq!(code, 4, "{why}");
-        assert!(why.contains("P0509") && why.contains("something is mounted there"), "{why}");
-        assert_eq!(machine.everything(), before);
-        nix::mount::umount2(&home, nix::mount::MntFlags::empty()).unwrap();
+        fs::write(machine.path("srv/plat/partitions/part0/srv/file"), "x").unwrap();
+        let within = home.join("srv/a place");
+        fs::create_dir(&within).unwrap();
+        for at in [&home, &within] {
+            // Of the same file system, so its device tells nothing.
+            mount(Some(&precious), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+            let before = machine.everything();
+            let (code, why) = machine.run(&["reset", "--erase"]);
+            assert_eq!(code, 4, "{why}");
+            assert!(why.contains("P0509") && why.contains("something is mounted there"), "{why}");
+            assert_eq!(machine.everything(), before);
+            assert!(machine.path("srv/plat/partitions/part0/srv/file").exists());
+            nix::mount::umount2(at, nix::mount::MntFlags::empty()).unwrap();
+        }
         machine.must(&["reset", "--erase"]);
         assert!(!machine.path("srv/plat").exists() && precious.join("file").exists());
     });

@@ -59,7 +59,14 @@ impl Planner<'_> {
                 continue;
             }
             match self.facts.paths.get(path) {
-                None | Some(PathFact::Other { .. }) => self.forget.push(thing.clone()),
+                None | Some(PathFact::Other { .. }) => {
+                    if partition && !self.layout.directories.contains_key(path) {
+                        let shown = path.display();
+                        self.notes
+                            .push(format!("{shown} is not there: if it is on a disk that is not mounted, it stays"));
+                    }
+                    self.forget.push(thing.clone());
+                }
                 Some(PathFact::Unknown { .. }) if self.layout.directories.contains_key(path) => {} // See `hidden`.
                 Some(PathFact::Unknown { why }) => self.unknown_going(path, why, partition),
                 Some(PathFact::Directory { .. }) if self.layout.directories.contains_key(path) => {}
@@ -85,8 +92,8 @@ impl Planner<'_> {
         if directory.partition && self.facts.mounted.contains(&directory.path) {
             return self.problems.push(
                 Problem::new(codes::STILL_USED, format!("{shown} cannot be removed"))
-                    .because("something is mounted there, and what is in that is not the partition's")
-                    .fix(format!("`umount {shown}`, or keep the partition")),
+                    .because("something is mounted there or in it, and what is in that is not the partition's")
+                    .fix(format!("find it (`findmnt -R {shown}`, or in /proc/self/mountinfo) and `umount` it, or keep the partition")),
             );
         }
         match (stranger, directory.partition, self.consent.contents) {

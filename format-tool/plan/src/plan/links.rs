@@ -3,9 +3,10 @@
 use super::Planner;
 use crate::action::{Action, Kind};
 use crate::facts::{LinkFact, LinkKind, Presence};
-use crate::thing::Thing;
+use crate::thing::{Thing, Uplink};
 use plat_model::problem::{Problem, codes};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// What the kernel gives a link that is made, in bytes (`ETH_DATA_LEN`). A bridge with an uplink takes the smallest of its
 /// ports'.
@@ -50,7 +51,7 @@ impl Planner<'_> {
         self.refuse_without_tun(before);
     }
 
-    /// What somebody else joined to a bridge that goes.
+    /// What somebody else joined to a bridge that goes, or set on it: ports stay, addresses and routes do not.
     fn say_what_stands_alone(&mut self, bridge: &str) {
         let ours = |name: &str, link: &LinkFact| {
             let is_taken = |thing: &Thing| matches!(thing, Thing::Uplink(uplink) if uplink.link == name);
@@ -63,6 +64,29 @@ impl Planner<'_> {
         self.notes.extend(others.map(|(name, _)| {
             format!("{bridge} goes, and {name}, which node-format did not join to it, stands alone then")
         }));
+        let uplinks = self.claims.iter().filter_map(|thing| match thing {
+            Thing::Uplink(uplink) => Some(uplink),
+            _ => None,
+        });
+        let uplinks: Vec<_> = uplinks.collect();
+        let returns = |address| uplinks.iter().any(|uplink| uplink.addresses.contains(address));
+        let addresses = self.facts.addresses.iter().filter(|found| {
+            let made = Thing::Address { link: found.link.clone(), address: found.address };
+            let kernels = matches!(found.address.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+            found.link == bridge && !found.leased && !kernels && !returns(&found.address) && !self.claims.has(&made)
+        });
+        let addresses = addresses.map(|found| format!("the address {}", found.address));
+        let routes = self.facts.routes.iter().filter(|route| {
+            let returns = |uplink: &&&Uplink| {
+                uplink.routes.iter().any(|one| (one.destination, one.via) == (route.destination, route.via))
+            };
+            let is_back = uplinks.iter().find(returns).is_some();
+            route.link == bridge && !is_back && !self.claims.has(&Thing::Route((*route).clone()))
+        });
+        let routes = routes.map(|route| format!("the route to {}", route.destination));
+        let gone = addresses.chain(routes);
+        self.notes
+            .extend(gone.map(|what| format!("{bridge} goes, and with it {what}, which node-format did not make")));
     }
 
     fn drop_links(&mut self) -> Vec<(String, LinkFact)> {

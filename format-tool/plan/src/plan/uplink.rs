@@ -214,7 +214,7 @@ enum Place {
     Between,
     /// It stands alone, with all it had.
     Link,
-    /// The interface itself is gone: there is nothing to return, and nothing to return it to.
+    /// The interface itself is gone, or somebody else's port by now: there is nothing to return, and nothing to return it to.
     Nowhere,
 }
 
@@ -231,6 +231,9 @@ fn left_on_the_bridge(uplink: &Uplink, facts: &HostFacts) -> impl DoubleEndedIte
 fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
     let Some(LinkFact { bridge, up: is_up, .. }) = facts.links.get(&uplink.link) else { return Place::Nowhere };
     let is_port = bridge.as_deref() == Some(&uplink.bridge);
+    if bridge.is_some() && !is_port {
+        return Place::Nowhere;
+    }
     let all_on = |link: &str| {
         let on = |address: &IpNet| facts.address(link, *address).is_some();
         let routed = |route: &Route| facts.routes.contains(&Route { link: link.into(), ..route.clone() });
@@ -246,6 +249,11 @@ fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
 /// Whether a link listens to routers: 2 if even while the machine forwards.
 pub(super) fn accept_ra(link: &str) -> String {
     format!("net.ipv6.conf.{}.accept_ra", link.replace('.', "/"))
+}
+
+/// Whether a link has no IPv6.
+pub(super) fn disable_ipv6(link: &str) -> String {
+    format!("net.ipv6.conf.{}.disable_ipv6", link.replace('.', "/"))
 }
 
 fn carried(uplink: &Uplink) -> String {

@@ -60,10 +60,11 @@ impl Settings {
     }
 }
 
-/// Interfaces by which routers' announcements may come, apart from what is ours: hardware, and whatever else one came by.
+/// Interfaces by which routers' announcements may come, apart from what is ours: hardware, and whatever else an address or a
+/// way came by.
 fn listening(facts: &HostFacts, network: &Network) -> Vec<String> {
     let announced = facts.addresses.iter().filter(|found| found.leased && found.address.addr().is_ipv6());
-    let told: BTreeSet<&str> = announced.map(|found| found.link.as_str()).collect();
+    let told: BTreeSet<&str> = announced.map(|found| &found.link).chain(&facts.announced).map(String::as_str).collect();
     let bridge = (network.mode == NetworkMode::Bridge).then_some(network.link.as_str());
     // Where partitions' ports could announce a router and no guard sees to it that they do not.
     let joined = network.taps && network.tap_mode == TapMode::Bridged && !network.guard;

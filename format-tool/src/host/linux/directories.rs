@@ -3,7 +3,7 @@
 
 mod erase;
 
-use super::mounts::mount_of;
+use super::mounts::{self, mount_of};
 use super::{failed, files, quota};
 use indexmap::{IndexMap, IndexSet};
 use node_format_plan::action::{Directory, UNFINISHED};
@@ -13,7 +13,7 @@ use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,8 @@ const INNER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFO
 
 pub(super) struct Tree {
     root: OwnedFd,
+    /// Where that is, as the kernel names it.
+    place: PathBuf,
     /// Whether it is the machine's own root, not a folder that stands for one.
     is_the_machines: bool,
     /// The last one used is the last: most often it is needed again.
@@ -37,9 +39,10 @@ impl Tree {
     pub fn open(root: &Path) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let is_the_machines = root == Path::new("/");
+        let place = root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
         let root = rustix::fs::open(root, flags, Mode::empty())
             .map_err(|e| Problem::new(codes::FILE, format!("{} cannot be opened", root.display())).because(e))?;
-        Ok(Self { root, is_the_machines, parents: Vec::new() })
+        Ok(Self { root, place, is_the_machines, parents: Vec::new() })
     }
 
     pub fn is_the_machines(&self) -> bool {
@@ -75,6 +78,7 @@ impl Tree {
     pub fn observe(&mut self, scope: &Scope) -> Seen {
         self.parents.clear();
         let mut mounted = IndexSet::new();
+        let mounts = if scope.contents.is_empty() { BTreeSet::new() } else { mounts::places() };
         let facts = scope.paths.iter().filter_map(|path| {
             let seen = self
                 .parent(path)
@@ -97,7 +101,7 @@ impl Tree {
                     let mode = stat.st_mode & 0o7777;
                     let looks_in = scope.contents.contains(path);
                     let held = if looks_in { self.contents(path, scope) } else { Ok(Contents::default()) };
-                    if looks_in && matches!(self.is_mounted(path), Ok(true)) {
+                    if looks_in && (self.holds_one_of(&mounts, path) || matches!(self.is_mounted(path), Ok(true))) {
                         mounted.insert(path.clone());
                     }
                     held.map_or_else(unknown, |Contents { stranger, inside }| PathFact::Directory {
@@ -112,6 +116,12 @@ impl Tree {
         });
         let paths = facts.collect();
         Seen { paths, mounted }
+    }
+
+    /// Whether one of the places that something is mounted on is beneath a directory.
+    fn holds_one_of(&self, mounts: &BTreeSet<PathBuf>, path: &Path) -> bool {
+        let at = self.place.join(path.strip_prefix("/").unwrap_or(path));
+        mounts.range(at.clone()..).take_while(|place| place.starts_with(&at)).any(|place| *place != at)
     }
 
     /// Whether a directory is on another mount than the one that it lies in.

@@ -35,6 +35,7 @@ pub(super) struct Seen {
     pub addresses: IndexSet<AddressFact>,
     pub local_routes: BTreeSet<IpNet>,
     pub routes: BTreeSet<Route>,
+    pub announced: BTreeSet<String>,
     /// What of a link could not be put back if it were taken from it.
     pub odd: BTreeMap<String, String>,
 }
@@ -72,7 +73,8 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
     let addresses = addresses.collect();
     let routes = routes::all(connection, &names)?;
     odd.extend(routes.odd);
-    Ok(Seen { links, addresses, local_routes: routes.local, routes: routes.main, odd })
+    let announced = routes.announced.iter().filter_map(|link| names.get(link).cloned()).collect();
+    Ok(Seen { links, addresses, local_routes: routes.local, routes: routes.main, announced, odd })
 }
 
 /// Performs actions that are a few requests each.

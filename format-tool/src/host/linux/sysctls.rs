@@ -47,7 +47,8 @@ pub(super) fn perform(action: &Action) -> Result<()> {
         return write(key, to).map_err(|e| failed(format!("cannot set {key} to {to}"), e));
     }
     put_back(key, to)?;
-    along.iter().try_for_each(|(key, value)| put_back(key, value))
+    // One that cannot be put back keeps no other from it.
+    along.iter().map(|(key, value)| put_back(key, value)).fold(Ok(()), Result::and)
 }
 
 fn put_back(key: &str, value: &str) -> Result<()> {

@@ -24,6 +24,8 @@ pub(super) struct Routes {
     pub local: BTreeSet<IpNet>,
     /// The main table, apart from what the kernel made by itself.
     pub main: BTreeSet<Route>,
+    /// Indexes of the links with one that a router announced.
+    pub announced: BTreeSet<u32>,
     /// By link, one that cannot be said so.
     pub odd: BTreeMap<String, String>,
 }
@@ -32,6 +34,7 @@ pub(super) struct Routes {
 enum Found {
     Local(IpNet),
     Main(Route),
+    Announced(u32),
     Odd(Vec<String>, String),
 }
 
@@ -40,6 +43,7 @@ impl Extend<Found> for Routes {
         routes.into_iter().for_each(|found| match found {
             Found::Local(range) => drop(self.local.insert(range)),
             Found::Main(route) => drop(self.main.insert(route)),
+            Found::Announced(link) => drop(self.announced.insert(link)),
             Found::Odd(links, what) => self.odd.extend(links.into_iter().map(|link| (link, what.clone()))),
         });
     }
@@ -78,6 +82,10 @@ fn read(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Found> 
     let destination = IpNet::new(to.unwrap_or(everywhere), header.destination_prefix_length).ok()?;
     if table == u32::from(TABLE_LOCAL) && header.kind == RouteType::Local {
         return (destination.prefix_len() < destination.max_prefix_len()).then_some(Found::Local(destination));
+    }
+    let on = message.attributes.iter().find_map(|one| if let RouteAttribute::Oif(on) = one { Some(*on) } else { None });
+    if header.protocol == RouteProtocol::Ra {
+        return on.map(Found::Announced);
     }
     // What a router announced is the kernel's too: it comes and goes by itself.
     let own = matches!(header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra);

@@ -17,7 +17,13 @@ pub(super) fn copy(from: &File, to: &File) -> io::Result<()> {
         if OF_THE_TEXT.contains(&name.as_str()) {
             continue;
         }
-        let set = value(from, &name).and_then(|value| rustix::fs::fsetxattr(to, &name, &value, XattrFlags::empty()));
+        let set = value(from, &name).and_then(|wanted| {
+            // Where the file system itself labels what is on it, it does so alike, and nobody else may.
+            if value(to, &name).is_ok_and(|there| there == wanted) {
+                return Ok(());
+            }
+            rustix::fs::fsetxattr(to, &name, &wanted, XattrFlags::empty())
+        });
         let says_who = name.starts_with("security.") || name.starts_with("system.posix_acl");
         match set {
             // One that is gone meanwhile is not missed.
