@@ -139,7 +139,7 @@ impl Action {
     }
 }
 
-/// How far an instance has come; kept on the agent's disk.
+/// How far an instance has come; kept on the agent's disk in this form, so a variant goes on meaning what it means.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Note {
     /// Sets `initialised`.
