@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Largest file that is read back.
 const FILE_MAX: u64 = 256 * 1024 * 1024;
@@ -38,14 +38,32 @@ fn full(path: &Path, why: &io::Error) -> Problem {
 
 /// Writes `bytes` in place of whatever is at `path`, readable by its owner alone.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Problem> {
-    let wrong = |why: io::Error| full(path, &why);
+    prepare(path, bytes)?;
+    put_in_place(path)
+}
+
+/// Writes `bytes` beside `path`, durably. What is at `path` stays, and if it fails nothing stays beside it.
+pub(crate) fn prepare(path: &Path, bytes: &[u8]) -> Result<(), Problem> {
+    let beside = beside(path);
+    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside);
+    let written = opened.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    written.map_err(|why| {
+        let _ = fs::remove_file(&beside);
+        full(path, &why)
+    })
+}
+
+/// Puts what was prepared in the place of what is at `path`.
+pub(crate) fn put_in_place(path: &Path) -> Result<(), Problem> {
     let folder = path.parent().unwrap_or(Path::new("."));
+    let renamed = fs::rename(beside(path), path).and_then(|()| File::open(folder)?.sync_all());
+    renamed.map_err(|why| full(path, &why))
+}
+
+fn beside(path: &Path) -> PathBuf {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside).map_err(wrong)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(wrong)?;
-    fs::rename(&beside, path).and_then(|()| File::open(folder)?.sync_all()).map_err(wrong)
+    beside.into()
 }
 
 /// Writes a value with its head.

@@ -106,6 +106,7 @@ async fn run(config: &Config) -> Result<(), Problem> {
     // Both settings mean the same on a host whose only runtime is the shim.
     let (Runtime::Auto | Runtime::Shim) = config.runtime;
     expect_enrolled(&config.data)?;
+    let _alone = alone(&config.data)?;
     let clock = Arc::new(SystemClock);
     let linux = LinuxConfig {
         state: config.data.clone(),
@@ -126,6 +127,27 @@ async fn run(config: &Config) -> Result<(), Problem> {
         }
     };
     plat_agent::run(settings, plat_link::tcp, Arc::new(host), clock, shutdown).await
+}
+
+/// The lock of a data folder: two agents on one would each give its partitions away.
+///
+/// # Errors
+/// CONFLICT if another agent runs; FILE.
+fn alone(data: &Path) -> Result<std::fs::File, Problem> {
+    let path = data.join("agent.lock");
+    let wrong =
+        |why: std::io::Error| Problem::new(codes::FILE, format!("`{}` cannot be locked", path.display())).because(why);
+    let file = std::fs::File::options().create(true).truncate(false).write(true).open(&path).map_err(wrong)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::Error(why)) => Err(wrong(why)),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Problem::new(
+            codes::CONFLICT,
+            "another agent runs on this data folder",
+        )
+        .because(format!("it holds `{}`", path.display()))
+        .fix("end it first (`systemctl stop plat-agent`), or give this one a data folder of its own in agent.toml")),
+    }
 }
 
 /// A token comes from a file, never from the command line, which every user of the machine can read.

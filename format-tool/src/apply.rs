@@ -160,8 +160,10 @@ fn perform(
     // A thing that is rewritten or made anew stays ours if that fails: only what is new can turn out not to be there.
     let fresh: Vec<bool> = batch.iter().map(|a| a.makes().is_some_and(|thing| !record.claims().has(&thing))).collect();
     record.add(batch.iter().filter_map(Action::makes))?;
-    work.erased.extend(batch.iter().filter_map(erased));
     let Outcome { done, problem } = host.perform(batch);
+    // The first that is not done may be half done.
+    let begun = done.iter().take_while(|done| **done).count() + 1;
+    work.erased.extend(batch.iter().take(begun).filter_map(erased));
     work.excused.extend(host.excused());
     // Of those that it leaves out nobody knows: what they make stays claimed, and the next plan forgets what is not there.
     let unknown = done.len() < batch.len();
@@ -257,7 +259,7 @@ fn undo(cause: Problem, begun: Work, host: &mut dyn Host, record: &mut Record, t
             problems.push(Problem::new(codes::UNDO_FAILED, what).because(problem.one_line()).fix(NEXT));
         }
     }
-    let undone = match (problems.is_empty(), work.excused.first()) {
+    let undone = match (problems.is_empty() && begun.erased.is_empty(), work.excused.first()) {
         (false, _) => String::new(),
         (true, None) => "; the machine is as it was before the run".into(),
         (true, Some(problem)) => {

@@ -87,6 +87,8 @@ impl PartitionFact {
                 self.promises.clear();
                 if let Some(occupant) = &mut self.occupant {
                     occupant.secrets.clear();
+                    // Both were rendered with them.
+                    (occupant.upkeep, occupant.connection) = (None, Default::default());
                     occupant.erased = true;
                 }
             }

@@ -159,6 +159,7 @@ fn give_back_at_last(host: &mut LinuxHost, place: &Path, epoch: &Epoch) -> Resul
             return Err(problems);
         }
         if !is_still_pending(place, epoch, pause) {
+            journal::note(host, "there is no uplink to give back any more: somebody else saw to it");
             return Ok(Exit::Done);
         }
         pause = (pause * 2).min(PAUSE_MAX);

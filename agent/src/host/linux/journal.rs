@@ -80,6 +80,8 @@ pub struct Opened<S> {
     pub state: S,
     /// In which boot of the machine it was written; `None` if there is no file.
     pub boot: Option<String>,
+    /// Whether it still holds what is to leave the disk.
+    sheds: bool,
     writer: Writer,
 }
 
@@ -93,7 +95,8 @@ impl<S: Kept> Opened<S> {
         let found = form::read::<S::Entry>(&path)?;
         let mut state = S::default();
         found.entries.iter().for_each(|entry| state.apply(entry));
-        Ok(Self { state, boot: found.boot, writer: Writer::new(path, now.to_owned()) })
+        let sheds = found.entries.iter().any(S::sheds);
+        Ok(Self { state, boot: found.boot, sheds, writer: Writer::new(path, now.to_owned()) })
     }
 
     /// Writes the state as it is now, durably. Else the first change does that.
@@ -101,7 +104,9 @@ impl<S: Kept> Opened<S> {
     /// # Errors
     /// DISK_FULL, BAD_STATE_FILE.
     pub fn write(&mut self) -> Result<(), Problem> {
-        self.writer.rewrite(&self.state.entries())
+        self.writer.rewrite(&self.state.entries())?;
+        self.sheds = false;
+        Ok(())
     }
 }
 
@@ -116,11 +121,12 @@ impl<S: Kept> Journal<S> {
     /// # Errors
     /// INTERNAL if there can be no thread.
     pub fn start(opened: Opened<S>) -> Result<Self, Problem> {
-        let Opened { state, mut writer, .. } = opened;
+        let Opened { state, sheds, mut writer, .. } = opened;
         let inner = Inner { state, waiting: Vec::new(), closed: false };
         let view = View { inner: Arc::new((Mutex::new(inner), Condvar::new())) };
         let seen = view.clone();
-        let thread = std::thread::Builder::new().name("host-journal".into()).spawn(move || run(&seen, &mut writer));
+        let thread =
+            std::thread::Builder::new().name("host-journal".into()).spawn(move || run(&seen, &mut writer, sheds));
         let thread = thread.map_err(|cause| Problem::new(codes::INTERNAL, "cannot start a thread").because(cause))?;
         Ok(Self { view, thread: Some(thread) })
     }
@@ -200,11 +206,12 @@ impl<S: Kept> Drop for Ended<'_, S> {
     }
 }
 
-fn run<S: Kept>(view: &View<S>, writer: &mut Writer) {
+/// `sheds`: what was found still holds what is to leave the disk.
+fn run<S: Kept>(view: &View<S>, writer: &mut Writer, sheds: bool) {
     let _ended = Ended(view);
     // Whether memory and the file may differ.
     let mut behind = false;
-    let mut shed_at = None;
+    let mut shed_at = sheds.then(|| Instant::now() + SHED_AFTER);
     loop {
         let renewed = match next(view, shed_at) {
             Next::Write(batch) => {

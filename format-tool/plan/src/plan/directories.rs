@@ -59,8 +59,8 @@ impl Planner<'_> {
                 continue;
             }
             match self.facts.paths.get(path) {
-                None | Some(PathFact::Other { .. }) => {
-                    if partition && !self.layout.directories.contains_key(path) {
+                found @ (None | Some(PathFact::Other { .. })) => {
+                    if partition && found.is_none() && !self.layout.directories.contains_key(path) {
                         let shown = path.display();
                         self.notes
                             .push(format!("{shown} is not there: if it is on a disk that is not mounted, it stays"));

@@ -1,6 +1,6 @@
 //! What belongs to the machine as a whole: the kernel's settings, the packet filter, what must be there.
 
-use super::uplink::{accept_ra, disable_ipv6};
+use super::uplink::accept_ra;
 use super::{Before, Planner, setting_before};
 use crate::action::Action;
 use crate::facts::{AddressFact, Guard, LinkKind, Presence};
@@ -27,17 +27,11 @@ impl Planner<'_> {
                 _ => self.forget.push(thing.clone()),
             }
         }
-        let (layout, never) = (self.layout, "0".to_owned());
+        let layout = self.layout;
         for (key, wanted) in &layout.sysctls {
             if part != self.part_of(key) {
                 continue;
             }
-            // What is not heard on the uplink is not heard on the bridge either.
-            let silent = layout
-                .uplink
-                .as_ref()
-                .is_some_and(|uplink| *key == accept_ra(&uplink.bridge) && self.was_told_not_to_listen(&uplink.link));
-            let wanted = if silent { &never } else { wanted };
             let found = self.facts.sysctls.get(key);
             if key.starts_with("net.ipv6.") && self.facts.kernel.ipv6 == Presence::Absent {
                 continue; // Nothing to set; if addresses need it, that is said.
@@ -60,16 +54,6 @@ impl Planner<'_> {
             let before = self.settings_before.get(key.as_str()).copied().unwrap_or(now);
             self.add.push(setting(key, before, &found, wanted));
         }
-    }
-
-    /// Whether somebody told an interface not to listen to routers, or to have no IPv6 at all, before node-format did.
-    fn was_told_not_to_listen(&self, link: &str) -> bool {
-        let before = |key: String| match self.settings_before.get(key.as_str()) {
-            Some(before) => Some(before.was.to_owned()),
-            None => self.facts.sysctls.get(&key).cloned(),
-        };
-        before(accept_ra(link)).is_some_and(|was| was == "0")
-            || before(disable_ipv6(link)).is_some_and(|was| was == "1")
     }
 
     /// Whether something that goes along with a setting is not as it was before.

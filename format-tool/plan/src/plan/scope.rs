@@ -57,14 +57,13 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
 fn of_layout(layout: &Layout) -> Scope {
     let limits = layout.directories.iter().filter_map(|(path, wanted)| Some((path, wanted.partition.as_ref()?.limit?)));
     let bridge = layout.needs_link.as_ref().filter(|needed| needed.bridge).map(|needed| accept_ra(&needed.name));
-    let uplink = layout.uplink.as_ref().map(|uplink| accept_ra(&uplink.link));
     let settings = layout.sysctls.keys().flat_map(|key| [Some(key.clone()), default_of(layout, key)]);
     Scope {
         paths: layout.directories.keys().cloned().collect(),
         files: layout.files.keys().chain(layout.node_file.iter().map(|(path, _)| path)).cloned().collect(),
         disk: limits.map(|(path, limit)| (path.clone(), limit.id)).collect(),
         namespaces: layout.namespaces.keys().cloned().collect(),
-        sysctls: settings.chain([bridge, uplink]).flatten().collect(),
+        sysctls: settings.chain([bridge]).flatten().collect(),
         guard: layout.guard.is_some(),
         accounts: !layout.users.is_empty() || !layout.groups.is_empty(),
         network: !layout.links.is_empty() || !layout.addresses.is_empty() || layout.needs_link.is_some(),

@@ -251,11 +251,6 @@ pub(super) fn accept_ra(link: &str) -> String {
     format!("net.ipv6.conf.{}.accept_ra", link.replace('.', "/"))
 }
 
-/// Whether a link has no IPv6.
-pub(super) fn disable_ipv6(link: &str) -> String {
-    format!("net.ipv6.conf.{}.disable_ipv6", link.replace('.', "/"))
-}
-
 fn carried(uplink: &Uplink) -> String {
     let addresses = uplink.addresses.iter().map(IpNet::to_string);
     let routes = uplink.routes.iter().map(|route| format!("the route to {}", route.destination));

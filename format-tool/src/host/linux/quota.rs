@@ -127,7 +127,7 @@ pub(super) fn counts(means: Means, directory: BorrowedFd, project: u32) -> io::R
 pub(super) fn file_system(means: Means, directory: BorrowedFd) -> io::Result<Option<String>> {
     match means {
         Means::Btrfs => Ok(None),
-        Means::Project => project::file_system(&opened(directory)?),
+        Means::Project => project::file_system(&opened(directory)?).map(Some),
     }
 }
 

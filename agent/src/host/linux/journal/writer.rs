@@ -61,11 +61,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Replaces the file, durably.
+    /// Replaces the file, durably. Where there is no room for another, what is there is gone on with.
     pub fn rewrite(&mut self, entries: &[impl Serialize]) -> Result<(), Problem> {
-        self.file = None;
         let all = encode_all(&self.boot, entries).map_err(|why| unusable(&self.path, why))?;
-        durable::replace(&self.path, &all)?;
+        if let Err(problem) = durable::prepare(&self.path, &all) {
+            // Not tried again for each change.
+            self.rewritten = self.bytes;
+            return Err(problem);
+        }
+        self.file = None;
+        durable::put_in_place(&self.path)?;
         let file = OpenOptions::new().append(true).open(&self.path).map_err(|why| self.failed(&why))?;
         (self.bytes, self.rewritten) = (all.len(), all.len());
         (self.lines, self.synced) = (entries.len() + 1, entries.len() + 1);

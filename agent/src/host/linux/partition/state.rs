@@ -91,6 +91,8 @@ impl Memory {
                 if let Some(occupant) = &mut self.occupant {
                     occupant.erased = true;
                     occupant.secrets.clear();
+                    // Both were rendered with them.
+                    (occupant.upkeep, occupant.connection) = (None, Default::default());
                 }
             }
             Change::Freed => *self = Self::default(),

@@ -49,17 +49,13 @@ pub(super) fn limit(directory: &OwnedFd, project: u32) -> io::Result<Option<u64>
     }
 }
 
-/// What the file system is known by after a reboot too: of its UUID. f2fs has only what is made of its device's number,
-/// which may be another one then: it is known by nothing.
-pub(super) fn file_system(directory: &OwnedFd) -> io::Result<Option<String>> {
-    match statfs::fstatfs(directory)?.filesystem_type() {
-        statfs::XFS_SUPER_MAGIC => {
-            let uuid = u128::from_be_bytes(calls::xfs_uuid(directory)?);
-            Ok(Some(format!("xfs-{uuid:032x}")))
-        }
-        statfs::F2FS_SUPER_MAGIC => Ok(None),
-        _ => Ok(Some(format!("{:016x}", rustix::fs::fstatvfs(directory)?.f_fsid))),
+/// What the file system is known by after a reboot too: of its UUID. (f2fs makes it of the number of its device.)
+pub(super) fn file_system(directory: &OwnedFd) -> io::Result<String> {
+    if statfs::fstatfs(directory)?.filesystem_type() == statfs::XFS_SUPER_MAGIC {
+        let uuid = u128::from_be_bytes(calls::xfs_uuid(directory)?);
+        return Ok(format!("xfs-{uuid:032x}"));
     }
+    Ok(format!("{:016x}", rustix::fs::fstatvfs(directory)?.f_fsid))
 }
 
 /// The limit is set last: where there is one, all that is in the directory is of the project, even if an earlier call

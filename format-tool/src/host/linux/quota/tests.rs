@@ -173,7 +173,7 @@ fn deep(mounted: &Mounted, path: &str) -> OwnedFd {
 }
 
 fn known_again(mounted: &Mounted, options: &str) {
-    let named = || project::file_system(&opened(mounted.at("").as_fd()).unwrap()).unwrap().unwrap();
+    let named = || project::file_system(&opened(mounted.at("").as_fd()).unwrap()).unwrap();
     let first = named();
     assert!(first.trim_matches('0').len() > 4, "{first}");
     umount2(&mounted.top(), MntFlags::empty()).unwrap();
