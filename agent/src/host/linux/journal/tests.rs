@@ -138,6 +138,24 @@ async fn what_cannot_be_written_is_not_remembered_unless_nothing_depends_on_it_a
     assert_eq!(opened(path).unwrap().state, remembered);
 }
 
+#[test]
+fn where_there_is_no_room_for_another_file_the_one_there_is_is_gone_on_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let mut writer = Writer::new(path.clone(), "this boot".into());
+    writer.rewrite(&["a"]).unwrap();
+    let new = folder.path().join("journal.new");
+    fs::create_dir(&new).unwrap();
+    writer.rewrite(&["a"]).unwrap_err();
+    assert!(!writer.is_in_doubt());
+    writer.append([vec!["b"]].iter()).and_then(|()| writer.sync()).unwrap();
+    fs::remove_dir(&new).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains("\"a\"") && text.contains("\"b\""), "{text}");
+    writer.rewrite(&["c"]).unwrap();
+    assert!(!fs::read_to_string(&path).unwrap().contains("\"b\"") && !new.exists());
+}
+
 #[tokio::test]
 async fn who_changes_nothing_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -148,6 +148,9 @@ async fn a_secret_of_who_is_gone_does_not_stay_on_the_disk() {
     occupants.occupy(&part(0), &instance(1), &[("key".into(), 12)].into()).await.unwrap();
     let secret = occupants.observe(&part(0)).unwrap().occupant.clone().unwrap().secrets["key"].reveal().to_owned();
     assert!(fs::read_to_string(folder.file()).unwrap().contains(&secret));
+    // What it publishes is rendered with it.
+    let published = Parameters::parse_json(&format!(r#"{{"url": "db://{secret}@here"}}"#)).unwrap();
+    occupants.note(&part(0), &Note::Published(published)).await.unwrap();
     occupants.erased(&part(0)).await.unwrap();
     drop(occupants);
     assert!(!fs::read_to_string(folder.file()).unwrap().contains(&secret));
