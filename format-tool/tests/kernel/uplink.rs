@@ -276,16 +276,26 @@ fn an_uplink_with_what_somebody_set_by_hand_beside_its_network_is_refused() {
             ("address", "fe80::99/64 dev up0 nodad"),
             ("neighbour", "192.0.2.77 lladdr 02:00:00:00:00:77 nud permanent dev up0"),
             ("neighbour", "fe80::77 lladdr 02:00:00:00:00:77 nud permanent dev up0"),
+            ("neighbour", "proxy 192.0.2.78 dev up0"),
+            ("route", "local 203.0.113.7 dev up0"),
+            ("route", "local fd00:88::/64 dev up0"),
         ];
         for (kind, what) in odd {
             ip(&format!("{kind} add {what}"));
             let before = machine.everything();
             let (code, why) = machine.run(&["apply", "--take-uplink"]);
             assert_eq!(code, 4, "{why}");
-            assert!(why.contains("P0511") && why.contains(what.split(' ').next().unwrap()), "{what}: {why}");
+            assert!(why.contains("P0511") && what.split(' ').take(2).any(|word| why.contains(word)), "{what}: {why}");
             assert_eq!(machine.everything(), before);
             ip(&format!("{kind} delete {what}"));
         }
+        // As NetworkManager has it.
+        ip("address add 198.51.100.5/24 dev up0 noprefixroute");
+        ip("route add 198.51.100.0/24 dev up0 proto kernel scope link src 198.51.100.5");
+        let (code, why) = machine.run(&["apply", "--take-uplink"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("P0511") && why.contains("198.51.100.0/24"), "{why}");
+        ip("address delete 198.51.100.5/24 dev up0");
         // Of IPv4 such an address is one as any other.
         ip("address add 169.254.7.7/16 dev up0");
         machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);

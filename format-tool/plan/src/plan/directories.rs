@@ -60,10 +60,17 @@ impl Planner<'_> {
             }
             match self.facts.paths.get(path) {
                 found @ (None | Some(PathFact::Other { .. })) => {
-                    if partition && found.is_none() && !self.layout.directories.contains_key(path) {
-                        let shown = path.display();
-                        self.notes
-                            .push(format!("{shown} is not there: if it is on a disk that is not mounted, it stays"));
+                    let shown = path.display();
+                    match found {
+                        _ if self.layout.directories.contains_key(path) => {}
+                        Some(PathFact::Other { kind }) => {
+                            self.notes
+                                .push(format!("{shown} is left: it is {kind} by now, no directory of node-format's"));
+                        }
+                        _ if partition => self
+                            .notes
+                            .push(format!("{shown} is not there: if it is on a disk that is not mounted, it stays")),
+                        _ => {}
                     }
                     self.forget.push(thing.clone());
                 }

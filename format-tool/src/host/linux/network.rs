@@ -16,6 +16,7 @@ pub(super) use uplink::move_uplink;
 
 use super::failed;
 use crate::host::Outcome;
+use addresses::Besides;
 use connection::{Connection, Request};
 use indexmap::IndexSet;
 use ipnet::IpNet;
@@ -61,7 +62,19 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
     for (index, neighbour) in neighbours::fixed(connection)? {
         odd.extend(names.get(&index).map(|link| (link.clone(), format!("the neighbour {neighbour}, set by hand"))));
     }
-    let addresses = addresses::all(connection)?.into_iter().filter_map(|(index, found, by_hand)| {
+    let found = addresses::all(connection)?;
+    let routes = routes::all(connection, &names)?;
+    let routed = |without: bool| {
+        let meant = found.iter().filter(move |(_, _, besides)| besides.without_route == without);
+        meant.filter_map(|(index, fact, _)| Some((names.get(index)?.clone(), fact.address.trunc()))).collect()
+    };
+    let (alone, kernels): (BTreeSet<_>, BTreeSet<_>) = (routed(true), routed(false));
+    // It would go with the address, and nobody would make it again.
+    let lost = alone.difference(&kernels).filter(|of| routes.direct.contains(*of));
+    odd.extend(
+        lost.map(|(link, to)| (link.clone(), format!("the route {to}, which a program made in the kernel's name"))),
+    );
+    let addresses = found.into_iter().filter_map(|(index, found, Besides { by_hand, .. })| {
         let link = names.get(&index)?.clone();
         // One that follows from the link comes again by itself.
         let follows = |fact: &LinkFact| found.address.addr() == IpAddr::V6(link_local(fact.mac));
@@ -71,7 +84,6 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
         Some(AddressFact { link, ..found })
     });
     let addresses = addresses.collect();
-    let routes = routes::all(connection, &names)?;
     odd.extend(routes.odd);
     let announced = routes.announced.iter().filter_map(|link| names.get(link).cloned()).collect();
     Ok(Seen { links, addresses, local_routes: routes.local, routes: routes.main, announced, odd })

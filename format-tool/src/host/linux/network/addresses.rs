@@ -12,9 +12,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-/// The index of a link, whose name another answer has; an address on it; whether that is a link-local one of IPv6 which
-/// the kernel does not say that it made (Linux 5.18; before that it says so of none).
-pub(super) type Found = (u32, AddressFact, bool);
+/// The index of a link, whose name another answer has; an address on it; and what is to be known of that besides.
+pub(super) type Found = (u32, AddressFact, Besides);
+
+#[derive(Clone, Copy)]
+pub(super) struct Besides {
+    /// A link-local one of IPv6 which the kernel does not say that it made (Linux 5.18; before that it says so of none).
+    pub by_hand: bool,
+    /// The kernel has made no route to its network (`noprefixroute`): if there is one, a program made it.
+    pub without_route: bool,
+}
 
 /// Every address there is, as the kernel orders them.
 pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Found>> {
@@ -23,7 +30,7 @@ pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Found>> {
 }
 
 fn read(message: AddressMessage) -> Option<Found> {
-    let (mut local, mut address, mut is_kernels) = (None, None, false);
+    let (mut local, mut address, mut is_kernels, mut without_route) = (None, None, false, false);
     let flags = message.header.flags;
     let leased = !flags.contains(AddressHeaderFlags::Permanent);
     let near = message.header.family == AddressFamily::Inet && message.header.scope == AddressScope::Link;
@@ -33,6 +40,7 @@ fn read(message: AddressMessage) -> Option<Found> {
         match attribute {
             AddressAttribute::Local(ip) => local = Some(*ip),
             AddressAttribute::Address(ip) => address = Some(*ip),
+            AddressAttribute::Flags(flags) => without_route = flags.contains(AddressFlags::Noprefixroute),
             AddressAttribute::Protocol(by) => is_kernels = *by == AddressProtocol::LinkLocal,
             _ => {}
         }
@@ -40,7 +48,11 @@ fn read(message: AddressMessage) -> Option<Found> {
     // On a link between two ends `address` is the other one's.
     let address = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
     let by_hand = !is_kernels && !leased && matches!(address.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
-    Some((message.header.index, AddressFact { link: String::new(), address, leased, bound_only }, by_hand))
+    Some((
+        message.header.index,
+        AddressFact { link: String::new(), address, leased, bound_only },
+        Besides { by_hand, without_route },
+    ))
 }
 
 /// The addresses of a link as the kernel tells of them, by what the plan calls each.

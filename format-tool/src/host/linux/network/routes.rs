@@ -24,6 +24,8 @@ pub(super) struct Routes {
     pub local: BTreeSet<IpNet>,
     /// The main table, apart from what the kernel made by itself.
     pub main: BTreeSet<Route>,
+    /// Those that the kernel is said to have made, by link: to the networks of the addresses there.
+    pub direct: BTreeSet<(String, IpNet)>,
     /// Indexes of the links with one that a router announced.
     pub announced: BTreeSet<u32>,
     /// By link, one that cannot be said so.
@@ -32,8 +34,10 @@ pub(super) struct Routes {
 
 /// One route, of either sort.
 enum Found {
-    Local(IpNet),
+    /// A range that is local, and the link that somebody set it on.
+    Local(Option<IpNet>, Option<(String, String)>),
     Main(Route),
+    Direct(String, IpNet),
     Announced(u32),
     Odd(Vec<String>, String),
 }
@@ -41,8 +45,12 @@ enum Found {
 impl Extend<Found> for Routes {
     fn extend<I: IntoIterator<Item = Found>>(&mut self, routes: I) {
         routes.into_iter().for_each(|found| match found {
-            Found::Local(range) => drop(self.local.insert(range)),
+            Found::Local(range, odd) => {
+                self.local.extend(range);
+                self.odd.extend(odd);
+            }
             Found::Main(route) => drop(self.main.insert(route)),
+            Found::Direct(link, to) => drop(self.direct.insert((link, to))),
             Found::Announced(link) => drop(self.announced.insert(link)),
             Found::Odd(links, what) => self.odd.extend(links.into_iter().map(|link| (link, what.clone()))),
         });
@@ -81,13 +89,19 @@ fn read(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Found> 
     let everywhere = if ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
     let destination = IpNet::new(to.unwrap_or(everywhere), header.destination_prefix_length).ok()?;
     if table == u32::from(TABLE_LOCAL) && header.kind == RouteType::Local {
-        return (destination.prefix_len() < destination.max_prefix_len()).then_some(Found::Local(destination));
+        let range = (destination.prefix_len() < destination.max_prefix_len()).then_some(destination);
+        let by_hand = link.filter(|_| header.protocol != RouteProtocol::Kernel);
+        let odd = by_hand.map(|link| (link.clone(), format!("the route local {destination}")));
+        return Some(Found::Local(range, odd));
     }
     let on = message.attributes.iter().find_map(|one| if let RouteAttribute::Oif(on) = one { Some(*on) } else { None });
     if header.protocol == RouteProtocol::Ra {
         return on.map(Found::Announced);
     }
     // What a router announced is the kernel's too: it comes and goes by itself.
+    if header.protocol == RouteProtocol::Kernel && header.kind == RouteType::Unicast {
+        return link.map(|link| Found::Direct(link.clone(), destination));
+    }
     let own = matches!(header.protocol, RouteProtocol::Kernel | RouteProtocol::Ra);
     if own || header.kind != RouteType::Unicast || header.flags.contains(RouteFlags::Cloned) {
         return None;

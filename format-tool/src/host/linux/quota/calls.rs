@@ -223,12 +223,13 @@ pub(super) fn quota_flags(directory: impl AsFd) -> Result<u16> {
     Ok(state.flags)
 }
 
-/// Q_GETQUOTA: the hard limit of a project in KiB (QIF_DQBLKSIZE), 0 for none.
+/// Q_GETQUOTA: the hard limit of a project in KiB (QIF_DQBLKSIZE), 0 for none. A soft one, which node-format never sets, counts
+/// too: it is somebody else's.
 pub(super) fn project_limit(directory: &OwnedFd, project: u32) -> Result<u64> {
     let mut found = blocks(0);
     // SAFETY: the command writes one `if_dqblk`, which is ours alone and lives across the call.
     unsafe { quotactl(directory.as_raw_fd(), libc::Q_GETQUOTA, project, &mut found) }?;
-    Ok(found.dqb_bhardlimit)
+    Ok(found.dqb_bhardlimit.max(found.dqb_bsoftlimit))
 }
 
 /// Q_SETQUOTA: the hard limit of a project in KiB, 0 for none; no soft limit.
