@@ -159,6 +159,16 @@ async fn what_is_not_to_be_believed_is_built_instead_and_the_log_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_believed_and_not_be_laid_out_is_built_instead() {
+    let here = Sharing::new(UID + 99).await;
+    let (path, key) = here.key("key");
+    nix::unistd::mkfifo(&here.folder().join("d/a-pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    here.push(&path);
+    here.builds_instead(vec![key], "a-pipe").await;
+    assert!(!here.folder().join("d/a-pipe").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_older_offer_that_is_put_back_is_refused() {
     let here = Sharing::new(UID + 92).await;
     let (path, key) = here.key("key");

@@ -1,5 +1,5 @@
-//! Releases on disk: what they name by digest is fetched into the cache, they are built beside where they are published, and published by one rename. A folder named by a digest
-//! with its manifest in it is whole; there is nothing in between.
+//! Releases on disk: what they name by digest is fetched into the cache, they are built beside where they are published,
+//! and published by one rename. A folder named by a digest with its manifest in it is whole; there is nothing in between.
 
 pub mod build;
 pub mod cache;
@@ -113,9 +113,8 @@ impl Releases {
             }
         };
         write(&format!("building release {digest}"));
-        let result = match self.shared(node, digest, &told).await {
-            // What it names stays wanted until it is published.
-            Some((made, _wanted)) => self.build(node, digest, document, Some(made), &told).await,
+        let result = match self.lay_shared(node, digest, document, &told).await {
+            Some(result) => result,
             None => {
                 let wanted = self.cache.want(&release)?;
                 match wanted.fetch(node.builder.as_ref(), &told).await {
@@ -128,6 +127,28 @@ impl Releases {
             write(&problem.to_string());
         }
         result
+    }
+
+    /// Publishes what another node built. `None`: there is nothing of the kind, or it cannot be used; the release is to be
+    /// built here.
+    async fn lay_shared(
+        &self,
+        node: &NodeFile,
+        digest: &Digest,
+        document: &str,
+        told: &(impl Fn(String) + Sync),
+    ) -> Option<Result<(), Problem>> {
+        // What it names stays wanted until it is published.
+        let (made, _wanted) = self.shared(node, digest, told).await?;
+        match self.build(node, digest, document, Some(made), told).await {
+            // There is no more room for building it.
+            Err(problem) if problem.code != codes::DISK_FULL => {
+                tracing::warn!(release = digest.short(), problem = problem.one_line(), "shared build not used");
+                told(problem.to_string());
+                None
+            }
+            result => Some(result),
+        }
     }
 
     /// What another node built, fetched. Whatever is wrong with it, the release can be built here.
