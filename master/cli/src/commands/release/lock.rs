@@ -167,16 +167,19 @@ fn render(file: &Path, locks: &Locks) -> String {
     text
 }
 
-/// By one rename.
-fn write(path: &Path, text: &str) -> Result<(), Problem> {
+/// By one rename, once it has been read again: a lock that cannot be used does not take the place of one that can.
+fn write(path: &Path, text: &str) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let wrong =
         |e: &dyn std::fmt::Display| Problem::new(codes::FILE, format!("cannot write {}", path.display())).because(e);
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| wrong(&e))?;
+    let mut file =
+        tempfile::Builder::new().prefix(".lock-").suffix(".yaml").tempfile_in(folder).map_err(|e| wrong(&e))?;
     std::io::Write::write_all(&mut file, text.as_bytes()).map_err(|e| wrong(&e))?;
     let everybody = <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o644);
     file.as_file().set_permissions(everybody).map_err(|e| wrong(&e))?;
-    file.persist(path).map(drop).map_err(|e| wrong(&e.error))
+    document::load(file.path())?;
+    file.persist(path).map_err(|e| wrong(&e.error))?;
+    Ok(())
 }
 
 #[cfg(test)]
