@@ -64,11 +64,11 @@ impl Planner<'_> {
         self.notes.extend(others.map(|(name, _)| {
             format!("{bridge} goes, and {name}, which node-format did not join to it, stands alone then")
         }));
-        let uplinks = self.claims.iter().filter_map(|thing| match thing {
-            Thing::Uplink(uplink) => Some(uplink),
-            _ => None,
-        });
-        let uplinks: Vec<_> = uplinks.collect();
+        let uplinks: Vec<&Uplink> = self
+            .claims
+            .iter()
+            .filter_map(|thing| if let Thing::Uplink(uplink) = thing { Some(uplink) } else { None })
+            .collect();
         let returns = |address| uplinks.iter().any(|uplink| uplink.addresses.contains(address));
         let addresses = self.facts.addresses.iter().filter(|found| {
             let made = Thing::Address { link: found.link.clone(), address: found.address };
@@ -77,11 +77,9 @@ impl Planner<'_> {
         });
         let addresses = addresses.map(|found| format!("the address {}", found.address));
         let routes = self.facts.routes.iter().filter(|route| {
-            let returns = |uplink: &&&Uplink| {
-                uplink.routes.iter().any(|one| (one.destination, one.via) == (route.destination, route.via))
-            };
-            let is_back = uplinks.iter().find(returns).is_some();
-            route.link == bridge && !is_back && !self.claims.has(&Thing::Route((*route).clone()))
+            let all = uplinks.iter().flat_map(|uplink| &uplink.routes);
+            let returns = all.into_iter().any(|one| (one.destination, one.via) == (route.destination, route.via));
+            route.link == bridge && !returns && !self.claims.has(&Thing::Route((*route).clone()))
         });
         let routes = routes.map(|route| format!("the route to {}", route.destination));
         let gone = addresses.chain(routes);
