@@ -79,6 +79,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 Some(Event::Partition(name)) => all.wake(&name),
                 Some(Event::Release(digest)) => all.wake_release(&digest),
                 Some(Event::NodeFile) => all.node_file().await,
+                Some(Event::NoRoom) => all.shared.tidy.notify_one(),
                 None => return,
             },
             Some(ended) = all.tasks.join_next_with_id() => all.ended(ended),

@@ -22,6 +22,8 @@ pub enum Event {
     Release(Digest),
     /// node.json was written anew.
     NodeFile,
+    /// Something waits for room on a disk: [`Disk::asked`] says how much.
+    NoRoom,
 }
 
 /// The counters of one partition: totals that only grow while `epoch` stays the same. The executor adds final readings

@@ -36,6 +36,8 @@ pub struct Disk {
     pub place: String,
     /// Bytes that the agent may still write.
     pub free: u64,
+    /// Bytes that each of those takes who wait for room on it, beside what stays free.
+    pub asked: Vec<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -86,6 +88,11 @@ pub fn plan_garbage(facts: &StoreFacts, needed: &BTreeSet<Digest>, policy: &Keep
             (_, since) => unused.push((since.unwrap_or(now), entry)),
         }
     }
+    let aims: BTreeMap<u64, u64> = facts
+        .disks
+        .iter()
+        .map(|(id, disk)| (*id, policy.min_free.saturating_add(granted(*id, disk, &unused, policy))))
+        .collect();
     unused.sort_by(|(a, one), (b, other)| (a, &one.what).cmp(&(b, &other.what)));
     // Disk → what will be free; `None` until somebody has looked again.
     let mut free: BTreeMap<u64, Option<u64>> = facts.disks.iter().map(|(id, disk)| (*id, Some(disk.free))).collect();
@@ -94,12 +101,32 @@ pub fn plan_garbage(facts: &StoreFacts, needed: &BTreeSet<Digest>, policy: &Keep
         plan.remove(entry, &mut free);
     }
     for (_, entry) in young {
-        if free.get(&entry.disk).copied().flatten().is_some_and(|free| free < policy.min_free) {
+        let aim = aims.get(&entry.disk).copied().unwrap_or_default();
+        if free.get(&entry.disk).copied().flatten().is_some_and(|free| free < aim) {
             plan.remove(entry, &mut free);
         }
     }
     plan.actions.sort_by_key(Action::step);
     plan
+}
+
+/// How much is to be free for those who wait for it: of as many as room can be made for, who take least first. For what
+/// does not fit, whatever goes, nothing goes.
+fn granted(id: u64, disk: &Disk, unused: &[(Timestamp, &StoredFact)], policy: &KeepPolicy) -> u64 {
+    let here = unused.iter().filter(|(_, entry)| entry.disk == id);
+    // `None`: that is not known.
+    let most = here.map(|(_, entry)| entry.bytes).try_fold(disk.free, |sum, bytes| Some(sum.saturating_add(bytes?)));
+    let mut asked = disk.asked.clone();
+    asked.sort_unstable();
+    let mut granted = 0_u64;
+    for bytes in asked {
+        let with_it = granted.saturating_add(bytes);
+        if most.is_some_and(|most| most < policy.min_free.saturating_add(with_it)) {
+            break;
+        }
+        granted = with_it;
+    }
+    granted
 }
 
 impl GarbagePlan {

@@ -16,6 +16,10 @@ pub struct ReleaseSettings {
     pub policy: KeepPolicy,
     /// How long a server may say nothing before it is given up.
     pub silence: Duration,
+    /// How long fetching one file may take, wherever it comes from.
+    pub longest: Duration,
+    /// How long what needs room on a disk waits for something to be removed.
+    pub patience: Duration,
     /// Where builds of other nodes are taken from.
     pub share: Option<ShareSettings>,
 }
@@ -30,7 +34,14 @@ pub struct ShareSettings {
 
 impl Default for ReleaseSettings {
     fn default() -> Self {
-        Self { mirrors: Vec::new(), policy: KeepPolicy::default(), silence: Duration::from_secs(60), share: None }
+        Self {
+            mirrors: Vec::new(),
+            policy: KeepPolicy::default(),
+            silence: Duration::from_secs(60),
+            longest: Duration::from_secs(2 * 3600),
+            patience: Duration::from_secs(60),
+            share: None,
+        }
     }
 }
 

@@ -102,6 +102,13 @@ impl FakeHost {
         self.lock().free = bytes;
     }
 
+    /// Something waits for so many bytes of room.
+    pub fn ask_for_room(&self, bytes: u64) {
+        let mut world = self.lock();
+        world.asked = vec![bytes];
+        world.tell(Event::NoRoom);
+    }
+
     /// What the next checks of a promise say. It holds unless this was called.
     pub fn set_promise(&self, partition: &PartitionName, promise: &PromiseName, holds: bool) {
         if let Some(one) = self.lock().partitions.get_mut(partition) {
@@ -162,7 +169,8 @@ impl Host for FakeHost {
     }
 
     async fn observe_disks(&self) -> Result<BTreeMap<u64, Disk>, Problem> {
-        Ok(BTreeMap::from([(1, Disk { place: "/srv".into(), free: self.lock().free })]))
+        let world = self.lock();
+        Ok(BTreeMap::from([(1, Disk { place: "/srv".into(), free: world.free, asked: world.asked.clone() })]))
     }
 
     async fn observe_store(&self) -> Result<StoreFacts, Problem> {

@@ -241,6 +241,15 @@ async fn without_room_what_nothing_needs_goes_and_what_is_wanted_waits_and_says_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn for_what_waits_for_room_what_nothing_needs_goes_although_there_is_some() {
+    let rig = Rig::running().await;
+    had_and_lost(&rig, 1).await;
+    rig.host.set_free(2 * rig.policy.min_free);
+    rig.host.ask_for_room(rig.policy.min_free + 1);
+    until("the one that nothing needs is gone", || (times(&rig, "remove release") == 1, rig.host.performed())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_meets_a_bug_is_started_again() {
     let rig = Rig::running().await;
     rig.host.panic_at("occupy");

@@ -31,11 +31,11 @@ pub fn entry(node: &Node, bytes: &[u8]) -> PathBuf {
     node.state().join("host/cache/sha256").join(hex(bytes))
 }
 
-fn partial(node: &Node, bytes: &[u8]) -> PathBuf {
+pub fn partial(node: &Node, bytes: &[u8]) -> PathBuf {
     node.state().join("host/cache/partial").join(format!("sha256-{}", hex(bytes)))
 }
 
-fn log(node: &Node, digest: &Digest) -> String {
+pub fn log(node: &Node, digest: &Digest) -> String {
     fs::read_to_string(node.state().join(format!("host/releases/{digest}.log"))).unwrap()
 }
 

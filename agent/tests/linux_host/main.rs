@@ -23,6 +23,7 @@ mod built;
 mod cache;
 mod conformance;
 mod erasing;
+mod fetching;
 mod images;
 mod instances;
 mod metering;

@@ -364,7 +364,7 @@ fn a_release_waits_for_room_and_is_begun_once_there_is_some() {
     let mut world = ready();
     world.facts.releases.insert(digest(), ReleaseFact::Absent);
     let policy = KeepPolicy::default();
-    let disk = |free| BTreeMap::from([(1, Disk { place: "/srv".into(), free })]);
+    let disk = |free| BTreeMap::from([(1, Disk { place: "/srv".into(), free, asked: Vec::new() })]);
     world.facts.shortage = shortage(&disk(policy.min_free - 1), &policy);
     let plan = &world.plan().releases[&digest()];
     assert!(plan.action.is_none() && plan.wake_at.is_some());

@@ -24,6 +24,8 @@ pub(super) struct World {
     pub unused: BTreeMap<Digest, Timestamp>,
     /// Bytes on the disk.
     pub free: u64,
+    /// Bytes that are waited for on it.
+    pub asked: Vec<u64>,
     pub partitions: BTreeMap<PartitionName, Partition>,
     pub events: Option<mpsc::Sender<Event>>,
     /// Step → how many more times it fails.
@@ -61,6 +63,7 @@ impl World {
             releases: BTreeSet::new(),
             unused: BTreeMap::new(),
             free: 1 << 40,
+            asked: Vec::new(),
             partitions,
             events: None,
             failing: BTreeMap::new(),

@@ -47,7 +47,7 @@ const UNFINISHED: &str = ".unfinished-";
 
 impl Releases {
     pub fn new(spawner: Arc<Spawner>, state: &Path, settings: ReleaseSettings, events: mpsc::Sender<Event>) -> Self {
-        let cache = Arc::new(Cache::new(spawner.clone(), state.join("cache"), settings.clone()));
+        let cache = Arc::new(Cache::new(spawner.clone(), state.join("cache"), settings.clone(), Some(events.clone())));
         Self { spawner, logs: state.join("releases"), events, building: Mutex::default(), cache, settings }
     }
 
@@ -162,13 +162,14 @@ impl Releases {
         told("> looking whether another node has built it".into());
         let account = who_asks(node.builder.as_ref());
         let found = async {
-            let offer = find(&self.cache, share, &node.releases, digest, &self.logs, account).await?;
-            let Some(offer) = offer else { return Ok(None) };
-            let archive = Pin::sha256(&offer.sha256)?;
+            let found = find(&self.cache, share, &node.releases, digest, &self.logs, account).await?;
+            let Some(found) = found else { return Ok(None) };
+            let archive = Pin::sha256(&found.offer.sha256)?;
             let url = format!("{}/{}", share.url, archive.path());
             let wanted = self.cache.want_one("what another node built".into(), archive.clone(), url);
             wanted.fetch(node.builder.as_ref(), told).await?;
-            Ok(Some((Made { archive, sources: offer.sources }, wanted)))
+            found.note()?;
+            Ok(Some((Made { archive, sources: found.offer.sources }, wanted)))
         };
         found.await.unwrap_or_else(|problem: Problem| {
             tracing::warn!(release = digest.short(), problem = problem.one_line(), "shared build not used");
@@ -237,6 +238,7 @@ impl Releases {
         if published.exists() {
             let aside = self.set_aside(&published)?;
             let _ = tokio::task::spawn_blocking(move || discard(&aside)).await;
+            self.cache.room.freed();
         }
         let _ = fs::remove_file(self.logs.join(format!("{digest}.log")));
         self.note_used(digest)

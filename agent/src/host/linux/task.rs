@@ -95,6 +95,11 @@ pub enum Answer {
     /// What was read, if there was something.
     Told(Option<String>),
     Done,
+    /// It takes so many bytes more than there are; what was done is kept.
+    NoRoom {
+        problem: Problem,
+        bytes: u64,
+    },
     Failed(Problem),
 }
 
@@ -176,7 +181,7 @@ pub fn perform(stream: UnixStream) {
         Task::Probe(task) => task.perform().map(|(holds, message)| Answer::Probed { holds, message }),
         Task::Build(task) => task.perform(&line).map(|()| Answer::Done),
         Task::Look(task) => task.perform().map(|()| Answer::Done),
-        Task::Fetch(task) => task.perform(&line).map(|()| Answer::Done),
+        Task::Fetch(task) => task.perform(&line),
         Task::Offer(task) => task.perform(&line).map(Answer::Told),
     };
     // If nobody listens, nobody needs the answer.

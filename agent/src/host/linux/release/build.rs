@@ -170,11 +170,11 @@ impl BuildTask {
 
     fn lay_here(&self, shelf: &Shelf, line: &Line) -> Result<Laid, Problem> {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-        if let Some(made) = &self.made {
-            return self.lay_made(made, shelf, line);
-        }
         let release: Release = serde_json::from_str(&self.document)
             .map_err(|e| Problem::new(codes::BUILD_FAILED, "the release document cannot be read").because(e))?;
+        if let Some(made) = &self.made {
+            return self.lay_made(made, &release, shelf, line);
+        }
         let at = |name: &str, p: Problem| if p.at.is_empty() { p.at(format!("sources.{name}")) } else { p };
         for (name, source) in &release.sources {
             tools::check(source).map_err(|p| at(name, p))?;
@@ -187,11 +187,11 @@ impl BuildTask {
         Ok(Laid { sources, commands, timeout_seconds: release.build.map_or(0, |build| build.timeout_seconds) })
     }
 
-    fn lay_made(&self, made: &Made, shelf: &Shelf, line: &Line) -> Result<Laid, Problem> {
+    fn lay_made(&self, made: &Made, release: &Release, shelf: &Shelf, line: &Line) -> Result<Laid, Problem> {
         line.progress("> unpacking what another node built")?;
         let what = || "cannot unpack what another node built".to_owned();
         let file = shelf.checked(&made.archive)?;
-        let mut room = Room::of_a_source();
+        let mut room = Room::of_a_release(release);
         unpack::unpack(file, Form::Built, &tree::Tree::open(&self.staging, "")?, &mut room)
             .map_err(|e| unpack::problem(what(), &e))?;
         Ok(Laid { sources: made.sources.clone(), commands: Vec::new(), timeout_seconds: 0 })
