@@ -25,16 +25,18 @@ async fn main() {
     let partitions = names.iter().cloned().map(NodePartition::bare).collect();
     let node = NodeFile { partitions, ..NodeFile::bare(folder.path()) };
     std::fs::write(folder.path().join("node.json"), node.to_json()).unwrap();
-    let open = || {
+    let open = async || {
         LinuxHost::open(LinuxConfig {
             state: folder.path().join("state"),
             node_file: folder.path().join("node.json"),
             executable: env!("CARGO_BIN_EXE_plat-agent").into(),
             clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
+            runtime: plat_agent::config::Runtime::Shim,
         })
+        .await
         .unwrap_or_else(|problem| panic!("{problem}"))
     };
-    let host = open();
+    let host = open().await;
     // How long the agent's only thread does nothing else.
     let (mut longest, mut last) = (Duration::ZERO, Instant::now());
     let held = tokio::spawn(async move {
@@ -59,7 +61,7 @@ async fn main() {
     report("one look at each", begun.elapsed());
     drop(host);
     let begun = Instant::now();
-    let host = open();
+    let host = open().await;
     report("an agent that is started again", begun.elapsed());
     join_all(names.iter().map(|name| perform(&host, Action::Free { partition: name.clone() }))).await;
 }

@@ -29,7 +29,9 @@ async fn main() {
         node_file: folder.path().join("node.json"),
         executable: env!("CARGO_BIN_EXE_plat-agent").into(),
         clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
+        runtime: plat_agent::config::Runtime::Shim,
     })
+    .await
     .unwrap_or_else(|problem| panic!("{problem}"));
     // Somebody must hear of what happens, or the host waits.
     let mut events = host.events();

@@ -3,7 +3,7 @@
 use clap::Parser;
 use plat_agent::args::{Args, CacheCommand, Command};
 use plat_agent::clock::SystemClock;
-use plat_agent::config::{Config, Runtime};
+use plat_agent::config::Config;
 use plat_agent::host::linux::{LinuxConfig, LinuxHost, share};
 use plat_agent::identity::{Enrolment, enroll, enroll_again, enrolled_already, expect_enrolled};
 use plat_agent::{Settings, telemetry};
@@ -103,8 +103,6 @@ async fn sharing(config: &Config, command: CacheCommand) -> Result<ExitCode, Pro
 }
 
 async fn run(config: &Config) -> Result<(), Problem> {
-    // Both settings mean the same on a host whose only runtime is the shim.
-    let (Runtime::Auto | Runtime::Shim) = config.runtime;
     expect_enrolled(&config.data)?;
     let _alone = alone(&config.data)?;
     let clock = Arc::new(SystemClock);
@@ -113,8 +111,9 @@ async fn run(config: &Config) -> Result<(), Problem> {
         node_file: config.node_file.clone(),
         executable: "/proc/self/exe".into(),
         clock: clock.clone(),
+        runtime: config.runtime,
     };
-    let host = LinuxHost::open_with(linux, &config.releases)?;
+    let host = LinuxHost::open_with(linux, &config.releases).await?;
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|why| Problem::new(codes::INTERNAL, "no randomness").because(why))?;
     let settings = Settings::new(config, u64::from_le_bytes(seed));

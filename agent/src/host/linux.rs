@@ -26,7 +26,7 @@ pub use release::share;
 
 use super::{Counters, Event, Host, LogsAsked, Wanted};
 use crate::clock::Clock;
-use crate::config::ReleaseSettings;
+use crate::config::{ReleaseSettings, Runtime as Wish};
 use async_trait::async_trait;
 use counters::{DiskLevels, DiskPlace, Meters};
 use node_file::NodeFiles;
@@ -43,7 +43,7 @@ use plat_model::problem::codes;
 use plat_model::usage::Amount;
 use probe::{MESSAGE_MAX, ProbeTask, Question};
 use release::Releases;
-use runtime::{Exit, Place, Ran, Records, Runtime, Setting, ShimRuntime};
+use runtime::{Exit, Place, Ran, Records, Runtime, Setting, ShimRuntime, beside};
 use spawner::Spawner;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -71,6 +71,8 @@ pub struct LinuxConfig {
     pub executable: PathBuf,
     /// What time it is. Shims, which outlive the agent, read the machine's.
     pub clock: Arc<dyn Clock>,
+    /// What is to keep the services running.
+    pub runtime: Wish,
 }
 
 /// This machine.
@@ -92,15 +94,15 @@ impl LinuxHost {
     ///
     /// # Errors
     /// If the state's folder cannot be made. A node.json that is missing is told when it is needed.
-    pub fn open(config: LinuxConfig) -> Result<Self, Problem> {
-        Self::open_with(config, &ReleaseSettings::default())
+    pub async fn open(config: LinuxConfig) -> Result<Self, Problem> {
+        Self::open_with(config, &ReleaseSettings::default()).await
     }
 
     /// The same, with what `agent.toml` says about releases.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_with(config: LinuxConfig, settings: &ReleaseSettings) -> Result<Self, Problem> {
+    pub async fn open_with(config: LinuxConfig, settings: &ReleaseSettings) -> Result<Self, Problem> {
         let state = config.state.join("host");
         disk::private_folder(&state)?;
         let state = state
@@ -118,21 +120,26 @@ impl LinuxHost {
                 }
             }
         };
-        let runtime: Arc<dyn Runtime> = Arc::new(ShimRuntime::new(Setting {
+        let setting = Setting {
             state: state.clone(),
             spawner: spawner.clone(),
             events: send.clone(),
             settle: Arc::new(settle),
             clock: config.clock.clone(),
-        }));
+        };
+        let runtime: Arc<dyn Runtime> = match config.runtime {
+            // On a host whose only runtime is the shim.
+            Wish::Auto | Wish::Shim => Arc::new(ShimRuntime::new(setting)),
+        };
         if let Some(why) = runtime.without_groups() {
             tracing::info!(why, "without control groups: services are killed and counted by their processes");
         }
         let occupants = Occupants::open(&state, &Records::new(&state))?;
+        let adopted = runtime.open().await?;
+        tracing::debug!(runtime = runtime.kind(), services = adopted.len(), "services taken over");
+        // What has ended until here is read with the rest: nobody starts another run yet.
         let meters = Arc::new(Meters::open(&state, runtime.clone(), occupants.holders().all())?);
         let _ = counts.set(Arc::downgrade(&meters));
-        let adopted = runtime.open()?;
-        tracing::debug!(runtime = runtime.kind(), services = adopted.len(), "services taken over");
         let node = NodeFiles::new(config.node_file);
         if let Err(e) = node.watch(send.clone()) {
             tracing::warn!(why = %e, "node.json cannot be watched: a change is seen when it is next read");
@@ -276,7 +283,7 @@ impl Host for LinuxHost {
 
     async fn observe_store(&self) -> Result<StoreFacts, Problem> {
         let (node, releases) = (self.node.read()?, self.releases.clone());
-        runtime::shim::joined(tokio::task::spawn_blocking(move || releases.stored(&node)).await)
+        beside(move || releases.stored(&node)).await
     }
 
     async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem> {
@@ -383,11 +390,6 @@ impl Host for LinuxHost {
         // Taken once: a second receiver hears nothing.
         taken.unwrap_or_else(|| mpsc::channel(1).1)
     }
-}
-
-/// Work that may wait for a disk: not on the agent's only thread.
-async fn beside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
-    runtime::shim::joined(tokio::task::spawn_blocking(work).await)
 }
 
 /// Where the files of each partition are, and its network namespace.

@@ -7,14 +7,15 @@ use plat_agent::config::ReleaseSettings;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-pub fn open_with(node: &Node, settings: &ReleaseSettings) -> LinuxHost {
+pub async fn open_with(node: &Node, settings: &ReleaseSettings) -> LinuxHost {
     let config = LinuxConfig {
         state: node.state(),
         node_file: node.folder.path().join("node.json"),
         executable: env!("CARGO_BIN_EXE_plat-agent").into(),
         clock: Arc::new(plat_agent::clock::SystemClock),
+        runtime: plat_agent::config::Runtime::Shim,
     };
-    LinuxHost::open_with(config, settings).unwrap()
+    LinuxHost::open_with(config, settings).await.unwrap()
 }
 
 /// A tar archive of a file `x` that compresses badly, of this many bytes and more.
@@ -61,7 +62,7 @@ fn cut(mut answer: Answer) -> Answer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_cut_off_goes_on_where_it_stopped() {
-    let (node, host) = builds(UID + 70);
+    let (node, host) = builds(UID + 70).await;
     let bytes = large(1, 300_000);
     let (served, ranges) = (bytes.clone(), Arc::new(Mutex::new(Vec::new())));
     let heard = ranges.clone();
@@ -83,7 +84,7 @@ async fn what_was_cut_off_goes_on_where_it_stopped() {
     assert_eq!(half, bytes.len() as u64 / 2);
     // Another agent goes on with it.
     drop(host);
-    let host = node.open();
+    let host = node.open().await;
     let folder = laid(&node, &host, source(&url, &bytes)).await.unwrap_or_else(|p| panic!("{p}"));
     assert_eq!(fs::read(folder.join("x")).unwrap().len(), 300_000);
     let rest = (format!("bytes={half}-"), "\"one\"".to_owned());
@@ -93,7 +94,7 @@ async fn what_was_cut_off_goes_on_where_it_stopped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_knows_no_ranges_or_has_another_version_begins_anew() {
-    let (node, host) = builds(UID + 71);
+    let (node, host) = builds(UID + 71).await;
     let bytes = large(2, 100_000);
     let (served, asked) = (bytes.clone(), AtomicUsize::new(0));
     let web = Web::serve(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
@@ -121,7 +122,7 @@ async fn a_server_that_knows_no_ranges_or_has_another_version_begins_anew() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_of_one_release_are_fetched_side_by_side_as_nobody() {
-    let (node, host) = builds(UID + 72);
+    let (node, host) = builds(UID + 72).await;
     let cache = node.state().canonicalize().unwrap().join("host/cache/partial");
     let all: Vec<Vec<u8>> = (0..3).map(|n| large(n, 1000)).collect();
     let files: BTreeMap<String, Vec<u8>> =
@@ -174,7 +175,7 @@ fn fetchers(cache: &Path) -> Vec<u32> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_two_releases_need_is_fetched_once() {
-    let (_node, host) = builds(UID + 73);
+    let (_node, host) = builds(UID + 73).await;
     let bytes = large(6, 200_000);
     let web = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone()), ("/y".to_owned(), bytes.clone())]));
     let of = |path: &str, command: &str| {
@@ -192,7 +193,7 @@ async fn what_two_releases_need_is_fetched_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_damaged_in_the_cache_is_fetched_again() {
-    let (node, host) = builds(UID + 74);
+    let (node, host) = builds(UID + 74).await;
     let bytes = large(7, 50_000);
     let web = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
     let url = format!("{}/x", web.url);
@@ -212,7 +213,7 @@ async fn what_is_damaged_in_the_cache_is_fetched_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mirrors_are_asked_first_and_cannot_deceive() {
-    let (node, host) = builds(UID + 75);
+    let (node, host) = builds(UID + 75).await;
     drop(host);
     let (near, far) = (large(8, 20_000), large(9, 20_000));
     let path = |bytes: &[u8]| format!("/sha256/{}", hex(bytes));
@@ -226,7 +227,7 @@ async fn mirrors_are_asked_first_and_cannot_deceive() {
         mirrors: vec![liar.url.clone(), format!("{}/", empty.url), shelf.display().to_string()],
         ..ReleaseSettings::default()
     };
-    let host = open_with(&node, &settings);
+    let host = open_with(&node, &settings).await;
     for bytes in [&near, &far] {
         let name = if bytes == &near { "near" } else { "far" };
         let folder = laid(&node, &host, source(&format!("{}/{name}", upstream.url), bytes)).await;
@@ -238,7 +239,7 @@ async fn mirrors_are_asked_first_and_cannot_deceive() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_falls_silent_is_given_up_for_the_next() {
-    let (node, host) = builds(UID + 76);
+    let (node, host) = builds(UID + 76).await;
     drop(host);
     let bytes = large(10, 10_000);
     let upstream = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
@@ -249,7 +250,7 @@ async fn a_server_that_falls_silent_is_given_up_for_the_next() {
         silence: Duration::from_secs(1),
         ..ReleaseSettings::default()
     };
-    let host = open_with(&node, &settings);
+    let host = open_with(&node, &settings).await;
     let began = Instant::now();
     laid(&node, &host, source(&format!("{}/x", upstream.url), &bytes)).await.unwrap_or_else(|p| panic!("{p}"));
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
@@ -257,7 +258,7 @@ async fn a_server_that_falls_silent_is_given_up_for_the_next() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fetching_waits_for_nobodys_build() {
-    let (node, host) = builds(UID + 77);
+    let (node, host) = builds(UID + 77).await;
     let go = node.folder.path().join("go");
     let wait = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
     let slow = document(archive(&node, &large(11, 1000)), &[&["sh", "-c", &wait]]);
@@ -283,7 +284,7 @@ async fn fetching_waits_for_nobodys_build() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_that_nobody_waits_for_ends_and_keeps_what_came() {
-    let (node, host) = builds(UID + 78);
+    let (node, host) = builds(UID + 78).await;
     let bytes = large(13, 400_000);
     let (served, open) = (bytes.clone(), Arc::new((Mutex::new(false), Condvar::new())));
     let (gate, asked) = (open.clone(), AtomicUsize::new(0));
@@ -342,7 +343,7 @@ fn locked(url: &str, kind: &str, packages: &[(&str, &[u8])]) -> serde_json::Valu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn packages_that_a_lock_names_are_files_like_any_other() {
-    let (node, host) = builds(UID + 79);
+    let (node, host) = builds(UID + 79).await;
     let app = package(&node, "app", &[("bin/run", "#!/bin/sh\n"), ("usr/share/app/text", "x")]);
     let library = package(&node, "library", &[("usr/lib/it.so", "y")]);
     let files = BTreeMap::from([("/app.deb".to_owned(), app.clone()), ("/library.deb".to_owned(), library.clone())]);
@@ -385,7 +386,7 @@ impl plat_source::Tools for Plain {
 /// Needs the Debian package archive.
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_of_a_lock_is_the_one_that_was_locked_and_runs() {
-    let (node, host) = builds(UID + 83);
+    let (node, host) = builds(UID + 83).await;
     let folder = tempfile::tempdir().unwrap();
     let apt = plat_source::Apt { folder: folder.path(), tools: &Plain };
     let names = ["redis-server".to_owned(), "redis-tools".to_owned()];

@@ -64,7 +64,7 @@ fn image(node: &Node, name: &str, layers: &[Entries]) -> Image {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn layers_are_laid_over_each_other_and_hide_what_is_below_them() {
-    let (node, host) = builds(UID + 60);
+    let (node, host) = builds(UID + 60).await;
     let base: Entries = &[
         ("etc/", "", Directory),
         ("etc/gone", "x", Regular),
@@ -116,7 +116,7 @@ async fn layers_are_laid_over_each_other_and_hide_what_is_below_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_is_fetched_as_an_archive_and_touches_no_other_source() {
-    let (node, host) = builds(UID + 61);
+    let (node, host) = builds(UID + 61).await;
     let image =
         image(&node, "layout", &[&[("a", "x", Regular)], &[(".wh..wh..opq", "", Regular), ("b", "y", Regular)]]);
     let mut packed = tar::Builder::new(Vec::new());
@@ -147,7 +147,7 @@ async fn an_image_is_fetched_as_an_archive_and_touches_no_other_source() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_reaches_out_is_refused() {
-    let (node, host) = builds(UID + 62);
+    let (node, host) = builds(UID + 62).await;
     fs::write(node.folder.path().join("victim"), "x").unwrap();
     let hostile: [&[Entries]; 10] = [
         &[&[("../evil", "x", Regular)]],
@@ -172,7 +172,7 @@ async fn an_image_that_reaches_out_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_that_is_another_one_is_cut_off_or_is_missing_is_told() {
-    let (node, host) = builds(UID + 63);
+    let (node, host) = builds(UID + 63).await;
     let mut image = image(&node, "layout", &[&[("a", "x", Regular)]]);
     let good = image.blob(&tar(&[("a", "x", Regular)]), "application/vnd.oci.image.layer.v1.tar");
     let path = image.folder.join("blobs/sha256").join(&good["digest"].as_str().unwrap()[7..]);
@@ -200,7 +200,7 @@ async fn a_blob_that_is_another_one_is_cut_off_or_is_missing_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_image_is_told_with_what_to_name_instead() {
-    let (node, host) = builds(UID + 64);
+    let (node, host) = builds(UID + 64).await;
     let mut image = image(&node, "layout", &[&[("a", "x", Regular)]]);
     let manifest = image.manifest.clone();
     let one = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": manifest, "size": 5,

@@ -110,7 +110,7 @@ async fn an_occupants_record_and_secrets_survive_and_another_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn node_json_written_anew_is_told_and_read() {
     let node = Node::new(None);
-    let host = node.open();
+    let host = node.open().await;
     let mut events = host.events();
     node.write_node_file();
     let told = tokio::time::timeout(Duration::from_secs(5), events.recv()).await.unwrap();

@@ -42,11 +42,11 @@ mod wheels;
 use built::*;
 use rig::*;
 
-/// Shims, without a user of the partition's own and, where that can be, with one.
+/// Shims, without a user of the partition's own and, which takes root, with one.
 mod shim {
     use super::*;
 
-    conformance::suite!(Node::new(None));
+    conformance::suite!(Some(Node::new(None)));
 
     mod with_a_user {
         use super::*;
@@ -55,6 +55,6 @@ mod shim {
         /// Users of their own: erasing a partition ends all of its user's.
         static NEXT: AtomicU32 = AtomicU32::new(UID + 100);
 
-        conformance::suite!(Node::new(is_root().then(|| account(NEXT.fetch_add(1, Ordering::Relaxed)))));
+        conformance::suite!(root_is_here().then(|| Node::new(Some(account(NEXT.fetch_add(1, Ordering::Relaxed))))));
     }
 }

@@ -23,7 +23,7 @@ async fn what_was_told_is_never_more_than_what_is_told_after_the_agent_was_kille
     for half in ["", "1 half of a line that was cut"] {
         drop(host);
         fs::OpenOptions::new().append(true).open(kept(&node)).unwrap().write_all(half.as_bytes()).unwrap();
-        host = node.open();
+        host = node.open().await;
         let now = counters(&host).await;
         assert_eq!((now.epoch, &now.lost), (told.epoch, &None));
         for meter in [Meter::CpuMicros, Meter::WallMillis] {
@@ -35,7 +35,7 @@ async fn what_was_told_is_never_more_than_what_is_told_after_the_agent_was_kille
     host.perform(&Action::StopService { partition: part(), service: service("works") }).await.unwrap();
     start(&host, &spec("works", "sleep 600")).await.unwrap();
     drop(host);
-    let host = node.open();
+    let host = node.open().await;
     let now = counters(&host).await;
     assert!(now.epoch == told.epoch && known(&now, Meter::CpuMicros) >= known(&told, Meter::CpuMicros));
     node.done(host).await;
@@ -49,7 +49,7 @@ async fn after_damage_counting_begins_anew_and_says_that_something_was_lost() {
     let mut bytes = fs::read(kept(&node)).unwrap();
     bytes[80] ^= 1;
     fs::write(kept(&node), bytes).unwrap();
-    let host = node.open();
+    let host = node.open().await;
     let now = counters(&host).await;
     assert_ne!(now.epoch, told.epoch);
     assert!(now.lost.as_deref().unwrap().contains("lost"), "{now:?}");
@@ -73,7 +73,7 @@ async fn totals_of_the_form_before_are_taken_over() {
     );
     fs::create_dir_all(before.parent().unwrap()).unwrap();
     fs::write(&before, text).unwrap();
-    let host = node.open();
+    let host = node.open().await;
     let now = counters(&host).await;
     assert!(now.epoch == 5 && now.lost.is_none() && known(&now, Meter::CpuMicros) >= 77_000_000, "{now:?}");
     assert!(!before.exists());
@@ -163,7 +163,7 @@ async fn traffic_in_a_partitions_namespace_is_counted_by_direction_over_links_th
     inside(own.file(), "ip link delete eth0");
     join(own.file(), other.file());
     talk(40);
-    let host = node.open();
+    let host = node.open().await;
     let third = bytes(&counters(&host).await);
     for (before, after) in second.iter().zip(&third).take(2) {
         assert!((40_000..60_000).contains(&(after - before)), "{second:?} {third:?}");
@@ -215,7 +215,7 @@ async fn cpu_agrees(node: Node) {
     assert!(known(&before, Meter::WallMillis) >= 500);
     assert!(matches!(before.readings[&Meter::NetworkBytes], Amount::Unknown(_)));
     drop(host);
-    let host = node.open();
+    let host = node.open().await;
     let after = counters(&host).await;
     assert_eq!(after.epoch, before.epoch);
     assert!(known(&after, Meter::CpuMicros) >= known(&before, Meter::CpuMicros));

@@ -207,7 +207,7 @@ async fn without_its_network_namespace_nothing_of_a_partition_runs_and_what_runs
 
     // The next agent finds the service as it was.
     drop(host);
-    let host = node.open();
+    let host = node.open().await;
     start(&host, &web).await.unwrap();
     assert_eq!(running(&fact(&host, "web").await), pid);
     assert_eq!(fs::read_link(format!("/proc/{pid}/ns/net")).unwrap(), Path::new(&inside.shown()));

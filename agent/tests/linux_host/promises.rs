@@ -27,7 +27,7 @@ async fn what_promises_have_said_is_known_to_an_agent_that_is_started_again() {
     );
     drop(host);
     // As after kill -9: nothing was told to the host of before.
-    let host = node.open();
+    let host = node.open().await;
     assert_eq!(host.observe_partition(&part()).await.unwrap().promises, before);
     host.perform(&Action::Erase { partition: part() }).await.unwrap();
     assert!(host.observe_partition(&part()).await.unwrap().promises.is_empty());

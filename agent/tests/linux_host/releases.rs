@@ -7,7 +7,7 @@ async fn a_release_is_built_and_published_read_only_and_removed() {
     let mut node = Node::new(None);
     node.builder = is_root().then(|| account(UID + 3));
     node.write_node_file();
-    let host = node.open();
+    let host = node.open().await;
     use tar::EntryType::{Directory, Link, Regular, Symlink};
     let plain = tar(&[
         ("app-1/bin/", "", Directory),
@@ -58,7 +58,7 @@ async fn a_build_command_holds_nothing_up_leaves_nothing_running_and_reaches_no_
     let mut node = Node::new(None);
     node.builder = Some(account(UID + 20));
     node.write_node_file();
-    let host = node.open();
+    let host = node.open().await;
     let source = archive(&node, &tar(&[("a/x", "x", tar::EntryType::Regular)]));
     // It waits until another release is begun, tries to stop whoever watches it, and puts something everywhere.
     let script = "i=0; while [ $(ls -d ../.unfinished-* | wc -l) -lt 2 ] && [ $i -lt 2000 ]; do sleep 0.01; i=$((i+1)); done; \
@@ -88,7 +88,7 @@ async fn nothing_is_built_as_root_beside_partitions_that_have_users() {
         return;
     }
     let node = Node::new(Some(account(UID + 21)));
-    let host = node.open();
+    let host = node.open().await;
     let source = archive(&node, &tar(&[("a/x", "x", tar::EntryType::Regular)]));
     let problem = install(&host, &document(source, &[])).await.1.unwrap_err();
     assert_eq!(problem.code, codes::PRIVILEGE);
@@ -98,7 +98,7 @@ async fn nothing_is_built_as_root_beside_partitions_that_have_users() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_that_reaches_out_is_refused_and_nothing_is_published() {
     let node = Node::new(None);
-    let host = node.open();
+    let host = node.open().await;
     use tar::EntryType::{Char, Regular, Symlink};
     let hostile: [&[(&str, &str, tar::EntryType)]; 6] = [
         &[("a/../../evil", "x", Regular)],
@@ -120,7 +120,7 @@ async fn an_archive_that_reaches_out_is_refused_and_nothing_is_published() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_checksum_and_a_failing_build_say_what_failed() {
     let node = Node::new(None);
-    let host = node.open();
+    let host = node.open().await;
     let good = archive(&node, &tar(&[("a/x", "x", tar::EntryType::Regular)]));
     let mut wrong = good.clone();
     wrong["app"]["archive"]["sha256"] = "0".repeat(64).into();
@@ -136,7 +136,7 @@ async fn a_wrong_checksum_and_a_failing_build_say_what_failed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_is_copied_and_a_link_out_of_it_is_refused() {
     let node = Node::new(None);
-    let host = node.open();
+    let host = node.open().await;
     let from = node.folder.path().join("from");
     fs::create_dir_all(from.join("sub")).unwrap();
     fs::write(from.join("sub/file"), "x").unwrap();

@@ -69,18 +69,20 @@ impl Node {
         self.folder.path().join("state")
     }
 
-    pub fn open(&self) -> LinuxHost {
+    pub async fn open(&self) -> LinuxHost {
         LinuxHost::open(LinuxConfig {
             state: self.state(),
             node_file: self.folder.path().join("node.json"),
             executable: env!("CARGO_BIN_EXE_plat-agent").into(),
             clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
+            runtime: plat_agent::config::Runtime::Shim,
         })
+        .await
         .unwrap()
     }
 
     pub async fn occupied(&self) -> LinuxHost {
-        let host = self.open();
+        let host = self.open().await;
         let secrets = BTreeMap::from([("password".to_owned(), 24)]);
         host.perform(&Action::Occupy { partition: part(), instance: instance(), secrets }).await.unwrap();
         host

@@ -77,12 +77,12 @@ async fn on_a_full_disk_what_nothing_uses_goes_the_oldest_first_and_what_is_used
     if !root_is_here() {
         return;
     }
-    let (node, host) = builds(UID + 80);
+    let (node, host) = builds(UID + 80).await;
     drop(host);
     fs::remove_dir_all(node.state()).unwrap();
     let disk = SmallDisk::under(&node, 96);
     let policy = KeepPolicy { min_free: 16 * MIB, ..KeepPolicy::default() };
-    let host = open_with(&node, &ReleaseSettings { policy, ..ReleaseSettings::default() });
+    let host = open_with(&node, &ReleaseSettings { policy, ..ReleaseSettings::default() }).await;
     let files = [large(20, 4 << 20), large(21, 4 << 20)];
     let of = |bytes: &Vec<u8>| (format!("/{}", hex(bytes)), bytes.clone());
     let web = Web::of(files.iter().map(of).collect());
@@ -168,13 +168,13 @@ async fn a_file_that_does_not_fit_is_not_begun_and_says_how_much_there_is() {
     if !root_is_here() {
         return;
     }
-    let (node, host) = builds(UID + 81);
+    let (node, host) = builds(UID + 81).await;
     drop(host);
     fs::remove_dir_all(node.state()).unwrap();
     let _disk = SmallDisk::under(&node, 32);
     let policy = KeepPolicy { min_free: 4 * MIB, ..KeepPolicy::default() };
     let patience = Duration::from_millis(10);
-    let host = open_with(&node, &ReleaseSettings { policy, patience, ..ReleaseSettings::default() });
+    let host = open_with(&node, &ReleaseSettings { policy, patience, ..ReleaseSettings::default() }).await;
     let bytes = large(23, 40 << 20);
     let web = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
     let problem = super::sources::laid(&node, &host, source(&format!("{}/x", web.url), &bytes)).await.unwrap_err();
@@ -184,7 +184,7 @@ async fn a_file_that_does_not_fit_is_not_begun_and_says_how_much_there_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_old_goes_and_what_is_about_to_be_used_does_not() {
-    let (node, host) = builds(UID + 82);
+    let (node, host) = builds(UID + 82).await;
     let bytes = large(24, 1000);
     let web = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
     let go = node.folder.path().join("go");

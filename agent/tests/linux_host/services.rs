@@ -19,7 +19,7 @@ async fn a_killed_shim_leaves_no_second_service() {
     let shim = node.service_state("db")["shim"]["pid"].as_u64().unwrap();
     drop(host);
     kill9(shim);
-    let host = node.open();
+    let host = node.open().await;
     ended(&host, "db").await;
     assert!(!alive(first));
     node.done(host).await;

@@ -20,7 +20,7 @@ struct Sharing {
 impl Sharing {
     /// With the release built here, and pushed with the key `key`.
     async fn new(uid: u32) -> Self {
-        let (node, host) = builds(uid);
+        let (node, host) = builds(uid).await;
         let store = node.folder.path().join("store");
         let count = node.folder.path().join("count");
         fs::write(&count, "").unwrap();
@@ -68,11 +68,11 @@ impl Sharing {
 
     /// As another node that has nothing yet, with its releases at the same place.
     async fn another(&self, keys: Vec<PublicKey>) -> LinuxHost {
-        let host = self.node.open();
+        let host = self.node.open().await;
         host.perform(&Action::RemoveRelease { digest: self.digest.clone() }).await.unwrap();
         drop(host);
         let share = Some(ShareSettings { url: self.store.display().to_string(), keys });
-        open_with(&self.node, &ReleaseSettings { share, ..ReleaseSettings::default() })
+        open_with(&self.node, &ReleaseSettings { share, ..ReleaseSettings::default() }).await
     }
 
     fn built(&self) -> usize {
@@ -243,7 +243,7 @@ async fn a_server_takes_releases_and_files_and_whoever_pulls_checks_them() {
     let here = Sharing::new(UID + 93).await;
     let bytes = large(32, 4000);
     let upstream = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
-    let host = here.node.open();
+    let host = here.node.open().await;
     let with_file = document(serde_json::json!({"app": source(&format!("{}/x", upstream.url), &bytes)}), &[]);
     install(&host, &with_file).await.1.unwrap();
     let kept: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();

@@ -8,11 +8,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
 /// A node whose builder is a user of its own, where that can be.
-pub fn builds(uid: u32) -> (Node, LinuxHost) {
+pub async fn builds(uid: u32) -> (Node, LinuxHost) {
     let mut node = Node::new(None);
     node.builder = is_root().then(|| account(uid));
     node.write_node_file();
-    let host = node.open();
+    let host = node.open().await;
     (node, host)
 }
 
@@ -33,7 +33,7 @@ pub fn manifest(release: &Path) -> serde_json::Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_is_no_text_hides_no_link_and_holds_nothing_up() {
-    let (node, host) = builds(UID + 40);
+    let (node, host) = builds(UID + 40).await;
     let from = node.folder.path().join("from");
     fs::create_dir_all(from.join(OsStr::from_bytes(b"folder\xff"))).unwrap();
     let (_, done) = install(&host, &document_of(serde_json::json!({"directory": {"path": from}}))).await;
@@ -122,7 +122,7 @@ impl Repository {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_is_laid_as_it_is_whatever_came_after_it() {
-    let (node, host) = builds(UID + 41);
+    let (node, host) = builds(UID + 41).await;
     let repository = Repository::new(&node);
     repository.write("bin/run", "#!/bin/sh\n");
     fs::set_permissions(repository.0.join("bin/run"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -148,7 +148,7 @@ async fn a_commit_is_laid_as_it_is_whatever_came_after_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_is_fetched_over_the_network_without_its_history() {
-    let (node, host) = builds(UID + 42);
+    let (node, host) = builds(UID + 42).await;
     let repository = Repository::new(&node);
     repository.write("text", "first");
     let first = repository.commit();
@@ -164,7 +164,7 @@ async fn a_commit_is_fetched_over_the_network_without_its_history() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_is_not_there_and_what_is_no_commit_are_told() {
-    let (node, host) = builds(UID + 43);
+    let (node, host) = builds(UID + 43).await;
     let repository = Repository::new(&node);
     repository.write("text", "x");
     repository.commit();
@@ -180,7 +180,7 @@ async fn a_commit_that_is_not_there_and_what_is_no_commit_are_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_whose_objects_are_not_what_they_are_called_is_refused() {
-    let (node, host) = builds(UID + 44);
+    let (node, host) = builds(UID + 44).await;
     let repository = Repository::new(&node);
     repository.write("text", "true");
     let commit = repository.commit();
@@ -194,7 +194,7 @@ async fn a_repository_whose_objects_are_not_what_they_are_called_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_reaches_out_or_holds_a_submodule_is_refused() {
-    let (node, host) = builds(UID + 45);
+    let (node, host) = builds(UID + 45).await;
     let repository = Repository::new(&node);
     let (out, absolute, text) = (repository.blob("../../.."), repository.blob("/etc/passwd"), repository.blob("x"));
     let module = "b".repeat(40);
@@ -216,7 +216,7 @@ async fn a_commit_that_reaches_out_or_holds_a_submodule_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_repository_or_of_its_owners_settings_is_run() {
-    let (node, host) = builds(UID + 46);
+    let (node, host) = builds(UID + 46).await;
     let repository = Repository::new(&node);
     repository.write("text", "x");
     let commit = repository.commit();
@@ -238,7 +238,7 @@ async fn nothing_of_a_repository_or_of_its_owners_settings_is_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_breaks_off_or_has_nothing_is_told_with_what_git_said() {
-    let (node, host) = builds(UID + 47);
+    let (node, host) = builds(UID + 47).await;
     let repository = Repository::new(&node);
     repository.write("text", &"x".repeat(10_000));
     let commit = repository.commit();
@@ -273,7 +273,7 @@ fn crate_of(registry: &str, sha256: &str) -> serde_json::Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crate_is_fetched_checked_and_laid_as_cargo_wants_it() {
-    let (node, host) = builds(UID + 50);
+    let (node, host) = builds(UID + 50).await;
     let bytes = packed(&[
         ("app-1.0.0/Cargo.toml", "[package]\nname = \"app\"\n", tar::EntryType::Regular),
         ("app-1.0.0/src/main.rs", "fn main() {}\n", tar::EntryType::Regular),
@@ -290,7 +290,7 @@ async fn a_crate_is_fetched_checked_and_laid_as_cargo_wants_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crate_that_is_another_one_was_cut_off_or_reaches_out_is_refused() {
-    let (node, host) = builds(UID + 51);
+    let (node, host) = builds(UID + 51).await;
     use tar::EntryType::{Char, Regular, Symlink};
     let bytes = packed(&[("app-1.0.0/a", "x", Regular)]);
     let whole = bytes.clone();
@@ -331,7 +331,7 @@ fn integrity(bytes: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn npm_packages_are_laid_where_the_lock_file_has_them_and_run_nothing() {
-    let (node, host) = builds(UID + 52);
+    let (node, host) = builds(UID + 52).await;
     let about = |name: &str, bin: &str| {
         format!("{{\"name\": \"{name}\", \"bin\": {bin}, \"scripts\": {{\"install\": \"touch ran\"}}}}")
     };
@@ -366,7 +366,7 @@ async fn npm_packages_are_laid_where_the_lock_file_has_them_and_run_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_npm_package_that_is_another_one_or_reaches_out_is_refused() {
-    let (node, host) = builds(UID + 53);
+    let (node, host) = builds(UID + 53).await;
     let of = |bytes: &[u8], integrity: String| {
         let web = Web::of(BTreeMap::from([("/a/-/a-1.0.0.tgz".to_owned(), bytes.to_vec())]));
         serde_json::json!({"npm": {"registry": web.url, "packages": [{"name": "a", "version": "1.0.0", "integrity": integrity}]}})
@@ -388,7 +388,7 @@ async fn an_npm_package_that_is_another_one_or_reaches_out_is_refused() {
 /// A host that is looked up by its name takes a thread; what runs programs afterwards has only one.
 #[tokio::test(flavor = "multi_thread")]
 async fn sources_of_several_kinds_are_laid_one_after_the_other() {
-    let (node, host) = builds(UID + 54);
+    let (node, host) = builds(UID + 54).await;
     let bytes = packed(&[("app-1.0.0/Cargo.toml", "x", tar::EntryType::Regular)]);
     let web = Web::of(BTreeMap::from([("/app/1.0.0%2Bx/download".to_owned(), bytes.clone())]));
     let repository = Repository::new(&node);

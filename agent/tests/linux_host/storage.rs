@@ -132,7 +132,9 @@ async fn where_the_kernel_does_not_let_it_clear_the_flags_the_partition_is_kept_
         node_file,
         executable: program,
         clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
+        runtime: plat_agent::config::Runtime::Shim,
     })
+    .await
     .unwrap();
     host.perform(&Action::Occupy { partition: part(), instance: instance(), secrets: BTreeMap::new() }).await.unwrap();
     let file = node.home().join("file");

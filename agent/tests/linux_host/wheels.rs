@@ -40,7 +40,7 @@ fn source(web: &Web, name: &str, sum: &str) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wheel_is_fetched_checked_and_installed_without_what_it_depends_on() {
-    let (node, host) = builds(UID + 70);
+    let (node, host) = builds(UID + 70).await;
     let contents = "{'greeting/__init__.py': 'def main(): print(\"hello\")\\n', \
         info + 'entry_points.txt': '[console_scripts]\\ngreet = greeting:main\\n'}";
     let bytes = wheel(&node, "greeting", contents, "");
@@ -58,7 +58,7 @@ async fn a_wheel_is_fetched_checked_and_installed_without_what_it_depends_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wheel_that_is_another_one_is_missing_or_has_to_be_built_is_told() {
-    let (node, host) = builds(UID + 71);
+    let (node, host) = builds(UID + 71).await;
     let bytes = wheel(&node, "greeting", "{'greeting.py': ''}", "");
     let web = index("greeting", "greeting-1.0-py3-none-any.whl", &bytes);
     let problem = laid(&node, &host, source(&web, "greeting", &"0".repeat(64))).await.unwrap_err();
@@ -73,7 +73,7 @@ async fn a_wheel_that_is_another_one_is_missing_or_has_to_be_built_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wheel_that_reaches_out_or_is_too_large_unpacked_is_refused() {
-    let (node, host) = builds(UID + 72);
+    let (node, host) = builds(UID + 72).await;
     for (contents, after) in [
         ("{'../../../evil': 'x'}", ""),
         ("{'a.py': 'x'}", "z.infolist()[0].file_size = 40 << 30"),

@@ -121,12 +121,17 @@ impl<S: Kept> Journal<S> {
     /// # Errors
     /// INTERNAL if there can be no thread.
     pub fn start(opened: Opened<S>) -> Result<Self, Problem> {
+        Self::shedding(opened, SHED_AFTER)
+    }
+
+    fn shedding(opened: Opened<S>, after: Duration) -> Result<Self, Problem> {
         let Opened { state, sheds, mut writer, .. } = opened;
         let inner = Inner { state, waiting: Vec::new(), closed: false };
         let view = View { inner: Arc::new((Mutex::new(inner), Condvar::new())) };
         let seen = view.clone();
-        let thread =
-            std::thread::Builder::new().name("host-journal".into()).spawn(move || run(&seen, &mut writer, sheds));
+        let thread = std::thread::Builder::new()
+            .name("host-journal".into())
+            .spawn(move || run(&seen, &mut writer, sheds, after));
         let thread = thread.map_err(|cause| Problem::new(codes::INTERNAL, "cannot start a thread").because(cause))?;
         Ok(Self { view, thread: Some(thread) })
     }
@@ -206,17 +211,17 @@ impl<S: Kept> Drop for Ended<'_, S> {
     }
 }
 
-/// `sheds`: what was found still holds what is to leave the disk.
-fn run<S: Kept>(view: &View<S>, writer: &mut Writer, sheds: bool) {
+/// `sheds`: what was found still holds what is to leave the disk; `after` that long it has left.
+fn run<S: Kept>(view: &View<S>, writer: &mut Writer, sheds: bool, after: Duration) {
     let _ended = Ended(view);
     // Whether memory and the file may differ.
     let mut behind = false;
-    let mut shed_at = sheds.then(|| Instant::now() + SHED_AFTER);
+    let mut shed_at = sheds.then(|| Instant::now() + after);
     loop {
         let renewed = match next(view, shed_at) {
             Next::Write(batch) => {
                 if batch.iter().flat_map(|pending| &pending.entries).any(S::sheds) {
-                    shed_at.get_or_insert_with(|| Instant::now() + SHED_AFTER);
+                    shed_at.get_or_insert_with(|| Instant::now() + after);
                 }
                 behind = commit(view, writer, batch).is_err();
                 if !writer.is_long() {
@@ -237,7 +242,7 @@ fn run<S: Kept>(view: &View<S>, writer: &mut Writer, sheds: bool) {
             Ok(()) => (shed_at, behind) = (None, false),
             Err(problem) => {
                 tracing::warn!(problem = problem.one_line(), "the journal cannot be written anew yet");
-                shed_at = shed_at.map(|_| Instant::now() + SHED_AFTER);
+                shed_at = shed_at.map(|_| Instant::now() + after);
             }
         }
     }

@@ -55,20 +55,23 @@ impl Occupants {
     /// BAD_STATE_FILE if it is damaged, or a newer agent's.
     pub fn open(state: &Path, records: &Records) -> Result<Self, Problem> {
         let boot = boot_id();
-        let mut opened = Opened::<State>::read(state.join("occupants"), &boot)?;
+        let path = state.join("occupants");
+        let written = before::modified(&path);
+        let mut opened = Opened::<State>::read(path, &boot)?;
         if opened.boot.as_ref() != Some(&boot) {
             opened.state.passes_boot();
         }
         let (mut unusable, mut taken_over) = (BTreeMap::new(), Vec::new());
         for partition in records.partitions() {
-            if opened.state.partitions.contains_key(&partition) {
-                // Taken over once, and changed since.
-                before::remove(records, &partition);
-                continue;
-            }
-            match before::read(records, &partition, &boot) {
+            // Of one that the journal does not have, the files are all that is known.
+            let found = match opened.state.partitions.get(&partition) {
+                Some(known) => before::newer(records, &partition, &boot, known, written),
+                None => before::read(records, &partition, &boot),
+            };
+            match found {
                 Ok(None) => {}
                 Ok(Some(memory)) => {
+                    tracing::info!(%partition, "what an older agent wrote down of it is taken over");
                     opened.state.partitions.insert(partition.clone(), Arc::new(memory));
                     taken_over.push(partition);
                 }

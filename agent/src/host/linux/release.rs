@@ -230,7 +230,7 @@ impl Releases {
             Answer::Done => {}
             other => return Err(Problem::new(codes::INTERNAL, format!("a build answered {other:?}"))),
         }
-        super::runtime::shim::joined(tokio::task::spawn_blocking(move || publish(staging, &published)).await)
+        super::runtime::beside(move || publish(staging, &published)).await
     }
 
     pub async fn remove(&self, node: &NodeFile, digest: &Digest) -> Result<(), Problem> {

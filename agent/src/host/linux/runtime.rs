@@ -21,6 +21,7 @@ use plat_agent_plan::facts::ServiceFact;
 use plat_document::release::ReloadSignal;
 use plat_model::id::{InstanceId, PartitionName, ServiceName};
 use plat_model::node::NodePartition;
+use plat_model::problem::codes;
 use plat_model::resources::Resources;
 use plat_model::{Problem, Timestamp};
 use std::collections::BTreeMap;
@@ -134,7 +135,7 @@ pub trait Runtime: Send + Sync {
     ///
     /// # Errors
     /// BAD_STATE_FILE if it cannot be found out what runs.
-    fn open(&self) -> Result<Vec<Adopted>, Problem>;
+    async fn open(&self) -> Result<Vec<Adopted>, Problem>;
 
     /// Makes each of these services run as its specification says, all at once; one that runs with the same fingerprint is
     /// left alone, one with another is stopped first. How each went, in their order.
@@ -187,4 +188,16 @@ pub trait Runtime: Send + Sync {
 
     /// Of one service, or of all that there are when it is looked.
     fn logs(&self, partition: &PartitionName, service: Option<&ServiceName>) -> Box<dyn LogLines>;
+}
+
+/// Work that may wait for a disk: not on the agent's only thread.
+pub async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    joined(tokio::task::spawn_blocking(work).await)
+}
+
+/// The result of a task; a task that panicked is a problem.
+fn joined<T>(result: Result<Result<T, Problem>, tokio::task::JoinError>) -> Result<T, Problem> {
+    result.unwrap_or_else(|e| Err(Problem::new(codes::INTERNAL, "a task of the agent failed").because(e)))
 }

@@ -18,8 +18,8 @@ impl Kept for Sums {
         self.0.clone().into_iter().collect()
     }
 
-    fn sheds(_: &Self::Entry) -> bool {
-        false
+    fn sheds((name, _): &Self::Entry) -> bool {
+        name == "shed"
     }
 }
 
@@ -198,4 +198,36 @@ async fn many_at_once_are_all_there_and_a_file_that_grows_is_written_anew() {
     assert_eq!(opened(path.clone()).unwrap().state, remembered, "also before its end");
     drop(Arc::into_inner(journal).unwrap());
     assert_eq!(opened(path).unwrap().state, remembered);
+}
+
+#[tokio::test]
+async fn what_must_not_stay_on_the_disk_leaves_it_while_the_journal_is_open_and_nothing_else_happens() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let until_short = |lines: usize| {
+        let end = Instant::now() + Duration::from_secs(20);
+        while fs::read_to_string(&path).unwrap().lines().count() > lines {
+            assert!(Instant::now() < end, "{}", fs::read_to_string(&path).unwrap());
+            std::thread::yield_now();
+        }
+    };
+    let journal = Journal::shedding(opened(path.clone()).unwrap(), Duration::ZERO).unwrap();
+    for _ in 0..3 {
+        add(&journal, "shed", Durability::Process).await.unwrap();
+    }
+    // The head, and a line for each of the two sums.
+    until_short(3);
+    drop(journal);
+
+    // Found, where another agent was killed before it was time.
+    let journal = start(&path);
+    for _ in 0..2 {
+        add(&journal, "shed", Durability::Power).await.unwrap();
+    }
+    let found = fs::read(&path).unwrap();
+    drop(journal);
+    fs::write(&path, found).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 4);
+    let _journal = Journal::shedding(opened(path.clone()).unwrap(), Duration::ZERO).unwrap();
+    until_short(3);
 }

@@ -1,4 +1,5 @@
-//! What agents until 0.1 wrote down of partitions: two files in a folder for each.
+//! What agents until 0.1 wrote down of partitions: two files in a folder for each. Whoever goes back to such an agent and
+//! forward again has both: the files, and a journal that knew nothing of them.
 
 use super::record::Record;
 use super::state::Memory;
@@ -10,7 +11,9 @@ use plat_model::id::{PartitionName, PromiseName};
 use plat_model::problem::codes;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 #[derive(Deserialize)]
 struct Results {
@@ -70,9 +73,55 @@ fn results(records: &Records, partition: &PartitionName, boot: &str) -> BTreeMap
     kept.results
 }
 
+/// What the files say, if an older agent wrote them after the journal, which knows this of the partition, was last written.
+/// What says the same is removed, what is older is set aside.
+///
+/// # Errors
+/// As [`read`]; also if the files were written first and say something else, and cannot be set aside.
+pub fn newer(
+    records: &Records,
+    partition: &PartitionName,
+    boot: &str,
+    known: &Memory,
+    written: Option<SystemTime>,
+) -> Result<Option<Memory>, Problem> {
+    let path = occupant(records, partition);
+    let is_newer = modified(&path) > written;
+    let Some(memory) = read(records, partition, boot).or_else(|problem| match is_newer {
+        true => Err(problem),
+        // Nobody needs to understand it.
+        false => aside(&path).map(|()| None),
+    })?
+    else {
+        return Ok(None);
+    };
+    if memory.occupant == known.occupant {
+        remove(records, partition);
+    } else if is_newer {
+        return Ok(Some(memory));
+    } else {
+        aside(&path)?;
+    }
+    Ok(None)
+}
+
+/// When a file was last written; `None` if there is none.
+pub fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|file| file.modified()).ok()
+}
+
+/// Clocks may be wrong, so it stays as long as the partition is held.
+fn aside(path: &Path) -> Result<(), Problem> {
+    let kept = path.with_extension("json.older");
+    fs::rename(path, &kept)
+        .map_err(|e| disk::io_problem(codes::BAD_STATE_FILE, format!("cannot set {} aside", path.display()), &e))?;
+    tracing::warn!(file = %kept.display(), "an older agent's record of a partition is set aside for this one's newer one");
+    Ok(())
+}
+
 /// Once what they say is in the journal.
 pub fn remove(records: &Records, partition: &PartitionName) {
     for path in [promises(records, partition), occupant(records, partition)] {
-        let _ = std::fs::remove_file(path);
+        let _ = fs::remove_file(path);
     }
 }

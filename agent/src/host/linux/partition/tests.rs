@@ -1,6 +1,7 @@
 use super::*;
-use plat_agent_plan::action::Loaded;
-use plat_agent_plan::{PromiseFact, Steady, Upkeep};
+use plat_agent_plan::action::{Loaded, ServiceSpec};
+use plat_agent_plan::{Action, Begun, Outcomes, PartitionFact, PromiseFact, Steady, Upkeep};
+use plat_document::release::Check;
 use plat_model::Timestamp;
 use plat_model::id::ServiceName;
 use plat_model::parameters::Parameters;
@@ -8,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 struct Folder(tempfile::TempDir);
 
@@ -71,11 +73,41 @@ async fn what_agents_of_before_wrote_down_is_taken_over_once() {
     assert_eq!(occupant.secrets["key"].reveal(), "s3cret");
     let fact = memory.promises.values().next().unwrap().clone();
     assert_eq!((fact.failures, fact.checked), (1, moment(7)));
-    // Killed at once, and put back by somebody: the journal is newer.
+    // Killed before it could remove them.
     drop(occupants);
-    folder.write("occupant.json", &OCCUPANT.replace("s3cret", "older"));
+    folder.write("occupant.json", OCCUPANT);
     assert_eq!(folder.open().unwrap().observe(&part(0)).unwrap(), memory);
     assert!(old.iter().all(|path| !path.exists()));
+}
+
+#[tokio::test]
+async fn what_an_older_agent_wrote_after_this_one_is_gone_on_with_and_what_it_wrote_before_is_set_aside() {
+    let folder = Folder::new();
+    let occupants = folder.open().unwrap();
+    occupants.occupy(&part(0), &instance(1), &BTreeMap::new()).await.unwrap();
+    drop(occupants);
+    let journal = fs::metadata(folder.file()).unwrap().modified().unwrap();
+    let write = |text: &str, at| {
+        let path = folder.write("occupant.json", text);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(at).unwrap();
+        path
+    };
+    let earlier = write(&OCCUPANT.replace("s3cret", "earlier"), journal - Duration::from_secs(1));
+    assert_eq!(folder.open().unwrap().holders().of(&part(0)), Some(instance(1)));
+    let aside = earlier.with_extension("json.older");
+    assert!(!earlier.exists() && fs::read_to_string(&aside).unwrap().contains("earlier"));
+
+    // What makes no sense is nobody's to remove either.
+    let later = write("{", journal + Duration::from_secs(1));
+    assert_eq!(folder.open().unwrap().observe(&part(0)).unwrap_err().code, codes::BAD_STATE_FILE);
+    assert!(later.exists());
+    write(OCCUPANT, journal + Duration::from_secs(1));
+    let occupants = folder.open().unwrap();
+    let occupant = occupants.observe(&part(0)).unwrap().occupant.clone().unwrap();
+    assert_eq!(occupant.secrets["key"].reveal(), "s3cret");
+    drop(occupants);
+    assert!(!later.exists());
+    assert_eq!(folder.open().unwrap().observe(&part(0)).unwrap().occupant, Some(occupant));
 }
 
 #[tokio::test]
@@ -172,6 +204,93 @@ async fn a_partition_is_not_given_twice() {
     one.unwrap();
     assert_eq!(other.unwrap_err().code, codes::CONFLICT);
     assert_eq!(occupants.holders().of(&part(0)), Some(instance(1)));
+}
+
+/// The machine of the plan's model, whose checks say what they are told to.
+struct Said(bool);
+
+impl Outcomes for Said {
+    fn start(&mut self, _: &ServiceSpec) -> Begun {
+        unreachable!("nothing is started")
+    }
+
+    fn check(&mut self, _: &PromiseName) -> (bool, String) {
+        (self.0, "said".into())
+    }
+}
+
+/// What may be done to a partition that somebody holds, or to a free one.
+fn any_action(random: &mut StdRng, is_held: bool) -> Action {
+    let partition = part(0);
+    let note = match random.random_range(0..9) {
+        0 => Note::Initialised,
+        1 => Note::Configured { fingerprint: random.random_range(0..9).to_string(), upkeep: Box::default() },
+        2 => Note::KeptUp(Box::default()),
+        3 => Note::Started,
+        4 => Note::Published(Parameters::parse_json(r#"{"url": "here"}"#).unwrap()),
+        5 => Note::Stopped,
+        6 => Note::Revived { times: random.random_range(0..4) },
+        7 => Note::Reloaded {
+            service: ServiceName::parse("web").unwrap(),
+            loaded: Loaded { run: "run1".into(), files: random.random_range(0..9).to_string() },
+        },
+        _ => Note::Cleaned,
+    };
+    match random.random_range(0..12) {
+        0..=2 => Action::Occupy {
+            partition,
+            instance: instance(random.random_range(0..2)),
+            secrets: [(format!("key{}", random.random_range(0..3)), 12)].into(),
+        },
+        3 => Action::Erase { partition },
+        4 if random.random() => Action::Free { partition },
+        5..=8 if is_held => Action::Note { partition, note },
+        _ => Action::CheckPromise {
+            partition,
+            promise: PromiseName::parse(&format!("promise{}", random.random_range(0..4))).unwrap(),
+            of: random.random_range(0..2).to_string(),
+            check: Check::Exec(Vec::new()),
+            timeout_seconds: 1,
+            environment: BTreeMap::new(),
+        },
+    }
+}
+
+/// As the host does it.
+async fn perform(occupants: &Occupants, action: &Action, holds: bool, now: Moment) -> Result<(), Problem> {
+    match action {
+        Action::Occupy { partition, instance, secrets } => occupants.occupy(partition, instance, secrets).await,
+        Action::Note { partition, note } => occupants.note(partition, note).await,
+        Action::CheckPromise { partition, promise, of, .. } => {
+            occupants.checked(partition, promise, of, (holds, "said".into()), now).await
+        }
+        Action::Erase { partition } => occupants.erased(partition).await,
+        Action::Free { partition } => occupants.freed(partition).await,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// With the names of the secrets: what they are is random.
+fn known(occupant: Option<&Occupant>) -> (Option<Occupant>, Vec<String>) {
+    let names = occupant.map(|occupant| occupant.secrets.keys().cloned().collect()).unwrap_or_default();
+    (occupant.map(|occupant| Occupant { secrets: BTreeMap::new(), ..occupant.clone() }), names)
+}
+
+#[tokio::test]
+async fn what_is_remembered_after_an_action_is_what_the_plan_expects_of_it() {
+    let mut random = StdRng::seed_from_u64(7);
+    let folder = Folder::new();
+    let (occupants, mut expected) = (folder.open().unwrap(), PartitionFact::default());
+    for step in 0..2000 {
+        let action = any_action(&mut random, expected.occupant.is_some());
+        let (now, holds) = (moment(step), random.random());
+        let expects = expected.effect(&action, now, &mut Said(holds)).map_err(|problem| problem.code);
+        let went = perform(&occupants, &action, holds, now).await.map_err(|problem| problem.code);
+        assert_eq!(went, expects, "step {step}: {action:?}");
+        let seen = occupants.observe(&part(0)).unwrap();
+        assert_eq!(known(seen.occupant.as_ref()), known(expected.occupant.as_ref()), "step {step}: {action:?}");
+        assert_eq!(seen.promises, expected.promises, "step {step}: {action:?}");
+    }
 }
 
 fn any_change(random: &mut StdRng) -> Entry {

@@ -5,7 +5,7 @@ mod live;
 mod logs;
 mod usage;
 
-use super::{Adopted, Confinement, LogLines, Place, Ran, Runtime, Setting, Usage};
+use super::{Adopted, Confinement, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined};
 use crate::host::linux::cgroup;
 use crate::host::linux::disk::private_folder;
 use crate::host::linux::process::{Process, boot_id};
@@ -50,7 +50,7 @@ impl ShimRuntime {
                 Some(state) if state.phase == Phase::Running && state.fingerprint == spec.fingerprint => return Ok(()),
                 Some(state) if state.phase != Phase::Ended => {
                     inner.end(partition, service, STOP).await?;
-                    before = inner.records.run(partition, service)?;
+                    before = inner.last_run(partition, service).await?;
                 }
                 Some(_) => {}
                 // Its state was lost, but something was begun once.
@@ -77,11 +77,15 @@ impl Runtime for ShimRuntime {
         self.inner.cgroups.missing()
     }
 
-    fn open(&self) -> Result<Vec<Adopted>, Problem> {
+    async fn open(&self) -> Result<Vec<Adopted>, Problem> {
+        let records = self.inner.records.clone();
+        let found = beside(move || {
+            let runs = |partition| Some((records.runs(&partition).ok()?, partition));
+            Ok(records.partitions().into_iter().filter_map(runs).collect::<Vec<_>>())
+        });
         let mut adopted = Vec::new();
-        for partition in self.inner.records.partitions() {
-            for service in self.inner.records.services(&partition) {
-                let Ok(Some(state)) = self.inner.records.run(&partition, &service) else { continue };
+        for (runs, partition) in found.await? {
+            for (service, state) in runs {
                 if state.phase != Phase::Ended {
                     let (partition, service, run) = (partition.clone(), service.clone(), state.run.clone());
                     adopted.push(Adopted { partition, service, run });
@@ -100,12 +104,15 @@ impl Runtime for ShimRuntime {
         let lock = self.inner.lock(partition, service);
         let _held = lock.lock().await;
         self.inner.end(partition, service, STOP).await?;
-        if let Some(mut state) = self.inner.records.run(partition, service)?
-            && state.short_runs() > 0
-        {
-            (state.told, state.short_runs) = (true, 0);
-            self.inner.records.write(partition, service, &state)?;
-        }
+        let (records, of) = (self.inner.records.clone(), (partition.clone(), service.clone()));
+        let forgotten = beside(move || match records.run(&of.0, &of.1)? {
+            Some(mut state) if state.short_runs() > 0 => {
+                (state.told, state.short_runs) = (true, 0);
+                records.write(&of.0, &of.1, &state)
+            }
+            _ => Ok(()),
+        });
+        forgotten.await?;
         self.inner.setting.settle(partition).await;
         Ok(())
     }
@@ -119,7 +126,7 @@ impl Runtime for ShimRuntime {
     ) -> Result<(), Problem> {
         let lock = self.inner.lock(partition, service);
         let _held = lock.lock().await;
-        let state = self.inner.records.run(partition, service)?.filter(|state| state.run == run);
+        let state = self.inner.last_run(partition, service).await?.filter(|state| state.run == run);
         let main = state.filter(|state| state.is_attended(&boot_id())).and_then(|state| state.main);
         let signal = match signal {
             ReloadSignal::Hup => rustix::process::Signal::HUP,
@@ -137,7 +144,8 @@ impl Runtime for ShimRuntime {
 
     async fn clear(&self, place: &Place) -> Result<(), Problem> {
         let partition = &place.partition.name;
-        let services = self.inner.records.services(partition);
+        let (records, name) = (self.inner.records.clone(), partition.clone());
+        let services = beside(move || Ok(records.services(&name))).await?;
         let ends = services.iter().map(|service| async move {
             let lock = self.inner.lock(partition, service);
             let _held = lock.lock().await;
@@ -147,24 +155,27 @@ impl Runtime for ShimRuntime {
             ended?;
         }
         self.inner.setting.settle(partition).await;
-        let group = self.inner.cgroups.of_partition(partition.as_str());
-        if let Some(group) = group.filter(|group| group.exists()) {
-            let _ = tokio::task::spawn_blocking(move || cgroup::kill(&group)).await;
-        }
-        for service in &services {
-            self.inner.records.forget(&self.inner.records.service(partition, service))?;
-        }
-        self.inner.records.forget(&self.inner.records.runs_folder(partition))
+        let (inner, partition) = (self.inner.clone(), partition.clone());
+        let cleared = beside(move || {
+            if let Some(group) = inner.cgroups.of_partition(partition.as_str()).filter(|group| group.exists()) {
+                cgroup::kill(&group);
+            }
+            for service in &services {
+                inner.records.forget(&inner.records.service(&partition, service))?;
+            }
+            inner.records.forget(&inner.records.runs_folder(&partition))
+        });
+        cleared.await
     }
 
     async fn forget(&self, partition: &PartitionName) -> Result<(), Problem> {
         self.inner.limits.lock().unwrap_or_else(PoisonError::into_inner).remove(partition);
         let (inner, partition) = (self.inner.clone(), partition.clone());
-        let gone = tokio::task::spawn_blocking(move || {
+        let gone = beside(move || {
             inner.cgroups.remove(partition.as_str());
             inner.records.forget(&inner.records.partition(&partition))
         });
-        joined(gone.await)
+        gone.await
     }
 
     /// What starts from now on; what runs already is held to what it was started with.
@@ -177,8 +188,12 @@ impl Runtime for ShimRuntime {
     async fn run(&self, place: &Place, run: &Run) -> Result<Ran, Problem> {
         let name = &place.partition.name;
         let logs = self.inner.records.runs_folder(name);
-        private_folder(&logs)?;
-        let cgroup = self.inner.cgroups.make(name.as_str(), "run");
+        let (inner, folder, partition) = (self.inner.clone(), logs.clone(), name.clone());
+        let made = beside(move || {
+            private_folder(&folder)?;
+            Ok(inner.cgroups.make(partition.as_str(), "run"))
+        });
+        let cgroup = made.await?;
         let in_group = cgroup.is_some();
         let task = Task::Run(Box::new(RunTask {
             program: Program {
@@ -203,10 +218,15 @@ impl Runtime for ShimRuntime {
     }
 
     async fn observe(&self, partition: &PartitionName) -> Result<BTreeMap<ServiceName, ServiceFact>, Problem> {
-        let boot = boot_id();
-        let runs = self.inner.records.runs(partition)?;
-        Ok(runs.into_iter().map(|(name, state)| (name, fact(&state, &boot))).collect())
+        let (records, partition) = (self.inner.records.clone(), partition.clone());
+        let facts = beside(move || {
+            let boot = boot_id();
+            let runs = records.runs(&partition)?;
+            Ok(runs.into_iter().map(|(name, state)| (name, fact(&state, &boot))).collect())
+        });
+        facts.await
     }
+
     fn usage(&self, partition: &PartitionName) -> Result<Usage, Problem> {
         usage::usage(&self.inner.records, &self.inner.cgroups, partition)
     }
@@ -253,9 +273,4 @@ fn fact(state: &RunState, boot: &str) -> ServiceFact {
 
 fn gone(error: rustix::io::Errno) -> Result<(), rustix::io::Errno> {
     if error == rustix::io::Errno::SRCH { Ok(()) } else { Err(error) }
-}
-
-/// The result of a task; a task that panicked is a problem.
-pub fn joined<T>(result: Result<Result<T, Problem>, tokio::task::JoinError>) -> Result<T, Problem> {
-    result.unwrap_or_else(|e| Err(Problem::new(codes::INTERNAL, "a task of the agent failed").because(e)))
 }

@@ -6,7 +6,7 @@ use crate::host::linux::cgroup::{self, Cgroups};
 use crate::host::linux::disk::{self, private_folder};
 use crate::host::linux::posix::watched;
 use crate::host::linux::process::{Process, boot_id, marked};
-use crate::host::linux::runtime::{Confinement, Place, Records, Setting};
+use crate::host::linux::runtime::{Confinement, Place, Records, Setting, beside};
 use crate::host::linux::shim::launch::Program;
 use crate::host::linux::shim::tree::{KILL, Phase};
 use crate::host::linux::shim::{RunState, ServiceTask};
@@ -54,6 +54,16 @@ impl Inner {
         Confinement::of(&place.partition, limits.get(&place.partition.name).copied().unwrap_or_default())
     }
 
+    /// As [`Records::run`].
+    pub async fn last_run(
+        &self,
+        partition: &PartitionName,
+        service: &ServiceName,
+    ) -> Result<Option<RunState>, Problem> {
+        let (records, partition, service) = (self.records.clone(), partition.clone(), service.clone());
+        beside(move || records.run(&partition, &service)).await
+    }
+
     pub fn lock(&self, partition: &PartitionName, service: &ServiceName) -> ServiceLock {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         locks.entry((partition.clone(), service.clone())).or_default().clone()
@@ -88,7 +98,7 @@ impl Inner {
 
     /// If the last run's shim is gone without having written how it ended: ends all that is left, and writes that.
     pub async fn recover(&self, partition: &PartitionName, service: &ServiceName) -> Result<Option<RunState>, Problem> {
-        let Some(mut state) = self.records.run(partition, service)? else { return Ok(None) };
+        let Some(mut state) = self.last_run(partition, service).await? else { return Ok(None) };
         let boot = boot_id();
         if state.phase == Phase::Ended || state.is_attended(&boot) {
             return Ok(Some(state));
@@ -100,7 +110,8 @@ impl Inner {
             state.error = "the machine was restarted".into();
         }
         state.ends(self.setting.clock.moment(), &boot);
-        self.records.write(partition, service, &state)?;
+        let (records, of, written) = (self.records.clone(), (partition.clone(), service.clone()), state.clone());
+        beside(move || records.write(&of.0, &of.1, &written)).await?;
         Ok(Some(state))
     }
 
@@ -164,10 +175,14 @@ impl Inner {
     ) -> Result<(), Problem> {
         let (partition, service) = (&place.partition.name, &spec.name);
         let folder = this.records.service(partition, service);
-        private_folder(&folder)?;
         let run = disk::random_hex(8)?;
         let before = before.filter(|state| state.fingerprint == spec.fingerprint);
-        let cgroup = this.cgroups.make(partition.as_str(), service.as_str());
+        let (inner, made, of) = (this.clone(), folder.clone(), (partition.clone(), service.clone()));
+        let made = beside(move || {
+            private_folder(&made)?;
+            Ok(inner.cgroups.make(of.0.as_str(), of.1.as_str()))
+        });
+        let cgroup = made.await?;
         let task = Task::Service(Box::new(ServiceTask {
             program: Program {
                 command: spec.command.clone(),
@@ -191,7 +206,7 @@ impl Inner {
             short_runs: before.as_ref().map_or(0, RunState::short_runs),
         }));
         let started = this.setting.spawner.perform(&task).await;
-        match this.records.run(partition, service)? {
+        match this.last_run(partition, service).await? {
             Some(state) if state.phase == Phase::Ended => this.setting.settle(partition).await,
             Some(state) => Self::watch(this, partition.clone(), service.clone(), state),
             None => {}
