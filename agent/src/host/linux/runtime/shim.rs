@@ -3,6 +3,7 @@
 mod inner;
 mod live;
 mod logs;
+mod runs;
 mod usage;
 
 use super::{Adopted, Confinement, LogLines, Place, Ran, Runtime, Setting, Usage};
@@ -105,6 +106,7 @@ impl Runtime for ShimRuntime {
         {
             (state.told, state.short_runs) = (true, 0);
             self.inner.records.write(partition, service, &state)?;
+            self.inner.runs.changed(partition);
         }
         self.inner.setting.settle(partition).await;
         Ok(())
@@ -154,6 +156,7 @@ impl Runtime for ShimRuntime {
         for service in &services {
             self.inner.records.forget(&self.inner.records.service(partition, service))?;
         }
+        self.inner.runs.changed(partition);
         self.inner.records.forget(&self.inner.records.runs_folder(partition))
     }
 
@@ -162,6 +165,7 @@ impl Runtime for ShimRuntime {
         let (inner, partition) = (self.inner.clone(), partition.clone());
         let gone = tokio::task::spawn_blocking(move || {
             inner.cgroups.remove(partition.as_str());
+            inner.runs.forget(&partition);
             inner.records.forget(&inner.records.partition(&partition))
         });
         joined(gone.await)
@@ -178,8 +182,8 @@ impl Runtime for ShimRuntime {
         let name = &place.partition.name;
         let logs = self.inner.records.runs_folder(name);
         private_folder(&logs)?;
-        let cgroup = self.inner.cgroups.make(name.as_str(), "run");
-        let in_group = cgroup.is_some();
+        let groups = self.inner.cgroups.make(name.as_str(), "run");
+        let counted = groups.counted;
         let task = Task::Run(Box::new(RunTask {
             program: Program {
                 command: run.command.clone(),
@@ -187,17 +191,22 @@ impl Runtime for ShimRuntime {
                 directory: place.directory.clone(),
                 within: String::new(),
                 confinement: self.inner.confinement(place),
-                cgroup,
-                cgroup_is_own: false,
+                groups,
+                group_is_own: false,
                 mark: format!("{}.{name}..{}", self.inner.mark, run.name),
             },
             timeout_seconds: run.timeout_seconds,
             log: logs.join(format!("{}.log", run.name)),
         }));
         match self.inner.setting.spawner.perform(&task).await? {
-            // The group has counted it.
-            Answer::Ran(ran) if in_group => Ok(Ran { used: Used::default(), ..ran }),
-            Answer::Ran(ran) => Ok(ran),
+            Answer::Ran(ran) => {
+                let beside = |used, counted| if counted { 0 } else { used };
+                let used = Used {
+                    cpu_micros: beside(ran.used.cpu_micros, counted.cpu),
+                    io_bytes: beside(ran.used.io_bytes, counted.io),
+                };
+                Ok(Ran { used, ..ran })
+            }
             other => Err(Problem::new(codes::INTERNAL, format!("a program's run answered {other:?}"))),
         }
     }
@@ -208,16 +217,16 @@ impl Runtime for ShimRuntime {
         Ok(runs.into_iter().map(|(name, state)| (name, fact(&state, &boot))).collect())
     }
     fn usage(&self, partition: &PartitionName) -> Result<Usage, Problem> {
-        usage::usage(&self.inner.records, &self.inner.cgroups, partition)
+        self.inner.usage(partition)
     }
 
     fn memory(&self, partition: &PartitionName, instance: &InstanceId) -> Result<Option<u64>, Problem> {
-        usage::memory(&self.inner.records, &self.inner.cgroups, partition, instance)
+        self.inner.memory(partition, instance)
     }
 
     fn group(&self, partition: &PartitionName) -> Option<PathBuf> {
         // With the one that programs run in, for which it is first needed.
-        self.inner.cgroups.make(partition.as_str(), "run")?;
+        self.inner.cgroups.make(partition.as_str(), "run").unified?;
         self.inner.cgroups.of_partition(partition.as_str())
     }
 
