@@ -30,7 +30,7 @@ fn dripping(piece: usize, every: Duration) -> String {
 async fn past(node: &Node, mirror: String, settings: ReleaseSettings) -> String {
     let bytes = large(50, 10_000);
     let upstream = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
-    let host = open_with(node, &ReleaseSettings { mirrors: vec![mirror], ..settings });
+    let host = open_with(node, &ReleaseSettings { mirrors: vec![mirror], ..settings }).await;
     let text = document(serde_json::json!({"app": source(&format!("{}/x", upstream.url), &bytes)}), &[]);
     let (digest, done) = install(&host, &text).await;
     done.unwrap_or_else(|p| panic!("{p}"));
@@ -39,7 +39,7 @@ async fn past(node: &Node, mirror: String, settings: ReleaseSettings) -> String 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_sends_a_byte_now_and_then_is_given_up_for_where_the_release_says() {
-    let (node, host) = builds(UID + 110);
+    let (node, host) = builds(UID + 110).await;
     drop(host);
     let settings = ReleaseSettings { silence: Duration::from_secs(1), ..ReleaseSettings::default() };
     let said = past(&node, dripping(1, Duration::from_millis(300)), settings).await;
@@ -48,7 +48,7 @@ async fn a_mirror_that_sends_a_byte_now_and_then_is_given_up_for_where_the_relea
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_that_never_comes_to_an_end_leaves_time_for_where_the_release_says() {
-    let (node, host) = builds(UID + 111);
+    let (node, host) = builds(UID + 111).await;
     drop(host);
     let longest = Duration::from_secs(4);
     let settings = ReleaseSettings { longest, silence: Duration::from_secs(1), ..ReleaseSettings::default() };
@@ -58,7 +58,7 @@ async fn a_mirror_that_never_comes_to_an_end_leaves_time_for_where_the_release_s
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_process_fetches_is_waited_for_and_not_written_to() {
-    let (node, host) = builds(UID + 112);
+    let (node, host) = builds(UID + 112).await;
     let bytes = large(51, 10_000);
     let web = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
     let (path, whole) = (partial(&node, &bytes), entry(&node, &bytes));
@@ -101,7 +101,7 @@ fn parent(pid: u32) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_a_server_ends_with_who_waits_for_it() {
-    let (node, host) = builds(UID + 113);
+    let (node, host) = builds(UID + 113).await;
     let bytes = large(52, 10_000);
     let (go, wait) = mpsc::channel::<()>();
     let wait = std::sync::Mutex::new(wait);

@@ -117,6 +117,14 @@ impl Drop for Node {
             }
             let _ = fs::remove_dir(base);
         }
+        // Those of version 1: one for each partition.
+        for tree in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let base = tree.path().join("plat").join(&id);
+            for partition in fs::read_dir(&base).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(partition.path());
+            }
+            let _ = fs::remove_dir(base);
+        }
     }
 }
 

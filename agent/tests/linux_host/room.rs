@@ -124,12 +124,12 @@ async fn for_a_file_that_does_not_fit_what_nothing_uses_goes_and_then_it_is_fetc
     if !root_is_here() {
         return;
     }
-    let (node, host) = builds(UID + 114);
+    let (node, host) = builds(UID + 114).await;
     drop(host);
     fs::remove_dir_all(node.state()).unwrap();
     let disk = SmallDisk::under(&node, 48);
     let policy = KeepPolicy { min_free: 4 * MIB, ..KeepPolicy::default() };
-    let host = open_with(&node, &ReleaseSettings { policy, ..ReleaseSettings::default() });
+    let host = open_with(&node, &ReleaseSettings { policy, ..ReleaseSettings::default() }).await;
     let files = [large(25, 2 << 20), large(26, 2 << 20), large(27, 6 << 20)];
     let web = Web::of(files.iter().map(|bytes| (format!("/{}", hex(bytes)), bytes.clone())).collect());
     let text =

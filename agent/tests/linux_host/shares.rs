@@ -225,7 +225,7 @@ async fn a_link_in_a_store_leads_nowhere_and_what_only_has_a_name_is_put_anew() 
     let bytes = large(34, 2000);
     let web = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
     let text = document(serde_json::json!({"app": source(&format!("{}/x", web.url), &bytes)}), &[]);
-    install(&here.node.open(), &text).await.1.unwrap();
+    install(&here.node.open().await, &text).await.1.unwrap();
     let kept = here.store.join("sha256").join(hex(&bytes));
     fs::create_dir(here.store.join("sha256")).unwrap();
     fs::write(&kept, "something else").unwrap();

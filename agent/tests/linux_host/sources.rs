@@ -45,7 +45,7 @@ async fn a_name_that_is_no_text_hides_no_link_and_holds_nothing_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_build_holds_open_is_no_folder_of_the_node() {
-    let (node, host) = builds(UID + 115);
+    let (node, host) = builds(UID + 115).await;
     let bytes = super::cache::large(53, 1000);
     let web = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
     laid(&node, &host, super::cache::source(&format!("{}/x", web.url), &bytes)).await.unwrap();

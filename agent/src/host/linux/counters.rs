@@ -247,9 +247,8 @@ impl Meters {
         if let Some(reading) = &group {
             totals.add_group(reading);
         }
-        let by_group = group.as_ref().is_some_and(|g| g.io_bytes.is_some());
         for run in runs.iter().filter(|run| run.instance == totals.instance).collect::<Vec<_>>() {
-            if run.in_group && group.is_none() {
+            if run.counted.cpu && group.is_none() {
                 level.missing = Some("the partition's control group cannot be read".into());
             }
             match run.state {
@@ -260,13 +259,12 @@ impl Meters {
                 RunState::Ended => {}
                 RunState::Lost => level.missing = Some("a service's supervisor has been lost".into()),
             }
-            totals.add_run(run, !by_group);
+            totals.add_run(run);
             totals.add_wall(run.started, run.ended.unwrap_or_else(now));
         }
         if let Some(memory) = group.as_ref().and_then(|g| g.memory_bytes) {
-            level.memory = Some(memory);
+            level.memory = level.memory.map(|beside| beside + memory);
         }
-        level.io_hidden &= !by_group;
         slot.is_kept = false;
         Ok(level)
     }

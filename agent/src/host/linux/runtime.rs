@@ -5,7 +5,7 @@ mod confinement;
 mod record;
 pub mod shim;
 
-pub use super::cgroup::Reading;
+pub use super::cgroup::{Counted, Reading};
 pub use super::shim::tree::{Exit, Used};
 pub use super::task::Ran;
 pub use confinement::Confinement;
@@ -85,8 +85,8 @@ pub struct RunUsage {
     pub ended: Option<Timestamp>,
     /// Until now, or in all. Never less than what was said of this run before.
     pub used: Used,
-    /// The group counts its CPU time.
-    pub in_group: bool,
+    /// What of it the group counts.
+    pub counted: Counted,
     pub state: RunState,
 }
 
@@ -95,7 +95,7 @@ pub enum RunState {
     Live {
         /// The I/O of some of its processes may not be read.
         io_hidden: bool,
-        /// What it holds, in bytes, where no group says it; `None`: that may not be read.
+        /// What it holds, in bytes, where the group does not count it; `None`: that may not be read.
         memory: Option<u64>,
     },
     /// What it used is all that it used.

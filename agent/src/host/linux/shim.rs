@@ -5,6 +5,7 @@ pub mod launch;
 pub mod line_log;
 pub mod tree;
 
+use super::cgroup::Counted;
 use super::disk::{Durability, replace_json};
 use super::process::{Process, tick_micros};
 use super::task::{Answer, Line, Ran};
@@ -71,8 +72,11 @@ pub struct RunState {
     pub short_runs: u32,
     /// It was told to stop.
     pub told: bool,
-    /// The control group that counted it, if one did.
+    /// Its control group of version 2, if it has one.
     pub cgroup: Option<PathBuf>,
+    /// What of it the partition's groups count; an older shim does not say.
+    #[serde(default)]
+    pub counted: Option<Counted>,
     /// Whom it runs as; what was written before there was this does not say.
     #[serde(default)]
     pub uid: Option<u32>,
@@ -164,7 +168,8 @@ pub fn serve(task: ServiceTask, line: Line) {
         last_exit: task.last_exit.clone(),
         short_runs: task.short_runs,
         told: false,
-        cgroup: task.program.cgroup.clone(),
+        cgroup: task.program.groups.unified.clone(),
+        counted: Some(task.program.groups.counted),
         uid: task.program.confinement.account.as_ref().map(|account| account.uid),
         used: Used::default(),
         tail: Vec::new(),

@@ -74,12 +74,12 @@ impl Totals {
         self.group = Some((now.identity.clone(), now.cpu_micros.max(cpu), io_now.max(io)));
     }
 
-    pub fn add_run(&mut self, run: &RunUsage, count_io: bool) {
+    pub fn add_run(&mut self, run: &RunUsage) {
         let seen = self.seen(run);
-        if !run.in_group {
+        if !run.counted.cpu {
             self.cpu_micros += run.used.cpu_micros.saturating_sub(seen.cpu_micros);
         }
-        if count_io {
+        if !run.counted.io {
             self.io_bytes += run.used.io_bytes.saturating_sub(seen.io_bytes);
         }
         self.pass_run(run);

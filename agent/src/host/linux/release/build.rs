@@ -10,6 +10,7 @@ use super::cache::store::Shelf;
 use super::sources::unpack::{self, Form, Room};
 use super::sources::{archive, crates, deb, directory, git, npm, oci, pypi, tools, tree};
 use crate::host::linux::account::{assume, end_all_of};
+use crate::host::linux::cgroup::Groups;
 use crate::host::linux::disk::{io_problem, now};
 use crate::host::linux::partition::files::open_top;
 use crate::host::linux::posix::{Side, split};
@@ -311,8 +312,8 @@ pub fn program(command: Vec<String>, environment: BTreeMap<String, String>, dire
         directory: directory.to_owned(),
         within: String::new(),
         confinement: Confinement::of_user(None),
-        cgroup: None,
-        cgroup_is_own: false,
+        groups: Groups::default(),
+        group_is_own: false,
         mark: String::new(),
     }
 }

@@ -3,6 +3,7 @@
 mod inner;
 mod live;
 mod logs;
+mod runs;
 mod usage;
 
 use super::{Adopted, Confinement, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined};
@@ -104,11 +105,13 @@ impl Runtime for ShimRuntime {
         let lock = self.inner.lock(partition, service);
         let _held = lock.lock().await;
         self.inner.end(partition, service, STOP).await?;
-        let (records, of) = (self.inner.records.clone(), (partition.clone(), service.clone()));
-        let forgotten = beside(move || match records.run(&of.0, &of.1)? {
+        let (inner, of) = (self.inner.clone(), (partition.clone(), service.clone()));
+        let forgotten = beside(move || match inner.records.run(&of.0, &of.1)? {
             Some(mut state) if state.short_runs() > 0 => {
                 (state.told, state.short_runs) = (true, 0);
-                records.write(&of.0, &of.1, &state)
+                inner.records.write(&of.0, &of.1, &state)?;
+                inner.runs.changed(&of.0);
+                Ok(())
             }
             _ => Ok(()),
         });
@@ -163,6 +166,7 @@ impl Runtime for ShimRuntime {
             for service in &services {
                 inner.records.forget(&inner.records.service(&partition, service))?;
             }
+            inner.runs.changed(&partition);
             inner.records.forget(&inner.records.runs_folder(&partition))
         });
         cleared.await
@@ -173,6 +177,7 @@ impl Runtime for ShimRuntime {
         let (inner, partition) = (self.inner.clone(), partition.clone());
         let gone = beside(move || {
             inner.cgroups.remove(partition.as_str());
+            inner.runs.forget(&partition);
             inner.records.forget(&inner.records.partition(&partition))
         });
         gone.await
@@ -193,8 +198,8 @@ impl Runtime for ShimRuntime {
             private_folder(&folder)?;
             Ok(inner.cgroups.make(partition.as_str(), "run"))
         });
-        let cgroup = made.await?;
-        let in_group = cgroup.is_some();
+        let groups = made.await?;
+        let counted = groups.counted;
         let task = Task::Run(Box::new(RunTask {
             program: Program {
                 command: run.command.clone(),
@@ -202,17 +207,22 @@ impl Runtime for ShimRuntime {
                 directory: place.directory.clone(),
                 within: String::new(),
                 confinement: self.inner.confinement(place),
-                cgroup,
-                cgroup_is_own: false,
+                groups,
+                group_is_own: false,
                 mark: format!("{}.{name}..{}", self.inner.mark, run.name),
             },
             timeout_seconds: run.timeout_seconds,
             log: logs.join(format!("{}.log", run.name)),
         }));
         match self.inner.setting.spawner.perform(&task).await? {
-            // The group has counted it.
-            Answer::Ran(ran) if in_group => Ok(Ran { used: Used::default(), ..ran }),
-            Answer::Ran(ran) => Ok(ran),
+            Answer::Ran(ran) => {
+                let beside = |used, counted| if counted { 0 } else { used };
+                let used = Used {
+                    cpu_micros: beside(ran.used.cpu_micros, counted.cpu),
+                    io_bytes: beside(ran.used.io_bytes, counted.io),
+                };
+                Ok(Ran { used, ..ran })
+            }
             other => Err(Problem::new(codes::INTERNAL, format!("a program's run answered {other:?}"))),
         }
     }
@@ -228,16 +238,16 @@ impl Runtime for ShimRuntime {
     }
 
     fn usage(&self, partition: &PartitionName) -> Result<Usage, Problem> {
-        usage::usage(&self.inner.records, &self.inner.cgroups, partition)
+        self.inner.usage(partition)
     }
 
     fn memory(&self, partition: &PartitionName, instance: &InstanceId) -> Result<Option<u64>, Problem> {
-        usage::memory(&self.inner.records, &self.inner.cgroups, partition, instance)
+        self.inner.memory(partition, instance)
     }
 
     fn group(&self, partition: &PartitionName) -> Option<PathBuf> {
         // With the one that programs run in, for which it is first needed.
-        self.inner.cgroups.make(partition.as_str(), "run")?;
+        self.inner.cgroups.make(partition.as_str(), "run").unified?;
         self.inner.cgroups.of_partition(partition.as_str())
     }
 

@@ -1,6 +1,7 @@
 //! From a command to a running program: what is set before it is its own.
 
 use crate::host::linux::account::assume;
+use crate::host::linux::cgroup::Groups;
 use crate::host::linux::namespace;
 use crate::host::linux::posix::{Side, default_signals, split};
 use crate::host::linux::runtime::Confinement;
@@ -31,10 +32,9 @@ pub struct Program {
     /// Where beneath `directory` it starts; empty: there.
     pub within: String,
     pub confinement: Confinement,
-    /// Folder of the control group that it belongs in.
-    pub cgroup: Option<PathBuf>,
-    /// Nobody else is in that control group: killing the group kills this program and nothing else.
-    pub cgroup_is_own: bool,
+    pub groups: Groups,
+    /// Nobody else is in its control group of version 2: killing the group kills this program and nothing else.
+    pub group_is_own: bool,
     /// See [`crate::host::linux::process::MARK`].
     pub mark: String,
 }
@@ -87,8 +87,9 @@ pub fn launch(program: &Program, output: OwnedFd) -> Result<Pid, Problem> {
 }
 
 fn become_program(program: &Program, output: &OwnedFd) -> Result<std::convert::Infallible, String> {
-    if let Some(cgroup) = &program.cgroup {
-        std::fs::write(cgroup.join("cgroup.procs"), "0").map_err(|e| format!("cannot join its control group: {e}"))?;
+    for group in program.groups.unified.iter().chain(&program.groups.others) {
+        let join = std::fs::write(group.join("cgroup.procs"), "0");
+        join.map_err(|e| format!("cannot join the control group {}: {e}", group.display()))?;
     }
     let step = |what: &'static str| move |e: rustix::io::Errno| format!("{what}: {e}");
     setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(|e| format!("process group: {e}"))?;

@@ -108,7 +108,7 @@ impl Tree {
         let _ = fcntl_setfl(&output, OFlags::NONBLOCK);
         Ok(Self {
             main,
-            cgroup: program.cgroup.clone().filter(|_| program.cgroup_is_own),
+            cgroup: program.groups.unified.clone().filter(|_| program.group_is_own),
             signals,
             output: Some(output),
             exit: None,
