@@ -4,12 +4,13 @@
 use crate::fingerprint;
 use crate::render::Upkeep;
 use plat_document::release::{Check, ReloadSignal, StopSignal};
-use plat_model::Timestamp;
+use plat_document::template::Prepared;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
-use plat_model::parameters::Parameters;
+use plat_model::parameters::{Parameters, Secret};
+use plat_model::{Problem, Timestamp};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// One effect on the host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,15 +42,21 @@ pub enum Action {
         instance: InstanceId,
         secrets: BTreeMap<String, u32>,
     },
-    /// Writes files beneath the partition's directory, as its user.
+    /// Fills in files beneath the partition's directory, as its user.
     WriteFiles {
         partition: PartitionName,
-        files: Vec<RenderedFile>,
+        files: Vec<FileTemplate>,
     },
     /// Writes down how far the instance has come.
     Note {
         partition: PartitionName,
         note: Note,
+    },
+    /// Fills in what the instance tells of itself, now that every ready promise has held. Sets `ready`, `connection` and
+    /// `published`.
+    Publish {
+        partition: PartitionName,
+        publication: Publication,
     },
     RunHook {
         partition: PartitionName,
@@ -106,6 +113,7 @@ impl Action {
             Self::Occupy { partition, .. }
             | Self::WriteFiles { partition, .. }
             | Self::Note { partition, .. }
+            | Self::Publish { partition, .. }
             | Self::RunHook { partition, .. }
             | Self::StartService { partition, .. }
             | Self::StopService { partition, .. }
@@ -128,6 +136,7 @@ impl Action {
             Self::Occupy { .. } => "occupy".into(),
             Self::WriteFiles { .. } => "write files".into(),
             Self::Note { .. } => "note".into(),
+            Self::Publish { .. } => "publish".into(),
             Self::RunHook { run, .. } => format!("run hook {}", run.name),
             Self::StartService { spec, .. } => format!("start service {}", spec.name),
             Self::StopService { service, .. } => format!("stop service {service}"),
@@ -151,7 +160,7 @@ pub enum Note {
     KeptUp(Box<Upkeep>),
     /// Sets `started`.
     Started,
-    /// Every ready promise held: what is published from now on. Sets `ready` and `connection`.
+    /// Written by older agents, where now [`Action::Publish`] is performed. Sets `ready`, `connection` and `published`.
     Published(Parameters),
     /// The stop hook has run, or there was nothing to run it for: the start hook runs again after the next start.
     /// Clears `started` and `ready`, keeps `connection`.
@@ -165,19 +174,60 @@ pub enum Note {
     Cleaned,
 }
 
-/// A file's path within the partition and its whole contents. May hold secrets, so its `Debug` shows no contents.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RenderedFile {
+/// A file's path within the partition, and what its contents are made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileTemplate {
     /// Relative, without `..`.
     pub path: String,
     /// Permission bits, at most 0o750.
     pub mode: u32,
-    pub contents: String,
+    pub template: Prepared,
 }
 
-impl fmt::Debug for RenderedFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RenderedFile({} {:o}, {} bytes)", self.path, self.mode, self.contents.len())
+/// What an instance tells whoever requested it, before it is filled in.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(from = "PublicationForm")]
+pub struct Publication {
+    pub values: BTreeMap<String, Prepared>,
+    /// Changes when what is filled in does.
+    pub fingerprint: String,
+}
+
+/// As it is in a journal.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PublicationForm {
+    Templates {
+        values: BTreeMap<String, Prepared>,
+        fingerprint: String,
+    },
+    /// Filled in already, by an older agent.
+    Texts(BTreeMap<String, String>),
+}
+
+impl From<PublicationForm> for Publication {
+    fn from(form: PublicationForm) -> Self {
+        match form {
+            PublicationForm::Templates { values, fingerprint } => Self { values, fingerprint },
+            PublicationForm::Texts(texts) => Self {
+                fingerprint: fingerprint::of(&texts),
+                values: texts.into_iter().map(|(key, text)| (key, Prepared::verbatim(text))).collect(),
+            },
+        }
+    }
+}
+
+impl Publication {
+    /// What is published, with these secrets.
+    ///
+    /// # Errors
+    /// As [`Prepared::fill`], with its key; TOO_LARGE.
+    pub fn fill(&self, secrets: &BTreeMap<String, Secret>) -> Result<Parameters, Problem> {
+        let filled = self.values.iter().map(|(key, template)| {
+            let text = template.fill(secrets).map_err(|problem| problem.at(format!("publish.{key}")))?;
+            Ok((key.clone(), Value::String(text)))
+        });
+        Parameters::new(filled.collect::<Result<_, Problem>>()?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What an action does to a partition, as a function of facts. The fake host performs actions with it, and properties and
 //! benchmarks are stated in it.
 
-use crate::action::{Action, RenderedFile, Run, ServiceSpec};
+use crate::action::{Action, FileTemplate, Run, ServiceSpec};
 use crate::facts::{Occupant, PartitionFact, STABLE_SECONDS, ServiceFact, ServiceRun};
 use crate::moment::Moment;
 use crate::results::PromiseFact;
@@ -9,6 +9,7 @@ use plat_model::Problem;
 use plat_model::id::{InstanceId, PromiseName};
 use plat_model::parameters::Secret;
 use plat_model::problem::codes;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A run of a service that has begun.
@@ -30,9 +31,9 @@ pub struct End {
 
 /// What an action leaves to the machine, and what the machine keeps besides facts.
 pub trait Outcomes {
-    /// A secret that did not exist yet.
-    fn secret(&mut self, _instance: &InstanceId, name: &str) -> Secret {
-        Secret::new(format!("{name}-s3cret"))
+    /// A secret, always the same one: the host's own.
+    fn secret(&self, instance: &InstanceId, name: &str) -> Secret {
+        Secret::new(format!("{name}-of-{instance}"))
     }
     /// A service that does not run is started; called only then.
     fn start(&mut self, spec: &ServiceSpec) -> Begun;
@@ -41,7 +42,7 @@ pub trait Outcomes {
         (true, "ok".into())
     }
     fn run(&mut self, _run: &Run) {}
-    fn write(&mut self, _files: &[RenderedFile]) {}
+    fn write(&mut self, _files: &[FileTemplate], _secrets: &BTreeMap<String, Secret>) {}
     /// Nothing is left in the partition.
     fn erase(&mut self) {}
     /// Its counters go too.
@@ -61,11 +62,16 @@ impl PartitionFact {
                 if &occupant.instance != instance {
                     return Err(Problem::new(codes::CONFLICT, "another instance holds the partition"));
                 }
-                for name in secrets.keys().filter(|name| !occupant.secrets.contains_key(*name)).collect::<Vec<_>>() {
-                    occupant.secrets.insert(name.clone(), outcomes.secret(instance, name));
-                }
+                occupant.secrets.extend(secrets.keys().cloned());
             }
-            Action::WriteFiles { files, .. } => outcomes.write(files),
+            Action::WriteFiles { files, .. } => {
+                let secrets = self.secrets(outcomes)?;
+                outcomes.write(files, &secrets);
+            }
+            Action::Publish { publication, .. } => {
+                let connection = publication.fill(&self.secrets(outcomes)?)?;
+                self.held()?.published(connection, publication.fingerprint.clone());
+            }
             Action::Note { note, .. } => self.held()?.note(note),
             Action::RunHook { run, .. } => outcomes.run(run),
             Action::StartService { spec, .. } => self.start(spec, now, outcomes),
@@ -87,8 +93,9 @@ impl PartitionFact {
                 self.promises.clear();
                 if let Some(occupant) = &mut self.occupant {
                     occupant.secrets.clear();
-                    // Both were rendered with them.
+                    // What was published was filled in with them.
                     (occupant.upkeep, occupant.connection) = (None, Default::default());
+                    occupant.published.clear();
                     occupant.erased = true;
                 }
             }
@@ -109,6 +116,11 @@ impl PartitionFact {
 
     fn held(&mut self) -> Result<&mut Occupant, Problem> {
         self.occupant.as_mut().ok_or_else(|| Problem::new(codes::NOT_FOUND, "nobody holds the partition"))
+    }
+
+    fn secrets(&mut self, outcomes: &dyn Outcomes) -> Result<BTreeMap<String, Secret>, Problem> {
+        let Occupant { instance, secrets, .. } = self.held()?;
+        Ok(secrets.iter().map(|name| (name.clone(), outcomes.secret(instance, name))).collect())
     }
 
     fn start(&mut self, spec: &ServiceSpec, now: Moment, outcomes: &mut dyn Outcomes) {

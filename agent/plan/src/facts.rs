@@ -8,8 +8,8 @@ use crate::render::Upkeep;
 use crate::results::PromiseFact;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PromiseName, ServiceName};
-use plat_model::parameters::{Parameters, Secret};
-use std::collections::BTreeMap;
+use plat_model::parameters::Parameters;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One release on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +60,8 @@ impl PartitionFact {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Occupant {
     pub instance: InstanceId,
-    /// Generated once; rendered into files, never into arguments or environments.
-    pub secrets: BTreeMap<String, Secret>,
+    /// Names of those that were generated for it. What they are stays on the host.
+    pub secrets: BTreeSet<String>,
     /// The `init` hook has succeeded.
     pub initialised: bool,
     /// Fingerprint of the files, configure hook and release that were last applied whole; empty: never.
@@ -79,6 +79,8 @@ pub struct Occupant {
     pub reloaded: BTreeMap<ServiceName, Loaded>,
     /// What it published last; empty if it never did.
     pub connection: Parameters,
+    /// Fingerprint of the [`crate::action::Publication`] that `connection` was filled in from.
+    pub published: String,
     /// The `clean` hook has run.
     pub cleaned: bool,
     /// Nothing of the instance is left but this record.
@@ -90,7 +92,7 @@ impl Occupant {
     pub fn new(instance: InstanceId) -> Self {
         Self {
             instance,
-            secrets: BTreeMap::new(),
+            secrets: BTreeSet::new(),
             initialised: false,
             configured: String::new(),
             upkeep: None,
@@ -99,9 +101,15 @@ impl Occupant {
             revivals: 0,
             reloaded: BTreeMap::new(),
             connection: Parameters::default(),
+            published: String::new(),
             cleaned: false,
             erased: false,
         }
+    }
+
+    /// What publishing changes.
+    pub fn published(&mut self, connection: Parameters, fingerprint: String) {
+        (self.ready, self.connection, self.published) = (true, connection, fingerprint);
     }
 
     /// What a note changes.
@@ -116,10 +124,8 @@ impl Occupant {
             }
             Note::KeptUp(upkeep) => self.upkeep = Some(upkeep.clone()),
             Note::Started => self.started = true,
-            Note::Published(connection) => {
-                self.ready = true;
-                self.connection = connection.clone();
-            }
+            // Without secrets the same is published from the same texts.
+            Note::Published(connection) => self.published(connection.clone(), fingerprint::of(connection)),
             Note::Stopped => (self.started, self.ready) = (false, false),
             Note::Revived { times } => self.revivals = *times,
             Note::Reloaded { service, loaded } => drop(self.reloaded.insert(service.clone(), loaded.clone())),

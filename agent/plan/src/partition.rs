@@ -122,7 +122,7 @@ fn started(
             .fix("if the agent is older than the master, upgrade it"),
         );
     };
-    let lacks = |occupant: &Occupant| release.secrets.keys().any(|name| !occupant.secrets.contains_key(name));
+    let lacks = |occupant: &Occupant| release.secrets.keys().any(|name| !occupant.secrets.contains(name));
     let occupant = match occupant {
         Some(occupant) if occupant.erased => {
             plan.actions.push(Action::Free { partition });

@@ -106,11 +106,12 @@ pub(crate) fn keep(
     }
     match broken.into_iter().next() {
         None => {
-            if !occupant.ready || occupant.connection != upkeep.publish {
-                let note = Note::Published(upkeep.publish.clone());
-                plan.actions.push(Action::Note { partition: partition.clone(), note });
+            if occupant.ready && occupant.published == upkeep.publish.fingerprint {
+                return Verdict::new(InstanceState::Ready, "");
             }
-            Verdict::new(InstanceState::Ready, "")
+            // Whoever hears that it is ready is told at the same time what it publishes.
+            plan.actions.push(Action::Publish { partition: partition.clone(), publication: upkeep.publish.clone() });
+            Verdict::new(InstanceState::Starting, "what it publishes is filled in")
         }
         Some(problem) if occupant.ready => {
             Verdict { state: InstanceState::Degraded, detail: problem.what.clone(), problem: Some(problem) }

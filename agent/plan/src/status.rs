@@ -22,11 +22,7 @@ pub(crate) fn status(
         before.filter(|previous| previous.state == verdict.state).map_or(given.now.wall, |previous| previous.since);
     let occupant = given.fact.occupant.as_ref().filter(|occupant| occupant.instance == desired.id);
     let gone = verdict.state == InstanceState::Destroyed || occupant.is_none();
-    // What is about to be published is said with the state that it belongs to.
-    let connection = match (verdict.state, rendered) {
-        (InstanceState::Ready, Some(rendered)) => rendered.upkeep.publish.clone(),
-        _ => occupant.map(|occupant| occupant.connection.clone()).unwrap_or_default(),
-    };
+    let connection = occupant.map(|occupant| occupant.connection.clone()).unwrap_or_default();
     let services = given.fact.services.iter().filter(|_| !gone).map(|(name, fact)| ServiceStatus {
         name: name.clone(),
         state: state_of(fact, verdict.state),

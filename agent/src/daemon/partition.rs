@@ -11,9 +11,8 @@ use plat_agent_plan::{
 use plat_model::id::{Digest, InstanceId, PartitionName};
 use plat_model::instance::{InstanceDesired, Wish};
 use plat_model::node::NodePartition;
-use plat_model::parameters::Secret;
 use plat_model::{Generation, Problem};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -40,7 +39,7 @@ struct Cache {
     release: Digest,
     place: Place,
     partition: Arc<NodePartition>,
-    secrets: BTreeMap<String, Secret>,
+    secrets: BTreeSet<String>,
     rendered: Result<Rendered, Problem>,
 }
 

@@ -32,7 +32,7 @@ use counters::{DiskLevels, DiskPlace, Meters};
 use node_file::NodeFiles;
 use partition::Occupants;
 use partition::erase::EraseTask;
-use partition::files::WriteTask;
+use partition::files::{FillTask, Secrets, WriteTask};
 use plat_agent_plan::action::{ReloadHow, Run};
 use plat_agent_plan::{Action, Disk, PartitionFact, ReleaseFact, StoreFacts};
 use plat_document::release::Check;
@@ -181,6 +181,11 @@ impl LinuxHost {
         Ok(Place { directory: node.root.join(name.as_str()), partition })
     }
 
+    /// For a process that becomes their owner's.
+    fn secrets(&self, partition: &PartitionName) -> Result<Secrets, Problem> {
+        Ok(Secrets::of(&self.occupants.observe(partition)?.secrets))
+    }
+
     /// A partition whose programs are held to what it was formatted with.
     async fn limited(&self, name: &PartitionName) -> Result<Place, Problem> {
         let place = self.place(name)?;
@@ -318,8 +323,18 @@ impl Host for LinuxHost {
             Action::WriteFiles { partition, files } => {
                 let place = self.place(partition)?;
                 let (directory, account) = (place.directory, place.partition.account);
-                self.spawner.perform(&Task::Write(WriteTask { directory, account, files: files.clone() })).await?;
-                Ok(())
+                let (files, secrets) = (files.clone(), self.secrets(partition)?);
+                self.spawner.perform(&Task::Write(WriteTask { directory, account, files, secrets })).await.map(drop)
+            }
+            Action::Publish { partition, publication } => {
+                let (account, secrets) = (self.place(partition)?.partition.account, self.secrets(partition)?);
+                let task = FillTask { account, publication: publication.clone(), secrets };
+                match self.spawner.perform(&Task::Fill(task)).await? {
+                    Answer::Filled(connection) => {
+                        self.occupants.published(partition, connection, &publication.fingerprint).await
+                    }
+                    other => Err(Problem::new(codes::INTERNAL, format!("filling in answered {other:?}"))),
+                }
             }
             Action::Note { partition, note } => self.occupants.note(partition, note).await,
             Action::RunHook { partition, run } => self.hook(partition, run, "hook").await,

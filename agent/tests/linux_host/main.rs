@@ -2,10 +2,11 @@
 
 use plat_agent::host::linux::{LinuxConfig, LinuxHost};
 use plat_agent::host::{Counters, Event, Follow, Host, LogsAsked, Wanted};
-use plat_agent_plan::action::{Note, ReloadHow, ReloadSpec, RenderedFile, Run, ServiceSpec};
+use plat_agent_plan::action::{FileTemplate, Note, Publication, ReloadHow, ReloadSpec, Run, ServiceSpec};
 use plat_agent_plan::facts::{ServiceFact, ServiceRun};
 use plat_agent_plan::{Action, ReleaseFact};
 use plat_document::release::{Check, HttpCheck, ReloadSignal, TcpCheck};
+use plat_document::template::Prepared;
 use plat_model::Problem;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::node::{Account, NodeFile, NodePartition, Skeleton};

@@ -67,12 +67,15 @@ pub struct Build {
 }
 
 /// A secret: random letters and digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SecretSpec {
     /// 8 to 128 characters.
     #[serde(default = "default_secret_length")]
     pub length: u32,
+    /// Path within the partition of a file that holds it and nothing else, readable by the partition's user alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

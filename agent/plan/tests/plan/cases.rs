@@ -5,6 +5,7 @@ use crate::world::{World, at, part};
 use plat_agent_plan::facts::{Failure, Occupant, ServiceFact, ServiceRun};
 use plat_agent_plan::{Action, Given, PartitionFact, PromiseFact, ReleaseFact, plan_partition, render};
 use plat_document::Release;
+use plat_document::template::Prepared;
 use plat_model::instance::InstanceDesired;
 use plat_model::parameters::Secret;
 use plat_model::problem::codes;
@@ -97,7 +98,7 @@ fn run(folder: &Path) -> String {
     let text: Facts = serde_json::from_str(&read(folder, "facts.json")).unwrap();
     let world = World::new(1);
     let mut occupant = text.occupant.map(|text| Occupant {
-        secrets: text.secrets.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
+        secrets: text.secrets.keys().cloned().collect(),
         initialised: text.initialised,
         configured: text.configured,
         started: text.started,
@@ -113,7 +114,7 @@ fn run(folder: &Path) -> String {
             occupant.upkeep = Some(Box::new(rendered.upkeep.clone()));
         }
         if occupant.ready {
-            occupant.connection = rendered.upkeep.publish.clone();
+            occupant.published.clone_from(&rendered.upkeep.publish.fingerprint);
         }
     }
     let services = text.services.into_iter().map(|(name, text)| {
@@ -183,10 +184,16 @@ fn run(folder: &Path) -> String {
     out.replace(release.digest().as_str(), "RELEASE").replace(release.digest().short(), "RELEASE")
 }
 
+/// With secrets that are called what they are.
+fn filled(template: &Prepared) -> String {
+    let secrets = template.secrets().iter().map(|name| (name.clone(), Secret::new(format!("<{name}>"))));
+    template.fill(&secrets.collect()).unwrap()
+}
+
 fn line(action: &Action) -> String {
     match action {
         Action::WriteFiles { files, .. } => {
-            let files = files.iter().map(|file| format!("{} {:o} {:?}", file.path, file.mode, file.contents));
+            let files = files.iter().map(|file| format!("{} {:o} {:?}", file.path, file.mode, filled(&file.template)));
             format!("write files: {}", files.collect::<Vec<_>>().join(", "))
         }
         Action::StartService { spec, .. } => format!("start service {}: {}", spec.name, spec.command.join(" ")),

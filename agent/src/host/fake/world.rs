@@ -1,11 +1,11 @@
 //! What the fake host holds, and what each action changes in it.
 
 use crate::host::Event;
-use plat_agent_plan::action::{RenderedFile, ServiceSpec};
+use plat_agent_plan::action::{FileTemplate, ServiceSpec};
 use plat_agent_plan::{Action, Begun, Moment, Outcomes, PartitionFact};
 use plat_model::Problem;
 use plat_model::Timestamp;
-use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName};
+use plat_model::id::{Digest, PartitionName, PromiseName};
 use plat_model::node::NodeFile;
 use plat_model::parameters::Secret;
 use plat_model::problem::codes;
@@ -104,6 +104,7 @@ impl World {
             Action::Occupy { .. }
             | Action::WriteFiles { .. }
             | Action::Note { .. }
+            | Action::Publish { .. }
             | Action::RunHook { .. }
             | Action::StartService { .. }
             | Action::StopService { .. }
@@ -134,10 +135,6 @@ struct Inside<'a> {
 }
 
 impl Outcomes for Inside<'_> {
-    fn secret(&mut self, instance: &InstanceId, name: &str) -> Secret {
-        Secret::new(format!("{name}-of-{instance}"))
-    }
-
     fn start(&mut self, _: &ServiceSpec) -> Begun {
         *self.starts += 1;
         Begun { run: format!("run{}", self.starts), pid: FIRST_PID + *self.starts, end: None }
@@ -148,8 +145,9 @@ impl Outcomes for Inside<'_> {
         (holds, if holds { "ok" } else { "broken" }.into())
     }
 
-    fn write(&mut self, files: &[RenderedFile]) {
-        self.inside.files.extend(files.iter().map(|file| (file.path.clone(), file.contents.clone())));
+    fn write(&mut self, files: &[FileTemplate], secrets: &BTreeMap<String, Secret>) {
+        let filled = files.iter().map(|file| Some((file.path.clone(), file.template.fill(secrets).ok()?)));
+        self.inside.files.extend(filled.flatten());
     }
 
     fn erase(&mut self) {

@@ -18,6 +18,7 @@ use plat_agent_plan::action::Note;
 use plat_agent_plan::facts::Occupant;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName, PromiseName};
+use plat_model::parameters::Parameters;
 use plat_model::problem::codes;
 use state::{Change, Entry, Memory, State};
 use std::collections::BTreeMap;
@@ -117,7 +118,7 @@ impl Occupants {
         secrets: &BTreeMap<String, u32>,
     ) -> Result<(), Problem> {
         let held = self.holds(partition, instance)?;
-        let has = |name: &String| held.as_ref().is_some_and(|occupant| occupant.secrets.contains_key(name));
+        let has = |name: &String| held.as_ref().is_some_and(|occupant| occupant.secrets.contains(name));
         let missing: Vec<_> = secrets.iter().filter(|(name, _)| !has(name)).collect();
         if held.is_some() && missing.is_empty() {
             return Ok(());
@@ -151,6 +152,17 @@ impl Occupants {
             return Err(Problem::new(codes::BAD_STATE_FILE, format!("nobody holds partition {partition}")));
         }
         self.change(partition, Change::Noted(note.clone()), needs(note)).await
+    }
+
+    /// What the instance publishes from now on, and of which publication that is.
+    pub async fn published(
+        &self,
+        partition: &PartitionName,
+        connection: Parameters,
+        fingerprint: &str,
+    ) -> Result<(), Problem> {
+        let change = Change::Published { connection, fingerprint: fingerprint.to_owned() };
+        self.change(partition, change, Durability::Process).await
     }
 
     /// Keeps what a promise has said, after what it said before. After a loss of power every service is another run, of

@@ -2,7 +2,7 @@
 //! partition's user, erasing, asking a promise, building a release. A task comes as one line of JSON over the task's own
 //! socket, so nothing of it is ever in an argument or a variable; answers go back as lines on the same socket.
 
-use super::partition::{erase::EraseTask, files::WriteTask};
+use super::partition::{erase::EraseTask, files::FillTask, files::WriteTask};
 use super::probe::ProbeTask;
 use super::process::Process;
 use super::release::build::BuildTask;
@@ -12,6 +12,7 @@ use super::release::sources::tools::LookTask;
 use super::shim::tree::{Exit, Used};
 use super::shim::{RunTask, ServiceTask};
 use plat_model::Problem;
+use plat_model::parameters::Parameters;
 use plat_model::problem::codes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,7 @@ pub enum Task {
     Service(Box<ServiceTask>),
     Run(Box<RunTask>),
     Write(WriteTask),
+    Fill(FillTask),
     Erase(EraseTask),
     Probe(ProbeTask),
     Build(Box<BuildTask>),
@@ -43,7 +45,7 @@ impl Task {
             // Until it has started.
             Self::Service(_) => 90,
             Self::Run(task) => u64::from(task.timeout_seconds) + 60,
-            Self::Write(_) => 60,
+            Self::Write(_) | Self::Fill(_) => 60,
             Self::Probe(task) => u64::from(task.timeout_seconds.max(1)) + 5,
             // What has been removed stays so: the next attempt goes on.
             Self::Erase(_) => 3600,
@@ -61,6 +63,7 @@ impl Task {
             Self::Service(_) => "starting a service",
             Self::Run(_) => "running a program",
             Self::Write(_) => "writing files",
+            Self::Fill(_) => "filling in what is published",
             Self::Probe(_) => "asking a promise",
             Self::Erase(_) => "erasing",
             Self::Build(_) => "building a release",
@@ -72,7 +75,7 @@ impl Task {
 
     /// Whether it is killed when nobody waits for it any more. The others see to their own children first.
     pub fn is_alone(&self) -> bool {
-        matches!(self, Self::Write(_) | Self::Probe(_) | Self::Erase(_) | Self::Look(_))
+        matches!(self, Self::Write(_) | Self::Fill(_) | Self::Probe(_) | Self::Erase(_) | Self::Look(_))
     }
 }
 
@@ -92,6 +95,8 @@ pub enum Answer {
         holds: bool,
         message: String,
     },
+    /// What is published.
+    Filled(Parameters),
     /// What was read, if there was something.
     Told(Option<String>),
     Done,
@@ -176,6 +181,7 @@ pub fn perform(stream: UnixStream) {
         Task::Service(task) => return super::shim::serve(*task, line),
         Task::Run(task) => super::shim::run(&task, &line).map(Answer::Ran),
         Task::Write(task) => task.perform().map(|()| Answer::Done),
+        Task::Fill(task) => task.perform().map(Answer::Filled),
         // One that the agent has left alone would meet the next one's.
         Task::Erase(task) => line.end_with_agent().and_then(|()| task.perform()).map(|()| Answer::Done),
         Task::Probe(task) => task.perform().map(|(holds, message)| Answer::Probed { holds, message }),

@@ -6,7 +6,7 @@ use crate::tree::{Node, nearest};
 use crate::{parameters, yaml};
 use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 mod sources;
 
@@ -95,6 +95,7 @@ impl Checker<'_> {
             self.relative(&["files", path], path, false);
             self.template(&["files", path, "template"], &file.template, Stage::Instance);
         }
+        self.secret_files(release);
         let hooks = &release.hooks;
         let points = [
             ("init", &hooks.init),
@@ -151,6 +152,20 @@ impl Checker<'_> {
         }
         for (key, text) in &release.publish {
             self.template(&["publish", key], text, Stage::Instance);
+        }
+    }
+
+    /// Each in a place of its own.
+    fn secret_files(&mut self, release: &Release) {
+        let mut taken: BTreeSet<&str> = release.files.keys().map(String::as_str).collect();
+        for (name, secret) in &release.secrets {
+            let Some(path) = &secret.file else { continue };
+            let at = ["secrets", name, "file"];
+            self.relative(&at, path, false);
+            if !taken.insert(path) {
+                let what = format!("another file is `{}` already", plat_model::id::shorten(path));
+                self.note(&at, Problem::new(codes::BAD_VALUE, what).fix("give each file a path of its own"));
+            }
         }
     }
 

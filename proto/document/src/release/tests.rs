@@ -347,3 +347,19 @@ fn a_service_names_files_that_there_are_and_reloads_only_what_it_uses() {
     assert!(!wrong(&with("reload: {command: [reload]}")).is_empty());
     assert!(!wrong(&with("reload: {}")).is_empty());
 }
+
+#[test]
+fn a_secret_may_have_a_file_of_its_own_and_no_other_files_place() {
+    let text = |file: &str| {
+        format!(
+            "version: 1\nname: shop\nsecrets:\n  one: {{file: {file}}}\n  two: {{file: etc/two}}\nfiles:\n  etc/a: {{template: a}}\n"
+        )
+    };
+    let release = Release::parse_yaml(&text("etc/one"), "shop.yaml").unwrap();
+    assert_eq!(release.secrets["one"].file.as_deref(), Some("etc/one"));
+    for wrong in ["/etc/one", "../one", "etc/a", "etc/two", "''"] {
+        assert!(Release::parse_yaml(&text(wrong), "shop.yaml").is_err(), "{wrong}");
+    }
+    let plain = Release::parse_yaml("version: 1\nname: a\nsecrets: {b: {}}\nfiles: {c: {template: d}}\n", "f").unwrap();
+    assert!(!plain.to_canonical_json().contains("\"file\""), "left out where it is not said");
+}

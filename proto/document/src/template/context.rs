@@ -147,7 +147,7 @@ fn nested<'a>(schema: &Json, steps: &mut impl Iterator<Item = &'a str>) -> bool 
     }
 }
 
-fn of_json(value: &Json) -> Value {
+pub(super) fn of_json(value: &Json) -> Value {
     match value {
         Json::Null => Value::from(()),
         Json::Bool(b) => Value::from(*b),
