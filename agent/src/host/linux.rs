@@ -129,7 +129,7 @@ impl LinuxHost {
             tracing::info!(why, "without control groups: services are killed and counted by their processes");
         }
         let occupants = Occupants::open(&state, &Records::new(&state))?;
-        let meters = Arc::new(Meters::open(&state, runtime.clone(), occupants.holders().all())?);
+        let meters = Arc::new(Meters::open(&state, runtime.clone(), config.clock.clone(), occupants.holders().all())?);
         let _ = counts.set(Arc::downgrade(&meters));
         let adopted = runtime.open()?;
         tracing::debug!(runtime = runtime.kind(), services = adopted.len(), "services taken over");
