@@ -10,6 +10,7 @@ use plat_model::time::Window;
 use plat_model::usage::{Amount, UsageReport};
 use plat_model::{Problem, Timestamp};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
@@ -17,7 +18,7 @@ use tracing::{error, warn};
 
 /// How an instance came to be followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Arrival {
+pub enum Arrival {
     /// It has just been given its partition: its counters begin.
     New,
     /// It was there when the agent started.
@@ -33,13 +34,13 @@ enum Then {
 }
 
 /// The meters of a node.
-pub(crate) struct Metering {
+pub struct Metering {
     host: Arc<dyn Host>,
     clock: Arc<dyn Clock>,
     window: Duration,
     state: Mutex<State>,
     /// Something waits to be pushed.
-    pub waiting: Notify,
+    pub(crate) waiting: Notify,
     /// A partition is followed.
     arrived: Notify,
 }
@@ -61,7 +62,15 @@ struct Followed {
 }
 
 impl Metering {
-    pub fn new(host: Arc<dyn Host>, clock: Arc<dyn Clock>, window: Duration, outbox: Outbox) -> Self {
+    /// Goes on from the outbox in this file.
+    ///
+    /// # Errors
+    /// BAD_STATE_FILE if it cannot be read.
+    pub fn open(host: Arc<dyn Host>, clock: Arc<dyn Clock>, window: Duration, outbox: &Path) -> Result<Self, Problem> {
+        Ok(Self::new(host, clock, window, Outbox::open(outbox, u64::MAX)?.0))
+    }
+
+    pub(crate) fn new(host: Arc<dyn Host>, clock: Arc<dyn Clock>, window: Duration, outbox: Outbox) -> Self {
         let state = Mutex::new(State { outbox, partitions: BTreeMap::new(), counted: BTreeMap::new() });
         Self { host, clock, window, state, waiting: Notify::new(), arrived: Notify::new() }
     }
@@ -138,7 +147,7 @@ impl Metering {
     }
 
     /// Reads once; what is read of all is taken, and whatever else there is as soon as a gap shows.
-    async fn pass(&self, wanted: Wanted, end: Option<Timestamp>) {
+    pub async fn pass(&self, wanted: Wanted, end: Option<Timestamp>) {
         let mut readings = self.read(wanted).await;
         let mut state = self.state.lock().await;
         state.sample(&readings, self.gap_max());
