@@ -5,11 +5,11 @@ pub mod fake;
 pub mod linux;
 
 use async_trait::async_trait;
-use plat_agent_plan::{Action, Disk, PartitionFact, ReleaseFact, StoreFacts};
+use plat_agent_plan::{Action, Disk, Moment, PartitionFact, ReleaseFact, StoreFacts};
+use plat_model::Problem;
 use plat_model::id::{Digest, InstanceId, PartitionName, ServiceName};
 use plat_model::node::NodeFile;
 use plat_model::usage::{Amount, Meter};
-use plat_model::{Problem, Timestamp};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
@@ -33,7 +33,8 @@ pub struct Counters {
     pub instance: InstanceId,
     /// Any number that is another one when the totals had to start again from zero (lost, or never written down).
     pub epoch: u64,
-    pub taken: Timestamp,
+    /// When they were read.
+    pub taken: Moment,
     /// Totals since the instance came into the partition (CPU, I/O, network, wall), or the present level (memory and
     /// disk, in bytes: the taker integrates them over time).
     pub readings: BTreeMap<Meter, Amount>,

@@ -14,6 +14,7 @@ pub mod config;
 pub mod host;
 pub mod identity;
 pub mod telemetry;
+pub mod usage;
 
 mod daemon;
 mod desired;
@@ -21,7 +22,6 @@ mod durable;
 mod master;
 mod outbox;
 mod report;
-mod usage;
 
 use clock::Clock;
 use config::Config;

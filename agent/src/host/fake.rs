@@ -224,7 +224,7 @@ impl Host for FakeHost {
             let counters = Counters {
                 instance: one.fact.occupant.as_ref()?.instance.clone(),
                 epoch: one.inside.epoch,
-                taken: self.clock.now(),
+                taken: self.clock.moment(),
                 readings: readings.into(),
                 lost: None,
             };

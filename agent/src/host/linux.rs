@@ -138,7 +138,7 @@ impl LinuxHost {
         let adopted = runtime.open().await?;
         tracing::debug!(runtime = runtime.kind(), services = adopted.len(), "services taken over");
         // What has ended until here is read with the rest: nobody starts another run yet.
-        let meters = Arc::new(Meters::open(&state, runtime.clone(), occupants.holders().all())?);
+        let meters = Arc::new(Meters::open(&state, runtime.clone(), config.clock.clone(), occupants.holders().all())?);
         let _ = counts.set(Arc::downgrade(&meters));
         let node = NodeFiles::new(config.node_file);
         if let Err(e) = node.watch(send.clone()) {

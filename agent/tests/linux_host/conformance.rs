@@ -235,7 +235,7 @@ pub async fn a_run_that_has_ended_is_on_the_bill_whole_until_the_next_one(node: 
     let seen = usage();
     let [one] = &seen.runs[..] else { panic!("{seen:?}") };
     assert_eq!((&one.run, &one.instance, one.state), (&run, &instance(), RunState::Ended));
-    assert!(one.ended.is_some_and(|ended| ended >= one.started));
+    assert!(one.ended.is_some_and(|ended| ended.steady >= one.started.steady));
     let counted = if one.counted.cpu { cpu(&seen.group) - before } else { one.used.cpu_micros };
     assert!(counted > 5_000, "{seen:?}");
     begin(&host, &node, &spec("works", "exec sleep 600")).await.unwrap();

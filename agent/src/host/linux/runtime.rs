@@ -16,14 +16,15 @@ use super::spawner::Spawner;
 use crate::clock::Clock;
 use crate::host::Event;
 use async_trait::async_trait;
+use plat_agent_plan::Moment;
 use plat_agent_plan::action::{Run, ServiceSpec};
 use plat_agent_plan::facts::ServiceFact;
 use plat_document::release::ReloadSignal;
+use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName, ServiceName};
 use plat_model::node::NodePartition;
 use plat_model::problem::codes;
 use plat_model::resources::Resources;
-use plat_model::{Problem, Timestamp};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -81,8 +82,9 @@ pub struct RunUsage {
     pub service: ServiceName,
     pub run: String,
     pub instance: InstanceId,
-    pub started: Timestamp,
-    pub ended: Option<Timestamp>,
+    /// What was in another boot of the machine was at its start, by the steady clock.
+    pub started: Moment,
+    pub ended: Option<Moment>,
     /// Until now, or in all. Never less than what was said of this run before.
     pub used: Used,
     /// What of it the group counts.

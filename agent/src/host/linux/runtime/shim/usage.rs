@@ -3,6 +3,7 @@
 use super::inner::Inner;
 use super::live::Live;
 use super::runs::Seen;
+use crate::host::linux::process::boot_id;
 use crate::host::linux::runtime::{Counted, RunState, RunUsage, Usage};
 use crate::host::linux::shim::tree::Phase;
 use plat_model::Problem;
@@ -41,7 +42,7 @@ impl Inner {
     }
 
     fn run(&self, seen: &Seen, live: Option<Live>) -> RunUsage {
-        let record = &seen.record;
+        let (record, boot) = (&seen.record, boot_id());
         let state = match &live {
             Some(live) => RunState::Live { io_hidden: live.io_hidden, memory: live.memory },
             None if record.phase == Phase::Ended => RunState::Ended,
@@ -51,8 +52,8 @@ impl Inner {
             service: seen.service.clone(),
             run: record.run.clone(),
             instance: record.instance.clone(),
-            started: record.started,
-            ended: record.ended,
+            started: record.start(&boot),
+            ended: record.ended.map(|_| record.end(&boot)),
             used: live.map_or(record.used, |live| live.used),
             counted: self.counted(seen),
             state,
