@@ -101,6 +101,7 @@ impl HostFacts {
     fn remove_link(&mut self, name: &str) {
         self.links.remove(name);
         self.addresses.retain(|address| address.link != name);
+        self.further.remove(name);
         self.routes.retain(|route| route.link != name);
         self.links.values_mut().filter(|link| link.bridge.as_deref() == Some(name)).for_each(|port| {
             port.bridge = None;
@@ -115,6 +116,13 @@ impl HostFacts {
             port.up = taken || uplink.was_up;
         }
         let there = self.links.contains_key(to);
+        if let Some(all) = self.further.get_mut(from) {
+            all.retain(|address, _| !uplink.further.contains_key(address));
+        }
+        if there && !uplink.further.is_empty() {
+            self.further.entry(to.into()).or_default().extend(uplink.further.clone());
+        }
+        self.further.retain(|_, further| !further.is_empty());
         for address in &uplink.addresses {
             // However it was marked where it was.
             let found = self.address(from, *address).cloned();

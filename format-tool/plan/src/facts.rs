@@ -61,9 +61,16 @@ pub struct HostFacts {
     pub routes: BTreeSet<Route>,
     /// Links with a way that a router announced there: such a way is not among [`HostFacts::routes`].
     pub announced: BTreeSet<String>,
-    /// Links with something that could not be put back exactly if it were taken from them, and what that is: a route that
-    /// [`Route`] does not say all about, a link-local address or a neighbour that somebody set by hand.
-    pub odd: BTreeMap<String, String>,
+    /// Links with something that could not be put back exactly if it were taken from them, and what that is: whatever the
+    /// other facts do not say in full and the kernel would not make again by itself.
+    pub odd: BTreeMap<String, BTreeSet<Odd>>,
+    /// Of [`HostFacts::routes`], by link, the destinations of those that another route of the main table (of any link, and
+    /// whoever made it) has destination and metric in common with: put back, they would come after it.
+    pub doubled: BTreeMap<String, BTreeSet<IpNet>>,
+    /// By link, what addresses have besides; those that have nothing are missing.
+    pub further: BTreeMap<String, BTreeMap<IpNet, Further>>,
+    /// By link, those that stand on it, as VLANs do: they go with it.
+    pub stacked: BTreeMap<String, BTreeSet<String>>,
     /// Of [`Scope::namespaces`], those that exist.
     pub namespaces: BTreeMap<String, NamespaceFact>,
     /// Of [`Scope::namespaces`], those where something else stands in the place of one, and what.
@@ -220,6 +227,9 @@ pub enum LinkKind {
     Other(String),
 }
 
+/// What the kernel gives a link that is made, in bytes (`ETH_DATA_LEN`).
+pub const MTU: u32 = 1500;
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinkFact {
@@ -270,6 +280,27 @@ impl HostFacts {
         let fact = |bound_only| AddressFact { bound_only, ..AddressFact::ours(link, address) };
         self.addresses.get(&fact(true)).or_else(|| self.addresses.get(&fact(false)))
     }
+}
+
+/// What an address has besides itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Further {
+    /// The other end of the link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<IpAddr>,
+    /// Of the route to its network; 0 is the kernel's default.
+    pub metric: u32,
+}
+
+/// Something of a link that could not be put back exactly.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Odd {
+    /// In words, with its article.
+    pub what: String,
+    #[serde(default)]
+    pub ipv6: bool,
 }
 
 /// A way to other machines.

@@ -44,6 +44,9 @@ impl HostFacts {
             seen.routes.clear();
             seen.announced.clear();
             seen.odd.clear();
+            seen.doubled.clear();
+            seen.further.clear();
+            seen.stacked.clear();
         }
         seen
     }

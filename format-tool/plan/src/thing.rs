@@ -1,7 +1,7 @@
 //! What node-format makes, by identity: the entries of its record. A thing in the record is ours and may be changed and
 //! removed; anything else on the machine is not.
 
-use crate::facts::Route;
+use crate::facts::{Further, Route};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -93,6 +93,9 @@ pub struct Uplink {
     pub carries: bool,
     /// Moved to the bridge. In the order that the kernel prefers them in.
     pub addresses: Vec<IpNet>,
+    /// Of those that have more to them, what that is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub further: BTreeMap<IpNet, Further>,
     /// Of the interface; through the bridge while it is taken.
     pub routes: BTreeSet<Route>,
 }

@@ -133,7 +133,8 @@ impl Host for LinuxHost {
                 let seen = seen.join().unwrap_or_else(panicked)?;
                 (facts.links, facts.addresses) = (seen.links, seen.addresses);
                 (facts.local_routes, facts.routes) = (seen.local_routes, seen.routes);
-                (facts.announced, facts.odd) = (seen.announced, seen.odd);
+                (facts.announced, facts.odd, facts.doubled) = (seen.announced, seen.odd, seen.doubled);
+                (facts.further, facts.stacked) = (seen.further, seen.stacked);
             }
             Ok(facts)
         })

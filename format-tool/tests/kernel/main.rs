@@ -4,10 +4,12 @@
 mod announced;
 mod effects;
 mod enrolment;
+mod exactly;
 mod formatting;
 mod guard;
 mod killed;
 mod links;
+mod losses;
 mod machine;
 mod namespaces;
 mod places;
