@@ -37,8 +37,9 @@ pub struct Directory {
     pub limited: bool,
 }
 
-/// Mode of a partition's directory, root's still, while what is in it is being made.
-pub const UNFINISHED: u32 = 0o700;
+/// Mode of a partition's directory, root's still, while what is in it is being made. No configuration asks for it, and who
+/// locks a partition sets another: it is the mark of a run that was killed.
+pub const UNFINISHED: u32 = 0o1700;
 
 /// A namespace with its pair of links: what there is of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
