@@ -13,8 +13,8 @@ impl HostFacts {
     /// The machine after the action.
     pub fn perform(&mut self, action: &Action) {
         match action {
-            Action::AddGroup { name, gid } => {
-                self.groups.insert(name.clone(), GroupFact { gid: *gid, members: Default::default() });
+            Action::AddGroup { name, gid, members } => {
+                self.groups.insert(name.clone(), GroupFact { gid: *gid, members: members.clone() });
             }
             Action::RemoveGroup { name, .. } => {
                 self.groups.remove(name);
@@ -32,6 +32,14 @@ impl HostFacts {
                 self.users.remove(&user.name);
                 self.groups.values_mut().for_each(|group| {
                     group.members.remove(&user.name);
+                });
+            }
+            Action::SetUser { to, .. } => {
+                let fact = UserFact { uid: to.uid, gid: to.gid, home: to.home.clone() };
+                self.users.insert(to.name.clone(), fact);
+                self.groups.iter_mut().for_each(|(name, group)| {
+                    group.members.remove(&to.name);
+                    group.members.extend(to.groups.contains(name).then(|| to.name.clone()));
                 });
             }
             Action::MakeDirectory(made) | Action::FinishDirectory { directory: made, .. } => {

@@ -51,7 +51,8 @@ pub struct HostFacts {
     /// Of the paths in [`Scope::paths`], those that exist.
     pub paths: IndexMap<PathBuf, PathFact>,
     /// Of [`Scope::contents`], those that something is mounted on, or on what is in them: what is seen there is another's.
-    pub mounted: IndexSet<PathBuf>,
+    /// Said is the process in whose mount namespace it is; nothing: in that of node-format.
+    pub mounted: IndexMap<PathBuf, String>,
     pub links: BTreeMap<String, LinkFact>,
     /// Those of one link in the order that the kernel tells them in: it prefers the first.
     pub addresses: IndexSet<AddressFact>,

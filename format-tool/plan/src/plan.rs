@@ -163,7 +163,7 @@ pub fn plan(
 pub fn privileges_lacking(plan: &Plan, facts: &HostFacts) -> Problems {
     let mut problems = Problems::default();
     let kinds: BTreeSet<Kind> = plan.actions.iter().map(Action::kind).collect();
-    let accounts = kinds.contains(&Kind::AddAccounts) || kinds.contains(&Kind::RemoveAccounts);
+    let accounts = [Kind::AddAccounts, Kind::RemoveAccounts, Kind::SetAccounts].iter().any(|kind| kinds.contains(kind));
     let gives = plan.actions.iter().any(|action| match action {
         Action::MakeDirectory(directory) | Action::FinishDirectory { directory, .. } => {
             directory.owner.uid != facts.caller.uid

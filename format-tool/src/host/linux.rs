@@ -28,6 +28,8 @@ pub struct LinuxHost {
     /// What the programs that are started must keep open.
     held: Option<fs::File>,
     excused: Vec<Problem>,
+    /// What was taken out of the user database, should it have to come back.
+    taken: accounts::Entries,
 }
 
 impl LinuxHost {
@@ -56,6 +58,7 @@ impl LinuxHost {
             signals: None,
             held: None,
             excused: Vec::new(),
+            taken: accounts::Entries::default(),
         })
     }
 
@@ -143,8 +146,9 @@ impl Host for LinuxHost {
     fn perform(&mut self, batch: &[Action]) -> Outcome {
         let Some(first) = batch.first() else { return Outcome::first(0, 0, None) };
         match first.kind() {
-            Kind::AddAccounts => accounts::add(&self.root, &self.tree, batch, self.held.as_ref()),
-            Kind::RemoveAccounts => accounts::remove(&self.root, &self.tree, batch),
+            Kind::AddAccounts => accounts::add(&self.root, &self.tree, batch, self.held.as_ref(), &self.taken),
+            Kind::RemoveAccounts => accounts::remove(&self.root, &self.tree, batch, &mut self.taken),
+            Kind::SetAccounts => accounts::set(&self.root, &self.tree, batch),
             Kind::MakeDirectories | Kind::RemoveDirectories => one_by_one(batch, |action| self.tree.perform(action)),
             Kind::SetDirectories => each(batch, |action| self.tree.perform(action)),
             Kind::SetDiskLimits => each(batch, |action| {
