@@ -295,7 +295,7 @@ impl Action {
             Self::SetSysctl { key, was, to, along, .. } if to != was => {
                 Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone() }
             }
-            Self::SetGuard { to: Some(_), .. } => Thing::Guard,
+            Self::SetGuard { to: Some(guard), .. } => Thing::Guard { families: guard.families() },
             Self::TakeUplink(uplink) => Thing::Uplink(uplink.clone()),
             Self::WriteFile { path, to: Some(_), .. } => Thing::File { path: path.clone() },
             _ => return None,
@@ -323,7 +323,7 @@ impl Action {
             Self::SetSysctl { key, was, to, along, .. } if to == was => {
                 Some(Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone() })
             }
-            Self::SetGuard { to: None, .. } => Some(Thing::Guard),
+            Self::SetGuard { from: Some(guard), to: None } => Some(Thing::Guard { families: guard.families() }),
             Self::WriteFile { path, to: None, .. } => Some(Thing::File { path: path.clone() }),
             _ => None,
         }

@@ -24,8 +24,8 @@ pub struct Scope {
     /// Settings of the kernel to read, e.g. `net.ipv4.ip_forward`; with `*` in the place of a link, those of each and of
     /// `default`.
     pub sysctls: BTreeSet<String>,
-    /// Whether the packet filter matters.
-    pub guard: bool,
+    /// The families of the packet filter whose table of node-format's name matters.
+    pub guard: BTreeSet<String>,
     /// Whether users and groups matter.
     pub accounts: bool,
     /// Whether links, addresses and routes matter.
@@ -349,11 +349,17 @@ pub struct Guard {
     pub rules: u32,
     /// The elements of its sets, each as `SET ELEMENT`.
     pub elements: BTreeSet<String>,
-    /// A script that makes it as it is.
+    /// A script that makes it as it is; each table first by a line `add table FAMILY plat`.
     pub script: String,
 }
 
 impl Guard {
+    /// Those that it has a table in.
+    pub fn families(&self) -> BTreeSet<String> {
+        let tables = self.script.lines().filter_map(|line| line.strip_prefix("add table ")?.split(' ').next());
+        tables.map(str::to_owned).collect()
+    }
+
     /// Whether two tables do the same; scripts may be written differently.
     pub fn equals(&self, other: &Self) -> bool {
         (&self.fingerprint, self.rules, &self.elements) == (&other.fingerprint, other.rules, &other.elements)

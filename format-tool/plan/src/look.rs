@@ -25,7 +25,7 @@ impl HostFacts {
         let patterns: Vec<_> = scope.sysctls.iter().filter(|key| key.contains('*')).collect();
         let is_asked = |key: &String| scope.sysctls.contains(key) || patterns.iter().any(|one| is_meant(key, one));
         seen.sysctls.retain(|key, _| is_asked(key));
-        if !scope.guard || self.kernel.nft != Presence::Present {
+        if scope.guard.is_empty() || self.kernel.nft != Presence::Present {
             seen.guard = None;
         }
         if !scope.accounts {

@@ -52,7 +52,7 @@ impl Plan {
         let made: BTreeSet<Thing> = self.actions.iter().filter_map(Action::makes).collect();
         let retakes = self.actions.iter().any(|action| matches!(action, Action::TakeUplink(_)));
         let at_last = |thing: &&Thing| match thing {
-            Thing::UplinkConfirmed { .. } => true,
+            Thing::UplinkConfirmed { .. } | Thing::Guard { .. } => true,
             // What it left on the bridge goes first.
             Thing::Uplink(_) => !retakes,
             Thing::Directory { .. } | Thing::PartitionDirectory { .. } => !made.contains(thing),

@@ -67,8 +67,12 @@ pub enum Thing {
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         along: BTreeMap<String, String>,
     },
-    /// The packet filter's table.
-    Guard,
+    /// The packet filter's tables.
+    Guard {
+        /// Those that have one. Older records do not say it, and mean both.
+        #[serde(default = "both_families")]
+        families: BTreeSet<String>,
+    },
     /// An interface that was joined to the bridge, with all it had.
     Uplink(Uplink),
     /// Root has said that the machine can be reached through the bridge: this interface may be taken at every start.
@@ -100,13 +104,23 @@ pub struct Uplink {
     pub routes: BTreeSet<Route>,
 }
 
+fn both_families() -> BTreeSet<String> {
+    ["inet", "bridge"].map(String::from).into()
+}
+
 impl Thing {
+    /// Of the packet filter's tables, the families.
+    pub(crate) fn families(&self) -> impl Iterator<Item = &String> {
+        let families = if let Self::Guard { families } = self { Some(families) } else { None };
+        families.into_iter().flatten()
+    }
+
     /// Whether it is gone after a reboot, and with the network namespace it was made in.
     pub fn is_volatile(&self) -> bool {
         match self {
             Self::Bridge { .. } | Self::Tap { .. } | Self::Tun { .. } | Self::Namespace { .. } => true,
             Self::Address { .. } | Self::LocalRoute { .. } | Self::Route(_) => true,
-            Self::Sysctl { .. } | Self::Guard | Self::Uplink(_) => true,
+            Self::Sysctl { .. } | Self::Guard { .. } | Self::Uplink(_) => true,
             Self::Group { .. } | Self::User { .. } | Self::Directory { .. } | Self::PartitionDirectory { .. } => false,
             Self::DiskLimit { .. } | Self::UplinkConfirmed { .. } | Self::File { .. } => false,
         }

@@ -110,8 +110,8 @@ impl LinuxHost {
                 facts.files.insert(path.clone(), file);
             }
         }
-        if scope.guard && facts.kernel.nft == Presence::Present {
-            facts.guard = guard::observe()?;
+        if !scope.guard.is_empty() && facts.kernel.nft == Presence::Present {
+            facts.guard = guard::observe(&scope.guard)?;
         }
         if scope.accounts {
             let found = accounts::observe(&self.root, &self.tree)?;

@@ -79,7 +79,7 @@ impl Planner<'_> {
         if !there.is_empty() {
             self.problems.push(
                 Problem::new(codes::UPLINK, format!("the addresses of {} cannot be the partitions' alone", needed.name))
-                    .because(format!("the kernel would drop {} with the last of them", there.join("; ")))
+                    .because(format!("with the last of them the kernel would drop {}", there.join("; ")))
                     .fix("give the interface an IPv4 address of its own, take that away if nothing needs it, or leave `ipv4_network` out")
                     .at("network.link"),
             );

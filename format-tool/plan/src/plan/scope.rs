@@ -4,7 +4,7 @@ use super::losses::promote_secondaries;
 use super::machine::default_of;
 use super::setting_before;
 use super::uplink::accept_ra;
-use crate::facts::Scope;
+use crate::facts::{Guard, Scope};
 use crate::forwarding::{IPV6, written_along};
 use crate::layout::Layout;
 use crate::thing::{Claims, Thing};
@@ -46,7 +46,7 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
                     scope.sysctls.extend(along.keys().cloned());
                 }
             }
-            Thing::Guard => scope.guard = true,
+            Thing::Guard { families } => scope.guard.extend(families.iter().cloned()),
             Thing::Bridge { name } => {
                 scope.network = true;
                 scope.sysctls.extend([promote_secondaries("all"), promote_secondaries(name)]);
@@ -71,7 +71,7 @@ fn of_layout(layout: &Layout) -> Scope {
         disk: limits.map(|(path, limit)| (path.clone(), limit.id)).collect(),
         namespaces: layout.namespaces.keys().cloned().collect(),
         sysctls: settings.chain([bridge]).flatten().chain(heard.into_iter().flatten()).collect(),
-        guard: layout.guard.is_some(),
+        guard: layout.guard.as_ref().map(Guard::families).unwrap_or_default(),
         accounts: !layout.users.is_empty() || !layout.groups.is_empty(),
         network: !layout.links.is_empty() || !layout.addresses.is_empty() || layout.needs_link.is_some(),
         ..Scope::default()
