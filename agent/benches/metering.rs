@@ -33,6 +33,7 @@ async fn main() {
         state: folder.path().join("state"),
         node_file: folder.path().join("node.json"),
         executable: env!("CARGO_BIN_EXE_plat-agent").into(),
+        network: Default::default(),
         clock: Arc::new(SystemClock),
         runtime: plat_agent::config::Runtime::Shim,
     });

@@ -34,6 +34,8 @@ pub struct Config {
     /// Length of a metering window: 1 s to 1 h.
     pub window: Duration,
     pub runtime: Runtime,
+    /// Who the part with the network is, where the agent is root; `None`: `plat-agent`, if there is one.
+    pub user: Option<String>,
     /// How much of the disk usage reports may take while the master is away, in bytes.
     pub outbox_bytes: u64,
     pub releases: ReleaseSettings,
@@ -50,6 +52,7 @@ struct V1 {
     node_file: Option<PathBuf>,
     window_seconds: Option<u64>,
     runtime: Option<String>,
+    user: Option<String>,
     outbox_mib: Option<u64>,
     #[serde(default)]
     releases: releases::Section,
@@ -69,6 +72,7 @@ impl Default for Config {
             node_file: "/var/lib/plat/node.json".into(),
             window: Duration::from_secs(60),
             runtime: Runtime::Auto,
+            user: None,
             outbox_bytes: 256 << 20,
             releases: ReleaseSettings::default(),
         }
@@ -143,7 +147,8 @@ impl Config {
         let releases = said.releases.check(|problem| problems.push(problem.at(file)));
         let releases = ReleaseSettings { share, ..releases };
         let outbox_bytes = outbox_mib << 20;
-        problems.none_or(Self { master, data, node_file, window, runtime, outbox_bytes, releases })
+        let user = said.user;
+        problems.none_or(Self { master, data, node_file, window, runtime, user, outbox_bytes, releases })
     }
 
     /// Reads the file at `path`; if there is none and it was not named on purpose, everything is as it is by default.

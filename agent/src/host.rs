@@ -10,11 +10,12 @@ use plat_model::Problem;
 use plat_model::id::{Digest, InstanceId, PartitionName, ServiceName};
 use plat_model::node::NodeFile;
 use plat_model::usage::{Amount, Meter};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tokio::sync::mpsc;
 
 /// Something on the host changed that a planner may care for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Event {
     /// A service of this partition started, ended, or was seen for the first time.
     Partition(PartitionName),
@@ -28,7 +29,7 @@ pub enum Event {
 
 /// The counters of one partition: totals that only grow while `epoch` stays the same. The executor adds final readings
 /// of what has ended, so that a service that lived 50 ms is in them. They can be read from `Occupy` until `Free`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     pub instance: InstanceId,
     /// Any number that is another one when the totals had to start again from zero (lost, or never written down).
@@ -44,7 +45,7 @@ pub struct Counters {
 }
 
 /// What is to be read of partitions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wanted {
     /// Only the present levels: often, so nothing is written for it.
     Levels,
@@ -53,7 +54,7 @@ pub enum Wanted {
 }
 
 /// Which log lines somebody wants to read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogsAsked {
     /// `None`: of all services.
     pub service: Option<ServiceName>,
@@ -63,14 +64,14 @@ pub struct LogsAsked {
 }
 
 /// Whether lines that are written later are wanted too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Follow {
     No,
     /// Until the receiver is dropped.
     Yes,
 }
 
-/// A host. Two implementers: Linux, and a fake with faults on demand. Calls about different partitions may run at once.
+/// A host. Linux, a fake with faults on demand, and one in another process ([`crate::privileged`]). Calls about different partitions may run at once.
 #[async_trait]
 pub trait Host: Send + Sync + 'static {
     /// What node-format made of this machine, as it is now ([`Event::NodeFile`] tells of a change).

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod host;
 pub mod identity;
+pub mod privileged;
 pub mod telemetry;
 pub mod usage;
 

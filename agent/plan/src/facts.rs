@@ -9,10 +9,11 @@ use crate::results::PromiseFact;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PromiseName, ServiceName};
 use plat_model::parameters::Parameters;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One release on this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReleaseFact {
     Absent,
     /// Being built now; what it is doing.
@@ -28,7 +29,7 @@ pub enum ReleaseFact {
 }
 
 /// One partition of this node.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PartitionFact {
     /// Who it was given to. Survives restarts of the agent.
     pub occupant: Option<Occupant>,
@@ -57,7 +58,7 @@ impl PartitionFact {
 }
 
 /// What the agent wrote down about the instance in a partition. [`crate::action::Note`] says what changes it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Occupant {
     pub instance: InstanceId,
     /// Names of those that were generated for it. What they are stays on the host.
@@ -137,7 +138,7 @@ impl Occupant {
 /// A run that ends by itself when it is younger than this counts as short.
 pub const STABLE_SECONDS: u32 = 60;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceFact {
     /// Fingerprint of the [`crate::action::ServiceSpec`] that it was started with.
     pub fingerprint: String,
@@ -173,7 +174,7 @@ impl ServiceFact {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServiceRun {
     Running {
         pid: u32,
@@ -193,7 +194,7 @@ pub enum ServiceRun {
 }
 
 /// A step of a partition that failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Name of the step, as [`crate::Action::step`] gives it.
     pub step: String,

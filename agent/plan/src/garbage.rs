@@ -4,11 +4,12 @@
 use crate::action::Action;
 use plat_model::id::Digest;
 use plat_model::{Problem, Timestamp, problem::codes};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Something that takes room.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Stored {
     Release(Digest),
     /// A file of the cache, by its path within it.
@@ -16,7 +17,7 @@ pub enum Stored {
 }
 
 /// One of them, as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredFact {
     pub what: Stored,
     /// The disk that it is on: a key of [`StoreFacts::disks`].
@@ -30,7 +31,7 @@ pub struct StoredFact {
 }
 
 /// A disk that releases or the cache are on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// How people find it.
     pub place: String,
@@ -40,14 +41,14 @@ pub struct Disk {
     pub asked: Vec<u64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StoreFacts {
     pub entries: Vec<StoredFact>,
     pub disks: BTreeMap<u64, Disk>,
 }
 
 /// How long what nothing uses is kept, and how many bytes stay free on each disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeepPolicy {
     pub keep: Duration,
     pub min_free: u64,

@@ -22,6 +22,9 @@ mod shim;
 pub mod spawner;
 mod task;
 
+pub use account::assume;
+pub use namespace::Network;
+pub(crate) use posix::watched;
 pub use release::share;
 
 use super::{Counters, Event, Host, LogsAsked, Wanted};
@@ -69,6 +72,8 @@ pub struct LinuxConfig {
     pub node_file: PathBuf,
     /// The agent's binary: `/proc/self/exe`, which stays the same one when its file is replaced.
     pub executable: PathBuf,
+    /// Where all that it starts has its network.
+    pub network: Network,
     /// What time it is. Shims, which outlive the agent, read the machine's.
     pub clock: Arc<dyn Clock>,
     /// What is to keep the services running.
@@ -109,7 +114,7 @@ impl LinuxHost {
             .canonicalize()
             .map_err(|e| disk::io_problem(codes::BAD_STATE_FILE, format!("cannot use {}", state.display()), &e))?;
         let (send, events) = mpsc::channel(256);
-        let spawner = Arc::new(Spawner::new(config.executable));
+        let spawner = Arc::new(Spawner::new(config.executable, config.network));
         // The runtime has runs counted, and what counts asks the runtime.
         let counts: Arc<OnceLock<Weak<Meters>>> = Arc::default();
         let settle = {
@@ -179,6 +184,15 @@ impl LinuxHost {
                 .fix("run `node-format plan` to see what would have to change")
         })?;
         Ok(Place { directory: node.root.join(name.as_str()), partition })
+    }
+
+    /// Nothing is done that no plan could hold, whoever asks for it.
+    fn permit(&self, action: &Action) -> Result<(), Problem> {
+        let memory = action.partition().map(|name| self.occupants.observe(name)).transpose()?;
+        let occupant = memory.as_ref().and_then(|memory| memory.occupant.as_ref());
+        plat_agent_plan::permit(action, &*self.node.read()?, occupant).inspect_err(|problem| {
+            tracing::warn!(step = action.step(), problem = problem.one_line(), "refused");
+        })
     }
 
     /// For a process that becomes their owner's.
@@ -302,6 +316,7 @@ impl Host for LinuxHost {
     }
 
     async fn perform(&self, action: &Action) -> Result<(), Problem> {
+        self.permit(action)?;
         match action {
             Action::InstallRelease { digest, document } => {
                 let node = self.node.read()?;

@@ -12,6 +12,7 @@ pub async fn open_with(node: &Node, settings: &ReleaseSettings) -> LinuxHost {
         state: node.state(),
         node_file: node.folder.path().join("node.json"),
         executable: env!("CARGO_BIN_EXE_plat-agent").into(),
+        network: Default::default(),
         clock: Arc::new(plat_agent::clock::SystemClock),
         runtime: plat_agent::config::Runtime::Shim,
     };

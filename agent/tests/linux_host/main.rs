@@ -25,6 +25,7 @@ mod cache;
 mod conformance;
 mod erasing;
 mod fetching;
+mod forged;
 mod images;
 mod instances;
 mod metering;

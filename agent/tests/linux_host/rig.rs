@@ -74,6 +74,7 @@ impl Node {
             state: self.state(),
             node_file: self.folder.path().join("node.json"),
             executable: env!("CARGO_BIN_EXE_plat-agent").into(),
+            network: Default::default(),
             clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
             runtime: plat_agent::config::Runtime::Shim,
         })
