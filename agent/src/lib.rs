@@ -4,6 +4,9 @@
 //! the [`host`], ask `plat-agent-plan` what to do, and do it. The client of the master learns what is desired, keeps it
 //! on disk, and tells what has changed. Metering reads counters, and an outbox keeps reports until they are booked.
 //!
+//! It is two processes: [`privileged`] is what is between them. What [`run`] runs is the one with the network; its [`host`]
+//! is in the other.
+//!
 //! Invariants: the last accepted desired state decides, whether the master is there or not; an older one is refused;
 //! every effect is one `perform`; a report counts as taken once it is on disk, and never twice; stopping the agent
 //! stops no service.
