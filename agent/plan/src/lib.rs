@@ -28,6 +28,7 @@ mod results;
 mod services;
 mod status;
 mod teardown;
+mod timers;
 
 pub use action::Action;
 #[cfg(feature = "fake")]
@@ -41,3 +42,4 @@ pub use partition::{PartitionPlan, plan_partition, plan_rendered};
 pub use release::{ReleaseGiven, ReleasePlan, plan_release};
 pub use render::{Rendered, RenderedPromise, Upkeep, applied_release, render, render_given};
 pub use results::{PromiseFact, Stretch};
+pub use timers::Timer;

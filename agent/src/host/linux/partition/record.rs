@@ -1,8 +1,8 @@
 //! What is written down of an occupant, whole.
 
-use plat_agent_plan::Upkeep;
 use plat_agent_plan::action::Loaded;
 use plat_agent_plan::facts::Occupant;
+use plat_agent_plan::{Timer, Upkeep};
 use plat_model::id::{InstanceId, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,10 @@ pub struct Record {
     revivals: u32,
     #[serde(default)]
     reloaded: BTreeMap<ServiceName, Loaded>,
+    #[serde(default)]
+    done: BTreeMap<ServiceName, String>,
+    #[serde(default)]
+    timers: BTreeMap<ServiceName, Timer>,
     cleaned: bool,
     erased: bool,
 }
@@ -45,6 +49,8 @@ impl From<Record> for Occupant {
             ready: record.ready,
             revivals: record.revivals,
             reloaded: record.reloaded,
+            done: record.done,
+            timers: record.timers,
             connection: record.connection,
             cleaned: record.cleaned,
             erased: record.erased,
@@ -66,6 +72,8 @@ impl From<&Occupant> for Record {
             ready: occupant.ready,
             revivals: occupant.revivals,
             reloaded: occupant.reloaded.clone(),
+            done: occupant.done.clone(),
+            timers: occupant.timers.clone(),
             connection: occupant.connection.clone(),
             cleaned: occupant.cleaned,
             erased: occupant.erased,

@@ -101,7 +101,7 @@ impl Runtime for ShimRuntime {
         let _held = lock.lock().await;
         self.inner.end(partition, service, STOP).await?;
         if let Some(mut state) = self.inner.records.run(partition, service)?
-            && state.short_runs() > 0
+            && !state.told
         {
             (state.told, state.short_runs) = (true, 0);
             self.inner.records.write(partition, service, &state)?;
@@ -234,7 +234,7 @@ impl Runtime for ShimRuntime {
 fn fact(state: &RunState, boot: &str) -> ServiceFact {
     let pid = state.main.unwrap_or(state.shim).pid;
     let run = match state.phase {
-        Phase::Ended => ServiceRun::Ended { at: state.end(boot) },
+        Phase::Ended => ServiceRun::Ended { at: state.end(boot), how: state.ending() },
         Phase::Running if state.is_attended(boot) => ServiceRun::Running { pid, since: state.start(boot) },
         // Also when the shim is gone and what it left is being cleared up: nothing may be started yet.
         _ => ServiceRun::Stopping { pid, since: state.start(boot) },

@@ -99,6 +99,7 @@ impl Inner {
         } else {
             state.error = "the machine was restarted".into();
         }
+        state.lost = true;
         state.ends(self.setting.clock.moment(), &boot);
         self.records.write(partition, service, &state)?;
         Ok(Some(state))
@@ -189,6 +190,7 @@ impl Inner {
             restarts: before.as_ref().map_or(0, RunState::restarts),
             last_exit: before.as_ref().map_or_else(String::new, RunState::last_exit),
             short_runs: before.as_ref().map_or(0, RunState::short_runs),
+            watchdog_seconds: spec.watchdog_seconds,
         }));
         let started = this.setting.spawner.perform(&task).await;
         match this.records.run(partition, service)? {
