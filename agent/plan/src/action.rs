@@ -3,10 +3,12 @@
 
 use crate::fingerprint;
 use crate::render::Upkeep;
-use plat_document::release::{Check, ReloadSignal, StopSignal};
+use crate::timers::Timer;
+use plat_document::release::{Check, ReloadSignal, Restart, ServiceKind, StopSignal};
 use plat_document::template::Prepared;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
+use plat_model::schedule::Schedule;
 use plat_model::{Problem, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -62,13 +64,14 @@ pub enum Action {
         partition: PartitionName,
         run: Run,
     },
-    /// Starts a service, or keeps it running; it outlives the agent.
+    /// Starts a service, or keeps it running; it outlives the agent. When it has ended, nothing but the next of these
+    /// starts it again.
     StartService {
         partition: PartitionName,
         spec: ServiceSpec,
     },
     /// Tells a service to stop, waits for it as long as its specification says, then kills what is left of it. Clears
-    /// its `short_runs`.
+    /// its `short_runs`; from now on it counts as told to end, also if it had ended by itself.
     StopService {
         partition: PartitionName,
         service: ServiceName,
@@ -170,6 +173,12 @@ pub enum Note {
     Revived { times: u32 },
     /// A run of a service has read its files again. Adds to `reloaded`.
     Reloaded { service: ServiceName, loaded: Loaded },
+    /// A one-shot with this fingerprint has succeeded. Sets `done`.
+    Done { service: ServiceName, fingerprint: String },
+    /// A service with a schedule is about to run, was passed over, or is waited for from now on. Sets `timers`.
+    Timed { service: ServiceName, timer: Timer },
+    /// Nothing is waited for any more: what comes due from now on is not missed. Clears `timers`.
+    Untimed,
     /// The clean hook has run. Sets `cleaned`.
     Cleaned,
 }
@@ -256,11 +265,23 @@ pub struct ServiceSpec {
     pub directory: String,
     pub stop_signal: StopSignal,
     pub stop_timeout_seconds: u32,
+    #[serde(default, skip_serializing_if = "ServiceKind::is_default")]
+    pub kind: ServiceKind,
+    /// It is given a socket in `NOTIFY_SOCKET` and ended by SIGABRT, then killed, when it does not say `WATCHDOG=1` there
+    /// for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog_seconds: Option<u32>,
     /// Changes when anything above does, or a file that takes a restart.
     pub fingerprint: String,
     /// How files that changed are taken in without one; an older agent wrote none down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload: Option<ReloadSpec>,
+    /// What the plan does when it has ended by itself. A host may do the same while there is no agent.
+    #[serde(default, skip_serializing_if = "Restart::is_default")]
+    pub restart: Restart,
+    /// The times at which the plan has a one-shot run; `None`: once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
 }
 
 impl ServiceSpec {
@@ -275,8 +296,17 @@ impl ServiceSpec {
             directory: String::new(),
             stop_signal: StopSignal::Term,
             stop_timeout_seconds: 5,
+            kind: ServiceKind::Service,
+            watchdog_seconds: None,
             reload: None,
+            restart: Restart::Always,
+            schedule: None,
         }
+    }
+
+    /// Whether it is to run for as long as the instance does.
+    pub(crate) fn stays(&self) -> bool {
+        self.kind == ServiceKind::Service
     }
 }
 

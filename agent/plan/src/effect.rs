@@ -2,7 +2,7 @@
 //! benchmarks are stated in it.
 
 use crate::action::{Action, FileTemplate, Run, ServiceSpec};
-use crate::facts::{Occupant, PartitionFact, STABLE_SECONDS, ServiceFact, ServiceRun};
+use crate::facts::{Ending, Occupant, PartitionFact, STABLE_SECONDS, ServiceFact, ServiceRun};
 use crate::moment::Moment;
 use crate::results::PromiseFact;
 use plat_model::Problem;
@@ -22,11 +22,21 @@ pub struct Begun {
     pub end: Option<End>,
 }
 
+/// How a run that succeeded ended.
+const SUCCESS: &str = "exit code 0";
+
 /// How a run ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
     pub how: String,
     pub last_lines: Vec<String>,
+}
+
+impl End {
+    /// With success, saying nothing.
+    pub fn success() -> Self {
+        Self { how: SUCCESS.into(), last_lines: Vec::new() }
+    }
 }
 
 /// What an action leaves to the machine, and what the machine keeps besides facts.
@@ -77,7 +87,7 @@ impl PartitionFact {
             Action::StartService { spec, .. } => self.start(spec, now, outcomes),
             Action::StopService { service, .. } => {
                 if let Some(fact) = self.services.get_mut(service) {
-                    (fact.state, fact.short_runs) = (ServiceRun::Ended { at: now }, 0);
+                    (fact.state, fact.short_runs) = (ServiceRun::Ended { at: now, how: Ending::Told }, 0);
                 }
             }
             // What a run has read is noted by another action.
@@ -150,7 +160,8 @@ impl ServiceFact {
     pub fn end(&mut self, end: End, now: Moment) {
         let ServiceRun::Running { since, .. } = self.state else { return };
         let was_short = now.since(since) < Duration::from_secs(STABLE_SECONDS.into());
-        self.state = ServiceRun::Ended { at: now };
+        let how = if end.how == SUCCESS { Ending::Success } else { Ending::Failure };
+        self.state = ServiceRun::Ended { at: now, how };
         self.restarts += 1;
         self.short_runs = if was_short { self.short_runs + 1 } else { 0 };
         (self.last_exit, self.last_lines) = (end.how, end.last_lines);

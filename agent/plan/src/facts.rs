@@ -1,11 +1,12 @@
 //! What is there, as the host observed it. "Unknown" is an observation: what could not be read is looked at again, not
 //! made anew.
 
-use crate::action::{Loaded, Note};
+use crate::action::{Loaded, Note, ServiceSpec};
 use crate::fingerprint;
 use crate::moment::Moment;
 use crate::render::Upkeep;
 use crate::results::PromiseFact;
+use crate::timers::Timer;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PromiseName, ServiceName};
 use plat_model::parameters::Parameters;
@@ -43,11 +44,13 @@ pub struct PartitionFact {
 
 impl PartitionFact {
     /// What runs now, and with which configuration: another text after every start of a service, and after everything
-    /// that was configured anew. A check is a check of that, whatever the clocks say.
+    /// that was configured anew. A check is a check of that, whatever the clocks say. One-shots come and go beside it.
     pub fn runs(&self) -> String {
         let configured = self.occupant.as_ref().map(|occupant| occupant.configured.as_str());
-        let running = |fact: &&ServiceFact| matches!(fact.state, ServiceRun::Running { .. });
-        let runs: Vec<&str> = self.services.values().filter(running).map(|fact| fact.run.as_str()).collect();
+        let upkeep = self.occupant.as_ref().and_then(|occupant| occupant.upkeep.as_ref());
+        let stays = |name: &ServiceName| upkeep.and_then(|upkeep| upkeep.service(name)).is_none_or(ServiceSpec::stays);
+        let running = self.services.iter().filter(|(_, fact)| matches!(fact.state, ServiceRun::Running { .. }));
+        let runs: Vec<&str> = running.filter(|(name, _)| stays(name)).map(|(_, fact)| fact.run.as_str()).collect();
         fingerprint::of(&(configured, runs))
     }
 
@@ -78,6 +81,10 @@ pub struct Occupant {
     pub revivals: u32,
     /// What runs of services have read since they were started.
     pub reloaded: BTreeMap<ServiceName, Loaded>,
+    /// Fingerprints that one-shots have succeeded with last.
+    pub done: BTreeMap<ServiceName, String>,
+    /// From when on the next times of services with a schedule are counted.
+    pub timers: BTreeMap<ServiceName, Timer>,
     /// What it published last; empty if it never did.
     pub connection: Parameters,
     /// Fingerprint of the [`crate::action::Publication`] that `connection` was filled in from.
@@ -101,6 +108,8 @@ impl Occupant {
             ready: false,
             revivals: 0,
             reloaded: BTreeMap::new(),
+            done: BTreeMap::new(),
+            timers: BTreeMap::new(),
             connection: Parameters::default(),
             published: String::new(),
             cleaned: false,
@@ -120,6 +129,8 @@ impl Occupant {
             Note::Configured { fingerprint, upkeep } => {
                 self.initialised = true;
                 self.configured.clone_from(fingerprint);
+                self.done.retain(|name, _| upkeep.service(name).is_some());
+                self.timers.retain(|name, _| upkeep.service(name).is_some());
                 self.upkeep = Some(upkeep.clone());
                 (self.ready, self.revivals) = (false, 0);
             }
@@ -130,6 +141,9 @@ impl Occupant {
             Note::Stopped => (self.started, self.ready) = (false, false),
             Note::Revived { times } => self.revivals = *times,
             Note::Reloaded { service, loaded } => drop(self.reloaded.insert(service.clone(), loaded.clone())),
+            Note::Done { service, fingerprint } => drop(self.done.insert(service.clone(), fingerprint.clone())),
+            Note::Timed { service, timer } => drop(self.timers.insert(service.clone(), timer.clone())),
+            Note::Untimed => self.timers.clear(),
             Note::Cleaned => self.cleaned = true,
         }
     }
@@ -188,9 +202,20 @@ pub enum ServiceRun {
     /// Not running: it ended, was stopped, or its runtime is gone. Nothing but `StartService` starts it again.
     Ended {
         at: Moment,
+        how: Ending,
     },
     /// Could not be observed.
     Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// It exited with 0.
+    Success,
+    /// It exited with something else, was killed, or could not be started.
+    Failure,
+    /// It was told to, or went with its supervisor or its machine: that says nothing of the program.
+    Told,
 }
 
 /// A step of a partition that failed.

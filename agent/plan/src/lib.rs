@@ -29,6 +29,7 @@ mod results;
 mod services;
 mod status;
 mod teardown;
+mod timers;
 
 pub use action::Action;
 #[cfg(feature = "fake")]
@@ -43,3 +44,4 @@ pub use permit::permit;
 pub use release::{ReleaseGiven, ReleasePlan, plan_release};
 pub use render::{Rendered, RenderedPromise, Upkeep, applied_release, render, render_given};
 pub use results::{PromiseFact, Stretch};
+pub use timers::Timer;

@@ -7,7 +7,7 @@ use crate::render::Upkeep;
 use plat_document::release::{Check, digest_of};
 use plat_document::template::{Prepared, TEMPLATE_MAX};
 use plat_model::Problem;
-use plat_model::id::shorten;
+use plat_model::id::{ServiceName, shorten};
 use plat_model::node::NodeFile;
 use plat_model::problem::codes;
 use plat_model::release::RELEASE_MAX;
@@ -21,6 +21,8 @@ const FILES_MAX: usize = 256 + SECRETS_MAX;
 const SECRETS_MAX: usize = 64;
 /// Most services and promises of a document.
 const PARTS_MAX: usize = 64;
+/// Services of an instance about which something is remembered, those of earlier releases among them.
+const REMEMBERED_MAX: usize = 1024;
 /// Most keys of an environment, or of what is published.
 const KEYS_MAX: usize = 1024;
 /// Longest fingerprint, name or key, in bytes.
@@ -112,12 +114,24 @@ fn noted(note: &Note, occupant: &Occupant) -> Result<(), String> {
         Note::KeptUp(kept) => upkeep(kept, occupant),
         // The host alone says what is published: it fills it in.
         Note::Published(_) => Err("what is published is filled in by the host".into()),
-        Note::Reloaded { loaded, .. } => {
+        Note::Reloaded { service, loaded } => {
             text(&loaded.run)?;
-            text(&loaded.files)
+            text(&loaded.files)?;
+            one_more(&occupant.reloaded, service)
         }
-        Note::Initialised | Note::Started | Note::Stopped | Note::Revived { .. } | Note::Cleaned => Ok(()),
+        Note::Done { service, fingerprint } => {
+            text(fingerprint)?;
+            one_more(&occupant.done, service)
+        }
+        Note::Timed { service, .. } => one_more(&occupant.timers, service),
+        Note::Initialised | Note::Started | Note::Stopped | Note::Revived { .. } => Ok(()),
+        Note::Untimed | Note::Cleaned => Ok(()),
     }
+}
+
+/// No more is remembered of services than there can be.
+fn one_more<T>(of: &BTreeMap<ServiceName, T>, service: &ServiceName) -> Result<(), String> {
+    ensure(of.len() < REMEMBERED_MAX || of.contains_key(service), || format!("more than {REMEMBERED_MAX} services"))
 }
 
 fn upkeep(kept: &Upkeep, occupant: &Occupant) -> Result<(), String> {
@@ -152,6 +166,7 @@ fn service(spec: &ServiceSpec, occupant: &Occupant) -> Result<(), String> {
         plain(&spec.directory)?;
     }
     seconds(spec.stop_timeout_seconds)?;
+    seconds(spec.watchdog_seconds.unwrap_or_default())?;
     text(&spec.fingerprint)?;
     spec.reload.as_ref().map_or(Ok(()), |read| {
         text(&read.files)?;

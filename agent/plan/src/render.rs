@@ -6,13 +6,14 @@ use crate::facts::Occupant;
 use crate::fingerprint;
 use crate::given::{Given, Place};
 use plat_document::Release;
-use plat_document::release::{Check, Hook, HttpCheck, Promise, Reload, Role, TcpCheck};
+use plat_document::release::{Check, Hook, HttpCheck, Promise, Reload, Restart, Role, TcpCheck};
 use plat_document::template::{self, Context, Prepared};
 use plat_model::id::{Digest, PromiseName, ServiceName};
 use plat_model::instance::InstanceDesired;
 use plat_model::node::NodePartition;
 use plat_model::parameters::Parameters;
 use plat_model::problem::codes;
+use plat_model::schedule::Schedule;
 use plat_model::{Problem, Problems};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -135,8 +136,12 @@ pub fn render(
                 directory: service.directory.clone(),
                 stop_signal: service.stop_signal,
                 stop_timeout_seconds: service.stop_timeout_seconds,
+                kind: service.kind,
+                watchdog_seconds: service.watchdog_seconds,
                 fingerprint: String::new(),
                 reload: None,
+                restart: Restart::Always,
+                schedule: None,
             };
             // What it uses of all that is configured.
             let used = match &service.files {
@@ -162,7 +167,12 @@ pub fn render(
                 // A process stays where it was started: another namespace takes another start.
                 Some(namespace) => fingerprint::of(&(&spec, &restarts, namespace)),
             };
+            // What follows from an end, and when it runs, is no reason for another start.
             spec.reload = how.map(|how| ReloadSpec { how, files: used });
+            spec.restart = service.restart();
+            let schedule =
+                service.schedule.as_deref().map(|text| schedule(text).map_err(|problem| within(problem, &at)));
+            spec.schedule = schedule.and_then(|schedule| problems.keep(schedule));
             spec
         })
         .collect();
@@ -348,6 +358,10 @@ fn publish(release: &Release, context: &Context, secrets: &BTreeSet<String>, pro
         }
     }
     Publication { values, fingerprint: fingerprint::of(&all) }
+}
+
+fn schedule(text: &str) -> Result<Schedule, Problem> {
+    Schedule::parse(text).map_err(|why| Problem::new(codes::BAD_VALUE, "`schedule` is not one").because(why))
 }
 
 fn within(problem: Problem, at: &str) -> Problem {

@@ -120,6 +120,24 @@ impl FakeHost {
         }
     }
 
+    /// From now on runs of a one-shot go on until [`FakeHost::end_service`], instead of succeeding at once.
+    pub fn hold_service(&self, partition: &PartitionName, service: &ServiceName) {
+        if let Some(one) = self.lock().partitions.get_mut(partition) {
+            one.inside.slow.insert(service.clone());
+        }
+    }
+
+    /// Whether the next runs of a one-shot fail.
+    pub fn fail_service(&self, partition: &PartitionName, service: &ServiceName, fails: bool) {
+        if let Some(one) = self.lock().partitions.get_mut(partition) {
+            if fails {
+                one.inside.failing.insert(service.clone());
+            } else {
+                one.inside.failing.remove(service);
+            }
+        }
+    }
+
     /// A running service ends by itself.
     pub fn end_service(&self, partition: &PartitionName, service: &ServiceName, how: &str) {
         let now = self.clock.moment();

@@ -122,12 +122,47 @@ pub struct WaitingView {
 #[derive(Debug, Clone, Serialize)]
 pub struct ServiceView {
     pub name: String,
+    /// `service` or `oneshot`.
+    pub kind: String,
     pub state: String,
     pub pid: Option<u32>,
     pub restarts: u32,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub last_exit: String,
     pub since: Option<String>,
+    /// Of what runs at times: which, and when next.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub schedule: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Times that passed because it was running.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub skipped: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl From<v1::ServiceStatus> for ServiceView {
+    fn from(status: v1::ServiceStatus) -> Self {
+        let kind = match v1::ServiceKind::try_from(status.kind) {
+            Ok(v1::ServiceKind::Unspecified) => "service".to_owned(),
+            kind => lower(kind),
+        };
+        Self {
+            name: status.name,
+            kind,
+            state: lower(v1::ServiceState::try_from(status.state)),
+            pid: status.pid,
+            restarts: status.restarts,
+            last_exit: status.last_exit,
+            since: time(status.since_ms),
+            schedule: status.schedule,
+            next: status.next_ms.and_then(time),
+            skipped: status.skipped,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -192,18 +227,7 @@ impl From<v1::InstanceView> for InstanceView {
                 .into_iter()
                 .map(|w| WaitingView { who: w.who, on: w.on, since: time(w.since_ms), todo: w.todo })
                 .collect(),
-            services: status
-                .services
-                .into_iter()
-                .map(|s| ServiceView {
-                    name: s.name,
-                    state: lower(v1::ServiceState::try_from(s.state)),
-                    pid: s.pid,
-                    restarts: s.restarts,
-                    last_exit: s.last_exit,
-                    since: time(s.since_ms),
-                })
-                .collect(),
+            services: status.services.into_iter().map(Into::into).collect(),
             promises: status
                 .promises
                 .into_iter()

@@ -169,7 +169,8 @@ fn take_status(
         return Err(refuse(codes::STALE_REPORT, node, told, &why));
     }
     let parts = told.services.len().max(told.promises.len());
-    let texts = told.promises.iter().map(|promise| &promise.message).chain([&told.detail]);
+    let said = told.services.iter().flat_map(|service| [&service.last_exit, &service.schedule]);
+    let texts = told.promises.iter().map(|promise| &promise.message).chain(said).chain([&told.detail]);
     if parts > PARTS_MAX || texts.map(String::len).any(|l| l > TEXT_MAX) || told.problem.as_ref().is_some_and(is_large)
     {
         return Err(refuse(codes::TOO_LARGE, node, told, "it is larger than a status may be"));

@@ -5,6 +5,7 @@
 //! files written from templates, services that run, promises that must hold, and what it publishes.
 
 use plat_model::id::{PromiseName, ReleaseName, ServiceName};
+pub use plat_model::instance::ServiceKind;
 use plat_model::resources::Resources;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -142,6 +143,46 @@ pub struct Service {
     /// How it takes in files that changed. Absent: by a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload: Option<Reload>,
+    #[serde(default, skip_serializing_if = "ServiceKind::is_default")]
+    pub kind: ServiceKind,
+    /// Absent: see [`Service::restart`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
+    /// It is ended when it has not said for so long that it is alive, as `sd_notify` says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog_seconds: Option<u32>,
+    /// Of a one-shot: it runs at these times; see [`plat_model::schedule::Schedule`]. Absent: once for each configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+}
+
+impl Service {
+    /// What follows from its end: unless the document says, a service runs again always, a one-shot when it failed, and
+    /// one with a schedule at its next time.
+    pub fn restart(&self) -> Restart {
+        self.restart.unwrap_or(match (self.kind, &self.schedule) {
+            (ServiceKind::Service, _) => Restart::Always,
+            (ServiceKind::Oneshot, None) => Restart::OnFailure,
+            (ServiceKind::Oneshot, Some(_)) => Restart::Never,
+        })
+    }
+}
+
+/// When a program that ended by itself is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    #[default]
+    Always,
+    /// Unless it exited with 0.
+    OnFailure,
+    Never,
+}
+
+impl Restart {
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What makes a service read its files again.

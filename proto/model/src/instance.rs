@@ -185,11 +185,34 @@ pub enum ServiceState {
     Running,
     /// It exited and will be started again after its backoff.
     Backoff,
+    /// It ended with success, and stays so until there is a reason to run again.
+    Done,
+    /// It ended without success, and stays so likewise.
+    Failed,
+}
+
+/// What a service is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServiceKind {
+    /// Runs for as long as the instance does.
+    #[default]
+    Service,
+    /// Does its work and ends: once for each configuration, or at the times of its schedule.
+    Oneshot,
+}
+
+impl ServiceKind {
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStatus {
     pub name: ServiceName,
+    #[serde(default, skip_serializing_if = "ServiceKind::is_default")]
+    pub kind: ServiceKind,
     pub state: ServiceState,
     /// Process id, on its node, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -200,6 +223,19 @@ pub struct ServiceStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub last_exit: String,
     pub since: Timestamp,
+    /// When it runs, if it does at times, as in the document.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub schedule: String,
+    /// When it runs next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Timestamp>,
+    /// How many of its times have passed since its last run began, because that was still running.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -87,21 +87,16 @@ fn waiting() -> impl Strategy<Value = Waiting> {
 fn status() -> impl Strategy<Value = InstanceStatus> {
     use InstanceState::*;
     let states = vec![Waiting, Installing, Starting, Ready, Degraded, Failed, Stopping, Stopped, Destroying, Destroyed];
+    let states_of_services =
+        [ServiceState::Stopped, ServiceState::Running, ServiceState::Backoff, ServiceState::Done, ServiceState::Failed];
+    let kinds = [ServiceKind::Service, ServiceKind::Oneshot];
     let service = (
-        name(ServiceName::parse),
-        select(vec![ServiceState::Stopped, ServiceState::Running, ServiceState::Backoff]),
-        option::of(any::<u32>()),
-        any::<u32>(),
-        text(),
-        time(),
+        (name(ServiceName::parse), select(kinds.to_vec()), select(states_of_services.to_vec())),
+        (option::of(any::<u32>()), any::<u32>(), text(), time()),
+        (text(), option::of(time()), any::<u32>()),
     )
-        .prop_map(|(name, state, pid, restarts, last_exit, since)| ServiceStatus {
-            name,
-            state,
-            pid,
-            restarts,
-            last_exit,
-            since,
+        .prop_map(|((name, kind, state), (pid, restarts, last_exit, since), (schedule, next, skipped))| {
+            ServiceStatus { name, kind, state, pid, restarts, last_exit, since, schedule, next, skipped }
         });
     let promise = (name(PromiseName::parse), any::<bool>(), text(), time())
         .prop_map(|(name, holds, message, checked)| PromiseStatus { name, holds, message, checked });

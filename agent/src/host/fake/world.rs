@@ -2,10 +2,11 @@
 
 use crate::host::Event;
 use plat_agent_plan::action::{FileTemplate, ServiceSpec};
-use plat_agent_plan::{Action, Begun, Moment, Outcomes, PartitionFact};
+use plat_agent_plan::{Action, Begun, End, Moment, Outcomes, PartitionFact};
+use plat_document::release::ServiceKind;
 use plat_model::Problem;
 use plat_model::Timestamp;
-use plat_model::id::{Digest, PartitionName, PromiseName};
+use plat_model::id::{Digest, PartitionName, PromiseName, ServiceName};
 use plat_model::node::NodeFile;
 use plat_model::parameters::Secret;
 use plat_model::problem::codes;
@@ -49,6 +50,10 @@ pub(super) struct Partition {
 pub(super) struct Contents {
     /// Promises that do not hold; all others do.
     pub broken: BTreeSet<PromiseName>,
+    /// One-shots that go on until they are ended; all others succeed at once.
+    pub slow: BTreeSet<ServiceName>,
+    /// Those that fail at once.
+    pub failing: BTreeSet<ServiceName>,
     pub files: BTreeMap<String, String>,
     pub cpu_micros: u64,
     pub memory: u64,
@@ -135,9 +140,15 @@ struct Inside<'a> {
 }
 
 impl Outcomes for Inside<'_> {
-    fn start(&mut self, _: &ServiceSpec) -> Begun {
+    fn start(&mut self, spec: &ServiceSpec) -> Begun {
         *self.starts += 1;
-        Begun { run: format!("run{}", self.starts), pid: FIRST_PID + *self.starts, end: None }
+        let failed = || End { how: "exit code 1".into(), last_lines: vec![format!("{} cannot", spec.name)] };
+        let end = match spec.kind {
+            ServiceKind::Service => None,
+            ServiceKind::Oneshot if self.inside.failing.contains(&spec.name) => Some(failed()),
+            ServiceKind::Oneshot => Some(End::success()).filter(|_| !self.inside.slow.contains(&spec.name)),
+        };
+        Begun { run: format!("run{}", self.starts), pid: FIRST_PID + *self.starts, end }
     }
 
     fn check(&mut self, promise: &PromiseName) -> (bool, String) {
@@ -156,7 +167,7 @@ impl Outcomes for Inside<'_> {
     }
 
     fn free(&mut self) {
-        let (epoch, broken) = (self.inside.epoch + 1, std::mem::take(&mut self.inside.broken));
-        *self.inside = Contents { epoch, broken, ..Contents::default() };
+        let Contents { epoch, broken, slow, failing, .. } = std::mem::take(self.inside);
+        *self.inside = Contents { epoch: epoch + 1, broken, slow, failing, ..Contents::default() };
     }
 }

@@ -194,13 +194,17 @@ impl Occupants {
 }
 
 /// Whether something depends on a note. What a loss of power may take back is what it takes with it: services that were
-/// started, and what they had read and said. Hooks that have run are not run again.
+/// started, and what they had read and said. Hooks and one-shots that have run are not run again.
 fn needs(note: &Note) -> Durability {
     match note {
         Note::Initialised | Note::Configured { .. } | Note::Stopped | Note::Cleaned => Durability::Power,
-        Note::KeptUp(_) | Note::Started | Note::Published(_) | Note::Revived { .. } | Note::Reloaded { .. } => {
-            Durability::Process
-        }
+        Note::Done { .. } | Note::Timed { .. } => Durability::Power,
+        Note::Untimed
+        | Note::KeptUp(_)
+        | Note::Started
+        | Note::Published(_)
+        | Note::Revived { .. }
+        | Note::Reloaded { .. } => Durability::Process,
     }
 }
 

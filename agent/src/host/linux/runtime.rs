@@ -124,6 +124,9 @@ pub trait LogLines: Send {
 ///   services are cleared, which is settled before.
 /// - Calls about different services may run at once; about one they take turns. One that nobody waits for any more goes on
 ///   to its end, or leaves the service so that the same can be asked again; a program of [`Runtime::run`] is ended.
+/// - A service with a watchdog is told of a socket that it can reach, in `NOTIFY_SOCKET`. When nobody of its user has said
+///   `WATCHDOG=1` there for as long as its specification says, all of it is sent SIGABRT, and killed after the time of a
+///   stop. `last_exit` says so; it has then failed, and was not told to end.
 /// - Nothing here is decided: which service runs when, and again after which pause, is the plan's.
 #[async_trait]
 pub trait Runtime: Send + Sync {
@@ -147,7 +150,8 @@ pub trait Runtime: Send + Sync {
     async fn start(&self, place: &Place, specs: &[ServiceSpec]) -> Vec<Result<(), Problem>>;
 
     /// Returns when no process of the service is left: told to stop as its specification says, killed when that took too
-    /// long. One that does not run is stopped already. Its short runs are forgotten.
+    /// long. One that does not run is stopped already. Its short runs are forgotten, and from now on it counts as told to
+    /// end ([`plat_agent_plan::facts::Ending::Told`]), also if it had ended by itself.
     async fn stop(&self, partition: &PartitionName, service: &ServiceName) -> Result<(), Problem>;
 
     /// Sends a signal to the first process of one run of a service; none if that run has ended.

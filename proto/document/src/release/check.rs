@@ -1,6 +1,6 @@
 //! What a document of the right form may still have wrong: paths, templates, the schema of parameters.
 
-use super::{Check, Hook, Release, Reload, Role, Service};
+use super::{Check, Hook, Release, Role};
 use crate::template::{self, Names};
 use crate::tree::{Node, nearest};
 use crate::{parameters, yaml};
@@ -8,6 +8,7 @@ use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
 use std::collections::{BTreeMap, BTreeSet};
 
+mod services;
 mod sources;
 
 /// What templates may use besides `parameters.*` and `secrets.*`.
@@ -111,11 +112,7 @@ impl Checker<'_> {
             }
         }
         for (name, service) in &release.services {
-            let name = name.as_str();
-            self.command(&["services", name, "command"], &service.command, Stage::Arguments);
-            self.environment(&["services", name, "environment"], &service.environment);
-            self.relative(&["services", name, "directory"], &service.directory, true);
-            self.changes(release, name, service);
+            self.service(release, name.as_str(), service);
         }
         for (name, promise) in &release.promises {
             let path = ["promises", name.as_str()];
@@ -185,31 +182,6 @@ impl Checker<'_> {
         };
         let what = format!("`{}` is not a path within the folder", plat_model::id::shorten(path));
         self.note(at, Problem::new(codes::BAD_VALUE, what).because(why).fix("write it like `etc/app.conf`"));
-    }
-
-    /// What is done with a service when files change.
-    fn changes(&mut self, release: &Release, name: &str, service: &Service) {
-        let used = service.files.as_deref().unwrap_or_default();
-        for (n, path) in used.iter().enumerate().filter(|(_, path)| !release.files.contains_key(*path)) {
-            let shown = plat_model::id::shorten(path);
-            let problem = Problem::new(codes::BAD_VALUE, format!("there is no file `{shown}`"))
-                .because("a service uses files that the document has under `files`");
-            let problem = match nearest(path, release.files.keys().map(String::as_str)) {
-                Some(near) => problem.fix(format!("did you mean `{near}`?")),
-                None => problem.fix("name it as under `files`, or leave it out"),
-            };
-            self.note(&["services", name, "files", &n.to_string()], problem);
-        }
-        let Some(reload) = &service.reload else { return };
-        if release.files.is_empty() || service.files.as_ref().is_some_and(Vec::is_empty) {
-            let problem = Problem::new(codes::BAD_VALUE, "there is nothing that this service could reload")
-                .because("it uses no file of the document")
-                .fix("leave `reload` out, or name its files under `files`");
-            self.note(&["services", name, "reload"], problem);
-        }
-        if let Reload::Command(command) = reload {
-            self.command(&["services", name, "reload", "command"], command, Stage::Arguments);
-        }
     }
 
     fn environment(&mut self, at: &[&str], environment: &BTreeMap<String, String>) {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::layer;
 use plat_model::problem::codes;
 
 const WEB: &str = r#"
@@ -362,4 +363,57 @@ fn a_secret_may_have_a_file_of_its_own_and_no_other_files_place() {
     }
     let plain = Release::parse_yaml("version: 1\nname: a\nsecrets: {b: {}}\nfiles: {c: {template: d}}\n", "f").unwrap();
     assert!(!plain.to_canonical_json().contains("\"file\""), "left out where it is not said");
+}
+
+#[test]
+fn the_example_with_a_timer_is_the_other_and_a_backup() {
+    let (text, base) = (include_str!("../../../../examples/releases/postgresql-backup.yaml"), OF_BEFORE[1].1);
+    let mut load = |name: &str| {
+        Ok((name == "postgresql.yaml").then(|| layer::Text { file: name.to_owned(), text: base.to_owned() }))
+    };
+    let (release, _) = Release::resolve(text, "postgresql-backup.yaml", &mut load).unwrap_or_else(|p| panic!("{p}"));
+    let other = Release::parse_yaml(base, "postgresql.yaml").unwrap();
+    assert_eq!((release.name.as_str(), release.services.len()), ("postgresql-backup", 2));
+    assert_eq!(release.services.values().filter(|service| service.schedule.is_some()).count(), 1);
+    assert!(other.files.iter().all(|(path, file)| release.files.get(path) == Some(file)));
+}
+
+fn with_service(service: &str) -> String {
+    format!("version: 1\nname: a\nfiles: {{f: {{template: x}}}}\nservices:\n  s: {{command: [/bin/s], {service}}}\n")
+}
+
+#[test]
+fn a_service_says_of_which_kind_it_is_and_what_follows_from_its_end() {
+    let read = |service: &str| {
+        let text = with_service(service);
+        let release = Release::parse_yaml(&text, "a.yaml").unwrap_or_else(|p| panic!("{p}"));
+        assert_eq!(release, Release::from_canonical_json(&release.to_canonical_json()).unwrap());
+        release.services.into_values().next().unwrap()
+    };
+    assert_eq!((read("kind: service").kind, read("kind: service").restart()), (ServiceKind::Service, Restart::Always));
+    assert_eq!(read("restart: on-failure, watchdog_seconds: 20").restart(), Restart::OnFailure);
+    assert_eq!(read("kind: oneshot").restart(), Restart::OnFailure);
+    assert_eq!(read("kind: oneshot, restart: never").restart(), Restart::Never);
+    let timer = read("kind: oneshot, schedule: 30 2 * * mon");
+    assert_eq!((timer.restart(), timer.schedule.as_deref()), (Restart::Never, Some("30 2 * * mon")));
+    let digest = |service: &str| Release::parse_yaml(&with_service(service), "a.yaml").unwrap().digest();
+    assert_eq!(digest("kind: service"), digest("stop_signal: TERM"), "a default is left out");
+}
+
+#[test]
+fn what_does_not_go_with_a_kind_of_service_is_told_all_at_once() {
+    let told = |service: &str| wrong(&with_service(service)).into_iter().map(|told| told.2).collect::<Vec<_>>();
+    let one = |service: &str, what: &str| {
+        let told = told(service);
+        assert!(told.len() == 1 && told[0].contains(what), "{service}: {told:#?}");
+    };
+    one("schedule: '@daily'", "a service runs all the time");
+    one("kind: oneshot, restart: always", "is a service");
+    one("kind: oneshot, schedule: '@daily', restart: on-failure", "next time of its schedule");
+    one("kind: oneshot, watchdog_seconds: 5", "hangs");
+    one("kind: oneshot, reload: {signal: HUP}", "reads its files when it runs");
+    one("kind: oneshot, schedule: '0 0 30 2 *'", "no day of any year");
+    let all = told("kind: oneshot, restart: always, watchdog_seconds: 5, schedule: '61 * * * *'");
+    assert_eq!(all.len(), 3, "{all:#?}");
+    assert!(!told("kind: task").is_empty() && !told("restart: sometimes").is_empty());
 }

@@ -55,8 +55,9 @@ hooks:
   stop: {command: [/bin/true], environment: {A: b}}
   clean: {command: [/bin/true], environment: {A: b}}
 services:
-  s: {command: [/bin/true], environment: {A: b}, directory: d, stop_signal: INT, stop_timeout_seconds: 5, files: [f], reload: {signal: HUP}}
+  s: {command: [/bin/true], environment: {A: b}, directory: d, stop_signal: INT, stop_timeout_seconds: 5, files: [f], reload: {signal: HUP}, kind: service, restart: never, watchdog_seconds: 5}
   t: {command: [/bin/true], reload: {command: [/bin/true]}}
+  u: {command: [/bin/true], kind: oneshot, schedule: "@daily"}
 promises:
   a: {role: alive, exec: [/bin/true], period_seconds: 5, timeout_seconds: 5, delay_seconds: 1, threshold: 2}
   b: {http: {url: "http://x/", status: 204}}

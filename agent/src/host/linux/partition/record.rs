@@ -1,8 +1,8 @@
 //! What is written down of an occupant, whole.
 
-use plat_agent_plan::Upkeep;
 use plat_agent_plan::action::{Loaded, Note};
 use plat_agent_plan::facts::Occupant;
+use plat_agent_plan::{Timer, Upkeep};
 use plat_model::id::{InstanceId, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,10 @@ pub struct Record {
     revivals: u32,
     #[serde(default)]
     reloaded: BTreeMap<ServiceName, Loaded>,
+    #[serde(default)]
+    done: BTreeMap<ServiceName, String>,
+    #[serde(default)]
+    timers: BTreeMap<ServiceName, Timer>,
     cleaned: bool,
     erased: bool,
 }
@@ -48,6 +52,8 @@ impl Record {
             ready: self.ready,
             revivals: self.revivals,
             reloaded: self.reloaded,
+            done: self.done,
+            timers: self.timers,
             connection: Parameters::default(),
             published: String::new(),
             cleaned: self.cleaned,
@@ -75,6 +81,8 @@ impl Record {
             ready: occupant.ready,
             revivals: occupant.revivals,
             reloaded: occupant.reloaded.clone(),
+            done: occupant.done.clone(),
+            timers: occupant.timers.clone(),
             connection: occupant.connection.clone(),
             published: Some(occupant.published.clone()),
             cleaned: occupant.cleaned,

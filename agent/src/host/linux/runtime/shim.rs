@@ -106,8 +106,8 @@ impl Runtime for ShimRuntime {
         let _held = lock.lock().await;
         self.inner.end(partition, service, STOP).await?;
         let (inner, of) = (self.inner.clone(), (partition.clone(), service.clone()));
-        let forgotten = beside(move || match inner.records.run(&of.0, &of.1)? {
-            Some(mut state) if state.short_runs() > 0 => {
+        let told = beside(move || match inner.records.run(&of.0, &of.1)? {
+            Some(mut state) if !state.told => {
                 (state.told, state.short_runs) = (true, 0);
                 inner.records.write(&of.0, &of.1, &state)?;
                 inner.runs.changed(&of.0);
@@ -115,7 +115,7 @@ impl Runtime for ShimRuntime {
             }
             _ => Ok(()),
         });
-        forgotten.await?;
+        told.await?;
         self.inner.setting.settle(partition).await;
         Ok(())
     }
@@ -264,7 +264,7 @@ impl Runtime for ShimRuntime {
 fn fact(state: &RunState, boot: &str) -> ServiceFact {
     let pid = state.main.unwrap_or(state.shim).pid;
     let run = match state.phase {
-        Phase::Ended => ServiceRun::Ended { at: state.end(boot) },
+        Phase::Ended => ServiceRun::Ended { at: state.end(boot), how: state.ending() },
         Phase::Running if state.is_attended(boot) => ServiceRun::Running { pid, since: state.start(boot) },
         // Also when the shim is gone and what it left is being cleared up: nothing may be started yet.
         _ => ServiceRun::Stopping { pid, since: state.start(boot) },

@@ -116,6 +116,7 @@ impl Inner {
         } else {
             state.error = "the machine was restarted".into();
         }
+        state.lost = true;
         state.ends(self.setting.clock.moment(), &boot);
         let (records, of, written) = (self.records.clone(), (partition.clone(), service.clone()), state.clone());
         beside(move || records.write(&of.0, &of.1, &written)).await?;
@@ -212,6 +213,7 @@ impl Inner {
             restarts: before.as_ref().map_or(0, RunState::restarts),
             last_exit: before.as_ref().map_or_else(String::new, RunState::last_exit),
             short_runs: before.as_ref().map_or(0, RunState::short_runs),
+            watchdog_seconds: spec.watchdog_seconds,
         }));
         let started = this.setting.spawner.perform(&task).await;
         this.runs.changed(partition);
