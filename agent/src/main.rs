@@ -102,7 +102,19 @@ async fn sharing(config: &Config, command: CacheCommand) -> Result<ExitCode, Pro
     Ok(ExitCode::SUCCESS)
 }
 
+/// A partition has a socket, and its processes some connections to it: more than the 1024 files that a process may have
+/// open unless it asks for more. What the agent starts is held to a limit of its own.
+fn open_more_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    const FILES: u64 = 65_536;
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Without it many partitions do not fit; each that does not says so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, soft.max(FILES.min(hard)), hard);
+    }
+}
+
 async fn run(config: &Config) -> Result<(), Problem> {
+    open_more_files();
     // Both settings mean the same on a host whose only runtime is the shim.
     let (Runtime::Auto | Runtime::Shim) = config.runtime;
     expect_enrolled(&config.data)?;

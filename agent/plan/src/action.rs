@@ -7,6 +7,7 @@ use plat_document::release::{Check, ReloadSignal, StopSignal};
 use plat_model::Timestamp;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::parameters::Parameters;
+use plat_model::tree::Said;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -161,6 +162,8 @@ pub enum Note {
     Revived { times: u32 },
     /// A run of a service has read its files again. Adds to `reloaded`.
     Reloaded { service: ServiceName, loaded: Loaded },
+    /// What the instance says over its socket. Sets `published` and `said`, if it is still the one that is here.
+    Told { instance: InstanceId, published: Parameters, said: Option<Said> },
     /// The clean hook has run. Sets `cleaned`.
     Cleaned,
 }

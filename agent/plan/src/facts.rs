@@ -9,6 +9,7 @@ use crate::results::PromiseFact;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PromiseName, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
+use plat_model::tree::Said;
 use std::collections::BTreeMap;
 
 /// One release on this node.
@@ -79,6 +80,10 @@ pub struct Occupant {
     pub reloaded: BTreeMap<ServiceName, Loaded>,
     /// What it published last; empty if it never did.
     pub connection: Parameters,
+    /// What it published itself, over its socket: laid over `connection`.
+    pub published: Parameters,
+    /// What it said of itself.
+    pub said: Option<Said>,
     /// The `clean` hook has run.
     pub cleaned: bool,
     /// Nothing of the instance is left but this record.
@@ -99,6 +104,8 @@ impl Occupant {
             revivals: 0,
             reloaded: BTreeMap::new(),
             connection: Parameters::default(),
+            published: Parameters::default(),
+            said: None,
             cleaned: false,
             erased: false,
         }
@@ -123,6 +130,12 @@ impl Occupant {
             Note::Stopped => (self.started, self.ready) = (false, false),
             Note::Revived { times } => self.revivals = *times,
             Note::Reloaded { service, loaded } => drop(self.reloaded.insert(service.clone(), loaded.clone())),
+            Note::Told { instance, published, said } if instance == &self.instance => {
+                self.published = published.clone();
+                self.said.clone_from(said);
+            }
+            // It came late: the partition is another's now.
+            Note::Told { .. } => {}
             Note::Cleaned => self.cleaned = true,
         }
     }

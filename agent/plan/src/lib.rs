@@ -11,6 +11,7 @@
 
 pub mod action;
 pub mod facts;
+pub mod inside;
 
 mod backoff;
 #[cfg(feature = "fake")]
@@ -39,5 +40,5 @@ pub use moment::{Moment, Steady};
 pub use node::{NodeFacts, NodePlan, plan, releases_in_use};
 pub use partition::{PartitionPlan, plan_partition, plan_rendered};
 pub use release::{ReleaseGiven, ReleasePlan, plan_release};
-pub use render::{Rendered, RenderedPromise, Upkeep, applied_release, render, render_given};
+pub use render::{Rendered, RenderedPromise, SOCKET, Upkeep, applied_release, render, render_given};
 pub use results::{PromiseFact, Stretch};

@@ -27,6 +27,9 @@ pub(crate) fn status(
         (InstanceState::Ready, Some(rendered)) => rendered.upkeep.publish.clone(),
         _ => occupant.map(|occupant| occupant.connection.clone()).unwrap_or_default(),
     };
+    // That both fit together was seen when it was published; the release may have changed since.
+    let own = occupant.map(|occupant| &occupant.published).filter(|own| !own.is_empty());
+    let connection = own.and_then(|own| connection.with(own).ok()).unwrap_or(connection);
     let services = given.fact.services.iter().filter(|_| !gone).map(|(name, fact)| ServiceStatus {
         name: name.clone(),
         state: state_of(fact, verdict.state),
@@ -56,6 +59,7 @@ pub(crate) fn status(
         connection,
         services: services.collect(),
         promises: promises.collect(),
+        said: occupant.and_then(|occupant| occupant.said.clone()).filter(|_| !gone),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod problem;
 pub mod release;
 pub mod resources;
 pub mod time;
+pub mod tree;
 pub mod usage;
 pub mod waiting;
 

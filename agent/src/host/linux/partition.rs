@@ -182,7 +182,9 @@ impl Occupants {
 /// started, and what they had read and said. Hooks that have run are not run again.
 fn needs(note: &Note) -> Durability {
     match note {
-        Note::Initialised | Note::Configured { .. } | Note::Stopped | Note::Cleaned => Durability::Power,
+        Note::Initialised | Note::Configured { .. } | Note::Stopped | Note::Told { .. } | Note::Cleaned => {
+            Durability::Power
+        }
         Note::KeptUp(_) | Note::Started | Note::Published(_) | Note::Revived { .. } | Note::Reloaded { .. } => {
             Durability::Process
         }

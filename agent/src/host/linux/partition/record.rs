@@ -5,6 +5,7 @@ use plat_agent_plan::action::Loaded;
 use plat_agent_plan::facts::Occupant;
 use plat_model::id::{InstanceId, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
+use plat_model::tree::Said;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -21,6 +22,10 @@ pub struct Record {
     started: bool,
     ready: bool,
     connection: Parameters,
+    #[serde(default)]
+    published: Parameters,
+    #[serde(default)]
+    said: Option<Said>,
     #[serde(default)]
     revivals: u32,
     #[serde(default)]
@@ -46,6 +51,8 @@ impl From<Record> for Occupant {
             revivals: record.revivals,
             reloaded: record.reloaded,
             connection: record.connection,
+            published: record.published,
+            said: record.said,
             cleaned: record.cleaned,
             erased: record.erased,
         }
@@ -67,6 +74,8 @@ impl From<&Occupant> for Record {
             revivals: occupant.revivals,
             reloaded: occupant.reloaded.clone(),
             connection: occupant.connection.clone(),
+            published: occupant.published.clone(),
+            said: occupant.said.clone(),
             cleaned: occupant.cleaned,
             erased: occupant.erased,
         }

@@ -93,6 +93,8 @@ impl Memory {
                     occupant.secrets.clear();
                     // Both were rendered with them.
                     (occupant.upkeep, occupant.connection) = (None, Default::default());
+                    // And this it may have made from them.
+                    (occupant.published, occupant.said) = (Default::default(), None);
                 }
             }
             Change::Freed => *self = Self::default(),
