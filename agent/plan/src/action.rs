@@ -162,8 +162,8 @@ pub enum Note {
     Revived { times: u32 },
     /// A run of a service has read its files again. Adds to `reloaded`.
     Reloaded { service: ServiceName, loaded: Loaded },
-    /// What the instance says over its socket. Sets `published` and `said`, if it is still the one that is here.
-    Told { instance: InstanceId, published: Parameters, said: Option<Said> },
+    /// What the instance says over its socket. Sets `spoken` and `said`, if it is still the one that is here.
+    Told { instance: InstanceId, spoken: Parameters, said: Option<Said> },
     /// The clean hook has run. Sets `cleaned`.
     Cleaned,
 }

@@ -81,7 +81,7 @@ pub struct Occupant {
     /// What it published last; empty if it never did.
     pub connection: Parameters,
     /// What it published itself, over its socket: laid over `connection`.
-    pub published: Parameters,
+    pub spoken: Parameters,
     /// What it said of itself.
     pub said: Option<Said>,
     /// The `clean` hook has run.
@@ -104,7 +104,7 @@ impl Occupant {
             revivals: 0,
             reloaded: BTreeMap::new(),
             connection: Parameters::default(),
-            published: Parameters::default(),
+            spoken: Parameters::default(),
             said: None,
             cleaned: false,
             erased: false,
@@ -130,8 +130,8 @@ impl Occupant {
             Note::Stopped => (self.started, self.ready) = (false, false),
             Note::Revived { times } => self.revivals = *times,
             Note::Reloaded { service, loaded } => drop(self.reloaded.insert(service.clone(), loaded.clone())),
-            Note::Told { instance, published, said } if instance == &self.instance => {
-                self.published = published.clone();
+            Note::Told { instance, spoken, said } if instance == &self.instance => {
+                self.spoken = spoken.clone();
                 self.said.clone_from(said);
             }
             // It came late: the partition is another's now.

@@ -105,25 +105,23 @@ pub fn answer(ask: Ask, desired: &InstanceDesired, occupant: &Occupant) -> Resul
             Ok(Answer::Master(TreeAsk::Publish { shared, connection: Parameters::new(connection)? }))
         }
         Ask::Publish { connection, shared: None } => {
-            let mut published = occupant.published.as_map().clone();
+            let mut spoken = occupant.spoken.as_map().clone();
             for (key, value) in connection {
                 match value {
-                    Value::Null => drop(published.remove(&key)),
-                    value => drop(published.insert(key, value)),
+                    Value::Null => drop(spoken.remove(&key)),
+                    value => drop(spoken.insert(key, value)),
                 }
             }
-            let published = Parameters::new(published)?;
-            if let Some(upkeep) = &occupant.upkeep {
-                upkeep.publish.with(&published)?;
-            }
-            Ok(noted(occupant, published, occupant.said.clone()))
+            let spoken = Parameters::new(spoken)?;
+            occupant.connection.with(&spoken)?;
+            Ok(noted(occupant, spoken, occupant.said.clone()))
         }
         Ask::Status { text, .. } if text.len() > SAID_MAX => {
             Err(Problem::new(codes::TOO_LARGE, "the instance says too much of itself")
                 .because(format!("{} bytes; {SAID_MAX} are allowed", text.len()))
                 .fix("write the rest to a log"))
         }
-        Ask::Status { well, text } => Ok(noted(occupant, occupant.published.clone(), Some(Said { well, text }))),
+        Ask::Status { well, text } => Ok(noted(occupant, occupant.spoken.clone(), Some(Said { well, text }))),
         Ask::Request { name, release, parameters, resources, wish, shared, on } => {
             let kind = match (shared, on) {
                 (true, on) => Kind::Shared { on },
@@ -149,11 +147,11 @@ pub fn answer(ask: Ask, desired: &InstanceDesired, occupant: &Occupant) -> Resul
 }
 
 /// What is said already is not written down again.
-fn noted(occupant: &Occupant, published: Parameters, said: Option<Said>) -> Answer {
-    if (&published, &said) == (&occupant.published, &occupant.said) {
+fn noted(occupant: &Occupant, spoken: Parameters, said: Option<Said>) -> Answer {
+    if (&spoken, &said) == (&occupant.spoken, &occupant.said) {
         return Answer::Now(json!({}));
     }
-    Answer::Note(Note::Told { instance: occupant.instance.clone(), published, said })
+    Answer::Note(Note::Told { instance: occupant.instance.clone(), spoken, said })
 }
 
 fn known(desired: &InstanceDesired, occupant: &Occupant) -> Value {
@@ -162,7 +160,7 @@ fn known(desired: &InstanceDesired, occupant: &Occupant) -> Value {
         "wish": desired.wish,
         "parameters": desired.parameters,
         "shared": desired.shared,
-        "published": occupant.published,
+        "published": occupant.spoken,
         "bang": desired.bang,
     })
 }

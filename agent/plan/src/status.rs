@@ -28,7 +28,7 @@ pub(crate) fn status(
         _ => occupant.map(|occupant| occupant.connection.clone()).unwrap_or_default(),
     };
     // That both fit together was seen when it was published; the release may have changed since.
-    let own = occupant.map(|occupant| &occupant.published).filter(|own| !own.is_empty());
+    let own = occupant.map(|occupant| &occupant.spoken).filter(|own| !own.is_empty());
     let connection = own.and_then(|own| connection.with(own).ok()).unwrap_or(connection);
     let services = given.fact.services.iter().filter(|_| !gone).map(|(name, fact)| ServiceStatus {
         name: name.clone(),

@@ -11,7 +11,7 @@ use plat_model::problem::codes;
 use plat_model::tree::Child;
 use serde_json::{Map, Value, json};
 use std::process::ExitCode;
-use std::thread::sleep;
+use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 use talk::Talk;
 
@@ -93,7 +93,7 @@ fn requested(talk: &mut Talk, output: Format, args: &RequestArgs) -> Result<Exit
             eprintln!("{} is {} still: {}", child.name, child.state, child.detail);
             return Ok(ExitCode::from(NOT_YET));
         }
-        sleep(LOOK_AGAIN);
+        park_timeout(LOOK_AGAIN);
         // What it is to be has been said.
         ask = json!({ "ask": "request", "name": args.name });
     };

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 mod built;
 mod cache;
 mod conformance;
+mod doors;
 mod erasing;
 mod images;
 mod instances;

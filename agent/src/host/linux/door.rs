@@ -26,7 +26,7 @@ const TRIES: usize = 8;
 pub fn open(directory: PathBuf, account: Option<Account>) -> Result<OwnedFd, Problem> {
     // Rights over files are a thread's own, and this one ends with them.
     let made = std::thread::spawn(move || {
-        become_owner(account.as_ref());
+        become_owner(account.as_ref())?;
         let top = open_top(&directory)?;
         make(&top).map_err(|e| {
             io_problem(codes::FILES_FAILED, format!("cannot listen at {}/{SOCKET}", directory.display()), &e)
@@ -38,10 +38,18 @@ pub fn open(directory: PathBuf, account: Option<Account>) -> Result<OwnedFd, Pro
 
 /// Files are looked up, made and removed by this thread as by the partition's user: the kernel takes root's power over
 /// files away with it.
-fn become_owner(account: Option<&Account>) {
-    let Some(account) = account.filter(|_| geteuid().is_root()) else { return };
-    setfsgid(Gid::from_raw(account.gid));
-    setfsuid(Uid::from_raw(account.uid));
+fn become_owner(account: Option<&Account>) -> Result<(), Problem> {
+    let Some(account) = account.filter(|_| geteuid().is_root()) else { return Ok(()) };
+    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    setfsgid(gid);
+    setfsuid(uid);
+    // Each tells only who it was before.
+    if setfsgid(gid) == gid && setfsuid(uid) == uid && !uid.is_root() {
+        return Ok(());
+    }
+    Err(Problem::new(codes::PRIVILEGE, format!("cannot make files as the user {} (uid {uid})", account.user))
+        .because("the kernel did not change this thread's user for files, or that user is root")
+        .fix("run the agent as root, or format this node without accounts"))
 }
 
 fn make(top: &OwnedFd) -> io::Result<OwnedFd> {

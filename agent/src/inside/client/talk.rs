@@ -11,7 +11,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
+use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
 /// An agent that is being restarted, or a socket that is being made anew, is waited for.
@@ -70,7 +70,7 @@ impl Talk {
         let until = Instant::now() + AGENT_AWAY;
         loop {
             match self.reach() {
-                Err(why) if Instant::now() < until && is_away(&why) => sleep(LOOK_AGAIN),
+                Err(why) if Instant::now() < until && is_away(&why) => park_timeout(LOOK_AGAIN),
                 reached => return reached,
             }
         }

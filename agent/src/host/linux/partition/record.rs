@@ -23,7 +23,7 @@ pub struct Record {
     ready: bool,
     connection: Parameters,
     #[serde(default)]
-    published: Parameters,
+    spoken: Parameters,
     #[serde(default)]
     said: Option<Said>,
     #[serde(default)]
@@ -51,7 +51,7 @@ impl From<Record> for Occupant {
             revivals: record.revivals,
             reloaded: record.reloaded,
             connection: record.connection,
-            published: record.published,
+            spoken: record.spoken,
             said: record.said,
             cleaned: record.cleaned,
             erased: record.erased,
@@ -74,7 +74,7 @@ impl From<&Occupant> for Record {
             revivals: occupant.revivals,
             reloaded: occupant.reloaded.clone(),
             connection: occupant.connection.clone(),
-            published: occupant.published.clone(),
+            spoken: occupant.spoken.clone(),
             said: occupant.said.clone(),
             cleaned: occupant.cleaned,
             erased: occupant.erased,

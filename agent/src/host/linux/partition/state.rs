@@ -94,7 +94,7 @@ impl Memory {
                     // Both were rendered with them.
                     (occupant.upkeep, occupant.connection) = (None, Default::default());
                     // And this it may have made from them.
-                    (occupant.published, occupant.said) = (Default::default(), None);
+                    (occupant.spoken, occupant.said) = (Default::default(), None);
                 }
             }
             Change::Freed => *self = Self::default(),
