@@ -204,6 +204,6 @@ fn what_an_instance_says_is_reported_at_once_and_wins_over_its_release() {
     occupant(&mut world).note(&told);
     world.step();
     let status = world.status(0).unwrap().clone();
-    assert_eq!(status.connection.to_json(), r#"{"token":"t","url":"mine"}"#);
+    assert_eq!(status.connection, Parameters::parse_json(r#"{"token": "t", "url": "mine"}"#).unwrap());
     assert_eq!(status.said.unwrap().text, "no licence");
 }
