@@ -12,6 +12,7 @@ use plat_model::node::NodeFile;
 use plat_model::usage::{Amount, Meter};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use tokio::sync::mpsc;
 
 /// Something on the host changed that a planner may care for.
@@ -103,6 +104,10 @@ pub trait Host: Send + Sync + 'static {
         partition: &PartitionName,
         asked: &LogsAsked,
     ) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem>;
+    /// The listening socket at which the partition's instance speaks with its agent, made anew in place of an earlier one:
+    /// [`plat_agent_plan::SOCKET`] beneath its directory, its user's and nobody else's. `None` where there is nobody who
+    /// could speak.
+    async fn door(&self, partition: &PartitionName) -> Result<Option<OwnedFd>, Problem>;
     /// Events from now on. Taken once, by the daemon.
     fn events(&self) -> mpsc::Receiver<Event>;
 }

@@ -99,8 +99,20 @@ async fn sharing(config: &Config, command: CacheCommand) -> Result<ExitCode, Pro
     Ok(ExitCode::SUCCESS)
 }
 
+/// A partition has a socket, and its processes some connections to it: more than the 1024 files that a process may have
+/// open unless it asks for more. What the agent starts is held to a limit of its own.
+fn open_more_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    const FILES: u64 = 65_536;
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Without it many partitions do not fit; each that does not says so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, soft.max(FILES.min(hard)), hard);
+    }
+}
+
 /// Root's part of the agent; the other one is started by it.
 fn run(config: &Config) -> Result<ExitCode, Problem> {
+    open_more_files();
     expect_enrolled(&config.data)?;
     let user = privileged::user(config.user.as_deref())?;
     privileged::prepare(&config.data, user.as_ref())?;

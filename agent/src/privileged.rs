@@ -7,6 +7,7 @@
 
 mod client;
 mod data;
+mod handover;
 mod network;
 mod protocol;
 mod rights;
@@ -15,6 +16,7 @@ mod server;
 
 pub use client::RemoteHost;
 pub use data::{prepare, user};
+pub use handover::{Giving, Taking, pair as handover};
 pub use network::{Start, subcommand};
 pub use rights::limit;
 pub use root::keep;

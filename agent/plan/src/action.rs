@@ -9,6 +9,7 @@ use plat_document::template::Prepared;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
 use plat_model::schedule::Schedule;
+use plat_model::tree::Said;
 use plat_model::{Problem, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -179,6 +180,8 @@ pub enum Note {
     Timed { service: ServiceName, timer: Timer },
     /// Nothing is waited for any more: what comes due from now on is not missed. Clears `timers`.
     Untimed,
+    /// What the instance says over its socket. Sets `spoken` and `said`, if it is still the one that is here.
+    Told { instance: InstanceId, spoken: Parameters, said: Option<Said> },
     /// The clean hook has run. Sets `cleaned`.
     Cleaned,
 }

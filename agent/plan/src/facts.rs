@@ -10,6 +10,7 @@ use crate::timers::Timer;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PromiseName, ServiceName};
 use plat_model::parameters::Parameters;
+use plat_model::tree::Said;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -89,6 +90,10 @@ pub struct Occupant {
     pub connection: Parameters,
     /// Fingerprint of the [`crate::action::Publication`] that `connection` was filled in from.
     pub published: String,
+    /// What it published itself, over its socket: laid over `connection`.
+    pub spoken: Parameters,
+    /// What it said of itself.
+    pub said: Option<Said>,
     /// The `clean` hook has run.
     pub cleaned: bool,
     /// Nothing of the instance is left but this record.
@@ -112,6 +117,8 @@ impl Occupant {
             timers: BTreeMap::new(),
             connection: Parameters::default(),
             published: String::new(),
+            spoken: Parameters::default(),
+            said: None,
             cleaned: false,
             erased: false,
         }
@@ -144,6 +151,12 @@ impl Occupant {
             Note::Done { service, fingerprint } => drop(self.done.insert(service.clone(), fingerprint.clone())),
             Note::Timed { service, timer } => drop(self.timers.insert(service.clone(), timer.clone())),
             Note::Untimed => self.timers.clear(),
+            Note::Told { instance, spoken, said } if instance == &self.instance => {
+                self.spoken = spoken.clone();
+                self.said.clone_from(said);
+            }
+            // It came late: the partition is another's now.
+            Note::Told { .. } => {}
             Note::Cleaned => self.cleaned = true,
         }
     }

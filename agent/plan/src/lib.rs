@@ -11,6 +11,7 @@
 
 pub mod action;
 pub mod facts;
+pub mod inside;
 
 mod backoff;
 #[cfg(feature = "fake")]
@@ -42,6 +43,6 @@ pub use node::{NodeFacts, NodePlan, plan, releases_in_use};
 pub use partition::{PartitionPlan, plan_partition, plan_rendered};
 pub use permit::permit;
 pub use release::{ReleaseGiven, ReleasePlan, plan_release};
-pub use render::{Rendered, RenderedPromise, Upkeep, applied_release, render, render_given};
+pub use render::{Rendered, RenderedPromise, SOCKET, Upkeep, applied_release, render, render_given};
 pub use results::{PromiseFact, Stretch};
 pub use timers::Timer;

@@ -124,6 +124,8 @@ fn noted(note: &Note, occupant: &Occupant) -> Result<(), String> {
             one_more(&occupant.done, service)
         }
         Note::Timed { service, .. } => one_more(&occupant.timers, service),
+        // Of an instance that is gone it changes nothing. What it says is bounded by its own form.
+        Note::Told { .. } => Ok(()),
         Note::Initialised | Note::Started | Note::Stopped | Note::Revived { .. } => Ok(()),
         Note::Untimed | Note::Cleaned => Ok(()),
     }

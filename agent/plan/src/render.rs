@@ -76,6 +76,29 @@ pub fn applied_release(configured: &str) -> Option<Digest> {
 
 /// Of a file that holds a secret and nothing else.
 const SECRET_MODE: u32 = 0o400;
+
+/// Where an instance speaks with its agent, beneath its partition's directory.
+pub const SOCKET: &str = "run/plat.sock";
+
+impl Rendered {
+    /// Tells every program something that changes nothing of what it does: no fingerprint knows it, so that an agent
+    /// that is the first to say it restarts nothing.
+    fn tell(&mut self, key: &str, value: &str) {
+        let hooks = [&mut self.init, &mut self.configure, &mut self.start, &mut self.stop, &mut self.clean];
+        let hooks = hooks.into_iter().flatten().map(|run| &mut run.environment);
+        let services = self.upkeep.services.iter_mut().flat_map(|spec| {
+            let reload = match &mut spec.reload {
+                Some(ReloadSpec { how: ReloadHow::Command(run), .. }) => Some(&mut run.environment),
+                _ => None,
+            };
+            reload.into_iter().chain([&mut spec.environment])
+        });
+        for environment in hooks.chain(services).chain([&mut self.upkeep.environment]) {
+            environment.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+        }
+    }
+}
+
 /// How long a command that makes a service reload may take, in seconds: as long as a stop without a word of it.
 const RELOAD_SECONDS: u32 = 30;
 
@@ -122,7 +145,15 @@ pub fn render(
     let clean = hook("clean", &release.hooks.clean);
     // Parameters count by themselves only where a hook could read them.
     let read_by_hook = configure.as_ref().map(|run| (run, desired.parameters.to_json()));
-    let configured = format!("{}/{}", desired.release, fingerprint::of(&(&contents, read_by_hook)));
+    // What a service uses that does not say which files.
+    let whole = format!("{}/{}", desired.release, fingerprint::of(&(&contents, &read_by_hook)));
+    // A bang, and others that are shared, have the hook run; they restart nothing by themselves.
+    let configured = match &read_by_hook {
+        Some(read) if desired.bang > 0 || !desired.shared.is_empty() => {
+            format!("{}/{}", desired.release, fingerprint::of(&(&contents, read, desired.bang, &desired.shared)))
+        }
+        _ => whole.clone(),
+    };
     let services = release
         .services
         .iter()
@@ -145,7 +176,7 @@ pub fn render(
             };
             // What it uses of all that is configured.
             let used = match &service.files {
-                None => configured.clone(),
+                None => whole.clone(),
                 Some(names) => {
                     let used = contents.iter().filter(|(path, ..)| names.contains(path));
                     format!("{}/{}", desired.release, fingerprint::of(&used.collect::<Vec<_>>()))
@@ -182,16 +213,10 @@ pub fn render(
         .filter_map(|(name, promise)| Some((name.clone(), rendered_promise(name, promise, &public, &mut problems)?)))
         .collect();
     let publish = publish(release, &public, &occupant.secrets, &mut problems);
-    problems.none_or(Rendered {
-        files,
-        init,
-        configure,
-        start,
-        stop,
-        clean,
-        upkeep: Upkeep { services, promises, publish, environment: base },
-        configured,
-    })
+    let upkeep = Upkeep { services, promises, publish, environment: base };
+    let mut rendered = Rendered { files, init, configure, start, stop, clean, upkeep, configured };
+    rendered.tell("PLAT_SOCKET", &format!("{}/{SOCKET}", public.partition.directory));
+    problems.none_or(rendered)
 }
 
 /// [`render`] for what a plan is given; `None` while there is nothing to render with.
@@ -205,6 +230,7 @@ fn context(place: &Place, partition: &NodePartition, desired: &InstanceDesired, 
     let user = partition.account.as_ref().map_or_else(|| partition.name.to_string(), |account| account.user.clone());
     Context {
         parameters,
+        shared: desired.shared.clone(),
         secrets: BTreeMap::new(),
         instance: template::InstanceFacts {
             id: desired.id.clone(),

@@ -28,6 +28,9 @@ pub(crate) fn status(
     let occupant = given.fact.occupant.as_ref().filter(|occupant| occupant.instance == desired.id);
     let gone = verdict.state == InstanceState::Destroyed || occupant.is_none();
     let connection = occupant.map(|occupant| occupant.connection.clone()).unwrap_or_default();
+    // That both fit together was seen when it was published; the release may have changed since.
+    let own = occupant.map(|occupant| &occupant.spoken).filter(|own| !own.is_empty());
+    let connection = own.and_then(|own| connection.with(own).ok()).unwrap_or(connection);
     let services = occupant.filter(|_| !gone).map(|occupant| services(given, occupant, rendered, verdict.state, since));
     let promises = given
         .fact
@@ -50,6 +53,7 @@ pub(crate) fn status(
         connection,
         services: services.unwrap_or_default(),
         promises: promises.collect(),
+        said: occupant.and_then(|occupant| occupant.said.clone()).filter(|_| !gone),
     }
 }
 

@@ -15,6 +15,7 @@ use plat_model::usage::{Amount, Meter};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 use world::World;
@@ -268,6 +269,10 @@ impl Host for FakeHost {
             tokio::spawn(async move { send.closed().await });
         }
         Ok(lines)
+    }
+
+    async fn door(&self, _partition: &PartitionName) -> Result<Option<OwnedFd>, Problem> {
+        Ok(None)
     }
 
     fn events(&self) -> mpsc::Receiver<Event> {

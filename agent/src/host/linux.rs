@@ -8,6 +8,7 @@ mod account;
 mod cgroup;
 mod counters;
 mod disk;
+mod door;
 mod journal;
 mod logs;
 mod namespace;
@@ -49,6 +50,7 @@ use release::Releases;
 use runtime::{Exit, Place, Ran, Records, Runtime, Setting, ShimRuntime, beside};
 use spawner::Spawner;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -413,6 +415,11 @@ impl Host for LinuxHost {
         self.place(partition)?;
         let source = self.runtime.logs(partition, asked.service.as_ref());
         Ok(logs::read(source, self.occupants.holders(), partition.clone(), asked))
+    }
+
+    async fn door(&self, partition: &PartitionName) -> Result<Option<OwnedFd>, Problem> {
+        let place = self.place(partition)?;
+        beside(move || door::open(place.directory, place.partition.account).map(Some)).await
     }
 
     fn events(&self) -> mpsc::Receiver<Event> {

@@ -1,5 +1,6 @@
 //! The host as the part with the network sees it: each call a frame to root's part, and an answer.
 
+use super::handover::Taking;
 use super::network::Start;
 use super::protocol::{ANSWER_MAX, Call, Message, QUESTION_MAX, Question, WINDOW, encode, read, write};
 use crate::host::{Counters, Event, Host, LogsAsked, Wanted};
@@ -12,6 +13,7 @@ use plat_model::problem::codes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
@@ -88,6 +90,8 @@ impl Shared {
 /// A host in another process.
 pub struct RemoteHost {
     shared: Arc<Shared>,
+    /// Asked for one at a time, so that none is taken for another.
+    doors: tokio::sync::Mutex<Taking>,
     events: Mutex<Option<mpsc::Receiver<Event>>>,
 }
 
@@ -120,7 +124,7 @@ impl RemoteHost {
     ///
     /// # Errors
     /// INTERNAL if there is nobody at the other end, or an agent of another version.
-    pub async fn open<S>(stream: S) -> Result<(Self, Start), Problem>
+    pub async fn open<S>(stream: S, taking: Taking) -> Result<(Self, Start), Problem>
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
@@ -143,7 +147,8 @@ impl RemoteHost {
         tokio::spawn(send(shared.clone(), frames, to));
         let (tell, events) = mpsc::channel(1);
         tokio::spawn(pass_events(shared.clone(), tell));
-        Ok((Self { shared, events: Mutex::new(Some(events)) }, start))
+        let doors = tokio::sync::Mutex::new(taking);
+        Ok((Self { shared, doors, events: Mutex::new(Some(events)) }, start))
     }
 
     /// Returns when root's part is gone.
@@ -343,6 +348,18 @@ impl Host for RemoteHost {
         let (send, receive) = mpsc::channel(1);
         tokio::spawn(pass_lines(call, lines, send));
         Ok(receive)
+    }
+
+    async fn door(&self, partition: &PartitionName) -> Result<Option<OwnedFd>, Problem> {
+        let taking = self.doors.lock().await;
+        let (asked, value) = self.call(Call::Door(partition.clone()), None).await?;
+        if !answer::<Result<bool, Problem>>(value)?? {
+            return Ok(None);
+        }
+        let door = taking.take(asked.id).map_err(|why| {
+            Problem::new(codes::INTERNAL, "the agent's root part has not handed a socket over").because(why)
+        })?;
+        Ok(Some(door))
     }
 
     fn events(&self) -> mpsc::Receiver<Event> {

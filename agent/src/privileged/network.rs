@@ -1,6 +1,6 @@
 //! The part with the network: what it gives up before it does anything, and its start.
 
-use super::RemoteHost;
+use super::{RemoteHost, Taking};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::{DiskWork, Settings, telemetry};
@@ -61,7 +61,7 @@ impl Start {
 }
 
 /// For the very start of `main`, before there is a thread: if this process was started as the part with the network, does
-/// its work and says how to exit. Its standard input is the socket.
+/// its work and says how to exit. Its standard input is the socket, its standard output the one of open files.
 pub fn subcommand() -> Option<ExitCode> {
     if std::env::args_os().nth(1)? != SUBCOMMAND {
         return None;
@@ -78,7 +78,7 @@ pub fn subcommand() -> Option<ExitCode> {
 }
 
 /// Gives up all that its work does not need, for good: rights, other open files, being looked into by others.
-fn confine() -> Result<UnixStream, Problem> {
+fn confine() -> Result<(UnixStream, Taking), Problem> {
     let wrong = |why: &dyn std::fmt::Display| {
         Problem::new(codes::PRIVILEGE, "the part with the network cannot give up its rights").because(why)
     };
@@ -88,6 +88,7 @@ fn confine() -> Result<UnixStream, Problem> {
         let _closed_with_the_folder = nix::unistd::close(fd);
     }
     let socket: OwnedFd = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).map_err(|e| wrong(&e))?;
+    let files: OwnedFd = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).map_err(|e| wrong(&e))?;
     let null = File::options().read(true).write(true).open("/dev/null").map_err(|e| wrong(&e))?;
     dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).map_err(|e| wrong(&e))?;
     nix::sys::prctl::set_no_new_privs().map_err(|e| wrong(&e))?;
@@ -99,10 +100,10 @@ fn confine() -> Result<UnixStream, Problem> {
     let none = CapabilitySet::empty();
     let none = CapabilitySets { effective: none, permitted: none, inheritable: none };
     rustix::thread::set_capabilities(None, none).map_err(|e| wrong(&e))?;
-    Ok(socket.into())
+    Ok((socket.into(), files.into()))
 }
 
-fn run(socket: UnixStream) -> Result<(), Problem> {
+fn run((socket, files): (UnixStream, Taking)) -> Result<(), Problem> {
     let failed = |what: &str, why: &dyn std::fmt::Display| Problem::new(codes::INTERNAL, what).because(why);
     // One thread does all the work that is not waiting; a few more exist only while files are synced.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -114,7 +115,7 @@ fn run(socket: UnixStream) -> Result<(), Problem> {
     runtime.block_on(async {
         socket.set_nonblocking(true).map_err(|why| failed("no socket", &why))?;
         let socket = tokio::net::UnixStream::from_std(socket).map_err(|why| failed("no socket", &why))?;
-        let (host, start) = RemoteHost::open(socket).await?;
+        let (host, start) = RemoteHost::open(socket, files).await?;
         let _alone = alone(&start.data).await?;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|why| failed("no randomness", &why))?;

@@ -49,6 +49,8 @@ pub enum Call {
     Perform(Box<Action>),
     Counters(Vec<PartitionName>, Wanted),
     Logs(PartitionName, LogsAsked),
+    /// Answered by whether there is one; the socket itself comes beside.
+    Door(PartitionName),
 }
 
 /// From root's part.

@@ -1,5 +1,6 @@
 //! Root's part: starts the part with the network, serves it, and starts it again when it ends.
 
+use super::handover::{self, Giving};
 use super::network::{SUBCOMMAND, Start};
 use super::serve;
 use crate::config::Config;
@@ -15,7 +16,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
@@ -97,7 +98,8 @@ impl Part<'_> {
         let mut command = Command::new(self.executable);
         let passed = PASSED.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         command.arg(SUBCOMMAND).env_clear().envs(passed).current_dir("/");
-        command.stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
+        let (giving, taking) = handover::pair().map_err(|e| wrong(&e))?;
+        command.stdin(OwnedFd::from(theirs)).stdout(OwnedFd::from(taking));
         if let Some(user) = self.user {
             // Its other groups go too.
             command.uid(user.uid).gid(user.gid);
@@ -111,21 +113,22 @@ impl Part<'_> {
         let handle = handle.map_err(|e: io::Error| wrong(&e))?;
         mine.set_nonblocking(true).map_err(|e| wrong(&e))?;
         let stream = UnixStream::from_std(mine).map_err(|e| wrong(&e))?;
-        Ok(Running { child, handle, stream: Some(stream) })
+        Ok(Running { child, handle, stream: Some((stream, giving)) })
     }
 }
 
 struct Running {
     child: Child,
     handle: OwnedFd,
-    stream: Option<UnixStream>,
+    /// With what open files are handed over on.
+    stream: Option<(UnixStream, Giving)>,
 }
 
 impl Running {
     /// Until it is not to be served any more.
     async fn serve(&mut self, start: &Start, host: &Arc<dyn Host>, events: &mut mpsc::Receiver<Event>) {
-        let Some(stream) = self.stream.take() else { return };
-        if let Err(problem) = serve(host.clone(), events, stream, start).await {
+        let Some((stream, giving)) = self.stream.take() else { return };
+        if let Err(problem) = serve(host.clone(), events, stream, giving, start).await {
             warn!(problem = problem.one_line(), "refused");
             let _gone = pidfd_send_signal(&self.handle, Signal::KILL);
         }

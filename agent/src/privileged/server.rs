@@ -1,6 +1,7 @@
 //! Root's end of the socket: every call in a task of its own, so that a slow one delays no other. What a caller can make
 //! it hold is bounded: bytes and number of calls, answers that nobody takes, lines that nobody reads.
 
+use super::handover::Giving;
 use super::network::Start;
 use super::protocol::{ANSWER_MAX, Call, Message, QUESTION_MAX, Question, WINDOW, encode, read, write};
 use crate::host::{Event, Host};
@@ -10,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -32,6 +34,7 @@ struct Desk {
     host: Arc<dyn Host>,
     out: mpsc::Sender<Vec<u8>>,
     looks: Arc<Semaphore>,
+    giving: Arc<Giving>,
 }
 
 /// A call under way.
@@ -52,6 +55,7 @@ pub async fn serve<S>(
     host: Arc<dyn Host>,
     events: &mut mpsc::Receiver<Event>,
     stream: S,
+    giving: Giving,
     start: &Start,
 ) -> Result<(), Problem>
 where
@@ -75,7 +79,7 @@ where
             }
         }
     };
-    let desk = Desk { host, out, looks: Arc::new(Semaphore::new(LOOKS)) };
+    let desk = Desk { host, out, looks: Arc::new(Semaphore::new(LOOKS)), giving: Arc::new(giving) };
     let mut served = Served {
         desk,
         tasks: JoinSet::new(),
@@ -211,6 +215,16 @@ impl Desk {
             Call::Partition(name) => self.answer(id, &host.observe_partition(&name).await).await,
             Call::Perform(action) => self.answer(id, &host.perform(&action).await).await,
             Call::Counters(partitions, wanted) => self.answer(id, &host.counters(&partitions, wanted).await).await,
+            Call::Door(partition) => {
+                let given = host.door(&partition).await.and_then(|door| {
+                    let Some(door) = door else { return Ok(false) };
+                    self.giving
+                        .give(id, door.as_fd())
+                        .map(|()| true)
+                        .map_err(|why| Problem::new(codes::TOO_MANY, "a socket cannot be handed over").because(why))
+                });
+                self.answer(id, &given).await;
+            }
             Call::Logs(partition, asked) => match host.logs(&partition, &asked).await {
                 Err(problem) => self.answer(id, &Err::<(), _>(problem)).await,
                 Ok(mut lines) => {

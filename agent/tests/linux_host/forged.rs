@@ -3,7 +3,7 @@
 
 use super::*;
 use plat_agent::config::Config;
-use plat_agent::privileged::{RemoteHost, Start, serve};
+use plat_agent::privileged::{RemoteHost, Start, Taking, handover, serve};
 use plat_agent_plan::Upkeep;
 use plat_model::parameters::Parameters;
 use serde_json::{Value, json};
@@ -45,19 +45,21 @@ impl Kept {
 type Served = JoinHandle<Result<(), Problem>>;
 
 /// Serves the host, and gives the other end.
-fn served(host: &Arc<LinuxHost>) -> (Served, UnixStream) {
+fn served(host: &Arc<LinuxHost>) -> (Served, UnixStream, Taking) {
     let (mine, theirs) = UnixStream::pair().unwrap();
+    let (giving, taking) = handover().unwrap();
     let host = host.clone();
     let start = Start::new(&Config::default());
     let serving = tokio::spawn(async move {
         let mut events = host.events();
-        serve(host, &mut events, mine, &start).await
+        serve(host, &mut events, mine, giving, &start).await
     });
-    (serving, theirs)
+    (serving, theirs, taking)
 }
 
 async fn remote(host: &Arc<LinuxHost>) -> RemoteHost {
-    RemoteHost::open(served(host).1).await.unwrap().0
+    let (_, socket, taking) = served(host);
+    RemoteHost::open(socket, taking).await.unwrap().0
 }
 
 fn run(name: &str, command: &[&str]) -> Run {
@@ -236,14 +238,14 @@ async fn who_does_not_keep_to_the_protocol_is_not_served_any_longer_and_the_next
         [said(&call), said(&call)].concat(),
     ];
     for breach in breaches {
-        let (serving, mut socket) = served(&host);
+        let (serving, mut socket, _taking) = served(&host);
         socket.write_all(&breach).await.unwrap();
         let problem = serving.await.unwrap().expect_err(&String::from_utf8_lossy(&breach));
         assert_eq!(problem.code, codes::FORGED, "{problem}");
         assert_eq!(remote(&host).await.node().await.unwrap().partitions.len(), 1);
     }
     // One that ends in the middle of a word, and one that says numbers of calls that it never made.
-    let (serving, mut socket) = served(&host);
+    let (serving, mut socket, _taking) = served(&host);
     for strange in [json!({"Cancel": {"id": 7}}), json!({"Taken": {"id": 7, "lines": u32::MAX}})] {
         socket.write_all(&said(&strange)).await.unwrap();
     }
@@ -257,7 +259,7 @@ async fn who_does_not_keep_to_the_protocol_is_not_served_any_longer_and_the_next
 async fn a_flood_is_held_back_and_others_are_served_meanwhile() {
     let node = Node::new(None);
     let host = Arc::new(node.occupied().await);
-    let (serving, mut socket) = served(&host);
+    let (serving, mut socket, _taking) = served(&host);
     // Answers that nobody takes: after a while not even questions are taken any more.
     let flood = tokio::spawn(async move {
         for id in 0_u64.. {
@@ -342,12 +344,32 @@ fn overheard(one: UnixStream) -> (UnixStream, Kept) {
 }
 
 #[tokio::test]
+async fn the_socket_of_an_instance_is_handed_over_and_no_other() {
+    let node = Node::new(is_root().then(|| account(UID + 25)));
+    let host = Arc::new(node.open().await);
+    let outside = remote(&host).await;
+    let foreign = PartitionName::parse("part9").unwrap();
+    assert!(outside.door(&foreign).await.is_err());
+    let calls = (0..8).map(|_| outside.door(&part()));
+    let doors: Vec<_> = futures_util::future::join_all(calls).await;
+    // The last one made is the one that is there.
+    let doors: Vec<_> = doors.into_iter().map(|door| door.unwrap().unwrap()).collect();
+    let path = node.home().join("run/plat.sock");
+    let dialled = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    let taken = doors.iter().filter(|door| rustix::net::accept(door).is_ok()).count();
+    assert_eq!(taken, 1);
+    drop((dialled, doors, outside));
+    node.done(Arc::into_inner(settled(host).await).unwrap()).await;
+}
+
+#[tokio::test]
 async fn no_secret_leaves_the_host_in_what_is_said_or_logged() {
     let node = Node::new(is_root().then(|| account(UID + 21)));
     let (logs, _guard) = Kept::logs();
     let host = Arc::new(node.open().await);
-    let (socket, heard) = overheard(served(&host).1);
-    let outside = RemoteHost::open(socket).await.unwrap().0;
+    let (_, socket, taking) = served(&host);
+    let (socket, heard) = overheard(socket);
+    let outside = RemoteHost::open(socket, taking).await.unwrap().0;
     let secrets = BTreeMap::from([("password".to_owned(), 24)]);
     let own = FileTemplate { path: "etc/own".into(), mode: 0o400, template: Prepared::secret("password") };
     let upkeep = Upkeep { publish: publication("password"), ..Upkeep::default() };

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 mod built;
 mod cache;
 mod conformance;
+mod doors;
 mod erasing;
 mod fetching;
 mod forged;

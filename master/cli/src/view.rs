@@ -77,6 +77,26 @@ pub struct InstanceView {
     pub promises: Vec<PromiseView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub installation: Option<InstallationView>,
+    /// What it says of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub said: Option<SaidView>,
+    /// The instance that asked for it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub parent: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<String>,
+    /// Of a shared one, the instance that it is in.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub on: String,
+    /// The shared ones in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct SaidView {
+    pub well: bool,
+    pub text: String,
 }
 
 /// An instance in a list of several projects.
@@ -234,6 +254,11 @@ impl From<v1::InstanceView> for InstanceView {
                 .map(|p| PromiseView { name: p.name, holds: p.holds, message: p.message, checked: time(p.checked_ms) })
                 .collect(),
             installation: view.installation.map(|i| InstallationView::of(String::new(), Some(i))),
+            said: status.said.map(|said| SaidView { well: said.well, text: said.text }),
+            parent: view.parent,
+            children: view.children,
+            on: view.on,
+            shared: view.shared,
         }
     }
 }

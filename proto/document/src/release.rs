@@ -32,6 +32,9 @@ pub struct Release {
     /// JSON Schema of what a request may say. Absent: no parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Value>,
+    /// JSON Schema of what a request for a shared instance in it may say. Absent: it takes none in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Value>,
     /// Laid over each other in the release's folder, in the order of their names.
     #[serde(default)]
     pub sources: BTreeMap<String, Source>,

@@ -8,6 +8,7 @@ use crate::parameters::Parameters;
 use crate::problem::Problem;
 use crate::resources::Resources;
 use crate::time::Timestamp;
+use crate::tree::{Parent, Said, SharedDesired};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -106,10 +107,23 @@ pub struct Instance {
     /// Set while it is kept, stopped, before it is destroyed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaving: Option<Leaving>,
+    /// The instance that asked for it; `None`: people did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// The instance that it is in, if it is a shared one: then it is never placed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rides: Option<InstanceId>,
+    /// How often its tree was to look at everything again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bang: u64,
     /// Grows with every change of anything above.
     pub generation: Generation,
     pub created: Timestamp,
     pub changed: Timestamp,
+}
+
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 /// An instance that is to be destroyed, later.
@@ -136,6 +150,12 @@ pub struct InstanceDesired {
     pub parameters: Parameters,
     pub wish: Wish,
     pub resources: Resources,
+    /// Its configure hook runs again when this has grown.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bang: u64,
+    /// The shared instances in it, in the order of their ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<SharedDesired>,
 }
 
 impl InstanceDesired {
@@ -151,6 +171,8 @@ impl InstanceDesired {
             parameters: Parameters::default(),
             wish: Wish::Started,
             resources: Resources::default(),
+            bang: 0,
+            shared: Vec::new(),
         }
     }
 }
@@ -176,6 +198,27 @@ pub struct InstanceStatus {
     pub services: Vec<ServiceStatus>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub promises: Vec<PromiseStatus>,
+    /// What it says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
+}
+
+impl InstanceStatus {
+    /// One with nothing but a state.
+    pub fn bare(id: InstanceId, generation: Generation, state: InstanceState, since: Timestamp) -> Self {
+        Self {
+            id,
+            generation,
+            state,
+            since,
+            detail: String::new(),
+            problem: None,
+            connection: Parameters::default(),
+            services: Vec::new(),
+            promises: Vec::new(),
+            said: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -232,10 +275,6 @@ pub struct ServiceStatus {
     /// How many of its times have passed since its last run began, because that was still running.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub skipped: u32,
-}
-
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

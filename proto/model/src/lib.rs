@@ -17,6 +17,7 @@ pub mod release;
 pub mod resources;
 pub mod schedule;
 pub mod time;
+pub mod tree;
 pub mod usage;
 pub mod waiting;
 

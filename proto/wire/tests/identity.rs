@@ -8,9 +8,10 @@ use plat_model::problem::codes;
 use plat_model::release::{InstallState, Installation};
 use plat_model::resources::Resources;
 use plat_model::time::Window;
+use plat_model::tree::{Child, ChildAsk, Kind, Said, SharedDesired, TreeAsk};
 use plat_model::usage::{Amount, LedgerEntry, LedgerLine, Meter, UsageRecord, UsageReport};
 use plat_model::{Generation, Problem, Problems, Timestamp, Waiting};
-use plat_wire::convert::{Held, ReadSync, sync_request};
+use plat_wire::convert::{Held, ReadSync, for_instance, sync_request};
 use plat_wire::{IntoModel, v1};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -101,8 +102,9 @@ fn status() -> impl Strategy<Value = InstanceStatus> {
     let promise = (name(PromiseName::parse), any::<bool>(), text(), time())
         .prop_map(|(name, holds, message, checked)| PromiseStatus { name, holds, message, checked });
     let head = (id(), any::<u64>().prop_map(Generation), select(states), time(), text());
-    (head, option::of(problem()), parameters(), vec(service, 0..3), vec(promise, 0..3)).prop_map(
-        |((id, generation, state, since, detail), problem, connection, services, promises)| InstanceStatus {
+    let said = option::of((any::<bool>(), text()).prop_map(|(well, text)| Said { well, text }));
+    (head, option::of(problem()), parameters(), vec(service, 0..3), vec(promise, 0..3), said).prop_map(
+        |((id, generation, state, since, detail), problem, connection, services, promises, said)| InstanceStatus {
             id,
             generation,
             state,
@@ -112,6 +114,7 @@ fn status() -> impl Strategy<Value = InstanceStatus> {
             connection,
             services,
             promises,
+            said,
         },
     )
 }
@@ -155,17 +158,65 @@ fn record() -> impl Strategy<Value = UsageRecord> {
 fn desired() -> impl Strategy<Value = InstanceDesired> {
     let names = (id(), name(ProjectName::parse), name(InstanceName::parse), name(PartitionName::parse));
     let wish = select(vec![Wish::Started, Wish::Stopped, Wish::Destroyed]);
-    (names, any::<u64>().prop_map(Generation), digest(), parameters(), wish, resources()).prop_map(
-        |((id, project, name, partition), generation, release, parameters, wish, resources)| InstanceDesired {
-            id,
-            project,
+    let more = (any::<u64>(), vec(shared(), 0..3));
+    (names, any::<u64>().prop_map(Generation), digest(), parameters(), wish, resources(), more).prop_map(
+        |((id, project, name, partition), generation, release, parameters, wish, resources, (bang, shared))| {
+            InstanceDesired {
+                id,
+                project,
+                name,
+                partition,
+                generation,
+                release,
+                parameters,
+                wish,
+                resources,
+                bang,
+                shared,
+            }
+        },
+    )
+}
+
+fn shared() -> impl Strategy<Value = SharedDesired> {
+    (id(), name(InstanceName::parse), parameters()).prop_map(|(id, name, parameters)| SharedDesired {
+        id,
+        name,
+        parameters,
+    })
+}
+
+fn ask() -> impl Strategy<Value = TreeAsk> {
+    let wish = option::of(select(vec![Wish::Started, Wish::Stopped, Wish::Destroyed]));
+    let kind = prop_oneof![Just(Kind::Own), option::of(name(InstanceName::parse)).prop_map(|on| Kind::Shared { on }),];
+    let release = option::of("[a-z0-9]{1,64}");
+    let what = (release, option::of(parameters()), option::of(resources()), wish, kind);
+    let request = (name(InstanceName::parse), what).prop_map(|(name, (release, parameters, resources, wish, kind))| {
+        TreeAsk::Request(Box::new(ChildAsk { name, release, parameters, resources, wish, kind }))
+    });
+    prop_oneof![
+        request,
+        Just(TreeAsk::Children),
+        (id(), parameters()).prop_map(|(shared, connection)| TreeAsk::Publish { shared, connection }),
+        Just(TreeAsk::Bang),
+    ]
+}
+
+fn child() -> impl Strategy<Value = Child> {
+    let head = (name(InstanceName::parse), name(InstanceName::parse), id());
+    let wish = select(vec![Wish::Started, Wish::Stopped, Wish::Destroyed]);
+    let state = select(vec![InstanceState::Waiting, InstanceState::Ready, InstanceState::Failed]);
+    (head, wish, state, any::<bool>(), text(), option::of(problem()), parameters()).prop_map(
+        |((name, instance, id), wish, state, current, detail, problem, connection)| Child {
             name,
-            partition,
-            generation,
-            release,
-            parameters,
+            instance,
+            id,
             wish,
-            resources,
+            state,
+            current,
+            detail,
+            problem,
+            connection,
         },
     )
 }
@@ -201,6 +252,8 @@ same! {
     a_usage_report_travels_unchanged: UsageReport, (1..u64::MAX, time(), vec(record(), 0..4))
         .prop_map(|(sequence, taken, records)| UsageReport { sequence, taken, records });
     a_desired_instance_travels_unchanged: InstanceBody, desired();
+    a_shared_instance_travels_unchanged: SharedInstance, shared();
+    a_child_travels_unchanged: Child, child();
     a_ledger_entry_travels_unchanged: LedgerEntry, (
         name(NodeId::parse), any::<u64>(), time(), digest(), vec((name(ProjectName::parse), record()), 0..3),
     ).prop_map(|(node, sequence, booked, hash, lines)| LedgerEntry {
@@ -223,8 +276,16 @@ proptest! {
     }
 
     #[test]
+    fn what_an_instance_asks_travels_unchanged(instance in id(), ask in ask()) {
+        prop_assert_eq!(travel(for_instance(&instance, &ask)).unwrap(), (instance, ask));
+    }
+
+    #[test]
     fn no_bytes_from_a_peer_panic(bytes in vec(any::<u8>(), 0..300)) {
         if let Ok(wire) = v1::SyncRequest::decode(bytes.as_slice()) {
+            let _ = wire.into_model();
+        }
+        if let Ok(wire) = v1::ForInstanceRequest::decode(bytes.as_slice()) {
             let _ = wire.into_model();
         }
         if let Ok(wire) = v1::PushUsageRequest::decode(bytes.as_slice()) {

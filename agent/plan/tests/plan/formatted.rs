@@ -55,7 +55,7 @@ fn every_program_finds_its_storage_and_its_resource_file_in_its_environment() {
 fn a_partition_without_them_has_the_environment_of_before() {
     for environment in environments(&rendered(|_| {})) {
         let names: Vec<_> = environment.keys().collect();
-        assert_eq!(names, ["HOME", "LANG", "LOGNAME", "PATH", "TMPDIR", "USER"]);
+        assert_eq!(names, ["HOME", "LANG", "LOGNAME", "PATH", "PLAT_SOCKET", "TMPDIR", "USER"]);
     }
 }
 

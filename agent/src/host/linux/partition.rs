@@ -198,7 +198,7 @@ impl Occupants {
 fn needs(note: &Note) -> Durability {
     match note {
         Note::Initialised | Note::Configured { .. } | Note::Stopped | Note::Cleaned => Durability::Power,
-        Note::Done { .. } | Note::Timed { .. } => Durability::Power,
+        Note::Done { .. } | Note::Timed { .. } | Note::Told { .. } => Durability::Power,
         Note::Untimed
         | Note::KeptUp(_)
         | Note::Started

@@ -72,6 +72,8 @@ fn ask(context: &Context, args: &RequestArgs) -> Result<v1::RequestRequest> {
         }),
         wish: if args.stopped { v1::Wish::Stopped } else { v1::Wish::Unspecified }.into(),
         dry_run: args.dry_run,
+        shared: args.shared,
+        on: args.on.clone().unwrap_or_default(),
     })
 }
 

@@ -86,6 +86,7 @@ impl Draw for InstanceView {
         let since = ago(self.since.as_deref(), now());
         let place = match (&self.node, &self.partition) {
             (Some(node), Some(partition)) => format!("{node}, partition {partition}"),
+            _ if !self.on.is_empty() => format!("shared, in {}", self.on),
             _ => "nowhere yet".into(),
         };
         let _ = writeln!(text, "state     {} for {since} (wished: {})", self.state, self.wish);
@@ -99,6 +100,18 @@ impl Draw for InstanceView {
         let _ = writeln!(text, "release   {} ({})", self.release, short(&self.release_digest));
         let _ = writeln!(text, "place     {place}");
         let _ = writeln!(text, "id        {}, generation {}", self.id, self.generation);
+        if let Some(said) = &self.said {
+            let how = if said.well { "is well" } else { "is in trouble" };
+            let _ = writeln!(text, "says      it {how}: {}", clean(&said.text));
+        }
+        if !self.parent.is_empty() {
+            let _ = writeln!(text, "parent    {}", self.parent);
+        }
+        for (label, names) in [("children", &self.children), ("shared", &self.shared)] {
+            if !names.is_empty() {
+                let _ = writeln!(text, "{label:<10}{}", names.join(", "));
+            }
+        }
         for waiting in &self.waiting {
             let _ =
                 writeln!(text, "waits     for {} since {}", clean(&waiting.on), ago(waiting.since.as_deref(), now()));

@@ -27,6 +27,7 @@ pub const VARIABLES: &[&str] = &[
     "partition.user",
     "release.digest",
     "release.directory",
+    "shared",
 ];
 
 /// Where a template stands, and so what it may use.
@@ -53,9 +54,9 @@ pub(super) fn check(release: &Release, tree: &Node) -> Problems {
         others: VARIABLES,
     };
     let mut checker = Checker { tree, names, problems: Problems::default() };
-    if let Some(schema) = &release.parameters {
-        for problem in parameters::check_schema(schema) {
-            let place = checker.place(&["parameters"]);
+    for (key, schema) in [("parameters", &release.parameters), ("shared", &release.shared)] {
+        for problem in schema.iter().flat_map(|schema| parameters::check_schema(schema)) {
+            let place = checker.place(&[key]);
             checker.problems.push(problem.at(place));
         }
     }

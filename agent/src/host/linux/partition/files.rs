@@ -89,7 +89,7 @@ pub fn open_top(directory: &Path) -> Result<OwnedFd, Problem> {
 }
 
 /// Opens a directory beneath `top`, making what is missing; a link on the way is an error.
-fn parents(top: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+pub fn parents(top: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let mut here = openat2(top, ".", flags, Mode::empty(), beneath)?;

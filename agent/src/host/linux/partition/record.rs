@@ -5,6 +5,7 @@ use plat_agent_plan::facts::Occupant;
 use plat_agent_plan::{Timer, Upkeep};
 use plat_model::id::{InstanceId, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
+use plat_model::tree::Said;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -23,6 +24,10 @@ pub struct Record {
     connection: Parameters,
     #[serde(default)]
     published: Option<String>,
+    #[serde(default)]
+    spoken: Parameters,
+    #[serde(default)]
+    said: Option<Said>,
     #[serde(default)]
     revivals: u32,
     #[serde(default)]
@@ -56,6 +61,8 @@ impl Record {
             timers: self.timers,
             connection: Parameters::default(),
             published: String::new(),
+            spoken: self.spoken,
+            said: self.said,
             cleaned: self.cleaned,
             erased: self.erased,
         };
@@ -85,6 +92,8 @@ impl Record {
             timers: occupant.timers.clone(),
             connection: occupant.connection.clone(),
             published: Some(occupant.published.clone()),
+            spoken: occupant.spoken.clone(),
+            said: occupant.said.clone(),
             cleaned: occupant.cleaned,
             erased: occupant.erased,
         }

@@ -108,6 +108,8 @@ impl Memory {
                     // What was published was filled in with them.
                     (occupant.upkeep, occupant.connection) = (None, Default::default());
                     occupant.published.clear();
+                    // And this it may have made from them.
+                    (occupant.spoken, occupant.said) = (Default::default(), None);
                 }
                 self.secrets.clear();
             }

@@ -8,6 +8,7 @@ use plat_model::id::{Digest, InstanceId, PromiseName, ServiceName};
 use plat_model::instance::{InstanceStatus, PromiseStatus, ServiceKind, ServiceStatus};
 use plat_model::parameters::Parameters;
 use plat_model::release::Installation;
+use plat_model::tree::{SAID_MAX, Said};
 use plat_model::{Generation, Problems};
 
 owned! {
@@ -86,6 +87,19 @@ impl IntoModel for v1::PromiseStatus {
     }
 }
 
+impl From<&Said> for v1::Said {
+    fn from(said: &Said) -> Self {
+        Self { well: said.well, text: bounded(&said.text, SAID_MAX) }
+    }
+}
+
+impl IntoModel for v1::Said {
+    type Model = Said;
+    fn read(self, at: &Place, problems: &mut Problems) -> Option<Said> {
+        Some(Said { well: self.well, text: at.field("text").text(self.text, SAID_MAX, problems)? })
+    }
+}
+
 impl From<&InstanceStatus> for v1::InstanceStatus {
     fn from(status: &InstanceStatus) -> Self {
         Self {
@@ -98,6 +112,7 @@ impl From<&InstanceStatus> for v1::InstanceStatus {
             connection_json: crate::convert::node::json(&status.connection),
             services: status.services.iter().map(Into::into).collect(),
             promises: status.promises.iter().map(Into::into).collect(),
+            said: status.said.as_ref().map(Into::into),
         }
     }
 }
@@ -113,6 +128,7 @@ impl IntoModel for v1::InstanceStatus {
         let connection = at.field("connection_json").parse(&self.connection_json, Parameters::parse_json, problems);
         let services = at.field("services").all(self.services, SERVICES_MAX, problems);
         let promises = at.field("promises").all(self.promises, SERVICES_MAX, problems);
+        let said = at.field("said").maybe(self.said, problems);
         Some(InstanceStatus {
             id: id?,
             generation: Generation(self.generation),
@@ -123,6 +139,7 @@ impl IntoModel for v1::InstanceStatus {
             connection: connection?,
             services: services?,
             promises: promises?,
+            said: said?,
         })
     }
 }
