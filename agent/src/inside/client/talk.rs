@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 /// An agent that is being restarted, or a socket that is being made anew, is waited for.
 const AGENT_AWAY: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How often a question is asked again that was cut off.
+const TRIES: usize = 5;
 /// The agent waits as long for the master, and some more for its turn.
 const ANSWER: Duration = Duration::from_secs(60);
 
@@ -51,19 +53,35 @@ impl Talk {
                 .because(why)
                 .fix("look whether the agent of this node runs; ask again, nothing is done twice")
         };
-        let mut answer = String::new();
-        let mut stream = self.connect().map_err(away)?;
-        let told = stream
-            .set_read_timeout(Some(ANSWER))
-            .and_then(|()| stream.write_all(format!("{ask}\n").as_bytes()))
-            .and_then(|()| BufReader::new(stream.take(4 * LINE_MAX as u64)).read_line(&mut answer));
-        told.map_err(away)?;
+        let mut tries = 0;
+        let answer = loop {
+            match self.exchange(&ask) {
+                // Hung up on: the socket was being made anew, or the agent ended. To ask again does nothing twice.
+                Err(why) if tries < TRIES && is_cut(&why) => {
+                    tries += 1;
+                    park_timeout(LOOK_AGAIN);
+                }
+                told => break told.map_err(away)?,
+            }
+        };
         let mut answer: Map<String, Value> = serde_json::from_str(&answer).map_err(|why| not_understood(&why))?;
         match (answer.remove("ok"), answer.remove("problem")) {
             (Some(value), _) => Ok(value),
             (None, Some(problem)) => Err(serde_json::from_value(problem).map_err(|why| not_understood(&why))?),
             (None, None) => Err(not_understood(&"it says neither that it is done nor what is wrong")),
         }
+    }
+
+    fn exchange(&self, ask: &Value) -> io::Result<String> {
+        let mut stream = self.connect()?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        stream.write_all(format!("{ask}\n").as_bytes())?;
+        let mut answer = String::new();
+        BufReader::new(stream.take(4 * LINE_MAX as u64)).read_line(&mut answer)?;
+        if answer.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up without a word"));
+        }
+        Ok(answer)
     }
 
     fn connect(&self) -> io::Result<UnixStream> {
@@ -85,6 +103,11 @@ impl Talk {
         let folder = openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         UnixStream::connect(Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name))
     }
+}
+
+fn is_cut(why: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(why.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 fn is_away(why: &io::Error) -> bool {

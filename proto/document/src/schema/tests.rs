@@ -36,6 +36,7 @@ version: 1
 name: whole
 title: t
 parameters: {type: object}
+shared: {type: object}
 sources:
   a: {archive: {url: "https://h/x.tar", sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", strip: 1, into: a}}
   b: {directory: {path: /x, sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", into: b}}
