@@ -185,7 +185,7 @@ impl Runtime for ShimRuntime {
                 command: run.command.clone(),
                 environment: run.environment.clone(),
                 directory: place.directory.clone(),
-                within: String::new(),
+                within: run.directory.clone(),
                 confinement: self.inner.confinement(place),
                 cgroup,
                 cgroup_is_own: false,
