@@ -252,6 +252,9 @@ pub struct Run {
     pub command: Vec<String>,
     /// The whole environment: nothing is inherited.
     pub environment: BTreeMap<String, String>,
+    /// Relative to the partition's directory; empty: its top.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub directory: String,
     pub timeout_seconds: u32,
 }
 

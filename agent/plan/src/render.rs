@@ -138,7 +138,8 @@ pub fn render(
         let at = format!("hooks.{name}");
         let command = command(&hook.command, &public, &at, &mut problems);
         let environment = overlay(&base, &hook.environment, &public, &at, &mut problems);
-        Some(Run { name: name.into(), command, environment, timeout_seconds: hook.timeout_seconds })
+        let (directory, timeout_seconds) = (hook.directory.clone(), hook.timeout_seconds);
+        Some(Run { name: name.into(), command, environment, directory, timeout_seconds })
     };
     let (init, configure) = (hook("init", &release.hooks.init), hook("configure", &release.hooks.configure));
     let (start, stop) = (hook("start", &release.hooks.start), hook("stop", &release.hooks.stop));
@@ -188,6 +189,7 @@ pub fn render(
                     name: format!("reload-{name}"),
                     command: command(templates, &public, &format!("{at}.reload"), &mut problems),
                     environment: spec.environment.clone(),
+                    directory: String::new(),
                     timeout_seconds: RELOAD_SECONDS,
                 }),
             });

@@ -372,6 +372,7 @@ impl Host for LinuxHost {
                     name: format!("promise-{promise}"),
                     command,
                     environment: environment.clone(),
+                    directory: String::new(),
                     timeout_seconds: *timeout_seconds,
                 };
                 let said = match self.check(partition, run, check).await {

@@ -61,6 +61,7 @@ fn program(script: &str, timeout_seconds: u32) -> Run {
         name: "program".into(),
         command: vec!["/bin/sh".into(), "-c".into(), script.into()],
         environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+        directory: String::new(),
         timeout_seconds,
     }
 }
@@ -295,6 +296,16 @@ pub async fn a_program_is_run_to_its_end_and_says_how_it_went(node: Node) {
         ("exit code 4", false, vec!["one".into(), "two".into()])
     );
     assert_eq!(fs::read_to_string(node.home().join("here")).unwrap().trim(), node.home().display().to_string());
+    fs::create_dir_all(node.home().join("srv/deep")).unwrap();
+    fs::set_permissions(node.home().join("srv/deep"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(node.home().join("srv"), fs::Permissions::from_mode(0o755)).unwrap();
+    let within = Run { directory: "srv/deep".into(), ..program("pwd", 10) };
+    let ran = host.runtime().run(&place(&node), &within).await.unwrap();
+    assert_eq!(ran.tail, [node.home().join("srv/deep").display().to_string()]);
+    // A link leads nowhere else.
+    symlink("/", node.home().join("out")).unwrap();
+    let outside = Run { directory: "out".into(), ..program("pwd", 10) };
+    assert_eq!(host.runtime().run(&place(&node), &outside).await.unwrap_err().code, codes::SERVICE_START);
     let absent = Run { command: vec!["/nowhere".into()], ..program("", 10) };
     assert_eq!(host.runtime().run(&place(&node), &absent).await.unwrap_err().code, codes::SERVICE_START);
     assert!(host.runtime().observe(&part()).await.unwrap().is_empty(), "it is no service");

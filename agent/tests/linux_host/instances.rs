@@ -107,6 +107,7 @@ async fn a_partitions_programs_run_as_its_user_with_nothing_inherited() {
                 .into(),
         ],
         environment: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
+        directory: String::new(),
         timeout_seconds: 10,
     };
     let problem = host.perform(&Action::RunHook { partition: part(), run }).await.unwrap_err();
@@ -132,6 +133,7 @@ async fn a_hook_that_takes_too_long_is_killed_with_all_it_started() {
         name: "init".into(),
         command: vec!["/bin/sh".into(), "-c".into(), script.into()],
         environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+        directory: String::new(),
         timeout_seconds: 1,
     };
     let problem = host.perform(&Action::RunHook { partition: part(), run }).await.unwrap_err();

@@ -62,7 +62,8 @@ fn shell(script: &str) -> Vec<String> {
 
 fn hook(script: &str) -> Action {
     let environment = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]);
-    let run = Run { name: "init".into(), command: shell(script), environment, timeout_seconds: 10 };
+    let run =
+        Run { name: "init".into(), command: shell(script), environment, directory: String::new(), timeout_seconds: 10 };
     Action::RunHook { partition: part(), run }
 }
 

@@ -93,6 +93,7 @@ async fn a_service_reloads_by_a_signal_or_a_command_and_goes_on_with_the_same_pr
             name: "reload-web".into(),
             command: vec!["/bin/sh".into(), "-c".into(), script.into()],
             environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+            directory: String::new(),
             timeout_seconds: 5,
         })
     };

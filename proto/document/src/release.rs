@@ -120,6 +120,9 @@ pub struct Hook {
     pub command: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
+    /// Within the partition; empty: its top.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub directory: String,
     #[serde(default = "default_hook_timeout")]
     pub timeout_seconds: u32,
 }

@@ -204,13 +204,35 @@ fn a_run_makes_no_promise_be_asked_anew() {
     assert_eq!(runs(&world.facts.partitions[&part(0)]), before);
 }
 
+#[test]
+fn a_service_as_there_always_were_is_written_as_it_always_was_so_that_no_upgrade_restarts_it() {
+    let mut world = World::with_release("version: 1\nname: a\nservices: {web: {command: [/bin/web]}}\n");
+    world.wish(1, 0, Wish::Started, "{}");
+    world.settle();
+    let occupant = world.facts.partitions[&part(0)].occupant.clone().unwrap();
+    let written = serde_json::to_value(&occupant.upkeep.unwrap().services[0]).unwrap();
+    let mut keys: Vec<_> = written.as_object().unwrap().keys().cloned().collect();
+    keys.sort();
+    let of_before = [
+        "command",
+        "directory",
+        "environment",
+        "fingerprint",
+        "instance",
+        "name",
+        "stop_signal",
+        "stop_timeout_seconds",
+    ];
+    assert_eq!(keys, of_before);
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Steps of the steady clock, and what the wall clock is set by beside them.
     #[test]
     fn however_the_clock_is_set_no_hour_is_run_for_twice_and_a_gap_is_made_up_for_once(
-        steps in prop::collection::vec((1..4000_u64, prop_oneof![3 => Just(0_i64), 1 => -7200..7200_i64]), 1..40)
+        steps in prop::collection::vec((1..4000_u64, prop_oneof![3 => Just(0_i64), 1 => -7200..7200_i64]), 1..25)
     ) {
         let mut world = ready();
         let mut hours = BTreeSet::new();

@@ -107,9 +107,10 @@ impl Checker<'_> {
             ("clean", &hooks.clean),
         ];
         for (point, hook) in points {
-            if let Some(Hook { command, environment, .. }) = hook {
+            if let Some(Hook { command, environment, directory, .. }) = hook {
                 self.command(&["hooks", point, "command"], command, Stage::Arguments);
                 self.environment(&["hooks", point, "environment"], environment);
+                self.relative(&["hooks", point, "directory"], directory, true);
             }
         }
         for (name, service) in &release.services {

@@ -50,7 +50,7 @@ build: {commands: [[make]], timeout_seconds: 5}
 secrets: {s: {length: 9, file: s}}
 files: {f: {template: x, mode: "0600"}}
 hooks:
-  init: {command: [/bin/true], environment: {A: b}, timeout_seconds: 5}
+  init: {command: [/bin/true], environment: {A: b}, directory: d, timeout_seconds: 5}
   configure: {command: [/bin/true], environment: {A: b}}
   start: {command: [/bin/true], environment: {A: b}}
   stop: {command: [/bin/true], environment: {A: b}}

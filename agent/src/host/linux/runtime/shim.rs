@@ -205,7 +205,7 @@ impl Runtime for ShimRuntime {
                 command: run.command.clone(),
                 environment: run.environment.clone(),
                 directory: place.directory.clone(),
-                within: String::new(),
+                within: run.directory.clone(),
                 confinement: self.inner.confinement(place),
                 groups,
                 group_is_own: false,
