@@ -164,9 +164,7 @@ fn service(spec: &ServiceSpec, occupant: &Occupant) -> Result<(), String> {
     ensure(spec.instance == occupant.instance, || format!("instance {} is not in the partition", spec.instance))?;
     command(&spec.command)?;
     variables(&spec.environment)?;
-    if !spec.directory.is_empty() {
-        plain(&spec.directory)?;
-    }
+    within(&spec.directory)?;
     seconds(spec.stop_timeout_seconds)?;
     seconds(spec.watchdog_seconds.unwrap_or_default())?;
     text(&spec.fingerprint)?;
@@ -188,6 +186,7 @@ fn reload(service: &str, how: &ReloadHow) -> Result<(), String> {
 
 fn run(run: &Run) -> Result<(), String> {
     command(&run.command)?;
+    within(&run.directory)?;
     variables(&run.environment)?;
     seconds(run.timeout_seconds)
 }
@@ -226,6 +225,11 @@ fn plain(path: &str) -> Result<(), String> {
     let part = |part: &str| !matches!(part, "" | "." | "..") && part.len() <= 255;
     let fine = path.len() <= 1024 && path.split('/').all(part) && !path.chars().any(char::is_control);
     ensure(fine, || format!("`{}` is not a path within the folder", shorten(path)))
+}
+
+/// The same, or the folder itself.
+fn within(path: &str) -> Result<(), String> {
+    if path.is_empty() { Ok(()) } else { plain(path) }
 }
 
 fn seconds(seconds: u32) -> Result<(), String> {

@@ -121,7 +121,7 @@ async fn what_an_instance_publishes_survives_the_agent_and_goes_with_the_instanc
     drop(inside);
     until("nobody answers any more", async || Arc::strong_count(&host) == 1).await;
     drop(host);
-    let host = node.open();
+    let host = node.open().await;
     let occupant = host.observe_partition(&part()).await.unwrap().occupant.unwrap();
     assert_eq!(occupant.spoken.to_json(), r#"{"url":"here"}"#);
     assert_eq!(occupant.said.unwrap().text, "no");

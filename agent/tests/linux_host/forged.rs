@@ -64,7 +64,7 @@ async fn remote(host: &Arc<LinuxHost>) -> RemoteHost {
 
 fn run(name: &str, command: &[&str]) -> Run {
     let command = command.iter().map(|argument| (*argument).to_owned()).collect();
-    Run { name: name.into(), command, environment: BTreeMap::new(), timeout_seconds: 5 }
+    Run { name: name.into(), command, environment: BTreeMap::new(), directory: String::new(), timeout_seconds: 5 }
 }
 
 fn hook(run: Run) -> Action {
@@ -350,7 +350,8 @@ async fn the_socket_of_an_instance_is_handed_over_and_no_other() {
     let outside = remote(&host).await;
     let foreign = PartitionName::parse("part9").unwrap();
     assert!(outside.door(&foreign).await.is_err());
-    let calls = (0..8).map(|_| outside.door(&part()));
+    let own = part();
+    let calls = (0..8).map(|_| outside.door(&own));
     let doors: Vec<_> = futures_util::future::join_all(calls).await;
     // The last one made is the one that is there.
     let doors: Vec<_> = doors.into_iter().map(|door| door.unwrap().unwrap()).collect();
