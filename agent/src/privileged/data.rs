@@ -63,7 +63,8 @@ pub fn prepare(data: &Path, user: Option<&Account>) -> Result<(), Problem> {
 
 fn share(data: &Path, user: &Account) -> io::Result<()> {
     made(mkdirat(CWD, data, Mode::from_raw_mode(0o700)))?;
-    let top = folder_of_root(CWD, data)?;
+    // The folder itself may be elsewhere: where it is said to be is in nobody's hands but root's.
+    let top = folder_of_root(CWD, &data.canonicalize()?)?;
     made(mkdirat(&top, "host", Mode::from_raw_mode(0o700)))?;
     fchmod(folder_of_root(&top, Path::new("host"))?, Mode::from_raw_mode(0o700))?;
     let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));

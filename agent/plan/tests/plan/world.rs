@@ -4,7 +4,7 @@ use plat_agent_plan::action::ServiceSpec;
 use plat_agent_plan::facts::ServiceRun;
 use plat_agent_plan::{
     Action, Begun, End, Moment, NodeFacts, NodePlan, Outcomes, PartitionFact, PartitionPlan, Place, ReleaseFact,
-    Steady, plan,
+    Steady, permit, plan,
 };
 use plat_document::Release;
 use plat_document::release::ServiceKind;
@@ -250,6 +250,7 @@ impl World {
         if let Action::StopService { service, .. } = action {
             assert!(fact.services.contains_key(service), "only what is known is stopped");
         }
+        permit(action, &self.file, fact.occupant.as_ref()).unwrap_or_else(|problem| panic!("{action:?}: {problem}"));
         let mut machine =
             Machine { starts: &mut self.starts, crashing: &self.crashing, slow: &self.slow, broken: &self.broken };
         fact.effect(action, self.now, &mut machine).unwrap();
