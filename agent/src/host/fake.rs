@@ -224,6 +224,8 @@ impl Host for FakeHost {
         if world.is_faulty(&step) {
             return Err(Problem::new(codes::HOOK_FAILED, format!("{step} failed")).because("a fault was asked for"));
         }
+        let occupant = action.partition().and_then(|name| world.partitions.get(name)?.fact.occupant.as_ref());
+        plat_agent_plan::permit(action, &world.node, occupant)?;
         world.apply(action, now)
     }
 
