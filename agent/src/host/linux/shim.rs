@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
-use tree::{Exit, Phase, Policy, Tree, Used, used};
+use tree::{Exit, Finished, Over, Phase, Policy, Tree, Used, used};
 
 /// A service to stand by.
 #[derive(Serialize, Deserialize)]
@@ -195,6 +195,7 @@ pub fn serve(task: ServiceTask, line: Line) {
         longest: None,
         rest: Duration::from_secs(task.stop_timeout_seconds.min(5).into()),
         hangup: None,
+        over: None,
     };
     drop(task);
     let finished = tree.watch(&policy, &mut log, |phase, used| {
@@ -219,6 +220,11 @@ pub struct RunTask {
 
 /// Runs it. It ends with whoever asked: a hook without an agent is nobody's.
 pub fn run(task: &RunTask, line: &Line) -> Result<Ran, Problem> {
+    run_within(task, None, line)
+}
+
+/// The same, killed when `over` says so.
+pub fn run_within(task: &RunTask, over: Option<&dyn Fn() -> Option<Over>>, line: &Line) -> Result<Ran, Problem> {
     let mut log = LineLog::open(task.log.clone());
     let mut tree = Tree::start(&task.program)?;
     let policy = Policy {
@@ -227,7 +233,9 @@ pub fn run(task: &RunTask, line: &Line) -> Result<Ran, Problem> {
         longest: Some(Duration::from_secs(task.timeout_seconds.into())),
         rest: Duration::ZERO,
         hangup: Some(line.stream().as_fd()),
+        over,
     };
     let finished = tree.watch(&policy, &mut log, |_, _| {});
-    Ok(Ran { exit: finished.exit, timed_out: finished.timed_out, used: used(), tail: log.tail() })
+    let Finished { exit, timed_out, over, .. } = finished;
+    Ok(Ran { exit, timed_out, over, used: used(), tail: log.tail() })
 }

@@ -57,7 +57,21 @@ pub struct Policy<'a> {
     pub rest: Duration,
     /// When the other end of this closes, everything is killed.
     pub hangup: Option<BorrowedFd<'a>>,
+    /// Asked every second: why everything is to be killed, if it is.
+    pub over: Option<&'a dyn Fn() -> Option<Over>>,
 }
+
+/// A bound of a program that no limit of the kernel keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Over {
+    /// It wrote more than so many bytes.
+    Written(u64),
+    /// Less than so many bytes are free on the disk that it writes to.
+    Free(u64),
+}
+
+/// How often that is asked.
+const OVER: Duration = Duration::from_secs(1);
 
 /// Where a tree is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +87,7 @@ pub enum Phase {
 pub struct Finished {
     pub exit: Exit,
     pub timed_out: bool,
+    pub over: Option<Over>,
     /// It was told to end, and did not end by itself.
     pub told: bool,
 }
@@ -121,6 +136,7 @@ impl Tree {
         let started = Instant::now();
         let (mut phase, mut until) = (Phase::Running, policy.longest.and_then(|longest| started.checked_add(longest)));
         let (mut timed_out, mut told, mut noted, mut reaped) = (false, false, started, false);
+        let (mut over, mut asked) = (None, started);
         loop {
             let pause = match phase {
                 Phase::Killing => Some(Duration::from_millis(5)),
@@ -130,6 +146,10 @@ impl Tree {
                 Some(pause.map_or(Duration::from_secs(1), |p| p.min(Duration::from_secs(1))))
             } else {
                 pause
+            };
+            let pause = match policy.over {
+                Some(_) => Some(pause.map_or(OVER, |pause| pause.min(OVER))),
+                None => pause,
             };
             let woken = self.wait(pause, policy.hangup);
             self.copy_output(log);
@@ -142,8 +162,11 @@ impl Tree {
                 note(phase, used());
                 (noted, reaped) = (Instant::now(), false);
             }
+            if let Some(ask) = policy.over.filter(|_| over.is_none() && asked.elapsed() >= OVER) {
+                (over, asked) = (ask(), Instant::now());
+            }
             let late = until.is_some_and(|at| Instant::now() >= at);
-            let next = if woken.kill || woken.hangup || (late && phase == Phase::Stopping) {
+            let next = if woken.kill || woken.hangup || over.is_some() || (late && phase == Phase::Stopping) {
                 Phase::Killing
             } else if (woken.stop || late) && phase == Phase::Running {
                 timed_out = late && !woken.stop;
@@ -170,7 +193,7 @@ impl Tree {
         }
         self.copy_output(log);
         log.finish();
-        Finished { exit: self.exit.unwrap_or(Exit::Code(0)), timed_out, told }
+        Finished { exit: self.exit.unwrap_or(Exit::Code(0)), timed_out, over, told }
     }
 
     fn wait(&mut self, pause: Option<Duration>, hangup: Option<BorrowedFd<'_>>) -> Woken {
