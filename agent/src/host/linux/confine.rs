@@ -138,6 +138,11 @@ impl<'a> Confining<'a> {
     }
 
     fn lacks(&mut self, what: &str, why: &io::Error) {
+        // The kernel's word for too many namespaces is that of a full disk.
+        let why = match why.raw_os_error().map(nix::errno::Errno::from_raw) {
+            Some(nix::errno::Errno::ENOSPC) => "it allows no more namespaces".to_owned(),
+            _ => why.to_string(),
+        };
         self.missing.push(format!("not enforced on this machine: {what} ({why})"));
     }
 }
@@ -152,6 +157,10 @@ mod tests {
         let none = plan(&bounds(Network::None));
         assert_eq!(none.as_started, [Step::OwnMounts, Step::OwnNetwork, Step::Lay]);
         assert_eq!(none.as_user, [Step::NoNewPrivileges, Step::Rights, Step::Calls]);
+        let alone = bounds(Network::None);
+        let mut confining = Confining::new(&alone);
+        confining.lacks("namespaces", &nix::errno::Errno::ENOSPC.into());
+        assert!(!confining.missing[0].contains("No space left"), "that would be told as a full disk");
         assert!(!plan(&bounds(Network::Same)).as_started.contains(&Step::OwnNetwork));
     }
 }
