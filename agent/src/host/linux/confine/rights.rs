@@ -79,6 +79,6 @@ mod tests {
         found.sort();
         assert_eq!(found, [top.join("a/x"), top.join("b")]);
         assert_eq!(beside(top, &[]), [top]);
-        assert_eq!(beside(top, &[top.to_owned()]), [PathBuf::new(); 0]);
+        assert!(beside(top, &[top.to_owned()]).is_empty());
     }
 }
