@@ -3,7 +3,7 @@
 mod releases;
 
 pub(crate) use releases::is_base;
-pub use releases::{ReleaseSettings, ShareSettings};
+pub use releases::{BuildLimits, ReleaseSettings, ShareSettings};
 
 use plat_link::Address;
 use plat_model::problem::codes;
@@ -57,6 +57,8 @@ struct V1 {
     #[serde(default)]
     releases: releases::Section,
     cache: Option<releases::CacheSection>,
+    #[serde(default)]
+    build: releases::BuildSection,
 }
 
 /// Where `agent.toml` is unless the command line says otherwise.
@@ -145,7 +147,8 @@ impl Config {
         let window = Duration::from_secs(window);
         let share = said.cache.map(|cache| cache.check(|problem| problems.push(problem.at(file))));
         let releases = said.releases.check(|problem| problems.push(problem.at(file)));
-        let releases = ReleaseSettings { share, ..releases };
+        let build = said.build.check(|problem| problems.push(problem.at(file)));
+        let releases = ReleaseSettings { share, build, ..releases };
         let outbox_bytes = outbox_mib << 20;
         let user = said.user;
         problems.none_or(Self { master, data, node_file, window, runtime, user, outbox_bytes, releases })
@@ -194,6 +197,15 @@ mod tests {
         let text = format!("version = 1\n[releases]\nkeep_days = 0\n[cache]\nurl = \"/x/\"\nkeys = [\"{key}\"]\n");
         let releases = Config::parse(&text, "agent.toml").unwrap().releases;
         assert_eq!((releases.policy.keep, releases.share.unwrap().url.as_str()), (Duration::ZERO, "/x"));
+    }
+
+    #[test]
+    fn what_builds_may_take_is_set_within_bounds() {
+        let text = "version = 1\n[build]\nmemory_mib = 512\nprocesses = 100\ndisk_mib = 1024\nlongest_seconds = 600\n";
+        let build = Config::parse(text, "f").unwrap().releases.build;
+        assert_eq!(build, BuildLimits { memory: 512 << 20, processes: 100, disk: 1 << 30, longest_seconds: 600 });
+        let text = "version = 1\n[build]\nmemory_mib = 1\nprocesses = 1\ndisk_mib = 1\nlongest_seconds = 1\n";
+        assert_eq!(Config::parse(text, "f").unwrap_err().0.len(), 4);
     }
 
     #[test]

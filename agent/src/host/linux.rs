@@ -6,6 +6,7 @@
 
 mod account;
 mod cgroup;
+mod confine;
 mod counters;
 mod disk;
 mod door;

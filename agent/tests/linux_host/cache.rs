@@ -260,9 +260,7 @@ async fn a_server_that_falls_silent_is_given_up_for_the_next() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fetching_waits_for_nobodys_build() {
     let (node, host) = builds(UID + 77).await;
-    let go = node.folder.path().join("go");
-    let wait = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
-    let slow = document(archive(&node, &large(11, 1000)), &[&["sh", "-c", &wait]]);
+    let slow = document(archive(&node, &large(11, 1000)), &[&["sh", "-c", WAIT]]);
     let bytes = large(12, 1000);
     let web = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
     let quick = document(serde_json::json!({"app": source(&format!("{}/x", web.url), &bytes)}), &[]);
@@ -276,7 +274,7 @@ async fn fetching_waits_for_nobodys_build() {
     };
     let fetched = async {
         until("the second one's file is here", async || entry(&node, &bytes).exists()).await;
-        fs::write(&go, "").unwrap();
+        go_on(&node, &first);
     };
     let (slow, quick, ()) = tokio::join!(install(&host, &slow), second, fetched);
     slow.1.unwrap();

@@ -35,6 +35,7 @@ mod promises;
 mod releases;
 mod rig;
 mod room;
+mod sandbox;
 mod services;
 mod shares;
 mod sources;

@@ -30,7 +30,10 @@ pub fn account(uid: u32) -> Account {
 
 impl Node {
     pub fn new(account: Option<Account>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::at(tempfile::tempdir().unwrap(), account)
+    }
+
+    pub fn at(folder: tempfile::TempDir, account: Option<Account>) -> Self {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let directories = plat_model::node::Skeleton::default().directories;
         let node = Self { folder, account, builder: None, namespace: None, storage: Vec::new(), directories };

@@ -187,9 +187,7 @@ async fn what_is_old_goes_and_what_is_about_to_be_used_does_not() {
     let (node, host) = builds(UID + 82).await;
     let bytes = large(24, 1000);
     let web = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
-    let go = node.folder.path().join("go");
-    let wait = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
-    let slow = document(serde_json::json!({"app": source(&format!("{}/x", web.url), &bytes)}), &[&["sh", "-c", &wait]]);
+    let slow = document(serde_json::json!({"app": source(&format!("{}/x", web.url), &bytes)}), &[&["sh", "-c", WAIT]]);
     let first = Digest::parse(&hex(slow.as_bytes())).unwrap();
     let policy = KeepPolicy { keep: Duration::ZERO, min_free: 0 };
     let while_it_builds = async {
@@ -201,7 +199,7 @@ async fn what_is_old_goes_and_what_is_about_to_be_used_does_not() {
         let path = format!("sha256/{}", hex(&bytes));
         host.perform(&Action::RemoveContent { path }).await.unwrap();
         assert!(entry(&node, &bytes).exists());
-        fs::write(&go, "").unwrap();
+        go_on(&node, &first);
     };
     let (built, ()) = tokio::join!(install(&host, &slow), while_it_builds);
     built.1.unwrap();

@@ -6,6 +6,7 @@ use super::web::{Answer, Web};
 use super::*;
 use plat_agent::config::{ReleaseSettings, ShareSettings};
 use plat_agent::host::linux::share::key::PublicKey;
+use std::collections::BTreeSet;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +16,8 @@ struct Sharing {
     store: PathBuf,
     document: String,
     digest: Digest,
+    /// What each build wrote that no other did.
+    seen: Mutex<BTreeSet<Vec<u8>>>,
 }
 
 impl Sharing {
@@ -22,19 +25,14 @@ impl Sharing {
     async fn new(uid: u32) -> Self {
         let (node, host) = builds(uid).await;
         let store = node.folder.path().join("store");
-        let count = node.folder.path().join("count");
-        fs::write(&count, "").unwrap();
-        fs::set_permissions(&count, fs::Permissions::from_mode(0o666)).unwrap();
-        let script = format!(
-            "echo built >> {}; mkdir -p d; echo run > d/run; chmod +x d/run; ln -s d/run link; ln -s /etc/passwd out; \
-             date +%N > when",
-            count.display()
-        );
-        let document = document(archive(&node, &large(30, 3000)), &[&["sh", "-c", &script]]);
+        let script = "mkdir -p d; echo run > d/run; chmod +x d/run; ln -s d/run link; ln -s /etc/passwd out; \
+                      cat /proc/sys/kernel/random/uuid > when";
+        let document = document(archive(&node, &large(30, 3000)), &[&["sh", "-c", script]]);
         let (digest, done) = install(&host, &document).await;
         done.unwrap_or_else(|p| panic!("{p}"));
-        let here = Self { node, store, document, digest };
+        let here = Self { node, store, document, digest, seen: Mutex::default() };
         here.configure("");
+        here.built();
         here
     }
 
@@ -75,8 +73,11 @@ impl Sharing {
         open_with(&self.node, &ReleaseSettings { share, ..ReleaseSettings::default() }).await
     }
 
+    /// How often the release was built, of those times after which this was asked.
     fn built(&self) -> usize {
-        fs::read_to_string(self.node.folder.path().join("count")).unwrap().lines().count()
+        let mut seen = self.seen.lock().unwrap();
+        seen.extend(fs::read(self.folder().join("when")));
+        seen.len()
     }
 
     fn folder(&self) -> PathBuf {
@@ -128,8 +129,10 @@ async fn what_one_node_built_another_takes_as_it_is() {
     assert_eq!(manifest(&folder)["sources"], before["sources"]);
     // What nobody has shared is built.
     let other = here.document.replace("echo run", "echo walk");
-    install(&host, &other).await.1.unwrap();
-    assert_eq!(here.built(), 2);
+    let (digest, done) = install(&host, &other).await;
+    done.unwrap();
+    let place = here.folder().with_file_name(digest.as_str());
+    assert_eq!(fs::read_to_string(place.join("d/run")).unwrap(), "walk\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -68,6 +68,9 @@ pub struct Build {
     pub commands: Vec<Vec<String>>,
     #[serde(default = "default_build_timeout")]
     pub timeout_seconds: u32,
+    /// Whether they reach the network. What they need is fetched before, as sources.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub network: bool,
 }
 
 /// A secret: random letters and digits.

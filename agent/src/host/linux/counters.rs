@@ -39,7 +39,7 @@ mod journal;
 mod network;
 mod totals;
 
-pub use disk_level::{DiskLevels, Place as DiskPlace};
+pub use disk_level::{DiskLevels, Place as DiskPlace, Walk};
 
 use super::disk::{self, Durability, Stored};
 use super::runtime::{Records, RunState, Runtime, Usage, Used};

@@ -3,6 +3,7 @@
 
 pub mod build;
 pub mod cache;
+mod disk_use;
 pub mod share;
 pub mod sources;
 mod stored;
@@ -36,6 +37,8 @@ use tokio::sync::mpsc;
 pub struct Releases {
     spawner: Arc<Spawner>,
     logs: PathBuf,
+    /// All that is the agent's.
+    data: PathBuf,
     events: mpsc::Sender<Event>,
     building: Mutex<BTreeMap<Digest, String>>,
     cache: Arc<Cache>,
@@ -48,7 +51,8 @@ const UNFINISHED: &str = ".unfinished-";
 impl Releases {
     pub fn new(spawner: Arc<Spawner>, state: &Path, settings: ReleaseSettings, events: mpsc::Sender<Event>) -> Self {
         let cache = Arc::new(Cache::new(spawner.clone(), state.join("cache"), settings.clone(), Some(events.clone())));
-        Self { spawner, logs: state.join("releases"), events, building: Mutex::default(), cache, settings }
+        let data = state.parent().unwrap_or(state).to_owned();
+        Self { data, spawner, logs: state.join("releases"), events, building: Mutex::default(), cache, settings }
     }
 
     pub fn observe(&self, node: &NodeFile, digest: &Digest) -> ReleaseFact {
@@ -224,6 +228,9 @@ impl Releases {
             lock: node.releases.join(".building"),
             log: self.logs.join(format!("{digest}-commands")),
             builder: node.builder.clone(),
+            limits: self.settings.build,
+            spare: self.settings.policy.min_free,
+            hidden: vec![node.root.clone(), self.data.clone()],
             made,
         }));
         match self.spawner.within(&task, task.longest(), told).await? {

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
-use tree::{Exit, Phase, Policy, Tree, Used, used};
+use tree::{Exit, Finished, Over, Phase, Policy, Tree, Used, used};
 
 /// A service to stand by.
 #[derive(Serialize, Deserialize)]
@@ -232,6 +232,7 @@ pub fn serve(mut task: ServiceTask, line: Line) {
         rest: Duration::from_secs(task.stop_timeout_seconds.min(5).into()),
         hangup: None,
         notices: notices.as_ref(),
+        over: None,
     };
     drop(task);
     let finished = tree.watch(&policy, &mut log, |phase, used| {
@@ -259,6 +260,11 @@ pub struct RunTask {
 
 /// Runs it. It ends with whoever asked: a hook without an agent is nobody's.
 pub fn run(task: &RunTask, line: &Line) -> Result<Ran, Problem> {
+    run_within(task, None, line)
+}
+
+/// The same, killed when `over` says so.
+pub fn run_within(task: &RunTask, over: Option<&dyn Fn() -> Option<Over>>, line: &Line) -> Result<Ran, Problem> {
     let mut log = LineLog::open(task.log.clone());
     let mut tree = Tree::start(&task.program)?;
     let policy = Policy {
@@ -268,7 +274,9 @@ pub fn run(task: &RunTask, line: &Line) -> Result<Ran, Problem> {
         rest: Duration::ZERO,
         hangup: Some(line.stream().as_fd()),
         notices: None,
+        over,
     };
     let finished = tree.watch(&policy, &mut log, |_, _| {});
-    Ok(Ran { exit: finished.exit, timed_out: finished.timed_out, used: used(), tail: log.tail() })
+    let Finished { exit, timed_out, over, .. } = finished;
+    Ok(Ran { exit, timed_out, over, used: used(), tail: log.tail() })
 }

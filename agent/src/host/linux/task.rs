@@ -9,7 +9,7 @@ use super::release::build::BuildTask;
 use super::release::cache::task::FetchTask;
 use super::release::share::pull::OfferTask;
 use super::release::sources::tools::LookTask;
-use super::shim::tree::{Exit, Used};
+use super::shim::tree::{Exit, Over, Used};
 use super::shim::{RunTask, ServiceTask};
 use plat_model::Problem;
 use plat_model::parameters::Parameters;
@@ -49,7 +49,7 @@ impl Task {
             Self::Probe(task) => u64::from(task.timeout_seconds.max(1)) + 5,
             // What has been removed stays so: the next attempt goes on.
             Self::Erase(_) => 3600,
-            Self::Build(_) => 24 * 3600,
+            Self::Build(task) => task.limits.longest_seconds,
             Self::Look(_) => 120,
             Self::Fetch(task) => task.longest().as_secs(),
             Self::Offer(_) => 300,
@@ -113,6 +113,9 @@ pub enum Answer {
 pub struct Ran {
     pub exit: Exit,
     pub timed_out: bool,
+    /// What it was killed for, if it was.
+    #[serde(default)]
+    pub over: Option<Over>,
     pub used: Used,
     /// The last lines of its output.
     pub tail: Vec<String>,

@@ -58,6 +58,18 @@ fn the_order_of_keys_and_comments_do_not_change_the_digest() {
 }
 
 #[test]
+fn a_build_has_no_network_unless_the_document_says_so_and_not_saying_it_is_the_digest_of_before() {
+    let digest = |network: &str| {
+        let text = format!("version: 1\nname: a\nbuild: {{commands: [[make]]{network}}}\n");
+        let release = Release::parse_yaml(&text, "a").unwrap_or_else(|p| panic!("{p}"));
+        (release.build.as_ref().unwrap().network, release.to_canonical_json(), release.digest())
+    };
+    let (plain, off, on) = (digest(""), digest(", network: false"), digest(", network: true"));
+    assert!(!plain.0 && plain == off && !plain.1.contains("network"), "{}", plain.1);
+    assert!(on.0 && on.1.contains("network") && on.2 != plain.2);
+}
+
+#[test]
 fn all_problems_are_told_at_once_with_line_and_nearest_key() {
     let told = wrong(
         "version: 1\nname: Web\nservces: {}\nfiles:\n  a:\n    tmplate: x\n    mode: \"0777\"\nservices:\n  s:\n    command: []\n    stop_signal: KILL\n",

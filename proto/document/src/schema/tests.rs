@@ -46,7 +46,7 @@ sources:
   f: {oci: {layout: "https://h/i.tar", sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", manifest: "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", into: f}}
   g: {npm: {packages: [{name: "@x/y", version: 1.2.3, integrity: "sha512-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa==", path: node_modules/z}], registry: "https://h", into: g}}
   h: {pypi: {packages: [{name: x, version: "1.2", sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}], index: "https://h/simple", into: h}}
-build: {commands: [[make]], timeout_seconds: 5}
+build: {commands: [[make]], timeout_seconds: 5, network: true}
 secrets: {s: {length: 9, file: s}}
 files: {f: {template: x, mode: "0600"}}
 hooks:

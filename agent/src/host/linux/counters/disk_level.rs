@@ -20,7 +20,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use walk::Walk;
+
+pub use walk::Walk;
 
 /// The file system is asked again after this. A walk is repeated after this, or after fifty times as long as it took, if that is more.
 const PERIOD: Duration = Duration::from_secs(60);

@@ -1,5 +1,6 @@
 //! What holds a program in, as data: a runtime applies all of it.
 
+use crate::host::linux::confine::Bounds;
 use plat_model::node::{Account, NodePartition};
 use plat_model::resources::Resources;
 use serde::{Deserialize, Serialize};
@@ -19,12 +20,20 @@ pub struct Confinement {
     pub processes: Option<u32>,
     /// Most open files.
     pub files: u64,
+    /// Most bytes of each process's own memory, and of each file.
+    #[serde(default)]
+    pub memory: Option<u64>,
+    #[serde(default)]
+    pub file_bytes: Option<u64>,
+    /// What it sees of the machine; `None`: what its user does.
+    #[serde(default)]
+    pub bounds: Option<Bounds>,
 }
 
 impl Confinement {
     /// Of a user alone.
     pub fn of_user(account: Option<Account>) -> Self {
-        Self { account, namespace: None, processes: None, files: FILES }
+        Self { account, namespace: None, processes: None, files: FILES, memory: None, file_bytes: None, bounds: None }
     }
 
     /// Of all in a partition that is held to these amounts.

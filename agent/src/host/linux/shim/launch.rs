@@ -2,6 +2,7 @@
 
 use crate::host::linux::account::assume;
 use crate::host::linux::cgroup::Groups;
+use crate::host::linux::confine::{Confining, plan};
 use crate::host::linux::namespace;
 use crate::host::linux::posix::{Side, default_signals, split};
 use crate::host::linux::runtime::Confinement;
@@ -98,11 +99,23 @@ fn become_program(program: &Program, output: &OwnedFd) -> Result<std::convert::I
     rustix::stdio::dup2_stdin(&null).map_err(step("input"))?;
     rustix::stdio::dup2_stdout(output).map_err(step("output"))?;
     rustix::stdio::dup2_stderr(output).map_err(step("output"))?;
-    limits(&program.confinement);
-    assume(program.confinement.account.as_ref()).map_err(|p| p.one_line())?;
+    let confinement = &program.confinement;
+    let mut confining = confinement.bounds.as_ref().map(|bounds| (plan(bounds), Confining::new(bounds)));
+    if let Some((steps, confining)) = &mut confining {
+        confining.perform(&steps.as_started).map_err(|p| p.one_line())?;
+    }
+    limits(confinement);
+    assume(confinement.account.as_ref()).map_err(|p| p.one_line())?;
     nix::sys::prctl::set_no_new_privs().map_err(|e| format!("no new privileges: {e}"))?;
     umask(Mode::from_bits_truncate(0o027));
     enter(program)?;
+    if let Some((steps, confining)) = &mut confining {
+        confining.perform(&steps.as_user).map_err(|p| p.one_line())?;
+        // Before the first line of the program itself.
+        for missing in &confining.missing {
+            let _ = rustix::io::write(output, format!("{missing}\n").as_bytes());
+        }
+    }
     let text = |what: &str| CString::new(what).map_err(|_| "an argument or variable holds a zero byte".to_owned());
     let arguments = program.command.iter().map(|a| text(a)).collect::<Result<Vec<_>, _>>()?;
     let mut environment = vec![text(&format!("{}={}", super::super::process::MARK, program.mark))?];
@@ -136,7 +149,15 @@ fn limits(confinement: &Confinement) {
     };
     lower(Resource::RLIMIT_CORE, 0);
     lower(Resource::RLIMIT_NOFILE, confinement.files);
-    if let (Some(processes), Some(_)) = (confinement.processes, &confinement.account) {
+    // Of a user who is not the program's alone it would count others' too; in a namespace of users it counts its own.
+    let counts = confinement.account.is_some() || confinement.bounds.is_some();
+    if let Some(processes) = confinement.processes.filter(|_| counts) {
         lower(Resource::RLIMIT_NPROC, u64::from(processes));
+    }
+    if let Some(memory) = confinement.memory {
+        lower(Resource::RLIMIT_DATA, memory);
+    }
+    if let Some(bytes) = confinement.file_bytes {
+        lower(Resource::RLIMIT_FSIZE, bytes);
     }
 }

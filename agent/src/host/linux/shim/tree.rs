@@ -60,7 +60,21 @@ pub struct Policy<'a> {
     pub hangup: Option<BorrowedFd<'a>>,
     /// When nothing is heard here for as long as it says, everything is aborted, then killed.
     pub notices: Option<&'a Notices>,
+    /// Asked every second: why everything is to be killed, if it is.
+    pub over: Option<&'a dyn Fn() -> Option<Over>>,
 }
+
+/// A bound of a program that no limit of the kernel keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Over {
+    /// It wrote more than so many bytes.
+    Written(u64),
+    /// Less than so many bytes are free on the disk that it writes to.
+    Free(u64),
+}
+
+/// How often that is asked.
+const OVER: Duration = Duration::from_secs(1);
 
 /// Where a tree is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +90,7 @@ pub enum Phase {
 pub struct Finished {
     pub exit: Exit,
     pub timed_out: bool,
+    pub over: Option<Over>,
     /// It was told to end, and did not end by itself.
     pub told: bool,
     /// It was ended because nothing was heard of it.
@@ -128,6 +143,7 @@ impl Tree {
         let (mut timed_out, mut told, mut noted, mut reaped) = (false, false, started, false);
         let mut heard_until = policy.notices.and_then(|notices| started.checked_add(notices.longest()));
         let mut unheard = false;
+        let (mut over, mut asked) = (None, started);
         loop {
             let pause = match phase {
                 Phase::Killing => Some(Duration::from_millis(5)),
@@ -140,6 +156,10 @@ impl Tree {
                 Some(pause.map_or(Duration::from_secs(1), |p| p.min(Duration::from_secs(1))))
             } else {
                 pause
+            };
+            let pause = match policy.over {
+                Some(_) => Some(pause.map_or(OVER, |pause| pause.min(OVER))),
+                None => pause,
             };
             let woken = self.wait(pause, policy);
             self.copy_output(log);
@@ -165,8 +185,11 @@ impl Tree {
                 self.signal_rest(Signal::SIGABRT);
                 continue;
             }
+            if let Some(ask) = policy.over.filter(|_| over.is_none() && asked.elapsed() >= OVER) {
+                (over, asked) = (ask(), Instant::now());
+            }
             let late = until.is_some_and(|at| Instant::now() >= at);
-            let next = if woken.kill || woken.hangup || (late && phase == Phase::Stopping) {
+            let next = if woken.kill || woken.hangup || over.is_some() || (late && phase == Phase::Stopping) {
                 Phase::Killing
             } else if (woken.stop || late) && phase == Phase::Running {
                 timed_out = late && !woken.stop;
@@ -193,7 +216,7 @@ impl Tree {
         }
         self.copy_output(log);
         log.finish();
-        Finished { exit: self.exit.unwrap_or(Exit::Code(0)), timed_out, told, unheard }
+        Finished { exit: self.exit.unwrap_or(Exit::Code(0)), timed_out, over, told, unheard }
     }
 
     fn wait(&mut self, pause: Option<Duration>, policy: &Policy<'_>) -> Woken {
