@@ -55,7 +55,7 @@ pub(super) fn check(release: &Release, tree: &Node) -> Problems {
     };
     let mut checker = Checker { tree, names, problems: Problems::default() };
     for (key, schema) in [("parameters", &release.parameters), ("shared", &release.shared)] {
-        for problem in schema.iter().flat_map(|schema| parameters::check_schema(schema)) {
+        for problem in schema.iter().flat_map(parameters::check_schema) {
             let place = checker.place(&[key]);
             checker.problems.push(problem.at(place));
         }
