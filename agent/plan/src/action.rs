@@ -7,6 +7,7 @@ use plat_document::release::{Check, ReloadSignal, StopSignal};
 use plat_model::Timestamp;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::parameters::Parameters;
+use plat_model::resources::Resources;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,6 +41,12 @@ pub enum Action {
         partition: PartitionName,
         instance: InstanceId,
         secrets: BTreeMap<String, u32>,
+    },
+    /// Holds all of the partition together to these amounts, also what runs already; an amount that is not said is free. What
+    /// the host cannot enforce it leaves, for the node says which those are.
+    Limit {
+        partition: PartitionName,
+        resources: Resources,
     },
     /// Writes files beneath the partition's directory, as its user.
     WriteFiles {
@@ -104,6 +111,7 @@ impl Action {
             | Self::NoteUsed { .. }
             | Self::RemoveContent { .. } => None,
             Self::Occupy { partition, .. }
+            | Self::Limit { partition, .. }
             | Self::WriteFiles { partition, .. }
             | Self::Note { partition, .. }
             | Self::RunHook { partition, .. }
@@ -126,6 +134,7 @@ impl Action {
             Self::NoteUsed { digest } => format!("note used {}", digest.short()),
             Self::RemoveContent { path } => format!("remove content {path}"),
             Self::Occupy { .. } => "occupy".into(),
+            Self::Limit { .. } => "limit".into(),
             Self::WriteFiles { .. } => "write files".into(),
             Self::Note { .. } => "note".into(),
             Self::RunHook { run, .. } => format!("run hook {}", run.name),

@@ -9,6 +9,7 @@ use crate::results::PromiseFact;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PromiseName, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
+use plat_model::resources::Resources;
 use std::collections::BTreeMap;
 
 /// One release on this node.
@@ -32,6 +33,8 @@ pub enum ReleaseFact {
 pub struct PartitionFact {
     /// Who it was given to. Survives restarts of the agent.
     pub occupant: Option<Occupant>,
+    /// What it is held to; `None`: this agent has not told it yet. A new occupant begins with nothing.
+    pub limits: Option<Resources>,
     /// Services that the runtime knows of, running or not.
     pub services: BTreeMap<ServiceName, ServiceFact>,
     /// What is known of each promise. Survives restarts of the agent.

@@ -25,6 +25,7 @@ mod conformance;
 mod erasing;
 mod images;
 mod instances;
+mod limits;
 mod metering;
 mod namespace;
 mod promises;

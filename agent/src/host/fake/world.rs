@@ -99,6 +99,7 @@ impl World {
             Action::NoteUsed { digest } => drop(self.unused.remove(digest)),
             Action::RemoveContent { .. } => {}
             Action::Occupy { .. }
+            | Action::Limit { .. }
             | Action::WriteFiles { .. }
             | Action::Note { .. }
             | Action::RunHook { .. }
