@@ -13,7 +13,7 @@ use crate::host::Event;
 use plat_agent_plan::Place;
 use plat_model::id::{Digest, PartitionName};
 use plat_model::instance::InstanceDesired;
-use plat_model::node::{NodeDesired, NodeFile};
+use plat_model::node::{Inventory, NodeDesired, NodeFile};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,12 +112,16 @@ impl Dispatcher {
                 return;
             }
         };
-        self.shared.board.inventory(file.inventory());
+        let enforced = self.shared.host.enforces();
+        self.shared.board.inventory(Inventory { enforced, ..file.inventory() });
         let place = Place::new(self.shared.node.clone(), &file);
         for partition in &file.partitions {
-            let known = self.partitions.contains_key(&partition.name);
+            let before = self.shared.partition(&partition.name);
             self.shared.set_partition(partition.clone());
-            if known {
+            if let Some(wake) = self.partitions.get(&partition.name) {
+                if before.is_none_or(|before| *before != *partition) {
+                    wake.notify_one();
+                }
                 continue;
             }
             let wake = Arc::new(Notify::new());

@@ -9,6 +9,7 @@ use plat_agent_plan::{Action, Disk, Moment, PartitionFact, ReleaseFact, StoreFac
 use plat_model::Problem;
 use plat_model::id::{Digest, InstanceId, PartitionName, ServiceName};
 use plat_model::node::NodeFile;
+use plat_model::resources::Enforced;
 use plat_model::usage::{Amount, Meter};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -77,6 +78,8 @@ pub enum Follow {
 pub trait Host: Send + Sync + 'static {
     /// What node-format made of this machine, as it is now ([`Event::NodeFile`] tells of a change).
     async fn node(&self) -> Result<NodeFile, Problem>;
+    /// Which amounts it can hold every partition to.
+    fn enforces(&self) -> Enforced;
     /// `Absent`, `Building` (what it is doing) or `Installed`.
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact;
     /// Digests of all releases that are on this host.

@@ -8,6 +8,7 @@ use plat_document::release::{Check, ReloadSignal, Restart, ServiceKind, StopSign
 use plat_document::template::Prepared;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
+use plat_model::resources::Resources;
 use plat_model::schedule::Schedule;
 use plat_model::tree::Said;
 use plat_model::{Problem, Timestamp};
@@ -44,6 +45,12 @@ pub enum Action {
         partition: PartitionName,
         instance: InstanceId,
         secrets: BTreeMap<String, u32>,
+    },
+    /// Holds all of the partition together to these amounts, also what runs already; an amount that is not said is free. What
+    /// the host cannot enforce it leaves, for the node says which those are.
+    Limit {
+        partition: PartitionName,
+        resources: Resources,
     },
     /// Fills in files beneath the partition's directory, as its user.
     WriteFiles {
@@ -115,6 +122,7 @@ impl Action {
             | Self::NoteUsed { .. }
             | Self::RemoveContent { .. } => None,
             Self::Occupy { partition, .. }
+            | Self::Limit { partition, .. }
             | Self::WriteFiles { partition, .. }
             | Self::Note { partition, .. }
             | Self::Publish { partition, .. }
@@ -138,6 +146,7 @@ impl Action {
             Self::NoteUsed { digest } => format!("note used {}", digest.short()),
             Self::RemoveContent { path } => format!("remove content {path}"),
             Self::Occupy { .. } => "occupy".into(),
+            Self::Limit { .. } => "limit".into(),
             Self::WriteFiles { .. } => "write files".into(),
             Self::Note { .. } => "note".into(),
             Self::Publish { .. } => "publish".into(),

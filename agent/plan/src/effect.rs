@@ -9,6 +9,7 @@ use plat_model::Problem;
 use plat_model::id::{InstanceId, PromiseName};
 use plat_model::parameters::Secret;
 use plat_model::problem::codes;
+use plat_model::resources::Resources;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -68,6 +69,9 @@ impl PartitionFact {
     pub fn effect(&mut self, action: &Action, now: Moment, outcomes: &mut dyn Outcomes) -> Result<(), Problem> {
         match action {
             Action::Occupy { instance, secrets, .. } => {
+                if self.occupant.is_none() {
+                    self.limits = Some(Resources::default());
+                }
                 let occupant = self.occupant.get_or_insert_with(|| Occupant::new(instance.clone()));
                 if &occupant.instance != instance {
                     return Err(Problem::new(codes::CONFLICT, "another instance holds the partition"));
@@ -82,6 +86,7 @@ impl PartitionFact {
                 let connection = publication.fill(&self.secrets(outcomes)?)?;
                 self.held()?.published(connection, publication.fingerprint.clone());
             }
+            Action::Limit { resources, .. } => self.limits = Some(*resources),
             Action::Note { note, .. } => self.held()?.note(note),
             Action::RunHook { run, .. } => outcomes.run(run),
             Action::StartService { spec, .. } => self.start(spec, now, outcomes),

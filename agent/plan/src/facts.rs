@@ -10,6 +10,7 @@ use crate::timers::Timer;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PromiseName, ServiceName};
 use plat_model::parameters::Parameters;
+use plat_model::resources::Resources;
 use plat_model::tree::Said;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,6 +36,8 @@ pub enum ReleaseFact {
 pub struct PartitionFact {
     /// Who it was given to. Survives restarts of the agent.
     pub occupant: Option<Occupant>,
+    /// What it is held to; `None`: this agent has not told it yet. A new occupant begins with nothing.
+    pub limits: Option<Resources>,
     /// Services that the runtime knows of, running or not.
     pub services: BTreeMap<ServiceName, ServiceFact>,
     /// What is known of each promise. Survives restarts of the agent.

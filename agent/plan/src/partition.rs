@@ -75,11 +75,24 @@ pub fn plan_rendered(given: &Given<'_>, rendered: Option<&Result<Rendered, Probl
             Wish::Destroyed => teardown::destroy(given, occupant.as_ref(), rendered, &mut plan),
         }),
     };
+    if let Some(limit) = limit(given) {
+        plan.actions.insert(0, limit);
+    }
     let failure = hold_back(given, &mut plan);
     plan.status = given.desired.zip(verdict).map(|(desired, verdict)| {
         status::status(given, desired, rendered.and_then(|r| r.as_ref().ok()), with_failure(verdict, failure))
     });
     plan
+}
+
+/// Holds an instance that is to run to what it asks for, within what its partition may have. Before all else, and no reason
+/// to restart anything.
+fn limit(given: &Given<'_>) -> Option<Action> {
+    let desired = given.desired.filter(|desired| desired.wish == Wish::Started)?;
+    given.fact.occupant.as_ref().filter(|occupant| occupant.instance == desired.id && !occupant.erased)?;
+    let resources = desired.resources.within(given.partition.limits);
+    let partition = given.partition.name.clone();
+    (given.fact.limits != Some(resources)).then_some(Action::Limit { partition, resources })
 }
 
 /// An instance that the master does not list keeps what it has: forgetting is not asking for its end.

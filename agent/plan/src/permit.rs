@@ -64,6 +64,11 @@ fn allowed(action: &Action, node: &NodeFile, occupant: Option<&Occupant>) -> Res
                 ensure((8..=128).contains(length), || format!("a secret of {length} characters"))
             })
         }
+        Action::Limit { partition, resources } => {
+            held()?;
+            let own = node.partition(partition).map(|partition| partition.limits).unwrap_or_default();
+            ensure(resources.within(own) == *resources, || "more than the partition was formatted with".into())
+        }
         Action::WriteFiles { files, .. } => write_files(files, held()?),
         Action::Note { note, .. } => noted(note, held()?),
         Action::Publish { publication, .. } => published(publication, held()?),

@@ -11,6 +11,7 @@ use plat_model::Problem;
 use plat_model::id::{Digest, PartitionName, PromiseName, ServiceName};
 use plat_model::node::NodeFile;
 use plat_model::problem::codes;
+use plat_model::resources::Enforced;
 use plat_model::usage::{Amount, Meter};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -177,6 +178,10 @@ impl FakeHost {
 impl Host for FakeHost {
     async fn node(&self) -> Result<NodeFile, Problem> {
         Ok(self.lock().node.clone())
+    }
+
+    fn enforces(&self) -> Enforced {
+        Enforced { disk: false, cpu: true, memory: true, processes: true }
     }
 
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact {

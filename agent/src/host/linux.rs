@@ -45,6 +45,7 @@ use plat_model::Problem;
 use plat_model::id::{Digest, PartitionName, ServiceName};
 use plat_model::node::{NodeFile, NodePartition};
 use plat_model::problem::codes;
+use plat_model::resources::{Enforced, Resources};
 use plat_model::usage::Amount;
 use probe::{MESSAGE_MAX, ProbeTask, Question};
 use release::Releases;
@@ -54,7 +55,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use task::{Answer, Task};
 use tokio::sync::mpsc;
 
@@ -94,6 +95,8 @@ pub struct LinuxHost {
     disks: DiskLevels,
     releases: Arc<Releases>,
     clock: Arc<dyn Clock>,
+    /// What each partition was told to keep to, since the agent was started.
+    limits: Mutex<BTreeMap<PartitionName, Resources>>,
     events: Mutex<Option<mpsc::Receiver<Event>>>,
 }
 
@@ -166,6 +169,7 @@ impl LinuxHost {
             runtime,
             meters,
             clock: config.clock,
+            limits: Mutex::default(),
         })
     }
 
@@ -203,20 +207,22 @@ impl LinuxHost {
         Ok(Secrets::of(&self.occupants.observe(partition)?.secrets))
     }
 
-    /// A partition whose programs are held to what it was formatted with.
-    async fn limited(&self, name: &PartitionName) -> Result<Place, Problem> {
-        let place = self.place(name)?;
-        let asked = place.partition.limits;
-        let enforced = self.runtime.limit(&place, asked).await?;
+    fn held_to(&self) -> MutexGuard<'_, BTreeMap<PartitionName, Resources>> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn limit(&self, name: &PartitionName, asked: Resources) -> Result<(), Problem> {
+        let enforced = self.runtime.limit(&self.place(name)?, asked).await?;
         if enforced != asked {
-            tracing::trace!(partition = %name, ?asked, ?enforced, "not all limits are enforced");
+            tracing::info!(partition = %name, ?asked, ?enforced, "not all limits are enforced here");
         }
-        Ok(place)
+        self.held_to().insert(name.clone(), asked);
+        Ok(())
     }
 
     /// Runs a program in the partition to its end.
     async fn run(&self, name: &PartitionName, run: &Run) -> Result<Ran, Problem> {
-        let ran = self.runtime.run(&self.limited(name).await?, run).await?;
+        let ran = self.runtime.run(&self.place(name)?, run).await?;
         let (meters, partition, used) = (self.meters.clone(), name.clone(), ran.used);
         beside(move || meters.add(&partition, used)).await?;
         Ok(ran)
@@ -275,6 +281,7 @@ impl LinuxHost {
 
     async fn free(&self, name: &PartitionName) -> Result<(), Problem> {
         self.runtime.forget(name).await?;
+        self.held_to().remove(name);
         let (meters, partition) = (self.meters.clone(), name.clone());
         beside(move || meters.forget(&partition)).await?;
         // The occupant last: while it is there, freeing is tried again.
@@ -286,6 +293,12 @@ impl LinuxHost {
 impl Host for LinuxHost {
     async fn node(&self) -> Result<NodeFile, Problem> {
         Ok((*self.node.read()?).clone())
+    }
+
+    fn enforces(&self) -> Enforced {
+        let by_user = self.node.read().is_ok_and(|node| node.partitions.iter().all(|one| one.account.is_some()));
+        let here = self.runtime.enforces();
+        Enforced { processes: here.processes || by_user, ..here }
     }
 
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact {
@@ -310,8 +323,10 @@ impl Host for LinuxHost {
 
     async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem> {
         let memory = self.occupants.observe(partition)?;
+        let limits = self.held_to().get(partition).copied();
         Ok(PartitionFact {
             occupant: memory.occupant.clone(),
+            limits,
             services: self.runtime.observe(partition).await?,
             promises: memory.promises.clone(),
             failure: None,
@@ -334,10 +349,15 @@ impl Host for LinuxHost {
             Action::RemoveContent { path } => self.releases.remove_content(path),
             Action::Occupy { partition, instance, secrets } => {
                 let namespace = self.place(partition)?.partition.namespace;
+                let is_new = self.occupants.observe(partition)?.occupant.is_none();
                 self.occupants.occupy(partition, instance, secrets).await?;
+                if is_new {
+                    self.held_to().insert(partition.clone(), Resources::default());
+                }
                 let (meters, partition, instance) = (self.meters.clone(), partition.clone(), instance.clone());
                 beside(move || meters.begin(&partition, &instance, namespace.as_deref())).await
             }
+            Action::Limit { partition, resources } => self.limit(partition, *resources).await,
             Action::WriteFiles { partition, files } => {
                 let place = self.place(partition)?;
                 let (directory, account) = (place.directory, place.partition.account);
@@ -363,7 +383,7 @@ impl Host for LinuxHost {
                 self.hook(partition, run, "command").await
             }
             Action::StartService { partition, spec } => {
-                let started = self.runtime.start(&self.limited(partition).await?, std::slice::from_ref(spec)).await;
+                let started = self.runtime.start(&self.place(partition)?, std::slice::from_ref(spec)).await;
                 started.into_iter().collect()
             }
             Action::StopService { partition, service } => self.runtime.stop(partition, service).await,

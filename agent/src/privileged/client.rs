@@ -2,7 +2,7 @@
 
 use super::handover::Taking;
 use super::network::Start;
-use super::protocol::{ANSWER_MAX, Call, Message, QUESTION_MAX, Question, WINDOW, encode, read, write};
+use super::protocol::{ANSWER_MAX, Call, Message, Nature, QUESTION_MAX, Question, WINDOW, encode, read, write};
 use crate::host::{Counters, Event, Host, LogsAsked, Wanted};
 use async_trait::async_trait;
 use plat_agent_plan::{Action, Disk, PartitionFact, ReleaseFact, StoreFacts};
@@ -10,6 +10,7 @@ use plat_model::Problem;
 use plat_model::id::{Digest, PartitionName, ServiceName};
 use plat_model::node::NodeFile;
 use plat_model::problem::codes;
+use plat_model::resources::Enforced;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -65,7 +66,7 @@ impl Shared {
     fn take(&self, message: Message) -> Result<(), &'static str> {
         let mut state = self.lock();
         match message {
-            Message::Start(_) => return Err("it starts twice"),
+            Message::Start { .. } => return Err("it starts twice"),
             Message::Answer { id, value } => {
                 if let Some(call) = state.calls.remove(&id) {
                     let _nobody_waits = call.send(value);
@@ -90,6 +91,7 @@ impl Shared {
 /// A host in another process.
 pub struct RemoteHost {
     shared: Arc<Shared>,
+    nature: Nature,
     /// Asked for one at a time, so that none is taken for another.
     doors: tokio::sync::Mutex<Taking>,
     events: Mutex<Option<mpsc::Receiver<Event>>>,
@@ -129,8 +131,8 @@ impl RemoteHost {
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
         let (mut from, to) = tokio::io::split(stream);
-        let start = match read::<Message>(&mut from, ANSWER_MAX).await {
-            Ok(Some((Message::Start(start), _))) => *start,
+        let (start, nature) = match read::<Message>(&mut from, ANSWER_MAX).await {
+            Ok(Some((Message::Start { start, nature }, _))) => (*start, nature),
             Ok(_) => return Err(gone().because("it did not say how to start")),
             Err(why) => return Err(gone().because(why)),
         };
@@ -148,7 +150,7 @@ impl RemoteHost {
         let (tell, events) = mpsc::channel(1);
         tokio::spawn(pass_events(shared.clone(), tell));
         let doors = tokio::sync::Mutex::new(taking);
-        Ok((Self { shared, doors, events: Mutex::new(Some(events)) }, start))
+        Ok((Self { shared, nature, doors, events: Mutex::new(Some(events)) }, start))
     }
 
     /// Returns when root's part is gone.
@@ -303,6 +305,10 @@ async fn pass_lines(asked: Asked, mut lines: mpsc::Receiver<Line>, to: mpsc::Sen
 
 #[async_trait]
 impl Host for RemoteHost {
+    fn enforces(&self) -> Enforced {
+        self.nature.enforces
+    }
+
     async fn node(&self) -> Result<NodeFile, Problem> {
         self.ask_fallible(Call::Node).await
     }

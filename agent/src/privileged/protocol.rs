@@ -4,6 +4,7 @@ use super::network::Start;
 use crate::host::{Event, LogsAsked, Wanted};
 use plat_agent_plan::Action;
 use plat_model::id::{Digest, PartitionName, ServiceName};
+use plat_model::resources::Enforced;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -53,12 +54,22 @@ pub enum Call {
     Door(PartitionName),
 }
 
+/// What of a host does not change while its agent runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nature {
+    pub enforces: Enforced,
+}
+
 /// From root's part.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum Message {
-    /// The first one.
-    Start(Box<Start>),
+    /// The first one: what the other part is to do, and what this host is as long as it is served.
+    Start {
+        start: Box<Start>,
+        nature: Nature,
+    },
     /// What the call gives, in the form of its own.
     Answer {
         id: u64,

@@ -13,7 +13,10 @@ const NEEDED: &[(CapabilitySet, &str)] = &[
     (CapabilitySet::SETGID, "each process of an instance, of a build, and the network part becomes its own user"),
     (CapabilitySet::SETUID, "the same"),
     (CapabilitySet::LINUX_IMMUTABLE, "what a tenant could mark as unchangeable is erased all the same"),
-    (CapabilitySet::SYS_ADMIN, "namespaces are entered, builds get mounts of their own, limits of the disk read, objects of System V removed"),
+    (
+        CapabilitySet::SYS_ADMIN,
+        "namespaces are entered, builds get mounts of their own, limits of the disk read, objects of System V removed",
+    ),
     (CapabilitySet::NET_ADMIN, "the empty network of a build is given its loopback"),
     (CapabilitySet::SYS_CHROOT, "namespaces are entered together with their file systems"),
     (CapabilitySet::SYS_PTRACE, "counters and marks of processes of other users are read in /proc"),

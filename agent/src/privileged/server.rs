@@ -3,7 +3,7 @@
 
 use super::handover::Giving;
 use super::network::Start;
-use super::protocol::{ANSWER_MAX, Call, Message, QUESTION_MAX, Question, WINDOW, encode, read, write};
+use super::protocol::{ANSWER_MAX, Call, Message, Nature, QUESTION_MAX, Question, WINDOW, encode, read, write};
 use crate::host::{Event, Host};
 use plat_model::Problem;
 use plat_model::problem::codes;
@@ -90,7 +90,8 @@ where
     tokio::pin!(writing, reading);
     let mut is_read = false;
     let conversation = async {
-        served.desk.tell(&Message::Start(Box::new(start.clone()))).await;
+        let nature = Nature { enforces: served.desk.host.enforces() };
+        served.desk.tell(&Message::Start { start: Box::new(start.clone()), nature }).await;
         loop {
             tokio::select! {
                 question = questions.recv() => match question {

@@ -353,6 +353,12 @@ pub async fn what_is_said_to_be_enforced_is(node: Node) {
     assert!(enforced.processes.is_none_or(|most| most == 10));
     let ran = host.runtime().run(&place, &many).await.unwrap();
     assert_eq!(ran.exit.to_string() != "exit code 0", enforced.processes.is_some(), "{:?}", ran.tail);
+    // As much as it may hold, and as much again.
+    let asked = Resources { memory_mib: Some(64), ..Resources::default() };
+    let enforced = host.runtime().limit(&place, asked).await.unwrap();
+    let large = program("head -c 134217728 /dev/zero | tail -c 134217728 > /dev/null", 60);
+    let ran = host.runtime().run(&place, &large).await.unwrap();
+    assert_eq!(ran.exit.to_string() != "exit code 0", enforced.memory_mib.is_some(), "{ran:?}");
     let unlimited = host.runtime().limit(&place, Resources::default()).await.unwrap();
     assert_eq!(unlimited, Resources::default());
     let ran = host.runtime().run(&place, &many).await.unwrap();

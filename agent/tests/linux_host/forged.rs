@@ -6,6 +6,7 @@ use plat_agent::config::Config;
 use plat_agent::privileged::{RemoteHost, Start, Taking, handover, serve};
 use plat_agent_plan::Upkeep;
 use plat_model::parameters::Parameters;
+use plat_model::resources::Resources;
 use serde_json::{Value, json};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -129,6 +130,10 @@ fn forgeries() -> Vec<Action> {
         Action::RemoveContent { path: "/etc/passwd".into() },
         started(|spec| spec.directory = "../p1".into()),
         started(|spec| spec.directory = "/".into()),
+        hook(Run { directory: "../p1".into(), ..run("init", &["/bin/true"]) }),
+        // More than the partition was formatted with.
+        Action::Limit { partition: part(), resources: Resources::default() },
+        Action::Limit { partition: part(), resources: Resources { processes: Some(257), ..Resources::default() } },
         // Modes.
         file("etc/x", 0o4755),
         file("etc/x", 0o777),
@@ -171,7 +176,9 @@ fn forgeries() -> Vec<Action> {
 
 #[tokio::test]
 async fn what_no_plan_could_hold_is_refused_and_logged_and_the_host_goes_on() {
-    let node = Node::new(is_root().then(|| account(UID + 20)));
+    let mut node = Node::new(is_root().then(|| account(UID + 20)));
+    node.limits.processes = Some(256);
+    node.write_node_file();
     let host = Arc::new(node.occupied().await);
     let outside = remote(&host).await;
     let before = host.observe_partition(&part()).await.unwrap();

@@ -29,6 +29,7 @@ mod fetching;
 mod forged;
 mod images;
 mod instances;
+mod limits;
 mod metering;
 mod namespace;
 mod promises;

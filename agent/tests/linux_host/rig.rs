@@ -12,6 +12,7 @@ pub struct Node {
     pub namespace: Option<PathBuf>,
     pub storage: Vec<PathBuf>,
     pub directories: BTreeMap<String, u32>,
+    pub limits: Resources,
 }
 
 pub fn is_root() -> bool {
@@ -36,7 +37,8 @@ impl Node {
     pub fn at(folder: tempfile::TempDir, account: Option<Account>) -> Self {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let directories = plat_model::node::Skeleton::default().directories;
-        let node = Self { folder, account, builder: None, namespace: None, storage: Vec::new(), directories };
+        let (builder, namespace, storage, limits) = (None, None, Vec::new(), Resources::default());
+        let node = Self { folder, account, builder, namespace, storage, directories, limits };
         fs::create_dir_all(node.home()).unwrap();
         if let Some(account) = &node.account {
             chown(node.home(), Some(account.uid), Some(account.gid)).unwrap();
@@ -56,6 +58,7 @@ impl Node {
                 addresses: vec!["127.0.0.1".parse().unwrap()],
                 namespace: self.namespace.clone(),
                 storage: self.storage.clone(),
+                limits: self.limits,
                 ..NodePartition::bare(part())
             }],
             ..NodeFile::bare(path)

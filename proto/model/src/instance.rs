@@ -6,7 +6,7 @@ use crate::id::{
 };
 use crate::parameters::Parameters;
 use crate::problem::Problem;
-use crate::resources::Resources;
+use crate::resources::{Enforced, Resources};
 use crate::time::Timestamp;
 use crate::tree::{Parent, Said, SharedDesired};
 use serde::{Deserialize, Serialize};
@@ -89,6 +89,9 @@ pub struct PlacementRules {
     /// Only nodes with all of these labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Only nodes that hold their partitions to these amounts.
+    #[serde(skip_serializing_if = "Enforced::is_none")]
+    pub enforced: Enforced,
 }
 
 /// An instance as the master keeps it: the wish and its placement. What became of it is its [`InstanceStatus`].

@@ -5,7 +5,7 @@ use crate::id::{Digest, InstanceId, NodeId, PartitionName};
 use crate::instance::{InstanceDesired, InstanceStatus};
 use crate::problem::{Problem, codes};
 use crate::release::Installation;
-use crate::resources::Resources;
+use crate::resources::{Enforced, Resources};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -232,7 +232,7 @@ impl NodeFile {
         self.partitions.iter().find(|partition| &partition.name == name)
     }
 
-    /// What of this is reported to the master.
+    /// What of this is reported to the master; what is enforced is not in it.
     pub fn inventory(&self) -> Inventory {
         Inventory {
             capacity: self.capacity,
@@ -241,6 +241,7 @@ impl NodeFile {
                 .iter()
                 .map(|p| PartitionOffer { name: p.name.clone(), addresses: p.addresses.clone(), limits: p.limits })
                 .collect(),
+            enforced: Enforced::default(),
         }
     }
 }
@@ -263,6 +264,9 @@ impl NodePartition {
 pub struct Inventory {
     pub capacity: Resources,
     pub partitions: Vec<PartitionOffer>,
+    /// The amounts that every partition is really held to: what was asked for, within its own limits.
+    #[serde(default, skip_serializing_if = "Enforced::is_none")]
+    pub enforced: Enforced,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

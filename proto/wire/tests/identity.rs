@@ -6,7 +6,7 @@ use plat_model::node::{Inventory, NodeReport, PartitionOffer};
 use plat_model::parameters::Parameters;
 use plat_model::problem::codes;
 use plat_model::release::{InstallState, Installation};
-use plat_model::resources::Resources;
+use plat_model::resources::{Enforced, Resources};
 use plat_model::time::Window;
 use plat_model::tree::{Child, ChildAsk, Kind, Said, SharedDesired, TreeAsk};
 use plat_model::usage::{Amount, LedgerEntry, LedgerLine, Meter, UsageRecord, UsageReport};
@@ -77,8 +77,12 @@ fn parameters() -> impl Strategy<Value = Parameters> {
 }
 
 fn rules() -> impl Strategy<Value = PlacementRules> {
-    (option::of(name(NodeId::parse)), btree_map("[a-z]{1,8}", label(), 0..5))
-        .prop_map(|(node, labels)| PlacementRules { node, labels })
+    (option::of(name(NodeId::parse)), btree_map("[a-z]{1,8}", label(), 0..5), enforced())
+        .prop_map(|(node, labels, enforced)| PlacementRules { node, labels, enforced })
+}
+
+fn enforced() -> impl Strategy<Value = Enforced> {
+    any::<[bool; 4]>().prop_map(|[cpu, memory, disk, processes]| Enforced { cpu, memory, disk, processes })
 }
 
 fn waiting() -> impl Strategy<Value = Waiting> {
@@ -127,16 +131,19 @@ fn installation() -> impl Strategy<Value = Installation> {
 
 fn inventory() -> impl Strategy<Value = Inventory> {
     let offer = (vec(any::<IpAddr>(), 0..3), resources());
-    (resources(), btree_map("[a-z][a-z0-9]{0,14}", offer, 0..4)).prop_map(|(capacity, offers)| Inventory {
-        capacity,
-        partitions: offers
-            .into_iter()
-            .map(|(name, (addresses, limits))| PartitionOffer {
-                name: PartitionName::parse(&name).unwrap(),
-                addresses,
-                limits,
-            })
-            .collect(),
+    (resources(), btree_map("[a-z][a-z0-9]{0,14}", offer, 0..4), enforced()).prop_map(|(capacity, offers, enforced)| {
+        Inventory {
+            enforced,
+            capacity,
+            partitions: offers
+                .into_iter()
+                .map(|(name, (addresses, limits))| PartitionOffer {
+                    name: PartitionName::parse(&name).unwrap(),
+                    addresses,
+                    limits,
+                })
+                .collect(),
+        }
     })
 }
 

@@ -10,6 +10,7 @@ use plat_document::template::Prepared;
 use plat_model::instance::{InstanceDesired, ServiceKind};
 use plat_model::parameters::Secret;
 use plat_model::problem::codes;
+use plat_model::resources::Resources;
 use plat_model::{Problem, Timestamp};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -37,6 +38,12 @@ struct Facts {
     promises: BTreeMap<String, PromiseText>,
     #[serde(default)]
     failure: Option<FailureText>,
+    /// What it is held to.
+    #[serde(default)]
+    limits: Resources,
+    /// The agent has just been started.
+    #[serde(default)]
+    limits_unknown: bool,
 }
 
 #[derive(Deserialize)]
@@ -169,7 +176,9 @@ fn run(folder: &Path) -> String {
         attempts: text.attempts,
         at: at(text.at),
     });
-    let mut fact = PartitionFact { occupant, services: services.collect(), failure, ..PartitionFact::default() };
+    let limits = (!text.limits_unknown).then_some(text.limits);
+    let mut fact =
+        PartitionFact { occupant, limits, services: services.collect(), failure, ..PartitionFact::default() };
     let (runs, built) = (fact.runs(), fact.built());
     let promises = text.promises.into_iter().map(|(name, text)| {
         let PromiseText { holds, checked, of_before, of_built, held, failures } = text;
@@ -240,6 +249,9 @@ fn line(action: &Action) -> String {
         Action::CheckPromise { promise, check, .. } => format!("check promise {promise}: {check:?}"),
         Action::Note { note: Note::Timed { service, timer }, .. } => {
             format!("note Timed {service} after {}, {} skipped", timer.after, timer.skipped)
+        }
+        Action::Limit { resources, .. } => {
+            format!("limit to {}", serde_json::to_string(resources).unwrap())
         }
         Action::Note { note, .. } => {
             format!("note {}", format!("{note:?}").split(['(', ' ']).next().unwrap_or_default())

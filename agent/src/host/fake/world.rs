@@ -107,6 +107,7 @@ impl World {
             Action::NoteUsed { digest } => drop(self.unused.remove(digest)),
             Action::RemoveContent { .. } => {}
             Action::Occupy { .. }
+            | Action::Limit { .. }
             | Action::WriteFiles { .. }
             | Action::Note { .. }
             | Action::Publish { .. }

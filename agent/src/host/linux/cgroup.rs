@@ -4,10 +4,13 @@
 
 mod files;
 mod hierarchy;
+mod limits;
 
 use super::process::boot_id;
 use files::OpenFiles;
 use hierarchy::{Counter, Mounts, Reader};
+use limits::Limits;
+use plat_model::resources::{Enforced, Resources};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
@@ -22,6 +25,7 @@ pub struct Cgroups {
     cpu: Option<Source>,
     io: Option<Source>,
     memory: Option<Source>,
+    limits: Limits,
     files: OpenFiles,
 }
 
@@ -78,7 +82,8 @@ impl Cgroups {
         let (cpu, io) = (source(Counter::Cpu), source(Counter::Io));
         // A reading is of the group that counts CPU time, and tells the rest with it.
         let memory = cpu.as_ref().and_then(|_| source(Counter::Memory));
-        Self { base, cpu, io, memory, files: OpenFiles::new() }
+        let limits = Limits::open(base.as_deref().ok(), &mounts, &id);
+        Self { base, cpu, io, memory, limits, files: OpenFiles::new() }
     }
 
     fn unified(mounts: &Mounts, id: &str) -> io::Result<PathBuf> {
@@ -125,9 +130,8 @@ impl Cgroups {
     /// Makes the groups of a program: `name` is its own, or shared by several.
     pub fn make(&self, partition: &str, name: &str) -> Groups {
         let unified = self.make_unified(partition, name);
-        let legacy: BTreeSet<PathBuf> =
-            self.sources().filter(|source| !source.is_unified).map(|source| source.base.join(partition)).collect();
-        let others: Vec<PathBuf> = legacy.into_iter().filter(|folder| fs::create_dir_all(folder).is_ok()).collect();
+        let others = self.legacy(partition).into_iter().filter(|folder| fs::create_dir_all(folder).is_ok());
+        let others: Vec<PathBuf> = others.collect();
         let counts = |source: &Option<Source>| {
             source.as_ref().is_some_and(|source| match source.is_unified {
                 true => unified.is_some(),
@@ -136,6 +140,29 @@ impl Cgroups {
         };
         let counted = Counted { cpu: counts(&self.cpu), io: counts(&self.io), memory: counts(&self.memory) };
         Groups { unified, others, counted }
+    }
+
+    /// The partition's groups of version 1.
+    fn legacy(&self, partition: &str) -> BTreeSet<PathBuf> {
+        let counting = self.sources().filter(|source| !source.is_unified).map(|source| &source.base);
+        counting.chain(self.limits.legacy()).map(|base| base.join(partition)).collect()
+    }
+
+    /// Which amounts groups can enforce here.
+    pub fn limits(&self) -> Enforced {
+        self.limits.enforced()
+    }
+
+    /// Holds all in the partition's groups to these amounts; those that groups enforce.
+    ///
+    /// # Errors
+    /// The file that could not be written: what is before it in the order cpu, memory, processes holds.
+    pub fn limit(&self, partition: &str, asked: Resources) -> Result<Resources, (PathBuf, io::Error)> {
+        if let Some(folder) = self.of_partition(partition) {
+            fs::create_dir_all(&folder).map_err(|why| (folder.clone(), why))?;
+            delegate(&folder);
+        }
+        self.limits.set(partition, asked)
     }
 
     fn make_unified(&self, partition: &str, name: &str) -> Option<PathBuf> {
@@ -188,8 +215,8 @@ impl Cgroups {
             }
             let _ = fs::remove_dir(&folder);
         }
-        for source in self.sources().filter(|source| !source.is_unified) {
-            let _ = fs::remove_dir(source.base.join(partition));
+        for group in self.legacy(partition) {
+            let _ = fs::remove_dir(group);
         }
     }
 }

@@ -24,7 +24,7 @@ use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName, ServiceName};
 use plat_model::node::NodePartition;
 use plat_model::problem::codes;
-use plat_model::resources::Resources;
+use plat_model::resources::{Enforced, Resources};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -173,6 +173,9 @@ pub trait Runtime: Send + Sync {
     /// Holds the partition to these amounts, from now on and until it is told others, also for what runs already where it
     /// can. Says which are enforced: an amount that is not said is not.
     async fn limit(&self, place: &Place, asked: Resources) -> Result<Resources, Problem>;
+
+    /// Which amounts it can enforce here, whoever's the partition is.
+    fn enforces(&self) -> Enforced;
 
     /// Runs a program to its end. Dropping this ends it with all that it started.
     ///

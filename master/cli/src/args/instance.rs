@@ -42,6 +42,12 @@ pub struct RequestArgs {
     /// Mebibytes of disk it may use
     #[arg(long, value_name = "MIB")]
     pub disk: Option<u32>,
+    /// Processes and threads it may have
+    #[arg(long, value_name = "COUNT")]
+    pub processes: Option<u32>,
+    /// Only nodes that hold it to these: cpu, memory, disk, processes
+    #[arg(long, value_name = "AMOUNT,…", value_delimiter = ',')]
+    pub enforced: Vec<String>,
     /// Create it stopped
     #[arg(long)]
     pub stopped: bool,

@@ -362,6 +362,8 @@ impl Draw for NodeView {
         let _ = writeln!(text, "seen      {} ago", ago(self.last_seen.as_deref(), now()));
         let labels = self.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>();
         text += &pairs("labels", &labels);
+        let enforced = if self.enforced.is_empty() { "no limits".into() } else { self.enforced.join(" ") };
+        let _ = writeln!(text, "enforces  {enforced}");
         let rows = self.partitions.iter();
         let rows = rows.map(|p| vec![p.name.clone(), or_dash(p.instance.as_deref()), p.addresses.join(" ")]).collect();
         text += &table(&["PARTITION", "INSTANCE", "ADDRESSES"], rows);

@@ -271,5 +271,5 @@ impl Grid {
 
 pub fn rules(node_name: Option<&str>, labels: &[(&str, &str)]) -> PlacementRules {
     let labels = labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-    PlacementRules { node: node_name.map(node), labels }
+    PlacementRules { node: node_name.map(node), labels, ..Default::default() }
 }

@@ -16,7 +16,7 @@ pub struct Confinement {
     pub account: Option<Account>,
     /// The network namespace that it runs in; `None`: the agent's.
     pub namespace: Option<PathBuf>,
-    /// Most processes of the user at once, if the user is the partition's own.
+    /// Most processes of the user at once, where its group does not limit them and the user is the partition's own.
     pub processes: Option<u32>,
     /// Most open files.
     pub files: u64,
@@ -43,10 +43,5 @@ impl Confinement {
             processes: limits.processes.filter(|_| partition.account.is_some()),
             ..Self::of_user(partition.account.clone())
         }
-    }
-
-    /// Which of these amounts it enforces.
-    pub fn enforced(&self) -> Resources {
-        Resources { processes: self.processes, ..Resources::default() }
     }
 }

@@ -6,7 +6,7 @@ mod logs;
 mod runs;
 mod usage;
 
-use super::{Adopted, Confinement, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined};
+use super::{Adopted, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined};
 use crate::host::linux::cgroup;
 use crate::host::linux::disk::private_folder;
 use crate::host::linux::process::{Process, boot_id};
@@ -24,7 +24,7 @@ use plat_document::release::ReloadSignal;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName, ServiceName};
 use plat_model::problem::codes;
-use plat_model::resources::Resources;
+use plat_model::resources::{Enforced, Resources};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
@@ -183,11 +183,28 @@ impl Runtime for ShimRuntime {
         gone.await
     }
 
-    /// What starts from now on; what runs already is held to what it was started with.
+    /// All at once by its groups. Where those do not limit processes, what starts from now on is held to them by its user.
     async fn limit(&self, place: &Place, asked: Resources) -> Result<Resources, Problem> {
-        let name = place.partition.name.clone();
-        self.inner.limits.lock().unwrap_or_else(PoisonError::into_inner).insert(name, asked);
-        Ok(Confinement::of(&place.partition, asked).enforced())
+        let (inner, partition) = (self.inner.clone(), place.partition.name.clone());
+        let limited = tokio::task::spawn_blocking(move || {
+            let limited = inner.cgroups.limit(partition.as_str(), asked).map_err(|(file, why)| {
+                Problem::new(
+                    codes::SERVICE_START,
+                    format!("partition {partition} cannot be held to what is asked for it"),
+                )
+                .because(format!("{}: {why}", file.display()))
+                .fix("if it holds more memory than that, it must give some back first: restart or stop the instance")
+            })?;
+            inner.limits.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, asked);
+            Ok(limited)
+        });
+        let by_groups = joined(limited.await)?;
+        let by_user = Resources { processes: self.inner.confinement(place).processes, ..Resources::default() };
+        Ok(by_groups.or(by_user))
+    }
+
+    fn enforces(&self) -> Enforced {
+        self.inner.cgroups.limits()
     }
 
     async fn run(&self, place: &Place, run: &Run) -> Result<Ran, Problem> {

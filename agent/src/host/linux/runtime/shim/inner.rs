@@ -50,10 +50,12 @@ impl Inner {
         Self { setting, records, runs: Runs::default(), cgroups, mark, locks, watched, limits }
     }
 
-    /// What holds the partition's programs in now.
+    /// What holds the partition's programs in now, besides its groups.
     pub fn confinement(&self, place: &Place) -> Confinement {
         let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        Confinement::of(&place.partition, limits.get(&place.partition.name).copied().unwrap_or_default())
+        let asked = limits.get(&place.partition.name).copied().unwrap_or(place.partition.limits);
+        let processes = asked.processes.filter(|_| !self.cgroups.limits().processes);
+        Confinement::of(&place.partition, Resources { processes, ..asked })
     }
 
     /// As [`Records::run`].
