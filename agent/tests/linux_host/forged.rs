@@ -6,7 +6,6 @@ use plat_agent::config::Config;
 use plat_agent::privileged::{RemoteHost, Start, Taking, handover, serve};
 use plat_agent_plan::Upkeep;
 use plat_model::parameters::Parameters;
-use plat_model::resources::Resources;
 use serde_json::{Value, json};
 use std::io;
 use std::sync::{Arc, Mutex};

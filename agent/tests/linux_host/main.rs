@@ -11,6 +11,7 @@ use plat_model::Problem;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::node::{Account, NodeFile, NodePartition, Skeleton};
 use plat_model::problem::codes;
+use plat_model::resources::Resources;
 use plat_model::usage::{Amount, Meter};
 use sha2::Digest as _;
 use std::collections::BTreeMap;
