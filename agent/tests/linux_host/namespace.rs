@@ -149,7 +149,8 @@ async fn a_service_in_a_network_namespace_is_heard_from_inside_it() {
         my $to = $ENV{NOTIFY_SOCKET}; $to =~ s/^@/\0/;
         socket(my $socket, AF_UNIX, SOCK_DGRAM, 0) or die;
         defined send($socket, "WATCHDOG=1", 0, pack_sockaddr_un($to)) or die "cannot say it: $!";'"#;
-    start(&host, &ServiceSpec { watchdog_seconds: Some(60), ..spec("web", script) }).await.unwrap();
+    let script = script.replace('\n', " ");
+    start(&host, &ServiceSpec { watchdog_seconds: Some(60), ..spec("web", &script) }).await.unwrap();
     assert_eq!(ended(&host, "web").await.last_exit, "exit code 0");
     node.done(host).await;
 }

@@ -81,7 +81,7 @@ impl Notices {
 
     /// Reads what was said; whether the service has said that it is alive.
     pub fn heard(&self) -> bool {
-        (0..MESSAGES).map_while(|_| self.read()).fold(false, |heard, alive| heard || alive)
+        (0..MESSAGES).map_while(|_| self.read()).filter(|alive| *alive).count() > 0
     }
 
     /// One message; `None` when there is none.
