@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 const CGROUPS: [&str; 2] = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+/// Of version 1, each a tree of its own, where it is mounted.
+const CONTROLLERS: [&str; 5] = ["blkio", "cpu", "cpuacct", "memory", "pids"];
 const CGROUP_PREFIX: &str = "plat-tests-";
 
 /// Set in CI, where a test that needs root must not pass by being skipped.
@@ -31,6 +33,8 @@ pub struct Namespace {
     /// The first process in it, as the host numbers it.
     init: u32,
     cgroup: Option<PathBuf>,
+    /// And those of version 1.
+    legacy: Vec<PathBuf>,
 }
 
 /// Ends when the test closes its input: also when the test is killed.
@@ -43,6 +47,9 @@ for folder in etc srv var run; do
   mount -t overlay -o lowerdir=/$folder,upperdir=/mnt/$folder/upper,workdir=/mnt/$folder/work plat-tests /$folder
 done
 if [ -n "$CGROUP_MOUNT" ]; then umount -l "$CGROUP_MOUNT"; mount -t cgroup2 plat-tests "$CGROUP_MOUNT"; fi
+for controller in $CGROUP_LEGACY; do
+  umount -l /sys/fs/cgroup/$controller; mount -t cgroup -o $controller plat-tests /sys/fs/cgroup/$controller
+done
 ip link set lo up
 for kind in all default; do
   echo 0 > /proc/sys/net/ipv6/conf/$kind/accept_dad
@@ -58,15 +65,19 @@ impl Namespace {
     pub fn new(name: &str) -> Self {
         sweep();
         let mount = CGROUPS.into_iter().map(Path::new).find(|p| p.join("cgroup.procs").exists());
-        let cgroup = mount.map(|mount| mount.join(format!("{CGROUP_PREFIX}{}-{name}", std::process::id())));
-        let join = cgroup.as_ref().map_or(String::new(), |cgroup| {
+        let group = format!("{CGROUP_PREFIX}{}-{name}", std::process::id());
+        let cgroup = mount.map(|mount| mount.join(&group));
+        let legacy: Vec<_> = legacy().map(|(_, mount)| mount.join(&group)).collect();
+        let join = |cgroup: &PathBuf| {
             fs::create_dir_all(cgroup).unwrap_or_else(|e| panic!("{}: {e}", cgroup.display()));
             format!("echo $$ > {}/cgroup.procs; ", cgroup.display())
-        });
+        };
+        let join: String = cgroup.iter().chain(&legacy).map(join).collect();
         let flags = "--net --mount --pid --cgroup --fork --kill-child=KILL --mount-proc --propagation private";
         let mut holder = Command::new("bash")
             .args(["-c", &format!("{join}exec unshare {flags} bash -c \"$INIT\"")])
             .env("INIT", INIT)
+            .env("CGROUP_LEGACY", legacy_names())
             .env("CGROUP_MOUNT", mount.map(Path::as_os_str).unwrap_or_default())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -77,7 +88,7 @@ impl Namespace {
         said.read_line(&mut line).expect("its output can be read");
         assert_eq!(line, "ready\n", "the namespaces of {name} cannot be made; see above");
         let init = only_child(holder.id()).expect("unshare has a child");
-        Self { name: name.to_owned(), holder, init, cgroup }
+        Self { name: name.to_owned(), holder, init, cgroup, legacy }
     }
 
     pub fn name(&self) -> &str {
@@ -169,9 +180,7 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
-        if let Some(cgroup) = &self.cgroup {
-            remove_cgroup(cgroup);
-        }
+        self.cgroup.iter().chain(&self.legacy).for_each(|cgroup| remove_cgroup(cgroup));
     }
 }
 
@@ -180,9 +189,19 @@ pub fn only_child(pid: u32) -> Option<u32> {
     fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?.split_whitespace().next()?.parse().ok()
 }
 
+/// The trees of version 1 that are mounted here.
+fn legacy() -> impl Iterator<Item = (&'static str, PathBuf)> {
+    let mounts = CONTROLLERS.into_iter().map(|name| (name, Path::new(CGROUPS[1]).join(name)));
+    mounts.filter(|(_, mount)| mount.join("cgroup.procs").exists())
+}
+
+fn legacy_names() -> String {
+    legacy().map(|(name, _)| name).collect::<Vec<_>>().join(" ")
+}
+
 /// Removes what runs that were killed have left: control groups are all that outlives their processes.
 fn sweep() {
-    for mount in CGROUPS {
+    for mount in CGROUPS.map(PathBuf::from).into_iter().chain(legacy().map(|(_, mount)| mount)) {
         for entry in fs::read_dir(mount).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             let pid = name.strip_prefix(CGROUP_PREFIX).and_then(|rest| rest.split('-').next());

@@ -60,7 +60,8 @@ fn the_order_of_keys_and_comments_do_not_change_the_digest() {
 #[test]
 fn a_build_has_no_network_unless_the_document_says_so_and_not_saying_it_is_the_digest_of_before() {
     let digest = |network: &str| {
-        let text = format!("version: 1\nname: a\nfiles: {{x: {{template: a}}}}\nbuild: {{commands: [[make]]{network}}}\n");
+        let text =
+            format!("version: 1\nname: a\nfiles: {{x: {{template: a}}}}\nbuild: {{commands: [[make]]{network}}}\n");
         let release = Release::parse_yaml(&text, "a").unwrap_or_else(|p| panic!("{p}"));
         (release.build.as_ref().unwrap().network, release.to_canonical_json(), release.digest())
     };
