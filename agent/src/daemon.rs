@@ -13,7 +13,7 @@ use crate::host::Event;
 use plat_agent_plan::Place;
 use plat_model::id::{Digest, PartitionName};
 use plat_model::instance::InstanceDesired;
-use plat_model::node::{NodeDesired, NodeFile};
+use plat_model::node::{Inventory, NodeDesired, NodeFile};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,7 +109,8 @@ impl Dispatcher {
                 return;
             }
         };
-        self.shared.board.inventory(file.inventory());
+        let runtime = self.shared.host.runtime_name().await;
+        self.shared.board.inventory(Inventory { runtime, ..file.inventory() });
         let place = Place::new(self.shared.node.clone(), &file);
         for partition in &file.partitions {
             let known = self.partitions.contains_key(&partition.name);

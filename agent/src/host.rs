@@ -72,6 +72,8 @@ pub enum Follow {
 pub trait Host: Send + Sync + 'static {
     /// What node-format made of this machine, as it is now ([`Event::NodeFile`] tells of a change).
     async fn node(&self) -> Result<NodeFile, Problem>;
+    /// What keeps the services running, in a word: `systemd`, `shim`.
+    async fn runtime_name(&self) -> String;
     /// `Absent`, `Building` (what it is doing) or `Installed`.
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact;
     /// Digests of all releases that are on this host.

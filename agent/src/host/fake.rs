@@ -153,6 +153,10 @@ impl Host for FakeHost {
         Ok(self.lock().node.clone())
     }
 
+    async fn runtime_name(&self) -> String {
+        "fake".into()
+    }
+
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact {
         if self.is_installed(digest) { ReleaseFact::Installed } else { ReleaseFact::Absent }
     }

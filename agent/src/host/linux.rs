@@ -43,7 +43,7 @@ use plat_model::problem::codes;
 use plat_model::usage::Amount;
 use probe::{MESSAGE_MAX, ProbeTask, Question};
 use release::Releases;
-use runtime::{Exit, Place, Ran, Records, Runtime, Setting, ShimRuntime, beside};
+use runtime::{Exit, Place, Ran, Records, Runtime, Setting, beside};
 use spawner::Spawner;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -127,10 +127,7 @@ impl LinuxHost {
             settle: Arc::new(settle),
             clock: config.clock.clone(),
         };
-        let runtime: Arc<dyn Runtime> = match config.runtime {
-            // On a host whose only runtime is the shim.
-            Wish::Auto | Wish::Shim => Arc::new(ShimRuntime::new(setting)),
-        };
+        let runtime = runtime::choose(config.runtime, setting).await?;
         if let Some(why) = runtime.without_groups() {
             tracing::info!(why, "without control groups: services are killed and counted by their processes");
         }
@@ -264,6 +261,10 @@ impl LinuxHost {
 impl Host for LinuxHost {
     async fn node(&self) -> Result<NodeFile, Problem> {
         Ok((*self.node.read()?).clone())
+    }
+
+    async fn runtime_name(&self) -> String {
+        self.runtime.kind().into()
     }
 
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact {

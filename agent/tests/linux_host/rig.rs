@@ -12,6 +12,7 @@ pub struct Node {
     pub namespace: Option<PathBuf>,
     pub storage: Vec<PathBuf>,
     pub directories: BTreeMap<String, u32>,
+    pub runtime: Runtime,
 }
 
 pub fn is_root() -> bool {
@@ -33,7 +34,8 @@ impl Node {
         let folder = tempfile::tempdir().unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let directories = plat_model::node::Skeleton::default().directories;
-        let node = Self { folder, account, builder: None, namespace: None, storage: Vec::new(), directories };
+        let runtime = Runtime::Shim;
+        let node = Self { folder, account, builder: None, namespace: None, storage: Vec::new(), directories, runtime };
         fs::create_dir_all(node.home()).unwrap();
         if let Some(account) = &node.account {
             chown(node.home(), Some(account.uid), Some(account.gid)).unwrap();
@@ -75,7 +77,7 @@ impl Node {
             node_file: self.folder.path().join("node.json"),
             executable: env!("CARGO_BIN_EXE_plat-agent").into(),
             clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
-            runtime: plat_agent::config::Runtime::Shim,
+            runtime: self.runtime,
         })
         .await
         .unwrap()

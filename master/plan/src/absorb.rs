@@ -100,7 +100,9 @@ fn take_inventory(state: &State, row: &Node, told: &Inventory, absorbed: &mut Ab
     let by_name = |inventory: &Inventory| -> BTreeMap<PartitionName, PartitionOffer> {
         inventory.partitions.iter().map(|offer| (offer.name.clone(), offer.clone())).collect()
     };
-    let same = inventory.capacity == row.inventory.capacity && by_name(&inventory) == by_name(&row.inventory);
+    let same = inventory.capacity == row.inventory.capacity
+        && inventory.runtime == row.inventory.runtime
+        && by_name(&inventory) == by_name(&row.inventory);
     if !same {
         absorbed.changes.push(Change::put(Record::Node(Node { inventory, ..row.clone() })));
     }

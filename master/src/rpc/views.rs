@@ -110,5 +110,6 @@ pub(super) fn node(view: NodeView) -> v1::NodeView {
         installations: view.installations.into_iter().map(installation).collect(),
         generation_desired: view.desired.0,
         generation_reported: view.reported.0,
+        runtime: inventory.runtime.clone(),
     }
 }

@@ -129,17 +129,20 @@ fn installation() -> impl Strategy<Value = Installation> {
 
 fn inventory() -> impl Strategy<Value = Inventory> {
     let offer = (vec(any::<IpAddr>(), 0..3), resources());
-    (resources(), btree_map("[a-z][a-z0-9]{0,14}", offer, 0..4)).prop_map(|(capacity, offers)| Inventory {
-        capacity,
-        partitions: offers
-            .into_iter()
-            .map(|(name, (addresses, limits))| PartitionOffer {
-                name: PartitionName::parse(&name).unwrap(),
-                addresses,
-                limits,
-            })
-            .collect(),
-    })
+    (resources(), btree_map("[a-z][a-z0-9]{0,14}", offer, 0..4), "[a-z]{0,8}").prop_map(
+        |(capacity, offers, runtime)| Inventory {
+            runtime,
+            capacity,
+            partitions: offers
+                .into_iter()
+                .map(|(name, (addresses, limits))| PartitionOffer {
+                    name: PartitionName::parse(&name).unwrap(),
+                    addresses,
+                    limits,
+                })
+                .collect(),
+        },
+    )
 }
 
 fn record() -> impl Strategy<Value = UsageRecord> {

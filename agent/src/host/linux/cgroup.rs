@@ -31,19 +31,18 @@ impl Cgroups {
         Self { base: Self::make_base(state).map_err(|e| format!("no control group can be made here: {e}")) }
     }
 
+    /// The whole tree, which systemd makes its groups in.
+    pub fn of_systemd() -> Self {
+        Self { base: mount().map_err(|e| format!("systemd's control groups are not seen: {e}")) }
+    }
+
     fn make_base(state: &Path) -> io::Result<PathBuf> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        let mount = mounts
-            .lines()
-            .filter_map(|line| line.split_once(" - "))
-            .find(|(_, after)| after.starts_with("cgroup2 "))
-            .and_then(|(before, _)| before.split(' ').nth(4))
-            .ok_or_else(|| io::Error::other("cgroup v2 is not mounted"))?;
+        let mount = mount()?;
         let id: String =
             Sha256::digest(state.as_os_str().as_encoded_bytes()).iter().take(6).map(|b| format!("{b:02x}")).collect();
-        let base = Path::new(mount).join("plat").join(id);
+        let base = mount.join("plat").join(id);
         fs::create_dir_all(&base)?;
-        for folder in [Path::new(mount), &Path::new(mount).join("plat"), &base] {
+        for folder in [&mount, &mount.join("plat"), &base] {
             delegate(folder);
         }
         Ok(base)
@@ -72,21 +71,34 @@ impl Cgroups {
         Some(leaf)
     }
 
+    /// Whether the kernel has a controller for the groups.
+    pub fn has(&self, controller: &str) -> bool {
+        let controllers = self.base().and_then(|base| fs::read_to_string(base.join("cgroup.controllers")).ok());
+        controllers.is_some_and(|text| text.split_whitespace().any(|one| one == controller))
+    }
+
     pub fn read(&self, partition: &str) -> Option<Reading> {
-        let folder = self.of_partition(partition)?;
+        Self::reading(&self.of_partition(partition)?)
+    }
+
+    /// The counters of one group with all below it.
+    pub fn reading(folder: &Path) -> Option<Reading> {
         let stat = fs::read_to_string(folder.join("cpu.stat")).ok()?;
-        let inode = fs::metadata(&folder).ok()?.ino();
+        let inode = fs::metadata(folder).ok()?.ino();
         Some(Reading {
             identity: format!("{}:{inode}", boot_id()),
             cpu_micros: stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?.trim().parse().ok()?,
             io_bytes: fs::read_to_string(folder.join("io.stat")).ok().map(|text| io_bytes(&text)),
-            memory_bytes: self.memory(partition),
+            memory_bytes: Self::memory_of(folder),
         })
     }
 
     /// The memory that the partition's group holds now, where its controller is.
     pub fn memory(&self, partition: &str) -> Option<u64> {
-        let folder = self.of_partition(partition)?;
+        Self::memory_of(&self.of_partition(partition)?)
+    }
+
+    pub fn memory_of(folder: &Path) -> Option<u64> {
         fs::read_to_string(folder.join("memory.current")).ok()?.trim().parse().ok()
     }
 
@@ -112,6 +124,30 @@ pub fn kill(folder: &Path) {
     {
         std::thread::park_timeout(Duration::from_millis(2));
     }
+}
+
+/// Where control groups v2 are.
+fn mount() -> io::Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let mount = mounts
+        .lines()
+        .filter_map(|line| line.split_once(" - "))
+        .find(|(_, after)| after.starts_with("cgroup2 "))
+        .and_then(|(before, _)| before.split(' ').nth(4))
+        .ok_or_else(|| io::Error::other("cgroup v2 is not mounted"))?;
+    Ok(mount.into())
+}
+
+/// All processes in a group and below it.
+pub fn processes(folder: &Path) -> Vec<u32> {
+    let own = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    let mut all: Vec<u32> = own.lines().filter_map(|pid| pid.parse().ok()).collect();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            all.extend(processes(&entry.path()));
+        }
+    }
+    all
 }
 
 /// Hands down the controllers there are. One that is not there (or is taken by cgroup v1) is done without.

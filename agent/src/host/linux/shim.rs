@@ -79,6 +79,10 @@ pub struct RunState {
     /// Of its processes that have ended.
     pub used: Used,
     pub tail: Vec<String>,
+    /// If systemd keeps it and no shim, whose place its first process has here: how often systemd itself had started its
+    /// unit again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub systemd: Option<u32>,
 }
 
 impl RunState {
@@ -168,6 +172,7 @@ pub fn serve(task: ServiceTask, line: Line) {
         uid: task.program.confinement.account.as_ref().map(|account| account.uid),
         used: Used::default(),
         tail: Vec::new(),
+        systemd: None,
     };
     let write = |state: &RunState| replace_json(&path, state, Durability::Process);
     // Before anything runs: a shim that dies from here on is missed, and what it started is found by its mark.

@@ -169,11 +169,15 @@ impl IntoModel for v1::PartitionOffer {
     }
 }
 
+/// Longest name of a runtime, in bytes.
+const RUNTIME_MAX: usize = 16;
+
 impl From<&Inventory> for v1::Inventory {
     fn from(inventory: &Inventory) -> Self {
         Self {
             capacity: Some(inventory.capacity.into()),
             partitions: inventory.partitions.iter().map(Into::into).collect(),
+            runtime: inventory.runtime.clone(),
         }
     }
 }
@@ -182,6 +186,10 @@ impl IntoModel for v1::Inventory {
     type Model = Inventory;
     fn read(self, at: &Place, problems: &mut Problems) -> Option<Inventory> {
         let capacity = at.field("capacity").maybe(self.capacity, problems)?.unwrap_or_default();
+        if self.runtime.len() > RUNTIME_MAX || !self.runtime.bytes().all(|b| b.is_ascii_lowercase()) {
+            problems.push(at.field("runtime").wrong("it is no word in small letters"));
+            return None;
+        }
         let at = at.field("partitions");
         let partitions = at.all(self.partitions, PARTITIONS_MAX, problems)?;
         let mut seen = std::collections::BTreeSet::new();
@@ -192,6 +200,6 @@ impl IntoModel for v1::Inventory {
             }
         }
         drop(seen);
-        Some(Inventory { capacity, partitions })
+        Some(Inventory { capacity, partitions, runtime: self.runtime })
     }
 }

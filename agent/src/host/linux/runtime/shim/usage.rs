@@ -27,7 +27,7 @@ fn run(service: ServiceName, record: Record, counts_all: bool, boot: &str) -> Ru
         false => None,
     };
     let state = match &live {
-        Some(live) => RunState::Live { io_hidden: live.io_hidden, memory: live.memory },
+        Some(live) => RunState::Live { memory: live.memory },
         None if record.phase == Phase::Ended => RunState::Ended,
         None => RunState::Lost,
     };
@@ -37,6 +37,7 @@ fn run(service: ServiceName, record: Record, counts_all: bool, boot: &str) -> Ru
         instance: record.instance,
         started: record.started,
         ended: record.ended,
+        io_hidden: live.as_ref().is_some_and(|live| live.io_hidden),
         used: live.map_or(record.used, |live| live.used),
         in_group,
         state,
