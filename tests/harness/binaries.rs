@@ -51,7 +51,7 @@ pub fn integration_tests(name: &str) -> PathBuf {
 
 fn tests(which: &[&str], name: &str) -> PathBuf {
     // Of all packages, as when all tests are run: libraries would be built again for one package alone.
-    let built = cargo(&[&["test", "--no-run", "--workspace", "--message-format=json"], which].concat());
+    let built = cargo(&[&["test", "--no-run", "--workspace", "--message-format=json"][..], which].concat());
     let executable = |line: &str| {
         let said: serde_json::Value = serde_json::from_str(line).ok()?;
         let is = said["target"]["name"] == name && said["profile"]["test"] == true;
