@@ -30,6 +30,7 @@ async fn main() {
             state: folder.path().join("state"),
             node_file: folder.path().join("node.json"),
             executable: env!("CARGO_BIN_EXE_plat-agent").into(),
+            network: Default::default(),
             clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
             runtime: plat_agent::config::Runtime::Shim,
         })

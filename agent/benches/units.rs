@@ -68,6 +68,7 @@ async fn through_the_agent() -> Duration {
         state: folder.path().join("state"),
         node_file: folder.path().join("node.json"),
         executable: env!("CARGO_BIN_EXE_plat-agent").into(),
+        network: Default::default(),
         clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
         runtime: plat_agent::config::Runtime::Systemd,
     })
@@ -91,7 +92,8 @@ async fn through_the_agent() -> Duration {
     join_all(names.iter().map(|partition| {
         let (partition, secrets) = (partition.clone(), BTreeMap::new());
         let occupy = Action::Occupy { partition, instance: instance.clone(), secrets };
-        async { host.perform(&occupy).await.unwrap() }
+        let host = &host;
+        async move { host.perform(&occupy).await.unwrap() }
     }))
     .await;
     let begun = Instant::now();

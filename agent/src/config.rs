@@ -3,7 +3,7 @@
 mod releases;
 
 pub(crate) use releases::is_base;
-pub use releases::{ReleaseSettings, ShareSettings};
+pub use releases::{BuildLimits, ReleaseSettings, ShareSettings};
 
 use plat_link::Address;
 use plat_model::problem::codes;
@@ -36,6 +36,8 @@ pub struct Config {
     /// Length of a metering window: 1 s to 1 h.
     pub window: Duration,
     pub runtime: Runtime,
+    /// Who the part with the network is, where the agent is root; `None`: `plat-agent`, if there is one.
+    pub user: Option<String>,
     /// How much of the disk usage reports may take while the master is away, in bytes.
     pub outbox_bytes: u64,
     pub releases: ReleaseSettings,
@@ -52,10 +54,13 @@ struct V1 {
     node_file: Option<PathBuf>,
     window_seconds: Option<u64>,
     runtime: Option<String>,
+    user: Option<String>,
     outbox_mib: Option<u64>,
     #[serde(default)]
     releases: releases::Section,
     cache: Option<releases::CacheSection>,
+    #[serde(default)]
+    build: releases::BuildSection,
 }
 
 /// Where `agent.toml` is unless the command line says otherwise.
@@ -71,6 +76,7 @@ impl Default for Config {
             node_file: "/var/lib/plat/node.json".into(),
             window: Duration::from_secs(60),
             runtime: Runtime::Auto,
+            user: None,
             outbox_bytes: 256 << 20,
             releases: ReleaseSettings::default(),
         }
@@ -144,9 +150,11 @@ impl Config {
         let window = Duration::from_secs(window);
         let share = said.cache.map(|cache| cache.check(|problem| problems.push(problem.at(file))));
         let releases = said.releases.check(|problem| problems.push(problem.at(file)));
-        let releases = ReleaseSettings { share, ..releases };
+        let build = said.build.check(|problem| problems.push(problem.at(file)));
+        let releases = ReleaseSettings { share, build, ..releases };
         let outbox_bytes = outbox_mib << 20;
-        problems.none_or(Self { master, data, node_file, window, runtime, outbox_bytes, releases })
+        let user = said.user;
+        problems.none_or(Self { master, data, node_file, window, runtime, user, outbox_bytes, releases })
     }
 
     /// Reads the file at `path`; if there is none and it was not named on purpose, everything is as it is by default.
@@ -192,6 +200,15 @@ mod tests {
         let text = format!("version = 1\n[releases]\nkeep_days = 0\n[cache]\nurl = \"/x/\"\nkeys = [\"{key}\"]\n");
         let releases = Config::parse(&text, "agent.toml").unwrap().releases;
         assert_eq!((releases.policy.keep, releases.share.unwrap().url.as_str()), (Duration::ZERO, "/x"));
+    }
+
+    #[test]
+    fn what_builds_may_take_is_set_within_bounds() {
+        let text = "version = 1\n[build]\nmemory_mib = 512\nprocesses = 100\ndisk_mib = 1024\nlongest_seconds = 600\n";
+        let build = Config::parse(text, "f").unwrap().releases.build;
+        assert_eq!(build, BuildLimits { memory: 512 << 20, processes: 100, disk: 1 << 30, longest_seconds: 600 });
+        let text = "version = 1\n[build]\nmemory_mib = 1\nprocesses = 1\ndisk_mib = 1\nlongest_seconds = 1\n";
+        assert_eq!(Config::parse(text, "f").unwrap_err().0.len(), 4);
     }
 
     #[test]

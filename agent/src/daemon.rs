@@ -47,6 +47,7 @@ struct Dispatcher {
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut desired = shared.desired.subscribe();
     let mut events = shared.host.events();
+    let mut spoken = shared.inside.spoken();
     let mut releases_wake = shared.releases_changed.subscribe();
     let mut all = Dispatcher {
         shared: shared.clone(),
@@ -75,10 +76,12 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 let changed = all.shared.take_dirty();
                 all.release_facts(&changed);
             }
+            Some(name) = spoken.recv() => all.wake(&name),
             event = events.recv() => match event {
                 Some(Event::Partition(name)) => all.wake(&name),
                 Some(Event::Release(digest)) => all.wake_release(&digest),
                 Some(Event::NodeFile) => all.node_file().await,
+                Some(Event::NoRoom) => all.shared.tidy.notify_one(),
                 None => return,
             },
             Some(ended) = all.tasks.join_next_with_id() => all.ended(ended),
@@ -109,13 +112,16 @@ impl Dispatcher {
                 return;
             }
         };
-        let runtime = self.shared.host.runtime_name().await;
-        self.shared.board.inventory(Inventory { runtime, ..file.inventory() });
+        let (enforced, runtime) = (self.shared.host.enforces(), self.shared.host.runtime_name());
+        self.shared.board.inventory(Inventory { enforced, runtime, ..file.inventory() });
         let place = Place::new(self.shared.node.clone(), &file);
         for partition in &file.partitions {
-            let known = self.partitions.contains_key(&partition.name);
+            let before = self.shared.partition(&partition.name);
             self.shared.set_partition(partition.clone());
-            if known {
+            if let Some(wake) = self.partitions.get(&partition.name) {
+                if before.is_none_or(|before| *before != *partition) {
+                    wake.notify_one();
+                }
                 continue;
             }
             let wake = Arc::new(Notify::new());

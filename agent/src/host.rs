@@ -5,16 +5,19 @@ pub mod fake;
 pub mod linux;
 
 use async_trait::async_trait;
-use plat_agent_plan::{Action, Disk, PartitionFact, ReleaseFact, StoreFacts};
+use plat_agent_plan::{Action, Disk, Moment, PartitionFact, ReleaseFact, StoreFacts};
+use plat_model::Problem;
 use plat_model::id::{Digest, InstanceId, PartitionName, ServiceName};
 use plat_model::node::NodeFile;
+use plat_model::resources::Enforced;
 use plat_model::usage::{Amount, Meter};
-use plat_model::{Problem, Timestamp};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use tokio::sync::mpsc;
 
 /// Something on the host changed that a planner may care for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Event {
     /// A service of this partition started, ended, or was seen for the first time.
     Partition(PartitionName),
@@ -22,16 +25,19 @@ pub enum Event {
     Release(Digest),
     /// node.json was written anew.
     NodeFile,
+    /// Something waits for room on a disk: [`Disk::asked`] says how much.
+    NoRoom,
 }
 
 /// The counters of one partition: totals that only grow while `epoch` stays the same. The executor adds final readings
 /// of what has ended, so that a service that lived 50 ms is in them. They can be read from `Occupy` until `Free`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     pub instance: InstanceId,
     /// Any number that is another one when the totals had to start again from zero (lost, or never written down).
     pub epoch: u64,
-    pub taken: Timestamp,
+    /// When they were read.
+    pub taken: Moment,
     /// Totals since the instance came into the partition (CPU, I/O, network, wall), or the present level (memory and
     /// disk, in bytes: the taker integrates them over time).
     pub readings: BTreeMap<Meter, Amount>,
@@ -41,7 +47,7 @@ pub struct Counters {
 }
 
 /// What is to be read of partitions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wanted {
     /// Only the present levels: often, so nothing is written for it.
     Levels,
@@ -50,7 +56,7 @@ pub enum Wanted {
 }
 
 /// Which log lines somebody wants to read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogsAsked {
     /// `None`: of all services.
     pub service: Option<ServiceName>,
@@ -60,20 +66,22 @@ pub struct LogsAsked {
 }
 
 /// Whether lines that are written later are wanted too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Follow {
     No,
     /// Until the receiver is dropped.
     Yes,
 }
 
-/// A host. Two implementers: Linux, and a fake with faults on demand. Calls about different partitions may run at once.
+/// A host. Linux, a fake with faults on demand, and one in another process ([`crate::privileged`]). Calls about different partitions may run at once.
 #[async_trait]
 pub trait Host: Send + Sync + 'static {
     /// What node-format made of this machine, as it is now ([`Event::NodeFile`] tells of a change).
     async fn node(&self) -> Result<NodeFile, Problem>;
     /// What keeps the services running, in a word: `systemd`, `shim`.
-    async fn runtime_name(&self) -> String;
+    fn runtime_name(&self) -> String;
+    /// Which amounts it can hold every partition to.
+    fn enforces(&self) -> Enforced;
     /// `Absent`, `Building` (what it is doing) or `Installed`.
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact;
     /// Digests of all releases that are on this host.
@@ -101,6 +109,10 @@ pub trait Host: Send + Sync + 'static {
         partition: &PartitionName,
         asked: &LogsAsked,
     ) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem>;
+    /// The listening socket at which the partition's instance speaks with its agent, made anew in place of an earlier one:
+    /// [`plat_agent_plan::SOCKET`] beneath its directory, its user's and nobody else's. `None` where there is nobody who
+    /// could speak.
+    async fn door(&self, partition: &PartitionName) -> Result<Option<OwnedFd>, Problem>;
     /// Events from now on. Taken once, by the daemon.
     fn events(&self) -> mpsc::Receiver<Event>;
 }

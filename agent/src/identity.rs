@@ -36,11 +36,7 @@ impl Enrolled {
     /// BAD_STATE_FILE if this node is not enrolled or the file is damaged.
     fn load(paths: &Paths) -> Result<Self, Problem> {
         let enrolled: Option<Self> = durable::read(&paths.enrolled, FORM, VERSION)?;
-        enrolled.ok_or_else(|| {
-            Problem::new(codes::BAD_STATE_FILE, "this node is not enrolled")
-                .because(format!("`{}` does not exist", paths.enrolled.display()))
-                .fix("run `plat-agent enroll --master URL --token-file FILE` with a token of `plat token create`")
-        })
+        enrolled.ok_or_else(|| not_enrolled(&paths.enrolled))
     }
 }
 
@@ -49,7 +45,18 @@ impl Enrolled {
 /// # Errors
 /// BAD_STATE_FILE if it is not.
 pub fn expect_enrolled(data: &Path) -> Result<(), Problem> {
-    Enrolled::load(&Paths::new(data)).map(drop)
+    let path = Paths::new(data).enrolled;
+    // Whether it can be used says who reads it: the folder may be another user's, who could lead a reader anywhere.
+    match std::fs::symlink_metadata(&path) {
+        Ok(found) if found.is_file() => Ok(()),
+        _ => Err(not_enrolled(&path)),
+    }
+}
+
+fn not_enrolled(path: &Path) -> Problem {
+    Problem::new(codes::BAD_STATE_FILE, "this node is not enrolled")
+        .because(format!("`{}` does not exist", path.display()))
+        .fix("run `plat-agent enroll --master URL --token-file FILE` with a token of `plat token create`")
 }
 
 /// Where the parts of an identity are, in the agent's data folder.

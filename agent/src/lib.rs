@@ -4,6 +4,9 @@
 //! the [`host`], ask `plat-agent-plan` what to do, and do it. The client of the master learns what is desired, keeps it
 //! on disk, and tells what has changed. Metering reads counters, and an outbox keeps reports until they are booked.
 //!
+//! It is two processes: [`privileged`] is what is between them. What [`run`] runs is the one with the network; its [`host`]
+//! is in the other.
+//!
 //! Invariants: the last accepted desired state decides, whether the master is there or not; an older one is refused;
 //! every effect is one `perform`; a report counts as taken once it is on disk, and never twice; stopping the agent
 //! stops no service.
@@ -13,7 +16,10 @@ pub mod clock;
 pub mod config;
 pub mod host;
 pub mod identity;
+pub mod inside;
+pub mod privileged;
 pub mod telemetry;
+pub mod usage;
 
 mod daemon;
 mod desired;
@@ -21,7 +27,6 @@ mod durable;
 mod master;
 mod outbox;
 mod report;
-mod usage;
 
 use clock::Clock;
 use config::Config;
@@ -29,11 +34,14 @@ use daemon::Shared;
 use desired::Keeper;
 use host::Host;
 use identity::Identity;
+use inside::Inside;
 use master::{Dial, Master, Parts};
 use outbox::Outbox;
 use plat_agent_plan::KeepPolicy;
 use plat_link::{Address, DialSettings, Trust, dial};
 use plat_model::Problem;
+use plat_model::id::InstanceId;
+use plat_model::tree::TreeAsk;
 use report::Board;
 use std::future::Future;
 use std::io;
@@ -144,7 +152,8 @@ where
         seed: settings.seed,
         disk: settings.disk,
     })?);
-    let shared = Arc::new(Shared::new(node, host, clock, desired, board, metering.clone(), settings.policy));
+    let inside = Arc::new(inside_of(&host, &desired, &master));
+    let shared = Arc::new(Shared::new(node, host, clock, desired, board, metering.clone(), inside, settings.policy));
     tokio::select! {
         () = shutdown => {}
         () = daemon::run(shared) => {}
@@ -154,6 +163,18 @@ where
     }
     info!("agent stops, services go on");
     Ok(())
+}
+
+/// What instances may ask: they are known by what is desired, and the master decides what is not the node's.
+fn inside_of(host: &Arc<dyn Host>, desired: &Arc<Keeper>, master: &Arc<Master>) -> Inside {
+    let (desired, master) = (desired.clone(), master.clone());
+    let known = Arc::new(move |id: &InstanceId| desired.current()?.instances.get(id).cloned());
+    let ask = Arc::new(move |id: InstanceId, ask: TreeAsk| {
+        let master = master.clone();
+        let answer: inside::Asked = Box::pin(async move { master.for_instance(&id, &ask).await });
+        answer
+    });
+    Inside::new(host.clone(), known, ask)
 }
 
 fn open_metering(settings: &Settings, host: Arc<dyn Host>, clock: Arc<dyn Clock>) -> Result<Metering, Problem> {

@@ -13,9 +13,14 @@ use crate::host::Host;
 use crate::report::Board;
 use crate::usage::Metering;
 use plat_link::{Backoff, Credentials, Trust};
-use plat_model::Problem;
+use plat_model::id::InstanceId;
 use plat_model::problem::{Code, codes};
+use plat_model::tree::{Child, TreeAsk};
+use plat_model::{Problem, Problems};
+use plat_wire::IntoModel;
+use plat_wire::convert::for_instance;
 use plat_wire::ends::{NodeClient, node_client};
+use plat_wire::limits::CALL_DEADLINE;
 use plat_wire::status::to_problem;
 use std::future::Future;
 use std::sync::Arc;
@@ -145,6 +150,16 @@ impl Master {
         let delay = tries.backoff.next_delay();
         let delay = if problem.code == codes::REVOKED { REFUSED + delay } else { delay };
         tokio::time::sleep(delay).await;
+    }
+
+    /// What an instance on this node asks of the master.
+    ///
+    /// # Errors
+    /// The master's; UNREACHABLE or DEADLINE while it is away: the instance asks again.
+    pub async fn for_instance(&self, instance: &InstanceId, ask: &TreeAsk) -> Result<Vec<Child>, Problem> {
+        let mut client = self.client();
+        let answer = self.call(CALL_DEADLINE, client.for_instance(for_instance(instance, ask))).await?;
+        answer.into_model().map_err(Problems::into_one)
     }
 
     fn tries(&self, salt: u64) -> Tries {

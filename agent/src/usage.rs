@@ -9,4 +9,4 @@ mod count;
 mod meter;
 
 pub(crate) use count::Baseline;
-pub(crate) use meter::{Arrival, Metering};
+pub use meter::{Arrival, Metering};

@@ -96,6 +96,9 @@ pub enum Verb {
         /// The run that takes it, by its process.
         #[arg(long = "for", value_name = "PID", hide = true)]
         run: Option<u32>,
+        /// The record, where the configuration is lost or has an error.
+        #[arg(long, value_name = "FILE")]
+        record: Option<PathBuf>,
     },
     /// Compare the machine with the configuration; exit code 3 and the difference if they are not the same.
     Verify {
@@ -107,7 +110,7 @@ pub enum Verb {
         /// Remove partitions with all that is in them.
         #[arg(long)]
         erase: bool,
-        /// The record, where the configuration is lost.
+        /// The record, where the configuration is lost or has an error.
         #[arg(long, value_name = "FILE")]
         record: Option<PathBuf>,
     },

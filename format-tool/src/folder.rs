@@ -72,6 +72,7 @@ pub fn format_folder(wanted: &FolderNode) -> Result<NodeFile, Problems> {
             bridge_mac: None,
             listening: Vec::new(),
             mtu: None,
+            port_mtu: None,
             isolation: false,
             guard: false,
             sysctls: false,

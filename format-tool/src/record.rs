@@ -141,8 +141,8 @@ impl Record {
         Self::open_waiting(path, epoch, || {})
     }
 
-    /// As [`Record::open`]; `waiting` is called if a program that a killed run started is still at work, which is waited
-    /// for (30 s at most).
+    /// As [`Record::open`]; `waiting` is called if another run (1 s at most: one that was killed may still be ending) or a
+    /// program that a killed run started (30 s at most) is waited for.
     ///
     /// # Errors
     /// As [`Record::open`].

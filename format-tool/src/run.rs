@@ -14,7 +14,7 @@ use node_format::{Applied, Epoch, LinuxHost, Record, Wish, apply, drift, propose
 use node_format_plan::{Action, Consent, Contents, Detail, EXAMPLE, Kind, Layout, Plan, render};
 use plat_model::problem::{Problem, Problems, codes};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Most problems that are printed.
 const PROBLEMS_SHOWN: usize = 20;
@@ -142,21 +142,14 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
             let Configuration { settings, epoch, .. } = Configuration::read(args)?;
             uplink::confirm(&host, &settings.paths.record, &epoch, settings.network.uplink.as_deref())
         }
-        Verb::Rollback { after, run } => {
+        Verb::Rollback { after, run, record } => {
             let patience = after.zip(*run).map(|(seconds, run)| uplink::Patience { seconds, run });
-            let Configuration { settings, epoch, .. } = Configuration::read(args)?;
-            uplink::rollback(&mut host, &settings.paths.record, &epoch, patience)
+            let path = record_path(args, record.as_ref(), &host)?;
+            uplink::rollback(&mut host, &path, &Epoch::current().alone(args.links_gone), patience)
         }
         Verb::Reset { erase, record } => {
-            let path = match record {
-                Some(path) => path.clone(),
-                None => Configuration::read(args)?.settings.paths.record,
-            };
+            let path = record_path(args, record.as_ref(), &host)?;
             if !Record::exists(&host.beneath_root(&path))? {
-                if record.is_some() {
-                    let problem = Problem::new(codes::RECORD, format!("there is no record {}", path.display()));
-                    return Err(problem.fix("name the one that `paths.record` of the configuration named").into());
-                }
                 return print("nothing to do: there is no record\n");
             }
             change(args, &mut host, &path, Wish::new(&Layout::default(), contents(*erase)))
@@ -165,9 +158,19 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
     }
 }
 
+/// The record that is named, which must be there, or else that of the configuration.
+fn record_path(args: &Args, named: Option<&PathBuf>, host: &LinuxHost) -> Result<PathBuf, Problems> {
+    let Some(path) = named else { return Ok(Configuration::read(args)?.settings.paths.record) };
+    if Record::exists(&host.beneath_root(path))? {
+        return Ok(path.clone());
+    }
+    let problem = Problem::new(codes::RECORD, format!("there is no record {}", path.display()));
+    Err(problem.fix("name the one that `paths.record` of the configuration named").into())
+}
+
 fn change(args: &Args, host: &mut LinuxHost, record: &Path, wish: Wish) -> Result<Exit, Problems> {
     host.stop_on_signals()?;
-    let waiting = || say("waiting for a program that an earlier run started");
+    let waiting = || say("waiting for an earlier run, or a program that it started");
     let mut record =
         Record::open_waiting(&host.beneath_root(record), &Epoch::current().alone(args.links_gone), waiting)?;
     let mut progress = |kind: Kind, batch: &[Action]| {

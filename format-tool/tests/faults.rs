@@ -213,6 +213,8 @@ fn a_failed_growth_and_a_failed_shrink_leave_the_node_as_it_was() {
     let record = folder.path().join("format/record");
     let mut host = bare();
     run(&layout(3), &mut host, &record).unwrap();
+    // Somebody put somebody else into a group of ours.
+    host.facts.groups.get_mut("part2").unwrap().members.insert("www".into());
     let (before, was) = (host.facts.clone(), claims(&record));
     for wanted in [layout(5), layout(1)] {
         let all = actions(&wanted, &mut host, &record);

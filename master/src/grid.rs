@@ -15,6 +15,7 @@ mod request;
 mod rounds;
 pub mod show;
 mod stream;
+mod tree;
 mod usage;
 
 pub use access::Caller;
@@ -38,7 +39,7 @@ use plat_master_plan::access::Subject;
 use plat_master_plan::decision::Decision;
 use plat_master_plan::record::Record;
 use plat_master_plan::{Change, State, access as table};
-use plat_model::id::{GridName, NodeId};
+use plat_model::id::{GridName, InstanceId, NodeId};
 use plat_model::problem::codes;
 use plat_model::{Problem, Problems, Timestamp};
 use presence::Presence;
@@ -53,6 +54,9 @@ const TRIES: usize = 32;
 /// Changes a second, and at once, of one node's own shape: partitions come and go when somebody formats the node.
 const RESHAPED: (f64, f64) = (0.1, 20.0);
 
+/// Questions a second, and at once, of one instance for its tree. Scripts that wait for a child ask about once a second.
+const ASKING: (f64, f64) = (5.0, 50.0);
+
 /// The grid. Share it as `Arc<Grid>`.
 pub struct Grid {
     name: GridName,
@@ -66,6 +70,8 @@ pub struct Grid {
     scans: limit::Places,
     /// How often each node's own shape has changed: each time is an audit entry.
     reshaped: Bucket<NodeId>,
+    /// How often each instance has asked for something.
+    asking: Bucket<InstanceId>,
     last_look: rounds::LastLook,
     closing: watch::Sender<bool>,
 }
@@ -93,6 +99,7 @@ impl Grid {
             places: limit::Places::new("open streams", limit::STREAMS_MAX),
             scans: limit::Places::new("questions about use at a time", limit::SCANS_MAX),
             reshaped: Bucket::new(RESHAPED.0, RESHAPED.1),
+            asking: Bucket::new(ASKING.0, ASKING.1),
             last_look: rounds::LastLook::default(),
             closing: watch::Sender::new(false),
         }))

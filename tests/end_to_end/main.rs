@@ -5,3 +5,4 @@ mod load;
 mod namespaces;
 mod postgresql;
 mod refusals;
+mod tree;

@@ -33,6 +33,8 @@ files:
   etc/size: {template: \"{{ parameters.size }} {{ secrets.word }}\"}
 services:
   counter: {command: [/bin/counter]}
+  prepare: {command: [/bin/prepare], kind: oneshot, files: []}
+  tick: {command: [/bin/tick], kind: oneshot, schedule: \"* * * * *\", files: []}
 promises:
   counts: {tcp: {address: \"{{ partition.address }}\", port: \"80\"}}
 publish: {size: \"{{ parameters.size }}\"}

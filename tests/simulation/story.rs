@@ -9,7 +9,7 @@ use plat_master_plan::Change;
 use plat_model::id::{InstanceId, NodeId};
 use plat_model::instance::{Instance, InstanceState, Wish};
 use plat_model::usage::{LedgerEntry, Meter};
-use plat_tests::invariants::{self, Seen};
+use plat_tests::invariants::{self, Seen, Times};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
@@ -35,6 +35,7 @@ struct Watch {
     in_use: bool,
     random: StdRng,
     logs: Logs,
+    times: Times,
     trace: Trace,
     /// How much of what each machine performed is in the trace.
     traced: BTreeMap<NodeId, usize>,
@@ -136,6 +137,7 @@ impl Watch {
             in_use: true,
             random: StdRng::seed_from_u64(world.seed ^ 0x5eed),
             logs: Logs::default(),
+            times: Times::default(),
             trace: Trace::new(),
             traced: BTreeMap::new(),
         }
@@ -176,6 +178,7 @@ impl Watch {
             invariants::a_service_goes_on(&self.before, &now, &notes.asked_to_change)?;
             invariants::what_was_acknowledged_is_there(&now, &notes.told)?;
         }
+        self.times.are_used_once(&now)?;
         if now.revision != self.before.revision {
             invariants::decisions_follow_from_the_records(&now, &self.world.store.records(), time)?;
             invariants::everything_that_waits_says_on_what(&now, time)?;

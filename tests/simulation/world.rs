@@ -243,7 +243,10 @@ impl World {
         let tokens = tokens.values().filter_map(|text| text.split('.').nth(2)).map(str::to_owned);
         let facts = seen.machines.values().flat_map(BTreeMap::values);
         let occupants = facts.filter_map(|fact| fact.occupant.as_ref());
-        let own = occupants.flat_map(|occupant| occupant.secrets.values()).map(|secret| secret.reveal().to_owned());
+        // As the fake host makes them.
+        let own = occupants.flat_map(|occupant| {
+            occupant.secrets.iter().map(|name| format!("{name}-of-{}", occupant.instance)).collect::<Vec<_>>()
+        });
         tokens.chain(own).collect()
     }
 }

@@ -3,13 +3,18 @@
 
 use crate::fingerprint;
 use crate::render::Upkeep;
-use plat_document::release::{Check, ReloadSignal, StopSignal};
-use plat_model::Timestamp;
+use crate::timers::Timer;
+use plat_document::release::{Check, ReloadSignal, Restart, ServiceKind, StopSignal};
+use plat_document::template::Prepared;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
-use plat_model::parameters::Parameters;
+use plat_model::parameters::{Parameters, Secret};
+use plat_model::resources::Resources;
+use plat_model::schedule::Schedule;
+use plat_model::tree::Said;
+use plat_model::{Problem, Timestamp};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// One effect on the host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,27 +46,40 @@ pub enum Action {
         instance: InstanceId,
         secrets: BTreeMap<String, u32>,
     },
-    /// Writes files beneath the partition's directory, as its user.
+    /// Holds all of the partition together to these amounts, also what runs already; an amount that is not said is free. What
+    /// the host cannot enforce it leaves, for the node says which those are.
+    Limit {
+        partition: PartitionName,
+        resources: Resources,
+    },
+    /// Fills in files beneath the partition's directory, as its user.
     WriteFiles {
         partition: PartitionName,
-        files: Vec<RenderedFile>,
+        files: Vec<FileTemplate>,
     },
     /// Writes down how far the instance has come.
     Note {
         partition: PartitionName,
         note: Note,
     },
+    /// Fills in what the instance tells of itself, now that every ready promise has held. Sets `ready`, `connection` and
+    /// `published`.
+    Publish {
+        partition: PartitionName,
+        publication: Publication,
+    },
     RunHook {
         partition: PartitionName,
         run: Run,
     },
-    /// Starts a service, or keeps it running; it outlives the agent.
+    /// Starts a service, or keeps it running; it outlives the agent. When it has ended, nothing but the next of these
+    /// starts it again.
     StartService {
         partition: PartitionName,
         spec: ServiceSpec,
     },
     /// Tells a service to stop, waits for it as long as its specification says, then kills what is left of it. Clears
-    /// its `short_runs`.
+    /// its `short_runs`; from now on it counts as told to end, also if it had ended by itself.
     StopService {
         partition: PartitionName,
         service: ServiceName,
@@ -104,8 +122,10 @@ impl Action {
             | Self::NoteUsed { .. }
             | Self::RemoveContent { .. } => None,
             Self::Occupy { partition, .. }
+            | Self::Limit { partition, .. }
             | Self::WriteFiles { partition, .. }
             | Self::Note { partition, .. }
+            | Self::Publish { partition, .. }
             | Self::RunHook { partition, .. }
             | Self::StartService { partition, .. }
             | Self::StopService { partition, .. }
@@ -126,8 +146,10 @@ impl Action {
             Self::NoteUsed { digest } => format!("note used {}", digest.short()),
             Self::RemoveContent { path } => format!("remove content {path}"),
             Self::Occupy { .. } => "occupy".into(),
+            Self::Limit { .. } => "limit".into(),
             Self::WriteFiles { .. } => "write files".into(),
             Self::Note { .. } => "note".into(),
+            Self::Publish { .. } => "publish".into(),
             Self::RunHook { run, .. } => format!("run hook {}", run.name),
             Self::StartService { spec, .. } => format!("start service {}", spec.name),
             Self::StopService { service, .. } => format!("stop service {service}"),
@@ -151,7 +173,7 @@ pub enum Note {
     KeptUp(Box<Upkeep>),
     /// Sets `started`.
     Started,
-    /// Every ready promise held: what is published from now on. Sets `ready` and `connection`.
+    /// Written by older agents, where now [`Action::Publish`] is performed. Sets `ready`, `connection` and `published`.
     Published(Parameters),
     /// The stop hook has run, or there was nothing to run it for: the start hook runs again after the next start.
     /// Clears `started` and `ready`, keeps `connection`.
@@ -161,23 +183,72 @@ pub enum Note {
     Revived { times: u32 },
     /// A run of a service has read its files again. Adds to `reloaded`.
     Reloaded { service: ServiceName, loaded: Loaded },
+    /// A one-shot with this fingerprint has succeeded. Sets `done`.
+    Done { service: ServiceName, fingerprint: String },
+    /// A service with a schedule is about to run, was passed over, or is waited for from now on. Sets `timers`.
+    Timed { service: ServiceName, timer: Timer },
+    /// Nothing is waited for any more: what comes due from now on is not missed. Clears `timers`.
+    Untimed,
+    /// What the instance says over its socket. Sets `spoken` and `said`, if it is still the one that is here.
+    Told { instance: InstanceId, spoken: Parameters, said: Option<Said> },
     /// The clean hook has run. Sets `cleaned`.
     Cleaned,
 }
 
-/// A file's path within the partition and its whole contents. May hold secrets, so its `Debug` shows no contents.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RenderedFile {
+/// A file's path within the partition, and what its contents are made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileTemplate {
     /// Relative, without `..`.
     pub path: String,
     /// Permission bits, at most 0o750.
     pub mode: u32,
-    pub contents: String,
+    pub template: Prepared,
 }
 
-impl fmt::Debug for RenderedFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RenderedFile({} {:o}, {} bytes)", self.path, self.mode, self.contents.len())
+/// What an instance tells whoever requested it, before it is filled in.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(from = "PublicationForm")]
+pub struct Publication {
+    pub values: BTreeMap<String, Prepared>,
+    /// Changes when what is filled in does.
+    pub fingerprint: String,
+}
+
+/// As it is in a journal.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PublicationForm {
+    Templates {
+        values: BTreeMap<String, Prepared>,
+        fingerprint: String,
+    },
+    /// Filled in already, by an older agent.
+    Texts(BTreeMap<String, String>),
+}
+
+impl From<PublicationForm> for Publication {
+    fn from(form: PublicationForm) -> Self {
+        match form {
+            PublicationForm::Templates { values, fingerprint } => Self { values, fingerprint },
+            PublicationForm::Texts(texts) => Self {
+                fingerprint: fingerprint::of(&texts),
+                values: texts.into_iter().map(|(key, text)| (key, Prepared::verbatim(text))).collect(),
+            },
+        }
+    }
+}
+
+impl Publication {
+    /// What is published, with these secrets.
+    ///
+    /// # Errors
+    /// As [`Prepared::fill`], with its key; TOO_LARGE.
+    pub fn fill(&self, secrets: &BTreeMap<String, Secret>) -> Result<Parameters, Problem> {
+        let filled = self.values.iter().map(|(key, template)| {
+            let text = template.fill(secrets).map_err(|problem| problem.at(format!("publish.{key}")))?;
+            Ok((key.clone(), Value::String(text)))
+        });
+        Parameters::new(filled.collect::<Result<_, Problem>>()?)
     }
 }
 
@@ -190,6 +261,9 @@ pub struct Run {
     pub command: Vec<String>,
     /// The whole environment: nothing is inherited.
     pub environment: BTreeMap<String, String>,
+    /// Relative to the partition's directory; empty: its top.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub directory: String,
     pub timeout_seconds: u32,
 }
 
@@ -206,11 +280,23 @@ pub struct ServiceSpec {
     pub directory: String,
     pub stop_signal: StopSignal,
     pub stop_timeout_seconds: u32,
+    #[serde(default, skip_serializing_if = "ServiceKind::is_default")]
+    pub kind: ServiceKind,
+    /// It is given a socket in `NOTIFY_SOCKET` and ended by SIGABRT, then killed, when it does not say `WATCHDOG=1` there
+    /// for so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog_seconds: Option<u32>,
     /// Changes when anything above does, or a file that takes a restart.
     pub fingerprint: String,
     /// How files that changed are taken in without one; an older agent wrote none down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload: Option<ReloadSpec>,
+    /// What the plan does when it has ended by itself. A host may do the same while there is no agent.
+    #[serde(default, skip_serializing_if = "Restart::is_default")]
+    pub restart: Restart,
+    /// The times at which the plan has a one-shot run; `None`: once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
 }
 
 impl ServiceSpec {
@@ -225,8 +311,17 @@ impl ServiceSpec {
             directory: String::new(),
             stop_signal: StopSignal::Term,
             stop_timeout_seconds: 5,
+            kind: ServiceKind::Service,
+            watchdog_seconds: None,
             reload: None,
+            restart: Restart::Always,
+            schedule: None,
         }
+    }
+
+    /// Whether it is to run for as long as the instance does.
+    pub(crate) fn stays(&self) -> bool {
+        self.kind == ServiceKind::Service
     }
 }
 

@@ -1,14 +1,16 @@
 //! What an action does to a partition, as a function of facts. The fake host performs actions with it, and properties and
 //! benchmarks are stated in it.
 
-use crate::action::{Action, RenderedFile, Run, ServiceSpec};
-use crate::facts::{Occupant, PartitionFact, STABLE_SECONDS, ServiceFact, ServiceRun};
+use crate::action::{Action, FileTemplate, Run, ServiceSpec};
+use crate::facts::{Ending, Occupant, PartitionFact, STABLE_SECONDS, ServiceFact, ServiceRun};
 use crate::moment::Moment;
 use crate::results::PromiseFact;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PromiseName};
 use plat_model::parameters::Secret;
 use plat_model::problem::codes;
+use plat_model::resources::Resources;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// A run of a service that has begun.
@@ -21,6 +23,9 @@ pub struct Begun {
     pub end: Option<End>,
 }
 
+/// How a run that succeeded ended.
+const SUCCESS: &str = "exit code 0";
+
 /// How a run ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
@@ -28,11 +33,18 @@ pub struct End {
     pub last_lines: Vec<String>,
 }
 
+impl End {
+    /// With success, saying nothing.
+    pub fn success() -> Self {
+        Self { how: SUCCESS.into(), last_lines: Vec::new() }
+    }
+}
+
 /// What an action leaves to the machine, and what the machine keeps besides facts.
 pub trait Outcomes {
-    /// A secret that did not exist yet.
-    fn secret(&mut self, _instance: &InstanceId, name: &str) -> Secret {
-        Secret::new(format!("{name}-s3cret"))
+    /// A secret, always the same one: the host's own.
+    fn secret(&self, instance: &InstanceId, name: &str) -> Secret {
+        Secret::new(format!("{name}-of-{instance}"))
     }
     /// A service that does not run is started; called only then.
     fn start(&mut self, spec: &ServiceSpec) -> Begun;
@@ -41,7 +53,7 @@ pub trait Outcomes {
         (true, "ok".into())
     }
     fn run(&mut self, _run: &Run) {}
-    fn write(&mut self, _files: &[RenderedFile]) {}
+    fn write(&mut self, _files: &[FileTemplate], _secrets: &BTreeMap<String, Secret>) {}
     /// Nothing is left in the partition.
     fn erase(&mut self) {}
     /// Its counters go too.
@@ -57,21 +69,30 @@ impl PartitionFact {
     pub fn effect(&mut self, action: &Action, now: Moment, outcomes: &mut dyn Outcomes) -> Result<(), Problem> {
         match action {
             Action::Occupy { instance, secrets, .. } => {
+                if self.occupant.is_none() {
+                    self.limits = Some(Resources::default());
+                }
                 let occupant = self.occupant.get_or_insert_with(|| Occupant::new(instance.clone()));
                 if &occupant.instance != instance {
                     return Err(Problem::new(codes::CONFLICT, "another instance holds the partition"));
                 }
-                for name in secrets.keys().filter(|name| !occupant.secrets.contains_key(*name)).collect::<Vec<_>>() {
-                    occupant.secrets.insert(name.clone(), outcomes.secret(instance, name));
-                }
+                occupant.secrets.extend(secrets.keys().cloned());
             }
-            Action::WriteFiles { files, .. } => outcomes.write(files),
+            Action::WriteFiles { files, .. } => {
+                let secrets = self.secrets(outcomes)?;
+                outcomes.write(files, &secrets);
+            }
+            Action::Publish { publication, .. } => {
+                let connection = publication.fill(&self.secrets(outcomes)?)?;
+                self.held()?.published(connection, publication.fingerprint.clone());
+            }
+            Action::Limit { resources, .. } => self.limits = Some(*resources),
             Action::Note { note, .. } => self.held()?.note(note),
             Action::RunHook { run, .. } => outcomes.run(run),
             Action::StartService { spec, .. } => self.start(spec, now, outcomes),
             Action::StopService { service, .. } => {
                 if let Some(fact) = self.services.get_mut(service) {
-                    (fact.state, fact.short_runs) = (ServiceRun::Ended { at: now }, 0);
+                    (fact.state, fact.short_runs) = (ServiceRun::Ended { at: now, how: Ending::Told }, 0);
                 }
             }
             // What a run has read is noted by another action.
@@ -87,8 +108,9 @@ impl PartitionFact {
                 self.promises.clear();
                 if let Some(occupant) = &mut self.occupant {
                     occupant.secrets.clear();
-                    // Both were rendered with them.
+                    // What was published was filled in with them.
                     (occupant.upkeep, occupant.connection) = (None, Default::default());
+                    occupant.published.clear();
                     occupant.erased = true;
                 }
             }
@@ -109,6 +131,11 @@ impl PartitionFact {
 
     fn held(&mut self) -> Result<&mut Occupant, Problem> {
         self.occupant.as_mut().ok_or_else(|| Problem::new(codes::NOT_FOUND, "nobody holds the partition"))
+    }
+
+    fn secrets(&mut self, outcomes: &dyn Outcomes) -> Result<BTreeMap<String, Secret>, Problem> {
+        let Occupant { instance, secrets, .. } = self.held()?;
+        Ok(secrets.iter().map(|name| (name.clone(), outcomes.secret(instance, name))).collect())
     }
 
     fn start(&mut self, spec: &ServiceSpec, now: Moment, outcomes: &mut dyn Outcomes) {
@@ -138,7 +165,8 @@ impl ServiceFact {
     pub fn end(&mut self, end: End, now: Moment) {
         let ServiceRun::Running { since, .. } = self.state else { return };
         let was_short = now.since(since) < Duration::from_secs(STABLE_SECONDS.into());
-        self.state = ServiceRun::Ended { at: now };
+        let how = if end.how == SUCCESS { Ending::Success } else { Ending::Failure };
+        self.state = ServiceRun::Ended { at: now, how };
         self.restarts += 1;
         self.short_runs = if was_short { self.short_runs + 1 } else { 0 };
         (self.last_exit, self.last_lines) = (end.how, end.last_lines);

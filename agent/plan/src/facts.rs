@@ -1,18 +1,22 @@
 //! What is there, as the host observed it. "Unknown" is an observation: what could not be read is looked at again, not
 //! made anew.
 
-use crate::action::{Loaded, Note};
+use crate::action::{Loaded, Note, ServiceSpec};
 use crate::fingerprint;
 use crate::moment::Moment;
 use crate::render::Upkeep;
 use crate::results::PromiseFact;
+use crate::timers::Timer;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PromiseName, ServiceName};
-use plat_model::parameters::{Parameters, Secret};
-use std::collections::BTreeMap;
+use plat_model::parameters::Parameters;
+use plat_model::resources::Resources;
+use plat_model::tree::Said;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One release on this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReleaseFact {
     Absent,
     /// Being built now; what it is doing.
@@ -28,10 +32,12 @@ pub enum ReleaseFact {
 }
 
 /// One partition of this node.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PartitionFact {
     /// Who it was given to. Survives restarts of the agent.
     pub occupant: Option<Occupant>,
+    /// What it is held to; `None`: this agent has not told it yet. A new occupant begins with nothing.
+    pub limits: Option<Resources>,
     /// Services that the runtime knows of, running or not.
     pub services: BTreeMap<ServiceName, ServiceFact>,
     /// What is known of each promise. Survives restarts of the agent.
@@ -42,11 +48,13 @@ pub struct PartitionFact {
 
 impl PartitionFact {
     /// What runs now, and with which configuration: another text after every start of a service, and after everything
-    /// that was configured anew. A check is a check of that, whatever the clocks say.
+    /// that was configured anew. A check is a check of that, whatever the clocks say. One-shots come and go beside it.
     pub fn runs(&self) -> String {
         let configured = self.occupant.as_ref().map(|occupant| occupant.configured.as_str());
-        let running = |fact: &&ServiceFact| matches!(fact.state, ServiceRun::Running { .. });
-        let runs: Vec<&str> = self.services.values().filter(running).map(|fact| fact.run.as_str()).collect();
+        let upkeep = self.occupant.as_ref().and_then(|occupant| occupant.upkeep.as_ref());
+        let stays = |name: &ServiceName| upkeep.and_then(|upkeep| upkeep.service(name)).is_none_or(ServiceSpec::stays);
+        let running = self.services.iter().filter(|(_, fact)| matches!(fact.state, ServiceRun::Running { .. }));
+        let runs: Vec<&str> = running.filter(|(name, _)| stays(name)).map(|(_, fact)| fact.run.as_str()).collect();
         fingerprint::of(&(configured, runs))
     }
 
@@ -57,11 +65,11 @@ impl PartitionFact {
 }
 
 /// What the agent wrote down about the instance in a partition. [`crate::action::Note`] says what changes it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Occupant {
     pub instance: InstanceId,
-    /// Generated once; rendered into files, never into arguments or environments.
-    pub secrets: BTreeMap<String, Secret>,
+    /// Names of those that were generated for it. What they are stays on the host.
+    pub secrets: BTreeSet<String>,
     /// The `init` hook has succeeded.
     pub initialised: bool,
     /// Fingerprint of the files, configure hook and release that were last applied whole; empty: never.
@@ -77,8 +85,18 @@ pub struct Occupant {
     pub revivals: u32,
     /// What runs of services have read since they were started.
     pub reloaded: BTreeMap<ServiceName, Loaded>,
+    /// Fingerprints that one-shots have succeeded with last.
+    pub done: BTreeMap<ServiceName, String>,
+    /// From when on the next times of services with a schedule are counted.
+    pub timers: BTreeMap<ServiceName, Timer>,
     /// What it published last; empty if it never did.
     pub connection: Parameters,
+    /// Fingerprint of the [`crate::action::Publication`] that `connection` was filled in from.
+    pub published: String,
+    /// What it published itself, over its socket: laid over `connection`.
+    pub spoken: Parameters,
+    /// What it said of itself.
+    pub said: Option<Said>,
     /// The `clean` hook has run.
     pub cleaned: bool,
     /// Nothing of the instance is left but this record.
@@ -90,7 +108,7 @@ impl Occupant {
     pub fn new(instance: InstanceId) -> Self {
         Self {
             instance,
-            secrets: BTreeMap::new(),
+            secrets: BTreeSet::new(),
             initialised: false,
             configured: String::new(),
             upkeep: None,
@@ -98,10 +116,20 @@ impl Occupant {
             ready: false,
             revivals: 0,
             reloaded: BTreeMap::new(),
+            done: BTreeMap::new(),
+            timers: BTreeMap::new(),
             connection: Parameters::default(),
+            published: String::new(),
+            spoken: Parameters::default(),
+            said: None,
             cleaned: false,
             erased: false,
         }
+    }
+
+    /// What publishing changes.
+    pub fn published(&mut self, connection: Parameters, fingerprint: String) {
+        (self.ready, self.connection, self.published) = (true, connection, fingerprint);
     }
 
     /// What a note changes.
@@ -111,18 +139,27 @@ impl Occupant {
             Note::Configured { fingerprint, upkeep } => {
                 self.initialised = true;
                 self.configured.clone_from(fingerprint);
+                self.done.retain(|name, _| upkeep.service(name).is_some());
+                self.timers.retain(|name, _| upkeep.service(name).is_some());
                 self.upkeep = Some(upkeep.clone());
                 (self.ready, self.revivals) = (false, 0);
             }
             Note::KeptUp(upkeep) => self.upkeep = Some(upkeep.clone()),
             Note::Started => self.started = true,
-            Note::Published(connection) => {
-                self.ready = true;
-                self.connection = connection.clone();
-            }
+            // Without secrets the same is published from the same texts.
+            Note::Published(connection) => self.published(connection.clone(), fingerprint::of(connection)),
             Note::Stopped => (self.started, self.ready) = (false, false),
             Note::Revived { times } => self.revivals = *times,
             Note::Reloaded { service, loaded } => drop(self.reloaded.insert(service.clone(), loaded.clone())),
+            Note::Done { service, fingerprint } => drop(self.done.insert(service.clone(), fingerprint.clone())),
+            Note::Timed { service, timer } => drop(self.timers.insert(service.clone(), timer.clone())),
+            Note::Untimed => self.timers.clear(),
+            Note::Told { instance, spoken, said } if instance == &self.instance => {
+                self.spoken = spoken.clone();
+                self.said.clone_from(said);
+            }
+            // It came late: the partition is another's now.
+            Note::Told { .. } => {}
             Note::Cleaned => self.cleaned = true,
         }
     }
@@ -131,7 +168,7 @@ impl Occupant {
 /// A run that ends by itself when it is younger than this counts as short.
 pub const STABLE_SECONDS: u32 = 60;
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceFact {
     /// Fingerprint of the [`crate::action::ServiceSpec`] that it was started with.
     pub fingerprint: String,
@@ -167,7 +204,7 @@ impl ServiceFact {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServiceRun {
     Running {
         pid: u32,
@@ -181,13 +218,24 @@ pub enum ServiceRun {
     /// Not running: it ended, was stopped, or its runtime is gone. Nothing but `StartService` starts it again.
     Ended {
         at: Moment,
+        how: Ending,
     },
     /// Could not be observed.
     Unknown,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// It exited with 0.
+    Success,
+    /// It exited with something else, was killed, or could not be started.
+    Failure,
+    /// It was told to, or went with its supervisor or its machine: that says nothing of the program.
+    Told,
+}
+
 /// A step of a partition that failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Name of the step, as [`crate::Action::step`] gives it.
     pub step: String,

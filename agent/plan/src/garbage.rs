@@ -4,11 +4,12 @@
 use crate::action::Action;
 use plat_model::id::Digest;
 use plat_model::{Problem, Timestamp, problem::codes};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Something that takes room.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Stored {
     Release(Digest),
     /// A file of the cache, by its path within it.
@@ -16,7 +17,7 @@ pub enum Stored {
 }
 
 /// One of them, as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredFact {
     pub what: Stored,
     /// The disk that it is on: a key of [`StoreFacts::disks`].
@@ -30,22 +31,24 @@ pub struct StoredFact {
 }
 
 /// A disk that releases or the cache are on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// How people find it.
     pub place: String,
     /// Bytes that the agent may still write.
     pub free: u64,
+    /// Bytes that each of those takes who wait for room on it, beside what stays free.
+    pub asked: Vec<u64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StoreFacts {
     pub entries: Vec<StoredFact>,
     pub disks: BTreeMap<u64, Disk>,
 }
 
 /// How long what nothing uses is kept, and how many bytes stay free on each disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeepPolicy {
     pub keep: Duration,
     pub min_free: u64,
@@ -86,6 +89,11 @@ pub fn plan_garbage(facts: &StoreFacts, needed: &BTreeSet<Digest>, policy: &Keep
             (_, since) => unused.push((since.unwrap_or(now), entry)),
         }
     }
+    let aims: BTreeMap<u64, u64> = facts
+        .disks
+        .iter()
+        .map(|(id, disk)| (*id, policy.min_free.saturating_add(granted(*id, disk, &unused, policy))))
+        .collect();
     unused.sort_by(|(a, one), (b, other)| (a, &one.what).cmp(&(b, &other.what)));
     // Disk → what will be free; `None` until somebody has looked again.
     let mut free: BTreeMap<u64, Option<u64>> = facts.disks.iter().map(|(id, disk)| (*id, Some(disk.free))).collect();
@@ -94,12 +102,32 @@ pub fn plan_garbage(facts: &StoreFacts, needed: &BTreeSet<Digest>, policy: &Keep
         plan.remove(entry, &mut free);
     }
     for (_, entry) in young {
-        if free.get(&entry.disk).copied().flatten().is_some_and(|free| free < policy.min_free) {
+        let aim = aims.get(&entry.disk).copied().unwrap_or_default();
+        if free.get(&entry.disk).copied().flatten().is_some_and(|free| free < aim) {
             plan.remove(entry, &mut free);
         }
     }
     plan.actions.sort_by_key(Action::step);
     plan
+}
+
+/// How much is to be free for those who wait for it: of as many as room can be made for, who take least first. For what
+/// does not fit, whatever goes, nothing goes.
+fn granted(id: u64, disk: &Disk, unused: &[(Timestamp, &StoredFact)], policy: &KeepPolicy) -> u64 {
+    let here = unused.iter().filter(|(_, entry)| entry.disk == id);
+    // `None`: that is not known.
+    let most = here.map(|(_, entry)| entry.bytes).try_fold(disk.free, |sum, bytes| Some(sum.saturating_add(bytes?)));
+    let mut asked = disk.asked.clone();
+    asked.sort_unstable();
+    let mut granted = 0_u64;
+    for bytes in asked {
+        let with_it = granted.saturating_add(bytes);
+        if most.is_some_and(|most| most < policy.min_free.saturating_add(with_it)) {
+            break;
+        }
+        granted = with_it;
+    }
+    granted
 }
 
 impl GarbagePlan {

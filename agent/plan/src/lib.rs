@@ -11,6 +11,7 @@
 
 pub mod action;
 pub mod facts;
+pub mod inside;
 
 mod backoff;
 #[cfg(feature = "fake")]
@@ -21,6 +22,7 @@ mod given;
 mod moment;
 mod node;
 mod partition;
+mod permit;
 mod promises;
 mod release;
 mod render;
@@ -28,6 +30,7 @@ mod results;
 mod services;
 mod status;
 mod teardown;
+mod timers;
 
 pub use action::Action;
 #[cfg(feature = "fake")]
@@ -38,6 +41,8 @@ pub use given::{Given, Place, instance_of};
 pub use moment::{Moment, Steady};
 pub use node::{NodeFacts, NodePlan, plan, releases_in_use};
 pub use partition::{PartitionPlan, plan_partition, plan_rendered};
+pub use permit::permit;
 pub use release::{ReleaseGiven, ReleasePlan, plan_release};
-pub use render::{Rendered, RenderedPromise, Upkeep, applied_release, render, render_given};
+pub use render::{Rendered, RenderedPromise, SOCKET, Upkeep, applied_release, render, render_given};
 pub use results::{PromiseFact, Stretch};
+pub use timers::Timer;

@@ -27,7 +27,8 @@ impl Steady {
 /// One point in time, as both clocks tell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Moment {
-    /// The time of day, which may be set back or forward at any time. No decision is made from it.
+    /// The time of day, which may be set back or forward at any time. No decision is made from it but whether a time of a
+    /// schedule has come.
     pub wall: Timestamp,
     pub steady: Steady,
 }

@@ -8,7 +8,7 @@ use crate::given::Given;
 use crate::moment::Steady;
 use crate::render::{Rendered, Upkeep, applied_release, render_given};
 use crate::services::Running;
-use crate::{promises, services, status, teardown};
+use crate::{promises, services, status, teardown, timers};
 use plat_document::release::Role;
 use plat_model::instance::{InstanceDesired, InstanceState, InstanceStatus, Wish};
 use plat_model::problem::codes;
@@ -75,11 +75,24 @@ pub fn plan_rendered(given: &Given<'_>, rendered: Option<&Result<Rendered, Probl
             Wish::Destroyed => teardown::destroy(given, occupant.as_ref(), rendered, &mut plan),
         }),
     };
+    if let Some(limit) = limit(given) {
+        plan.actions.insert(0, limit);
+    }
     let failure = hold_back(given, &mut plan);
     plan.status = given.desired.zip(verdict).map(|(desired, verdict)| {
         status::status(given, desired, rendered.and_then(|r| r.as_ref().ok()), with_failure(verdict, failure))
     });
     plan
+}
+
+/// Holds an instance that is to run to what it asks for, within what its partition may have. Before all else, and no reason
+/// to restart anything.
+fn limit(given: &Given<'_>) -> Option<Action> {
+    let desired = given.desired.filter(|desired| desired.wish == Wish::Started)?;
+    given.fact.occupant.as_ref().filter(|occupant| occupant.instance == desired.id && !occupant.erased)?;
+    let resources = desired.resources.within(given.partition.limits);
+    let partition = given.partition.name.clone();
+    (given.fact.limits != Some(resources)).then_some(Action::Limit { partition, resources })
 }
 
 /// An instance that the master does not list keeps what it has: forgetting is not asking for its end.
@@ -122,7 +135,7 @@ fn started(
             .fix("if the agent is older than the master, upgrade it"),
         );
     };
-    let lacks = |occupant: &Occupant| release.secrets.keys().any(|name| !occupant.secrets.contains_key(name));
+    let lacks = |occupant: &Occupant| release.secrets.keys().any(|name| !occupant.secrets.contains(name));
     let occupant = match occupant {
         Some(occupant) if occupant.erased => {
             plan.actions.push(Action::Free { partition });
@@ -205,16 +218,19 @@ fn up(
     upkeep: &Upkeep,
     plan: &mut PartitionPlan,
 ) -> ControlFlow<Verdict, Running> {
-    let running = services::bring_up(given, upkeep, plan);
-    if running.all {
-        return ControlFlow::Continue(running);
-    }
-    let starts = |action: &Action| matches!(action, Action::StartService { .. });
-    if plan.actions.iter().any(starts)
+    let mut running = services::bring_up(given, occupant, upkeep, plan);
+    timers::run_due(given, occupant, upkeep, &mut running, plan);
+    // That a time was used is written down with the run that used it, or not at all.
+    let starts =
+        |action: &Action| matches!(action, Action::StartService { .. } | Action::Note { note: Note::Timed { .. }, .. });
+    if plan.actions.iter().any(|action| matches!(action, Action::StartService { .. }))
         && let Some(verdict) = promises::await_built(given, occupant, upkeep, plan)
     {
         plan.actions.retain(|action| !starts(action));
         return ControlFlow::Break(verdict);
+    }
+    if running.all {
+        return ControlFlow::Continue(running);
     }
     ControlFlow::Break(running.verdict(occupant))
 }
@@ -228,7 +244,7 @@ fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: 
     let partition = &given.partition.name;
     let note = |note| Action::Note { partition: partition.clone(), note };
     let goes_on = |spec: &&ServiceSpec| services::runs_as(given, spec);
-    if rendered.upkeep.services.iter().any(|spec| goes_on(&spec)) && occupant.started {
+    if rendered.upkeep.services.iter().any(|spec| spec.stays() && goes_on(&spec)) && occupant.started {
         services::stop_others(given, &rendered.upkeep, plan);
     } else {
         teardown::stop_services(given, occupant, rendered.stop.as_ref(), plan);
@@ -252,7 +268,8 @@ fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: 
     plan.actions.push(note(Note::Configured { fingerprint, upkeep }));
     // What must hold before they are started is asked of what is written now.
     let awaited = rendered.upkeep.promises.values().any(|promise| promise.role == Role::Built);
-    for spec in rendered.upkeep.services.iter().filter(|spec| !awaited && !goes_on(spec)) {
+    let starts = |spec: &&ServiceSpec| !goes_on(spec) && !services::rests(given, occupant, spec);
+    for spec in rendered.upkeep.services.iter().filter(|spec| !awaited && starts(spec)) {
         plan.actions.push(Action::StartService { partition: partition.clone(), spec: spec.clone() });
     }
     Some(Verdict::new(InstanceState::Starting, detail))
@@ -271,7 +288,9 @@ fn hold_back<'a>(given: &Given<'a>, plan: &mut PartitionPlan) -> Option<&'a Fail
         Action::StartService { .. } | Action::CheckPromise { .. } => drop(plan.actions.remove(at)),
         // What is before it is worth doing now only as far as it leaves a mark: the rest would be done again and again.
         _ => {
-            let leaves_mark = |action: &Action| matches!(action, Action::Note { .. } | Action::StopService { .. });
+            let leaves_mark = |action: &Action| {
+                matches!(action, Action::Note { .. } | Action::StopService { .. } | Action::StartService { .. })
+            };
             plan.actions.truncate(plan.actions[..at].iter().rposition(leaves_mark).map_or(0, |last| last + 1));
         }
     }

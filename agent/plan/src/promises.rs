@@ -1,6 +1,6 @@
 //! When to check promises, and what their results mean.
 
-use crate::action::{Action, Note};
+use crate::action::{Action, Note, ServiceSpec};
 use crate::backoff::{PROMISE, REVIVAL, sooner};
 use crate::facts::{Occupant, STABLE_SECONDS};
 use crate::given::Given;
@@ -8,7 +8,7 @@ use crate::moment::Steady;
 use crate::partition::{PartitionPlan, Verdict};
 use crate::render::{RenderedPromise, Upkeep};
 use crate::results::PromiseFact;
-use crate::services::Running;
+use crate::services::{self, Running};
 use plat_document::release::Role;
 use plat_model::Problem;
 use plat_model::id::PromiseName;
@@ -53,7 +53,7 @@ pub(crate) fn keep(
     plan: &mut PartitionPlan,
 ) -> Verdict {
     let partition = &given.partition.name;
-    let mut broken = Vec::new();
+    let mut broken: Vec<Problem> = running.unfinished.iter().cloned().collect();
     let (mut not_alive, mut all_alive) = (None, true);
     let (of, now) = (given.fact.runs(), given.now.steady);
     for (name, promise) in upkeep.promises.iter().filter(|(_, promise)| promise.role != Role::Built) {
@@ -78,10 +78,11 @@ pub(crate) fn keep(
             }
         }
     }
-    if let Some(name) = not_alive.filter(|_| !upkeep.services.is_empty()) {
+    let restarts = |spec: &&ServiceSpec| spec.stays() && !services::rests(given, occupant, spec);
+    if let Some(name) = not_alive.filter(|_| upkeep.services.iter().any(|spec| restarts(&spec))) {
         let revived = Note::Revived { times: occupant.revivals.saturating_add(1) };
         plan.actions = vec![Action::Note { partition: partition.clone(), note: revived }];
-        let names = upkeep.services.iter().map(|spec| spec.name.clone());
+        let names = upkeep.services.iter().filter(restarts).map(|spec| spec.name.clone());
         plan.actions.extend(names.map(|service| Action::StopService { partition: partition.clone(), service }));
         let state = if occupant.ready { InstanceState::Degraded } else { InstanceState::Starting };
         let detail = format!("its services are restarted: promise {name} does not hold");
@@ -106,11 +107,21 @@ pub(crate) fn keep(
     }
     match broken.into_iter().next() {
         None => {
-            if !occupant.ready || occupant.connection != upkeep.publish {
-                let note = Note::Published(upkeep.publish.clone());
-                plan.actions.push(Action::Note { partition: partition.clone(), note });
+            if !occupant.ready || occupant.published != upkeep.publish.fingerprint {
+                // Whoever hears that it is ready is told at the same time what it publishes.
+                let publication = upkeep.publish.clone();
+                plan.actions.push(Action::Publish { partition: partition.clone(), publication });
+                return Verdict::new(InstanceState::Starting, "what it publishes is filled in");
             }
-            Verdict::new(InstanceState::Ready, "")
+            // It serves, and still somebody has to look.
+            match &running.lapsed {
+                None => Verdict::new(InstanceState::Ready, ""),
+                Some(problem) => Verdict {
+                    state: InstanceState::Degraded,
+                    detail: problem.what.clone(),
+                    problem: Some(problem.clone()),
+                },
+            }
         }
         Some(problem) if occupant.ready => {
             Verdict { state: InstanceState::Degraded, detail: problem.what.clone(), problem: Some(problem) }

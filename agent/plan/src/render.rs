@@ -1,28 +1,28 @@
-//! Templates into what an instance consists of. Secrets are rendered into files and into what is published, never
-//! into arguments or environments, which other users of the machine may read.
+//! Templates into what an instance consists of. Files and what is published are prepared here and filled in on the host,
+//! which alone knows secrets; arguments and environments, which other users of the machine may read, hold none.
 
-use crate::action::{ReloadHow, ReloadSpec, RenderedFile, Run, ServiceSpec};
+use crate::action::{FileTemplate, Publication, ReloadHow, ReloadSpec, Run, ServiceSpec};
 use crate::facts::Occupant;
 use crate::fingerprint;
 use crate::given::{Given, Place};
 use plat_document::Release;
-use plat_document::release::{Check, Hook, HttpCheck, Promise, Reload, Role, TcpCheck};
-use plat_document::template::{self, Context};
+use plat_document::release::{Check, Hook, HttpCheck, Promise, Reload, Restart, Role, TcpCheck};
+use plat_document::template::{self, Context, Prepared};
 use plat_model::id::{Digest, PromiseName, ServiceName};
 use plat_model::instance::InstanceDesired;
 use plat_model::node::NodePartition;
 use plat_model::parameters::Parameters;
 use plat_model::problem::codes;
+use plat_model::schedule::Schedule;
 use plat_model::{Problem, Problems};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// An instance with everything filled in: what is to be done for it is a matter of facts and time alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rendered {
-    pub files: Vec<RenderedFile>,
+    pub files: Vec<FileTemplate>,
     pub init: Option<Run>,
     pub configure: Option<Run>,
     pub start: Option<Run>,
@@ -39,7 +39,7 @@ pub struct Rendered {
 pub struct Upkeep {
     pub services: Vec<ServiceSpec>,
     pub promises: BTreeMap<PromiseName, RenderedPromise>,
-    pub publish: Parameters,
+    pub publish: Publication,
     /// What every program of the instance finds in its environment.
     pub environment: BTreeMap<String, String>,
 }
@@ -74,11 +74,47 @@ pub fn applied_release(configured: &str) -> Option<Digest> {
     Digest::parse(configured.split_once('/')?.0).ok()
 }
 
+/// Of a file that holds a secret and nothing else.
+const SECRET_MODE: u32 = 0o400;
+
+/// Where an instance speaks with its agent, beneath its partition's directory.
+pub const SOCKET: &str = "run/plat.sock";
+
+impl Rendered {
+    /// Tells every program something that changes nothing of what it does: no fingerprint knows it, so that an agent
+    /// that is the first to say it restarts nothing.
+    fn tell(&mut self, key: &str, value: &str) {
+        let hooks = [&mut self.init, &mut self.configure, &mut self.start, &mut self.stop, &mut self.clean];
+        let hooks = hooks.into_iter().flatten().map(|run| &mut run.environment);
+        let services = self.upkeep.services.iter_mut().flat_map(|spec| {
+            let reload = match &mut spec.reload {
+                Some(ReloadSpec { how: ReloadHow::Command(run), .. }) => Some(&mut run.environment),
+                _ => None,
+            };
+            reload.into_iter().chain([&mut spec.environment])
+        });
+        for environment in hooks.chain(services).chain([&mut self.upkeep.environment]) {
+            environment.entry(key.to_owned()).or_insert_with(|| value.to_owned());
+        }
+    }
+}
+
 /// How long a command that makes a service reload may take, in seconds: as long as a stop without a word of it.
 const RELOAD_SECONDS: u32 = 30;
 
-fn contents_of(file: &RenderedFile) -> (&str, u32, &str) {
-    (&file.path, file.mode, &file.contents)
+/// What is compared to see whether a text is another: itself, or what it is made from where only the host knows it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Seen {
+    Text(String),
+    Template(Prepared),
+}
+
+fn seen(template: &Prepared) -> Result<Seen, Problem> {
+    Ok(match template.secrets().is_empty() {
+        true => Seen::Text(template.fill(&BTreeMap::new())?),
+        false => Seen::Template(template.clone()),
+    })
 }
 
 /// Renders one instance for its partition.
@@ -94,24 +130,31 @@ pub fn render(
 ) -> Result<Rendered, Problems> {
     let parameters = plat_document::parameters::check(release, &desired.parameters)?;
     let public = context(place, partition, desired, parameters);
-    let private = Context { secrets: occupant.secrets.clone(), ..public.clone() };
     let mut problems = Problems::default();
     let base = environment(&public);
-    let files = files(release, &private, &mut problems);
+    let (files, contents) = files(release, &public, &occupant.secrets, &mut problems);
     let mut hook = |name: &str, hook: &Option<Hook>| {
         let hook = hook.as_ref()?;
         let at = format!("hooks.{name}");
         let command = command(&hook.command, &public, &at, &mut problems);
         let environment = overlay(&base, &hook.environment, &public, &at, &mut problems);
-        Some(Run { name: name.into(), command, environment, timeout_seconds: hook.timeout_seconds })
+        let (directory, timeout_seconds) = (hook.directory.clone(), hook.timeout_seconds);
+        Some(Run { name: name.into(), command, environment, directory, timeout_seconds })
     };
     let (init, configure) = (hook("init", &release.hooks.init), hook("configure", &release.hooks.configure));
     let (start, stop) = (hook("start", &release.hooks.start), hook("stop", &release.hooks.stop));
     let clean = hook("clean", &release.hooks.clean);
     // Parameters count by themselves only where a hook could read them.
     let read_by_hook = configure.as_ref().map(|run| (run, desired.parameters.to_json()));
-    let contents: Vec<_> = files.iter().map(contents_of).collect();
-    let configured = format!("{}/{}", desired.release, fingerprint::of(&(contents, read_by_hook)));
+    // What a service uses that does not say which files.
+    let whole = format!("{}/{}", desired.release, fingerprint::of(&(&contents, &read_by_hook)));
+    // A bang, and others that are shared, have the hook run; they restart nothing by themselves.
+    let configured = match &read_by_hook {
+        Some(read) if desired.bang > 0 || !desired.shared.is_empty() => {
+            format!("{}/{}", desired.release, fingerprint::of(&(&contents, read, desired.bang, &desired.shared)))
+        }
+        _ => whole.clone(),
+    };
     let services = release
         .services
         .iter()
@@ -125,14 +168,18 @@ pub fn render(
                 directory: service.directory.clone(),
                 stop_signal: service.stop_signal,
                 stop_timeout_seconds: service.stop_timeout_seconds,
+                kind: service.kind,
+                watchdog_seconds: service.watchdog_seconds,
                 fingerprint: String::new(),
                 reload: None,
+                restart: Restart::Always,
+                schedule: None,
             };
             // What it uses of all that is configured.
             let used = match &service.files {
-                None => configured.clone(),
+                None => whole.clone(),
                 Some(names) => {
-                    let used = files.iter().filter(|file| names.contains(&file.path)).map(contents_of);
+                    let used = contents.iter().filter(|(path, ..)| names.contains(path));
                     format!("{}/{}", desired.release, fingerprint::of(&used.collect::<Vec<_>>()))
                 }
             };
@@ -142,6 +189,7 @@ pub fn render(
                     name: format!("reload-{name}"),
                     command: command(templates, &public, &format!("{at}.reload"), &mut problems),
                     environment: spec.environment.clone(),
+                    directory: String::new(),
                     timeout_seconds: RELOAD_SECONDS,
                 }),
             });
@@ -152,7 +200,12 @@ pub fn render(
                 // A process stays where it was started: another namespace takes another start.
                 Some(namespace) => fingerprint::of(&(&spec, &restarts, namespace)),
             };
+            // What follows from an end, and when it runs, is no reason for another start.
             spec.reload = how.map(|how| ReloadSpec { how, files: used });
+            spec.restart = service.restart();
+            let schedule =
+                service.schedule.as_deref().map(|text| schedule(text).map_err(|problem| within(problem, &at)));
+            spec.schedule = schedule.and_then(|schedule| problems.keep(schedule));
             spec
         })
         .collect();
@@ -161,17 +214,11 @@ pub fn render(
         .iter()
         .filter_map(|(name, promise)| Some((name.clone(), rendered_promise(name, promise, &public, &mut problems)?)))
         .collect();
-    let publish = publish(release, &private, &mut problems);
-    problems.none_or(Rendered {
-        files,
-        init,
-        configure,
-        start,
-        stop,
-        clean,
-        upkeep: Upkeep { services, promises, publish, environment: base },
-        configured,
-    })
+    let publish = publish(release, &public, &occupant.secrets, &mut problems);
+    let upkeep = Upkeep { services, promises, publish, environment: base };
+    let mut rendered = Rendered { files, init, configure, start, stop, clean, upkeep, configured };
+    rendered.tell("PLAT_SOCKET", &format!("{}/{SOCKET}", public.partition.directory));
+    problems.none_or(rendered)
 }
 
 /// [`render`] for what a plan is given; `None` while there is nothing to render with.
@@ -185,6 +232,7 @@ fn context(place: &Place, partition: &NodePartition, desired: &InstanceDesired, 
     let user = partition.account.as_ref().map_or_else(|| partition.name.to_string(), |account| account.user.clone());
     Context {
         parameters,
+        shared: desired.shared.clone(),
         secrets: BTreeMap::new(),
         instance: template::InstanceFacts {
             id: desired.id.clone(),
@@ -235,8 +283,18 @@ fn environment(context: &Context) -> BTreeMap<String, String> {
     .collect()
 }
 
-fn files(release: &Release, context: &Context, problems: &mut Problems) -> Vec<RenderedFile> {
-    let mut files = Vec::new();
+/// The files, and of each what is compared.
+fn files(
+    release: &Release,
+    context: &Context,
+    secrets: &BTreeSet<String>,
+    problems: &mut Problems,
+) -> (Vec<FileTemplate>, Vec<(String, u32, Seen)>) {
+    let (mut files, mut contents) = (Vec::new(), Vec::new());
+    let mut add = |path: &String, mode: u32, (template, seen): (Prepared, Seen)| {
+        contents.push((path.clone(), mode, seen));
+        files.push(FileTemplate { path: path.clone(), mode, template });
+    };
     for (path, file) in &release.files {
         let at = format!("files.{path}");
         let mode = u32::from_str_radix(&file.mode, 8).ok().filter(|mode| mode & !0o750 == 0).ok_or_else(|| {
@@ -244,12 +302,23 @@ fn files(release: &Release, context: &Context, problems: &mut Problems) -> Vec<R
                 .because("it is not octal, or gives more than 0750 does")
                 .at(&at)
         });
-        let contents = template::render(&file.template, context).map_err(|problem| within(problem, &at));
-        if let (Some(mode), Some(contents)) = (problems.keep(mode), problems.keep(contents)) {
-            files.push(RenderedFile { path: path.clone(), mode, contents });
+        let template = prepare(&file.template, context, secrets).map_err(|problem| within(problem, &at));
+        if let (Some(mode), Some(template)) = (problems.keep(mode), problems.keep(template)) {
+            add(path, mode, template);
         }
     }
-    files
+    for (name, path) in release.secrets.iter().filter_map(|(name, spec)| Some((name, spec.file.as_ref()?))) {
+        let template = Prepared::secret(name);
+        add(path, SECRET_MODE, (template.clone(), Seen::Template(template)));
+    }
+    (files, contents)
+}
+
+/// A template as it goes to the host, and what is compared of it.
+fn prepare(template: &str, context: &Context, secrets: &BTreeSet<String>) -> Result<(Prepared, Seen), Problem> {
+    let template = Prepared::new(template, context, secrets)?;
+    let seen = seen(&template)?;
+    Ok((template, seen))
 }
 
 fn command(templates: &[String], context: &Context, at: &str, problems: &mut Problems) -> Vec<String> {
@@ -306,14 +375,21 @@ fn rendered_promise(
     })
 }
 
-fn publish(release: &Release, context: &Context, problems: &mut Problems) -> Parameters {
-    let mut map = Map::new();
+fn publish(release: &Release, context: &Context, secrets: &BTreeSet<String>, problems: &mut Problems) -> Publication {
+    let (mut values, mut all) = (BTreeMap::new(), BTreeMap::new());
     for (key, text) in &release.publish {
         let at = format!("publish.{key}");
-        let value = template::render(text, context).map_err(|problem| within(problem, &at));
-        map.insert(key.clone(), Value::String(problems.keep(value).unwrap_or_default()));
+        let template = prepare(text, context, secrets).map_err(|problem| within(problem, &at));
+        if let Some((template, seen)) = problems.keep(template) {
+            values.insert(key.clone(), template);
+            all.insert(key, seen);
+        }
     }
-    problems.keep(Parameters::new(map)).unwrap_or_default()
+    Publication { values, fingerprint: fingerprint::of(&all) }
+}
+
+fn schedule(text: &str) -> Result<Schedule, Problem> {
+    Schedule::parse(text).map_err(|why| Problem::new(codes::BAD_VALUE, "`schedule` is not one").because(why))
 }
 
 fn within(problem: Problem, at: &str) -> Problem {

@@ -1,11 +1,16 @@
 //! What a node says of an instance.
 
-use crate::facts::{ServiceFact, ServiceRun};
+use crate::action::ServiceSpec;
+use crate::facts::{Ending, Occupant, ServiceFact, ServiceRun};
 use crate::given::Given;
 use crate::partition::Verdict;
 use crate::render::Rendered;
+use crate::timers;
+use plat_document::release::Restart;
+use plat_model::Timestamp;
+use plat_model::id::ServiceName;
 use plat_model::instance::{
-    InstanceDesired, InstanceState, InstanceStatus, PromiseStatus, ServiceState, ServiceStatus,
+    InstanceDesired, InstanceState, InstanceStatus, PromiseStatus, ServiceKind, ServiceState, ServiceStatus,
 };
 
 /// Longest message of a promise, in characters.
@@ -22,19 +27,11 @@ pub(crate) fn status(
         before.filter(|previous| previous.state == verdict.state).map_or(given.now.wall, |previous| previous.since);
     let occupant = given.fact.occupant.as_ref().filter(|occupant| occupant.instance == desired.id);
     let gone = verdict.state == InstanceState::Destroyed || occupant.is_none();
-    // What is about to be published is said with the state that it belongs to.
-    let connection = match (verdict.state, rendered) {
-        (InstanceState::Ready, Some(rendered)) => rendered.upkeep.publish.clone(),
-        _ => occupant.map(|occupant| occupant.connection.clone()).unwrap_or_default(),
-    };
-    let services = given.fact.services.iter().filter(|_| !gone).map(|(name, fact)| ServiceStatus {
-        name: name.clone(),
-        state: state_of(fact, verdict.state),
-        pid: pid_of(fact),
-        restarts: fact.restarts,
-        last_exit: fact.last_exit.clone(),
-        since: since_of(fact).unwrap_or(since),
-    });
+    let connection = occupant.map(|occupant| occupant.connection.clone()).unwrap_or_default();
+    // That both fit together was seen when it was published; the release may have changed since.
+    let own = occupant.map(|occupant| &occupant.spoken).filter(|own| !own.is_empty());
+    let connection = own.and_then(|own| connection.with(own).ok()).unwrap_or(connection);
+    let services = occupant.filter(|_| !gone).map(|occupant| services(given, occupant, rendered, verdict.state, since));
     let promises = given
         .fact
         .promises
@@ -54,20 +51,63 @@ pub(crate) fn status(
         detail: verdict.detail,
         problem: verdict.problem,
         connection,
-        services: services.collect(),
+        services: services.unwrap_or_default(),
         promises: promises.collect(),
+        said: occupant.and_then(|occupant| occupant.said.clone()).filter(|_| !gone),
     }
 }
 
-fn state_of(fact: &ServiceFact, instance: InstanceState) -> ServiceState {
+/// Those that the runtime knows, and those that have not run yet because it is not their time.
+fn services(
+    given: &Given<'_>,
+    occupant: &Occupant,
+    rendered: Option<&Rendered>,
+    instance: InstanceState,
+    since: Timestamp,
+) -> Vec<ServiceStatus> {
     let on_purpose = matches!(
         instance,
         InstanceState::Stopped | InstanceState::Stopping | InstanceState::Destroying | InstanceState::Destroyed
     );
-    match fact.state {
-        ServiceRun::Running { .. } | ServiceRun::Stopping { .. } => ServiceState::Running,
-        ServiceRun::Ended { .. } if fact.short_runs > 0 && !on_purpose => ServiceState::Backoff,
-        ServiceRun::Ended { .. } | ServiceRun::Unknown => ServiceState::Stopped,
+    let upkeep = rendered.map(|rendered| &rendered.upkeep).or(occupant.upkeep.as_deref());
+    let spec = |name: &ServiceName| upkeep.and_then(|upkeep| upkeep.service(name));
+    let one = |name: &ServiceName, fact: Option<&ServiceFact>| {
+        let spec = spec(name);
+        let schedule = spec.and_then(|spec| spec.schedule.as_ref());
+        let timed = spec.filter(|_| !on_purpose).and_then(|spec| timers::next(given, occupant, spec));
+        ServiceStatus {
+            name: name.clone(),
+            kind: spec.map_or(ServiceKind::Service, |spec| spec.kind),
+            state: fact.map_or(ServiceState::Stopped, |fact| state_of(fact, spec, on_purpose)),
+            pid: fact.and_then(pid_of),
+            restarts: fact.map_or(0, |fact| fact.restarts),
+            last_exit: fact.map(|fact| fact.last_exit.clone()).unwrap_or_default(),
+            since: fact.and_then(since_of).unwrap_or(since),
+            schedule: schedule.map(|schedule| schedule.as_str().to_owned()).unwrap_or_default(),
+            next: timed.map(|(next, _)| next),
+            skipped: timed.map_or(0, |(_, skipped)| skipped),
+        }
+    };
+    let specs = upkeep.iter().flat_map(|upkeep| &upkeep.services);
+    let unknown = specs.filter(|spec| spec.schedule.is_some() && !given.fact.services.contains_key(&spec.name));
+    let mut all: Vec<_> = given.fact.services.iter().map(|(name, fact)| one(name, Some(fact))).collect();
+    all.extend(unknown.map(|spec| one(&spec.name, None)));
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+fn state_of(fact: &ServiceFact, spec: Option<&ServiceSpec>, on_purpose: bool) -> ServiceState {
+    let (how, restart) = match fact.state {
+        ServiceRun::Running { .. } | ServiceRun::Stopping { .. } => return ServiceState::Running,
+        ServiceRun::Unknown => return ServiceState::Stopped,
+        ServiceRun::Ended { how, .. } => (how, spec.map_or(Restart::Always, |spec| spec.restart)),
+    };
+    match (how, restart) {
+        (Ending::Success, Restart::OnFailure | Restart::Never) => ServiceState::Done,
+        (Ending::Failure, Restart::Never) => ServiceState::Failed,
+        (Ending::Failure, Restart::OnFailure) if !on_purpose => ServiceState::Backoff,
+        _ if fact.short_runs > 0 && !on_purpose => ServiceState::Backoff,
+        _ => ServiceState::Stopped,
     }
 }
 
@@ -81,7 +121,7 @@ fn pid_of(fact: &ServiceFact) -> Option<u32> {
 fn since_of(fact: &ServiceFact) -> Option<plat_model::Timestamp> {
     match fact.state {
         ServiceRun::Running { since, .. } | ServiceRun::Stopping { since, .. } => Some(since.wall),
-        ServiceRun::Ended { at } => Some(at.wall),
+        ServiceRun::Ended { at, .. } => Some(at.wall),
         ServiceRun::Unknown => None,
     }
 }

@@ -5,6 +5,7 @@ use crate::facts::{Occupant, ServiceRun};
 use crate::given::Given;
 use crate::partition::{PartitionPlan, Verdict};
 use crate::render::Rendered;
+use crate::services;
 use plat_model::Problem;
 use plat_model::instance::InstanceState;
 
@@ -45,6 +46,15 @@ pub(crate) fn stop(
 ) -> Verdict {
     if let Some(occupant) = occupant {
         stop_services(given, occupant, known(rendered).and_then(|rendered| rendered.stop.as_ref()), plan);
+        // What had ended for good runs again after the next start.
+        let upkeep = occupant.upkeep.iter().flat_map(|upkeep| &upkeep.services);
+        for spec in upkeep.filter(|spec| services::has_ended_for_good(given, spec)) {
+            let (partition, service) = (given.partition.name.clone(), spec.name.clone());
+            plan.actions.push(Action::StopService { partition, service });
+        }
+        if !occupant.timers.is_empty() {
+            plan.actions.push(Action::Note { partition: given.partition.name.clone(), note: Note::Untimed });
+        }
     }
     let done = plan.actions.is_empty();
     Verdict::new(if done { InstanceState::Stopped } else { InstanceState::Stopping }, "")

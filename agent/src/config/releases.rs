@@ -4,7 +4,7 @@ use crate::host::linux::share::key::PublicKey;
 use plat_agent_plan::KeepPolicy;
 use plat_model::Problem;
 use plat_model::problem::codes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How a node comes to its releases.
@@ -16,8 +16,32 @@ pub struct ReleaseSettings {
     pub policy: KeepPolicy,
     /// How long a server may say nothing before it is given up.
     pub silence: Duration,
+    /// How long fetching one file may take, wherever it comes from.
+    pub longest: Duration,
+    /// How long what needs room on a disk waits for something to be removed.
+    pub patience: Duration,
     /// Where builds of other nodes are taken from.
     pub share: Option<ShareSettings>,
+    pub build: BuildLimits,
+}
+
+/// `[build]`: how much building one release may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildLimits {
+    /// Bytes of memory of each process.
+    pub memory: u64,
+    /// Processes and threads at once.
+    pub processes: u32,
+    /// Bytes of what it has written, at any time.
+    pub disk: u64,
+    /// From its first source to its last command.
+    pub longest_seconds: u64,
+}
+
+impl Default for BuildLimits {
+    fn default() -> Self {
+        Self { memory: 4 << 30, processes: 4096, disk: 32 << 30, longest_seconds: DAY }
+    }
 }
 
 /// `[cache]`: a store of built releases, and who is believed.
@@ -30,7 +54,15 @@ pub struct ShareSettings {
 
 impl Default for ReleaseSettings {
     fn default() -> Self {
-        Self { mirrors: Vec::new(), policy: KeepPolicy::default(), silence: Duration::from_secs(60), share: None }
+        Self {
+            mirrors: Vec::new(),
+            policy: KeepPolicy::default(),
+            silence: Duration::from_secs(60),
+            longest: Duration::from_secs(2 * 3600),
+            patience: Duration::from_secs(60),
+            share: None,
+            build: BuildLimits::default(),
+        }
     }
 }
 
@@ -59,6 +91,38 @@ const DAY: u64 = 24 * 3600;
 pub(super) struct CacheSection {
     url: String,
     keys: Vec<String>,
+}
+
+/// The form of `[build]`.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BuildSection {
+    memory_mib: Option<u64>,
+    processes: Option<u64>,
+    disk_mib: Option<u64>,
+    longest_seconds: Option<u64>,
+}
+
+impl BuildSection {
+    /// What is wrong goes to `wrong`.
+    pub fn check(self, mut wrong: impl FnMut(Problem)) -> BuildLimits {
+        let default = BuildLimits::default();
+        let mut within = |key: &str, value: Option<u64>, default: u64, least: u64, most: u64| match value {
+            Some(value) if !(least..=most).contains(&value) => {
+                let what = format!("`build.{key}` is {value}, it must be from {least} to {most}");
+                wrong(Problem::new(codes::BAD_CONFIG, what));
+                default
+            }
+            value => value.unwrap_or(default),
+        };
+        let processes = within("processes", self.processes, default.processes.into(), 8, 1 << 20);
+        BuildLimits {
+            memory: within("memory_mib", self.memory_mib, default.memory >> 20, 64, 16 << 20) << 20,
+            processes: u32::try_from(processes).unwrap_or(default.processes),
+            disk: within("disk_mib", self.disk_mib, default.disk >> 20, 16, 16 << 20) << 20,
+            longest_seconds: within("longest_seconds", self.longest_seconds, default.longest_seconds, 60, 7 * DAY),
+        }
+    }
 }
 
 impl CacheSection {

@@ -11,9 +11,8 @@ use plat_agent_plan::{
 use plat_model::id::{Digest, InstanceId, PartitionName};
 use plat_model::instance::{InstanceDesired, Wish};
 use plat_model::node::NodePartition;
-use plat_model::parameters::Secret;
 use plat_model::{Generation, Problem};
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -40,7 +39,7 @@ struct Cache {
     release: Digest,
     place: Place,
     partition: Arc<NodePartition>,
-    secrets: BTreeMap<String, Secret>,
+    secrets: BTreeSet<String>,
     rendered: Result<Rendered, Problem>,
 }
 
@@ -86,6 +85,10 @@ impl Worker {
                 }
             }
             None => self.followed = false,
+        }
+        let present = occupant.filter(|occupant| !occupant.erased);
+        if let Some(partition) = self.shared.partition(&self.name) {
+            self.shared.inside.keep(&partition, present.map(|occupant| &occupant.instance)).await;
         }
         let Some((plan, instance)) = self.plan(&fact, now) else { return Round::Idle(None) };
         for waiting in &plan.waiting {
@@ -186,7 +189,7 @@ impl Worker {
             let mut failed = None;
             for (action, result) in group.iter().zip(results) {
                 let result = match result {
-                    Ok(()) => self.after(action).await,
+                    Ok(()) => self.after(action, begun_for).await,
                     failed => failed,
                 };
                 if let Err(problem) = result {
@@ -213,9 +216,17 @@ impl Worker {
     }
 
     /// What belongs to an action but not to the host.
-    async fn after(&mut self, action: &Action) -> Result<(), Problem> {
+    async fn after(&mut self, action: &Action, begun_for: Option<&InstanceDesired>) -> Result<(), Problem> {
         match action {
             Action::Erase { .. } => self.shared.metering.settle(&self.name).await,
+            Action::WriteFiles { .. } => {
+                // Whatever has become of the socket, what is configured now finds one.
+                self.shared.inside.renew(&self.name);
+                if let Some((partition, instance)) = self.shared.partition(&self.name).zip(begun_for) {
+                    self.shared.inside.keep(&partition, Some(&instance.id)).await;
+                }
+                Ok(())
+            }
             Action::Occupy { instance, .. } => {
                 self.followed = true;
                 self.shared.metering.follow(&self.name, instance, Arrival::New).await;

@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 use crate::desired::{Desired, Keeper};
 use crate::host::Host;
+use crate::inside::Inside;
 use crate::report::Board;
 use crate::usage::Metering;
 use plat_agent_plan::{KeepPolicy, Place, ReleaseFact, applied_release};
@@ -23,6 +24,7 @@ pub(crate) struct Shared {
     pub desired: Arc<Keeper>,
     pub board: Arc<Board>,
     pub metering: Arc<Metering>,
+    pub inside: Arc<Inside>,
     pub place: watch::Sender<Arc<Option<Place>>>,
     pub installing: Semaphore,
     pub policy: KeepPolicy,
@@ -52,6 +54,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
+    #[expect(clippy::too_many_arguments, reason = "each is one part of the agent, and this is where they meet")]
     pub fn new(
         node: NodeId,
         host: Arc<dyn Host>,
@@ -59,6 +62,7 @@ impl Shared {
         desired: Arc<Keeper>,
         board: Arc<Board>,
         metering: Arc<Metering>,
+        inside: Arc<Inside>,
         policy: KeepPolicy,
     ) -> Self {
         Self {
@@ -68,6 +72,7 @@ impl Shared {
             desired,
             board,
             metering,
+            inside,
             place: watch::Sender::new(Arc::new(None)),
             installing: Semaphore::new(INSTALLATIONS),
             policy,

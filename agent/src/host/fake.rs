@@ -11,10 +11,12 @@ use plat_model::Problem;
 use plat_model::id::{Digest, PartitionName, PromiseName, ServiceName};
 use plat_model::node::NodeFile;
 use plat_model::problem::codes;
+use plat_model::resources::Enforced;
 use plat_model::usage::{Amount, Meter};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 use world::World;
@@ -102,6 +104,13 @@ impl FakeHost {
         self.lock().free = bytes;
     }
 
+    /// Something waits for so many bytes of room.
+    pub fn ask_for_room(&self, bytes: u64) {
+        let mut world = self.lock();
+        world.asked = vec![bytes];
+        world.tell(Event::NoRoom);
+    }
+
     /// What the next checks of a promise say. It holds unless this was called.
     pub fn set_promise(&self, partition: &PartitionName, promise: &PromiseName, holds: bool) {
         if let Some(one) = self.lock().partitions.get_mut(partition) {
@@ -109,6 +118,24 @@ impl FakeHost {
                 one.inside.broken.remove(promise);
             } else {
                 one.inside.broken.insert(promise.clone());
+            }
+        }
+    }
+
+    /// From now on runs of a one-shot go on until [`FakeHost::end_service`], instead of succeeding at once.
+    pub fn hold_service(&self, partition: &PartitionName, service: &ServiceName) {
+        if let Some(one) = self.lock().partitions.get_mut(partition) {
+            one.inside.slow.insert(service.clone());
+        }
+    }
+
+    /// Whether the next runs of a one-shot fail.
+    pub fn fail_service(&self, partition: &PartitionName, service: &ServiceName, fails: bool) {
+        if let Some(one) = self.lock().partitions.get_mut(partition) {
+            if fails {
+                one.inside.failing.insert(service.clone());
+            } else {
+                one.inside.failing.remove(service);
             }
         }
     }
@@ -153,8 +180,12 @@ impl Host for FakeHost {
         Ok(self.lock().node.clone())
     }
 
-    async fn runtime_name(&self) -> String {
+    fn runtime_name(&self) -> String {
         "fake".into()
+    }
+
+    fn enforces(&self) -> Enforced {
+        Enforced { disk: false, cpu: true, memory: true, processes: true }
     }
 
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact {
@@ -166,7 +197,8 @@ impl Host for FakeHost {
     }
 
     async fn observe_disks(&self) -> Result<BTreeMap<u64, Disk>, Problem> {
-        Ok(BTreeMap::from([(1, Disk { place: "/srv".into(), free: self.lock().free })]))
+        let world = self.lock();
+        Ok(BTreeMap::from([(1, Disk { place: "/srv".into(), free: world.free, asked: world.asked.clone() })]))
     }
 
     async fn observe_store(&self) -> Result<StoreFacts, Problem> {
@@ -201,6 +233,8 @@ impl Host for FakeHost {
         if world.is_faulty(&step) {
             return Err(Problem::new(codes::HOOK_FAILED, format!("{step} failed")).because("a fault was asked for"));
         }
+        let occupant = action.partition().and_then(|name| world.partitions.get(name)?.fact.occupant.as_ref());
+        plat_agent_plan::permit(action, &world.node, occupant)?;
         world.apply(action, now)
     }
 
@@ -220,7 +254,7 @@ impl Host for FakeHost {
             let counters = Counters {
                 instance: one.fact.occupant.as_ref()?.instance.clone(),
                 epoch: one.inside.epoch,
-                taken: self.clock.now(),
+                taken: self.clock.moment(),
                 readings: readings.into(),
                 lost: None,
             };
@@ -246,6 +280,10 @@ impl Host for FakeHost {
             tokio::spawn(async move { send.closed().await });
         }
         Ok(lines)
+    }
+
+    async fn door(&self, _partition: &PartitionName) -> Result<Option<OwnedFd>, Problem> {
+        Ok(None)
     }
 
     fn events(&self) -> mpsc::Receiver<Event> {

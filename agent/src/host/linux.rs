@@ -6,8 +6,10 @@
 
 mod account;
 mod cgroup;
+mod confine;
 mod counters;
 mod disk;
+mod door;
 mod journal;
 mod logs;
 mod namespace;
@@ -22,6 +24,9 @@ mod shim;
 pub mod spawner;
 mod task;
 
+pub use account::assume;
+pub use namespace::Network;
+pub(crate) use posix::watched;
 pub use release::share;
 
 use super::{Counters, Event, Host, LogsAsked, Wanted};
@@ -32,7 +37,7 @@ use counters::{DiskLevels, DiskPlace, Meters};
 use node_file::NodeFiles;
 use partition::Occupants;
 use partition::erase::EraseTask;
-use partition::files::WriteTask;
+use partition::files::{FillTask, Secrets, WriteTask};
 use plat_agent_plan::action::{ReloadHow, Run};
 use plat_agent_plan::{Action, Disk, PartitionFact, ReleaseFact, StoreFacts};
 use plat_document::release::Check;
@@ -40,15 +45,17 @@ use plat_model::Problem;
 use plat_model::id::{Digest, PartitionName, ServiceName};
 use plat_model::node::{NodeFile, NodePartition};
 use plat_model::problem::codes;
+use plat_model::resources::{Enforced, Resources};
 use plat_model::usage::Amount;
 use probe::{MESSAGE_MAX, ProbeTask, Question};
 use release::Releases;
 use runtime::{Exit, Place, Ran, Records, Runtime, Setting, beside};
 use spawner::Spawner;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use task::{Answer, Task};
 use tokio::sync::mpsc;
 
@@ -69,6 +76,8 @@ pub struct LinuxConfig {
     pub node_file: PathBuf,
     /// The agent's binary: `/proc/self/exe`, which stays the same one when its file is replaced.
     pub executable: PathBuf,
+    /// Where all that it starts has its network.
+    pub network: Network,
     /// What time it is. Shims, which outlive the agent, read the machine's.
     pub clock: Arc<dyn Clock>,
     /// What is to keep the services running.
@@ -86,6 +95,8 @@ pub struct LinuxHost {
     disks: DiskLevels,
     releases: Arc<Releases>,
     clock: Arc<dyn Clock>,
+    /// What each partition was told to keep to, since the agent was started.
+    limits: Mutex<BTreeMap<PartitionName, Resources>>,
     events: Mutex<Option<mpsc::Receiver<Event>>>,
 }
 
@@ -109,7 +120,7 @@ impl LinuxHost {
             .canonicalize()
             .map_err(|e| disk::io_problem(codes::BAD_STATE_FILE, format!("cannot use {}", state.display()), &e))?;
         let (send, events) = mpsc::channel(256);
-        let spawner = Arc::new(Spawner::new(config.executable));
+        let spawner = Arc::new(Spawner::new(config.executable, config.network));
         // The runtime has runs counted, and what counts asks the runtime.
         let counts: Arc<OnceLock<Weak<Meters>>> = Arc::default();
         let settle = {
@@ -135,7 +146,7 @@ impl LinuxHost {
         let adopted = runtime.open().await?;
         tracing::debug!(runtime = runtime.kind(), services = adopted.len(), "services taken over");
         // What has ended until here is read with the rest: nobody starts another run yet.
-        let meters = Arc::new(Meters::open(&state, runtime.clone(), occupants.holders().all())?);
+        let meters = Arc::new(Meters::open(&state, runtime.clone(), config.clock.clone(), occupants.holders().all())?);
         let _ = counts.set(Arc::downgrade(&meters));
         let node = NodeFiles::new(config.node_file);
         if let Err(e) = node.watch(send.clone()) {
@@ -155,6 +166,7 @@ impl LinuxHost {
             runtime,
             meters,
             clock: config.clock,
+            limits: Mutex::default(),
         })
     }
 
@@ -178,20 +190,36 @@ impl LinuxHost {
         Ok(Place { directory: node.root.join(name.as_str()), partition })
     }
 
-    /// A partition whose programs are held to what it was formatted with.
-    async fn limited(&self, name: &PartitionName) -> Result<Place, Problem> {
-        let place = self.place(name)?;
-        let asked = place.partition.limits;
-        let enforced = self.runtime.limit(&place, asked).await?;
+    /// Nothing is done that no plan could hold, whoever asks for it.
+    fn permit(&self, action: &Action) -> Result<(), Problem> {
+        let memory = action.partition().map(|name| self.occupants.observe(name)).transpose()?;
+        let occupant = memory.as_ref().and_then(|memory| memory.occupant.as_ref());
+        plat_agent_plan::permit(action, &*self.node.read()?, occupant).inspect_err(|problem| {
+            tracing::warn!(step = action.step(), problem = problem.one_line(), "refused");
+        })
+    }
+
+    /// For a process that becomes their owner's.
+    fn secrets(&self, partition: &PartitionName) -> Result<Secrets, Problem> {
+        Ok(Secrets::of(&self.occupants.observe(partition)?.secrets))
+    }
+
+    fn held_to(&self) -> MutexGuard<'_, BTreeMap<PartitionName, Resources>> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn limit(&self, name: &PartitionName, asked: Resources) -> Result<(), Problem> {
+        let enforced = self.runtime.limit(&self.place(name)?, asked).await?;
         if enforced != asked {
-            tracing::trace!(partition = %name, ?asked, ?enforced, "not all limits are enforced");
+            tracing::info!(partition = %name, ?asked, ?enforced, "not all limits are enforced here");
         }
-        Ok(place)
+        self.held_to().insert(name.clone(), asked);
+        Ok(())
     }
 
     /// Runs a program in the partition to its end.
     async fn run(&self, name: &PartitionName, run: &Run) -> Result<Ran, Problem> {
-        let ran = self.runtime.run(&self.limited(name).await?, run).await?;
+        let ran = self.runtime.run(&self.place(name)?, run).await?;
         let (meters, partition, used) = (self.meters.clone(), name.clone(), ran.used);
         beside(move || meters.add(&partition, used)).await?;
         Ok(ran)
@@ -250,6 +278,7 @@ impl LinuxHost {
 
     async fn free(&self, name: &PartitionName) -> Result<(), Problem> {
         self.runtime.forget(name).await?;
+        self.held_to().remove(name);
         let (meters, partition) = (self.meters.clone(), name.clone());
         beside(move || meters.forget(&partition)).await?;
         // The occupant last: while it is there, freeing is tried again.
@@ -263,8 +292,14 @@ impl Host for LinuxHost {
         Ok((*self.node.read()?).clone())
     }
 
-    async fn runtime_name(&self) -> String {
+    fn runtime_name(&self) -> String {
         self.runtime.kind().into()
+    }
+
+    fn enforces(&self) -> Enforced {
+        let by_user = self.node.read().is_ok_and(|node| node.partitions.iter().all(|one| one.account.is_some()));
+        let here = self.runtime.enforces();
+        Enforced { processes: here.processes || by_user, ..here }
     }
 
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact {
@@ -289,8 +324,10 @@ impl Host for LinuxHost {
 
     async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem> {
         let memory = self.occupants.observe(partition)?;
+        let limits = self.held_to().get(partition).copied();
         Ok(PartitionFact {
             occupant: memory.occupant.clone(),
+            limits,
             services: self.runtime.observe(partition).await?,
             promises: memory.promises.clone(),
             failure: None,
@@ -298,6 +335,7 @@ impl Host for LinuxHost {
     }
 
     async fn perform(&self, action: &Action) -> Result<(), Problem> {
+        self.permit(action)?;
         match action {
             Action::InstallRelease { digest, document } => {
                 let node = self.node.read()?;
@@ -312,15 +350,30 @@ impl Host for LinuxHost {
             Action::RemoveContent { path } => self.releases.remove_content(path),
             Action::Occupy { partition, instance, secrets } => {
                 let namespace = self.place(partition)?.partition.namespace;
+                let is_new = self.occupants.observe(partition)?.occupant.is_none();
                 self.occupants.occupy(partition, instance, secrets).await?;
+                if is_new {
+                    self.held_to().insert(partition.clone(), Resources::default());
+                }
                 let (meters, partition, instance) = (self.meters.clone(), partition.clone(), instance.clone());
                 beside(move || meters.begin(&partition, &instance, namespace.as_deref())).await
             }
+            Action::Limit { partition, resources } => self.limit(partition, *resources).await,
             Action::WriteFiles { partition, files } => {
                 let place = self.place(partition)?;
                 let (directory, account) = (place.directory, place.partition.account);
-                self.spawner.perform(&Task::Write(WriteTask { directory, account, files: files.clone() })).await?;
-                Ok(())
+                let (files, secrets) = (files.clone(), self.secrets(partition)?);
+                self.spawner.perform(&Task::Write(WriteTask { directory, account, files, secrets })).await.map(drop)
+            }
+            Action::Publish { partition, publication } => {
+                let (account, secrets) = (self.place(partition)?.partition.account, self.secrets(partition)?);
+                let task = FillTask { account, publication: publication.clone(), secrets };
+                match self.spawner.perform(&Task::Fill(task)).await? {
+                    Answer::Filled(connection) => {
+                        self.occupants.published(partition, connection, &publication.fingerprint).await
+                    }
+                    other => Err(Problem::new(codes::INTERNAL, format!("filling in answered {other:?}"))),
+                }
             }
             Action::Note { partition, note } => self.occupants.note(partition, note).await,
             Action::RunHook { partition, run } => self.hook(partition, run, "hook").await,
@@ -331,7 +384,7 @@ impl Host for LinuxHost {
                 self.hook(partition, run, "command").await
             }
             Action::StartService { partition, spec } => {
-                let started = self.runtime.start(&self.limited(partition).await?, std::slice::from_ref(spec)).await;
+                let started = self.runtime.start(&self.place(partition)?, std::slice::from_ref(spec)).await;
                 started.into_iter().collect()
             }
             Action::StopService { partition, service } => self.runtime.stop(partition, service).await,
@@ -341,6 +394,7 @@ impl Host for LinuxHost {
                     name: format!("promise-{promise}"),
                     command,
                     environment: environment.clone(),
+                    directory: String::new(),
                     timeout_seconds: *timeout_seconds,
                 };
                 let said = match self.check(partition, run, check).await {
@@ -384,6 +438,11 @@ impl Host for LinuxHost {
         self.place(partition)?;
         let source = self.runtime.logs(partition, asked.service.as_ref());
         Ok(logs::read(source, self.occupants.holders(), partition.clone(), asked))
+    }
+
+    async fn door(&self, partition: &PartitionName) -> Result<Option<OwnedFd>, Problem> {
+        let place = self.place(partition)?;
+        beside(move || door::open(place.directory, place.partition.account).map(Some)).await
     }
 
     fn events(&self) -> mpsc::Receiver<Event> {

@@ -23,7 +23,7 @@ fn take(outbox: &mut Outbox, total: u64) -> Result<(), Problem> {
     let record = UsageRecord { instance: instance.clone(), partition: part(), window, amounts, others };
     let totals = [(Meter::CpuMicros, total)].into();
     let (levels, ended) = (BTreeMap::new(), false);
-    let baseline = Baseline { instance, epoch: 1, taken: Timestamp(1), totals, levels, ended };
+    let baseline = Baseline { instance, epoch: 1, taken: Timestamp(1), read: None, totals, levels, ended };
     outbox.take(Timestamp(1), vec![record], [(part(), Some(baseline))].into())
 }
 

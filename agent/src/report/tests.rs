@@ -6,17 +6,9 @@ use plat_model::time::Timestamp;
 const ROOM: usize = 1 << 20;
 
 fn status(n: u32, detail: &str) -> InstanceStatus {
-    InstanceStatus {
-        id: InstanceId::parse(&format!("{n:032x}")).unwrap(),
-        generation: Generation(1),
-        state: InstanceState::Ready,
-        since: Timestamp(1),
-        detail: detail.into(),
-        problem: None,
-        connection: plat_model::parameters::Parameters::default(),
-        services: Vec::new(),
-        promises: Vec::new(),
-    }
+    let id = InstanceId::parse(&format!("{n:032x}")).unwrap();
+    let bare = InstanceStatus::bare(id, Generation(1), InstanceState::Ready, Timestamp(1));
+    InstanceStatus { detail: detail.into(), ..bare }
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! When counters are read and reports are taken.
 
-use super::count::{Levels, count, says_something};
+use super::count::{Baseline, Levels, Taking, count, says_something};
 use crate::clock::Clock;
 use crate::host::{Counters, Host, Wanted};
 use crate::outbox::Outbox;
+use plat_agent_plan::{Moment, Steady};
 use plat_model::id::{InstanceId, PartitionName};
 use plat_model::time::Window;
 use plat_model::usage::{Amount, UsageReport};
 use plat_model::{Problem, Timestamp};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify};
@@ -16,7 +18,7 @@ use tracing::{error, warn};
 
 /// How an instance came to be followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Arrival {
+pub enum Arrival {
     /// It has just been given its partition: its counters begin.
     New,
     /// It was there when the agent started.
@@ -32,18 +34,22 @@ enum Then {
 }
 
 /// The meters of a node.
-pub(crate) struct Metering {
+pub struct Metering {
     host: Arc<dyn Host>,
     clock: Arc<dyn Clock>,
     window: Duration,
     state: Mutex<State>,
     /// Something waits to be pushed.
-    pub waiting: Notify,
+    pub(crate) waiting: Notify,
+    /// A partition is followed.
+    arrived: Notify,
 }
 
 struct State {
     outbox: Outbox,
     partitions: BTreeMap<PartitionName, Followed>,
+    /// When the reading was taken that each was counted by last.
+    counted: BTreeMap<PartitionName, Steady>,
 }
 
 /// One partition with an instance in it.
@@ -51,14 +57,22 @@ struct Followed {
     instance: InstanceId,
     arrival: Arrival,
     /// When it came, or when the agent first saw it.
-    since: Timestamp,
+    since: Moment,
     levels: Levels,
 }
 
 impl Metering {
-    pub fn new(host: Arc<dyn Host>, clock: Arc<dyn Clock>, window: Duration, outbox: Outbox) -> Self {
-        let state = Mutex::new(State { outbox, partitions: BTreeMap::new() });
-        Self { host, clock, window, state, waiting: Notify::new() }
+    /// Goes on from the outbox in this file.
+    ///
+    /// # Errors
+    /// BAD_STATE_FILE if it cannot be read.
+    pub fn open(host: Arc<dyn Host>, clock: Arc<dyn Clock>, window: Duration, outbox: &Path) -> Result<Self, Problem> {
+        Ok(Self::new(host, clock, window, Outbox::open(outbox, u64::MAX)?.0))
+    }
+
+    pub(crate) fn new(host: Arc<dyn Host>, clock: Arc<dyn Clock>, window: Duration, outbox: Outbox) -> Self {
+        let state = Mutex::new(State { outbox, partitions: BTreeMap::new(), counted: BTreeMap::new() });
+        Self { host, clock, window, state, waiting: Notify::new(), arrived: Notify::new() }
     }
 
     /// Between samples of levels: six in a window, within 1 s and 10 s.
@@ -68,7 +82,7 @@ impl Metering {
 
     /// A partition has an instance: from now on it is followed.
     pub async fn follow(&self, partition: &PartitionName, instance: &InstanceId, arrival: Arrival) {
-        let since = self.clock.now();
+        let since = self.clock.moment();
         let mut state = self.state.lock().await;
         if state.partitions.get(partition).is_some_and(|followed| &followed.instance == instance) {
             return;
@@ -80,6 +94,12 @@ impl Metering {
         };
         let followed = Followed { instance: instance.clone(), arrival, since, levels };
         state.partitions.insert(partition.clone(), followed);
+        self.arrived.notify_one();
+    }
+
+    /// Over longer than this without a sample levels are unknown.
+    fn gap_max(&self) -> Duration {
+        self.step() * 3
     }
 
     /// Counts what is left of an instance that is gone. Durable when it returns; to be called before the partition is
@@ -98,8 +118,8 @@ impl Metering {
         if !before.is_some_and(|before| {
             before.ended && before.instance == counters.instance && before.epoch == counters.epoch
         }) {
-            state.sample(partition, &counters, self.step() * 3);
-            state.take(&[(partition.clone(), counters)], self.clock.now(), Then::Ends)?;
+            state.sample(&[(partition.clone(), counters.clone())], self.gap_max());
+            state.take(&[(partition.clone(), counters)], self.clock.now(), None, Then::Ends)?;
         }
         state.partitions.remove(partition);
         drop(state);
@@ -107,33 +127,47 @@ impl Metering {
         Ok(())
     }
 
-    /// Samples and takes for ever.
+    /// Samples and takes for ever. Nothing wakes it up while no partition is held.
     pub async fn run(&self) {
         loop {
+            if self.state.lock().await.partitions.is_empty() {
+                self.arrived.notified().await;
+                continue;
+            }
             let now = self.clock.now();
             let (window, step) = (Window::aligned(now, self.window), Window::aligned(now, self.step()));
             let next = window.end.min(step.end);
             tokio::time::sleep(next.since(now).max(Duration::from_millis(1))).await;
-            let ends = self.clock.now() >= window.end;
-            let readings = self.read(if ends { Wanted::All } else { Wanted::Levels }).await;
-            let mut state = self.state.lock().await;
-            for (partition, counters) in &readings {
-                state.sample(partition, counters, self.step() * 3);
+            let now = self.clock.now();
+            let ends = now >= window.end;
+            // Not long after its end the window is still that one.
+            let end = (ends && now.since(window.end) < self.step()).then_some(window.end);
+            self.pass(if ends { Wanted::All } else { Wanted::Levels }, end).await;
+        }
+    }
+
+    /// Reads once; what is read of all is taken, and whatever else there is as soon as a gap shows.
+    pub async fn pass(&self, wanted: Wanted, end: Option<Timestamp>) {
+        let mut readings = self.read(wanted).await;
+        let mut state = self.state.lock().await;
+        state.sample(&readings, self.gap_max());
+        if wanted == Wanted::Levels {
+            if state.outbox.is_full() || !state.partitions.values().any(|followed| followed.levels.has_gap()) {
+                return;
             }
-            if !ends {
-                continue;
-            }
-            if state.outbox.is_full() {
-                warn!(
-                    bytes = state.outbox.size(),
-                    "outbox is full, usage stays in the counters until the master books"
-                );
-                continue;
-            }
-            match state.take(&readings, self.clock.now(), Then::GoesOn) {
-                Ok(()) => self.waiting.notify_one(),
-                Err(problem) => error!(problem = problem.one_line(), "usage could not be taken"),
-            }
+            drop(state);
+            readings = self.read(Wanted::All).await;
+            state = self.state.lock().await;
+            state.sample(&readings, self.gap_max());
+        }
+        if state.outbox.is_full() {
+            let bytes = state.outbox.size();
+            warn!(bytes, "outbox is full, usage stays in the counters until the master books");
+            return;
+        }
+        match state.take(&readings, self.clock.now(), end, Then::GoesOn) {
+            Ok(()) => self.waiting.notify_one(),
+            Err(problem) => error!(problem = problem.one_line(), "usage could not be taken"),
         }
     }
 
@@ -161,46 +195,62 @@ impl Metering {
 }
 
 impl State {
-    fn sample(&mut self, partition: &PartitionName, counters: &Counters, gap_max: Duration) {
-        if let Some(followed) = self.partitions.get_mut(partition).filter(|f| f.instance == counters.instance) {
-            followed.levels.sample(counters, gap_max);
+    fn sample(&mut self, readings: &[(PartitionName, Counters)], gap_max: Duration) {
+        for (partition, counters) in readings {
+            if let Some(followed) = self.partitions.get_mut(partition).filter(|f| f.instance == counters.instance) {
+                followed.levels.sample(counters, gap_max);
+            }
         }
     }
 
-    fn take(&mut self, readings: &[(PartitionName, Counters)], now: Timestamp, then: Then) -> Result<(), Problem> {
+    /// `end`: where the window ends that these were read for; else it ends when each was read.
+    fn take(
+        &mut self,
+        readings: &[(PartitionName, Counters)],
+        now: Timestamp,
+        end: Option<Timestamp>,
+        then: Then,
+    ) -> Result<(), Problem> {
         let (mut records, mut baselines) = (Vec::new(), BTreeMap::new());
         let none = Levels::default();
         for (partition, counters) in readings {
-            let before = self.outbox.baselines().get(partition);
-            if before.is_some_and(|before| before.instance == counters.instance && before.taken >= counters.taken) {
+            // One that was read later was counted already.
+            if self.counted.get(partition).is_some_and(|counted| *counted >= counters.taken.steady) {
                 continue;
             }
+            let before = self.outbox.baselines().get(partition);
             let followed = self.partitions.get(partition).filter(|followed| followed.instance == counters.instance);
             let since = followed.map_or(counters.taken, |followed| followed.since);
             let levels = followed.map_or(&none, |followed| &followed.levels);
             let first = before.is_none_or(|before| before.instance != counters.instance);
-            let (mut record, mut after) = count(partition, counters, before, since, levels);
+            let end = end.unwrap_or(counters.taken.wall);
+            let (mut told, mut after) = count(&Taking { partition, counters, before, since, levels, end });
             // In a log that knows of a loss the first record tells what came since from what was there before.
             let lost = first && self.outbox.lost();
             if lost && followed.is_none_or(|followed| followed.arrival == Arrival::Found) {
                 let why = "the record of what had been counted was damaged";
-                record.amounts.values_mut().for_each(|amount| *amount = Amount::Unknown(why.into()));
+                let amounts = told.iter_mut().flat_map(|record| record.amounts.values_mut());
+                amounts.for_each(|amount| *amount = Amount::Unknown(why.into()));
             }
             after.ended = then == Then::Ends;
-            if lost || after.ended || says_something(&record) {
-                records.push(record);
+            if lost || after.ended || told.iter().any(says_something) {
+                records.extend(told);
                 baselines.insert(partition.clone(), Some(after));
             }
         }
         if records.is_empty() {
             return Ok(());
         }
-        let counted: Vec<PartitionName> = baselines.keys().cloned().collect();
+        let taken = |(partition, after): (&PartitionName, &Option<Baseline>)| {
+            Some((partition.clone(), after.as_ref()?.read?.steady))
+        };
+        let counted: Vec<(PartitionName, Steady)> = baselines.iter().filter_map(taken).collect();
         self.outbox.take(now, records, baselines)?;
-        for partition in counted {
+        for (partition, read) in counted {
             if let Some(followed) = self.partitions.get_mut(&partition) {
                 followed.levels.counted();
             }
+            self.counted.insert(partition, read);
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use crate::master::Master;
 use crate::rig::{instance, part, until};
 use plat_document::Release;
+use plat_link::Address;
 use plat_link::tls::RootPin;
 use plat_model::instance::{InstanceDesired, InstanceState, Wish};
 use plat_model::node::{NodeFile, NodePartition};
@@ -13,30 +14,30 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-struct Node {
-    folder: tempfile::TempDir,
-    master: Arc<Master>,
-    agent: Option<Child>,
+pub struct Node {
+    pub folder: tempfile::TempDir,
+    pub master: Arc<Master>,
+    pub agent: Option<Child>,
 }
 
 impl Node {
-    fn command(&self) -> Command {
+    pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_plat-agent"));
         command.arg("--config").arg(self.folder.path().join("agent.toml")).env("PLAT_LOG", "warn");
         command
     }
 
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         self.agent = Some(self.command().arg("run").spawn().unwrap());
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         let mut agent = self.agent.take().unwrap();
         agent.kill().unwrap();
         agent.wait().unwrap();
     }
 
-    async fn until_state(&self, state: InstanceState) {
+    pub async fn until_state(&self, state: InstanceState) {
         until(&format!("the instance is {state}"), || {
             let status = self.master.state().statuses.get(&instance(1, Wish::Started).id).cloned();
             (status.as_ref().is_some_and(|status| status.state == state), status)
@@ -44,9 +45,19 @@ impl Node {
         .await;
     }
 
-    fn service_pid(&self) -> Option<u32> {
+    pub fn service_pid(&self) -> Option<u32> {
         let state = self.master.state();
         state.statuses.get(&instance(1, Wish::Started).id)?.services.first()?.pid
+    }
+
+    pub fn enroll(&self, master: &Address) {
+        let pin: String = RootPin::of(self.master.root()).0.iter().map(|byte| format!("{byte:02x}")).collect();
+        let token = self.folder.path().join("token");
+        fs::write(&token, format!("plat1.0123456789abcdef.goodsecret.{pin}\n")).unwrap();
+        let mut command = self.command();
+        command.args(["enroll", "--name", "n1", "--master", &master.to_string(), "--token-file"]).arg(token);
+        let enrolled = command.stderr(Stdio::inherit()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&enrolled.stdout), "enrolled as n1\n");
     }
 
     /// Memory that the agent has written to, in KiB: what is left when the code's pages are not counted, which in a
@@ -71,11 +82,11 @@ impl Drop for Node {
     }
 }
 
-fn is_alive(pid: u32) -> bool {
+pub fn is_alive(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
-fn formatted(folder: &Path) {
+pub fn formatted(folder: &Path) {
     for name in ["releases", "partitions", "partitions/part0", "source"] {
         fs::create_dir_all(folder.join(name)).unwrap();
     }
@@ -98,7 +109,7 @@ fn formatted(folder: &Path) {
     fs::write(folder.join("agent.toml"), text).unwrap();
 }
 
-fn wanted(folder: &Path, wish: Wish) -> (InstanceDesired, String) {
+pub fn wanted(folder: &Path, wish: Wish) -> (InstanceDesired, String) {
     let text = format!(
         r#"
 version: 1
@@ -131,17 +142,8 @@ async fn a_service_outlives_the_killed_agent_and_is_adopted_by_the_next() {
     let server = master.serve(0).await;
     let folder = tempfile::tempdir().unwrap();
     formatted(folder.path());
-    let pin: String = RootPin::of(master.root()).0.iter().map(|byte| format!("{byte:02x}")).collect();
-    fs::write(folder.path().join("token"), format!("plat1.0123456789abcdef.goodsecret.{pin}\n")).unwrap();
     let mut node = Node { folder, master: master.clone(), agent: None };
-    let enrolled = node
-        .command()
-        .args(["enroll", "--name", "n1", "--master", &server.address.to_string(), "--token-file"])
-        .arg(node.folder.path().join("token"))
-        .stderr(Stdio::inherit())
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8_lossy(&enrolled.stdout), "enrolled as n1\n");
+    node.enroll(&server.address);
 
     node.start();
     let (desired, document) = wanted(node.folder.path(), Wish::Started);

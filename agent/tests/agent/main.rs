@@ -4,5 +4,6 @@ mod binary;
 mod enrolment;
 mod master;
 mod meters;
+mod parts;
 mod rig;
 mod work;

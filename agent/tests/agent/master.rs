@@ -285,4 +285,14 @@ impl NodeService for Service {
         }
         Ok(Response::new(v1::PushLogsResponse {}))
     }
+
+    /// Every instance has no child, whatever it asks for.
+    async fn for_instance(
+        &self,
+        request: Request<v1::ForInstanceRequest>,
+    ) -> Result<Response<v1::ForInstanceResponse>, Status> {
+        self.check(&request)?;
+        request.into_inner().into_model().map_err(to_status)?;
+        Ok(Response::new(v1::ForInstanceResponse { children: Vec::new() }))
+    }
 }

@@ -1,6 +1,7 @@
 //! Instances, with the master there or away.
 
 use crate::rig::{RELEASE, Rig, instance, part, release, until};
+use plat_agent::clock::{Clock, SystemClock};
 use plat_agent::host::Host;
 use plat_agent_plan::facts::ServiceRun;
 use plat_document::Release;
@@ -77,6 +78,40 @@ async fn a_step_of_the_wall_clock_makes_no_hot_loop_and_stalls_no_restart() {
         let of = |what: &str| since.iter().filter(|step| step.contains(what)).count();
         assert_eq!((of("start service"), of("check promise")), (1, 1), "{since:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timer_makes_up_for_its_times_once_and_uses_none_twice_whoever_is_killed_or_set_meanwhile() {
+    let mut rig = Rig::enrolled().await;
+    let text = RELEASE.replace(
+        "services:\n",
+        "services:\n  tick: {command: [/bin/tick], kind: oneshot, schedule: \"0 * * * *\"}\n  \
+         prepare: {command: [/bin/prepare], kind: oneshot}\n",
+    );
+    let document = Release::parse_yaml(&text, "echo.yaml").unwrap();
+    let wanted = InstanceDesired { release: document.digest(), ..instance(1, Wish::Started) };
+    rig.master.want_instance(wanted, &document.to_canonical_json());
+    // Half past an hour.
+    let ahead = 1800 - SystemClock.now().seconds() % 3600;
+    rig.clock.set(ahead);
+    rig.start();
+    rig.until_state(1, InstanceState::Ready).await;
+    let runs = |rig: &Rig, of: &str| rig.host.performed().iter().filter(|step| **step == format!("part0 {of}")).count();
+    let tick = |rig: &Rig| rig.status(1).unwrap().services.into_iter().find(|one| one.name.as_str() == "tick").unwrap();
+    let next = |rig: &Rig| tick(rig).next.unwrap();
+    assert_eq!((runs(&rig, "start service tick"), runs(&rig, "start service prepare")), (0, 1));
+    let first = next(&rig);
+    for (hours, expected) in [(5_i64, 1), (2, 1), (6, 2)] {
+        rig.kill().await;
+        rig.clock.set(ahead + hours * 3600);
+        rig.start();
+        // The latest time that the clock has shown decides.
+        let shown = first.plus(Duration::from_secs(u64::try_from(hours.max(5)).unwrap() * 3600));
+        until("the next time is told", || (next(&rig) == shown, tick(&rig))).await;
+        rig.until_state(1, InstanceState::Ready).await;
+        assert_eq!(runs(&rig, "start service tick"), expected, "after {hours} hours");
+    }
+    assert_eq!(runs(&rig, "start service prepare"), 1, "once for one configuration");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,6 +273,15 @@ async fn without_room_what_nothing_needs_goes_and_what_is_wanted_waits_and_says_
     assert!(!rig.host.is_installed(&other.digest()));
     rig.host.set_free(rig.policy.min_free);
     until("it is begun once there is room", || (rig.host.is_installed(&other.digest()), ())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn for_what_waits_for_room_what_nothing_needs_goes_although_there_is_some() {
+    let rig = Rig::running().await;
+    had_and_lost(&rig, 1).await;
+    rig.host.set_free(2 * rig.policy.min_free);
+    rig.host.ask_for_room(rig.policy.min_free + 1);
+    until("the one that nothing needs is gone", || (times(&rig, "remove release") == 1, rig.host.performed())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -43,6 +43,16 @@ pub async fn install(host: &LinuxHost, document: &str) -> (Digest, Result<(), Pr
     (digest, done)
 }
 
+/// Shell commands that end when [`go_on`] says so.
+pub const WAIT: &str = "until [ -e go ]; do sleep 0.02; done; rm -f go";
+
+pub fn go_on(node: &Node, digest: &Digest) {
+    let begun = format!(".unfinished-{}-", digest.short());
+    let mut folders = fs::read_dir(node.folder.path().join("releases")).unwrap().map(|entry| entry.unwrap());
+    let folder = folders.find(|entry| entry.file_name().to_string_lossy().starts_with(&begun)).unwrap();
+    fs::write(folder.path().join("go"), "").unwrap();
+}
+
 pub fn unfinished(node: &Node) -> usize {
     let entries = fs::read_dir(node.folder.path().join("releases")).unwrap();
     entries.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with(".unfinished")).count()

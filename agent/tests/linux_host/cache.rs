@@ -12,6 +12,7 @@ pub async fn open_with(node: &Node, settings: &ReleaseSettings) -> LinuxHost {
         state: node.state(),
         node_file: node.folder.path().join("node.json"),
         executable: env!("CARGO_BIN_EXE_plat-agent").into(),
+        network: Default::default(),
         clock: Arc::new(plat_agent::clock::SystemClock),
         runtime: plat_agent::config::Runtime::Shim,
     };
@@ -32,11 +33,11 @@ pub fn entry(node: &Node, bytes: &[u8]) -> PathBuf {
     node.state().join("host/cache/sha256").join(hex(bytes))
 }
 
-fn partial(node: &Node, bytes: &[u8]) -> PathBuf {
+pub fn partial(node: &Node, bytes: &[u8]) -> PathBuf {
     node.state().join("host/cache/partial").join(format!("sha256-{}", hex(bytes)))
 }
 
-fn log(node: &Node, digest: &Digest) -> String {
+pub fn log(node: &Node, digest: &Digest) -> String {
     fs::read_to_string(node.state().join(format!("host/releases/{digest}.log"))).unwrap()
 }
 
@@ -259,9 +260,7 @@ async fn a_server_that_falls_silent_is_given_up_for_the_next() {
 #[tokio::test(flavor = "multi_thread")]
 async fn fetching_waits_for_nobodys_build() {
     let (node, host) = builds(UID + 77).await;
-    let go = node.folder.path().join("go");
-    let wait = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
-    let slow = document(archive(&node, &large(11, 1000)), &[&["sh", "-c", &wait]]);
+    let slow = document(archive(&node, &large(11, 1000)), &[&["sh", "-c", WAIT]]);
     let bytes = large(12, 1000);
     let web = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
     let quick = document(serde_json::json!({"app": source(&format!("{}/x", web.url), &bytes)}), &[]);
@@ -275,7 +274,7 @@ async fn fetching_waits_for_nobodys_build() {
     };
     let fetched = async {
         until("the second one's file is here", async || entry(&node, &bytes).exists()).await;
-        fs::write(&go, "").unwrap();
+        go_on(&node, &first);
     };
     let (slow, quick, ()) = tokio::join!(install(&host, &slow), second, fetched);
     slow.1.unwrap();

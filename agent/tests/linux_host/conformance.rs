@@ -3,6 +3,8 @@
 
 use super::*;
 use plat_agent::host::linux::runtime::{Place, Reading, RunState};
+use plat_agent_plan::facts::Ending;
+use plat_document::release::{Restart, ServiceKind};
 use plat_model::resources::Resources;
 
 /// A test of each check, over the nodes that `$node` makes; none where it can make none.
@@ -25,6 +27,9 @@ macro_rules! suite {
             of_many_that_are_started_at_once_each_says_how_it_went
             stopping_kills_what_ignores_the_signal_and_what_detached
             a_run_that_ends_by_itself_is_told_with_its_last_lines_and_counted
+            a_one_shot_says_whether_it_succeeded_also_to_the_next_agent
+            what_has_ended_is_not_started_again_while_there_is_an_agent
+            a_service_that_does_not_say_that_it_is_alive_is_ended
             a_reload_reaches_the_run_that_it_is_for_and_no_other
             a_program_is_run_to_its_end_and_says_how_it_went
             a_program_that_takes_too_long_or_is_dropped_ends_with_all_that_it_started
@@ -60,6 +65,7 @@ fn program(script: &str, timeout_seconds: u32) -> Run {
         name: "program".into(),
         command: vec!["/bin/sh".into(), "-c".into(), script.into()],
         environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+        directory: String::new(),
         timeout_seconds,
     }
 }
@@ -146,6 +152,127 @@ pub async fn a_run_that_ends_by_itself_is_told_with_its_last_lines_and_counted(n
     node.done(host).await;
 }
 
+fn how(fact: &ServiceFact) -> Ending {
+    match fact.state {
+        ServiceRun::Ended { how, .. } => how,
+        other => panic!("it has not ended: {other:?}"),
+    }
+}
+
+pub async fn a_one_shot_says_whether_it_succeeded_also_to_the_next_agent(node: Node) {
+    let host = node.occupied().await;
+    let once = |name: &str, script: &str| ServiceSpec {
+        kind: ServiceKind::Oneshot,
+        restart: Restart::OnFailure,
+        ..spec(name, script)
+    };
+    begin(&host, &node, &once("good", "echo worked; exit 0")).await.unwrap();
+    begin(&host, &node, &once("bad", "exit 3")).await.unwrap();
+    begin(&host, &node, &once("long", "exec sleep 600")).await.unwrap();
+    let absent = ServiceSpec { command: vec!["/nowhere".into()], ..once("absent", "") };
+    begin(&host, &node, &absent).await.unwrap_err();
+    let good = ended(&host, "good").await;
+    assert_eq!((how(&good), good.last_exit.as_str()), (Ending::Success, "exit code 0"));
+    let bad = ended(&host, "bad").await;
+    assert_eq!((how(&bad), bad.last_exit.as_str()), (Ending::Failure, "exit code 3"));
+    assert_eq!(how(&ended(&host, "absent").await), Ending::Failure);
+    running(&fact(&host, "long").await);
+    stop(&host, "long").await;
+    assert_eq!(how(&fact(&host, "long").await), Ending::Told);
+    drop(host);
+    let host = node.open().await;
+    assert_eq!(fact(&host, "good").await, good);
+    begin(&host, &node, &once("good", "echo worked; exit 0")).await.unwrap();
+    assert_ne!(ended(&host, "good").await.run, good.run, "it runs as often as it is asked to");
+    node.done(host).await;
+}
+
+pub async fn what_has_ended_is_not_started_again_while_there_is_an_agent(node: Node) {
+    let host = node.occupied().await;
+    let policies = [("always", Restart::Always), ("on-failure", Restart::OnFailure), ("never", Restart::Never)];
+    for (name, restart) in policies {
+        begin(&host, &node, &ServiceSpec { restart, ..spec(name, "exit 1") }).await.unwrap();
+    }
+    let mut runs = Vec::new();
+    for (name, _) in policies {
+        let fact = ended(&host, name).await;
+        assert_eq!((how(&fact), fact.restarts), (Ending::Failure, 1));
+        runs.push(fact.run);
+    }
+    // What a runtime would do by itself it has begun by the time that another service has come and gone.
+    begin(&host, &node, &spec("other", "sleep 0.5")).await.unwrap();
+    ended(&host, "other").await;
+    for ((name, _), run) in policies.into_iter().zip(runs) {
+        assert_eq!(fact(&host, name).await.run, run, "that is the plan's");
+    }
+    stop(&host, "never").await;
+    let fact = fact(&host, "never").await;
+    assert_eq!((how(&fact), fact.last_exit.as_str()), (Ending::Told, "exit code 1"), "stopped is stopped on purpose");
+    node.done(host).await;
+}
+
+/// Says that it is alive, until there is a file `quiet`.
+const TALKS: &str = r#"exec perl -MSocket -e '
+    my $to = $ENV{NOTIFY_SOCKET}; $to =~ s/^@/\0/;
+    socket(my $socket, AF_UNIX, SOCK_DGRAM, 0) or die;
+    for (;;) {
+        send($socket, "STATUS=busy\nWATCHDOG=1\n", 0, pack_sockaddr_un($to)) or die "cannot say it: $!" unless -e "quiet";
+        select(undef, undef, undef, 0.05);
+    }'"#;
+
+pub async fn a_service_that_does_not_say_that_it_is_alive_is_ended(node: Node) {
+    let host = node.occupied().await;
+    let watched =
+        |name: &str, script: &str, seconds| ServiceSpec { watchdog_seconds: Some(seconds), ..spec(name, script) };
+    begin(&host, &node, &watched("talks", TALKS, 4)).await.unwrap();
+    let talks = fact(&host, "talks").await;
+    let silent = "echo $NOTIFY_SOCKET > socket; echo $WATCHDOG_USEC > every; exec sleep 600";
+    begin(&host, &node, &watched("silent", silent, 1)).await.unwrap();
+    begin(&host, &node, &watched("deaf", "trap '' ABRT; while :; do sleep 0.1; done", 1)).await.unwrap();
+    if node.account.is_some() {
+        // Whoever is not the partition's user may say what he likes.
+        until("it knows its socket", async || {
+            fs::read_to_string(node.home().join("socket")).is_ok_and(|t| t.ends_with('\n'))
+        })
+        .await;
+        let name = fs::read_to_string(node.home().join("socket")).unwrap();
+        until("it has ended all the same", async || {
+            say(name.trim(), "WATCHDOG=1");
+            matches!(fact(&host, "silent").await.state, ServiceRun::Ended { .. })
+        })
+        .await;
+    }
+    let silent = ended(&host, "silent").await;
+    assert_eq!((how(&silent), silent.short_runs), (Ending::Failure, 1));
+    assert!(silent.last_exit.contains("watchdog") && silent.last_exit.contains("SIGABRT"), "{}", silent.last_exit);
+    assert_eq!(fs::read_to_string(node.home().join("every")).unwrap(), "1000000\n");
+    let deaf = ended(&host, "deaf").await;
+    assert!(deaf.last_exit.contains("watchdog") && deaf.last_exit.contains("SIGKILL"), "{}", deaf.last_exit);
+    let ServiceRun::Running { since, .. } = talks.state else { panic!("{talks:?}") };
+    until("it has run for longer than it may be silent", async || {
+        let now = plat_agent::clock::Clock::steady(&plat_agent::clock::SystemClock);
+        now.since(since.steady) > Duration::from_secs(5)
+    })
+    .await;
+    assert_eq!(fact(&host, "talks").await, talks, "it is still the first run");
+    fs::write(node.home().join("quiet"), "").unwrap();
+    let talked = ended(&host, "talks").await;
+    assert!(talked.last_exit.contains("watchdog"), "{}", talked.last_exit);
+    node.done(host).await;
+}
+
+/// Sends a word to where a service is listened to.
+fn say(socket: &str, text: &str) {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+    let address = match socket.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(socket),
+    };
+    // Nobody listens any more once it has ended.
+    let _ = UnixDatagram::unbound().unwrap().send_to_addr(text.as_bytes(), &address.unwrap());
+}
+
 pub async fn a_reload_reaches_the_run_that_it_is_for_and_no_other(node: Node) {
     let host = node.occupied().await;
     let script = "trap 'echo again >> reloaded' HUP; echo up > up; while :; do sleep 0.02; done";
@@ -173,6 +300,16 @@ pub async fn a_program_is_run_to_its_end_and_says_how_it_went(node: Node) {
         ("exit code 4", false, vec!["one".into(), "two".into()])
     );
     assert_eq!(fs::read_to_string(node.home().join("here")).unwrap().trim(), node.home().display().to_string());
+    fs::create_dir_all(node.home().join("srv/deep")).unwrap();
+    fs::set_permissions(node.home().join("srv/deep"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(node.home().join("srv"), fs::Permissions::from_mode(0o755)).unwrap();
+    let within = Run { directory: "srv/deep".into(), ..program("pwd", 10) };
+    let ran = host.runtime().run(&place(&node), &within).await.unwrap();
+    assert_eq!(ran.tail, [node.home().join("srv/deep").display().to_string()]);
+    // A link leads nowhere else.
+    symlink("/", node.home().join("out")).unwrap();
+    let outside = Run { directory: "out".into(), ..program("pwd", 10) };
+    assert_eq!(host.runtime().run(&place(&node), &outside).await.unwrap_err().code, codes::SERVICE_START);
     let absent = Run { command: vec!["/nowhere".into()], ..program("", 10) };
     assert_eq!(host.runtime().run(&place(&node), &absent).await.unwrap_err().code, codes::SERVICE_START);
     assert!(host.runtime().observe(&part()).await.unwrap().is_empty(), "it is no service");
@@ -220,6 +357,12 @@ pub async fn what_is_said_to_be_enforced_is(node: Node) {
     assert!(enforced.processes.is_none_or(|most| most == 10));
     let ran = host.runtime().run(&place, &many).await.unwrap();
     assert_eq!(ran.exit.to_string() != "exit code 0", enforced.processes.is_some(), "{:?}", ran.tail);
+    // As much as it may hold, and as much again.
+    let asked = Resources { memory_mib: Some(64), ..Resources::default() };
+    let enforced = host.runtime().limit(&place, asked).await.unwrap();
+    let large = program("head -c 134217728 /dev/zero | tail -c 134217728 > /dev/null", 60);
+    let ran = host.runtime().run(&place, &large).await.unwrap();
+    assert_eq!(ran.exit.to_string() != "exit code 0", enforced.memory_mib.is_some(), "{ran:?}");
     let unlimited = host.runtime().limit(&place, Resources::default()).await.unwrap();
     assert_eq!(unlimited, Resources::default());
     let ran = host.runtime().run(&place, &many).await.unwrap();
@@ -239,8 +382,8 @@ pub async fn a_run_that_has_ended_is_on_the_bill_whole_until_the_next_one(node: 
     let seen = usage();
     let [one] = &seen.runs[..] else { panic!("{seen:?}") };
     assert_eq!((&one.run, &one.instance, one.state), (&run, &instance(), RunState::Ended));
-    assert!(one.ended.is_some_and(|ended| ended >= one.started));
-    let counted = if one.in_group { cpu(&seen.group) - before } else { one.used.cpu_micros };
+    assert!(one.ended.is_some_and(|ended| ended.steady >= one.started.steady));
+    let counted = if one.counted.cpu { cpu(&seen.group) - before } else { one.used.cpu_micros };
     assert!(counted > 5_000, "{seen:?}");
     begin(&host, &node, &spec("works", "exec sleep 600")).await.unwrap();
     let seen = usage();

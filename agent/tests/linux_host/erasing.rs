@@ -16,6 +16,7 @@ async fn erased_whole(node: Node) {
         name: "init".into(),
         command: vec!["/bin/sh".into(), "-c".into(), script],
         environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+        directory: String::new(),
         timeout_seconds: 60,
     };
     host.perform(&Action::RunHook { partition: part(), run }).await.unwrap();

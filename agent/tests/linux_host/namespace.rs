@@ -62,7 +62,8 @@ fn shell(script: &str) -> Vec<String> {
 
 fn hook(script: &str) -> Action {
     let environment = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]);
-    let run = Run { name: "init".into(), command: shell(script), environment, timeout_seconds: 10 };
+    let run =
+        Run { name: "init".into(), command: shell(script), environment, directory: String::new(), timeout_seconds: 10 };
     Action::RunHook { partition: part(), run }
 }
 
@@ -130,6 +131,26 @@ async fn services_hooks_and_programs_of_promises_run_in_the_partitions_network_n
     let (holds, message) = asked(&host, Check::Exec(shell("readlink /proc/self/ns/net"))).await;
     assert!(holds);
     assert_eq!(message, inside.shown());
+    node.done(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_in_a_network_namespace_is_heard_from_inside_it() {
+    if !root_is_here() {
+        return;
+    }
+    let inside = Namespace::new();
+    let mut node = Node::new(Some(account(UID + 31)));
+    node.namespace = Some(inside.file().to_owned());
+    node.write_node_file();
+    let host = node.occupied().await;
+    // It ends by itself once its word has reached somebody, and not before.
+    let script = r#"exec perl -MSocket -e '
+        my $to = $ENV{NOTIFY_SOCKET}; $to =~ s/^@/\0/;
+        socket(my $socket, AF_UNIX, SOCK_DGRAM, 0) or die;
+        defined send($socket, "WATCHDOG=1", 0, pack_sockaddr_un($to)) or die "cannot say it: $!";'"#;
+    start(&host, &ServiceSpec { watchdog_seconds: Some(60), ..spec("web", script) }).await.unwrap();
+    assert_eq!(ended(&host, "web").await.last_exit, "exit code 0");
     node.done(host).await;
 }
 

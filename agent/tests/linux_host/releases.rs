@@ -61,7 +61,7 @@ async fn a_build_command_holds_nothing_up_leaves_nothing_running_and_reaches_no_
     let host = node.open().await;
     let source = archive(&node, &tar(&[("a/x", "x", tar::EntryType::Regular)]));
     // It waits until another release is begun, tries to stop whoever watches it, and puts something everywhere.
-    let script = "i=0; while [ $(ls -d ../.unfinished-* | wc -l) -lt 2 ] && [ $i -lt 2000 ]; do sleep 0.01; i=$((i+1)); done; \
+    let script = "i=0; while [ $(ls -d ../.unfinished-* | wc -l) -lt 2 ] && [ $i -lt 200 ]; do sleep 0.01; i=$((i+1)); done; \
         for d in ../.unfinished-*; do [ $d -ef . ] || touch $d/intruder; done; \
         ls ../.packages && exit 1; kill -STOP $PPID; setsid sleep 600 & exit 0";
     let hostile = document(source.clone(), &[&["sh", "-c", script]]);

@@ -12,6 +12,7 @@ pub struct Node {
     pub namespace: Option<PathBuf>,
     pub storage: Vec<PathBuf>,
     pub directories: BTreeMap<String, u32>,
+    pub limits: Resources,
     pub runtime: Runtime,
 }
 
@@ -31,11 +32,15 @@ pub fn account(uid: u32) -> Account {
 
 impl Node {
     pub fn new(account: Option<Account>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::at(tempfile::tempdir().unwrap(), account)
+    }
+
+    pub fn at(folder: tempfile::TempDir, account: Option<Account>) -> Self {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let directories = plat_model::node::Skeleton::default().directories;
+        let (builder, namespace, storage, limits) = (None, None, Vec::new(), Resources::default());
         let runtime = Runtime::Shim;
-        let node = Self { folder, account, builder: None, namespace: None, storage: Vec::new(), directories, runtime };
+        let node = Self { folder, account, builder, namespace, storage, directories, limits, runtime };
         fs::create_dir_all(node.home()).unwrap();
         if let Some(account) = &node.account {
             chown(node.home(), Some(account.uid), Some(account.gid)).unwrap();
@@ -55,6 +60,7 @@ impl Node {
                 addresses: vec!["127.0.0.1".parse().unwrap()],
                 namespace: self.namespace.clone(),
                 storage: self.storage.clone(),
+                limits: self.limits,
                 ..NodePartition::bare(part())
             }],
             ..NodeFile::bare(path)
@@ -76,6 +82,7 @@ impl Node {
             state: self.state(),
             node_file: self.folder.path().join("node.json"),
             executable: env!("CARGO_BIN_EXE_plat-agent").into(),
+            network: Default::default(),
             clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
             runtime: self.runtime,
         })
@@ -115,6 +122,14 @@ impl Drop for Node {
                 for group in fs::read_dir(partition.path()).into_iter().flatten().flatten() {
                     let _ = fs::remove_dir(group.path());
                 }
+                let _ = fs::remove_dir(partition.path());
+            }
+            let _ = fs::remove_dir(base);
+        }
+        // Those of version 1: one for each partition.
+        for tree in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            let base = tree.path().join("plat").join(&id);
+            for partition in fs::read_dir(&base).into_iter().flatten().flatten() {
                 let _ = fs::remove_dir(partition.path());
             }
             let _ = fs::remove_dir(base);

@@ -120,6 +120,50 @@ async fn on_a_full_disk_what_nothing_uses_goes_the_oldest_first_and_what_is_used
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn for_a_file_that_does_not_fit_what_nothing_uses_goes_and_then_it_is_fetched() {
+    if !root_is_here() {
+        return;
+    }
+    let (node, host) = builds(UID + 114).await;
+    drop(host);
+    fs::remove_dir_all(node.state()).unwrap();
+    let disk = SmallDisk::under(&node, 48);
+    let policy = KeepPolicy { min_free: 4 * MIB, ..KeepPolicy::default() };
+    let host = open_with(&node, &ReleaseSettings { policy, ..ReleaseSettings::default() }).await;
+    let files = [large(25, 2 << 20), large(26, 2 << 20), large(27, 6 << 20)];
+    let web = Web::of(files.iter().map(|bytes| (format!("/{}", hex(bytes)), bytes.clone())).collect());
+    let text =
+        |bytes: &[u8]| document(serde_json::json!({"app": source(&format!("{}/{}", web.url, hex(bytes)), bytes)}), &[]);
+    let (used, done) = install(&host, &text(&files[0])).await;
+    done.unwrap();
+    let (unused, done) = install(&host, &text(&files[1])).await;
+    done.unwrap();
+    // More than must stay free, and less than the third takes: its file, and then the release of it.
+    disk.fill_to(5 * MIB);
+    let mut gone = Vec::new();
+    let removing = async {
+        until("room was made for the file", async || {
+            let is_waited_for = host.observe_disks().await.unwrap().values().any(|disk| !disk.asked.is_empty());
+            if is_waited_for {
+                gone.extend(tidy(&host, &[&used], &policy).await);
+            }
+            entry(&node, &files[2]).exists()
+        })
+        .await;
+    };
+    let third = text(&files[2]);
+    let (third, ()) = tokio::join!(install(&host, &third), removing);
+    drop(third);
+    let content = |bytes: &[u8]| Stored::Content(format!("sha256/{}", hex(bytes)));
+    gone.sort();
+    let mut all = [Stored::Release(unused), content(&files[0]), content(&files[1])];
+    all.sort();
+    assert_eq!(gone, all, "neither the release that is used nor what is being fetched");
+    assert_eq!(host.observe_release(&used).await, ReleaseFact::Installed);
+    assert!(host.observe_disks().await.unwrap().values().all(|disk| disk.asked.is_empty()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_does_not_fit_is_not_begun_and_says_how_much_there_is() {
     if !root_is_here() {
         return;
@@ -129,7 +173,8 @@ async fn a_file_that_does_not_fit_is_not_begun_and_says_how_much_there_is() {
     fs::remove_dir_all(node.state()).unwrap();
     let _disk = SmallDisk::under(&node, 32);
     let policy = KeepPolicy { min_free: 4 * MIB, ..KeepPolicy::default() };
-    let host = open_with(&node, &ReleaseSettings { policy, ..ReleaseSettings::default() }).await;
+    let patience = Duration::from_millis(10);
+    let host = open_with(&node, &ReleaseSettings { policy, patience, ..ReleaseSettings::default() }).await;
     let bytes = large(23, 40 << 20);
     let web = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
     let problem = super::sources::laid(&node, &host, source(&format!("{}/x", web.url), &bytes)).await.unwrap_err();
@@ -142,9 +187,7 @@ async fn what_is_old_goes_and_what_is_about_to_be_used_does_not() {
     let (node, host) = builds(UID + 82).await;
     let bytes = large(24, 1000);
     let web = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
-    let go = node.folder.path().join("go");
-    let wait = format!("until [ -e {} ]; do sleep 0.02; done", go.display());
-    let slow = document(serde_json::json!({"app": source(&format!("{}/x", web.url), &bytes)}), &[&["sh", "-c", &wait]]);
+    let slow = document(serde_json::json!({"app": source(&format!("{}/x", web.url), &bytes)}), &[&["sh", "-c", WAIT]]);
     let first = Digest::parse(&hex(slow.as_bytes())).unwrap();
     let policy = KeepPolicy { keep: Duration::ZERO, min_free: 0 };
     let while_it_builds = async {
@@ -156,15 +199,21 @@ async fn what_is_old_goes_and_what_is_about_to_be_used_does_not() {
         let path = format!("sha256/{}", hex(&bytes));
         host.perform(&Action::RemoveContent { path }).await.unwrap();
         assert!(entry(&node, &bytes).exists());
-        fs::write(&go, "").unwrap();
+        go_on(&node, &first);
     };
     let (built, ()) = tokio::join!(install(&host, &slow), while_it_builds);
     built.1.unwrap();
+    // A process that asked for an offer was killed.
+    let left = node.state().join("host/cache/partial/.offer-0123456789abcdef");
+    fs::write(&left, "").unwrap();
     let gone = tidy(&host, &[], &policy).await;
-    assert_eq!(gone, [Stored::Release(first), Stored::Content(format!("sha256/{}", hex(&bytes)))]);
-    assert!(!entry(&node, &bytes).exists());
-    for path in ["sha256/../../x", "x", "state/x", "partial/.."] {
+    let contents = [format!("partial/{}", left.file_name().unwrap().display()), format!("sha256/{}", hex(&bytes))];
+    let expected: Vec<_> = [Stored::Release(first)].into_iter().chain(contents.map(Stored::Content)).collect();
+    assert_eq!(gone, expected);
+    assert!(!entry(&node, &bytes).exists() && !left.exists());
+    let (forged, bad) = (codes::FORGED, codes::BAD_VALUE);
+    for (path, code) in [("sha256/../../x", forged), ("x", bad), ("state/x", bad), ("partial/..", forged)] {
         let problem = host.perform(&Action::RemoveContent { path: path.into() }).await.unwrap_err();
-        assert_eq!(problem.code, codes::BAD_VALUE, "{path}");
+        assert_eq!(problem.code, code, "{path}");
     }
 }

@@ -40,8 +40,11 @@ async fn who_follows_an_instances_log_reads_on_and_nothing_of_the_next_instance(
     host.perform(&Action::Erase { partition: part() }).await.unwrap();
     host.perform(&Action::Free { partition: part() }).await.unwrap();
     let other = InstanceId::parse(&"b".repeat(32)).unwrap();
-    host.perform(&Action::Occupy { partition: part(), instance: other, secrets: BTreeMap::new() }).await.unwrap();
-    start(&host, &spec("talks", "echo secret; exec sleep 600")).await.unwrap();
+    host.perform(&Action::Occupy { partition: part(), instance: other.clone(), secrets: BTreeMap::new() })
+        .await
+        .unwrap();
+    let next = ServiceSpec { instance: other, ..spec("talks", "echo secret; exec sleep 600") };
+    start(&host, &next).await.unwrap();
     assert_eq!(lines.recv().await, None);
     node.done(host).await;
 }
@@ -90,6 +93,7 @@ async fn a_service_reloads_by_a_signal_or_a_command_and_goes_on_with_the_same_pr
             name: "reload-web".into(),
             command: vec!["/bin/sh".into(), "-c".into(), script.into()],
             environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+            directory: String::new(),
             timeout_seconds: 5,
         })
     };

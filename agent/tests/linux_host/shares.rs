@@ -1,11 +1,12 @@
 //! Built releases that one node shares and another takes, with the agent's own commands.
 
-use super::cache::{large, open_with, source};
+use super::cache::{entry, large, open_with, source};
 use super::sources::{builds, manifest};
 use super::web::{Answer, Web};
 use super::*;
 use plat_agent::config::{ReleaseSettings, ShareSettings};
 use plat_agent::host::linux::share::key::PublicKey;
+use std::collections::BTreeSet;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +16,8 @@ struct Sharing {
     store: PathBuf,
     document: String,
     digest: Digest,
+    /// What each build wrote that no other did.
+    seen: Mutex<BTreeSet<Vec<u8>>>,
 }
 
 impl Sharing {
@@ -22,19 +25,14 @@ impl Sharing {
     async fn new(uid: u32) -> Self {
         let (node, host) = builds(uid).await;
         let store = node.folder.path().join("store");
-        let count = node.folder.path().join("count");
-        fs::write(&count, "").unwrap();
-        fs::set_permissions(&count, fs::Permissions::from_mode(0o666)).unwrap();
-        let script = format!(
-            "echo built >> {}; mkdir -p d; echo run > d/run; chmod +x d/run; ln -s d/run link; ln -s /etc/passwd out; \
-             date +%N > when",
-            count.display()
-        );
-        let document = document(archive(&node, &large(30, 3000)), &[&["sh", "-c", &script]]);
+        let script = "mkdir -p d; echo run > d/run; chmod +x d/run; ln -s d/run link; ln -s /etc/passwd out; \
+                      cat /proc/sys/kernel/random/uuid > when";
+        let document = document(archive(&node, &large(30, 3000)), &[&["sh", "-c", script]]);
         let (digest, done) = install(&host, &document).await;
         done.unwrap_or_else(|p| panic!("{p}"));
-        let here = Self { node, store, document, digest };
+        let here = Self { node, store, document, digest, seen: Mutex::default() };
         here.configure("");
+        here.built();
         here
     }
 
@@ -75,8 +73,11 @@ impl Sharing {
         open_with(&self.node, &ReleaseSettings { share, ..ReleaseSettings::default() }).await
     }
 
+    /// How often the release was built, of those times after which this was asked.
     fn built(&self) -> usize {
-        fs::read_to_string(self.node.folder.path().join("count")).unwrap().lines().count()
+        let mut seen = self.seen.lock().unwrap();
+        seen.extend(fs::read(self.folder().join("when")));
+        seen.len()
     }
 
     fn folder(&self) -> PathBuf {
@@ -128,8 +129,10 @@ async fn what_one_node_built_another_takes_as_it_is() {
     assert_eq!(manifest(&folder)["sources"], before["sources"]);
     // What nobody has shared is built.
     let other = here.document.replace("echo run", "echo walk");
-    install(&host, &other).await.1.unwrap();
-    assert_eq!(here.built(), 2);
+    let (digest, done) = install(&host, &other).await;
+    done.unwrap();
+    let place = here.folder().with_file_name(digest.as_str());
+    assert_eq!(fs::read_to_string(place.join("d/run")).unwrap(), "walk\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,6 +187,58 @@ async fn an_older_offer_that_is_put_back_is_refused() {
     assert_eq!(here.built(), 1);
     fs::write(here.offer(), old).unwrap();
     here.builds_instead(vec![key], "has been seen").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_of_what_cannot_be_had_does_not_stand_in_the_way_of_another() {
+    let here = Sharing::new(UID + 116).await;
+    let (path, key) = here.key("key");
+    here.push(&path);
+    let old = fs::read_to_string(here.offer()).unwrap();
+    until("the clock goes on", async || {
+        here.push(&path);
+        fs::read_to_string(here.offer()).unwrap() != old
+    })
+    .await;
+    let (blob, whole) = (here.blob(), fs::read(here.blob()).unwrap());
+    fs::remove_file(&blob).unwrap();
+    here.builds_instead(vec![key.clone()], "No such file").await;
+    fs::write(&blob, whole).unwrap();
+    fs::write(here.offer(), old).unwrap();
+    let (host, before) = (here.another(vec![key]).await, here.built());
+    install(&host, &here.document).await.1.unwrap();
+    assert_eq!(here.built(), before, "{}", here.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_in_a_store_leads_nowhere_and_what_only_has_a_name_is_put_anew() {
+    let here = Sharing::new(UID + 117).await;
+    let (path, _) = here.key("key");
+    let elsewhere = here.node.folder.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::create_dir(&here.store).unwrap();
+    symlink(&elsewhere, here.store.join("sha256")).unwrap();
+    let store = here.store.display().to_string();
+    let refused = here.cache(&["push", "--key", &path, "--to", &store, here.digest.as_str()]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("P0419") && said.contains("`sha256` in it is a link"), "{said}");
+    assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
+    fs::remove_file(here.store.join("sha256")).unwrap();
+    // A file of the cache that the store has by its name, but not by its contents; then by these.
+    let bytes = large(34, 2000);
+    let web = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
+    let text = document(serde_json::json!({"app": source(&format!("{}/x", web.url), &bytes)}), &[]);
+    install(&here.node.open().await, &text).await.1.unwrap();
+    let kept = here.store.join("sha256").join(hex(&bytes));
+    fs::create_dir(here.store.join("sha256")).unwrap();
+    fs::write(&kept, "something else").unwrap();
+    assert_eq!(here.did(&["push", "--to", &store, "--files"]), "1 files of the cache\n");
+    assert_eq!(fs::read(&kept).unwrap(), bytes);
+    assert_eq!(here.did(&["push", "--to", &store, "--files"]), "0 files of the cache\n");
+    fs::remove_file(&kept).unwrap();
+    symlink(entry(&here.node, &bytes), &kept).unwrap();
+    assert_eq!(here.did(&["push", "--to", &store, "--files"]), "1 files of the cache\n");
+    assert!(fs::symlink_metadata(&kept).unwrap().is_file());
 }
 
 #[tokio::test(flavor = "multi_thread")]

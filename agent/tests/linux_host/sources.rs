@@ -43,6 +43,27 @@ async fn a_name_that_is_no_text_hides_no_link_and_holds_nothing_up() {
     assert_eq!(laid(&node, &host, out).await.unwrap_err().code, codes::BAD_ARCHIVE);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_build_holds_open_is_no_folder_of_the_node() {
+    let (node, host) = builds(UID + 115).await;
+    let bytes = super::cache::large(53, 1000);
+    let web = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
+    laid(&node, &host, super::cache::source(&format!("{}/x", web.url), &bytes)).await.unwrap();
+    // One of them is the cache.
+    for fd in 3..32 {
+        for path in [format!("/proc/self/fd/{fd}/sha256"), format!("/proc/self/fd/{fd}")] {
+            let source = serde_json::json!({"directory": {"path": path}});
+            let problem = laid(&node, &host, source).await.unwrap_err();
+            assert_eq!(problem.code, codes::SOURCE_FETCH, "{path}");
+            assert!(problem.why.contains("link of /proc") || problem.why.contains("No such file"), "{path}: {problem}");
+        }
+    }
+    let held = format!("/proc/self/fd/0/{}", hex(&bytes));
+    let archive = serde_json::json!({"archive": {"url": held, "sha256": hex(&bytes)}});
+    let problem = laid(&node, &host, archive).await.unwrap_err();
+    assert!(problem.why.contains("link of /proc"), "{problem}");
+}
+
 // git.
 
 /// A repository of the test's own.

@@ -131,6 +131,7 @@ async fn where_the_kernel_does_not_let_it_clear_the_flags_the_partition_is_kept_
         state: node.state(),
         node_file,
         executable: program,
+        network: Default::default(),
         clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
         runtime: plat_agent::config::Runtime::Shim,
     })

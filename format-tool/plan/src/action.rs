@@ -37,8 +37,9 @@ pub struct Directory {
     pub limited: bool,
 }
 
-/// Mode of a partition's directory, root's still, while what is in it is being made.
-pub const UNFINISHED: u32 = 0o700;
+/// Mode of a partition's directory, root's still, while what is in it is being made. No configuration asks for it, and who
+/// locks a partition sets another: it is the mark of a run that was killed.
+pub const UNFINISHED: u32 = 0o1700;
 
 /// A namespace with its pair of links: what there is of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -67,13 +68,24 @@ pub enum Action {
     AddGroup {
         name: String,
         gid: u32,
+        /// Whom somebody else had put into it before it was removed, if it comes back.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        members: BTreeSet<String>,
     },
     RemoveGroup {
         name: String,
         gid: u32,
+        /// Whom somebody else has put into it.
+        #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+        members: BTreeSet<String>,
     },
     AddUser(User),
     RemoveUser(User),
+    /// Changes what is known of a user of ours but name and number; what somebody else set (a shell, a password) stays.
+    SetUser {
+        from: User,
+        to: User,
+    },
     MakeDirectory(Directory),
     /// Makes what a killed run left half-made into what it was to be.
     FinishDirectory {
@@ -173,6 +185,7 @@ pub enum Purpose {
 pub enum Kind {
     AddAccounts,
     RemoveAccounts,
+    SetAccounts,
     MakeDirectories,
     RemoveDirectories,
     SetDirectories,
@@ -200,6 +213,7 @@ impl Action {
         match self {
             Self::AddGroup { .. } | Self::AddUser(_) => Kind::AddAccounts,
             Self::RemoveGroup { .. } | Self::RemoveUser(_) => Kind::RemoveAccounts,
+            Self::SetUser { .. } => Kind::SetAccounts,
             Self::MakeDirectory(_) | Self::FinishDirectory { .. } => Kind::MakeDirectories,
             Self::RemoveDirectory(_) | Self::EraseDirectory(_) => Kind::RemoveDirectories,
             Self::SetDirectory { .. } => Kind::SetDirectories,
@@ -226,8 +240,9 @@ impl Action {
     #[must_use]
     pub fn inverse(&self) -> Self {
         match self.clone() {
-            Self::AddGroup { name, gid } => Self::RemoveGroup { name, gid },
-            Self::RemoveGroup { name, gid } => Self::AddGroup { name, gid },
+            Self::AddGroup { name, gid, members } => Self::RemoveGroup { name, gid, members },
+            Self::RemoveGroup { name, gid, members } => Self::AddGroup { name, gid, members },
+            Self::SetUser { from, to } => Self::SetUser { from: to, to: from },
             Self::AddUser(user) => Self::RemoveUser(user),
             Self::RemoveUser(user) => Self::AddUser(user),
             Self::MakeDirectory(directory) => Self::RemoveDirectory(directory),
@@ -262,7 +277,7 @@ impl Action {
     /// The thing that exists because of this action: to be claimed before it is performed.
     pub fn makes(&self) -> Option<Thing> {
         Some(match self {
-            Self::AddGroup { name, gid } => Thing::Group { name: name.clone(), gid: *gid },
+            Self::AddGroup { name, gid, .. } => Thing::Group { name: name.clone(), gid: *gid },
             Self::AddUser(user) => Thing::User { name: user.name.clone(), uid: user.uid },
             Self::MakeDirectory(directory) | Self::FinishDirectory { directory, .. } => directory.thing(),
             Self::SetDiskLimit { path, id, file_system, to: Some(_), .. } => {
@@ -280,7 +295,7 @@ impl Action {
             Self::SetSysctl { key, was, to, along, .. } if to != was => {
                 Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone() }
             }
-            Self::SetGuard { to: Some(_), .. } => Thing::Guard,
+            Self::SetGuard { to: Some(guard), .. } => Thing::Guard { families: guard.families() },
             Self::TakeUplink(uplink) => Thing::Uplink(uplink.clone()),
             Self::WriteFile { path, to: Some(_), .. } => Thing::File { path: path.clone() },
             _ => return None,
@@ -308,7 +323,7 @@ impl Action {
             Self::SetSysctl { key, was, to, along, .. } if to == was => {
                 Some(Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone() })
             }
-            Self::SetGuard { to: None, .. } => Some(Thing::Guard),
+            Self::SetGuard { from: Some(guard), to: None } => Some(Thing::Guard { families: guard.families() }),
             Self::WriteFile { path, to: None, .. } => Some(Thing::File { path: path.clone() }),
             _ => None,
         }

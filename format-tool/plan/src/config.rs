@@ -191,6 +191,7 @@ fn network<'t>(reader: &mut Reader<'t>, s: &mut Section<'t>, partitions: &Partit
         bridge_mac: None,
         listening: Vec::new(),
         mtu: s.number(reader, "mtu", 0, u32::MAX),
+        port_mtu: None,
         isolation: s.boolean(reader, "isolation").unwrap_or(bridge || (taps && links && tap_mode == TapMode::Bridged)),
         guard: s.boolean(reader, "guard").unwrap_or(links && (partitions.users || namespaces)),
         sysctls: s.boolean(reader, "sysctls").unwrap_or(links),

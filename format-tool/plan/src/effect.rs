@@ -13,8 +13,8 @@ impl HostFacts {
     /// The machine after the action.
     pub fn perform(&mut self, action: &Action) {
         match action {
-            Action::AddGroup { name, gid } => {
-                self.groups.insert(name.clone(), GroupFact { gid: *gid, members: Default::default() });
+            Action::AddGroup { name, gid, members } => {
+                self.groups.insert(name.clone(), GroupFact { gid: *gid, members: members.clone() });
             }
             Action::RemoveGroup { name, .. } => {
                 self.groups.remove(name);
@@ -32,6 +32,14 @@ impl HostFacts {
                 self.users.remove(&user.name);
                 self.groups.values_mut().for_each(|group| {
                     group.members.remove(&user.name);
+                });
+            }
+            Action::SetUser { to, .. } => {
+                let fact = UserFact { uid: to.uid, gid: to.gid, home: to.home.clone() };
+                self.users.insert(to.name.clone(), fact);
+                self.groups.iter_mut().for_each(|(name, group)| {
+                    group.members.remove(&to.name);
+                    group.members.extend(to.groups.contains(name).then(|| to.name.clone()));
                 });
             }
             Action::MakeDirectory(made) | Action::FinishDirectory { directory: made, .. } => {
@@ -101,6 +109,7 @@ impl HostFacts {
     fn remove_link(&mut self, name: &str) {
         self.links.remove(name);
         self.addresses.retain(|address| address.link != name);
+        self.further.remove(name);
         self.routes.retain(|route| route.link != name);
         self.links.values_mut().filter(|link| link.bridge.as_deref() == Some(name)).for_each(|port| {
             port.bridge = None;
@@ -115,6 +124,13 @@ impl HostFacts {
             port.up = taken || uplink.was_up;
         }
         let there = self.links.contains_key(to);
+        if let Some(all) = self.further.get_mut(from) {
+            all.retain(|address, _| !uplink.further.contains_key(address));
+        }
+        if there && !uplink.further.is_empty() {
+            self.further.entry(to.into()).or_default().extend(uplink.further.clone());
+        }
+        self.further.retain(|_, further| !further.is_empty());
         for address in &uplink.addresses {
             // However it was marked where it was.
             let found = self.address(from, *address).cloned();

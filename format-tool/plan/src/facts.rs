@@ -24,8 +24,8 @@ pub struct Scope {
     /// Settings of the kernel to read, e.g. `net.ipv4.ip_forward`; with `*` in the place of a link, those of each and of
     /// `default`.
     pub sysctls: BTreeSet<String>,
-    /// Whether the packet filter matters.
-    pub guard: bool,
+    /// The families of the packet filter whose table of node-format's name matters.
+    pub guard: BTreeSet<String>,
     /// Whether users and groups matter.
     pub accounts: bool,
     /// Whether links, addresses and routes matter.
@@ -51,7 +51,8 @@ pub struct HostFacts {
     /// Of the paths in [`Scope::paths`], those that exist.
     pub paths: IndexMap<PathBuf, PathFact>,
     /// Of [`Scope::contents`], those that something is mounted on, or on what is in them: what is seen there is another's.
-    pub mounted: IndexSet<PathBuf>,
+    /// Said is the process in whose mount namespace it is; nothing: in that of node-format.
+    pub mounted: IndexMap<PathBuf, String>,
     pub links: BTreeMap<String, LinkFact>,
     /// Those of one link in the order that the kernel tells them in: it prefers the first.
     pub addresses: IndexSet<AddressFact>,
@@ -61,9 +62,16 @@ pub struct HostFacts {
     pub routes: BTreeSet<Route>,
     /// Links with a way that a router announced there: such a way is not among [`HostFacts::routes`].
     pub announced: BTreeSet<String>,
-    /// Links with something that could not be put back exactly if it were taken from them, and what that is: a route that
-    /// [`Route`] does not say all about, a link-local address or a neighbour that somebody set by hand.
-    pub odd: BTreeMap<String, String>,
+    /// Links with something that could not be put back exactly if it were taken from them, and what that is: whatever the
+    /// other facts do not say in full and the kernel would not make again by itself.
+    pub odd: BTreeMap<String, BTreeSet<Odd>>,
+    /// Of [`HostFacts::routes`], by link, the destinations of those that another route of the main table (of any link, and
+    /// whoever made it) has destination and metric in common with: put back, they would come after it.
+    pub doubled: BTreeMap<String, BTreeSet<IpNet>>,
+    /// By link, what addresses have besides; those that have nothing are missing.
+    pub further: BTreeMap<String, BTreeMap<IpNet, Further>>,
+    /// By link, those that stand on it, as VLANs do: they go with it.
+    pub stacked: BTreeMap<String, BTreeSet<String>>,
     /// Of [`Scope::namespaces`], those that exist.
     pub namespaces: BTreeMap<String, NamespaceFact>,
     /// Of [`Scope::namespaces`], those where something else stands in the place of one, and what.
@@ -220,6 +228,9 @@ pub enum LinkKind {
     Other(String),
 }
 
+/// What the kernel gives a link that is made, in bytes (`ETH_DATA_LEN`).
+pub const MTU: u32 = 1500;
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinkFact {
@@ -272,6 +283,27 @@ impl HostFacts {
     }
 }
 
+/// What an address has besides itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Further {
+    /// The other end of the link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<IpAddr>,
+    /// Of the route to its network; 0 is the kernel's default.
+    pub metric: u32,
+}
+
+/// Something of a link that could not be put back exactly.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Odd {
+    /// In words, with its article.
+    pub what: String,
+    #[serde(default)]
+    pub ipv6: bool,
+}
+
 /// A way to other machines.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -317,11 +349,17 @@ pub struct Guard {
     pub rules: u32,
     /// The elements of its sets, each as `SET ELEMENT`.
     pub elements: BTreeSet<String>,
-    /// A script that makes it as it is.
+    /// A script that makes it as it is; each table first by a line `add table FAMILY plat`.
     pub script: String,
 }
 
 impl Guard {
+    /// Those that it has a table in.
+    pub fn families(&self) -> BTreeSet<String> {
+        let tables = self.script.lines().filter_map(|line| line.strip_prefix("add table ")?.split(' ').next());
+        tables.map(str::to_owned).collect()
+    }
+
     /// Whether two tables do the same; scripts may be written differently.
     pub fn equals(&self, other: &Self) -> bool {
         (&self.fingerprint, self.rules, &self.elements) == (&other.fingerprint, other.rules, &other.elements)

@@ -14,7 +14,7 @@ impl HostFacts {
         for (path, fact) in &mut seen.paths {
             self.look_inside(path, fact, scope);
         }
-        seen.mounted.retain(|path| scope.contents.contains(path));
+        seen.mounted.retain(|path, _| scope.contents.contains(path));
         seen.files.retain(|path, _| scope.files.contains(path));
         seen.disk_limits.retain(|path, _| scope.disk.contains_key(path));
         seen.file_systems.retain(|path, _| scope.disk.contains_key(path));
@@ -25,7 +25,7 @@ impl HostFacts {
         let patterns: Vec<_> = scope.sysctls.iter().filter(|key| key.contains('*')).collect();
         let is_asked = |key: &String| scope.sysctls.contains(key) || patterns.iter().any(|one| is_meant(key, one));
         seen.sysctls.retain(|key, _| is_asked(key));
-        if !scope.guard || self.kernel.nft != Presence::Present {
+        if scope.guard.is_empty() || self.kernel.nft != Presence::Present {
             seen.guard = None;
         }
         if !scope.accounts {
@@ -44,6 +44,9 @@ impl HostFacts {
             seen.routes.clear();
             seen.announced.clear();
             seen.odd.clear();
+            seen.doubled.clear();
+            seen.further.clear();
+            seen.stacked.clear();
         }
         seen
     }

@@ -12,6 +12,7 @@ mod directories;
 mod disk;
 mod files;
 mod links;
+mod losses;
 mod machine;
 mod namespaces;
 mod routes;
@@ -51,7 +52,7 @@ impl Plan {
         let made: BTreeSet<Thing> = self.actions.iter().filter_map(Action::makes).collect();
         let retakes = self.actions.iter().any(|action| matches!(action, Action::TakeUplink(_)));
         let at_last = |thing: &&Thing| match thing {
-            Thing::UplinkConfirmed { .. } => true,
+            Thing::UplinkConfirmed { .. } | Thing::Guard { .. } => true,
             // What it left on the bridge goes first.
             Thing::Uplink(_) => !retakes,
             Thing::Directory { .. } | Thing::PartitionDirectory { .. } => !made.contains(thing),
@@ -162,7 +163,7 @@ pub fn plan(
 pub fn privileges_lacking(plan: &Plan, facts: &HostFacts) -> Problems {
     let mut problems = Problems::default();
     let kinds: BTreeSet<Kind> = plan.actions.iter().map(Action::kind).collect();
-    let accounts = kinds.contains(&Kind::AddAccounts) || kinds.contains(&Kind::RemoveAccounts);
+    let accounts = [Kind::AddAccounts, Kind::RemoveAccounts, Kind::SetAccounts].iter().any(|kind| kinds.contains(kind));
     let gives = plan.actions.iter().any(|action| match action {
         Action::MakeDirectory(directory) | Action::FinishDirectory { directory, .. } => {
             directory.owner.uid != facts.caller.uid

@@ -1,12 +1,12 @@
 //! A plan for people and for programs.
 
-use crate::action::{Action, Kind, Namespace};
+use crate::action::{Action, Kind, Namespace, User};
 use crate::facts::{AddressFact, FileFact, Guard, LinkFact, LinkKind, NamespaceFact, Owner, Route};
 use crate::plan::Plan;
 use crate::thing::Uplink;
 use ipnet::IpNet;
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 /// How much a text says.
@@ -51,6 +51,7 @@ fn noun(action: &Action) -> (char, &'static str) {
         Action::RemoveGroup { .. } => ('-', "group"),
         Action::AddUser(_) => ('+', "user"),
         Action::RemoveUser(_) => ('-', "user"),
+        Action::SetUser { .. } => ('~', "user"),
         Action::MakeDirectory(_) | Action::FinishDirectory { .. } => ('+', "directory"),
         Action::RemoveDirectory(_) => ('-', "directory"),
         Action::EraseDirectory(_) => ('-', "directory with all in it"),
@@ -132,7 +133,7 @@ fn name(action: &Action) -> String {
         | Action::RemoveLink { name, .. }
         | Action::SetNamespace { name, .. }
         | Action::SetLink { name, .. } => name.clone(),
-        Action::AddUser(user) | Action::RemoveUser(user) => user.name.clone(),
+        Action::AddUser(user) | Action::RemoveUser(user) | Action::SetUser { to: user, .. } => user.name.clone(),
         Action::MakeDirectory(d) | Action::RemoveDirectory(d) | Action::EraseDirectory(d) => {
             d.path.display().to_string()
         }
@@ -157,12 +158,16 @@ pub fn describe(action: &Action) -> String {
 fn line(action: &Action) -> String {
     let (sign, noun) = noun(action);
     let details = match action {
-        Action::AddGroup { gid, .. } | Action::RemoveGroup { gid, .. } => format!("gid {gid}"),
+        Action::AddGroup { gid, members, .. } | Action::RemoveGroup { gid, members, .. } => {
+            let members = if members.is_empty() { String::new() } else { format!(" members {}", listed(members)) };
+            format!("gid {gid}{members}")
+        }
         Action::AddUser(user) | Action::RemoveUser(user) => {
-            let groups: Vec<_> = user.groups.iter().map(String::as_str).collect();
-            let groups = if groups.is_empty() { String::new() } else { format!(" groups {}", groups.join(",")) };
+            let groups =
+                if user.groups.is_empty() { String::new() } else { format!(" groups {}", listed(&user.groups)) };
             format!("uid {} gid {} home {}{groups}", user.uid, user.gid, user.home.display())
         }
+        Action::SetUser { from, to } => user_line(from, to),
         Action::MakeDirectory(d) | Action::FinishDirectory { directory: d, .. } => {
             let inside: Vec<_> = d.inside.keys().map(String::as_str).collect();
             let inside = if inside.is_empty() { String::new() } else { format!(" with {}", inside.join(" ")) };
@@ -189,6 +194,20 @@ fn line(action: &Action) -> String {
         Action::WriteFile { from, to, .. } => file_line(from.as_ref(), to.as_ref()),
     };
     format!("{sign} {noun} {} {details}", name(action)).trim_end().to_owned()
+}
+
+fn listed(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(",")
+}
+
+fn user_line(from: &User, to: &User) -> String {
+    let or_none = |text: String| if text.is_empty() { "none".into() } else { text };
+    let shown = |user: &User| {
+        let groups = or_none(listed(&user.groups));
+        [("gid", user.gid.to_string()), ("home", user.home.display().to_string()), ("groups", groups)]
+    };
+    let pairs = shown(from).into_iter().zip(shown(to)).filter(|(from, to)| from != to);
+    pairs.map(|((what, from), (_, to))| format!("{what} {from} -> {to}")).collect::<Vec<_>>().join(", ")
 }
 
 fn access(owner: Owner, mode: u32) -> String {
@@ -312,6 +331,7 @@ impl Kind {
         match self {
             Self::AddAccounts => "making users",
             Self::RemoveAccounts => "removing users",
+            Self::SetAccounts => "changing users",
             Self::MakeDirectories => "making directories",
             Self::RemoveDirectories => "removing directories",
             Self::SetDirectories => "changing directories",

@@ -137,6 +137,9 @@ pub struct Network {
     pub bridge_mac: Option<[u8; 6]>,
     /// Bytes of the largest packet on all links that are made; `None`: the kernel's default.
     pub mtu: Option<u32>,
+    /// What ports of the bridge take where [`Network::mtu`] says nothing, so that the bridge or the uplink beside them keeps its
+    /// own; filled in by [`Settings::resolve`], if that is more than the kernel's default.
+    pub port_mtu: Option<u32>,
     /// Whether the bridge's ports reach the machine and the uplink only, not each other.
     pub isolation: bool,
     /// Whether the packet filter holds partitions to their own addresses.

@@ -1,7 +1,7 @@
 //! What node-format makes, by identity: the entries of its record. A thing in the record is ours and may be changed and
 //! removed; anything else on the machine is not.
 
-use crate::facts::Route;
+use crate::facts::{Further, Route};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,8 +67,12 @@ pub enum Thing {
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         along: BTreeMap<String, String>,
     },
-    /// The packet filter's table.
-    Guard,
+    /// The packet filter's tables.
+    Guard {
+        /// Those that have one. Older records do not say it, and mean both.
+        #[serde(default = "both_families")]
+        families: BTreeSet<String>,
+    },
     /// An interface that was joined to the bridge, with all it had.
     Uplink(Uplink),
     /// Root has said that the machine can be reached through the bridge: this interface may be taken at every start.
@@ -93,17 +97,30 @@ pub struct Uplink {
     pub carries: bool,
     /// Moved to the bridge. In the order that the kernel prefers them in.
     pub addresses: Vec<IpNet>,
+    /// Of those that have more to them, what that is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub further: BTreeMap<IpNet, Further>,
     /// Of the interface; through the bridge while it is taken.
     pub routes: BTreeSet<Route>,
 }
 
+fn both_families() -> BTreeSet<String> {
+    ["inet", "bridge"].map(String::from).into()
+}
+
 impl Thing {
+    /// Of the packet filter's tables, the families.
+    pub(crate) fn families(&self) -> impl Iterator<Item = &String> {
+        let families = if let Self::Guard { families } = self { Some(families) } else { None };
+        families.into_iter().flatten()
+    }
+
     /// Whether it is gone after a reboot, and with the network namespace it was made in.
     pub fn is_volatile(&self) -> bool {
         match self {
             Self::Bridge { .. } | Self::Tap { .. } | Self::Tun { .. } | Self::Namespace { .. } => true,
             Self::Address { .. } | Self::LocalRoute { .. } | Self::Route(_) => true,
-            Self::Sysctl { .. } | Self::Guard | Self::Uplink(_) => true,
+            Self::Sysctl { .. } | Self::Guard { .. } | Self::Uplink(_) => true,
             Self::Group { .. } | Self::User { .. } | Self::Directory { .. } | Self::PartitionDirectory { .. } => false,
             Self::DiskLimit { .. } | Self::UplinkConfirmed { .. } | Self::File { .. } => false,
         }

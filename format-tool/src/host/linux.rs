@@ -28,6 +28,8 @@ pub struct LinuxHost {
     /// What the programs that are started must keep open.
     held: Option<fs::File>,
     excused: Vec<Problem>,
+    /// What was taken out of the user database, should it have to come back.
+    taken: accounts::Entries,
 }
 
 impl LinuxHost {
@@ -56,6 +58,7 @@ impl LinuxHost {
             signals: None,
             held: None,
             excused: Vec::new(),
+            taken: accounts::Entries::default(),
         })
     }
 
@@ -107,8 +110,8 @@ impl LinuxHost {
                 facts.files.insert(path.clone(), file);
             }
         }
-        if scope.guard && facts.kernel.nft == Presence::Present {
-            facts.guard = guard::observe()?;
+        if !scope.guard.is_empty() && facts.kernel.nft == Presence::Present {
+            facts.guard = guard::observe(&scope.guard)?;
         }
         if scope.accounts {
             let found = accounts::observe(&self.root, &self.tree)?;
@@ -133,7 +136,8 @@ impl Host for LinuxHost {
                 let seen = seen.join().unwrap_or_else(panicked)?;
                 (facts.links, facts.addresses) = (seen.links, seen.addresses);
                 (facts.local_routes, facts.routes) = (seen.local_routes, seen.routes);
-                (facts.announced, facts.odd) = (seen.announced, seen.odd);
+                (facts.announced, facts.odd, facts.doubled) = (seen.announced, seen.odd, seen.doubled);
+                (facts.further, facts.stacked) = (seen.further, seen.stacked);
             }
             Ok(facts)
         })
@@ -142,8 +146,9 @@ impl Host for LinuxHost {
     fn perform(&mut self, batch: &[Action]) -> Outcome {
         let Some(first) = batch.first() else { return Outcome::first(0, 0, None) };
         match first.kind() {
-            Kind::AddAccounts => accounts::add(&self.root, &self.tree, batch, self.held.as_ref()),
-            Kind::RemoveAccounts => accounts::remove(&self.root, &self.tree, batch),
+            Kind::AddAccounts => accounts::add(&self.root, &self.tree, batch, self.held.as_ref(), &self.taken),
+            Kind::RemoveAccounts => accounts::remove(&self.root, &self.tree, batch, &mut self.taken),
+            Kind::SetAccounts => accounts::set(&self.root, &self.tree, batch),
             Kind::MakeDirectories | Kind::RemoveDirectories => one_by_one(batch, |action| self.tree.perform(action)),
             Kind::SetDirectories => each(batch, |action| self.tree.perform(action)),
             Kind::SetDiskLimits => each(batch, |action| {

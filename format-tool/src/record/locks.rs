@@ -8,13 +8,15 @@ use super::place::Place;
 use super::wrong;
 use plat_model::problem::Result;
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long a program of a killed run is waited for: systemd-sysusers makes 10,000 users in less.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long another run is waited for: one that was killed may still be ending, or have just begun to start a program.
+const ENDS_WITHIN: Duration = Duration::from_secs(1);
 /// How often it is looked whether it has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -40,19 +42,17 @@ impl Locks {
                 wrong(record, why).fix("give the record a directory of its own: `paths.record`, or `chmod 0700`")
             );
         }
-        rustix::fs::flock(&run, FlockOperation::NonBlockingLockExclusive).map_err(|e| {
-            wrong(
-                record,
-                if e == rustix::io::Errno::WOULDBLOCK {
-                    "another node-format is at work".to_owned()
-                } else {
-                    e.to_string()
-                },
-            )
-            .fix("wait until it has ended, then try again")
+        let mut waiting = Some(waiting);
+        let mut wait = || waiting.take().into_iter().for_each(|waiting| waiting());
+        lock(&run, ENDS_WITHIN, &mut wait).map_err(|e| {
+            let why = if e == Errno::WOULDBLOCK { "another node-format is at work".to_owned() } else { e.to_string() };
+            wrong(record, why).fix("wait until it has ended, then try again")
         })?;
         let children = place.beside(&place.name_with(CHILDREN)).map_err(|e| wrong(record, e))?;
-        wait_for(record, &children, waiting)?;
+        lock(&children, WAIT_MAX, &mut wait).map_err(|e| {
+            let why = format!("a program that an earlier run started is still at work ({e})");
+            wrong(record, why).fix("wait until systemd-sysusers or useradd has ended, then try again")
+        })?;
         Ok(Self { _run: run, children })
     }
 
@@ -66,22 +66,16 @@ impl Locks {
     }
 }
 
-fn wait_for(record: &Path, children: &File, waiting: impl FnOnce()) -> Result<()> {
-    let mut waiting = Some(waiting);
-    let deadline = Instant::now() + WAIT_MAX;
+/// `wait` is told whenever somebody else has it.
+fn lock(file: &File, longest: Duration, wait: &mut dyn FnMut()) -> rustix::io::Result<()> {
+    let deadline = Instant::now() + longest;
     loop {
-        match rustix::fs::flock(children, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(()),
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                if let Some(waiting) = waiting.take() {
-                    waiting();
-                }
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                wait();
                 std::thread::park_timeout(LOOK_EVERY);
             }
-            Err(e) => {
-                let why = format!("a program that an earlier run started is still at work ({e})");
-                return Err(wrong(record, why).fix("wait until systemd-sysusers or useradd has ended, then try again"));
-            }
+            outcome => return outcome,
         }
     }
 }

@@ -6,7 +6,7 @@ use plat_model::problem::{Problem, Result};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
@@ -145,9 +145,13 @@ impl Place {
         let _ = rustix::fs::unlinkat(&self.directory, name, AtFlags::empty());
     }
 
-    /// The name of a file beside the record.
-    pub fn name_with(&self, extension: &str) -> std::ffi::OsString {
-        self.path.with_extension(extension).file_name().unwrap_or_default().to_owned()
+    /// The name of a file beside the record: nobody else's begins so.
+    pub fn name_with(&self, ending: &str) -> OsString {
+        let mut name = OsString::from(".node-format-");
+        name.push(self.name());
+        name.push(".");
+        name.push(ending);
+        name
     }
 
     fn name(&self) -> &OsStr {
@@ -155,7 +159,7 @@ impl Place {
     }
 
     /// Where it is written before it takes its place.
-    fn new_name(&self) -> std::ffi::OsString {
+    fn new_name(&self) -> OsString {
         self.name_with("new")
     }
 

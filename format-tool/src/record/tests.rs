@@ -96,3 +96,29 @@ fn only_directories_that_the_record_lies_in_go_with_it() {
     Record::open(&path, &epoch()).unwrap().finish().unwrap();
     assert!(other.path().exists() && !folder.path().join("format").exists());
 }
+
+#[test]
+fn a_run_that_is_just_ending_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("format/record");
+    let ending = std::cell::RefCell::new(Some(Record::open(&path, &epoch()).unwrap()));
+    let ends = || drop(ending.borrow_mut().take());
+    Record::open_waiting(&path, &epoch(), ends).unwrap();
+    assert!(ending.borrow().is_none(), "the first was at work");
+}
+
+#[test]
+fn files_beside_the_record_with_its_name_are_somebodys() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let others = ["plat.new", "plat.children", "plat.record.new", "plat.record.children"];
+    others.iter().for_each(|name| fs::write(folder.path().join(name), "kept").unwrap());
+    let mut record = Record::open(&folder.path().join("plat.record"), &epoch()).unwrap();
+    record.add([Thing::Group { name: "part0".into(), gid: 61_000 }]).unwrap();
+    record.finish().unwrap();
+    let mut record = Record::open(&folder.path().join("plat.record"), &epoch()).unwrap();
+    record.strike([Thing::Group { name: "part0".into(), gid: 61_000 }]).unwrap();
+    record.finish().unwrap();
+    others.iter().for_each(|name| assert_eq!(fs::read_to_string(folder.path().join(name)).unwrap(), "kept"));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), others.len());
+}

@@ -32,7 +32,7 @@ fn line(thing: &Thing) -> String {
             let along: String = along.iter().map(|(key, was)| format!(", {key} {was}")).collect();
             ("kernel setting", format!("{key}, before {was}{along}"))
         }
-        Thing::Guard => ("packet filter table", "plat".into()),
+        Thing::Guard { .. } => ("packet filter table", "plat".into()),
         Thing::Uplink(uplink) => ("uplink", format!("{} on {}", uplink.link, uplink.bridge)),
         Thing::UplinkConfirmed { link } => ("confirmed uplink", link.clone()),
         Thing::File { path } => ("file", place(path)),

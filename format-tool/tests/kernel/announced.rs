@@ -269,3 +269,73 @@ fn an_address_that_is_leased_is_not_taken() {
         assert!(why.contains("P0511") && why.contains("192.0.2.8/24 is leased"), "{why}");
     });
 }
+
+/// The machine hears of a way out, and makes itself no address.
+fn a_way_out_alone(world: &Announcing) {
+    fs::write("/proc/sys/net/ipv6/conf/up0/autoconf", "0").unwrap();
+    until("the machine hears its router", || {
+        world.announce();
+        !announced_ways().is_empty()
+    });
+}
+
+#[test]
+fn a_way_out_that_a_router_announced_is_not_taken_where_the_bridge_would_not_hear_the_router() {
+    on_a_machine(|machine| {
+        let world = Announcing::new();
+        ip("address add 2001:db8:5::7/64 dev up0 nodad");
+        a_way_out_alone(&world);
+        machine.configure_with(1, "mode = \"bridge\"\nuplink = \"up0\"\nguard = false\n", "");
+        let (before, ways) = (machine.everything(), announced_ways());
+        let (code, why) = machine.run(&TAKE);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("P0511") && why.contains("a router announced a way out"), "{why}");
+        assert_eq!((machine.everything(), announced_ways()), (before, ways));
+    });
+}
+
+#[test]
+fn a_way_out_that_a_router_announced_is_all_that_consent_is_asked_for() {
+    on_a_machine(|machine| {
+        let world = Announcing::new();
+        ip("address flush dev up0 scope global");
+        a_way_out_alone(&world);
+        machine.configure_with(1, "mode = \"bridge\"\nuplink = \"up0\"\n", "");
+        let ways = announced_ways();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("P0511") && why.contains("what a router announced would move"), "{why}");
+        assert_eq!(announced_ways(), ways);
+        machine.must(&TAKE);
+        until("the router is heard on the bridge", || {
+            world.announce();
+            announced_ways().iter().any(|way| way.contains("dev plat0"))
+        });
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_machine_that_forwards_already_hears_its_router_on_the_bridge() {
+    on_a_machine(|machine| {
+        let world = Announcing::new();
+        sysctl_is("up0/accept_ra", "2");
+        sysctl_is("all/forwarding", "1");
+        world.announces_on(machine, "up0");
+        // The node itself has nothing behind it.
+        let network = "mode = \"bridge\"\nuplink = \"up0\"\ntaps = false\n";
+        machine.configure_with(1, &format!("{network}guard = false\n"), "");
+        let (code, why) = machine.run(&TAKE);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("P0511") && why.contains(&format!("a router announced {ANNOUNCED}")), "{why}");
+        machine.configure_with(1, &format!("{network}guard = true\n"), "");
+        machine.must(&TAKE);
+        world.announces_on(machine, "plat0");
+        machine.must(&["reset"]);
+        world.announces_on(machine, "up0");
+    });
+}
+
+fn sysctl_is(key: &str, value: &str) {
+    fs::write(format!("/proc/sys/net/ipv6/conf/{key}"), value).unwrap();
+}

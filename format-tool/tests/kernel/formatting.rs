@@ -193,7 +193,7 @@ fn a_run_after_a_kill_waits_for_the_program_that_still_makes_users() {
         let mut next = machine.command(&["apply"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut said = String::new();
         BufReader::new(next.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
-        assert!(said.contains("waiting for a program that an earlier run started"), "{said}");
+        assert!(said.contains("waiting for an earlier run, or a program that it started"), "{said}");
         assert!(next.try_wait().unwrap().is_none(), "it waits");
         fs::write(&go, "").unwrap();
         assert!(next.wait().unwrap().success());
@@ -210,9 +210,10 @@ fn users_are_made_by_useradd_where_systemd_sysusers_is_missing() {
         ip("link set lo up");
         let path = machine.path("bin");
         fs::create_dir(&path).unwrap();
-        for name in ["useradd", "groupadd"] {
-            symlink(Path::new("/usr/sbin").join(name), path.join(name)).unwrap();
-        }
+        symlink("/usr/sbin/groupadd", path.join("groupadd")).unwrap();
+        // Without this it writes into the running machine's log of logins.
+        let only = "case \" $* \" in *' --no-log-init '*) exec /usr/sbin/useradd \"$@\" ;; *) exit 9 ;; esac";
+        program(&path.join("useradd"), only);
         for name in ["passwd", "shadow", "group", "gshadow"] {
             fs::write(machine.path("etc").join(name), "").unwrap();
         }

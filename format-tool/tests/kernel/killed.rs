@@ -30,7 +30,7 @@ fn everything(machine: &Machine) -> Everything {
     // Of the folder that the programs for users work in, what is ours.
     let etc = fs::read_dir(machine.path("etc")).unwrap();
     let names = etc.map(|entry| entry.unwrap().path().display().to_string());
-    paths.extend(names.filter(|name| name.contains("plat")));
+    paths.extend(names.filter(|name| name.contains("node-format")));
     let database = DATABASE.map(|name| fs::read_to_string(machine.path("etc").join(name)).unwrap());
     (facts, paths, database.to_vec())
 }
@@ -104,8 +104,8 @@ fn take_away_an_empty_folder(machine: &Machine) {
         return;
     }
     let _ = fs::remove_file(&record);
-    let _ = fs::remove_file(record.with_extension("new"));
-    let _ = fs::remove_file(record.with_extension("children"));
+    let _ = fs::remove_file(record.with_file_name(".node-format-record.new"));
+    let _ = fs::remove_file(record.with_file_name(".node-format-record.children"));
     let _ = fs::remove_dir(machine.path("var/lib/plat/format"));
     let _ = fs::remove_dir(machine.path("var/lib/plat"));
 }

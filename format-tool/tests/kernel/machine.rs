@@ -89,12 +89,19 @@ impl Machine {
         LinuxHost::new(self.root.path()).unwrap().observe(&scope).unwrap()
     }
 
-    /// All that is on the machine but the user database's own files.
+    /// All that is on the machine, with the text of the user database, but what the programs that make users leave: copies, a
+    /// lock, and empty files where there were none.
     pub fn everything(&self) -> (HostFacts, Vec<String>) {
         let found = Command::new("find").arg(self.root.path()).output().unwrap();
         let mut paths: Vec<String> = String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
-        paths.retain(|path| !path.contains("/etc/"));
+        let etc = self.path("etc").display().to_string() + "/";
+        let left =
+            |name: &str| matches!(name.trim_end_matches('-'), "passwd" | "group" | "shadow" | "gshadow" | ".pwd.lock");
+        paths.retain(|path| path.strip_prefix(&etc).is_none_or(|name| !left(name)));
         paths.sort();
+        let database =
+            ["passwd", "group", "shadow", "gshadow"].map(|name| fs::read_to_string(self.path("etc").join(name)));
+        paths.extend(database.into_iter().flatten().filter(|text| !text.is_empty()));
         let mut facts = self.network();
         // The kernel gives each link one of these in its own time.
         facts.addresses.retain(|found| !found.address.to_string().starts_with("fe80:"));

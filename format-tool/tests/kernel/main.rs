@@ -1,13 +1,16 @@
 //! The real kernel, in a network namespace and a root folder of each test's own: the machine's own links and users are
 //! never touched. Without root these tests fail where `CI` is set, and say that they were skipped where it is not.
 
+mod accounts;
 mod announced;
 mod effects;
 mod enrolment;
+mod exactly;
 mod formatting;
 mod guard;
 mod killed;
 mod links;
+mod losses;
 mod machine;
 mod namespaces;
 mod places;

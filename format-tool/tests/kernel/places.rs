@@ -4,9 +4,10 @@ use super::machine::{ip, on_a_machine};
 use nix::mount::{MsFlags, mount};
 use plat_model::node::{NodeFile, ResourceFile};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 #[test]
 fn each_partition_knows_its_resources_from_a_file_that_only_root_writes() {
@@ -300,5 +301,87 @@ fn a_proposed_configuration_formats_the_machine() {
         machine.must(&["apply"]);
         machine.must(&["verify"]);
         machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn what_root_made_immutable_is_changed_by_nobody_else() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let home = machine.path("srv/plat/partitions/part0");
+        std::os::unix::fs::chown(&home, Some(1234), None).unwrap();
+        let flag = |flag: &str| assert!(Command::new("chattr").arg(flag).arg(&home).status().unwrap().success());
+        flag("+i");
+        let (code, why) = machine.run(&["apply"]);
+        let kept = fs::set_permissions(&home, fs::Permissions::from_mode(0o755)).is_err();
+        flag("-i");
+        assert_eq!(code, 1, "{why}");
+        assert!(why.contains("chattr -ia") && kept, "{why}");
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
+    });
+}
+
+#[test]
+fn what_a_killed_run_left_is_finished_but_not_what_is_mounted_in_it() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let (home, precious) = (machine.path("srv/plat/partitions/part0"), machine.path("precious"));
+        fs::create_dir(&precious).unwrap();
+        // As a run leaves it that is killed while it makes what is in it.
+        fs::remove_dir(home.join("var")).unwrap();
+        std::os::unix::fs::chown(&home, Some(0), Some(0)).unwrap();
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o1700)).unwrap();
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(Some(&precious), &home.join("etc"), None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 1, "{why}");
+        assert!(why.contains("something is mounted there"), "{why}");
+        assert_eq!(fs::metadata(&precious).unwrap().uid(), 0);
+        nix::mount::umount2(&home.join("etc"), nix::mount::MntFlags::empty()).unwrap();
+        machine.must(&["apply"]);
+        assert_eq!(fs::metadata(home.join("var")).unwrap().uid(), super::machine::FIRST_UID);
+        assert_eq!(fs::metadata(&home).unwrap().mode() & 0o7777, 0o750);
+    });
+}
+
+#[test]
+fn what_a_service_has_mounted_in_a_partition_for_itself_keeps_it() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let (inside, precious) = (machine.path("srv/plat/partitions/part0/srv"), machine.path("precious"));
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("file"), "kept").unwrap();
+        // Over its own copy of all that is there.
+        let script = format!(
+            "mount --bind {0} {0} && mount --bind {1} {2} && echo ready; read end; \
+             test -e {2}/file",
+            machine.root.path().display(),
+            precious.display(),
+            inside.display()
+        );
+        let mut service = Command::new("unshare");
+        service.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
+        let mut service = service.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ready = String::new();
+        BufReader::new(service.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
+        assert_eq!(ready, "ready\n");
+        let (code, why) = machine.run(&["reset", "--erase"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(
+            why.contains("P0509") && why.contains(&format!("in the mount namespace of process {}", service.id())),
+            "{why}"
+        );
+        drop(service.stdin.take());
+        assert!(service.wait().unwrap().success(), "it is still mounted");
+        machine.must(&["reset", "--erase"]);
+        assert!(precious.join("file").exists());
     });
 }

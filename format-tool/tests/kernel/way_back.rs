@@ -129,3 +129,22 @@ fn whoever_could_not_give_one_uplink_back_leaves_the_next_one_alone() {
         machine.must(&["reset"]);
     });
 }
+
+#[test]
+fn the_old_network_comes_back_although_the_configuration_has_an_error() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        let text = fs::read_to_string(machine.path("format.toml")).unwrap();
+        fs::write(machine.path("format.toml"), "amount = ").unwrap();
+        assert_eq!(machine.run(&["rollback"]).0, 2);
+        let (code, why) = machine.run(&["rollback", "--record", "/var/lib/plat/format/another"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("there is no record"), "{why}");
+        machine.must(&["rollback", "--record", "/var/lib/plat/format/record"]);
+        assert!(is_back(machine) && world.is_reached());
+        fs::write(machine.path("format.toml"), text).unwrap();
+        machine.must(&["reset"]);
+    });
+}

@@ -77,6 +77,26 @@ pub struct InstanceView {
     pub promises: Vec<PromiseView>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub installation: Option<InstallationView>,
+    /// What it says of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub said: Option<SaidView>,
+    /// The instance that asked for it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub parent: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub children: Vec<String>,
+    /// Of a shared one, the instance that it is in.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub on: String,
+    /// The shared ones in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct SaidView {
+    pub well: bool,
+    pub text: String,
 }
 
 /// An instance in a list of several projects.
@@ -122,12 +142,47 @@ pub struct WaitingView {
 #[derive(Debug, Clone, Serialize)]
 pub struct ServiceView {
     pub name: String,
+    /// `service` or `oneshot`.
+    pub kind: String,
     pub state: String,
     pub pid: Option<u32>,
     pub restarts: u32,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub last_exit: String,
     pub since: Option<String>,
+    /// Of what runs at times: which, and when next.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub schedule: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Times that passed because it was running.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub skipped: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+impl From<v1::ServiceStatus> for ServiceView {
+    fn from(status: v1::ServiceStatus) -> Self {
+        let kind = match v1::ServiceKind::try_from(status.kind) {
+            Ok(v1::ServiceKind::Unspecified) => "service".to_owned(),
+            kind => lower(kind),
+        };
+        Self {
+            name: status.name,
+            kind,
+            state: lower(v1::ServiceState::try_from(status.state)),
+            pid: status.pid,
+            restarts: status.restarts,
+            last_exit: status.last_exit,
+            since: time(status.since_ms),
+            schedule: status.schedule,
+            next: status.next_ms.and_then(time),
+            skipped: status.skipped,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -192,24 +247,18 @@ impl From<v1::InstanceView> for InstanceView {
                 .into_iter()
                 .map(|w| WaitingView { who: w.who, on: w.on, since: time(w.since_ms), todo: w.todo })
                 .collect(),
-            services: status
-                .services
-                .into_iter()
-                .map(|s| ServiceView {
-                    name: s.name,
-                    state: lower(v1::ServiceState::try_from(s.state)),
-                    pid: s.pid,
-                    restarts: s.restarts,
-                    last_exit: s.last_exit,
-                    since: time(s.since_ms),
-                })
-                .collect(),
+            services: status.services.into_iter().map(Into::into).collect(),
             promises: status
                 .promises
                 .into_iter()
                 .map(|p| PromiseView { name: p.name, holds: p.holds, message: p.message, checked: time(p.checked_ms) })
                 .collect(),
             installation: view.installation.map(|i| InstallationView::of(String::new(), Some(i))),
+            said: status.said.map(|said| SaidView { well: said.well, text: said.text }),
+            parent: view.parent,
+            children: view.children,
+            on: view.on,
+            shared: view.shared,
         }
     }
 }
@@ -264,6 +313,8 @@ pub struct NodeView {
     pub generation_reported: u64,
     /// What keeps its services running; nothing where an older agent does not say.
     pub runtime: Option<String>,
+    /// The amounts that every partition is held to.
+    pub enforced: Vec<String>,
     pub partitions: Vec<PartitionView>,
     pub releases: Vec<NodeReleaseView>,
 }
@@ -302,6 +353,7 @@ impl From<v1::NodeView> for NodeView {
             generation_desired: view.generation_desired,
             generation_reported: view.generation_reported,
             runtime: Some(view.runtime).filter(|runtime| !runtime.is_empty()),
+            enforced: view.enforced,
             partitions: view
                 .partitions
                 .into_iter()

@@ -100,9 +100,8 @@ fn take_inventory(state: &State, row: &Node, told: &Inventory, absorbed: &mut Ab
     let by_name = |inventory: &Inventory| -> BTreeMap<PartitionName, PartitionOffer> {
         inventory.partitions.iter().map(|offer| (offer.name.clone(), offer.clone())).collect()
     };
-    let same = inventory.capacity == row.inventory.capacity
-        && inventory.runtime == row.inventory.runtime
-        && by_name(&inventory) == by_name(&row.inventory);
+    let as_whole = |inventory: &Inventory| (inventory.capacity, inventory.enforced, inventory.runtime.clone());
+    let same = as_whole(&inventory) == as_whole(&row.inventory) && by_name(&inventory) == by_name(&row.inventory);
     if !same {
         absorbed.changes.push(Change::put(Record::Node(Node { inventory, ..row.clone() })));
     }
@@ -171,7 +170,8 @@ fn take_status(
         return Err(refuse(codes::STALE_REPORT, node, told, &why));
     }
     let parts = told.services.len().max(told.promises.len());
-    let texts = told.promises.iter().map(|promise| &promise.message).chain([&told.detail]);
+    let said = told.services.iter().flat_map(|service| [&service.last_exit, &service.schedule]);
+    let texts = told.promises.iter().map(|promise| &promise.message).chain(said).chain([&told.detail]);
     if parts > PARTS_MAX || texts.map(String::len).any(|l| l > TEXT_MAX) || told.problem.as_ref().is_some_and(is_large)
     {
         return Err(refuse(codes::TOO_LARGE, node, told, "it is larger than a status may be"));

@@ -3,8 +3,9 @@
 use crate::state::State;
 use plat_model::Generation;
 use plat_model::id::{Digest, InstanceId, NodeId};
-use plat_model::instance::{Instance, InstanceDesired};
+use plat_model::instance::{Instance, InstanceDesired, Wish};
 use plat_model::node::NodeDesired;
+use plat_model::tree::SharedDesired;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a body weighs besides its parameters, at most.
@@ -67,7 +68,7 @@ pub fn lacking(
     };
     let documents = missing_documents(state, index, held_releases).take_while(|(_, text)| fits(text.len())).collect();
     let bodies = missing_bodies(state, index, held);
-    (documents, bodies.take_while(|body| fits(BODY_BYTES + body.parameters.to_json().len())).collect())
+    (documents, bodies.take_while(|body| fits(bytes_of(body))).collect())
 }
 
 /// The bodies of the instances that a node does not hold in their present generation.
@@ -77,7 +78,7 @@ fn missing_bodies<'a>(
     held: &'a BTreeMap<InstanceId, Generation>,
 ) -> impl Iterator<Item = InstanceDesired> + 'a {
     let differing = index.instances.iter().filter(|(id, generation)| held.get(id) != Some(generation));
-    differing.filter_map(|(id, _)| state.instances.get(id).and_then(|instance| body(instance)))
+    differing.filter_map(|(id, _)| state.instances.get(id).and_then(|instance| body(state, instance)))
 }
 
 /// The documents of the releases that a node does not hold.
@@ -90,7 +91,12 @@ fn missing_documents<'a>(
     missing.map(|release| (release.digest.clone(), release.document.clone()))
 }
 
-fn body(instance: &Instance) -> Option<InstanceDesired> {
+fn bytes_of(body: &InstanceDesired) -> usize {
+    let parameters = body.shared.iter().map(|shared| &shared.parameters).chain([&body.parameters]);
+    parameters.map(|parameters| BODY_BYTES + parameters.to_json().len()).sum()
+}
+
+fn body(state: &State, instance: &Instance) -> Option<InstanceDesired> {
     Some(InstanceDesired {
         id: instance.id.clone(),
         project: instance.project.clone(),
@@ -101,5 +107,15 @@ fn body(instance: &Instance) -> Option<InstanceDesired> {
         parameters: instance.parameters.clone(),
         wish: instance.wish,
         resources: instance.resources,
+        bang: instance.bang,
+        shared: state
+            .riders_of(&instance.id)
+            .filter(|rider| rider.wish == Wish::Started)
+            .map(|rider| SharedDesired {
+                id: rider.id.clone(),
+                name: rider.name.clone(),
+                parameters: rider.parameters.clone(),
+            })
+            .collect(),
     })
 }

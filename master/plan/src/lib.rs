@@ -8,7 +8,7 @@
 //!    [`state`] (all of it as one value with indexes), [`decision`].
 //! 2. Who asks: [`authenticate`] (from a certificate to a principal), [`access`] (who may call what), [`certify`] (who
 //!    gets a certificate), [`view`] (what a caller sees).
-//! 3. From a wish to a node: [`release`], [`request`], [`allocate`], [`desired`].
+//! 3. From a wish to a node: [`release`], [`request`], [`tree`] (what instances ask for), [`allocate`], [`desired`].
 //! 4. From a node's report to the truth: [`absorb`], [`ledger`], [`statement`].
 //! 5. The rounds: [`allocate`], [`expire`].
 //!
@@ -30,6 +30,7 @@ pub mod release;
 pub mod request;
 pub mod state;
 pub mod statement;
+pub mod tree;
 pub mod view;
 
 mod leave;

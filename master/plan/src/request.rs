@@ -2,9 +2,9 @@
 
 use crate::change::Change;
 use crate::decision::Decision;
-use crate::leave;
 use crate::record::{Key, Load, Name, Record};
 use crate::state::State;
+use crate::tree;
 use plat_model::Generation;
 use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, ProjectName};
 use plat_model::instance::{Instance, KEPT_MAX, Leaving, PlacementRules, Wish};
@@ -12,7 +12,12 @@ use plat_model::parameters::Parameters;
 use plat_model::problem::{Problem, Problems, codes};
 use plat_model::resources::Resources;
 use plat_model::time::Timestamp;
+use plat_model::tree::{Kind, Parent};
 use std::time::Duration;
+
+mod shared;
+
+pub(crate) use shared::taken_in;
 
 /// Most instances that the members of a project may have requested for it. Operators may request more.
 pub const PROJECT_MAX: usize = 1000;
@@ -28,6 +33,9 @@ pub struct RequestAsk {
     pub rules: Option<PlacementRules>,
     pub resources: Option<Resources>,
     pub wish: Option<Wish>,
+    /// The instance that asks; `None`: people do.
+    pub parent: Option<Parent>,
+    pub kind: Kind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,15 +85,17 @@ fn create(state: &State, ask: RequestAsk, id: InstanceId, now: Timestamp) -> Res
     if ask.wish == Some(Wish::Destroyed) {
         return Err(no_instance(&ask.project, &ask.name).into());
     }
+    if let Kind::Shared { on } = &ask.kind {
+        let on = on.clone();
+        return shared::create(state, ask, on.as_ref(), id, now);
+    }
     let Some(release) = ask.release else {
         return Err(Problem::new(codes::NOT_FOUND, what)
             .because("there is no instance of this name, and a new one needs a release")
             .fix("say which (`--release`)")
             .into());
     };
-    if state.instances.contains_key(&id) || state.summed.contains_key(&id) {
-        return Err(Problem::new(codes::EXISTS, what).because("its new id is taken").fix("try again").into());
-    }
+    unused(state, &id, what)?;
     let document = document(state, &release)?;
     let parameters = plat_document::parameters::check(document, &ask.parameters.unwrap_or_default())?;
     let instance = Instance {
@@ -99,13 +109,27 @@ fn create(state: &State, ask: RequestAsk, id: InstanceId, now: Timestamp) -> Res
         resources: ask.resources.unwrap_or_default().or(document.resources),
         placement: None,
         leaving: None,
+        parent: ask.parent,
+        rides: None,
+        bang: 0,
         generation: Generation::ZERO.next(),
         created: now,
         changed: now,
     };
-    let name = Name { project: ask.project, name: ask.name, instance: id.clone() };
-    let changes = vec![Change::put(Record::Name(name)), Change::put(Record::Instance(instance))];
-    Ok(Decision::new(changes, vec![Key::Release(release)], Requested { id, created: true }))
+    Ok(Decision::new(named(instance).into(), vec![Key::Release(release)], Requested { id, created: true }))
+}
+
+fn unused(state: &State, id: &InstanceId, what: String) -> Result<(), Problem> {
+    if state.instances.contains_key(id) || state.summed.contains_key(id) {
+        return Err(Problem::new(codes::EXISTS, what).because("its new id is taken").fix("try again"));
+    }
+    Ok(())
+}
+
+/// A new instance, and its name.
+fn named(instance: Instance) -> [Change; 2] {
+    let name = Name { project: instance.project.clone(), name: instance.name.clone(), instance: instance.id.clone() };
+    [Change::put(Record::Name(name)), Change::put(Record::Instance(instance))]
 }
 
 fn change(state: &State, old: &Instance, ask: RequestAsk, now: Timestamp) -> Result<Decision<Requested>, Problems> {
@@ -122,6 +146,9 @@ fn change(state: &State, old: &Instance, ask: RequestAsk, now: Timestamp) -> Res
     }
     if let (Some(leaving), None) = (&old.leaving, ask.wish) {
         return Err(leaves_soon(old, leaving).into());
+    }
+    if old.rides.is_some() || ask.kind != Kind::Own {
+        return shared::change(state, old, ask, now);
     }
     let mut new = Instance { leaving: None, ..old.clone() };
     let mut read = vec![Key::Instance(old.id.clone())];
@@ -151,6 +178,9 @@ fn change(state: &State, old: &Instance, ask: RequestAsk, now: Timestamp) -> Res
     }
     new.generation = old.generation.next();
     new.changed = now;
+    if let Some(leaving) = old.leaving {
+        changes.extend(tree::come_back(state, old, leaving.at, now));
+    }
     changes.push(Change::put(Record::Instance(new)));
     Ok(Decision::new(changes, read, answer))
 }
@@ -225,7 +255,8 @@ fn document<'s>(state: &'s State, release: &Digest) -> Result<&'s plat_document:
 }
 
 /// Wishes an instance started, stopped or destroyed. One that is on no node is gone at once when it is to be destroyed;
-/// so is one whose node was revoked, since nobody will report its end.
+/// so is one whose node was revoked, since nobody will report its end. With an instance all that it asked for is
+/// destroyed, and the shared instances in any of these.
 ///
 /// # Errors
 /// [`codes::NOT_FOUND`]; [`codes::DESTROYED`] for anything but destroying what is being destroyed.
@@ -245,24 +276,28 @@ fn set(state: &State, instance: &Instance, wish: Wish, now: Timestamp) -> Result
         return Err(being_destroyed(instance));
     }
     let id = instance.id.clone();
-    let node = instance.placement.as_ref().map(|place| place.node.clone());
-    let nobody_reports = node.as_ref().is_none_or(|node| state.nodes.get(node).is_none_or(|row| row.revoked));
-    if wish == Wish::Destroyed && nobody_reports {
-        let read = node.map(Key::Node).into_iter().collect();
-        return Ok(Decision::new(leave::leave(state, instance, now), read, id));
+    if wish == Wish::Destroyed {
+        let (changes, read) = tree::destroy(state, instance, now);
+        return Ok(Decision::new(changes, read, id));
     }
     if instance.wish == wish && instance.leaving.is_none() {
         return Ok(Decision::nothing(id));
     }
+    if instance.rides.is_some() {
+        return Err(shared::has_no_services(instance));
+    }
+    let mut changes = match instance.leaving {
+        Some(leaving) => tree::come_back(state, instance, leaving.at, now),
+        None => Vec::new(),
+    };
     let next = instance.generation.next();
     let new = Instance { wish, leaving: None, generation: next, changed: now, ..instance.clone() };
-    // A revocation in between would give up only what it sees being destroyed.
-    let read = if wish == Wish::Destroyed { node.map(Key::Node).into_iter().collect() } else { Vec::new() };
-    Ok(Decision::new(vec![Change::put(Record::Instance(new))], read, id))
+    changes.push(Change::put(Record::Instance(new)));
+    Ok(Decision::new(changes, Vec::new(), id))
 }
 
-/// Stops an instance, and has it destroyed once it has been kept for so long. Starting or stopping it before takes that
-/// back. Asked for again, the newer time counts.
+/// Stops an instance and all that it asked for, and has it destroyed once it has been kept for so long. Starting or
+/// stopping it before takes that back. Asked for again, the newer time counts.
 ///
 /// # Errors
 /// [`codes::NOT_FOUND`]; [`codes::DESTROYED`] if it is being destroyed; [`codes::BAD_VALUE`] past [`KEPT_MAX`].
@@ -283,11 +318,11 @@ pub fn destroy_later(
             .fix("stop it instead (`plat stop`): it stays until it is destroyed")
             .at("keep_seconds"));
     }
-    let before = instance.leaving.map_or(instance.wish, |leaving| leaving.before);
-    let leaving = Some(Leaving { at: now.plus(kept), before });
-    let generation = instance.generation.next();
-    let new = Instance { wish: Wish::Stopped, leaving, generation, changed: now, ..instance.clone() };
-    Ok(Decision::new(vec![Change::put(Record::Instance(new))], Vec::new(), instance.id.clone()))
+    if instance.rides.is_some() {
+        return Err(shared::has_no_services(instance));
+    }
+    let changes = tree::keep(state, instance, now.plus(kept), now);
+    Ok(Decision::new(changes, Vec::new(), instance.id.clone()))
 }
 
 /// When the next instance is to be destroyed of those that are kept before.
@@ -312,7 +347,7 @@ fn no_instance(project: &ProjectName, name: &InstanceName) -> Problem {
     Problem::new(codes::NOT_FOUND, format!("there is no instance `{project}/{name}`")).fix("see `plat list`")
 }
 
-fn being_destroyed(instance: &Instance) -> Problem {
+pub(crate) fn being_destroyed(instance: &Instance) -> Problem {
     Problem::new(codes::DESTROYED, format!("`{}/{}` is being destroyed", instance.project, instance.name))
         .because("destroying is final; the name is free again once its node has removed everything")
         .fix("wait until it is gone (`plat show`), then request it again")

@@ -45,6 +45,10 @@ pub struct State {
     pub by_name: OrdMap<(ProjectName, InstanceName), InstanceId>,
     /// Index: the newest release of a name.
     pub newest: OrdMap<ReleaseName, Digest>,
+    /// Index: what each instance asked for, by the names that it gave.
+    pub children: OrdMap<InstanceId, OrdMap<InstanceName, InstanceId>>,
+    /// Index: the shared instances in each.
+    pub riders: OrdMap<InstanceId, OrdSet<InstanceId>>,
     /// Index: how many instances there are of a release.
     pub uses: OrdMap<Digest, u32>,
     /// Index: the supplies of one node, or with `None` those to all nodes.

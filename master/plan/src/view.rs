@@ -71,6 +71,15 @@ pub fn sums<'s>(
 pub fn waiting(state: &State, online: &BTreeSet<NodeId>, instance: &Instance) -> Vec<Waiting> {
     let who = format!("instance {}/{}", instance.project, instance.name);
     let since = instance.changed;
+    if let Some(host) = &instance.rides {
+        let told = state.statuses.get(&instance.id).map(|status| status.generation);
+        if told == Some(instance.generation) {
+            return Vec::new();
+        }
+        let host = state.instances.get(host).map_or(host.to_string(), |host| format!("{}/{}", host.project, host.name));
+        let todo = format!("see `plat show {}`: it publishes what a shared instance is reached by", host);
+        return vec![Waiting { who, on: format!("instance {host} to take it in"), since, todo }];
+    }
     let Some(place) = &instance.placement else { return vec![allocate::why_unplaced(state, online, instance)] };
     let node = &place.node;
     let wait = |on: String, todo: &str| vec![Waiting { who: who.clone(), on, since, todo: todo.into() }];

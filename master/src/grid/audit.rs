@@ -70,7 +70,11 @@ fn named(caller: &Caller, subject: &Subject) -> String {
             Some(name) => format!("instance/{project}/{name}"),
             None => format!("project/{project}"),
         },
-        Subject::Node(node) => format!("node/{node}"),
+        Subject::Node(node) => match &caller.about {
+            // What an instance on it asked for.
+            Some(name) => format!("node/{node}/instance/{name}"),
+            None => format!("node/{node}"),
+        },
         Subject::User(user) => format!("user/{user}"),
     }
 }

@@ -14,6 +14,7 @@ use plat_model::instance::{PlacementRules, Wish};
 use plat_model::parameters::Parameters;
 use plat_model::principal::Role;
 use plat_model::resources::Resources;
+use plat_model::tree::Kind;
 use plat_model::{Problem, Problems};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub struct Ask {
     pub rules: Option<PlacementRules>,
     pub resources: Option<Resources>,
     pub wish: Option<Wish>,
+    pub kind: Kind,
 }
 
 /// Whether a request is carried out.
@@ -78,6 +80,8 @@ impl Grid {
                 rules: ask.rules.clone(),
                 resources: ask.resources,
                 wish: ask.wish,
+                parent: None,
+                kind: ask.kind.clone(),
             };
             let Decision { changes, read, answer } = request::request(state, ask, fresh.clone(), now)?;
             let view = self.after(state, &changes, &answer.id).ok_or_else(|| show::no_instance(&key))?;

@@ -25,6 +25,19 @@ pub struct InstanceView {
     pub installation: Option<Installation>,
     /// By the request that this answers.
     pub created: bool,
+    pub tree: TreeView,
+}
+
+/// The names of those that an instance has to do with.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TreeView {
+    /// The one that asked for it.
+    pub parent: Option<InstanceName>,
+    pub children: Vec<InstanceName>,
+    /// Of a shared one, the one that it is in.
+    pub on: Option<InstanceName>,
+    /// The shared ones in it.
+    pub shared: Vec<InstanceName>,
 }
 
 /// Where a release is to be, and is.
@@ -79,16 +92,8 @@ pub(super) fn instance(state: &State, id: &InstanceId, grid: &Grid) -> Option<In
 pub(super) fn instance_as(state: &State, instance: Instance, grid: &Grid) -> InstanceView {
     let id = &instance.id;
     let release = state.releases.get(&instance.release);
-    let status = state.statuses.get(id).cloned().unwrap_or_else(|| InstanceStatus {
-        id: id.clone(),
-        generation: Generation::ZERO,
-        state: InstanceState::Waiting,
-        since: instance.created,
-        detail: String::new(),
-        problem: None,
-        connection: Default::default(),
-        services: Vec::new(),
-        promises: Vec::new(),
+    let status = state.statuses.get(id).cloned().unwrap_or_else(|| {
+        InstanceStatus::bare(id.clone(), Generation::ZERO, InstanceState::Waiting, instance.created)
     });
     let on = instance.placement.as_ref().map(|place| (place.node.clone(), instance.release.clone()));
     InstanceView {
@@ -96,8 +101,19 @@ pub(super) fn instance_as(state: &State, instance: Instance, grid: &Grid) -> Ins
         status,
         waiting: view::waiting(state, &grid.presence.online(), &instance),
         installation: on.and_then(|key| state.installations.get(&key)).cloned(),
+        tree: tree(state, &instance),
         instance,
         created: false,
+    }
+}
+
+fn tree(state: &State, instance: &Instance) -> TreeView {
+    let named = |id: &InstanceId| state.instances.get(id).map(|one| one.name.clone());
+    TreeView {
+        parent: instance.parent.as_ref().and_then(|parent| named(&parent.instance)),
+        children: state.children_of(&instance.id).map(|child| child.name.clone()).collect(),
+        on: instance.rides.as_ref().and_then(named),
+        shared: state.riders_of(&instance.id).map(|rider| rider.name.clone()).collect(),
     }
 }
 

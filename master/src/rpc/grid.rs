@@ -188,6 +188,7 @@ fn request_ask(wire: v1::RequestRequest) -> Result<RequestAsk, Problems> {
             None
         }
     };
+    let kind = plat_wire::convert::kind(wire.shared, &wire.on, &plat_wire::Place::root(), &mut problems);
     let (Some(project), Some(name), Some(parameters)) = (project, name, parameters) else { return Err(problems) };
     problems.none_or(RequestAsk {
         key: InstanceKey { project, name },
@@ -196,6 +197,7 @@ fn request_ask(wire: v1::RequestRequest) -> Result<RequestAsk, Problems> {
         rules: rules.flatten(),
         resources: resources.flatten(),
         wish,
+        kind: kind.unwrap_or_default(),
     })
 }
 

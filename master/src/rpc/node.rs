@@ -92,6 +92,16 @@ impl NodeService for Service {
         self.0.push_logs(&caller, chunks).await.map_err(status)?;
         Ok(Response::new(v1::PushLogsResponse {}))
     }
+
+    async fn for_instance(
+        &self,
+        request: Request<v1::ForInstanceRequest>,
+    ) -> Result<Response<v1::ForInstanceResponse>, Status> {
+        let caller = caller(&request)?;
+        let (instance, ask) = request.into_inner().into_model().map_err(status)?;
+        let children = self.0.for_instance(&caller, &instance, ask).await.map_err(status)?;
+        Ok(Response::new(v1::ForInstanceResponse { children: children.iter().map(Into::into).collect() }))
+    }
 }
 
 fn nudge((generation, logs): (Generation, Vec<LogsWanted>)) -> v1::Nudge {

@@ -40,6 +40,10 @@ pub(super) fn instance(view: InstanceView) -> v1::InstanceView {
         installation: view.installation.as_ref().map(Into::into),
         created: view.created,
         leaves_ms: instance.leaving.map_or(0, |leaving| leaving.at.0),
+        parent: view.tree.parent.map_or_else(String::new, |name| name.to_string()),
+        children: view.tree.children.iter().map(ToString::to_string).collect(),
+        on: view.tree.on.map_or_else(String::new, |name| name.to_string()),
+        shared: view.tree.shared.iter().map(ToString::to_string).collect(),
         wish_before: instance.leaving.map_or(v1::Wish::Unspecified, |leaving| wish(leaving.before)).into(),
     }
 }
@@ -111,5 +115,6 @@ pub(super) fn node(view: NodeView) -> v1::NodeView {
         generation_desired: view.desired.0,
         generation_reported: view.reported.0,
         runtime: inventory.runtime.clone(),
+        enforced: inventory.enforced.names().into_iter().map(str::to_owned).collect(),
     }
 }

@@ -7,4 +7,5 @@ mod logs;
 mod requests;
 mod rounds;
 mod sizes;
+mod trees;
 mod world;

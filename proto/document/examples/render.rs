@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let release = Release::parse_yaml(&std::fs::read_to_string(file)?, file)?;
     let said = Parameters::parse_json(rest.first().map_or("{}", String::as_str))?;
     let context = Context {
+        shared: Vec::new(),
         parameters: parameters::check(&release, &said)?,
         secrets: release.secrets.keys().map(|name| (name.clone(), Secret::new("imagined1"))).collect(),
         instance: InstanceFacts {

@@ -24,7 +24,19 @@ const DEPTH_MAX: usize = 32;
 /// One BAD_PARAMETERS for each violation, with where it is (`server.port`) and what was expected; BAD_SCHEMA if the
 /// schema's defaults do not end.
 pub fn check(release: &Release, parameters: &Parameters) -> Result<Parameters, Problems> {
-    let Some(schema) = &release.parameters else {
+    fitting(release.parameters.as_ref(), parameters)
+}
+
+/// The same, of a shared instance in one of this release.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_shared(release: &Release, parameters: &Parameters) -> Result<Parameters, Problems> {
+    fitting(release.shared.as_ref(), parameters)
+}
+
+fn fitting(schema: Option<&Value>, parameters: &Parameters) -> Result<Parameters, Problems> {
+    let Some(schema) = schema else {
         let unknown = parameters.as_map().keys().take(PROBLEMS_MAX);
         let problems = Problems(unknown.map(|key| problem(violation::unknown_key(&[], key, &[]))).collect());
         return problems.none_or(parameters.clone());

@@ -5,6 +5,7 @@
 //! files written from templates, services that run, promises that must hold, and what it publishes.
 
 use plat_model::id::{PromiseName, ReleaseName, ServiceName};
+pub use plat_model::instance::ServiceKind;
 use plat_model::resources::Resources;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,6 +32,9 @@ pub struct Release {
     /// JSON Schema of what a request may say. Absent: no parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Value>,
+    /// JSON Schema of what a request for a shared instance in it may say. Absent: it takes none in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Value>,
     /// Laid over each other in the release's folder, in the order of their names.
     #[serde(default)]
     pub sources: BTreeMap<String, Source>,
@@ -64,15 +68,21 @@ pub struct Build {
     pub commands: Vec<Vec<String>>,
     #[serde(default = "default_build_timeout")]
     pub timeout_seconds: u32,
+    /// Whether they reach the network. What they need is fetched before, as sources.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub network: bool,
 }
 
 /// A secret: random letters and digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SecretSpec {
     /// 8 to 128 characters.
     #[serde(default = "default_secret_length")]
     pub length: u32,
+    /// Path within the partition of a file that holds it and nothing else, readable by the partition's user alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +123,9 @@ pub struct Hook {
     pub command: Vec<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub environment: BTreeMap<String, String>,
+    /// Within the partition; empty: its top.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub directory: String,
     #[serde(default = "default_hook_timeout")]
     pub timeout_seconds: u32,
 }
@@ -139,6 +152,46 @@ pub struct Service {
     /// How it takes in files that changed. Absent: by a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reload: Option<Reload>,
+    #[serde(default, skip_serializing_if = "ServiceKind::is_default")]
+    pub kind: ServiceKind,
+    /// Absent: see [`Service::restart`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
+    /// It is ended when it has not said for so long that it is alive, as `sd_notify` says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog_seconds: Option<u32>,
+    /// Of a one-shot: it runs at these times; see [`plat_model::schedule::Schedule`]. Absent: once for each configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+}
+
+impl Service {
+    /// What follows from its end: unless the document says, a service runs again always, a one-shot when it failed, and
+    /// one with a schedule at its next time.
+    pub fn restart(&self) -> Restart {
+        self.restart.unwrap_or(match (self.kind, &self.schedule) {
+            (ServiceKind::Service, _) => Restart::Always,
+            (ServiceKind::Oneshot, None) => Restart::OnFailure,
+            (ServiceKind::Oneshot, Some(_)) => Restart::Never,
+        })
+    }
+}
+
+/// When a program that ended by itself is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    #[default]
+    Always,
+    /// Unless it exited with 0.
+    OnFailure,
+    Never,
+}
+
+impl Restart {
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What makes a service read its files again.

@@ -13,9 +13,11 @@ use std::collections::BTreeSet;
 mod context;
 mod filters;
 mod language;
+mod prepared;
 mod render;
 
 pub use context::{Context, InstanceFacts, Names, NodeFacts, PartitionFacts, ReleaseFacts};
+pub use prepared::Prepared;
 pub use render::{render, render_build, render_list, render_map};
 
 /// Largest template, in bytes.

@@ -6,8 +6,9 @@ use crate::id::{
 };
 use crate::parameters::Parameters;
 use crate::problem::Problem;
-use crate::resources::Resources;
+use crate::resources::{Enforced, Resources};
 use crate::time::Timestamp;
+use crate::tree::{Parent, Said, SharedDesired};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -88,6 +89,9 @@ pub struct PlacementRules {
     /// Only nodes with all of these labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Only nodes that hold their partitions to these amounts.
+    #[serde(skip_serializing_if = "Enforced::is_none")]
+    pub enforced: Enforced,
 }
 
 /// An instance as the master keeps it: the wish and its placement. What became of it is its [`InstanceStatus`].
@@ -106,10 +110,23 @@ pub struct Instance {
     /// Set while it is kept, stopped, before it is destroyed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaving: Option<Leaving>,
+    /// The instance that asked for it; `None`: people did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Parent>,
+    /// The instance that it is in, if it is a shared one: then it is never placed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rides: Option<InstanceId>,
+    /// How often its tree was to look at everything again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bang: u64,
     /// Grows with every change of anything above.
     pub generation: Generation,
     pub created: Timestamp,
     pub changed: Timestamp,
+}
+
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 /// An instance that is to be destroyed, later.
@@ -136,6 +153,12 @@ pub struct InstanceDesired {
     pub parameters: Parameters,
     pub wish: Wish,
     pub resources: Resources,
+    /// Its configure hook runs again when this has grown.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bang: u64,
+    /// The shared instances in it, in the order of their ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<SharedDesired>,
 }
 
 impl InstanceDesired {
@@ -151,6 +174,8 @@ impl InstanceDesired {
             parameters: Parameters::default(),
             wish: Wish::Started,
             resources: Resources::default(),
+            bang: 0,
+            shared: Vec::new(),
         }
     }
 }
@@ -176,6 +201,27 @@ pub struct InstanceStatus {
     pub services: Vec<ServiceStatus>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub promises: Vec<PromiseStatus>,
+    /// What it says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
+}
+
+impl InstanceStatus {
+    /// One with nothing but a state.
+    pub fn bare(id: InstanceId, generation: Generation, state: InstanceState, since: Timestamp) -> Self {
+        Self {
+            id,
+            generation,
+            state,
+            since,
+            detail: String::new(),
+            problem: None,
+            connection: Parameters::default(),
+            services: Vec::new(),
+            promises: Vec::new(),
+            said: None,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -185,11 +231,34 @@ pub enum ServiceState {
     Running,
     /// It exited and will be started again after its backoff.
     Backoff,
+    /// It ended with success, and stays so until there is a reason to run again.
+    Done,
+    /// It ended without success, and stays so likewise.
+    Failed,
+}
+
+/// What a service is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServiceKind {
+    /// Runs for as long as the instance does.
+    #[default]
+    Service,
+    /// Does its work and ends: once for each configuration, or at the times of its schedule.
+    Oneshot,
+}
+
+impl ServiceKind {
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceStatus {
     pub name: ServiceName,
+    #[serde(default, skip_serializing_if = "ServiceKind::is_default")]
+    pub kind: ServiceKind,
     pub state: ServiceState,
     /// Process id, on its node, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -200,6 +269,15 @@ pub struct ServiceStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub last_exit: String,
     pub since: Timestamp,
+    /// When it runs, if it does at times, as in the document.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub schedule: String,
+    /// When it runs next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Timestamp>,
+    /// How many of its times have passed since its last run began, because that was still running.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

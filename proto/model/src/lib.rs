@@ -15,7 +15,9 @@ pub mod principal;
 pub mod problem;
 pub mod release;
 pub mod resources;
+pub mod schedule;
 pub mod time;
+pub mod tree;
 pub mod usage;
 pub mod waiting;
 

@@ -5,7 +5,7 @@ use crate::id::{Digest, InstanceId, NodeId, PartitionName};
 use crate::instance::{InstanceDesired, InstanceStatus};
 use crate::problem::{Problem, codes};
 use crate::release::Installation;
-use crate::resources::Resources;
+use crate::resources::{Enforced, Resources};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -232,7 +232,7 @@ impl NodeFile {
         self.partitions.iter().find(|partition| &partition.name == name)
     }
 
-    /// What of this is reported to the master.
+    /// What of this is reported to the master; what is enforced is not in it.
     pub fn inventory(&self) -> Inventory {
         Inventory {
             capacity: self.capacity,
@@ -242,6 +242,7 @@ impl NodeFile {
                 .map(|p| PartitionOffer { name: p.name.clone(), addresses: p.addresses.clone(), limits: p.limits })
                 .collect(),
             runtime: String::new(),
+            enforced: Enforced::default(),
         }
     }
 }
@@ -267,6 +268,9 @@ pub struct Inventory {
     /// What keeps its services running, in a word: `systemd`, `shim`. Empty: an older agent does not say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub runtime: String,
+    /// The amounts that every partition is really held to: what was asked for, within its own limits.
+    #[serde(default, skip_serializing_if = "Enforced::is_none")]
+    pub enforced: Enforced,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

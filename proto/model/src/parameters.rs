@@ -70,6 +70,16 @@ impl Parameters {
         Value::Object(self.0.clone()).to_string()
     }
 
+    /// These, with those of `over` in place of what has the same name.
+    ///
+    /// # Errors
+    /// [`codes::TOO_LARGE`] as for [`Parameters::new`].
+    pub fn with(&self, over: &Self) -> Result<Self, Problem> {
+        let mut map = self.0.clone();
+        map.extend(over.0.clone());
+        Self::new(map)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -39,6 +39,14 @@ impl Resources {
         })
     }
 
+    /// Each amount of `self`, but no more than that of `most`; all of `most` where `self` has none.
+    pub fn within(self, most: Self) -> Self {
+        self.each(most, |asked, most| match (asked, most) {
+            (Some(asked), Some(most)) => Some(asked.min(most)),
+            (asked, most) => asked.or(most),
+        })
+    }
+
     /// Each amount of `self`, or where it has none that of `other`.
     pub fn or(self, other: Self) -> Self {
         self.each(other, |a, b| a.or(b))
@@ -67,9 +75,61 @@ impl Resources {
     }
 }
 
+/// Amounts that somebody is held to: those that a node can hold its partitions to, or those that it must.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Enforced {
+    pub cpu: bool,
+    pub memory: bool,
+    pub disk: bool,
+    pub processes: bool,
+}
+
+impl Enforced {
+    fn each(self) -> [(&'static str, bool); 4] {
+        [("cpu", self.cpu), ("memory", self.memory), ("disk", self.disk), ("processes", self.processes)]
+    }
+
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What they are called.
+    pub fn names(self) -> Vec<&'static str> {
+        self.each().into_iter().filter_map(|(name, is)| is.then_some(name)).collect()
+    }
+
+    /// Which of `asked` are not here.
+    pub fn lacks(self, asked: Self) -> Vec<&'static str> {
+        let both = self.each().into_iter().zip(asked.each());
+        both.filter_map(|((name, here), (_, asked))| (asked && !here).then_some(name)).collect()
+    }
+
+    /// With the amount of this name; `None` if there is none.
+    pub fn with(mut self, name: &str) -> Option<Self> {
+        let field = match name {
+            "cpu" => &mut self.cpu,
+            "memory" => &mut self.memory,
+            "disk" => &mut self.disk,
+            "processes" => &mut self.processes,
+            _ => return None,
+        };
+        *field = true;
+        Some(self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_asked_for_stays_within_what_may_be_had() {
+        let asked = Resources { memory_mib: Some(1024), cpu_millis: Some(500), ..Resources::default() };
+        let most = Resources { memory_mib: Some(512), cpu_millis: Some(800), processes: Some(9), disk_mib: None };
+        let both = Resources { memory_mib: Some(512), cpu_millis: Some(500), processes: Some(9), disk_mib: None };
+        assert_eq!(asked.within(most), both);
+    }
 
     #[test]
     fn an_unknown_offer_bounds_nothing_and_a_known_one_does() {

@@ -10,9 +10,11 @@
 mod admin;
 mod grid;
 mod node;
+mod tree;
 mod types;
 
 pub use node::{DesiredIndex, Held, ReadSync, sync_request};
+pub use tree::{for_instance, kind};
 
 use plat_model::id::shorten;
 use plat_model::problem::codes;

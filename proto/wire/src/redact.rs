@@ -21,6 +21,10 @@ redacted! {
     InstanceView { id, project, name, generation, wish }
     InstanceBody { id, project, name, partition, generation, release, wish }
     InstanceStatus { id, generation, state }
+    SharedInstance { id, name }
+    ChildRequest { name, release, wish, shared, on }
+    PublishShared { shared }
+    Child { name, instance, id, wish, state }
 }
 
 #[cfg(test)]
@@ -38,6 +42,10 @@ mod tests {
             format!("{:?}", v1::InstanceView { parameters_json: secret(), ..Default::default() }),
             format!("{:?}", v1::InstanceBody { parameters_json: secret(), ..Default::default() }),
             format!("{:?}", v1::InstanceStatus { connection_json: secret(), ..Default::default() }),
+            format!("{:?}", v1::SharedInstance { parameters_json: secret(), ..Default::default() }),
+            format!("{:?}", v1::ChildRequest { parameters_json: Some(secret()), ..Default::default() }),
+            format!("{:?}", v1::PublishShared { connection_json: secret(), ..Default::default() }),
+            format!("{:?}", v1::Child { connection_json: secret(), ..Default::default() }),
         ];
         assert!(printed.iter().all(|text| !text.contains("hunter2")), "{printed:#?}");
     }

@@ -6,11 +6,12 @@ use plat_model::node::{Inventory, NodeReport, PartitionOffer};
 use plat_model::parameters::Parameters;
 use plat_model::problem::codes;
 use plat_model::release::{InstallState, Installation};
-use plat_model::resources::Resources;
+use plat_model::resources::{Enforced, Resources};
 use plat_model::time::Window;
+use plat_model::tree::{Child, ChildAsk, Kind, Said, SharedDesired, TreeAsk};
 use plat_model::usage::{Amount, LedgerEntry, LedgerLine, Meter, UsageRecord, UsageReport};
 use plat_model::{Generation, Problem, Problems, Timestamp, Waiting};
-use plat_wire::convert::{Held, ReadSync, sync_request};
+use plat_wire::convert::{Held, ReadSync, for_instance, sync_request};
 use plat_wire::{IntoModel, v1};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -76,8 +77,12 @@ fn parameters() -> impl Strategy<Value = Parameters> {
 }
 
 fn rules() -> impl Strategy<Value = PlacementRules> {
-    (option::of(name(NodeId::parse)), btree_map("[a-z]{1,8}", label(), 0..5))
-        .prop_map(|(node, labels)| PlacementRules { node, labels })
+    (option::of(name(NodeId::parse)), btree_map("[a-z]{1,8}", label(), 0..5), enforced())
+        .prop_map(|(node, labels, enforced)| PlacementRules { node, labels, enforced })
+}
+
+fn enforced() -> impl Strategy<Value = Enforced> {
+    any::<[bool; 4]>().prop_map(|[cpu, memory, disk, processes]| Enforced { cpu, memory, disk, processes })
 }
 
 fn waiting() -> impl Strategy<Value = Waiting> {
@@ -87,27 +92,23 @@ fn waiting() -> impl Strategy<Value = Waiting> {
 fn status() -> impl Strategy<Value = InstanceStatus> {
     use InstanceState::*;
     let states = vec![Waiting, Installing, Starting, Ready, Degraded, Failed, Stopping, Stopped, Destroying, Destroyed];
+    let states_of_services =
+        [ServiceState::Stopped, ServiceState::Running, ServiceState::Backoff, ServiceState::Done, ServiceState::Failed];
+    let kinds = [ServiceKind::Service, ServiceKind::Oneshot];
     let service = (
-        name(ServiceName::parse),
-        select(vec![ServiceState::Stopped, ServiceState::Running, ServiceState::Backoff]),
-        option::of(any::<u32>()),
-        any::<u32>(),
-        text(),
-        time(),
+        (name(ServiceName::parse), select(kinds.to_vec()), select(states_of_services.to_vec())),
+        (option::of(any::<u32>()), any::<u32>(), text(), time()),
+        (text(), option::of(time()), any::<u32>()),
     )
-        .prop_map(|(name, state, pid, restarts, last_exit, since)| ServiceStatus {
-            name,
-            state,
-            pid,
-            restarts,
-            last_exit,
-            since,
+        .prop_map(|((name, kind, state), (pid, restarts, last_exit, since), (schedule, next, skipped))| {
+            ServiceStatus { name, kind, state, pid, restarts, last_exit, since, schedule, next, skipped }
         });
     let promise = (name(PromiseName::parse), any::<bool>(), text(), time())
         .prop_map(|(name, holds, message, checked)| PromiseStatus { name, holds, message, checked });
     let head = (id(), any::<u64>().prop_map(Generation), select(states), time(), text());
-    (head, option::of(problem()), parameters(), vec(service, 0..3), vec(promise, 0..3)).prop_map(
-        |((id, generation, state, since, detail), problem, connection, services, promises)| InstanceStatus {
+    let said = option::of((any::<bool>(), text()).prop_map(|(well, text)| Said { well, text }));
+    (head, option::of(problem()), parameters(), vec(service, 0..3), vec(promise, 0..3), said).prop_map(
+        |((id, generation, state, since, detail), problem, connection, services, promises, said)| InstanceStatus {
             id,
             generation,
             state,
@@ -117,6 +118,7 @@ fn status() -> impl Strategy<Value = InstanceStatus> {
             connection,
             services,
             promises,
+            said,
         },
     )
 }
@@ -129,20 +131,20 @@ fn installation() -> impl Strategy<Value = Installation> {
 
 fn inventory() -> impl Strategy<Value = Inventory> {
     let offer = (vec(any::<IpAddr>(), 0..3), resources());
-    (resources(), btree_map("[a-z][a-z0-9]{0,14}", offer, 0..4), "[a-z]{0,8}").prop_map(
-        |(capacity, offers, runtime)| Inventory {
-            runtime,
-            capacity,
-            partitions: offers
-                .into_iter()
-                .map(|(name, (addresses, limits))| PartitionOffer {
-                    name: PartitionName::parse(&name).unwrap(),
-                    addresses,
-                    limits,
-                })
-                .collect(),
-        },
-    )
+    let offers = btree_map("[a-z][a-z0-9]{0,14}", offer, 0..4);
+    (resources(), offers, enforced(), "[a-z]{0,8}").prop_map(|(capacity, offers, enforced, runtime)| Inventory {
+        enforced,
+        runtime,
+        capacity,
+        partitions: offers
+            .into_iter()
+            .map(|(name, (addresses, limits))| PartitionOffer {
+                name: PartitionName::parse(&name).unwrap(),
+                addresses,
+                limits,
+            })
+            .collect(),
+    })
 }
 
 fn record() -> impl Strategy<Value = UsageRecord> {
@@ -163,17 +165,65 @@ fn record() -> impl Strategy<Value = UsageRecord> {
 fn desired() -> impl Strategy<Value = InstanceDesired> {
     let names = (id(), name(ProjectName::parse), name(InstanceName::parse), name(PartitionName::parse));
     let wish = select(vec![Wish::Started, Wish::Stopped, Wish::Destroyed]);
-    (names, any::<u64>().prop_map(Generation), digest(), parameters(), wish, resources()).prop_map(
-        |((id, project, name, partition), generation, release, parameters, wish, resources)| InstanceDesired {
-            id,
-            project,
+    let more = (any::<u64>(), vec(shared(), 0..3));
+    (names, any::<u64>().prop_map(Generation), digest(), parameters(), wish, resources(), more).prop_map(
+        |((id, project, name, partition), generation, release, parameters, wish, resources, (bang, shared))| {
+            InstanceDesired {
+                id,
+                project,
+                name,
+                partition,
+                generation,
+                release,
+                parameters,
+                wish,
+                resources,
+                bang,
+                shared,
+            }
+        },
+    )
+}
+
+fn shared() -> impl Strategy<Value = SharedDesired> {
+    (id(), name(InstanceName::parse), parameters()).prop_map(|(id, name, parameters)| SharedDesired {
+        id,
+        name,
+        parameters,
+    })
+}
+
+fn ask() -> impl Strategy<Value = TreeAsk> {
+    let wish = option::of(select(vec![Wish::Started, Wish::Stopped, Wish::Destroyed]));
+    let kind = prop_oneof![Just(Kind::Own), option::of(name(InstanceName::parse)).prop_map(|on| Kind::Shared { on }),];
+    let release = option::of("[a-z0-9]{1,64}");
+    let what = (release, option::of(parameters()), option::of(resources()), wish, kind);
+    let request = (name(InstanceName::parse), what).prop_map(|(name, (release, parameters, resources, wish, kind))| {
+        TreeAsk::Request(Box::new(ChildAsk { name, release, parameters, resources, wish, kind }))
+    });
+    prop_oneof![
+        request,
+        Just(TreeAsk::Children),
+        (id(), parameters()).prop_map(|(shared, connection)| TreeAsk::Publish { shared, connection }),
+        Just(TreeAsk::Bang),
+    ]
+}
+
+fn child() -> impl Strategy<Value = Child> {
+    let head = (name(InstanceName::parse), name(InstanceName::parse), id());
+    let wish = select(vec![Wish::Started, Wish::Stopped, Wish::Destroyed]);
+    let state = select(vec![InstanceState::Waiting, InstanceState::Ready, InstanceState::Failed]);
+    (head, wish, state, any::<bool>(), text(), option::of(problem()), parameters()).prop_map(
+        |((name, instance, id), wish, state, current, detail, problem, connection)| Child {
             name,
-            partition,
-            generation,
-            release,
-            parameters,
+            instance,
+            id,
             wish,
-            resources,
+            state,
+            current,
+            detail,
+            problem,
+            connection,
         },
     )
 }
@@ -209,6 +259,8 @@ same! {
     a_usage_report_travels_unchanged: UsageReport, (1..u64::MAX, time(), vec(record(), 0..4))
         .prop_map(|(sequence, taken, records)| UsageReport { sequence, taken, records });
     a_desired_instance_travels_unchanged: InstanceBody, desired();
+    a_shared_instance_travels_unchanged: SharedInstance, shared();
+    a_child_travels_unchanged: Child, child();
     a_ledger_entry_travels_unchanged: LedgerEntry, (
         name(NodeId::parse), any::<u64>(), time(), digest(), vec((name(ProjectName::parse), record()), 0..3),
     ).prop_map(|(node, sequence, booked, hash, lines)| LedgerEntry {
@@ -231,8 +283,16 @@ proptest! {
     }
 
     #[test]
+    fn what_an_instance_asks_travels_unchanged(instance in id(), ask in ask()) {
+        prop_assert_eq!(travel(for_instance(&instance, &ask)).unwrap(), (instance, ask));
+    }
+
+    #[test]
     fn no_bytes_from_a_peer_panic(bytes in vec(any::<u8>(), 0..300)) {
         if let Ok(wire) = v1::SyncRequest::decode(bytes.as_slice()) {
+            let _ = wire.into_model();
+        }
+        if let Ok(wire) = v1::ForInstanceRequest::decode(bytes.as_slice()) {
             let _ = wire.into_model();
         }
         if let Ok(wire) = v1::PushUsageRequest::decode(bytes.as_slice()) {

@@ -2,12 +2,15 @@
 //! `plan.txt` anew; a change of it is reviewed like code.
 
 use crate::world::{World, at, part};
-use plat_agent_plan::facts::{Failure, Occupant, ServiceFact, ServiceRun};
-use plat_agent_plan::{Action, Given, PartitionFact, PromiseFact, ReleaseFact, plan_partition, render};
+use plat_agent_plan::action::Note;
+use plat_agent_plan::facts::{Ending, Failure, Occupant, ServiceFact, ServiceRun};
+use plat_agent_plan::{Action, Given, PartitionFact, PromiseFact, ReleaseFact, Timer, plan_partition, render};
 use plat_document::Release;
-use plat_model::instance::InstanceDesired;
+use plat_document::template::Prepared;
+use plat_model::instance::{InstanceDesired, ServiceKind};
 use plat_model::parameters::Secret;
 use plat_model::problem::codes;
+use plat_model::resources::Resources;
 use plat_model::{Problem, Timestamp};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -23,6 +26,9 @@ struct Facts {
     /// The wall clock was set back by so many seconds after all else of this; the steady one was not.
     #[serde(default)]
     set_back_seconds: u64,
+    /// Likewise forward.
+    #[serde(default)]
+    set_forward_seconds: u64,
     installed: bool,
     #[serde(default)]
     occupant: Option<OccupantText>,
@@ -32,6 +38,12 @@ struct Facts {
     promises: BTreeMap<String, PromiseText>,
     #[serde(default)]
     failure: Option<FailureText>,
+    /// What it is held to.
+    #[serde(default)]
+    limits: Resources,
+    /// The agent has just been started.
+    #[serde(default)]
+    limits_unknown: bool,
 }
 
 #[derive(Deserialize)]
@@ -46,6 +58,28 @@ struct OccupantText {
     started: bool,
     ready: bool,
     revivals: u32,
+    /// One-shots that have succeeded with the current fingerprint.
+    done: Vec<String>,
+    timers: BTreeMap<String, Timer>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+enum EndingText {
+    Success,
+    #[default]
+    Failure,
+    Told,
+}
+
+impl EndingText {
+    fn ending(self) -> Ending {
+        match self {
+            Self::Success => Ending::Success,
+            Self::Failure => Ending::Failure,
+            Self::Told => Ending::Told,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -55,6 +89,8 @@ struct ServiceText {
     fingerprint: String,
     running_since: Option<Timestamp>,
     ended_at: Option<Timestamp>,
+    #[serde(default)]
+    how: EndingText,
     #[serde(default)]
     short_runs: u32,
     #[serde(default)]
@@ -97,12 +133,14 @@ fn run(folder: &Path) -> String {
     let text: Facts = serde_json::from_str(&read(folder, "facts.json")).unwrap();
     let world = World::new(1);
     let mut occupant = text.occupant.map(|text| Occupant {
-        secrets: text.secrets.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
+        secrets: text.secrets.keys().cloned().collect(),
         initialised: text.initialised,
         configured: text.configured,
         started: text.started,
         ready: text.ready,
         revivals: text.revivals,
+        done: text.done.iter().map(|name| (name.parse().unwrap(), "current".to_owned())).collect(),
+        timers: text.timers.into_iter().map(|(name, timer)| (name.parse().unwrap(), timer)).collect(),
         ..Occupant::new(plat_model::id::InstanceId::parse(&text.instance).unwrap())
     });
     let partition = &world.file.partitions[0];
@@ -112,8 +150,11 @@ fn run(folder: &Path) -> String {
             occupant.configured.clone_from(&rendered.configured);
             occupant.upkeep = Some(Box::new(rendered.upkeep.clone()));
         }
+        for spec in &rendered.upkeep.services {
+            occupant.done.entry(spec.name.clone()).and_modify(|of| of.clone_from(&spec.fingerprint));
+        }
         if occupant.ready {
-            occupant.connection = rendered.upkeep.publish.clone();
+            occupant.published.clone_from(&rendered.upkeep.publish.fingerprint);
         }
     }
     let services = text.services.into_iter().map(|(name, text)| {
@@ -121,7 +162,7 @@ fn run(folder: &Path) -> String {
         let current = spec.map(|spec| spec.fingerprint.clone()).filter(|_| text.fingerprint == "current");
         let state = match (text.running_since, text.ended_at) {
             (Some(since), _) => ServiceRun::Running { pid: 7, since: at(since) },
-            (None, Some(ended)) => ServiceRun::Ended { at: at(ended) },
+            (None, Some(ended)) => ServiceRun::Ended { at: at(ended), how: text.how.ending() },
             (None, None) => ServiceRun::Unknown,
         };
         let (fingerprint, run) = (current.unwrap_or(text.fingerprint), format!("run of {name}"));
@@ -135,7 +176,9 @@ fn run(folder: &Path) -> String {
         attempts: text.attempts,
         at: at(text.at),
     });
-    let mut fact = PartitionFact { occupant, services: services.collect(), failure, ..PartitionFact::default() };
+    let limits = (!text.limits_unknown).then_some(text.limits);
+    let mut fact =
+        PartitionFact { occupant, limits, services: services.collect(), failure, ..PartitionFact::default() };
     let (runs, built) = (fact.runs(), fact.built());
     let promises = text.promises.into_iter().map(|(name, text)| {
         let PromiseText { holds, checked, of_before, of_built, held, failures } = text;
@@ -150,6 +193,7 @@ fn run(folder: &Path) -> String {
     fact.promises = promises.collect();
     let mut now = at(text.now);
     now.wall = now.wall.minus(Duration::from_secs(text.set_back_seconds));
+    now.wall = now.wall.plus(Duration::from_secs(text.set_forward_seconds));
     let installed = if text.installed { ReleaseFact::Installed } else { ReleaseFact::Absent };
     let given = Given {
         place: &world.place,
@@ -178,20 +222,37 @@ fn run(folder: &Path) -> String {
         if let Some(problem) = status.problem {
             writeln!(out, "problem: {}", problem.one_line()).unwrap();
         }
+        for one in status.services.iter().filter(|one| one.kind == ServiceKind::Oneshot) {
+            let next = one.next.map(|next| format!(", next at {next}")).unwrap_or_default();
+            let skipped = if one.skipped > 0 { format!(", {} skipped", one.skipped) } else { String::new() };
+            writeln!(out, "{}: {:?}{next}{skipped}", one.name, one.state).unwrap();
+        }
     }
     // Digests change with every version of the document's form; they say nothing here.
     out.replace(release.digest().as_str(), "RELEASE").replace(release.digest().short(), "RELEASE")
 }
 
+/// With secrets that are called what they are.
+fn filled(template: &Prepared) -> String {
+    let secrets = template.secrets().iter().map(|name| (name.clone(), Secret::new(format!("<{name}>"))));
+    template.fill(&secrets.collect()).unwrap()
+}
+
 fn line(action: &Action) -> String {
     match action {
         Action::WriteFiles { files, .. } => {
-            let files = files.iter().map(|file| format!("{} {:o} {:?}", file.path, file.mode, file.contents));
+            let files = files.iter().map(|file| format!("{} {:o} {:?}", file.path, file.mode, filled(&file.template)));
             format!("write files: {}", files.collect::<Vec<_>>().join(", "))
         }
         Action::StartService { spec, .. } => format!("start service {}: {}", spec.name, spec.command.join(" ")),
         Action::RunHook { run, .. } => format!("run hook {}: {}", run.name, run.command.join(" ")),
         Action::CheckPromise { promise, check, .. } => format!("check promise {promise}: {check:?}"),
+        Action::Note { note: Note::Timed { service, timer }, .. } => {
+            format!("note Timed {service} after {}, {} skipped", timer.after, timer.skipped)
+        }
+        Action::Limit { resources, .. } => {
+            format!("limit to {}", serde_json::to_string(resources).unwrap())
+        }
         Action::Note { note, .. } => {
             format!("note {}", format!("{note:?}").split(['(', ' ']).next().unwrap_or_default())
         }

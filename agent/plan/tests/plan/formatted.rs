@@ -6,7 +6,6 @@ use plat_agent_plan::{Action, Rendered, render};
 use plat_document::Release;
 use plat_model::instance::Wish;
 use plat_model::node::NodePartition;
-use plat_model::parameters::Secret;
 use std::collections::BTreeMap;
 
 fn rendered_of(release: &Release, change: impl FnOnce(&mut NodePartition)) -> Rendered {
@@ -15,12 +14,16 @@ fn rendered_of(release: &Release, change: impl FnOnce(&mut NodePartition)) -> Re
     let partition = &mut world.file.partitions[0];
     change(partition);
     let mut occupant = Occupant::new(instance_id(1));
-    occupant.secrets.insert("password".into(), Secret::new("s3cret"));
+    occupant.secrets.insert("password".into());
     render(&world.place, partition, &world.desired.instances[&instance_id(1)], release, &occupant).unwrap()
 }
 
 fn rendered(change: impl FnOnce(&mut NodePartition)) -> Rendered {
     rendered_of(&release(), change)
+}
+
+fn first_file(rendered: &Rendered) -> String {
+    rendered.files[0].template.fill(&BTreeMap::new()).unwrap()
 }
 
 fn environments(rendered: &Rendered) -> Vec<&BTreeMap<String, String>> {
@@ -52,7 +55,7 @@ fn every_program_finds_its_storage_and_its_resource_file_in_its_environment() {
 fn a_partition_without_them_has_the_environment_of_before() {
     for environment in environments(&rendered(|_| {})) {
         let names: Vec<_> = environment.keys().collect();
-        assert_eq!(names, ["HOME", "LANG", "LOGNAME", "PATH", "TMPDIR", "USER"]);
+        assert_eq!(names, ["HOME", "LANG", "LOGNAME", "PATH", "PLAT_SOCKET", "TMPDIR", "USER"]);
     }
 }
 
@@ -72,15 +75,12 @@ files:
       {% endif %}
 "#;
     let release = Release::parse_yaml(text, "archive.yaml").unwrap();
-    assert_eq!(rendered_of(&release, |_| {}).files[0].contents, "");
+    assert_eq!(first_file(&rendered_of(&release, |_| {})), "");
     let rendered = rendered_of(&release, |partition| {
         partition.storage = vec!["/mnt/a/part0".into(), "/mnt/b/part0".into()];
         partition.resource_file = Some("/srv/resources/part0.json".into());
     });
-    assert_eq!(
-        rendered.files[0].contents,
-        "volume /mnt/a/part0\nvolume /mnt/b/part0\nfacts /srv/resources/part0.json\n"
-    );
+    assert_eq!(first_file(&rendered), "volume /mnt/a/part0\nvolume /mnt/b/part0\nfacts /srv/resources/part0.json\n");
 }
 
 #[test]

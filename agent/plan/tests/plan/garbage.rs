@@ -25,7 +25,13 @@ fn content(name: &str, mib: u64, used: i64) -> StoredFact {
 
 /// At day 100, with so many MiB free of 256 that should be.
 fn plan(entries: &[StoredFact], needed: &[u8], free_mib: u64) -> GarbagePlan {
-    let disk = Disk { place: "/srv".into(), free: free_mib * MIB };
+    plan_with_asked(entries, needed, free_mib, &[])
+}
+
+/// The same, when room for so many MiB is waited for.
+fn plan_with_asked(entries: &[StoredFact], needed: &[u8], free_mib: u64, asked: &[u64]) -> GarbagePlan {
+    let asked = asked.iter().map(|mib| mib * MIB).collect();
+    let disk = Disk { place: "/srv".into(), free: free_mib * MIB, asked };
     let facts = StoreFacts { entries: entries.to_vec(), disks: BTreeMap::from([(1, disk)]) };
     let needed: BTreeSet<Digest> = needed.iter().map(|n| digest(*n)).collect();
     plan_garbage(&facts, &needed, &KeepPolicy::default(), Timestamp::from_seconds(100 * DAY))
@@ -75,6 +81,23 @@ fn when_room_is_short_the_oldest_go_first_and_no_more_than_it_takes() {
 }
 
 #[test]
+fn for_what_waits_for_room_as_much_goes_as_it_takes_and_nothing_if_that_would_not_do() {
+    let entries = [content("c", 100, 98 * DAY), content("a", 100, 95 * DAY), content("b", 100, 96 * DAY)];
+    let goes = |free, asked: &[u64]| removed(&plan_with_asked(&entries, &[], free, asked));
+    assert_eq!(goes(300, &[44]), [""; 0]);
+    assert_eq!(goes(300, &[45]), ["a"]);
+    assert_eq!(goes(300, &[200]), ["a", "b"]);
+    assert_eq!(goes(300, &[345]), [""; 0], "all three would not do");
+    assert_eq!(goes(300, &[9000, 45]), ["a"], "what could be helped is");
+    assert_eq!(goes(300, &[100, 45]), ["a", "b"]);
+    let busy = StoredFact { busy: true, ..content("d", 5000, 0) };
+    let used = [busy, release(1, Some(90 * DAY)), content("a", 100, 95 * DAY)];
+    assert_eq!(removed(&plan_with_asked(&used, &[1], 300, &[144])), ["a"]);
+    assert_eq!(removed(&plan_with_asked(&used, &[1], 300, &[145])), [""; 0], "nothing that is in use");
+    assert_eq!(removed(&plan_with_asked(&used, &[], 300, &[9000])), ["01"], "who knows how large it is");
+}
+
+#[test]
 fn how_much_a_release_frees_is_looked_at_before_more_goes() {
     let entries = [content("a", 1, 95 * DAY), release(1, Some(96 * DAY)), content("b", 1, 97 * DAY)];
     assert_eq!(removed(&plan(&entries, &[], 0)), ["01", "a"]);
@@ -84,8 +107,8 @@ fn how_much_a_release_frees_is_looked_at_before_more_goes() {
 #[test]
 fn another_disk_is_not_helped_by_what_goes_on_this_one() {
     let mut facts = StoreFacts { entries: vec![content("a", 100, 99 * DAY)], ..StoreFacts::default() };
-    facts.disks.insert(1, Disk { place: "/a".into(), free: 1000 * MIB });
-    facts.disks.insert(2, Disk { place: "/b".into(), free: 0 });
+    facts.disks.insert(1, Disk { place: "/a".into(), free: 1000 * MIB, asked: Vec::new() });
+    facts.disks.insert(2, Disk { place: "/b".into(), free: 0, asked: vec![MIB] });
     let now = Timestamp::from_seconds(100 * DAY);
     assert_eq!(plan_garbage(&facts, &BTreeSet::new(), &KeepPolicy::default(), now), GarbagePlan::default());
 }

@@ -5,6 +5,8 @@ mod cases;
 mod changes;
 mod formatted;
 mod garbage;
+mod inside;
+mod kinds;
 mod life;
 mod properties;
 mod world;

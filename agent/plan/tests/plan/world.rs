@@ -4,9 +4,10 @@ use plat_agent_plan::action::ServiceSpec;
 use plat_agent_plan::facts::ServiceRun;
 use plat_agent_plan::{
     Action, Begun, End, Moment, NodeFacts, NodePlan, Outcomes, PartitionFact, PartitionPlan, Place, ReleaseFact,
-    Steady, plan,
+    Steady, permit, plan,
 };
 use plat_document::Release;
+use plat_document::release::ServiceKind;
 use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, PartitionName, PromiseName, ServiceName};
 use plat_model::instance::{InstanceDesired, InstanceStatus, Wish};
 use plat_model::node::{NodeDesired, NodeFile, NodePartition};
@@ -71,6 +72,8 @@ pub struct World {
     pub now: Moment,
     /// Services and promises that misbehave.
     pub crashing: BTreeSet<ServiceName>,
+    /// One-shots that do not end by themselves; all others do at once.
+    pub slow: BTreeSet<ServiceName>,
     pub broken: BTreeSet<String>,
     pub failing: BTreeSet<String>,
     pub done: Vec<String>,
@@ -109,6 +112,7 @@ impl World {
             starts: 0,
             text: RELEASE.into(),
             crashing: BTreeSet::new(),
+            slow: BTreeSet::new(),
             broken: BTreeSet::new(),
             failing: BTreeSet::new(),
             done: Vec::new(),
@@ -158,7 +162,14 @@ impl World {
     pub fn end(&mut self, partition: usize, service: &str) {
         let fact = self.facts.partitions.get_mut(&part(partition)).unwrap();
         let one = fact.services.get_mut(&ServiceName::parse(service).unwrap()).unwrap();
-        one.state = ServiceRun::Ended { at: self.now };
+        one.state = ServiceRun::Ended { at: self.now, how: plat_agent_plan::facts::Ending::Failure };
+    }
+
+    /// The same, as it says.
+    pub fn finish(&mut self, partition: usize, service: &str, how: &str) {
+        let fact = self.facts.partitions.get_mut(&part(partition)).unwrap();
+        let one = fact.services.get_mut(&ServiceName::parse(service).unwrap()).unwrap();
+        one.end(End { how: how.into(), last_lines: Vec::new() }, self.now);
     }
 
     pub fn forget(&mut self, instance: usize) {
@@ -239,7 +250,9 @@ impl World {
         if let Action::StopService { service, .. } = action {
             assert!(fact.services.contains_key(service), "only what is known is stopped");
         }
-        let mut machine = Machine { starts: &mut self.starts, crashing: &self.crashing, broken: &self.broken };
+        permit(action, &self.file, fact.occupant.as_ref()).unwrap_or_else(|problem| panic!("{action:?}: {problem}"));
+        let mut machine =
+            Machine { starts: &mut self.starts, crashing: &self.crashing, slow: &self.slow, broken: &self.broken };
         fact.effect(action, self.now, &mut machine).unwrap();
     }
 
@@ -262,6 +275,7 @@ impl World {
 struct Machine<'a> {
     starts: &'a mut u32,
     crashing: &'a BTreeSet<ServiceName>,
+    slow: &'a BTreeSet<ServiceName>,
     broken: &'a BTreeSet<String>,
 }
 
@@ -269,7 +283,8 @@ impl Outcomes for Machine<'_> {
     fn start(&mut self, spec: &ServiceSpec) -> Begun {
         *self.starts += 1;
         let crash = || End { how: "exit code 1".into(), last_lines: vec!["cannot open the shop".into()] };
-        let end = self.crashing.contains(&spec.name).then(crash);
+        let ends = spec.kind == ServiceKind::Oneshot && !self.slow.contains(&spec.name);
+        let end = self.crashing.contains(&spec.name).then(crash).or_else(|| ends.then(End::success));
         Begun { run: format!("run{}", self.starts), pid: 7, end }
     }
 

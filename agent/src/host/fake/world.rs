@@ -1,11 +1,12 @@
 //! What the fake host holds, and what each action changes in it.
 
 use crate::host::Event;
-use plat_agent_plan::action::{RenderedFile, ServiceSpec};
-use plat_agent_plan::{Action, Begun, Moment, Outcomes, PartitionFact};
+use plat_agent_plan::action::{FileTemplate, ServiceSpec};
+use plat_agent_plan::{Action, Begun, End, Moment, Outcomes, PartitionFact};
+use plat_document::release::ServiceKind;
 use plat_model::Problem;
 use plat_model::Timestamp;
-use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName};
+use plat_model::id::{Digest, PartitionName, PromiseName, ServiceName};
 use plat_model::node::NodeFile;
 use plat_model::parameters::Secret;
 use plat_model::problem::codes;
@@ -24,6 +25,8 @@ pub(super) struct World {
     pub unused: BTreeMap<Digest, Timestamp>,
     /// Bytes on the disk.
     pub free: u64,
+    /// Bytes that are waited for on it.
+    pub asked: Vec<u64>,
     pub partitions: BTreeMap<PartitionName, Partition>,
     pub events: Option<mpsc::Sender<Event>>,
     /// Step → how many more times it fails.
@@ -47,6 +50,10 @@ pub(super) struct Partition {
 pub(super) struct Contents {
     /// Promises that do not hold; all others do.
     pub broken: BTreeSet<PromiseName>,
+    /// One-shots that go on until they are ended; all others succeed at once.
+    pub slow: BTreeSet<ServiceName>,
+    /// Those that fail at once.
+    pub failing: BTreeSet<ServiceName>,
     pub files: BTreeMap<String, String>,
     pub cpu_micros: u64,
     pub memory: u64,
@@ -61,6 +68,7 @@ impl World {
             releases: BTreeSet::new(),
             unused: BTreeMap::new(),
             free: 1 << 40,
+            asked: Vec::new(),
             partitions,
             events: None,
             failing: BTreeMap::new(),
@@ -99,8 +107,10 @@ impl World {
             Action::NoteUsed { digest } => drop(self.unused.remove(digest)),
             Action::RemoveContent { .. } => {}
             Action::Occupy { .. }
+            | Action::Limit { .. }
             | Action::WriteFiles { .. }
             | Action::Note { .. }
+            | Action::Publish { .. }
             | Action::RunHook { .. }
             | Action::StartService { .. }
             | Action::StopService { .. }
@@ -131,13 +141,15 @@ struct Inside<'a> {
 }
 
 impl Outcomes for Inside<'_> {
-    fn secret(&mut self, instance: &InstanceId, name: &str) -> Secret {
-        Secret::new(format!("{name}-of-{instance}"))
-    }
-
-    fn start(&mut self, _: &ServiceSpec) -> Begun {
+    fn start(&mut self, spec: &ServiceSpec) -> Begun {
         *self.starts += 1;
-        Begun { run: format!("run{}", self.starts), pid: FIRST_PID + *self.starts, end: None }
+        let failed = || End { how: "exit code 1".into(), last_lines: vec![format!("{} cannot", spec.name)] };
+        let end = match spec.kind {
+            ServiceKind::Service => None,
+            ServiceKind::Oneshot if self.inside.failing.contains(&spec.name) => Some(failed()),
+            ServiceKind::Oneshot => Some(End::success()).filter(|_| !self.inside.slow.contains(&spec.name)),
+        };
+        Begun { run: format!("run{}", self.starts), pid: FIRST_PID + *self.starts, end }
     }
 
     fn check(&mut self, promise: &PromiseName) -> (bool, String) {
@@ -145,8 +157,9 @@ impl Outcomes for Inside<'_> {
         (holds, if holds { "ok" } else { "broken" }.into())
     }
 
-    fn write(&mut self, files: &[RenderedFile]) {
-        self.inside.files.extend(files.iter().map(|file| (file.path.clone(), file.contents.clone())));
+    fn write(&mut self, files: &[FileTemplate], secrets: &BTreeMap<String, Secret>) {
+        let filled = files.iter().map(|file| Some((file.path.clone(), file.template.fill(secrets).ok()?)));
+        self.inside.files.extend(filled.flatten());
     }
 
     fn erase(&mut self) {
@@ -155,7 +168,7 @@ impl Outcomes for Inside<'_> {
     }
 
     fn free(&mut self) {
-        let (epoch, broken) = (self.inside.epoch + 1, std::mem::take(&mut self.inside.broken));
-        *self.inside = Contents { epoch, broken, ..Contents::default() };
+        let Contents { epoch, broken, slow, failing, .. } = std::mem::take(self.inside);
+        *self.inside = Contents { epoch: epoch + 1, broken, slow, failing, ..Contents::default() };
     }
 }

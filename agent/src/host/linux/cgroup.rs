@@ -1,51 +1,119 @@
-//! Control groups (v2): one for each partition, one in it for each service. They make killing whole and counting exact;
-//! where they cannot be made the agent does without, and says why.
+//! Control groups. Version 2: one for each partition, one in it for each service; they make killing whole and counting
+//! exact. What version 2 has no controller for is counted by version 1 where that is mounted, in one group for each
+//! partition. Where neither can be made the agent does without, and says why.
+
+mod files;
+mod hierarchy;
+mod limits;
+mod slices;
 
 use super::process::boot_id;
+use files::OpenFiles;
+use hierarchy::{Counter, Mounts, Reader};
+use limits::Limits;
+use plat_model::resources::{Enforced, Resources};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+pub use slices::Slices;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The agent's part of the tree.
+/// The agent's part of the trees.
 pub struct Cgroups {
     base: Result<PathBuf, String>,
+    cpu: Option<Source>,
+    io: Option<Source>,
+    memory: Option<Source>,
+    limits: Limits,
+    files: OpenFiles,
 }
 
-/// One reading of a group's counters. They start again when the group is made again: then `identity` differs.
+/// Where one thing is counted.
+struct Source {
+    /// The folder of the partitions' groups.
+    base: PathBuf,
+    reader: Reader,
+    is_unified: bool,
+}
+
+/// What of a program the partition's groups count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counted {
+    pub cpu: bool,
+    pub io: bool,
+    pub memory: bool,
+}
+
+impl Counted {
+    pub const ALL: Self = Self { cpu: true, io: true, memory: true };
+}
+
+/// The groups that a program belongs in.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Groups {
+    /// That of version 2, where it can be killed as a whole.
+    pub unified: Option<PathBuf>,
+    /// Those of version 1.
+    pub others: Vec<PathBuf>,
+    pub counted: Counted,
+}
+
+/// One reading of a partition's groups. They start again when the group that counts CPU time is made again: then
+/// `identity` differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
     pub identity: String,
     pub cpu_micros: u64,
-    /// Without the io controller: `None`.
+    /// Where a group counts it; never another group than that of CPU time.
     pub io_bytes: Option<u64>,
-    /// Without the memory controller: `None`.
+    /// Where a group counts it.
     pub memory_bytes: Option<u64>,
 }
 
 impl Cgroups {
-    /// Makes `…/plat/ID`, where ID belongs to the agent whose state is in `state`.
+    /// Makes `…/plat/ID` in each tree, where ID belongs to the agent whose state is in `state`.
     pub fn open(state: &Path) -> Self {
-        Self { base: Self::make_base(state).map_err(|e| format!("no control group can be made here: {e}")) }
-    }
-
-    /// The whole tree, which systemd makes its groups in.
-    pub fn of_systemd() -> Self {
-        Self { base: mount().map_err(|e| format!("systemd's control groups are not seen: {e}")) }
-    }
-
-    fn make_base(state: &Path) -> io::Result<PathBuf> {
-        let mount = mount()?;
+        let mounts = fs::read_to_string("/proc/self/mountinfo").map(|text| Mounts::parse(&text)).unwrap_or_default();
         let id: String =
             Sha256::digest(state.as_os_str().as_encoded_bytes()).iter().take(6).map(|b| format!("{b:02x}")).collect();
+        let base = Self::unified(&mounts, &id).map_err(|e| format!("no control group can be made here: {e}"));
+        let source = |counter| Self::source(counter, base.as_deref().ok(), &mounts, &id);
+        let (cpu, io) = (source(Counter::Cpu), source(Counter::Io));
+        // A reading is of the group that counts CPU time, and tells the rest with it.
+        let memory = cpu.as_ref().and_then(|_| source(Counter::Memory));
+        let limits = Limits::open(base.as_deref().ok(), &mounts, &id);
+        Self { base, cpu, io, memory, limits, files: OpenFiles::new() }
+    }
+
+    fn unified(mounts: &Mounts, id: &str) -> io::Result<PathBuf> {
+        let mount = mounts.unified.as_ref().ok_or_else(|| io::Error::other("cgroup v2 is not mounted"))?;
         let base = mount.join("plat").join(id);
         fs::create_dir_all(&base)?;
-        for folder in [&mount, &mount.join("plat"), &base] {
+        for folder in [mount, &mount.join("plat"), &base] {
             delegate(folder);
         }
         Ok(base)
+    }
+
+    fn source(counter: Counter, unified: Option<&Path>, mounts: &Mounts, id: &str) -> Option<Source> {
+        let by_unified = unified.and_then(|base| {
+            let controllers = fs::read_to_string(base.join("cgroup.controllers")).ok()?;
+            let reader = hierarchy::unified(counter, &controllers)?;
+            Some(Source { base: base.to_owned(), reader, is_unified: true })
+        });
+        by_unified.or_else(|| {
+            let (controller, reader) = hierarchy::legacy(counter)?;
+            let base = mounts.legacy.get(controller)?.join("plat").join(id);
+            fs::create_dir_all(&base).ok()?;
+            Some(Source { base, reader, is_unified: false })
+        })
+    }
+
+    fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.cpu.iter().chain(&self.io).chain(&self.memory)
     }
 
     /// Why there are none.
@@ -61,8 +129,45 @@ impl Cgroups {
         Some(self.base()?.join(partition))
     }
 
-    /// Makes the group `name` in the partition's.
-    pub fn make(&self, partition: &str, name: &str) -> Option<PathBuf> {
+    /// Makes the groups of a program: `name` is its own, or shared by several.
+    pub fn make(&self, partition: &str, name: &str) -> Groups {
+        let unified = self.make_unified(partition, name);
+        let others = self.legacy(partition).into_iter().filter(|folder| fs::create_dir_all(folder).is_ok());
+        let others: Vec<PathBuf> = others.collect();
+        let counts = |source: &Option<Source>| {
+            source.as_ref().is_some_and(|source| match source.is_unified {
+                true => unified.is_some(),
+                false => others.contains(&source.base.join(partition)),
+            })
+        };
+        let counted = Counted { cpu: counts(&self.cpu), io: counts(&self.io), memory: counts(&self.memory) };
+        Groups { unified, others, counted }
+    }
+
+    /// The partition's groups of version 1.
+    fn legacy(&self, partition: &str) -> BTreeSet<PathBuf> {
+        let counting = self.sources().filter(|source| !source.is_unified).map(|source| &source.base);
+        counting.chain(self.limits.legacy()).map(|base| base.join(partition)).collect()
+    }
+
+    /// Which amounts groups can enforce here.
+    pub fn limits(&self) -> Enforced {
+        self.limits.enforced()
+    }
+
+    /// Holds all in the partition's groups to these amounts; those that groups enforce.
+    ///
+    /// # Errors
+    /// The file that could not be written: what is before it in the order cpu, memory, processes holds.
+    pub fn limit(&self, partition: &str, asked: Resources) -> Result<Resources, (PathBuf, io::Error)> {
+        if let Some(folder) = self.of_partition(partition) {
+            fs::create_dir_all(&folder).map_err(|why| (folder.clone(), why))?;
+            delegate(&folder);
+        }
+        self.limits.set(partition, asked)
+    }
+
+    fn make_unified(&self, partition: &str, name: &str) -> Option<PathBuf> {
         let parent = self.of_partition(partition)?;
         fs::create_dir_all(&parent).ok()?;
         delegate(&parent);
@@ -71,45 +176,50 @@ impl Cgroups {
         Some(leaf)
     }
 
-    /// Whether the kernel has a controller for the groups.
-    pub fn has(&self, controller: &str) -> bool {
-        let controllers = self.base().and_then(|base| fs::read_to_string(base.join("cgroup.controllers")).ok());
-        controllers.is_some_and(|text| text.split_whitespace().any(|one| one == controller))
+    /// What groups of version 2 alone count.
+    pub fn counted_by_unified(&self) -> Counted {
+        let counts = |source: &Option<Source>| source.as_ref().is_some_and(|source| source.is_unified);
+        Counted { cpu: counts(&self.cpu), io: counts(&self.io), memory: counts(&self.memory) }
     }
 
     pub fn read(&self, partition: &str) -> Option<Reading> {
-        Self::reading(&self.of_partition(partition)?)
-    }
-
-    /// The counters of one group with all below it.
-    pub fn reading(folder: &Path) -> Option<Reading> {
-        let stat = fs::read_to_string(folder.join("cpu.stat")).ok()?;
-        let inode = fs::metadata(folder).ok()?.ino();
+        let (group, cpu_micros) = self.ask(partition, Counter::Cpu)?;
+        let (io, memory) = (self.ask(partition, Counter::Io), self.memory(partition));
         Some(Reading {
-            identity: format!("{}:{inode}", boot_id()),
-            cpu_micros: stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?.trim().parse().ok()?,
-            io_bytes: fs::read_to_string(folder.join("io.stat")).ok().map(|text| io_bytes(&text)),
-            memory_bytes: Self::memory_of(folder),
+            identity: format!("{}:{group}", boot_id()),
+            cpu_micros,
+            io_bytes: io.filter(|(of, _)| *of == group).map(|(_, bytes)| bytes),
+            memory_bytes: memory,
         })
     }
 
-    /// The memory that the partition's group holds now, where its controller is.
+    /// The memory that the partition's group holds now, where one says it.
     pub fn memory(&self, partition: &str) -> Option<u64> {
-        Self::memory_of(&self.of_partition(partition)?)
+        Some(self.ask(partition, Counter::Memory)?.1)
     }
 
-    pub fn memory_of(folder: &Path) -> Option<u64> {
-        fs::read_to_string(folder.join("memory.current")).ok()?.trim().parse().ok()
+    fn ask(&self, partition: &str, counter: Counter) -> Option<(u64, u64)> {
+        let source = match counter {
+            Counter::Cpu => self.cpu.as_ref()?,
+            Counter::Io => self.io.as_ref()?,
+            Counter::Memory => self.memory.as_ref()?,
+        };
+        self.files.read(partition, &source.base.join(partition), counter, source.reader)
     }
 
     /// Kills all in the partition's groups, waits until they are gone, and removes the groups.
     pub fn remove(&self, partition: &str) {
-        let Some(folder) = self.of_partition(partition) else { return };
-        kill(&folder);
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let _ = fs::remove_dir(entry.path());
+        self.files.forget(partition);
+        if let Some(folder) = self.of_partition(partition) {
+            kill(&folder);
+            for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(entry.path());
+            }
+            let _ = fs::remove_dir(&folder);
         }
-        let _ = fs::remove_dir(&folder);
+        for group in self.legacy(partition) {
+            let _ = fs::remove_dir(group);
+        }
     }
 }
 
@@ -126,41 +236,9 @@ pub fn kill(folder: &Path) {
     }
 }
 
-/// Where control groups v2 are.
-fn mount() -> io::Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let mount = mounts
-        .lines()
-        .filter_map(|line| line.split_once(" - "))
-        .find(|(_, after)| after.starts_with("cgroup2 "))
-        .and_then(|(before, _)| before.split(' ').nth(4))
-        .ok_or_else(|| io::Error::other("cgroup v2 is not mounted"))?;
-    Ok(mount.into())
-}
-
-/// All processes in a group and below it.
-pub fn processes(folder: &Path) -> Vec<u32> {
-    let own = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-    let mut all: Vec<u32> = own.lines().filter_map(|pid| pid.parse().ok()).collect();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            all.extend(processes(&entry.path()));
-        }
-    }
-    all
-}
-
 /// Hands down the controllers there are. One that is not there (or is taken by cgroup v1) is done without.
 fn delegate(folder: &Path) {
     for controller in ["cpu", "memory", "io", "pids"] {
         let _ = fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"));
     }
-}
-
-fn io_bytes(text: &str) -> u64 {
-    text.split_ascii_whitespace()
-        .filter_map(|field| {
-            field.strip_prefix("rbytes=").or_else(|| field.strip_prefix("wbytes="))?.parse::<u64>().ok()
-        })
-        .sum()
 }

@@ -1,10 +1,14 @@
 //! What a partition has used.
 //!
-//! CPU: where there are control groups, the kernel's own sum for the partition's group (`cpu.stat`, exact, with all
-//! that has ended). Where not, for each service what the shim's ended descendants used (rusage, exact) and what the
-//! live ones have used (/proc, to a clock tick each). A child whose parent ignores SIGCHLD is then not counted: the
-//! kernel adds it to nobody. I/O likewise (`io.stat`, else rusage and /proc/PID/io). Memory is the group's, else the
-//! sum of each process's proportional share.
+//! Each thing is read where it is counted best: by the partition's control group of version 2; what that has no controller
+//! for by its group of version 1, but for I/O, of which version 1 misses what goes through the page cache; the rest by its
+//! processes: for each service what the shim's ended descendants used (rusage, exact) and what the live ones have used and
+//! hold (/proc; CPU time to a clock tick each, memory as each process's proportional share). A child whose parent ignores
+//! SIGCHLD is then not counted: the kernel adds it to nobody. What of a program its groups count is noted with its run.
+//!
+//! In each window everything is read of every partition, and hardly anything has changed: files of groups stay open, the
+//! last run of each service is remembered until something starts or ends, all totals are one write, and what must walk or
+//! ask a disk does so elsewhere.
 //!
 //! # Why nothing is lost or counted twice, whenever the agent is killed
 //!
@@ -35,10 +39,11 @@ mod journal;
 mod network;
 mod totals;
 
-pub use disk_level::{DiskLevels, Place as DiskPlace};
+pub use disk_level::{DiskLevels, Place as DiskPlace, Walk};
 
-use super::disk::{self, Durability, Stored, now};
+use super::disk::{self, Durability, Stored};
 use super::runtime::{Records, RunState, Runtime, Usage, Used};
+use crate::clock::Clock;
 use crate::host::{Counters, Wanted};
 use journal::{Journal, encode};
 use network::Namespaces;
@@ -58,6 +63,7 @@ struct Slot {
 
 pub struct Meters {
     runtime: Arc<dyn Runtime>,
+    clock: Arc<dyn Clock>,
     namespaces: Namespaces,
     all: Mutex<BTreeMap<PartitionName, Arc<Mutex<Slot>>>>,
     /// Locked before `all` and the slots, never after.
@@ -76,6 +82,7 @@ impl Meters {
     pub fn open(
         state: &Path,
         runtime: Arc<dyn Runtime>,
+        clock: Arc<dyn Clock>,
         holders: BTreeMap<PartitionName, InstanceId>,
     ) -> Result<Self, Problem> {
         let (journal, kept) = Journal::open(state.join("counters"))?;
@@ -97,7 +104,7 @@ impl Meters {
         let slot = |totals| Arc::new(Mutex::new(Slot { totals, is_kept: false }));
         let all = totals.into_iter().map(|(partition, totals)| (partition, slot(totals))).collect();
         let (namespaces, all, journal) = (Namespaces::default(), Mutex::new(all), Mutex::new(journal));
-        let this = Self { runtime, namespaces, all, journal };
+        let this = Self { runtime, clock, namespaces, all, journal };
         for (partition, instance) in holders.iter().filter(|(partition, _)| this.slot(partition).is_none()) {
             match this.counted_late(partition, instance, "the record of what had been counted was lost") {
                 Ok(totals) => drop(lock(&this.all).insert(partition.clone(), slot(totals))),
@@ -130,7 +137,7 @@ impl Meters {
     /// Totals of an instance that has used nobody knows what.
     fn counted_late(&self, partition: &PartitionName, instance: &InstanceId, why: &str) -> Result<Totals, Problem> {
         let Usage { group, runs } = self.runtime.usage(partition)?;
-        let mut totals = Totals::new(Self::epoch()?, instance.clone(), now(), group.as_ref());
+        let mut totals = Totals::new(Self::epoch()?, instance.clone(), self.clock.moment(), group.as_ref());
         runs.iter().for_each(|run| totals.pass_run(run));
         totals.lost = Some(why.into());
         Ok(totals)
@@ -149,7 +156,7 @@ impl Meters {
         // What an earlier occupant used of a group that could not be removed is not this one's.
         let _ = self.runtime.group(partition);
         let group = self.runtime.usage(partition)?.group;
-        let mut totals = Totals::new(Self::epoch()?, instance.clone(), now(), group.as_ref());
+        let mut totals = Totals::new(Self::epoch()?, instance.clone(), self.clock.moment(), group.as_ref());
         totals.traffic = namespace.and_then(|file| self.namespaces.read(file).ok()).map(network::Traffic::from_here);
         lock(&self.all).insert(partition.clone(), Arc::new(Mutex::new(Slot { totals, is_kept: false })));
         self.keep(std::slice::from_ref(partition), Durability::Process)
@@ -247,9 +254,8 @@ impl Meters {
         if let Some(reading) = &group {
             totals.add_group(reading);
         }
-        let by_group = group.as_ref().is_some_and(|g| g.io_bytes.is_some());
         for run in runs.iter().filter(|run| run.instance == totals.instance).collect::<Vec<_>>() {
-            if run.in_group && group.is_none() {
+            if run.counted.cpu && group.is_none() {
                 level.missing = Some("the partition's control group cannot be read".into());
             }
             level.io_hidden |= run.io_hidden;
@@ -260,13 +266,12 @@ impl Meters {
                 RunState::Ended => {}
                 RunState::Lost => level.missing = Some("a service's supervisor has been lost".into()),
             }
-            totals.add_run(run, !by_group);
-            totals.add_wall(run.started, run.ended.unwrap_or_else(now));
+            totals.add_run(run);
+            totals.add_wall(run.started, run.ended.unwrap_or_else(|| self.clock.moment()));
         }
         if let Some(memory) = group.as_ref().and_then(|g| g.memory_bytes) {
-            level.memory = Some(memory);
+            level.memory = level.memory.map(|beside| beside + memory);
         }
-        level.io_hidden &= !by_group;
         slot.is_kept = false;
         Ok(level)
     }
@@ -306,7 +311,8 @@ impl Meters {
             };
             let Totals { instance, epoch, lost, .. } = &slot.totals;
             let (instance, epoch, lost) = (instance.clone(), *epoch, lost.clone());
-            let counters = readings.map(|readings| Counters { instance, epoch, taken: now(), readings, lost });
+            let counters =
+                readings.map(|readings| Counters { instance, epoch, taken: self.clock.moment(), readings, lost });
             read.push((partition.clone(), counters));
         }
         if wanted == Wanted::All

@@ -1,12 +1,15 @@
-//! Entering a partition's network namespace.
+//! Network namespaces: a partition's, which is entered, and the machine's, which the agent's root part leaves.
 
 use super::disk::io_problem;
 use nix::sched::{CloneFlags, setns};
 use plat_model::Problem;
 use plat_model::problem::codes;
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::Arc;
 
 /// Puts this process, and all that it starts, into the network namespace that `file` is: for root, in a process of one
 /// thread, before it becomes anybody else. `None`: the partition has none, and shares the network that there is.
@@ -26,4 +29,35 @@ pub fn enter(file: Option<&Path>) -> Result<(), Problem> {
         nix::errno::Errno::EINVAL => wrong(io::Error::other("it is not a network namespace")),
         e => wrong(e.into()),
     })
+}
+
+/// The network that the agent was started in. Root's part itself may be in an empty one; what it starts is in this.
+#[derive(Debug, Clone, Default)]
+pub struct Network(Option<Arc<File>>);
+
+impl Network {
+    /// Leaves it, for a network without anything in it: for root, in a process of one thread.
+    ///
+    /// # Errors
+    /// If the kernel does not allow it; this process is then still where it was.
+    pub fn leave() -> io::Result<Self> {
+        let here = File::open("/proc/self/ns/net")?;
+        nix::sched::unshare(CloneFlags::CLONE_NEWNET)?;
+        Ok(Self(Some(Arc::new(here))))
+    }
+
+    /// Starts a program in it.
+    ///
+    /// # Errors
+    /// As [`Command::spawn`].
+    pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
+        let Some(network) = &self.0 else { return command.spawn() };
+        // A thread of its own, which ends there: the others stay where they are.
+        let spawn = || {
+            setns(network, CloneFlags::CLONE_NEWNET)?;
+            command.spawn()
+        };
+        let ended = std::thread::scope(|scope| scope.spawn(spawn).join());
+        ended.unwrap_or_else(|_| Err(io::Error::other("the thread that starts it ended early")))
+    }
 }

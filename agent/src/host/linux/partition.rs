@@ -18,6 +18,7 @@ use plat_agent_plan::action::Note;
 use plat_agent_plan::facts::Occupant;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName, PromiseName};
+use plat_model::parameters::Parameters;
 use plat_model::problem::codes;
 use state::{Change, Entry, Memory, State};
 use std::collections::BTreeMap;
@@ -117,7 +118,7 @@ impl Occupants {
         secrets: &BTreeMap<String, u32>,
     ) -> Result<(), Problem> {
         let held = self.holds(partition, instance)?;
-        let has = |name: &String| held.as_ref().is_some_and(|occupant| occupant.secrets.contains_key(name));
+        let has = |name: &String| held.as_ref().is_some_and(|occupant| occupant.secrets.contains(name));
         let missing: Vec<_> = secrets.iter().filter(|(name, _)| !has(name)).collect();
         if held.is_some() && missing.is_empty() {
             return Ok(());
@@ -153,6 +154,17 @@ impl Occupants {
         self.change(partition, Change::Noted(note.clone()), needs(note)).await
     }
 
+    /// What the instance publishes from now on, and of which publication that is.
+    pub async fn published(
+        &self,
+        partition: &PartitionName,
+        connection: Parameters,
+        fingerprint: &str,
+    ) -> Result<(), Problem> {
+        let change = Change::Published { connection, fingerprint: fingerprint.to_owned() };
+        self.change(partition, change, Durability::Process).await
+    }
+
     /// Keeps what a promise has said, after what it said before. After a loss of power every service is another run, of
     /// which nothing has been asked yet.
     pub async fn checked(
@@ -182,13 +194,17 @@ impl Occupants {
 }
 
 /// Whether something depends on a note. What a loss of power may take back is what it takes with it: services that were
-/// started, and what they had read and said. Hooks that have run are not run again.
+/// started, and what they had read and said. Hooks and one-shots that have run are not run again.
 fn needs(note: &Note) -> Durability {
     match note {
         Note::Initialised | Note::Configured { .. } | Note::Stopped | Note::Cleaned => Durability::Power,
-        Note::KeptUp(_) | Note::Started | Note::Published(_) | Note::Revived { .. } | Note::Reloaded { .. } => {
-            Durability::Process
-        }
+        Note::Done { .. } | Note::Timed { .. } | Note::Told { .. } => Durability::Power,
+        Note::Untimed
+        | Note::KeptUp(_)
+        | Note::Started
+        | Note::Published(_)
+        | Note::Revived { .. }
+        | Note::Reloaded { .. } => Durability::Process,
     }
 }
 

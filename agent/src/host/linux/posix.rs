@@ -1,11 +1,13 @@
-//! The few calls that Rust cannot check: fork, signal dispositions, handing a descriptor to the event loop, and asking
-//! btrfs.
+//! The few calls that Rust cannot check: fork, signal dispositions, handing a descriptor to the event loop, asking btrfs, and
+//! what a mount forbids.
 #![expect(unsafe_code, reason = "these calls have no safe form; each says why it is sound")]
 
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, Pid, fork};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 use tokio::io::unix::AsyncFd;
 
 /// Which of the two processes this is.
@@ -88,6 +90,32 @@ pub fn make_subvolume_writable(held: &OwnedFd) -> nix::Result<()> {
     }
     // SAFETY: the kernel reads one number, which lives across the call.
     unsafe { set_subvolume_flags(held.as_raw_fd(), &(flags & !READ_ONLY)) }.map(drop)
+}
+
+/// MOUNT_ATTR_RDONLY of linux/mount.h.
+pub const READ_ONLY: u64 = 1;
+/// MOUNT_ATTR_NOSUID of linux/mount.h.
+pub const NO_SETUID: u64 = 2;
+
+/// Adds attributes to the mount at a path, and to all that are mounted beneath it if so asked.
+pub fn add_mount_attributes(path: &Path, attributes: u64, below: bool) -> io::Result<()> {
+    /// `struct mount_attr`, as large as it was when it was made.
+    #[repr(C)]
+    struct Attributes {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        namespace: u64,
+    }
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let asked = Attributes { set: attributes, clear: 0, propagation: 0, namespace: 0 };
+    let flags = if below { nix::libc::AT_RECURSIVE } else { 0 };
+    let (call, here) = (nix::libc::SYS_mount_setattr, nix::libc::AT_FDCWD);
+    // SAFETY: the kernel reads a path that ends with a zero byte and as many bytes of `asked` as it has; both live across
+    // the call, and it writes no memory of this process.
+    let result =
+        unsafe { nix::libc::syscall(call, here, path.as_ptr(), flags, &raw const asked, size_of::<Attributes>()) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Lets tokio tell when the descriptor is ready. Within a tokio runtime.

@@ -3,6 +3,7 @@
 
 pub mod build;
 pub mod cache;
+mod disk_use;
 pub mod share;
 pub mod sources;
 mod stored;
@@ -36,6 +37,8 @@ use tokio::sync::mpsc;
 pub struct Releases {
     spawner: Arc<Spawner>,
     logs: PathBuf,
+    /// All that is the agent's.
+    data: PathBuf,
     events: mpsc::Sender<Event>,
     building: Mutex<BTreeMap<Digest, String>>,
     cache: Arc<Cache>,
@@ -47,8 +50,9 @@ const UNFINISHED: &str = ".unfinished-";
 
 impl Releases {
     pub fn new(spawner: Arc<Spawner>, state: &Path, settings: ReleaseSettings, events: mpsc::Sender<Event>) -> Self {
-        let cache = Arc::new(Cache::new(spawner.clone(), state.join("cache"), settings.clone()));
-        Self { spawner, logs: state.join("releases"), events, building: Mutex::default(), cache, settings }
+        let cache = Arc::new(Cache::new(spawner.clone(), state.join("cache"), settings.clone(), Some(events.clone())));
+        let data = state.parent().unwrap_or(state).to_owned();
+        Self { data, spawner, logs: state.join("releases"), events, building: Mutex::default(), cache, settings }
     }
 
     pub fn observe(&self, node: &NodeFile, digest: &Digest) -> ReleaseFact {
@@ -162,13 +166,14 @@ impl Releases {
         told("> looking whether another node has built it".into());
         let account = who_asks(node.builder.as_ref());
         let found = async {
-            let offer = find(&self.cache, share, &node.releases, digest, &self.logs, account).await?;
-            let Some(offer) = offer else { return Ok(None) };
-            let archive = Pin::sha256(&offer.sha256)?;
+            let found = find(&self.cache, share, &node.releases, digest, &self.logs, account).await?;
+            let Some(found) = found else { return Ok(None) };
+            let archive = Pin::sha256(&found.offer.sha256)?;
             let url = format!("{}/{}", share.url, archive.path());
             let wanted = self.cache.want_one("what another node built".into(), archive.clone(), url);
             wanted.fetch(node.builder.as_ref(), told).await?;
-            Ok(Some((Made { archive, sources: offer.sources }, wanted)))
+            found.note()?;
+            Ok(Some((Made { archive, sources: found.offer.sources }, wanted)))
         };
         found.await.unwrap_or_else(|problem: Problem| {
             tracing::warn!(release = digest.short(), problem = problem.one_line(), "shared build not used");
@@ -223,6 +228,9 @@ impl Releases {
             lock: node.releases.join(".building"),
             log: self.logs.join(format!("{digest}-commands")),
             builder: node.builder.clone(),
+            limits: self.settings.build,
+            spare: self.settings.policy.min_free,
+            hidden: vec![node.root.clone(), self.data.clone()],
             made,
         }));
         match self.spawner.within(&task, task.longest(), told).await? {
@@ -237,6 +245,7 @@ impl Releases {
         if published.exists() {
             let aside = self.set_aside(&published)?;
             let _ = tokio::task::spawn_blocking(move || discard(&aside)).await;
+            self.cache.room.freed();
         }
         let _ = fs::remove_file(self.logs.join(format!("{digest}.log")));
         self.note_used(digest)

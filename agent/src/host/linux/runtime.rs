@@ -7,7 +7,7 @@ mod record;
 pub mod shim;
 mod systemd;
 
-pub use super::cgroup::Reading;
+pub use super::cgroup::{Counted, Reading};
 pub use super::shim::tree::{Exit, Used};
 pub use super::task::Ran;
 pub use choice::choose;
@@ -21,14 +21,15 @@ use crate::clock::Clock;
 use crate::host::Event;
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
+use plat_agent_plan::Moment;
 use plat_agent_plan::action::{Run, ServiceSpec};
 use plat_agent_plan::facts::ServiceFact;
 use plat_document::release::{ReloadSignal, StopSignal};
+use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName, ServiceName};
 use plat_model::node::NodePartition;
 use plat_model::problem::codes;
-use plat_model::resources::Resources;
-use plat_model::{Problem, Timestamp};
+use plat_model::resources::{Enforced, Resources};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -87,12 +88,13 @@ pub struct RunUsage {
     pub service: ServiceName,
     pub run: String,
     pub instance: InstanceId,
-    pub started: Timestamp,
-    pub ended: Option<Timestamp>,
+    /// What was in another boot of the machine was at its start, by the steady clock.
+    pub started: Moment,
+    pub ended: Option<Moment>,
     /// Until now, or in all. Never less than what was said of this run before.
     pub used: Used,
-    /// The group counts its CPU time.
-    pub in_group: bool,
+    /// What of it the group counts.
+    pub counted: Counted,
     /// Some of its I/O cannot be told, except by the group.
     pub io_hidden: bool,
     pub state: RunState,
@@ -101,7 +103,7 @@ pub struct RunUsage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunState {
     Live {
-        /// What it holds, in bytes, where no group says it; `None`: that may not be read.
+        /// What it holds, in bytes, where the group does not count it; `None`: that may not be read.
         memory: Option<u64>,
     },
     /// What it used is all that it used.
@@ -128,6 +130,9 @@ pub trait LogLines: Send {
 ///   services are cleared, which is settled before.
 /// - Calls about different services may run at once; about one they take turns. One that nobody waits for any more goes on
 ///   to its end, or leaves the service so that the same can be asked again; a program of [`Runtime::run`] is ended.
+/// - A service with a watchdog is told of a socket that it can reach, in `NOTIFY_SOCKET`. When nobody of its user has said
+///   `WATCHDOG=1` there for as long as its specification says, all of it is sent SIGABRT, and killed after the time of a
+///   stop. `last_exit` says so; it has then failed, and was not told to end.
 /// - Nothing here is decided: which service runs when, and again after which pause, is the plan's.
 #[async_trait]
 pub trait Runtime: Send + Sync {
@@ -151,7 +156,8 @@ pub trait Runtime: Send + Sync {
     async fn start(&self, place: &Place, specs: &[ServiceSpec]) -> Vec<Result<(), Problem>>;
 
     /// Returns when no process of the service is left: told to stop as its specification says, killed when that took too
-    /// long. One that does not run is stopped already. Its short runs are forgotten.
+    /// long. One that does not run is stopped already. Its short runs are forgotten, and from now on it counts as told to
+    /// end ([`plat_agent_plan::facts::Ending::Told`]), also if it had ended by itself.
     async fn stop(&self, partition: &PartitionName, service: &ServiceName) -> Result<(), Problem>;
 
     /// Sends a signal to the first process of one run of a service; none if that run has ended.
@@ -173,6 +179,9 @@ pub trait Runtime: Send + Sync {
     /// Holds the partition to these amounts, from now on and until it is told others, also for what runs already where it
     /// can. Says which are enforced: an amount that is not said is not.
     async fn limit(&self, place: &Place, asked: Resources) -> Result<Resources, Problem>;
+
+    /// Which amounts it can enforce here, whoever's the partition is.
+    fn enforces(&self) -> Enforced;
 
     /// Runs a program to its end. Dropping this ends it with all that it started.
     ///

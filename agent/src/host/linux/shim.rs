@@ -3,14 +3,18 @@
 
 pub mod launch;
 pub mod line_log;
+mod notify;
 pub mod tree;
 
+use super::cgroup::Counted;
 use super::disk::{Durability, replace_json};
 use super::process::{Process, tick_micros};
 use super::task::{Answer, Line, Ran};
 use crate::clock::{Clock, SystemClock};
 use launch::Program;
 use line_log::LineLog;
+use notify::Notices;
+use plat_agent_plan::facts::Ending;
 use plat_agent_plan::{Moment, Steady};
 use plat_model::id::InstanceId;
 use plat_model::{Problem, Timestamp};
@@ -18,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
-use tree::{Exit, Phase, Policy, Tree, Used, used};
+use tree::{Exit, Finished, Over, Phase, Policy, Tree, Used, used};
 
 /// A service to stand by.
 #[derive(Serialize, Deserialize)]
@@ -39,6 +43,8 @@ pub struct ServiceTask {
     pub last_exit: String,
     /// Short runs in a row before this one.
     pub short_runs: u32,
+    #[serde(default)]
+    pub watchdog_seconds: Option<u32>,
 }
 
 /// What a shim writes down about its service; the agent reads it. Kept for the last run of each service.
@@ -71,18 +77,37 @@ pub struct RunState {
     pub short_runs: u32,
     /// It was told to stop.
     pub told: bool,
-    /// The control group that counted it, if one did.
+    /// It was ended because it did not say for so many seconds that it is alive.
+    #[serde(default)]
+    pub unheard: Option<u32>,
+    /// Nobody saw how it ended: its shim was gone.
+    #[serde(default)]
+    pub lost: bool,
+    /// Its control group of version 2, if it has one.
     pub cgroup: Option<PathBuf>,
+    /// What of it the partition's groups count; an older shim does not say.
+    #[serde(default)]
+    pub counted: Option<Counted>,
     /// Whom it runs as; what was written before there was this does not say.
     #[serde(default)]
     pub uid: Option<u32>,
     /// Of its processes that have ended.
     pub used: Used,
     pub tail: Vec<String>,
-    /// If systemd keeps it and no shim, whose place its first process has here: how often systemd itself had started its
-    /// unit again.
+    /// If systemd keeps it and no shim, whose place its first process has here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub systemd: Option<u32>,
+    pub systemd: Option<BySystemd>,
+}
+
+/// What is kept of a run whose unit systemd keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BySystemd {
+    /// How often systemd itself had started the unit again.
+    pub restarts: u32,
+    /// How long it may be silent.
+    pub watchdog_seconds: Option<u32>,
+    /// How long it has to end when it is told to.
+    pub stop_seconds: u32,
 }
 
 impl RunState {
@@ -96,9 +121,21 @@ impl RunState {
     /// How the last run that ended did so; empty if none has.
     pub fn last_exit(&self) -> String {
         match (self.phase, self.exit) {
-            (Phase::Ended, Some(exit)) => exit.to_string(),
+            (Phase::Ended, Some(exit)) => match self.unheard {
+                Some(seconds) => format!("watchdog: it said nothing for {seconds} s; {exit}"),
+                None => exit.to_string(),
+            },
             (Phase::Ended, None) => self.error.clone(),
             _ => self.last_exit.clone(),
+        }
+    }
+
+    /// How the run ended, if it has.
+    pub fn ending(&self) -> Ending {
+        match self.exit {
+            _ if self.told || self.lost => Ending::Told,
+            Some(Exit::Code(0)) if self.unheard.is_none() => Ending::Success,
+            _ => Ending::Failure,
         }
     }
 
@@ -146,7 +183,7 @@ impl RunState {
 }
 
 /// Stands by the service to its end.
-pub fn serve(task: ServiceTask, line: Line) {
+pub fn serve(mut task: ServiceTask, line: Line) {
     let (path, boot, begins) = (task.folder.join("state.json"), super::process::boot_id(), SystemClock.moment());
     let mut state = RunState {
         version: RunState::VERSION,
@@ -168,7 +205,10 @@ pub fn serve(task: ServiceTask, line: Line) {
         last_exit: task.last_exit.clone(),
         short_runs: task.short_runs,
         told: false,
-        cgroup: task.program.cgroup.clone(),
+        unheard: None,
+        lost: false,
+        cgroup: task.program.groups.unified.clone(),
+        counted: Some(task.program.groups.counted),
         uid: task.program.confinement.account.as_ref().map(|account| account.uid),
         used: Used::default(),
         tail: Vec::new(),
@@ -176,7 +216,13 @@ pub fn serve(task: ServiceTask, line: Line) {
     };
     let write = |state: &RunState| replace_json(&path, state, Durability::Process);
     // Before anything runs: a shim that dies from here on is missed, and what it started is found by its mark.
-    let started = write(&state).and_then(|()| Tree::start(&task.program));
+    let mut notices = None;
+    let started = write(&state).and_then(|()| {
+        if let Some(seconds) = task.watchdog_seconds {
+            notices = Some(Notices::open(&mut task.program, seconds)?);
+        }
+        Tree::start(&task.program)
+    });
     let mut tree = match started {
         Ok(tree) => tree,
         Err(problem) => {
@@ -200,6 +246,8 @@ pub fn serve(task: ServiceTask, line: Line) {
         longest: None,
         rest: Duration::from_secs(task.stop_timeout_seconds.min(5).into()),
         hangup: None,
+        notices: notices.as_ref(),
+        over: None,
     };
     drop(task);
     let finished = tree.watch(&policy, &mut log, |phase, used| {
@@ -210,6 +258,9 @@ pub fn serve(task: ServiceTask, line: Line) {
     state.ends(SystemClock.moment(), &boot);
     state.exit = Some(finished.exit);
     (state.used, state.tail, state.told) = (used(), log.tail(), state.told || finished.told);
+    state.unheard = notices.filter(|_| finished.unheard).map(|notices| notices.seconds);
+    // It was not told before it was silent.
+    state.told &= state.unheard.is_none();
     let _ = write(&state);
 }
 
@@ -224,6 +275,11 @@ pub struct RunTask {
 
 /// Runs it. It ends with whoever asked: a hook without an agent is nobody's.
 pub fn run(task: &RunTask, line: &Line) -> Result<Ran, Problem> {
+    run_within(task, None, line)
+}
+
+/// The same, killed when `over` says so.
+pub fn run_within(task: &RunTask, over: Option<&dyn Fn() -> Option<Over>>, line: &Line) -> Result<Ran, Problem> {
     let mut log = LineLog::open(task.log.clone());
     let mut tree = Tree::start(&task.program)?;
     let policy = Policy {
@@ -232,7 +288,10 @@ pub fn run(task: &RunTask, line: &Line) -> Result<Ran, Problem> {
         longest: Some(Duration::from_secs(task.timeout_seconds.into())),
         rest: Duration::ZERO,
         hangup: Some(line.stream().as_fd()),
+        notices: None,
+        over,
     };
     let finished = tree.watch(&policy, &mut log, |_, _| {});
-    Ok(Ran { exit: finished.exit, timed_out: finished.timed_out, used: used(), tail: log.tail() })
+    let Finished { exit, timed_out, over, .. } = finished;
+    Ok(Ran { exit, timed_out, over, used: used(), tail: log.tail() })
 }

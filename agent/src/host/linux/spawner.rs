@@ -4,6 +4,7 @@
 //! `plat-agent shim` is this process. It gets a socket for each task over its standard input, and ends with the agent.
 //! What it forked goes on by itself.
 
+use super::namespace::Network;
 use super::posix::{Side, default_signals, ignore_children, split};
 use super::task::{self, Answer, Task};
 use plat_model::Problem;
@@ -79,13 +80,14 @@ fn receive(socket: &OwnedFd) -> rustix::io::Result<Option<OwnedFd>> {
 /// The agent's side.
 pub struct Spawner {
     executable: PathBuf,
+    network: Network,
     running: Mutex<Option<(Child, OwnedFd)>>,
 }
 
 impl Spawner {
-    /// `executable`: the agent's own, `/proc/self/exe`.
-    pub fn new(executable: PathBuf) -> Self {
-        Self { executable, running: Mutex::new(None) }
+    /// `executable`: the agent's own, `/proc/self/exe`; all that is forked is in `network`.
+    pub fn new(executable: PathBuf, network: Network) -> Self {
+        Self { executable, network, running: Mutex::new(None) }
     }
 
     /// Has a process forked for the task, and gives it the task.
@@ -152,14 +154,11 @@ impl Spawner {
             let _ = child.wait();
         }
         let (mine, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let child = Command::new(&self.executable)
-            .arg(super::SUBCOMMAND)
-            .env_clear()
-            .current_dir("/")
-            .stdin(theirs)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
+        let mut command = Command::new(&self.executable);
+        command.arg(super::SUBCOMMAND).env_clear().current_dir("/");
+        command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = self.network.spawn(&mut command)?;
+        drop(command);
         let sent = send(&mine, stream);
         *running = Some((child, mine));
         sent

@@ -2,16 +2,17 @@
 //! partition's user, erasing, asking a promise, building a release. A task comes as one line of JSON over the task's own
 //! socket, so nothing of it is ever in an argument or a variable; answers go back as lines on the same socket.
 
-use super::partition::{erase::EraseTask, files::WriteTask};
+use super::partition::{erase::EraseTask, files::FillTask, files::WriteTask};
 use super::probe::ProbeTask;
 use super::process::Process;
 use super::release::build::BuildTask;
 use super::release::cache::task::FetchTask;
 use super::release::share::pull::OfferTask;
 use super::release::sources::tools::LookTask;
-use super::shim::tree::{Exit, Used};
+use super::shim::tree::{Exit, Over, Used};
 use super::shim::{RunTask, ServiceTask};
 use plat_model::Problem;
+use plat_model::parameters::Parameters;
 use plat_model::problem::codes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,7 @@ pub enum Task {
     Service(Box<ServiceTask>),
     Run(Box<RunTask>),
     Write(WriteTask),
+    Fill(FillTask),
     Erase(EraseTask),
     Probe(ProbeTask),
     Build(Box<BuildTask>),
@@ -43,11 +45,11 @@ impl Task {
             // Until it has started.
             Self::Service(_) => 90,
             Self::Run(task) => u64::from(task.timeout_seconds) + 60,
-            Self::Write(_) => 60,
+            Self::Write(_) | Self::Fill(_) => 60,
             Self::Probe(task) => u64::from(task.timeout_seconds.max(1)) + 5,
             // What has been removed stays so: the next attempt goes on.
             Self::Erase(_) => 3600,
-            Self::Build(_) => 24 * 3600,
+            Self::Build(task) => task.limits.longest_seconds,
             Self::Look(_) => 120,
             Self::Fetch(task) => task.longest().as_secs(),
             Self::Offer(_) => 300,
@@ -61,6 +63,7 @@ impl Task {
             Self::Service(_) => "starting a service",
             Self::Run(_) => "running a program",
             Self::Write(_) => "writing files",
+            Self::Fill(_) => "filling in what is published",
             Self::Probe(_) => "asking a promise",
             Self::Erase(_) => "erasing",
             Self::Build(_) => "building a release",
@@ -72,7 +75,7 @@ impl Task {
 
     /// Whether it is killed when nobody waits for it any more. The others see to their own children first.
     pub fn is_alone(&self) -> bool {
-        matches!(self, Self::Write(_) | Self::Probe(_) | Self::Erase(_) | Self::Look(_))
+        matches!(self, Self::Write(_) | Self::Fill(_) | Self::Probe(_) | Self::Erase(_) | Self::Look(_))
     }
 }
 
@@ -92,9 +95,16 @@ pub enum Answer {
         holds: bool,
         message: String,
     },
+    /// What is published.
+    Filled(Parameters),
     /// What was read, if there was something.
     Told(Option<String>),
     Done,
+    /// It takes so many bytes more than there are; what was done is kept.
+    NoRoom {
+        problem: Problem,
+        bytes: u64,
+    },
     Failed(Problem),
 }
 
@@ -103,6 +113,9 @@ pub enum Answer {
 pub struct Ran {
     pub exit: Exit,
     pub timed_out: bool,
+    /// What it was killed for, if it was.
+    #[serde(default)]
+    pub over: Option<Over>,
     pub used: Used,
     /// The last lines of its output.
     pub tail: Vec<String>,
@@ -171,12 +184,13 @@ pub fn perform(stream: UnixStream) {
         Task::Service(task) => return super::shim::serve(*task, line),
         Task::Run(task) => super::shim::run(&task, &line).map(Answer::Ran),
         Task::Write(task) => task.perform().map(|()| Answer::Done),
+        Task::Fill(task) => task.perform().map(Answer::Filled),
         // One that the agent has left alone would meet the next one's.
         Task::Erase(task) => line.end_with_agent().and_then(|()| task.perform()).map(|()| Answer::Done),
         Task::Probe(task) => task.perform().map(|(holds, message)| Answer::Probed { holds, message }),
         Task::Build(task) => task.perform(&line).map(|()| Answer::Done),
         Task::Look(task) => task.perform().map(|()| Answer::Done),
-        Task::Fetch(task) => task.perform(&line).map(|()| Answer::Done),
+        Task::Fetch(task) => task.perform(&line),
         Task::Offer(task) => task.perform(&line).map(Answer::Told),
     };
     // If nobody listens, nobody needs the answer.

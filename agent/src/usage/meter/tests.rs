@@ -7,13 +7,17 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use tempfile::TempDir;
 
-/// A clock that a test sets.
+/// A clock that a test sets: steady time, and by how much the time of day differs.
 #[derive(Default)]
-struct Hand(AtomicI64);
+struct Hand(AtomicI64, AtomicI64);
 
 impl Hand {
     fn later(&self, seconds: i64) {
         self.0.fetch_add(seconds * 1000, Ordering::Relaxed);
+    }
+
+    fn set_by(&self, seconds: i64) {
+        self.1.fetch_add(seconds * 1000, Ordering::Relaxed);
     }
 }
 
@@ -23,7 +27,7 @@ impl Clock for Hand {
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::Relaxed))
+        Timestamp(self.0.load(Ordering::Relaxed) + self.1.load(Ordering::Relaxed))
     }
 }
 
@@ -70,12 +74,7 @@ impl Rig {
 
     /// The end of a window.
     async fn take(&self) {
-        let readings = self.metering.read(Wanted::All).await;
-        let mut state = self.metering.state.lock().await;
-        for (partition, counters) in &readings {
-            state.sample(partition, counters, self.metering.step() * 3);
-        }
-        state.take(&readings, self.clock.now(), Then::GoesOn).unwrap();
+        self.metering.pass(Wanted::All, None).await;
     }
 
     /// What the ledger gets to know of memory.
@@ -121,7 +120,10 @@ async fn over_a_long_absence_levels_are_unknown() {
     rig.restart(40);
     rig.metering.follow(&part(), &instance(), Arrival::Found).await;
     rig.take().await;
-    assert_eq!(rig.memory().await[1], Amount::Unknown("no sample was taken for 40 s".into()));
+    assert_eq!(
+        rig.memory().await[1],
+        Amount::Unknown("the agent was away from 1970-01-01T00:00:10Z to 1970-01-01T00:00:50Z".into())
+    );
 }
 
 #[tokio::test]
@@ -134,4 +136,40 @@ async fn what_was_found_without_a_word_of_it_is_unknown_and_counted_from_there()
     rig.take().await;
     let memory = rig.memory().await;
     assert!(matches!(memory[..], [Amount::Unknown(_), Amount::Known(10_000)]), "{memory:?}");
+}
+
+#[tokio::test]
+async fn after_a_gap_all_is_counted_at_once() {
+    let mut rig = Rig::new().await;
+    rig.metering.follow(&part(), &instance(), Arrival::New).await;
+    rig.clock.later(10);
+    rig.take().await;
+    rig.restart(100);
+    rig.metering.follow(&part(), &instance(), Arrival::Found).await;
+    rig.metering.pass(Wanted::Levels, None).await;
+    rig.clock.later(10);
+    rig.metering.pass(Wanted::Levels, None).await;
+    rig.clock.later(10);
+    rig.take().await;
+    let memory = rig.memory().await;
+    assert!(matches!(memory[..], [Amount::Known(5000), Amount::Unknown(_), Amount::Known(20_000)]), "{memory:?}");
+}
+
+#[tokio::test]
+async fn what_ends_while_the_clock_is_behind_is_counted() {
+    let rig = Rig::new().await;
+    rig.metering.follow(&part(), &instance(), Arrival::New).await;
+    rig.clock.later(10);
+    rig.take().await;
+    rig.clock.set_by(-3000);
+    rig.host.use_cpu(&part(), 77);
+    rig.clock.later(10);
+    rig.metering.settle(&part()).await.unwrap();
+    rig.metering.booked(0).await.unwrap();
+    let reports = rig.metering.to_send(99).await.unwrap();
+    let last = reports.last().unwrap().records.last().unwrap();
+    assert_eq!(last.amounts[&Meter::CpuMicros], Amount::Known(77));
+    assert_eq!(last.amounts[&Meter::MemoryByteSeconds], Amount::Known(10_000));
+    let before = &reports[0].records[0];
+    assert!(last.window.start == before.window.end && last.window.end > last.window.start, "{reports:?}");
 }

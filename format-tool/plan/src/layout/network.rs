@@ -49,11 +49,13 @@ impl Layout {
         if forwards && network.ipv6_prefix.is_some() {
             set(forwarding::IPV6, "1");
             // A machine that forwards does not listen to routers unless it is told to.
-            // On the bridge only where no partition's port can announce a router: the guard sees to that.
-            let bridge = network.uplink.as_ref().filter(|_| network.guard).map(|_| &network.link);
-            for link in network.listening.iter().chain(bridge) {
+            for link in &network.listening {
                 set(&format!("net.ipv6.conf.{}.accept_ra", link.replace('.', "/")), "2");
             }
+        }
+        // It may forward already. Only where no partition's port can announce a router: the guard sees to that.
+        if network.uplink.is_some() && network.guard {
+            set(&format!("net.ipv6.conf.{}.accept_ra", network.link.replace('.', "/")), "2");
         }
         // Nobody behind the machine is a router of its.
         if network.mode == NetworkMode::Bridge && network.uplink.is_none() {

@@ -114,7 +114,7 @@ impl Layout {
             bridge: bridged.then(|| network.link.clone()),
             group: network.link_group,
             mac: shares::mac(Side::Port, &seed(settings), short(n)),
-            mtu: network.mtu,
+            mtu: network.mtu.or(network.port_mtu.filter(|_| bridged)),
             isolated: bridged && network.isolation,
             ..blank(LinkKind::Tap(owner.map(|owner| owner.uid)))
         };
@@ -179,7 +179,7 @@ impl Layout {
             bridge: Some(network.link.clone()),
             group: network.link_group,
             mac: shares::mac(Side::Port, &seed(settings), short(n)),
-            mtu: network.mtu,
+            mtu: network.mtu.or(network.port_mtu),
             isolated: network.isolation,
             ..blank(LinkKind::Veth)
         };
@@ -200,7 +200,7 @@ impl Layout {
         let deaf = ("net.ipv6.conf.eth0.accept_ra".to_owned(), "0".to_owned());
         let inside = NamespaceFact {
             lo_up: true,
-            link: Some(LinkFact { mac, mtu: network.mtu, ..blank(LinkKind::Veth) }),
+            link: Some(LinkFact { mac, mtu: network.mtu.or(network.port_mtu), ..blank(LinkKind::Veth) }),
             addresses: addresses.iter().copied().map(IpNet::from).collect(),
             routes,
             local_routes: range.into_iter().collect(),

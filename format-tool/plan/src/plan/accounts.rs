@@ -59,9 +59,11 @@ impl Planner<'_> {
             self.group(name, *gid, &by_gid);
         }
         self.refuse_missing_groups();
+        let mut changes = Vec::new();
         for (name, user) in &self.layout.users {
-            self.user(name, user, &by_uid);
+            changes.extend(self.user(name, user, &by_uid));
         }
+        self.add.extend(changes);
         self.refuse_subordinate();
     }
 
@@ -96,9 +98,16 @@ impl Planner<'_> {
             if self.facts.groups.get(name).is_none_or(|found| found.gid != *gid) {
                 self.forget.push(thing.clone());
             } else if self.layout.groups.get(name) != Some(gid) {
-                self.remove.push(Action::RemoveGroup { name: name.clone(), gid: *gid });
+                let members = self.facts.groups[name].members.iter();
+                let members = members.filter(|member| !self.leaves(member)).cloned().collect();
+                self.remove.push(Action::RemoveGroup { name: name.clone(), gid: *gid, members });
             }
         }
+    }
+
+    /// Whether a user of ours goes.
+    fn leaves(&self, user: &str) -> bool {
+        self.made_users.contains_key(user) && !self.layout.users.contains_key(user)
     }
 
     fn drop_users(&mut self) {
@@ -150,7 +159,7 @@ impl Planner<'_> {
         if let Some(other) = by_gid.get(&gid).into_iter().flatten().find(|other| !leaves(other)) {
             return self.foreign(format!("gid {gid} of {name} is taken"), format!("group {other} has it"), RESERVE);
         }
-        self.add.push(Action::AddGroup { name: name.into(), gid });
+        self.add.push(Action::AddGroup { name: name.into(), gid, members: BTreeSet::new() });
     }
 
     /// Each user joins the same groups: one that is missing is said once.
@@ -167,7 +176,8 @@ impl Planner<'_> {
         }
     }
 
-    fn user(&mut self, name: &str, wanted: &WantedUser, by_uid: &Holders) {
+    /// Returns what is to be changed of one that is there.
+    fn user(&mut self, name: &str, wanted: &WantedUser, by_uid: &Holders) -> Option<Action> {
         let action = User {
             name: name.into(),
             uid: wanted.uid,
@@ -183,9 +193,11 @@ impl Planner<'_> {
             };
             if let Some(other) = by_uid.get(&wanted.uid).into_iter().flatten().find(|other| !leaves(other)) {
                 let what = format!("uid {} of {name} is taken", wanted.uid);
-                return self.foreign(what, format!("user {other} has it"), RESERVE);
+                self.foreign(what, format!("user {other} has it"), RESERVE);
+            } else {
+                self.add.push(Action::AddUser(action));
             }
-            return self.add.push(Action::AddUser(action));
+            return None;
         };
         if let Some(made) = self.made_users.get(name).copied().filter(|made| *made != found.uid) {
             self.problems.push(
@@ -193,21 +205,21 @@ impl Planner<'_> {
                     .because(format!("it was made with {made}, which its files belong to"))
                     .fix(format!("run `usermod -u {made} {name}`")),
             );
-            return;
+            return None;
         }
         if !self.claims.has(&Thing::User { name: name.into(), uid: found.uid }) {
             let what = format!("user {name} exists already");
-            return self.foreign(what, format!("it has uid {}; node-format did not make it", found.uid), RESERVE);
+            self.foreign(what, format!("it has uid {}; node-format did not make it", found.uid), RESERVE);
+            return None;
         }
         if found.uid != wanted.uid {
-            return self.refuse_renumbering("user", name, found.uid, wanted.uid);
+            self.refuse_renumbering("user", name, found.uid, wanted.uid);
+            return None;
         }
         let groups = self.memberships(name);
-        if found.gid != wanted.gid || found.home != wanted.home || groups != wanted.groups {
-            let old = User { gid: found.gid, home: found.home.clone(), groups, ..action.clone() };
-            self.remove.push(Action::RemoveUser(old));
-            self.add.push(Action::AddUser(action));
-        }
+        let differs = found.gid != wanted.gid || found.home != wanted.home || groups != wanted.groups;
+        let from = User { gid: found.gid, home: found.home.clone(), groups, ..action.clone() };
+        differs.then_some(Action::SetUser { from, to: action })
     }
 
     fn refuse_renumbering(&mut self, kind: &str, name: &str, found: u32, wanted: u32) {

@@ -96,11 +96,21 @@ impl Planner<'_> {
 
     fn drop_directory(&mut self, thing: &Thing, directory: Directory, stranger: Option<&str>) {
         let shown = directory.path.display().to_string();
-        if directory.partition && self.facts.mounted.contains(&directory.path) {
+        if let Some(who) = self.facts.mounted.get(&directory.path).filter(|_| directory.partition) {
+            let (why, fix) = match who.as_str() {
+                "" => (
+                    "something is mounted there or in it".into(),
+                    format!("find it (`findmnt -R {shown}`, or in /proc/self/mountinfo) and `umount` it"),
+                ),
+                other => (
+                    format!("something is mounted there or in it in the mount namespace of {other}"),
+                    "stop that, or `umount` it there (`nsenter --mount --target PID`)".into(),
+                ),
+            };
             return self.problems.push(
                 Problem::new(codes::STILL_USED, format!("{shown} cannot be removed"))
-                    .because("something is mounted there or in it, and what is in that is not the partition's")
-                    .fix(format!("find it (`findmnt -R {shown}`, or in /proc/self/mountinfo) and `umount` it, or keep the partition")),
+                    .because(format!("{why}, and what is in that is not the partition's"))
+                    .fix(format!("{fix}, or keep the partition")),
             );
         }
         match (stranger, directory.partition, self.consent.contents) {
@@ -160,8 +170,15 @@ impl Planner<'_> {
         if ours {
             let (from, to) = ((found, mode), (owner, wanted.mode));
             let half_made = directory.partition && from == (self.facts.caller, UNFINISHED);
-            if half_made && from != to {
+            if half_made {
                 self.add.push(Action::FinishDirectory { directory, from });
+            } else if directory.partition && is_locked(from, owner) {
+                self.notes.push(format!(
+                    "{shown} stays locked: it is root's, mode {mode:04o}; `chown {}:{} {shown}` gives it back to its user",
+                    owner.uid,
+                    owner.gid,
+                    shown = path.display()
+                ));
             } else if from != to {
                 self.add.push(Action::SetDirectory { path: path.to_path_buf(), from, to });
             }
@@ -226,4 +243,9 @@ impl Planner<'_> {
                 .fix("run node-format as root"),
         );
     }
+}
+
+/// Whether root took a partition's directory from its user and lets nobody else in: only root can, and means it.
+fn is_locked((found, mode): (Owner, u32), user: Owner) -> bool {
+    found.uid == 0 && user.uid != 0 && mode & 0o077 == 0
 }

@@ -2,15 +2,10 @@
 
 use super::Planner;
 use crate::action::{Action, Kind};
-use crate::facts::{LinkFact, LinkKind, Presence};
-use crate::thing::{Thing, Uplink};
+use crate::facts::{LinkFact, LinkKind, MTU, Presence};
+use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
 use std::collections::BTreeSet;
-use std::net::IpAddr;
-
-/// What the kernel gives a link that is made, in bytes (`ETH_DATA_LEN`). A bridge with an uplink takes the smallest of its
-/// ports'.
-pub(super) const MTU: u32 = 1500;
 
 impl Planner<'_> {
     pub(super) fn links(&mut self) {
@@ -20,6 +15,7 @@ impl Planner<'_> {
         self.part(&gone, &left, Part::Bridges);
         self.part(&gone, &left, Part::Ports);
         self.addresses();
+        self.say_what_goes_with_addresses();
         self.raise_bridges();
     }
 
@@ -51,42 +47,6 @@ impl Planner<'_> {
         self.refuse_without_tun(before);
     }
 
-    /// What somebody else joined to a bridge that goes, or set on it: ports stay, addresses and routes do not.
-    fn say_what_stands_alone(&mut self, bridge: &str) {
-        let ours = |name: &str, link: &LinkFact| {
-            let is_taken = |thing: &Thing| matches!(thing, Thing::Uplink(uplink) if uplink.link == name);
-            let is_end = |thing: &Thing| veth(thing) == Some(name);
-            link.thing(name).is_some_and(|thing| self.claims.has(&thing))
-                || self.claims.iter().any(|thing| is_taken(thing) || is_end(thing))
-        };
-        let ports = self.facts.links.iter().filter(|(_, link)| link.bridge.as_deref() == Some(bridge));
-        let others = ports.filter(|(name, link)| !ours(name, link));
-        self.notes.extend(others.map(|(name, _)| {
-            format!("{bridge} goes, and {name}, which node-format did not join to it, stands alone then")
-        }));
-        let uplinks: Vec<&Uplink> = self
-            .claims
-            .iter()
-            .filter_map(|thing| if let Thing::Uplink(uplink) = thing { Some(uplink) } else { None })
-            .collect();
-        let returns = |address| uplinks.iter().any(|uplink| uplink.addresses.contains(address));
-        let addresses = self.facts.addresses.iter().filter(|found| {
-            let made = Thing::Address { link: found.link.clone(), address: found.address };
-            let kernels = matches!(found.address.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
-            found.link == bridge && !found.leased && !kernels && !returns(&found.address) && !self.claims.has(&made)
-        });
-        let addresses = addresses.map(|found| format!("the address {}", found.address));
-        let routes = self.facts.routes.iter().filter(|route| {
-            let all = uplinks.iter().flat_map(|uplink| &uplink.routes);
-            let returns = all.into_iter().any(|one| (one.destination, one.via) == (route.destination, route.via));
-            route.link == bridge && !returns && !self.claims.has(&Thing::Route((*route).clone()))
-        });
-        let routes = routes.map(|route| format!("the route to {}", route.destination));
-        let gone = addresses.chain(routes);
-        self.notes
-            .extend(gone.map(|what| format!("{bridge} goes, and with it {what}, which node-format did not make")));
-    }
-
     fn drop_links(&mut self) -> Vec<(String, LinkFact)> {
         let mut gone = Vec::new();
         for thing in self.claims.iter() {
@@ -105,12 +65,16 @@ impl Planner<'_> {
     fn link(&mut self, name: &str, wanted: &LinkFact, leaves: bool) {
         let link = if wanted.kind == LinkKind::Bridge { lowered(wanted) } else { wanted.clone() };
         let addition = || Action::AddLink { name: name.into(), link: link.clone() };
-        let Some(found) = self.facts.links.get(name) else { return self.add.push(addition()) };
+        let Some(found) = self.facts.links.get(name) else {
+            self.say_lesser_mtu(wanted);
+            return self.add.push(addition());
+        };
         if !found.thing(name).is_some_and(|thing| self.claims.has(&thing)) {
             let what = format!("link {name} exists already");
             let fix = "choose another name in [network], or remove it (`ip link delete`)";
             return self.foreign(what, "node-format did not make it", fix);
         }
+        // With an uplink it takes the smallest of its ports'.
         let follows = wanted.kind == LinkKind::Bridge && self.layout.uplink.is_some();
         let wanted = wanted.on(found, if follows { found.mtu } else { Some(MTU) });
         if found.kind != wanted.kind {
@@ -179,7 +143,7 @@ impl LinkFact {
     }
 }
 
-fn veth(thing: &Thing) -> Option<&str> {
+pub(super) fn veth(thing: &Thing) -> Option<&str> {
     if let Thing::Namespace { veth, .. } = thing { Some(veth) } else { None }
 }
 

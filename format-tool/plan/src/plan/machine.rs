@@ -8,7 +8,7 @@ use crate::forwarding::{self, as_written, is_meant, written_along};
 use crate::layout::Layout;
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Planner<'_> {
     /// One part of the kernel's settings: see [`Part`] for when.
@@ -115,21 +115,32 @@ impl Planner<'_> {
 
     pub(super) fn guard(&mut self) {
         let (found, wanted) = (self.facts.guard.as_ref(), self.layout.guard.as_ref());
-        let ours = self.claims.has(&Thing::Guard);
+        let claims: Vec<&Thing> = self.claims.iter().filter(|thing| matches!(thing, Thing::Guard { .. })).collect();
+        let made: BTreeSet<&String> = claims.iter().flat_map(|thing| thing.families()).collect();
+        let ours = !claims.is_empty();
+        let of_others = |found: &Guard| found.families().iter().find(|family| !made.contains(family)).cloned();
+        let before = self.add.len() + self.remove.len();
         match (found, wanted) {
-            (None, None) if ours => self.forget.push(Thing::Guard),
             (Some(found), None) if ours => self.remove.push(Action::SetGuard { from: Some(found.clone()), to: None }),
             (_, None) => {}
-            (Some(_), Some(_)) if !ours => {
-                let fix =
-                    "remove it (`nft delete table inet plat`, or `bridge plat`), or set `guard = false` in [network]";
-                self.foreign("the packet filter has a table `plat`".into(), "node-format did not make it", fix);
+            (Some(found), Some(_)) if let Some(family) = of_others(found) => {
+                let fix = format!("remove it (`nft delete table {family} plat`), or set `guard = false` in [network]");
+                self.foreign(
+                    format!("the packet filter has a table `{family} plat`"),
+                    "node-format did not make it",
+                    &fix,
+                );
             }
             (Some(found), Some(wanted)) if Guard::equals(found, wanted) => {}
             (found, Some(wanted)) => {
                 self.add.push(Action::SetGuard { from: found.cloned(), to: Some(wanted.clone()) });
             }
         }
+        // What is in the record then says no more than there is.
+        let acts = self.add.len() + self.remove.len() > before;
+        let then = wanted.or(found).map(|guard| Thing::Guard { families: guard.families() });
+        let is_said = acts || wanted.is_none() || then.as_ref().is_some_and(|then| self.claims.has(then));
+        self.forget.extend(claims.into_iter().filter(|thing| is_said && Some(*thing) != then.as_ref()).cloned());
         // One that was made is neither seen nor removed without it.
         if (wanted.is_some() || ours) && self.facts.kernel.nft == Presence::Absent {
             self.problems.push(
@@ -153,14 +164,15 @@ impl Planner<'_> {
         if !listens || !forwards(self.layout) || self.layout.guard.is_some() {
             return;
         }
-        let announced =
+        let is_announced =
             |found: &&AddressFact| found.link == bridge.name && found.leased && found.address.addr().is_ipv6();
-        if let Some(announced) = self.facts.addresses.iter().find(announced) {
+        let address = self.facts.addresses.iter().find(is_announced).map(|found| found.address.to_string());
+        let announced = address.or_else(|| self.facts.announced.contains(&bridge.name).then(|| "a way out".into()));
+        if let Some(announced) = announced {
             self.problems.push(
                 Problem::new(codes::UPLINK, format!("taps cannot be joined to {}", bridge.name))
                     .because(format!(
-                        "a router announced {} there, and with taps the bridge does not listen to routers",
-                        announced.address
+                        "a router announced {announced} there, and with taps the bridge does not listen to routers"
                     ))
                     .fix("set `guard = true` in [network], which keeps partitions from announcing any, or give it a fixed address")
                     .at("network.guard"),

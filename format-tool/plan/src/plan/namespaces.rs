@@ -1,8 +1,8 @@
 //! Network namespaces wanted × found, each with the pair of links that joins it to the bridge.
 
 use super::Planner;
-use super::links::MTU;
 use crate::action::{Action, Change, Namespace};
+use crate::facts::MTU;
 use crate::facts::{LinkFact, LinkKind, NamespaceFact};
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};

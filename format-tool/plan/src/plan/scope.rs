@@ -1,10 +1,11 @@
 //! What has to be looked at before a plan can be made.
 
+use super::losses::promote_secondaries;
 use super::machine::default_of;
 use super::setting_before;
 use super::uplink::accept_ra;
-use crate::facts::Scope;
-use crate::forwarding::written_along;
+use crate::facts::{Guard, Scope};
+use crate::forwarding::{IPV6, written_along};
 use crate::layout::Layout;
 use crate::thing::{Claims, Thing};
 use std::collections::BTreeSet;
@@ -45,8 +46,12 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
                     scope.sysctls.extend(along.keys().cloned());
                 }
             }
-            Thing::Guard => scope.guard = true,
-            Thing::Bridge { .. } | Thing::Tap { .. } | Thing::Tun { .. } | Thing::Uplink(_) => scope.network = true,
+            Thing::Guard { families } => scope.guard.extend(families.iter().cloned()),
+            Thing::Bridge { name } => {
+                scope.network = true;
+                scope.sysctls.extend([promote_secondaries("all"), promote_secondaries(name)]);
+            }
+            Thing::Tap { .. } | Thing::Tun { .. } | Thing::Uplink(_) => scope.network = true,
             Thing::Address { .. } | Thing::LocalRoute { .. } | Thing::Route(_) => scope.network = true,
             Thing::UplinkConfirmed { .. } => {}
         }
@@ -57,14 +62,16 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
 fn of_layout(layout: &Layout) -> Scope {
     let limits = layout.directories.iter().filter_map(|(path, wanted)| Some((path, wanted.partition.as_ref()?.limit?)));
     let bridge = layout.needs_link.as_ref().filter(|needed| needed.bridge).map(|needed| accept_ra(&needed.name));
+    // Whether the bridge will hear the uplink's router.
+    let heard = layout.uplink.as_ref().map(|uplink| [accept_ra(&uplink.bridge), accept_ra("default"), IPV6.to_owned()]);
     let settings = layout.sysctls.keys().flat_map(|key| [Some(key.clone()), default_of(layout, key)]);
     Scope {
         paths: layout.directories.keys().cloned().collect(),
         files: layout.files.keys().chain(layout.node_file.iter().map(|(path, _)| path)).cloned().collect(),
         disk: limits.map(|(path, limit)| (path.clone(), limit.id)).collect(),
         namespaces: layout.namespaces.keys().cloned().collect(),
-        sysctls: settings.chain([bridge]).flatten().collect(),
-        guard: layout.guard.is_some(),
+        sysctls: settings.chain([bridge]).flatten().chain(heard.into_iter().flatten()).collect(),
+        guard: layout.guard.as_ref().map(Guard::families).unwrap_or_default(),
         accounts: !layout.users.is_empty() || !layout.groups.is_empty(),
         network: !layout.links.is_empty() || !layout.addresses.is_empty() || layout.needs_link.is_some(),
         ..Scope::default()

@@ -258,7 +258,7 @@ proptest! {
         made(&mut anew, &mut of_it, &to).unwrap();
         // What the kernel gives a link that is made; a bridge with an uplink is left as it was found.
         let told = |link: &mut LinkFact| {
-            link.mtu = link.mtu.filter(|mtu| *mtu != super::links::MTU && link.kind != LinkKind::Bridge);
+            link.mtu = link.mtu.filter(|mtu| *mtu != crate::facts::MTU && link.kind != LinkKind::Bridge);
         };
         for facts in [&mut changed, &mut anew] {
             facts.links.values_mut().for_each(told);

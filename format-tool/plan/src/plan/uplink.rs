@@ -2,6 +2,7 @@
 //!
 //! A run may have been cut off anywhere in between: the record knows what is to be moved, and moving it again does no harm.
 
+use super::losses::{lost_with_addresses, promote_secondaries};
 use super::machine::forwards;
 use super::{Plan, Planner};
 use crate::action::Action;
@@ -30,6 +31,9 @@ impl Planner<'_> {
                     }
                     (_, false) => {
                         self.remove.push(Action::ReturnUplink(uplink.clone()));
+                        if !self.leaving.contains(&uplink.bridge) {
+                            self.notes.extend(lost_on_return(uplink, self.facts, self.claims));
+                        }
                         held = held.or_else(|| wanted.filter(|wanted| wanted.link == uplink.link).map(|_| uplink));
                     }
                     (at, true) => {
@@ -119,28 +123,37 @@ impl Planner<'_> {
                     .fix("give it a fixed address, or let the system's own network configuration make the bridge and use `mode = \"interface\"`"),
             );
         }
-        if let Some(odd) = self.facts.odd.get(link) {
+        if let Some(odd) = self.cannot_come_back(link) {
             self.problems.push(
                 Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
                     .because(format!("it has {odd}, which could not be put back exactly"))
                     .fix("take that away if nothing needs it, or let the system's own network configuration make the bridge and use `mode = \"interface\"`"),
             );
         }
-        let listens = accept_ra(&wanted.bridge);
-        let deaf = forwards(self.layout) && self.layout.sysctls.get(&listens).is_none_or(|value| value != "2");
-        if let Some(announced) = leased.iter().find(|address| deaf && address.address.addr().is_ipv6()) {
+        let told = leased.iter().find(|address| address.address.addr().is_ipv6()).map(|one| one.address.to_string());
+        let announced = told.or_else(|| self.facts.announced.contains(link).then(|| "a way out".into()));
+        if let Some(announced) = announced.as_ref().filter(|_| self.is_deaf(&wanted.bridge)) {
             self.problems.push(
                 Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
-                    .because(format!("a router announced {}, and the bridge does not listen to routers", announced.address))
-                    .fix("set `guard = true` in [network], which keeps partitions from announcing any, or give it a fixed address"),
+                    .because(format!("a router announced {announced}, and the bridge does not listen to routers"))
+                    .fix("set `guard = true` in [network], which keeps partitions from announcing any (and `sysctls = true`), or give it a fixed address and way out"),
             );
         }
         let addresses: Vec<IpNet> = own.into_iter().map(|address| address.address).collect();
         let routes: BTreeSet<Route> = self.facts.routes.iter().filter(|route| route.link == *link).cloned().collect();
-        let carries = !addresses.is_empty() || !routes.is_empty() || !leased.is_empty();
+        let carries = !addresses.is_empty() || !routes.is_empty() || !leased.is_empty() || announced.is_some();
+        let mut further = self.facts.further.get(link).cloned().unwrap_or_default();
+        further.retain(|address, _| addresses.contains(address));
         let (link, bridge) = (link.clone(), wanted.bridge.clone());
-        let uplink = Uplink { link, bridge, was_up: found.up, carries, addresses, routes };
+        let uplink = Uplink { link, bridge, was_up: found.up, carries, addresses, further, routes };
         let link = &wanted.link;
+        let lesser = self.layout.links.get(&wanted.bridge).and_then(|bridge| bridge.mtu);
+        if let Some((lesser, whole)) = lesser.zip(found.mtu).filter(|(lesser, whole)| lesser < whole) {
+            self.notes.push(format!(
+                "{link} takes packets of {whole} bytes, {} takes {lesser} (`mtu`): so does the machine there",
+                wanted.bridge
+            ));
+        }
         let agreed = self.consent.take_uplink || self.claims.has(&Thing::UplinkConfirmed { link: link.clone() });
         if carries && !agreed {
             self.problems.push(
@@ -153,14 +166,50 @@ impl Planner<'_> {
     }
 }
 
+impl Planner<'_> {
+    /// All that a link has and could not be given back exactly, in words.
+    fn cannot_come_back(&self, link: &str) -> Option<String> {
+        let odd = self.facts.odd.get(link).into_iter().flatten().map(|odd| odd.what.clone());
+        let doubled = self.facts.doubled.get(link).into_iter().flatten();
+        let doubled = doubled.map(|to| format!("the route {to}, beside another of the same metric"));
+        let all: Vec<String> = odd.chain(doubled).collect();
+        let named = all.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
+        match all.len() {
+            0 => None,
+            amount if amount > NAMED => Some(format!("{named}; and {} more", amount - NAMED)),
+            _ => Some(named),
+        }
+    }
+
+    /// Whether the bridge will not hear routers.
+    fn is_deaf(&self, bridge: &str) -> bool {
+        let (listens, facts) = (accept_ra(bridge), self.facts);
+        let goes_back = self.settings_before.get(listens.as_str()).map(|before| before.was);
+        let there = || facts.sysctls.get(&listens).or_else(|| facts.sysctls.get(&accept_ra("default")));
+        let value =
+            self.layout.sysctls.get(&listens).map(String::as_str).or(goes_back).or_else(|| there().map(String::as_str));
+        let will_forward =
+            forwards(self.layout) || facts.sysctls.get(forwarding::IPV6).is_some_and(|found| found != "0");
+        match value {
+            Some("2") => false,
+            Some("0") => true,
+            _ => will_forward,
+        }
+    }
+}
+
+/// So many things are named in one sentence.
+const NAMED: usize = 10;
+
 /// What [`rollback`] has to look at.
 pub fn rollback_scope(claims: &Claims) -> Scope {
     let sysctls = claims.iter().filter_map(|thing| match thing {
         Thing::Sysctl { key, .. } => Some(key.clone()),
         Thing::Uplink(uplink) => Some(accept_ra(&uplink.link)),
+        Thing::Bridge { name } => Some(promote_secondaries(name)),
         _ => None,
     });
-    Scope { network: true, sysctls: sysctls.collect(), ..Scope::default() }
+    Scope { network: true, sysctls: sysctls.chain([promote_secondaries("all")]).collect(), ..Scope::default() }
 }
 
 /// Gives every interface back that was taken and not confirmed, whatever else there is to do or in the way.
@@ -197,6 +246,7 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
             }
             continue;
         }
+        plan.notes.extend(lost_on_return(uplink, facts, claims));
         plan.actions.push(Action::ReturnUplink(uplink.clone()));
         // What a router announced there meanwhile would draw to the bridge what goes through the interface now.
         let announced =
@@ -204,6 +254,12 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         plan.actions.extend(facts.addresses.iter().filter(announced).cloned().map(Action::RemoveAddress));
     }
     plan
+}
+
+/// What somebody else set on the bridge that does not stay there without the uplink's addresses.
+fn lost_on_return(uplink: &Uplink, facts: &HostFacts, claims: &Claims) -> Vec<String> {
+    let addresses = uplink.addresses.iter().copied().collect();
+    lost_with_addresses(facts, claims, &uplink.bridge, &addresses, &uplink.routes)
 }
 
 /// Where what an interface carried is now.

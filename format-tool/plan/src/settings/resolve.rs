@@ -2,17 +2,21 @@
 
 use super::check::bad;
 use super::{Network, NetworkMode, Settings, TapMode};
-use crate::facts::{HostFacts, LinkFact, LinkKind};
+use crate::facts::{HostFacts, LinkFact, LinkKind, MTU};
 use ipnet::{IpNet, Ipv6Net};
 use plat_model::problem::Problems;
 use std::collections::BTreeSet;
+
+/// In bytes, what the kernel lets a tap take at most.
+const MTU_OF_A_TAP: u32 = 65_521;
 
 impl Settings {
     /// Whether [`Settings::resolve`] has anything to do.
     pub fn needs_the_machine(&self) -> bool {
         let network = &self.network;
         let links = matches!(network.mode, NetworkMode::Bridge | NetworkMode::Interface);
-        network.prefix_from.is_some() || network.uplink.is_some() || (links && network.sysctls)
+        let joins = network.mode == NetworkMode::Interface && network.taps && network.tap_mode == TapMode::Bridged;
+        network.prefix_from.is_some() || network.uplink.is_some() || joins || (links && network.sysctls)
     }
 
     /// The same settings with what they leave to the machine filled in, and checked with it. The outcome is the same
@@ -54,10 +58,22 @@ impl Settings {
             }
         }
         self.network.listening = listening(facts, &self.network);
+        self.network.port_mtu = port_mtu(facts, &self.network);
         wrong.none_or(())?;
         self.check()?;
         Ok(self)
     }
+}
+
+/// A bridge takes no larger packets than all its ports do, and what stands on it would keep the least it ever had.
+fn port_mtu(facts: &HostFacts, network: &Network) -> Option<u32> {
+    let beside = match network.mode {
+        NetworkMode::Bridge => network.uplink.as_ref(),
+        NetworkMode::Interface => Some(&network.link),
+        NetworkMode::Loopback | NetworkMode::None => None,
+    };
+    let mtu = facts.links.get(beside?)?.mtu.filter(|mtu| *mtu > MTU);
+    mtu.map(|mtu| mtu.min(MTU_OF_A_TAP))
 }
 
 /// Interfaces by which routers' announcements may come, apart from what is ours: hardware, and whatever else an address or a

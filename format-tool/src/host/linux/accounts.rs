@@ -7,7 +7,8 @@ mod database;
 use super::directories::Tree;
 use super::{failed, program};
 use crate::host::Outcome;
-use database::Etc;
+pub use database::Entries;
+use database::{Accounts, Etc};
 use node_format_plan::Action;
 use node_format_plan::action::User;
 use node_format_plan::facts::{GroupFact, Subordinate, UserFact};
@@ -15,11 +16,11 @@ use plat_model::problem::{Problem, Result, codes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// Who there is, as it is in files.
 #[derive(Default)]
-pub(super) struct Accounts {
+pub(super) struct Found {
     pub users: BTreeMap<String, UserFact>,
     pub groups: BTreeMap<String, GroupFact>,
     pub subordinate_uids: BTreeSet<Subordinate>,
@@ -27,15 +28,15 @@ pub(super) struct Accounts {
 }
 
 /// Reads the user database of a root file system.
-pub(super) fn observe(root: &Path, tree: &Tree) -> Result<Accounts> {
+pub(super) fn observe(root: &Path, tree: &Tree) -> Result<Found> {
     let etc = Etc::open(root, tree)?;
     etc.check()?;
     read(&etc)
 }
 
-fn read(etc: &Etc) -> Result<Accounts> {
+fn read(etc: &Etc) -> Result<Found> {
     let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
-    let mut accounts = Accounts::default();
+    let mut accounts = Found::default();
     for line in etc.read("passwd")?.lines() {
         if let [name, _, uid, gid, _, home, ..] = fields(line).as_slice()
             && let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse())
@@ -93,35 +94,61 @@ fn uids_of(status: &str) -> Vec<u32> {
     value("Uid:").split_whitespace().filter_map(|uid| uid.parse().ok()).collect()
 }
 
-/// The programs it starts keep `held` open.
-pub(super) fn add(root: &Path, tree: &Tree, batch: &[Action], held: Option<&File>) -> Outcome {
+/// The programs it starts keep `held` open. Accounts of which `taken` has lines come back as they were.
+pub(super) fn add(root: &Path, tree: &Tree, batch: &[Action], held: Option<&File>, taken: &Entries) -> Outcome {
     let etc = match Etc::open(root, tree).and_then(|etc| etc.check().map(|()| etc)) {
         Ok(etc) => etc,
         Err(problem) => return Outcome::first(0, batch.len(), Some(problem)),
     };
-    let result = match sysusers(root, batch, held) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => useradd(root, batch, held),
-        Err(e) => Err(failed("systemd-sysusers cannot be started", e)),
-        Ok(result) => result,
-    };
+    let known = taken.accounts();
+    let (back, new): (Vec<&Action>, Vec<&Action>) = batch.iter().partition(|action| match action {
+        Action::AddUser(user) => known.users.contains(&(user.name.as_str(), user.uid)),
+        Action::AddGroup { name, gid, .. } => known.groups.contains(&(name.as_str(), *gid)),
+        _ => false,
+    });
+    let came_back = if back.is_empty() { Ok(()) } else { etc.put(taken, &accounts_of(&back)) };
+    let result = came_back.and_then(|()| if new.is_empty() { Ok(()) } else { make(&etc, root, &new, held) });
     settle(&etc, batch, result)
 }
 
-pub(super) fn remove(root: &Path, tree: &Tree, batch: &[Action]) -> Outcome {
+/// By systemd-sysusers, which writes the files anew: where it would lose or change somebody's lines, they are only added to.
+fn make(etc: &Etc, root: &Path, new: &[&Action], held: Option<&File>) -> Result<()> {
+    match program::command("systemd-sysusers") {
+        Ok(_) if !etc.is_plain()? => etc.put(&Entries::new(new), &accounts_of(new)),
+        Ok(command) => {
+            sysusers(command, root, new, held).unwrap_or_else(|e| Err(failed("systemd-sysusers cannot be started", e)))
+        }
+        Err(_) => useradd(root, new, held),
+    }
+}
+
+fn accounts_of<'a>(actions: &[&'a Action]) -> Accounts<'a> {
+    Accounts::of(actions.iter().copied())
+}
+
+/// What it takes out is added to `taken`.
+pub(super) fn remove(root: &Path, tree: &Tree, batch: &[Action], taken: &mut Entries) -> Outcome {
     let etc = match Etc::open(root, tree) {
         Ok(etc) => etc,
         Err(problem) => return Outcome::first(0, batch.len(), Some(problem)),
     };
-    let users = batch.iter().filter_map(|action| match action {
-        Action::RemoveUser(user) => Some((user.name.as_str(), user.uid)),
-        _ => None,
-    });
-    let groups = batch.iter().filter_map(|action| match action {
-        Action::RemoveGroup { name, gid } => Some((name.as_str(), *gid)),
-        _ => None,
-    });
-    let result = etc.remove(&users.collect(), &groups.collect());
+    let result = etc.remove(&Accounts::of(batch.iter())).map(|entries| taken.extend(entries));
     settle(&etc, batch, result)
+}
+
+/// What is known of users but their number, which others may have written too.
+pub(super) fn set(root: &Path, tree: &Tree, batch: &[Action]) -> Outcome {
+    let changes: Vec<(&User, &User)> = batch
+        .iter()
+        .filter_map(|action| match action {
+            Action::SetUser { from, to } => Some((from, to)),
+            _ => None,
+        })
+        .collect();
+    match Etc::open(root, tree) {
+        Ok(etc) => settle(&etc, batch, etc.set(&changes)),
+        Err(problem) => Outcome::first(0, batch.len(), Some(problem)),
+    }
 }
 
 /// Which actions of the batch took effect: asked of the database, for a program that failed does not say. An account of the
@@ -140,8 +167,16 @@ fn settle(etc: &Etc, batch: &[Action], result: Result<()>) -> Outcome {
                 has_user(&user.name, user.uid) && accounts.users.get(&user.name).is_some_and(|u| u.gid == user.gid)
             }
             Action::RemoveUser(user) => !has_user(&user.name, user.uid),
-            Action::AddGroup { name, gid } => has_group(name, *gid),
-            Action::RemoveGroup { name, gid } => !has_group(name, *gid),
+            Action::SetUser { to, .. } => {
+                let found = UserFact { uid: to.uid, gid: to.gid, home: to.home.clone() };
+                accounts.users.get(&to.name) == Some(&found)
+                    && accounts
+                        .groups
+                        .iter()
+                        .all(|(name, group)| group.members.contains(&to.name) == to.groups.contains(name))
+            }
+            Action::AddGroup { name, gid, .. } => has_group(name, *gid),
+            Action::RemoveGroup { name, gid, .. } => !has_group(name, *gid),
             _ => false,
         })
         .collect();
@@ -155,11 +190,11 @@ fn settle(etc: &Etc, batch: &[Action], result: Result<()>) -> Outcome {
 }
 
 /// The sysusers.d file that makes these accounts, every number said.
-fn sysusers_file(batch: &[Action]) -> String {
+fn sysusers_file(batch: &[&Action]) -> String {
     let mut text = String::from("# Generated by node-format.\n");
     for action in batch {
         match action {
-            Action::AddGroup { name, gid } => text.push_str(&format!("g {name} {gid}\n")),
+            Action::AddGroup { name, gid, .. } => text.push_str(&format!("g {name} {gid}\n")),
             Action::AddUser(User { name, uid, gid, home, groups }) => {
                 text.push_str(&format!("u {name} {uid}:{gid} \"Plat\" \"{}\" /usr/sbin/nologin\n", home.display()));
                 groups.iter().for_each(|group| text.push_str(&format!("m {name} {group}\n")));
@@ -170,16 +205,15 @@ fn sysusers_file(batch: &[Action]) -> String {
     text
 }
 
-fn sysusers(root: &Path, batch: &[Action], held: Option<&File>) -> std::io::Result<Result<()>> {
+fn sysusers(mut command: Command, root: &Path, batch: &[&Action], held: Option<&File>) -> std::io::Result<Result<()>> {
     let mut root_option = std::ffi::OsString::from("--root=");
     root_option.push(root);
-    let mut command = program::command("systemd-sysusers")?;
     command.arg(root_option).arg("-").stdout(Stdio::null());
     Ok(program::run(&mut command, &sysusers_file(batch), held)?.map(drop))
 }
 
 /// One call for each; only where systemd-sysusers is missing.
-fn useradd(root: &Path, batch: &[Action], held: Option<&File>) -> Result<()> {
+fn useradd(root: &Path, batch: &[&Action], held: Option<&File>) -> Result<()> {
     let lacking = |e: std::io::Error| {
         Problem::new(codes::APPLY_FAILED, "users cannot be made")
             .because(format!("neither systemd-sysusers nor useradd can be started: {e}"))
@@ -187,15 +221,20 @@ fn useradd(root: &Path, batch: &[Action], held: Option<&File>) -> Result<()> {
     };
     for action in batch {
         let mut command = match action {
-            Action::AddGroup { name, gid } => {
+            Action::AddGroup { name, gid, .. } => {
                 let mut command = program::command("groupadd").map_err(lacking)?;
                 command.arg("--prefix").arg(root).arg("--gid").arg(gid.to_string()).arg(name);
                 command
             }
             Action::AddUser(user) => {
                 let mut command = program::command("useradd").map_err(lacking)?;
-                command.arg("--prefix").arg(root).args(["--system", "--no-create-home", "--no-user-group", "--shell"]);
-                command.arg("/usr/sbin/nologin").arg("--uid").arg(user.uid.to_string()).arg("--gid");
+                command.arg("--prefix").arg(root).args(["--system", "--no-create-home", "--no-user-group"]);
+                // The log of logins is the running machine's, whatever the prefix.
+                command
+                    .args(["--no-log-init", "--shell", "/usr/sbin/nologin"])
+                    .arg("--uid")
+                    .arg(user.uid.to_string())
+                    .arg("--gid");
                 command.arg(user.gid.to_string()).arg("--home-dir").arg(&user.home);
                 if !user.groups.is_empty() {
                     command.arg("--groups").arg(user.groups.iter().cloned().collect::<Vec<_>>().join(","));

@@ -3,9 +3,9 @@
 
 mod erase;
 
-use super::mounts::{self, mount_of};
+use super::mounts::{Mounts, mount_of};
 use super::{failed, files, quota};
-use indexmap::{IndexMap, IndexSet};
+use indexmap::IndexMap;
 use node_format_plan::action::{Directory, UNFINISHED};
 use node_format_plan::facts::{Owner, PathFact};
 use node_format_plan::{Action, Scope};
@@ -13,7 +13,7 @@ use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -77,8 +77,8 @@ impl Tree {
     /// What is at each path of the scope; a path that is missing does not exist.
     pub fn observe(&mut self, scope: &Scope) -> Seen {
         self.parents.clear();
-        let mut mounted = IndexSet::new();
-        let mounts = if scope.contents.is_empty() { BTreeSet::new() } else { mounts::places() };
+        let mut mounted = IndexMap::new();
+        let mounts = if scope.contents.is_empty() { Mounts::default() } else { Mounts::look() };
         let facts = scope.paths.iter().filter_map(|path| {
             let seen = self
                 .parent(path)
@@ -101,8 +101,8 @@ impl Tree {
                     let mode = stat.st_mode & 0o7777;
                     let looks_in = scope.contents.contains(path);
                     let held = if looks_in { self.contents(path, scope) } else { Ok(Contents::default()) };
-                    if looks_in && (self.holds_one_of(&mounts, path) || matches!(self.is_mounted(path), Ok(true))) {
-                        mounted.insert(path.clone());
+                    if looks_in && let Some(who) = self.mounted(&mounts, path) {
+                        mounted.insert(path.clone(), who);
                     }
                     held.map_or_else(unknown, |Contents { stranger, inside }| PathFact::Directory {
                         owner,
@@ -118,19 +118,18 @@ impl Tree {
         Seen { paths, mounted }
     }
 
-    /// Whether one of the places that something is mounted on is beneath a directory.
-    fn holds_one_of(&self, mounts: &BTreeSet<PathBuf>, path: &Path) -> bool {
+    /// Who sees something mounted on a directory or in it, if anybody does: a process in words; empty: this one.
+    fn mounted(&mut self, mounts: &Mounts, path: &Path) -> Option<String> {
         let at = self.place.join(path.strip_prefix("/").unwrap_or(path));
-        mounts.range(at.clone()..).take_while(|place| place.starts_with(&at)).any(|place| *place != at)
+        let within = mount_of(self.parent(path).ok()?.0).ok()?;
+        let there = mount_of(&self.openat2(path, OFlags::PATH).ok()?).ok()?;
+        if there != within {
+            return Some(String::new());
+        }
+        mounts.beneath(&at, within).map(str::to_owned)
     }
 
-    /// Whether a directory is on another mount than the one that it lies in.
-    fn is_mounted(&mut self, path: &Path) -> rustix::io::Result<bool> {
-        let there = mount_of(&self.openat2(path, OFlags::PATH)?)?;
-        Ok(mount_of(self.parent(path)?.0)? != there)
-    }
-
-    /// A partition's directory, to be emptied: what is mounted on it is not the partition's.
+    /// A partition's directory, to be emptied or finished: what is mounted on it is not the partition's.
     fn open_own(&mut self, path: &Path) -> rustix::io::Result<OwnedFd> {
         let held = self.openat2(path, OFlags::RDONLY)?;
         match mount_of(&held)? == mount_of(self.parent(path)?.0)? {
@@ -182,6 +181,7 @@ impl Tree {
         result.map_err(|e| {
             let problem = failed(format!("cannot {verb} directory {}", path.display()), e);
             match e {
+                Errno::PERM if matches!(action, Action::SetDirectory { .. }) => problem.fix(erase::kept(path)),
                 Errno::PERM => problem.fix(erase::frozen(path)),
                 Errno::XDEV => problem.fix(erase::mounted(path)),
                 _ => problem,
@@ -203,12 +203,13 @@ impl Tree {
     }
 
     fn finish(&mut self, directory: &Directory) -> rustix::io::Result<()> {
-        fill(&self.openat2(&directory.path, OFlags::RDONLY)?, directory)
+        fill(&self.open_own(&directory.path)?, directory)
     }
 
     fn set(&mut self, path: &Path, owner: Owner, mode: u32) -> rustix::io::Result<()> {
         let held = self.openat2(path, OFlags::RDONLY)?;
-        erase::thaw(&held)?;
+        // What its owner may say of it; that it is immutable only root says.
+        quota::thaw(&held).map_err(errno)?;
         give(&held, owner, mode)
     }
 
@@ -244,8 +245,8 @@ impl Tree {
 /// What was found.
 pub(super) struct Seen {
     pub paths: IndexMap<PathBuf, PathFact>,
-    /// Those whose contents were asked about that something is mounted on.
-    pub mounted: IndexSet<PathBuf>,
+    /// Those whose contents were asked about that something is mounted on or in, and who sees it so.
+    pub mounted: IndexMap<PathBuf, String>,
 }
 
 /// What a directory holds besides what was asked about.
@@ -274,11 +275,21 @@ fn first_in(directory: &OwnedFd) -> rustix::io::Result<Option<String>> {
 /// finds it whole.
 fn fill(made: &OwnedFd, directory: &Directory) -> rustix::io::Result<()> {
     for (name, mode) in &directory.inside {
-        match rustix::fs::mkdirat(made, name.as_str(), Mode::from_raw_mode(UNFINISHED)) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let found = match rustix::fs::mkdirat(made, name.as_str(), Mode::from_raw_mode(UNFINISHED)) {
+            Ok(()) => false,
+            Err(Errno::EXIST) => true,
             Err(other) => return Err(other),
-        }
+        };
         let inner = rustix::fs::openat(made, name.as_str(), INNER, Mode::empty())?;
+        if found {
+            // A run that was killed leaves empty ones.
+            if mount_of(&inner)? != mount_of(made)? {
+                return Err(Errno::XDEV);
+            }
+            if first_in(&inner)?.is_some() {
+                return Err(Errno::NOTEMPTY);
+            }
+        }
         give(&inner, directory.owner, *mode)?;
     }
     give(made, directory.owner, directory.mode)

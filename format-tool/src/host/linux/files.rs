@@ -102,7 +102,7 @@ fn remove(tree: &mut Tree, path: &Path) -> std::io::Result<()> {
         }
         Err(e) => return Err(e.into()),
     };
-    unlink(parent, &new(name))?;
+    unlink(parent, &new_name(name))?;
     Ok(unlink(parent, name)?)
 }
 
@@ -110,7 +110,7 @@ fn remove(tree: &mut Tree, path: &Path) -> std::io::Result<()> {
 const NEW: &str = ".node-format-";
 
 /// Where a file is written before it takes its place.
-fn new(name: &OsStr) -> OsString {
+pub(super) fn new_name(name: &OsStr) -> OsString {
     let mut new = OsString::from(NEW);
     new.push(name);
     new
@@ -132,7 +132,7 @@ fn unlink(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
 /// Nobody waits for a file that is `first`, so it needs no other name until it is whole.
 fn write(tree: &mut Tree, path: &Path, wanted: &FileFact, first: bool) -> std::io::Result<()> {
     let (parent, name) = tree.parent(path)?;
-    let name_now = if first { name.to_os_string() } else { new(name) };
+    let name_now = if first { name.to_os_string() } else { new_name(name) };
     if !first {
         unlink(parent, &name_now)?;
     }

@@ -1,5 +1,5 @@
 //! The packet filter's tables, by the program `nft`: one listing each, one transaction for a change. Only tables named
-//! `plat` of the families [`FAMILIES`] are looked at or touched.
+//! `plat` of the families that the plan names are looked at or touched.
 
 mod listing;
 
@@ -7,25 +7,24 @@ use super::{failed, program};
 use node_format_plan::Action;
 use node_format_plan::facts::Guard;
 use plat_model::problem::{Problem, Result, codes};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-
-const FAMILIES: [&str; 2] = ["inet", "bridge"];
 
 /// The program, if it is there.
 pub(super) fn program() -> Option<PathBuf> {
     program::find("nft")
 }
 
-/// The tables, if there is one: as one, for they are made and removed together.
-pub(super) fn observe() -> Result<Option<Guard>> {
+/// The tables of these families, if there is one: as one, for they are made and removed together.
+pub(super) fn observe(families: &BTreeSet<String>) -> Result<Option<Guard>> {
     let mut found: Option<Guard> = None;
-    for family in tables()? {
-        let json = nft(&["-j", "list", "table", family, "plat"], "", None)?;
-        let text = nft(&["list", "table", family, "plat"], "", None)?;
-        let table = listing::read(family, &json, text)?;
+    for family in tables(families)? {
+        let json = nft(&["-j", "list", "table", &family, "plat"], "", None)?;
+        let text = nft(&["list", "table", &family, "plat"], "", None)?;
+        let table = listing::read(&family, &json, text)?;
         found = Some(match found {
             Some(other) => both(other, table),
             None => table,
@@ -46,9 +45,10 @@ fn both(one: Guard, other: Guard) -> Guard {
 
 /// Puts the tables in the place of those that are there, or removes those.
 pub(super) fn perform(action: &Action, held: Option<&File>) -> Result<()> {
-    let Action::SetGuard { to, .. } = action else { return Ok(()) };
+    let Action::SetGuard { from, to } = action else { return Ok(()) };
     let mut script = String::new();
-    for family in tables()? {
+    let named: BTreeSet<String> = from.iter().chain(to).flat_map(Guard::families).collect();
+    for family in tables(&named)? {
         // Adding first: it may be gone by then.
         let _ = writeln!(script, "add table {family} plat\ndelete table {family} plat");
     }
@@ -59,10 +59,10 @@ pub(super) fn perform(action: &Action, held: Option<&File>) -> Result<()> {
     nft(&["-f", "-"], &script, held).map(drop)
 }
 
-/// The families that have a table `plat`.
-fn tables() -> Result<Vec<&'static str>> {
+/// Those of these families that have a table `plat`.
+fn tables(families: &BTreeSet<String>) -> Result<Vec<String>> {
     let names = listing::tables(&nft(&["-j", "list", "tables"], "", None)?)?;
-    Ok(FAMILIES.into_iter().filter(|family| names.contains(&((*family).to_owned(), "plat".to_owned()))).collect())
+    Ok(families.iter().filter(|family| names.contains(&((*family).clone(), "plat".to_owned()))).cloned().collect())
 }
 
 /// Runs nft in this thread's network namespace; what it wrote.

@@ -4,16 +4,87 @@
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::{Errno, Result};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Every place that something is mounted on, as this process sees it.
-pub(super) fn places() -> BTreeSet<PathBuf> {
-    let text = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let fifth = |line: &[u8]| line.split(|byte| *byte == b' ').nth(4).map(unescaped);
-    text.split(|byte| *byte == b'\n').filter_map(fifth).collect()
+/// A place on a file system, wherever that is mounted: its device, and the path on it.
+type Place = (String, PathBuf);
+
+/// What is mounted on what, in every mount namespace that a process is in: removing a directory takes away what is mounted on
+/// it in any of them.
+#[derive(Default)]
+pub(super) struct Mounts {
+    own: BTreeMap<u64, Mount>,
+    /// What something is mounted on, and the process that sees it so; empty: this one.
+    places: BTreeMap<Place, String>,
+}
+
+struct Mount {
+    device: String,
+    /// What of the file system is mounted.
+    root: PathBuf,
+    at: PathBuf,
+}
+
+impl Mount {
+    /// Where a path is on the file system, if it is beneath.
+    fn place(&self, path: &Path) -> Option<Place> {
+        let beneath = path.strip_prefix(&self.at).ok()?;
+        let whole = if beneath.as_os_str().is_empty() { self.root.clone() } else { self.root.join(beneath) };
+        Some((self.device.clone(), whole))
+    }
+}
+
+impl Mounts {
+    pub fn look() -> Self {
+        let mut mounts = Self::default();
+        let of = |process: &str| Path::new("/proc").join(process);
+        mounts.own = mounts.take_in(&of("self"), String::new());
+        let mut seen: BTreeSet<PathBuf> = std::fs::read_link("/proc/self/ns/mnt").into_iter().collect();
+        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let name = process.file_name().to_string_lossy().into_owned();
+            // One that has ended, or that may not be looked at, shows none.
+            if name.starts_with(|c: char| c.is_ascii_digit())
+                && std::fs::read_link(process.path().join("ns/mnt")).is_ok_and(|namespace| seen.insert(namespace))
+            {
+                let comm = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+                mounts.take_in(&process.path(), format!("process {name} ({})", comm.trim_end()));
+            }
+        }
+        mounts
+    }
+
+    fn take_in(&mut self, process: &Path, who: String) -> BTreeMap<u64, Mount> {
+        let text = std::fs::read(process.join("mountinfo")).unwrap_or_default();
+        let (mut all, mut parents) = (BTreeMap::new(), Vec::new());
+        for line in text.split(|byte| *byte == b'\n') {
+            let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+            let [id, parent, device, root, at, ..] = fields.as_slice() else { continue };
+            let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse::<u64>().ok();
+            let (Some(id), Some(parent)) = (number(id), number(parent)) else { continue };
+            let device = String::from_utf8_lossy(device).into_owned();
+            all.insert(id, Mount { device, root: unescaped(root), at: unescaped(at) });
+            parents.push((id, parent));
+        }
+        for (id, parent) in parents {
+            let place = all.get(&id).zip(all.get(&parent)).and_then(|(mount, parent)| parent.place(&mount.at));
+            if let Some(place) = place {
+                self.places.entry(place).or_insert_with(|| who.clone());
+            }
+        }
+        all
+    }
+
+    /// Who sees something mounted on a directory or in it, if anybody does: a process in words; empty: this one. `mount`:
+    /// the number of the mount that the directory lies in.
+    pub fn beneath(&self, path: &Path, mount: u64) -> Option<&str> {
+        let (device, at) = self.own.get(&mount)?.place(path)?;
+        let mut from = self.places.range((device.clone(), at.clone())..);
+        let (place, who) = from.next()?;
+        (place.0 == device && place.1.starts_with(&at)).then_some(who.as_str())
+    }
 }
 
 /// The kernel writes spaces and the like as three octal digits (proc(5)).

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod connection;
+mod kernels;
 mod links;
 mod namespaces;
 mod neighbours;
@@ -16,13 +17,15 @@ pub(super) use uplink::move_uplink;
 
 use super::failed;
 use crate::host::Outcome;
-use addresses::Besides;
+use addresses::Found;
 use connection::{Connection, Request};
 use indexmap::IndexSet;
 use ipnet::IpNet;
+use kernels::Kernels;
+use links::Link;
 use nix::errno::Errno;
-use node_format_plan::facts::{AddressFact, LinkFact, Route};
-use node_format_plan::{Action, link_local};
+use node_format_plan::Action;
+use node_format_plan::facts::{AddressFact, Further, LinkFact, Odd, Route};
 use plat_model::problem::{Problem, Result, codes};
 use rtnetlink::Handle;
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,8 +40,11 @@ pub(super) struct Seen {
     pub local_routes: BTreeSet<IpNet>,
     pub routes: BTreeSet<Route>,
     pub announced: BTreeSet<String>,
+    pub further: BTreeMap<String, BTreeMap<IpNet, Further>>,
+    pub stacked: BTreeMap<String, BTreeSet<String>>,
+    pub doubled: BTreeMap<String, BTreeSet<IpNet>>,
     /// What of a link could not be put back if it were taken from it.
-    pub odd: BTreeMap<String, String>,
+    pub odd: BTreeMap<String, BTreeSet<Odd>>,
 }
 
 /// Index of each link by its name.
@@ -51,42 +57,69 @@ pub(super) fn observe() -> Result<Seen> {
 }
 
 fn see(connection: &mut Connection) -> io::Result<Seen> {
-    let found = links::all(connection)?;
-    let names: BTreeMap<u32, String> = found.iter().map(|link| (link.index, link.name.clone())).collect();
-    let links = found.into_iter().map(|link| {
-        let bridge = link.master.and_then(|master| names.get(&master).cloned());
-        (link.name, LinkFact { bridge, ..link.fact })
-    });
-    let links: BTreeMap<String, LinkFact> = links.collect();
-    let mut odd = BTreeMap::new();
-    for (index, neighbour) in neighbours::fixed(connection)? {
-        odd.extend(names.get(&index).map(|link| (link.clone(), format!("the neighbour {neighbour}, set by hand"))));
+    let links = links::all(connection)?;
+    let addresses: Vec<Found> = addresses::all(connection)?;
+    let names: BTreeMap<u32, String> = links.iter().map(|link| (link.index, link.name.clone())).collect();
+    let kernels = Kernels::new(&links, &addresses);
+    let routes = routes::all(connection, &names, &kernels)?;
+    let mut doubled: BTreeMap<String, BTreeSet<IpNet>> = BTreeMap::new();
+    for route in routes.doubled() {
+        doubled.entry(route.link.clone()).or_default().insert(route.destination);
     }
-    let found = addresses::all(connection)?;
-    let routes = routes::all(connection, &names)?;
-    let routed = |without: bool| {
-        let meant = found.iter().filter(move |(_, _, besides)| besides.without_route == without);
-        meant.filter_map(|(index, fact, _)| Some((names.get(index)?.clone(), fact.address.trunc()))).collect()
+    let neighbours = neighbours::fixed(connection, &kernels)?;
+    let announced = named(routes.announced, &names);
+    let mut seen = Seen { local_routes: routes.local, announced, doubled, ..Seen::default() };
+    let mut odd = |link: &String, ipv6: bool, what: String| {
+        seen.odd.entry(link.clone()).or_default().insert(Odd { what, ipv6 });
     };
-    let (alone, kernels): (BTreeSet<_>, BTreeSet<_>) = (routed(true), routed(false));
-    // It would go with the address, and nobody would make it again.
-    let lost = alone.difference(&kernels).filter(|of| routes.direct.contains(*of));
-    odd.extend(
-        lost.map(|(link, to)| (link.clone(), format!("the route {to}, which a program made in the kernel's name"))),
-    );
-    let addresses = found.into_iter().filter_map(|(index, found, Besides { by_hand, .. })| {
-        let link = names.get(&index)?.clone();
-        // One that follows from the link comes again by itself.
-        let follows = |fact: &LinkFact| found.address.addr() == IpAddr::V6(link_local(fact.mac));
-        if by_hand && links.get(&link).is_some_and(|fact| !follows(fact)) {
-            odd.insert(link.clone(), format!("the link-local address {}, set by hand", found.address));
+    for link in &links {
+        let of_a_router =
+            |(index, found, _): &Found| *index == link.index && found.leased && found.address.addr().is_ipv6();
+        let heard = || seen.announced.contains(&link.name) || addresses.iter().any(of_a_router);
+        if let Some(mtu) = kernels.lesser_mtu(link.index, &link.fact).filter(|_| !heard()) {
+            odd(&link.name, true, format!("the mtu {mtu} for IPv6 alone"));
         }
-        Some(AddressFact { link, ..found })
-    });
-    let addresses = addresses.collect();
-    odd.extend(routes.odd);
-    let announced = routes.announced.iter().filter_map(|link| names.get(link).cloned()).collect();
-    Ok(Seen { links, addresses, local_routes: routes.local, routes: routes.main, announced, odd })
+    }
+    let by_index: BTreeMap<u32, &LinkFact> = links.iter().map(|link| (link.index, &link.fact)).collect();
+    for one in &addresses {
+        let (index, found, besides) = one;
+        let Some(link) = names.get(index) else { continue };
+        let near = matches!(found.address.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+        if near && !found.leased && by_index.get(index).is_some_and(|fact| !kernels.follows(one, fact)) {
+            odd(link, true, format!("the link-local address {}, which the kernel would not make so", found.address));
+        }
+        let further = seen.further.entry(link.clone()).or_default();
+        further.extend((besides.further != Further::default()).then_some((found.address, besides.further)));
+        if !seen.addresses.insert(AddressFact { link: link.clone(), ..found.clone() }) {
+            odd(link, near, format!("the address {} more than once", found.address));
+        }
+    }
+    seen.further.retain(|_, further| !further.is_empty());
+    for (index, neighbour) in neighbours {
+        let link = names.get(&index).filter(|link| *link != "lo");
+        link.into_iter()
+            .for_each(|link| odd(link, neighbour.is_ipv6(), format!("the neighbour {neighbour}, set by hand")));
+    }
+    for (index, to) in routes.ending {
+        let link = names.get(&index).filter(|link| !seen.announced.contains(*link));
+        link.into_iter().for_each(|link| odd(link, true, format!("the route {to}, which ends by itself")));
+    }
+    for (link, found) in routes.odd {
+        seen.odd.entry(link).or_default().insert(found);
+    }
+    seen.routes = routes.main;
+    for Link { name, master, on, fact, .. } in links {
+        if let Some(below) = on.and_then(|on| names.get(&on)) {
+            seen.stacked.entry(below.clone()).or_default().insert(name.clone());
+        }
+        let bridge = master.and_then(|master| names.get(&master).cloned());
+        seen.links.insert(name, LinkFact { bridge, ..fact });
+    }
+    Ok(seen)
+}
+
+fn named(indexes: BTreeSet<u32>, names: &BTreeMap<u32, String>) -> BTreeSet<String> {
+    indexes.iter().filter_map(|index| names.get(index).cloned()).collect()
 }
 
 /// Performs actions that are a few requests each.

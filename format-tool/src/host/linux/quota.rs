@@ -13,6 +13,7 @@ mod project;
 mod tests;
 
 use nix::sys::statfs;
+use node_format_plan::action::UNFINISHED;
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use std::ffi::OsStr;
@@ -51,21 +52,22 @@ pub(super) fn means(directory: BorrowedFd) -> Result<Means, String> {
     }
 }
 
-/// Makes an empty directory that can be limited, of the user who calls, for nobody else. `rmdir` removes it again, also
+/// Makes an empty directory that can be limited, of the user who calls, for nobody else and marked as unfinished. `rmdir` removes it again, also
 /// where it is a subvolume (since Linux 4.18; its quota group stays behind on older kernels, 6.1 for one, and is gone with
 /// it on 6.18: numbers are not used again). It leaves nothing behind when it fails.
 ///
 /// # Errors
 /// If something of the name exists, or the directory cannot be made.
 pub(super) fn make(means: Means, parent: BorrowedFd, name: &OsStr) -> io::Result<()> {
+    let unfinished = Mode::from_raw_mode(UNFINISHED);
     match means {
         // The mode of a subvolume is what the umask leaves of 0777.
         Means::Btrfs => calls::make_subvolume(&opened(parent)?, name)?,
-        Means::Project => rustix::fs::mkdirat(parent, name, Mode::RWXU)?,
+        Means::Project => rustix::fs::mkdirat(parent, name, unfinished)?,
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let private =
-        rustix::fs::openat(parent, name, flags, Mode::empty()).and_then(|made| rustix::fs::fchmod(&made, Mode::RWXU));
+        rustix::fs::openat(parent, name, flags, Mode::empty()).and_then(|made| rustix::fs::fchmod(&made, unfinished));
     if private.is_err() {
         rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)?;
     }

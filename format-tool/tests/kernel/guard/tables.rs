@@ -67,6 +67,35 @@ fn tables_of_others_are_left_alone() {
 }
 
 #[test]
+fn a_table_of_our_name_and_another_family_is_whose_it_was() {
+    on_a_machine(|machine| {
+        // What is behind routed taps is held in the table `inet plat` alone.
+        format(machine, 1, "tap_mode = \"routed\"");
+        nft("add table bridge plat");
+        let theirs = nft("list table bridge plat");
+        assert_eq!(machine.run(&["verify"]), (0, "the machine is as it was formatted\n".into()));
+        nft("flush table inet plat");
+        assert_eq!(machine.run(&["apply"]).0, 0);
+        let text = std::fs::read_to_string(machine.path("format.toml")).unwrap();
+        std::fs::write(machine.path("format.toml"), text.replace("routed", "bridged")).unwrap();
+        let (code, said) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{said}");
+        assert!(said.contains("the packet filter has a table `bridge plat`"), "{said}");
+        nft("delete table bridge plat");
+        // Each of the tables that is not wanted any more goes, and those that are not ours stay.
+        assert_eq!(machine.run(&["apply"]).0, 0);
+        assert_eq!(machine.run(&["apply"]), (0, "nothing to do\n".into()));
+        assert!(nft("list tables").contains("table bridge plat"));
+        std::fs::write(machine.path("format.toml"), text).unwrap();
+        assert_eq!(machine.run(&["apply"]).0, 0);
+        assert!(!nft("list tables").contains("table bridge plat"));
+        nft("add table bridge plat");
+        assert_eq!(machine.run(&["reset"]).0, 0);
+        assert_eq!(nft("list ruleset"), theirs);
+    });
+}
+
+#[test]
 fn a_table_of_our_name_that_somebody_else_made_is_refused() {
     on_a_machine(|machine| {
         nft("add table inet plat");
@@ -79,7 +108,7 @@ fn a_table_of_our_name_that_somebody_else_made_is_refused() {
         .unwrap();
         let (code, said) = machine.run(&["apply"]);
         assert_eq!(code, 4, "{said}");
-        assert!(said.contains("the packet filter has a table `plat`"), "{said}");
+        assert!(said.contains("the packet filter has a table `inet plat`"), "{said}");
         assert_eq!(nft("list ruleset"), before);
     });
 }

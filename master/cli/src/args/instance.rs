@@ -11,6 +11,7 @@ use std::time::Duration;
   plat request shop-db --release postgresql --param max_connections=50 --wait
   plat request shop-db --params shop-db.json        change its parameters, keep all else
   plat request web --release nginx --where zone=north
+  plat request blog-db --shared --on shop-db --param database=blog
 
 A value of --param is read as JSON if it is JSON, else as text: port=5432 is a number, name=shop a text.
 Leaving out --param and --params keeps the parameters that an instance has.")]
@@ -41,9 +42,21 @@ pub struct RequestArgs {
     /// Mebibytes of disk it may use
     #[arg(long, value_name = "MIB")]
     pub disk: Option<u32>,
+    /// Processes and threads it may have
+    #[arg(long, value_name = "COUNT")]
+    pub processes: Option<u32>,
+    /// Only nodes that hold it to these: cpu, memory, disk, processes
+    #[arg(long, value_name = "AMOUNT,…", value_delimiter = ',')]
+    pub enforced: Vec<String>,
     /// Create it stopped
     #[arg(long)]
     pub stopped: bool,
+    /// A place inside another instance, which accepts such, instead of a partition of its own
+    #[arg(long, conflicts_with_all = ["node", "labels", "cpu", "memory", "disk", "stopped"])]
+    pub shared: bool,
+    /// The instance that it is to be in; without it one of the release
+    #[arg(long, value_name = "NAME", requires = "shared")]
+    pub on: Option<String>,
     /// Say what would happen, change nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -53,8 +53,8 @@ fn ask(context: &Context, args: &RequestArgs) -> Result<v1::RequestRequest> {
         problems.push(Problem::new(codes::USAGE, "--cpu is out of range").fix("give a number of cores, e.g. 0.5"));
     }
     problems.none_or(())?;
-    let placed = args.node.is_some() || !args.labels.is_empty();
-    let limited = args.cpu.is_some() || args.memory.is_some() || args.disk.is_some();
+    let placed = args.node.is_some() || !args.labels.is_empty() || !args.enforced.is_empty();
+    let limited = args.cpu.is_some() || args.memory.is_some() || args.disk.is_some() || args.processes.is_some();
     Ok(v1::RequestRequest {
         project: context.project(),
         name: args.name.clone(),
@@ -63,15 +63,18 @@ fn ask(context: &Context, args: &RequestArgs) -> Result<v1::RequestRequest> {
         rules: placed.then(|| v1::PlacementRules {
             node: args.node.clone().unwrap_or_default(),
             labels: labels.unwrap_or_default(),
+            enforced: args.enforced.clone(),
         }),
         resources: limited.then(|| v1::Resources {
             cpu_millis: args.cpu.map(|cores| (cores * 1000.0).round() as u32),
             memory_mib: args.memory,
             disk_mib: args.disk,
-            processes: None,
+            processes: args.processes,
         }),
         wish: if args.stopped { v1::Wish::Stopped } else { v1::Wish::Unspecified }.into(),
         dry_run: args.dry_run,
+        shared: args.shared,
+        on: args.on.clone().unwrap_or_default(),
     })
 }
 

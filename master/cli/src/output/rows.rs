@@ -1,7 +1,9 @@
 //! How each view is drawn as a line of a table, and in its long form.
 
 use super::{Draw, ago, clean, now, table};
-use crate::view::{CheckView, ExplanationView, InProject, InstanceView, NodeView, ProblemView, ReleaseView};
+use crate::view::{
+    CheckView, ExplanationView, InProject, InstanceView, NodeView, ProblemView, ReleaseView, ServiceView,
+};
 use serde_json::Value;
 use std::fmt::Write as _;
 
@@ -84,6 +86,7 @@ impl Draw for InstanceView {
         let since = ago(self.since.as_deref(), now());
         let place = match (&self.node, &self.partition) {
             (Some(node), Some(partition)) => format!("{node}, partition {partition}"),
+            _ if !self.on.is_empty() => format!("shared, in {}", self.on),
             _ => "nowhere yet".into(),
         };
         let _ = writeln!(text, "state     {} for {since} (wished: {})", self.state, self.wish);
@@ -97,6 +100,18 @@ impl Draw for InstanceView {
         let _ = writeln!(text, "release   {} ({})", self.release, short(&self.release_digest));
         let _ = writeln!(text, "place     {place}");
         let _ = writeln!(text, "id        {}, generation {}", self.id, self.generation);
+        if let Some(said) = &self.said {
+            let how = if said.well { "is well" } else { "is in trouble" };
+            let _ = writeln!(text, "says      it {how}: {}", clean(&said.text));
+        }
+        if !self.parent.is_empty() {
+            let _ = writeln!(text, "parent    {}", self.parent);
+        }
+        for (label, names) in [("children", &self.children), ("shared", &self.shared)] {
+            if !names.is_empty() {
+                let _ = writeln!(text, "{label:<10}{}", names.join(", "));
+            }
+        }
         for waiting in &self.waiting {
             let _ =
                 writeln!(text, "waits     for {} since {}", clean(&waiting.on), ago(waiting.since.as_deref(), now()));
@@ -114,13 +129,7 @@ impl Draw for InstanceView {
             |map: &serde_json::Map<String, Value>| map.iter().map(|(k, v)| (clean(k), plain(v))).collect::<Vec<_>>();
         text += &pairs("parameters", &all(&self.parameters));
         text += &pairs("connection", &all(&self.connection));
-        let services = self.services.iter().map(|s| {
-            let pid = s.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
-            let exit =
-                if s.last_exit.is_empty() { String::new() } else { format!(", last ended: {}", clean(&s.last_exit)) };
-            let since = ago(s.since.as_deref(), now());
-            (s.name.clone(), format!("{} for {since}{pid}, {} restarts{exit}", s.state, s.restarts))
-        });
+        let services = self.services.iter().map(|one| (one.name.clone(), service_line(one)));
         text += &pairs("services", &services.collect::<Vec<_>>());
         let promises = self.promises.iter().map(|p| {
             let holds = if p.holds { "holds" } else { "does not hold" };
@@ -130,6 +139,29 @@ impl Draw for InstanceView {
         text += &pairs("promises", &promises.collect::<Vec<_>>());
         text
     }
+}
+
+/// How a service is, in a line.
+fn service_line(one: &ServiceView) -> String {
+    let mut line = format!("{} for {}", one.state, ago(one.since.as_deref(), now()));
+    if let Some(pid) = one.pid {
+        let _ = write!(line, ", pid {pid}");
+    }
+    let _ = match (one.kind.as_str(), one.schedule.as_str()) {
+        ("oneshot", "") => write!(line, ", one-shot"),
+        ("oneshot", schedule) => write!(line, ", runs at {}", clean(schedule)),
+        _ => write!(line, ", {} restarts", one.restarts),
+    };
+    if let Some(next) = &one.next {
+        let _ = write!(line, ", next {next}");
+    }
+    if one.skipped > 0 {
+        let _ = write!(line, ", {} times skipped while it ran", one.skipped);
+    }
+    if !one.last_exit.is_empty() {
+        let _ = write!(line, ", last ended: {}", clean(&one.last_exit));
+    }
+    line
 }
 
 impl Draw for InProject<'_> {
@@ -333,6 +365,8 @@ impl Draw for NodeView {
         }
         let labels = self.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>();
         text += &pairs("labels", &labels);
+        let enforced = if self.enforced.is_empty() { "no limits".into() } else { self.enforced.join(" ") };
+        let _ = writeln!(text, "enforces  {enforced}");
         let rows = self.partitions.iter();
         let rows = rows.map(|p| vec![p.name.clone(), or_dash(p.instance.as_deref()), p.addresses.join(" ")]).collect();
         text += &table(&["PARTITION", "INSTANCE", "ADDRESSES"], rows);

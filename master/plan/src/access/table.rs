@@ -37,6 +37,7 @@ pub const TABLE: &[Row] = &[
     may("plat.v1.NodeService/Sync", NODE, Ownership::Itself),
     may("plat.v1.NodeService/PushUsage", NODE, Ownership::Itself),
     may("plat.v1.NodeService/PushLogs", NODE, Ownership::Itself),
+    may("plat.v1.NodeService/ForInstance", NODE, Ownership::Itself),
     may("plat.v1.AdminService/Login", NOBODY_YET, Ownership::Nothing),
     may("plat.v1.AdminService/CreateToken", OPERATOR, Ownership::Nothing),
     may("plat.v1.AdminService/ListTokens", OPERATOR, Ownership::Nothing),

@@ -7,7 +7,7 @@ use plat_model::id::{Digest, NodeId, PartitionName, PartitionRef};
 use plat_model::instance::{Instance, PlacementRules};
 use plat_model::node::Node;
 use plat_model::release::InstallState;
-use plat_model::resources::Resources;
+use plat_model::resources::{Enforced, Resources};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
@@ -17,13 +17,15 @@ pub(super) struct Shape<'s> {
     pub release: &'s Digest,
     pub node: Option<&'s NodeId>,
     pub labels: &'s BTreeMap<String, String>,
+    pub enforced: Enforced,
     pub resources: Resources,
 }
 
 impl<'s> Shape<'s> {
     pub(super) fn of(instance: &'s Instance) -> Self {
-        let PlacementRules { node, labels } = &instance.rules;
-        Self { release: &instance.release, node: node.as_ref(), labels, resources: instance.resources }
+        let PlacementRules { node, labels, enforced } = &instance.rules;
+        let (release, enforced, resources) = (&instance.release, *enforced, instance.resources);
+        Self { release, node: node.as_ref(), labels, enforced, resources }
     }
 }
 

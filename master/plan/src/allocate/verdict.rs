@@ -6,6 +6,7 @@ use plat_model::id::{InstanceId, NodeId};
 use plat_model::instance::{Instance, PlacementRules};
 use plat_model::node::Node;
 use plat_model::release::InstallState;
+use plat_model::resources::Enforced;
 use plat_model::waiting::Waiting;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +35,7 @@ pub enum Obstacle {
     Revoked,
     OtherNode,
     Labels,
+    NotEnforced,
     Offline,
     NotSupplied,
     NoPartition,
@@ -58,10 +60,18 @@ impl Reason {
 
 /// What of a node's row forbids it by an instance's rules.
 pub(crate) fn rules_against(node: &Node, rules: &PlacementRules) -> Vec<String> {
-    against_rules(node, rules.node.as_ref(), &rules.labels).into_iter().map(|reason| reason.text).collect()
+    against_rules(node, rules.node.as_ref(), &rules.labels, rules.enforced)
+        .into_iter()
+        .map(|reason| reason.text)
+        .collect()
 }
 
-fn against_rules(node: &Node, only: Option<&NodeId>, labels: &BTreeMap<String, String>) -> Vec<Reason> {
+fn against_rules(
+    node: &Node,
+    only: Option<&NodeId>,
+    labels: &BTreeMap<String, String>,
+    enforced: Enforced,
+) -> Vec<Reason> {
     let mut reasons = Vec::new();
     if let Some(only) = only.filter(|only| *only != &node.id) {
         reasons.push(Reason::plain(Obstacle::OtherNode, format!("only `{only}` is asked for")));
@@ -78,6 +88,11 @@ fn against_rules(node: &Node, only: Option<&NodeId>, labels: &BTreeMap<String, S
             None => reasons.push(Reason::plain(Obstacle::Labels, kind)),
         }
     }
+    let lacks = node.inventory.enforced.lacks(enforced);
+    if !lacks.is_empty() {
+        let text = format!("it holds nobody to what was asked for of {}", lacks.join(" and "));
+        reasons.push(Reason::plain(Obstacle::NotEnforced, text));
+    }
     reasons
 }
 
@@ -87,7 +102,7 @@ pub(super) fn against(state: &State, room: &Room<'_>, shape: &Shape<'_>) -> Vec<
     if node.revoked {
         return vec![Reason::plain(Obstacle::Revoked, "it is revoked")];
     }
-    let mut reasons = against_rules(node, shape.node, shape.labels);
+    let mut reasons = against_rules(node, shape.node, shape.labels, shape.enforced);
     if !room.online {
         reasons.push(Reason::plain(Obstacle::Offline, "it is offline"));
     }
@@ -199,6 +214,9 @@ fn lift(state: &State, obstacle: Obstacle, shape: &Shape<'_>) -> String {
     match obstacle {
         Obstacle::Revoked | Obstacle::OtherNode => "ask for another node".into(),
         Obstacle::Labels => "label a node (`plat node label NODE KEY=VALUE`), or ask for other labels".into(),
+        Obstacle::NotEnforced => {
+            "add a node that enforces it (`plat node show NODE` says what one does), or ask without `--enforced`".into()
+        }
         Obstacle::Offline => "bring a node back".into(),
         Obstacle::NotSupplied => {
             let name = state.releases.get(shape.release).map_or(shape.release.short(), |release| release.name.as_str());

@@ -8,6 +8,7 @@ use plat_model::instance::{Instance, Wish};
 use plat_model::node::Node;
 use plat_model::release::Release;
 use plat_model::time::Period;
+use plat_model::tree::Parent;
 use std::sync::Arc;
 
 impl State {
@@ -142,6 +143,7 @@ impl State {
         }
         self.by_name.insert((instance.project.clone(), instance.name.clone()), instance.id.clone());
         *self.uses.entry(instance.release.clone()).or_insert(0) += 1;
+        self.index_tree(instance);
         if let Some(leaving) = instance.leaving {
             self.leaving.insert((leaving.at, instance.id.clone()));
         }
@@ -151,7 +153,7 @@ impl State {
                 self.taken.entry(place.node.clone()).or_default().add(instance.resources);
                 self.touch_placed(&place.node, revision);
             }
-            None if instance.wish != Wish::Destroyed && instance.leaving.is_none() => {
+            None if instance.wish != Wish::Destroyed && instance.leaving.is_none() && instance.rides.is_none() => {
                 drop(self.unplaced.insert(instance.id.clone()))
             }
             None => {}
@@ -176,6 +178,7 @@ impl State {
             self.by_name.remove(&name);
         }
         self.unplaced.remove(&instance.id);
+        self.unindex_tree(instance);
         if let Some(leaving) = instance.leaving {
             self.leaving.remove(&(leaving.at, instance.id.clone()));
         }
@@ -197,6 +200,35 @@ impl State {
             self.taken.remove(&place.node);
         }
         self.touch_placed(&place.node, revision);
+    }
+
+    fn index_tree(&mut self, instance: &Instance) {
+        if let Some(Parent { instance: parent, name }) = &instance.parent {
+            self.children.entry(parent.clone()).or_default().insert(name.clone(), instance.id.clone());
+        }
+        if let Some(host) = &instance.rides {
+            self.riders.entry(host.clone()).or_default().insert(instance.id.clone());
+        }
+    }
+
+    fn unindex_tree(&mut self, instance: &Instance) {
+        if let Some(Parent { instance: parent, name }) = &instance.parent
+            && let Some(children) = self.children.get_mut(parent)
+            && children.get(name) == Some(&instance.id)
+        {
+            children.remove(name);
+            if children.is_empty() {
+                self.children.remove(parent);
+            }
+        }
+        if let Some(host) = &instance.rides
+            && let Some(riders) = self.riders.get_mut(host)
+        {
+            riders.remove(&instance.id);
+            if riders.is_empty() {
+                self.riders.remove(host);
+            }
+        }
     }
 
     pub(super) fn put_sum(&mut self, sum: &Sum) {

@@ -2,6 +2,7 @@
 
 use super::State;
 use crate::record::Sum;
+use imbl::OrdMap;
 use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, ProjectName};
 use plat_model::instance::Instance;
 use plat_model::release::{InstallState, SupplyState};
@@ -21,6 +22,18 @@ impl State {
             .into_iter()
             .flatten()
             .filter_map(|id: &InstanceId| self.instances.get(id).map(Arc::as_ref))
+    }
+
+    /// What an instance asked for, in the order of the names that it gave.
+    pub fn children_of(&self, instance: &InstanceId) -> impl Iterator<Item = &Instance> {
+        let children = self.children.get(instance).into_iter().flat_map(OrdMap::values);
+        children.filter_map(|id| self.instances.get(id).map(Arc::as_ref))
+    }
+
+    /// The shared instances in one, in the order of their ids.
+    pub fn riders_of(&self, instance: &InstanceId) -> impl Iterator<Item = &Instance> {
+        let riders = self.riders.get(instance).into_iter().flatten();
+        riders.filter_map(|id: &InstanceId| self.instances.get(id).map(Arc::as_ref))
     }
 
     /// The sums of an instance, from the oldest period to the newest. They stay when it is gone.

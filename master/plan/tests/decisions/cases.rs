@@ -3,6 +3,9 @@
 use super::given::*;
 use plat_master_plan::certify;
 use plat_master_plan::request::RequestAsk;
+use plat_model::instance::PlacementRules;
+use plat_model::node::{Inventory, NodeReport};
+use plat_model::resources::Enforced;
 use plat_model::resources::Resources;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,6 +23,11 @@ fn labels(said: &BTreeMap<&str, &str>) -> BTreeMap<String, String> {
     said.get("label").and_then(|label| label.split_once(':')).map(|(k, v)| (k.into(), v.into())).into_iter().collect()
 }
 
+fn enforced(said: &BTreeMap<&str, &str>, word: &str) -> Enforced {
+    let with = |all: Enforced, name| all.with(name).unwrap();
+    said.get(word).map(|names| names.split(',').fold(Enforced::default(), with)).unwrap_or_default()
+}
+
 fn outcome(case: &Path) -> String {
     let read = |file: &str| std::fs::read_to_string(case.join(file)).unwrap();
     let mut grid = Grid::new();
@@ -30,6 +38,9 @@ fn outcome(case: &Path) -> String {
         grid.node(id, said["partitions"].parse().unwrap(), resources(&said));
         let labelled = certify::label_node(&grid.state, &node(id), &labels(&said), &[]).unwrap();
         grid.commit(labelled);
+        let enforced = enforced(&said, "enforces");
+        let inventory = Some(Inventory { enforced, ..grid.state.nodes[&node(id)].inventory.clone() });
+        grid.report(id, NodeReport { inventory, ..NodeReport::default() });
         if plain.contains(&"offline") {
             grid.online.remove(&node(id));
         }
@@ -38,7 +49,8 @@ fn outcome(case: &Path) -> String {
     for line in asked.lines() {
         let (plain, said) = words(line);
         let label: Vec<(&str, &str)> = said.get("label").and_then(|l| l.split_once(':')).into_iter().collect();
-        let rules = Some(rules(said.get("node").copied(), &label));
+        let enforced = enforced(&said, "enforced");
+        let rules = Some(PlacementRules { enforced, ..rules(said.get("node").copied(), &label) });
         let ask = RequestAsk { resources: Some(resources(&said)), rules, ..grid.ask(plain[0]) };
         grid.request(ask).unwrap();
     }

@@ -5,15 +5,15 @@ use plat_master_plan::access::Subject;
 use plat_master_plan::allocate::{Allocation, allocate};
 use plat_master_plan::record::{Purpose, Record};
 use plat_master_plan::request::{RequestAsk, Requested, request, set_wish};
-use plat_master_plan::{Change, Decision, Key, State, absorb, access, certify, desired, release};
+use plat_master_plan::{Change, Decision, Key, State, absorb, access, certify, desired, release, tree};
 use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, PartitionName, ProjectName, TokenId, UserName};
 use plat_model::instance::{Instance, InstanceState, InstanceStatus, PlacementRules, Wish};
 use plat_model::node::{NodeFile, NodePartition, NodeReport};
-use plat_model::parameters::Parameters;
 use plat_model::principal::{Principal, Role};
 use plat_model::problem::{Code, Problems};
 use plat_model::release::SupplyState;
 use plat_model::resources::Resources;
+use plat_model::tree::{ChildAsk, Kind};
 use plat_model::{Generation, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -126,7 +126,7 @@ impl Grid {
     /// Adds a release and supplies it to all.
     pub fn release(&mut self, name: &str) -> Digest {
         let text = format!(
-            "version: 1\nname: {name}\nparameters:\n  type: object\n  properties:\n    port: {{type: integer}}\nservices:\n  db:\n    command: [/bin/db]\n"
+            "version: 1\nname: {name}\nparameters:\n  type: object\n  properties:\n    port: {{type: integer}}\nshared:\n  type: object\n  properties:\n    database: {{type: string}}\nservices:\n  db:\n    command: [/bin/db]\n"
         );
         let document = plat_document::Release::parse_yaml(&text, "release.yaml").unwrap();
         let digest = release::add(&self.state, &document, self.now).unwrap();
@@ -139,12 +139,36 @@ impl Grid {
     pub fn ask(&self, instance: &str) -> RequestAsk {
         let release = release::resolve(&self.state, "pg").ok();
         let (project, name) = (project("shop"), name(instance));
-        RequestAsk { project, name, release, parameters: None, rules: None, resources: None, wish: None }
+        RequestAsk {
+            project,
+            name,
+            release,
+            parameters: None,
+            rules: None,
+            resources: None,
+            wish: None,
+            parent: None,
+            kind: Kind::Own,
+        }
     }
 
     pub fn request(&mut self, ask: RequestAsk) -> Result<Requested, Problems> {
         let fresh = self.fresh();
         let decision = request(&self.state, ask, fresh, self.now)?;
+        Ok(self.commit(decision))
+    }
+
+    /// What an instance asks for.
+    pub fn child_ask(&self, child: &str) -> ChildAsk {
+        let (name, release) = (name(child), Some("pg".to_owned()));
+        ChildAsk { name, release, parameters: None, resources: None, wish: None, kind: Kind::Own }
+    }
+
+    /// An instance of the project asks for another.
+    pub fn asks(&mut self, parent: &str, ask: &ChildAsk) -> Result<InstanceId, Problems> {
+        let fresh = self.fresh();
+        let parent = self.instance(parent);
+        let decision = tree::request_child(&self.state, parent, ask, fresh, self.now)?;
         Ok(self.commit(decision))
     }
 
@@ -169,17 +193,7 @@ impl Grid {
     }
 
     pub fn status(&self, id: &InstanceId, state: InstanceState, generation: Generation) -> NodeReport {
-        let status = InstanceStatus {
-            id: id.clone(),
-            generation,
-            state,
-            since: self.now,
-            detail: String::new(),
-            problem: None,
-            connection: Parameters::default(),
-            services: Vec::new(),
-            promises: Vec::new(),
-        };
+        let status = InstanceStatus::bare(id.clone(), generation, state, self.now);
         NodeReport { instances: vec![status], ..NodeReport::default() }
     }
 
@@ -232,6 +246,17 @@ impl Grid {
             kept.desired_revision = loaded.desired_revision.clone();
             assert!(kept == loaded, "the state kept differs from the state loaded (backwards: {backwards})");
         }
+        for instance in self.state.instances.values() {
+            let above = instance.parent.iter().map(|parent| &parent.instance).chain(&instance.rides);
+            let answered =
+                |above: &InstanceId| self.state.instances.get(above).is_some_and(|above| above.wish != Wish::Destroyed);
+            assert!(
+                instance.wish == Wish::Destroyed || above.into_iter().all(answered),
+                "{} is nobody's",
+                instance.name
+            );
+            assert!(instance.rides.is_none() || instance.placement.is_none(), "{} is shared", instance.name);
+        }
         let mut held = BTreeSet::new();
         for id in self.state.nodes.keys() {
             for instance in self.state.instances_on(id) {
@@ -246,5 +271,5 @@ impl Grid {
 
 pub fn rules(node_name: Option<&str>, labels: &[(&str, &str)]) -> PlacementRules {
     let labels = labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
-    PlacementRules { node: node_name.map(node), labels }
+    PlacementRules { node: node_name.map(node), labels, ..Default::default() }
 }

@@ -11,3 +11,4 @@ mod properties;
 mod reports;
 mod requests;
 mod tokens;
+mod trees;

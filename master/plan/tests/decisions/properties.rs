@@ -6,6 +6,7 @@ use plat_model::Generation;
 use plat_model::id::InstanceId;
 use plat_model::instance::{InstanceState, Wish};
 use plat_model::node::NodeReport;
+use plat_model::tree::{ChildAsk, Kind};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -13,6 +14,8 @@ use std::collections::BTreeMap;
 enum Step {
     Request(u8, u32),
     Wish(u8, Wish),
+    /// An instance asks for a child, perhaps for a shared one.
+    Child(u8, u8, bool),
     Allocate,
     Report(u8, InstanceState),
     /// An earlier report comes again.
@@ -27,6 +30,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (0..6u8, 1..80u32).prop_map(|(n, m)| Step::Request(n, m)),
         2 => (0..6u8, wish).prop_map(|(n, w)| Step::Wish(n, w)),
+        3 => (0..6u8, 0..3u8, any::<bool>()).prop_map(|(n, c, shared)| Step::Child(n, c, shared)),
         4 => Just(Step::Allocate),
         4 => (0..6u8, state).prop_map(|(n, s)| Step::Report(n, s)),
         2 => any::<usize>().prop_map(Step::Again),
@@ -58,6 +62,14 @@ proptest! {
                     let decision = plat_master_plan::request::set_wish(&grid.state, &project, &name, wish, grid.now);
                     if let Ok(decision) = decision {
                         grid.commit(decision);
+                    }
+                }
+                Step::Child(n, c, shared) => {
+                    let parent = format!("i{n}");
+                    let Some(instance) = grid.state.instance(&project("shop"), &name(&parent)) else { continue };
+                    if instance.wish != Wish::Destroyed {
+                        let kind = if shared { Kind::Shared { on: None } } else { Kind::Own };
+                        let _ = grid.asks(&parent, &ChildAsk { kind, ..grid.child_ask(&format!("c{c}")) });
                     }
                 }
                 Step::Allocate => {

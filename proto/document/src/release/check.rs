@@ -1,13 +1,14 @@
 //! What a document of the right form may still have wrong: paths, templates, the schema of parameters.
 
-use super::{Check, Hook, Release, Reload, Role, Service};
+use super::{Check, Hook, Release, Role};
 use crate::template::{self, Names};
 use crate::tree::{Node, nearest};
 use crate::{parameters, yaml};
 use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+mod services;
 mod sources;
 
 /// What templates may use besides `parameters.*` and `secrets.*`.
@@ -26,6 +27,7 @@ pub const VARIABLES: &[&str] = &[
     "partition.user",
     "release.digest",
     "release.directory",
+    "shared",
 ];
 
 /// Where a template stands, and so what it may use.
@@ -52,9 +54,9 @@ pub(super) fn check(release: &Release, tree: &Node) -> Problems {
         others: VARIABLES,
     };
     let mut checker = Checker { tree, names, problems: Problems::default() };
-    if let Some(schema) = &release.parameters {
-        for problem in parameters::check_schema(schema) {
-            let place = checker.place(&["parameters"]);
+    for (key, schema) in [("parameters", &release.parameters), ("shared", &release.shared)] {
+        for problem in schema.iter().flat_map(parameters::check_schema) {
+            let place = checker.place(&[key]);
             checker.problems.push(problem.at(place));
         }
     }
@@ -95,6 +97,7 @@ impl Checker<'_> {
             self.relative(&["files", path], path, false);
             self.template(&["files", path, "template"], &file.template, Stage::Instance);
         }
+        self.secret_files(release);
         let hooks = &release.hooks;
         let points = [
             ("init", &hooks.init),
@@ -104,17 +107,14 @@ impl Checker<'_> {
             ("clean", &hooks.clean),
         ];
         for (point, hook) in points {
-            if let Some(Hook { command, environment, .. }) = hook {
+            if let Some(Hook { command, environment, directory, .. }) = hook {
                 self.command(&["hooks", point, "command"], command, Stage::Arguments);
                 self.environment(&["hooks", point, "environment"], environment);
+                self.relative(&["hooks", point, "directory"], directory, true);
             }
         }
         for (name, service) in &release.services {
-            let name = name.as_str();
-            self.command(&["services", name, "command"], &service.command, Stage::Arguments);
-            self.environment(&["services", name, "environment"], &service.environment);
-            self.relative(&["services", name, "directory"], &service.directory, true);
-            self.changes(release, name, service);
+            self.service(release, name.as_str(), service);
         }
         for (name, promise) in &release.promises {
             let path = ["promises", name.as_str()];
@@ -154,6 +154,20 @@ impl Checker<'_> {
         }
     }
 
+    /// Each in a place of its own.
+    fn secret_files(&mut self, release: &Release) {
+        let mut taken: BTreeSet<&str> = release.files.keys().map(String::as_str).collect();
+        for (name, secret) in &release.secrets {
+            let Some(path) = &secret.file else { continue };
+            let at = ["secrets", name, "file"];
+            self.relative(&at, path, false);
+            if !taken.insert(path) {
+                let what = format!("another file is `{}` already", plat_model::id::shorten(path));
+                self.note(&at, Problem::new(codes::BAD_VALUE, what).fix("give each file a path of its own"));
+            }
+        }
+    }
+
     fn relative(&mut self, at: &[&str], path: &str, may_be_empty: bool) {
         let why = if path.is_empty() && !may_be_empty {
             "it is empty"
@@ -170,31 +184,6 @@ impl Checker<'_> {
         };
         let what = format!("`{}` is not a path within the folder", plat_model::id::shorten(path));
         self.note(at, Problem::new(codes::BAD_VALUE, what).because(why).fix("write it like `etc/app.conf`"));
-    }
-
-    /// What is done with a service when files change.
-    fn changes(&mut self, release: &Release, name: &str, service: &Service) {
-        let used = service.files.as_deref().unwrap_or_default();
-        for (n, path) in used.iter().enumerate().filter(|(_, path)| !release.files.contains_key(*path)) {
-            let shown = plat_model::id::shorten(path);
-            let problem = Problem::new(codes::BAD_VALUE, format!("there is no file `{shown}`"))
-                .because("a service uses files that the document has under `files`");
-            let problem = match nearest(path, release.files.keys().map(String::as_str)) {
-                Some(near) => problem.fix(format!("did you mean `{near}`?")),
-                None => problem.fix("name it as under `files`, or leave it out"),
-            };
-            self.note(&["services", name, "files", &n.to_string()], problem);
-        }
-        let Some(reload) = &service.reload else { return };
-        if release.files.is_empty() || service.files.as_ref().is_some_and(Vec::is_empty) {
-            let problem = Problem::new(codes::BAD_VALUE, "there is nothing that this service could reload")
-                .because("it uses no file of the document")
-                .fix("leave `reload` out, or name its files under `files`");
-            self.note(&["services", name, "reload"], problem);
-        }
-        if let Reload::Command(command) = reload {
-            self.command(&["services", name, "reload", "command"], command, Stage::Arguments);
-        }
     }
 
     fn environment(&mut self, at: &[&str], environment: &BTreeMap<String, String>) {

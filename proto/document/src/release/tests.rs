@@ -1,4 +1,5 @@
 use super::*;
+use crate::layer;
 use plat_model::problem::codes;
 
 const WEB: &str = r#"
@@ -54,6 +55,18 @@ fn the_order_of_keys_and_comments_do_not_change_the_digest() {
     let a = "version: 1\nname: a\nfiles:\n  x: {template: a}\nparameters: {type: object, properties: {b: {}, a: {}}}\n";
     let b = "# c\nparameters: {properties: {a: {}, b: {}}, type: object}\nfiles:\n  x: {template: a}\nname: a\nversion: 1\n";
     assert_eq!(Release::parse_yaml(a, "a").unwrap().digest(), Release::parse_yaml(b, "b").unwrap().digest());
+}
+
+#[test]
+fn a_build_has_no_network_unless_the_document_says_so_and_not_saying_it_is_the_digest_of_before() {
+    let digest = |network: &str| {
+        let text = format!("version: 1\nname: a\nbuild: {{commands: [[make]]{network}}}\n");
+        let release = Release::parse_yaml(&text, "a").unwrap_or_else(|p| panic!("{p}"));
+        (release.build.as_ref().unwrap().network, release.to_canonical_json(), release.digest())
+    };
+    let (plain, off, on) = (digest(""), digest(", network: false"), digest(", network: true"));
+    assert!(!plain.0 && plain == off && !plain.1.contains("network"), "{}", plain.1);
+    assert!(on.0 && on.1.contains("network") && on.2 != plain.2);
 }
 
 #[test]
@@ -346,4 +359,73 @@ fn a_service_names_files_that_there_are_and_reloads_only_what_it_uses() {
     assert!(wrong(&with("files: [], reload: {signal: HUP}"))[0].2.contains("nothing that this service could reload"));
     assert!(!wrong(&with("reload: {command: [reload]}")).is_empty());
     assert!(!wrong(&with("reload: {}")).is_empty());
+}
+
+#[test]
+fn a_secret_may_have_a_file_of_its_own_and_no_other_files_place() {
+    let text = |file: &str| {
+        format!(
+            "version: 1\nname: shop\nsecrets:\n  one: {{file: {file}}}\n  two: {{file: etc/two}}\nfiles:\n  etc/a: {{template: a}}\n"
+        )
+    };
+    let release = Release::parse_yaml(&text("etc/one"), "shop.yaml").unwrap();
+    assert_eq!(release.secrets["one"].file.as_deref(), Some("etc/one"));
+    for wrong in ["/etc/one", "../one", "etc/a", "etc/two", "''"] {
+        assert!(Release::parse_yaml(&text(wrong), "shop.yaml").is_err(), "{wrong}");
+    }
+    let plain = Release::parse_yaml("version: 1\nname: a\nsecrets: {b: {}}\nfiles: {c: {template: d}}\n", "f").unwrap();
+    assert!(!plain.to_canonical_json().contains("\"file\""), "left out where it is not said");
+}
+
+#[test]
+fn the_example_with_a_timer_is_the_other_and_a_backup() {
+    let (text, base) = (include_str!("../../../../examples/releases/postgresql-backup.yaml"), OF_BEFORE[1].1);
+    let mut load = |name: &str| {
+        Ok((name == "postgresql.yaml").then(|| layer::Text { file: name.to_owned(), text: base.to_owned() }))
+    };
+    let (release, _) = Release::resolve(text, "postgresql-backup.yaml", &mut load).unwrap_or_else(|p| panic!("{p}"));
+    let other = Release::parse_yaml(base, "postgresql.yaml").unwrap();
+    assert_eq!((release.name.as_str(), release.services.len()), ("postgresql-backup", 2));
+    assert_eq!(release.services.values().filter(|service| service.schedule.is_some()).count(), 1);
+    assert!(other.files.iter().all(|(path, file)| release.files.get(path) == Some(file)));
+}
+
+fn with_service(service: &str) -> String {
+    format!("version: 1\nname: a\nfiles: {{f: {{template: x}}}}\nservices:\n  s: {{command: [/bin/s], {service}}}\n")
+}
+
+#[test]
+fn a_service_says_of_which_kind_it_is_and_what_follows_from_its_end() {
+    let read = |service: &str| {
+        let text = with_service(service);
+        let release = Release::parse_yaml(&text, "a.yaml").unwrap_or_else(|p| panic!("{p}"));
+        assert_eq!(release, Release::from_canonical_json(&release.to_canonical_json()).unwrap());
+        release.services.into_values().next().unwrap()
+    };
+    assert_eq!((read("kind: service").kind, read("kind: service").restart()), (ServiceKind::Service, Restart::Always));
+    assert_eq!(read("restart: on-failure, watchdog_seconds: 20").restart(), Restart::OnFailure);
+    assert_eq!(read("kind: oneshot").restart(), Restart::OnFailure);
+    assert_eq!(read("kind: oneshot, restart: never").restart(), Restart::Never);
+    let timer = read("kind: oneshot, schedule: 30 2 * * mon");
+    assert_eq!((timer.restart(), timer.schedule.as_deref()), (Restart::Never, Some("30 2 * * mon")));
+    let digest = |service: &str| Release::parse_yaml(&with_service(service), "a.yaml").unwrap().digest();
+    assert_eq!(digest("kind: service"), digest("stop_signal: TERM"), "a default is left out");
+}
+
+#[test]
+fn what_does_not_go_with_a_kind_of_service_is_told_all_at_once() {
+    let told = |service: &str| wrong(&with_service(service)).into_iter().map(|told| told.2).collect::<Vec<_>>();
+    let one = |service: &str, what: &str| {
+        let told = told(service);
+        assert!(told.len() == 1 && told[0].contains(what), "{service}: {told:#?}");
+    };
+    one("schedule: '@daily'", "a service runs all the time");
+    one("kind: oneshot, restart: always", "is a service");
+    one("kind: oneshot, schedule: '@daily', restart: on-failure", "next time of its schedule");
+    one("kind: oneshot, watchdog_seconds: 5", "hangs");
+    one("kind: oneshot, reload: {signal: HUP}", "reads its files when it runs");
+    one("kind: oneshot, schedule: '0 0 30 2 *'", "no day of any year");
+    let all = told("kind: oneshot, restart: always, watchdog_seconds: 5, schedule: '61 * * * *'");
+    assert_eq!(all.len(), 3, "{all:#?}");
+    assert!(!told("kind: task").is_empty() && !told("restart: sometimes").is_empty());
 }

@@ -36,6 +36,7 @@ version: 1
 name: whole
 title: t
 parameters: {type: object}
+shared: {type: object}
 sources:
   a: {archive: {url: "https://h/x.tar", sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", strip: 1, into: a}}
   b: {directory: {path: /x, sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", into: b}}
@@ -45,18 +46,19 @@ sources:
   f: {oci: {layout: "https://h/i.tar", sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", manifest: "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", into: f}}
   g: {npm: {packages: [{name: "@x/y", version: 1.2.3, integrity: "sha512-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa==", path: node_modules/z}], registry: "https://h", into: g}}
   h: {pypi: {packages: [{name: x, version: "1.2", sha256: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}], index: "https://h/simple", into: h}}
-build: {commands: [[make]], timeout_seconds: 5}
-secrets: {s: {length: 9}}
+build: {commands: [[make]], timeout_seconds: 5, network: true}
+secrets: {s: {length: 9, file: s}}
 files: {f: {template: x, mode: "0600"}}
 hooks:
-  init: {command: [/bin/true], environment: {A: b}, timeout_seconds: 5}
+  init: {command: [/bin/true], environment: {A: b}, directory: d, timeout_seconds: 5}
   configure: {command: [/bin/true], environment: {A: b}}
   start: {command: [/bin/true], environment: {A: b}}
   stop: {command: [/bin/true], environment: {A: b}}
   clean: {command: [/bin/true], environment: {A: b}}
 services:
-  s: {command: [/bin/true], environment: {A: b}, directory: d, stop_signal: INT, stop_timeout_seconds: 5, files: [f], reload: {signal: HUP}}
+  s: {command: [/bin/true], environment: {A: b}, directory: d, stop_signal: INT, stop_timeout_seconds: 5, files: [f], reload: {signal: HUP}, kind: service, restart: never, watchdog_seconds: 5}
   t: {command: [/bin/true], reload: {command: [/bin/true]}}
+  u: {command: [/bin/true], kind: oneshot, schedule: "@daily"}
 promises:
   a: {role: alive, exec: [/bin/true], period_seconds: 5, timeout_seconds: 5, delay_seconds: 1, threshold: 2}
   b: {http: {url: "http://x/", status: 204}}

@@ -4,6 +4,7 @@ use super::text;
 use minijinja::Value;
 use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, PartitionName, ProjectName};
 use plat_model::parameters::{Parameters, Secret};
+use plat_model::tree::SharedDesired;
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,6 +14,8 @@ use std::net::{IpAddr, Ipv4Addr};
 pub struct Context {
     /// With the schema's defaults filled in: see [`crate::parameters::check`].
     pub parameters: Parameters,
+    /// The shared instances in it.
+    pub shared: Vec<SharedDesired>,
     pub secrets: BTreeMap<String, Secret>,
     pub instance: InstanceFacts,
     pub partition: PartitionFacts,
@@ -80,6 +83,7 @@ impl Context {
         }
         map(vec![
             ("parameters", of_map(self.parameters.as_map())),
+            ("shared", self.shared.iter().map(of_shared).collect::<Vec<_>>().into()),
             (
                 "secrets",
                 Value::from_pairs(self.secrets.iter().map(|(name, secret)| (name.clone(), text(secret.reveal())))),
@@ -147,7 +151,7 @@ fn nested<'a>(schema: &Json, steps: &mut impl Iterator<Item = &'a str>) -> bool 
     }
 }
 
-fn of_json(value: &Json) -> Value {
+pub(super) fn of_json(value: &Json) -> Value {
     match value {
         Json::Null => Value::from(()),
         Json::Bool(b) => Value::from(*b),
@@ -160,6 +164,14 @@ fn of_json(value: &Json) -> Value {
         Json::Array(items) => items.iter().map(of_json).collect::<Vec<_>>().into(),
         Json::Object(map) => of_map(map),
     }
+}
+
+fn of_shared(one: &SharedDesired) -> Value {
+    Value::from_pairs([
+        ("id", text(one.id.as_str())),
+        ("name", text(one.name.as_str())),
+        ("parameters", of_map(one.parameters.as_map())),
+    ])
 }
 
 fn of_map(map: &serde_json::Map<String, Json>) -> Value {

@@ -67,7 +67,7 @@ fn no_nul(rendered: Result<String, Problem>) -> Result<String, Problem> {
     Ok(rendered)
 }
 
-fn with(template: &str, value: &Value) -> Result<String, Problem> {
+pub(super) fn with(template: &str, value: &Value) -> Result<String, Problem> {
     if !template.contains("{{") && !template.contains("{%") && !template.contains("{#") {
         return Ok(template.to_owned());
     }

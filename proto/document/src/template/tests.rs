@@ -1,11 +1,13 @@
 use super::*;
 use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, PartitionName, ProjectName};
 use plat_model::parameters::{Parameters, Secret};
+use std::collections::BTreeMap;
 
 fn context() -> Context {
     Context {
         parameters: Parameters::parse_json(r#"{"port": 5432, "names": ["a", "b"], "tls": true, "pass": "hunter3"}"#)
             .unwrap(),
+        shared: Vec::new(),
         secrets: [("password".to_owned(), Secret::new("hunter2"))].into(),
         instance: InstanceFacts {
             id: InstanceId::parse(&"0".repeat(32)).unwrap(),
@@ -113,4 +115,41 @@ fn arguments_keep_their_number_and_hold_no_nul() {
     assert_eq!(render_list(&["a\0b".into()], &context()).unwrap_err().code, codes::BAD_VALUE);
     assert_eq!(render_build(&["{{ release.directory }}/x".into()], "/r").unwrap(), ["/r/x"]);
     assert!(render_build(&["{{ partition.name }}".into()], "/r").is_err());
+}
+
+fn known() -> std::collections::BTreeSet<String> {
+    ["password".to_owned(), "other".to_owned()].into()
+}
+
+#[test]
+fn what_is_prepared_becomes_elsewhere_what_is_rendered_here() {
+    let all = context();
+    let public = Context { secrets: Default::default(), ..all.clone() };
+    for text in [
+        "plain",
+        "{{ secrets.password }}:{{ parameters.port|times(2) }}{% for n in parameters.names %}{{ n }}{% endfor %}",
+        "{% if partition.ipv4 is defined %}4{% else %}6{% endif %} {{ partition.url_host }} {{ node.name }}",
+        "{{ parameters|length }} {{ parameters.port }} {{ parameters['port'] }} {{ parameters.names[0] }}",
+        "{{ parameters.more|default('none') }} {{ instance.id }} {{ partition.storage }}",
+    ] {
+        let prepared = Prepared::new(text, &public, &known()).expect(text);
+        let sent = serde_json::to_string(&prepared).unwrap();
+        assert!(!sent.contains("hunter2"), "{sent}");
+        let there: Prepared = serde_json::from_str(&sent).unwrap();
+        let secrets = [("other".to_owned(), Secret::new("hunter4")), ("password".to_owned(), Secret::new("hunter2"))];
+        assert_eq!(there.fill(&secrets.into()).unwrap(), render(text, &all).unwrap(), "{text}");
+    }
+    let one = Prepared::new("{{ parameters.port }}", &public, &known()).unwrap();
+    assert!(!serde_json::to_string(&one).unwrap().contains("hunter"), "what it does not use stays here");
+    assert_eq!(Prepared::verbatim("{{ a }}").fill(&BTreeMap::new()).unwrap(), "{{ a }}");
+}
+
+#[test]
+fn what_no_secret_could_fill_in_is_told_when_it_is_prepared() {
+    for text in ["{{ nothing }}", "{{ partition.ipv4 }}", "{{ secrets.none }}", "{{ partition.name.x }}", "{{ 1 * 2 }}"]
+    {
+        assert!(Prepared::new(text, &context(), &known()).is_err(), "{text}");
+    }
+    let needs = Prepared::new("{{ secrets.password }}", &context(), &known()).unwrap();
+    assert_eq!(needs.fill(&BTreeMap::new()).unwrap_err().code, codes::BAD_VALUE);
 }

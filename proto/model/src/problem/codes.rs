@@ -90,6 +90,7 @@ codes! { AGENT:
     BAD_ARCHIVE = 414 Invalid "an archive cannot be unpacked safely";
     STALLED = 415 TimedOut "a step on a node did not end in time";
     NO_NAMESPACE = 416 Failed "a partition's network namespace cannot be entered";
+    FORGED = 417 Denied "the host was asked for what no plan holds";
     SHARE_REFUSED = 418 Denied "a release that another node built is not to be believed";
     SHARE_FAILED = 419 Failed "a release or file cannot be shared";
 }

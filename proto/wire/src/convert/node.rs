@@ -9,6 +9,7 @@ use plat_model::instance::InstanceDesired;
 use plat_model::node::NodeReport;
 use plat_model::parameters::Parameters;
 use plat_model::release::RELEASE_MAX;
+use plat_model::tree::SHARED_MAX;
 use plat_model::usage::UsageReport;
 use plat_model::{Generation, Problems};
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,6 +112,8 @@ impl From<&InstanceDesired> for v1::InstanceBody {
             parameters_json: json(&desired.parameters),
             wish: v1::Wish::from(desired.wish).into(),
             resources: Some(desired.resources.into()),
+            bang: desired.bang,
+            shared: desired.shared.iter().map(Into::into).collect(),
         }
     }
 }
@@ -126,6 +129,7 @@ impl IntoModel for v1::InstanceBody {
         let parameters = at.field("parameters_json").parse(&self.parameters_json, Parameters::parse_json, problems);
         let wish = read_enum::<v1::Wish>(self.wish, &at.field("wish"), problems);
         let resources = at.field("resources").maybe(self.resources, problems)?.unwrap_or_default();
+        let shared = at.field("shared").all(self.shared, SHARED_MAX, problems);
         Some(InstanceDesired {
             id: id?,
             project: project?,
@@ -136,6 +140,8 @@ impl IntoModel for v1::InstanceBody {
             parameters: parameters?,
             wish: wish?,
             resources,
+            bang: self.bang,
+            shared: shared?,
         })
     }
 }

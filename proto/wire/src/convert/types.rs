@@ -12,7 +12,7 @@ use crate::v1;
 use plat_model::id::{NodeId, PartitionName, PartitionRef};
 use plat_model::instance::PlacementRules;
 use plat_model::node::{Inventory, PARTITIONS_MAX, PartitionOffer};
-use plat_model::resources::Resources;
+use plat_model::resources::{Enforced, Resources};
 use plat_model::{Code, Problem, Problems, Waiting};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -103,6 +103,7 @@ impl From<&PlacementRules> for v1::PlacementRules {
         Self {
             node: rules.node.as_ref().map(ToString::to_string).unwrap_or_default(),
             labels: rules.labels.clone().into_iter().collect(),
+            enforced: names(rules.enforced),
         }
     }
 }
@@ -114,6 +115,7 @@ impl IntoModel for v1::PlacementRules {
             "" => Some(None),
             node => at.field("node").parse(node, NodeId::parse, problems).map(Some),
         };
+        let enforced = enforced(self.enforced, &at.field("enforced"), problems);
         let at = at.field("labels");
         let ordered: BTreeMap<_, _> = self.labels.into_iter().collect();
         let labels = at.each(ordered.into_iter().collect(), LABELS_MAX, problems, |(key, value), at, problems| {
@@ -124,8 +126,24 @@ impl IntoModel for v1::PlacementRules {
             let value = at.text(value, LABEL_TEXT_MAX, problems);
             Some((key.filter(|key| !key.is_empty())?, value?))
         });
-        Some(PlacementRules { node: node?, labels: labels?.into_iter().collect() })
+        Some(PlacementRules { node: node?, labels: labels?.into_iter().collect(), enforced: enforced? })
     }
+}
+
+fn names(enforced: Enforced) -> Vec<String> {
+    enforced.names().into_iter().map(str::to_owned).collect()
+}
+
+fn enforced(names: Vec<String>, at: &Place, problems: &mut Problems) -> Option<Enforced> {
+    let with = |all: Option<Enforced>, name: String| {
+        let known = all?.with(&name);
+        if known.is_none() {
+            let what = format!("there is no amount `{}`", plat_model::id::shorten(&name));
+            problems.push(at.wrong(what).fix("they are cpu, memory, disk and processes"));
+        }
+        known
+    };
+    names.into_iter().fold(Some(Enforced::default()), with)
 }
 
 impl From<&Waiting> for v1::Waiting {
@@ -177,6 +195,7 @@ impl From<&Inventory> for v1::Inventory {
         Self {
             capacity: Some(inventory.capacity.into()),
             partitions: inventory.partitions.iter().map(Into::into).collect(),
+            enforced: names(inventory.enforced),
             runtime: inventory.runtime.clone(),
         }
     }
@@ -190,6 +209,8 @@ impl IntoModel for v1::Inventory {
             problems.push(at.field("runtime").wrong("it is no word in small letters"));
             return None;
         }
+        // What a newer node enforces besides is not asked for here.
+        let enforced = self.enforced.iter().fold(Enforced::default(), |all, name| all.with(name).unwrap_or(all));
         let at = at.field("partitions");
         let partitions = at.all(self.partitions, PARTITIONS_MAX, problems)?;
         let mut seen = std::collections::BTreeSet::new();
@@ -200,6 +221,6 @@ impl IntoModel for v1::Inventory {
             }
         }
         drop(seen);
-        Some(Inventory { capacity, partitions, runtime: self.runtime })
+        Some(Inventory { capacity, partitions, enforced, runtime: self.runtime })
     }
 }

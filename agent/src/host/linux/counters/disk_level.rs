@@ -1,14 +1,15 @@
 //! How much disk a partition holds.
 //!
 //! Where node-format holds the partition's directory to a limit, its file system counts what is in it (the quota group
-//! of a subvolume of btrfs, project quota elsewhere), and tells at once. Everything else is added up by a walk, now and
-//! then, at low priority: one thread goes through a queue, and whoever has much to walk gives way to the others after a
-//! turn.
+//! of a subvolume of btrfs, project quota elsewhere), and is asked once a minute. Everything else is added up by a walk,
+//! now and then. Both are done at low priority: one thread goes through a queue, and whoever has much to walk gives way to
+//! the others after a turn. Who wants to know waits for no disk.
 //!
 //! A tenant can move what it holds out of what a project counts, into another project. So such a directory is walked too,
 //! less often: what the walk finds beyond the file system's figure is added to it until the next walk. What is in
 //! subvolumes of the tenant's own making is in neither figure.
 
+mod idle;
 mod quota;
 mod walk;
 
@@ -19,9 +20,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use walk::Walk;
 
-/// A walk is repeated after this, or after fifty times as long as it took, if that is more.
+pub use walk::Walk;
+
+/// The file system is asked again after this. A walk is repeated after this, or after fifty times as long as it took, if that is more.
 const PERIOD: Duration = Duration::from_secs(60);
 /// The same, of directories that the file system counts.
 const PERIOD_COUNTED: Duration = Duration::from_secs(600);
@@ -50,14 +52,19 @@ impl Place {
 #[derive(Default)]
 struct Known {
     place: Option<Place>,
+    /// What the file system said last; `None`: it has not been asked.
+    counted: Option<Option<Counted>>,
     level: Option<Result<Found, String>>,
+    /// When there is something to do again, and when to walk again.
     next: Option<Instant>,
+    walk: Option<Instant>,
     queued: bool,
 }
 
 impl Known {
-    /// `None`: it has not been walked for that yet.
-    fn amount(&self, place: &Place, counted: Option<Counted>) -> Option<Amount> {
+    /// `None`: it has not been asked or walked for that yet.
+    fn amount(&self, place: &Place) -> Option<Amount> {
+        let counted = self.counted?;
         let found = match &self.level {
             Some(Err(why)) => return Some(Amount::Unknown(why.clone())),
             Some(Ok(found)) => Some(found),
@@ -127,7 +134,6 @@ fn lock(shared: &Mutex<State>) -> MutexGuard<'_, State> {
 impl DiskLevels {
     /// The newest level of all of its directories; asks for another walk when it is due.
     pub fn read(&self, partition: &PartitionName, place: &Place) -> Amount {
-        let counted = place.counted();
         let mut state = lock(&self.shared);
         let state = &mut *state;
         let known = state.known.entry(partition.clone()).or_default();
@@ -135,7 +141,7 @@ impl DiskLevels {
             // What was walked for other directories says nothing of these.
             *known = Known { place: Some(place.clone()), queued: known.queued, ..Known::default() };
         }
-        let amount = known.amount(place, counted);
+        let amount = known.amount(place);
         if amount.is_none() && !known.queued {
             known.next = None;
         }
@@ -160,18 +166,32 @@ impl DiskLevels {
 
 /// The walker: takes turns until nothing is left to walk.
 fn walk_all(shared: &Mutex<State>) {
-    // This thread's own: Linux gives each thread its priority.
-    let _ = rustix::process::setpriority_process(None, 19);
+    idle::lower();
     loop {
         let mut state = lock(shared);
         let Some(mut job) = state.queue.pop_front() else {
             state.runs = false;
             return;
         };
-        let Some(place) = state.known.get(&job.partition).and_then(|known| known.place.clone()) else { continue };
+        let Some(known) = state.known.get(&job.partition) else { continue };
+        let (Some(place), walk) = (known.place.clone(), known.walk) else { continue };
         drop(state);
-        let mut walking =
-            job.walking.take().filter(|walking| walking.place == place).unwrap_or_else(|| Walking::new(place.clone()));
+        let mut walking = match job.walking.take().filter(|walking| walking.place == place) {
+            Some(walking) => walking,
+            None => {
+                let walking = Walking::new(place.clone());
+                let mut state = lock(shared);
+                let Some(known) = state.known.get_mut(&job.partition) else { continue };
+                if known.place.as_ref() == Some(&place) {
+                    known.counted = Some(walking.counted);
+                }
+                if walk.is_some_and(|walk| walk > Instant::now()) {
+                    (known.queued, known.next) = (false, Some(Instant::now() + PERIOD));
+                    continue;
+                }
+                walking
+            }
+        };
         let level = match walking.turn() {
             Ok(None) => {
                 let mut state = lock(shared);
@@ -183,12 +203,14 @@ fn walk_all(shared: &Mutex<State>) {
             Ok(Some(found)) => Ok(found),
             Err(e) => Err(format!("the partition's files cannot be added up: {e}")),
         };
-        let period = if walking.counted.is_some() { PERIOD_COUNTED } else { PERIOD };
+        let is_counted = walking.counted.is_some();
+        let again = (if is_counted { PERIOD_COUNTED } else { PERIOD }).max(walking.busy * 50);
         if let Some(known) = lock(shared).known.get_mut(&job.partition) {
             known.queued = false;
             if known.place.as_ref() == Some(&walking.place) {
                 known.level = Some(level);
-                known.next = Some(Instant::now() + period.max(walking.busy * 50));
+                known.walk = Some(Instant::now() + again);
+                known.next = Some(Instant::now() + if is_counted { PERIOD } else { again });
             }
         }
     }

@@ -169,7 +169,7 @@ fn failed(path: &Path, why: &std::io::Error) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plat_model::Timestamp;
+    use plat_agent_plan::Moment;
     use plat_model::id::InstanceId;
 
     fn part(n: u32) -> PartitionName {
@@ -178,7 +178,7 @@ mod tests {
 
     fn used(cpu_micros: u64) -> Totals {
         let instance = InstanceId::parse(&"a".repeat(32)).unwrap();
-        Totals { cpu_micros, ..Totals::new(7, instance, Timestamp(0), None) }
+        Totals { cpu_micros, ..Totals::new(7, instance, Moment::default(), None) }
     }
 
     #[test]

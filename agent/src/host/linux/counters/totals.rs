@@ -1,7 +1,9 @@
 //! What one instance has used in all: sums of differences between readings. Arithmetic only.
 
 use super::network::{Links, Traffic};
+use crate::host::linux::process::boot_id;
 use crate::host::linux::runtime::{Reading, RunUsage, Used};
+use plat_agent_plan::{Moment, Steady};
 use plat_model::Timestamp;
 use plat_model::id::{InstanceId, ServiceName};
 use serde::{Deserialize, Serialize};
@@ -22,6 +24,9 @@ pub struct Totals {
     pub wall_millis: u64,
     /// Wall time before this has been counted.
     pub wall_until: Timestamp,
+    /// The same on the steady clock, and in which boot of the machine; an older agent does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steady_until: Option<(String, Steady)>,
     /// The control group's last reading: which one, CPU, I/O.
     pub group: Option<(String, u64, u64)>,
     /// Each service's last run and what of it has been added.
@@ -33,7 +38,7 @@ pub struct Totals {
 
 impl Totals {
     /// Counts from here on: what the group has counted before is not this instance's, or cannot be told.
-    pub fn new(epoch: u64, instance: InstanceId, now: Timestamp, group: Option<&Reading>) -> Self {
+    pub fn new(epoch: u64, instance: InstanceId, now: Moment, group: Option<&Reading>) -> Self {
         Self {
             version: 1,
             epoch,
@@ -42,7 +47,8 @@ impl Totals {
             cpu_micros: 0,
             io_bytes: 0,
             wall_millis: 0,
-            wall_until: now,
+            wall_until: now.wall,
+            steady_until: Some((boot_id(), now.steady)),
             group: group.map(|r| (r.identity.clone(), r.cpu_micros, r.io_bytes.unwrap_or(0))),
             runs: BTreeMap::new(),
             traffic: None,
@@ -74,12 +80,12 @@ impl Totals {
         self.group = Some((now.identity.clone(), now.cpu_micros.max(cpu), io_now.max(io)));
     }
 
-    pub fn add_run(&mut self, run: &RunUsage, count_io: bool) {
+    pub fn add_run(&mut self, run: &RunUsage) {
         let seen = self.seen(run);
-        if !run.in_group {
+        if !run.counted.cpu {
             self.cpu_micros += run.used.cpu_micros.saturating_sub(seen.cpu_micros);
         }
-        if count_io {
+        if !run.counted.io {
             self.io_bytes += run.used.io_bytes.saturating_sub(seen.io_bytes);
         }
         self.pass_run(run);
@@ -100,10 +106,19 @@ impl Totals {
         }
     }
 
-    /// Adds what of the stretch has not been counted: two services at once are one instance's time.
-    pub fn add_wall(&mut self, start: Timestamp, end: Timestamp) {
-        self.wall_millis += end.since(start.max(self.wall_until)).as_millis() as u64;
-        self.wall_until = self.wall_until.max(end);
+    /// Adds what of the stretch has not been counted: two services at once are one instance's time. Within one boot the
+    /// time of day may be set as it pleases.
+    pub fn add_wall(&mut self, start: Moment, end: Moment) {
+        let boot = boot_id();
+        let counted = self.steady_until.as_ref().map(|(of, until)| if *of == boot { *until } else { Steady::ZERO });
+        let more = match counted {
+            Some(until) if end.steady > Steady::ZERO => end.steady.since(start.steady.max(until)),
+            _ => end.wall.since(start.wall.max(self.wall_until)),
+        };
+        self.wall_millis += more.as_millis() as u64;
+        self.wall_until = self.wall_until.max(end.wall);
+        let until = counted.unwrap_or(Steady::ZERO).max(end.steady);
+        self.steady_until = Some((boot, until));
     }
 }
 
@@ -112,7 +127,7 @@ mod tests {
     use super::*;
 
     fn totals() -> Totals {
-        Totals::new(7, InstanceId::parse(&"a".repeat(32)).unwrap(), Timestamp(0), None)
+        Totals::new(7, InstanceId::parse(&"a".repeat(32)).unwrap(), Moment::default(), None)
     }
 
     fn reading(identity: &str, cpu_micros: u64) -> Reading {
@@ -129,13 +144,36 @@ mod tests {
         assert_eq!(totals.cpu_micros, 180);
     }
 
+    fn at(wall: i64, steady: u64) -> Moment {
+        Moment { wall: Timestamp(wall), steady: Steady(steady) }
+    }
+
     #[test]
     fn services_that_run_at_the_same_time_are_one_stretch_of_wall_time() {
         let mut totals = totals();
-        totals.add_wall(Timestamp(100), Timestamp(200));
-        totals.add_wall(Timestamp(150), Timestamp(250));
-        totals.add_wall(Timestamp(120), Timestamp(180));
-        totals.add_wall(Timestamp(400), Timestamp(410));
+        for (start, end) in [(100, 200), (150, 250), (120, 180), (400, 410)] {
+            totals.add_wall(at(start, start.unsigned_abs()), at(end, end.unsigned_abs()));
+        }
         assert_eq!(totals.wall_millis, 160);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_loses_no_wall_time_and_makes_none() {
+        let mut totals = totals();
+        totals.add_wall(at(9_000, 100), at(9_100, 200));
+        totals.add_wall(at(9_000, 100), at(2_000, 350));
+        totals.add_wall(at(9_000, 100), at(50_000, 400));
+        assert_eq!(totals.wall_millis, 300);
+    }
+
+    #[test]
+    fn what_ran_in_another_boot_is_counted_by_the_time_of_day() {
+        let mut totals = totals();
+        totals.add_wall(at(9_000, 800), at(9_100, 900));
+        totals.steady_until = totals.steady_until.map(|(_, until)| ("the boot before".into(), until));
+        // It went on until the machine was restarted; then another began.
+        totals.add_wall(at(9_000, 0), at(9_150, 0));
+        totals.add_wall(at(9_500, 20), at(9_560, 80));
+        assert_eq!(totals.wall_millis, 100 + 50 + 60);
     }
 }

@@ -54,7 +54,8 @@ pub fn read(records: &Records, partition: &PartitionName, boot: &str) -> Result<
         }
         Stored::Value(record) => record,
     };
-    Ok(Some(Memory { occupant: Some(record.into()), promises: results(records, partition, boot) }))
+    let (occupant, secrets) = record.take();
+    Ok(Some(Memory { occupant: Some(occupant), secrets, promises: results(records, partition, boot) }))
 }
 
 /// What makes no sense is asked anew.

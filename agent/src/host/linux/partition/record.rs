@@ -1,10 +1,11 @@
 //! What is written down of an occupant, whole.
 
-use plat_agent_plan::Upkeep;
-use plat_agent_plan::action::Loaded;
+use plat_agent_plan::action::{Loaded, Note};
 use plat_agent_plan::facts::Occupant;
+use plat_agent_plan::{Timer, Upkeep};
 use plat_model::id::{InstanceId, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
+use plat_model::tree::Said;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -22,9 +23,19 @@ pub struct Record {
     ready: bool,
     connection: Parameters,
     #[serde(default)]
+    published: Option<String>,
+    #[serde(default)]
+    spoken: Parameters,
+    #[serde(default)]
+    said: Option<Said>,
+    #[serde(default)]
     revivals: u32,
     #[serde(default)]
     reloaded: BTreeMap<ServiceName, Loaded>,
+    #[serde(default)]
+    done: BTreeMap<ServiceName, String>,
+    #[serde(default)]
+    timers: BTreeMap<ServiceName, Timer>,
     cleaned: bool,
     erased: bool,
 }
@@ -33,28 +44,39 @@ impl Record {
     pub const VERSION: u32 = 1;
 }
 
-impl From<Record> for Occupant {
-    fn from(record: Record) -> Self {
-        Self {
-            instance: record.instance,
-            secrets: record.secrets.into_iter().map(|(name, text)| (name, Secret::new(text))).collect(),
-            initialised: record.initialised,
-            configured: record.configured,
-            upkeep: record.upkeep,
-            started: record.started,
-            ready: record.ready,
-            revivals: record.revivals,
-            reloaded: record.reloaded,
-            connection: record.connection,
-            cleaned: record.cleaned,
-            erased: record.erased,
+impl Record {
+    /// The occupant, and its secrets.
+    pub fn take(self) -> (Occupant, BTreeMap<String, Secret>) {
+        let mut occupant = Occupant {
+            instance: self.instance,
+            secrets: self.secrets.keys().cloned().collect(),
+            initialised: self.initialised,
+            configured: self.configured,
+            upkeep: self.upkeep,
+            started: self.started,
+            ready: self.ready,
+            revivals: self.revivals,
+            reloaded: self.reloaded,
+            done: self.done,
+            timers: self.timers,
+            connection: Parameters::default(),
+            published: String::new(),
+            spoken: self.spoken,
+            said: self.said,
+            cleaned: self.cleaned,
+            erased: self.erased,
+        };
+        match self.published {
+            Some(fingerprint) => (occupant.connection, occupant.published) = (self.connection, fingerprint),
+            // An older agent's.
+            None if occupant.ready => occupant.note(&Note::Published(self.connection)),
+            None => occupant.connection = self.connection,
         }
+        (occupant, self.secrets.into_iter().map(|(name, text)| (name, Secret::new(text))).collect())
     }
-}
 
-impl From<&Occupant> for Record {
-    fn from(occupant: &Occupant) -> Self {
-        let secrets = occupant.secrets.iter().map(|(name, secret)| (name.clone(), secret.reveal().to_owned()));
+    pub fn of(occupant: &Occupant, secrets: &BTreeMap<String, Secret>) -> Self {
+        let secrets = secrets.iter().map(|(name, secret)| (name.clone(), secret.reveal().to_owned()));
         Self {
             version: Self::VERSION,
             instance: occupant.instance.clone(),
@@ -66,7 +88,12 @@ impl From<&Occupant> for Record {
             ready: occupant.ready,
             revivals: occupant.revivals,
             reloaded: occupant.reloaded.clone(),
+            done: occupant.done.clone(),
+            timers: occupant.timers.clone(),
             connection: occupant.connection.clone(),
+            published: Some(occupant.published.clone()),
+            spoken: occupant.spoken.clone(),
+            said: occupant.said.clone(),
             cleaned: occupant.cleaned,
             erased: occupant.erased,
         }

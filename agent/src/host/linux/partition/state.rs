@@ -6,7 +6,7 @@ use plat_agent_plan::action::Note;
 use plat_agent_plan::facts::Occupant;
 use plat_agent_plan::{Moment, PromiseFact, Steady};
 use plat_model::id::{InstanceId, PartitionName, PromiseName};
-use plat_model::parameters::Secret;
+use plat_model::parameters::{Parameters, Secret};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ const PROMISES_MAX: usize = 64;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Memory {
     pub occupant: Option<Occupant>,
+    /// What the names in `occupant` stand for.
+    pub secrets: BTreeMap<String, Secret>,
     pub promises: BTreeMap<PromiseName, PromiseFact>,
 }
 
@@ -46,6 +48,11 @@ pub enum Change {
         secrets: BTreeMap<String, String>,
     },
     Noted(Note),
+    /// What it publishes from now on.
+    Published {
+        connection: Parameters,
+        fingerprint: String,
+    },
     /// What a promise has said.
     Checked {
         promise: PromiseName,
@@ -63,19 +70,26 @@ impl Memory {
     fn apply(&mut self, change: &Change) {
         match change {
             Change::Whole { occupant, promises } => {
-                self.occupant = occupant.clone().map(|record| (*record).into());
+                let (occupant, secrets) = occupant.clone().map(|record| record.take()).unzip();
+                (self.occupant, self.secrets) = (occupant, secrets.unwrap_or_default());
                 self.promises.clone_from(promises);
             }
             Change::Occupied { instance, secrets } => {
                 let occupant = self.occupant.get_or_insert_with(|| Occupant::new(instance.clone()));
                 if &occupant.instance == instance {
+                    occupant.secrets.extend(secrets.keys().cloned());
                     let secrets = secrets.iter().map(|(name, secret)| (name.clone(), Secret::new(secret.clone())));
-                    occupant.secrets.extend(secrets);
+                    self.secrets.extend(secrets);
                 }
             }
             Change::Noted(note) => {
                 if let Some(occupant) = &mut self.occupant {
                     occupant.note(note);
+                }
+            }
+            Change::Published { connection, fingerprint } => {
+                if let Some(occupant) = &mut self.occupant {
+                    occupant.published(connection.clone(), fingerprint.clone());
                 }
             }
             Change::Checked { promise, of, holds, message, at } => {
@@ -91,9 +105,13 @@ impl Memory {
                 if let Some(occupant) = &mut self.occupant {
                     occupant.erased = true;
                     occupant.secrets.clear();
-                    // Both were rendered with them.
+                    // What was published was filled in with them.
                     (occupant.upkeep, occupant.connection) = (None, Default::default());
+                    occupant.published.clear();
+                    // And this it may have made from them.
+                    (occupant.spoken, occupant.said) = (Default::default(), None);
                 }
+                self.secrets.clear();
             }
             Change::Freed => *self = Self::default(),
         }
@@ -124,7 +142,7 @@ impl Kept for State {
         let whole = |(partition, memory): (&PartitionName, &Arc<Memory>)| Entry {
             partition: partition.clone(),
             change: Change::Whole {
-                occupant: memory.occupant.as_ref().map(|occupant| Box::new(occupant.into())),
+                occupant: memory.occupant.as_ref().map(|occupant| Box::new(Record::of(occupant, &memory.secrets))),
                 promises: memory.promises.clone(),
             },
         };

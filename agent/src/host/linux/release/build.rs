@@ -7,16 +7,20 @@
 
 use super::cache::pin::Pin;
 use super::cache::store::Shelf;
+use super::disk_use::DiskUse;
 use super::sources::unpack::{self, Form, Room};
 use super::sources::{archive, crates, deb, directory, git, npm, oci, pypi, tools, tree};
+use crate::config::BuildLimits;
 use crate::host::linux::account::{assume, end_all_of};
+use crate::host::linux::cgroup::Groups;
+use crate::host::linux::confine::{Bounds, Network};
 use crate::host::linux::disk::{io_problem, now};
 use crate::host::linux::partition::files::open_top;
 use crate::host::linux::posix::{Side, split};
 use crate::host::linux::runtime::Confinement;
 use crate::host::linux::shim::RunTask;
 use crate::host::linux::shim::launch::Program;
-use crate::host::linux::shim::tree::Exit;
+use crate::host::linux::shim::tree::{Exit, Over};
 use crate::host::linux::task::{Line, Ran};
 use minijinja::{Environment, UndefinedBehavior, context};
 use plat_document::Release;
@@ -73,6 +77,11 @@ pub struct BuildTask {
     /// Where the output of commands goes: a file that no command reaches.
     pub log: PathBuf,
     pub builder: Option<Account>,
+    pub limits: BuildLimits,
+    /// Bytes that must stay free where it is built.
+    pub spare: u64,
+    /// What no command sees: the partitions, and the agent's own.
+    pub hidden: Vec<PathBuf>,
     /// What another node made of it, in the cache: taken instead of building.
     pub made: Option<Made>,
 }
@@ -91,6 +100,7 @@ struct Laid {
     /// Ready to be run.
     commands: Vec<Vec<String>>,
     timeout_seconds: u32,
+    network: bool,
 }
 
 impl BuildTask {
@@ -170,11 +180,11 @@ impl BuildTask {
 
     fn lay_here(&self, shelf: &Shelf, line: &Line) -> Result<Laid, Problem> {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-        if let Some(made) = &self.made {
-            return self.lay_made(made, shelf, line);
-        }
         let release: Release = serde_json::from_str(&self.document)
             .map_err(|e| Problem::new(codes::BUILD_FAILED, "the release document cannot be read").because(e))?;
+        if let Some(made) = &self.made {
+            return self.lay_made(made, &release, shelf, line);
+        }
         let at = |name: &str, p: Problem| if p.at.is_empty() { p.at(format!("sources.{name}")) } else { p };
         for (name, source) in &release.sources {
             tools::check(source).map_err(|p| at(name, p))?;
@@ -184,17 +194,19 @@ impl BuildTask {
             sources.insert(name.clone(), self.lay(source, shelf, line).map_err(|p| at(name, p))?);
         }
         let commands = release.build.as_ref().map_or_else(|| Ok(Vec::new()), |build| self.render(build))?;
-        Ok(Laid { sources, commands, timeout_seconds: release.build.map_or(0, |build| build.timeout_seconds) })
+        let (timeout_seconds, network) =
+            release.build.map_or((0, false), |build| (build.timeout_seconds, build.network));
+        Ok(Laid { sources, commands, timeout_seconds, network })
     }
 
-    fn lay_made(&self, made: &Made, shelf: &Shelf, line: &Line) -> Result<Laid, Problem> {
+    fn lay_made(&self, made: &Made, release: &Release, shelf: &Shelf, line: &Line) -> Result<Laid, Problem> {
         line.progress("> unpacking what another node built")?;
         let what = || "cannot unpack what another node built".to_owned();
         let file = shelf.checked(&made.archive)?;
-        let mut room = Room::of_a_source();
+        let mut room = Room::of_a_release(release);
         unpack::unpack(file, Form::Built, &tree::Tree::open(&self.staging, "")?, &mut room)
             .map_err(|e| unpack::problem(what(), &e))?;
-        Ok(Laid { sources: made.sources.clone(), commands: Vec::new(), timeout_seconds: 0 })
+        Ok(Laid { sources: made.sources.clone(), commands: Vec::new(), timeout_seconds: 0, network: false })
     }
 
     fn lay(&self, source: &Source, shelf: &Shelf, line: &Line) -> Result<Vec<Ingredient>, Problem> {
@@ -247,15 +259,35 @@ impl BuildTask {
                 ("HOME".to_owned(), self.staging.display().to_string()),
                 ("LANG".to_owned(), "C.UTF-8".to_owned()),
             ]);
-            let confinement = Confinement::of_user(self.builder.clone());
+            let confinement = self.confinement(laid);
             let program = Program { confinement, ..program(command.clone(), environment, &self.staging) };
-            let ran = run_program(program, &self.log, laid.timeout_seconds, line)?;
-            if ran.timed_out || ran.exit != Exit::Code(0) {
+            let disk = DiskUse::new(&self.staging, self.limits.disk, self.spare);
+            let ran = run_within(program, &self.log, laid.timeout_seconds, Some(&|| disk.over()), line)?;
+            if ran.timed_out || ran.over.is_some() || ran.exit != Exit::Code(0) {
                 let at = format!("build.commands[{n}]");
                 return Err(failed(&format!("the build command {name} failed"), &ran, laid.timeout_seconds).at(at));
             }
         }
         Ok(())
+    }
+}
+
+impl BuildTask {
+    /// What a command has of this machine: its folder.
+    fn confinement(&self, laid: &Laid) -> Confinement {
+        let bounds = Bounds {
+            writable: vec![self.staging.clone()],
+            hidden: self.hidden.clone(),
+            network: if laid.network { Network::Same } else { Network::None },
+            tmp_bytes: self.limits.memory,
+        };
+        Confinement {
+            processes: Some(self.limits.processes),
+            memory: Some(self.limits.memory),
+            file_bytes: Some(self.limits.disk),
+            bounds: Some(bounds),
+            ..Confinement::of_user(self.builder.clone())
+        }
     }
 }
 
@@ -311,8 +343,8 @@ pub fn program(command: Vec<String>, environment: BTreeMap<String, String>, dire
         directory: directory.to_owned(),
         within: String::new(),
         confinement: Confinement::of_user(None),
-        cgroup: None,
-        cgroup_is_own: false,
+        groups: Groups::default(),
+        group_is_own: false,
         mark: String::new(),
     }
 }
@@ -320,7 +352,19 @@ pub fn program(command: Vec<String>, environment: BTreeMap<String, String>, dire
 /// Runs a program and all that it starts to its end; its last lines are in the result, all of it in the release's log.
 /// `log` is written on the way.
 pub fn run_program(program: Program, log: &Path, timeout_seconds: u32, line: &Line) -> Result<Ran, Problem> {
-    let ran = crate::host::linux::shim::run(&RunTask { program, timeout_seconds, log: log.to_owned() }, line);
+    run_within(program, log, timeout_seconds, None, line)
+}
+
+/// The same, killed when `over` says so.
+fn run_within(
+    program: Program,
+    log: &Path,
+    timeout_seconds: u32,
+    over: Option<&dyn Fn() -> Option<Over>>,
+    line: &Line,
+) -> Result<Ran, Problem> {
+    let task = RunTask { program, timeout_seconds, log: log.to_owned() };
+    let ran = crate::host::linux::shim::run_within(&task, over, line);
     for (_, text) in crate::host::linux::shim::line_log::last_lines(log, 5000) {
         line.progress(text)?;
     }
@@ -332,8 +376,14 @@ pub fn run_program(program: Program, log: &Path, timeout_seconds: u32, line: &Li
 
 /// A program's failure, with its last lines.
 pub fn failed(what: &str, ran: &Ran, timeout_seconds: u32) -> Problem {
-    let how = if ran.timed_out { format!("it took longer than {timeout_seconds} s") } else { ran.exit.to_string() };
-    let full = ran.tail.iter().any(|text| text.contains("No space left on device"));
+    let how = match &ran.over {
+        Some(Over::Written(bytes)) => format!("it wrote more than {} MiB, which `build.disk_mib` allows", bytes >> 20),
+        Some(Over::Free(bytes)) => format!("it left less than {} MiB free on the disk", bytes >> 20),
+        None if ran.timed_out => format!("it took longer than {timeout_seconds} s"),
+        None => ran.exit.to_string(),
+    };
+    let full =
+        matches!(ran.over, Some(Over::Free(_))) || ran.tail.iter().any(|text| text.contains("No space left on device"));
     Problem::new(if full { codes::DISK_FULL } else { codes::BUILD_FAILED }, what)
         .because(format!("{how}\n{}", ran.tail.join("\n")).trim_end())
 }

@@ -10,6 +10,7 @@
 pub mod asking;
 pub mod download;
 pub mod pin;
+pub mod room;
 pub mod store;
 pub mod task;
 
@@ -17,6 +18,7 @@ pub use download::{FETCH_MAX, FILE_MAX};
 
 use super::sources::{self, tools::LookTask};
 use crate::config::ReleaseSettings;
+use crate::host::Event;
 use crate::host::linux::spawner::Spawner;
 use crate::host::linux::task::{Answer, Task};
 use futures_util::future::try_join_all;
@@ -26,12 +28,13 @@ use plat_document::release::Source;
 use plat_model::Problem;
 use plat_model::node::Account;
 use plat_model::problem::codes;
+use room::Room;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use task::FetchTask;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 /// Files that are fetched at once, of all releases together.
 const AT_ONCE: usize = 4;
@@ -46,6 +49,8 @@ pub struct Cache {
     turns: Semaphore,
     /// One at a time fetches a content; the next finds it there. Kept as long as anybody wants it.
     pub wanted: Mutex<Gates>,
+    /// Who waits for it on the cache's disk.
+    pub room: Room,
 }
 
 type Gates = BTreeMap<Pin, Arc<tokio::sync::Mutex<()>>>;
@@ -56,11 +61,22 @@ struct Wish {
     name: String,
     pin: Pin,
     urls: Vec<String>,
+    longest: Duration,
 }
 
+/// How often a fetch goes on after room was made for it.
+const ROOM_ATTEMPTS: u32 = 3;
+
 impl Cache {
-    pub fn new(spawner: Arc<Spawner>, folder: PathBuf, settings: ReleaseSettings) -> Self {
-        Self { folder, spawner, settings, turns: Semaphore::new(AT_ONCE), wanted: Mutex::default() }
+    /// `events` is told when there is no room; `None`: there is nobody who could make some.
+    pub fn new(
+        spawner: Arc<Spawner>,
+        folder: PathBuf,
+        settings: ReleaseSettings,
+        events: Option<mpsc::Sender<Event>>,
+    ) -> Self {
+        let room = Room::new(folder.clone(), &settings, events);
+        Self { folder, spawner, settings, turns: Semaphore::new(AT_ONCE), wanted: Mutex::default(), room }
     }
 
     pub fn spawner(&self) -> &Spawner {
@@ -90,7 +106,8 @@ impl Cache {
         for (name, source) in &release.sources {
             for content in sources::contents(name, source)? {
                 let Content { source, name, url, pin } = content;
-                let wish = wishes.entry(pin.clone()).or_insert_with(|| Wish { source, name, pin, urls: Vec::new() });
+                let wish = || Wish { source, name, pin: pin.clone(), urls: Vec::new(), longest: self.settings.longest };
+                let wish = wishes.entry(pin.clone()).or_insert_with(wish);
                 if !wish.urls.contains(&url) {
                     wish.urls.push(url);
                 }
@@ -99,9 +116,10 @@ impl Cache {
         Ok(self.wishing(release.sources.clone(), wishes))
     }
 
-    /// Wants one file.
+    /// Wants one file that can be done without: it has less time than what a release consists of.
     pub fn want_one(self: &Arc<Self>, name: String, pin: Pin, url: String) -> Wanted {
-        let wish = Wish { source: String::new(), name, pin: pin.clone(), urls: vec![url] };
+        let wish =
+            Wish { source: String::new(), name, pin: pin.clone(), urls: vec![url], longest: self.settings.longest / 2 };
         self.wishing(BTreeMap::new(), BTreeMap::from([(pin, wish)]))
     }
 
@@ -178,10 +196,35 @@ impl Wanted {
         let cache = &self.cache;
         let ended = |what: &str| Problem::new(codes::INTERNAL, format!("a fetch {what}"));
         let gate = self.gates.get(&wish.pin).ok_or_else(|| ended("is of nothing that is wanted"))?;
+        let at = |problem: Problem| match problem.at.is_empty() && !wish.source.is_empty() {
+            true => problem.at(format!("sources.{}", wish.source)),
+            false => problem,
+        };
         let _alone = gate.lock().await;
-        let _turn = cache.turns.acquire().await.map_err(|_| ended("has no turn"))?;
-        told(format!("> fetching {} {which}", wish.name));
-        let task = Task::Fetch(Box::new(FetchTask {
+        let mut attempts = 0;
+        loop {
+            let turn = cache.turns.acquire().await.map_err(|_| ended("has no turn"))?;
+            told(format!("> fetching {} {which}", wish.name));
+            let task = self.task(wish, account.clone(), &which);
+            let answer = cache.spawner.within(&task, task.longest(), told).await.map_err(at)?;
+            drop(turn);
+            attempts += 1;
+            match answer {
+                Answer::Done => return Ok(()),
+                Answer::NoRoom { problem, bytes } => {
+                    told(format!("> waiting for room for {} {which}", wish.name));
+                    if attempts == ROOM_ATTEMPTS || !cache.room.wait(bytes).await {
+                        return Err(at(problem));
+                    }
+                }
+                other => return Err(ended(&format!("answered {other:?}"))),
+            }
+        }
+    }
+
+    fn task(&self, wish: &Wish, account: Option<Account>, which: &str) -> Task {
+        let cache = &self.cache;
+        Task::Fetch(Box::new(FetchTask {
             folder: cache.folder.clone(),
             pin: wish.pin.clone(),
             name: format!("fetching {} {which}", wish.name),
@@ -190,14 +233,7 @@ impl Wanted {
             account,
             spare: cache.settings.policy.min_free,
             silence_seconds: cache.settings.silence.as_secs(),
-        }));
-        match cache.spawner.within(&task, task.longest(), told).await {
-            Ok(Answer::Done) => Ok(()),
-            Ok(other) => Err(ended(&format!("answered {other:?}"))),
-            Err(problem) if problem.at.is_empty() && !wish.source.is_empty() => {
-                Err(problem.at(format!("sources.{}", wish.source)))
-            }
-            Err(problem) => Err(problem),
-        }
+            longest_seconds: wish.longest.as_secs(),
+        }))
     }
 }

@@ -9,6 +9,7 @@ pub mod command;
 pub mod key;
 pub mod pull;
 pub mod push;
+mod shelf;
 
 use super::build::Ingredient;
 use key::PublicKey;
@@ -18,6 +19,7 @@ use plat_model::{Problem, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What is signed begins with this, so that a signature of something else is none of an offer.
 const CONTEXT: &[u8] = b"plat built release 1\n";
@@ -55,20 +57,31 @@ pub struct Wanted<'a> {
     pub platform: &'a str,
     pub directory: &'a Path,
     pub keys: &'a [PublicKey],
-    /// When the newest offer was signed that this node has accepted for this.
-    pub newest: Option<Timestamp>,
+    /// Key → when the newest offer was signed that this node has taken of it for this release.
+    pub newest: &'a BTreeMap<String, Timestamp>,
+    pub now: Timestamp,
 }
+
+/// How far the clock of who signs may be ahead of this node's: an offer of the far future would outlast all later ones.
+const AHEAD: Duration = Duration::from_secs(600);
 
 /// Where a store has the offer.
 pub fn offer_path(release: &Digest, platform: &str) -> String {
     format!("releases/{release}/{platform}.json")
 }
 
+/// An offer that is to be believed.
+pub struct Accepted {
+    pub offer: Offer,
+    /// Who signed it.
+    pub key: String,
+}
+
 /// The offer in `text`, if this node is to believe it.
 ///
 /// # Errors
 /// SHARE_REFUSED, with the reason.
-pub fn accept(text: &[u8], wanted: &Wanted<'_>) -> Result<Offer, Problem> {
+pub fn accept(text: &[u8], wanted: &Wanted<'_>) -> Result<Accepted, Problem> {
     let refused = |why: String| {
         Problem::new(codes::SHARE_REFUSED, format!("a shared build of release {} is refused", wanted.release.short()))
             .because(why)
@@ -96,10 +109,14 @@ pub fn accept(text: &[u8], wanted: &Wanted<'_>) -> Result<Offer, Problem> {
         let (made, here) = (offer.directory.display(), wanted.directory.display());
         return Err(refused(format!("it was made to be at {made}, and would be at {here}")));
     }
-    if let Some(newest) = wanted.newest.filter(|newest| offer.signed < *newest) {
+    if offer.signed.since(wanted.now) > AHEAD {
+        return Err(refused(format!("it was signed {}, and here it is {}", offer.signed, wanted.now)));
+    }
+    let key = key.to_string();
+    if let Some(newest) = wanted.newest.get(&key).filter(|newest| offer.signed < **newest) {
         return Err(refused(format!("it was signed {}, and one of {newest} has been seen", offer.signed)));
     }
-    Ok(offer)
+    Ok(Accepted { offer, key })
 }
 
 fn signed_text(offer: &str) -> Vec<u8> {

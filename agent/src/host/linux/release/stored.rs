@@ -1,7 +1,7 @@
 //! What releases and the cache take of the disk, and since when nothing uses it.
 
 use super::Releases;
-use super::cache::store::PARTIAL;
+use super::cache::store::{OFFER, PARTIAL};
 use crate::host::linux::disk::{self, Durability, Stored as File, io_problem};
 use plat_agent_plan::{Disk, StoreFacts, Stored, StoredFact};
 use plat_model::id::Digest;
@@ -24,7 +24,11 @@ impl Releases {
             let (id, free) = disk_of(place).map_err(|e| {
                 io_problem(codes::BAD_STATE_FILE, format!("cannot look at the disk of {}", place.display()), &e)
             })?;
-            disks.entry(id).or_insert_with(|| Disk { place: place.display().to_string(), free });
+            let disk = || Disk { place: place.display().to_string(), free, asked: Vec::new() };
+            let disk = disks.entry(id).or_insert_with(disk);
+            if place == self.cache.folder() {
+                disk.asked = self.cache.room.asked();
+            }
         }
         Ok(disks)
     }
@@ -94,7 +98,8 @@ impl Releases {
         }
         let illegal = || Problem::new(codes::BAD_VALUE, "there is no such file in the cache").because(path);
         let (folder, name) = path.split_once('/').ok_or_else(illegal)?;
-        if !["sha256", "sha512", PARTIAL].contains(&folder) || name.contains('/') || name.starts_with('.') {
+        let is_legal = !name.starts_with('.') || (folder == PARTIAL && name.starts_with(OFFER));
+        if !["sha256", "sha512", PARTIAL].contains(&folder) || name.contains('/') || !is_legal {
             return Err(illegal());
         }
         let path = self.cache.folder().join(path);
@@ -102,13 +107,16 @@ impl Releases {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(io_problem(codes::BAD_STATE_FILE, format!("cannot remove {}", path.display()), &e))
             }
-            _ => Ok(()),
+            _ => {
+                self.cache.room.freed();
+                Ok(())
+            }
         }
     }
 }
 
 /// The number of the disk of what is, or will be, at a place, and how many bytes are free on it.
-fn disk_of(place: &Path) -> io::Result<(u64, u64)> {
+pub fn disk_of(place: &Path) -> io::Result<(u64, u64)> {
     let mut here = place;
     let about = loop {
         match fs::metadata(here) {

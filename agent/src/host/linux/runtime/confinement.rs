@@ -1,5 +1,6 @@
 //! What holds a program in, as data: a runtime applies all of it.
 
+use crate::host::linux::confine::Bounds;
 use plat_model::node::{Account, NodePartition};
 use plat_model::resources::Resources;
 use serde::{Deserialize, Serialize};
@@ -15,16 +16,24 @@ pub struct Confinement {
     pub account: Option<Account>,
     /// The network namespace that it runs in; `None`: the agent's.
     pub namespace: Option<PathBuf>,
-    /// Most processes of the user at once, if the user is the partition's own.
+    /// Most processes of the user at once, where its group does not limit them and the user is the partition's own.
     pub processes: Option<u32>,
     /// Most open files.
     pub files: u64,
+    /// Most bytes of each process's own memory, and of each file.
+    #[serde(default)]
+    pub memory: Option<u64>,
+    #[serde(default)]
+    pub file_bytes: Option<u64>,
+    /// What it sees of the machine; `None`: what its user does.
+    #[serde(default)]
+    pub bounds: Option<Bounds>,
 }
 
 impl Confinement {
     /// Of a user alone.
     pub fn of_user(account: Option<Account>) -> Self {
-        Self { account, namespace: None, processes: None, files: FILES }
+        Self { account, namespace: None, processes: None, files: FILES, memory: None, file_bytes: None, bounds: None }
     }
 
     /// Of all in a partition that is held to these amounts.
@@ -34,10 +43,5 @@ impl Confinement {
             processes: limits.processes.filter(|_| partition.account.is_some()),
             ..Self::of_user(partition.account.clone())
         }
-    }
-
-    /// Which of these amounts it enforces.
-    pub fn enforced(&self) -> Resources {
-        Resources { processes: self.processes, ..Resources::default() }
     }
 }

@@ -42,6 +42,11 @@ impl Records {
         names(&self.root).iter().filter_map(|name| PartitionName::parse(name).ok()).collect()
     }
 
+    /// Where the shim of a service writes its state.
+    pub fn state(&self, partition: &PartitionName, service: &ServiceName) -> PathBuf {
+        self.service(partition, service).join("state.json")
+    }
+
     pub fn services(&self, partition: &PartitionName) -> Vec<ServiceName> {
         names(&self.partition(partition).join("services"))
             .iter()
@@ -52,7 +57,7 @@ impl Records {
     /// The last run of a service. One that cannot be understood counts as none: whoever starts the service again ends
     /// what may be left of it first.
     pub fn run(&self, partition: &PartitionName, service: &ServiceName) -> Result<Option<RunState>, Problem> {
-        match disk::read_json(&self.service(partition, service).join("state.json"))? {
+        match disk::read_json(&self.state(partition, service))? {
             Stored::Value(state) => Ok(Some(state)),
             Stored::Absent => Ok(None),
             Stored::Corrupt(why) => {
@@ -73,7 +78,7 @@ impl Records {
     }
 
     pub fn write(&self, partition: &PartitionName, service: &ServiceName, state: &RunState) -> Result<(), Problem> {
-        disk::replace_json(&self.service(partition, service).join("state.json"), state, Durability::Process)
+        disk::replace_json(&self.state(partition, service), state, Durability::Process)
     }
 
     pub fn forget(&self, folder: &Path) -> Result<(), Problem> {

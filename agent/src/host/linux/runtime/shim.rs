@@ -3,9 +3,10 @@
 mod inner;
 mod live;
 mod logs;
+mod runs;
 mod usage;
 
-use super::{Adopted, Confinement, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined};
+use super::{Adopted, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined};
 use crate::host::linux::cgroup;
 use crate::host::linux::disk::private_folder;
 use crate::host::linux::process::{Process, boot_id};
@@ -24,7 +25,7 @@ use plat_document::release::ReloadSignal;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName, ServiceName};
 use plat_model::problem::codes;
-use plat_model::resources::Resources;
+use plat_model::resources::{Enforced, Resources};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
@@ -105,15 +106,17 @@ impl Runtime for ShimRuntime {
         let lock = self.inner.lock(partition, service);
         let _held = lock.lock().await;
         self.inner.end(partition, service, STOP).await?;
-        let (records, of) = (self.inner.records.clone(), (partition.clone(), service.clone()));
-        let forgotten = beside(move || match records.run(&of.0, &of.1)? {
-            Some(mut state) if state.short_runs() > 0 => {
+        let (inner, of) = (self.inner.clone(), (partition.clone(), service.clone()));
+        let told = beside(move || match inner.records.run(&of.0, &of.1)? {
+            Some(mut state) if !state.told => {
                 (state.told, state.short_runs) = (true, 0);
-                records.write(&of.0, &of.1, &state)
+                inner.records.write(&of.0, &of.1, &state)?;
+                inner.runs.changed(&of.0);
+                Ok(())
             }
             _ => Ok(()),
         });
-        forgotten.await?;
+        told.await?;
         self.inner.setting.settle(partition).await;
         Ok(())
     }
@@ -153,6 +156,7 @@ impl Runtime for ShimRuntime {
             for service in &services {
                 inner.records.forget(&inner.records.service(&partition, service))?;
             }
+            inner.runs.changed(&partition);
             inner.records.forget(&inner.records.runs_folder(&partition))
         });
         cleared.await
@@ -163,16 +167,34 @@ impl Runtime for ShimRuntime {
         let (inner, partition) = (self.inner.clone(), partition.clone());
         let gone = beside(move || {
             inner.cgroups.remove(partition.as_str());
+            inner.runs.forget(&partition);
             inner.records.forget(&inner.records.partition(&partition))
         });
         gone.await
     }
 
-    /// What starts from now on; what runs already is held to what it was started with.
+    /// All at once by its groups. Where those do not limit processes, what starts from now on is held to them by its user.
     async fn limit(&self, place: &Place, asked: Resources) -> Result<Resources, Problem> {
-        let name = place.partition.name.clone();
-        self.inner.limits.lock().unwrap_or_else(PoisonError::into_inner).insert(name, asked);
-        Ok(Confinement::of(&place.partition, asked).enforced())
+        let (inner, partition) = (self.inner.clone(), place.partition.name.clone());
+        let limited = tokio::task::spawn_blocking(move || {
+            let limited = inner.cgroups.limit(partition.as_str(), asked).map_err(|(file, why)| {
+                Problem::new(
+                    codes::SERVICE_START,
+                    format!("partition {partition} cannot be held to what is asked for it"),
+                )
+                .because(format!("{}: {why}", file.display()))
+                .fix("if it holds more memory than that, it must give some back first: restart or stop the instance")
+            })?;
+            inner.limits.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, asked);
+            Ok(limited)
+        });
+        let by_groups = joined(limited.await)?;
+        let by_user = Resources { processes: self.inner.confinement(place).processes, ..Resources::default() };
+        Ok(by_groups.or(by_user))
+    }
+
+    fn enforces(&self) -> Enforced {
+        self.inner.cgroups.limits()
     }
 
     async fn run(&self, place: &Place, run: &Run) -> Result<Ran, Problem> {
@@ -183,26 +205,31 @@ impl Runtime for ShimRuntime {
             private_folder(&folder)?;
             Ok(inner.cgroups.make(partition.as_str(), "run"))
         });
-        let cgroup = made.await?;
-        let in_group = cgroup.is_some();
+        let groups = made.await?;
+        let counted = groups.counted;
         let task = Task::Run(Box::new(RunTask {
             program: Program {
                 command: run.command.clone(),
                 environment: run.environment.clone(),
                 directory: place.directory.clone(),
-                within: String::new(),
+                within: run.directory.clone(),
                 confinement: self.inner.confinement(place),
-                cgroup,
-                cgroup_is_own: false,
+                groups,
+                group_is_own: false,
                 mark: format!("{}.{name}..{}", self.inner.mark, run.name),
             },
             timeout_seconds: run.timeout_seconds,
             log: logs.join(format!("{}.log", run.name)),
         }));
         match self.inner.setting.spawner.perform(&task).await? {
-            // The group has counted it.
-            Answer::Ran(ran) if in_group => Ok(Ran { used: Used::default(), ..ran }),
-            Answer::Ran(ran) => Ok(ran),
+            Answer::Ran(ran) => {
+                let beside = |used, counted| if counted { 0 } else { used };
+                let used = Used {
+                    cpu_micros: beside(ran.used.cpu_micros, counted.cpu),
+                    io_bytes: beside(ran.used.io_bytes, counted.io),
+                };
+                Ok(Ran { used, ..ran })
+            }
             other => Err(Problem::new(codes::INTERNAL, format!("a program's run answered {other:?}"))),
         }
     }
@@ -218,16 +245,16 @@ impl Runtime for ShimRuntime {
     }
 
     fn usage(&self, partition: &PartitionName) -> Result<Usage, Problem> {
-        usage::usage(&self.inner.records, &self.inner.cgroups, partition)
+        self.inner.usage(partition)
     }
 
     fn memory(&self, partition: &PartitionName, instance: &InstanceId) -> Result<Option<u64>, Problem> {
-        usage::memory(&self.inner.records, &self.inner.cgroups, partition, instance)
+        self.inner.memory(partition, instance)
     }
 
     fn group(&self, partition: &PartitionName) -> Option<PathBuf> {
         // With the one that programs run in, for which it is first needed.
-        self.inner.cgroups.make(partition.as_str(), "run")?;
+        self.inner.cgroups.make(partition.as_str(), "run").unified?;
         self.inner.cgroups.of_partition(partition.as_str())
     }
 
@@ -258,7 +285,7 @@ pub fn signal_main(main: Option<Process>, service: &ServiceName, signal: ReloadS
 pub fn fact(state: &RunState, boot: &str) -> ServiceFact {
     let pid = state.main.unwrap_or(state.shim).pid;
     let run = match state.phase {
-        Phase::Ended => ServiceRun::Ended { at: state.end(boot) },
+        Phase::Ended => ServiceRun::Ended { at: state.end(boot), how: state.ending() },
         Phase::Running if state.is_attended(boot) => ServiceRun::Running { pid, since: state.start(boot) },
         // Also when the shim is gone and what it left is being cleared up: nothing may be started yet.
         _ => ServiceRun::Stopping { pid, since: state.start(boot) },

@@ -11,11 +11,12 @@ mod names;
 mod program;
 mod seen;
 mod unit;
+mod usage;
 
 pub use inner::lives_here;
 
 use super::shim::{fact, signal_main};
-use super::{Adopted, Confinement, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined};
+use super::{Adopted, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined};
 use crate::host::linux::cgroup;
 use crate::host::linux::process::boot_id;
 use crate::host::linux::shim::tree::Phase;
@@ -28,7 +29,7 @@ use plat_agent_plan::facts::ServiceFact;
 use plat_document::release::ReloadSignal;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName, ServiceName};
-use plat_model::resources::Resources;
+use plat_model::resources::{Enforced, Resources};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
@@ -74,7 +75,7 @@ impl Runtime for SystemdRuntime {
     }
 
     fn without_groups(&self) -> Option<&str> {
-        self.inner.groups.missing()
+        self.inner.slices.missing()
     }
 
     async fn open(&self) -> Result<Vec<Adopted>, Problem> {
@@ -89,7 +90,7 @@ impl Runtime for SystemdRuntime {
         let lock = self.inner.lock(partition, service);
         let _held = lock.lock().await;
         if let Some(mut state) = self.inner.end(partition, service, Ending::Stop).await?
-            && state.short_runs() > 0
+            && !state.told
         {
             (state.told, state.short_runs) = (true, 0);
             self.inner.write(partition, service, &state).await?;
@@ -144,6 +145,7 @@ impl Runtime for SystemdRuntime {
         let slice = self.inner.names.slice(partition);
         let wrong = format!("the slice of partition {partition} cannot be stopped");
         self.inner.bus.stop(&slice).await.map_err(|why| why.problem(wrong))?;
+        self.inner.slices.forget(partition.as_str());
         let (records, partition) = (self.inner.records.clone(), partition.clone());
         beside(move || records.forget(&records.partition(&partition))).await
     }
@@ -151,14 +153,18 @@ impl Runtime for SystemdRuntime {
     /// What runs already too.
     async fn limit(&self, place: &Place, asked: Resources) -> Result<Resources, Problem> {
         self.inner.limit(place, asked).await?;
-        let confinement = Confinement::of(&place.partition, asked);
-        let has = |controller: &str| self.inner.groups.has(controller);
+        let by_slice = self.inner.slices.enforces();
+        let by_user = self.inner.confinement(place)?.processes;
         Ok(Resources {
-            processes: asked.processes.filter(|_| has("pids") || confinement.processes.is_some()),
-            memory_mib: asked.memory_mib.filter(|_| has("memory")),
-            cpu_millis: asked.cpu_millis.filter(|_| has("cpu")),
+            processes: asked.processes.filter(|_| by_slice.processes).or(by_user),
+            memory_mib: asked.memory_mib.filter(|_| by_slice.memory),
+            cpu_millis: asked.cpu_millis.filter(|_| by_slice.cpu),
             disk_mib: None,
         })
+    }
+
+    fn enforces(&self) -> Enforced {
+        self.inner.slices.enforces()
     }
 
     async fn run(&self, place: &Place, run: &Run) -> Result<Ran, Problem> {
@@ -179,8 +185,8 @@ impl Runtime for SystemdRuntime {
         self.inner.usage(partition)
     }
 
-    fn memory(&self, partition: &PartitionName, instance: &InstanceId) -> Result<Option<u64>, Problem> {
-        self.inner.memory(partition, instance)
+    fn memory(&self, partition: &PartitionName, _: &InstanceId) -> Result<Option<u64>, Problem> {
+        Ok(self.inner.memory(partition))
     }
 
     fn group(&self, partition: &PartitionName) -> Option<PathBuf> {

@@ -1,6 +1,8 @@
 //! From a command to a running program: what is set before it is its own.
 
 use crate::host::linux::account::assume;
+use crate::host::linux::cgroup::Groups;
+use crate::host::linux::confine::{Confining, plan};
 use crate::host::linux::namespace;
 use crate::host::linux::posix::{Side, default_signals, split};
 use crate::host::linux::runtime::Confinement;
@@ -18,7 +20,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A program with all that surrounds it.
 #[derive(Clone, Serialize, Deserialize)]
@@ -31,10 +33,9 @@ pub struct Program {
     /// Where beneath `directory` it starts; empty: there.
     pub within: String,
     pub confinement: Confinement,
-    /// Folder of the control group that it belongs in.
-    pub cgroup: Option<PathBuf>,
-    /// Nobody else is in that control group: killing the group kills this program and nothing else.
-    pub cgroup_is_own: bool,
+    pub groups: Groups,
+    /// Nobody else is in its control group of version 2: killing the group kills this program and nothing else.
+    pub group_is_own: bool,
     /// See [`crate::host::linux::process::MARK`].
     pub mark: String,
 }
@@ -87,8 +88,9 @@ pub fn launch(program: &Program, output: OwnedFd) -> Result<Pid, Problem> {
 }
 
 fn become_program(program: &Program, output: &OwnedFd) -> Result<std::convert::Infallible, String> {
-    if let Some(cgroup) = &program.cgroup {
-        std::fs::write(cgroup.join("cgroup.procs"), "0").map_err(|e| format!("cannot join its control group: {e}"))?;
+    for group in program.groups.unified.iter().chain(&program.groups.others) {
+        let join = std::fs::write(group.join("cgroup.procs"), "0");
+        join.map_err(|e| format!("cannot join the control group {}: {e}", group.display()))?;
     }
     let step = |what: &'static str| move |e: rustix::io::Errno| format!("{what}: {e}");
     setpgid(Pid::from_raw(0), Pid::from_raw(0)).map_err(|e| format!("process group: {e}"))?;
@@ -97,11 +99,23 @@ fn become_program(program: &Program, output: &OwnedFd) -> Result<std::convert::I
     rustix::stdio::dup2_stdin(&null).map_err(step("input"))?;
     rustix::stdio::dup2_stdout(output).map_err(step("output"))?;
     rustix::stdio::dup2_stderr(output).map_err(step("output"))?;
-    limits(&program.confinement);
-    assume(program.confinement.account.as_ref()).map_err(|p| p.one_line())?;
+    let confinement = &program.confinement;
+    let mut confining = confinement.bounds.as_ref().map(|bounds| (plan(bounds), Confining::new(bounds)));
+    if let Some((steps, confining)) = &mut confining {
+        confining.perform(&steps.as_started).map_err(|p| p.one_line())?;
+    }
+    limits(confinement);
+    assume(confinement.account.as_ref()).map_err(|p| p.one_line())?;
     nix::sys::prctl::set_no_new_privs().map_err(|e| format!("no new privileges: {e}"))?;
     umask(Mode::from_bits_truncate(0o027));
     enter(program)?;
+    if let Some((steps, confining)) = &mut confining {
+        confining.perform(&steps.as_user).map_err(|p| p.one_line())?;
+        // Before the first line of the program itself.
+        for missing in &confining.missing {
+            let _ = rustix::io::write(output, format!("{missing}\n").as_bytes());
+        }
+    }
     let text = |what: &str| CString::new(what).map_err(|_| "an argument or variable holds a zero byte".to_owned());
     let arguments = program.command.iter().map(|a| text(a)).collect::<Result<Vec<_>, _>>()?;
     let mut environment = vec![text(&format!("{}={}", super::super::process::MARK, program.mark))?];
@@ -116,14 +130,23 @@ fn become_program(program: &Program, output: &OwnedFd) -> Result<std::convert::I
 
 /// Into the directory, as the user and beneath the partition: a link that the user made leads nowhere else.
 fn enter(program: &Program) -> Result<(), String> {
-    let wrong = |e: rustix::io::Errno| format!("cannot enter {}/{}: {e}", program.directory.display(), program.within);
+    let directory = open_within(&program.directory, &program.within)?;
+    rustix::process::fchdir(&directory).map_err(|e| format!("cannot enter {}: {e}", program.within))
+}
+
+/// The directory that a program starts in, and no other that a link leads to.
+///
+/// # Errors
+/// Why it cannot be entered.
+pub fn open_within(directory: &Path, within: &str) -> Result<OwnedFd, String> {
+    let wrong = |e: rustix::io::Errno| format!("cannot enter {}/{within}: {e}", directory.display());
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut directory = openat(CWD, &program.directory, flags, FileMode::empty()).map_err(wrong)?;
-    if !program.within.is_empty() {
-        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        directory = openat2(&directory, &program.within, flags, FileMode::empty(), beneath).map_err(wrong)?;
+    let top = openat(CWD, directory, flags, FileMode::empty()).map_err(wrong)?;
+    if within.is_empty() {
+        return Ok(top);
     }
-    rustix::process::fchdir(&directory).map_err(wrong)
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    openat2(&top, within, flags, FileMode::empty(), beneath).map_err(wrong)
 }
 
 fn limits(confinement: &Confinement) {
@@ -135,7 +158,15 @@ fn limits(confinement: &Confinement) {
     };
     lower(Resource::RLIMIT_CORE, 0);
     lower(Resource::RLIMIT_NOFILE, confinement.files);
-    if let (Some(processes), Some(_)) = (confinement.processes, &confinement.account) {
+    // Of a user who is not the program's alone it would count others' too; in a namespace of users it counts its own.
+    let counts = confinement.account.is_some() || confinement.bounds.is_some();
+    if let Some(processes) = confinement.processes.filter(|_| counts) {
         lower(Resource::RLIMIT_NPROC, u64::from(processes));
+    }
+    if let Some(memory) = confinement.memory {
+        lower(Resource::RLIMIT_DATA, memory);
+    }
+    if let Some(bytes) = confinement.file_bytes {
+        lower(Resource::RLIMIT_FSIZE, bytes);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::launch::{Program, launch};
 use super::line_log::LineLog;
+use super::notify::Notices;
 use crate::host::linux::process::descendants;
 use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -57,7 +58,23 @@ pub struct Policy<'a> {
     pub rest: Duration,
     /// When the other end of this closes, everything is killed.
     pub hangup: Option<BorrowedFd<'a>>,
+    /// When nothing is heard here for as long as it says, everything is aborted, then killed.
+    pub notices: Option<&'a Notices>,
+    /// Asked every second: why everything is to be killed, if it is.
+    pub over: Option<&'a dyn Fn() -> Option<Over>>,
 }
+
+/// A bound of a program that no limit of the kernel keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Over {
+    /// It wrote more than so many bytes.
+    Written(u64),
+    /// Less than so many bytes are free on the disk that it writes to.
+    Free(u64),
+}
+
+/// How often that is asked.
+const OVER: Duration = Duration::from_secs(1);
 
 /// Where a tree is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,8 +90,11 @@ pub enum Phase {
 pub struct Finished {
     pub exit: Exit,
     pub timed_out: bool,
+    pub over: Option<Over>,
     /// It was told to end, and did not end by itself.
     pub told: bool,
+    /// It was ended because nothing was heard of it.
+    pub unheard: bool,
 }
 
 pub struct Tree {
@@ -108,7 +128,7 @@ impl Tree {
         let _ = fcntl_setfl(&output, OFlags::NONBLOCK);
         Ok(Self {
             main,
-            cgroup: program.cgroup.clone().filter(|_| program.cgroup_is_own),
+            cgroup: program.groups.unified.clone().filter(|_| program.group_is_own),
             signals,
             output: Some(output),
             exit: None,
@@ -121,19 +141,34 @@ impl Tree {
         let started = Instant::now();
         let (mut phase, mut until) = (Phase::Running, policy.longest.and_then(|longest| started.checked_add(longest)));
         let (mut timed_out, mut told, mut noted, mut reaped) = (false, false, started, false);
+        let mut heard_until = policy.notices.and_then(|notices| started.checked_add(notices.longest()));
+        let mut unheard = false;
+        let (mut over, mut asked) = (None, started);
         loop {
             let pause = match phase {
                 Phase::Killing => Some(Duration::from_millis(5)),
-                _ => until.map(|at| at.saturating_duration_since(Instant::now())),
+                phase => {
+                    let heard_until = heard_until.filter(|_| phase == Phase::Running);
+                    until.into_iter().chain(heard_until).min().map(|at| at.saturating_duration_since(Instant::now()))
+                }
             };
             let pause = if reaped {
                 Some(pause.map_or(Duration::from_secs(1), |p| p.min(Duration::from_secs(1))))
             } else {
                 pause
             };
-            let woken = self.wait(pause, policy.hangup);
+            let pause = match policy.over {
+                Some(_) => Some(pause.map_or(OVER, |pause| pause.min(OVER))),
+                None => pause,
+            };
+            let woken = self.wait(pause, policy);
             self.copy_output(log);
-            told |= (woken.stop || woken.kill || woken.hangup) && self.exit.is_none();
+            if let Some(notices) = policy.notices
+                && notices.heard()
+            {
+                heard_until = Instant::now().checked_add(notices.longest());
+            }
+            told |= (woken.stop || woken.kill || woken.hangup) && self.exit.is_none() && !unheard;
             reaped |= self.reap();
             if self.childless {
                 break;
@@ -142,8 +177,19 @@ impl Tree {
                 note(phase, used());
                 (noted, reaped) = (Instant::now(), false);
             }
+            let silent = phase == Phase::Running && self.exit.is_none() && !told;
+            if silent && heard_until.is_some_and(|at| Instant::now() >= at) {
+                // As systemd does: with a signal that leaves a trace, and after the time of a stop by force.
+                (unheard, phase) = (true, Phase::Stopping);
+                until = Instant::now().checked_add(policy.stop_timeout);
+                self.signal_rest(Signal::SIGABRT);
+                continue;
+            }
+            if let Some(ask) = policy.over.filter(|_| over.is_none() && asked.elapsed() >= OVER) {
+                (over, asked) = (ask(), Instant::now());
+            }
             let late = until.is_some_and(|at| Instant::now() >= at);
-            let next = if woken.kill || woken.hangup || (late && phase == Phase::Stopping) {
+            let next = if woken.kill || woken.hangup || over.is_some() || (late && phase == Phase::Stopping) {
                 Phase::Killing
             } else if (woken.stop || late) && phase == Phase::Running {
                 timed_out = late && !woken.stop;
@@ -170,23 +216,28 @@ impl Tree {
         }
         self.copy_output(log);
         log.finish();
-        Finished { exit: self.exit.unwrap_or(Exit::Code(0)), timed_out, told }
+        Finished { exit: self.exit.unwrap_or(Exit::Code(0)), timed_out, over, told, unheard }
     }
 
-    fn wait(&mut self, pause: Option<Duration>, hangup: Option<BorrowedFd<'_>>) -> Woken {
+    fn wait(&mut self, pause: Option<Duration>, policy: &Policy<'_>) -> Woken {
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
         if let Some(output) = &self.output {
             fds.push(PollFd::new(output, PollFlags::IN));
         }
         let peer = fds.len();
-        if let Some(hangup) = &hangup {
+        if let Some(hangup) = &policy.hangup {
             fds.push(PollFd::from_borrowed_fd(*hangup, PollFlags::RDHUP));
+        }
+        if let Some(notices) = policy.notices {
+            fds.push(PollFd::new(notices, PollFlags::IN));
         }
         let timeout = pause.map(|p| Timespec { tv_sec: p.as_secs() as i64, tv_nsec: i64::from(p.subsec_nanos()) });
         let _ = poll(&mut fds, timeout.as_ref());
         let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP;
-        let mut woken =
-            Woken { hangup: fds.get(peer).is_some_and(|fd| fd.revents().intersects(gone)), ..Woken::default() };
+        let mut woken = Woken {
+            hangup: policy.hangup.is_some() && fds.get(peer).is_some_and(|fd| fd.revents().intersects(gone)),
+            ..Woken::default()
+        };
         while let Ok(Some(info)) = self.signals.read_signal() {
             woken.stop |= info.ssi_signo == STOP as u32;
             woken.kill |= info.ssi_signo == KILL as u32;

@@ -3,23 +3,29 @@
 //! a machine's may hold links that lead out of it, and pipes that nobody writes to.
 
 mod attributes;
+mod lines;
 #[cfg(test)]
 mod tests;
 
 use super::super::directories::Tree;
 use super::super::failed;
+use super::super::files::new_name;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use node_format_plan::action::User;
 use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
-use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use lines::Texts;
+pub use lines::{Accounts, Entries};
 
 /// Longest file of the user database that is read, in bytes.
 const SIZE_MAX: u64 = 64 << 20;
@@ -29,13 +35,12 @@ const LOCK_MAX: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const LOCK: &str = ".pwd.lock";
 
+/// What says who there is, in the order that it is written in.
+const DATABASE: [&str; 4] = ["shadow", "gshadow", "group", "passwd"];
 /// What the programs that make users read and write.
 const ALL: [&str; 6] = ["passwd", "shadow", "group", "gshadow", "subuid", "subgid"];
 /// What they read of the system's own besides.
 const DEFAULTS: [&str; 1] = ["login.defs"];
-
-/// A user or group by what it is known by.
-pub(super) type Identity<'a> = (&'a str, u32);
 
 /// The directory `/etc` of a root file system.
 pub(super) struct Etc {
@@ -102,23 +107,54 @@ impl Etc {
         }
     }
 
-    /// Takes users and groups out of every file, those of the name that have the number. The file that says whether there
-    /// is such a user, or such a group, is rewritten last: whoever was killed before is done with only then.
-    pub fn remove(&self, users: &BTreeSet<Identity>, groups: &BTreeSet<Identity>) -> Result<()> {
+    /// Takes accounts out of every file; returns what it took.
+    pub fn remove(&self, accounts: &Accounts) -> Result<Entries> {
+        let mut taken = Entries::default();
+        self.rewrite(|texts| taken = lines::take_out(texts, accounts))?;
+        Ok(taken)
+    }
+
+    /// Puts what there is of these accounts into every file.
+    pub fn put(&self, entries: &Entries, accounts: &Accounts) -> Result<()> {
+        self.rewrite(|texts| entries.put_into(texts, accounts))
+    }
+
+    /// Gives users other groups, another first group and another home.
+    pub fn set(&self, changes: &[(&User, &User)]) -> Result<()> {
+        self.rewrite(|texts| lines::set(texts, changes))
+    }
+
+    /// Whether a program that reads accounts and writes the files anew leaves all else in them as it is.
+    pub fn is_plain(&self) -> Result<bool> {
+        for name in DATABASE {
+            let attributed = self.open_file(name)?.is_some_and(|file| !attributes::are_usual(&file));
+            if attributed || !lines::is_plain(name, &self.read(name)?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Changes the four files under the lock; if one cannot be written, those that were come back. The file that says whether
+    /// there is such a user, or such a group, is rewritten last: whoever was killed before is done with only then. No shadow
+    /// is made for a machine that has none.
+    fn rewrite(&self, edit: impl FnOnce(&mut Texts)) -> Result<()> {
         let _lock = self.lock()?;
-        let (passwd, group) = (self.read("passwd")?, self.read("group")?);
-        let gone = Gone {
-            users: names_gone(&passwd, users),
-            groups: names_gone(&group, groups),
-            numbered_users: users,
-            numbered_groups: groups,
-        };
-        let (shadow, gshadow) = (self.read("shadow")?, self.read("gshadow")?);
-        for (name, text) in [("shadow", shadow), ("gshadow", gshadow), ("group", group), ("passwd", passwd)] {
-            let new = gone.taken_out(&text, name);
-            if new != text {
-                self.replace(name, &new)
-                    .map_err(|e| failed(format!("cannot rewrite {}", self.path.join(name).display()), e))?;
+        let mut texts = Texts::new();
+        for name in DATABASE {
+            if matches!(name, "passwd" | "group") || self.open_file(name)?.is_some() {
+                texts.insert(name, self.read(name)?);
+            }
+        }
+        let before = texts.clone();
+        edit(&mut texts);
+        let changed: Vec<&str> = DATABASE.into_iter().filter(|name| texts.get(name) != before.get(name)).collect();
+        for (n, name) in changed.iter().enumerate() {
+            if let Err(e) = self.replace(name, &texts[name]) {
+                for done in changed[..n].iter().rev() {
+                    let _ = self.replace(done, &before[done]);
+                }
+                return Err(failed(format!("cannot rewrite {}", self.path.join(name).display()), e));
             }
         }
         Ok(())
@@ -153,9 +189,11 @@ impl Etc {
     fn replace(&self, name: &str, text: &str) -> std::io::Result<()> {
         let held = self.held.as_ref().ok_or(std::io::ErrorKind::NotFound)?;
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let old = plain(File::from(rustix::fs::openat(held, name, flags, Mode::empty())?))?;
-        let found = old.metadata()?;
-        let new = format!("{name}.plat-new");
+        let old = match rustix::fs::openat(held, name, flags, Mode::empty()) {
+            Err(rustix::io::Errno::NOENT) => None,
+            opened => Some(plain(File::from(opened?))?),
+        };
+        let new = new_name(OsStr::new(name));
         match rustix::fs::unlinkat(held, &new, AtFlags::empty()) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => {}
             Err(other) => return Err(other.into()),
@@ -163,9 +201,15 @@ impl Etc {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::openat(held, &new, flags, Mode::from_raw_mode(0o600))?);
         let written = file.write_all(text.as_bytes()).and_then(|()| {
-            fchown(&file, Some(found.uid()), Some(found.gid()))?;
-            file.set_permissions(found.permissions())?;
-            attributes::copy(&old, &file)?;
+            match &old {
+                None => rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?,
+                Some(old) => {
+                    let found = old.metadata()?;
+                    fchown(&file, Some(found.uid()), Some(found.gid()))?;
+                    file.set_permissions(found.permissions())?;
+                    attributes::copy(old, &file)?;
+                }
+            }
             file.sync_all()?;
             Ok(rustix::fs::renameat(held, &new, held, name)?)
         });
@@ -186,56 +230,4 @@ fn unusable(path: &Path, why: std::io::Error) -> Problem {
 
 fn plain(file: File) -> std::io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is not a plain file")) }
-}
-
-/// Those of these names that are nobody's any more once the lines of the name and number are gone.
-fn names_gone<'a>(text: &str, gone: &BTreeSet<Identity<'a>>) -> BTreeSet<&'a str> {
-    let lines = || text.lines().filter_map(identity);
-    let stay: BTreeSet<&str> = lines().filter(|line| !gone.contains(line)).map(|(name, _)| name).collect();
-    let there: BTreeSet<Identity> = lines().collect();
-    gone.iter().filter(|one| there.contains(*one)).map(|(name, _)| *name).filter(|name| !stay.contains(name)).collect()
-}
-
-/// Of a line of passwd or group.
-fn identity(line: &str) -> Option<Identity<'_>> {
-    let mut fields = line.split(':');
-    Some((fields.next()?, fields.nth(1)?.parse().ok()?))
-}
-
-/// What is to be taken out.
-struct Gone<'a> {
-    users: BTreeSet<&'a str>,
-    groups: BTreeSet<&'a str>,
-    numbered_users: &'a BTreeSet<Identity<'a>>,
-    numbered_groups: &'a BTreeSet<Identity<'a>>,
-}
-
-impl Gone<'_> {
-    /// The file without the lines of those, and without the users as members (group, gshadow) or administrators (gshadow).
-    fn taken_out(&self, text: &str, file: &str) -> String {
-        let from = match file {
-            "group" => 3,
-            "gshadow" => 2,
-            _ => usize::MAX,
-        };
-        let numbered = |line: &str, gone: &BTreeSet<Identity>| identity(line).is_some_and(|line| gone.contains(&line));
-        let named = |line: &str, gone: &BTreeSet<&str>| gone.contains(line.split(':').next().unwrap_or_default());
-        let goes = |line: &str| match file {
-            "passwd" => numbered(line, self.numbered_users),
-            "group" => numbered(line, self.numbered_groups),
-            "shadow" => named(line, &self.users),
-            _ => named(line, &self.groups),
-        };
-        let kept = text.lines().filter(|line| !goes(line));
-        kept.map(|line| {
-            let fields = line.split(':').enumerate().map(|(n, field)| {
-                if n < from || !field.split(',').any(|member| self.users.contains(member)) {
-                    return field.to_owned();
-                }
-                field.split(',').filter(|member| !self.users.contains(member)).collect::<Vec<_>>().join(",")
-            });
-            fields.collect::<Vec<_>>().join(":") + "\n"
-        })
-        .collect()
-    }
 }

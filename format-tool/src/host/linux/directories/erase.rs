@@ -29,10 +29,18 @@ pub(super) fn frozen(path: &Path) -> String {
     )
 }
 
+/// What a person can do where root said that nobody may change a directory: that is root's to take back.
+pub(super) fn kept(path: &Path) -> String {
+    let at = path.display();
+    format!(
+        "if it is immutable or append-only (`lsattr -d {at}`), `chattr -ia {at}` lets it be changed; then try again"
+    )
+}
+
 /// What a person can do where something is mounted on a partition's directory, or in it.
 pub(super) fn mounted(path: &Path) -> String {
     let at = path.display();
-    format!("something is mounted there, which is not erased: find it with `findmnt -R {at}` and `umount` it")
+    format!("something is mounted there, which is left alone: find it with `findmnt -R {at}` and `umount` it")
 }
 
 /// Lets a file or directory be changed of which somebody said that nobody may (chattr +i, +a; a subvolume of btrfs that

@@ -2,7 +2,7 @@
 
 use super::connection::{Connection, Request};
 use ipnet::IpNet;
-use node_format_plan::facts::AddressFact;
+use node_format_plan::facts::{AddressFact, Further};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
@@ -17,10 +17,14 @@ pub(super) type Found = (u32, AddressFact, Besides);
 
 #[derive(Clone, Copy)]
 pub(super) struct Besides {
-    /// A link-local one of IPv6 which the kernel does not say that it made (Linux 5.18; before that it says so of none).
-    pub by_hand: bool,
+    /// The kernel says that it made it of the link (Linux 5.18; before that it says so of none).
+    pub is_kernels: bool,
     /// The kernel has made no route to its network (`noprefixroute`): if there is one, a program made it.
     pub without_route: bool,
+    /// Of IPv4, another one of its network came first.
+    pub secondary: bool,
+    pub broadcast: Option<Ipv4Addr>,
+    pub further: Further,
 }
 
 /// Every address there is, as the kernel orders them.
@@ -30,28 +34,33 @@ pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Found>> {
 }
 
 fn read(message: AddressMessage) -> Option<Found> {
-    let (mut local, mut address, mut is_kernels, mut without_route) = (None, None, false, false);
+    let (mut local, mut address, mut broadcast, mut metric) = (None, None, None, 0);
+    let (mut is_kernels, mut without_route) = (false, false);
     let flags = message.header.flags;
     let leased = !flags.contains(AddressHeaderFlags::Permanent);
-    let near = message.header.family == AddressFamily::Inet && message.header.scope == AddressScope::Link;
+    let ipv4 = message.header.family == AddressFamily::Inet;
+    let near = ipv4 && message.header.scope == AddressScope::Link;
     let bound_only =
         near || (message.header.family == AddressFamily::Inet6 && flags.contains(AddressHeaderFlags::Deprecated));
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(ip) => local = Some(*ip),
             AddressAttribute::Address(ip) => address = Some(*ip),
+            AddressAttribute::Broadcast(ip) => broadcast = Some(*ip),
+            AddressAttribute::RoutePriority(number) => metric = *number,
             AddressAttribute::Flags(flags) => without_route = flags.contains(AddressFlags::Noprefixroute),
             AddressAttribute::Protocol(by) => is_kernels = *by == AddressProtocol::LinkLocal,
             _ => {}
         }
     }
     // On a link between two ends `address` is the other one's.
+    let peer = address.filter(|other| local.is_some_and(|own| own != *other));
     let address = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
-    let by_hand = !is_kernels && !leased && matches!(address.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let secondary = ipv4 && flags.contains(AddressHeaderFlags::Secondary);
     Some((
         message.header.index,
         AddressFact { link: String::new(), address, leased, bound_only },
-        Besides { by_hand, without_route },
+        Besides { is_kernels, without_route, secondary, broadcast, further: Further { peer, metric } },
     ))
 }
 
@@ -115,6 +124,20 @@ pub(super) fn add_for_binding(handle: &Handle, index: u32, address: IpNet) -> Re
 
 pub(super) fn add(handle: &Handle, index: u32, address: IpNet) -> Request {
     Box::pin(new(handle, index, address).execute())
+}
+
+/// One of which the record alone still knows.
+pub(super) fn add_as_recorded(handle: &Handle, index: u32, address: IpNet, further: Further) -> Request {
+    let mut request = new(handle, index, address);
+    let attributes = &mut request.message_mut().attributes;
+    if let Some(peer) = further.peer {
+        attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Address(_)));
+        attributes.push(AddressAttribute::Address(peer));
+    }
+    if further.metric != 0 {
+        attributes.push(AddressAttribute::RoutePriority(further.metric));
+    }
+    Box::pin(request.execute())
 }
 
 pub(super) fn remove(handle: &Handle, index: u32, address: IpNet) -> Request {

@@ -6,8 +6,8 @@ use node_format_plan::facts::{LinkFact, LinkKind};
 use rtnetlink::packet_core::Nla;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoTun, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags,
-    LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoTun, InfoVeth, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth};
 use std::io;
@@ -27,8 +27,22 @@ pub(super) struct Link {
     pub index: u32,
     /// Index of the bridge it is a port of.
     pub master: Option<u32>,
+    /// Index of the link that it stands on, as a VLAN does.
+    pub on: Option<u32>,
+    /// Neighbours need no asking for there, or there is only one.
+    pub without_neighbours: bool,
+    /// What IPv6 is told there; `None`: it is switched off.
+    pub ipv6: Option<Ipv6>,
     /// Without its bridge, whose name another answer has.
     pub fact: LinkFact,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Ipv6 {
+    /// Bytes of the largest packet.
+    pub mtu: u32,
+    /// How the kernel makes the link-local address (`addr_gen_mode`).
+    pub address: i32,
 }
 
 /// Every link there is.
@@ -39,14 +53,18 @@ pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Link>> {
 }
 
 fn read(message: LinkMessage) -> Option<Link> {
-    let (mut name, mut master) = (None, None);
+    let (mut name, mut master, mut on, mut elsewhere, mut ipv6) = (None, None, None, false, None);
+    let flags = message.header.flags;
     let kind = LinkKind::Other(String::new());
-    let up = message.header.flags.contains(LinkFlags::Up);
+    let up = flags.contains(LinkFlags::Up);
     let mut fact = LinkFact { kind, up, bridge: None, group: 0, mac: [0; 6], mtu: None, isolated: false };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(text),
             LinkAttribute::Controller(index) => master = Some(index),
+            LinkAttribute::Link(index) => on = Some(index),
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+            LinkAttribute::AfSpecUnspec(families) => ipv6 = families.iter().find_map(read_ipv6),
             LinkAttribute::Group(group) => fact.group = group,
             LinkAttribute::Address(mac) => fact.mac = mac.try_into().unwrap_or_default(),
             LinkAttribute::Mtu(bytes) => fact.mtu = Some(bytes),
@@ -57,7 +75,20 @@ fn read(message: LinkMessage) -> Option<Link> {
             _ => {}
         }
     }
-    Some(Link { name: name?, index: message.header.index, master, fact })
+    // Of a pair that is the other end.
+    let on = on.filter(|_| !elsewhere && fact.kind != LinkKind::Veth);
+    let without_neighbours = flags.intersects(LinkFlags::Loopback | LinkFlags::Pointopoint | LinkFlags::Noarp);
+    Some(Link { name: name?, index: message.header.index, master, on, without_neighbours, ipv6, fact })
+}
+
+fn read_ipv6(family: &AfSpecUnspec) -> Option<Ipv6> {
+    let AfSpecUnspec::Inet6(parts) = family else { return None };
+    parts.iter().find_map(|part| match part {
+        AfSpecInet6::DevConf(told) if told.disable_ipv6 == 0 => {
+            Some(Ipv6 { mtu: u32::try_from(told.mtu6).ok()?, address: told.addr_gen_mode })
+        }
+        _ => None,
+    })
 }
 
 fn is_isolated(part: &LinkInfo) -> bool {

@@ -2,28 +2,38 @@
 //! the last address of a link.
 
 use super::connection::Connection;
+use super::kernels::Kernels;
 use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use std::io;
 use std::net::IpAddr;
 
 /// The index of a link, and a neighbour there.
-pub(super) fn fixed(connection: &mut Connection) -> io::Result<Vec<(u32, IpAddr)>> {
+pub(super) fn fixed(connection: &mut Connection, kernels: &Kernels) -> io::Result<Vec<(u32, IpAddr)>> {
     let (all, proxies) = (connection.handle.neighbours().get(), connection.handle.neighbours().get().proxies());
-    let mut found: Vec<_> = connection.ask(all.execute(), read(NeighbourState::Permanent))?;
-    found.extend::<Vec<_>>(connection.ask(proxies.execute(), read(NeighbourState::None))?);
+    let mut found: Vec<_> = connection.ask(all.execute(), |message| read(&message, kernels))?;
+    found.extend::<Vec<_>>(connection.ask(proxies.execute(), |message| read(&message, kernels))?);
     Ok(found)
 }
 
-fn read(state: NeighbourState) -> impl Fn(NeighbourMessage) -> Option<(u32, IpAddr)> {
-    move |message| {
-        let address = message.attributes.iter().find_map(|attribute| match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
-            _ => None,
-        });
-        let is_meant = message.header.state == state || message.header.flags.contains(NeighbourFlags::Proxy);
-        address.filter(|_| is_meant).map(|address| (message.header.ifindex, address))
-    }
+fn read(message: &NeighbourMessage, kernels: &Kernels) -> Option<(u32, IpAddr)> {
+    let link = message.header.ifindex;
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    })?;
+    // What the kernel finds out about neighbours; all else was set.
+    let flags = NeighbourFlags::Router | NeighbourFlags::Use | NeighbourFlags::Offloaded;
+    let plain = flags.contains(message.header.flags);
+    let managed = message.attributes.iter().any(
+        |attribute| matches!(attribute, NeighbourAttribute::ExtFlags(flags) if *flags != NeighbourExtFlags::empty()),
+    );
+    let learned = match message.header.state {
+        NeighbourState::Noarp => kernels.knows(link, address),
+        NeighbourState::Permanent => false,
+        _ => true,
+    };
+    (!learned || !plain || managed).then_some((link, address))
 }

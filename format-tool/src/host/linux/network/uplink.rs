@@ -8,12 +8,12 @@ use nix::errno::Errno;
 use node_format_plan::Action;
 use node_format_plan::facts::Route;
 use node_format_plan::thing::Uplink;
-use plat_model::problem::Result;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::{Handle, LinkUnspec};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
-pub(in crate::host::linux) fn move_uplink(action: &Action) -> Result<()> {
+pub(in crate::host::linux) fn move_uplink(action: &Action) -> plat_model::problem::Result<()> {
     let uplink = match action {
         Action::TakeUplink(uplink) | Action::ReturnUplink(uplink) => uplink,
         _ => return Ok(()),
@@ -37,7 +37,15 @@ pub(in crate::host::linux) fn move_uplink(action: &Action) -> Result<()> {
         }
         let (requests, tolerated): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
         let results = connection.call(requests)?;
-        Ok(results.into_iter().zip(tolerated).find_map(|(result, done)| result.err().filter(|e| !done.contains(e))))
+        let refused =
+            results.into_iter().zip(tolerated).find_map(|(result, done)| result.err().filter(|e| !done.contains(e)));
+        // What else can come back does, whatever could not.
+        let to = if take { &uplink.bridge } else { &uplink.link };
+        let routed = match indexes.get(to) {
+            Some(_) => add_routes(&mut connection, &uplink.routes, to, &indexes)?,
+            None => None,
+        };
+        Ok(refused.or(routed))
     });
     match moved {
         Ok(None) => Ok(()),
@@ -80,7 +88,10 @@ fn steps(
     // The new addresses come before the old ones go: whoever is connected by them notices least.
     let add = |address: &IpNet| match told.get(address) {
         Some(told) => addresses::add_as_told(handle, to, told),
-        None => addresses::add(handle, to, *address),
+        None => {
+            let further = uplink.further.get(address).copied().unwrap_or_default();
+            addresses::add_as_recorded(handle, to, *address, further)
+        }
     };
     let remove = |address: &IpNet, from: u32| match told.get(address) {
         Some(told) => addresses::remove_as_told(handle, told),
@@ -94,9 +105,32 @@ fn steps(
         steps.extend(uplink.routes.iter().map(|route| (routes::remove(handle, from, route), GONE)));
         steps.extend(uplink.addresses.iter().rev().map(|address| (remove(address, from), GONE)));
     }
-    // A router must be reachable before there is a way through it.
-    let (through, direct): (Vec<&Route>, Vec<&Route>) = uplink.routes.iter().partition(|route| route.via.is_some());
-    let all = direct.into_iter().chain(through);
-    steps.extend(all.map(|route| (routes::add(handle, to, route), THERE)));
     Some(steps)
+}
+
+/// Gives a link these routes; the first refusal. That there is one of the same destination and metric already says neither
+/// that it is this one nor that it is on this link: then one looks.
+fn add_routes(
+    connection: &mut Connection,
+    routes: &BTreeSet<Route>,
+    to: &str,
+    indexes: &Indexes,
+) -> io::Result<Option<Errno>> {
+    let Some(index) = indexes.get(to).copied() else { return Ok(Some(Errno::ENODEV)) };
+    // A router must be reachable before there is a way through it.
+    let (through, direct): (Vec<&Route>, Vec<&Route>) = routes.iter().partition(|route| route.via.is_some());
+    let all: Vec<&Route> = direct.into_iter().chain(through).collect();
+    let handle = connection.handle.clone();
+    let results = connection.call(all.iter().map(|route| routes::add(&handle, index, route)).collect())?;
+    let is_there = |result: &Result<(), Errno>| *result == Err(Errno::EEXIST);
+    let refused = results.iter().find_map(|result| result.err().filter(|_| !is_there(result)));
+    if !results.iter().any(is_there) {
+        return Ok(refused);
+    }
+    let found = super::see(connection)?.routes;
+    let missing = all.iter().zip(&results).filter(|(route, result)| {
+        is_there(result) && !found.contains(&Route { link: to.to_owned(), ..(**route).clone() })
+    });
+    let beside = missing.map(|(route, _)| routes::add_beside(&handle, index, route)).collect();
+    Ok(refused.or(connection.call(beside)?.into_iter().find_map(Result::err)))
 }

@@ -20,7 +20,7 @@ const MIB: u64 = 1 << 20;
 fn live(mounted: &Mounted, beyond: &str) {
     mounted.make("part0").unwrap();
     let made = fs::metadata(mounted.top().join("part0")).unwrap();
-    assert_eq!((made.uid(), made.gid(), made.mode() & 0o7777), (0, 0, 0o700));
+    assert_eq!((made.uid(), made.gid(), made.mode() & 0o7777), (0, 0, 0o1700));
     assert_eq!(mounted.make("part0").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     chown(mounted.top().join("part0"), Some(PROJECT), Some(PROJECT)).unwrap();
     assert_eq!(mounted.limit("part0"), None);

@@ -9,7 +9,8 @@ use plat_document::Release;
 use plat_document::release::{DebLock, LockedPackage, Source};
 use plat_model::Problem;
 use plat_model::problem::codes;
-use plat_source::{Apt, Ran, System, Tools};
+use plat_source::{Apt, Ran, Tools};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -36,13 +37,8 @@ pub fn run(context: &Context, file: &Path, update: bool) -> Result<()> {
         return Ok(());
     }
     let here = plat_source::here()?;
-    // One that is of other packages by now cannot be read, and is made anew.
-    let before = if path.exists() {
-        document::load(&path).map(|release| locked(&release)).unwrap_or_default()
-    } else {
-        Locks::new()
-    };
-    let locks = lock_all(&named, before, &here, update)?;
+    let before = if path.exists() { written(&path)? } else { Locks::new() };
+    let locks = lock_all(&named, before, here.as_str(), update, resolve)?;
     let text = render(file, &locks);
     if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
         write(&path, &text)?;
@@ -74,25 +70,44 @@ fn named(release: &Release) -> BTreeMap<&str, &[String]> {
     deb.collect()
 }
 
-fn locked(release: &Release) -> Locks {
-    let deb = |(name, source): (&String, &Source)| match source {
-        Source::Deb { locks, .. } => Some((name.clone(), locks.clone())),
-        _ => None,
+/// What the lock itself says, whatever has become of the document that it is of: what is locked for machines of other
+/// kinds, and of sources that are as they were, cannot be asked again here.
+fn written(path: &Path) -> Result<Locks> {
+    let text = super::super::read_text(path)?;
+    let written = plat_document::yaml::read(&text, &path.display().to_string(), text.len())?.to_json();
+    let sources = written.get("sources").and_then(Value::as_object).into_iter().flatten();
+    let locks = |(name, source): (&String, &Value)| {
+        let locks = source.get("deb").and_then(|deb| deb.get("locks")).cloned().unwrap_or_else(|| json!({}));
+        let locks = serde_json::from_value(locks).map_err(|e| {
+            Problem::new(codes::BAD_VALUE, format!("sources.{name} of {} is no lock", path.display()))
+                .because(e)
+                .fix("take the file back to what `plat release lock` wrote, or remove it to lock all anew")
+        })?;
+        Ok((name.clone(), locks))
     };
-    release.sources.iter().filter_map(deb).collect()
+    sources.map(locks).collect()
 }
 
 fn lock_all(
     named: &BTreeMap<&str, &[String]>,
     mut before: Locks,
-    here: &System,
+    here: &str,
     update: bool,
+    mut resolve: impl FnMut(&[String]) -> Result<DebLock, Problem>,
 ) -> Result<Locks, Problem> {
     let mut all = Locks::new();
     for (name, packages) in named {
         let mut locks = before.remove(*name).unwrap_or_default();
-        locks.retain(|_, lock| lock.of == *packages);
-        if update || !locks.contains_key(here.as_str()) {
+        locks.retain(|kind, lock| {
+            let same = lock.of == *packages;
+            if !same && kind != here {
+                output::note(&format!(
+                    "sources.{name} is of other packages by now: lock it again on a machine of kind {kind}"
+                ));
+            }
+            same
+        });
+        if update || !locks.contains_key(here) {
             output::note(&format!("asking what {} is on {here}", packages.join(", ")));
             locks.insert(here.to_string(), resolve(packages).map_err(|p| p.at(format!("sources.{name}")))?);
         }
@@ -193,33 +208,86 @@ mod tests {
         assert!(lock_path(Path::new("redis.lock.yaml")).is_err());
     }
 
-    #[test]
-    fn what_is_written_is_read_again_as_the_same_lock() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("app.yaml");
-        fs::write(
-            &file,
-            "version: 1\nname: app\nsources: {app: {deb: {packages: [hello, \"xx=1:2\"]}}}\n\
-             services: {web: {command: [/bin/true]}}\n",
-        )
-        .unwrap();
+    fn release(folder: &Path, packages: [&str; 2]) -> PathBuf {
+        let file = folder.join("app.yaml");
+        let [app, tool] = packages;
+        let text = format!(
+            "version: 1\nname: app\nservices: {{web: {{command: [/bin/true]}}}}\nsources:\n  \
+             app: {{deb: {{packages: [{app}]}}}}\n  tool: {{deb: {{packages: [{tool}], into: tool}}}}\n"
+        );
+        fs::write(&file, text).unwrap();
+        file
+    }
+
+    fn lock(of: &str, version: &str) -> DebLock {
         let package = LockedPackage {
-            name: "hello".into(),
-            version: "1:2.10~rc1".into(),
+            name: of.split('=').next().unwrap().into(),
+            version: version.into(),
             url: "http://deb.example.org/hello_1%253a2.deb".into(),
             sha256: "a".repeat(64),
         };
-        let of = vec!["hello".to_owned(), "xx=1:2".to_owned()];
-        let kinds = BTreeMap::from([("x86_64-debian-13".to_owned(), DebLock { of, packages: vec![package] })]);
-        let locks = Locks::from([("app".to_owned(), kinds)]);
+        DebLock { of: vec![of.into()], packages: vec![package] }
+    }
+
+    const HERE: &str = "x86_64-debian-13";
+    const THERE: &str = "aarch64-debian-13";
+
+    fn everywhere(of: &str) -> BTreeMap<String, DebLock> {
+        [HERE, THERE].map(|kind| (kind.to_owned(), lock(of, "1:2.10~rc1"))).into()
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_as_the_same_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = release(folder.path(), ["hello", "\"xx=1:2\""]);
+        let locks = Locks::from([("app".to_owned(), everywhere("hello")), ("tool".to_owned(), everywhere("xx=1:2"))]);
         let path = lock_path(&file).unwrap();
         write(&path, &render(&file, &locks)).unwrap();
-        assert_eq!(locked(&document::load(&path).unwrap_or_else(|p| panic!("{p}"))), locks);
-        assert_eq!(named(&document::load(&file).unwrap()).len(), 1);
+        assert_eq!(written(&path).unwrap(), locks);
+        document::load(&path).unwrap_or_else(|p| panic!("{p}"));
         // The document names others by now.
-        let text = fs::read_to_string(&file).unwrap().replace("hello", "bye");
-        fs::write(&file, text).unwrap();
+        release(folder.path(), ["bye", "\"xx=1:2\""]);
         let problem = document::load(&path).unwrap_err().to_string();
         assert!(problem.contains("of other packages") && problem.contains("plat release lock"), "{problem}");
+    }
+
+    #[test]
+    fn a_source_with_other_packages_leaves_the_other_locks_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = release(folder.path(), ["hello", "jq"]);
+        let before = Locks::from([("app".to_owned(), everywhere("hello")), ("tool".to_owned(), everywhere("jq"))]);
+        let path = lock_path(&file).unwrap();
+        write(&path, &render(&file, &before)).unwrap();
+        release(folder.path(), ["bye", "jq"]);
+        let release = document::load(&file).unwrap();
+        let mut asked = Vec::new();
+        let resolve = |packages: &[String]| {
+            asked.push(packages.to_vec());
+            Ok(lock(&packages[0], "9"))
+        };
+        let locks = lock_all(&named(&release), written(&path).unwrap(), HERE, false, resolve).unwrap();
+        assert_eq!(locks["tool"], before["tool"]);
+        assert_eq!(locks["app"], BTreeMap::from([(HERE.to_owned(), lock("bye", "9"))]));
+        assert_eq!(asked, [["bye"]]);
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_used_takes_the_place_of_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = release(folder.path(), ["hello", "jq"]);
+        let path = lock_path(&file).unwrap();
+        let good = render(&file, &Locks::from([("app".to_owned(), everywhere("hello"))]));
+        write(&path, &good).unwrap();
+        // Of other packages, and of no source at all.
+        for wrong in [("app", "bye"), ("gone", "hello")] {
+            let text = render(&file, &Locks::from([(wrong.0.to_owned(), everywhere(wrong.1))]));
+            assert!(write(&path, &text).is_err());
+            assert_eq!(fs::read_to_string(&path).unwrap(), good);
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        }
+        // Nor is one gone over that cannot be read.
+        fs::write(&path, "sources: {app: {deb: {locks: [1]}}}\n").unwrap();
+        let problem = written(&path).unwrap_err().to_string();
+        assert!(problem.contains("sources.app") && problem.contains("remove it"), "{problem}");
     }
 }

@@ -3,7 +3,7 @@
 use crate::convert::{IntoModel, Place};
 use crate::v1;
 use plat_model::Problems;
-use plat_model::instance::{InstanceState, ServiceState, Wish};
+use plat_model::instance::{InstanceState, ServiceKind, ServiceState, Wish};
 use plat_model::release::InstallState;
 
 macro_rules! states {
@@ -32,7 +32,8 @@ macro_rules! states {
 states! {
     Wish: Started, Stopped, Destroyed;
     InstanceState: Waiting, Installing, Starting, Ready, Degraded, Failed, Stopping, Stopped, Destroying, Destroyed;
-    ServiceState: Stopped, Running, Backoff;
+    ServiceState: Stopped, Running, Backoff, Done, Failed;
+    ServiceKind: Service, Oneshot;
     InstallState: Absent, Installing, Installed, Failed, Removing;
 }
 

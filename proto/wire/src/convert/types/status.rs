@@ -5,9 +5,10 @@ use crate::convert::{IntoModel, Place, bounded, owned};
 use crate::limits::{SERVICES_MAX, TEXT_MAX};
 use crate::v1;
 use plat_model::id::{Digest, InstanceId, PromiseName, ServiceName};
-use plat_model::instance::{InstanceStatus, PromiseStatus, ServiceStatus};
+use plat_model::instance::{InstanceStatus, PromiseStatus, ServiceKind, ServiceStatus};
 use plat_model::parameters::Parameters;
 use plat_model::release::Installation;
+use plat_model::tree::{SAID_MAX, Said};
 use plat_model::{Generation, Problems};
 
 owned! {
@@ -26,6 +27,10 @@ impl From<&ServiceStatus> for v1::ServiceStatus {
             restarts: status.restarts,
             last_exit: bounded(&status.last_exit, TEXT_MAX),
             since_ms: status.since.0,
+            kind: v1::ServiceKind::from(status.kind).into(),
+            schedule: bounded(&status.schedule, TEXT_MAX),
+            next_ms: status.next.map(|next| next.0),
+            skipped: status.skipped,
         }
     }
 }
@@ -37,8 +42,27 @@ impl IntoModel for v1::ServiceStatus {
         let state = read_enum::<v1::ServiceState>(self.state, &at.field("state"), problems);
         let last_exit = at.field("last_exit").text(self.last_exit, TEXT_MAX, problems);
         let since = at.field("since_ms").time(self.since_ms, problems);
-        let (pid, restarts) = (self.pid, self.restarts);
-        Some(ServiceStatus { name: name?, state: state?, pid, restarts, last_exit: last_exit?, since: since? })
+        let kind = match self.kind {
+            0 => Some(ServiceKind::Service),
+            said => read_enum::<v1::ServiceKind>(said, &at.field("kind"), problems),
+        };
+        let schedule = at.field("schedule").text(self.schedule, TEXT_MAX, problems);
+        let next = match self.next_ms {
+            None => Some(None),
+            Some(next) => at.field("next_ms").time(next, problems).map(Some),
+        };
+        Some(ServiceStatus {
+            name: name?,
+            kind: kind?,
+            state: state?,
+            pid: self.pid,
+            restarts: self.restarts,
+            last_exit: last_exit?,
+            since: since?,
+            schedule: schedule?,
+            next: next?,
+            skipped: self.skipped,
+        })
     }
 }
 
@@ -63,6 +87,19 @@ impl IntoModel for v1::PromiseStatus {
     }
 }
 
+impl From<&Said> for v1::Said {
+    fn from(said: &Said) -> Self {
+        Self { well: said.well, text: bounded(&said.text, SAID_MAX) }
+    }
+}
+
+impl IntoModel for v1::Said {
+    type Model = Said;
+    fn read(self, at: &Place, problems: &mut Problems) -> Option<Said> {
+        Some(Said { well: self.well, text: at.field("text").text(self.text, SAID_MAX, problems)? })
+    }
+}
+
 impl From<&InstanceStatus> for v1::InstanceStatus {
     fn from(status: &InstanceStatus) -> Self {
         Self {
@@ -75,6 +112,7 @@ impl From<&InstanceStatus> for v1::InstanceStatus {
             connection_json: crate::convert::node::json(&status.connection),
             services: status.services.iter().map(Into::into).collect(),
             promises: status.promises.iter().map(Into::into).collect(),
+            said: status.said.as_ref().map(Into::into),
         }
     }
 }
@@ -90,6 +128,7 @@ impl IntoModel for v1::InstanceStatus {
         let connection = at.field("connection_json").parse(&self.connection_json, Parameters::parse_json, problems);
         let services = at.field("services").all(self.services, SERVICES_MAX, problems);
         let promises = at.field("promises").all(self.promises, SERVICES_MAX, problems);
+        let said = at.field("said").maybe(self.said, problems);
         Some(InstanceStatus {
             id: id?,
             generation: Generation(self.generation),
@@ -100,6 +139,7 @@ impl IntoModel for v1::InstanceStatus {
             connection: connection?,
             services: services?,
             promises: promises?,
+            said: said?,
         })
     }
 }

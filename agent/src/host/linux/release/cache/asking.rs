@@ -7,11 +7,12 @@ use crate::host::linux::task::Line;
 use plat_model::Problem;
 use plat_model::node::Account;
 use plat_model::problem::codes;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Instant;
 
 /// Longest line that the child says, in bytes.
 const LINE_MAX: usize = 64 * 1024;
@@ -26,6 +27,7 @@ pub fn ask_as(
 ) -> Result<Ended, Problem> {
     let wrong = |e: &dyn std::fmt::Display| Problem::new(codes::INTERNAL, "cannot ask a server").because(e);
     let mut file = file.try_clone().map_err(|e| wrong(&e))?;
+    let (until, parent) = (Instant::now() + ask.longest, nix::unistd::getpid());
     let (said, say) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| wrong(&e))?;
     match split().map_err(|e| wrong(&e))? {
         Side::Child => {
@@ -38,7 +40,7 @@ pub fn ask_as(
                 text.push(b'\n');
                 say.write_all(&text)
             };
-            let ended = match assume(account) {
+            let ended = match assume(account).and_then(|()| end_with(parent)) {
                 Ok(()) => download(ask, &mut file, &mut tell),
                 Err(problem) => Ended::Refused(problem.one_line()),
             };
@@ -47,7 +49,7 @@ pub fn ask_as(
         }
         Side::Parent(child) => {
             drop(say);
-            let ended = listen(said, line, heard);
+            let ended = listen(said, line, until, heard);
             let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
             let _ = nix::sys::wait::waitpid(child, None);
             ended
@@ -55,13 +57,27 @@ pub fn ask_as(
     }
 }
 
-/// What the child says, to its end.
-fn listen(said: OwnedFd, line: &Line, heard: &mut dyn FnMut(Said) -> Result<(), Problem>) -> Result<Ended, Problem> {
+/// From here on this process is killed when its parent ends, however it does. Becoming somebody else would undo it.
+fn end_with(parent: nix::unistd::Pid) -> Result<(), Problem> {
+    let wrong = |why: &str| Problem::new(codes::INTERNAL, "nobody to ask for").because(why);
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).map_err(|e| wrong(e.desc()))?;
+    if nix::unistd::getppid() == parent { Ok(()) } else { Err(wrong("who asked is gone")) }
+}
+
+/// What the child says, to its end, or to the end of its time.
+fn listen(
+    said: OwnedFd,
+    line: &Line,
+    until: Instant,
+    heard: &mut dyn FnMut(Said) -> Result<(), Problem>,
+) -> Result<Ended, Problem> {
     let gone = |why: &str| Problem::new(codes::INTERNAL, "cannot ask a server").because(why);
     let (mut text, mut buffer) = (Vec::new(), vec![0; 4096]);
     loop {
         let mut fds = [PollFd::new(&said, PollFlags::IN), PollFd::new(line.stream(), PollFlags::RDHUP)];
-        match poll(&mut fds, None) {
+        let left = Timespec::try_from(until.saturating_duration_since(Instant::now())).ok();
+        match poll(&mut fds, left.as_ref()) {
+            Ok(0) => return Ok(Ended::Refused("it takes longer than there is time for it".into())),
             Err(Errno::INTR) => continue,
             Err(e) => return Err(gone(&e.to_string())),
             Ok(_) if !fds[1].revents().is_empty() => return Err(gone("nobody waits for it any more")),

@@ -13,6 +13,8 @@ use ureq::http::{HeaderMap, StatusCode};
 pub const FILE_MAX: u64 = 8 << 30;
 /// Longest fetch.
 pub const FETCH_MAX: Duration = Duration::from_secs(3600);
+/// Fewest bytes a second: a place that sends less is given up for the next one.
+pub const LEAST_RATE: u64 = 1024;
 /// How often it is told how far it has come, and how often the disk is looked at.
 const TELL: Duration = Duration::from_secs(1);
 
@@ -36,7 +38,11 @@ pub enum Ended {
     /// The server, or the folder, does not have it.
     Lacks(String),
     /// There is no room for it on the disk.
-    NoRoom(String),
+    NoRoom {
+        why: String,
+        /// Bytes that are still to come, as far as that is known.
+        bytes: u64,
+    },
 }
 
 pub struct Ask<'a> {
@@ -48,8 +54,30 @@ pub struct Ask<'a> {
     pub spare: u64,
     /// Bytes that it may have.
     pub most: u64,
-    /// How long a server may say nothing.
+    /// How long a server may say nothing, and over which it must send [`LEAST_RATE`].
     pub silence: Duration,
+    /// How long all of it may take.
+    pub longest: Duration,
+}
+
+/// Whether what comes is worth waiting for.
+struct Pace {
+    since: Instant,
+    had: u64,
+    over: Duration,
+}
+
+impl Pace {
+    /// `have`: bytes that are there at `now`.
+    fn is_kept(&mut self, now: Instant, have: u64) -> bool {
+        let passed = now.duration_since(self.since);
+        if passed < self.over {
+            return true;
+        }
+        let came = u128::from(have.saturating_sub(self.had));
+        (self.since, self.had) = (now, have);
+        came * 1000 >= u128::from(LEAST_RATE) * passed.as_millis()
+    }
 }
 
 /// Fetches what is not in `file` yet, which is open at its end and for appending.
@@ -59,7 +87,7 @@ pub fn download(ask: &Ask<'_>, file: &mut File, say: &mut dyn FnMut(Said) -> io:
 
 fn fetch(ask: &Ask<'_>, file: &mut File, say: &mut dyn FnMut(Said) -> io::Result<()>) -> Result<Ended, Ended> {
     let disk = |e: io::Error| match e.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Ended::NoRoom(e.to_string()),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Ended::NoRoom { why: e.to_string(), bytes: 0 },
         _ => Ended::Refused(format!("it cannot be written: {e}")),
     };
     let mut have = file.metadata().map_err(disk)?.len();
@@ -101,7 +129,7 @@ fn fetch(ask: &Ask<'_>, file: &mut File, say: &mut dyn FnMut(Said) -> io::Result
 
 fn request(ask: &Ask<'_>, have: u64) -> Result<ureq::http::Response<ureq::Body>, Ended> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(FETCH_MAX))
+        .timeout_global(Some(ask.longest))
         .timeout_resolve(Some(Duration::from_secs(20)))
         .timeout_connect(Some(Duration::from_secs(30)))
         .timeout_recv_response(Some(ask.silence))
@@ -156,16 +184,16 @@ fn pour(
         return Err(too_large());
     }
     let (mut buffer, mut looked) = (vec![0; 64 * 1024], None::<Instant>);
+    let mut pace = Pace { since: Instant::now(), had: have, over: ask.silence };
     loop {
         if looked.is_none_or(|at| at.elapsed() > TELL) {
             looked = Some(Instant::now());
-            let disk = fstatvfs(&*file).map_err(|e| Ended::NoRoom(e.to_string()))?;
+            let disk = fstatvfs(&*file).map_err(|e| Ended::Refused(format!("its disk does not answer: {e}")))?;
             let (free, rest) = (disk.f_bavail * disk.f_frsize, all.map_or(0, |all| all.saturating_sub(have)));
             if free < rest + ask.spare {
-                let (free, rest, spare) = (free >> 20, rest.div_ceil(1 << 20), ask.spare >> 20);
-                return Err(Ended::NoRoom(format!(
-                    "{free} MiB are free, it takes {rest} MiB more, and {spare} MiB must stay free"
-                )));
+                let (free, more, spare) = (free >> 20, rest.div_ceil(1 << 20), ask.spare >> 20);
+                let why = format!("{free} MiB are free, it takes {more} MiB more, and {spare} MiB must stay free");
+                return Err(Ended::NoRoom { why, bytes: rest });
             }
             say(Said::Have(have, all)).map_err(|e| Ended::Cut(e.to_string()))?;
         }
@@ -178,11 +206,35 @@ fn pour(
                     return Err(too_large());
                 }
                 file.write_all(&buffer[..n]).map_err(|e| match e.kind() {
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Ended::NoRoom(e.to_string()),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                        Ended::NoRoom { why: e.to_string(), bytes: all.map_or(0, |all| all.saturating_sub(have)) }
+                    }
                     _ => Ended::Refused(format!("it cannot be written: {e}")),
                 })?;
+                if !pace.is_kept(Instant::now(), have) {
+                    return Err(Ended::Refused(format!("it sends less than {LEAST_RATE} bytes a second")));
+                }
             }
             Err(e) => return Err(Ended::Cut(e.to_string())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_sends_a_byte_now_and_then_is_no_source_and_a_slow_one_is() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let pace = || Pace { since: begun, had: 5000, over: Duration::from_secs(60) };
+        let mut trickle = pace();
+        assert!(trickle.is_kept(at(30), 5001), "it has not been looked at for long enough");
+        assert!(!trickle.is_kept(at(60), 5002));
+        let (mut slow, mut stopped) = (pace(), pace());
+        assert!(slow.is_kept(at(90), 5000 + 90 * LEAST_RATE));
+        assert!(!slow.is_kept(at(150), 5000 + 149 * LEAST_RATE), "what came before does not count");
+        assert!(stopped.is_kept(at(60), 1 << 30) && !stopped.is_kept(at(120), 1 << 30));
     }
 }

@@ -5,15 +5,20 @@ use super::pin::Pin;
 use crate::host::linux::disk::io_problem;
 use plat_model::Problem;
 use plat_model::problem::codes;
-use rustix::fs::{Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fchmod, futimens, openat};
+use rustix::fs::{
+    FlockOperation, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, fchmod, flock, futimens, openat,
+};
+use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io::{self, Seek};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// Where what is not whole yet is.
 pub const PARTIAL: &str = "partial";
+/// There: what an offer is read into. It has no name but for a moment, unless its process is killed just then.
+pub const OFFER: &str = ".offer-";
 
 /// Of use to who fetches.
 pub struct Store {
@@ -61,15 +66,33 @@ impl Store {
         Ok(Held::Damaged)
     }
 
-    /// What was fetched of it so far, to be written at its end.
-    pub fn partial(&self, pin: &Pin) -> Result<File, Problem> {
+    /// What was fetched of it so far, to be written at its end; nobody else gets it while it is open, and it is nobody
+    /// else's content. `None`: another process has it open.
+    pub fn partial(&self, pin: &Pin) -> Result<Option<File>, Problem> {
         let path = self.partial_path(pin);
         let wrong = |e: &io::Error| io_problem(codes::SOURCE_FETCH, format!("cannot use {}", path.display()), e);
         let mut options = File::options();
-        let mut file = options.read(true).append(true).create(true).open(&path).map_err(|e| wrong(&e))?;
-        file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(|e| wrong(&e))?;
-        file.seek(io::SeekFrom::End(0)).map_err(|e| wrong(&e))?;
-        Ok(file)
+        loop {
+            let mut file = options.read(true).append(true).create(true).open(&path).map_err(|e| wrong(&e))?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                locked => locked.map_err(|e| wrong(&e.into()))?,
+            }
+            // Who had it may have published it, or removed it, just before it was locked.
+            let held = file.metadata().map_err(|e| wrong(&e))?;
+            let is_it = |there: fs::Metadata| (there.dev(), there.ino()) == (held.dev(), held.ino());
+            if fs::symlink_metadata(&path).is_ok_and(is_it) {
+                file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(|e| wrong(&e))?;
+                file.seek(io::SeekFrom::End(0)).map_err(|e| wrong(&e))?;
+                return Ok(Some(file));
+            }
+        }
+    }
+
+    /// What was fetched of it in part is of no use any more.
+    pub fn forget_partial(&self, pin: &Pin) {
+        let _ = fs::remove_file(self.partial_path(pin));
+        self.forget_origin(pin);
     }
 
     /// Makes what was fetched and checked the cache's, by one rename.

@@ -7,15 +7,16 @@ use super::pin::Pin;
 use super::store::{Held, Store};
 use crate::host::linux::disk::io_problem;
 use crate::host::linux::release::sources::unlike;
-use crate::host::linux::task::Line;
+use crate::host::linux::task::{Answer, Line};
 use plat_model::Problem;
 use plat_model::node::Account;
 use plat_model::problem::codes;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Seek};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often one server is asked to go on with what it cut off, as long as more comes each time.
 const ATTEMPTS: u32 = 5;
@@ -34,11 +35,19 @@ pub struct FetchTask {
     /// Bytes that must stay free.
     pub spare: u64,
     pub silence_seconds: u64,
+    /// How long all places together may take. Mirrors have half of it, so that where the release says that it is always
+    /// has its turn; within its part, each place has its share of what those before it left.
+    pub longest_seconds: u64,
 }
+
+/// How often it is looked whether another process is done with a file.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
+/// What looking at a file and publishing it may take.
+const PUBLISH: Duration = Duration::from_secs(600);
 
 /// A place that was asked, and what came of it.
 enum Got {
-    Whole(File),
+    Whole,
     /// It has something else.
     Another(Pin),
     Not(Ended),
@@ -47,24 +56,24 @@ enum Got {
 impl FetchTask {
     /// How long it may take, however many places there are.
     pub fn longest(&self) -> Duration {
-        super::download::FETCH_MAX * 2
+        Duration::from_secs(self.longest_seconds) + PUBLISH
     }
 
-    pub fn perform(&self, line: &Line) -> Result<(), Problem> {
+    /// Done, or without room.
+    pub fn perform(&self, line: &Line) -> Result<Answer, Problem> {
         let store = Store::open(&self.folder)?;
-        match store.check(&self.pin)? {
-            Held::Whole => return Ok(()),
-            Held::Damaged => line.progress(format!("{} was damaged in the cache and is fetched again", self.name))?,
-            Held::Nothing => {}
-        }
+        let Some(file) = self.begin(&store, line)? else { return Ok(Answer::Done) };
+        let until = Instant::now() + Duration::from_secs(self.longest_seconds);
+        let mirrors_until = until - Duration::from_secs(self.longest_seconds / 2);
+        let turn = |until, places| share(Instant::now(), until, places);
         let mut seen = Vec::new();
-        for mirror in &self.mirrors {
+        for (n, mirror) in self.mirrors.iter().enumerate() {
             let place = format!("{}/{}", mirror.trim_end_matches('/'), self.pin.path());
-            match self.ask(&store, &place, line)? {
-                Got::Whole(file) => return self.publish(&store, &file, &place, line),
+            match self.ask(&store, &place, &file, turn(mirrors_until, self.mirrors.len() - n), line)? {
+                Got::Whole => return self.publish(&store, &file, &place, line),
                 // Mirrors need not have everything.
                 Got::Not(Ended::Lacks(_)) => {}
-                Got::Not(Ended::NoRoom(why)) => return Err(self.no_room(&why)),
+                Got::Not(Ended::NoRoom { why, bytes }) => return Ok(self.no_room(&why, bytes)),
                 Got::Not(Ended::Cut(why) | Ended::Refused(why)) => seen.push(format!("{mirror}: {why}")),
                 Got::Not(Ended::Whole) => {}
                 Got::Another(_) => seen.push(format!("{mirror} has something else under this digest")),
@@ -74,11 +83,11 @@ impl FetchTask {
             line.progress(format!("not from a mirror: {why}"))?;
         }
         let mut problem = None;
-        for url in &self.urls {
-            match self.ask(&store, url, line)? {
-                Got::Whole(file) => return self.publish(&store, &file, url, line),
+        for (n, url) in self.urls.iter().enumerate() {
+            match self.ask(&store, url, &file, turn(until, self.urls.len() - n), line)? {
+                Got::Whole => return self.publish(&store, &file, url, line),
                 Got::Another(found) => problem = Some(another(url, &found, &self.pin)),
-                Got::Not(Ended::NoRoom(why)) => return Err(self.no_room(&why)),
+                Got::Not(Ended::NoRoom { why, bytes }) => return Ok(self.no_room(&why, bytes)),
                 Got::Not(Ended::Cut(why) | Ended::Refused(why) | Ended::Lacks(why)) => {
                     let why = [&[why][..], &seen].concat().join("; ");
                     let failed = Problem::new(codes::SOURCE_FETCH, format!("cannot fetch {url}")).because(why);
@@ -90,26 +99,60 @@ impl FetchTask {
         Err(problem.unwrap_or_else(|| Problem::new(codes::INTERNAL, format!("{} is from nowhere", self.name))))
     }
 
-    fn publish(&self, store: &Store, file: &File, place: &str, line: &Line) -> Result<(), Problem> {
+    /// The file to append to, for this process alone; `None` if the content is there. Another process may be at it: then
+    /// this waits for what becomes of that.
+    fn begin(&self, store: &Store, line: &Line) -> Result<Option<File>, Problem> {
+        let gone = || Problem::new(codes::INTERNAL, "cannot wait for a fetch").because("nobody waits for it any more");
+        let mut held = None;
+        loop {
+            match store.check(&self.pin)? {
+                Held::Whole => {
+                    if held.is_some() {
+                        store.forget_partial(&self.pin);
+                    }
+                    return Ok(None);
+                }
+                Held::Damaged => {
+                    line.progress(format!("{} was damaged in the cache and is fetched again", self.name))?
+                }
+                Held::Nothing if held.is_some() => return Ok(held),
+                Held::Nothing => {}
+            }
+            if held.is_none() {
+                held = store.partial(&self.pin)?;
+            }
+            if held.is_none() {
+                line.progress(format!("~ {}, which another process does", self.name))?;
+                let mut peer = [PollFd::new(line.stream(), PollFlags::RDHUP)];
+                if !matches!(poll(&mut peer, Some(&LOOK)), Ok(0) | Err(rustix::io::Errno::INTR)) {
+                    return Err(gone());
+                }
+            }
+        }
+    }
+
+    fn publish(&self, store: &Store, file: &File, place: &str, line: &Line) -> Result<Answer, Problem> {
         store.publish(&self.pin, file)?;
-        line.progress(format!("done {} from {place}", self.name))
+        line.progress(format!("done {} from {place}", self.name))?;
+        Ok(Answer::Done)
     }
 
-    fn no_room(&self, why: &str) -> Problem {
-        Problem::new(codes::DISK_FULL, format!("there is no room for {} in {}", self.name, self.folder.display()))
+    fn no_room(&self, why: &str, bytes: u64) -> Answer {
+        let what = format!("there is no room for {} in {}", self.name, self.folder.display());
+        let problem = Problem::new(codes::DISK_FULL, what)
             .because(why)
-            .fix("free some space on that file system; what nothing uses is removed from the cache by itself")
+            .fix("free some space on that file system; what nothing uses is removed from the cache by itself");
+        Answer::NoRoom { problem, bytes }
     }
 
-    /// Asks one place until it is whole, or nothing more comes.
-    fn ask(&self, store: &Store, place: &str, line: &Line) -> Result<Got, Problem> {
+    /// Asks one place until it is whole, or nothing more comes, or its time is over.
+    fn ask(&self, store: &Store, place: &str, mut file: &File, until: Instant, line: &Line) -> Result<Got, Problem> {
         let cannot = |e: io::Error| io_problem(codes::SOURCE_FETCH, format!("cannot use the cache for {place}"), &e);
         let mut attempts = 0;
         loop {
-            let mut file = store.partial(&self.pin)?;
-            let before = file.metadata().map_err(cannot)?.len();
+            let before = file.seek(io::SeekFrom::End(0)).map_err(cannot)?;
             attempts += 1;
-            match self.ask_once(store, place, &file, line)? {
+            match self.ask_once(store, place, file, until, line)? {
                 Ended::Whole => {}
                 Ended::Cut(_) if attempts < ATTEMPTS && file.metadata().map_err(cannot)?.len() > before => continue,
                 Ended::Cut(_) if attempts == 1 && before > 0 => {
@@ -122,7 +165,7 @@ impl FetchTask {
             file.rewind().map_err(cannot)?;
             let found = self.pin.measure(&mut file).map_err(cannot)?;
             if found == self.pin {
-                return Ok(Got::Whole(file));
+                return Ok(Got::Whole);
             }
             file.set_len(0).map_err(cannot)?;
             store.forget_origin(&self.pin);
@@ -133,10 +176,11 @@ impl FetchTask {
         }
     }
 
-    fn ask_once(&self, store: &Store, place: &str, file: &File, line: &Line) -> Result<Ended, Problem> {
+    fn ask_once(&self, store: &Store, place: &str, file: &File, until: Instant, line: &Line) -> Result<Ended, Problem> {
         let tag = store.origin(&self.pin).filter(|(url, _)| url == place).map(|(_, tag)| tag);
         let silence = Duration::from_secs(self.silence_seconds);
-        let ask = Ask { from: place, tag: tag.as_deref(), spare: self.spare, most: FILE_MAX, silence };
+        let longest = until.saturating_duration_since(Instant::now());
+        let ask = Ask { from: place, tag: tag.as_deref(), spare: self.spare, most: FILE_MAX, silence, longest };
         ask_as(self.account.as_ref(), &ask, file, line, &mut |said| match said {
             Said::Tag(tag) => {
                 store.note_origin(&self.pin, place, &tag);
@@ -153,7 +197,26 @@ impl FetchTask {
     }
 }
 
+/// The end of the turn of the first of so many places, which are to be done at `until`.
+fn share(now: Instant, until: Instant, places: usize) -> Instant {
+    now + until.saturating_duration_since(now) / u32::try_from(places).unwrap_or(u32::MAX).max(1)
+}
+
 /// What was fetched is not what the release says.
 pub fn another(url: &str, found: &Pin, expected: &Pin) -> Problem {
     unlike(url, expected.kind(), &found.to_string(), &expected.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_place_has_its_share_of_the_time_that_is_left() {
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        assert_eq!(share(now, at(60), 3), at(20));
+        assert_eq!(share(at(5), at(60), 1), at(60), "what others left is the last one's");
+        assert_eq!(share(at(70), at(60), 2), at(70), "and none is over at once");
+    }
 }

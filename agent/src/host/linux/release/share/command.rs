@@ -4,6 +4,7 @@ use super::key::SecretKey;
 use super::pull::find;
 use super::push::{Store, push_files, push_release, read_token};
 use crate::config::Config;
+use crate::host::linux::Network;
 use crate::host::linux::disk::{io_problem, private_folder};
 use crate::host::linux::release::cache::pin::Pin;
 use crate::host::linux::release::cache::{Cache, who_asks};
@@ -78,14 +79,15 @@ pub async fn pull(config: &Config, release: &Digest) -> Result<bool, Problem> {
     })?;
     let (node, state) = (node(config)?, config.data.join("host"));
     private_folder(&state)?;
-    let spawner = Arc::new(Spawner::new("/proc/self/exe".into()));
-    let cache = Arc::new(Cache::new(spawner, folder(config), config.releases.clone()));
+    let spawner = Arc::new(Spawner::new("/proc/self/exe".into(), Network::default()));
+    let cache = Arc::new(Cache::new(spawner, folder(config), config.releases.clone(), None));
     let account = who_asks(node.builder.as_ref());
-    let offer = find(&cache, share, &node.releases, release, &state.join("releases"), account).await?;
-    let Some(offer) = offer else { return Ok(false) };
-    let archive = Pin::sha256(&offer.sha256)?;
+    let found = find(&cache, share, &node.releases, release, &state.join("releases"), account).await?;
+    let Some(found) = found else { return Ok(false) };
+    let archive = Pin::sha256(&found.offer.sha256)?;
     let url = format!("{}/{}", share.url, archive.path());
     cache.want_one("what another node built".into(), archive, url).fetch(node.builder.as_ref(), &|_| {}).await?;
+    found.note()?;
     Ok(true)
 }
 

@@ -1,6 +1,7 @@
 //! Putting what this node has into a store: what is big first, the offer of it last.
 
 use super::key::SecretKey;
+use super::shelf::Folder;
 use super::{CONTEXT, Envelope, Offer, offer_path};
 use crate::host::linux::disk::{now, random_hex};
 use crate::host::linux::release::build::{MANIFEST, Manifest};
@@ -12,13 +13,13 @@ use plat_model::parameters::Secret;
 use plat_model::problem::codes;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 /// A folder, or a server that takes files with PUT.
 pub enum Store {
-    Folder(PathBuf),
+    Folder(Folder),
     Server { url: String, token: Option<Secret> },
 }
 
@@ -26,10 +27,14 @@ impl Store {
     /// `place`: http(s)://HOST/PATH or an absolute path.
     ///
     /// # Errors
-    /// BAD_VALUE.
+    /// BAD_VALUE, SHARE_FAILED if a folder cannot be used.
     pub fn parse(place: &str, token: Option<Secret>) -> Result<Self, Problem> {
         match place {
-            path if path.starts_with('/') => Ok(Self::Folder(path.into())),
+            path if path.starts_with('/') => Folder::open(Path::new(path)).map(Self::Folder).map_err(|e| {
+                Problem::new(codes::SHARE_FAILED, format!("cannot use the folder {path}"))
+                    .because(e)
+                    .fix("check the path, and that it may be written to")
+            }),
             url if crate::config::is_base(url) => Ok(Self::Server { url: url.trim_end_matches('/').into(), token }),
             other => Err(Problem::new(
                 codes::BAD_VALUE,
@@ -39,12 +44,15 @@ impl Store {
         }
     }
 
-    fn has(&self, path: &str) -> bool {
+    /// Whether the content, of so many bytes, need not be put there.
+    fn has(&self, pin: &Pin, size: u64) -> bool {
         match self {
-            Self::Folder(folder) => folder.join(path).exists(),
-            Self::Server { url, .. } => {
-                agent().head(format!("{url}/{path}")).call().is_ok_and(|answer| answer.status() == 200)
-            }
+            Self::Folder(folder) => folder.has(pin),
+            // What it has of this size only who fetches it can tell.
+            Self::Server { url, .. } => agent().head(format!("{url}/{}", pin.path())).call().is_ok_and(|answer| {
+                let length = answer.headers().get("content-length").and_then(|text| text.to_str().ok()?.parse().ok());
+                answer.status() == 200 && length == Some(size)
+            }),
         }
     }
 
@@ -57,23 +65,7 @@ impl Store {
         let disk = |e: io::Error| wrong(e.to_string());
         file.rewind().map_err(disk)?;
         match self {
-            Self::Folder(folder) => {
-                let (place, fresh) = (folder.join(path), folder.join(format!(".new-{}", random_hex(8)?)));
-                let written = (|| {
-                    let above = place.parent().unwrap_or(folder);
-                    fs::DirBuilder::new().recursive(true).mode(0o755).create(above)?;
-                    let mut to = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&fresh)?;
-                    io::copy(file, &mut to)?;
-                    to.set_permissions(fs::Permissions::from_mode(0o644))?;
-                    to.sync_all()?;
-                    fs::rename(&fresh, &place)?;
-                    File::open(above)?.sync_all()
-                })();
-                written.map_err(|e: io::Error| {
-                    let _ = fs::remove_file(&fresh);
-                    disk(e)
-                })
-            }
+            Self::Folder(folder) => folder.put(path, file).map_err(disk),
             Self::Server { url, token } => {
                 let mut request = agent().put(format!("{url}/{path}"));
                 if let Some(token) = token {
@@ -156,7 +148,9 @@ pub fn push_files(cache: &Path, store: &Store) -> Result<usize, Problem> {
                 Problem::new(codes::SHARE_FAILED, format!("cannot read {}", file.path().display())).because(e)
             };
             let mut contents = File::open(file.path()).map_err(wrong)?;
-            if pin.measure(&mut contents).map_err(wrong)? != pin || store.has(&pin.path()) {
+            if pin.measure(&mut contents).map_err(wrong)? != pin
+                || store.has(&pin, contents.metadata().map_err(wrong)?.len())
+            {
                 continue;
             }
             store.put(&pin.path(), &mut contents)?;

@@ -36,14 +36,23 @@ impl World {
     }
 
     fn answer(&self, envelope: &Envelope, newest: Option<i64>) -> Result<Offer, String> {
+        let newest = newest.map(|seconds| (self.key.public().to_string(), Timestamp::from_seconds(seconds)));
+        let newest: BTreeMap<_, _> = newest.into_iter().collect();
+        self.after(envelope, &newest)
+    }
+
+    /// Where these were taken before.
+    fn after(&self, envelope: &Envelope, newest: &BTreeMap<String, Timestamp>) -> Result<Offer, String> {
         let wanted = Wanted {
             release: &self.release,
             platform: PLATFORM,
             directory: Path::new("/srv/r"),
             keys: &self.keys,
-            newest: newest.map(Timestamp::from_seconds),
+            newest,
+            now: Timestamp::from_seconds(2000),
         };
-        accept(&serde_json::to_vec(envelope).unwrap(), &wanted).map_err(|problem| {
+        let accepted = accept(&serde_json::to_vec(envelope).unwrap(), &wanted).map(|accepted| accepted.offer);
+        accepted.map_err(|problem| {
             assert_eq!(problem.code, codes::SHARE_REFUSED);
             problem.why
         })
@@ -101,6 +110,23 @@ fn an_older_offer_than_one_that_was_believed_is_not() {
     let world = World::new();
     let why = world.answer(&world.envelope(&world.key), Some(1001)).unwrap_err();
     assert!(why.contains("has been seen"), "{why}");
+}
+
+#[test]
+fn an_offer_of_the_future_is_not_as_it_would_outlast_all_others() {
+    let mut world = World::new();
+    world.offer.signed = Timestamp::from_seconds(2600);
+    assert!(world.answer(&world.envelope(&world.key), None).is_ok(), "clocks differ");
+    world.offer.signed = Timestamp::from_seconds(2601);
+    assert!(world.refusal().contains("and here it is"));
+}
+
+#[test]
+fn what_one_key_signed_makes_nothing_old_that_another_did() {
+    let world = World::new();
+    let other = World::new().key.public().to_string();
+    let newest = BTreeMap::from([(other, Timestamp::from_seconds(1500))]);
+    assert!(world.after(&world.envelope(&world.key), &newest).is_ok());
 }
 
 #[test]

@@ -4,17 +4,21 @@
 //! executable file) or `l`, the path, a zero byte, and for a file or link the SHA-256 (hexadecimal) of its contents or
 //! target; then a zero byte.
 
-use super::fetch::checksum;
-use super::tree::Tree;
+use super::fetch::{self, checksum};
+use super::tree::{DEPTH_MAX, Tree};
+use super::unpack::Room;
 use crate::host::linux::disk::io_problem;
 use crate::host::linux::release::build::Ingredient;
 use crate::host::linux::task::Line;
 use plat_model::Problem;
 use plat_model::problem::codes;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2, readlinkat, statat};
 use sha2::{Digest, Sha256};
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Seek};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 pub fn lay(path: &str, sha256: Option<&str>, tree: &Tree, line: &Line) -> Result<Vec<Ingredient>, Problem> {
@@ -39,36 +43,16 @@ pub fn lay(path: &str, sha256: Option<&str>, tree: &Tree, line: &Line) -> Result
     }
 }
 
-/// Copies a folder and gives its checksum.
+/// Copies a folder and gives its checksum: as much of it as a source may have.
 pub fn copy(top: &Path, tree: &Tree) -> io::Result<String> {
+    let from = Copied { top: fetch::open(top, FOLDER)? };
     let mut paths = Vec::new();
-    list(top, Path::new(""), &mut paths)?;
+    let mut room = Room::of_a_source();
+    from.list(&from.top, Path::new(""), &mut room, &mut paths)?;
     paths.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
     let mut hash = Sha256::new();
     for path in paths {
-        let from = top.join(&path);
-        let kind = fs::symlink_metadata(&from)?;
-        let (letter, contents) = if kind.is_dir() {
-            tree.make_folder(&path)?;
-            ("d", String::new())
-        } else if kind.is_symlink() {
-            let target = fs::read_link(&from)?;
-            tree.link(&path, &target)?;
-            ("l", Sha256::digest(target.as_os_str().as_encoded_bytes()).iter().map(|b| format!("{b:02x}")).collect())
-        } else if kind.is_file() {
-            let mut file = File::from(rustix::fs::open(
-                &from,
-                rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC,
-                rustix::fs::Mode::empty(),
-            )?);
-            let sum = checksum(&mut file)?;
-            file.rewind()?;
-            let executable = kind.permissions().mode() & 0o100 != 0;
-            tree.write(&path, executable, &mut file)?;
-            (if executable { "x" } else { "f" }, sum)
-        } else {
-            return Err(io::Error::other(format!("{} is neither file, folder nor link", path.display())));
-        };
+        let (letter, contents) = from.lay(&path, tree, &mut room)?;
         hash.update(letter);
         hash.update(path.as_os_str().as_encoded_bytes());
         hash.update([0]);
@@ -78,17 +62,65 @@ pub fn copy(top: &Path, tree: &Tree) -> io::Result<String> {
     Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
-fn list(top: &Path, below: &Path, paths: &mut Vec<PathBuf>) -> io::Result<()> {
-    if below.components().count() > 200 {
-        return Err(io::Error::other("it is nested too deeply"));
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// The folder that is copied, held: nothing in it is reached over a link.
+struct Copied {
+    top: OwnedFd,
+}
+
+impl Copied {
+    fn open(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        Ok(openat2(&self.top, path, flags | OFlags::CLOEXEC, Mode::empty(), within)?)
     }
-    for entry in fs::read_dir(top.join(below))? {
-        let entry = entry?;
-        let path = below.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            list(top, &path, paths)?;
+
+    fn list(&self, here: &OwnedFd, below: &Path, room: &mut Room, paths: &mut Vec<PathBuf>) -> io::Result<()> {
+        if below.components().count() > DEPTH_MAX {
+            return Err(io::Error::other("it is nested too deeply"));
         }
-        paths.push(path);
+        for entry in Dir::read_from(here)? {
+            let entry = entry?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            let path = below.join(name);
+            room.entry(&path)?;
+            let kind = FileType::from_raw_mode(statat(here, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode);
+            if kind == FileType::Directory {
+                let folder = openat(here, name, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
+                self.list(&folder, &path, room, paths)?;
+            }
+            paths.push(path);
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Lays one entry; what of it goes into the checksum.
+    fn lay(&self, path: &Path, tree: &Tree, room: &mut Room) -> io::Result<(&'static str, String)> {
+        let held = self.open(path, OFlags::PATH | OFlags::NOFOLLOW)?;
+        let about = fstat(&held)?;
+        match FileType::from_raw_mode(about.st_mode) {
+            FileType::Directory => {
+                tree.make_folder(path)?;
+                Ok(("d", String::new()))
+            }
+            FileType::Symlink => {
+                let target = readlinkat(&held, c"", Vec::new())?;
+                let target = Path::new(OsStr::from_bytes(target.to_bytes()));
+                tree.link(path, target)?;
+                Ok(("l", Sha256::digest(target.as_os_str().as_bytes()).iter().map(|b| format!("{b:02x}")).collect()))
+            }
+            FileType::RegularFile => {
+                let mut file = File::from(self.open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)?);
+                let sum = checksum(&mut file)?;
+                file.rewind()?;
+                let executable = about.st_mode & 0o100 != 0;
+                room.write(tree, path, executable, &mut file)?;
+                Ok((if executable { "x" } else { "f" }, sum))
+            }
+            _ => Err(io::Error::other(format!("{} is neither file, folder nor link", path.display()))),
+        }
+    }
 }

@@ -7,8 +7,10 @@ use crate::host::linux::release::cache::store::Shelf;
 use crate::host::linux::release::cache::task::another;
 use plat_model::Problem;
 use plat_model::problem::codes;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use std::fs::File;
 use std::io::{self, Seek};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// Whether it is fetched; if not it is a path.
@@ -45,11 +47,23 @@ fn local(url: &str) -> Result<File, Problem> {
     if !path.is_absolute() {
         return Err(failed("it is neither a URL nor an absolute path".into()));
     }
-    let file = File::open(path).map_err(|e| failed(e.to_string()))?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(open(path, flags).map_err(|e| failed(e.to_string()))?);
     if !file.metadata().is_ok_and(|m| m.is_file() && m.len() <= FILE_MAX) {
         return Err(failed(format!("it is not a file of at most {FILE_MAX} bytes")));
     }
     Ok(file)
+}
+
+/// Opens what a release names on this node: what its user finds there, not what this process holds open.
+pub fn open(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS).map_err(|e| match e {
+        rustix::io::Errno::LOOP => io::Error::other(
+            "it leads over links without end, or over a link of /proc to what \
+             a process holds open",
+        ),
+        e => e.into(),
+    })
 }
 
 /// SHA-256 of all of a file, in hexadecimal.

@@ -17,7 +17,7 @@ use crate::host::linux::release::cache::store::Shelf;
 use crate::host::linux::task::Line;
 use plat_model::Problem;
 use plat_model::problem::codes;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::fs::File;
@@ -122,7 +122,7 @@ impl Layout<'_> {
         let path = self.folder.join("blobs/sha256").join(hex);
         let lacks = |e: io::Error| self.broken(format!("the blob {digest}: {e}"));
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mut file = File::from(rustix::fs::open(&path, flags, Mode::empty()).map_err(|e| lacks(e.into()))?);
+        let mut file = File::from(fetch::open(&path, flags).map_err(lacks)?);
         let found = file.metadata().map_err(lacks)?;
         if !found.is_file() || found.len() > FILE_MAX {
             return Err(self.broken(format!("the blob {digest} is not a file of at most {} bytes", FILE_MAX)));
@@ -202,7 +202,7 @@ fn hex_of(digest: &str) -> Option<&str> {
 
 /// Removes what a layer hides of those below it.
 fn remove_hidden(file: File, own: &Tree, room: &mut Room) -> io::Result<()> {
-    let mut archive = tar::Archive::new(unpack::stream(file)?);
+    let mut archive = tar::Archive::new(unpack::stream(file, room)?);
     for entry in archive.entries()? {
         let entry = entry?;
         let named = entry.path()?.into_owned();

@@ -20,7 +20,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 /// Deepest folder of a release.
-const DEPTH_MAX: usize = 200;
+pub const DEPTH_MAX: usize = 200;
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// Which absolute links are made relative.

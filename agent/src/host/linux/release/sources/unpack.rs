@@ -2,6 +2,7 @@
 
 use super::tree::Tree;
 use crate::host::linux::disk::io_problem;
+use plat_document::Release;
 use plat_model::Problem;
 use plat_model::problem::codes;
 use rustix::fs::FileType;
@@ -14,12 +15,12 @@ use tar::EntryType;
 /// Most of everything that one source may unpack to: bytes, entries.
 const UNPACKED_MAX: u64 = 32 << 30;
 const ENTRIES_MAX: u64 = 2_000_000;
-/// Longest tar archive, decompressed: all of that, with the head and the rounding of each entry.
-const STREAM_MAX: u64 = UNPACKED_MAX + (8 << 30);
+/// The head and the rounding of an entry of a tar archive, in bytes, at most; of its name too, if that is long.
+const ENTRY_MAX: u64 = 4096;
 
-/// The contents of an archive, as long as one may be.
-pub fn stream(file: impl Read + Seek + 'static) -> io::Result<impl Read> {
-    Ok(decompress(file)?.take(STREAM_MAX))
+/// The contents of an archive, as long as one may be that fits: all of that, with the head and the rounding of each entry.
+pub fn stream(file: impl Read + Seek + 'static, room: &Room) -> io::Result<io::Take<Box<dyn Read>>> {
+    Ok(decompress(file)?.take(room.bytes.saturating_add(room.entries.saturating_mul(ENTRY_MAX))))
 }
 
 /// By what it is, not by what it is called.
@@ -78,6 +79,12 @@ impl Room {
         Self { bytes: UNPACKED_MAX, entries: ENTRIES_MAX }
     }
 
+    /// Of all that may come of a release: of each source as much as one may be, and as much of its commands.
+    pub fn of_a_release(release: &Release) -> Self {
+        let parts = release.sources.len() as u64 + u64::from(release.build.is_some());
+        Self { bytes: UNPACKED_MAX * parts, entries: ENTRIES_MAX * parts }
+    }
+
     /// One entry more.
     pub fn entry(&mut self, path: &Path) -> io::Result<()> {
         let left = self.entries.checked_sub(1);
@@ -120,7 +127,7 @@ pub fn refuse_links_out(what: String, tree: &Tree) -> Result<(), Problem> {
 /// What cannot be read; paths and links that reach out, devices, and more than there is room for.
 pub fn unpack(file: impl Read + Seek + 'static, form: Form, tree: &Tree, room: &mut Room) -> io::Result<()> {
     let strip = if let Form::Archive { strip } = form { strip } else { 0 };
-    let mut archive = tar::Archive::new(stream(file)?);
+    let mut archive = tar::Archive::new(stream(file, room)?);
     for entry in archive.entries()? {
         let mut entry = entry?;
         let named = entry.path()?.into_owned();
@@ -180,6 +187,16 @@ pub fn stripped(path: &Path, strip: u32) -> Result<Option<PathBuf>, &'static str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_built_elsewhere_has_as_much_room_as_building_it_has() {
+        let text = r#"{"version": 1, "name": "a", "sources": {
+            "one": {"archive": {"url": "/a", "sha256": ""}}, "two": {"archive": {"url": "/b", "sha256": ""}}
+        }, "build": {"commands": [["true"]]}}"#;
+        let mut room = Room::of_a_release(&serde_json::from_str(text).unwrap());
+        assert_eq!(room.bytes, 3 * Room::of_a_source().bytes);
+        assert!((0..2 * ENTRIES_MAX + 1).all(|_| room.entry(Path::new("a")).is_ok()));
+    }
 
     #[test]
     fn what_has_no_room_is_refused_and_not_written_on() {

@@ -1,6 +1,7 @@
 //! One service's shim, on the agent's side: forked, watched by its pidfd, found again after a restart of the agent, and
 //! cleared up after when it was killed.
 
+use super::runs::Runs;
 use crate::host::Event;
 use crate::host::linux::cgroup::{self, Cgroups};
 use crate::host::linux::disk::{self, private_folder};
@@ -29,6 +30,7 @@ type ServiceLock = Arc<tokio::sync::Mutex<()>>;
 pub struct Inner {
     pub setting: Setting,
     pub records: Records,
+    pub runs: Runs,
     pub cgroups: Cgroups,
     /// Starts the mark of every process of this agent's.
     pub mark: String,
@@ -44,13 +46,15 @@ impl Inner {
         let hash = sha2::Sha256::digest(setting.state.as_os_str().as_encoded_bytes());
         let mark = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
         let (locks, watched, limits) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { setting, records, cgroups, mark, locks, watched, limits }
+        Self { setting, records, runs: Runs::default(), cgroups, mark, locks, watched, limits }
     }
 
-    /// What holds the partition's programs in now.
+    /// What holds the partition's programs in now, besides its groups.
     pub fn confinement(&self, place: &Place) -> Confinement {
         let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        Confinement::of(&place.partition, limits.get(&place.partition.name).copied().unwrap_or_default())
+        let asked = limits.get(&place.partition.name).copied().unwrap_or(place.partition.limits);
+        let processes = asked.processes.filter(|_| !self.cgroups.limits().processes);
+        Confinement::of(&place.partition, Resources { processes, ..asked })
     }
 
     /// As [`Records::run`].
@@ -76,6 +80,7 @@ impl Inner {
             return;
         }
         let inner = this.clone();
+        inner.runs.changed(&partition);
         // Opened now, and looked at again afterwards: the id may have become another's in between.
         let handle = state.shim.handle().filter(|_| state.is_attended(&boot_id()));
         tokio::spawn(async move {
@@ -99,7 +104,11 @@ impl Inner {
     pub async fn recover(&self, partition: &PartitionName, service: &ServiceName) -> Result<Option<RunState>, Problem> {
         let Some(mut state) = self.last_run(partition, service).await? else { return Ok(None) };
         let boot = boot_id();
-        if state.phase == Phase::Ended || state.is_attended(&boot) {
+        if state.phase != Phase::Ended && state.is_attended(&boot) {
+            return Ok(Some(state));
+        }
+        if state.phase == Phase::Ended {
+            self.runs.changed(partition);
             return Ok(Some(state));
         }
         if state.boot == boot {
@@ -108,9 +117,11 @@ impl Inner {
         } else {
             state.error = "the machine was restarted".into();
         }
+        state.lost = true;
         state.ends(self.setting.clock.moment(), &boot);
         let (records, of, written) = (self.records.clone(), (partition.clone(), service.clone()), state.clone());
         beside(move || records.write(&of.0, &of.1, &written)).await?;
+        self.runs.changed(partition);
         Ok(Some(state))
     }
 
@@ -181,7 +192,7 @@ impl Inner {
             private_folder(&made)?;
             Ok(inner.cgroups.make(of.0.as_str(), of.1.as_str()))
         });
-        let cgroup = made.await?;
+        let groups = made.await?;
         let task = Task::Service(Box::new(ServiceTask {
             program: Program {
                 command: spec.command.clone(),
@@ -189,8 +200,8 @@ impl Inner {
                 directory: place.directory.clone(),
                 within: spec.directory.clone(),
                 confinement: this.confinement(place),
-                cgroup_is_own: cgroup.is_some(),
-                cgroup,
+                group_is_own: groups.unified.is_some(),
+                groups,
                 mark: format!("{}.{partition}.{service}.{run}", this.mark),
             },
             stop_signal: stop_signal(spec.stop_signal) as i32,
@@ -203,8 +214,10 @@ impl Inner {
             restarts: before.as_ref().map_or(0, RunState::restarts),
             last_exit: before.as_ref().map_or_else(String::new, RunState::last_exit),
             short_runs: before.as_ref().map_or(0, RunState::short_runs),
+            watchdog_seconds: spec.watchdog_seconds,
         }));
         let started = this.setting.spawner.perform(&task).await;
+        this.runs.changed(partition);
         match this.last_run(partition, service).await? {
             Some(state) if state.phase == Phase::Ended => this.setting.settle(partition).await,
             Some(state) => Self::watch(this, partition.clone(), service.clone(), state),

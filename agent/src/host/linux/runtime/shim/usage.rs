@@ -1,61 +1,76 @@
-//! What the shims' services have used: the control group's sum where there is one, the shims' own records, and /proc.
+//! What the shims' services have used: the groups' sum where they count, the shims' own records and /proc where not.
 
+use super::inner::Inner;
 use super::live::Live;
-use crate::host::linux::cgroup::Cgroups;
+use super::runs::Seen;
 use crate::host::linux::process::boot_id;
-use crate::host::linux::runtime::{Records, RunState, RunUsage, Usage};
-use crate::host::linux::shim::RunState as Record;
+use crate::host::linux::runtime::{Counted, RunState, RunUsage, Usage};
 use crate::host::linux::shim::tree::Phase;
 use plat_model::Problem;
-use plat_model::id::{InstanceId, PartitionName, ServiceName};
+use plat_model::id::{InstanceId, PartitionName};
 
-pub fn usage(records: &Records, cgroups: &Cgroups, partition: &PartitionName) -> Result<Usage, Problem> {
-    let group = cgroups.read(partition.as_str());
-    let counts_all = group.as_ref().is_some_and(|group| group.io_bytes.is_some() && group.memory_bytes.is_some());
-    let boot = boot_id();
-    let mut runs: Vec<_> =
-        records.runs(partition)?.into_iter().map(|(service, record)| run(service, record, counts_all, &boot)).collect();
-    runs.sort_by_key(|run| run.started);
-    Ok(Usage { group, runs })
-}
-
-fn run(service: ServiceName, record: Record, counts_all: bool, boot: &str) -> RunUsage {
-    let in_group = record.cgroup.is_some();
-    let live = match record.is_attended(boot) {
-        true if counts_all && in_group => Some(Live::counted(&record)),
-        true => Live::read(&record),
-        false => None,
-    };
-    let state = match &live {
-        Some(live) => RunState::Live { memory: live.memory },
-        None if record.phase == Phase::Ended => RunState::Ended,
-        None => RunState::Lost,
-    };
-    RunUsage {
-        service,
-        run: record.run,
-        instance: record.instance,
-        started: record.started,
-        ended: record.ended,
-        io_hidden: live.as_ref().is_some_and(|live| live.io_hidden),
-        used: live.map_or(record.used, |live| live.used),
-        in_group,
-        state,
+impl Inner {
+    pub fn usage(&self, partition: &PartitionName) -> Result<Usage, Problem> {
+        let group = self.cgroups.read(partition.as_str());
+        let seen = self.runs.of(&self.records, partition)?;
+        let is_old =
+            |seen: &Seen| seen.attended && self.counted(seen) != Counted::ALL && seen.is_old(&self.records, partition);
+        if !seen.iter().any(is_old) {
+            let used: Option<Vec<_>> = seen.iter().map(|seen| self.used(seen)).collect();
+            if let Some(runs) = used {
+                return Ok(Usage { group, runs });
+            }
+        }
+        // A shim has written something since, or is gone: what it wrote last says how far it came.
+        self.runs.changed(partition);
+        let seen = self.runs.of(&self.records, partition)?;
+        let runs = seen.iter().map(|seen| self.used(seen).unwrap_or_else(|| self.run(seen, None))).collect();
+        Ok(Usage { group, runs })
     }
-}
 
-/// The level of memory alone.
-pub fn memory(
-    records: &Records,
-    cgroups: &Cgroups,
-    partition: &PartitionName,
-    instance: &InstanceId,
-) -> Result<Option<u64>, Problem> {
-    if let Some(memory) = cgroups.memory(partition.as_str()) {
-        return Ok(Some(memory));
+    fn counted(&self, seen: &Seen) -> Counted {
+        let of_older = || seen.record.cgroup.as_ref().map(|_| self.cgroups.counted_by_unified());
+        seen.record.counted.or_else(of_older).unwrap_or_default()
     }
-    let boot = boot_id();
-    let runs = records.runs(partition)?;
-    let live = runs.values().filter(|record| &record.instance == instance && record.is_attended(&boot));
-    Ok(live.map(Live::memory).try_fold(0, |sum, one| Some(sum + one?)))
+
+    /// `None` if its shim was there and is not any more.
+    fn used(&self, seen: &Seen) -> Option<RunUsage> {
+        match seen.attended {
+            true => Live::read(&seen.record, self.counted(seen)).map(|live| self.run(seen, Some(live))),
+            false => Some(self.run(seen, None)),
+        }
+    }
+
+    fn run(&self, seen: &Seen, live: Option<Live>) -> RunUsage {
+        let (record, boot) = (&seen.record, boot_id());
+        let state = match &live {
+            Some(live) => RunState::Live { memory: live.memory },
+            None if record.phase == Phase::Ended => RunState::Ended,
+            None => RunState::Lost,
+        };
+        RunUsage {
+            service: seen.service.clone(),
+            run: record.run.clone(),
+            instance: record.instance.clone(),
+            started: record.start(&boot),
+            ended: record.ended.map(|_| record.end(&boot)),
+            io_hidden: live.as_ref().is_some_and(|live| live.io_hidden),
+            used: live.map_or(record.used, |live| live.used),
+            counted: self.counted(seen),
+            state,
+        }
+    }
+
+    /// The level of memory alone.
+    pub fn memory(&self, partition: &PartitionName, instance: &InstanceId) -> Result<Option<u64>, Problem> {
+        let grouped = self.cgroups.memory(partition.as_str());
+        let seen = self.runs.of(&self.records, partition)?;
+        let mut live = seen.iter().filter(|seen| seen.attended && &seen.record.instance == instance);
+        let sum = live.try_fold(grouped.unwrap_or(0), |sum, seen| match self.counted(seen).memory {
+            // All of them hold it together.
+            true => grouped.map(|_| sum),
+            false => Some(sum + Live::memory(&seen.record)?),
+        });
+        Ok(sum)
+    }
 }

@@ -6,25 +6,27 @@ use super::names::Names;
 use super::seen::{Seen, bring_up};
 use super::unit::{limits_of, unit_of, variables};
 use crate::host::Event;
-use crate::host::linux::cgroup::Cgroups;
+use crate::host::linux::cgroup::Slices;
 use crate::host::linux::disk::{self, Durability, private_folder};
 use crate::host::linux::process::{Process, boot_id};
-use crate::host::linux::runtime::shim::memory_of;
-use crate::host::linux::runtime::{
-    Adopted, Confinement, Place, Records, RunState as Counted, RunUsage, Setting, Usage, beside,
-};
-use crate::host::linux::shim::RunState;
+use crate::host::linux::runtime::{Adopted, Confinement, Place, Records, Setting, beside};
+use crate::host::linux::shim::launch::open_within;
 use crate::host::linux::shim::tree::{Phase, Used};
+use crate::host::linux::shim::{BySystemd, RunState};
 use plat_agent_plan::action::ServiceSpec;
 use plat_model::Problem;
-use plat_model::id::{InstanceId, PartitionName, ServiceName};
+use plat_model::id::{PartitionName, ServiceName};
 use plat_model::problem::{Code, codes};
 use plat_model::resources::Resources;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::mpsc;
+
+/// How long systemd may take to end what has not ended in its time.
+const STOP_SLACK: Duration = Duration::from_secs(10);
 
 /// Held while one service is started, stopped or looked after.
 type ServiceLock = Arc<tokio::sync::Mutex<()>>;
@@ -39,7 +41,7 @@ pub enum Ending {
 pub struct Inner {
     pub setting: Setting,
     pub records: Records,
-    pub groups: Cgroups,
+    pub slices: Slices,
     pub names: Names,
     pub bus: Bus,
     version: u32,
@@ -58,6 +60,10 @@ pub fn code_of(step: i32) -> Code {
 /// Whether systemd is the machine's first process and this one may have it keep services.
 pub fn lives_here() -> bool {
     rustix::process::geteuid().is_root() && Path::new("/run/systemd/system").is_dir()
+}
+
+pub fn cannot_start(command: &[String]) -> String {
+    format!("cannot start {}", command.first().map_or("", String::as_str))
 }
 
 fn lost(what: &str) -> impl FnOnce(Wrong) -> Problem {
@@ -82,9 +88,9 @@ impl Inner {
         };
         let (bus, version) = connected.await.map_err(|wrong| unusable(&wrong.problem("").why))?;
         let (records, names) = (Records::new(&setting.state), Names::of(&setting.state));
-        let (groups, over) = (Cgroups::of_systemd(), Mutex::new(Some(over)));
+        let (slices, over) = (Slices::open(), Mutex::new(Some(over)));
         let (locks, limits) = (Mutex::default(), Mutex::default());
-        Ok(Arc::new(Self { setting, records, groups, names, bus, version, locks, limits, over }))
+        Ok(Arc::new(Self { setting, records, slices, names, bus, version, locks, limits, over }))
     }
 
     pub fn lock(&self, partition: &PartitionName, service: &ServiceName) -> ServiceLock {
@@ -269,7 +275,15 @@ impl Inner {
         if how == Ending::Kill {
             self.bus.kill(&unit).await.map_err(wrong())?;
         }
-        self.bus.stop(&unit).await.map_err(wrong())?;
+        // A service that is listened to can have systemd wait for longer than it was told to.
+        let longest = Duration::from_secs(state.systemd.map_or(0, |by| by.stop_seconds).into()) + STOP_SLACK;
+        match tokio::time::timeout(longest, self.bus.stop(&unit)).await {
+            Ok(stopped) => stopped.map_err(wrong())?,
+            Err(_) => {
+                self.bus.kill(&unit).await.map_err(wrong())?;
+                self.bus.stop(&unit).await.map_err(wrong())?;
+            }
+        }
         let seen = self.bus.seen(&unit).unwrap_or_default();
         self.note(partition, service, &mut state, &seen).await?;
         Ok(Some(state))
@@ -283,13 +297,17 @@ impl Inner {
                 .fix("format the node again with users of the partitions' own"));
         }
         let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Confinement::of(&place.partition, limits.get(&place.partition.name).copied().unwrap_or_default()))
+        let asked = limits.get(&place.partition.name).copied().unwrap_or(place.partition.limits);
+        let processes = asked.processes.filter(|_| !self.slices.enforces().processes);
+        Ok(Confinement::of(&place.partition, Resources { processes, ..asked }))
     }
 
     pub async fn launch(&self, place: &Place, spec: &ServiceSpec, before: Option<RunState>) -> Result<(), Problem> {
         let (partition, service, boot) = (&place.partition.name, &spec.name, boot_id());
         let (confinement, now) = (self.confinement(place)?, self.setting.clock.moment());
         let before = before.filter(|state| state.fingerprint == spec.fingerprint);
+        let by =
+            BySystemd { restarts: 0, watchdog_seconds: spec.watchdog_seconds, stop_seconds: spec.stop_timeout_seconds };
         let nobody = Process { pid: 0, start: 0 };
         let mut state = RunState {
             version: RunState::VERSION,
@@ -311,18 +329,24 @@ impl Inner {
             last_exit: before.as_ref().map_or_else(String::new, RunState::last_exit),
             short_runs: before.as_ref().map_or(0, RunState::short_runs),
             told: false,
+            unheard: None,
+            lost: false,
             cgroup: self.group(partition),
+            counted: Some(self.slices.counted()),
             uid: place.partition.account.as_ref().map(|account| account.uid),
             used: Used::default(),
             tail: Vec::new(),
-            systemd: Some(0),
+            systemd: Some(by),
         };
         let folder = self.records.service(partition, service);
         let (file, text) = (folder.join("environment"), variables(&spec.environment));
         let (records, of, first) = (self.records.clone(), (partition.clone(), service.clone()), state.clone());
         let path = file.clone();
+        let (top, within, what) = (place.directory.clone(), spec.directory.clone(), cannot_start(&spec.command));
         let written = beside(move || {
             private_folder(&folder)?;
+            let entered = open_within(&top, &within);
+            entered.map_err(|why| Problem::new(codes::SERVICE_START, what).because(why))?;
             disk::replace(&path, text.as_bytes(), Durability::Process)?;
             // Before there is a unit: one without a record is nobody's.
             records.write(&of.0, &of.1, &first)
@@ -335,7 +359,7 @@ impl Inner {
             self.release(&unit).await.map_err(lost("an earlier unit cannot be ended"))?;
             started = self.bus.start(&unit, &properties, None).await;
         }
-        let cannot = || format!("cannot start {}", spec.command.first().map_or("", String::as_str));
+        let cannot = || cannot_start(&spec.command);
         let went = match started {
             Ok(seen) => {
                 self.note(partition, service, &mut state, &seen).await?;
@@ -371,52 +395,6 @@ impl Inner {
         self.limits.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), asked);
         Ok(())
     }
-
-    pub fn group(&self, partition: &PartitionName) -> Option<PathBuf> {
-        Some(self.groups.base()?.join(self.names.group(partition)))
-    }
-
-    /// The slice's group counts all of the partition, what has ended included.
-    pub fn usage(&self, partition: &PartitionName) -> Result<Usage, Problem> {
-        let folder = self.group(partition);
-        let group = folder.as_deref().and_then(Cgroups::reading);
-        let boot = boot_id();
-        let count = |(service, record): (ServiceName, RunState)| {
-            let state = match record.is_attended(&boot) {
-                true => Counted::Live { memory: folder.as_deref().and_then(memory_in) },
-                false if record.phase == Phase::Ended => Counted::Ended,
-                false => Counted::Lost,
-            };
-            RunUsage {
-                service,
-                run: record.run,
-                instance: record.instance,
-                started: record.started,
-                ended: record.ended,
-                used: record.used,
-                in_group: true,
-                // Only a controller of the kernel's counts it for systemd.
-                io_hidden: true,
-                state,
-            }
-        };
-        let mut runs: Vec<_> = self.records.runs(partition)?.into_iter().map(count).collect();
-        // All of the group's is each one's: it is told once.
-        let live = |run: &&mut RunUsage| matches!(run.state, Counted::Live { .. });
-        runs.iter_mut().filter(live).skip(1).for_each(|run| run.state = Counted::Live { memory: Some(0) });
-        runs.sort_by_key(|run| run.started);
-        Ok(Usage { group, runs })
-    }
-
-    pub fn memory(&self, partition: &PartitionName, _: &InstanceId) -> Result<Option<u64>, Problem> {
-        let Some(folder) = self.group(partition) else { return Ok(None) };
-        Ok(Cgroups::memory_of(&folder).or_else(|| memory_in(&folder)))
-    }
-}
-
-/// What all processes of a group and below it hold; `None` if that may not be read.
-fn memory_in(folder: &Path) -> Option<u64> {
-    crate::host::linux::cgroup::processes(folder).into_iter().try_fold(0, |sum, pid| Some(sum + memory_of(pid)?))
 }
 
 /// systemd's clock, in microseconds.

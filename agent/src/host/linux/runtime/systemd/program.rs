@@ -1,10 +1,11 @@
 //! A program that is run to its end as a unit, while somebody waits for it.
 
-use super::inner::{Inner, code_of};
+use super::inner::{Inner, cannot_start, code_of};
 use super::journal;
 use super::unit::{run_of, variables};
 use crate::host::linux::disk::{self, Durability, private_folder};
 use crate::host::linux::runtime::{Exit, Place, Ran, Used, beside};
+use crate::host::linux::shim::launch::open_within;
 use crate::host::linux::shim::line_log::LineLog;
 use plat_agent_plan::action::Run;
 use plat_model::Problem;
@@ -42,15 +43,22 @@ impl Inner {
     /// Runs a program to its end.
     pub async fn run(self: &Arc<Self>, place: &Place, run: &Run) -> Result<Ran, Problem> {
         let name = &place.partition.name;
-        let cannot = || format!("cannot start {}", run.command.first().map_or("", String::as_str));
-        let failed = |why: String| Problem::new(codes::SERVICE_START, cannot()).because(why);
+        let what = cannot_start(&run.command);
+        let cannot = || what.clone();
+        let failed = {
+            let what = what.clone();
+            move |why: String| Problem::new(codes::SERVICE_START, what.clone()).because(why)
+        };
         let id = disk::random_hex(8)?;
         let (unit, slice) = (self.names.program(name, &run.name, &id), self.names.slice(name));
         let folder = self.records.runs_folder(name);
         let (environment, log) = (folder.join(format!("{id}.environment")), folder.join(format!("{}.log", run.name)));
         let properties = run_of(place, &slice, run, &self.confinement(place)?, &environment);
         let (path, text) = (environment.clone(), variables(&run.environment));
+        let wrong = failed.clone();
+        let (top, within) = (place.directory.clone(), run.directory.clone());
         let made = beside(move || {
+            open_within(&top, &within).map_err(wrong)?;
             private_folder(&folder)?;
             disk::replace(&path, text.as_bytes(), Durability::Process)
         });
@@ -80,7 +88,7 @@ impl Inner {
         }
         let exit = seen.exit().unwrap_or(Exit::Code(255));
         // The partition's group has counted it.
-        Ok(Ran { exit, timed_out: seen.result == "timeout", used: Used::default(), tail })
+        Ok(Ran { exit, timed_out: seen.result == "timeout", over: None, used: Used::default(), tail })
     }
 }
 

@@ -1,7 +1,7 @@
 //! A unit as systemd tells of it, and what that means. Pure.
 
-use crate::host::linux::shim::RunState;
 use crate::host::linux::shim::tree::{Exit, Phase};
+use crate::host::linux::shim::{BySystemd, RunState};
 use plat_agent_plan::{Moment, Steady};
 use plat_model::Timestamp;
 
@@ -96,21 +96,24 @@ pub fn bring_up(state: &mut RunState, seen: &Seen, now: Moment, monotonic: u64, 
     let before = state.run.clone();
     if state.run.is_empty() && !seen.invocation.is_empty() {
         state.run.clone_from(&seen.invocation);
-        state.systemd = Some(seen.restarts);
+        counted(state, seen.restarts);
     }
     if state.boot != boot || seen.state.is_empty() || (seen.is_over() && seen.main == 0) {
         state.error = if state.boot == boot { "how is not known".into() } else { "the machine was restarted".into() };
+        state.lost = true;
         state.ends(now, boot);
         return true;
     }
     if seen.invocation != state.run {
-        // systemd has started it again: the run of before ended as a failure does, and nobody has seen how.
-        let again = seen.restarts.saturating_sub(state.systemd.unwrap_or(0)).max(1);
+        // systemd has started it again: the run of before has ended, and nobody has seen how.
+        let before = state.systemd.map_or(0, |by| by.restarts);
+        let again = seen.restarts.saturating_sub(before).max(1);
         state.restarts = state.restarts.saturating_add(again);
         state.short_runs = state.short_runs.saturating_add(again);
-        state.last_exit = "a failure while the agent was away".into();
+        state.last_exit = "it ended while the agent was away".into();
         state.run.clone_from(&seen.invocation);
-        (state.systemd, state.main) = (Some(seen.restarts), None);
+        counted(state, seen.restarts);
+        state.main = None;
     }
     let is_another = before != state.run;
     if let Some(at) = moment(seen.started, now, monotonic).filter(|_| is_another) {
@@ -118,10 +121,18 @@ pub fn bring_up(state: &mut RunState, seen: &Seen, now: Moment, monotonic: u64, 
     }
     if seen.is_over() {
         state.exit = seen.exit();
+        if seen.result == "watchdog" {
+            // It was not told to end before it was silent.
+            (state.unheard, state.told) = (state.systemd.and_then(|by| by.watchdog_seconds), false);
+        }
         state.ends(moment(seen.ended, now, monotonic).unwrap_or(now), boot);
         return true;
     }
     is_another
+}
+
+fn counted(state: &mut RunState, restarts: u32) {
+    state.systemd = Some(BySystemd { restarts, ..state.systemd.unwrap_or_default() });
 }
 
 /// On the agent's clocks, whose time now is known on systemd's too.

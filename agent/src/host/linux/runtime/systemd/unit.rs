@@ -2,6 +2,7 @@
 
 use crate::host::linux::runtime::{Confinement, Place, stop_signal};
 use plat_agent_plan::action::{Run, ServiceSpec};
+use plat_document::release::{Restart, ServiceKind};
 use plat_model::resources::Resources;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -64,19 +65,22 @@ pub fn unit_of(
     version: u32,
 ) -> Vec<Property> {
     let partition = &place.partition.name;
-    let directory = match spec.directory.is_empty() {
-        true => place.directory.clone(),
-        false => place.directory.join(&spec.directory),
+    let restart = match spec.restart {
+        // Each of its runs is the plan's.
+        _ if spec.kind != ServiceKind::Service => "no",
+        Restart::Always => "always",
+        Restart::OnFailure => "on-failure",
+        Restart::Never => "no",
     };
     let mut unit = program(place, slice, &spec.command, &spec.environment, confinement, environment);
     unit.extend([
         ("Description", text(format!("{} of partition {partition}", spec.name))),
-        ("WorkingDirectory", text(directory.display())),
+        ("WorkingDirectory", text(working_directory(place, &spec.directory))),
         ("KillSignal", Value::Signal(stop_signal(spec.stop_signal) as i32)),
         ("TimeoutStopUSec", Value::Number(micros(spec.stop_timeout_seconds))),
         // How it ended stays to be read, however long the agent is away.
-        ("RemainAfterExit", Value::Flag(true)),
-        ("Restart", text("on-failure")),
+        ("RemainAfterExit", Value::Flag(restart != "always")),
+        ("Restart", text(restart)),
         ("RestartUSec", Value::Number(RESTART_MICROS)),
         ("StartLimitIntervalUSec", Value::Number(0)),
         ("StandardOutput", text("journal")),
@@ -93,6 +97,11 @@ pub fn unit_of(
         ("LogRateLimitIntervalUSec", Value::Number(30_000_000)),
         ("LogRateLimitBurst", Value::Word(LOG_BURST)),
     ]);
+    if let Some(seconds) = spec.watchdog_seconds {
+        unit.push(("WatchdogUSec", Value::Number(micros(seconds))));
+        // Any of its processes may say that it is alive.
+        unit.push(("NotifyAccess", text("all")));
+    }
     if version >= WITH_STEPS {
         unit.push(("RestartMaxDelayUSec", Value::Number(RESTART_LONGEST.0)));
         unit.push(("RestartSteps", Value::Word(RESTART_LONGEST.1)));
@@ -105,7 +114,7 @@ pub fn run_of(place: &Place, slice: &str, run: &Run, confinement: &Confinement, 
     let mut unit = program(place, slice, &run.command, &run.environment, confinement, environment);
     unit.extend([
         ("Description", text(format!("{} of partition {}", run.name, place.partition.name))),
-        ("WorkingDirectory", text(place.directory.display())),
+        ("WorkingDirectory", text(working_directory(place, &run.directory))),
         ("TimeoutStopUSec", Value::Number(micros(2))),
         ("RuntimeMaxUSec", Value::Number(micros(run.timeout_seconds))),
         ("CollectMode", text("inactive-or-failed")),
@@ -195,6 +204,12 @@ pub fn variables(environment: &BTreeMap<String, String>) -> String {
         file.push_str("\"\n");
     }
     file
+}
+
+/// Where beneath the partition's directory a program starts; empty: there.
+fn working_directory(place: &Place, within: &str) -> String {
+    let directory = if within.is_empty() { place.directory.clone() } else { place.directory.join(within) };
+    directory.display().to_string()
 }
 
 /// Zero would be for ever.

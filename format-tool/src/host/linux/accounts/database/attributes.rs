@@ -36,6 +36,11 @@ pub(super) fn copy(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a file has no attribute but a label, which every program keeps. What cannot be listed is none.
+pub(super) fn are_usual(file: &File) -> bool {
+    names(file).is_ok_and(|names| names.iter().all(|name| name.starts_with("security.")))
+}
+
 fn names(file: &File) -> io::Result<Vec<String>> {
     let length = match rustix::fs::flistxattr_query(file) {
         Ok(length) => length,

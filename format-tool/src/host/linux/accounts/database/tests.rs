@@ -31,20 +31,88 @@ impl Root {
     }
 }
 
+fn accounts<'a>(users: &[(&'a str, u32)], groups: &[(&'a str, u32)]) -> Accounts<'a> {
+    Accounts { users: users.iter().copied().collect(), groups: groups.iter().copied().collect() }
+}
+
 #[test]
-fn only_whole_names_are_taken_out() {
-    let (users, groups) = (BTreeSet::from([("part1", 1)]), BTreeSet::from([("part1", 1)]));
-    let gone = Gone {
-        users: BTreeSet::from(["part1"]),
-        groups: BTreeSet::from(["part1"]),
-        numbered_users: &users,
-        numbered_groups: &groups,
+fn only_whole_names_are_taken_out_and_what_was_comes_back_as_it_was() {
+    let root = Root::new();
+    let passwd = "root:x:0:0::/root:/bin/sh\n# ours\npart1:x:1:1:Ann:/:/bin/zsh\npart10:x:2:2:part1:/:/x\n\n+::::::\n";
+    root.write("passwd", passwd);
+    root.write("shadow", "root:*:1::::::\npart1:$6$hash:7::::::\nshort\n");
+    root.write("group", "kvm:x:5:part1,part10,ann\npart1:x:1:www\nw:x:7:part1");
+    root.write("gshadow", "kvm:!:part1:part1,a\npart1:!::www\n");
+    let part1 = accounts(&[("part1", 1)], &[("part1", 1)]);
+    let taken = root.etc().remove(&part1).unwrap();
+    assert_eq!(root.text("passwd"), passwd.replace("part1:x:1:1:Ann:/:/bin/zsh\n", ""));
+    assert_eq!(root.text("shadow"), "root:*:1::::::\nshort\n");
+    assert_eq!(root.text("group"), "kvm:x:5:part10,ann\nw:x:7:");
+    assert_eq!(root.text("gshadow"), "kvm:!::a\n");
+    assert_eq!(taken.accounts().users, part1.users);
+    assert_eq!(taken.accounts().groups, part1.groups);
+    root.etc().put(&taken, &part1).unwrap();
+    let before_nis = passwd.replace("part1:x:1:1:Ann:/:/bin/zsh\n", "").replace("+", "part1:x:1:1:Ann:/:/bin/zsh\n+");
+    assert_eq!(root.text("passwd"), before_nis);
+    assert_eq!(root.text("shadow"), "root:*:1::::::\nshort\npart1:$6$hash:7::::::\n");
+    assert_eq!(root.text("group"), "kvm:x:5:part10,ann,part1\nw:x:7:part1\npart1:x:1:www\n");
+    assert_eq!(root.text("gshadow"), "kvm:!:part1:a,part1\npart1:!::www\n");
+    root.etc().put(&taken, &part1).unwrap();
+    assert_eq!(root.text("passwd"), before_nis, "whose name is there already is left alone");
+}
+
+#[test]
+fn of_a_user_only_what_is_said_is_changed() {
+    let root = Root::new();
+    root.write("passwd", "part1:x:1:9:Ann:/old:/bin/zsh\npart10:x:2:2::/old:/x\n");
+    root.write("shadow", "part1:$6$hash:7::::::\n");
+    root.write("group", "www:x:5:ann,,part1,part10\nkvm:x:6:\n");
+    root.write("gshadow", "www:!:part1:part1\nkvm:!::\n");
+    let user = |gid, home: &str, group: &str| User {
+        name: "part1".into(),
+        uid: 1,
+        gid,
+        home: home.into(),
+        groups: [group.to_owned()].into(),
     };
-    let passwd = "root:x:0:0::/root:/bin/sh\npart1:x:1:1::/:/x\npart10:x:2:2:part1:/:/x\n";
-    assert_eq!(gone.taken_out(passwd, "passwd"), passwd.replace("part1:x:1:1::/:/x\n", ""));
-    let group = "kvm:x:5:part1,part10,ann\npart1:x:1:\nw:x:7:part1\n";
-    assert_eq!(gone.taken_out(group, "group"), "kvm:x:5:part10,ann\nw:x:7:\n");
-    assert_eq!(gone.taken_out("kvm:!:part1:part1,a\n", "gshadow"), "kvm:!::a\n");
+    root.etc().set(&[(&user(9, "/old", "www"), &user(1, "/new", "kvm"))]).unwrap();
+    assert_eq!(root.text("passwd"), "part1:x:1:1:Ann:/new:/bin/zsh\npart10:x:2:2::/old:/x\n");
+    assert_eq!(root.text("shadow"), "part1:$6$hash:7::::::\n");
+    assert_eq!(root.text("group"), "www:x:5:ann,part10\nkvm:x:6:part1\n");
+    assert_eq!(root.text("gshadow"), "www:!:part1:\nkvm:!::part1\n");
+}
+
+#[test]
+fn files_that_cannot_all_be_written_stay_as_they_were() {
+    let root = Root::new();
+    root.write("shadow", "part1:$6$hash:7::::::\n");
+    root.write("passwd", "part1:x:1:1::/:/x\n");
+    // What is to take the place of passwd, the last, cannot be made.
+    fs::create_dir(root.path(".node-format-passwd")).unwrap();
+    assert!(root.etc().remove(&accounts(&[("part1", 1)], &[])).is_err());
+    assert_eq!(root.text("shadow"), "part1:$6$hash:7::::::\n");
+}
+
+#[test]
+fn lines_that_other_programs_would_lose_are_found() {
+    let plain = Root::new();
+    plain.write("passwd", "root:x:0:0::/root:/bin/sh\n");
+    plain.write("shadow", "root:*:1::::::\n");
+    assert!(plain.etc().is_plain().unwrap());
+    for (name, odd) in [
+        ("passwd", "# people\n"),
+        ("passwd", "\n"),
+        ("passwd", "-badguy\n"),
+        ("passwd", "+::::::\n"),
+        ("passwd", "ann:x:one:1::/:/x\n"),
+        ("shadow", "ann:*\n"),
+        ("group", "w\n"),
+        ("gshadow", "w:!::\n\n"),
+    ] {
+        let root = Root::new();
+        root.write(name, odd);
+        assert!(!root.etc().is_plain().unwrap(), "{name} with {odd:?}");
+    }
 }
 
 #[test]
@@ -55,8 +123,8 @@ fn an_account_of_the_name_with_another_number_stays_with_its_password() {
     root.write("shadow", "part0:$6$hash:1::::::\npart1:!:1::::::\n");
     root.write("group", "part0:x:7001:\nkvm:x:5:part0,part1\npart1:x:1:\n");
     root.write("gshadow", "part0:!::\nkvm:!::part0,part1\npart1:!::\n");
-    let both = BTreeSet::from([("part0", 61_000), ("part1", 1)]);
-    root.etc().remove(&both, &both).unwrap();
+    let both = [("part0", 61_000), ("part1", 1)];
+    root.etc().remove(&accounts(&both, &both)).unwrap();
     assert_eq!(root.text("passwd"), "part0:x:7001:7001::/home:/bin/sh\n");
     assert_eq!(root.text("shadow"), "part0:$6$hash:1::::::\n");
     assert_eq!(root.text("group"), "part0:x:7001:\nkvm:x:5:part0\n");
@@ -80,7 +148,7 @@ fn nothing_but_plain_files_of_the_root_is_opened() {
     let root = Root::new();
     let outside = tempfile::tempdir().unwrap();
     symlink(outside.path().join("made"), root.path(LOCK)).unwrap();
-    assert!(root.etc().remove(&BTreeSet::new(), &BTreeSet::new()).is_err());
+    assert!(root.etc().remove(&Accounts::default()).is_err());
     assert!(!outside.path().join("made").exists(), "no file is made through a link");
 }
 
@@ -94,7 +162,7 @@ fn a_file_that_is_rewritten_keeps_its_mode_and_attributes() {
     let set = |name: &str| rustix::fs::fsetxattr(&file, name, b"kept", XattrFlags::empty()).is_ok();
     let names: Vec<&str> = ["user.plat", "security.plat"].into_iter().filter(|name| set(name)).collect();
     assert!(!names.is_empty() || !rustix::process::geteuid().is_root(), "no attribute could be tried");
-    root.etc().remove(&BTreeSet::from([("part1", 1)]), &BTreeSet::new()).unwrap();
+    root.etc().remove(&accounts(&[("part1", 1)], &[])).unwrap();
     assert_eq!(root.text("passwd"), "");
     let file = File::open(root.path("passwd")).unwrap();
     assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o640);

@@ -1,6 +1,7 @@
 use super::*;
 use crate::host::linux::process::Process;
 use crate::host::linux::shim::tree::Used;
+use plat_agent_plan::facts::Ending;
 use plat_model::id::InstanceId;
 
 const BOOT: &str = "this boot";
@@ -32,11 +33,14 @@ fn begun() -> RunState {
         last_exit: String::new(),
         short_runs: 0,
         told: false,
+        unheard: None,
+        lost: false,
         cgroup: None,
+        counted: None,
         uid: None,
         used: Used::default(),
         tail: Vec::new(),
-        systemd: Some(0),
+        systemd: Some(BySystemd { restarts: 0, watchdog_seconds: Some(7), stop_seconds: 5 }),
     }
 }
 
@@ -93,7 +97,8 @@ fn what_systemd_started_again_is_another_run_after_one_that_failed() {
     again.take("NRestarts", &Said::Number(2));
     assert!(up(&mut state, &again));
     assert_eq!((state.run.as_str(), state.restarts(), state.short_runs()), ("02".repeat(16).as_str(), 2, 2));
-    assert_eq!((state.phase, state.main, state.systemd), (Phase::Running, None, Some(2)));
+    assert_eq!((state.phase, state.main), (Phase::Running, None));
+    assert_eq!(state.systemd.map(|by| (by.restarts, by.watchdog_seconds)), Some((2, Some(7))));
     assert!(!up(&mut state, &again), "it is counted once");
 }
 
@@ -103,9 +108,23 @@ fn a_unit_that_is_gone_has_ended_in_a_way_that_nobody_knows() {
     up(&mut state, &seen("running", 1));
     let mut other = state.clone();
     assert!(up(&mut state, &Seen::default()));
-    assert_eq!((state.phase, state.last_exit().as_str()), (Phase::Ended, "how is not known"));
+    assert_eq!((state.ending(), state.last_exit().as_str()), (Ending::Told, "how is not known"));
     assert!(bring_up(&mut other, &seen("running", 1), now(), 8_000_000, "another boot"));
-    assert_eq!((other.phase, other.last_exit().as_str()), (Phase::Ended, "the machine was restarted"));
+    assert_eq!((other.ending(), other.last_exit().as_str()), (Ending::Told, "the machine was restarted"));
+}
+
+#[test]
+fn one_that_was_silent_for_too_long_has_failed_whatever_it_answered_and_says_why() {
+    for (code, status, end) in [(2, 6, "signal 6 (SIGABRT)"), (1, 0, "exit code 0")] {
+        let (mut state, mut unit) = (begun(), seen("failed", 1));
+        state.told = true;
+        unit.take("Result", &Said::Text("watchdog".into()));
+        unit.take("ExecMainCode", &Said::Signed(code));
+        unit.take("ExecMainStatus", &Said::Signed(status));
+        assert!(up(&mut state, &unit));
+        assert_eq!(state.ending(), Ending::Failure);
+        assert_eq!(state.last_exit(), format!("watchdog: it said nothing for 7 s; {end}"));
+    }
 }
 
 #[test]

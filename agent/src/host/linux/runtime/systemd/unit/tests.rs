@@ -58,16 +58,49 @@ fn a_program_that_is_run_to_its_end_is_held_in_by_the_same() {
         name: "init".into(),
         command: vec!["/bin/init".into()],
         environment: BTreeMap::new(),
+        directory: "srv".into(),
         timeout_seconds: 90,
     };
     let program = run_of(&place, "plat-part0.slice", &run, &confinement, Path::new("/var/lib/environment"));
     assert_eq!(value(&program, "RuntimeMaxUSec"), Some(&Value::Number(90_000_000)));
     assert_eq!(value(&program, "Restart"), None);
+    assert_eq!(value(&program, "WorkingDirectory"), Some(&text("/srv/plat/partitions/part0/srv")));
     let service = unit_of(&place, "plat-part0.slice", &spec(), &confinement, Path::new("/var/lib/environment"), 252);
     for name in ["Slice", "User", "Group", "NoNewPrivileges", "SystemCallFilter", "LimitNPROC", "NetworkNamespacePath"]
     {
         assert!(value(&program, name).is_some() && value(&program, name) == value(&service, name), "{name}");
     }
+}
+
+#[test]
+fn only_a_service_is_started_again_and_only_as_its_specification_says() {
+    let place = place("/srv/plat/partitions/part0");
+    let confinement = Confinement::of(&place.partition, Resources::default());
+    let of = |kind, restart| {
+        let spec = ServiceSpec { kind, restart, ..spec() };
+        let unit = unit_of(&place, "s.slice", &spec, &confinement, Path::new("/e"), 252);
+        (value(&unit, "Restart").cloned(), value(&unit, "RemainAfterExit").cloned())
+    };
+    let expected = |restart, remains| (Some(text(restart)), Some(Value::Flag(remains)));
+    assert_eq!(of(ServiceKind::Service, Restart::Always), expected("always", false));
+    assert_eq!(of(ServiceKind::Service, Restart::OnFailure), expected("on-failure", true));
+    assert_eq!(of(ServiceKind::Service, Restart::Never), expected("no", true));
+    for restart in [Restart::Always, Restart::OnFailure, Restart::Never] {
+        assert_eq!(of(ServiceKind::Oneshot, restart), expected("no", true));
+    }
+}
+
+#[test]
+fn who_must_say_that_it_is_alive_is_listened_to_and_nobody_else() {
+    let place = place("/srv/plat/partitions/part0");
+    let confinement = Confinement::of(&place.partition, Resources::default());
+    let of = |watchdog_seconds| {
+        let spec = ServiceSpec { watchdog_seconds, ..spec() };
+        let unit = unit_of(&place, "s.slice", &spec, &confinement, Path::new("/e"), 252);
+        (value(&unit, "WatchdogUSec").cloned(), value(&unit, "NotifyAccess").cloned())
+    };
+    assert_eq!(of(None), (None, None));
+    assert_eq!(of(Some(7)), (Some(Value::Number(7_000_000)), Some(text("all"))));
 }
 
 #[test]

@@ -1,0 +1,254 @@
+//! What the host does for whoever asks it: the part of the agent that talks to the network may be anybody's. Each action is
+//! held against node.json, and against who is in the partition; all that could be forged is in this one table.
+
+use crate::action::{Action, FileTemplate, Note, Publication, ReloadHow, Run, ServiceSpec};
+use crate::facts::Occupant;
+use crate::render::Upkeep;
+use plat_document::release::{Check, digest_of};
+use plat_document::template::{Prepared, TEMPLATE_MAX};
+use plat_model::Problem;
+use plat_model::id::{ServiceName, shorten};
+use plat_model::node::NodeFile;
+use plat_model::problem::codes;
+use plat_model::release::RELEASE_MAX;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Longest time that anything may be given, in seconds: what release documents allow.
+const SECONDS_MAX: u32 = 86_400;
+/// Most files of one instance: of those that a document may have, and one for each secret.
+const FILES_MAX: usize = 256 + SECRETS_MAX;
+/// Most secrets of a document.
+const SECRETS_MAX: usize = 64;
+/// Most services and promises of a document.
+const PARTS_MAX: usize = 64;
+/// Services of an instance about which something is remembered, those of earlier releases among them.
+const REMEMBERED_MAX: usize = 1024;
+/// Most keys of an environment, or of what is published.
+const KEYS_MAX: usize = 1024;
+/// Longest fingerprint, name or key, in bytes.
+const TEXT_MAX: usize = 256;
+/// What an instance's hooks are called.
+const HOOKS: [&str; 5] = ["init", "configure", "start", "stop", "clean"];
+/// Marks the agent's own runs: nobody else may be taken for one.
+const MARK: &str = "PLAT_RUN";
+
+/// Whether an action is one that a plan could hold, on this node, with this occupant of its partition.
+///
+/// # Errors
+/// FORGED.
+pub fn permit(action: &Action, node: &NodeFile, occupant: Option<&Occupant>) -> Result<(), Problem> {
+    allowed(action, node, occupant).map_err(|why| {
+        Problem::new(codes::FORGED, format!("the host does not do this: {}", shorten(&action.step())))
+            .because(why)
+            .fix("if nobody tampers with the agent this is a bug in it; see docs/errors/P0417.md")
+    })
+}
+
+fn allowed(action: &Action, node: &NodeFile, occupant: Option<&Occupant>) -> Result<(), String> {
+    if let Some(name) = action.partition() {
+        ensure(node.partition(name).is_some(), || format!("node.json has no partition {name}"))?;
+    }
+    // Who is in the partition, for what is done for somebody.
+    let held = || occupant.filter(|occupant| !occupant.erased).ok_or_else(|| "nobody is in the partition".to_owned());
+    match action {
+        Action::InstallRelease { digest, document } => {
+            ensure(document.len() <= RELEASE_MAX, || "the document is too large".into())?;
+            ensure(digest_of(document) == *digest, || "the document is another than its digest says".into())
+        }
+        Action::RemoveRelease { .. } | Action::NoteUnused { .. } | Action::NoteUsed { .. } => Ok(()),
+        Action::RemoveContent { path } => plain(path),
+        Action::Occupy { secrets, .. } => {
+            ensure(secrets.len() <= SECRETS_MAX, || "too many secrets".into())?;
+            secrets.iter().try_for_each(|(name, length)| {
+                variable(name)?;
+                ensure((8..=128).contains(length), || format!("a secret of {length} characters"))
+            })
+        }
+        Action::Limit { partition, resources } => {
+            held()?;
+            let own = node.partition(partition).map(|partition| partition.limits).unwrap_or_default();
+            ensure(resources.within(own) == *resources, || "more than the partition was formatted with".into())
+        }
+        Action::WriteFiles { files, .. } => write_files(files, held()?),
+        Action::Note { note, .. } => noted(note, held()?),
+        Action::Publish { publication, .. } => published(publication, held()?),
+        Action::RunHook { run: hook, .. } => {
+            held()?;
+            ensure(HOOKS.contains(&hook.name.as_str()), || format!("there is no hook `{}`", shorten(&hook.name)))?;
+            run(hook)
+        }
+        Action::StartService { spec, .. } => service(spec, held()?),
+        Action::StopService { .. } => Ok(()),
+        Action::Reload { service, run: of, how, .. } => {
+            held()?;
+            text(of)?;
+            reload(service.as_str(), how)
+        }
+        Action::CheckPromise { of, check: asked, timeout_seconds, environment, .. } => {
+            held()?;
+            text(of)?;
+            check(asked)?;
+            seconds(*timeout_seconds)?;
+            variables(environment)
+        }
+        Action::Erase { .. } => Ok(()),
+        // What the last one left must not be the next one's.
+        Action::Free { .. } => {
+            ensure(occupant.is_none_or(|occupant| occupant.erased), || "the partition has not been erased".into())
+        }
+    }
+}
+
+fn write_files(files: &[FileTemplate], occupant: &Occupant) -> Result<(), String> {
+    ensure(files.len() <= FILES_MAX, || format!("{} files", files.len()))?;
+    let mut paths = BTreeSet::new();
+    files.iter().try_for_each(|file| {
+        plain(&file.path)?;
+        ensure(paths.insert(&file.path), || format!("`{}` twice", shorten(&file.path)))?;
+        ensure(file.mode & !0o750 == 0, || format!("a file of mode {:o}", file.mode))?;
+        template(&file.template, occupant)
+    })
+}
+
+fn noted(note: &Note, occupant: &Occupant) -> Result<(), String> {
+    match note {
+        Note::Configured { fingerprint, upkeep: kept } => {
+            text(fingerprint)?;
+            upkeep(kept, occupant)
+        }
+        Note::KeptUp(kept) => upkeep(kept, occupant),
+        // The host alone says what is published: it fills it in.
+        Note::Published(_) => Err("what is published is filled in by the host".into()),
+        Note::Reloaded { service, loaded } => {
+            text(&loaded.run)?;
+            text(&loaded.files)?;
+            one_more(&occupant.reloaded, service)
+        }
+        Note::Done { service, fingerprint } => {
+            text(fingerprint)?;
+            one_more(&occupant.done, service)
+        }
+        Note::Timed { service, .. } => one_more(&occupant.timers, service),
+        // Of an instance that is gone it changes nothing. What it says is bounded by its own form.
+        Note::Told { .. } => Ok(()),
+        Note::Initialised | Note::Started | Note::Stopped | Note::Revived { .. } => Ok(()),
+        Note::Untimed | Note::Cleaned => Ok(()),
+    }
+}
+
+/// No more is remembered of services than there can be.
+fn one_more<T>(of: &BTreeMap<ServiceName, T>, service: &ServiceName) -> Result<(), String> {
+    ensure(of.len() < REMEMBERED_MAX || of.contains_key(service), || format!("more than {REMEMBERED_MAX} services"))
+}
+
+fn upkeep(kept: &Upkeep, occupant: &Occupant) -> Result<(), String> {
+    ensure(kept.services.len() <= PARTS_MAX, || format!("{} services", kept.services.len()))?;
+    ensure(kept.promises.len() <= PARTS_MAX, || format!("{} promises", kept.promises.len()))?;
+    kept.services.iter().try_for_each(|spec| service(spec, occupant))?;
+    kept.promises.values().try_for_each(|promise| {
+        check(&promise.check)?;
+        seconds(promise.timeout_seconds)
+    })?;
+    published(&kept.publish, occupant)?;
+    variables(&kept.environment)
+}
+
+fn published(publication: &Publication, occupant: &Occupant) -> Result<(), String> {
+    ensure(publication.values.len() <= KEYS_MAX, || format!("{} keys", publication.values.len()))?;
+    text(&publication.fingerprint)?;
+    publication.values.values().try_for_each(|value| template(value, occupant))
+}
+
+fn template(template: &Prepared, occupant: &Occupant) -> Result<(), String> {
+    ensure(template.size() <= TEMPLATE_MAX, || "a template is too large".into())?;
+    let foreign = template.secrets().iter().find(|name| !occupant.secrets.contains(*name));
+    foreign.map_or(Ok(()), |name| Err(format!("the instance has no secret `{}`", shorten(name))))
+}
+
+fn service(spec: &ServiceSpec, occupant: &Occupant) -> Result<(), String> {
+    ensure(spec.instance == occupant.instance, || format!("instance {} is not in the partition", spec.instance))?;
+    command(&spec.command)?;
+    variables(&spec.environment)?;
+    within(&spec.directory)?;
+    seconds(spec.stop_timeout_seconds)?;
+    seconds(spec.watchdog_seconds.unwrap_or_default())?;
+    text(&spec.fingerprint)?;
+    spec.reload.as_ref().map_or(Ok(()), |read| {
+        text(&read.files)?;
+        reload(spec.name.as_str(), &read.how)
+    })
+}
+
+fn reload(service: &str, how: &ReloadHow) -> Result<(), String> {
+    match how {
+        ReloadHow::Signal(_) => Ok(()),
+        ReloadHow::Command(told) => {
+            ensure(told.name == format!("reload-{service}"), || "it is called as no reload is".into())?;
+            run(told)
+        }
+    }
+}
+
+fn run(run: &Run) -> Result<(), String> {
+    command(&run.command)?;
+    within(&run.directory)?;
+    variables(&run.environment)?;
+    seconds(run.timeout_seconds)
+}
+
+fn check(check: &Check) -> Result<(), String> {
+    match check {
+        Check::Exec(arguments) => command(arguments),
+        Check::Http(http) => ensure(http.url.starts_with("http://"), || "a check of what is no http:// URL".into()),
+        Check::Tcp(tcp) => no_nul(&tcp.address),
+    }
+}
+
+fn command(arguments: &[String]) -> Result<(), String> {
+    let first = arguments.first().ok_or("a command without a program")?;
+    ensure(first.starts_with('/'), || format!("`{}` is not an absolute path", shorten(first)))?;
+    arguments.iter().try_for_each(|argument| no_nul(argument))
+}
+
+fn variables(environment: &BTreeMap<String, String>) -> Result<(), String> {
+    ensure(environment.len() <= KEYS_MAX, || format!("{} variables", environment.len()))?;
+    environment.iter().try_for_each(|(name, value)| {
+        variable(name)?;
+        ensure(name != MARK, || format!("the variable {MARK} is the agent's own"))?;
+        no_nul(value)
+    })
+}
+
+fn variable(name: &str) -> Result<(), String> {
+    let letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let fine = !name.is_empty() && name.len() <= TEXT_MAX && name.chars().all(letter);
+    ensure(fine && !name.starts_with(|c: char| c.is_ascii_digit()), || format!("the name `{}`", shorten(name)))
+}
+
+/// A path within a folder, and nothing else.
+fn plain(path: &str) -> Result<(), String> {
+    let part = |part: &str| !matches!(part, "" | "." | "..") && part.len() <= 255;
+    let fine = path.len() <= 1024 && path.split('/').all(part) && !path.chars().any(char::is_control);
+    ensure(fine, || format!("`{}` is not a path within the folder", shorten(path)))
+}
+
+/// The same, or the folder itself.
+fn within(path: &str) -> Result<(), String> {
+    if path.is_empty() { Ok(()) } else { plain(path) }
+}
+
+fn seconds(seconds: u32) -> Result<(), String> {
+    ensure(seconds <= SECONDS_MAX, || format!("{seconds} s are longer than anything may take"))
+}
+
+fn text(text: &str) -> Result<(), String> {
+    ensure(text.len() <= TEXT_MAX && !text.chars().any(char::is_control), || "a text that no plan holds".into())
+}
+
+fn no_nul(text: &str) -> Result<(), String> {
+    ensure(!text.contains('\0'), || "a text with a NUL".into())
+}
+
+fn ensure(fine: bool, why: impl FnOnce() -> String) -> Result<(), String> {
+    if fine { Ok(()) } else { Err(why()) }
+}

@@ -1,0 +1,166 @@
+//! Shutting a program in: what of the machine it sees, may write to and may ask of the kernel, as data; and the ordered
+//! steps of a process of one thread on its way to being that program.
+//!
+//! The caller takes [`plan`], performs `as_started`, becomes the program's user, performs `as_user`, and executes the
+//! program. Each step that this machine does not allow is told and left out, for the others hold without it: mounts and
+//! namespaces, Landlock and system calls each keep most of the same things away. Nothing of it can be undone by the
+//! program.
+
+mod mounts;
+mod rights;
+mod syscalls;
+
+use mounts::Mounts;
+use nix::sched::{CloneFlags, unshare};
+use plat_model::Problem;
+use plat_model::problem::codes;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::path::PathBuf;
+
+/// What a program has of the machine. It may read and execute what its user may, but for what is hidden; files and folders
+/// of `/tmp`, `/var/tmp` and `/dev/shm` are its own and go with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// Folders that it may write to, as far as its user may.
+    pub writable: Vec<PathBuf>,
+    /// Folders that are empty to it, unless what is writable is beneath.
+    pub hidden: Vec<PathBuf>,
+    pub network: Network,
+    /// Most bytes of what is in its `/tmp` and `/var/tmp`: of memory, or swapped.
+    pub tmp_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// A loopback of its own, and nothing else.
+    None,
+    /// That of who starts it.
+    Same,
+}
+
+/// One thing to do. What it acts on is in the [`Bounds`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Namespaces of its own for mounts, System V objects and message queues; who is not root makes one of users for it.
+    OwnMounts,
+    /// An empty network namespace with a loopback.
+    OwnNetwork,
+    /// All of the machine read-only but what is writable, private temporary folders, and what is hidden emptied.
+    Lay,
+    /// No program gives it more rights than it has.
+    NoNewPrivileges,
+    /// Landlock: the same as mounts by another way, and signals and ptrace to itself alone.
+    Rights,
+    /// No system calls of who administers, of who traces others, and no set-user-id files.
+    Calls,
+}
+
+/// In the order in which they are to be done.
+pub struct Steps {
+    /// Before the process becomes the program's user.
+    pub as_started: Vec<Step>,
+    /// As that user.
+    pub as_user: Vec<Step>,
+}
+
+pub fn plan(bounds: &Bounds) -> Steps {
+    let own = (bounds.network == Network::None).then_some(Step::OwnNetwork);
+    Steps {
+        // The namespace of users, if there is to be one, comes with the first.
+        as_started: [Some(Step::OwnMounts), own, Some(Step::Lay)].into_iter().flatten().collect(),
+        as_user: vec![Step::NoNewPrivileges, Step::Rights, Step::Calls],
+    }
+}
+
+/// A process on its way to being a program within bounds.
+pub struct Confining<'a> {
+    bounds: &'a Bounds,
+    mounts: Mounts,
+    has_own_network: bool,
+    /// What is not enforced, a line each.
+    pub missing: Vec<String>,
+}
+
+impl<'a> Confining<'a> {
+    pub fn new(bounds: &'a Bounds) -> Self {
+        Self { bounds, mounts: Mounts::default(), has_own_network: false, missing: Vec::new() }
+    }
+
+    /// Performs steps in their order.
+    ///
+    /// # Errors
+    /// BUILD_FAILED if a step was begun and could not be done: the program must not be started then.
+    pub fn perform(&mut self, steps: &[Step]) -> Result<(), Problem> {
+        steps.iter().try_for_each(|step| self.step(*step)).map_err(|(what, e)| {
+            Problem::new(codes::BUILD_FAILED, format!("cannot shut a program in: {what}"))
+                .because(e)
+                .fix("look whether this machine's kernel, or what it runs in, forbids it")
+        })
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), (&'static str, io::Error)> {
+        match step {
+            Step::OwnMounts => match mounts::own() {
+                Ok(()) => self.mounts.are_own = true,
+                Err(e) => self.lacks("a read-only machine and private temporary folders", &e),
+            },
+            Step::OwnNetwork => match unshare(CloneFlags::CLONE_NEWNET) {
+                Ok(()) => {
+                    self.has_own_network = true;
+                    if let Err(e) = mounts::loopback_up() {
+                        self.lacks("a loopback of its own", &e);
+                    }
+                }
+                Err(e) => self.lacks("a network namespace", &e.into()),
+            },
+            Step::Lay if self.mounts.are_own => self.mounts.lay(self.bounds).map_err(|e| ("its mounts", e))?,
+            Step::Lay => {}
+            Step::NoNewPrivileges => {
+                nix::sys::prctl::set_no_new_privs().map_err(|e| ("no new privileges", e.into()))?;
+            }
+            Step::Rights => {
+                if let Some(why) = rights::restrict(self.bounds, self.mounts.are_own).map_err(|e| ("Landlock", e))? {
+                    self.lacks("all of Landlock", &io::Error::other(why));
+                }
+            }
+            Step::Calls => {
+                let sockets = match (self.bounds.network, self.has_own_network) {
+                    (Network::None, false) => syscalls::Sockets::Local,
+                    _ => syscalls::Sockets::All,
+                };
+                if let Err(e) = syscalls::forbid(sockets) {
+                    self.lacks("a filter of system calls", &e);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn lacks(&mut self, what: &str, why: &io::Error) {
+        // The kernel's word for too many namespaces is that of a full disk.
+        let why = match why.raw_os_error().map(nix::errno::Errno::from_raw) {
+            Some(nix::errno::Errno::ENOSPC) => "it allows no more namespaces".to_owned(),
+            _ => why.to_string(),
+        };
+        self.missing.push(format!("not enforced on this machine: {what} ({why})"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_come_before_rights_over_them_and_what_forbids_comes_last() {
+        let bounds = |network| Bounds { writable: Vec::new(), hidden: Vec::new(), network, tmp_bytes: 1 };
+        let none = plan(&bounds(Network::None));
+        assert_eq!(none.as_started, [Step::OwnMounts, Step::OwnNetwork, Step::Lay]);
+        assert_eq!(none.as_user, [Step::NoNewPrivileges, Step::Rights, Step::Calls]);
+        let alone = bounds(Network::None);
+        let mut confining = Confining::new(&alone);
+        confining.lacks("namespaces", &nix::errno::Errno::ENOSPC.into());
+        assert!(!confining.missing[0].contains("No space left"), "that would be told as a full disk");
+        assert!(!plan(&bounds(Network::Same)).as_started.contains(&Step::OwnNetwork));
+    }
+}

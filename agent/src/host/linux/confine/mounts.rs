@@ -1,0 +1,123 @@
+//! What a program sees of the machine's files: a tree of mounts of its own.
+
+use super::{Bounds, Network};
+use crate::host::linux::posix::{NO_SETUID, READ_ONLY, add_mount_attributes};
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::CWD;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, mount_change, move_mount,
+    open_tree,
+};
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, sendto, socket};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// Folders that hold what people and services of the machine have, and sockets by which they are asked for things.
+const PRIVATE: [&str; 3] = ["/home", "/root", "/run"];
+const SHARED_MEMORY_BYTES: u64 = 256 << 20;
+
+#[derive(Default)]
+pub struct Mounts {
+    pub are_own: bool,
+}
+
+/// Gives this process mounts, System V objects and message queues of its own.
+pub fn own() -> io::Result<()> {
+    let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
+    if nix::unistd::geteuid().is_root() {
+        unshare(own)?;
+    } else {
+        let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        unshare(own | CloneFlags::CLONE_NEWUSER)?;
+        // As themselves: the process is nobody else in it.
+        fs::write("/proc/self/setgroups", "deny")?;
+        fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+        fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+    }
+    // What is mounted or unmounted here is so here alone.
+    Ok(mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
+}
+
+impl Mounts {
+    /// `are_own` first.
+    pub fn lay(&self, bounds: &Bounds) -> io::Result<()> {
+        // Held, each as it is: whatever is mounted over the way to it, it is put back there.
+        let hold = |path: &PathBuf| {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+            open_tree(CWD, path, flags).map(|held| (path.clone(), held))
+        };
+        let held: Vec<(PathBuf, OwnedFd)> = bounds.writable.iter().map(hold).collect::<Result<_, _>>()?;
+        let names = if bounds.network == Network::Same { resolver() } else { None };
+        add_mount_attributes(Path::new("/"), READ_ONLY | NO_SETUID, true)?;
+        empty("/tmp", "1777", bounds.tmp_bytes)?;
+        if is_folder("/var/tmp") {
+            mount_bind("/tmp", "/var/tmp")?;
+        }
+        if is_folder("/dev/shm") {
+            empty("/dev/shm", "1777", SHARED_MEMORY_BYTES)?;
+        }
+        let emptied = PRIVATE.iter().map(Path::new).chain(bounds.hidden.iter().map(PathBuf::as_path));
+        // One that is beneath another is not there any more.
+        let emptied: Vec<&Path> =
+            emptied.filter(|path| is_folder(path) && empty(path, "0755", 1 << 20).is_ok()).collect();
+        if let Some((path, text)) = names {
+            fs::create_dir_all(path.parent().unwrap_or(&path))?;
+            fs::write(path, text)?;
+        }
+        for (path, tree) in &held {
+            fs::create_dir_all(path)?;
+            move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        }
+        emptied.into_iter().try_for_each(|path| add_mount_attributes(path, READ_ONLY, false))
+    }
+}
+
+fn is_folder(path: impl AsRef<Path>) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|about| about.is_dir())
+}
+
+/// A new empty folder in memory over what is there.
+fn empty(path: impl AsRef<Path>, mode: &str, bytes: u64) -> io::Result<()> {
+    let options = std::ffi::CString::new(format!("mode={mode},size={bytes}"))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    Ok(mount("tmpfs", path.as_ref(), "tmpfs", flags, options.as_c_str())?)
+}
+
+/// What says where names are asked for, if that is where sockets are.
+fn resolver() -> Option<(PathBuf, Vec<u8>)> {
+    let path = fs::canonicalize("/etc/resolv.conf").ok().filter(|path| path.starts_with("/run"))?;
+    let text = fs::read(&path).ok()?;
+    Some((path, text))
+}
+
+/// Switches on the loopback of this process's network namespace.
+pub fn loopback_up() -> io::Result<()> {
+    const NEW_LINK: u16 = 16;
+    const REQUEST_AND_ACKNOWLEDGE: u16 = 1 | 4;
+    const LOOPBACK: i32 = 1;
+    const UP: u32 = 1;
+    // Its protocol 0 is that of links and routes.
+    let link = socket(AddressFamily::NETLINK, SocketType::RAW, None)?;
+    // struct nlmsghdr, struct ifinfomsg.
+    let mut message = Vec::with_capacity(32);
+    message.extend(32_u32.to_ne_bytes());
+    message.extend(NEW_LINK.to_ne_bytes());
+    message.extend(REQUEST_AND_ACKNOWLEDGE.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend([0; 4]);
+    message.extend(LOOPBACK.to_ne_bytes());
+    message.extend(UP.to_ne_bytes());
+    message.extend(UP.to_ne_bytes());
+    sendto(&link, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    let mut answer = [0; 64];
+    let (got, _) = recv(&link, &mut answer[..], RecvFlags::empty())?;
+    // struct nlmsgerr after the head: zero, or an error number below it.
+    match answer.get(16..20).filter(|_| got >= 20).and_then(|bytes| bytes.try_into().ok()).map(i32::from_ne_bytes) {
+        Some(0) => Ok(()),
+        Some(number) => Err(io::Error::from_raw_os_error(-number)),
+        None => Err(io::Error::other("the kernel gave no answer")),
+    }
+}

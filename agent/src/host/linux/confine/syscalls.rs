@@ -1,0 +1,129 @@
+//! System calls that no program within bounds has a use for, or only to break out of them.
+
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter,
+};
+use std::collections::BTreeMap;
+use std::io;
+
+/// Which sockets may be made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Sockets {
+    All,
+    /// Of the family that has paths for addresses alone.
+    Local,
+}
+
+/// Of who administers the machine, mounts, traces others, or loads code into the kernel; and large parts of the kernel that
+/// few programs use and that all can do without.
+const FORBIDDEN: &[i64] = &[
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_fsopen,
+    libc::SYS_fsconfig,
+    libc::SYS_fsmount,
+    libc::SYS_fspick,
+    libc::SYS_mount_setattr,
+    libc::SYS_chroot,
+    libc::SYS_setns,
+    libc::SYS_unshare,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_kcmp,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_syslog,
+    libc::SYS_settimeofday,
+    libc::SYS_clock_settime,
+    libc::SYS_sethostname,
+    libc::SYS_setdomainname,
+    libc::SYS_fanotify_init,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_vhangup,
+];
+
+/// Modes of files are the argument of this number. The last one is newer than some systems' headers.
+const MODES: &[(i64, u8)] = &[
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (libc::SYS_mknodat, 2),
+    (libc::SYS_openat, 3),
+    (452, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mknod, 1),
+];
+
+/// What these ask for is behind a pointer, where a filter cannot look: as on a kernel that does not have them yet, programs
+/// ask in the way of before.
+const UNKNOWN: &[i64] = &[libc::SYS_clone3, libc::SYS_openat2];
+
+/// Added to each number by the ABI x32, which some kernels have.
+#[cfg(target_arch = "x86_64")]
+const X32: i64 = 0x4000_0000;
+
+/// Forbids them to this process and all that it starts, for good. No new privileges first.
+///
+/// # Errors
+/// If this kernel has no filters, or they are not known for this kind of machine.
+pub fn forbid(sockets: Sockets) -> io::Result<()> {
+    let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
+    for (call, argument) in MODES {
+        let with = |bit: u64| holds(*argument, SeccompCmpOp::MaskedEq(bit), bit);
+        rules.insert(*call, vec![with(libc::S_ISUID.into())?, with(libc::S_ISGID.into())?]);
+    }
+    let user = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
+    rules.insert(libc::SYS_clone, vec![holds(0, SeccompCmpOp::MaskedEq(user), user)?]);
+    if sockets == Sockets::Local {
+        rules.insert(libc::SYS_socket, vec![holds(0, SeccompCmpOp::Ne, u64::from(libc::AF_UNIX.unsigned_abs()))?]);
+    }
+    apply(rules, denied)?;
+    let unknown = UNKNOWN.iter().map(|call| (*call, Vec::new())).collect();
+    apply(unknown, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()))
+}
+
+/// An argument, of which the lower half counts, compares so.
+fn holds(argument: u8, how: SeccompCmpOp, with: u64) -> io::Result<SeccompRule> {
+    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, with).map_err(io::Error::other)?;
+    SeccompRule::new(vec![condition]).map_err(io::Error::other)
+}
+
+fn apply(mut rules: BTreeMap<i64, Vec<SeccompRule>>, answer: SeccompAction) -> io::Result<()> {
+    #[cfg(target_arch = "x86_64")]
+    rules.append(&mut rules.iter().map(|(call, rule)| (call + X32, rule.clone())).collect());
+    let machine = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, machine).map_err(io::Error::other)?;
+    let program: BpfProgram = filter.try_into().map_err(io::Error::other)?;
+    apply_filter(&program).map_err(io::Error::other)
+}

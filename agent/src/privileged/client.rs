@@ -1,0 +1,379 @@
+//! The host as the part with the network sees it: each call a frame to root's part, and an answer.
+
+use super::handover::Taking;
+use super::network::Start;
+use super::protocol::{ANSWER_MAX, Call, Message, Nature, QUESTION_MAX, Question, WINDOW, encode, read, write};
+use crate::host::{Counters, Event, Host, LogsAsked, Wanted};
+use async_trait::async_trait;
+use plat_agent_plan::{Action, Disk, PartitionFact, ReleaseFact, StoreFacts};
+use plat_model::Problem;
+use plat_model::id::{Digest, PartitionName, ServiceName};
+use plat_model::node::NodeFile;
+use plat_model::problem::codes;
+use plat_model::resources::Enforced;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+/// Frames that wait for the socket.
+const FRAMES: usize = 64;
+/// Lines of a log after which it is told that they were taken.
+const TAKEN: u32 = WINDOW as u32 / 4;
+
+type Line = (ServiceName, String);
+
+#[derive(Default)]
+struct State {
+    /// Calls without an answer.
+    calls: HashMap<u64, oneshot::Sender<Value>>,
+    /// Logs that are read. Each has room for all that may be under way.
+    logs: HashMap<u64, mpsc::Sender<Line>>,
+    /// Calls that nobody waits for any more, which root's part is still to be told.
+    cancelled: Vec<u64>,
+    /// Events that the daemon has not taken. The same one twice is one, so there are never many.
+    events: BTreeSet<Event>,
+    is_over: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    next: AtomicU64,
+    out: mpsc::Sender<Vec<u8>>,
+    cancel: Notify,
+    event: Notify,
+    over: watch::Sender<bool>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nobody gets an answer any more.
+    fn end(&self) {
+        let mut state = self.lock();
+        state.is_over = true;
+        (state.calls, state.logs) = (HashMap::new(), HashMap::new());
+        drop(state);
+        self.over.send_replace(true);
+    }
+
+    fn take(&self, message: Message) -> Result<(), &'static str> {
+        let mut state = self.lock();
+        match message {
+            Message::Start { .. } => return Err("it starts twice"),
+            Message::Answer { id, value } => {
+                if let Some(call) = state.calls.remove(&id) {
+                    let _nobody_waits = call.send(value);
+                }
+            }
+            Message::Line { id, service, text } => {
+                if let Some(log) = state.logs.get(&id) {
+                    // Full it never is: no more than the window are under way.
+                    let _nobody_reads = log.try_send((service, text));
+                }
+            }
+            Message::End { id } => drop(state.logs.remove(&id)),
+            Message::Event(event) => {
+                state.events.insert(event);
+                self.event.notify_one();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A host in another process.
+pub struct RemoteHost {
+    shared: Arc<Shared>,
+    nature: Nature,
+    /// Asked for one at a time, so that none is taken for another.
+    doors: tokio::sync::Mutex<Taking>,
+    events: Mutex<Option<mpsc::Receiver<Event>>>,
+}
+
+impl Drop for RemoteHost {
+    /// What still waits for something is told that there is nothing.
+    fn drop(&mut self) {
+        self.shared.end();
+    }
+}
+
+/// A call that was made. Dropped without an answer, it is called off.
+struct Asked {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        let waits = state.calls.remove(&self.id).is_some() | state.logs.remove(&self.id).is_some();
+        if waits {
+            state.cancelled.push(self.id);
+            self.shared.cancel.notify_one();
+        }
+    }
+}
+
+impl RemoteHost {
+    /// Hears from root's part what this one is to do, and is its host from then on. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// INTERNAL if there is nobody at the other end, or an agent of another version.
+    pub async fn open<S>(stream: S, taking: Taking) -> Result<(Self, Start), Problem>
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let (mut from, to) = tokio::io::split(stream);
+        let (start, nature) = match read::<Message>(&mut from, ANSWER_MAX).await {
+            Ok(Some((Message::Start { start, nature }, _))) => (*start, nature),
+            Ok(_) => return Err(gone().because("it did not say how to start")),
+            Err(why) => return Err(gone().because(why)),
+        };
+        let (out, frames) = mpsc::channel(FRAMES);
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            next: AtomicU64::new(0),
+            out,
+            cancel: Notify::new(),
+            event: Notify::new(),
+            over: watch::Sender::new(false),
+        });
+        tokio::spawn(receive(shared.clone(), from));
+        tokio::spawn(send(shared.clone(), frames, to));
+        let (tell, events) = mpsc::channel(1);
+        tokio::spawn(pass_events(shared.clone(), tell));
+        let doors = tokio::sync::Mutex::new(taking);
+        Ok((Self { shared, nature, doors, events: Mutex::new(Some(events)) }, start))
+    }
+
+    /// Returns when root's part is gone.
+    pub async fn ended(&self) {
+        is_over(&mut self.shared.over.subscribe()).await;
+    }
+
+    async fn call(&self, call: Call, log: Option<mpsc::Sender<Line>>) -> Result<(Asked, Value), Problem> {
+        let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let frame = encode(&Question::Call { id, call }, QUESTION_MAX)
+            .map_err(|why| Problem::new(codes::TOO_LARGE, "what the host is to do is too large").because(why))?;
+        let (answer, answered) = oneshot::channel();
+        let asked = Asked { shared: self.shared.clone(), id };
+        {
+            let mut state = self.shared.lock();
+            if state.is_over {
+                return Err(gone());
+            }
+            state.calls.insert(id, answer);
+            state.logs.extend(log.map(|log| (id, log)));
+        }
+        self.shared.out.send(frame).await.map_err(|_| gone())?;
+        let value = answered.await.map_err(|_| gone())?;
+        Ok((asked, value))
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, call: Call) -> Result<T, Problem> {
+        let (_asked, value) = self.call(call, None).await?;
+        answer(value)
+    }
+
+    async fn ask_fallible<T: DeserializeOwned>(&self, call: Call) -> Result<T, Problem> {
+        self.ask::<Result<T, Problem>>(call).await?
+    }
+}
+
+async fn is_over(over: &mut watch::Receiver<bool>) {
+    let _ended = over.wait_for(|over| *over).await;
+}
+
+fn gone() -> Problem {
+    Problem::new(codes::INTERNAL, "the agent's root part has ended")
+}
+
+fn answer<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
+    // What was refused for all kinds of calls alike is told so.
+    let problem = value.get("Err").cloned();
+    serde_json::from_value(value).map_err(|_| {
+        let refused = problem.and_then(|problem| serde_json::from_value::<Problem>(problem).ok());
+        refused.unwrap_or_else(|| Problem::new(codes::INTERNAL, "the agent's root part gave an answer of another kind"))
+    })
+}
+
+async fn receive<S: AsyncRead>(shared: Arc<Shared>, mut from: ReadHalf<S>) {
+    let mut over = shared.over.subscribe();
+    loop {
+        let message = tokio::select! {
+            message = read::<Message>(&mut from, ANSWER_MAX) => message,
+            () = is_over(&mut over) => return,
+        };
+        match message {
+            Ok(Some((message, _))) => {
+                if let Err(why) = shared.take(message) {
+                    tracing::error!(why, "the agent's root part does not keep to the protocol");
+                    break;
+                }
+            }
+            Ok(None) => break,
+            Err(why) => {
+                tracing::error!(%why, "the agent's root part cannot be understood");
+                break;
+            }
+        }
+    }
+    shared.end();
+}
+
+async fn send<S: AsyncWrite>(shared: Arc<Shared>, mut frames: mpsc::Receiver<Vec<u8>>, mut to: WriteHalf<S>) {
+    let mut over = shared.over.subscribe();
+    loop {
+        let written = tokio::select! {
+            frame = frames.recv() => match frame {
+                Some(frame) => write(&mut to, &frame).await,
+                None => return,
+            },
+            () = shared.cancel.notified() => cancel(&shared, &mut frames, &mut to).await,
+            () = is_over(&mut over) => return,
+        };
+        if written.is_err() {
+            return shared.end();
+        }
+    }
+}
+
+/// A call is called off after it was made: what waited when it was is sent before.
+async fn cancel<S: AsyncWrite>(
+    shared: &Shared,
+    frames: &mut mpsc::Receiver<Vec<u8>>,
+    to: &mut WriteHalf<S>,
+) -> std::io::Result<()> {
+    let cancelled = std::mem::take(&mut shared.lock().cancelled);
+    for _ in 0..FRAMES {
+        let Ok(frame) = frames.try_recv() else { break };
+        write(to, &frame).await?;
+    }
+    for id in cancelled {
+        write(to, &encode(&Question::Cancel { id }, QUESTION_MAX)?).await?;
+    }
+    Ok(())
+}
+
+async fn pass_events(shared: Arc<Shared>, tell: mpsc::Sender<Event>) {
+    let mut over = shared.over.subscribe();
+    loop {
+        let next = shared.lock().events.pop_first();
+        let goes_on = match next {
+            Some(event) => tell.send(event).await.is_ok(),
+            None => tokio::select! {
+                () = shared.event.notified() => true,
+                () = tell.closed() => false,
+                () = is_over(&mut over) => false,
+            },
+        };
+        if !goes_on {
+            return;
+        }
+    }
+}
+
+/// Hands lines on to who reads them, and asks for more.
+async fn pass_lines(asked: Asked, mut lines: mpsc::Receiver<Line>, to: mpsc::Sender<Line>) {
+    let mut taken = 0;
+    loop {
+        let line = tokio::select! {
+            line = lines.recv() => line,
+            () = to.closed() => None,
+        };
+        let Some(line) = line else { return };
+        if to.send(line).await.is_err() {
+            return;
+        }
+        taken += 1;
+        if taken == TAKEN {
+            let Ok(frame) = encode(&Question::Taken { id: asked.id, lines: taken }, QUESTION_MAX) else { return };
+            if asked.shared.out.send(frame).await.is_err() {
+                return;
+            }
+            taken = 0;
+        }
+    }
+}
+
+#[async_trait]
+impl Host for RemoteHost {
+    fn runtime_name(&self) -> String {
+        self.nature.runtime.clone()
+    }
+
+    fn enforces(&self) -> Enforced {
+        self.nature.enforces
+    }
+
+    async fn node(&self) -> Result<NodeFile, Problem> {
+        self.ask_fallible(Call::Node).await
+    }
+
+    async fn observe_release(&self, digest: &Digest) -> ReleaseFact {
+        let fact = self.ask(Call::Release(digest.clone())).await;
+        // Nothing is begun for it; this part ends with the other.
+        fact.unwrap_or_else(|problem| ReleaseFact::Building(problem.what))
+    }
+
+    async fn observe_releases(&self) -> Result<Vec<Digest>, Problem> {
+        self.ask_fallible(Call::Releases).await
+    }
+
+    async fn observe_disks(&self) -> Result<BTreeMap<u64, Disk>, Problem> {
+        self.ask_fallible(Call::Disks).await
+    }
+
+    async fn observe_store(&self) -> Result<StoreFacts, Problem> {
+        self.ask_fallible(Call::Store).await
+    }
+
+    async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem> {
+        self.ask_fallible(Call::Partition(partition.clone())).await
+    }
+
+    async fn perform(&self, action: &Action) -> Result<(), Problem> {
+        self.ask_fallible(Call::Perform(Box::new(action.clone()))).await
+    }
+
+    async fn counters(
+        &self,
+        partitions: &[PartitionName],
+        wanted: Wanted,
+    ) -> Vec<(PartitionName, Result<Counters, Problem>)> {
+        self.ask(Call::Counters(partitions.to_vec(), wanted)).await.unwrap_or_default()
+    }
+
+    async fn logs(&self, partition: &PartitionName, asked: &LogsAsked) -> Result<mpsc::Receiver<Line>, Problem> {
+        let (log, lines) = mpsc::channel(WINDOW);
+        let (call, value) = self.call(Call::Logs(partition.clone(), asked.clone()), Some(log)).await?;
+        answer::<Result<(), Problem>>(value)??;
+        let (send, receive) = mpsc::channel(1);
+        tokio::spawn(pass_lines(call, lines, send));
+        Ok(receive)
+    }
+
+    async fn door(&self, partition: &PartitionName) -> Result<Option<OwnedFd>, Problem> {
+        let taking = self.doors.lock().await;
+        let (asked, value) = self.call(Call::Door(partition.clone()), None).await?;
+        if !answer::<Result<bool, Problem>>(value)?? {
+            return Ok(None);
+        }
+        let door = taking.take(asked.id).map_err(|why| {
+            Problem::new(codes::INTERNAL, "the agent's root part has not handed a socket over").because(why)
+        })?;
+        Ok(Some(door))
+    }
+
+    fn events(&self) -> mpsc::Receiver<Event> {
+        let taken = self.events.lock().unwrap_or_else(PoisonError::into_inner).take();
+        taken.unwrap_or_else(|| mpsc::channel(1).1)
+    }
+}

@@ -1,0 +1,156 @@
+//! Builds that are hostile: what they try fails, and the release says so with their last lines.
+
+use super::cache::open_with;
+use super::*;
+use plat_agent::config::{BuildLimits, ReleaseSettings};
+use std::net::TcpListener;
+
+/// A node that builds, elsewhere than where each build has a folder of its own.
+struct Yard {
+    node: Node,
+    settings: ReleaseSettings,
+}
+
+impl Yard {
+    fn new(builder: Option<u32>) -> Self {
+        let parent = if is_root() { Path::new("/var/lib") } else { Path::new(env!("CARGO_TARGET_TMPDIR")) };
+        let folder = tempfile::Builder::new().prefix("plat-test-").tempdir_in(parent).unwrap();
+        let mut node = Node::at(folder, None);
+        node.builder = builder.filter(|_| is_root()).map(account);
+        node.write_node_file();
+        Self { node, settings: ReleaseSettings::default() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.node.folder.path().join(name)
+    }
+
+    /// A folder that everybody may write to.
+    fn open_folder(&self, path: &Path) -> String {
+        fs::create_dir_all(path).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        fs::write(path.join("secret"), "of somebody").unwrap();
+        fs::set_permissions(path.join("secret"), fs::Permissions::from_mode(0o666)).unwrap();
+        path.display().to_string()
+    }
+
+    async fn builds(&self, script: &str, network: bool) -> Result<(), Problem> {
+        let host = open_with(&self.node, &self.settings).await;
+        let build =
+            serde_json::json!({"commands": [["bash", "-ec", script]], "timeout_seconds": 120, "network": network});
+        let sources = archive(&self.node, &tar(&[("a/x", "x", tar::EntryType::Regular)]));
+        let text = serde_json::json!({"version": 1, "name": "app", "sources": sources, "build": build});
+        install(&host, &text.to_string()).await.1
+    }
+
+    /// It fails, and one of these is among its last lines.
+    async fn fails(&self, script: &str, why: &[&str]) {
+        let problem = self.builds(script, false).await.expect_err(script);
+        assert_eq!(
+            (problem.code, problem.at.as_str()),
+            (codes::BUILD_FAILED, "build.commands[0]"),
+            "{script}: {problem}"
+        );
+        assert!(why.iter().any(|why| problem.why.contains(why)), "{script}: {problem}");
+    }
+}
+
+const DENIED: [&str; 3] = ["Permission denied", "not permitted", "Read-only file system"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_has_what_it_needs() {
+    let yard = Yard::new(Some(UID + 120));
+    let script = "mkdir d; echo x > d/file; mv d/file .; ln file other; chmod +x file; bash --version > /dev/null; \
+        echo x > /tmp/a; mv /tmp/a /tmp/b; echo x > /var/tmp/a; echo x > /dev/shm/a; cat /etc/passwd > /dev/null; \
+        grep -q 127.0.0.1 /proc/net/fib_trie; sleep 0.01 & wait $!";
+    yard.builds(script, false).await.unwrap_or_else(|p| panic!("{p}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_reaches_the_network_only_if_its_release_says_so() {
+    let yard = Yard::new(Some(UID + 121));
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let dial = format!("exec 3<>/dev/tcp/127.0.0.1/{}", server.local_addr().unwrap().port());
+    server.set_nonblocking(true).unwrap();
+    yard.fails(&dial, &["Connection refused", "not permitted"]).await;
+    assert!(server.accept().is_err(), "somebody dialled");
+    yard.builds(&dial, true).await.unwrap_or_else(|p| panic!("{p}"));
+    assert!(server.accept().is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_writes_nowhere_but_into_its_release() {
+    let yard = Yard::new(Some(UID + 122));
+    let place = yard.open_folder(&yard.path("open"));
+    yard.fails(&format!("echo x > {place}/new"), &DENIED).await;
+    yard.fails(&format!("echo x >> {place}/secret"), &DENIED).await;
+    yard.fails(&format!("rm -f {place}/secret"), &DENIED).await;
+    yard.fails("echo x > /etc/plat-was-here", &DENIED).await;
+    yard.fails("echo x > ~root/plat-was-here", &DENIED).await;
+    assert_eq!(fs::read_to_string(yard.path("open/secret")).unwrap(), "of somebody");
+    assert!(!yard.path("open/new").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn temporary_folders_are_a_builds_own() {
+    let yard = Yard::new(Some(UID + 123));
+    let mine = tempfile::NamedTempFile::new_in("/tmp").unwrap();
+    let path = mine.path().display();
+    let name = mine.path().file_name().unwrap().display();
+    let script =
+        format!("[ ! -e {path} ]; echo x > {path}-its; echo x > /var/tmp/{name}-its; echo x > /dev/shm/{name}-its");
+    yard.builds(&script, false).await.unwrap_or_else(|p| panic!("{p}"));
+    let is_there = |folder: &str| Path::new(folder).join(format!("{name}-its")).exists();
+    assert_eq!(["/tmp", "/var/tmp", "/dev/shm"].map(is_there), [false; 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_sees_neither_partitions_nor_what_is_the_agents() {
+    let yard = Yard::new(Some(UID + 124));
+    let (partition, state) = (yard.open_folder(&yard.node.home()), yard.open_folder(&yard.node.state()));
+    let hidden = ["No such file", "Permission denied"];
+    yard.fails(&format!("cat {partition}/secret"), &hidden).await;
+    yard.fails(&format!("cat {state}/secret"), &hidden).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_forks_without_end_comes_to_one() {
+    if !root_is_here() {
+        return;
+    }
+    let mut yard = Yard::new(Some(UID + 125));
+    yard.settings.build = BuildLimits { processes: 40, ..BuildLimits::default() };
+    let script = "for i in $(seq 100); do sleep 100 & done; wait";
+    yard.fails(script, &["Resource temporarily unavailable"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_fills_the_disk_or_the_memory_is_ended() {
+    let mut yard = Yard::new(Some(UID + 126));
+    yard.settings.build = BuildLimits { disk: 16 << 20, memory: 256 << 20, ..BuildLimits::default() };
+    yard.fails("head -c 30M /dev/zero > x", &["File size limit exceeded", "File too large"]).await;
+    let many = "n=0; while true; do n=$((n+1)); head -c 1M /dev/zero > f$((n % 64)); done";
+    yard.fails(many, &["it wrote more than 16 MiB"]).await;
+    yard.fails("x=$(head -c 400M /dev/zero | tr '\\0' x); echo $x | wc -c", &["cannot allocate"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_does_nothing_to_processes_that_are_not_its_own() {
+    // As who this test is: what keeps it from them is not that they are another user's.
+    let yard = Yard::new(None);
+    let this = std::process::id();
+    yard.fails(&format!("kill -0 {this}"), &DENIED).await;
+    yard.fails("kill -0 $PPID", &DENIED).await;
+    yard.fails(&format!("head -c 1 /proc/{this}/mem"), &DENIED).await;
+    yard.builds("sleep 100 & kill $!", false).await.unwrap_or_else(|p| panic!("{p}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_makes_no_program_that_gives_rights_and_no_namespace() {
+    let yard = Yard::new(Some(UID + 127));
+    yard.fails("cp /bin/true t; chmod u+s t", &DENIED).await;
+    yard.fails("cp /bin/true t; chmod 2755 t", &DENIED).await;
+    yard.fails("umask 0; install -m 4755 /bin/true t", &DENIED).await;
+    yard.fails("unshare --user true", &DENIED).await;
+    yard.fails("unshare --user --map-root-user mount -t tmpfs none .", &DENIED).await;
+}

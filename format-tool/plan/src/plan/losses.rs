@@ -1,0 +1,172 @@
+//! What somebody else set and the kernel takes away along with what is ours: named, or refused before it is ours.
+
+use super::Planner;
+use super::links::veth;
+use crate::action::Action;
+use crate::facts::{AddressFact, HostFacts, LinkFact, MTU, Route};
+use crate::thing::{Claims, Thing, Uplink};
+use ipnet::IpNet;
+use plat_model::problem::{Problem, codes};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+impl Planner<'_> {
+    /// What somebody else joined to a bridge that goes, or set on it: ports stay, addresses and routes do not.
+    pub(super) fn say_what_stands_alone(&mut self, bridge: &str) {
+        let ours = |name: &str, link: &LinkFact| {
+            let is_taken = |thing: &Thing| matches!(thing, Thing::Uplink(uplink) if uplink.link == name);
+            let is_end = |thing: &Thing| veth(thing) == Some(name);
+            link.thing(name).is_some_and(|thing| self.claims.has(&thing))
+                || self.claims.iter().any(|thing| is_taken(thing) || is_end(thing))
+        };
+        let ports = self.facts.links.iter().filter(|(_, link)| link.bridge.as_deref() == Some(bridge));
+        let others = ports.filter(|(name, link)| !ours(name, link));
+        self.notes.extend(others.map(|(name, _)| {
+            format!("{bridge} goes, and {name}, which node-format did not join to it, stands alone then")
+        }));
+        let uplinks: Vec<&Uplink> = self
+            .claims
+            .iter()
+            .filter_map(|thing| if let Thing::Uplink(uplink) = thing { Some(uplink) } else { None })
+            .collect();
+        let returns = |address| uplinks.iter().any(|uplink| uplink.addresses.contains(address));
+        let addresses = self.facts.addresses.iter().filter(|found| {
+            let made = Thing::Address { link: found.link.clone(), address: found.address };
+            let kernels = matches!(found.address.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+            found.link == bridge && !found.leased && !kernels && !returns(&found.address) && !self.claims.has(&made)
+        });
+        let addresses = addresses.map(|found| format!("the address {}", found.address));
+        let routes = self.facts.routes.iter().filter(|route| {
+            let all = uplinks.iter().flat_map(|uplink| &uplink.routes);
+            let returns = all.into_iter().any(|one| (one.destination, one.via) == (route.destination, route.via));
+            route.link == bridge && !returns && !self.claims.has(&Thing::Route((*route).clone()))
+        });
+        let routes = routes.map(|route| format!("the route to {}", route.destination));
+        let odd = self.facts.odd.get(bridge).into_iter().flatten().map(|odd| odd.what.clone());
+        let stacked = stacked_on(self.facts, bridge).into_iter().map(|link| format!("the link {link} on top of it"));
+        let gone = addresses.chain(routes).chain(odd).chain(stacked);
+        self.notes
+            .extend(gone.map(|what| format!("{bridge} goes, and with it {what}, which node-format did not make")));
+    }
+
+    /// What goes with addresses of links that stay; and where that would be so one day, a refusal.
+    pub(super) fn say_what_goes_with_addresses(&mut self) {
+        self.refuse_first_address();
+        let mut removed: BTreeMap<&str, BTreeSet<IpNet>> = BTreeMap::new();
+        for action in &self.remove {
+            if let Action::RemoveAddress(AddressFact { link, address, .. }) = action
+                && !self.leaving.contains(link)
+            {
+                removed.entry(link).or_default().insert(*address);
+            }
+        }
+        let lost = removed
+            .iter()
+            .flat_map(|(link, removed)| lost_with_addresses(self.facts, self.claims, link, removed, &BTreeSet::new()));
+        self.notes.extend(lost.collect::<Vec<_>>());
+    }
+
+    /// With the last IPv4 address of an interface the kernel takes the routes there, whosever they are. So the first one is
+    /// not to be ours where there are any.
+    fn refuse_first_address(&mut self) {
+        let Some(needed) = &self.layout.needs_link else { return };
+        let is_meant = |found: &AddressFact| found.link == needed.name && found.address.addr().is_ipv4();
+        let adds = |action: &Action| matches!(action, Action::AddAddress(added) if is_meant(added));
+        if self.facts.addresses.iter().any(is_meant) || !self.add.iter().any(adds) {
+            return;
+        }
+        let there: Vec<String> = of_others_on(self.facts, self.claims, &needed.name, &BTreeSet::new()).collect();
+        if !there.is_empty() {
+            self.problems.push(
+                Problem::new(codes::UPLINK, format!("the addresses of {} cannot be the partitions' alone", needed.name))
+                    .because(format!("with the last of them the kernel would drop {}", there.join("; ")))
+                    .fix("give the interface an IPv4 address of its own, take that away if nothing needs it, or leave `ipv4_network` out")
+                    .at("network.link"),
+            );
+        }
+    }
+
+    /// A bridge takes no larger packets than all its ports do.
+    pub(super) fn say_lesser_mtu(&mut self, port: &LinkFact) {
+        let Some(bridge) = port.bridge.as_ref().filter(|bridge| !self.layout.links.contains_key(*bridge)) else {
+            return;
+        };
+        let (mtu, whole) = (port.mtu.unwrap_or(MTU), self.facts.links.get(bridge).and_then(|link| link.mtu));
+        if let Some(whole) = whole.filter(|whole| mtu < *whole) {
+            let note = format!(
+                "{bridge}, which takes packets of {whole} bytes, takes {mtu} while taps of this `mtu` are its ports; so does what stands on it, afterwards too"
+            );
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+        }
+    }
+}
+
+/// What somebody else set that the kernel takes from a link with these addresses of it. `moved`: what goes elsewhere.
+pub(super) fn lost_with_addresses(
+    facts: &HostFacts,
+    claims: &Claims,
+    link: &str,
+    removed: &BTreeSet<IpNet>,
+    moved: &BTreeSet<Route>,
+) -> Vec<String> {
+    let is_ours = |address: &IpNet| {
+        removed.contains(address) || claims.has(&Thing::Address { link: link.into(), address: *address })
+    };
+    let there: Vec<IpNet> =
+        facts.addresses.iter().filter(|found| found.link == link).map(|found| found.address).collect();
+    let ipv4: Vec<IpNet> = there.into_iter().filter(|address| address.addr().is_ipv4()).collect();
+    let mut lost = Vec::new();
+    let promotes = |of: &str| facts.sysctls.get(&promote_secondaries(of)).is_some_and(|value| value != "0");
+    if !promotes("all") && !promotes(link) {
+        for (n, first) in ipv4.iter().enumerate().filter(|(_, address)| removed.contains(*address)) {
+            let same = |other: &&IpNet| other.prefix_len() == first.prefix_len() && other.trunc() == first.trunc();
+            let after = ipv4.iter().skip(n + 1).filter(same).filter(|other| !is_ours(other));
+            lost.extend(after.map(|other| format!("{first} goes from {link}, and with it {other}, which came to the same network after it: node-format did not add it")));
+        }
+    }
+    if ipv4.iter().any(|address| removed.contains(address)) && ipv4.iter().all(|address| removed.contains(address)) {
+        let others = of_others_on(facts, claims, link, moved);
+        lost.extend(others.map(|what| {
+            format!("the last IPv4 address goes from {link}, and with it {what}, which node-format did not make")
+        }));
+    }
+    lost
+}
+
+/// Links that go with this one.
+fn stacked_on<'a>(facts: &'a HostFacts, link: &'a str) -> BTreeSet<&'a str> {
+    let mut all = BTreeSet::new();
+    let mut below = vec![link];
+    while let Some(link) = below.pop() {
+        let above = facts.stacked.get(link).into_iter().flatten().map(String::as_str);
+        below.extend(above.filter(|name| all.insert(*name)));
+    }
+    all
+}
+
+/// Of IPv4, what on a link depends on its addresses and is somebody else's.
+fn of_others_on<'a>(
+    facts: &'a HostFacts,
+    claims: &'a Claims,
+    link: &'a str,
+    moved: &'a BTreeSet<Route>,
+) -> impl Iterator<Item = String> + 'a {
+    let routes = facts.routes.iter().filter(move |route| {
+        let moves = moved
+            .iter()
+            .any(|one| (one.destination, one.via, one.metric) == (route.destination, route.via, route.metric));
+        route.link == link
+            && route.destination.addr().is_ipv4()
+            && !moves
+            && !claims.has(&Thing::Route((*route).clone()))
+    });
+    let odd = facts.odd.get(link).into_iter().flatten().filter(|odd| !odd.ipv6);
+    routes.map(|route| format!("the route to {}", route.destination)).chain(odd.map(|odd| odd.what.clone()))
+}
+
+/// Whether a link keeps an address when the first one of its network goes.
+pub(super) fn promote_secondaries(link: &str) -> String {
+    format!("net.ipv4.conf.{}.promote_secondaries", link.replace('.', "/"))
+}

@@ -1,0 +1,304 @@
+//! The four files as lines: which of them go, come back or change. Every other line stays as it is to the byte.
+
+use node_format_plan::Action;
+use node_format_plan::action::User;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A user or group by what it is known by.
+pub type Identity<'a> = (&'a str, u32);
+
+/// The text of each file.
+pub(super) type Texts = BTreeMap<&'static str, String>;
+
+/// The users and groups that are meant.
+#[derive(Default)]
+pub struct Accounts<'a> {
+    pub users: BTreeSet<Identity<'a>>,
+    pub groups: BTreeSet<Identity<'a>>,
+}
+
+impl<'a> Accounts<'a> {
+    /// Those that these actions add or remove.
+    pub fn of(actions: impl Iterator<Item = &'a Action>) -> Self {
+        let mut accounts = Self::default();
+        for action in actions {
+            match action {
+                Action::AddUser(user) | Action::RemoveUser(user) => drop(accounts.users.insert((&user.name, user.uid))),
+                Action::AddGroup { name, gid, .. } | Action::RemoveGroup { name, gid, .. } => {
+                    accounts.groups.insert((name, *gid));
+                }
+                _ => {}
+            }
+        }
+        accounts
+    }
+}
+
+/// Lines of accounts, and in which lists of others they stand. Of accounts that were removed it holds root's secrets: it
+/// stays in this process.
+#[derive(Default)]
+pub struct Entries(Vec<Entry>);
+
+struct Entry {
+    file: &'static str,
+    /// The user's or group's.
+    name: String,
+    what: What,
+}
+
+enum What {
+    Line(String),
+    /// In this field of the line of a group, counted from 0.
+    Member {
+        group: String,
+        field: usize,
+    },
+}
+
+impl Entries {
+    /// Those that new accounts get, which nobody can log in to.
+    pub fn new(actions: &[&Action]) -> Self {
+        let mut entries = Self::default();
+        for action in actions {
+            match action {
+                Action::AddUser(User { name, uid, gid, home, groups }) => {
+                    let home = home.display();
+                    entries.line("passwd", name, format!("{name}:x:{uid}:{gid}:Plat:{home}:/usr/sbin/nologin"));
+                    entries.line("shadow", name, format!("{name}:!*:::::::"));
+                    let lists = groups.iter().flat_map(|group| [("group", group), ("gshadow", group)]);
+                    entries.0.extend(lists.map(|(file, group)| Entry {
+                        file,
+                        name: name.clone(),
+                        what: What::Member { group: group.clone(), field: 3 },
+                    }));
+                }
+                Action::AddGroup { name, gid, .. } => {
+                    entries.line("group", name, format!("{name}:x:{gid}:"));
+                    entries.line("gshadow", name, format!("{name}:!*::"));
+                }
+                _ => {}
+            }
+        }
+        entries
+    }
+
+    fn line(&mut self, file: &'static str, name: &str, line: String) {
+        self.0.push(Entry { file, name: name.to_owned(), what: What::Line(line) });
+    }
+
+    pub fn extend(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
+    /// Who it has lines of.
+    pub fn accounts(&self) -> Accounts<'_> {
+        let of = |wanted: &str| {
+            let lines = self.0.iter().filter(|entry| entry.file == wanted).filter_map(|entry| match &entry.what {
+                What::Line(line) => identity(line),
+                What::Member { .. } => None,
+            });
+            lines.collect()
+        };
+        Accounts { users: of("passwd"), groups: of("group") }
+    }
+
+    /// Puts what it has of these accounts into the files, but for a line whose name there is already.
+    pub(super) fn put_into(&self, texts: &mut Texts, accounts: &Accounts) {
+        let named = |all: &BTreeSet<Identity>| all.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let (users, groups): (BTreeSet<String>, BTreeSet<String>) = (named(&accounts.users), named(&accounts.groups));
+        for (file, text) in texts {
+            let mut lines = String::new();
+            let mut members: BTreeMap<(&str, usize), BTreeSet<&str>> = BTreeMap::new();
+            let taken: BTreeSet<&str> = text.lines().map(name_of).collect();
+            for entry in self.0.iter().filter(|entry| entry.file == *file) {
+                match &entry.what {
+                    What::Member { group, field } if users.contains(&entry.name) => {
+                        members.entry((group, *field)).or_default().insert(&entry.name);
+                    }
+                    What::Line(line) => {
+                        let of_users = matches!(*file, "passwd" | "shadow");
+                        let meant = if of_users { &users } else { &groups };
+                        if meant.contains(&entry.name) && !taken.contains(entry.name.as_str()) {
+                            lines.push_str(line);
+                            lines.push('\n');
+                        }
+                    }
+                    What::Member { .. } => {}
+                }
+            }
+            *text = with_members(&appended(text, &lines), &members);
+        }
+    }
+}
+
+/// What stands for another database begins with one of these, and what comes after it is not looked at by all.
+const ELSEWHERE: [char; 2] = ['+', '-'];
+
+fn appended(text: &str, lines: &str) -> String {
+    let mut end = 0;
+    for line in text.split_inclusive('\n').take_while(|line| !line.starts_with(ELSEWHERE)) {
+        end += line.len();
+    }
+    let (before, behind) = text.split_at(end);
+    let parted = if before.is_empty() || before.ends_with('\n') || lines.is_empty() { "" } else { "\n" };
+    format!("{before}{parted}{lines}{behind}")
+}
+
+fn with_members(text: &str, members: &BTreeMap<(&str, usize), BTreeSet<&str>>) -> String {
+    each_line(text, |line| {
+        let group = name_of(line);
+        Some(each_field(line, |n, field| match members.get(&(group, n)) {
+            None => field.into(),
+            Some(more) => listed(field, |_| true, more.iter().copied()).into(),
+        }))
+    })
+}
+
+/// Gives users other groups, their first group and their home, those of the uid that each had.
+pub(super) fn set(texts: &mut Texts, changes: &[(&User, &User)]) {
+    let users: BTreeMap<Identity, &User> = changes.iter().map(|(_, to)| ((to.name.as_str(), to.uid), *to)).collect();
+    for (file, text) in texts {
+        *text = each_line(text, |line| match *file {
+            "passwd" => Some(identity(line).and_then(|found| users.get(&found)).map_or_else(
+                || line.to_owned(),
+                |to| {
+                    each_field(line, |n, field| match n {
+                        3 => to.gid.to_string().into(),
+                        5 => to.home.display().to_string().into(),
+                        _ => field.into(),
+                    })
+                },
+            )),
+            "group" | "gshadow" => {
+                let group = name_of(line);
+                let joins = |(from, to): &&(&User, &User)| to.groups.contains(group) && !from.groups.contains(group);
+                let leaves = |member: &str| {
+                    changes.iter().any(|(from, to)| {
+                        from.name == member && from.groups.contains(group) && !to.groups.contains(group)
+                    })
+                };
+                let joined: Vec<&str> = changes.iter().filter(joins).map(|(_, to)| to.name.as_str()).collect();
+                Some(each_field(line, |n, field| match n {
+                    3 if !joined.is_empty() || field.split(',').any(leaves) => {
+                        listed(field, |member| !leaves(member), joined.iter().copied()).into()
+                    }
+                    _ => field.into(),
+                }))
+            }
+            _ => Some(line.to_owned()),
+        });
+    }
+}
+
+/// Takes accounts out, the lines of the name that have the number, and users as members (group, gshadow) or administrators
+/// (gshadow); returns what that was.
+pub(super) fn take_out(texts: &mut Texts, accounts: &Accounts) -> Entries {
+    let text = |file| texts.get(file).map_or("", String::as_str);
+    let users = names_gone(text("passwd"), &accounts.users);
+    let groups = names_gone(text("group"), &accounts.groups);
+    let mut entries = Entries::default();
+    for (file, text) in texts {
+        let first = match *file {
+            "group" => 3,
+            "gshadow" => 2,
+            _ => usize::MAX,
+        };
+        let numbered = |line: &str, gone: &BTreeSet<Identity>| identity(line).is_some_and(|line| gone.contains(&line));
+        *text = each_line(text, |line| {
+            let name = name_of(line);
+            let goes = match *file {
+                "passwd" => numbered(line, &accounts.users),
+                "group" => numbered(line, &accounts.groups),
+                "shadow" => users.contains(name),
+                _ => groups.contains(name),
+            };
+            if goes {
+                entries.line(file, name, line.to_owned());
+                return None;
+            }
+            Some(each_field(line, |n, field| {
+                if n < first || !field.split(',').any(|member| users.contains(member)) {
+                    return field.into();
+                }
+                let out = field.split(',').filter(|member| users.contains(*member));
+                entries.0.extend(out.map(|member| Entry {
+                    file,
+                    name: member.to_owned(),
+                    what: What::Member { group: name.to_owned(), field: n },
+                }));
+                listed(field, |member| !users.contains(member), std::iter::empty()).into()
+            }))
+        });
+    }
+    entries
+}
+
+/// Those of these names that are nobody's any more once the lines of the name and number are gone.
+fn names_gone(text: &str, gone: &BTreeSet<Identity>) -> BTreeSet<String> {
+    let lines = || text.lines().filter_map(identity);
+    let stay: BTreeSet<&str> = lines().filter(|line| !gone.contains(line)).map(|(name, _)| name).collect();
+    let go = lines().filter(|line| gone.contains(line)).map(|(name, _)| name);
+    go.filter(|name| !stay.contains(name)).map(str::to_owned).collect()
+}
+
+/// Whether a program that reads accounts and writes the file anew writes each line as it was.
+pub(super) fn is_plain(file: &str, text: &str) -> bool {
+    let is_whole = |line: &str| {
+        let (length, numbers) = match file {
+            "passwd" => (7, 2..4),
+            "shadow" => (9, 0..0),
+            "group" => (4, 2..3),
+            _ => (4, 0..0),
+        };
+        let fields: Vec<&str> = line.split(':').collect();
+        let is_number = |field: &&str| field.parse::<u32>().is_ok_and(|number| number.to_string() == **field);
+        fields.len() == length && !fields[0].is_empty() && fields[numbers].iter().all(is_number)
+    };
+    let odd = |line: &str| line.starts_with(['#', '+', '-', ' ', '\t']) || line.ends_with([' ', '\t', '\r']);
+    (text.is_empty() || text.ends_with('\n')) && text.split_terminator('\n').all(|line| !odd(line) && is_whole(line))
+}
+
+fn name_of(line: &str) -> &str {
+    line.split(':').next().unwrap_or_default()
+}
+
+/// Of a line of passwd or group.
+fn identity(line: &str) -> Option<Identity<'_>> {
+    let mut fields = line.split(':');
+    Some((fields.next()?, fields.nth(1)?.parse().ok()?))
+}
+
+/// Of a list of names those that stay, and further ones.
+fn listed<'a>(list: &'a str, stays: impl Fn(&str) -> bool, more: impl Iterator<Item = &'a str>) -> String {
+    let mut names: Vec<&str> = list.split(',').filter(|name| !name.is_empty() && stays(name)).collect();
+    for name in more {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names.join(",")
+}
+
+fn each_line(text: &str, mut edit: impl FnMut(&str) -> Option<String>) -> String {
+    let mut new = String::with_capacity(text.len());
+    for whole in text.split_inclusive('\n') {
+        let line = whole.strip_suffix('\n').unwrap_or(whole);
+        if let Some(line_now) = edit(line) {
+            new.push_str(&line_now);
+            new.push_str(&whole[line.len()..]);
+        }
+    }
+    new
+}
+
+fn each_field<'a>(line: &'a str, mut edit: impl FnMut(usize, &'a str) -> Cow<'a, str>) -> String {
+    let mut new = String::with_capacity(line.len());
+    for (n, field) in line.split(':').enumerate() {
+        if n > 0 {
+            new.push(':');
+        }
+        new.push_str(&edit(n, field));
+    }
+    new
+}

@@ -1,0 +1,254 @@
+//! The routes that there are: what can be put back exactly, what the kernel or a router makes again, and the rest.
+
+use super::super::connection::Connection;
+use super::super::kernels::{Kernels, is_all_multicast};
+use super::TABLE_LOCAL;
+use ipnet::IpNet;
+use node_format_plan::facts::{Odd, Route};
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RoutePreference, RouteProtocol, RouteScope,
+    RouteType,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What the kernel takes for an IPv6 route of which no metric is said.
+const METRIC_IPV6: u32 = 1024;
+
+/// All routes of interest.
+#[derive(Default)]
+pub(in super::super) struct Routes {
+    /// Every local route that is wider than one address.
+    pub local: BTreeSet<IpNet>,
+    /// The main table, apart from what the kernel made by itself.
+    pub main: BTreeSet<Route>,
+    /// Indexes of the links with one that a router announced.
+    pub announced: BTreeSet<u32>,
+    /// Made in the kernel's name to no address's network, and ending by themselves: a router's, if one is heard there.
+    pub ending: BTreeSet<(u32, IpNet)>,
+    /// By link, those of which neither can be said.
+    pub odd: BTreeSet<(String, Odd)>,
+    /// How many routes of the main table there are by destination and metric.
+    amounts: BTreeMap<(IpNet, u32), u32>,
+}
+
+impl Routes {
+    /// Of those that could be put back alone, the ones that another route has destination and metric in common with.
+    pub fn doubled(&self) -> impl Iterator<Item = &Route> {
+        self.main.iter().filter(|route| {
+            let metric =
+                if route.metric == 0 && route.destination.addr().is_ipv6() { METRIC_IPV6 } else { route.metric };
+            self.amounts.get(&(route.destination, metric)).is_some_and(|amount| *amount > 1)
+        })
+    }
+}
+
+enum Found {
+    Main(Route),
+    Announced(Vec<u32>),
+    Ending(u32, IpNet),
+    /// On each of these links.
+    Odd(Vec<String>, Odd),
+    /// The kernel makes it by itself, or nobody's link has it.
+    Own,
+}
+
+/// One route, the place it takes in the main table, and the range if it is a local one.
+struct Placed {
+    found: Found,
+    place: Option<(IpNet, u32)>,
+    local: Option<IpNet>,
+}
+
+impl Extend<Placed> for Routes {
+    fn extend<I: IntoIterator<Item = Placed>>(&mut self, routes: I) {
+        for Placed { found, place, local } in routes {
+            if let Some(place) = place {
+                *self.amounts.entry(place).or_default() += 1;
+            }
+            self.local.extend(local);
+            match found {
+                Found::Main(route) => drop(self.main.insert(route)),
+                Found::Announced(links) => self.announced.extend(links),
+                Found::Ending(link, to) => drop(self.ending.insert((link, to))),
+                Found::Odd(links, odd) => self.odd.extend(links.into_iter().map(|link| (link, odd.clone()))),
+                Found::Own => {}
+            }
+        }
+    }
+}
+
+/// `names`: of the links, by index.
+pub(in super::super) fn all(
+    connection: &mut Connection,
+    names: &BTreeMap<u32, String>,
+    kernels: &Kernels,
+) -> io::Result<Routes> {
+    let answers = connection.handle.route().get(RouteMessage::default()).execute();
+    connection.ask(answers, |message| {
+        let (told, header) = (Told::read(&message)?, &message.header);
+        let (found, place, local) = (told.found(header, names, kernels), told.place(header), told.local(header));
+        Some(Placed { found, place, local })
+    })
+}
+
+/// One route as the kernel tells of it.
+struct Told {
+    ipv6: bool,
+    destination: IpNet,
+    via: Option<IpAddr>,
+    source: Option<IpAddr>,
+    on: Option<u32>,
+    metric: u32,
+    table: u32,
+    several: Vec<u32>,
+    /// It has what [`Route`] does not say.
+    more: bool,
+    ends: bool,
+    /// It is for packets from some sources alone.
+    narrow: bool,
+}
+
+impl Told {
+    fn read(message: &RouteMessage) -> Option<Self> {
+        let header = &message.header;
+        let ipv6 = header.address_family == AddressFamily::Inet6;
+        if !ipv6 && header.address_family != AddressFamily::Inet {
+            return None;
+        }
+        let everywhere = if ipv6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        let mut told = Self {
+            ipv6,
+            destination: IpNet::new(everywhere, header.destination_prefix_length).ok()?,
+            via: None,
+            source: None,
+            on: None,
+            metric: 0,
+            table: u32::from(header.table),
+            several: Vec::new(),
+            more: header.tos != 0,
+            ends: false,
+            narrow: header.tos != 0,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(address) => {
+                    told.destination = IpNet::new(ip(address)?, header.destination_prefix_length).ok()?;
+                }
+                RouteAttribute::Gateway(address) => told.via = ip(address),
+                RouteAttribute::PrefSource(address) => told.source = ip(address),
+                RouteAttribute::Oif(index) => told.on = Some(*index),
+                RouteAttribute::Priority(number) => told.metric = *number,
+                RouteAttribute::Table(number) => told.table = *number,
+                RouteAttribute::MultiPath(ways) => told.several.extend(ways.iter().map(|way| way.interface_index)),
+                RouteAttribute::CacheInfo(info) => told.ends = info.expires != 0,
+                RouteAttribute::Preference(RoutePreference::Medium) => {}
+                RouteAttribute::Source(_) => (told.more, told.narrow) = (true, true),
+                _ => told.more = true,
+            }
+        }
+        Some(told)
+    }
+
+    fn is_main(&self) -> bool {
+        self.table == u32::from(RouteHeader::RT_TABLE_MAIN)
+    }
+
+    /// Where the kernel has one route alone unless it is told to add another.
+    fn place(&self, header: &RouteHeader) -> Option<(IpNet, u32)> {
+        let is_meant = self.is_main() && !self.narrow && !header.flags.contains(RouteFlags::Cloned);
+        is_meant.then_some((self.destination, self.metric))
+    }
+
+    /// If it is a range that the machine answers for.
+    fn local(&self, header: &RouteHeader) -> Option<IpNet> {
+        let is_meant = self.table == u32::from(TABLE_LOCAL) && header.kind == RouteType::Local;
+        (is_meant && !is_single(self.destination)).then_some(self.destination)
+    }
+
+    fn found(&self, header: &RouteHeader, names: &BTreeMap<u32, String>, kernels: &Kernels) -> Found {
+        let to = self.destination;
+        let links: Vec<u32> = self.several.iter().copied().chain(self.on).collect();
+        if header.flags.contains(RouteFlags::Cloned) || self.is_kernels(header, kernels) {
+            return Found::Own;
+        }
+        if header.protocol == RouteProtocol::Ra && self.is_main() {
+            return Found::Announced(links);
+        }
+        let plain = self.is_main() && !self.more && self.several.is_empty() && header.kind == RouteType::Unicast;
+        if let (RouteProtocol::Kernel, true, true, Some(on), None) =
+            (header.protocol, plain, self.ends && self.ipv6, self.on, self.via)
+        {
+            return Found::Ending(on, to);
+        }
+        // So it would be put back.
+        let scope = if self.via.is_some() { RouteScope::Universe } else { RouteScope::Link };
+        let as_made = header.protocol != RouteProtocol::Kernel && !self.ends && (self.ipv6 || header.scope == scope);
+        let name = self.on.and_then(|on| names.get(&on));
+        if let Some(link) = name.filter(|_| plain && as_made) {
+            let onlink = header.flags.contains(RouteFlags::Onlink);
+            let metric = if self.ipv6 && self.metric == METRIC_IPV6 { 0 } else { self.metric };
+            let (via, source) = (self.via, self.source);
+            return Found::Main(Route { destination: to, link: link.clone(), via, metric, source, onlink });
+        }
+        let why = if header.kind != RouteType::Unicast {
+            format!(" of kind {}", format!("{:?}", header.kind).to_lowercase())
+        } else if !self.several.is_empty() {
+            " over several links".to_owned()
+        } else if !self.is_main() {
+            format!(" of table {}", self.table)
+        } else if self.more {
+            " with an mtu or other properties".to_owned()
+        } else if self.ends {
+            " that ends by itself".to_owned()
+        } else if header.protocol == RouteProtocol::Kernel {
+            ", which a program made in the kernel's name".to_owned()
+        } else {
+            " of another scope".to_owned()
+        };
+        self.odd_on(&links, names, &why).unwrap_or(Found::Own)
+    }
+
+    /// Nothing is ever taken from `lo`.
+    fn odd_on(&self, links: &[u32], names: &BTreeMap<u32, String>, why: &str) -> Option<Found> {
+        let on: Vec<String> =
+            links.iter().filter_map(|on| names.get(on)).filter(|name| *name != "lo").cloned().collect();
+        let odd = || Odd { what: format!("the route {}{why}", self.destination), ipv6: self.ipv6 };
+        (!on.is_empty()).then(|| Found::Odd(on, odd()))
+    }
+
+    /// Whether the kernel made it by itself, and would again.
+    fn is_kernels(&self, header: &RouteHeader, kernels: &Kernels) -> bool {
+        let (Some(on), RouteProtocol::Kernel) = (self.on, header.protocol) else { return false };
+        if self.via.is_some() || self.more || !self.several.is_empty() {
+            return false;
+        }
+        let (to, single) = (self.destination, is_single(self.destination));
+        match (self.table == u32::from(TABLE_LOCAL), header.kind) {
+            (true, RouteType::Local) => kernels.owns(on, to),
+            (true, RouteType::Broadcast) => single && kernels.is_broadcast(on, to.addr()),
+            // It follows from forwarding, or from a program that listens there.
+            (true, RouteType::Anycast) => single,
+            (true, RouteType::Multicast | RouteType::Unicast) => is_all_multicast(to),
+            (false, RouteType::Unicast) if self.is_main() => {
+                let ended_by_a_router = self.ends && kernels.is_network(on, to);
+                ended_by_a_router || (!self.ends && kernels.routes_to(&(on, to, self.metric, self.source)))
+            }
+            _ => false,
+        }
+    }
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
+        RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    }
+}
+
+fn is_single(net: IpNet) -> bool {
+    net.prefix_len() == net.max_prefix_len()
+}

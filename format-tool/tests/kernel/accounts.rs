@@ -1,0 +1,147 @@
+//! The user database: what others wrote in it stays as it is, whatever becomes of a run.
+
+use super::machine::{Machine, ip, on_a_machine, program};
+use rustix::fs::XattrFlags;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::process::Output;
+
+const DATABASE: [&str; 4] = ["passwd", "group", "shadow", "gshadow"];
+
+fn text(machine: &Machine, name: &str) -> String {
+    fs::read_to_string(machine.path("etc").join(name)).unwrap()
+}
+
+fn write(machine: &Machine, all: [&str; 4]) {
+    DATABASE.iter().zip(all).for_each(|(name, text)| fs::write(machine.path("etc").join(name), text).unwrap());
+}
+
+/// The lines of the four files; in which order they come matters to nobody.
+fn lines(machine: &Machine) -> Vec<Vec<String>> {
+    let sorted = |name: &str| {
+        let mut lines: Vec<String> = text(machine, name).lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    DATABASE.map(sorted).to_vec()
+}
+
+fn edit(machine: &Machine, name: &str, from: &str, to: &str) {
+    let text = text(machine, name);
+    assert!(text.contains(from), "{from} in {text}");
+    fs::write(machine.path("etc").join(name), text.replace(from, to)).unwrap();
+}
+
+const PLAIN: [&str; 4] = [
+    "root:x:0:0:root:/root:/bin/sh\nwww:x:33:33::/:/bin/sh\n",
+    "root:x:0:\nwww:x:33:\n",
+    "root:*:1::::::\nwww:*:1::::::\n",
+    "root:*::\nwww:*::\n",
+];
+
+/// Part0 gets a shell, a password and another group, and others come into its own.
+fn by_hand(machine: &Machine) {
+    edit(machine, "passwd", "part0:/usr/sbin/nologin", "part0:/bin/zsh");
+    let shadow = text(machine, "shadow");
+    let found = shadow.lines().find(|line| line.starts_with("part0:")).unwrap();
+    edit(machine, "shadow", found, "part0:$6$hash:7::::::");
+    edit(machine, "group", "part0:x:61000:", "part0:x:61000:www");
+    edit(machine, "group", "www:x:33:", "www:x:33:part0");
+    edit(machine, "gshadow", "www:*::", "www:*:part0:part0");
+}
+
+#[test]
+fn a_run_that_fails_brings_users_back_with_all_that_somebody_gave_them() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        write(machine, PLAIN);
+        machine.configure(1);
+        machine.must(&["apply"]);
+        by_hand(machine);
+        let before = lines(machine);
+        // The users of the old name go, and those of the new one cannot be made.
+        let config = fs::read_to_string(machine.path("format.toml")).unwrap();
+        let config = config.replace("[partitions]\n", "[partitions]\nuser_base_name = \"guest\"\n");
+        fs::write(machine.path("format.toml"), config).unwrap();
+        let plan = machine.must(&["plan"]);
+        assert!(plan.contains("- group part0 gid 61000 members www\n"), "{plan}");
+        program(&machine.path("bin/systemd-sysusers"), "exit 1");
+        let path = format!("{}:{}", machine.path("bin").display(), std::env::var("PATH").unwrap());
+        let Output { status, stderr, .. } = machine.command(&["apply"]).env("PATH", path).output().unwrap();
+        let why = String::from_utf8(stderr).unwrap();
+        assert_eq!(status.code(), Some(1), "{why}");
+        assert!(why.contains("systemd-sysusers failed"), "{why}");
+        assert_eq!(lines(machine), before, "{why}");
+    });
+}
+
+#[test]
+fn a_user_who_is_changed_keeps_his_shell_and_password() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        write(machine, PLAIN);
+        machine.configure(1);
+        machine.must(&["apply"]);
+        by_hand(machine);
+        let plan = machine.must(&["apply", "-v"]);
+        assert_eq!(plan, "~ user part0 groups www -> none\n");
+        machine.must(&["verify"]);
+        assert!(text(machine, "passwd").contains("part0:/bin/zsh\n"));
+        assert!(text(machine, "shadow").contains("part0:$6$hash:7::::::\n"));
+        assert!(text(machine, "group").contains("www:x:33:\n"));
+    });
+}
+
+#[test]
+fn lines_and_attributes_that_are_not_accounts_outlive_a_node() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        let odd = [
+            "# people\nroot:x:0:0:root:/root:/bin/sh\n\n-badguy\n",
+            "root:x:0:\n# groups\nkvm:x:36:\n",
+            "root:*:1::::::\nshort:*\n",
+            "root:*::\nkvm:!::\n",
+        ];
+        write(machine, odd);
+        let passwd = machine.path("etc/passwd");
+        // Not every file system has attributes.
+        let labelled = rustix::fs::setxattr(&passwd, "user.note", b"kept", XattrFlags::empty()).is_ok();
+        machine.configure(2);
+        let config = fs::read_to_string(machine.path("format.toml")).unwrap();
+        fs::write(machine.path("format.toml"), config.replace("[partitions]\n", "[partitions]\ngroups = [\"kvm\"]\n"))
+            .unwrap();
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
+        assert!(text(machine, "passwd").starts_with("# people\n") && text(machine, "passwd").ends_with("\n-badguy\n"));
+        assert!(text(machine, "shadow").contains("short:*\npart0:!*:"));
+        assert!(text(machine, "group").contains("kvm:x:36:part0,part1\n"));
+        machine.must(&["reset"]);
+        for (name, text_before) in DATABASE.iter().zip(odd) {
+            assert_eq!(text(machine, name), text_before, "{name}");
+        }
+        let mut note = [0; 8];
+        let found = rustix::fs::getxattr(&passwd, "user.note", &mut note[..]);
+        assert!(!labelled || found.is_ok_and(|length| &note[..length] == b"kept"), "its attribute is gone");
+    });
+}
+
+#[test]
+fn what_root_locked_stays_locked_with_all_that_is_in_it() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let home = machine.path("srv/plat/partitions/part0");
+        let owner =
+            |path: &std::path::Path| fs::metadata(path).map(|found| (found.uid(), found.mode() & 0o7777)).unwrap();
+        fs::remove_dir(home.join("etc")).unwrap();
+        fs::create_dir(home.join("etc")).unwrap();
+        chown(&home, Some(0), Some(0)).unwrap();
+        fs::set_permissions(&home, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        let said = machine.must(&["apply"]);
+        assert!(said.contains("part0 stays locked") && said.contains("nothing to do"), "{said}");
+        assert_eq!(owner(&home), (0, 0o700));
+        assert_eq!(owner(&home.join("etc")).0, 0, "root made it");
+        assert!(machine.must(&["verify"]).contains("part0 stays locked"));
+    });
+}

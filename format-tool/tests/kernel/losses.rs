@@ -1,0 +1,175 @@
+//! What somebody else set and the kernel takes along with what is ours: refused, named, or kept.
+
+use super::machine::{Machine, ip, on_a_machine};
+use super::uplink::{TAKE, World};
+use std::fs;
+use std::process::Command;
+
+/// What a plan says is lost, without the plan.
+fn notes(machine: &Machine, verb: &[&str]) -> Vec<String> {
+    let said = machine.must(verb);
+    said.lines().filter_map(|line| line.strip_prefix("! ")).map(str::to_owned).collect()
+}
+
+fn routes_on(link: &str) -> String {
+    let shown = Command::new("ip").args(["-4", "route", "show", "table", "all", "dev", link]).output().unwrap();
+    String::from_utf8(shown.stdout).unwrap()
+}
+
+#[test]
+fn an_interface_whose_only_addresses_would_be_the_partitions_keeps_its_routes() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        ip("link add nic type veth peer name wire");
+        ip("link set wire up");
+        ip("link set nic up");
+        machine.configure_with(1, "mode = \"interface\"\nlink = \"nic\"\ntaps = false\nguard = false\n", "");
+        let there = [
+            ("route", "10.99.0.0/16 dev nic", "10.99.0.0/16"),
+            ("route", "10.98.0.0/16 dev nic table 77", "10.98.0.0/16"),
+            ("neighbour", "10.99.0.7 lladdr 02:00:00:00:00:77 nud permanent dev nic", "10.99.0.7"),
+            ("neighbour", "proxy 10.99.0.8 dev nic", "10.99.0.8"),
+        ];
+        for (kind, what, named) in there {
+            ip(&format!("{kind} add {what}"));
+            let before = machine.everything();
+            let (code, why) = machine.run(&["apply"]);
+            assert_eq!(code, 4, "{what}: {why}");
+            assert!(why.contains("P0511") && why.contains(named), "{what}: {why}");
+            assert_eq!(machine.everything(), before);
+            ip(&format!("{kind} delete {what}"));
+        }
+        // With an address of its own they depend on nobody else's.
+        ip("address add 192.0.2.7/24 dev nic");
+        there.iter().for_each(|(kind, what, _)| ip(&format!("{kind} add {what}")));
+        let before = (machine.everything(), routes_on("nic"));
+        machine.must(&["apply"]);
+        assert_eq!(notes(machine, &["plan", "--reset"]), [""; 0]);
+        machine.must(&["reset"]);
+        assert_eq!((machine.everything(), routes_on("nic")), before);
+    });
+}
+
+#[test]
+fn what_was_set_later_where_only_partitions_have_addresses_is_named() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        ip("link add nic type veth peer name wire");
+        ip("link set wire up");
+        ip("link set nic up");
+        machine.configure_with(1, "mode = \"interface\"\nlink = \"nic\"\ntaps = false\nguard = false\n", "");
+        machine.must(&["apply"]);
+        ip("route add 10.99.0.0/16 dev nic");
+        ip("route add 10.98.0.0/16 dev nic table 77");
+        assert_eq!(machine.must(&["verify"]), "the machine is as it was formatted\n");
+        let notes = notes(machine, &["plan", "--reset"]);
+        for lost in ["the route to 10.99.0.0/16", "the route 10.98.0.0/16 of table 77"] {
+            let said =
+                format!("the last IPv4 address goes from nic, and with it {lost}, which node-format did not make");
+            assert!(notes.contains(&said), "{lost}: {notes:?}");
+        }
+        machine.must(&["reset"]);
+        assert!(!routes_on("nic").contains("10.9"), "{}", routes_on("nic"));
+    });
+}
+
+fn mtu(machine: &Machine, link: &str) -> u32 {
+    machine.network().links[link].mtu.unwrap()
+}
+
+#[test]
+fn a_bridge_of_large_packets_keeps_them_and_what_stands_on_it_too() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        ip("link add br0 type bridge");
+        // Lower than any tap's: a bridge has the least address of its ports.
+        ip("link add nic address 02:00:00:00:00:11 mtu 9000 type veth peer name wire");
+        ip("link set nic master br0");
+        ip("link set br0 up");
+        ip("link add upon link br0 type macvlan");
+        let network = "mode = \"interface\"\nlink = \"br0\"\ntap_mode = \"bridged\"\nguard = false\n";
+        machine.configure_with(1, network, "");
+        let before = machine.everything();
+        assert_eq!((mtu(machine, "br0"), mtu(machine, "upon")), (9000, 9000));
+        machine.must(&["apply"]);
+        assert_eq!((mtu(machine, "br0"), mtu(machine, "upon"), mtu(machine, "part0")), (9000, 9000, 9000));
+        assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+        machine.must(&["reset"]);
+        assert_eq!(machine.everything(), before);
+        // Whoever asks for less is told whom that takes it from.
+        machine.configure_with(1, &format!("{network}mtu = 1500\n"), "");
+        let notes = notes(machine, &["plan"]);
+        assert!(
+            notes.iter().any(|note| note.contains("br0, which takes packets of 9000 bytes, takes 1500")),
+            "{notes:?}"
+        );
+    });
+}
+
+#[test]
+fn an_uplink_of_large_packets_keeps_them_on_the_bridge() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        ip("link set up0 mtu 9000");
+        machine.configure_with(1, TAKE, "");
+        let before = machine.everything();
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        assert_eq!((mtu(machine, "plat0"), mtu(machine, "part0")), (9000, 9000));
+        machine.must(&["reset"]);
+        assert_eq!(machine.everything(), before);
+        assert!(world.is_reached());
+        machine.configure_with(1, &format!("{TAKE}mtu = 1500\n"), "");
+        let notes = notes(machine, &["plan", "--take-uplink"]);
+        assert!(
+            notes.iter().any(|note| note.contains("up0 takes packets of 9000 bytes, plat0 takes 1500")),
+            "{notes:?}"
+        );
+    });
+}
+
+#[test]
+fn all_that_goes_with_a_bridge_is_named() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        assert_eq!(notes(machine, &["plan", "--reset"]), [""; 0]);
+        ip("link add upon link plat0 type macvlan");
+        ip("route add 10.98.0.0/16 dev plat0 table 77");
+        ip("neighbour add 10.99.0.7 lladdr 02:00:00:00:00:77 nud permanent dev plat0");
+        let notes = notes(machine, &["plan", "--reset"]);
+        let lost = [
+            "the link upon on top of it",
+            "the route 10.98.0.0/16 of table 77",
+            "the neighbour 10.99.0.7, set by hand",
+        ];
+        for lost in lost {
+            let said = format!("plat0 goes, and with it {lost}, which node-format did not make");
+            assert!(notes.contains(&said), "{lost}: {notes:?}");
+        }
+        machine.must(&["reset"]);
+        assert_eq!(machine.network().links.keys().collect::<Vec<_>>(), ["lo"]);
+    });
+}
+
+#[test]
+fn an_address_that_goes_with_one_of_ours_is_named() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        fs::write("/proc/sys/net/ipv4/conf/all/promote_secondaries", "0").unwrap();
+        fs::write("/proc/sys/net/ipv4/conf/default/promote_secondaries", "0").unwrap();
+        machine.configure_with(1, "mode = \"bridge\"\ngateway = true\nguard = false\n", "");
+        machine.must(&["apply"]);
+        ip("address add 10.200.77.7/16 dev plat0");
+        machine.configure_with(1, "mode = \"bridge\"\ngateway = false\nguard = false\n", "");
+        let goes = "10.200.0.1/16 goes from plat0, and with it 10.200.77.7/16";
+        let said = notes(machine, &["plan"]);
+        assert!(said.iter().any(|note| note.starts_with(goes)), "{said:?}");
+        // Where it is told to, the kernel keeps it.
+        fs::write("/proc/sys/net/ipv4/conf/plat0/promote_secondaries", "1").unwrap();
+        assert_eq!(notes(machine, &["plan"]), [""; 0]);
+        machine.must(&["apply"]);
+        let stays = "10.200.77.7/16".parse().unwrap();
+        assert!(machine.network().addresses.iter().any(|found| found.address == stays));
+    });
+}
