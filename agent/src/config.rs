@@ -18,6 +18,8 @@ pub enum Runtime {
     /// Whatever this host has.
     #[default]
     Auto,
+    /// The init system, with a unit for each service.
+    Systemd,
     /// A small process for each service, which outlives the agent.
     Shim,
 }
@@ -137,10 +139,11 @@ impl Config {
         let outbox_mib = within("outbox_mib", said.outbox_mib, 256, 1, 64 * 1024);
         let runtime = match said.runtime.as_deref() {
             None | Some("auto") => Runtime::Auto,
+            Some("systemd") => Runtime::Systemd,
             Some("shim") => Runtime::Shim,
             Some(other) => {
                 let shown = plat_model::id::shorten(other);
-                problems.push(wrong(format!("`runtime` is `{shown}`, it must be `auto` or `shim`")));
+                problems.push(wrong(format!("`runtime` is `{shown}`, it must be `auto`, `systemd` or `shim`")));
                 Runtime::Auto
             }
         };

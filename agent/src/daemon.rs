@@ -112,8 +112,8 @@ impl Dispatcher {
                 return;
             }
         };
-        let enforced = self.shared.host.enforces();
-        self.shared.board.inventory(Inventory { enforced, ..file.inventory() });
+        let (enforced, runtime) = (self.shared.host.enforces(), self.shared.host.runtime_name());
+        self.shared.board.inventory(Inventory { enforced, runtime, ..file.inventory() });
         let place = Place::new(self.shared.node.clone(), &file);
         for partition in &file.partitions {
             let before = self.shared.partition(&partition.name);

@@ -78,6 +78,8 @@ pub enum Follow {
 pub trait Host: Send + Sync + 'static {
     /// What node-format made of this machine, as it is now ([`Event::NodeFile`] tells of a change).
     async fn node(&self) -> Result<NodeFile, Problem>;
+    /// What keeps the services running, in a word: `systemd`, `shim`.
+    fn runtime_name(&self) -> String;
     /// Which amounts it can hold every partition to.
     fn enforces(&self) -> Enforced;
     /// `Absent`, `Building` (what it is doing) or `Installed`.

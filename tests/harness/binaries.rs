@@ -38,15 +38,26 @@ fn profile() -> PathBuf {
 /// # Panics
 /// If it cannot be built.
 pub fn unit_tests(package: &str) -> PathBuf {
+    tests(&["--lib"], &package.replace('-', "_"))
+}
+
+/// The same of one of the integration tests, by its name.
+///
+/// # Panics
+/// If it cannot be built.
+pub fn integration_tests(name: &str) -> PathBuf {
+    tests(&["--test", name], name)
+}
+
+fn tests(which: &[&str], name: &str) -> PathBuf {
     // Of all packages, as when all tests are run: libraries would be built again for one package alone.
-    let built = cargo(&["test", "--no-run", "--workspace", "--lib", "--message-format=json"]);
-    let name = package.replace('-', "_");
+    let built = cargo(&[&["test", "--no-run", "--workspace", "--message-format=json"][..], which].concat());
     let executable = |line: &str| {
         let said: serde_json::Value = serde_json::from_str(line).ok()?;
-        let is = said["target"]["name"] == *name && said["profile"]["test"] == true;
+        let is = said["target"]["name"] == name && said["profile"]["test"] == true;
         said["executable"].as_str().filter(|_| is).map(PathBuf::from)
     };
-    built.lines().find_map(executable).unwrap_or_else(|| panic!("{package} has no unit tests"))
+    built.lines().find_map(executable).unwrap_or_else(|| panic!("there are no tests {name}"))
 }
 
 fn build() -> PathBuf {

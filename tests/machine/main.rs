@@ -6,6 +6,7 @@ use plat_tests::source::root;
 
 mod master;
 mod node;
+mod runtime;
 
 /// Puts programs and files where packaging/README.md says, and does what it says to do after that. The machine is on.
 fn install(machine: &Machine, folder: &str, programs: [&str; 2], unit: &str) {

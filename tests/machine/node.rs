@@ -79,7 +79,7 @@ fn a_bare_machine_becomes_a_node_is_one_again_after_a_reboot_and_goes_back() {
     let mut machine = bare_machine(&grid, "edge-7", "fd00:5::11/64");
     machine.write(
         "/usr/local/share/boot/boot.sh",
-        "cat /proc/sys/kernel/random/boot_id > srv/boot\nexec sleep inf\n",
+        "echo booted\ncat /proc/sys/kernel/random/boot_id > srv/boot\nexec sleep inf\n",
         0o644,
     );
     let before = state(&machine);
@@ -114,6 +114,28 @@ fn a_bare_machine_becomes_a_node_is_one_again_after_a_reboot_and_goes_back() {
     let said = format!("/srv/plat/partitions/{partition}/srv/boot");
     let first = machine.sh("cat /proc/sys/kernel/random/boot_id");
     assert_eq!(machine.sh(&format!("cat {said}")), first);
+    // systemd keeps it, without any process of the agent's, and goes on when the agent is killed.
+    assert_eq!(grid.plat.json(&["node", "show", "edge-7"])["runtime"], "systemd");
+    let unit = format!("plat-{partition}-boot.service");
+    let of_unit = |property: &str| machine.sh(&format!("systemctl show --value --property {property} {unit}"));
+    let main = of_unit("MainPID");
+    assert_eq!(of_unit("Slice"), format!("plat-{partition}.slice\n"));
+    assert_eq!((of_unit("NoNewPrivileges"), of_unit("ProtectSystem")), ("yes\n".into(), "strict\n".into()));
+    assert_eq!(machine.sh(&format!("ps -o user= -p {main}")).trim(), partition);
+    let agent = || machine.sh("systemctl show --value --property MainPID plat-agent");
+    let killed = agent();
+    machine.sh("systemctl kill -s KILL plat-agent");
+    eventually("another agent", PATIENCE, || match agent() {
+        pid if pid != killed && pid != "0\n" => Ok(()),
+        pid => Err(pid),
+    });
+    until_node_is(&grid, "edge-7", "online");
+    grid.until("one", "ready", PATIENCE);
+    assert_eq!(of_unit("MainPID"), main, "it was not started again");
+    eventually("its log", PATIENCE, || match grid.plat.run(&["logs", "one"]) {
+        said if said.out.contains("booted") => Ok(()),
+        said => Err(format!("{said:?}")),
+    });
     let formatted = state(&machine);
 
     // It is switched off and on, and nobody does anything.

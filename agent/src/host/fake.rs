@@ -180,6 +180,10 @@ impl Host for FakeHost {
         Ok(self.lock().node.clone())
     }
 
+    fn runtime_name(&self) -> String {
+        "fake".into()
+    }
+
     fn enforces(&self) -> Enforced {
         Enforced { disk: false, cpu: true, memory: true, processes: true }
     }

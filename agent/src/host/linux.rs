@@ -49,7 +49,7 @@ use plat_model::resources::{Enforced, Resources};
 use plat_model::usage::Amount;
 use probe::{MESSAGE_MAX, ProbeTask, Question};
 use release::Releases;
-use runtime::{Exit, Place, Ran, Records, Runtime, Setting, ShimRuntime, beside};
+use runtime::{Exit, Place, Ran, Records, Runtime, Setting, beside};
 use spawner::Spawner;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -138,10 +138,7 @@ impl LinuxHost {
             settle: Arc::new(settle),
             clock: config.clock.clone(),
         };
-        let runtime: Arc<dyn Runtime> = match config.runtime {
-            // On a host whose only runtime is the shim.
-            Wish::Auto | Wish::Shim => Arc::new(ShimRuntime::new(setting)),
-        };
+        let runtime = runtime::choose(config.runtime, setting).await?;
         if let Some(why) = runtime.without_groups() {
             tracing::info!(why, "without control groups: services are killed and counted by their processes");
         }
@@ -293,6 +290,10 @@ impl LinuxHost {
 impl Host for LinuxHost {
     async fn node(&self) -> Result<NodeFile, Problem> {
         Ok((*self.node.read()?).clone())
+    }
+
+    fn runtime_name(&self) -> String {
+        self.runtime.kind().into()
     }
 
     fn enforces(&self) -> Enforced {

@@ -305,6 +305,10 @@ async fn pass_lines(asked: Asked, mut lines: mpsc::Receiver<Line>, to: mpsc::Sen
 
 #[async_trait]
 impl Host for RemoteHost {
+    fn runtime_name(&self) -> String {
+        self.nature.runtime.clone()
+    }
+
     fn enforces(&self) -> Enforced {
         self.nature.enforces
     }

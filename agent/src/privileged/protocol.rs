@@ -58,6 +58,7 @@ pub enum Call {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nature {
+    pub runtime: String,
     pub enforces: Enforced,
 }
 

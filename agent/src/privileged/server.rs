@@ -90,7 +90,7 @@ where
     tokio::pin!(writing, reading);
     let mut is_read = false;
     let conversation = async {
-        let nature = Nature { enforces: served.desk.host.enforces() };
+        let nature = Nature { runtime: served.desk.host.runtime_name(), enforces: served.desk.host.enforces() };
         served.desk.tell(&Message::Start { start: Box::new(start.clone()), nature }).await;
         loop {
             tokio::select! {

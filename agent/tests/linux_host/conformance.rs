@@ -9,8 +9,19 @@ use plat_model::resources::Resources;
 
 /// A test of each check, over the nodes that `$node` makes; none where it can make none.
 macro_rules! suite {
-    ($node:expr) => {
-        $crate::conformance::suite!($node;
+    (one [$($note:meta),*] $node:expr, $check:ident) => {
+        $(#[$note])*
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $check() {
+            let node: Option<Node> = $node;
+            match node {
+                Some(node) => $crate::conformance::$check(node).await,
+                None => eprintln!("SKIPPED: {} needs root", stringify!($check)),
+            }
+        }
+    };
+    ($notes:tt $node:expr) => {
+        $crate::conformance::suite!($notes $node;
             a_service_outlives_its_agent_and_is_found_again
             a_service_runs_once_and_another_specification_is_another_run
             of_many_that_are_started_at_once_each_says_how_it_went
@@ -29,15 +40,8 @@ macro_rules! suite {
             logs_are_bounded_and_read_on
         );
     };
-    ($node:expr; $($check:ident)*) => {
-        $(#[tokio::test(flavor = "multi_thread")]
-        async fn $check() {
-            let node: Option<Node> = $node;
-            match node {
-                Some(node) => $crate::conformance::$check(node).await,
-                None => eprintln!("SKIPPED: {} needs root", stringify!($check)),
-            }
-        })*
+    ($notes:tt $node:expr; $($check:ident)*) => {
+        $($crate::conformance::suite!(one $notes $node, $check);)*
     };
 }
 pub(crate) use suite;
@@ -416,7 +420,7 @@ pub async fn clearing_ends_all_at_once_and_forgetting_leaves_nothing(node: Node)
 
 pub async fn logs_are_bounded_and_read_on(node: Node) {
     let host = node.occupied().await;
-    let script = "head -c 20000000 /dev/zero | tr '\\0' 'x' | fold -w 100; echo; echo the end; \
+    let script = "head -c 5000000 /dev/zero | tr '\\0' 'x' | fold -w 100; echo; echo the end; \
         while [ ! -e go ]; do sleep 0.01; done; echo on; exec sleep 600";
     begin(&host, &node, &spec("noisy", script)).await.unwrap();
     begin(&host, &node, &spec("other", "echo said; exec sleep 600")).await.unwrap();

@@ -1,5 +1,6 @@
 //! The Linux host with real processes. What needs root fails where CI is set and root is missing.
 
+use plat_agent::config::Runtime;
 use plat_agent::host::linux::{LinuxConfig, LinuxHost};
 use plat_agent::host::{Counters, Event, Follow, Host, LogsAsked, Wanted};
 use plat_agent_plan::action::{FileTemplate, Note, Publication, ReloadHow, ReloadSpec, Run, ServiceSpec};
@@ -52,7 +53,7 @@ use rig::*;
 mod shim {
     use super::*;
 
-    conformance::suite!(Some(Node::new(None)));
+    conformance::suite!([] Some(Node::new(None)));
 
     mod with_a_user {
         use super::*;
@@ -61,6 +62,31 @@ mod shim {
         /// Users of their own: erasing a partition ends all of its user's.
         static NEXT: AtomicU32 = AtomicU32::new(UID + 100);
 
-        conformance::suite!(root_is_here().then(|| Node::new(Some(account(NEXT.fetch_add(1, Ordering::Relaxed))))));
+        conformance::suite!([] root_is_here().then(|| Node::new(Some(account(NEXT.fetch_add(1, Ordering::Relaxed))))));
+    }
+}
+
+/// Units of systemd: `tests/machine` runs these within a machine that it boots.
+mod systemd {
+    use super::*;
+
+    fn node(account: Option<Account>) -> Option<Node> {
+        let mut node = Node::new(account);
+        node.runtime = Runtime::Systemd;
+        Some(node)
+    }
+
+    conformance::suite!([ignore = "the machine's first process must be systemd"] node(None));
+
+    mod with_a_user {
+        use super::*;
+        use std::sync::atomic::{AtomicU32, Ordering};
+
+        static NEXT: AtomicU32 = AtomicU32::new(UID + 200);
+
+        conformance::suite!(
+            [ignore = "the machine's first process must be systemd"]
+            node(Some(account(NEXT.fetch_add(1, Ordering::Relaxed))))
+        );
     }
 }

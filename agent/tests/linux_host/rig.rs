@@ -13,6 +13,7 @@ pub struct Node {
     pub storage: Vec<PathBuf>,
     pub directories: BTreeMap<String, u32>,
     pub limits: Resources,
+    pub runtime: Runtime,
 }
 
 pub fn is_root() -> bool {
@@ -38,7 +39,8 @@ impl Node {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let directories = plat_model::node::Skeleton::default().directories;
         let (builder, namespace, storage, limits) = (None, None, Vec::new(), Resources::default());
-        let node = Self { folder, account, builder, namespace, storage, directories, limits };
+        let runtime = Runtime::Shim;
+        let node = Self { folder, account, builder, namespace, storage, directories, limits, runtime };
         fs::create_dir_all(node.home()).unwrap();
         if let Some(account) = &node.account {
             chown(node.home(), Some(account.uid), Some(account.gid)).unwrap();
@@ -82,7 +84,7 @@ impl Node {
             executable: env!("CARGO_BIN_EXE_plat-agent").into(),
             network: Default::default(),
             clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
-            runtime: plat_agent::config::Runtime::Shim,
+            runtime: self.runtime,
         })
         .await
         .unwrap()

@@ -311,6 +311,8 @@ pub struct NodeView {
     pub last_seen: Option<String>,
     pub generation_desired: u64,
     pub generation_reported: u64,
+    /// What keeps its services running; nothing where an older agent does not say.
+    pub runtime: Option<String>,
     /// The amounts that every partition is held to.
     pub enforced: Vec<String>,
     pub partitions: Vec<PartitionView>,
@@ -350,6 +352,7 @@ impl From<v1::NodeView> for NodeView {
             last_seen: time(view.last_seen_ms),
             generation_desired: view.generation_desired,
             generation_reported: view.generation_reported,
+            runtime: Some(view.runtime).filter(|runtime| !runtime.is_empty()),
             enforced: view.enforced,
             partitions: view
                 .partitions

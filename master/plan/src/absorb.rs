@@ -100,7 +100,7 @@ fn take_inventory(state: &State, row: &Node, told: &Inventory, absorbed: &mut Ab
     let by_name = |inventory: &Inventory| -> BTreeMap<PartitionName, PartitionOffer> {
         inventory.partitions.iter().map(|offer| (offer.name.clone(), offer.clone())).collect()
     };
-    let as_whole = |inventory: &Inventory| (inventory.capacity, inventory.enforced);
+    let as_whole = |inventory: &Inventory| (inventory.capacity, inventory.enforced, inventory.runtime.clone());
     let same = as_whole(&inventory) == as_whole(&row.inventory) && by_name(&inventory) == by_name(&row.inventory);
     if !same {
         absorbed.changes.push(Change::put(Record::Node(Node { inventory, ..row.clone() })));

@@ -114,6 +114,7 @@ pub(super) fn node(view: NodeView) -> v1::NodeView {
         installations: view.installations.into_iter().map(installation).collect(),
         generation_desired: view.desired.0,
         generation_reported: view.reported.0,
+        runtime: inventory.runtime.clone(),
         enforced: inventory.enforced.names().into_iter().map(str::to_owned).collect(),
     }
 }

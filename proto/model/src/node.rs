@@ -241,6 +241,7 @@ impl NodeFile {
                 .iter()
                 .map(|p| PartitionOffer { name: p.name.clone(), addresses: p.addresses.clone(), limits: p.limits })
                 .collect(),
+            runtime: String::new(),
             enforced: Enforced::default(),
         }
     }
@@ -264,6 +265,9 @@ impl NodePartition {
 pub struct Inventory {
     pub capacity: Resources,
     pub partitions: Vec<PartitionOffer>,
+    /// What keeps its services running, in a word: `systemd`, `shim`. Empty: an older agent does not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub runtime: String,
     /// The amounts that every partition is really held to: what was asked for, within its own limits.
     #[serde(default, skip_serializing_if = "Enforced::is_none")]
     pub enforced: Enforced,

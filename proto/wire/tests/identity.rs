@@ -131,19 +131,19 @@ fn installation() -> impl Strategy<Value = Installation> {
 
 fn inventory() -> impl Strategy<Value = Inventory> {
     let offer = (vec(any::<IpAddr>(), 0..3), resources());
-    (resources(), btree_map("[a-z][a-z0-9]{0,14}", offer, 0..4), enforced()).prop_map(|(capacity, offers, enforced)| {
-        Inventory {
-            enforced,
-            capacity,
-            partitions: offers
-                .into_iter()
-                .map(|(name, (addresses, limits))| PartitionOffer {
-                    name: PartitionName::parse(&name).unwrap(),
-                    addresses,
-                    limits,
-                })
-                .collect(),
-        }
+    let offers = btree_map("[a-z][a-z0-9]{0,14}", offer, 0..4);
+    (resources(), offers, enforced(), "[a-z]{0,8}").prop_map(|(capacity, offers, enforced, runtime)| Inventory {
+        enforced,
+        runtime,
+        capacity,
+        partitions: offers
+            .into_iter()
+            .map(|(name, (addresses, limits))| PartitionOffer {
+                name: PartitionName::parse(&name).unwrap(),
+                addresses,
+                limits,
+            })
+            .collect(),
     })
 }
 

@@ -5,6 +5,7 @@
 mod files;
 mod hierarchy;
 mod limits;
+mod slices;
 
 use super::process::boot_id;
 use files::OpenFiles;
@@ -13,6 +14,7 @@ use limits::Limits;
 use plat_model::resources::{Enforced, Resources};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+pub use slices::Slices;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;

@@ -258,9 +258,9 @@ impl Meters {
             if run.counted.cpu && group.is_none() {
                 level.missing = Some("the partition's control group cannot be read".into());
             }
+            level.io_hidden |= run.io_hidden;
             match run.state {
-                RunState::Live { io_hidden, memory } => {
-                    level.io_hidden |= io_hidden;
+                RunState::Live { memory } => {
                     level.memory = level.memory.zip(memory).map(|(a, b)| a + b);
                 }
                 RunState::Ended => {}

@@ -1,25 +1,30 @@
 //! What keeps services running while the agent is away, and what all else of a partition runs in. The shim is one
 //! implementer; another is the init system.
 
+mod choice;
 mod confinement;
 mod record;
 pub mod shim;
+mod systemd;
 
 pub use super::cgroup::{Counted, Reading};
 pub use super::shim::tree::{Exit, Used};
 pub use super::task::Ran;
+pub use choice::choose;
 pub use confinement::Confinement;
 pub use record::Records;
-pub use shim::ShimRuntime;
+use shim::ShimRuntime;
+use systemd::SystemdRuntime;
 
 use super::spawner::Spawner;
 use crate::clock::Clock;
 use crate::host::Event;
 use async_trait::async_trait;
+use nix::sys::signal::Signal;
 use plat_agent_plan::Moment;
 use plat_agent_plan::action::{Run, ServiceSpec};
 use plat_agent_plan::facts::ServiceFact;
-use plat_document::release::ReloadSignal;
+use plat_document::release::{ReloadSignal, StopSignal};
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName, ServiceName};
 use plat_model::node::NodePartition;
@@ -39,6 +44,7 @@ pub struct Place {
 }
 
 /// What a runtime is given.
+#[derive(Clone)]
 pub struct Setting {
     /// The host's folder of the agent's state.
     pub state: PathBuf,
@@ -89,14 +95,14 @@ pub struct RunUsage {
     pub used: Used,
     /// What of it the group counts.
     pub counted: Counted,
+    /// Some of its I/O cannot be told, except by the group.
+    pub io_hidden: bool,
     pub state: RunState,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunState {
     Live {
-        /// The I/O of some of its processes may not be read.
-        io_hidden: bool,
         /// What it holds, in bytes, where the group does not count it; `None`: that may not be read.
         memory: Option<u64>,
     },
@@ -209,4 +215,15 @@ pub async fn beside<T: Send + 'static>(
 /// The result of a task; a task that panicked is a problem.
 fn joined<T>(result: Result<Result<T, Problem>, tokio::task::JoinError>) -> Result<T, Problem> {
     result.unwrap_or_else(|e| Err(Problem::new(codes::INTERNAL, "a task of the agent failed").because(e)))
+}
+
+fn stop_signal(signal: StopSignal) -> Signal {
+    match signal {
+        StopSignal::Term => Signal::SIGTERM,
+        StopSignal::Int => Signal::SIGINT,
+        StopSignal::Quit => Signal::SIGQUIT,
+        StopSignal::Hup => Signal::SIGHUP,
+        StopSignal::Usr1 => Signal::SIGUSR1,
+        StopSignal::Usr2 => Signal::SIGUSR2,
+    }
 }

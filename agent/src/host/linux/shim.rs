@@ -94,6 +94,20 @@ pub struct RunState {
     /// Of its processes that have ended.
     pub used: Used,
     pub tail: Vec<String>,
+    /// If systemd keeps it and no shim, whose place its first process has here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub systemd: Option<BySystemd>,
+}
+
+/// What is kept of a run whose unit systemd keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BySystemd {
+    /// How often systemd itself had started the unit again.
+    pub restarts: u32,
+    /// How long it may be silent.
+    pub watchdog_seconds: Option<u32>,
+    /// How long it has to end when it is told to.
+    pub stop_seconds: u32,
 }
 
 impl RunState {
@@ -198,6 +212,7 @@ pub fn serve(mut task: ServiceTask, line: Line) {
         uid: task.program.confinement.account.as_ref().map(|account| account.uid),
         used: Used::default(),
         tail: Vec::new(),
+        systemd: None,
     };
     let write = |state: &RunState| replace_json(&path, state, Durability::Process);
     // Before anything runs: a shim that dies from here on is missed, and what it started is found by its mark.

@@ -360,6 +360,9 @@ impl Draw for NodeView {
     fn details(&self) -> String {
         let mut text = format!("{}  {}\n", self.name, self.state);
         let _ = writeln!(text, "seen      {} ago", ago(self.last_seen.as_deref(), now()));
+        if let Some(runtime) = &self.runtime {
+            let _ = writeln!(text, "runtime   {runtime}");
+        }
         let labels = self.labels.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>();
         text += &pairs("labels", &labels);
         let enforced = if self.enforced.is_empty() { "no limits".into() } else { self.enforced.join(" ") };

@@ -187,12 +187,16 @@ impl IntoModel for v1::PartitionOffer {
     }
 }
 
+/// Longest name of a runtime, in bytes.
+const RUNTIME_MAX: usize = 16;
+
 impl From<&Inventory> for v1::Inventory {
     fn from(inventory: &Inventory) -> Self {
         Self {
             capacity: Some(inventory.capacity.into()),
             partitions: inventory.partitions.iter().map(Into::into).collect(),
             enforced: names(inventory.enforced),
+            runtime: inventory.runtime.clone(),
         }
     }
 }
@@ -201,6 +205,10 @@ impl IntoModel for v1::Inventory {
     type Model = Inventory;
     fn read(self, at: &Place, problems: &mut Problems) -> Option<Inventory> {
         let capacity = at.field("capacity").maybe(self.capacity, problems)?.unwrap_or_default();
+        if self.runtime.len() > RUNTIME_MAX || !self.runtime.bytes().all(|b| b.is_ascii_lowercase()) {
+            problems.push(at.field("runtime").wrong("it is no word in small letters"));
+            return None;
+        }
         // What a newer node enforces besides is not asked for here.
         let enforced = self.enforced.iter().fold(Enforced::default(), |all, name| all.with(name).unwrap_or(all));
         let at = at.field("partitions");
@@ -213,6 +221,6 @@ impl IntoModel for v1::Inventory {
             }
         }
         drop(seen);
-        Some(Inventory { capacity, partitions, enforced })
+        Some(Inventory { capacity, partitions, enforced, runtime: self.runtime })
     }
 }

@@ -17,6 +17,7 @@ use crate::host::linux::task::{Answer, Task};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use inner::Inner;
+pub use live::memory_of;
 use logs::ShimLogs;
 use plat_agent_plan::action::{Run, ServiceSpec};
 use plat_agent_plan::facts::{ServiceFact, ServiceRun};
@@ -131,18 +132,7 @@ impl Runtime for ShimRuntime {
         let _held = lock.lock().await;
         let state = self.inner.last_run(partition, service).await?.filter(|state| state.run == run);
         let main = state.filter(|state| state.is_attended(&boot_id())).and_then(|state| state.main);
-        let signal = match signal {
-            ReloadSignal::Hup => rustix::process::Signal::HUP,
-            ReloadSignal::Usr1 => rustix::process::Signal::USR1,
-            ReloadSignal::Usr2 => rustix::process::Signal::USR2,
-        };
-        // One that is gone meanwhile reads its files when it is started again.
-        if let Some(handle) = main.and_then(Process::handle) {
-            rustix::process::pidfd_send_signal(&handle, signal).or_else(gone).map_err(|e| {
-                Problem::new(codes::SERVICE_START, format!("service {service} cannot be told to reload")).because(e)
-            })?;
-        }
-        Ok(())
+        signal_main(main, service, signal)
     }
 
     async fn clear(&self, place: &Place) -> Result<(), Problem> {
@@ -278,7 +268,21 @@ impl Runtime for ShimRuntime {
     }
 }
 
-fn fact(state: &RunState, boot: &str) -> ServiceFact {
+/// Tells the first process of a service to reload. One that is gone meanwhile reads its files when it is started again.
+pub fn signal_main(main: Option<Process>, service: &ServiceName, signal: ReloadSignal) -> Result<(), Problem> {
+    let signal = match signal {
+        ReloadSignal::Hup => rustix::process::Signal::HUP,
+        ReloadSignal::Usr1 => rustix::process::Signal::USR1,
+        ReloadSignal::Usr2 => rustix::process::Signal::USR2,
+    };
+    let Some(handle) = main.and_then(Process::handle) else { return Ok(()) };
+    rustix::process::pidfd_send_signal(&handle, signal).or_else(gone).map_err(|e| {
+        Problem::new(codes::SERVICE_START, format!("service {service} cannot be told to reload")).because(e)
+    })
+}
+
+/// What is told of a service whose last run this is.
+pub fn fact(state: &RunState, boot: &str) -> ServiceFact {
     let pid = state.main.unwrap_or(state.shim).pid;
     let run = match state.phase {
         Phase::Ended => ServiceRun::Ended { at: state.end(boot), how: state.ending() },

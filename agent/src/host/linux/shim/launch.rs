@@ -20,7 +20,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A program with all that surrounds it.
 #[derive(Clone, Serialize, Deserialize)]
@@ -130,14 +130,23 @@ fn become_program(program: &Program, output: &OwnedFd) -> Result<std::convert::I
 
 /// Into the directory, as the user and beneath the partition: a link that the user made leads nowhere else.
 fn enter(program: &Program) -> Result<(), String> {
-    let wrong = |e: rustix::io::Errno| format!("cannot enter {}/{}: {e}", program.directory.display(), program.within);
+    let directory = open_within(&program.directory, &program.within)?;
+    rustix::process::fchdir(&directory).map_err(|e| format!("cannot enter {}: {e}", program.within))
+}
+
+/// The directory that a program starts in, and no other that a link leads to.
+///
+/// # Errors
+/// Why it cannot be entered.
+pub fn open_within(directory: &Path, within: &str) -> Result<OwnedFd, String> {
+    let wrong = |e: rustix::io::Errno| format!("cannot enter {}/{within}: {e}", directory.display());
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut directory = openat(CWD, &program.directory, flags, FileMode::empty()).map_err(wrong)?;
-    if !program.within.is_empty() {
-        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        directory = openat2(&directory, &program.within, flags, FileMode::empty(), beneath).map_err(wrong)?;
+    let top = openat(CWD, directory, flags, FileMode::empty()).map_err(wrong)?;
+    if within.is_empty() {
+        return Ok(top);
     }
-    rustix::process::fchdir(&directory).map_err(wrong)
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    openat2(&top, within, flags, FileMode::empty(), beneath).map_err(wrong)
 }
 
 fn limits(confinement: &Confinement) {

@@ -7,14 +7,13 @@ use crate::host::linux::cgroup::{self, Cgroups};
 use crate::host::linux::disk::{self, private_folder};
 use crate::host::linux::posix::watched;
 use crate::host::linux::process::{Process, boot_id, marked};
-use crate::host::linux::runtime::{Confinement, Place, Records, Setting, beside};
+use crate::host::linux::runtime::{Confinement, Place, Records, Setting, beside, stop_signal};
 use crate::host::linux::shim::launch::Program;
 use crate::host::linux::shim::tree::{KILL, Phase};
 use crate::host::linux::shim::{RunState, ServiceTask};
 use crate::host::linux::task::{Answer, Task};
 use nix::sys::signal::Signal;
 use plat_agent_plan::action::ServiceSpec;
-use plat_document::release::StopSignal;
 use plat_model::Problem;
 use plat_model::id::{PartitionName, ServiceName};
 use plat_model::problem::codes;
@@ -205,7 +204,7 @@ impl Inner {
                 groups,
                 mark: format!("{}.{partition}.{service}.{run}", this.mark),
             },
-            stop_signal: number(spec.stop_signal) as i32,
+            stop_signal: stop_signal(spec.stop_signal) as i32,
             stop_timeout_seconds: spec.stop_timeout_seconds,
             folder,
             run,
@@ -229,16 +228,5 @@ impl Inner {
             Answer::Started { .. } => Ok(()),
             other => Err(Problem::new(codes::INTERNAL, format!("a shim answered {other:?}"))),
         }
-    }
-}
-
-fn number(signal: StopSignal) -> Signal {
-    match signal {
-        StopSignal::Term => Signal::SIGTERM,
-        StopSignal::Int => Signal::SIGINT,
-        StopSignal::Quit => Signal::SIGQUIT,
-        StopSignal::Hup => Signal::SIGHUP,
-        StopSignal::Usr1 => Signal::SIGUSR1,
-        StopSignal::Usr2 => Signal::SIGUSR2,
     }
 }

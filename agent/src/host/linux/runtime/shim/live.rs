@@ -64,8 +64,8 @@ fn io_of(pid: u32) -> std::io::Result<u64> {
 }
 
 /// The proportional share, so that pages of several processes count once; where that is hidden, all it has in memory.
-fn memory_of(pid: u32) -> Option<u64> {
-    let share = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().and_then(|text| {
+pub fn memory_of(pid: u32) -> Option<u64> {
+    let share = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().and_then(|text| {
         let kib: u64 =
             text.lines().find_map(|line| line.strip_prefix("Pss:"))?.trim().trim_end_matches(" kB").parse().ok()?;
         Some(kib * 1024)

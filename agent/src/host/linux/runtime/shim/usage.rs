@@ -44,7 +44,7 @@ impl Inner {
     fn run(&self, seen: &Seen, live: Option<Live>) -> RunUsage {
         let (record, boot) = (&seen.record, boot_id());
         let state = match &live {
-            Some(live) => RunState::Live { io_hidden: live.io_hidden, memory: live.memory },
+            Some(live) => RunState::Live { memory: live.memory },
             None if record.phase == Phase::Ended => RunState::Ended,
             None => RunState::Lost,
         };
@@ -54,6 +54,7 @@ impl Inner {
             instance: record.instance.clone(),
             started: record.start(&boot),
             ended: record.ended.map(|_| record.end(&boot)),
+            io_hidden: live.as_ref().is_some_and(|live| live.io_hidden),
             used: live.map_or(record.used, |live| live.used),
             counted: self.counted(seen),
             state,

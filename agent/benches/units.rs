@@ -1,0 +1,116 @@
+//! What systemd needs for many services, and what the agent needs through it: as root on a machine whose first process is
+//! systemd, `cargo bench -p plat-agent --bench units`. Prints one line for each measure.
+//!
+//! First 500 units that were prepared as files, with the same sandbox, and started by one `systemctl`; then as many services
+//! of 50 partitions by the agent's host, and some one after the other.
+
+use futures_util::future::join_all;
+use plat_agent::host::Host;
+use plat_agent::host::linux::runtime::Place;
+use plat_agent::host::linux::{LinuxConfig, LinuxHost};
+use plat_agent_plan::Action;
+use plat_agent_plan::action::ServiceSpec;
+use plat_model::id::{InstanceId, PartitionName, ServiceName};
+use plat_model::node::{NodeFile, NodePartition};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+const PARTITIONS: usize = 50;
+const SERVICES: usize = 10;
+const SINGLE: usize = 20;
+
+fn main() {
+    let prepared = prepared();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build().unwrap();
+    let through = runtime.block_on(through_the_agent());
+    println!("{:<44} {:>8.2}", "times what systemd itself needs", through.as_secs_f64() / prepared.as_secs_f64());
+}
+
+fn report(what: &str, took: Duration) -> Duration {
+    println!("{what:<44} {:>8.1} ms", took.as_secs_f64() * 1e3);
+    took
+}
+
+fn systemctl(arguments: &[&str]) {
+    let went = Command::new("systemctl").args(arguments).status().unwrap();
+    assert!(went.success(), "systemctl {arguments:?}");
+}
+
+fn prepared() -> Duration {
+    let names: Vec<String> = (0..PARTITIONS * SERVICES).map(|n| format!("prepared-{n}.service")).collect();
+    let file = |name: &String| Path::new("/run/systemd/system").join(name);
+    for name in &names {
+        let text = "[Service]\nType=exec\nExecStart=/bin/sleep 600\nSlice=prepared.slice\nProtectSystem=strict\nPrivateTmp=yes\n\
+            NoNewPrivileges=yes\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n\
+            SystemCallArchitectures=native\nSystemCallFilter=@system-service\n";
+        std::fs::write(file(name), text).unwrap();
+    }
+    systemctl(&["daemon-reload"]);
+    let all = |verb| [&[verb][..], &names.iter().map(String::as_str).collect::<Vec<_>>()].concat();
+    let begun = Instant::now();
+    systemctl(&all("start"));
+    let took = report("500 prepared units", begun.elapsed());
+    systemctl(&all("stop"));
+    names.iter().for_each(|name| std::fs::remove_file(file(name)).unwrap());
+    systemctl(&["daemon-reload"]);
+    took
+}
+
+async fn through_the_agent() -> Duration {
+    let folder = tempfile::tempdir_in("/srv").unwrap();
+    let names: Vec<_> = (0..PARTITIONS).map(|n| PartitionName::parse(&format!("part{n}")).unwrap()).collect();
+    let partitions = names.iter().cloned().map(NodePartition::bare).collect();
+    let node = NodeFile { partitions, ..NodeFile::bare(folder.path()) };
+    std::fs::write(folder.path().join("node.json"), node.to_json()).unwrap();
+    let host = LinuxHost::open(LinuxConfig {
+        state: folder.path().join("state"),
+        node_file: folder.path().join("node.json"),
+        executable: env!("CARGO_BIN_EXE_plat-agent").into(),
+        network: Default::default(),
+        clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
+        runtime: plat_agent::config::Runtime::Systemd,
+    })
+    .await
+    .unwrap_or_else(|problem| panic!("{problem}"));
+    // Somebody must hear of what happens, or the host waits.
+    let mut events = host.events();
+    tokio::spawn(async move { while events.recv().await.is_some() {} });
+    let place = |name: &PartitionName| {
+        let directory = folder.path().join("partitions").join(name.as_str());
+        std::fs::create_dir_all(&directory).unwrap();
+        Place { partition: NodePartition::bare(name.clone()), directory }
+    };
+    let places: Vec<Place> = names.iter().map(place).collect();
+    let instance = InstanceId::parse(&"a".repeat(32)).unwrap();
+    let spec = |name: String| {
+        let command = vec!["/bin/sleep".into(), "600".into()];
+        ServiceSpec::bare(ServiceName::parse(&name).unwrap(), instance.clone(), command)
+    };
+    let specs: Vec<ServiceSpec> = (0..SERVICES).map(|n| spec(format!("s{n}"))).collect();
+    join_all(names.iter().map(|partition| {
+        let (partition, secrets) = (partition.clone(), BTreeMap::new());
+        let occupy = Action::Occupy { partition, instance: instance.clone(), secrets };
+        let host = &host;
+        async move { host.perform(&occupy).await.unwrap() }
+    }))
+    .await;
+    let begun = Instant::now();
+    let went = join_all(places.iter().map(|place| host.runtime().start(place, &specs))).await;
+    let took = report("500 services through the agent", begun.elapsed());
+    assert!(went.iter().flatten().all(Result::is_ok), "{went:?}");
+    let mut single = Vec::new();
+    for n in 0..SINGLE {
+        let begun = Instant::now();
+        host.runtime().start(&places[0], &[spec(format!("t{n}"))]).await.into_iter().for_each(Result::unwrap);
+        single.push(begun.elapsed());
+    }
+    single.sort();
+    report("one more, median", single[SINGLE / 2]);
+    let begun = Instant::now();
+    join_all(places.iter().map(|place| async { host.runtime().clear(place).await.unwrap() })).await;
+    report("ending all of them", begun.elapsed());
+    join_all(names.iter().map(|name| async { host.runtime().forget(name).await.unwrap() })).await;
+    took
+}

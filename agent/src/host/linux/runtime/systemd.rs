@@ -1,0 +1,205 @@
+//! The systemd runtime: each service is a transient unit in the slice of its partition. No process of the agent's stands by
+//! it. What systemd does not keep of a run is in the same records as the shim's.
+//!
+//! systemd starts a failed service again only while the agent is away: where the agent is there, it takes the unit away as
+//! soon as it hears of the end, and the plan decides when the next one is made.
+
+mod bus;
+mod inner;
+mod journal;
+mod names;
+mod program;
+mod seen;
+mod unit;
+mod usage;
+
+pub use inner::lives_here;
+
+use super::shim::{fact, signal_main};
+use super::{Adopted, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined};
+use crate::host::linux::cgroup;
+use crate::host::linux::process::boot_id;
+use crate::host::linux::shim::tree::Phase;
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use inner::{Ending, Inner};
+use journal::JournalLines;
+use plat_agent_plan::action::{Run, ServiceSpec};
+use plat_agent_plan::facts::ServiceFact;
+use plat_document::release::ReloadSignal;
+use plat_model::Problem;
+use plat_model::id::{InstanceId, PartitionName, ServiceName};
+use plat_model::resources::{Enforced, Resources};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+
+/// A transient unit for each service.
+pub struct SystemdRuntime {
+    inner: Arc<Inner>,
+}
+
+impl SystemdRuntime {
+    /// # Errors
+    /// PREREQUISITE where systemd is not the machine's first process, or its bus does not answer.
+    pub async fn new(setting: Setting) -> Result<Self, Problem> {
+        Ok(Self { inner: Inner::connect(setting).await? })
+    }
+
+    async fn start_one(&self, place: &Place, spec: &ServiceSpec) -> Result<(), Problem> {
+        let (inner, place, spec) = (self.inner.clone(), place.clone(), spec.clone());
+        // A task of its own: whoever asked may stop waiting, and what was begun is written down all the same.
+        let started = tokio::spawn(async move {
+            let (partition, service) = (&place.partition.name, &spec.name);
+            let lock = inner.lock(partition, service);
+            let _held = lock.lock().await;
+            let mut before = inner.recover(partition, service).await?;
+            match &before {
+                Some(state) if state.phase == Phase::Running && state.fingerprint == spec.fingerprint => return Ok(()),
+                Some(state) if state.phase != Phase::Ended => {
+                    before = inner.end(partition, service, Ending::Stop).await?;
+                }
+                _ => {}
+            }
+            inner.setting.settle(partition).await;
+            inner.launch(&place, &spec, before).await
+        });
+        joined(started.await)
+    }
+}
+
+#[async_trait]
+impl Runtime for SystemdRuntime {
+    fn kind(&self) -> &'static str {
+        "systemd"
+    }
+
+    fn without_groups(&self) -> Option<&str> {
+        self.inner.slices.missing()
+    }
+
+    async fn open(&self) -> Result<Vec<Adopted>, Problem> {
+        self.inner.adopt().await
+    }
+
+    async fn start(&self, place: &Place, specs: &[ServiceSpec]) -> Vec<Result<(), Problem>> {
+        join_all(specs.iter().map(|spec| self.start_one(place, spec))).await
+    }
+
+    async fn stop(&self, partition: &PartitionName, service: &ServiceName) -> Result<(), Problem> {
+        let lock = self.inner.lock(partition, service);
+        let _held = lock.lock().await;
+        if let Some(mut state) = self.inner.end(partition, service, Ending::Stop).await?
+            && !state.told
+        {
+            (state.told, state.short_runs) = (true, 0);
+            self.inner.write(partition, service, &state).await?;
+        }
+        self.inner.setting.settle(partition).await;
+        Ok(())
+    }
+
+    async fn reload(
+        &self,
+        partition: &PartitionName,
+        service: &ServiceName,
+        run: &str,
+        signal: ReloadSignal,
+    ) -> Result<(), Problem> {
+        let lock = self.inner.lock(partition, service);
+        let _held = lock.lock().await;
+        let state = self.inner.recover(partition, service).await?.filter(|state| state.run == run);
+        let main = state.filter(|state| state.phase == Phase::Running).and_then(|state| state.main);
+        signal_main(main, service, signal)
+    }
+
+    async fn clear(&self, place: &Place) -> Result<(), Problem> {
+        let partition = &place.partition.name;
+        let (records, name) = (self.inner.records.clone(), partition.clone());
+        let services = beside(move || Ok(records.services(&name))).await?;
+        let ends = services.iter().map(|service| async move {
+            let lock = self.inner.lock(partition, service);
+            let _held = lock.lock().await;
+            self.inner.end(partition, service, Ending::Kill).await
+        });
+        for ended in join_all(ends).await {
+            ended?;
+        }
+        self.inner.end_strays(partition).await?;
+        self.inner.setting.settle(partition).await;
+        let (inner, partition) = (self.inner.clone(), partition.clone());
+        let cleared = beside(move || {
+            if let Some(group) = inner.group(&partition).filter(|group| group.exists()) {
+                cgroup::kill(&group);
+            }
+            for service in &services {
+                inner.records.forget(&inner.records.service(&partition, service))?;
+            }
+            inner.records.forget(&inner.records.runs_folder(&partition))
+        });
+        cleared.await
+    }
+
+    async fn forget(&self, partition: &PartitionName) -> Result<(), Problem> {
+        self.inner.limits.lock().unwrap_or_else(PoisonError::into_inner).remove(partition);
+        let slice = self.inner.names.slice(partition);
+        let wrong = format!("the slice of partition {partition} cannot be stopped");
+        self.inner.bus.stop(&slice).await.map_err(|why| why.problem(wrong))?;
+        self.inner.slices.forget(partition.as_str());
+        let (records, partition) = (self.inner.records.clone(), partition.clone());
+        beside(move || records.forget(&records.partition(&partition))).await
+    }
+
+    /// What runs already too.
+    async fn limit(&self, place: &Place, asked: Resources) -> Result<Resources, Problem> {
+        self.inner.limit(place, asked).await?;
+        let by_slice = self.inner.slices.enforces();
+        let by_user = self.inner.confinement(place)?.processes;
+        Ok(Resources {
+            processes: asked.processes.filter(|_| by_slice.processes).or(by_user),
+            memory_mib: asked.memory_mib.filter(|_| by_slice.memory),
+            cpu_millis: asked.cpu_millis.filter(|_| by_slice.cpu),
+            disk_mib: None,
+        })
+    }
+
+    fn enforces(&self) -> Enforced {
+        self.inner.slices.enforces()
+    }
+
+    async fn run(&self, place: &Place, run: &Run) -> Result<Ran, Problem> {
+        self.inner.run(place, run).await
+    }
+
+    async fn observe(&self, partition: &PartitionName) -> Result<BTreeMap<ServiceName, ServiceFact>, Problem> {
+        let (records, partition) = (self.inner.records.clone(), partition.clone());
+        let facts = beside(move || {
+            let boot = boot_id();
+            let runs = records.runs(&partition)?;
+            Ok(runs.into_iter().map(|(name, state)| (name, fact(&state, &boot))).collect())
+        });
+        facts.await
+    }
+
+    fn usage(&self, partition: &PartitionName) -> Result<Usage, Problem> {
+        self.inner.usage(partition)
+    }
+
+    fn memory(&self, partition: &PartitionName, _: &InstanceId) -> Result<Option<u64>, Problem> {
+        Ok(self.inner.memory(partition))
+    }
+
+    fn group(&self, partition: &PartitionName) -> Option<PathBuf> {
+        self.inner.group(partition)
+    }
+
+    fn logs(&self, partition: &PartitionName, service: Option<&ServiceName>) -> Box<dyn LogLines> {
+        Box::new(JournalLines {
+            records: self.inner.records.clone(),
+            names: self.inner.names.clone(),
+            partition: partition.clone(),
+            service: service.cloned(),
+            read: BTreeMap::new(),
+        })
+    }
+}

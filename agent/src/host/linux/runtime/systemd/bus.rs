@@ -1,0 +1,331 @@
+//! systemd's bus: one connection, on which calls go out without waiting for each other, and on which systemd tells what
+//! happens to units. What it tells is kept as the level of each unit.
+
+use super::names::{of_path, path_of};
+use super::seen::{Said, Seen};
+use super::unit::{Property, Value};
+use futures_util::StreamExt;
+use plat_model::Problem;
+use plat_model::problem::codes;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, watch};
+use zbus::message::Type;
+use zbus::{Connection, Message, MessageStream, ObjectPath, OwnedVariant, Variant};
+
+const SERVICE: &str = "org.freedesktop.systemd1";
+const PATH: &str = "/org/freedesktop/systemd1";
+const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+/// Of units and of services: what systemd says changed of them.
+const INTERFACES: [&str; 2] = ["org.freedesktop.systemd1.Service", "org.freedesktop.systemd1.Unit"];
+const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
+pub const EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
+
+/// A change of a property that is held back until somebody looks is a level, so one place is enough.
+type Units = BTreeMap<String, watch::Sender<Seen>>;
+/// How a job of a unit went, by the job's path.
+type Job = (String, String);
+
+#[derive(Default)]
+struct Told {
+    units: Mutex<Units>,
+    jobs: Mutex<BTreeMap<String, mpsc::UnboundedSender<Job>>>,
+}
+
+pub struct Bus {
+    connection: Connection,
+    told: Arc<Told>,
+}
+
+/// What went wrong of a call.
+pub enum Wrong {
+    /// The name of the error that systemd answered, and its text.
+    Answered(String, String),
+    Bus(String),
+}
+
+impl Wrong {
+    pub fn is(&self, name: &str) -> bool {
+        matches!(self, Self::Answered(answered, _) if answered == name)
+    }
+
+    pub fn problem(self, what: impl Into<String>) -> Problem {
+        let why = match self {
+            Self::Answered(name, text) => format!("systemd: {text} ({name})"),
+            Self::Bus(why) => format!("systemd's bus: {why}"),
+        };
+        Problem::new(codes::SERVICE_START, what)
+            .because(why)
+            .fix("see `systemctl status` and the journal; it is tried again")
+    }
+}
+
+impl From<zbus::Error> for Wrong {
+    fn from(error: zbus::Error) -> Self {
+        match error {
+            zbus::Error::MethodError(name, text, _) => Self::Answered(name.to_string(), text.unwrap_or_default()),
+            other => Self::Bus(other.to_string()),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Bus {
+    /// Connects, and hears from now on of everything that happens to units. Names of units that have ended or were started
+    /// again by systemd are sent to `over`; when that closes, the connection is lost.
+    pub async fn connect(over: mpsc::UnboundedSender<String>) -> Result<Self, Wrong> {
+        let connection = Connection::system().await?;
+        let mut stream = MessageStream::from(&connection);
+        // Else systemd waits when many units change at once.
+        stream.set_max_queued(std::num::NonZeroUsize::new(4096).unwrap_or(std::num::NonZeroUsize::MIN));
+        let bus = Self { connection, told: Arc::default() };
+        let heard = bus.told.clone();
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = stream.next().await {
+                heard.hear(&message, &over);
+            }
+            heard.close();
+        });
+        let base = format!("type='signal',sender='{SERVICE}'");
+        let mut rules = vec![format!("{base},interface='{MANAGER}',member='JobRemoved'")];
+        let of = |interface: &str| {
+            format!(
+                "{base},interface='{PROPERTIES}',member='PropertiesChanged',path_namespace='{PATH}/unit',arg0='{interface}'"
+            )
+        };
+        rules.extend(INTERFACES.map(of));
+        for rule in rules {
+            let (to, at) = ("org.freedesktop.DBus", "/org/freedesktop/DBus");
+            bus.connection.call_method(Some(to), at, Some(to), "AddMatch", &rule).await?;
+        }
+        bus.call("Subscribe", &()).await?;
+        Ok(bus)
+    }
+
+    async fn call<B>(&self, method: &str, body: &B) -> Result<Message, Wrong>
+    where
+        B: serde::Serialize + zbus::wire::DynamicType + Sync,
+    {
+        Ok(self.connection.call_method(Some(SERVICE), PATH, Some(MANAGER), method, body).await?)
+    }
+
+    /// The number of systemd's version.
+    pub async fn version(&self) -> Result<u32, Wrong> {
+        let ask = (MANAGER, "Version");
+        let answer = self.connection.call_method(Some(SERVICE), PATH, Some(PROPERTIES), "Get", &ask).await?;
+        let said: OwnedVariant = answer.body().deserialize()?;
+        let text = String::try_from(said).unwrap_or_default();
+        let digits: String =
+            text.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        Ok(digits.parse().unwrap_or(0))
+    }
+
+    /// What was last told of a unit; nothing is known of one that this connection has neither started nor read.
+    pub fn seen(&self, unit: &str) -> Option<Seen> {
+        lock(&self.told.units).get(unit).map(|seen| seen.borrow().clone())
+    }
+
+    /// From now on all of the unit is told.
+    fn follow(&self, unit: &str) -> watch::Receiver<Seen> {
+        lock(&self.told.units).entry(unit.to_owned()).or_insert_with(|| watch::channel(Seen::default()).0).subscribe()
+    }
+
+    /// The unit is nobody's concern any more.
+    pub fn leave(&self, unit: &str) {
+        lock(&self.told.units).remove(unit);
+    }
+
+    /// Starts a unit that is not there, and waits until its program is executed. What became of it.
+    pub async fn start(
+        &self,
+        unit: &str,
+        properties: &[Property],
+        output: Option<std::os::fd::OwnedFd>,
+    ) -> Result<Seen, Wrong> {
+        self.leave(unit);
+        let seen = self.follow(unit);
+        let output = output.map(zbus::OwnedFd::from);
+        let mut told: Vec<(&str, Variant<'_>)> =
+            properties.iter().map(|(name, value)| (*name, variant(value))).collect();
+        for name in ["StandardOutputFileDescriptor", "StandardErrorFileDescriptor"] {
+            told.extend(output.as_ref().map(|output| (name, Variant::Fd(zbus::Fd::from(output)))));
+        }
+        let none: [(&str, Vec<(&str, Variant<'_>)>); 0] = [];
+        self.job(unit, "StartTransientUnit", &(unit, "fail", told, &none[..])).await?;
+        let now = seen.borrow().clone();
+        Ok(now)
+    }
+
+    /// Stops a unit and waits until nothing of it is left. One that is not there is stopped.
+    pub async fn stop(&self, unit: &str) -> Result<(), Wrong> {
+        match self.job(unit, "StopUnit", &(unit, "replace")).await {
+            Err(wrong) if !wrong.is(NO_SUCH_UNIT) => Err(wrong),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has a failed unit forgotten.
+    pub async fn reset(&self, unit: &str) -> Result<(), Wrong> {
+        absent_is_fine(self.call("ResetFailedUnit", &(unit,)).await)
+    }
+
+    /// Kills all processes of a unit.
+    pub async fn kill(&self, unit: &str) -> Result<(), Wrong> {
+        absent_is_fine(self.call("KillUnit", &(unit, "all", 9i32)).await)
+    }
+
+    /// Changes a unit until the machine is restarted.
+    pub async fn set(&self, unit: &str, properties: &[Property]) -> Result<(), Wrong> {
+        let told: Vec<(&str, Variant<'_>)> = properties.iter().map(|(name, value)| (*name, variant(value))).collect();
+        self.call("SetUnitProperties", &(unit, true, told)).await.map(drop)
+    }
+
+    /// The names of loaded units that match, such as `plat-*.service`.
+    pub async fn list(&self, pattern: &str) -> Result<Vec<String>, Wrong> {
+        type Listed =
+            (String, String, String, String, String, String, zbus::OwnedObjectPath, u32, String, zbus::OwnedObjectPath);
+        let none: [&str; 0] = [];
+        let answer = self.call("ListUnitsByPatterns", &(&none[..], &[pattern][..])).await?;
+        let units: Vec<Listed> = answer.body().deserialize()?;
+        Ok(units.into_iter().map(|unit| unit.0).collect())
+    }
+
+    /// Reads all of a loaded unit, and hears of it from now on.
+    pub async fn read(&self, unit: &str) -> Result<Seen, Wrong> {
+        self.follow(unit);
+        for interface in INTERFACES {
+            let path = path_of(unit);
+            let answer =
+                self.connection.call_method(Some(SERVICE), &*path, Some(PROPERTIES), "GetAll", &(interface,)).await?;
+            let all: BTreeMap<String, OwnedVariant> = answer.body().deserialize()?;
+            self.told.take(unit, &all);
+        }
+        Ok(self.seen(unit).unwrap_or_default())
+    }
+
+    /// Waits until the unit's program has ended.
+    pub async fn until_over(&self, unit: &str) -> Result<Seen, Wrong> {
+        let mut seen = self.follow(unit);
+        let over = seen.wait_for(|seen| !seen.state.is_empty() && seen.is_over()).await;
+        over.map(|seen| seen.clone()).map_err(|_| Wrong::Bus("the connection was lost".into()))
+    }
+
+    /// Queues a job of a unit, and waits until it is done or has failed. Jobs of one unit take turns.
+    async fn job<B>(&self, unit: &str, method: &str, body: &B) -> Result<String, Wrong>
+    where
+        B: serde::Serialize + zbus::wire::DynamicType + Sync,
+    {
+        let (send, mut done) = mpsc::unbounded_channel();
+        lock(&self.told.jobs).insert(unit.to_owned(), send);
+        let went = async {
+            let answer = self.call(method, body).await?;
+            let path: zbus::OwnedObjectPath = answer.body().deserialize()?;
+            // Another's before it may be told too.
+            while let Some((job, result)) = done.recv().await {
+                if job == path.as_str() {
+                    return Ok(result);
+                }
+            }
+            Err(Wrong::Bus("the connection was lost".into()))
+        };
+        let went = went.await;
+        lock(&self.told.jobs).remove(unit);
+        went
+    }
+}
+
+fn absent_is_fine(answer: Result<Message, Wrong>) -> Result<(), Wrong> {
+    match answer {
+        Err(wrong) if !wrong.is(NO_SUCH_UNIT) => Err(wrong),
+        _ => Ok(()),
+    }
+}
+
+impl Told {
+    fn hear(&self, message: &Message, over: &mpsc::UnboundedSender<String>) {
+        if message.message_type() != Type::Signal {
+            return;
+        }
+        let header = message.header();
+        match header.member().map(|member| member.as_str()) {
+            Some("JobRemoved") => {
+                let Ok((_, job, unit, result)) = message
+                    .body()
+                    .deserialize::<(u32, ObjectPath<'_>, &str, &str)>()
+                    .map(|(id, job, unit, result)| (id, job.to_string(), unit.to_owned(), result.to_owned()))
+                else {
+                    return;
+                };
+                if let Some(waiting) = lock(&self.jobs).get(&unit) {
+                    let _ = waiting.send((job, result));
+                }
+            }
+            Some("PropertiesChanged") => {
+                let Some(unit) = header.path().and_then(|path| of_path(path.as_str())) else { return };
+                let Some(before) = lock(&self.units).get(&unit).map(|seen| seen.borrow().clone()) else { return };
+                let body = message.body();
+                let Ok((interface, changed, _)) =
+                    body.deserialize::<(String, BTreeMap<String, OwnedVariant>, Vec<String>)>()
+                else {
+                    return;
+                };
+                self.take(&unit, &changed);
+                // The unit's own come after its service's, so now all of a change is known.
+                let now = lock(&self.units).get(&unit).map(|seen| seen.borrow().clone()).unwrap_or_default();
+                let again = !before.invocation.is_empty() && before.invocation != now.invocation;
+                if interface == INTERFACES[1] && ((now.is_over() && !before.is_over()) || again) {
+                    let _ = over.send(unit);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take(&self, unit: &str, changed: &BTreeMap<String, OwnedVariant>) {
+        if let Some(seen) = lock(&self.units).get(unit) {
+            seen.send_modify(|seen| {
+                changed.iter().for_each(|(name, value)| said(value).iter().for_each(|said| seen.take(name, said)))
+            });
+        }
+    }
+
+    /// Nobody waits for what is told no more.
+    fn close(&self) {
+        lock(&self.jobs).clear();
+        lock(&self.units).clear();
+    }
+}
+
+fn said(value: &OwnedVariant) -> Option<Said> {
+    Some(match &**value {
+        Variant::Str(text) => Said::Text(text.to_string()),
+        Variant::U32(number) => Said::Number((*number).into()),
+        Variant::U64(number) => Said::Number(*number),
+        Variant::I32(number) => Said::Signed(*number),
+        Variant::Array(_) => Said::Bytes(value.try_clone().ok().and_then(|value| Vec::<u8>::try_from(value).ok())?),
+        _ => return None,
+    })
+}
+
+fn variant(value: &Value) -> Variant<'static> {
+    match value.clone() {
+        Value::Flag(flag) => Variant::from(flag),
+        Value::Signal(number) => Variant::from(number),
+        Value::Word(number) => Variant::from(number),
+        Value::Number(number) => Variant::from(number),
+        Value::Text(text) => Variant::from(text),
+        Value::Texts(texts) => Variant::from(texts),
+        Value::Command(words) => {
+            let path = words.first().cloned().unwrap_or_default();
+            // Nothing in it is a variable to systemd.
+            Variant::from(vec![(path, words, vec!["no-env-expand".to_owned()])])
+        }
+        Value::Allowed(names) => Variant::from((true, names.into_iter().map(str::to_owned).collect::<Vec<_>>())),
+        Value::Files(paths) => Variant::from(paths.into_iter().map(|path| (path, false)).collect::<Vec<_>>()),
+        Value::Fields(fields) => Variant::from(fields.into_iter().map(String::into_bytes).collect::<Vec<_>>()),
+    }
+}

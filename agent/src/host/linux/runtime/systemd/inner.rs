@@ -1,0 +1,404 @@
+//! One service's unit: made, heard of, found again after a restart of the agent, and taken away when it has ended.
+
+use super::bus::{Bus, EXISTS, Wrong};
+use super::journal;
+use super::names::Names;
+use super::seen::{Seen, bring_up};
+use super::unit::{limits_of, unit_of, variables};
+use crate::host::Event;
+use crate::host::linux::cgroup::Slices;
+use crate::host::linux::disk::{self, Durability, private_folder};
+use crate::host::linux::process::{Process, boot_id};
+use crate::host::linux::runtime::{Adopted, Confinement, Place, Records, Setting, beside};
+use crate::host::linux::shim::launch::open_within;
+use crate::host::linux::shim::tree::{Phase, Used};
+use crate::host::linux::shim::{BySystemd, RunState};
+use plat_agent_plan::action::ServiceSpec;
+use plat_model::Problem;
+use plat_model::id::{PartitionName, ServiceName};
+use plat_model::problem::{Code, codes};
+use plat_model::resources::Resources;
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// How long systemd may take to end what has not ended in its time.
+const STOP_SLACK: Duration = Duration::from_secs(10);
+
+/// Held while one service is started, stopped or looked after.
+type ServiceLock = Arc<tokio::sync::Mutex<()>>;
+
+/// How a service is made to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    Stop,
+    Kill,
+}
+
+pub struct Inner {
+    pub setting: Setting,
+    pub records: Records,
+    pub slices: Slices,
+    pub names: Names,
+    pub bus: Bus,
+    version: u32,
+    locks: Mutex<BTreeMap<(PartitionName, ServiceName), ServiceLock>>,
+    /// What each partition is held to.
+    pub limits: Mutex<BTreeMap<PartitionName, Resources>>,
+    over: Mutex<Option<mpsc::UnboundedReceiver<String>>>,
+}
+
+/// What kind of failure a step is at which systemd could not execute a program.
+pub fn code_of(step: i32) -> Code {
+    // As systemd.exec(5) numbers them.
+    if step == 225 { codes::NO_NAMESPACE } else { codes::SERVICE_START }
+}
+
+/// Whether systemd is the machine's first process and this one may have it keep services.
+pub fn lives_here() -> bool {
+    rustix::process::geteuid().is_root() && Path::new("/run/systemd/system").is_dir()
+}
+
+pub fn cannot_start(command: &[String]) -> String {
+    format!("cannot start {}", command.first().map_or("", String::as_str))
+}
+
+fn lost(what: &str) -> impl FnOnce(Wrong) -> Problem {
+    move |wrong| wrong.problem(what)
+}
+
+impl Inner {
+    pub async fn connect(setting: Setting) -> Result<Arc<Self>, Problem> {
+        let unusable = |why: &str| {
+            Problem::new(codes::PREREQUISITE, "systemd cannot keep the services")
+                .because(why)
+                .fix("set `runtime = \"auto\"` or `runtime = \"shim\"` in agent.toml")
+        };
+        if !lives_here() {
+            return Err(unusable("it is not this machine's first process, or the agent is not root"));
+        }
+        let (send, over) = mpsc::unbounded_channel();
+        let connected = async {
+            let bus = Bus::connect(send).await?;
+            let version = bus.version().await?;
+            Ok::<_, Wrong>((bus, version))
+        };
+        let (bus, version) = connected.await.map_err(|wrong| unusable(&wrong.problem("").why))?;
+        let (records, names) = (Records::new(&setting.state), Names::of(&setting.state));
+        let (slices, over) = (Slices::open(), Mutex::new(Some(over)));
+        let (locks, limits) = (Mutex::default(), Mutex::default());
+        Ok(Arc::new(Self { setting, records, slices, names, bus, version, locks, limits, over }))
+    }
+
+    pub fn lock(&self, partition: &PartitionName, service: &ServiceName) -> ServiceLock {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.entry((partition.clone(), service.clone())).or_default().clone()
+    }
+
+    pub async fn write(
+        &self,
+        partition: &PartitionName,
+        service: &ServiceName,
+        state: &RunState,
+    ) -> Result<(), Problem> {
+        let (records, of, state) = (self.records.clone(), (partition.clone(), service.clone()), state.clone());
+        beside(move || records.write(&of.0, &of.1, &state)).await
+    }
+
+    async fn last_run(&self, partition: &PartitionName, service: &ServiceName) -> Result<Option<RunState>, Problem> {
+        let (records, partition, service) = (self.records.clone(), partition.clone(), service.clone());
+        beside(move || records.run(&partition, &service)).await
+    }
+
+    /// Finds what runs, and hears from now on of what ends.
+    pub async fn adopt(self: &Arc<Self>) -> Result<Vec<Adopted>, Problem> {
+        let wrong = || lost("it cannot be found out what runs");
+        for (unit, _) in self.own_units(&self.names.all_services()).await? {
+            let (inner, of) = (self.clone(), self.names.parse(&unit));
+            let is_known = beside(move || match of {
+                Some((partition, service)) => Ok(inner.records.run(&partition, &service)?.is_some()),
+                None => Ok(false),
+            });
+            if !is_known.await? {
+                // A program without the agent that ran it, or a service whose record is lost.
+                self.release(&unit).await.map_err(wrong())?;
+            }
+        }
+        let records = self.records.clone();
+        let all = beside(move || {
+            let services = |partition: PartitionName| {
+                let services = records.services(&partition);
+                services.into_iter().map(move |service| (partition.clone(), service))
+            };
+            Ok(records.partitions().into_iter().flat_map(services).collect::<Vec<_>>())
+        });
+        let mut adopted = Vec::new();
+        for (partition, service) in all.await? {
+            if let Some(state) = self.last_run(&partition, &service).await?.filter(|state| state.phase != Phase::Ended)
+            {
+                let state = self.recover(&partition, &service).await?.unwrap_or(state);
+                adopted.push(Adopted { partition, service, run: state.run });
+            }
+        }
+        let over = self.over.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut over) = over {
+            let inner = Arc::downgrade(self);
+            tokio::spawn(async move {
+                while let Some(unit) = over.recv().await {
+                    let Some(inner) = inner.upgrade() else { return };
+                    tokio::spawn(async move { inner.look_after(&unit).await });
+                }
+                if inner.upgrade().is_some() {
+                    // Nothing is known any more, and who supervises the agent starts it again.
+                    tracing::error!("the connection to systemd's bus is lost; the agent ends");
+                    std::process::exit(1);
+                }
+            });
+        }
+        Ok(adopted)
+    }
+
+    async fn look_after(self: Arc<Self>, unit: &str) {
+        let Some((partition, service)) = self.names.parse(unit) else { return };
+        let lock = self.lock(&partition, &service);
+        {
+            let _held = lock.lock().await;
+            if let Err(problem) = self.recover(&partition, &service).await {
+                tracing::warn!(%partition, %service, problem = problem.one_line(), "a service's end cannot be written down");
+            }
+        }
+        self.setting.settle(&partition).await;
+        let _ = self.setting.events.send(Event::Partition(partition)).await;
+    }
+
+    /// Brings the record of a service up to what is seen of its unit, and takes away the unit of one that has ended.
+    pub async fn recover(&self, partition: &PartitionName, service: &ServiceName) -> Result<Option<RunState>, Problem> {
+        let Some(mut state) = self.last_run(partition, service).await? else { return Ok(None) };
+        if state.phase == Phase::Ended {
+            return Ok(Some(state));
+        }
+        let unit = self.names.service(partition, service);
+        let seen = self.bus.seen(&unit).unwrap_or_default();
+        self.note(partition, service, &mut state, &seen).await?;
+        Ok(Some(state))
+    }
+
+    /// Writes down what is seen of a run's unit.
+    async fn note(
+        &self,
+        partition: &PartitionName,
+        service: &ServiceName,
+        state: &mut RunState,
+        seen: &Seen,
+    ) -> Result<(), Problem> {
+        let unit = self.names.service(partition, service);
+        let mut changed = bring_up(state, seen, self.setting.clock.moment(), monotonic(), &boot_id());
+        if state.main.is_none() && seen.main > 0 {
+            // One that is gone already is known by its id alone.
+            let main = Process::of(seen.main).unwrap_or(Process { pid: seen.main, start: 0 });
+            (state.main, state.shim, changed) = (Some(main), main, true);
+        }
+        if state.phase == Phase::Ended {
+            let (of, run, failed) = (unit.clone(), state.run.clone(), seen.failed_step().is_some());
+            let said =
+                beside(move || Ok((journal::tail(&of, &run), failed.then(|| journal::failure(&of, &run)).flatten())));
+            let (tail, failure) = said.await?;
+            state.tail = tail;
+            if let Some(step) = seen.failed_step() {
+                state.exit = None;
+                state.error = failure.unwrap_or_else(|| format!("systemd could not execute it (status {step})"));
+            }
+        }
+        if changed {
+            self.write(partition, service, state).await?;
+        }
+        if state.phase == Phase::Ended {
+            let wrong = format!("what is left of service {service} cannot be ended");
+            self.release(&unit).await.map_err(|why| why.problem(wrong))?;
+        }
+        Ok(())
+    }
+
+    /// Ends what is left of a unit, and has systemd forget it.
+    async fn release(&self, unit: &str) -> Result<(), Wrong> {
+        self.bus.stop(unit).await?;
+        self.bus.reset(unit).await?;
+        self.bus.leave(unit);
+        Ok(())
+    }
+
+    /// Loaded units of this agent's partitions among those that match, read and heard of from now on.
+    async fn own_units(&self, pattern: &str) -> Result<Vec<(String, PartitionName)>, Problem> {
+        let wrong = || lost("it cannot be found out what runs");
+        let mut own = Vec::new();
+        for unit in self.bus.list(pattern).await.map_err(wrong())? {
+            let Some(partition) = self.names.partition_of(&unit) else { continue };
+            match self.bus.read(&unit).await.map_err(wrong())? {
+                seen if seen.slice == self.names.slice(&partition) => own.push((unit, partition)),
+                _ => self.bus.leave(&unit),
+            }
+        }
+        Ok(own)
+    }
+
+    /// Ends all units that are left in a partition.
+    pub async fn end_strays(&self, partition: &PartitionName) -> Result<(), Problem> {
+        let wrong = || lost("what is left of a partition cannot be ended");
+        for (unit, of) in self.own_units(&self.names.services_of(partition)).await? {
+            if of == *partition {
+                self.bus.kill(&unit).await.map_err(wrong())?;
+                self.release(&unit).await.map_err(wrong())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns when nothing of the service is left; its last run then.
+    pub async fn end(
+        &self,
+        partition: &PartitionName,
+        service: &ServiceName,
+        how: Ending,
+    ) -> Result<Option<RunState>, Problem> {
+        let Some(mut state) = self.recover(partition, service).await? else { return Ok(None) };
+        if state.phase == Phase::Ended {
+            return Ok(Some(state));
+        }
+        let unit = self.names.service(partition, service);
+        state.told = true;
+        state.phase = if how == Ending::Kill { Phase::Killing } else { Phase::Stopping };
+        self.write(partition, service, &state).await?;
+        let wrong = || lost("a service cannot be stopped");
+        if how == Ending::Kill {
+            self.bus.kill(&unit).await.map_err(wrong())?;
+        }
+        // A service that is listened to can have systemd wait for longer than it was told to.
+        let longest = Duration::from_secs(state.systemd.map_or(0, |by| by.stop_seconds).into()) + STOP_SLACK;
+        match tokio::time::timeout(longest, self.bus.stop(&unit)).await {
+            Ok(stopped) => stopped.map_err(wrong())?,
+            Err(_) => {
+                self.bus.kill(&unit).await.map_err(wrong())?;
+                self.bus.stop(&unit).await.map_err(wrong())?;
+            }
+        }
+        let seen = self.bus.seen(&unit).unwrap_or_default();
+        self.note(partition, service, &mut state, &seen).await?;
+        Ok(Some(state))
+    }
+
+    /// What holds the partition's programs in now.
+    pub fn confinement(&self, place: &Place) -> Result<Confinement, Problem> {
+        if let Some(account) = place.partition.account.as_ref().filter(|account| account.uid == 0) {
+            return Err(Problem::new(codes::PRIVILEGE, format!("cannot become the user {} (uid 0)", account.user))
+                .because("a partition's user must not be root")
+                .fix("format the node again with users of the partitions' own"));
+        }
+        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = limits.get(&place.partition.name).copied().unwrap_or(place.partition.limits);
+        let processes = asked.processes.filter(|_| !self.slices.enforces().processes);
+        Ok(Confinement::of(&place.partition, Resources { processes, ..asked }))
+    }
+
+    pub async fn launch(&self, place: &Place, spec: &ServiceSpec, before: Option<RunState>) -> Result<(), Problem> {
+        let (partition, service, boot) = (&place.partition.name, &spec.name, boot_id());
+        let (confinement, now) = (self.confinement(place)?, self.setting.clock.moment());
+        let before = before.filter(|state| state.fingerprint == spec.fingerprint);
+        let by =
+            BySystemd { restarts: 0, watchdog_seconds: spec.watchdog_seconds, stop_seconds: spec.stop_timeout_seconds };
+        let nobody = Process { pid: 0, start: 0 };
+        let mut state = RunState {
+            version: RunState::VERSION,
+            run: String::new(),
+            boot,
+            shim: nobody,
+            main: None,
+            instance: spec.instance.clone(),
+            fingerprint: spec.fingerprint.clone(),
+            loaded: spec.reload.as_ref().map(|reload| reload.files.clone()).unwrap_or_default(),
+            phase: Phase::Running,
+            started: now.wall,
+            ended: None,
+            began: Some(now.steady),
+            finished: None,
+            exit: None,
+            error: String::new(),
+            restarts: before.as_ref().map_or(0, RunState::restarts),
+            last_exit: before.as_ref().map_or_else(String::new, RunState::last_exit),
+            short_runs: before.as_ref().map_or(0, RunState::short_runs),
+            told: false,
+            unheard: None,
+            lost: false,
+            cgroup: self.group(partition),
+            counted: Some(self.slices.counted()),
+            uid: place.partition.account.as_ref().map(|account| account.uid),
+            used: Used::default(),
+            tail: Vec::new(),
+            systemd: Some(by),
+        };
+        let folder = self.records.service(partition, service);
+        let (file, text) = (folder.join("environment"), variables(&spec.environment));
+        let (records, of, first) = (self.records.clone(), (partition.clone(), service.clone()), state.clone());
+        let path = file.clone();
+        let (top, within, what) = (place.directory.clone(), spec.directory.clone(), cannot_start(&spec.command));
+        let written = beside(move || {
+            private_folder(&folder)?;
+            let entered = open_within(&top, &within);
+            entered.map_err(|why| Problem::new(codes::SERVICE_START, what).because(why))?;
+            disk::replace(&path, text.as_bytes(), Durability::Process)?;
+            // Before there is a unit: one without a record is nobody's.
+            records.write(&of.0, &of.1, &first)
+        });
+        written.await?;
+        let (unit, slice) = (self.names.service(partition, service), self.names.slice(partition));
+        let properties = unit_of(place, &slice, spec, &confinement, &file, self.version);
+        let mut started = self.bus.start(&unit, &properties, None).await;
+        if started.as_ref().is_err_and(|wrong| wrong.is(EXISTS)) {
+            self.release(&unit).await.map_err(lost("an earlier unit cannot be ended"))?;
+            started = self.bus.start(&unit, &properties, None).await;
+        }
+        let cannot = || cannot_start(&spec.command);
+        let went = match started {
+            Ok(seen) => {
+                self.note(partition, service, &mut state, &seen).await?;
+                match seen.failed_step() {
+                    Some(step) => Err(Problem::new(code_of(step), cannot()).because(&state.error)),
+                    None => Ok(()),
+                }
+            }
+            Err(wrong) => {
+                let problem = wrong.problem(cannot());
+                state.error = problem.one_line();
+                state.ends(self.setting.clock.moment(), &state.boot.clone());
+                self.write(partition, service, &state).await?;
+                Err(problem)
+            }
+        };
+        if state.phase == Phase::Ended {
+            self.setting.settle(partition).await;
+        }
+        let _ = self.setting.events.send(Event::Partition(partition.clone())).await;
+        went
+    }
+
+    /// Holds the partition's slice to these amounts.
+    pub async fn limit(&self, place: &Place, asked: Resources) -> Result<(), Problem> {
+        let name = &place.partition.name;
+        let known = self.limits.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied();
+        if known == Some(asked) {
+            return Ok(());
+        }
+        let set = self.bus.set(&self.names.slice(name), &limits_of(asked)).await;
+        set.map_err(|why| why.problem(format!("the limits of partition {name} cannot be set")))?;
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), asked);
+        Ok(())
+    }
+}
+
+/// systemd's clock, in microseconds.
+fn monotonic() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1000
+}

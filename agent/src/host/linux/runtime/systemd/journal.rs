@@ -1,0 +1,167 @@
+//! What services say, as the machine's journal keeps it.
+
+use super::names::Names;
+use crate::host::linux::runtime::{LogLines, Records};
+use plat_model::id::{InstanceId, PartitionName, ServiceName};
+use serde::Deserialize;
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+/// Most lines that are asked for at once, the newest.
+const LINES_MAX: &str = "10000";
+/// Most that is told of them at once, the newest, in bytes.
+const BYTES_MAX: usize = 2 << 20;
+/// Last lines of a run that has ended.
+const TAIL: &str = "10";
+const TAIL_LINE: usize = 500;
+/// Longest line that is told, in characters.
+const LINE_MAX: usize = 4096;
+
+/// One entry of the journal.
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(rename = "MESSAGE")]
+    message: Option<Message>,
+    #[serde(rename = "__REALTIME_TIMESTAMP")]
+    micros: String,
+    #[serde(rename = "__CURSOR")]
+    cursor: String,
+}
+
+/// What is no text comes as bytes.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Message {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+struct Line {
+    millis: i64,
+    cursor: String,
+    text: String,
+}
+
+impl Entry {
+    fn line(self, most: usize) -> Line {
+        let text = match &self.message {
+            Some(Message::Text(text)) => text.into(),
+            Some(Message::Bytes(bytes)) => String::from_utf8_lossy(bytes),
+            None => "".into(),
+        };
+        let text = text.chars().filter(|c| !c.is_control() || *c == '\t').take(most).collect();
+        let millis = self.micros.parse::<i64>().unwrap_or(0) / 1000;
+        Line { millis, cursor: self.cursor, text }
+    }
+}
+
+/// Entries that match, in order, as many of the newest as are told at once; none if the journal cannot be read.
+fn read(arguments: &[&str], most: usize) -> VecDeque<Line> {
+    let mut journal = Command::new("journalctl");
+    journal.args(["--quiet", "--no-pager", "--output=json", "--all", "--output-fields=MESSAGE"]);
+    let begun = journal.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+    let (mut lines, mut bytes) = (VecDeque::new(), 0);
+    match begun {
+        Ok(mut child) => {
+            // One at a time: a tenant says how much there is.
+            let entries = child.stdout.take().map(|said| BufReader::new(said).split(b'\n')).into_iter().flatten();
+            for entry in entries.map_while(Result::ok).filter_map(|json| serde_json::from_slice::<Entry>(&json).ok()) {
+                let line = entry.line(most);
+                bytes += line.text.len();
+                lines.push_back(line);
+                while bytes > BYTES_MAX {
+                    bytes -= lines.pop_front().map_or(bytes, |line| line.text.len());
+                }
+            }
+            let _ = child.wait();
+        }
+        Err(why) => tracing::warn!(%why, "journalctl cannot be run"),
+    }
+    lines
+}
+
+/// What has been said until now can be read afterwards.
+fn catch_up() {
+    let _ = Command::new("journalctl")
+        .arg("--sync")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+}
+
+/// The last lines of a run that has ended.
+pub fn tail(unit: &str, run: &str) -> Vec<String> {
+    catch_up();
+    let of = [format!("_SYSTEMD_INVOCATION_ID={run}"), format!("_SYSTEMD_UNIT={unit}")];
+    let said = read(&["--boot", "--lines", TAIL, &of[0], &of[1], "_TRANSPORT=stdout"], TAIL_LINE);
+    said.into_iter().map(|line| line.text).collect()
+}
+
+/// Why systemd could not execute a unit's program, in its own words.
+pub fn failure(unit: &str, run: &str) -> Option<String> {
+    catch_up();
+    let of = [format!("INVOCATION_ID={run}"), format!("UNIT={unit}")];
+    let said = read(&["--boot", "--lines", TAIL, &of[0], &of[1], "_UID=0"], TAIL_LINE);
+    let texts: Vec<String> = said.into_iter().map(|line| line.text).collect();
+    let known = ["Failed to", "failed to", "Failed at"];
+    texts.iter().find(|text| known.iter().any(|start| text.contains(start))).or(texts.first()).cloned()
+}
+
+/// Lines of the services that the partition has records of, of the instances that those are of.
+pub struct JournalLines {
+    pub records: Records,
+    pub names: Names,
+    pub partition: PartitionName,
+    /// `None`: of all.
+    pub service: Option<ServiceName>,
+    /// Where to go on.
+    pub read: BTreeMap<(InstanceId, ServiceName), String>,
+}
+
+impl LogLines for JournalLines {
+    fn fresh(&mut self) -> Vec<(i64, ServiceName, String)> {
+        let Ok(runs) = self.records.runs(&self.partition) else { return Vec::new() };
+        let wanted = runs.into_iter().filter(|(service, _)| self.service.as_ref().is_none_or(|only| only == service));
+        let mut lines = Vec::new();
+        // Each by itself: one that says much does not push the others' lines out.
+        for (service, state) in wanted {
+            let unit = self.names.service(&self.partition, &service);
+            let of = [format!("PLAT_INSTANCE={}", state.instance), format!("_SYSTEMD_UNIT={unit}")];
+            let key = (state.instance, service.clone());
+            let from = match self.read.get(&key) {
+                Some(cursor) => format!("--after-cursor={cursor}"),
+                None => {
+                    catch_up();
+                    format!("--lines={LINES_MAX}")
+                }
+            };
+            let said = read(&[&from, &of[0], &of[1], "_TRANSPORT=stdout"], LINE_MAX);
+            if let Some(last) = said.back() {
+                self.read.insert(key, last.cursor.clone());
+            }
+            lines.extend(said.into_iter().map(|line| (line.millis, service.clone(), line.text)));
+        }
+        lines.sort_by_key(|line| line.0);
+        lines
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_read_whether_it_is_text_or_not() {
+        let text = |message: &str, most| {
+            let json =
+                format!(r#"{{"__CURSOR": "c", "__REALTIME_TIMESTAMP": "1700000000000000", "MESSAGE": {message}}}"#);
+            serde_json::from_str::<Entry>(&json).unwrap().line(most).text
+        };
+        assert_eq!(text(r#""said\tit""#, 99), "said\tit");
+        assert_eq!(text("[104, 105, 27, 255]", 99), "hi\u{fffd}");
+        assert_eq!(text("null", 99), "");
+        assert_eq!(text(r#""long""#, 2), "lo");
+    }
+}
