@@ -50,8 +50,8 @@ async fn main() {
         perform(&host, occupy).await;
         perform(&host, Action::StartService { partition: partition.clone(), spec: *spec }).await;
     }
-    let levels = median(&*host, &names, Wanted::Levels).await;
-    let all = median(&*host, &names, Wanted::All).await;
+    let levels = median(&host, &names, Wanted::Levels).await;
+    let all = median(&host, &names, Wanted::All).await;
     println!("one sample of levels       {:>8.1} ms", millis(levels));
     println!("one reading of all         {:>8.1} ms", millis(all));
     let (time, processor) = window(&host, &names, &folder.path().join("outbox")).await;

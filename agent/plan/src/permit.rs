@@ -21,7 +21,7 @@ const FILES_MAX: usize = 256 + SECRETS_MAX;
 const SECRETS_MAX: usize = 64;
 /// Most services and promises of a document.
 const PARTS_MAX: usize = 64;
-/// Services of an instance about which something is remembered, those of earlier releases among them.
+/// Services of an instance about which something is remembered, and secrets, those of earlier releases among them.
 const REMEMBERED_MAX: usize = 1024;
 /// Most keys of an environment, or of what is published.
 const KEYS_MAX: usize = 1024;
@@ -59,6 +59,8 @@ fn allowed(action: &Action, node: &NodeFile, occupant: Option<&Occupant>) -> Res
         Action::RemoveContent { path } => plain(path),
         Action::Occupy { secrets, .. } => {
             ensure(secrets.len() <= SECRETS_MAX, || "too many secrets".into())?;
+            let known = occupant.map_or(0, |occupant| occupant.secrets.len());
+            ensure(known + secrets.len() <= REMEMBERED_MAX, || "too many secrets in all".into())?;
             secrets.iter().try_for_each(|(name, length)| {
                 variable(name)?;
                 ensure((8..=128).contains(length), || format!("a secret of {length} characters"))

@@ -9,7 +9,7 @@ use plat_model::Problem;
 use plat_model::problem::codes;
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ const CALLS_MAX: usize = 32_768;
 const BYTES_MAX: usize = 256 << 20;
 /// Calls that look at something, with answers that may be large: the others wait for their turn.
 const LOOKS: usize = 64;
+/// Partitions whose counters are read by one call: more than a node can be formatted with.
+const COUNTED_MAX: usize = 32_768;
 /// Logs that are read at once.
 const LOGS_MAX: usize = 256;
 /// Frames that wait for the socket.
@@ -215,7 +217,11 @@ impl Desk {
             Call::Store => self.answer(id, &host.observe_store().await).await,
             Call::Partition(name) => self.answer(id, &host.observe_partition(&name).await).await,
             Call::Perform(action) => self.answer(id, &host.perform(&action).await).await,
-            Call::Counters(partitions, wanted) => self.answer(id, &host.counters(&partitions, wanted).await).await,
+            Call::Counters(mut partitions, wanted) => {
+                let mut seen = HashSet::new();
+                partitions.retain(|name| seen.len() < COUNTED_MAX && seen.insert(name.clone()));
+                self.answer(id, &host.counters(&partitions, wanted).await).await;
+            }
             Call::Door(partition) => {
                 let given = host.door(&partition).await.and_then(|door| {
                     let Some(door) = door else { return Ok(false) };

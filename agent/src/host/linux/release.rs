@@ -230,7 +230,7 @@ impl Releases {
             builder: node.builder.clone(),
             limits: self.settings.build,
             spare: self.settings.policy.min_free,
-            hidden: vec![node.root.clone(), self.data.clone()],
+            hidden: hidden(node, &self.data),
             made,
         }));
         match self.spawner.within(&task, task.longest(), told).await? {
@@ -258,6 +258,12 @@ impl Releases {
             .map_err(|e| io_problem(codes::BUILD_FAILED, format!("cannot remove {}", published.display()), &e))?;
         Ok(aside)
     }
+}
+
+/// What no build sees: what is in partitions, wherever that is, and what the agent holds.
+fn hidden(node: &NodeFile, data: &Path) -> Vec<PathBuf> {
+    let storage = node.partitions.iter().flat_map(|partition| partition.storage.iter().cloned());
+    [node.root.clone(), data.to_owned()].into_iter().chain(storage).collect()
 }
 
 /// What a release's author has run is kept from the partitions by nothing but its user.

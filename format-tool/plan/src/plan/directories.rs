@@ -96,7 +96,7 @@ impl Planner<'_> {
 
     fn drop_directory(&mut self, thing: &Thing, directory: Directory, stranger: Option<&str>) {
         let shown = directory.path.display().to_string();
-        if let Some(who) = self.facts.mounted.get(&directory.path).filter(|_| directory.partition) {
+        if let Some(who) = self.facts.mounted.get(&directory.path) {
             let (why, fix) = match who.as_str() {
                 "" => (
                     "something is mounted there or in it".into(),
@@ -169,7 +169,8 @@ impl Planner<'_> {
         let ours = Action::MakeDirectory(directory.clone()).makes().is_some_and(|thing| self.claims.has(&thing));
         if ours {
             let (from, to) = ((found, mode), (owner, wanted.mode));
-            let half_made = directory.partition && from == (self.facts.caller, UNFINISHED);
+            // Its group, and a set-group-id bit, are those of the folder that it was made in, where the file system has it so.
+            let half_made = directory.partition && found.uid == self.facts.caller.uid && mode & !0o2000 == UNFINISHED;
             if half_made {
                 self.add.push(Action::FinishDirectory { directory, from });
             } else if directory.partition && is_locked(from, owner) {

@@ -50,7 +50,8 @@ impl Mounts {
                 && std::fs::read_link(process.path().join("ns/mnt")).is_ok_and(|namespace| seen.insert(namespace))
             {
                 let comm = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-                mounts.take_in(&process.path(), format!("process {name} ({})", comm.trim_end()));
+                mounts
+                    .take_in(&process.path(), format!("process {name} ({})", plat_model::id::shorten(comm.trim_end())));
             }
         }
         mounts

@@ -112,6 +112,14 @@ impl Pip<'_> {
     fn fetch(&self, packages: &[PypiPackage], index: &str) -> Result<(), Problem> {
         let mut wanted = String::new();
         for ((name, version), sums) in files_of(packages) {
+            // A word of this file could be an option of pip's: documents are checked, and this is checked again where it is used.
+            let is_word = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "._-+!".contains(c));
+            if ![name.as_str(), version].iter().chain(&sums).all(|text| is_word(text)) {
+                return Err(Problem::new(
+                    codes::SOURCE_FETCH,
+                    "a Python package has a name, version or checksum that is none",
+                ));
+            }
             let _ = write!(wanted, "{name}=={version}");
             sums.iter().for_each(|sum| _ = write!(wanted, " --hash=sha256:{sum}"));
             wanted.push('\n');

@@ -245,14 +245,17 @@ fn names_gone(text: &str, gone: &BTreeSet<Identity>) -> BTreeSet<String> {
 /// Whether a program that reads accounts and writes the file anew writes each line as it was.
 pub(super) fn is_plain(file: &str, text: &str) -> bool {
     let is_whole = |line: &str| {
-        let (length, numbers) = match file {
-            "passwd" => (7, 2..4),
-            "shadow" => (9, 0..0),
-            "group" => (4, 2..3),
-            _ => (4, 0..0),
+        // Those that are numbers, and whether they may be left out.
+        let (length, numbers, may_lack) = match file {
+            "passwd" => (7, 2..4, false),
+            "shadow" => (9, 2..9, true),
+            "group" => (4, 2..3, false),
+            _ => (4, 0..0, false),
         };
         let fields: Vec<&str> = line.split(':').collect();
-        let is_number = |field: &&str| field.parse::<u32>().is_ok_and(|number| number.to_string() == **field);
+        let is_number = |field: &&str| {
+            (may_lack && field.is_empty()) || field.parse::<u32>().is_ok_and(|number| number.to_string() == **field)
+        };
         fields.len() == length && !fields[0].is_empty() && fields[numbers].iter().all(is_number)
     };
     let odd = |line: &str| line.starts_with(['#', '+', '-', ' ', '\t']) || line.ends_with([' ', '\t', '\r']);

@@ -106,6 +106,9 @@ fn lines_that_other_programs_would_lose_are_found() {
         ("passwd", "+::::::\n"),
         ("passwd", "ann:x:one:1::/:/x\n"),
         ("shadow", "ann:*\n"),
+        ("shadow", "carol:x:never:0:::::\n"),
+        ("shadow", "dave:x:1:0:-1:7:::\n"),
+        ("shadow", "eve:x:1 :0:::::\n"),
         ("group", "w\n"),
         ("gshadow", "w:!::\n\n"),
     ] {
