@@ -139,7 +139,7 @@ fn perform_all(
         }
         if batch[0].kind() == Kind::RemoveAccounts {
             // Whose files are erased by now may have begun something since the first look.
-            let seen = host.observe(&Scope { processes: true, ..Scope::default() })?;
+            let seen = host.observe(&Scope { processes: true, accounts: true, ..Scope::default() })?;
             let running = still_running(actions, &seen);
             running.none_or(()).map_err(Problems::into_one)?;
         }

@@ -49,7 +49,17 @@ fn read(etc: &Etc) -> Result<Found> {
             && let Ok(gid) = gid.parse()
         {
             let members = members.split(',').filter(|member| !member.is_empty()).map(str::to_owned).collect();
-            accounts.groups.insert(name.clone(), GroupFact { gid, members });
+            accounts.groups.insert(name.clone(), GroupFact { gid, members, ..GroupFact::default() });
+        }
+    }
+    // Nobody else may read it, and nobody else makes users.
+    let shadow = if rustix::process::geteuid().is_root() { etc.read("gshadow")? } else { String::new() };
+    for line in shadow.lines() {
+        if let [name, _, administrators, members] = fields(line).as_slice()
+            && let Some(group) = accounts.groups.get_mut(name)
+        {
+            let named = administrators.split(',').chain(members.split(','));
+            group.in_shadow = named.filter(|name| !name.is_empty()).map(str::to_owned).collect();
         }
     }
     accounts.subordinate_uids = subordinate(&etc.read("subuid")?);
