@@ -2,7 +2,11 @@
 
 use super::machine::{ip, on_a_machine};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 #[test]
 fn what_is_on_a_disk_that_is_not_mounted_is_named_and_not_said_to_be_removed() {
@@ -53,5 +57,35 @@ fn a_file_behind_what_root_put_in_the_place_of_its_directory_is_refused_before_a
         fs::rename(machine.path("elsewhere"), &resources).unwrap();
         machine.must(&["reset", "--erase"]);
         assert!(!machine.path("srv/plat").exists());
+    });
+}
+
+/// Somebody without rights who has mounted something on a directory for himself alone, and waits until its input ends.
+fn mounted_by_a_user(at: &Path) -> Child {
+    let script = format!("mount -t tmpfs none {} && echo ready; read end", at.display());
+    let mut user = Command::new("unshare");
+    user.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]).uid(62_345).gid(62_345);
+    let mut user = user.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(user.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
+    assert_eq!(ready, "ready\n", "he cannot mount there");
+    user
+}
+
+#[test]
+fn what_a_user_mounts_for_himself_on_a_neighbours_directory_does_not_keep_it() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        let home = machine.path("srv/plat/partitions/part1");
+        let mut user = mounted_by_a_user(&home);
+        machine.configure(1);
+        machine.must(&["apply"]);
+        assert!(!home.exists());
+        machine.must(&["reset", "--erase"]);
+        assert!(!machine.path("srv/plat").exists());
+        drop(user.stdin.take());
+        user.wait().unwrap();
     });
 }
