@@ -110,6 +110,7 @@ fn carry_out(
         host.hold(lock)?;
     }
     let (first, last) = plan.forgotten();
+    host.clear(&first)?;
     record.strike(first)?;
     let mut work = Work::default();
     let tenants = plan.tenants_links(facts);
