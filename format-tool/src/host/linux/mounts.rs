@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 type Place = (String, PathBuf);
 
 /// What is mounted on what, in every mount namespace that a process is in: removing a directory takes away what is mounted on
-/// it in any of them. Those that users made for themselves are passed over: they would keep any directory from being removed.
+/// it in any of them. Those of further user namespaces are passed over: anybody can make one, and would keep any directory
+/// from being removed.
 #[derive(Default)]
 pub(super) struct Mounts {
     own: BTreeMap<u64, Mount>,
