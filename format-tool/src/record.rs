@@ -160,9 +160,12 @@ impl Record {
         let gone = || wrong(path, "other runs removed its directory again and again").fix("wait until they have ended");
         let (place, locks) = taken.ok_or_else(gone)??;
         let mut record = Self::read_at(path, Some(place), epoch)?;
-        // Those of before, which the run that was waited for removed, may be among them twice.
-        let new = made_for_it.into_iter().filter(|made| !record.made_for_it.contains(made));
-        record.made_for_it.extend(new.collect::<Vec<_>>());
+        for made in made_for_it {
+            // One that was removed in between is made twice.
+            if !record.made_for_it.contains(&made) {
+                record.made_for_it.push(made);
+            }
+        }
         record.locks = Some(locks);
         if record.short {
             // Nothing to tidy up: a run that has nothing to do leaves the disk alone.
