@@ -110,6 +110,7 @@ fn carry_out(
         host.hold(lock)?;
     }
     let (first, last) = plan.forgotten();
+    host.clear(&first)?;
     record.strike(first)?;
     let mut work = Work::default();
     let tenants = plan.tenants_links(facts);
@@ -139,7 +140,7 @@ fn perform_all(
         }
         if batch[0].kind() == Kind::RemoveAccounts {
             // Whose files are erased by now may have begun something since the first look.
-            let seen = host.observe(&Scope { processes: true, ..Scope::default() })?;
+            let seen = host.observe(&Scope { processes: true, accounts: true, ..Scope::default() })?;
             let running = still_running(actions, &seen);
             running.none_or(()).map_err(Problems::into_one)?;
         }

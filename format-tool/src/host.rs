@@ -1,6 +1,6 @@
 //! The machine, as two verbs.
 
-use node_format_plan::{Action, HostFacts, Scope};
+use node_format_plan::{Action, HostFacts, Scope, Thing};
 use plat_model::problem::{Problem, Result};
 use std::fs::File;
 
@@ -38,6 +38,15 @@ pub trait Host {
     /// What the last batch had to leave as it is because a partition's user can keep it so, though it took effect.
     fn excused(&mut self) -> Vec<Problem> {
         Vec::new()
+    }
+
+    /// Takes away what a run that was killed left half-made, and that no plan can name: files on their way to their place,
+    /// and what there is of accounts that are forgotten because there are none.
+    ///
+    /// # Errors
+    /// If it cannot be taken away.
+    fn clear(&mut self, _forgotten: &[Thing]) -> Result<()> {
+        Ok(())
     }
 
     /// From now on every program that is started keeps this file open: whoever takes its lock next waits for it to end.

@@ -147,10 +147,25 @@ impl Record {
     /// # Errors
     /// As [`Record::open`].
     pub fn open_waiting(path: &Path, epoch: &Epoch, waiting: impl FnOnce()) -> Result<Self> {
-        let (place, made_for_it) = Place::make(path)?;
-        let locks = Locks::take(&place, waiting)?;
+        let mut waiting = Some(waiting);
+        let mut wait = || waiting.take().into_iter().for_each(|waiting| waiting());
+        let mut made_for_it = Vec::new();
+        let taken = (0..place::TRIES).find_map(|_| {
+            let take = |(place, made): (Place, Vec<PathBuf>)| {
+                made_for_it.extend(made);
+                Ok(Locks::take(&place, &mut wait)?.map(|locks| (place, locks)))
+            };
+            Place::make(path).and_then(take).transpose()
+        });
+        let gone = || wrong(path, "other runs removed its directory again and again").fix("wait until they have ended");
+        let (place, locks) = taken.ok_or_else(gone)??;
         let mut record = Self::read_at(path, Some(place), epoch)?;
-        record.made_for_it.extend(made_for_it);
+        for made in made_for_it {
+            // One that was removed in between is made twice.
+            if !record.made_for_it.contains(&made) {
+                record.made_for_it.push(made);
+            }
+        }
         record.locks = Some(locks);
         if record.short {
             // Nothing to tidy up: a run that has nothing to do leaves the disk alone.

@@ -1,7 +1,9 @@
 //! Whatever fails, at whatever action: the machine is as it was, or the next run goes on from the record.
 
 use node_format::{Epoch, FakeHost, Fault, Killed, Record, Wish, apply, propose, roll_back};
-use node_format_plan::facts::{AddressFact, FileFact, LinkFact, LinkKind, Owner, PathFact, Presence, Route};
+use node_format_plan::facts::{
+    AddressFact, FileFact, LinkFact, LinkKind, Owner, PathFact, Presence, Route, Subordinate,
+};
 use node_format_plan::{Claims, Consent, Contents, HostFacts, Layout, Thing, parse};
 use plat_model::problem::{Problem, Problems, codes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -193,6 +195,12 @@ fn a_user_who_runs_something_when_he_is_about_to_go_stays() {
     let problems = run(&Layout::default(), &mut host, &record).unwrap_err();
     assert!(problems.0[0].why.contains("processes of uid 20000 are running"), "{problems}");
     assert_eq!(host.facts, before, "what was removed before him is back");
+    // So may one in a container of his.
+    let range = Subordinate { owner: "part0".into(), first: 100_000, count: 65_536 };
+    host.facts.subordinate_uids.insert(range);
+    host.fault = Some(Fault::Arrives { after: host.performed + 1, uid: 100_007 });
+    let problems = run(&Layout::default(), &mut host, &record).unwrap_err();
+    assert!(problems.0[0].why.contains("processes of uid 100007 are running"), "{problems}");
     host.fault = None;
     run(&Layout::default(), &mut host, &record).unwrap();
 }

@@ -65,6 +65,9 @@ fn a_life(guest: &mut Guest, make: &str, beyond: &str) {
     guest.sh(&format!("{FORMAT} apply && {FORMAT} verify"));
     assert_eq!(write(guest, "part0", "fits-now", 32), (0, String::new()));
 
+    // What its user makes deeper than can be erased at once, in a directory that takes in nothing of the project it is of.
+    guest.sh("mkdir -p /srv/plat/partitions/part1/srv/$(printf 'd/%.0s' $(seq 300)); \
+         chattr -p 4711 /srv/plat/partitions/part1 && chattr +P /srv/plat/partitions/part1");
     // A limit is its project's, not its directory's: none stays, not even of a directory that is gone.
     guest.sh("rm -r /srv/plat/partitions/part2");
     guest.sh(&format!("{FORMAT} reset --erase"));

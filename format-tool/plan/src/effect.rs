@@ -14,7 +14,8 @@ impl HostFacts {
     pub fn perform(&mut self, action: &Action) {
         match action {
             Action::AddGroup { name, gid, members } => {
-                self.groups.insert(name.clone(), GroupFact { gid: *gid, members: members.clone() });
+                self.groups
+                    .insert(name.clone(), GroupFact { gid: *gid, members: members.clone(), ..GroupFact::default() });
             }
             Action::RemoveGroup { name, .. } => {
                 self.groups.remove(name);
@@ -32,6 +33,7 @@ impl HostFacts {
                 self.users.remove(&user.name);
                 self.groups.values_mut().for_each(|group| {
                     group.members.remove(&user.name);
+                    group.in_shadow.remove(&user.name);
                 });
             }
             Action::SetUser { to, .. } => {

@@ -153,12 +153,15 @@ pub struct UserFact {
     pub home: PathBuf,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroupFact {
     pub gid: u32,
     #[serde(default)]
     pub members: BTreeSet<String>,
+    /// Members and administrators by gshadow(5), if this process may read it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub in_shadow: BTreeSet<String>,
 }
 
 /// A range of numbers that is one user's, without an account for each.

@@ -98,7 +98,7 @@ mod tests {
         let mut facts = HostFacts::default();
         facts.machine.memory_mib = Some(16_384);
         facts.users.insert("ann".into(), UserFact { uid: 20_500, gid: 100, home: "/home/ann".into() });
-        facts.groups.insert("kvm".into(), GroupFact { gid: 104, members: Default::default() });
+        facts.groups.insert("kvm".into(), GroupFact { gid: 104, ..GroupFact::default() });
         facts.subordinate_uids.insert(Subordinate { owner: "ann".into(), first: 35_000, count: 10 });
         let address = "10.112.7.1/24".parse().unwrap();
         facts.addresses.insert(AddressFact { link: "eth0".into(), address, leased: false, bound_only: false });

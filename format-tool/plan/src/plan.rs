@@ -55,7 +55,7 @@ impl Plan {
             Thing::UplinkConfirmed { .. } | Thing::Guard { .. } => true,
             // What it left on the bridge goes first.
             Thing::Uplink(_) => !retakes,
-            Thing::Directory { .. } | Thing::PartitionDirectory { .. } => !made.contains(thing),
+            Thing::Directory { .. } | Thing::PartitionDirectory { .. } | Thing::File { .. } => !made.contains(thing),
             _ => false,
         };
         let (last, first): (Vec<&Thing>, Vec<&Thing>) = self.forget.iter().partition(at_last);

@@ -15,7 +15,7 @@ mod tap;
 
 use super::{Host, Outcome};
 use node_format_plan::facts::{Kernel, Machine, Owner, Presence, Privileges};
-use node_format_plan::{Action, HostFacts, Kind, Scope};
+use node_format_plan::{Action, HostFacts, Kind, Scope, Thing};
 use plat_model::problem::{Problem, Result, codes};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -174,6 +174,10 @@ impl Host for LinuxHost {
 
     fn excused(&mut self) -> Vec<Problem> {
         std::mem::take(&mut self.excused)
+    }
+
+    fn clear(&mut self, forgotten: &[Thing]) -> Result<()> {
+        accounts::clear(&self.root, &self.tree, forgotten)
     }
 
     fn hold(&mut self, lock: &fs::File) -> Result<()> {

@@ -30,7 +30,9 @@ pub(super) struct Locks {
 }
 
 impl Locks {
-    pub fn take(place: &Place, waiting: impl FnOnce()) -> Result<Self> {
+    /// `None`: the run that was waited for has removed the record's directory with the record. `waiting` is called whenever
+    /// somebody else is waited for.
+    pub fn take(place: &Place, waiting: &mut dyn FnMut()) -> Result<Option<Self>> {
         let record = place.path();
         let run = place.lockable().map_err(|e| wrong(record, e))?;
         let mode = run.metadata().map_err(|e| wrong(record, e))?.mode();
@@ -42,18 +44,19 @@ impl Locks {
                 wrong(record, why).fix("give the record a directory of its own: `paths.record`, or `chmod 0700`")
             );
         }
-        let mut waiting = Some(waiting);
-        let mut wait = || waiting.take().into_iter().for_each(|waiting| waiting());
-        lock(&run, ENDS_WITHIN, &mut wait).map_err(|e| {
+        lock(&run, ENDS_WITHIN, waiting).map_err(|e| {
             let why = if e == Errno::WOULDBLOCK { "another node-format is at work".to_owned() } else { e.to_string() };
             wrong(record, why).fix("wait until it has ended, then try again")
         })?;
+        if !place.is_there().map_err(|e| wrong(record, e))? {
+            return Ok(None);
+        }
         let children = place.beside(&place.name_with(CHILDREN)).map_err(|e| wrong(record, e))?;
-        lock(&children, WAIT_MAX, &mut wait).map_err(|e| {
+        lock(&children, WAIT_MAX, waiting).map_err(|e| {
             let why = format!("a program that an earlier run started is still at work ({e})");
             wrong(record, why).fix("wait until systemd-sysusers or useradd has ended, then try again")
         })?;
-        Ok(Self { _run: run, children })
+        Ok(Some(Self { _run: run, children }))
     }
 
     pub fn children(&self) -> &File {

@@ -16,6 +16,9 @@ const FILE: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCT
 /// Longest record that is read, in bytes: 10,000 partitions need about 10 MiB.
 const SIZE_MAX: u64 = 256 << 20;
 
+/// How often the record's directory is made anew because another run, which ends, removes it.
+pub(super) const TRIES: usize = 10;
+
 /// A directory that is held, and a name in it.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -38,16 +41,33 @@ impl Place {
     /// As [`Place::find`]; if they cannot be made.
     pub fn make(path: &Path) -> Result<(Self, Vec<PathBuf>)> {
         let mut made = Vec::new();
-        let place = Self::walk(path, |above, name, directory| {
-            let mode = Mode::from_raw_mode(if path.parent() == Some(directory) { 0o700 } else { 0o755 });
-            rustix::fs::mkdirat(above, name, mode)?;
-            made.push(directory.to_path_buf());
-            let opened = rustix::fs::openat(above, name, DIRECTORY | OFlags::RDONLY, Mode::empty())?;
-            // Whatever the umask says.
-            rustix::fs::fchmod(&opened, mode)?;
-            Ok(Some(opened))
-        })?;
-        Ok((place.ok_or_else(|| wrong(path, "its directory cannot be made"))?, made))
+        for _ in 0..TRIES {
+            let place = Self::walk(path, |above, name, directory| {
+                let mode = Mode::from_raw_mode(if path.parent() == Some(directory) { 0o700 } else { 0o755 });
+                let is_new = match rustix::fs::mkdirat(above, name, mode) {
+                    Ok(()) => true,
+                    // Another run was faster.
+                    Err(Errno::EXIST) => false,
+                    // Another run has removed what it would be in.
+                    Err(Errno::NOENT) => return Ok(None),
+                    Err(e) => return Err(e),
+                };
+                let opened = match rustix::fs::openat(above, name, DIRECTORY | OFlags::RDONLY, Mode::empty()) {
+                    Err(Errno::NOENT) => return Ok(None),
+                    opened => opened?,
+                };
+                if is_new {
+                    made.push(directory.to_path_buf());
+                    // Whatever the umask says.
+                    rustix::fs::fchmod(&opened, mode)?;
+                }
+                Ok(Some(opened))
+            })?;
+            if let Some(place) = place {
+                return Ok((place, made));
+            }
+        }
+        Err(wrong(path, "its directory was removed again and again").fix("wait until other runs have ended"))
     }
 
     /// Down from the root of the file system, one name at a time.
@@ -86,6 +106,17 @@ impl Place {
     /// Its directory, to be locked.
     pub fn lockable(&self) -> io::Result<File> {
         Ok(rustix::fs::openat(&self.directory, ".", DIRECTORY | OFlags::RDONLY, Mode::empty())?.into())
+    }
+
+    /// Whether its path still leads to the directory that is held.
+    pub fn is_there(&self) -> io::Result<bool> {
+        let held = rustix::fs::fstat(&self.directory)?;
+        let above = self.path.parent().unwrap_or(&self.path);
+        match rustix::fs::lstat(above) {
+            Ok(found) => Ok((found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Whether there is anything of the record's name.

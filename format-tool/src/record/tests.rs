@@ -108,6 +108,20 @@ fn a_run_that_is_just_ending_is_waited_for() {
 }
 
 #[test]
+fn a_run_that_removes_the_record_and_its_directory_while_it_is_waited_for_leaves_a_new_one_to_make() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("plat/format/record");
+    let ending = std::cell::RefCell::new(Some(Record::open(&path, &epoch()).unwrap()));
+    let ends = || ending.borrow_mut().take().unwrap().finish().unwrap();
+    let mut next = Record::open_waiting(&path, &epoch(), ends).unwrap();
+    next.add([Thing::Group { name: "part0".into(), gid: 61_000 }]).unwrap();
+    assert_eq!(Record::read(&path, &epoch()).unwrap().claims().len(), 1);
+    next.strike([Thing::Group { name: "part0".into(), gid: 61_000 }]).unwrap();
+    next.finish().unwrap();
+    assert!(!folder.path().join("plat").exists(), "it knows which directories it made");
+}
+
+#[test]
 fn files_beside_the_record_with_its_name_are_somebodys() {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();

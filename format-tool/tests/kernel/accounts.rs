@@ -4,7 +4,8 @@ use super::machine::{Machine, ip, on_a_machine, program};
 use rustix::fs::XattrFlags;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
-use std::process::Output;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output, Stdio};
 
 const DATABASE: [&str; 4] = ["passwd", "group", "shadow", "gshadow"];
 
@@ -143,5 +144,78 @@ fn what_root_locked_stays_locked_with_all_that_is_in_it() {
         assert_eq!(owner(&home), (0, 0o700));
         assert_eq!(owner(&home.join("etc")).0, 0, "root made it");
         assert!(machine.must(&["verify"]).contains("part0 stays locked"));
+    });
+}
+
+#[test]
+fn a_name_that_a_group_lists_already_gets_no_user() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        write(machine, PLAIN);
+        // Of a user who was removed by hand.
+        edit(machine, "gshadow", "www:*::", "www:*:part1:");
+        edit(machine, "group", "www:x:33:", "www:x:33:part0");
+        machine.configure(2);
+        let before = machine.everything();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("P0501") && why.contains("group www lists part0 and 1 more already"), "{why}");
+        assert_eq!(machine.everything(), before);
+        write(machine, PLAIN);
+        machine.must(&["apply"]);
+    });
+}
+
+#[test]
+fn a_number_that_is_somebodys_first_group_is_no_partitions() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        write(machine, PLAIN);
+        edit(machine, "passwd", "www:x:33:33:", "www:x:33:61001:");
+        machine.configure(2);
+        let before = machine.everything();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("gid 61001 of part1 is taken") && why.contains("user www"), "{why}");
+        assert_eq!(machine.everything(), before);
+    });
+}
+
+#[test]
+fn a_partition_whose_containers_run_stays() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        write(machine, PLAIN);
+        machine.configure(2);
+        machine.must(&["apply"]);
+        fs::write(machine.path("etc/subuid"), "part1:1610000:10\n").unwrap();
+        let mut inside = Command::new("cat").uid(1_610_003).stdin(Stdio::piped()).spawn().unwrap();
+        for verbs in [&["reset"][..], &["reset", "--erase"]] {
+            let (code, why) = machine.run(verbs);
+            assert_eq!(code, 4, "{why}");
+            assert!(why.contains("user part1 cannot be removed") && why.contains("uid 1610003 are running"), "{why}");
+        }
+        drop(inside.stdin.take());
+        inside.wait().unwrap();
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn an_account_that_somebody_gave_another_number_is_named_when_it_is_left() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        write(machine, PLAIN);
+        machine.configure(2);
+        machine.must(&["apply"]);
+        edit(machine, "passwd", "part1:x:61001:", "part1:x:4001:");
+        let said = machine.must(&["reset"]);
+        assert!(said.contains("! user part1 is left: it has uid 4001 by now, and was made with 61001\n"), "{said}");
+        assert!(said.contains("! group part1 is left: it is the first group of user part1\n"), "{said}");
+        assert!(
+            text(machine, "passwd").contains("part1:x:4001:61001:")
+                && text(machine, "group").contains("part1:x:61001:")
+        );
+        assert!(!text(machine, "passwd").contains("part0"));
     });
 }

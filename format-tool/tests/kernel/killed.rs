@@ -12,6 +12,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const TAPS: &str = "mode = \"bridge\"\ntuns = true\ntun_ipv4_network = \"10.201.0.0/16\"\nguard = true\n";
 const NAMESPACES: &str = "mode = \"bridge\"\nnamespaces = true\nguard = false\n";
 
+/// One whose user database has lines that a program would lose, so that accounts are added to it by node-format itself.
+const ODD: &str = "# people\nroot:x:0:0:root:/root:/bin/sh\n";
+const PLAIN: &str = "root:x:0:0:root:/root:/bin/sh\n";
+
+/// A machine, and what is made of it.
+#[derive(Clone, Copy)]
+struct Node {
+    amount: u32,
+    network: &'static str,
+    passwd: &'static str,
+}
+
+impl Node {
+    const fn new(amount: u32, network: &'static str) -> Self {
+        Self { amount, network, passwd: PLAIN }
+    }
+}
+
 /// How many work at once. Most of the time goes by waiting for the kernel.
 const MACHINES: usize = 3;
 
@@ -35,14 +53,14 @@ fn everything(machine: &Machine) -> Everything {
     (facts, paths, database.to_vec())
 }
 
-fn on_a_machine_with(amount: u32, network: &str, machine: &Machine) -> Everything {
-    for (name, text) in
-        DATABASE.iter().zip(["root:x:0:0:root:/root:/bin/sh\n", "root:x:0:\n", "root:*:1::::::\n", "root:*::\n"])
-    {
+fn on_a_machine_with(Node { amount, network, passwd }: Node, machine: &Machine) -> Everything {
+    let texts = [passwd, "root:x:0:\nkvm:x:36:\n", "root:*:1::::::\n", "root:*::\nkvm:!::\n"];
+    for (name, text) in DATABASE.iter().zip(texts) {
         fs::write(machine.path("etc").join(name), text).unwrap();
     }
     machine.configure_with(amount, network, "");
     let text = fs::read_to_string(machine.path("format.toml")).unwrap();
+    let text = text.replace("[builder]", "groups = [\"kvm\"]\n[builder]");
     let text = text.replace("[builder]", "directories = { srv = \"0750\", run = \"0700\" }\n[builder]");
     fs::write(machine.path("format.toml"), text).unwrap();
     ip("link set lo up");
@@ -51,14 +69,14 @@ fn on_a_machine_with(amount: u32, network: &str, machine: &Machine) -> Everythin
 
 /// Kills the verb before its first effect, then before its second, and so on until it ends by itself, on several machines
 /// at once. `begin` comes before each, `then` after each and is told where it was killed.
-fn at_each_effect(amount: u32, network: &'static str, verb: &'static str, begin: Verbs, then: Verbs) {
+fn at_each_effect(node: Node, verb: &'static str, begin: Verbs, then: Verbs) {
     let next = Arc::new(AtomicUsize::new(1));
     let workers: Vec<_> = (0..MACHINES)
         .map(|_| {
             let next = Arc::clone(&next);
             std::thread::spawn(move || {
                 on_a_machine(move |machine| {
-                    let before = on_a_machine_with(amount, network, machine);
+                    let before = on_a_machine_with(node, machine);
                     loop {
                         let at = next.fetch_add(1, Ordering::Relaxed);
                         begin.iter().for_each(|verb| must(machine, verb, "at first"));
@@ -112,30 +130,36 @@ fn take_away_an_empty_folder(machine: &Machine) {
 
 #[test]
 fn whenever_an_apply_is_killed_the_next_one_goes_on() {
-    at_each_effect(2, TAPS, "apply", &[], &["apply", "verify", "reset"]);
+    at_each_effect(Node::new(2, TAPS), "apply", &[], &["apply", "verify", "reset"]);
 }
 
 #[test]
 fn whenever_an_apply_is_killed_a_reset_goes_back() {
-    at_each_effect(2, TAPS, "apply", &[], &["reset"]);
+    at_each_effect(Node::new(2, TAPS), "apply", &[], &["reset"]);
 }
 
 #[test]
 fn whenever_a_reset_is_killed_the_next_one_completes_it() {
-    at_each_effect(2, TAPS, "reset", &["apply"], &["reset"]);
+    at_each_effect(Node::new(2, TAPS), "reset", &["apply"], &["reset"]);
 }
 
 #[test]
 fn whenever_an_apply_with_namespaces_is_killed_the_next_one_goes_on() {
-    at_each_effect(1, NAMESPACES, "apply", &[], &["apply", "verify", "reset"]);
+    at_each_effect(Node::new(1, NAMESPACES), "apply", &[], &["apply", "verify", "reset"]);
 }
 
 #[test]
 fn whenever_an_apply_with_namespaces_is_killed_a_reset_goes_back() {
-    at_each_effect(1, NAMESPACES, "apply", &[], &["reset"]);
+    at_each_effect(Node::new(1, NAMESPACES), "apply", &[], &["reset"]);
 }
 
 #[test]
 fn whenever_a_reset_with_namespaces_is_killed_an_apply_makes_the_node_again() {
-    at_each_effect(1, NAMESPACES, "reset", &["apply"], &["apply", "verify", "reset"]);
+    at_each_effect(Node::new(1, NAMESPACES), "reset", &["apply"], &["apply", "verify", "reset"]);
+}
+
+#[test]
+fn whenever_an_apply_that_adds_accounts_itself_is_killed_a_reset_goes_back() {
+    let node = Node { passwd: ODD, ..Node::new(1, TAPS) };
+    at_each_effect(node, "apply", &[], &["reset"]);
 }

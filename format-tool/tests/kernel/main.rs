@@ -9,6 +9,7 @@ mod exactly;
 mod formatting;
 mod guard;
 mod killed;
+mod left;
 mod links;
 mod losses;
 mod machine;

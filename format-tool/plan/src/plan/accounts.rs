@@ -2,7 +2,7 @@
 
 use super::Planner;
 use crate::action::{Action, User};
-use crate::facts::HostFacts;
+use crate::facts::{HostFacts, Subordinate};
 use crate::layout::WantedUser;
 use crate::thing::Thing;
 use plat_model::problem::{Problem, Problems, codes};
@@ -19,21 +19,30 @@ pub(super) fn memberships(facts: &HostFacts) -> BTreeMap<&str, BTreeSet<&str>> {
     of
 }
 
-fn running(name: &str, uid: u32) -> Problem {
-    Problem::new(codes::STILL_USED, format!("user {name} cannot be removed"))
-        .because(format!("processes of uid {uid} are running"))
-        .fix("stop what runs in the partition (destroy its instance), then try again")
+/// Why a user that runs something cannot be removed: as itself, or in a user namespace as one of its subordinate uids.
+fn running(name: &str, uid: u32, facts: &HostFacts) -> Option<Problem> {
+    let is_its_own = |range: &&Subordinate| range.owner == name || range.owner.parse() == Ok(uid);
+    let within = |range: &Subordinate| range.within(facts.busy_uids.iter().copied()).map(|(first, _)| first);
+    let why = match facts.busy_uids.contains(&uid) {
+        true => format!("processes of uid {uid} are running"),
+        false => {
+            let found = facts.subordinate_uids.iter().filter(is_its_own).find_map(within)?;
+            format!("processes of uid {found} are running, which /etc/subuid gives to its containers")
+        }
+    };
+    let problem = Problem::new(codes::STILL_USED, format!("user {name} cannot be removed")).because(why);
+    Some(problem.fix("stop what runs in the partition (destroy its instance), then try again"))
 }
 
 /// Users that these actions remove for good and that run something: looked at once more when they are about to go.
 pub fn still_running(actions: &[Action], facts: &HostFacts) -> Problems {
     let comes_back = |uid: u32| actions.iter().any(|action| matches!(action, Action::AddUser(user) if user.uid == uid));
     let gone = actions.iter().filter_map(|action| match action {
-        Action::RemoveUser(user) if facts.busy_uids.contains(&user.uid) && !comes_back(user.uid) => Some(user),
+        Action::RemoveUser(user) if !comes_back(user.uid) => running(&user.name, user.uid, facts),
         _ => None,
     });
     let mut problems = Problems::default();
-    gone.for_each(|user| problems.push(running(&user.name, user.uid)));
+    gone.for_each(|problem| problems.push(problem));
     problems
 }
 
@@ -46,6 +55,11 @@ fn by_number<'a>(all: impl Iterator<Item = (u32, &'a str)>) -> Holders<'a> {
     holders
 }
 
+/// What is left of an account that somebody gave another number.
+fn renumbered(kind: &str, name: &str, (number, found): (&str, u32), made: u32) -> String {
+    format!("{kind} {name} is left: it has {number} {found} by now, and was made with {made}")
+}
+
 const RESERVE: &str = "choose other names or numbers in format.toml, or remove what is there";
 
 impl Planner<'_> {
@@ -53,10 +67,12 @@ impl Planner<'_> {
         let facts = self.facts;
         let by_gid = by_number(facts.groups.iter().map(|(name, group)| (group.gid, name.as_str())));
         let by_uid = by_number(facts.users.iter().map(|(name, user)| (user.uid, name.as_str())));
-        self.drop_groups();
-        self.drop_users();
+        let others = facts.users.iter().filter(|(name, user)| !self.made_user(name, user.uid));
+        let first_groups = by_number(others.map(|(name, user)| (user.gid, name.as_str())));
+        self.drop_groups(&first_groups);
+        self.drop_users(&by_uid);
         for (name, gid) in &self.layout.groups {
-            self.group(name, *gid, &by_gid);
+            self.group(name, *gid, &by_gid, &first_groups);
         }
         self.refuse_missing_groups();
         let mut changes = Vec::new();
@@ -65,6 +81,41 @@ impl Planner<'_> {
         }
         self.add.extend(changes);
         self.refuse_subordinate();
+        self.refuse_listed();
+    }
+
+    fn made_user(&self, name: &str, uid: u32) -> bool {
+        self.claims.has(&Thing::User { name: name.into(), uid })
+    }
+
+    /// Names of new users that a group lists already: they would be in it at once. Said once for a group.
+    fn refuse_listed(&mut self) {
+        let facts = self.facts;
+        for (group, found) in &facts.groups {
+            let is_listed = |user: &User| {
+                // A run that was killed may have written this much.
+                let begun = user.groups.contains(group) && self.made_user(&user.name, user.uid);
+                !begun && (found.members.contains(&user.name) || found.in_shadow.contains(&user.name))
+            };
+            let listed: Vec<&str> = self
+                .add
+                .iter()
+                .filter_map(|action| match action {
+                    // One that goes by one name and comes by another takes nothing along.
+                    Action::AddUser(user) if !facts.users.contains_key(&user.name) && is_listed(user) => {
+                        Some(user.name.as_str())
+                    }
+                    _ => None,
+                })
+                .collect();
+            let Some(first) = listed.first() else { continue };
+            let more = if listed.len() > 1 { format!(" and {} more", listed.len() - 1) } else { String::new() };
+            self.foreign(
+                format!("group {group} lists {first}{more} already"),
+                "there is no such user, and one that is made now would be in it",
+                "take the name out of /etc/group and /etc/gshadow, or choose other names in format.toml",
+            );
+        }
     }
 
     /// Numbers of new accounts that somebody may already give to what he runs in user namespaces. Said once for a range.
@@ -92,16 +143,26 @@ impl Planner<'_> {
         }
     }
 
-    fn drop_groups(&mut self) {
+    fn drop_groups(&mut self, first_groups: &Holders) {
         for thing in self.claims.iter() {
             let Thing::Group { name, gid } = thing else { continue };
-            if self.facts.groups.get(name).is_none_or(|found| found.gid != *gid) {
-                self.forget.push(thing.clone());
-            } else if self.layout.groups.get(name) != Some(gid) {
-                let members = self.facts.groups[name].members.iter();
-                let members = members.filter(|member| !self.leaves(member)).cloned().collect();
-                self.remove.push(Action::RemoveGroup { name: name.clone(), gid: *gid, members });
+            match self.facts.groups.get(name) {
+                Some(found) if found.gid == *gid => {
+                    if self.layout.groups.get(name) == Some(gid) {
+                        continue;
+                    }
+                    if let Some(user) = first_groups.get(gid).into_iter().flatten().next() {
+                        self.notes.push(format!("group {name} is left: it is the first group of user {user}"));
+                    } else {
+                        let members = found.members.iter().filter(|member| !self.leaves(member)).cloned().collect();
+                        self.remove.push(Action::RemoveGroup { name: name.clone(), gid: *gid, members });
+                        continue;
+                    }
+                }
+                Some(found) => self.notes.push(renumbered("group", name, ("gid", found.gid), *gid)),
+                None => {}
             }
+            self.forget.push(thing.clone());
         }
     }
 
@@ -110,18 +171,27 @@ impl Planner<'_> {
         self.made_users.contains_key(user) && !self.layout.users.contains_key(user)
     }
 
-    fn drop_users(&mut self) {
+    fn drop_users(&mut self, by_uid: &Holders) {
         for thing in self.claims.iter() {
             let Thing::User { name, uid } = thing else { continue };
-            let Some(found) = self.facts.users.get(name).filter(|found| found.uid == *uid) else {
+            let there = self.facts.users.get(name);
+            let Some(found) = there.filter(|found| found.uid == *uid) else {
+                let renamed = by_uid.get(uid).into_iter().flatten().next().filter(|other| !self.made_user(other, *uid));
+                self.notes.extend(match (there, renamed) {
+                    (Some(found), _) => Some(renumbered("user", name, ("uid", found.uid), *uid)),
+                    (None, Some(other)) => {
+                        Some(format!("user {other} is left: it has uid {uid}, which {name} was made with"))
+                    }
+                    (None, None) => None,
+                });
                 self.forget.push(thing.clone());
                 continue;
             };
             if self.layout.users.contains_key(name) {
                 continue;
             }
-            if self.facts.busy_uids.contains(uid) {
-                self.problems.push(running(name, *uid));
+            if let Some(problem) = running(name, *uid, self.facts) {
+                self.problems.push(problem);
             }
             let user = User {
                 name: name.clone(),
@@ -142,7 +212,7 @@ impl Planner<'_> {
             .unwrap_or_default()
     }
 
-    fn group(&mut self, name: &str, gid: u32, by_gid: &Holders) {
+    fn group(&mut self, name: &str, gid: u32, by_gid: &Holders, first_groups: &Holders) {
         match self.facts.groups.get(name) {
             None => {}
             Some(found) if !self.claims.has(&Thing::Group { name: name.into(), gid: found.gid }) => {
@@ -158,6 +228,10 @@ impl Planner<'_> {
         };
         if let Some(other) = by_gid.get(&gid).into_iter().flatten().find(|other| !leaves(other)) {
             return self.foreign(format!("gid {gid} of {name} is taken"), format!("group {other} has it"), RESERVE);
+        }
+        if let Some(user) = first_groups.get(&gid).into_iter().flatten().next() {
+            let why = format!("it is the first group of user {user}");
+            return self.foreign(format!("gid {gid} of {name} is taken"), why, RESERVE);
         }
         self.add.push(Action::AddGroup { name: name.into(), gid, members: BTreeSet::new() });
     }

@@ -48,7 +48,38 @@ impl Planner<'_> {
         }
     }
 
+    /// The topmost directory of ours on the way to a path, or at it, that is none any more, or not there.
+    pub(super) fn lost_with<'p>(&self, path: &'p Path) -> Option<&'p Path> {
+        let ours = |at: &Path| {
+            let path = at.to_path_buf();
+            let things = [Thing::Directory { path: path.clone() }, Thing::PartitionDirectory { path }];
+            things.iter().any(|thing| self.claims.has(thing)) && !self.layout.directories.contains_key(at)
+        };
+        let is_lost = |at: &Path| matches!(self.facts.paths.get(at), None | Some(PathFact::Other { .. }));
+        path.ancestors().filter(|at| ours(at) && is_lost(at)).last()
+    }
+
+    /// Names what is not where it was made, with how much there was in it, and leaves what something else lies in by now.
+    fn leave(&mut self, path: &Path, things: usize) {
+        let shown = path.display();
+        let with = match things - 1 {
+            0 => String::new(),
+            1 => ", with the directory in it".into(),
+            more => format!(", with the {more} directories in it"),
+        };
+        let note = match self.facts.paths.get(path) {
+            Some(PathFact::Other { kind }) => {
+                self.keep_above(path);
+                format!("{shown} is left{with}: it is {kind} by now, no directory of node-format's")
+            }
+            _ => format!("{shown} is not there: if it is on a disk that is not mounted, it stays{with}"),
+        };
+        self.notes.push(note);
+    }
+
     fn drop_directories(&mut self) {
+        // By the topmost directory that is not there, how many are not.
+        let mut left: BTreeMap<&Path, usize> = BTreeMap::new();
         for thing in self.claims.iter() {
             let (Thing::Directory { path } | Thing::PartitionDirectory { path }) = thing else { continue };
             let partition = matches!(thing, Thing::PartitionDirectory { .. });
@@ -59,18 +90,9 @@ impl Planner<'_> {
                 continue;
             }
             match self.facts.paths.get(path) {
-                found @ (None | Some(PathFact::Other { .. })) => {
-                    let shown = path.display();
-                    match found {
-                        _ if self.layout.directories.contains_key(path) => {}
-                        Some(PathFact::Other { kind }) => {
-                            self.notes
-                                .push(format!("{shown} is left: it is {kind} by now, no directory of node-format's"));
-                        }
-                        _ if partition => self
-                            .notes
-                            .push(format!("{shown} is not there: if it is on a disk that is not mounted, it stays")),
-                        _ => {}
+                None | Some(PathFact::Other { .. }) => {
+                    if !self.layout.directories.contains_key(path) {
+                        *left.entry(self.lost_with(path).unwrap_or(path)).or_default() += 1;
                     }
                     self.forget.push(thing.clone());
                 }
@@ -91,6 +113,9 @@ impl Planner<'_> {
                     self.drop_directory(thing, directory, stranger.as_ref().or(beside).map(String::as_str));
                 }
             }
+        }
+        for (path, things) in left {
+            self.leave(path, things);
         }
     }
 

@@ -2,8 +2,9 @@
 
 use super::Planner;
 use crate::action::{Action, Purpose};
-use crate::facts::FileFact;
+use crate::facts::{FileFact, PathFact};
 use crate::thing::Thing;
+use plat_model::problem::{Problem, codes};
 use std::path::Path;
 
 impl Planner<'_> {
@@ -14,6 +15,15 @@ impl Planner<'_> {
             match self.facts.files.get(path) {
                 None if wanted.contains_key(path) => self.forget.push(thing.clone()),
                 Some(_) if wanted.contains_key(path) => {}
+                // With what it lies in, or behind what stands there by now.
+                None if let Some(lost) = self.lost_with(path) => match self.facts.paths.get(lost) {
+                    Some(PathFact::Other { kind }) => self.problems.push(
+                        Problem::new(codes::FOREIGN, format!("{} cannot be removed", path.display()))
+                            .because(format!("{} is {kind} by now, no directory of node-format's", lost.display()))
+                            .fix("put the directory back, or remove what is there"),
+                    ),
+                    _ => self.forget.push(thing.clone()),
+                },
                 // One that is not there may have been on its way when a run was killed.
                 found => self.remove.push(Action::WriteFile {
                     path: path.clone(),

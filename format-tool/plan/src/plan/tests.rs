@@ -54,7 +54,7 @@ fn bare() -> HostFacts {
     }
     facts.machine.cpu_millis = Some(2000);
     facts.users.insert("root".into(), UserFact { uid: 0, gid: 0, home: "/root".into() });
-    facts.groups.insert("root".into(), GroupFact { gid: 0, members: Default::default() });
+    facts.groups.insert("root".into(), GroupFact { gid: 0, ..GroupFact::default() });
     let kind = LinkKind::Other(String::new());
     let lo = LinkFact { kind, up: true, bridge: None, group: 0, mac: [0; 6], mtu: None, isolated: false };
     facts.links.insert("lo".into(), lo);
@@ -366,7 +366,7 @@ proptest! {
         };
         let mut facts = bare();
         for group in ["kvm", "video", "audio"] {
-            facts.groups.insert(group.into(), GroupFact { gid: 0, members: Default::default() });
+            facts.groups.insert(group.into(), GroupFact { gid: 0, ..GroupFact::default() });
         }
         let planned = |sections: &[(&str, Vec<&str>)]| {
             let settings = config::parse("test.toml", &text(sections)).unwrap_or_else(|problems| panic!("{problems}"));

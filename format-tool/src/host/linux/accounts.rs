@@ -9,9 +9,9 @@ use super::{failed, program};
 use crate::host::Outcome;
 pub use database::Entries;
 use database::{Accounts, Etc};
-use node_format_plan::Action;
 use node_format_plan::action::User;
 use node_format_plan::facts::{GroupFact, Subordinate, UserFact};
+use node_format_plan::{Action, Thing};
 use plat_model::problem::{Problem, Result, codes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -49,7 +49,17 @@ fn read(etc: &Etc) -> Result<Found> {
             && let Ok(gid) = gid.parse()
         {
             let members = members.split(',').filter(|member| !member.is_empty()).map(str::to_owned).collect();
-            accounts.groups.insert(name.clone(), GroupFact { gid, members });
+            accounts.groups.insert(name.clone(), GroupFact { gid, members, ..GroupFact::default() });
+        }
+    }
+    // Nobody else may read it, and nobody else makes users.
+    let shadow = if rustix::process::geteuid().is_root() { etc.read("gshadow")? } else { String::new() };
+    for line in shadow.lines() {
+        if let [name, _, administrators, members] = fields(line).as_slice()
+            && let Some(group) = accounts.groups.get_mut(name)
+        {
+            let named = administrators.split(',').chain(members.split(','));
+            group.in_shadow = named.filter(|name| !name.is_empty()).map(str::to_owned).collect();
         }
     }
     accounts.subordinate_uids = subordinate(&etc.read("subuid")?);
@@ -124,6 +134,26 @@ fn make(etc: &Etc, root: &Path, new: &[&Action], held: Option<&File>) -> Result<
 
 fn accounts_of<'a>(actions: &[&'a Action]) -> Accounts<'a> {
     Accounts::of(actions.iter().copied())
+}
+
+/// Takes away what a run that was killed left of writing the database, and of accounts that are forgotten.
+pub(super) fn clear(root: &Path, tree: &Tree, forgotten: &[Thing]) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(()); // Such a run makes no users.
+    }
+    let mut accounts = Accounts::default();
+    for thing in forgotten {
+        match thing {
+            Thing::User { name, uid } => drop(accounts.users.insert((name, *uid))),
+            Thing::Group { name, gid } => drop(accounts.groups.insert((name, *gid))),
+            _ => {}
+        }
+    }
+    match Etc::open(root, tree) {
+        // Nor does one that cannot use it.
+        Err(_) if accounts.users.is_empty() && accounts.groups.is_empty() => Ok(()),
+        etc => etc?.clear(&accounts),
+    }
 }
 
 /// What it takes out is added to `taken`.

@@ -1,6 +1,8 @@
 //! Which mount something is on. Subvolumes of btrfs differ in their device, but not in this; what is mounted again elsewhere
 //! (bind) differs in this, but not in its device.
 
+mod owner;
+
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::{Errno, Result};
@@ -13,7 +15,8 @@ use std::path::{Path, PathBuf};
 type Place = (String, PathBuf);
 
 /// What is mounted on what, in every mount namespace that a process is in: removing a directory takes away what is mounted on
-/// it in any of them.
+/// it in any of them. Those of further user namespaces are passed over: anybody can make one, and would keep any directory
+/// from being removed.
 #[derive(Default)]
 pub(super) struct Mounts {
     own: BTreeMap<u64, Mount>,
@@ -48,6 +51,7 @@ impl Mounts {
             // One that has ended, or that may not be looked at, shows none.
             if name.starts_with(|c: char| c.is_ascii_digit())
                 && std::fs::read_link(process.path().join("ns/mnt")).is_ok_and(|namespace| seen.insert(namespace))
+                && !owner::is_beneath(&process.path())
             {
                 let comm = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
                 mounts

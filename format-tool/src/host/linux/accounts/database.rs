@@ -16,7 +16,7 @@ use nix::libc;
 use node_format_plan::action::User;
 use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -124,6 +124,39 @@ impl Etc {
         self.rewrite(|texts| lines::set(texts, changes))
     }
 
+    /// Takes away what a run that was killed left: files on their way, and of these accounts those that are half made.
+    pub fn clear(&self, accounts: &Accounts) -> Result<()> {
+        let left: Vec<&str> = DATABASE.into_iter().filter(|name| self.is_left(name)).collect();
+        if let Some(held) = self.held.as_ref().filter(|_| !left.is_empty()) {
+            let _lock = self.lock()?;
+            for name in left.into_iter().filter(|name| self.is_left(name)) {
+                let new = new_name(OsStr::new(name));
+                let at = self.path.join(&new);
+                rustix::fs::unlinkat(held, &new, AtFlags::empty())
+                    .map_err(|e| failed(format!("cannot remove {}", at.display()), e))?;
+            }
+        }
+        if accounts.users.is_empty() && accounts.groups.is_empty() {
+            return Ok(());
+        }
+        let texts = self.texts()?;
+        let half_made = lines::half_made(accounts, |name| texts.get(name).map_or("", String::as_str));
+        match half_made.users.is_empty() && half_made.groups.is_empty() {
+            true => Ok(()),
+            false => self.remove(&half_made).map(drop),
+        }
+    }
+
+    /// Whether a file of root's own is there that was to take this one's place.
+    fn is_left(&self, name: &str) -> bool {
+        let found = self.held.as_ref().map(|held| {
+            let new = new_name(OsStr::new(name));
+            rustix::fs::statat(held, new, AtFlags::SYMLINK_NOFOLLOW)
+        });
+        matches!(found, Some(Ok(found)) if found.st_uid == 0
+            && FileType::from_raw_mode(found.st_mode) == FileType::RegularFile)
+    }
+
     /// Whether a program that reads accounts and writes the files anew leaves all else in them as it is.
     pub fn is_plain(&self) -> Result<bool> {
         for name in DATABASE {
@@ -140,12 +173,7 @@ impl Etc {
     /// is made for a machine that has none.
     fn rewrite(&self, edit: impl FnOnce(&mut Texts)) -> Result<()> {
         let _lock = self.lock()?;
-        let mut texts = Texts::new();
-        for name in DATABASE {
-            if matches!(name, "passwd" | "group") || self.open_file(name)?.is_some() {
-                texts.insert(name, self.read(name)?);
-            }
-        }
+        let mut texts = self.texts()?;
         let before = texts.clone();
         edit(&mut texts);
         let changed: Vec<&str> = DATABASE.into_iter().filter(|name| texts.get(name) != before.get(name)).collect();
@@ -158,6 +186,17 @@ impl Etc {
             }
         }
         Ok(())
+    }
+
+    /// Of the four files those that there are, and those that there must be.
+    fn texts(&self) -> Result<Texts> {
+        let mut texts = Texts::new();
+        for name in DATABASE {
+            if matches!(name, "passwd" | "group") || self.open_file(name)?.is_some() {
+                texts.insert(name, self.read(name)?);
+            }
+        }
+        Ok(texts)
     }
 
     fn lock(&self) -> Result<File> {

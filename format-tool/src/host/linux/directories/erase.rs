@@ -85,6 +85,7 @@ fn remove(directory: &OwnedFd, name: &CStr) -> Result<()> {
 /// Moves a directory to the top, under a name that is free: what is there is its owner's choice. No name is tried
 /// twice.
 fn bring_up(directory: &OwnedFd, name: &CStr, top: &OwnedFd, tried: &mut u64) -> Result<()> {
+    quota::open_to_all(top);
     let mut names = std::iter::repeat_with(|| {
         *tried += 1;
         format!(".deep-{tried}")

@@ -65,7 +65,7 @@ impl Entries {
                 Action::AddUser(User { name, uid, gid, home, groups }) => {
                     let home = home.display();
                     entries.line("passwd", name, format!("{name}:x:{uid}:{gid}:Plat:{home}:/usr/sbin/nologin"));
-                    entries.line("shadow", name, format!("{name}:!*:::::::"));
+                    entries.line("shadow", name, new_in_shadow(name));
                     let lists = groups.iter().flat_map(|group| [("group", group), ("gshadow", group)]);
                     entries.0.extend(lists.map(|(file, group)| Entry {
                         file,
@@ -75,7 +75,7 @@ impl Entries {
                 }
                 Action::AddGroup { name, gid, .. } => {
                     entries.line("group", name, format!("{name}:x:{gid}:"));
-                    entries.line("gshadow", name, format!("{name}:!*::"));
+                    entries.line("gshadow", name, new_in_gshadow(name));
                 }
                 _ => {}
             }
@@ -236,10 +236,33 @@ pub(super) fn take_out(texts: &mut Texts, accounts: &Accounts) -> Entries {
 
 /// Those of these names that are nobody's any more once the lines of the name and number are gone.
 fn names_gone(text: &str, gone: &BTreeSet<Identity>) -> BTreeSet<String> {
-    let lines = || text.lines().filter_map(identity);
-    let stay: BTreeSet<&str> = lines().filter(|line| !gone.contains(line)).map(|(name, _)| name).collect();
-    let go = lines().filter(|line| gone.contains(line)).map(|(name, _)| name);
-    go.filter(|name| !stay.contains(name)).map(str::to_owned).collect()
+    let lines = text.lines().filter_map(identity);
+    let stay: BTreeSet<&str> = lines.filter(|line| !gone.contains(line)).map(|(name, _)| name).collect();
+    gone.iter().map(|(name, _)| *name).filter(|name| !stay.contains(name)).map(str::to_owned).collect()
+}
+
+/// Those that a run which was killed has half made: in the files that are written first they have the lines of new accounts, and
+/// in passwd and group none.
+pub(super) fn half_made<'a, 't>(accounts: &Accounts<'a>, text: impl Fn(&'static str) -> &'t str) -> Accounts<'a> {
+    let kept = |all: &BTreeSet<Identity<'a>>, last: &str, first: &str, new: fn(&str) -> String| {
+        let taken: BTreeSet<&str> = last.lines().map(name_of).collect();
+        let begun: BTreeSet<&str> = first.lines().collect();
+        let is_half = |name: &str| !taken.contains(name) && begun.contains(new(name).as_str());
+        all.iter().copied().filter(|(name, _)| is_half(name)).collect()
+    };
+    Accounts {
+        users: kept(&accounts.users, text("passwd"), text("shadow"), new_in_shadow),
+        groups: kept(&accounts.groups, text("group"), text("gshadow"), new_in_gshadow),
+    }
+}
+
+/// The line of an account that nobody can log in to.
+fn new_in_shadow(name: &str) -> String {
+    format!("{name}:!*:::::::")
+}
+
+fn new_in_gshadow(name: &str) -> String {
+    format!("{name}:!*::")
 }
 
 /// Whether a program that reads accounts and writes the file anew writes each line as it was.

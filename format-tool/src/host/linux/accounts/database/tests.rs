@@ -175,3 +175,33 @@ fn a_file_that_is_rewritten_keeps_its_mode_and_attributes() {
         assert_eq!(&value[..length], b"kept", "{name}");
     }
 }
+
+#[test]
+fn what_a_killed_run_left_is_cleared_away_and_nothing_of_somebody_elses() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI must run it");
+        eprintln!("SKIPPED: this test needs root");
+        return;
+    }
+    let root = Root::new();
+    root.write("passwd", "ann:x:2:2::/:/x\n");
+    root.write("shadow", "ann:!*:::::::\npart1:!*:::::::\nbob:$6$hash:7::::::\n");
+    root.write("group", "kvm:x:5:ann,part1,bob\n");
+    root.write("gshadow", "kvm:!::part1\npart1:!*::\n");
+    root.write(".node-format-shadow", "secrets");
+    symlink(root.path("passwd"), root.path(".node-format-passwd")).unwrap();
+    fs::create_dir(root.path(".node-format-group")).unwrap();
+    root.write(".node-format-gshadow", "of another user");
+    std::os::unix::fs::chown(root.path(".node-format-gshadow"), Some(61_000), None).unwrap();
+    root.etc().clear(&Accounts::default()).unwrap();
+    assert!(!root.path(".node-format-shadow").exists());
+    assert!(fs::symlink_metadata(root.path(".node-format-passwd")).unwrap().is_symlink());
+    assert!(root.path(".node-format-group").is_dir() && root.path(".node-format-gshadow").is_file());
+    fs::remove_dir(root.path(".node-format-group")).unwrap();
+    let forgotten = accounts(&[("ann", 1), ("part1", 1), ("bob", 3)], &[("part1", 1)]);
+    root.etc().clear(&forgotten).unwrap();
+    assert_eq!(root.text("passwd"), "ann:x:2:2::/:/x\n");
+    assert_eq!(root.text("shadow"), "ann:!*:::::::\nbob:$6$hash:7::::::\n");
+    assert_eq!(root.text("group"), "kvm:x:5:ann,bob\n");
+    assert_eq!(root.text("gshadow"), "kvm:!::\n");
+}

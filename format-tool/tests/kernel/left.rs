@@ -1,0 +1,91 @@
+//! What a reset leaves because somebody put it elsewhere, and what it does not leave.
+
+use super::machine::{ip, on_a_machine};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+#[test]
+fn what_is_on_a_disk_that_is_not_mounted_is_named_and_not_said_to_be_removed() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        fs::rename(machine.path("srv/plat"), machine.path("away")).unwrap();
+        let said = machine.must(&["reset", "-v"]);
+        let named = "! /srv/plat is not there: if it is on a disk that is not mounted, it stays, with the 7 directories in it\n";
+        assert!(said.contains(named) && !said.contains("resource.json"), "{said}");
+        assert!(machine.path("away/resources/part0/resource.json").exists());
+    });
+}
+
+#[test]
+fn a_partition_that_root_put_elsewhere_is_left_with_what_it_lies_in() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        let home = machine.path("srv/plat/partitions/part1");
+        fs::write(machine.path("srv/plat/partitions/part0/srv/file"), "x").unwrap();
+        fs::rename(&home, machine.path("elsewhere")).unwrap();
+        symlink(machine.path("elsewhere"), &home).unwrap();
+        let said = machine.must(&["reset", "--erase"]);
+        assert!(said.contains("! /srv/plat/partitions/part1 is left: it is a symbolic link by now"), "{said}");
+        assert!(fs::symlink_metadata(&home).unwrap().is_symlink() && machine.path("elsewhere/srv").exists());
+        assert!(!machine.path("srv/plat/partitions/part0").exists() && !machine.path("var/lib/plat").exists());
+    });
+}
+
+#[test]
+fn a_file_behind_what_root_put_in_the_place_of_its_directory_is_refused_before_anything_is_done() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let resources = machine.path("srv/plat/resources");
+        fs::rename(&resources, machine.path("elsewhere")).unwrap();
+        symlink(machine.path("elsewhere"), &resources).unwrap();
+        let before = machine.everything();
+        let (code, why) = machine.run(&["reset", "--erase"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("resource.json cannot be removed") && why.contains("a symbolic link by now"), "{why}");
+        assert_eq!(machine.everything(), before);
+        fs::remove_file(&resources).unwrap();
+        fs::rename(machine.path("elsewhere"), &resources).unwrap();
+        machine.must(&["reset", "--erase"]);
+        assert!(!machine.path("srv/plat").exists());
+    });
+}
+
+/// Somebody without rights who has mounted something on a directory for himself alone, and waits until its input ends.
+fn mounted_by_a_user(at: &Path) -> Child {
+    let script = format!("mount -t tmpfs none {} && echo ready; read end", at.display());
+    let mut user = Command::new("unshare");
+    user.args(["--user", "--map-root-user", "--mount", "sh", "-c", &script]).uid(62_345).gid(62_345);
+    let mut user = user.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(user.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
+    assert_eq!(ready, "ready\n", "he cannot mount there");
+    user
+}
+
+#[test]
+fn what_a_user_mounts_for_himself_on_a_neighbours_directory_does_not_keep_it() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        let home = machine.path("srv/plat/partitions/part1");
+        let mut user = mounted_by_a_user(&home);
+        machine.configure(1);
+        machine.must(&["apply"]);
+        assert!(!home.exists());
+        machine.must(&["reset", "--erase"]);
+        assert!(!machine.path("srv/plat").exists());
+        drop(user.stdin.take());
+        user.wait().unwrap();
+    });
+}
