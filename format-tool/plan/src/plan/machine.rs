@@ -167,7 +167,7 @@ impl Planner<'_> {
         let is_announced =
             |found: &&AddressFact| found.link == bridge.name && found.leased && found.address.addr().is_ipv6();
         let address = self.facts.addresses.iter().find(is_announced).map(|found| found.address.to_string());
-        let announced = address.or_else(|| self.facts.announced.contains(&bridge.name).then(|| "a way out".into()));
+        let announced = address.or_else(|| self.facts.announced.contains_key(&bridge.name).then(|| "a way out".into()));
         if let Some(announced) = announced {
             self.problems.push(
                 Problem::new(codes::UPLINK, format!("taps cannot be joined to {}", bridge.name))

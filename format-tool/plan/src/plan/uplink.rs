@@ -216,9 +216,7 @@ pub(super) fn accept_ra(link: &str) -> String {
 }
 
 fn carried(uplink: &Uplink) -> String {
-    let addresses = uplink.addresses.iter().map(IpNet::to_string);
-    let routes = uplink.routes.iter().map(|route| format!("the route to {}", route.destination));
-    let all: Vec<_> = addresses.chain(routes).collect();
+    let all = uplink.carried();
     if all.is_empty() { "what a router announced".into() } else { all.join(", ") }
 }
 
