@@ -75,6 +75,8 @@ pub struct HostFacts {
     pub refused: BTreeMap<String, BTreeSet<String>>,
     /// By link, what addresses have besides; those that have nothing are missing.
     pub further: BTreeMap<String, BTreeMap<IpNet, Further>>,
+    /// Bridges that nobody gave a hardware address: each has the least one of its ports', and with the last port none.
+    pub without_own_mac: BTreeSet<String>,
     /// By link, those that stand on it, as VLANs do: they go with it.
     pub stacked: BTreeMap<String, BTreeSet<String>>,
     /// Of [`Scope::namespaces`], those that exist.

@@ -49,6 +49,7 @@ impl HostFacts {
             seen.refused.clear();
             seen.further.clear();
             seen.stacked.clear();
+            seen.without_own_mac.clear();
         }
         seen
     }

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod connection;
+mod given;
 mod kernels;
 mod links;
 mod namespaces;
@@ -25,7 +26,7 @@ use kernels::Kernels;
 use links::Link;
 use nix::errno::Errno;
 use node_format_plan::Action;
-use node_format_plan::facts::{AddressFact, Further, LinkFact, Odd, Route};
+use node_format_plan::facts::{AddressFact, Further, LinkFact, LinkKind, Odd, Route};
 use plat_model::problem::{Problem, Result, codes};
 use rtnetlink::Handle;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,6 +44,7 @@ pub(super) struct Seen {
     pub leases: BTreeMap<String, BTreeSet<String>>,
     pub further: BTreeMap<String, BTreeMap<IpNet, Further>>,
     pub stacked: BTreeMap<String, BTreeSet<String>>,
+    pub without_own_mac: BTreeSet<String>,
     pub doubled: BTreeMap<String, BTreeSet<IpNet>>,
     pub refused: BTreeMap<String, BTreeSet<String>>,
     /// What of a link could not be put back if it were taken from it.
@@ -130,6 +132,8 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
         seen.odd.entry(link).or_default().insert(found);
     }
     seen.routes = routes.main;
+    let bridges = links.iter().filter(|link| link.fact.kind == LinkKind::Bridge).map(|link| &link.name);
+    seen.without_own_mac = given::not_given(bridges);
     for Link { name, master, on, fact, .. } in links {
         if let Some(below) = on.and_then(|on| names.get(&on)) {
             seen.stacked.entry(below.clone()).or_default().insert(name.clone());
