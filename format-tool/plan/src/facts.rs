@@ -63,7 +63,7 @@ pub struct HostFacts {
     /// By link, where the ways go that a router announced there: such a way is not among [`HostFacts::routes`].
     pub announced: BTreeMap<String, BTreeSet<IpNet>>,
     /// By link, what a DHCP client or another program keeps there as long as it was told, in words with their article:
-    /// addresses that end by themselves and that the kernel did not make, and routes in the name of DHCP.
+    /// addresses that end by themselves and that the kernel did not make, and routes in the name of DHCP or of a router.
     pub leases: BTreeMap<String, BTreeSet<String>>,
     /// Links with something that could not be put back exactly if it were taken from them, and what that is: whatever the
     /// other facts do not say in full and the kernel would not make again by itself.

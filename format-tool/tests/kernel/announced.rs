@@ -267,7 +267,7 @@ fn what_a_program_took_up_of_an_announcement_is_not_taken() {
         // As networkd and NetworkManager have it: the kernel is told not to listen.
         sysctl_is("up0/accept_ra", "0");
         ip("address add 2001:db8:5::77/64 dev up0 nodad mngtmpaddr valid_lft 3600 preferred_lft 3600");
-        ip("route add default via fe80::1 dev up0 proto ra");
+        ip("route add default via fe80::1 dev up0 proto ra expires 1800");
         configure(machine, "guard = true\n");
         let (before, ways) = (machine.everything(), announced_ways());
         let (code, why) = machine.run(&TAKE);
@@ -298,6 +298,7 @@ fn an_address_that_is_leased_is_not_taken() {
             ("address", "2001:db8:5::77/64", "dev up0 nodad noprefixroute valid_lft 3600 preferred_lft 3600"),
             ("route", "203.0.113.0/24", "via 192.0.2.1 dev up0 proto dhcp"),
             ("route", "2001:db8:9::/64", "via 2001:db8::1 dev up0 proto dhcp"),
+            ("route", "2001:db8:9::/64", "via 2001:db8::1 dev up0 proto ra"),
         ];
         for (kind, what, how) in held {
             ip(&format!("{kind} add {what} {how}"));

@@ -170,6 +170,8 @@ fn a_route_whose_router_could_not_be_found_again_is_not_taken() {
         ip("route add 198.51.100.1/32 dev up0");
         ip("route add 203.0.113.0/24 via 198.51.100.1 dev up0");
         ip("route add 2001:db8:9::/64 via fe80::1 dev up0");
+        // Of IPv4 there are no such announcements, whatever a route says.
+        ip("route add 203.0.113.128/25 via 192.0.2.1 dev up0 proto ra");
         let before = machine.everything();
         machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
         machine.must(&["reset"]);

@@ -84,9 +84,9 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
         refused.entry(route.link.clone()).or_default().insert(format!("the route to {} {why}", route.destination));
     }
     let neighbours = neighbours::fixed(connection, &kernels)?;
-    let (announced, by_dhcp) = (named(routes.announced, &names), named(routes.by_dhcp, &names));
+    let (announced, kept) = (named(routes.announced, &names), named(routes.kept, &names));
     let mut seen = Seen { local_routes: routes.local, announced, doubled, refused, ..Seen::default() };
-    for (link, to) in by_dhcp.iter().flat_map(|(link, all)| all.iter().map(move |to| (link, to))) {
+    for (link, to) in kept.iter().flat_map(|(link, all)| all.iter().map(move |to| (link, to))) {
         seen.leases.entry(link.clone()).or_default().insert(format!("the route to {to}"));
     }
     let mut odd = |link: &String, ipv6: bool, what: String| {

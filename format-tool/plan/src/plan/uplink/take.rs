@@ -71,7 +71,7 @@ impl Planner<'_> {
         let leases = leases.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
         self.problems.push(
             Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
-                .because(format!("it has {leases} by DHCP, or from another program that lets it end: that would go on at {link}"))
+                .because(format!("it has {leases} by DHCP, or from another program that keeps it there: that would go on at {link}"))
                 .fix("give the machine a fixed address and way out, or let the system's own network configuration make the bridge and use `mode = \"interface\"`"),
         );
     }

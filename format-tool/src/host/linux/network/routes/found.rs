@@ -27,8 +27,8 @@ pub(in super::super) struct Routes {
     pub main: BTreeSet<Route>,
     /// By index of the link, where those go that a router announced.
     pub announced: BTreeMap<u32, BTreeSet<IpNet>>,
-    /// By index of the link, where those go that were made in the name of DHCP.
-    pub by_dhcp: BTreeMap<u32, BTreeSet<IpNet>>,
+    /// By index of the link, where those go that a program keeps: made in the name of DHCP, or of a router.
+    pub kept: BTreeMap<u32, BTreeSet<IpNet>>,
     /// Made in the kernel's name to no address's network, and ending by themselves: a router's, if one is heard there.
     pub ending: BTreeSet<(u32, IpNet)>,
     /// By link, those of which neither can be said.
@@ -93,15 +93,15 @@ struct Placed {
     found: Found,
     place: Option<(IpNet, u32)>,
     local: Option<IpNet>,
-    /// If DHCP made it, of which link it is, and where it goes.
-    by_dhcp: Option<(u32, IpNet)>,
+    /// If a program keeps it, of which link it is, and where it goes.
+    kept: Option<(u32, IpNet)>,
 }
 
 impl Extend<Placed> for Routes {
     fn extend<I: IntoIterator<Item = Placed>>(&mut self, routes: I) {
-        for Placed { found, place, local, by_dhcp } in routes {
-            if let Some((link, to)) = by_dhcp {
-                self.by_dhcp.entry(link).or_default().insert(to);
+        for Placed { found, place, local, kept } in routes {
+            if let Some((link, to)) = kept {
+                self.kept.entry(link).or_default().insert(to);
             }
             if let Some(place) = place {
                 *self.amounts.entry(place).or_default() += 1;
@@ -130,8 +130,8 @@ pub(in super::super) fn all(
     connection.ask(answers, |message| {
         let (told, header) = (Told::read(&message)?, &message.header);
         let (found, place, local) = (told.found(header, names, kernels), told.place(header), told.local(header));
-        let by_dhcp = told.on.filter(|_| header.protocol == RouteProtocol::Dhcp).map(|on| (on, told.destination));
-        Some(Placed { found, place, local, by_dhcp })
+        let kept = told.on.filter(|_| told.is_kept(header)).map(|on| (on, told.destination));
+        Some(Placed { found, place, local, kept })
     })
 }
 
@@ -203,6 +203,12 @@ impl Told {
         is_meant.then_some((self.destination, self.metric))
     }
 
+    /// Whether whoever made it would make it again. What the kernel itself makes of an announcement ends.
+    fn is_kept(&self, header: &RouteHeader) -> bool {
+        let in_a_routers_name = header.protocol == RouteProtocol::Ra && self.ipv6 && !self.ends;
+        header.protocol == RouteProtocol::Dhcp || in_a_routers_name
+    }
+
     /// If it is a range that the machine answers for.
     fn local(&self, header: &RouteHeader) -> Option<IpNet> {
         let is_meant = self.table == u32::from(TABLE_LOCAL) && header.kind == RouteType::Local;
@@ -215,7 +221,7 @@ impl Told {
         if header.flags.contains(RouteFlags::Cloned) || self.is_kernels(header, kernels) {
             return Found::Own;
         }
-        if header.protocol == RouteProtocol::Ra && self.is_main() {
+        if header.protocol == RouteProtocol::Ra && self.is_main() && self.ipv6 {
             return Found::Announced(links, to);
         }
         let plain = self.is_main() && !self.more && self.several.is_empty() && header.kind == RouteType::Unicast;
