@@ -60,16 +60,23 @@ pub struct HostFacts {
     pub local_routes: BTreeSet<IpNet>,
     /// Routes of the main table that the kernel did not make by itself.
     pub routes: BTreeSet<Route>,
-    /// Links with a way that a router announced there: such a way is not among [`HostFacts::routes`].
-    pub announced: BTreeSet<String>,
+    /// By link, where the ways go that a router announced there: such a way is not among [`HostFacts::routes`].
+    pub announced: BTreeMap<String, BTreeSet<IpNet>>,
+    /// By link, what a DHCP client or another program keeps there as long as it was told, in words with their article:
+    /// addresses that end by themselves and that the kernel did not make, and routes in the name of DHCP or of a router.
+    pub leases: BTreeMap<String, BTreeSet<String>>,
     /// Links with something that could not be put back exactly if it were taken from them, and what that is: whatever the
     /// other facts do not say in full and the kernel would not make again by itself.
     pub odd: BTreeMap<String, BTreeSet<Odd>>,
     /// Of [`HostFacts::routes`], by link, the destinations of those that another route of the main table (of any link, and
     /// whoever made it) has destination and metric in common with: put back, they would come after it.
     pub doubled: BTreeMap<String, BTreeSet<IpNet>>,
+    /// Of [`HostFacts::routes`], by link, those that the kernel would refuse if they were put back, in words with their article.
+    pub refused: BTreeMap<String, BTreeSet<String>>,
     /// By link, what addresses have besides; those that have nothing are missing.
     pub further: BTreeMap<String, BTreeMap<IpNet, Further>>,
+    /// Bridges that nobody gave a hardware address: each has the least one of its ports', and with the last port none.
+    pub without_own_mac: BTreeSet<String>,
     /// By link, those that stand on it, as VLANs do: they go with it.
     pub stacked: BTreeMap<String, BTreeSet<String>>,
     /// Of [`Scope::namespaces`], those that exist.
@@ -262,7 +269,7 @@ pub struct LinkFact {
 pub struct AddressFact {
     pub link: String,
     pub address: IpNet,
-    /// Whether it ends by itself: leased by DHCP, or from a router's announcement.
+    /// Whether it ends by itself: from a router's announcement, or else among [`HostFacts::leases`].
     #[serde(default)]
     pub leased: bool,
     /// Whether it is for whoever binds to it: the kernel does not choose it by itself while there is another.

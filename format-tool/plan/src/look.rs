@@ -43,10 +43,13 @@ impl HostFacts {
             seen.local_routes.clear();
             seen.routes.clear();
             seen.announced.clear();
+            seen.leases.clear();
             seen.odd.clear();
             seen.doubled.clear();
+            seen.refused.clear();
             seen.further.clear();
             seen.stacked.clear();
+            seen.without_own_mac.clear();
         }
         seen
     }

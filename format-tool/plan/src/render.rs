@@ -302,14 +302,8 @@ fn guard_line(from: Option<&Guard>, to: Option<&Guard>) -> String {
 }
 
 fn uplink_line(uplink: &Uplink) -> String {
-    let mut text = String::new();
-    uplink.addresses.iter().for_each(|address| {
-        let _ = write!(text, ", {address}");
-    });
-    uplink.routes.iter().for_each(|route| {
-        let _ = write!(text, ", route to {}", route.destination);
-    });
-    if text.is_empty() { text } else { format!(" with {}", text.trim_start_matches(", ")) }
+    let all = uplink.carried();
+    if all.is_empty() { String::new() } else { format!(" with {}", all.join(", ")) }
 }
 
 fn file_line(from: Option<&FileFact>, to: Option<&FileFact>) -> String {

@@ -102,6 +102,34 @@ pub struct Uplink {
     pub further: BTreeMap<IpNet, Further>,
     /// Of the interface; through the bridge while it is taken.
     pub routes: BTreeSet<Route>,
+    #[serde(default, skip_serializing_if = "Announced::is_empty")]
+    pub announced: Announced,
+}
+
+/// What a router had announced on an interface: the kernel makes it anew where it hears the router next. For people.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Announced {
+    pub addresses: BTreeSet<IpNet>,
+    /// Where the ways go.
+    pub ways: BTreeSet<IpNet>,
+}
+
+impl Announced {
+    pub fn is_empty(&self) -> bool {
+        self.addresses.is_empty() && self.ways.is_empty()
+    }
+}
+
+impl Uplink {
+    /// All that moves, in words.
+    pub(crate) fn carried(&self) -> Vec<String> {
+        let addresses = self.addresses.iter().map(IpNet::to_string);
+        let routes = self.routes.iter().map(|route| format!("route to {}", route.destination));
+        let announced = self.announced.addresses.iter().map(|address| format!("announced {address}"));
+        let ways = self.announced.ways.iter().map(|to| format!("announced route to {to}"));
+        addresses.chain(routes).chain(announced).chain(ways).collect()
+    }
 }
 
 fn both_families() -> BTreeSet<String> {

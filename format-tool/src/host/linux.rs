@@ -136,8 +136,10 @@ impl Host for LinuxHost {
                 let seen = seen.join().unwrap_or_else(panicked)?;
                 (facts.links, facts.addresses) = (seen.links, seen.addresses);
                 (facts.local_routes, facts.routes) = (seen.local_routes, seen.routes);
-                (facts.announced, facts.odd, facts.doubled) = (seen.announced, seen.odd, seen.doubled);
+                (facts.announced, facts.leases) = (seen.announced, seen.leases);
+                (facts.odd, facts.doubled, facts.refused) = (seen.odd, seen.doubled, seen.refused);
                 (facts.further, facts.stacked) = (seen.further, seen.stacked);
+                facts.without_own_mac = seen.without_own_mac;
             }
             Ok(facts)
         })

@@ -126,6 +126,9 @@ fn an_announced_prefix_is_heard_on_the_bridge_and_on_the_uplink_again_after_a_re
         world.announces_on(machine, "up0");
         configure(machine, "guard = true\n");
         until("the machine is reached", || world.0.reaches(&REACHED));
+        let moves = format!("route to 0.0.0.0/0, announced {ANNOUNCED}, announced route to ::/0\n");
+        let said = machine.must(&["plan", "--take-uplink", "-v"]);
+        assert!(said.contains(&moves), "{said}");
         machine.must(&TAKE);
         assert_eq!(where_is(machine, "2001:db8:5:0:2::1/128"), ["plat0"]);
         world.announces_on(machine, "plat0");
@@ -258,6 +261,27 @@ fn an_announced_address_is_not_taken_where_the_bridge_would_not_hear_the_router(
 }
 
 #[test]
+fn what_a_program_took_up_of_an_announcement_is_not_taken() {
+    on_a_machine(|machine| {
+        let _world = World::with_ipv4();
+        // As networkd and NetworkManager have it: the kernel is told not to listen.
+        sysctl_is("up0/accept_ra", "0");
+        ip("address add 2001:db8:5::77/64 dev up0 nodad mngtmpaddr valid_lft 3600 preferred_lft 3600");
+        ip("route add default via fe80::1 dev up0 proto ra expires 1800");
+        configure(machine, "guard = true\n");
+        let (before, ways) = (machine.everything(), announced_ways());
+        let (code, why) = machine.run(&TAKE);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("P0511") && why.contains("2001:db8:5::77/64") && why.contains("`accept_ra`"), "{why}");
+        assert_eq!((machine.everything(), announced_ways()), (before, ways));
+        // What the kernel itself takes up comes again by itself.
+        sysctl_is("up0/accept_ra", "1");
+        machine.must(&TAKE);
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
 fn an_address_that_is_leased_is_not_taken() {
     on_a_machine(|machine| {
         let _world = World::with_ipv4();
@@ -266,7 +290,27 @@ fn an_address_that_is_leased_is_not_taken() {
         configure(machine, "guard = false\n");
         let (code, why) = machine.run(&TAKE);
         assert_eq!(code, 4, "{why}");
-        assert!(why.contains("P0511") && why.contains("192.0.2.8/24 is leased"), "{why}");
+        assert!(why.contains("P0511") && why.contains("the address 192.0.2.8/24 by DHCP"), "{why}");
+        ip("address delete 192.0.2.8/24 dev up0");
+        // Of IPv6 too, where no router announced it; and routes, as networkd leaves them with a kept address.
+        let held = [
+            ("address", "2001:db8:5::77/128", "dev up0 nodad noprefixroute valid_lft 3600 preferred_lft 3600"),
+            ("address", "2001:db8:5::77/64", "dev up0 nodad noprefixroute valid_lft 3600 preferred_lft 3600"),
+            ("route", "203.0.113.0/24", "via 192.0.2.1 dev up0 proto dhcp"),
+            ("route", "2001:db8:9::/64", "via 2001:db8::1 dev up0 proto dhcp"),
+            ("route", "2001:db8:9::/64", "via 2001:db8::1 dev up0 proto ra"),
+        ];
+        for (kind, what, how) in held {
+            ip(&format!("{kind} add {what} {how}"));
+            let before = machine.everything();
+            let (code, why) = machine.run(&TAKE);
+            assert_eq!(code, 4, "{what}: {why}");
+            assert!(why.contains("P0511") && why.contains(what) && why.contains("by DHCP"), "{what}: {why}");
+            assert_eq!(machine.everything(), before);
+            ip(&format!("{kind} delete {what} dev up0"));
+        }
+        machine.must(&TAKE);
+        machine.must(&["reset"]);
     });
 }
 
@@ -289,7 +333,7 @@ fn a_way_out_that_a_router_announced_is_not_taken_where_the_bridge_would_not_hea
         let (before, ways) = (machine.everything(), announced_ways());
         let (code, why) = machine.run(&TAKE);
         assert_eq!(code, 4, "{why}");
-        assert!(why.contains("P0511") && why.contains("a router announced a way out"), "{why}");
+        assert!(why.contains("P0511") && why.contains("a router announced a way to ::/0"), "{why}");
         assert_eq!((machine.everything(), announced_ways()), (before, ways));
     });
 }
@@ -304,7 +348,7 @@ fn a_way_out_that_a_router_announced_is_all_that_consent_is_asked_for() {
         let ways = announced_ways();
         let (code, why) = machine.run(&["apply"]);
         assert_eq!(code, 4, "{why}");
-        assert!(why.contains("P0511") && why.contains("what a router announced would move"), "{why}");
+        assert!(why.contains("P0511") && why.contains("announced route to ::/0 would move"), "{why}");
         assert_eq!(announced_ways(), ways);
         machine.must(&TAKE);
         until("the router is heard on the bridge", || {

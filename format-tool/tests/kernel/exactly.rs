@@ -133,6 +133,74 @@ fn what_only_looks_as_if_the_kernel_had_made_it_is_not_taken() {
 }
 
 #[test]
+fn a_route_whose_router_could_not_be_found_again_is_not_taken() {
+    on_a_machine(|machine| {
+        let _world = World::new();
+        machine.configure_with(1, TAKE, "");
+        // Each is made while something leads to the router, which goes.
+        let gone = [
+            ("address 198.51.100.5/24 dev up0", "203.0.113.0/24", "via 198.51.100.1 dev up0"),
+            ("route 198.51.100.1/32 dev up0", "203.0.113.0/24", "via 198.51.100.1 dev up0"),
+            ("address 2001:db8:6::5/64 dev up0 nodad", "2001:db8:9::/64", "via 2001:db8:6::1 dev up0"),
+        ];
+        for (led, to, via) in gone {
+            let (kind, what) = led.split_once(' ').unwrap();
+            ip(&format!("{kind} add {what}"));
+            ip(&format!("route add {to} {via}"));
+            ip(&format!("{kind} delete {}", what.trim_end_matches(" nodad")));
+            is_refused(machine, &format!("the route to {to} by a router"), led);
+            ip(&format!("route delete {to} {via}"));
+        }
+        // What leads to the router of IPv6 is itself by a router: so the kernel would refuse it, in the order of destinations.
+        ip("route add 2001:db8:9::/64 via 2001:db8::5 dev up0");
+        ip("route add 2001:db8::5/128 via 2001:db8::1 dev up0");
+        is_refused(machine, "the route to 2001:db8:9::/64 by a router", "by another router");
+        ip("route delete 2001:db8::5/128 dev up0");
+        ip("route delete 2001:db8:9::/64 dev up0");
+        // What a router of announcements alone led to.
+        ip("address add 2001:db8:6::5/64 dev up0 nodad mngtmpaddr valid_lft 3600 preferred_lft 3600");
+        ip("route add 2001:db8:9::/64 via 2001:db8:6::1 dev up0");
+        is_refused(machine, "the route to 2001:db8:9::/64 by a router", "announced");
+        ip("route replace 2001:db8:9::/64 via 2001:db8::1 dev up0 src 2001:db8:6::5");
+        is_refused(machine, "the route to 2001:db8:9::/64 from an address that ends", "a source that is announced");
+        ip("route delete 2001:db8:9::/64 dev up0");
+        ip("address delete 2001:db8:6::5/64 dev up0");
+        ip("route delete 2001:db8:6::/64 dev up0");
+        // Where something fixed leads there it is taken, and comes back.
+        ip("route add 198.51.100.1/32 dev up0");
+        ip("route add 203.0.113.0/24 via 198.51.100.1 dev up0");
+        ip("route add 2001:db8:9::/64 via fe80::1 dev up0");
+        // Of IPv4 there are no such announcements, whatever a route says.
+        ip("route add 203.0.113.128/25 via 192.0.2.1 dev up0 proto ra");
+        let before = machine.everything();
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        machine.must(&["reset"]);
+        assert_eq!(machine.everything(), before);
+    });
+}
+
+#[test]
+fn an_uplink_that_something_stands_on_is_not_taken() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        ip("link add upon link up0 type macvlan");
+        is_refused(machine, "upon on top of it", "macvlan");
+        // What a container has taken along is not seen from here: then nothing has moved when the kernel refuses it.
+        ip(&format!("link set upon netns {}", world.path()));
+        let before = (machine.everything(), shown("route show"), shown("-6 route show default"));
+        let (code, why) = machine.run(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        assert_eq!(code, 1, "{why}");
+        assert!(why.contains("P0504") && why.contains("macvlan"), "{why}");
+        // Routes that had moved would be back as `proto static`.
+        assert_eq!((machine.everything(), shown("route show"), shown("-6 route show default")), before);
+        world.inside(|| ip("link delete upon"));
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
 fn a_route_of_the_other_ends_network_is_the_kernels_only_with_its_route() {
     on_a_machine(|machine| {
         let _world = World::new();

@@ -88,7 +88,7 @@ fn a_tun_has_its_ranges_and_is_its_users() {
 #[test]
 fn taps_join_a_bridge_that_exists_and_leave_it_as_it_was() {
     on_a_machine(|machine| {
-        ip("link add br9 type bridge");
+        ip("link add br9 address 02:00:00:00:00:09 type bridge");
         ip("link add nic type veth peer name wire");
         ip("link set nic master br9 up");
         ip("link set br9 up");
@@ -98,8 +98,32 @@ fn taps_join_a_bridge_that_exists_and_leave_it_as_it_was() {
             let links = machine.network().links;
             assert_eq!(links["part1"].bridge.as_deref(), Some("br9"));
             assert!(links["part1"].isolated);
-            assert_eq!(links["br9"].mac, links["nic"].mac, "the machine keeps its address");
+            assert_eq!(links["br9"].mac, [2, 0, 0, 0, 0, 9], "the machine keeps its address");
         });
+    });
+}
+
+#[test]
+fn a_bridge_that_nobody_gave_a_hardware_address_does_not_get_a_taps() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        ip("link add br7 type bridge");
+        ip("link set br7 up");
+        machine.configure_with(1, "mode = \"interface\"\nlink = \"br7\"\ntap_mode = \"bridged\"\nguard = false\n", "");
+        let before = machine.everything();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        let own = before.0.links["br7"].mac.map(|byte| format!("{byte:02x}")).join(":");
+        assert!(why.contains("P0511") && why.contains(&format!("ip link set br7 address {own}")), "{why}");
+        assert_eq!(machine.everything(), before);
+        // As it says: with one of its own it has that with taps, whatever theirs, and without.
+        ip(&format!("link set br7 address {own}"));
+        let before = machine.everything();
+        machine.must(&["apply"]);
+        ip("link set part0 address 00:00:00:00:00:01");
+        assert_eq!(machine.network().links["br7"].mac, before.0.links["br7"].mac);
+        machine.must(&["reset"]);
+        assert_eq!(machine.everything(), before);
     });
 }
 

@@ -81,9 +81,8 @@ fn mtu(machine: &Machine, link: &str) -> u32 {
 fn a_bridge_of_large_packets_keeps_them_and_what_stands_on_it_too() {
     on_a_machine(|machine| {
         ip("link set lo up");
-        ip("link add br0 type bridge");
-        // Lower than any tap's: a bridge has the least address of its ports.
-        ip("link add nic address 02:00:00:00:00:11 mtu 9000 type veth peer name wire");
+        ip("link add br0 address 02:00:00:00:00:10 type bridge");
+        ip("link add nic mtu 9000 type veth peer name wire");
         ip("link set nic master br0");
         ip("link set br0 up");
         ip("link add upon link br0 type macvlan");

@@ -29,10 +29,7 @@ impl World {
         let world = Self(namespace.join().unwrap());
         ip("link set lo up");
         ip("link add up0 type veth peer name router");
-        let id = std::os::fd::AsRawFd::as_raw_fd(&world.0);
-        // By a handle that this process has: `ip` takes a process, so a thread inside takes the link.
-        let pid = format!("/proc/{}/fd/{id}", std::process::id());
-        ip(&format!("link set router netns {pid}"));
+        ip(&format!("link set router netns {}", world.path()));
         ip("address add 192.0.2.7/24 dev up0");
         ip("link set up0 up");
         world.inside(|| {
@@ -44,6 +41,11 @@ impl World {
         });
         ip("route add default via 192.0.2.1 dev up0");
         world
+    }
+
+    /// Where its namespace is, by a handle that this process has.
+    pub fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&self.0))
     }
 
     pub fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {

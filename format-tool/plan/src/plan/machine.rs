@@ -167,7 +167,7 @@ impl Planner<'_> {
         let is_announced =
             |found: &&AddressFact| found.link == bridge.name && found.leased && found.address.addr().is_ipv6();
         let address = self.facts.addresses.iter().find(is_announced).map(|found| found.address.to_string());
-        let announced = address.or_else(|| self.facts.announced.contains(&bridge.name).then(|| "a way out".into()));
+        let announced = address.or_else(|| self.facts.announced.contains_key(&bridge.name).then(|| "a way out".into()));
         if let Some(announced) = announced {
             self.problems.push(
                 Problem::new(codes::UPLINK, format!("taps cannot be joined to {}", bridge.name))
@@ -178,6 +178,27 @@ impl Planner<'_> {
                     .at("network.guard"),
             );
         }
+    }
+
+    /// A bridge of the machine's own would get a tap's hardware address, whatever its user makes of it, and with the last port
+    /// none at all.
+    fn refuse_wandering_mac(&mut self) {
+        let Some(bridge) = self.layout.needs_link.as_ref().filter(|needed| needed.bridge) else { return };
+        if !self.facts.without_own_mac.contains(&bridge.name) {
+            return;
+        }
+        let own = self.facts.links.get(&bridge.name).map(|found| found.mac).filter(|mac| *mac != [0; 6]);
+        let shown = own.map_or_else(|| "MAC".into(), |mac| mac.map(|byte| format!("{byte:02x}")).join(":"));
+        let fix = format!(
+            "give it one (`ip link set {} address {shown}`), and have the system's own network configuration do so",
+            bridge.name
+        );
+        self.problems.push(
+            Problem::new(codes::UPLINK, format!("taps cannot be joined to {}", bridge.name))
+                .because("nobody gave it its hardware address: it takes the least one of its ports', which partitions' users can change, and has none without ports")
+                .fix(fix)
+                .at("network.link"),
+        );
     }
 
     /// What must be there and cannot be made.
@@ -200,6 +221,7 @@ impl Planner<'_> {
             }
         }
         self.refuse_deafness();
+        self.refuse_wandering_mac();
         if self.layout.needs_systemd && self.facts.kernel.systemd == Presence::Absent {
             self.problems.push(
                 Problem::new(codes::PREREQUISITE, "slices need systemd")

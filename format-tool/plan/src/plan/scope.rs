@@ -62,8 +62,11 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
 fn of_layout(layout: &Layout) -> Scope {
     let limits = layout.directories.iter().filter_map(|(path, wanted)| Some((path, wanted.partition.as_ref()?.limit?)));
     let bridge = layout.needs_link.as_ref().filter(|needed| needed.bridge).map(|needed| accept_ra(&needed.name));
-    // Whether the bridge will hear the uplink's router.
-    let heard = layout.uplink.as_ref().map(|uplink| [accept_ra(&uplink.bridge), accept_ra("default"), IPV6.to_owned()]);
+    // Whether the bridge will hear the uplink's router, and the uplink itself once it is given back.
+    let heard = layout
+        .uplink
+        .as_ref()
+        .map(|uplink| [accept_ra(&uplink.bridge), accept_ra(&uplink.link), accept_ra("default"), IPV6.to_owned()]);
     let settings = layout.sysctls.keys().flat_map(|key| [Some(key.clone()), default_of(layout, key)]);
     Scope {
         paths: layout.directories.keys().cloned().collect(),

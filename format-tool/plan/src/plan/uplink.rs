@@ -2,8 +2,9 @@
 //!
 //! A run may have been cut off anywhere in between: the record knows what is to be moved, and moving it again does no harm.
 
+mod take;
+
 use super::losses::{lost_with_addresses, promote_secondaries};
-use super::machine::forwards;
 use super::{Plan, Planner};
 use crate::action::Action;
 use crate::facts::{AddressFact, HostFacts, LinkFact, Route, Scope};
@@ -12,7 +13,7 @@ use crate::layout::WantedUplink;
 use crate::thing::{Claims, Thing, Uplink};
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 impl Planner<'_> {
@@ -106,100 +107,7 @@ impl Planner<'_> {
             ));
         }
     }
-
-    fn take(&mut self, wanted: &WantedUplink, found: &LinkFact) {
-        let link = &wanted.link;
-        if let Some(bridge) = &found.bridge {
-            let what = format!("{link} is a port of {bridge}");
-            return self.foreign(what, "node-format did not join it", "take it out of there, or leave `uplink` out");
-        }
-        let on_it = self.facts.addresses.iter().filter(|address| address.link == *link && !is_link_local(address));
-        let (leased, own): (Vec<_>, Vec<_>) = on_it.partition(|address| address.leased);
-        // What a router announced comes again by itself, on the bridge; what DHCP gave stays with its client.
-        if let Some(lease) = leased.iter().find(|address| address.address.addr().is_ipv4()) {
-            self.problems.push(
-                Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
-                    .because(format!("its address {} is leased: a DHCP client would go on at {link}", lease.address))
-                    .fix("give it a fixed address, or let the system's own network configuration make the bridge and use `mode = \"interface\"`"),
-            );
-        }
-        if let Some(odd) = self.cannot_come_back(link) {
-            self.problems.push(
-                Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
-                    .because(format!("it has {odd}, which could not be put back exactly"))
-                    .fix("take that away if nothing needs it, or let the system's own network configuration make the bridge and use `mode = \"interface\"`"),
-            );
-        }
-        let told = leased.iter().find(|address| address.address.addr().is_ipv6()).map(|one| one.address.to_string());
-        let announced = told.or_else(|| self.facts.announced.contains(link).then(|| "a way out".into()));
-        if let Some(announced) = announced.as_ref().filter(|_| self.is_deaf(&wanted.bridge)) {
-            self.problems.push(
-                Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
-                    .because(format!("a router announced {announced}, and the bridge does not listen to routers"))
-                    .fix("set `guard = true` in [network], which keeps partitions from announcing any (and `sysctls = true`), or give it a fixed address and way out"),
-            );
-        }
-        let addresses: Vec<IpNet> = own.into_iter().map(|address| address.address).collect();
-        let routes: BTreeSet<Route> = self.facts.routes.iter().filter(|route| route.link == *link).cloned().collect();
-        let carries = !addresses.is_empty() || !routes.is_empty() || !leased.is_empty() || announced.is_some();
-        let mut further = self.facts.further.get(link).cloned().unwrap_or_default();
-        further.retain(|address, _| addresses.contains(address));
-        let (link, bridge) = (link.clone(), wanted.bridge.clone());
-        let uplink = Uplink { link, bridge, was_up: found.up, carries, addresses, further, routes };
-        let link = &wanted.link;
-        let lesser = self.layout.links.get(&wanted.bridge).and_then(|bridge| bridge.mtu);
-        if let Some((lesser, whole)) = lesser.zip(found.mtu).filter(|(lesser, whole)| lesser < whole) {
-            self.notes.push(format!(
-                "{link} takes packets of {whole} bytes, {} takes {lesser} (`mtu`): so does the machine there",
-                wanted.bridge
-            ));
-        }
-        let agreed = self.consent.take_uplink || self.claims.has(&Thing::UplinkConfirmed { link: link.clone() });
-        if carries && !agreed {
-            self.problems.push(
-                Problem::new(codes::UPLINK, format!("this machine is reached through {link}"))
-                    .because(format!("{} would move to {}", carried(&uplink), wanted.bridge))
-                    .fix("`node-format plan --take-uplink` shows it all, `apply --take-uplink` does it: unless you confirm in time, the old network comes back"),
-            );
-        }
-        self.add.push(Action::TakeUplink(uplink));
-    }
 }
-
-impl Planner<'_> {
-    /// All that a link has and could not be given back exactly, in words.
-    fn cannot_come_back(&self, link: &str) -> Option<String> {
-        let odd = self.facts.odd.get(link).into_iter().flatten().map(|odd| odd.what.clone());
-        let doubled = self.facts.doubled.get(link).into_iter().flatten();
-        let doubled = doubled.map(|to| format!("the route {to}, beside another of the same metric"));
-        let all: Vec<String> = odd.chain(doubled).collect();
-        let named = all.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
-        match all.len() {
-            0 => None,
-            amount if amount > NAMED => Some(format!("{named}; and {} more", amount - NAMED)),
-            _ => Some(named),
-        }
-    }
-
-    /// Whether the bridge will not hear routers.
-    fn is_deaf(&self, bridge: &str) -> bool {
-        let (listens, facts) = (accept_ra(bridge), self.facts);
-        let goes_back = self.settings_before.get(listens.as_str()).map(|before| before.was);
-        let there = || facts.sysctls.get(&listens).or_else(|| facts.sysctls.get(&accept_ra("default")));
-        let value =
-            self.layout.sysctls.get(&listens).map(String::as_str).or(goes_back).or_else(|| there().map(String::as_str));
-        let will_forward =
-            forwards(self.layout) || facts.sysctls.get(forwarding::IPV6).is_some_and(|found| found != "0");
-        match value {
-            Some("2") => false,
-            Some("0") => true,
-            _ => will_forward,
-        }
-    }
-}
-
-/// So many things are named in one sentence.
-const NAMED: usize = 10;
 
 /// What [`rollback`] has to look at.
 pub fn rollback_scope(claims: &Claims) -> Scope {
@@ -308,9 +216,7 @@ pub(super) fn accept_ra(link: &str) -> String {
 }
 
 fn carried(uplink: &Uplink) -> String {
-    let addresses = uplink.addresses.iter().map(IpNet::to_string);
-    let routes = uplink.routes.iter().map(|route| format!("the route to {}", route.destination));
-    let all: Vec<_> = addresses.chain(routes).collect();
+    let all = uplink.carried();
     if all.is_empty() { "what a router announced".into() } else { all.join(", ") }
 }
 

@@ -80,7 +80,8 @@ fn port_mtu(facts: &HostFacts, network: &Network) -> Option<u32> {
 /// way came by.
 fn listening(facts: &HostFacts, network: &Network) -> Vec<String> {
     let announced = facts.addresses.iter().filter(|found| found.leased && found.address.addr().is_ipv6());
-    let told: BTreeSet<&str> = announced.map(|found| &found.link).chain(&facts.announced).map(String::as_str).collect();
+    let told: BTreeSet<&str> =
+        announced.map(|found| &found.link).chain(facts.announced.keys()).map(String::as_str).collect();
     let bridge = (network.mode == NetworkMode::Bridge).then_some(network.link.as_str());
     // Where partitions' ports could announce a router and no guard sees to it that they do not.
     let joined = network.taps && network.tap_mode == TapMode::Bridged && !network.guard;

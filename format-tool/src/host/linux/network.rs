@@ -2,6 +2,7 @@
 
 mod addresses;
 mod connection;
+mod given;
 mod kernels;
 mod links;
 mod namespaces;
@@ -25,7 +26,7 @@ use kernels::Kernels;
 use links::Link;
 use nix::errno::Errno;
 use node_format_plan::Action;
-use node_format_plan::facts::{AddressFact, Further, LinkFact, Odd, Route};
+use node_format_plan::facts::{AddressFact, Further, LinkFact, LinkKind, Odd, Route};
 use plat_model::problem::{Problem, Result, codes};
 use rtnetlink::Handle;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,10 +40,13 @@ pub(super) struct Seen {
     pub addresses: IndexSet<AddressFact>,
     pub local_routes: BTreeSet<IpNet>,
     pub routes: BTreeSet<Route>,
-    pub announced: BTreeSet<String>,
+    pub announced: BTreeMap<String, BTreeSet<IpNet>>,
+    pub leases: BTreeMap<String, BTreeSet<String>>,
     pub further: BTreeMap<String, BTreeMap<IpNet, Further>>,
     pub stacked: BTreeMap<String, BTreeSet<String>>,
+    pub without_own_mac: BTreeSet<String>,
     pub doubled: BTreeMap<String, BTreeSet<IpNet>>,
+    pub refused: BTreeMap<String, BTreeSet<String>>,
     /// What of a link could not be put back if it were taken from it.
     pub odd: BTreeMap<String, BTreeSet<Odd>>,
 }
@@ -66,16 +70,32 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
     for route in routes.doubled() {
         doubled.entry(route.link.clone()).or_default().insert(route.destination);
     }
+    let mut refused: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for route in routes.unreached(&names, &kernels) {
+        let why = "by a router that no fixed network of the link leads to";
+        refused.entry(route.link.clone()).or_default().insert(format!("the route to {} {why}", route.destination));
+    }
+    let ending = addresses.iter().filter(|(_, found, _)| found.leased);
+    let ending: BTreeSet<(Option<&String>, IpAddr)> =
+        ending.map(|(index, found, _)| (names.get(index), found.address.addr())).collect();
+    let is_from = |route: &&Route| route.source.is_some_and(|source| ending.contains(&(Some(&route.link), source)));
+    for route in routes.main.iter().filter(is_from) {
+        let why = "from an address that ends by itself";
+        refused.entry(route.link.clone()).or_default().insert(format!("the route to {} {why}", route.destination));
+    }
     let neighbours = neighbours::fixed(connection, &kernels)?;
-    let announced = named(routes.announced, &names);
-    let mut seen = Seen { local_routes: routes.local, announced, doubled, ..Seen::default() };
+    let (announced, kept) = (named(routes.announced, &names), named(routes.kept, &names));
+    let mut seen = Seen { local_routes: routes.local, announced, doubled, refused, ..Seen::default() };
+    for (link, to) in kept.iter().flat_map(|(link, all)| all.iter().map(move |to| (link, to))) {
+        seen.leases.entry(link.clone()).or_default().insert(format!("the route to {to}"));
+    }
     let mut odd = |link: &String, ipv6: bool, what: String| {
         seen.odd.entry(link.clone()).or_default().insert(Odd { what, ipv6 });
     };
     for link in &links {
         let of_a_router =
             |(index, found, _): &Found| *index == link.index && found.leased && found.address.addr().is_ipv6();
-        let heard = || seen.announced.contains(&link.name) || addresses.iter().any(of_a_router);
+        let heard = || seen.announced.contains_key(&link.name) || addresses.iter().any(of_a_router);
         if let Some(mtu) = kernels.lesser_mtu(link.index, &link.fact).filter(|_| !heard()) {
             odd(&link.name, true, format!("the mtu {mtu} for IPv6 alone"));
         }
@@ -87,6 +107,10 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
         let near = matches!(found.address.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
         if near && !found.leased && by_index.get(index).is_some_and(|fact| !kernels.follows(one, fact)) {
             odd(link, true, format!("the link-local address {}, which the kernel would not make so", found.address));
+        }
+        if found.leased && !besides.of_a_router {
+            let leases = seen.leases.entry(link.clone()).or_default();
+            leases.insert(format!("the address {}", found.address));
         }
         let further = seen.further.entry(link.clone()).or_default();
         further.extend((besides.further != Further::default()).then_some((found.address, besides.further)));
@@ -101,13 +125,15 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
             .for_each(|link| odd(link, neighbour.is_ipv6(), format!("the neighbour {neighbour}, set by hand")));
     }
     for (index, to) in routes.ending {
-        let link = names.get(&index).filter(|link| !seen.announced.contains(*link));
+        let link = names.get(&index).filter(|link| !seen.announced.contains_key(*link));
         link.into_iter().for_each(|link| odd(link, true, format!("the route {to}, which ends by itself")));
     }
     for (link, found) in routes.odd {
         seen.odd.entry(link).or_default().insert(found);
     }
     seen.routes = routes.main;
+    let bridges = links.iter().filter(|link| link.fact.kind == LinkKind::Bridge).map(|link| &link.name);
+    seen.without_own_mac = given::not_given(bridges);
     for Link { name, master, on, fact, .. } in links {
         if let Some(below) = on.and_then(|on| names.get(&on)) {
             seen.stacked.entry(below.clone()).or_default().insert(name.clone());
@@ -118,8 +144,8 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
     Ok(seen)
 }
 
-fn named(indexes: BTreeSet<u32>, names: &BTreeMap<u32, String>) -> BTreeSet<String> {
-    indexes.iter().filter_map(|index| names.get(index).cloned()).collect()
+fn named<T>(by_index: BTreeMap<u32, T>, names: &BTreeMap<u32, String>) -> BTreeMap<String, T> {
+    by_index.into_iter().filter_map(|(index, what)| Some((names.get(&index)?.clone(), what))).collect()
 }
 
 /// Performs actions that are a few requests each.

@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
+/// The kernel makes addresses of announced prefixes of this length alone (RFC 4862, 5.5.3).
+const LENGTH_OF_A_ROUTERS: u8 = 64;
+
 /// The index of a link, whose name another answer has; an address on it; and what is to be known of that besides.
 pub(super) type Found = (u32, AddressFact, Besides);
 
@@ -23,6 +26,8 @@ pub(super) struct Besides {
     pub without_route: bool,
     /// Of IPv4, another one of its network came first.
     pub secondary: bool,
+    /// Of IPv6, the kernel made it of what a router announced, and of that a temporary one perhaps.
+    pub of_a_router: bool,
     pub broadcast: Option<Ipv4Addr>,
     pub further: Further,
 }
@@ -35,7 +40,7 @@ pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Found>> {
 
 fn read(message: AddressMessage) -> Option<Found> {
     let (mut local, mut address, mut broadcast, mut metric) = (None, None, None, 0);
-    let (mut is_kernels, mut without_route) = (false, false);
+    let (mut is_kernels, mut without_route, mut managed) = (false, false, false);
     let flags = message.header.flags;
     let leased = !flags.contains(AddressHeaderFlags::Permanent);
     let ipv4 = message.header.family == AddressFamily::Inet;
@@ -48,7 +53,10 @@ fn read(message: AddressMessage) -> Option<Found> {
             AddressAttribute::Address(ip) => address = Some(*ip),
             AddressAttribute::Broadcast(ip) => broadcast = Some(*ip),
             AddressAttribute::RoutePriority(number) => metric = *number,
-            AddressAttribute::Flags(flags) => without_route = flags.contains(AddressFlags::Noprefixroute),
+            AddressAttribute::Flags(flags) => {
+                without_route = flags.contains(AddressFlags::Noprefixroute);
+                managed = flags.contains(AddressFlags::Managetempaddr);
+            }
             AddressAttribute::Protocol(by) => is_kernels = *by == AddressProtocol::LinkLocal,
             _ => {}
         }
@@ -56,11 +64,14 @@ fn read(message: AddressMessage) -> Option<Found> {
     // On a link between two ends `address` is the other one's.
     let peer = address.filter(|other| local.is_some_and(|own| own != *other));
     let address = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
-    let secondary = ipv4 && flags.contains(AddressHeaderFlags::Secondary);
+    // Of IPv6 the same bit says that it is a temporary one.
+    let marked = flags.contains(AddressHeaderFlags::Secondary);
+    let of_a_router = !ipv4 && leased && message.header.prefix_len == LENGTH_OF_A_ROUTERS && (managed || marked);
+    let secondary = ipv4 && marked;
     Some((
         message.header.index,
         AddressFact { link: String::new(), address, leased, bound_only },
-        Besides { is_kernels, without_route, secondary, broadcast, further: Further { peer, metric } },
+        Besides { is_kernels, without_route, secondary, of_a_router, broadcast, further: Further { peer, metric } },
     ))
 }
 

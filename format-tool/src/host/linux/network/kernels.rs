@@ -22,6 +22,8 @@ type Network = (u32, IpNet, u32, Option<IpAddr>);
 #[derive(Default)]
 pub(super) struct Kernels {
     networks: BTreeSet<Network>,
+    /// Of those, by link, the ones of addresses that no router announced, with their metrics.
+    lasting: BTreeSet<(u32, IpNet, u32)>,
     /// Those to an IPv6 address's network, which a router may have made end.
     of_routers: BTreeSet<(u32, IpNet)>,
     own: BTreeSet<(u32, IpAddr)>,
@@ -45,8 +47,10 @@ impl Kernels {
             if own.is_ipv6() {
                 let metric = if metric == 0 { METRIC_IPV6 } else { metric };
                 let network = (!besides.without_route).then(|| found.address.trunc());
-                let all_of_it = network.into_iter().chain(peer.map(IpNet::from));
-                all.networks.extend(all_of_it.map(|network| (*link, network, metric, None)));
+                let all_of_it: Vec<IpNet> = network.into_iter().chain(peer.map(IpNet::from)).collect();
+                all.networks.extend(all_of_it.iter().map(|network| (*link, *network, metric, None)));
+                let lasting = all_of_it.into_iter().filter(|_| !found.leased);
+                all.lasting.extend(lasting.map(|network| (*link, network, metric)));
                 all.of_routers.insert((*link, found.address.trunc()));
                 continue;
             }
@@ -54,6 +58,7 @@ impl Kernels {
             let (network, of_one) = (network.trunc(), peer.is_none() && length == 32);
             if !besides.without_route && !besides.secondary && !of_one {
                 all.networks.insert((*link, network.into(), metric, Some(own)));
+                all.lasting.insert((*link, network.into(), metric));
             }
             let ends = if length < 31 { vec![network.network(), network.broadcast()] } else { Vec::new() };
             all.broadcasts.extend(ends.into_iter().chain(besides.broadcast).map(|ip| (*link, ip)));
@@ -72,6 +77,12 @@ impl Kernels {
     /// Whether an IPv6 address's network is this one.
     pub fn is_network(&self, link: u32, network: IpNet) -> bool {
         self.of_routers.contains(&(link, network))
+    }
+
+    /// The networks that addresses of the link lead to whatever a router announces, and the metrics of the ways.
+    pub fn lasting(&self, link: u32) -> impl Iterator<Item = (IpNet, u32)> {
+        let of_it = self.lasting.iter().filter(move |(on, ..)| *on == link);
+        of_it.map(|(_, network, metric)| (*network, *metric))
     }
 
     pub fn owns(&self, link: u32, address: IpNet) -> bool {

@@ -30,6 +30,10 @@ pub(in crate::host::linux) fn move_uplink(action: &Action) -> plat_model::proble
         let Some(mut steps) = steps(&connection.handle, uplink, take, &indexes, &told) else {
             return Ok(Some(Errno::ENODEV));
         };
+        // What cannot be joined keeps what it has.
+        if take && let Some(Err(errno)) = connection.call(vec![steps.remove(0).0])?.pop() {
+            return Ok(Some(errno));
+        }
         if let Some(bridge) = indexes.get(&uplink.bridge).filter(|_| !take) {
             let stale = routes::announced(&mut connection, *bridge)?;
             let handle = &connection.handle;
@@ -49,6 +53,9 @@ pub(in crate::host::linux) fn move_uplink(action: &Action) -> plat_model::proble
     });
     match moved {
         Ok(None) => Ok(()),
+        Ok(Some(errno @ Errno::EBUSY)) => Err(refused(action, errno).fix(
+            "see what else has the packets of the interface: a macvlan or ipvlan perhaps, which a container has taken along",
+        )),
         Ok(Some(errno)) => Err(refused(action, errno)),
         Err(e) => Err(super::failed("the uplink cannot be moved", e)),
     }
@@ -60,7 +67,7 @@ const THERE: Done = &[Errno::EEXIST];
 const GONE: Done = &[Errno::ESRCH, Errno::EADDRNOTAVAIL, Errno::ENOENT];
 const NONE: Done = &[];
 
-/// On the way back whatever is there counts: of a bridge that is gone there is nothing to take away, and to an interface that
+/// Joining comes first. On the way back whatever is there counts: of a bridge that is gone there is nothing to take away, and to an interface that
 /// is gone nothing to give. `None`: what is to be joined does not exist.
 ///
 /// `told`: the addresses where they are now. What a run that was cut off has moved already is there as the plan names it.

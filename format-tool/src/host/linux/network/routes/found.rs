@@ -10,6 +10,7 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RoutePreference, RouteProtocol, RouteScope,
     RouteType,
 };
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -24,8 +25,10 @@ pub(in super::super) struct Routes {
     pub local: BTreeSet<IpNet>,
     /// The main table, apart from what the kernel made by itself.
     pub main: BTreeSet<Route>,
-    /// Indexes of the links with one that a router announced.
-    pub announced: BTreeSet<u32>,
+    /// By index of the link, where those go that a router announced.
+    pub announced: BTreeMap<u32, BTreeSet<IpNet>>,
+    /// By index of the link, where those go that a program keeps: made in the name of DHCP, or of a router.
+    pub kept: BTreeMap<u32, BTreeSet<IpNet>>,
     /// Made in the kernel's name to no address's network, and ending by themselves: a router's, if one is heard there.
     pub ending: BTreeSet<(u32, IpNet)>,
     /// By link, those of which neither can be said.
@@ -37,17 +40,47 @@ pub(in super::super) struct Routes {
 impl Routes {
     /// Of those that could be put back alone, the ones that another route has destination and metric in common with.
     pub fn doubled(&self) -> impl Iterator<Item = &Route> {
-        self.main.iter().filter(|route| {
-            let metric =
-                if route.metric == 0 && route.destination.addr().is_ipv6() { METRIC_IPV6 } else { route.metric };
-            self.amounts.get(&(route.destination, metric)).is_some_and(|amount| *amount > 1)
-        })
+        self.main
+            .iter()
+            .filter(|route| self.amounts.get(&(route.destination, metric_of(route))).is_some_and(|amount| *amount > 1))
     }
+
+    /// Of those that could be put back alone, the ones whose router the kernel would not find on their link any more, and so
+    /// refuse: what led there when they were made is gone, or ends by itself.
+    pub fn unreached(&self, names: &BTreeMap<u32, String>, kernels: &Kernels) -> Vec<&Route> {
+        let indexes: BTreeMap<&str, u32> = names.iter().map(|(index, name)| (name.as_str(), *index)).collect();
+        let router = |route: &'_ Route| route.via.filter(|via| !route.onlink && !is_link_local(*via));
+        let of_main = |route: &Route| Some((route.link.clone(), router(route)?));
+        // Many routes have few routers.
+        let mut routers: BTreeSet<(String, IpAddr)> = self.main.iter().filter_map(of_main).collect();
+        routers.retain(|(link, via)| {
+            let index = indexes.get(link.as_str()).copied().unwrap_or_default();
+            let networks = kernels.lasting(index).map(|(network, metric)| (network, metric, true));
+            // Of IPv4 the kernel looks at what leads there directly alone.
+            let beside = self.main.iter().filter(|other| other.link == *link && (other.via.is_none() || via.is_ipv6()));
+            let beside = beside.map(|other| (other.destination, metric_of(other), other.via.is_none()));
+            let lead_there = networks.chain(beside).filter(|(network, ..)| network.contains(via));
+            let narrowest = lead_there.max_by_key(|(network, metric, _)| (network.prefix_len(), Reverse(*metric)));
+            !narrowest.is_some_and(|(.., is_direct)| is_direct)
+        });
+        let is_meant = |route: &&Route| of_main(route).is_some_and(|router| routers.contains(&router));
+        self.main.iter().filter(is_meant).collect()
+    }
+}
+
+/// As the kernel tells of it.
+fn metric_of(route: &Route) -> u32 {
+    if route.metric == 0 && route.destination.addr().is_ipv6() { METRIC_IPV6 } else { route.metric }
+}
+
+/// Each link leads to all of these.
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
 enum Found {
     Main(Route),
-    Announced(Vec<u32>),
+    Announced(Vec<u32>, IpNet),
     Ending(u32, IpNet),
     /// On each of these links.
     Odd(Vec<String>, Odd),
@@ -60,18 +93,25 @@ struct Placed {
     found: Found,
     place: Option<(IpNet, u32)>,
     local: Option<IpNet>,
+    /// If a program keeps it, of which link it is, and where it goes.
+    kept: Option<(u32, IpNet)>,
 }
 
 impl Extend<Placed> for Routes {
     fn extend<I: IntoIterator<Item = Placed>>(&mut self, routes: I) {
-        for Placed { found, place, local } in routes {
+        for Placed { found, place, local, kept } in routes {
+            if let Some((link, to)) = kept {
+                self.kept.entry(link).or_default().insert(to);
+            }
             if let Some(place) = place {
                 *self.amounts.entry(place).or_default() += 1;
             }
             self.local.extend(local);
             match found {
                 Found::Main(route) => drop(self.main.insert(route)),
-                Found::Announced(links) => self.announced.extend(links),
+                Found::Announced(links, to) => links.into_iter().for_each(|link| {
+                    self.announced.entry(link).or_default().insert(to);
+                }),
                 Found::Ending(link, to) => drop(self.ending.insert((link, to))),
                 Found::Odd(links, odd) => self.odd.extend(links.into_iter().map(|link| (link, odd.clone()))),
                 Found::Own => {}
@@ -90,7 +130,8 @@ pub(in super::super) fn all(
     connection.ask(answers, |message| {
         let (told, header) = (Told::read(&message)?, &message.header);
         let (found, place, local) = (told.found(header, names, kernels), told.place(header), told.local(header));
-        Some(Placed { found, place, local })
+        let kept = told.on.filter(|_| told.is_kept(header)).map(|on| (on, told.destination));
+        Some(Placed { found, place, local, kept })
     })
 }
 
@@ -162,6 +203,12 @@ impl Told {
         is_meant.then_some((self.destination, self.metric))
     }
 
+    /// Whether whoever made it would make it again. What the kernel itself makes of an announcement ends.
+    fn is_kept(&self, header: &RouteHeader) -> bool {
+        let in_a_routers_name = header.protocol == RouteProtocol::Ra && self.ipv6 && !self.ends;
+        header.protocol == RouteProtocol::Dhcp || in_a_routers_name
+    }
+
     /// If it is a range that the machine answers for.
     fn local(&self, header: &RouteHeader) -> Option<IpNet> {
         let is_meant = self.table == u32::from(TABLE_LOCAL) && header.kind == RouteType::Local;
@@ -174,8 +221,8 @@ impl Told {
         if header.flags.contains(RouteFlags::Cloned) || self.is_kernels(header, kernels) {
             return Found::Own;
         }
-        if header.protocol == RouteProtocol::Ra && self.is_main() {
-            return Found::Announced(links);
+        if header.protocol == RouteProtocol::Ra && self.is_main() && self.ipv6 {
+            return Found::Announced(links, to);
         }
         let plain = self.is_main() && !self.more && self.several.is_empty() && header.kind == RouteType::Unicast;
         if let (RouteProtocol::Kernel, true, true, Some(on), None) =

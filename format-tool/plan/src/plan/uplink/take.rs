@@ -1,0 +1,170 @@
+//! An interface that is to become a port of the bridge: what keeps it from that, and what is to be known of it.
+
+use super::{accept_ra, carried, is_link_local};
+use crate::action::Action;
+use crate::facts::{LinkFact, LinkKind, Route};
+use crate::forwarding;
+use crate::layout::WantedUplink;
+use crate::plan::Planner;
+use crate::plan::machine::forwards;
+use crate::thing::{Announced, Thing, Uplink};
+use ipnet::IpNet;
+use plat_model::problem::{Problem, codes};
+use std::collections::BTreeSet;
+
+/// So many things are named in one sentence.
+const NAMED: usize = 10;
+/// What the kernel calls a link that has the packets of one tag alone.
+const VLAN: &str = "vlan";
+
+impl Planner<'_> {
+    pub(super) fn take(&mut self, wanted: &WantedUplink, found: &LinkFact) {
+        let link = &wanted.link;
+        if let Some(bridge) = &found.bridge {
+            let what = format!("{link} is a port of {bridge}");
+            return self.foreign(what, "node-format did not join it", "take it out of there, or leave `uplink` out");
+        }
+        let on_it = self.facts.addresses.iter().filter(|address| address.link == *link && !is_link_local(address));
+        let (ending, own): (Vec<_>, Vec<_>) = on_it.partition(|address| address.leased);
+        let ipv6 = ending.iter().map(|found| found.address).filter(|address| address.addr().is_ipv6());
+        let ways = self.facts.announced.get(link).cloned().unwrap_or_default();
+        let announced = Announced { addresses: ipv6.collect(), ways };
+        self.refuse_lease(link);
+        self.refuse_what_cannot_come_back(link);
+        self.refuse_stacked(link);
+        self.refuse_deaf(wanted, &announced);
+        let addresses: Vec<IpNet> = own.into_iter().map(|address| address.address).collect();
+        let routes: BTreeSet<Route> = self.facts.routes.iter().filter(|route| route.link == *link).cloned().collect();
+        let carries = !addresses.is_empty() || !routes.is_empty() || !announced.is_empty();
+        let mut further = self.facts.further.get(link).cloned().unwrap_or_default();
+        further.retain(|address, _| addresses.contains(address));
+        let (link, bridge) = (link.clone(), wanted.bridge.clone());
+        let uplink = Uplink { link, bridge, was_up: found.up, carries, addresses, further, routes, announced };
+        let link = &wanted.link;
+        let lesser = self.layout.links.get(&wanted.bridge).and_then(|bridge| bridge.mtu);
+        if let Some((lesser, whole)) = lesser.zip(found.mtu).filter(|(lesser, whole)| lesser < whole) {
+            self.notes.push(format!(
+                "{link} takes packets of {whole} bytes, {} takes {lesser} (`mtu`): so does the machine there",
+                wanted.bridge
+            ));
+        }
+        let confirmed = self.claims.has(&Thing::UplinkConfirmed { link: link.clone() });
+        if carries && !confirmed {
+            self.notes.push(format!(
+                "what names {link} does not hold for {}: rules of packet filters, programs that are bound to {link}, settings of {link} alone (sysctl, tc)",
+                wanted.bridge
+            ));
+        }
+        if carries && !confirmed && !self.consent.take_uplink {
+            self.problems.push(
+                Problem::new(codes::UPLINK, format!("this machine is reached through {link}"))
+                    .because(format!("{} would move to {}", carried(&uplink), wanted.bridge))
+                    .fix("`node-format plan --take-uplink` shows it all, `apply --take-uplink` does it: unless you confirm in time, the old network comes back"),
+            );
+        }
+        self.add.push(Action::TakeUplink(uplink));
+    }
+
+    /// What DHCP gave stays with its client, which knows nothing of the bridge.
+    fn refuse_lease(&mut self, link: &str) {
+        let Some(leases) = self.facts.leases.get(link).filter(|leases| !leases.is_empty()) else { return };
+        let leases = leases.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        self.problems.push(
+            Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
+                .because(format!("it has {leases} by DHCP, or from another program that keeps it there: that would go on at {link}"))
+                .fix("give the machine a fixed address and way out, or let the system's own network configuration make the bridge and use `mode = \"interface\"`"),
+        );
+    }
+
+    fn refuse_what_cannot_come_back(&mut self, link: &str) {
+        let Some(odd) = self.cannot_come_back(link) else { return };
+        self.problems.push(
+            Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
+                .because(format!("it has {odd}, which could not be put back exactly"))
+                .fix("take that away if nothing needs it, or let the system's own network configuration make the bridge and use `mode = \"interface\"`"),
+        );
+    }
+
+    /// What stands on an interface takes its packets before a bridge could, of which the kernel allows one of the two, or is
+    /// found by packets that came by the interface itself. A VLAN goes on as it was: its packets are told apart before.
+    fn refuse_stacked(&mut self, link: &str) {
+        let is_vlan =
+            |name: &str| self.facts.links.get(name).is_some_and(|link| link.kind == LinkKind::Other(VLAN.into()));
+        let stacked = self.facts.stacked.get(link).into_iter().flatten().map(String::as_str);
+        let stacked: Vec<&str> = stacked.filter(|name| !is_vlan(name)).collect();
+        if stacked.is_empty() {
+            return;
+        }
+        self.problems.push(
+            Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
+                .because(format!("{} on top of it would not go on beside a bridge (as a macvlan, an ipvlan, a tunnel that is bound to it)", stacked.join(", ")))
+                .fix("remove that, or put it on a bridge that the system's own network configuration makes, and use `mode = \"interface\"` with that"),
+        );
+    }
+
+    /// What a router announced comes again by itself only where the kernel listens to routers: on the bridge, and on the
+    /// interface once it is given back.
+    fn refuse_deaf(&mut self, wanted: &WantedUplink, announced: &Announced) {
+        let address = announced.addresses.first().map(IpNet::to_string);
+        let way = || announced.ways.first().map(|to| format!("a way to {to}"));
+        let Some(announced) = address.or_else(way) else { return };
+        let (link, bridge) = (&wanted.link, &wanted.bridge);
+        if !self.hears_by_itself(link) {
+            self.problems.push(
+                Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
+                    .because(format!("a router announced {announced}, which the kernel did not take up there (`accept_ra`): the program that did would go on at {link}, and the kernel would not give it back"))
+                    .fix("give it a fixed IPv6 address and way out, or let that program's configuration (networkd, NetworkManager) make the bridge and use `mode = \"interface\"`"),
+            );
+        }
+        if self.is_deaf(bridge) {
+            self.problems.push(
+                Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
+                    .because(format!("a router announced {announced}, and the bridge does not listen to routers"))
+                    .fix("set `guard = true` in [network], which keeps partitions from announcing any (and `sysctls = true`), or give it a fixed address and way out"),
+            );
+        }
+    }
+
+    /// All that a link has and could not be given back exactly, in words.
+    fn cannot_come_back(&self, link: &str) -> Option<String> {
+        let odd = self.facts.odd.get(link).into_iter().flatten().map(|odd| odd.what.clone());
+        let doubled = self.facts.doubled.get(link).into_iter().flatten();
+        let doubled = doubled.map(|to| format!("the route {to}, beside another of the same metric"));
+        let refused = self.facts.refused.get(link).into_iter().flatten().cloned();
+        let all: Vec<String> = odd.chain(doubled).chain(refused).collect();
+        let named = all.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
+        match all.len() {
+            0 => None,
+            amount if amount > NAMED => Some(format!("{named}; and {} more", amount - NAMED)),
+            _ => Some(named),
+        }
+    }
+
+    /// Whether the kernel listens to routers on an interface as its owner has it: so it is again once it is given back.
+    fn hears_by_itself(&self, link: &str) -> bool {
+        let was = |key: &str| self.settings_before.get(key).map(|before| before.was);
+        let value = |key: &str| was(key).or_else(|| self.facts.sysctls.get(key).map(String::as_str));
+        hears(value(&accept_ra(link)), value(forwarding::IPV6).is_some_and(|found| found != "0"))
+    }
+
+    /// Whether the bridge will not hear routers.
+    fn is_deaf(&self, bridge: &str) -> bool {
+        let (listens, facts) = (accept_ra(bridge), self.facts);
+        let goes_back = self.settings_before.get(listens.as_str()).map(|before| before.was);
+        let there = || facts.sysctls.get(&listens).or_else(|| facts.sysctls.get(&accept_ra("default")));
+        let value =
+            self.layout.sysctls.get(&listens).map(String::as_str).or(goes_back).or_else(|| there().map(String::as_str));
+        let will_forward =
+            forwards(self.layout) || facts.sysctls.get(forwarding::IPV6).is_some_and(|found| found != "0");
+        !hears(value, will_forward)
+    }
+}
+
+/// Whether the kernel listens to routers on a link that is told this (`accept_ra`).
+fn hears(told: Option<&str>, forwards: bool) -> bool {
+    match told {
+        Some("2") => true,
+        Some("0") => false,
+        _ => !forwards,
+    }
+}
