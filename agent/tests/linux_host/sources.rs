@@ -24,7 +24,7 @@ pub async fn laid(node: &Node, host: &LinuxHost, source: serde_json::Value) -> R
 }
 
 fn document_of(source: serde_json::Value) -> String {
-    serde_json::json!({"version": 1, "name": "app", "sources": {"app": source}}).to_string()
+    whole(serde_json::json!({"sources": {"app": source}}))
 }
 
 pub fn manifest(release: &Path) -> serde_json::Value {
@@ -396,7 +396,7 @@ async fn sources_of_several_kinds_are_laid_one_after_the_other() {
     let commit = repository.commit();
     let named = web.url.replace("127.0.0.1", "localhost");
     let sources = serde_json::json!({"a": crate_of(&named, &hex(&bytes)), "b": repository.source(&commit)});
-    let document = serde_json::json!({"version": 1, "name": "app", "sources": sources}).to_string();
+    let document = whole(serde_json::json!({"sources": sources}));
     let (digest, done) = install(&host, &document).await;
     done.unwrap_or_else(|p| panic!("{p}"));
     let folder = node.folder.path().join("releases").join(digest.as_str());
