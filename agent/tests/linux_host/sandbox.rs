@@ -205,3 +205,47 @@ async fn a_build_that_takes_too_long_is_over_when_that_is_told() {
 async fn so_is_one_of_whoever_the_agent_is() {
     ends_late(None, 612_302).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_are_laid_by_whoever_sees_no_more_than_a_build_and_what_the_release_names() {
+    if !root_is_here() {
+        return;
+    }
+    let yard = Yard::new(Some(UID + 130));
+    let host = yard.node.open().await;
+    let of = |path: &Path| whole(serde_json::json!({"sources": {"app": {"directory": {"path": path}}}}));
+    // In homes nothing else is there; partitions and what is the agent's are not there at all.
+    let home = tempfile::Builder::new().prefix("plat-test-").tempdir_in("/home").unwrap();
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    yard.open_folder(&home.path().join("app"));
+    let (digest, done) = install(&host, &of(&home.path().join("app"))).await;
+    done.unwrap_or_else(|p| panic!("{p}"));
+    let laid = yard.path("releases").join(digest.as_str());
+    assert_eq!(fs::read_to_string(laid.join("secret")).unwrap(), "of somebody");
+    fs::set_permissions(yard.node.home(), fs::Permissions::from_mode(0o755)).unwrap();
+    yard.open_folder(&yard.node.home().join("app"));
+    let problem = install(&host, &of(&yard.node.home().join("app"))).await.1.unwrap_err();
+    assert!(problem.code == codes::SOURCE_FETCH && problem.why.contains("No such file"), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_programs_that_fetch_reach_nothing_of_partitions() {
+    if !root_is_here() {
+        return;
+    }
+    let yard = Yard::new(Some(UID + 131));
+    let host = yard.node.open().await;
+    let repository = super::sources::Repository::new(&yard.node);
+    repository.write("a", "x");
+    let commit = repository.commit();
+    let of = |path: &Path| {
+        let source = serde_json::json!({"app": {"git": {"url": path, "commit": commit}}});
+        whole(serde_json::json!({"sources": source}))
+    };
+    install(&host, &of(&yard.path("repository"))).await.1.unwrap_or_else(|p| panic!("{p}"));
+    fs::set_permissions(yard.node.home(), fs::Permissions::from_mode(0o755)).unwrap();
+    let hidden = yard.node.home().join("repository");
+    fs::rename(yard.path("repository"), &hidden).unwrap();
+    let problem = install(&host, &of(&hidden)).await.1.unwrap_err();
+    assert_eq!(problem.code, codes::SOURCE_FETCH, "{problem}");
+}

@@ -67,10 +67,10 @@ async fn what_a_build_holds_open_is_no_folder_of_the_node() {
 // git.
 
 /// A repository of the test's own.
-struct Repository(PathBuf);
+pub struct Repository(PathBuf);
 
 impl Repository {
-    fn new(node: &Node) -> Self {
+    pub fn new(node: &Node) -> Self {
         let here = Self(node.folder.path().join("repository"));
         fs::create_dir(&here.0).unwrap();
         here.git(&["init", "--quiet"]);
@@ -86,14 +86,14 @@ impl Repository {
         String::from_utf8(said.stdout).unwrap().trim().to_owned()
     }
 
-    fn write(&self, path: &str, contents: &str) {
+    pub fn write(&self, path: &str, contents: &str) {
         let path = self.0.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, contents).unwrap();
     }
 
     /// The name of a commit of all that is there.
-    fn commit(&self) -> String {
+    pub fn commit(&self) -> String {
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--allow-empty", "--message", "all"]);
         self.git(&["rev-parse", "HEAD"])

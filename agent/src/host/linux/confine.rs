@@ -17,6 +17,7 @@ use plat_model::Problem;
 use plat_model::problem::codes;
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 /// What a program has of the machine. It may read and execute what its user may, but for what is hidden; files and folders
@@ -28,7 +29,11 @@ pub struct Bounds {
     /// Folders that are empty to it, unless what is writable is beneath. One that is not there is none; one that is and
     /// cannot be hidden keeps the program from starting.
     pub hidden: Vec<PathBuf>,
+    /// Files and folders that it sees, and does not write to, also where all beside them is nothing to it: in homes, `/run` and
+    /// temporary folders. What is hidden stays so.
+    pub visible: Vec<PathBuf>,
     pub network: Network,
+    pub modes: Modes,
     /// Most bytes of what is in its `/tmp` and `/var/tmp`: of memory, or swapped.
     pub tmp_bytes: u64,
 }
@@ -39,6 +44,15 @@ pub enum Network {
     None,
     /// That of who starts it.
     Same,
+}
+
+/// Which modes of files it may set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Modes {
+    /// None that gives rights.
+    Plain,
+    /// All that its user may: somebody looks through what it made.
+    Any,
 }
 
 /// One thing to do. What it acts on is in the [`Bounds`].
@@ -84,13 +98,27 @@ pub struct Confining<'a> {
     hidden: Vec<PathBuf>,
     mounts: Mounts,
     has_own_network: bool,
+    /// What it holds open, beneath which it may read.
+    reads: Option<BorrowedFd<'a>>,
     /// What is not enforced, a line each.
     pub missing: Vec<String>,
 }
 
 impl<'a> Confining<'a> {
     pub fn new(bounds: &'a Bounds) -> Self {
-        Self { bounds, hidden: Vec::new(), mounts: Mounts::default(), has_own_network: false, missing: Vec::new() }
+        Self {
+            bounds,
+            hidden: Vec::new(),
+            mounts: Mounts::default(),
+            has_own_network: false,
+            reads: None,
+            missing: Vec::new(),
+        }
+    }
+
+    /// A folder that is open already can be read, though it is hidden.
+    pub fn reading(self, folder: BorrowedFd<'a>) -> Self {
+        Self { reads: Some(folder), ..self }
     }
 
     /// Performs steps in their order.
@@ -141,7 +169,7 @@ impl<'a> Confining<'a> {
                     (Network::None, false) => syscalls::Sockets::Local,
                     _ => syscalls::Sockets::All,
                 };
-                if let Err(e) = syscalls::forbid(sockets) {
+                if let Err(e) = syscalls::forbid(sockets, self.bounds.modes) {
                     self.lacks("a filter of system calls", &e);
                 }
             }
@@ -151,7 +179,7 @@ impl<'a> Confining<'a> {
 
     /// Where mounts have emptied what is hidden, all that is there may be read.
     fn restrict(&self) -> io::Result<Option<String>> {
-        rights::restrict(self.bounds, if self.mounts.are_own { &[] } else { &self.hidden })
+        rights::restrict(self.bounds, if self.mounts.are_own { &[] } else { &self.hidden }, self.reads)
     }
 
     fn lacks(&mut self, what: &str, why: &io::Error) {
@@ -170,7 +198,14 @@ mod tests {
 
     #[test]
     fn mounts_come_before_rights_over_them_and_what_forbids_comes_last() {
-        let bounds = |network| Bounds { writable: Vec::new(), hidden: Vec::new(), network, tmp_bytes: 1 };
+        let bounds = |network| Bounds {
+            writable: Vec::new(),
+            hidden: Vec::new(),
+            visible: Vec::new(),
+            network,
+            modes: Modes::Plain,
+            tmp_bytes: 1,
+        };
         let none = plan(&bounds(Network::None));
         assert_eq!(none.as_started, [Step::Look, Step::OwnMounts, Step::OwnNetwork, Step::Lay]);
         assert_eq!(none.as_user, [Step::NoNewPrivileges, Step::Rights, Step::Calls]);

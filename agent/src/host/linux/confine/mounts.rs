@@ -10,6 +10,7 @@ use rustix::mount::{
 };
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, sendto, socket};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -54,6 +55,7 @@ impl Mounts {
         let held: Vec<(PathBuf, OwnedFd)> = bounds.writable.iter().map(hold).collect::<Result<_, _>>()?;
         let private = super::hidden::places(PRIVATE.iter().map(Path::new))?;
         let emptied = outermost(private.iter().chain(hidden));
+        let shown = shown(bounds, hidden, &emptied)?;
         let names = if bounds.network == Network::Same { resolver() } else { None };
         add_mount_attributes(Path::new("/"), READ_ONLY | NO_SETUID, true)?;
         empty("/tmp", "1777", bounds.tmp_bytes)?;
@@ -71,12 +73,48 @@ impl Mounts {
             fs::create_dir_all(path.parent().unwrap_or(&path))?;
             fs::write(path, text)?;
         }
+        for (path, tree) in &shown {
+            if tree.is_folder {
+                fs::create_dir_all(path)?;
+            } else {
+                fs::create_dir_all(path.parent().unwrap_or(path))?;
+                fs::File::create(path)?;
+            }
+            move_mount(&tree.held, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+            add_mount_attributes(path, READ_ONLY | NO_SETUID, true)?;
+        }
         for (path, tree) in &held {
             fs::create_dir_all(path)?;
             move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
         }
         emptied.into_iter().try_for_each(|path| add_mount_attributes(path, READ_ONLY, false))
     }
+}
+
+/// What is put back where all is emptied.
+struct Shown {
+    held: OwnedFd,
+    is_folder: bool,
+}
+
+/// What is visible and would not be: where it is, and where a link that would not be there leads to it.
+fn shown(bounds: &Bounds, hidden: &[PathBuf], emptied: &[&Path]) -> io::Result<Vec<(PathBuf, Shown)>> {
+    let temporary = TEMPORARY.map(Path::new);
+    let mut all = Vec::new();
+    for path in &bounds.visible {
+        let places = super::hidden::places([path.as_path()].into_iter())?;
+        let Some(place) = places.into_iter().find(|place| !hidden.iter().any(|above| place.starts_with(above))) else {
+            continue;
+        };
+        let is_folder = is_folder(&place);
+        let mut targets = BTreeSet::from([place.clone(), path.clone()]);
+        targets.retain(|target| emptied.iter().chain(&temporary).any(|above| target.starts_with(above)));
+        for target in targets {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+            all.push((target, Shown { held: open_tree(CWD, &place, flags)?, is_folder }));
+        }
+    }
+    Ok(all)
 }
 
 /// Those that are beneath none of the others, nor of what is temporary: what is beneath goes with it.

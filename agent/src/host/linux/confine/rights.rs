@@ -7,14 +7,15 @@ use landlock::{
 };
 use std::fs;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 /// What is asked of the kernel; an older one enforces less of it.
 const NEWEST: ABI = ABI::V6;
 
-/// Restricts this process for good; nothing is read in these places. What of it this kernel does not enforce, if it does not all.
-pub fn restrict(bounds: &Bounds, hidden: &[PathBuf]) -> io::Result<Option<String>> {
-    let done = build(bounds, hidden).map_err(io::Error::other)?;
+/// Restricts this process for good; nothing is read in these places, but all beneath what is open. What of it this kernel does not enforce, if it does not all.
+pub fn restrict(bounds: &Bounds, hidden: &[PathBuf], reads: Option<BorrowedFd<'_>>) -> io::Result<Option<String>> {
+    let done = build(bounds, hidden, reads).map_err(io::Error::other)?;
     Ok(match done {
         RulesetStatus::FullyEnforced => None,
         RulesetStatus::PartiallyEnforced => Some("this kernel knows a part of it".into()),
@@ -22,7 +23,7 @@ pub fn restrict(bounds: &Bounds, hidden: &[PathBuf]) -> io::Result<Option<String
     })
 }
 
-fn build(bounds: &Bounds, hidden: &[PathBuf]) -> Result<RulesetStatus, RulesetError> {
+fn build(bounds: &Bounds, hidden: &[PathBuf], reads: Option<BorrowedFd<'_>>) -> Result<RulesetStatus, RulesetError> {
     let all = AccessFs::from_all(NEWEST);
     let read = AccessFs::from_read(NEWEST);
     let rules = Ruleset::default()
@@ -33,6 +34,9 @@ fn build(bounds: &Bounds, hidden: &[PathBuf]) -> Result<RulesetStatus, RulesetEr
     let mut rules = allow(rules, Path::new("/"), AccessFs::ReadDir.into())?;
     for path in beside(Path::new("/"), hidden) {
         rules = allow(rules, &path, read)?;
+    }
+    if let Some(folder) = reads {
+        rules = rules.add_rule(PathBeneath::new(folder, read))?;
     }
     rules = allow(rules, Path::new("/dev"), AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev)?;
     let temporary = ["/tmp", "/var/tmp", "/dev/shm"].map(PathBuf::from);

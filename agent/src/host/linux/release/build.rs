@@ -13,7 +13,7 @@ use super::sources::{archive, crates, deb, directory, git, npm, oci, pypi, tools
 use crate::config::BuildLimits;
 use crate::host::linux::account::{assume, end_all_below, end_all_of};
 use crate::host::linux::cgroup::Groups;
-use crate::host::linux::confine::{Bounds, Network};
+use crate::host::linux::confine::{Bounds, Confining, Modes, Network, plan};
 use crate::host::linux::disk::{io_problem, now};
 use crate::host::linux::partition::files::open_top;
 use crate::host::linux::posix::{Side, split};
@@ -164,8 +164,10 @@ impl BuildTask {
                 // It is the parent's: whatever becomes of this process, the lock goes with the build.
                 drop(said);
                 let _ = nix::unistd::close(lock.as_raw_fd());
-                let shelf = Shelf::open(&self.cache);
-                let laid = assume(self.builder.as_ref()).and_then(|()| self.lay_here(&shelf?, line));
+                let laid = Shelf::open(&self.cache).and_then(|shelf| {
+                    self.shut_in(&shelf, line)?;
+                    self.lay_here(&shelf, line)
+                });
                 let _ = serde_json::to_writer(File::from(say), &laid);
                 std::process::exit(0)
             }
@@ -180,6 +182,39 @@ impl BuildTask {
                 serde_json::from_slice(&text).map_err(|_| wrong(&"the process that did was killed"))?
             }
         }
+    }
+
+    /// Has this process become the builder, with no more of the machine than laying sources takes: what they are made of is
+    /// somebody else's, and so are the programs that fetch and unpack some of them.
+    fn shut_in(&self, shelf: &Shelf, line: &Line) -> Result<(), Problem> {
+        let asks = |source: &Source| match source {
+            Source::Git { .. } | Source::Pypi { .. } => true,
+            Source::Deb { locks, .. } => locks.is_empty(),
+            _ => false,
+        };
+        let here = |source: &Source| match source {
+            Source::Archive { url: path, .. } | Source::Directory { path, .. } | Source::Oci { layout: path, .. } => {
+                Some(path.clone())
+            }
+            Source::Crate { registry: path, .. } | Source::Npm { registry: path, .. } => Some(path.clone()),
+            Source::Git { url, .. } => Some(url.strip_prefix("file://").unwrap_or(url).to_owned()),
+            _ => None,
+        };
+        let (sources, is_made) = (&self.release.sources, self.made.is_some());
+        let paths = sources.values().filter_map(here).filter(|path| path.starts_with('/'));
+        let bounds = Bounds {
+            writable: vec![self.staging.clone(), self.packages.clone()],
+            hidden: self.hidden.clone(),
+            visible: paths.map(PathBuf::from).collect(),
+            network: if !is_made && sources.values().any(asks) { Network::Same } else { Network::None },
+            modes: Modes::Any,
+            tmp_bytes: self.limits.memory,
+        };
+        let (steps, mut confining) = (plan(&bounds), Confining::new(&bounds).reading(shelf.folder()));
+        confining.perform(&steps.as_started)?;
+        assume(self.builder.as_ref())?;
+        confining.perform(&steps.as_user)?;
+        confining.missing.into_iter().try_for_each(|missing| line.progress(missing))
     }
 
     fn lay_here(&self, shelf: &Shelf, line: &Line) -> Result<Laid, Problem> {
@@ -281,6 +316,8 @@ impl BuildTask {
         let bounds = Bounds {
             writable: vec![self.staging.clone()],
             hidden: self.hidden.clone(),
+            visible: Vec::new(),
+            modes: Modes::Plain,
             network: if laid.network { Network::Same } else { Network::None },
             tmp_bytes: self.limits.memory,
         };
