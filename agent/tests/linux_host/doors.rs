@@ -268,8 +268,9 @@ async fn what_an_instance_says_anew_is_written_down_only_so_often_and_it_is_told
             break answer;
         }
         last += 1;
+        assert!(last < 50, "nothing is refused");
     };
-    assert!((4..50).contains(&last), "{last}");
+    assert!(last >= 4, "{last}");
     assert_eq!(refused["problem"]["code"], "P0314", "{refused}");
     assert!(refused["problem"]["todo"].as_str().unwrap().starts_with("say it again in "), "{refused}");
     // What was refused was not written down; the same again costs nothing, and it is heard as before.
