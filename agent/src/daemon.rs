@@ -47,7 +47,6 @@ struct Dispatcher {
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut desired = shared.desired.subscribe();
     let mut events = shared.host.events();
-    let mut spoken = shared.inside.spoken();
     let mut releases_wake = shared.releases_changed.subscribe();
     let mut all = Dispatcher {
         shared: shared.clone(),
@@ -76,7 +75,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 let changed = all.shared.take_dirty();
                 all.release_facts(&changed);
             }
-            Some(name) = spoken.recv() => all.wake(&name),
+            name = shared.inside.spoken() => all.wake(&name),
             event = events.recv() => match event {
                 Some(Event::Partition(name)) => all.wake(&name),
                 Some(Event::Release(digest)) => all.wake_release(&digest),

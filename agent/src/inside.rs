@@ -5,8 +5,8 @@
 //! decided by [`plat_agent_plan::inside`].
 
 pub mod client;
-mod pace;
 mod serve;
+mod spoken;
 
 use crate::host::Host;
 use plat_agent_plan::Action;
@@ -18,6 +18,7 @@ use plat_model::node::NodePartition;
 use plat_model::problem::codes;
 use plat_model::tree::{Child, TreeAsk};
 use serde_json::{Value, json};
+use spoken::Spoken;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::os::fd::OwnedFd;
@@ -25,7 +26,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::warn;
@@ -46,8 +46,7 @@ pub struct Inside {
     known: Known,
     ask: AskMaster,
     doors: Mutex<BTreeMap<PartitionName, Door>>,
-    spoken: mpsc::UnboundedSender<PartitionName>,
-    heard: Mutex<Option<mpsc::UnboundedReceiver<PartitionName>>>,
+    spoken: Spoken,
 }
 
 struct Door {
@@ -66,14 +65,12 @@ impl Drop for Door {
 
 impl Inside {
     pub fn new(host: Arc<dyn Host>, known: Known, ask: AskMaster) -> Self {
-        let (spoken, heard) = mpsc::unbounded_channel();
-        Self { host, known, ask, doors: Mutex::default(), spoken, heard: Mutex::new(Some(heard)) }
+        Self { host, known, ask, doors: Mutex::default(), spoken: Spoken::default() }
     }
 
-    /// The partitions whose instance has said something new of itself, from now on. Taken once, by the daemon.
-    pub fn spoken(&self) -> mpsc::UnboundedReceiver<PartitionName> {
-        let taken = self.heard.lock().unwrap_or_else(PoisonError::into_inner).take();
-        taken.unwrap_or_else(|| mpsc::unbounded_channel().1)
+    /// The next partition whose instance has said something new of itself. For the daemon alone.
+    pub async fn spoken(&self) -> PartitionName {
+        self.spoken.next().await
     }
 
     fn doors(&self) -> MutexGuard<'_, BTreeMap<PartitionName, Door>> {
@@ -119,22 +116,18 @@ impl Inside {
     }
 
     /// Answers one line. Asks of one instance are answered one after the other, but for what the master is asked.
-    async fn reply(
-        &self,
-        speaker: &serve::Speaker,
-        line: &[u8],
-        turn: &tokio::sync::Mutex<()>,
-    ) -> Result<Value, Problem> {
+    async fn reply(&self, speaker: &serve::Speaker, line: &[u8], bounds: &serve::Bounds) -> Result<Value, Problem> {
         let ask = parse(line)?;
         let desired = (self.known)(&speaker.instance).ok_or_else(away)?;
-        let mine = turn.lock().await;
+        let mine = bounds.turn.lock().await;
         let fact = self.host.observe_partition(&speaker.partition).await?;
         let occupant = fact.occupant.filter(|occupant| occupant.instance == speaker.instance && !occupant.erased);
         match answer(ask, &desired, &occupant.ok_or_else(away)?)? {
             Answer::Now(value) => Ok(value),
             Answer::Note(note) => {
+                bounds.may_write(&note)?;
                 self.host.perform(&Action::Note { partition: speaker.partition.clone(), note }).await?;
-                let _nobody_listens = self.spoken.send(speaker.partition.clone());
+                self.spoken.say(&speaker.partition);
                 Ok(json!({}))
             }
             Answer::Master(ask) => {

@@ -26,6 +26,7 @@ mod desired;
 mod durable;
 mod master;
 mod outbox;
+mod pace;
 mod report;
 
 use clock::Clock;

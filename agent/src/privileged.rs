@@ -8,6 +8,7 @@
 mod client;
 mod data;
 mod handover;
+mod heard;
 mod network;
 mod protocol;
 mod rights;

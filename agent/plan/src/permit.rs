@@ -4,13 +4,17 @@
 use crate::action::{Action, FileTemplate, Note, Publication, ReloadHow, Run, ServiceSpec};
 use crate::facts::Occupant;
 use crate::render::Upkeep;
+use plat_document::Release;
 use plat_document::release::{Check, digest_of};
 use plat_document::template::{Prepared, TEMPLATE_MAX};
 use plat_model::Problem;
-use plat_model::id::{ServiceName, shorten};
+use plat_model::id::{Digest, PromiseName, ServiceName, shorten};
 use plat_model::node::NodeFile;
+use plat_model::parameters::Parameters;
 use plat_model::problem::codes;
 use plat_model::release::RELEASE_MAX;
+use plat_model::tree::SAID_MAX;
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest time that anything may be given, in seconds: what release documents allow.
@@ -29,22 +33,52 @@ const KEYS_MAX: usize = 1024;
 const TEXT_MAX: usize = 256;
 /// What an instance's hooks are called.
 const HOOKS: [&str; 5] = ["init", "configure", "start", "stop", "clean"];
+/// Most bytes, as JSON, of what keeps an instance up: its services, promises and what it publishes.
+pub(crate) const UPKEEP_MAX: usize = 2 * RELEASE_MAX;
 /// Marks the agent's own runs: nobody else may be taken for one.
 const MARK: &str = "PLAT_RUN";
 
-/// Whether an action is one that a plan could hold, on this node, with this occupant of its partition.
+/// What an action is held against.
+#[derive(Debug, Clone, Copy)]
+pub struct Ground<'a> {
+    pub node: &'a NodeFile,
+    /// Of the action's partition.
+    pub occupant: Option<&'a Occupant>,
+    /// What of that partition has a log of its own already: services, and by its name what was run to its end.
+    pub logged: &'a BTreeSet<String>,
+}
+
+/// Whether an action is one that a plan could hold, on this ground.
 ///
 /// # Errors
-/// FORGED.
-pub fn permit(action: &Action, node: &NodeFile, occupant: Option<&Occupant>) -> Result<(), Problem> {
-    allowed(action, node, occupant).map_err(|why| {
+/// FORGED; BAD_VALUE for a release that no master of this version takes in.
+pub fn permit(action: &Action, ground: Ground<'_>) -> Result<(), Problem> {
+    allowed(action, ground).map_err(|why| {
         Problem::new(codes::FORGED, format!("the host does not do this: {}", shorten(&action.step())))
             .because(why)
             .fix("if nobody tampers with the agent this is a bug in it; see docs/errors/P0417.md")
+    })?;
+    match action {
+        Action::InstallRelease { digest, document } => parse_release(digest, document).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// The release that a document is, after all checks by which a master takes one in.
+///
+/// # Errors
+/// BAD_VALUE.
+pub fn parse_release(digest: &Digest, document: &str) -> Result<Release, Problem> {
+    Release::from_canonical_json(document).map_err(|problems| {
+        let first = problems.0.first().map(Problem::one_line).unwrap_or_default();
+        Problem::new(codes::BAD_VALUE, format!("release {} is none that this agent knows", digest.short()))
+            .because(format!("{first} ({} problems in all)", problems.0.len()))
+            .fix("bring the agent to the version of its master; if it is, see docs/errors/P0417.md")
     })
 }
 
-fn allowed(action: &Action, node: &NodeFile, occupant: Option<&Occupant>) -> Result<(), String> {
+fn allowed(action: &Action, ground: Ground<'_>) -> Result<(), String> {
+    let Ground { node, occupant, .. } = ground;
     if let Some(name) = action.partition() {
         ensure(node.partition(name).is_some(), || format!("node.json has no partition {name}"))?;
     }
@@ -79,16 +113,25 @@ fn allowed(action: &Action, node: &NodeFile, occupant: Option<&Occupant>) -> Res
             ensure(HOOKS.contains(&hook.name.as_str()), || format!("there is no hook `{}`", shorten(&hook.name)))?;
             run(hook)
         }
-        Action::StartService { spec, .. } => service(spec, held()?),
+        Action::StartService { spec, .. } => {
+            one_more(ground.logged, spec.name.as_str())?;
+            service(spec, held()?)
+        }
         Action::StopService { .. } => Ok(()),
         Action::Reload { service, run: of, how, .. } => {
             held()?;
             text(of)?;
+            if let ReloadHow::Command(told) = how {
+                one_more(ground.logged, &told.name)?;
+            }
             reload(service.as_str(), how)
         }
-        Action::CheckPromise { of, check: asked, timeout_seconds, environment, .. } => {
+        Action::CheckPromise { promise, of, check: asked, timeout_seconds, environment, .. } => {
             held()?;
             text(of)?;
+            if let Check::Exec(_) = asked {
+                one_more(ground.logged, &promise_log(promise))?;
+            }
             check(asked)?;
             seconds(*timeout_seconds)?;
             variables(environment)
@@ -124,26 +167,37 @@ fn noted(note: &Note, occupant: &Occupant) -> Result<(), String> {
         Note::Reloaded { service, loaded } => {
             text(&loaded.run)?;
             text(&loaded.files)?;
-            one_more(&occupant.reloaded, service)
+            one_service_more(&occupant.reloaded, service)
         }
         Note::Done { service, fingerprint } => {
             text(fingerprint)?;
-            one_more(&occupant.done, service)
+            one_service_more(&occupant.done, service)
         }
-        Note::Timed { service, .. } => one_more(&occupant.timers, service),
-        // Of an instance that is gone it changes nothing. What it says is bounded by its own form.
-        Note::Told { .. } => Ok(()),
+        Note::Timed { service, .. } => one_service_more(&occupant.timers, service),
+        // Of an instance that is gone it changes nothing.
+        Note::Told { spoken, said, .. } => {
+            Parameters::new(spoken.as_map().clone()).map_err(|problem| problem.what)?;
+            let long = said.as_ref().is_some_and(|said| said.text.len() > SAID_MAX);
+            ensure(!long, || "an instance says too much of itself".into())
+        }
         Note::Initialised | Note::Started | Note::Stopped | Note::Revived { .. } => Ok(()),
         Note::Untimed | Note::Cleaned => Ok(()),
     }
 }
 
 /// No more is remembered of services than there can be.
-fn one_more<T>(of: &BTreeMap<ServiceName, T>, service: &ServiceName) -> Result<(), String> {
+fn one_service_more<T>(of: &BTreeMap<ServiceName, T>, service: &ServiceName) -> Result<(), String> {
     ensure(of.len() < REMEMBERED_MAX || of.contains_key(service), || format!("more than {REMEMBERED_MAX} services"))
 }
 
+/// No more logs are kept than there can be.
+fn one_more(logged: &BTreeSet<String>, name: &str) -> Result<(), String> {
+    ensure(logged.len() < REMEMBERED_MAX || logged.contains(name), || format!("more than {REMEMBERED_MAX} logs"))
+}
+
 fn upkeep(kept: &Upkeep, occupant: &Occupant) -> Result<(), String> {
+    let bytes = json_bytes(kept);
+    ensure(bytes <= UPKEEP_MAX, || format!("{bytes} bytes to keep an instance up"))?;
     ensure(kept.services.len() <= PARTS_MAX, || format!("{} services", kept.services.len()))?;
     ensure(kept.promises.len() <= PARTS_MAX, || format!("{} promises", kept.promises.len()))?;
     kept.services.iter().try_for_each(|spec| service(spec, occupant))?;
@@ -169,6 +223,8 @@ fn template(template: &Prepared, occupant: &Occupant) -> Result<(), String> {
 
 fn service(spec: &ServiceSpec, occupant: &Occupant) -> Result<(), String> {
     ensure(spec.instance == occupant.instance, || format!("instance {} is not in the partition", spec.instance))?;
+    let bytes = json_bytes(spec);
+    ensure(bytes <= UPKEEP_MAX, || format!("a service of {bytes} bytes"))?;
     command(&spec.command)?;
     variables(&spec.environment)?;
     within(&spec.directory)?;
@@ -196,6 +252,16 @@ fn run(run: &Run) -> Result<(), String> {
     within(&run.directory)?;
     variables(&run.environment)?;
     seconds(run.timeout_seconds)
+}
+
+/// Names the log of a promise that is a program.
+pub fn promise_log(promise: &PromiseName) -> String {
+    format!("promise-{promise}")
+}
+
+/// How many bytes it is where it is written down.
+pub(crate) fn json_bytes(value: &impl Serialize) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX, |text| text.len())
 }
 
 fn check(check: &Check) -> Result<(), String> {

@@ -5,6 +5,7 @@ use crate::action::{FileTemplate, Publication, ReloadHow, ReloadSpec, Run, Servi
 use crate::facts::Occupant;
 use crate::fingerprint;
 use crate::given::{Given, Place};
+use crate::permit::{UPKEEP_MAX, json_bytes};
 use plat_document::Release;
 use plat_document::release::{Check, Hook, HttpCheck, Promise, Reload, Restart, Role, TcpCheck};
 use plat_document::template::{self, Context, Prepared};
@@ -218,6 +219,13 @@ pub fn render(
     let upkeep = Upkeep { services, promises, publish, environment: base };
     let mut rendered = Rendered { files, init, configure, start, stop, clean, upkeep, configured };
     rendered.tell("PLAT_SOCKET", &format!("{}/{SOCKET}", public.partition.directory));
+    let bytes = json_bytes(&rendered.upkeep);
+    if bytes > UPKEEP_MAX {
+        let problem = Problem::new(codes::TOO_LARGE, "the services, promises and what is published are too large")
+            .because(format!("{bytes} bytes with all filled in, {UPKEEP_MAX} are allowed"))
+            .fix("write large parameters to a file of the release, and read it from there");
+        problems.push(problem);
+    }
     problems.none_or(rendered)
 }
 

@@ -6,7 +6,7 @@ mod world;
 use super::{Counters, Event, Follow, Host, LogsAsked, Wanted};
 use crate::clock::Clock;
 use async_trait::async_trait;
-use plat_agent_plan::{Action, Disk, End, PartitionFact, ReleaseFact, StoreFacts, Stored, StoredFact};
+use plat_agent_plan::{Action, Disk, End, Ground, PartitionFact, ReleaseFact, StoreFacts, Stored, StoredFact};
 use plat_model::Problem;
 use plat_model::id::{Digest, PartitionName, PromiseName, ServiceName};
 use plat_model::node::NodeFile;
@@ -234,7 +234,7 @@ impl Host for FakeHost {
             return Err(Problem::new(codes::HOOK_FAILED, format!("{step} failed")).because("a fault was asked for"));
         }
         let occupant = action.partition().and_then(|name| world.partitions.get(name)?.fact.occupant.as_ref());
-        plat_agent_plan::permit(action, &world.node, occupant)?;
+        plat_agent_plan::permit(action, Ground { node: &world.node, occupant, logged: &BTreeSet::new() })?;
         world.apply(action, now)
     }
 

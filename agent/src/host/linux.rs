@@ -18,6 +18,7 @@ mod partition;
 mod posix;
 mod probe;
 mod process;
+mod refused;
 mod release;
 pub mod runtime;
 mod shim;
@@ -32,6 +33,7 @@ pub use release::share;
 use super::{Counters, Event, Host, LogsAsked, Wanted};
 use crate::clock::Clock;
 use crate::config::{ReleaseSettings, Runtime as Wish};
+use crate::pace::Sparing;
 use async_trait::async_trait;
 use counters::{DiskLevels, DiskPlace, Meters};
 use node_file::NodeFiles;
@@ -39,7 +41,7 @@ use partition::Occupants;
 use partition::erase::EraseTask;
 use partition::files::{FillTask, Secrets, WriteTask};
 use plat_agent_plan::action::{ReloadHow, Run};
-use plat_agent_plan::{Action, Disk, PartitionFact, ReleaseFact, StoreFacts};
+use plat_agent_plan::{Action, Disk, PartitionFact, ReleaseFact, StoreFacts, promise_log};
 use plat_document::release::Check;
 use plat_model::Problem;
 use plat_model::id::{Digest, PartitionName, ServiceName};
@@ -91,6 +93,8 @@ pub struct LinuxHost {
     spawner: Arc<Spawner>,
     runtime: Arc<dyn Runtime>,
     occupants: Occupants,
+    records: Records,
+    refusals: Sparing,
     meters: Arc<Meters>,
     disks: DiskLevels,
     releases: Arc<Releases>,
@@ -142,7 +146,8 @@ impl LinuxHost {
         if let Some(why) = runtime.without_groups() {
             tracing::info!(why, "without control groups: services are killed and counted by their processes");
         }
-        let occupants = Occupants::open(&state, &Records::new(&state))?;
+        let records = Records::new(&state);
+        let occupants = Occupants::open(&state, &records)?;
         let adopted = runtime.open().await?;
         tracing::debug!(runtime = runtime.kind(), services = adopted.len(), "services taken over");
         // What has ended until here is read with the rest: nobody starts another run yet.
@@ -157,6 +162,8 @@ impl LinuxHost {
         }
         Ok(Self {
             node,
+            records,
+            refusals: refused::sparingly(),
             occupants,
             disks: DiskLevels::default(),
             releases: Arc::new(Releases::new(spawner.clone(), &state, settings.clone(), send)),
@@ -188,15 +195,6 @@ impl LinuxHost {
                 .fix("run `node-format plan` to see what would have to change")
         })?;
         Ok(Place { directory: node.root.join(name.as_str()), partition })
-    }
-
-    /// Nothing is done that no plan could hold, whoever asks for it.
-    fn permit(&self, action: &Action) -> Result<(), Problem> {
-        let memory = action.partition().map(|name| self.occupants.observe(name)).transpose()?;
-        let occupant = memory.as_ref().and_then(|memory| memory.occupant.as_ref());
-        plat_agent_plan::permit(action, &*self.node.read()?, occupant).inspect_err(|problem| {
-            tracing::warn!(step = action.step(), problem = problem.one_line(), "refused");
-        })
     }
 
     /// For a process that becomes their owner's.
@@ -345,7 +343,10 @@ impl Host for LinuxHost {
                 let node = self.node.read()?;
                 self.releases.remove(&node, digest).await
             }
-            Action::NoteUnused { digest, since } => self.releases.note_unused(digest, *since),
+            Action::NoteUnused { digest, since } => {
+                let node = self.node.read()?;
+                self.releases.note_unused(&node, digest, *since)
+            }
             Action::NoteUsed { digest } => self.releases.note_used(digest),
             Action::RemoveContent { path } => self.releases.remove_content(path),
             Action::Occupy { partition, instance, secrets } => {
@@ -391,7 +392,7 @@ impl Host for LinuxHost {
             Action::CheckPromise { partition, promise, of, check, timeout_seconds, environment } => {
                 let command = if let Check::Exec(command) = check { command.clone() } else { Vec::new() };
                 let run = Run {
-                    name: format!("promise-{promise}"),
+                    name: promise_log(promise),
                     command,
                     environment: environment.clone(),
                     directory: String::new(),

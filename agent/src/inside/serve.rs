@@ -1,7 +1,8 @@
 //! One partition's socket: who may speak, how much at once, how long, how often.
 
 use super::Inside;
-use super::pace::Pace;
+use crate::pace::{Budget, Pace};
+use plat_agent_plan::action::Note;
 use plat_agent_plan::inside::{LINE_MAX, reply};
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName};
@@ -13,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
 /// Connections of one partition at once; more wait to be taken.
@@ -22,6 +23,11 @@ const CONNECTIONS: usize = 8;
 const LINES: (u32, u32) = (20, 100);
 /// Connections of one partition a second, and at once.
 const CALLERS: (u32, u32) = (20, 100);
+/// Bytes of what one partition's instance says of itself that are written down a second, and at once: each time it is
+/// another, the disk is synced.
+const WRITTEN: (u32, u32) = (8 << 10, 1 << 20);
+/// What the least of it costs.
+const BLOCK: usize = 4096;
 /// How long a line may take to come whole, and an answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After a connection could not be taken, for lack of something in the whole process.
@@ -41,17 +47,44 @@ impl Speaker {
     }
 }
 
+/// What holds all connections of one partition together.
+pub struct Bounds {
+    lines: Pace,
+    written: Budget,
+    pub turn: Mutex<()>,
+}
+
+impl Bounds {
+    /// Whether so much may be written down now.
+    ///
+    /// # Errors
+    /// TOO_MANY, with the time after which it may.
+    pub fn may_write(&self, note: &Note) -> Result<(), Problem> {
+        let bytes = serde_json::to_vec(note).map_or(usize::MAX, |text| text.len());
+        self.written.take(bytes.max(BLOCK), Instant::now()).map_err(|wait| {
+            Problem::new(codes::TOO_MANY, "the instance says something new of itself too often")
+                .because(format!(
+                    "{} KiB a second are written down, and {} KiB at once; what changes least counts as {} KiB",
+                    WRITTEN.0 >> 10,
+                    WRITTEN.1 >> 10,
+                    BLOCK >> 10
+                ))
+                .fix(format!("say it again in {} s", wait.as_secs() + 1))
+        })
+    }
+}
+
 /// What all connections of one partition share.
 struct Shared {
     inside: Arc<Inside>,
     speaker: Speaker,
-    lines: Pace,
-    turn: Mutex<()>,
+    bounds: Bounds,
 }
 
 /// Takes connections until it is dropped, and all of them with it.
 pub async fn serve(inside: Arc<Inside>, speaker: Speaker, listener: UnixListener) {
-    let shared = Arc::new(Shared { inside, speaker, lines: Pace::new(LINES.0, LINES.1), turn: Mutex::new(()) });
+    let (lines, written) = (Pace::new(LINES.0, LINES.1), Budget::new(WRITTEN.0, WRITTEN.1));
+    let shared = Arc::new(Shared { inside, speaker, bounds: Bounds { lines, written, turn: Mutex::new(()) } });
     let (places, callers) = (Arc::new(Semaphore::new(CONNECTIONS)), Pace::new(CALLERS.0, CALLERS.1));
     let mut connections = JoinSet::new();
     loop {
@@ -90,8 +123,8 @@ async fn talk(shared: &Shared, stream: UnixStream) -> io::Result<()> {
         let said = match timeout(PATIENCE, read_line(&mut from, &mut line)).await?? {
             End::Closed => return Ok(()),
             End::Line => {
-                shared.lines.turn().await;
-                shared.inside.reply(&shared.speaker, &line, &shared.turn).await
+                shared.bounds.lines.turn().await;
+                shared.inside.reply(&shared.speaker, &line, &shared.bounds).await
             }
             End::TooLong => Err(Problem::new(codes::TOO_LARGE, "the instance says too much at once")
                 .because(format!("{LINE_MAX} bytes are allowed in a line"))),

@@ -61,7 +61,8 @@ impl Start {
 }
 
 /// For the very start of `main`, before there is a thread: if this process was started as the part with the network, does
-/// its work and says how to exit. Its standard input is the socket, its standard output the one of open files.
+/// its work and says how to exit. Its standard input is the socket, its standard output the one of open files, its standard
+/// error a pipe to root's part.
 pub fn subcommand() -> Option<ExitCode> {
     if std::env::args_os().nth(1)? != SUBCOMMAND {
         return None;
@@ -91,6 +92,8 @@ fn confine() -> Result<(UnixStream, Taking), Problem> {
     let files: OwnedFd = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3).map_err(|e| wrong(&e))?;
     let null = File::options().read(true).write(true).open("/dev/null").map_err(|e| wrong(&e))?;
     dup2_stdin(&null).and_then(|()| dup2_stdout(&null)).map_err(|e| wrong(&e))?;
+    // A terminal is root's part's: nobody else sets it up, or is sent what is typed at it.
+    rustix::process::setsid().map_err(|e| wrong(&e))?;
     nix::sys::prctl::set_no_new_privs().map_err(|e| wrong(&e))?;
     nix::sys::prctl::set_dumpable(false).map_err(|e| wrong(&e))?;
     // Where it is still root's: what another program could be given goes first.
@@ -121,7 +124,7 @@ fn run((socket, files): (UnixStream, Taking)) -> Result<(), Problem> {
         getrandom::fill(&mut seed).map_err(|why| failed("no randomness", &why))?;
         let settings = start.settings(u64::from_le_bytes(seed))?;
         let host = Arc::new(host);
-        // A terminal sends its signal to both parts: root's part ends this one when it has seen to what it holds.
+        // Who interrupts both parts means root's, which ends this one when it has seen to what it holds.
         let ended = |kind| signal(kind).map_err(|why| failed("no signals", &why));
         let (mut term, mut int) = (ended(SignalKind::terminate())?, ended(SignalKind::interrupt())?);
         let over = host.clone();

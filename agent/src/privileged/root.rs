@@ -2,7 +2,7 @@
 
 use super::handover::{self, Giving};
 use super::network::{SUBCOMMAND, Start};
-use super::serve;
+use super::{heard, serve};
 use crate::config::Config;
 use crate::host::linux::{LinuxConfig, LinuxHost, Network};
 use crate::host::{Event, Host};
@@ -16,15 +16,18 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 /// How long the part with the network has to end by itself.
 const END: Duration = Duration::from_secs(10);
+/// How long its last words may take to come once it has.
+const LAST: Duration = Duration::from_secs(1);
 /// Pauses before it is started again: the first, and the longest. One that has lasted starts from the first.
 const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -99,12 +102,12 @@ impl Part<'_> {
         let passed = PASSED.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         command.arg(SUBCOMMAND).env_clear().envs(passed).current_dir("/");
         let (giving, taking) = handover::pair().map_err(|e| wrong(&e))?;
-        command.stdin(OwnedFd::from(theirs)).stdout(OwnedFd::from(taking));
+        command.stdin(OwnedFd::from(theirs)).stdout(OwnedFd::from(taking)).stderr(Stdio::piped());
         if let Some(user) = self.user {
             // Its other groups go too.
             command.uid(user.uid).gid(user.gid);
         }
-        let child = self.network.spawn(&mut command).map_err(|e| wrong(&e))?;
+        let mut child = self.network.spawn(&mut command).map_err(|e| wrong(&e))?;
         // The command holds its end of the socket.
         drop(command);
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -113,7 +116,9 @@ impl Part<'_> {
         let handle = handle.map_err(|e: io::Error| wrong(&e))?;
         mine.set_nonblocking(true).map_err(|e| wrong(&e))?;
         let stream = UnixStream::from_std(mine).map_err(|e| wrong(&e))?;
-        Ok(Running { child, handle, stream: Some((stream, giving)) })
+        let errors = child.stderr.take().map(OwnedFd::from);
+        let heard = errors.map(|errors| tokio::spawn(heard::copy(errors, io::stderr())));
+        Ok(Running { child, handle, stream: Some((stream, giving)), heard })
     }
 }
 
@@ -122,6 +127,8 @@ struct Running {
     handle: OwnedFd,
     /// With what open files are handed over on.
     stream: Option<(UnixStream, Giving)>,
+    /// What it says on its standard error is copied.
+    heard: Option<JoinHandle<()>>,
 }
 
 impl Running {
@@ -141,6 +148,13 @@ impl Running {
         if tokio::time::timeout(END, handle.readable()).await.is_err() {
             pidfd_send_signal(handle.get_ref(), Signal::KILL)?;
         }
-        self.child.wait()
+        let status = self.child.wait();
+        if let Some(mut heard) = self.heard.take()
+            && tokio::time::timeout(LAST, &mut heard).await.is_err()
+        {
+            // Something that it started holds the other end.
+            heard.abort();
+        }
+        status
     }
 }

@@ -5,6 +5,7 @@ use super::handover::Giving;
 use super::network::Start;
 use super::protocol::{ANSWER_MAX, Call, Message, Nature, QUESTION_MAX, Question, WINDOW, encode, read, write};
 use crate::host::{Event, Host};
+use crate::pace::Sparing;
 use plat_model::Problem;
 use plat_model::problem::codes;
 use serde::Serialize;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, Id, JoinSet};
+use tokio::time::Instant;
 
 /// Calls under way at once: each partition of a large node has one, each release another.
 const CALLS_MAX: usize = 32_768;
@@ -88,6 +90,7 @@ where
         running: HashMap::new(),
         ids: HashMap::new(),
         bytes: Arc::new(Semaphore::new(BYTES_MAX)),
+        refusals: Sparing::new(1, 10),
     };
     tokio::pin!(writing, reading);
     let mut is_read = false;
@@ -131,6 +134,7 @@ struct Served {
     /// By the numbers of the calls.
     ids: HashMap<u64, Id>,
     bytes: Arc<Semaphore>,
+    refusals: Sparing,
 }
 
 impl Served {
@@ -162,7 +166,9 @@ impl Served {
         let logs = self.running.values().filter(|running| running.is_log).count();
         let bytes = u32::try_from(size).ok().and_then(|size| self.bytes.clone().try_acquire_many_owned(size).ok());
         let Some(bytes) = bytes.filter(|_| self.running.len() < CALLS_MAX && !(is_log && logs >= LOGS_MAX)) else {
-            tracing::warn!("refused: too many calls of the part with the network at once");
+            if let Some(left_out) = self.refusals.says(Instant::now()) {
+                tracing::warn!(left_out, "refused: too many calls of the part with the network at once");
+            }
             let problem = Problem::new(codes::TOO_MANY, "too many calls of the host at once");
             self.desk.answer(id, &Err::<(), _>(problem)).await;
             return;

@@ -87,6 +87,11 @@ async fn the_part_with_the_network_has_no_rights_and_neither_part_outlives_the_o
         assert_eq!(status(part, sets), "0000000000000000", "{sets}");
     }
     assert_eq!(status(part, "NoNewPrivs"), "1");
+    // What it says goes through root's part, and a terminal is not its own.
+    let errors = fs::read_link(format!("/proc/{part}/fd/2")).unwrap().display().to_string();
+    let roots = fs::read_link(format!("/proc/{agent}/fd/2")).unwrap().display().to_string();
+    assert!(errors.starts_with("pipe:") && errors != roots, "{errors}");
+    assert_eq!(nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(part as i32))).unwrap().as_raw() as u32, part);
     let owner = |path: &Path| fs::symlink_metadata(path).unwrap().uid();
     let host = data.join("host");
     assert_eq!(fs::metadata(&host).unwrap().mode() & 0o7777, 0o700);

@@ -28,7 +28,18 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 pub fn document(sources: serde_json::Value, commands: &[&[&str]]) -> String {
-    serde_json::json!({"version": 1, "name": "app", "sources": sources, "build": {"commands": commands, "timeout_seconds": 60}}).to_string()
+    let mut parts = serde_json::json!({"sources": sources});
+    if !commands.is_empty() {
+        parts["build"] = serde_json::json!({"commands": commands, "timeout_seconds": 60});
+    }
+    whole(parts)
+}
+
+/// A document with these parts, and an instance that is one file.
+pub fn whole(mut parts: serde_json::Value) -> String {
+    let frame = serde_json::json!({"version": 1, "name": "app", "files": {"etc/app": {"template": "x"}}});
+    parts.as_object_mut().unwrap().extend(frame.as_object().unwrap().clone());
+    parts.to_string()
 }
 
 pub fn archive(node: &Node, bytes: &[u8]) -> serde_json::Value {

@@ -255,3 +255,27 @@ async fn many_silent_connections_keep_only_their_own_instance_waiting() {
     door.done().await;
     neighbour.done().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_instance_says_anew_is_written_down_only_so_often_and_it_is_told_when_to_say_it_again() {
+    let door = Door::of(own_user(UID + 69)).await;
+    let mut stream = door.connect().await;
+    let said = |n: usize| json!({"v": 1, "ask": "publish", "connection": {"a": format!("{n}{}", "x".repeat(200_000))}});
+    let mut last = 0;
+    let refused = loop {
+        let answer = say(&mut stream, &said(last)).await;
+        if answer["ok"].is_null() {
+            break answer;
+        }
+        last += 1;
+        assert!(last < 50, "nothing is refused");
+    };
+    assert!(last >= 4, "{last}");
+    assert_eq!(refused["problem"]["code"], "P0314", "{refused}");
+    assert!(refused["problem"]["todo"].as_str().unwrap().starts_with("say it again in "), "{refused}");
+    // What was refused was not written down; the same again costs nothing, and it is heard as before.
+    let published = say(&mut stream, &get()).await["ok"]["published"]["a"].as_str().unwrap().to_owned();
+    assert!(published.starts_with(&format!("{}x", last - 1)));
+    assert!(say(&mut stream, &said(last - 1)).await["ok"].is_object());
+    door.done().await;
+}

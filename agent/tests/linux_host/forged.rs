@@ -6,6 +6,7 @@ use plat_agent::config::Config;
 use plat_agent::privileged::{RemoteHost, Start, Taking, handover, serve};
 use plat_agent_plan::Upkeep;
 use plat_model::parameters::Parameters;
+use plat_model::tree::Said;
 use serde_json::{Value, json};
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -15,7 +16,7 @@ use tokio::task::JoinHandle;
 
 /// What was logged, or what went over a socket.
 #[derive(Clone, Default)]
-struct Kept(Arc<Mutex<Vec<u8>>>);
+pub struct Kept(Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Kept {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -29,12 +30,12 @@ impl io::Write for Kept {
 }
 
 impl Kept {
-    fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
 
     /// All that this thread logs from here on.
-    fn logs() -> (Self, tracing::subscriber::DefaultGuard) {
+    pub fn logs() -> (Self, tracing::subscriber::DefaultGuard) {
         let kept = Self::default();
         let target = kept.clone();
         let lines = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::DEBUG);
@@ -57,17 +58,17 @@ fn served(host: &Arc<LinuxHost>) -> (Served, UnixStream, Taking) {
     (serving, theirs, taking)
 }
 
-async fn remote(host: &Arc<LinuxHost>) -> RemoteHost {
+pub async fn remote(host: &Arc<LinuxHost>) -> RemoteHost {
     let (_, socket, taking) = served(host);
     RemoteHost::open(socket, taking).await.unwrap().0
 }
 
-fn run(name: &str, command: &[&str]) -> Run {
+pub fn run(name: &str, command: &[&str]) -> Run {
     let command = command.iter().map(|argument| (*argument).to_owned()).collect();
     Run { name: name.into(), command, environment: BTreeMap::new(), directory: String::new(), timeout_seconds: 5 }
 }
 
-fn hook(run: Run) -> Action {
+pub fn hook(run: Run) -> Action {
     Action::RunHook { partition: part(), run }
 }
 
@@ -76,13 +77,13 @@ fn file(path: &str, mode: u32) -> Action {
     Action::WriteFiles { partition: part(), files: vec![FileTemplate { path: path.into(), mode, template }] }
 }
 
-fn started(change: impl FnOnce(&mut ServiceSpec)) -> Action {
+pub fn started(change: impl FnOnce(&mut ServiceSpec)) -> Action {
     let mut spec = spec("forged", "true");
     change(&mut spec);
     Action::StartService { partition: part(), spec }
 }
 
-fn checked(check: Check, timeout_seconds: u32) -> Action {
+pub fn checked(check: Check, timeout_seconds: u32) -> Action {
     let (promise, environment) = (PromiseName::parse("p").unwrap(), BTreeMap::new());
     Action::CheckPromise { partition: part(), promise, of: String::new(), check, timeout_seconds, environment }
 }
@@ -102,6 +103,11 @@ fn forgeries() -> Vec<Action> {
     let noted = |note| Action::Note { partition: part(), note };
     let twice = FileTemplate { path: "etc/a".into(), mode: 0o640, template: Prepared::verbatim("") };
     let upkeep = Upkeep { services: vec![spec("a", "b")], publish: publication("others"), ..Upkeep::default() };
+    let large = Upkeep { environment: [("A".to_owned(), "a".repeat(3 << 20))].into(), ..Upkeep::default() };
+    let told = |spoken: Value, text: &str| {
+        let (spoken, said) = (serde_json::from_value(spoken).unwrap(), Said { well: true, text: text.into() });
+        noted(Note::Told { instance: instance(), spoken, said: Some(said) })
+    };
     let reload = |name: &str| ReloadHow::Command(run(name, &["/bin/true"]));
     let occupy = |name: &str, length| Action::Occupy {
         partition: part(),
@@ -168,6 +174,11 @@ fn forgeries() -> Vec<Action> {
         noted(Note::Published(Parameters::parse_json(r#"{"url": "http://elsewhere/"}"#).unwrap())),
         occupy("../x", 24),
         occupy("key", 1 << 30),
+        // More than can be remembered.
+        started(|spec| drop(spec.environment.insert("A".into(), "a".repeat(3 << 20)))),
+        noted(Note::KeptUp(Box::new(large))),
+        told(json!({"a": "a".repeat(300_000)}), ""),
+        told(json!({}), &"a".repeat(2000)),
         // A release that is another than it is called.
         Action::InstallRelease { digest, document: "{}".into() },
     ]
@@ -197,7 +208,7 @@ async fn what_no_plan_could_hold_is_refused_and_logged_and_the_host_goes_on() {
 }
 
 /// Once nobody else has it: what served it has seen the end of its socket.
-async fn settled(host: Arc<LinuxHost>) -> Arc<LinuxHost> {
+pub async fn settled(host: Arc<LinuxHost>) -> Arc<LinuxHost> {
     until("the host is not served any more", async || Arc::strong_count(&host) == 1).await;
     host
 }

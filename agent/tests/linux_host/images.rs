@@ -130,7 +130,7 @@ async fn an_image_is_fetched_as_an_archive_and_touches_no_other_source() {
         json!({"oci": {"layout": format!("{}/image.tar", web.url), "sha256": hex(&bytes), "manifest": image.manifest}});
     let of = |source: &Value| {
         let sources = json!({"app": {"directory": {"path": own}}, "image": source});
-        json!({"version": 1, "name": "app", "sources": sources}).to_string()
+        whole(json!({"sources": sources}))
     };
     let (digest, done) = install(&host, &of(&source)).await;
     done.unwrap_or_else(|p| panic!("{p}"));

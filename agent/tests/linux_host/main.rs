@@ -34,6 +34,7 @@ mod instances;
 mod limits;
 mod metering;
 mod namespace;
+mod piled;
 mod promises;
 mod releases;
 mod rig;

@@ -40,16 +40,6 @@ async fn a_release_is_built_and_published_read_only_and_removed() {
     assert_eq!(unfinished(&node), 0);
 }
 
-/// Processes of a user that run.
-fn running_as(uid: u32) -> Vec<u32> {
-    let pids = fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse::<u32>().ok());
-    let is_of = |pid: &u32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().any(|id| id == uid.to_string()))
-    };
-    pids.filter(|pid| is_of(pid) && alive(*pid)).collect()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_command_holds_nothing_up_leaves_nothing_running_and_reaches_no_other_release() {
     if !root_is_here() {

@@ -39,8 +39,7 @@ impl Yard {
         let build =
             serde_json::json!({"commands": [["bash", "-ec", script]], "timeout_seconds": 120, "network": network});
         let sources = archive(&self.node, &tar(&[("a/x", "x", tar::EntryType::Regular)]));
-        let text = serde_json::json!({"version": 1, "name": "app", "sources": sources, "build": build});
-        install(&host, &text.to_string()).await.1
+        install(&host, &whole(serde_json::json!({"sources": sources, "build": build}))).await.1
     }
 
     /// It fails, and one of these is among its last lines.
@@ -153,4 +152,100 @@ async fn a_build_makes_no_program_that_gives_rights_and_no_namespace() {
     yard.fails("umask 0; install -m 4755 /bin/true t", &DENIED).await;
     yard.fails("unshare --user true", &DENIED).await;
     yard.fails("unshare --user --map-root-user mount -t tmpfs none .", &DENIED).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hidden_is_hidden_where_it_really_is_or_nothing_is_built() {
+    if !root_is_here() {
+        return;
+    }
+    let mut yard = Yard::new(Some(UID + 128));
+    let storage = yard.open_folder(&yard.path("disk"));
+    symlink(&storage, yard.path("storage")).unwrap();
+    yard.node.storage = vec![yard.path("storage"), yard.path("of/tomorrow")];
+    yard.node.write_node_file();
+    let hidden = ["No such file", "Permission denied"];
+    yard.fails(&format!("cat {storage}/secret"), &hidden).await;
+    yard.fails(&format!("cat {}/secret", yard.path("storage").display()), &hidden).await;
+    yard.builds("true", false).await.unwrap_or_else(|p| panic!("{p}"));
+    // One over which nothing can be mounted.
+    fs::write(yard.path("of"), "a file").unwrap();
+    yard.node.storage = vec![yard.path("of")];
+    yard.node.write_node_file();
+    let problem = yard.builds("echo again", false).await.unwrap_err();
+    assert!(problem.to_string().contains("cannot be hidden"), "{problem}");
+}
+
+/// Processes that wait so long.
+fn sleeping(seconds: u32) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse::<u32>().ok());
+    let line = format!("sleep\0{seconds}\0");
+    pids.filter(|pid| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|read| read == line.as_bytes())).collect()
+}
+
+/// A build that has no end is ended, with all that it started.
+async fn ends_late(builder: Option<u32>, seconds: u32) {
+    let mut yard = Yard::new(builder);
+    yard.settings.build = BuildLimits { longest_seconds: 10, ..BuildLimits::default() };
+    let script = format!("setsid sleep {seconds} & (trap '' TERM; sleep {seconds}) & sleep {seconds}");
+    let begun = until("all of it runs", async || sleeping(seconds).len() >= 3);
+    let (done, ()) = tokio::join!(yard.builds(&script, false), begun);
+    assert_eq!(sleeping(seconds), [0; 0], "it is reported when nothing is left");
+    assert_eq!(done.unwrap_err().code, codes::STALLED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_takes_too_long_is_over_when_that_is_told() {
+    if root_is_here() {
+        ends_late(Some(UID + 129), 612_301).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_is_one_of_whoever_the_agent_is() {
+    ends_late(None, 612_302).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_are_laid_by_whoever_sees_no_more_than_a_build_and_what_the_release_names() {
+    if !root_is_here() {
+        return;
+    }
+    let yard = Yard::new(Some(UID + 130));
+    let host = yard.node.open().await;
+    let of = |path: &Path| whole(serde_json::json!({"sources": {"app": {"directory": {"path": path}}}}));
+    // In homes nothing else is there; partitions and what is the agent's are not there at all.
+    let home = tempfile::Builder::new().prefix("plat-test-").tempdir_in("/home").unwrap();
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    yard.open_folder(&home.path().join("app"));
+    let (digest, done) = install(&host, &of(&home.path().join("app"))).await;
+    done.unwrap_or_else(|p| panic!("{p}"));
+    let laid = yard.path("releases").join(digest.as_str());
+    assert_eq!(fs::read_to_string(laid.join("secret")).unwrap(), "of somebody");
+    fs::set_permissions(yard.node.home(), fs::Permissions::from_mode(0o755)).unwrap();
+    yard.open_folder(&yard.node.home().join("app"));
+    let problem = install(&host, &of(&yard.node.home().join("app"))).await.1.unwrap_err();
+    assert!(problem.code == codes::SOURCE_FETCH && problem.why.contains("No such file"), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_programs_that_fetch_reach_nothing_of_partitions() {
+    if !root_is_here() {
+        return;
+    }
+    let yard = Yard::new(Some(UID + 131));
+    let host = yard.node.open().await;
+    let repository = super::sources::Repository::new(&yard.node);
+    repository.write("a", "x");
+    let commit = repository.commit();
+    let of = |path: &Path| {
+        let source = serde_json::json!({"app": {"git": {"url": path, "commit": commit}}});
+        whole(serde_json::json!({"sources": source}))
+    };
+    install(&host, &of(&yard.path("repository"))).await.1.unwrap_or_else(|p| panic!("{p}"));
+    fs::set_permissions(yard.node.home(), fs::Permissions::from_mode(0o755)).unwrap();
+    let hidden = yard.node.home().join("repository");
+    fs::rename(yard.path("repository"), &hidden).unwrap();
+    let problem = install(&host, &of(&hidden)).await.1.unwrap_err();
+    assert_eq!(problem.code, codes::SOURCE_FETCH, "{problem}");
 }

@@ -24,7 +24,7 @@ pub async fn laid(node: &Node, host: &LinuxHost, source: serde_json::Value) -> R
 }
 
 fn document_of(source: serde_json::Value) -> String {
-    serde_json::json!({"version": 1, "name": "app", "sources": {"app": source}}).to_string()
+    whole(serde_json::json!({"sources": {"app": source}}))
 }
 
 pub fn manifest(release: &Path) -> serde_json::Value {
@@ -67,10 +67,10 @@ async fn what_a_build_holds_open_is_no_folder_of_the_node() {
 // git.
 
 /// A repository of the test's own.
-struct Repository(PathBuf);
+pub struct Repository(PathBuf);
 
 impl Repository {
-    fn new(node: &Node) -> Self {
+    pub fn new(node: &Node) -> Self {
         let here = Self(node.folder.path().join("repository"));
         fs::create_dir(&here.0).unwrap();
         here.git(&["init", "--quiet"]);
@@ -86,14 +86,14 @@ impl Repository {
         String::from_utf8(said.stdout).unwrap().trim().to_owned()
     }
 
-    fn write(&self, path: &str, contents: &str) {
+    pub fn write(&self, path: &str, contents: &str) {
         let path = self.0.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, contents).unwrap();
     }
 
     /// The name of a commit of all that is there.
-    fn commit(&self) -> String {
+    pub fn commit(&self) -> String {
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--allow-empty", "--message", "all"]);
         self.git(&["rev-parse", "HEAD"])
@@ -396,7 +396,7 @@ async fn sources_of_several_kinds_are_laid_one_after_the_other() {
     let commit = repository.commit();
     let named = web.url.replace("127.0.0.1", "localhost");
     let sources = serde_json::json!({"a": crate_of(&named, &hex(&bytes)), "b": repository.source(&commit)});
-    let document = serde_json::json!({"version": 1, "name": "app", "sources": sources}).to_string();
+    let document = whole(serde_json::json!({"sources": sources}));
     let (digest, done) = install(&host, &document).await;
     done.unwrap_or_else(|p| panic!("{p}"));
     let folder = node.folder.path().join("releases").join(digest.as_str());

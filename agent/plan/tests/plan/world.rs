@@ -3,8 +3,8 @@
 use plat_agent_plan::action::ServiceSpec;
 use plat_agent_plan::facts::ServiceRun;
 use plat_agent_plan::{
-    Action, Begun, End, Moment, NodeFacts, NodePlan, Outcomes, PartitionFact, PartitionPlan, Place, ReleaseFact,
-    Steady, permit, plan,
+    Action, Begun, End, Ground, Moment, NodeFacts, NodePlan, Outcomes, PartitionFact, PartitionPlan, Place,
+    ReleaseFact, Steady, permit, plan,
 };
 use plat_document::Release;
 use plat_document::release::ServiceKind;
@@ -250,7 +250,9 @@ impl World {
         if let Action::StopService { service, .. } = action {
             assert!(fact.services.contains_key(service), "only what is known is stopped");
         }
-        permit(action, &self.file, fact.occupant.as_ref()).unwrap_or_else(|problem| panic!("{action:?}: {problem}"));
+        let (node, occupant) = (&self.file, fact.occupant.as_ref());
+        let ground = Ground { node, occupant, logged: &BTreeSet::new() };
+        permit(action, ground).unwrap_or_else(|problem| panic!("{action:?}: {problem}"));
         let mut machine =
             Machine { starts: &mut self.starts, crashing: &self.crashing, slow: &self.slow, broken: &self.broken };
         fact.effect(action, self.now, &mut machine).unwrap();

@@ -1,7 +1,7 @@
 //! Becoming a partition's user, for good; and ending all that runs as one.
 
 use super::posix::{Side, split};
-use super::process::{Process, of_user};
+use super::process::{Process, descendants, of_user};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Gid, Pid, Uid, geteuid, getresuid, setgroups, setresgid, setresuid};
@@ -55,6 +55,32 @@ pub fn end_all_of(account: &Account) -> Result<(), Problem> {
                 .fix("find out what holds it, e.g. a file system that does not answer"));
         }
         left.into_iter().for_each(Process::kill);
+        pause();
+    }
+}
+
+/// For a process of one thread that takes in orphans: kills all that it has started, and what that has, and waits for it.
+///
+/// # Errors
+/// As [`end_all_of`].
+pub fn end_all_below() -> Result<(), Problem> {
+    let until = Instant::now() + END;
+    loop {
+        for pid in descendants(std::process::id()) {
+            let _ = i32::try_from(pid).map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
+        }
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => break,
+                Err(nix::errno::Errno::ECHILD) => return Ok(()),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        if Instant::now() > until {
+            return Err(Problem::new(codes::ERASE_FAILED, "what was started does not end")
+                .because("it was killed and is still there")
+                .fix("find out what holds it, e.g. a file system that does not answer"));
+        }
         pause();
     }
 }

@@ -6,6 +6,7 @@
 //! namespaces, Landlock and system calls each keep most of the same things away. Nothing of it can be undone by the
 //! program.
 
+mod hidden;
 mod mounts;
 mod rights;
 mod syscalls;
@@ -16,6 +17,7 @@ use plat_model::Problem;
 use plat_model::problem::codes;
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 /// What a program has of the machine. It may read and execute what its user may, but for what is hidden; files and folders
@@ -24,9 +26,14 @@ use std::path::PathBuf;
 pub struct Bounds {
     /// Folders that it may write to, as far as its user may.
     pub writable: Vec<PathBuf>,
-    /// Folders that are empty to it, unless what is writable is beneath.
+    /// Folders that are empty to it, unless what is writable is beneath. One that is not there is none; one that is and
+    /// cannot be hidden keeps the program from starting.
     pub hidden: Vec<PathBuf>,
+    /// Files and folders that it sees, and does not write to, also where all beside them is nothing to it: in homes, `/run` and
+    /// temporary folders. What is hidden stays so.
+    pub visible: Vec<PathBuf>,
     pub network: Network,
+    pub modes: Modes,
     /// Most bytes of what is in its `/tmp` and `/var/tmp`: of memory, or swapped.
     pub tmp_bytes: u64,
 }
@@ -39,9 +46,20 @@ pub enum Network {
     Same,
 }
 
+/// Which modes of files it may set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Modes {
+    /// None that gives rights.
+    Plain,
+    /// All that its user may: somebody looks through what it made.
+    Any,
+}
+
 /// One thing to do. What it acts on is in the [`Bounds`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
+    /// Where what is hidden is, while nothing covers the way.
+    Look,
     /// Namespaces of its own for mounts, System V objects and message queues; who is not root makes one of users for it.
     OwnMounts,
     /// An empty network namespace with a loopback.
@@ -68,7 +86,7 @@ pub fn plan(bounds: &Bounds) -> Steps {
     let own = (bounds.network == Network::None).then_some(Step::OwnNetwork);
     Steps {
         // The namespace of users, if there is to be one, comes with the first.
-        as_started: [Some(Step::OwnMounts), own, Some(Step::Lay)].into_iter().flatten().collect(),
+        as_started: [Some(Step::Look), Some(Step::OwnMounts), own, Some(Step::Lay)].into_iter().flatten().collect(),
         as_user: vec![Step::NoNewPrivileges, Step::Rights, Step::Calls],
     }
 }
@@ -76,15 +94,31 @@ pub fn plan(bounds: &Bounds) -> Steps {
 /// A process on its way to being a program within bounds.
 pub struct Confining<'a> {
     bounds: &'a Bounds,
+    /// Where what is hidden is.
+    hidden: Vec<PathBuf>,
     mounts: Mounts,
     has_own_network: bool,
+    /// What it holds open, beneath which it may read.
+    reads: Option<BorrowedFd<'a>>,
     /// What is not enforced, a line each.
     pub missing: Vec<String>,
 }
 
 impl<'a> Confining<'a> {
     pub fn new(bounds: &'a Bounds) -> Self {
-        Self { bounds, mounts: Mounts::default(), has_own_network: false, missing: Vec::new() }
+        Self {
+            bounds,
+            hidden: Vec::new(),
+            mounts: Mounts::default(),
+            has_own_network: false,
+            reads: None,
+            missing: Vec::new(),
+        }
+    }
+
+    /// A folder that is open already can be read, though it is hidden.
+    pub fn reading(self, folder: BorrowedFd<'a>) -> Self {
+        Self { reads: Some(folder), ..self }
     }
 
     /// Performs steps in their order.
@@ -101,6 +135,10 @@ impl<'a> Confining<'a> {
 
     fn step(&mut self, step: Step) -> Result<(), (&'static str, io::Error)> {
         match step {
+            Step::Look => {
+                let paths = self.bounds.hidden.iter().map(PathBuf::as_path);
+                self.hidden = hidden::places(paths).map_err(|e| ("what is hidden", e))?;
+            }
             Step::OwnMounts => match mounts::own() {
                 Ok(()) => self.mounts.are_own = true,
                 Err(e) => self.lacks("a read-only machine and private temporary folders", &e),
@@ -114,13 +152,15 @@ impl<'a> Confining<'a> {
                 }
                 Err(e) => self.lacks("a network namespace", &e.into()),
             },
-            Step::Lay if self.mounts.are_own => self.mounts.lay(self.bounds).map_err(|e| ("its mounts", e))?,
+            Step::Lay if self.mounts.are_own => {
+                self.mounts.lay(self.bounds, &self.hidden).map_err(|e| ("its mounts", e))?
+            }
             Step::Lay => {}
             Step::NoNewPrivileges => {
                 nix::sys::prctl::set_no_new_privs().map_err(|e| ("no new privileges", e.into()))?;
             }
             Step::Rights => {
-                if let Some(why) = rights::restrict(self.bounds, self.mounts.are_own).map_err(|e| ("Landlock", e))? {
+                if let Some(why) = self.restrict().map_err(|e| ("Landlock", e))? {
                     self.lacks("all of Landlock", &io::Error::other(why));
                 }
             }
@@ -129,12 +169,17 @@ impl<'a> Confining<'a> {
                     (Network::None, false) => syscalls::Sockets::Local,
                     _ => syscalls::Sockets::All,
                 };
-                if let Err(e) = syscalls::forbid(sockets) {
+                if let Err(e) = syscalls::forbid(sockets, self.bounds.modes) {
                     self.lacks("a filter of system calls", &e);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Where mounts have emptied what is hidden, all that is there may be read.
+    fn restrict(&self) -> io::Result<Option<String>> {
+        rights::restrict(self.bounds, if self.mounts.are_own { &[] } else { &self.hidden }, self.reads)
     }
 
     fn lacks(&mut self, what: &str, why: &io::Error) {
@@ -153,9 +198,16 @@ mod tests {
 
     #[test]
     fn mounts_come_before_rights_over_them_and_what_forbids_comes_last() {
-        let bounds = |network| Bounds { writable: Vec::new(), hidden: Vec::new(), network, tmp_bytes: 1 };
+        let bounds = |network| Bounds {
+            writable: Vec::new(),
+            hidden: Vec::new(),
+            visible: Vec::new(),
+            network,
+            modes: Modes::Plain,
+            tmp_bytes: 1,
+        };
         let none = plan(&bounds(Network::None));
-        assert_eq!(none.as_started, [Step::OwnMounts, Step::OwnNetwork, Step::Lay]);
+        assert_eq!(none.as_started, [Step::Look, Step::OwnMounts, Step::OwnNetwork, Step::Lay]);
         assert_eq!(none.as_user, [Step::NoNewPrivileges, Step::Rights, Step::Calls]);
         let alone = bounds(Network::None);
         let mut confining = Confining::new(&alone);

@@ -19,7 +19,7 @@ use crate::host::Event;
 use build::{BuildTask, MANIFEST, Made, Manifest};
 use cache::pin::Pin;
 use cache::{Cache, Wanted, who_asks};
-use plat_agent_plan::ReleaseFact;
+use plat_agent_plan::{ReleaseFact, parse_release};
 use plat_document::Release;
 use plat_model::Problem;
 use plat_model::id::Digest;
@@ -47,6 +47,10 @@ pub struct Releases {
 
 /// Folders that are being filled or emptied; nothing is in them that anybody may use.
 const UNFINISHED: &str = ".unfinished-";
+/// Releases that are being built at once, whoever asks: each takes processes.
+const BUILDING_MAX: usize = 16;
+/// Logs that are kept of releases that are not there.
+const LOGS_MAX: usize = 200;
 
 impl Releases {
     pub fn new(spawner: Arc<Spawner>, state: &Path, settings: ReleaseSettings, events: mpsc::Sender<Event>) -> Self {
@@ -92,17 +96,15 @@ impl Releases {
     }
 
     pub async fn install(&self, node: &NodeFile, digest: &Digest, document: &str) -> Result<(), Problem> {
-        let Some(_mark) = Building::begin(self, digest) else {
-            return Err(Problem::new(codes::CONFLICT, format!("release {} is being built already", digest.short())));
-        };
+        let _mark = Building::begin(self, digest)?;
         let published = node.releases.join(digest.as_str());
         if is_whole(&published) {
             return Ok(());
         }
         refuse_as_root(node)?;
         private_folder(&self.logs)?;
-        let release: Release = serde_json::from_str(document)
-            .map_err(|e| Problem::new(codes::BUILD_FAILED, "the release document cannot be read").because(e))?;
+        self.forget_old_logs(node);
+        let release = parse_release(digest, document)?;
         let log = Mutex::new(LineLog::open(self.logs.join(format!("{digest}.log"))));
         let write =
             |text: &str| log.lock().unwrap_or_else(PoisonError::into_inner).write(format!("{text}\n").as_bytes());
@@ -117,12 +119,12 @@ impl Releases {
             }
         };
         write(&format!("building release {digest}"));
-        let result = match self.lay_shared(node, digest, document, &told).await {
+        let result = match self.lay_shared(node, digest, &release, &told).await {
             Some(result) => result,
             None => {
                 let wanted = self.cache.want(&release)?;
                 match wanted.fetch(node.builder.as_ref(), &told).await {
-                    Ok(()) => self.build(node, digest, document, None, &told).await,
+                    Ok(()) => self.build(node, digest, &release, None, &told).await,
                     Err(problem) => Err(problem),
                 }
             }
@@ -139,12 +141,12 @@ impl Releases {
         &self,
         node: &NodeFile,
         digest: &Digest,
-        document: &str,
+        release: &Release,
         told: &(impl Fn(String) + Sync),
     ) -> Option<Result<(), Problem>> {
         // What it names stays wanted until it is published.
         let (made, _wanted) = self.shared(node, digest, told).await?;
-        match self.build(node, digest, document, Some(made), told).await {
+        match self.build(node, digest, release, Some(made), told).await {
             // There is no more room for building it.
             Err(problem) if problem.code != codes::DISK_FULL => {
                 tracing::warn!(release = digest.short(), problem = problem.one_line(), "shared build not used");
@@ -187,7 +189,7 @@ impl Releases {
         &self,
         node: &NodeFile,
         digest: &Digest,
-        document: &str,
+        release: &Release,
         made: Option<Made>,
         told: &(impl Fn(String) + Sync),
     ) -> Result<(), Problem> {
@@ -220,7 +222,7 @@ impl Releases {
         }
         let task = Task::Build(Box::new(BuildTask {
             digest: digest.clone(),
-            document: document.to_owned(),
+            release: release.clone(),
             staging: staging.0.clone(),
             published: published.clone(),
             packages,
@@ -281,13 +283,17 @@ fn refuse_as_root(node: &NodeFile) -> Result<(), Problem> {
 struct Building<'a>(&'a Releases, Digest);
 
 impl<'a> Building<'a> {
-    fn begin(releases: &'a Releases, digest: &Digest) -> Option<Self> {
+    fn begin(releases: &'a Releases, digest: &Digest) -> Result<Self, Problem> {
         let mut building = releases.building.lock().unwrap_or_else(PoisonError::into_inner);
         if building.contains_key(digest) {
-            return None;
+            return Err(Problem::new(codes::CONFLICT, format!("release {} is being built already", digest.short())));
+        }
+        if building.len() >= BUILDING_MAX {
+            return Err(Problem::new(codes::TOO_MANY, "too many releases are being built at once")
+                .because(format!("{BUILDING_MAX} are under way")));
         }
         building.insert(digest.clone(), "beginning".into());
-        Some(Self(releases, digest.clone()))
+        Ok(Self(releases, digest.clone()))
     }
 }
 

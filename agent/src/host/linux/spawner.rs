@@ -5,7 +5,7 @@
 //! What it forked goes on by itself.
 
 use super::namespace::Network;
-use super::posix::{Side, default_signals, ignore_children, split};
+use super::posix::{Side, default_signals, ignore_children, split, watched};
 use super::task::{self, Answer, Task};
 use plat_model::Problem;
 use plat_model::problem::codes;
@@ -24,6 +24,10 @@ use std::sync::Mutex;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+
+/// How long a task that is told to end has for it, and one that is killed.
+const END: Duration = Duration::from_secs(30);
+const KILLED: Duration = Duration::from_secs(10);
 
 /// The spawner's own side: `main` calls this before it starts any thread.
 pub fn main() -> ExitCode {
@@ -102,7 +106,7 @@ impl Spawner {
         text.push(b'\n');
         let mut stream = BufReader::new(stream);
         stream.write_all(&text).await.map_err(|e| wrong("a process ended before its task", &e))?;
-        let mut begun = Conversation { stream, process: None, is_alone: task.is_alone() };
+        let mut begun = Conversation { stream: Some(stream), process: None, is_alone: task.is_alone() };
         match begun.next().await? {
             Answer::Begun(process) => begun.process = process.handle(),
             Answer::Failed(problem) => return Err(problem),
@@ -116,7 +120,7 @@ impl Spawner {
         self.within(task, task.longest(), |_| {}).await
     }
 
-    /// As [`Self::perform`], with all that is told on the way.
+    /// As [`Self::perform`], with all that is told on the way. When it fails for its time, its process has ended.
     pub async fn within(
         &self,
         task: &Task,
@@ -136,7 +140,7 @@ impl Spawner {
         if let Ok(answer) = tokio::time::timeout(longest, last).await {
             return answer;
         }
-        conversation.kill();
+        conversation.end().await;
         Err(Problem::new(codes::STALLED, format!("{} took too long and was ended", task.name()))
             .because(format!("there was no result within {} s", longest.as_secs()))
             .fix("look for processes that hold others still, and for file systems that do not answer"))
@@ -187,7 +191,8 @@ fn send(socket: &OwnedFd, stream: &StdStream) -> std::io::Result<()> {
 
 /// A task under way. Dropping it tells the task to end, unless it is a service that runs.
 pub struct Conversation {
-    stream: BufReader<UnixStream>,
+    /// `None`: it was told to end.
+    stream: Option<BufReader<UnixStream>>,
     /// Until the task's process is known, and when it has ended: none.
     process: Option<OwnedFd>,
     is_alone: bool,
@@ -208,11 +213,25 @@ impl Conversation {
         }
     }
 
+    /// Tells the task to end and waits until it has. It ends what it started before; one that does not come to that is
+    /// killed.
+    async fn end(mut self) {
+        drop(self.stream.take());
+        let Some(Ok(process)) = self.process.take().map(watched) else { return };
+        let has_ended = async |within| tokio::time::timeout(within, process.readable()).await.is_ok();
+        if self.is_alone || !has_ended(END).await {
+            let _ = pidfd_send_signal(process.get_ref(), Signal::KILL);
+            // What the kernel holds is not waited for any longer.
+            let _ended = has_ended(KILLED).await;
+        }
+    }
+
     pub async fn next(&mut self) -> Result<Answer, Problem> {
         let wrong =
             |why: String| Problem::new(codes::INTERNAL, "a process of the agent ended without an answer").because(why);
         let mut text = String::new();
-        match self.stream.read_line(&mut text).await {
+        let Some(stream) = &mut self.stream else { return Err(wrong("it was told to end".into())) };
+        match stream.read_line(&mut text).await {
             Ok(0) => Err(wrong("it was killed, or there is no memory".into())),
             Ok(_) => serde_json::from_str(&text).map_err(|e| wrong(e.to_string())),
             Err(e) => Err(wrong(e.to_string())),

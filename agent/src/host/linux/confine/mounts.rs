@@ -10,6 +10,7 @@ use rustix::mount::{
 };
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, recv, sendto, socket};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 /// Folders that hold what people and services of the machine have, and sockets by which they are asked for things.
 const PRIVATE: [&str; 3] = ["/home", "/root", "/run"];
+/// Folders that are private ones in memory.
+const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 const SHARED_MEMORY_BYTES: u64 = 256 << 20;
 
 #[derive(Default)]
@@ -42,14 +45,17 @@ pub fn own() -> io::Result<()> {
 }
 
 impl Mounts {
-    /// `are_own` first.
-    pub fn lay(&self, bounds: &Bounds) -> io::Result<()> {
+    /// `are_own` first. `hidden` are places, as [`super::hidden::places`] finds them.
+    pub fn lay(&self, bounds: &Bounds, hidden: &[PathBuf]) -> io::Result<()> {
         // Held, each as it is: whatever is mounted over the way to it, it is put back there.
         let hold = |path: &PathBuf| {
             let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
             open_tree(CWD, path, flags).map(|held| (path.clone(), held))
         };
         let held: Vec<(PathBuf, OwnedFd)> = bounds.writable.iter().map(hold).collect::<Result<_, _>>()?;
+        let private = super::hidden::places(PRIVATE.iter().map(Path::new))?;
+        let emptied = outermost(private.iter().chain(hidden));
+        let shown = shown(bounds, hidden, &emptied)?;
         let names = if bounds.network == Network::Same { resolver() } else { None };
         add_mount_attributes(Path::new("/"), READ_ONLY | NO_SETUID, true)?;
         empty("/tmp", "1777", bounds.tmp_bytes)?;
@@ -59,13 +65,23 @@ impl Mounts {
         if is_folder("/dev/shm") {
             empty("/dev/shm", "1777", SHARED_MEMORY_BYTES)?;
         }
-        let emptied = PRIVATE.iter().map(Path::new).chain(bounds.hidden.iter().map(PathBuf::as_path));
-        // One that is beneath another is not there any more.
-        let emptied: Vec<&Path> =
-            emptied.filter(|path| is_folder(path) && empty(path, "0755", 1 << 20).is_ok()).collect();
+        for path in &emptied {
+            empty(path, "0755", 1 << 20)
+                .map_err(|e| io::Error::new(e.kind(), format!("{} cannot be hidden: {e}", path.display())))?;
+        }
         if let Some((path, text)) = names {
             fs::create_dir_all(path.parent().unwrap_or(&path))?;
             fs::write(path, text)?;
+        }
+        for (path, tree) in &shown {
+            if tree.is_folder {
+                fs::create_dir_all(path)?;
+            } else {
+                fs::create_dir_all(path.parent().unwrap_or(path))?;
+                fs::File::create(path)?;
+            }
+            move_mount(&tree.held, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+            add_mount_attributes(path, READ_ONLY | NO_SETUID, true)?;
         }
         for (path, tree) in &held {
             fs::create_dir_all(path)?;
@@ -73,6 +89,48 @@ impl Mounts {
         }
         emptied.into_iter().try_for_each(|path| add_mount_attributes(path, READ_ONLY, false))
     }
+}
+
+/// What is put back where all is emptied.
+struct Shown {
+    held: OwnedFd,
+    is_folder: bool,
+}
+
+/// What is visible and would not be: where it is, and where a link that would not be there leads to it.
+fn shown(bounds: &Bounds, hidden: &[PathBuf], emptied: &[&Path]) -> io::Result<Vec<(PathBuf, Shown)>> {
+    let temporary = TEMPORARY.map(Path::new);
+    let mut all = Vec::new();
+    for path in &bounds.visible {
+        let places = super::hidden::places([path.as_path()].into_iter())?;
+        let Some(place) = places.into_iter().find(|place| !hidden.iter().any(|above| place.starts_with(above))) else {
+            continue;
+        };
+        let is_folder = is_folder(&place);
+        let mut targets = BTreeSet::from([place.clone(), path.clone()]);
+        targets.retain(|target| emptied.iter().chain(&temporary).any(|above| target.starts_with(above)));
+        for target in targets {
+            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+            all.push((target, Shown { held: open_tree(CWD, &place, flags)?, is_folder }));
+        }
+    }
+    Ok(all)
+}
+
+/// Those that are beneath none of the others, nor of what is temporary: what is beneath goes with it.
+fn outermost<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Vec<&'a Path> {
+    let mut sorted: Vec<&Path> = paths.map(PathBuf::as_path).collect();
+    // Each after what it is beneath.
+    sorted.sort();
+    let mut kept: Vec<&Path> = Vec::new();
+    for path in sorted {
+        let is_gone = |above: &Path| is_folder(above) && path.starts_with(above);
+        if !kept.iter().any(|above| path.starts_with(above)) && !TEMPORARY.iter().any(|above| is_gone(Path::new(above)))
+        {
+            kept.push(path);
+        }
+    }
+    kept
 }
 
 fn is_folder(path: impl AsRef<Path>) -> bool {
@@ -119,5 +177,17 @@ pub fn loopback_up() -> io::Result<()> {
         Some(0) => Ok(()),
         Some(number) => Err(io::Error::from_raw_os_error(-number)),
         None => Err(io::Error::other("the kernel gave no answer")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_beneath_what_is_emptied_goes_with_it() {
+        let paths = ["/srv/a/b", "/home", "/srv/a", "/srv/ab", "/srv/a", "/home/x/y", "/tmp/x"].map(PathBuf::from);
+        let kept = outermost(paths.iter());
+        assert_eq!(kept, ["/home", "/srv/a", "/srv/ab"].map(Path::new));
     }
 }

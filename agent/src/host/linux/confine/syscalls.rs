@@ -1,5 +1,6 @@
 //! System calls that no program within bounds has a use for, or only to break out of them.
 
+use super::Modes;
 use nix::libc;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -96,10 +97,10 @@ const X32: i64 = 0x4000_0000;
 ///
 /// # Errors
 /// If this kernel has no filters, or they are not known for this kind of machine.
-pub fn forbid(sockets: Sockets) -> io::Result<()> {
+pub fn forbid(sockets: Sockets, modes: Modes) -> io::Result<()> {
     let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
-    for (call, argument) in MODES {
+    for (call, argument) in MODES.iter().filter(|_| modes == Modes::Plain) {
         let with = |bit: u64| holds(*argument, SeccompCmpOp::MaskedEq(bit), bit);
         rules.insert(*call, vec![with(libc::S_ISUID.into())?, with(libc::S_ISGID.into())?]);
     }
@@ -109,7 +110,9 @@ pub fn forbid(sockets: Sockets) -> io::Result<()> {
         rules.insert(libc::SYS_socket, vec![holds(0, SeccompCmpOp::Ne, u64::from(libc::AF_UNIX.unsigned_abs()))?]);
     }
     apply(rules, denied)?;
-    let unknown = UNKNOWN.iter().map(|call| (*call, Vec::new())).collect();
+    // A mode is all that is to be looked for in how a file is opened.
+    let unknown = UNKNOWN.iter().filter(|call| modes == Modes::Plain || **call != libc::SYS_openat2);
+    let unknown = unknown.map(|call| (*call, Vec::new())).collect();
     apply(unknown, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()))
 }
 

@@ -11,9 +11,9 @@ use super::disk_use::DiskUse;
 use super::sources::unpack::{self, Form, Room};
 use super::sources::{archive, crates, deb, directory, git, npm, oci, pypi, tools, tree};
 use crate::config::BuildLimits;
-use crate::host::linux::account::{assume, end_all_of};
+use crate::host::linux::account::{assume, end_all_below, end_all_of};
 use crate::host::linux::cgroup::Groups;
-use crate::host::linux::confine::{Bounds, Network};
+use crate::host::linux::confine::{Bounds, Confining, Modes, Network, plan};
 use crate::host::linux::disk::{io_problem, now};
 use crate::host::linux::partition::files::open_top;
 use crate::host::linux::posix::{Side, split};
@@ -29,7 +29,7 @@ use plat_model::id::Digest;
 use plat_model::node::Account;
 use plat_model::problem::codes;
 use plat_model::{Problem, Timestamp};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, FlockOperation, Gid, Mode, OFlags, Uid, fchmod, fchown, flock, fsync, openat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -63,7 +63,7 @@ pub struct Ingredient {
 #[derive(Serialize, Deserialize)]
 pub struct BuildTask {
     pub digest: Digest,
-    pub document: String,
+    pub release: Release,
     /// An empty folder of the agent's.
     pub staging: PathBuf,
     /// Where it will be.
@@ -109,20 +109,22 @@ impl BuildTask {
         line.progress("> waiting for another release to be built")?;
         let lock = File::create(&self.lock).map_err(wrong)?;
         if self.builder.is_some() {
-            flock(&lock, FlockOperation::LockExclusive).map_err(|e| wrong(e.into()))?;
+            wait_for(&lock, line).map_err(wrong)?;
         }
-        self.end_builder()?;
+        // All that is started is below this process, whoever started it ends.
+        nix::sys::prctl::set_child_subreaper(true).map_err(|e| wrong(e.into()))?;
+        self.end_all()?;
         let (staging, packages) = (open_top(&self.staging)?, open_top(&self.packages)?);
         self.give(&staging, self.builder.as_ref())
             .and_then(|()| self.give(&packages, self.builder.as_ref()))
             .map_err(wrong)?;
         let laid = self.lay_all(&lock, line);
         // What is in the packages' folder is used for other releases too.
-        self.end_builder()?;
+        self.end_all()?;
         self.give(&packages, None).map_err(wrong)?;
         let laid = laid?;
         let run = self.run_commands(&laid, line);
-        self.end_builder()?;
+        self.end_all()?;
         run?;
         tree::seal(&staging, self.builder.as_ref().map(|builder| builder.uid))
             .map_err(|e| io_problem(codes::BUILD_FAILED, "cannot seal what was built", &e))?;
@@ -133,10 +135,12 @@ impl BuildTask {
             .map_err(|e| io_problem(codes::BUILD_FAILED, "cannot write the release's manifest", &e))
     }
 
-    /// Kills what runs as the builder: while the lock is held, that is of this release or left by a build that was killed.
-    fn end_builder(&self) -> Result<(), Problem> {
+    /// Kills what this build has started, and what runs as the builder: while the lock is held, that is of this release or
+    /// left by a build that was killed.
+    fn end_all(&self) -> Result<(), Problem> {
         let builder = self.builder.as_ref().filter(|_| nix::unistd::geteuid().is_root());
-        builder.map_or(Ok(()), end_all_of).map_err(|problem| Problem { code: codes::BUILD_FAILED, ..problem })
+        let ended = builder.map_or(Ok(()), end_all_of).and_then(|()| end_all_below());
+        ended.map_err(|problem| Problem { code: codes::BUILD_FAILED, ..problem })
     }
 
     /// Gives a folder to the builder, or to `None` back to the agent.
@@ -160,8 +164,10 @@ impl BuildTask {
                 // It is the parent's: whatever becomes of this process, the lock goes with the build.
                 drop(said);
                 let _ = nix::unistd::close(lock.as_raw_fd());
-                let shelf = Shelf::open(&self.cache);
-                let laid = assume(self.builder.as_ref()).and_then(|()| self.lay_here(&shelf?, line));
+                let laid = Shelf::open(&self.cache).and_then(|shelf| {
+                    self.shut_in(&shelf, line)?;
+                    self.lay_here(&shelf, line)
+                });
                 let _ = serde_json::to_writer(File::from(say), &laid);
                 std::process::exit(0)
             }
@@ -178,12 +184,44 @@ impl BuildTask {
         }
     }
 
+    /// Has this process become the builder, with no more of the machine than laying sources takes: what they are made of is
+    /// somebody else's, and so are the programs that fetch and unpack some of them.
+    fn shut_in(&self, shelf: &Shelf, line: &Line) -> Result<(), Problem> {
+        let asks = |source: &Source| match source {
+            Source::Git { .. } | Source::Pypi { .. } => true,
+            Source::Deb { locks, .. } => locks.is_empty(),
+            _ => false,
+        };
+        let here = |source: &Source| match source {
+            Source::Archive { url: path, .. } | Source::Directory { path, .. } | Source::Oci { layout: path, .. } => {
+                Some(path.clone())
+            }
+            Source::Crate { registry: path, .. } | Source::Npm { registry: path, .. } => Some(path.clone()),
+            Source::Git { url, .. } => Some(url.strip_prefix("file://").unwrap_or(url).to_owned()),
+            _ => None,
+        };
+        let (sources, is_made) = (&self.release.sources, self.made.is_some());
+        let paths = sources.values().filter_map(here).filter(|path| path.starts_with('/'));
+        let bounds = Bounds {
+            writable: vec![self.staging.clone(), self.packages.clone()],
+            hidden: self.hidden.clone(),
+            visible: paths.map(PathBuf::from).collect(),
+            network: if !is_made && sources.values().any(asks) { Network::Same } else { Network::None },
+            modes: Modes::Any,
+            tmp_bytes: self.limits.memory,
+        };
+        let (steps, mut confining) = (plan(&bounds), Confining::new(&bounds).reading(shelf.folder()));
+        confining.perform(&steps.as_started)?;
+        assume(self.builder.as_ref())?;
+        confining.perform(&steps.as_user)?;
+        confining.missing.into_iter().try_for_each(|missing| line.progress(missing))
+    }
+
     fn lay_here(&self, shelf: &Shelf, line: &Line) -> Result<Laid, Problem> {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-        let release: Release = serde_json::from_str(&self.document)
-            .map_err(|e| Problem::new(codes::BUILD_FAILED, "the release document cannot be read").because(e))?;
+        let release = &self.release;
         if let Some(made) = &self.made {
-            return self.lay_made(made, &release, shelf, line);
+            return self.lay_made(made, release, shelf, line);
         }
         let at = |name: &str, p: Problem| if p.at.is_empty() { p.at(format!("sources.{name}")) } else { p };
         for (name, source) in &release.sources {
@@ -195,7 +233,7 @@ impl BuildTask {
         }
         let commands = release.build.as_ref().map_or_else(|| Ok(Vec::new()), |build| self.render(build))?;
         let (timeout_seconds, network) =
-            release.build.map_or((0, false), |build| (build.timeout_seconds, build.network));
+            release.build.as_ref().map_or((0, false), |build| (build.timeout_seconds, build.network));
         Ok(Laid { sources, commands, timeout_seconds, network })
     }
 
@@ -278,6 +316,8 @@ impl BuildTask {
         let bounds = Bounds {
             writable: vec![self.staging.clone()],
             hidden: self.hidden.clone(),
+            visible: Vec::new(),
+            modes: Modes::Plain,
             network: if laid.network { Network::Same } else { Network::None },
             tmp_bytes: self.limits.memory,
         };
@@ -287,6 +327,22 @@ impl BuildTask {
             file_bytes: Some(self.limits.disk),
             bounds: Some(bounds),
             ..Confinement::of_user(self.builder.clone())
+        }
+    }
+}
+
+/// Takes the lock as soon as nobody else has it, unless nobody waits for that any more.
+fn wait_for(lock: &File, line: &Line) -> io::Result<()> {
+    const AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    loop {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => {}
+            Err(Errno::INTR) => continue,
+            taken => return Ok(taken?),
+        }
+        match poll(&mut [PollFd::new(line.stream(), PollFlags::RDHUP)], Some(&AGAIN)) {
+            Ok(0) | Err(Errno::INTR) => {}
+            _ => return Err(io::Error::other("nobody waits for it any more")),
         }
     }
 }

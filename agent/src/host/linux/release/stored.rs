@@ -1,9 +1,9 @@
 //! What releases and the cache take of the disk, and since when nothing uses it.
 
-use super::Releases;
 use super::cache::store::{OFFER, PARTIAL};
+use super::{LOGS_MAX, Releases, is_whole};
 use crate::host::linux::disk::{self, Durability, Stored as File, io_problem};
-use plat_agent_plan::{Disk, StoreFacts, Stored, StoredFact};
+use plat_agent_plan::{Disk, ReleaseFact, StoreFacts, Stored, StoredFact};
 use plat_model::id::Digest;
 use plat_model::node::NodeFile;
 use plat_model::problem::codes;
@@ -14,7 +14,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 impl Releases {
     /// The disks that releases and the cache are on.
@@ -63,7 +63,11 @@ impl Releases {
         Ok(StoreFacts { entries, disks })
     }
 
-    pub fn note_unused(&self, digest: &Digest, since: Timestamp) -> Result<(), Problem> {
+    /// Nothing is remembered of a release that is not there.
+    pub fn note_unused(&self, node: &NodeFile, digest: &Digest, since: Timestamp) -> Result<(), Problem> {
+        if !is_whole(&node.releases.join(digest.as_str())) {
+            return Ok(());
+        }
         disk::private_folder(&self.logs)?;
         disk::replace_json(&self.unused_path(digest), &since, Durability::Process)
     }
@@ -76,6 +80,21 @@ impl Releases {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Of releases that are not there, whose builds failed or were removed elsewhere, the newest logs stay.
+    pub fn forget_old_logs(&self, node: &NodeFile) {
+        let entries = fs::read_dir(&self.logs).into_iter().flatten().flatten();
+        let mut old: Vec<(SystemTime, PathBuf)> = entries
+            .filter_map(|entry| {
+                let digest = Digest::parse(entry.file_name().to_str()?.get(..64)?).ok()?;
+                let is_idle = self.observe(node, &digest) == ReleaseFact::Absent;
+                Some((entry.metadata().ok()?.modified().ok()?, entry.path())).filter(|_| is_idle)
+            })
+            .collect();
+        old.sort();
+        let newest = old.len().saturating_sub(LOGS_MAX);
+        old.iter().take(newest).for_each(|(_, path)| drop(fs::remove_file(path)));
     }
 
     fn unused_since(&self, digest: &Digest) -> Option<Timestamp> {

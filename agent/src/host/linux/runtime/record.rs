@@ -5,7 +5,7 @@ use crate::host::linux::shim::RunState;
 use plat_model::Problem;
 use plat_model::id::{PartitionName, ServiceName};
 use plat_model::problem::codes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -52,6 +52,14 @@ impl Records {
             .iter()
             .filter_map(|name| ServiceName::parse(name).ok())
             .collect()
+    }
+
+    /// What has a log of its own: services, and by its name what was run to its end.
+    pub fn logged(&self, partition: &PartitionName) -> BTreeSet<String> {
+        let services = names(&self.partition(partition).join("services"));
+        let runs = names(&self.runs_folder(partition)).into_iter();
+        let runs = runs.filter_map(|name| name.strip_suffix(".log").map(str::to_owned));
+        services.into_iter().chain(runs).collect()
     }
 
     /// The last run of a service. One that cannot be understood counts as none: whoever starts the service again ends

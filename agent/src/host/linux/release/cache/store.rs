@@ -11,7 +11,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use std::fs::{self, File};
 use std::io::{self, Seek};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -143,6 +143,10 @@ impl Shelf {
         let held = rustix::fs::open(folder, flags, Mode::empty());
         held.map(Self)
             .map_err(|e| io_problem(codes::SOURCE_FETCH, format!("cannot open {}", folder.display()), &e.into()))
+    }
+
+    pub fn folder(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     /// What is called so in the cache and is that, at its beginning.
