@@ -4,8 +4,9 @@
 
 mod take;
 
+use super::listening::{accept_ra, forwarded};
 use super::losses::{lost_with_addresses, promote_secondaries};
-use super::{Plan, Planner};
+use super::{Plan, Planner, setting_before};
 use crate::action::Action;
 use crate::facts::{AddressFact, HostFacts, LinkFact, Route, Scope};
 use crate::forwarding;
@@ -117,6 +118,11 @@ pub fn rollback_scope(claims: &Claims) -> Scope {
         Thing::Bridge { name } => Some(promote_secondaries(name)),
         _ => None,
     });
+    let uplinks = claims.iter().filter_map(|thing| match thing {
+        Thing::Uplink(uplink) => Some(forwarding::of_a_link(&uplink.link)),
+        _ => None,
+    });
+    let sysctls = sysctls.chain(uplinks).chain([forwarding::IPV6.to_owned()]);
     Scope { network: true, sysctls: sysctls.chain([promote_secondaries("all")]).collect(), ..Scope::default() }
 }
 
@@ -131,9 +137,12 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         let at = place(uplink, facts);
         let returns = !matches!(at, Place::Link | Place::Nowhere);
         let listens = accept_ra(&uplink.link);
-        let forwards = facts.sysctls.get(forwarding::IPV6).is_some_and(|found| found == "1");
+        let by_us = claims.iter().filter_map(setting_before).find(|(key, _)| *key == forwarding::IPV6);
+        let forwards = facts.sysctls.get(forwarding::IPV6).is_some_and(|found| found == "1")
+            && !forwarded(&uplink.link, facts, by_us.map(|(_, before)| before));
         if returns && forwards && facts.sysctls.get(&listens).is_some_and(|found| found == "1") {
-            // The rest of the node stays, and a machine that forwards listens to no router unless it is told to.
+            // The rest of the node stays, and a machine that forwards listens to no router unless it is told to. What forwarded
+            // before listened to none.
             let (was, from, to) = ("1".into(), "1".into(), "2".into());
             plan.actions.push(Action::SetSysctl { key: listens.clone(), was, from, to, along: BTreeMap::new() });
         }
@@ -208,11 +217,6 @@ fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
         false if all_on(&uplink.link) => Place::Link,
         _ => Place::Between,
     }
-}
-
-/// Whether a link listens to routers: 2 if even while the machine forwards.
-pub(super) fn accept_ra(link: &str) -> String {
-    format!("net.ipv6.conf.{}.accept_ra", link.replace('.', "/"))
 }
 
 fn carried(uplink: &Uplink) -> String {

@@ -1,12 +1,10 @@
 //! An interface that is to become a port of the bridge: what keeps it from that, and what is to be known of it.
 
-use super::{accept_ra, carried, is_link_local};
+use super::{carried, is_link_local};
 use crate::action::Action;
 use crate::facts::{LinkFact, LinkKind, Route};
-use crate::forwarding;
 use crate::layout::WantedUplink;
 use crate::plan::Planner;
-use crate::plan::machine::forwards;
 use crate::thing::{Announced, Thing, Uplink};
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
@@ -138,33 +136,5 @@ impl Planner<'_> {
             amount if amount > NAMED => Some(format!("{named}; and {} more", amount - NAMED)),
             _ => Some(named),
         }
-    }
-
-    /// Whether the kernel listens to routers on an interface as its owner has it: so it is again once it is given back.
-    fn hears_by_itself(&self, link: &str) -> bool {
-        let was = |key: &str| self.settings_before.get(key).map(|before| before.was);
-        let value = |key: &str| was(key).or_else(|| self.facts.sysctls.get(key).map(String::as_str));
-        hears(value(&accept_ra(link)), value(forwarding::IPV6).is_some_and(|found| found != "0"))
-    }
-
-    /// Whether the bridge will not hear routers.
-    fn is_deaf(&self, bridge: &str) -> bool {
-        let (listens, facts) = (accept_ra(bridge), self.facts);
-        let goes_back = self.settings_before.get(listens.as_str()).map(|before| before.was);
-        let there = || facts.sysctls.get(&listens).or_else(|| facts.sysctls.get(&accept_ra("default")));
-        let value =
-            self.layout.sysctls.get(&listens).map(String::as_str).or(goes_back).or_else(|| there().map(String::as_str));
-        let will_forward =
-            forwards(self.layout) || facts.sysctls.get(forwarding::IPV6).is_some_and(|found| found != "0");
-        !hears(value, will_forward)
-    }
-}
-
-/// Whether the kernel listens to routers on a link that is told this (`accept_ra`).
-fn hears(told: Option<&str>, forwards: bool) -> bool {
-    match told {
-        Some("2") => true,
-        Some("0") => false,
-        _ => !forwards,
     }
 }
