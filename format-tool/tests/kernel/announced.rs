@@ -345,18 +345,36 @@ fn an_announced_address_is_not_taken_where_the_bridge_would_not_hear_the_router(
 }
 
 #[test]
+fn an_announced_address_that_the_bridge_would_not_have_is_not_taken() {
+    on_a_machine(|machine| {
+        let world = Announcing::new();
+        ip("token set ::53 dev up0");
+        let by_token = || where_is(machine, "2001:db8:5::53/64") == ["up0"];
+        until("the machine makes itself an address by its token", || {
+            world.announce();
+            by_token()
+        });
+        configure(machine, "guard = true\n");
+        let (code, why) = machine.run(&TAKE);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("P0511") && why.contains("2001:db8:5::53/64") && why.contains("token"), "{why}");
+        assert!(by_token());
+    });
+}
+
+#[test]
 fn what_a_program_took_up_of_an_announcement_is_not_taken() {
     on_a_machine(|machine| {
-        let _world = World::with_ipv4();
+        let _world = Announcing::new();
         // As networkd and NetworkManager have it: the kernel is told not to listen.
         sysctl_is("up0/accept_ra", "0");
-        ip("address add 2001:db8:5::77/64 dev up0 nodad mngtmpaddr valid_lft 3600 preferred_lft 3600");
+        ip("address add 2001:db8:5::ff:fe00:7/64 dev up0 nodad mngtmpaddr valid_lft 3600 preferred_lft 3600");
         ip("route add default via fe80::1 dev up0 proto ra expires 1800");
         configure(machine, "guard = true\n");
         let (before, ways) = (machine.everything(), announced_ways());
         let (code, why) = machine.run(&TAKE);
         assert_eq!(code, 4, "{why}");
-        assert!(why.contains("P0511") && why.contains("2001:db8:5::77/64") && why.contains("`accept_ra`"), "{why}");
+        assert!(why.contains("P0511") && why.contains(ANNOUNCED) && why.contains("`accept_ra`"), "{why}");
         assert_eq!((machine.everything(), announced_ways()), (before, ways));
         // What the kernel itself takes up comes again by itself.
         sysctl_is("up0/accept_ra", "1");

@@ -4,6 +4,7 @@ use super::listening::accept_ra;
 use super::losses::promote_secondaries;
 use super::machine::default_of;
 use super::setting_before;
+use super::uplink::addr_gen_mode;
 use crate::facts::{Guard, Scope};
 use crate::forwarding::{IPV6, of_a_link, written_along};
 use crate::layout::Layout;
@@ -65,7 +66,8 @@ fn of_layout(layout: &Layout) -> Scope {
     // Whether the bridge will hear the uplink's router, and the uplink itself once it is given back.
     let heard = layout.uplink.as_ref().map(|uplink| {
         let listens = [&uplink.bridge, &uplink.link, "default"].map(accept_ra);
-        listens.into_iter().chain([of_a_link(&uplink.link), IPV6.to_owned()])
+        let makes = [&uplink.bridge, "default"].map(addr_gen_mode);
+        listens.into_iter().chain(makes).chain([of_a_link(&uplink.link), IPV6.to_owned()])
     });
     let settings = layout.sysctls.keys().flat_map(|key| [Some(key.clone()), default_of(layout, key)]);
     Scope {

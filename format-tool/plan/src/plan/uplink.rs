@@ -219,6 +219,11 @@ fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
     }
 }
 
+/// How the kernel makes IPv6 addresses on a link.
+pub(super) fn addr_gen_mode(link: &str) -> String {
+    format!("net.ipv6.conf.{}.addr_gen_mode", link.replace('.', "/"))
+}
+
 fn carried(uplink: &Uplink) -> String {
     let all = uplink.carried();
     if all.is_empty() { "what a router announced".into() } else { all.join(", ") }

@@ -1,19 +1,23 @@
 //! An interface that is to become a port of the bridge: what keeps it from that, and what is to be known of it.
 
-use super::{carried, is_link_local};
+use super::{addr_gen_mode, carried, is_link_local};
 use crate::action::Action;
 use crate::facts::{LinkFact, LinkKind, Route};
+use crate::guard::link_local;
 use crate::layout::WantedUplink;
 use crate::plan::Planner;
 use crate::thing::{Announced, Thing, Uplink};
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// So many things are named in one sentence.
 const NAMED: usize = 10;
 /// What the kernel calls a link that has the packets of one tag alone.
 const VLAN: &str = "vlan";
+/// The `addr_gen_mode` by which the kernel makes addresses from the hardware address (EUI-64).
+const FROM_THE_HARDWARE_ADDRESS: &str = "0";
 
 impl Planner<'_> {
     pub(super) fn take(&mut self, wanted: &WantedUplink, found: &LinkFact) {
@@ -31,6 +35,7 @@ impl Planner<'_> {
         self.refuse_what_cannot_come_back(link);
         self.refuse_stacked(link);
         self.refuse_deaf(wanted, &announced);
+        self.refuse_another_address(wanted, found, &announced);
         let addresses: Vec<IpNet> = own.into_iter().map(|address| address.address).collect();
         let routes: BTreeSet<Route> = self.facts.routes.iter().filter(|route| route.link == *link).cloned().collect();
         let carries = !addresses.is_empty() || !routes.is_empty() || !announced.is_empty();
@@ -47,9 +52,15 @@ impl Planner<'_> {
             ));
         }
         let confirmed = self.claims.has(&Thing::UplinkConfirmed { link: link.clone() });
+        if !confirmed {
+            self.notes.push(format!(
+                "{} gets the hardware address of {link}: a configuration that finds {link} by that (networkd's `MACAddress=`, netplan's `macaddress:`) finds both",
+                wanted.bridge
+            ));
+        }
         if carries && !confirmed {
             self.notes.push(format!(
-                "what names {link} does not hold for {}: rules of packet filters, programs that are bound to {link}, settings of {link} alone (sysctl, tc)",
+                "what names {link} does not hold for {}: rules of packet filters, programs that are bound to {link}, settings of {link} alone (sysctl, tc), its DNS servers (systemd-resolved)",
                 wanted.bridge
             ));
         }
@@ -121,6 +132,36 @@ impl Planner<'_> {
                     .fix("set `guard = true` in [network], which keeps partitions from announcing any (and `sysctls = true`), or give it a fixed address and way out"),
             );
         }
+    }
+
+    /// An address of what a router announced comes to the bridge only as it follows from the hardware address, which the bridge takes.
+    fn refuse_another_address(&mut self, wanted: &WantedUplink, found: &LinkFact, announced: &Announced) {
+        let (link, bridge) = (&wanted.link, &wanted.bridge);
+        if self.facts.leases.contains_key(link) || !self.hears_by_itself(link) {
+            return; // It is refused already.
+        }
+        let follows = |address: &&IpNet| match address.addr() {
+            IpAddr::V6(ip) => ip.octets()[8..] == link_local(found.mac).octets()[8..],
+            IpAddr::V4(_) => true,
+        };
+        let of = |link: &str| self.facts.sysctls.get(&addr_gen_mode(link));
+        let as_told = of(bridge).or_else(|| of("default")).is_none_or(|mode| mode == FROM_THE_HARDWARE_ADDRESS);
+        let other = announced.addresses.iter().find(|address| !follows(address) || !as_told);
+        let Some(address) = other else { return };
+        let why = if follows(&address) {
+            format!(
+                "{bridge} would make another one in its place: links that are new make theirs in another way (`net.ipv6.conf.default.addr_gen_mode`)"
+            )
+        } else {
+            format!(
+                "{bridge} would make another one in its place: this one does not follow from the hardware address (a token, `addr_gen_mode`, `use_tempaddr`)"
+            )
+        };
+        self.problems.push(
+            Problem::new(codes::UPLINK, format!("{link} cannot be taken with {address}, of what a router announced"))
+                .because(why)
+                .fix("give the machine a fixed IPv6 address, or have it make this one from the hardware address (no token, `addr_gen_mode` 0, `use_tempaddr` 0)"),
+        );
     }
 
     /// All that a link has and could not be given back exactly, in words.
