@@ -80,7 +80,7 @@ async fn through_the_agent() -> Duration {
     let place = |name: &PartitionName| {
         let directory = folder.path().join("partitions").join(name.as_str());
         std::fs::create_dir_all(&directory).unwrap();
-        Place { partition: NodePartition::bare(name.clone()), directory }
+        Place { partition: NodePartition::bare(name.clone()), directory, releases: folder.path().join("releases") }
     };
     let places: Vec<Place> = names.iter().map(place).collect();
     let instance = InstanceId::parse(&"a".repeat(32)).unwrap();

@@ -1,6 +1,6 @@
 //! Landlock: what a program may do with files, by where they are; and whom it may signal.
 
-use super::Bounds;
+use super::{Bounds, Company};
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
@@ -25,16 +25,17 @@ pub fn restrict(bounds: &Bounds, has_own_mounts: bool) -> io::Result<Option<Stri
 fn build(bounds: &Bounds, has_own_mounts: bool) -> Result<RulesetStatus, RulesetError> {
     let all = AccessFs::from_all(NEWEST);
     let read = AccessFs::from_read(NEWEST);
-    let rules = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(all)?
-        .scope(Scope::Signal | Scope::AbstractUnixSocket)?
-        .create()?;
+    let rules = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(all)?;
+    let rules = match bounds.company {
+        Company::None => rules.scope(Scope::Signal | Scope::AbstractUnixSocket)?,
+        Company::OfItsUser => rules,
+    };
+    let rules = rules.create()?;
     // Where mounts have emptied what is hidden, all that is there may be read.
     let hidden: &[PathBuf] = if has_own_mounts { &[] } else { &bounds.hidden };
     let mut rules = allow(rules, Path::new("/"), AccessFs::ReadDir.into())?;
-    for path in beside(Path::new("/"), hidden) {
-        rules = allow(rules, &path, read)?;
+    for path in beside(Path::new("/"), hidden).iter().chain(&bounds.readable) {
+        rules = allow(rules, path, read)?;
     }
     rules = allow(rules, Path::new("/dev"), AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev)?;
     let temporary = ["/tmp", "/var/tmp", "/dev/shm"].map(PathBuf::from);

@@ -11,9 +11,27 @@ use std::io;
 /// Which sockets may be made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Sockets {
-    All,
+    /// Those of programs: between those of this machine, of the internet, and to the kernel about networks.
+    Internet,
     /// Of the family that has paths for addresses alone.
     Local,
+}
+
+/// Their families.
+pub const FAMILIES: [(&str, i32); 4] = [
+    ("AF_UNIX", libc::AF_UNIX),
+    ("AF_INET", libc::AF_INET),
+    ("AF_INET6", libc::AF_INET6),
+    ("AF_NETLINK", libc::AF_NETLINK),
+];
+
+impl Sockets {
+    fn families(self) -> &'static [(&'static str, i32)] {
+        match self {
+            Self::Internet => &FAMILIES,
+            Self::Local => &FAMILIES[..1],
+        }
+    }
 }
 
 /// Of who administers the machine, mounts, traces others, or loads code into the kernel; and large parts of the kernel that
@@ -105,18 +123,24 @@ pub fn forbid(sockets: Sockets) -> io::Result<()> {
     }
     let user = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
     rules.insert(libc::SYS_clone, vec![holds(0, SeccompCmpOp::MaskedEq(user), user)?]);
-    if sockets == Sockets::Local {
-        rules.insert(libc::SYS_socket, vec![holds(0, SeccompCmpOp::Ne, u64::from(libc::AF_UNIX.unsigned_abs()))?]);
-    }
     apply(rules, denied)?;
+    let other = |(_, family): &(&str, i32)| condition(0, SeccompCmpOp::Ne, u64::from(family.unsigned_abs()));
+    let other = sockets.families().iter().map(other).collect::<Result<_, _>>()?;
+    let other = vec![SeccompRule::new(other).map_err(io::Error::other)?];
+    let families = BTreeMap::from([(libc::SYS_socket, other)]);
+    // As on a kernel that does not have them.
+    apply(families, SeccompAction::Errno(libc::EAFNOSUPPORT.unsigned_abs()))?;
     let unknown = UNKNOWN.iter().map(|call| (*call, Vec::new())).collect();
     apply(unknown, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()))
 }
 
 /// An argument, of which the lower half counts, compares so.
 fn holds(argument: u8, how: SeccompCmpOp, with: u64) -> io::Result<SeccompRule> {
-    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, with).map_err(io::Error::other)?;
-    SeccompRule::new(vec![condition]).map_err(io::Error::other)
+    SeccompRule::new(vec![condition(argument, how, with)?]).map_err(io::Error::other)
+}
+
+fn condition(argument: u8, how: SeccompCmpOp, with: u64) -> io::Result<SeccompCondition> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, with).map_err(io::Error::other)
 }
 
 fn apply(mut rules: BTreeMap<i64, Vec<SeccompRule>>, answer: SeccompAction) -> io::Result<()> {

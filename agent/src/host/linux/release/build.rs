@@ -13,7 +13,7 @@ use super::sources::{archive, crates, deb, directory, git, npm, oci, pypi, tools
 use crate::config::BuildLimits;
 use crate::host::linux::account::{assume, end_all_of};
 use crate::host::linux::cgroup::Groups;
-use crate::host::linux::confine::{Bounds, Network};
+use crate::host::linux::confine::{Bounds, Company, Network, Tmp, resolver};
 use crate::host::linux::disk::{io_problem, now};
 use crate::host::linux::partition::files::open_top;
 use crate::host::linux::posix::{Side, split};
@@ -279,7 +279,10 @@ impl BuildTask {
             writable: vec![self.staging.clone()],
             hidden: self.hidden.clone(),
             network: if laid.network { Network::Same } else { Network::None },
-            tmp_bytes: self.limits.memory,
+            readable: resolver().filter(|_| laid.network).into_iter().collect(),
+            tmp: Tmp::Memory(self.limits.memory),
+            company: Company::None,
+            ..Bounds::empty()
         };
         Confinement {
             processes: Some(self.limits.processes),
