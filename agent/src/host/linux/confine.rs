@@ -6,6 +6,7 @@
 //! namespaces, Landlock and system calls each keep most of the same things away. Nothing of it can be undone by the
 //! program.
 
+mod hidden;
 mod mounts;
 mod rights;
 mod syscalls;
@@ -28,7 +29,8 @@ pub struct Bounds {
     pub writable: Vec<PathBuf>,
     /// Folders and files that it sees although they are beneath what is hidden, if they are there.
     pub readable: Vec<PathBuf>,
-    /// Folders that are empty to it, unless what is writable or readable is beneath.
+    /// Folders that are empty to it, unless what is writable or readable is beneath. One that is not there is none; one that
+    /// is and cannot be hidden keeps the program from starting.
     pub hidden: Vec<PathBuf>,
     pub network: Network,
     pub tmp: Tmp,
@@ -72,6 +74,8 @@ pub enum Network {
 /// One thing to do. What it acts on is in the [`Bounds`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
+    /// Where what is hidden is, while nothing covers the way.
+    Look,
     /// Namespaces of its own for mounts, System V objects and message queues; who is not root makes one of users for it.
     OwnMounts,
     /// An empty network namespace with a loopback.
@@ -101,7 +105,7 @@ pub fn plan(bounds: &Bounds) -> Steps {
     let own = (bounds.network == Network::None).then_some(Step::OwnNetwork);
     Steps {
         // The namespace of users, if there is to be one, comes with the first.
-        as_started: [Some(Step::OwnMounts), own, Some(Step::Lay)].into_iter().flatten().collect(),
+        as_started: [Some(Step::Look), Some(Step::OwnMounts), own, Some(Step::Lay)].into_iter().flatten().collect(),
         as_user: vec![Step::NoNewPrivileges, Step::Rights, Step::Calls],
     }
 }
@@ -120,6 +124,8 @@ pub fn attempt(bounds: &Bounds) -> Result<Vec<String>, Problem> {
 /// A process on its way to being a program within bounds.
 pub struct Confining<'a> {
     bounds: &'a Bounds,
+    /// Where what is hidden is.
+    hidden: Vec<PathBuf>,
     mounts: Mounts,
     has_own_network: bool,
     /// What is not enforced, a line each.
@@ -128,7 +134,7 @@ pub struct Confining<'a> {
 
 impl<'a> Confining<'a> {
     pub fn new(bounds: &'a Bounds) -> Self {
-        Self { bounds, mounts: Mounts::default(), has_own_network: false, missing: Vec::new() }
+        Self { bounds, hidden: Vec::new(), mounts: Mounts::default(), has_own_network: false, missing: Vec::new() }
     }
 
     pub fn is_alone(&self) -> bool {
@@ -149,6 +155,10 @@ impl<'a> Confining<'a> {
 
     fn step(&mut self, step: Step) -> Result<(), (&'static str, io::Error)> {
         match step {
+            Step::Look => {
+                let paths = self.bounds.hidden.iter().map(PathBuf::as_path);
+                self.hidden = hidden::places(paths).map_err(|e| ("what is hidden", e))?;
+            }
             Step::OwnMounts => match mounts::own() {
                 Ok(()) => self.mounts.are_own = true,
                 Err(e) => self.lacks("a read-only machine and private temporary folders", &e),
@@ -163,7 +173,7 @@ impl<'a> Confining<'a> {
                 Err(e) => self.lacks("a network namespace", &e.into()),
             },
             Step::Lay if self.mounts.are_own => {
-                if let Some(why) = self.mounts.lay(self.bounds).map_err(|e| ("its mounts", e))? {
+                if let Some(why) = self.mounts.lay(self.bounds, &self.hidden).map_err(|e| ("its mounts", e))? {
                     self.lacks("that processes of other users are not seen", &why);
                 }
             }
@@ -173,7 +183,7 @@ impl<'a> Confining<'a> {
             }
             Step::Rights if self.bounds.company == Company::OfItsUser && self.mounts.are_own => {}
             Step::Rights => {
-                if let Some(why) = rights::restrict(self.bounds, self.mounts.are_own).map_err(|e| ("Landlock", e))? {
+                if let Some(why) = self.restrict().map_err(|e| ("Landlock", e))? {
                     self.lacks("all of Landlock", &io::Error::other(why));
                 }
             }
@@ -188,6 +198,11 @@ impl<'a> Confining<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Where mounts have emptied what is hidden, all that is there may be read.
+    fn restrict(&self) -> io::Result<Option<String>> {
+        rights::restrict(self.bounds, if self.mounts.are_own { &[] } else { &self.hidden })
     }
 
     fn lacks(&mut self, what: &str, why: &io::Error) {
@@ -208,7 +223,7 @@ mod tests {
     fn mounts_come_before_rights_over_them_and_what_forbids_comes_last() {
         let bounds = |network| Bounds { network, ..Bounds::empty() };
         let none = plan(&bounds(Network::None));
-        assert_eq!(none.as_started, [Step::OwnMounts, Step::OwnNetwork, Step::Lay]);
+        assert_eq!(none.as_started, [Step::Look, Step::OwnMounts, Step::OwnNetwork, Step::Lay]);
         assert_eq!(none.as_user, [Step::NoNewPrivileges, Step::Rights, Step::Calls]);
         let alone = bounds(Network::None);
         let mut confining = Confining::new(&alone);

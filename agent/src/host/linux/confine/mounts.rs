@@ -20,12 +20,12 @@ use std::path::{Path, PathBuf};
 
 /// Folders that hold what people and services of the machine have, and sockets by which they are asked for things.
 pub const PRIVATE: [&str; 3] = ["/home", "/root", "/run"];
+/// Folders that are private ones: the first two are one.
+const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 /// Most bytes of what is in a program's `/dev/shm`.
 pub const SHARED_MEMORY_BYTES: u64 = 1 << 30;
 /// Most bytes of what is in its `/tmp`, where it was to be a folder of its own that is not there.
 const TMP_BYTES: u64 = 64 << 20;
-/// Where what is temporary is, besides `/dev/shm`.
-const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
 #[derive(Default)]
 pub struct Mounts {
@@ -73,22 +73,24 @@ fn other_tries(what: fn() -> io::Result<()>) -> io::Result<()> {
 }
 
 impl Mounts {
-    /// `are_own` first. Why processes of other users are seen, if they are.
-    pub fn lay(&self, bounds: &Bounds) -> io::Result<Option<io::Error>> {
+    /// `are_own` first. `hidden` are places, as [`super::hidden::places`] finds them. Why processes of other users are seen, if they are.
+    pub fn lay(&self, bounds: &Bounds, hidden: &[PathBuf]) -> io::Result<Option<io::Error>> {
         // Who is held to these mounts may go through what is made here.
         let mask = umask(Mode::from_bits_truncate(0o022));
-        let laid = self.lay_all(bounds);
+        let laid = self.lay_all(bounds, hidden);
         umask(mask);
         laid
     }
 
-    fn lay_all(&self, bounds: &Bounds) -> io::Result<Option<io::Error>> {
+    fn lay_all(&self, bounds: &Bounds, hidden: &[PathBuf]) -> io::Result<Option<io::Error>> {
         // Held, each as it is: whatever is mounted over the way to it, it is put back there.
         let mut held = Vec::new();
         for path in &bounds.writable {
             held.push((path, hold(path)?));
         }
         let tmp = own_tmp(bounds)?;
+        let private = super::hidden::places(PRIVATE.iter().map(Path::new))?;
+        let emptied = outermost(private.iter().chain(hidden));
         add_mount_attributes(Path::new("/"), READ_ONLY | NO_SETUID, true)?;
         for path in &bounds.readable {
             match hold(path) {
@@ -108,10 +110,10 @@ impl Mounts {
         if is_folder("/dev/shm") {
             empty("/dev/shm", "1777", SHARED_MEMORY_BYTES)?;
         }
-        let emptied = PRIVATE.iter().map(Path::new).chain(bounds.hidden.iter().map(PathBuf::as_path));
-        // One that is beneath another is not there any more.
-        let emptied: Vec<&Path> =
-            emptied.filter(|path| is_folder(path) && empty(path, "0755", 1 << 20).is_ok()).collect();
+        for path in &emptied {
+            empty(path, "0755", 1 << 20)
+                .map_err(|e| io::Error::new(e.kind(), format!("{} cannot be hidden: {e}", path.display())))?;
+        }
         for (path, tree) in &held {
             make_place(path, tree)?;
             put(tree, path)?;
@@ -172,6 +174,22 @@ fn own_processes_alone() -> io::Result<()> {
     Ok(mount("proc", "/proc", "proc", flags, c"hidepid=invisible")?)
 }
 
+/// Those that are beneath none of the others, nor of what is temporary: what is beneath goes with it.
+fn outermost<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Vec<&'a Path> {
+    let mut sorted: Vec<&Path> = paths.map(PathBuf::as_path).collect();
+    // Each after what it is beneath.
+    sorted.sort();
+    let mut kept: Vec<&Path> = Vec::new();
+    for path in sorted {
+        let is_gone = |above: &Path| is_folder(above) && path.starts_with(above);
+        if !kept.iter().any(|above| path.starts_with(above)) && !TEMPORARY.iter().any(|above| is_gone(Path::new(above)))
+        {
+            kept.push(path);
+        }
+    }
+    kept
+}
+
 fn is_folder(path: impl AsRef<Path>) -> bool {
     fs::symlink_metadata(path).is_ok_and(|about| about.is_dir())
 }
@@ -216,5 +234,17 @@ pub fn loopback_up() -> io::Result<()> {
         Some(0) => Ok(()),
         Some(number) => Err(io::Error::from_raw_os_error(-number)),
         None => Err(io::Error::other("the kernel gave no answer")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_beneath_what_is_emptied_goes_with_it() {
+        let paths = ["/srv/a/b", "/home", "/srv/a", "/srv/ab", "/srv/a", "/home/x/y", "/tmp/x"].map(PathBuf::from);
+        let kept = outermost(paths.iter());
+        assert_eq!(kept, ["/home", "/srv/a", "/srv/ab"].map(Path::new));
     }
 }

@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 /// What is asked of the kernel; an older one enforces less of it.
 const NEWEST: ABI = ABI::V6;
 
-/// Restricts this process for good. What of it this kernel does not enforce, if it does not all.
-pub fn restrict(bounds: &Bounds, has_own_mounts: bool) -> io::Result<Option<String>> {
-    let done = build(bounds, has_own_mounts).map_err(io::Error::other)?;
+/// Restricts this process for good; nothing is read in these places. What of it this kernel does not enforce, if it does not all.
+pub fn restrict(bounds: &Bounds, hidden: &[PathBuf]) -> io::Result<Option<String>> {
+    let done = build(bounds, hidden).map_err(io::Error::other)?;
     Ok(match done {
         RulesetStatus::FullyEnforced => None,
         RulesetStatus::PartiallyEnforced => Some("this kernel knows a part of it".into()),
@@ -22,7 +22,7 @@ pub fn restrict(bounds: &Bounds, has_own_mounts: bool) -> io::Result<Option<Stri
     })
 }
 
-fn build(bounds: &Bounds, has_own_mounts: bool) -> Result<RulesetStatus, RulesetError> {
+fn build(bounds: &Bounds, hidden: &[PathBuf]) -> Result<RulesetStatus, RulesetError> {
     let all = AccessFs::from_all(NEWEST);
     let read = AccessFs::from_read(NEWEST);
     let rules = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(all)?;
@@ -31,8 +31,6 @@ fn build(bounds: &Bounds, has_own_mounts: bool) -> Result<RulesetStatus, Ruleset
         Company::OfItsUser => rules,
     };
     let rules = rules.create()?;
-    // Where mounts have emptied what is hidden, all that is there may be read.
-    let hidden: &[PathBuf] = if has_own_mounts { &[] } else { &bounds.hidden };
     let mut rules = allow(rules, Path::new("/"), AccessFs::ReadDir.into())?;
     for path in beside(Path::new("/"), hidden).iter().chain(&bounds.readable) {
         rules = allow(rules, path, read)?;
@@ -53,7 +51,8 @@ fn allow(rules: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Resu
     rules.add_rule(PathBeneath::new(place, access))
 }
 
-/// The fewest paths that are all of what is beneath `top` but what is hidden.
+/// The fewest paths that are all of what is beneath `top` but what is hidden. A link is none: what it leads to has a place of
+/// its own, which may be hidden.
 fn beside(top: &Path, hidden: &[PathBuf]) -> Vec<PathBuf> {
     if hidden.iter().any(|path| path == top) {
         return Vec::new();
@@ -62,6 +61,7 @@ fn beside(top: &Path, hidden: &[PathBuf]) -> Vec<PathBuf> {
         return vec![top.to_owned()];
     }
     let entries = fs::read_dir(top).into_iter().flatten().flatten();
+    let entries = entries.filter(|entry| entry.file_type().is_ok_and(|kind| !kind.is_symlink()));
     entries.flat_map(|entry| beside(&entry.path(), hidden)).collect()
 }
 
@@ -76,6 +76,7 @@ mod tests {
         for path in ["a/x", "a/secret/y", "b/z"] {
             fs::create_dir_all(top.join(path)).unwrap();
         }
+        std::os::unix::fs::symlink(top.join("a/secret"), top.join("link")).unwrap();
         let mut found = beside(top, &[top.join("a/secret")]);
         found.sort();
         assert_eq!(found, [top.join("a/x"), top.join("b")]);
