@@ -19,7 +19,7 @@ use plat_model::problem::codes;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
-pub use syscalls::FAMILIES;
+pub use syscalls::{FAMILIES, prepare};
 
 /// What a program has of the machine. It may read and execute what its user may, but for what is hidden; of processes it
 /// sees its user's alone; what is in its `/dev/shm` is its own and goes with it.

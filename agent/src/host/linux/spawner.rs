@@ -4,6 +4,7 @@
 //! `plat-agent shim` is this process. It gets a socket for each task over its standard input, and ends with the agent.
 //! What it forked goes on by itself.
 
+use super::confine;
 use super::namespace::Network;
 use super::posix::{Side, default_signals, ignore_children, split};
 use super::task::{self, Answer, Task};
@@ -40,6 +41,7 @@ pub fn main() -> ExitCode {
     }
     let _ = rustix::process::setsid();
     ignore_children();
+    confine::prepare();
     loop {
         match receive(&socket) {
             Ok(Some(stream)) => match split() {
