@@ -82,6 +82,8 @@ pub struct BuildTask {
     pub spare: u64,
     /// What no command sees: the partitions, and the agent's own.
     pub hidden: Vec<PathBuf>,
+    /// Where its commands run.
+    pub groups: Groups,
     /// What another node made of it, in the cache: taken instead of building.
     pub made: Option<Made>,
 }
@@ -260,7 +262,10 @@ impl BuildTask {
                 ("LANG".to_owned(), "C.UTF-8".to_owned()),
             ]);
             let confinement = self.confinement(laid);
-            let program = Program { confinement, ..program(command.clone(), environment, &self.staging) };
+            // Where there is a builder, nobody else builds now.
+            let (groups, group_is_own) = (self.groups.clone(), self.builder.is_some());
+            let program =
+                Program { confinement, groups, group_is_own, ..program(command.clone(), environment, &self.staging) };
             let disk = DiskUse::new(&self.staging, self.limits.disk, self.spare);
             let ran = run_within(program, &self.log, laid.timeout_seconds, Some(&|| disk.over()), line)?;
             if ran.timed_out || ran.over.is_some() || ran.exit != Exit::Code(0) {
