@@ -19,7 +19,7 @@ use plat_model::problem::codes;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::PathBuf;
-pub use syscalls::{FAMILIES, prepare};
+pub use syscalls::FAMILIES;
 
 /// What a program has of the machine. It may read and execute what its user may, but for what is hidden; of processes it
 /// sees its user's alone; what is in its `/dev/shm` is its own and goes with it.
@@ -108,6 +108,16 @@ pub fn plan(bounds: &Bounds) -> Steps {
         as_started: [Some(Step::Look), Some(Step::OwnMounts), own, Some(Step::Lay)].into_iter().flatten().collect(),
         as_user: vec![Step::NoNewPrivileges, Step::Rights, Step::Calls],
     }
+}
+
+/// Finds out and makes ready what is the same for all, so that none of those that are forked afterwards has to: in a process of
+/// one thread that waits for its children.
+pub fn prepare() {
+    if !nix::unistd::geteuid().is_root() {
+        // Whoever needs it is told why it cannot be had.
+        let _ = mounts::try_as_user();
+    }
+    syscalls::prepare();
 }
 
 /// Shuts this process in for good. What of it this machine does not keep, a line each.

@@ -40,8 +40,8 @@ pub fn main() -> ExitCode {
         let _ = rustix::stdio::dup2_stdin(&null);
     }
     let _ = rustix::process::setsid();
-    ignore_children();
     confine::prepare();
+    ignore_children();
     loop {
         match receive(&socket) {
             Ok(Some(stream)) => match split() {

@@ -17,6 +17,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Folders that hold what people and services of the machine have, and sockets by which they are asked for things.
 pub const PRIVATE: [&str; 3] = ["/home", "/root", "/run"];
@@ -38,9 +39,16 @@ pub fn own() -> io::Result<()> {
         unshare(OWN)?;
         return keep_to_itself();
     }
-    // Some machines let one begin a namespace of users and not finish it: a process that has begun could not go back.
-    other_tries(own_as_user)?;
+    try_as_user()?;
     own_as_user()
+}
+
+/// Some machines let one begin a namespace of users and not finish it, and a process that has begun could not go back. So
+/// another one tries it, once for all that are forked afterwards.
+pub fn try_as_user() -> io::Result<()> {
+    static TRIED: OnceLock<Result<(), i32>> = OnceLock::new();
+    let tried = || other_tries(own_as_user).map_err(|e| e.raw_os_error().unwrap_or(libc::EPERM));
+    TRIED.get_or_init(tried).map_err(io::Error::from_raw_os_error)
 }
 
 const OWN: CloneFlags = CloneFlags::CLONE_NEWNS.union(CloneFlags::CLONE_NEWIPC);
