@@ -287,7 +287,6 @@ impl BuildTask {
             readable: resolver().filter(|_| laid.network).into_iter().collect(),
             tmp: Tmp::Memory(self.limits.memory),
             company: Company::None,
-            ..Bounds::empty()
         };
         Confinement {
             processes: Some(self.limits.processes),
