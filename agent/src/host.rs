@@ -80,7 +80,7 @@ pub trait Host: Send + Sync + 'static {
     async fn node(&self) -> Result<NodeFile, Problem>;
     /// What keeps the services running, in a word: `systemd`, `shim`.
     fn runtime_name(&self) -> String;
-    /// Which amounts it can hold every partition to.
+    /// What it can hold every partition to.
     fn enforces(&self) -> Enforced;
     /// `Absent`, `Building` (what it is doing) or `Installed`.
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact;

@@ -185,7 +185,7 @@ impl Host for FakeHost {
     }
 
     fn enforces(&self) -> Enforced {
-        Enforced { disk: false, cpu: true, memory: true, processes: true }
+        Enforced { disk: false, cpu: true, memory: true, processes: true, confinement: true }
     }
 
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact {

@@ -102,6 +102,8 @@ pub struct LinuxHost {
     /// What each partition was told to keep to, since the agent was started.
     limits: Mutex<BTreeMap<PartitionName, Resources>>,
     events: Mutex<Option<mpsc::Receiver<Event>>>,
+    /// What runs in partitions is held in by all of its confinement.
+    is_confining: bool,
 }
 
 impl LinuxHost {
@@ -146,6 +148,13 @@ impl LinuxHost {
         if let Some(why) = runtime.without_groups() {
             tracing::info!(why, "without control groups: services are killed and counted by their processes");
         }
+        let unconfined = runtime.unconfined().await?;
+        if !unconfined.is_empty() {
+            tracing::warn!(
+                missing = unconfined.join("; "),
+                "this machine does not let services be shut in as they should be"
+            );
+        }
         let records = Records::new(&state);
         let occupants = Occupants::open(&state, &records)?;
         let adopted = runtime.open().await?;
@@ -174,6 +183,7 @@ impl LinuxHost {
             meters,
             clock: config.clock,
             limits: Mutex::default(),
+            is_confining: unconfined.is_empty(),
         })
     }
 
@@ -194,7 +204,7 @@ impl LinuxHost {
                 .because("it is not in node.json")
                 .fix("run `node-format plan` to see what would have to change")
         })?;
-        Ok(Place { directory: node.root.join(name.as_str()), partition })
+        Ok(Place { directory: node.root.join(name.as_str()), releases: node.releases.clone(), partition })
     }
 
     /// For a process that becomes their owner's.
@@ -297,7 +307,7 @@ impl Host for LinuxHost {
     fn enforces(&self) -> Enforced {
         let by_user = self.node.read().is_ok_and(|node| node.partitions.iter().all(|one| one.account.is_some()));
         let here = self.runtime.enforces();
-        Enforced { processes: here.processes || by_user, ..here }
+        Enforced { processes: here.processes || by_user, confinement: self.is_confining, ..here }
     }
 
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact {

@@ -29,6 +29,7 @@ mod doors;
 mod erasing;
 mod fetching;
 mod forged;
+mod hostile;
 mod images;
 mod instances;
 mod limits;

@@ -313,7 +313,7 @@ pub struct NodeView {
     pub generation_reported: u64,
     /// What keeps its services running; nothing where an older agent does not say.
     pub runtime: Option<String>,
-    /// The amounts that every partition is held to.
+    /// What every partition is held to.
     pub enforced: Vec<String>,
     pub partitions: Vec<PartitionView>,
     pub releases: Vec<NodeReleaseView>,

@@ -268,7 +268,7 @@ pub struct Inventory {
     /// What keeps its services running, in a word: `systemd`, `shim`. Empty: an older agent does not say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub runtime: String,
-    /// The amounts that every partition is really held to: what was asked for, within its own limits.
+    /// What every partition is really held to: of amounts what was asked for, within its own limits.
     #[serde(default, skip_serializing_if = "Enforced::is_none")]
     pub enforced: Enforced,
 }

@@ -82,7 +82,13 @@ fn rules() -> impl Strategy<Value = PlacementRules> {
 }
 
 fn enforced() -> impl Strategy<Value = Enforced> {
-    any::<[bool; 4]>().prop_map(|[cpu, memory, disk, processes]| Enforced { cpu, memory, disk, processes })
+    any::<[bool; 5]>().prop_map(|[cpu, memory, disk, processes, confinement]| Enforced {
+        cpu,
+        memory,
+        disk,
+        processes,
+        confinement,
+    })
 }
 
 fn waiting() -> impl Strategy<Value = Waiting> {

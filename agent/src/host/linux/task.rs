@@ -2,6 +2,7 @@
 //! partition's user, erasing, asking a promise, building a release. A task comes as one line of JSON over the task's own
 //! socket, so nothing of it is ever in an argument or a variable; answers go back as lines on the same socket.
 
+use super::confine::{self, Bounds};
 use super::partition::{erase::EraseTask, files::FillTask, files::WriteTask};
 use super::probe::ProbeTask;
 use super::process::Process;
@@ -35,6 +36,8 @@ pub enum Task {
     Look(LookTask),
     Fetch(Box<FetchTask>),
     Offer(OfferTask),
+    /// Shutting itself in, to see what of it this machine keeps.
+    Confine(Bounds),
 }
 
 impl Task {
@@ -51,6 +54,7 @@ impl Task {
             Self::Erase(_) => 3600,
             Self::Build(task) => task.limits.longest_seconds,
             Self::Look(_) => 120,
+            Self::Confine(_) => 30,
             Self::Fetch(task) => task.longest().as_secs(),
             Self::Offer(_) => 300,
         };
@@ -70,12 +74,16 @@ impl Task {
             Self::Look(_) => "looking for programs",
             Self::Fetch(_) => "fetching a file",
             Self::Offer(_) => "asking a store",
+            Self::Confine(_) => "shutting a process in",
         }
     }
 
     /// Whether it is killed when nobody waits for it any more. The others see to their own children first.
     pub fn is_alone(&self) -> bool {
-        matches!(self, Self::Write(_) | Self::Fill(_) | Self::Probe(_) | Self::Erase(_) | Self::Look(_))
+        matches!(
+            self,
+            Self::Write(_) | Self::Fill(_) | Self::Probe(_) | Self::Erase(_) | Self::Look(_) | Self::Confine(_)
+        )
     }
 }
 
@@ -97,6 +105,8 @@ pub enum Answer {
     },
     /// What is published.
     Filled(Parameters),
+    /// What is not kept, a line each.
+    Unconfined(Vec<String>),
     /// What was read, if there was something.
     Told(Option<String>),
     Done,
@@ -192,6 +202,7 @@ pub fn perform(stream: UnixStream) {
         Task::Look(task) => task.perform().map(|()| Answer::Done),
         Task::Fetch(task) => task.perform(&line),
         Task::Offer(task) => task.perform(&line).map(Answer::Told),
+        Task::Confine(bounds) => confine::attempt(&bounds).map(Answer::Unconfined),
     };
     // If nobody listens, nobody needs the answer.
     let _ = line.say(&answer.unwrap_or_else(Answer::Failed));

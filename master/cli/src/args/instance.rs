@@ -45,7 +45,7 @@ pub struct RequestArgs {
     /// Processes and threads it may have
     #[arg(long, value_name = "COUNT")]
     pub processes: Option<u32>,
-    /// Only nodes that hold it to these: cpu, memory, disk, processes
+    /// Only nodes that hold it to these: cpu, memory, disk, processes, confinement
     #[arg(long, value_name = "AMOUNT,…", value_delimiter = ',')]
     pub enforced: Vec<String>,
     /// Create it stopped

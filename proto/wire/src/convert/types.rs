@@ -139,7 +139,7 @@ fn enforced(names: Vec<String>, at: &Place, problems: &mut Problems) -> Option<E
         let known = all?.with(&name);
         if known.is_none() {
             let what = format!("there is no amount `{}`", plat_model::id::shorten(&name));
-            problems.push(at.wrong(what).fix("they are cpu, memory, disk and processes"));
+            problems.push(at.wrong(what).fix("they are cpu, memory, disk, processes and confinement"));
         }
         known
     };

@@ -8,6 +8,7 @@ mod usage;
 
 use super::{Adopted, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined};
 use crate::host::linux::cgroup;
+use crate::host::linux::confine::Bounds;
 use crate::host::linux::disk::private_folder;
 use crate::host::linux::process::{Process, boot_id};
 use crate::host::linux::shim::launch::Program;
@@ -191,6 +192,13 @@ impl Runtime for ShimRuntime {
         let by_groups = joined(limited.await)?;
         let by_user = Resources { processes: self.inner.confinement(place).processes, ..Resources::default() };
         Ok(by_groups.or(by_user))
+    }
+
+    async fn unconfined(&self) -> Result<Vec<String>, Problem> {
+        match self.inner.setting.spawner.perform(&Task::Confine(Bounds::empty())).await? {
+            Answer::Unconfined(missing) => Ok(missing),
+            other => Err(Problem::new(codes::INTERNAL, format!("a process that was shut in answered {other:?}"))),
+        }
     }
 
     fn enforces(&self) -> Enforced {
