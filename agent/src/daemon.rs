@@ -113,7 +113,7 @@ impl Dispatcher {
             }
         };
         let (enforced, runtime) = (self.shared.host.enforces(), self.shared.host.runtime_name());
-        self.shared.board.inventory(Inventory { enforced, runtime, ..file.inventory() });
+        self.shared.board.inventory(Inventory { enforced, runtime, does_once: true, ..file.inventory() });
         let place = Place::new(self.shared.node.clone(), &file);
         for partition in &file.partitions {
             let before = self.shared.partition(&partition.name);

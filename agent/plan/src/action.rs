@@ -1,6 +1,7 @@
 //! What a host is told to do. Every choice is made: names, paths, arguments and users are in the action, and the
 //! executor may do it or fail, never decide. All effects of the agent on its host are one of these.
 
+use crate::asked::Begun;
 use crate::fingerprint;
 use crate::render::Upkeep;
 use crate::timers::Timer;
@@ -9,6 +10,7 @@ use plat_document::template::Prepared;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
 use plat_model::resources::Resources;
+use plat_model::run::RunResult;
 use plat_model::schedule::Schedule;
 use plat_model::tree::Said;
 use plat_model::{Problem, Timestamp};
@@ -72,6 +74,13 @@ pub enum Action {
         partition: PartitionName,
         run: Run,
     },
+    /// Runs a hook that somebody asked for. That it begins is written down before, and how it ended afterwards; that it fails
+    /// is a result, not a failure. A number that has begun is never begun again.
+    RunAsked {
+        partition: PartitionName,
+        number: u64,
+        run: Run,
+    },
     /// Starts a service, or keeps it running; it outlives the agent. When it has ended, nothing but the next of these
     /// starts it again.
     StartService {
@@ -127,6 +136,7 @@ impl Action {
             | Self::Note { partition, .. }
             | Self::Publish { partition, .. }
             | Self::RunHook { partition, .. }
+            | Self::RunAsked { partition, .. }
             | Self::StartService { partition, .. }
             | Self::StopService { partition, .. }
             | Self::Reload { partition, .. }
@@ -151,6 +161,7 @@ impl Action {
             Self::Note { .. } => "note".into(),
             Self::Publish { .. } => "publish".into(),
             Self::RunHook { run, .. } => format!("run hook {}", run.name),
+            Self::RunAsked { number, run, .. } => format!("run hook {} as run {number}", run.name),
             Self::StartService { spec, .. } => format!("start service {}", spec.name),
             Self::StopService { service, .. } => format!("stop service {service}"),
             Self::Reload { service, .. } => format!("reload service {service}"),
@@ -193,6 +204,10 @@ pub enum Note {
     Told { instance: InstanceId, spoken: Parameters, said: Option<Said> },
     /// The clean hook has run. Sets `cleaned`.
     Cleaned,
+    /// A run that was asked for is about to begin. Sets what of `asked` has begun.
+    RunBegun(Begun),
+    /// It is over, or will never begin. Adds to what of `asked` is over.
+    RunOver(RunResult),
 }
 
 /// A file's path within the partition, and what its contents are made from.

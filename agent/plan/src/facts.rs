@@ -2,6 +2,7 @@
 //! made anew.
 
 use crate::action::{Loaded, Note, ServiceSpec};
+use crate::asked::Asked;
 use crate::fingerprint;
 use crate::moment::Moment;
 use crate::render::Upkeep;
@@ -97,6 +98,8 @@ pub struct Occupant {
     pub spoken: Parameters,
     /// What it said of itself.
     pub said: Option<Said>,
+    /// What became of the runs of hooks that were asked for.
+    pub asked: Asked,
     /// The `clean` hook has run.
     pub cleaned: bool,
     /// Nothing of the instance is left but this record.
@@ -122,6 +125,7 @@ impl Occupant {
             published: String::new(),
             spoken: Parameters::default(),
             said: None,
+            asked: Asked::default(),
             cleaned: false,
             erased: false,
         }
@@ -161,6 +165,8 @@ impl Occupant {
             // It came late: the partition is another's now.
             Note::Told { .. } => {}
             Note::Cleaned => self.cleaned = true,
+            Note::RunBegun(begun) => self.asked.begin(begun),
+            Note::RunOver(result) => self.asked.end(result),
         }
     }
 }

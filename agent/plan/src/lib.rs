@@ -13,6 +13,7 @@ pub mod action;
 pub mod facts;
 pub mod inside;
 
+mod asked;
 mod backoff;
 #[cfg(feature = "fake")]
 mod effect;
@@ -33,6 +34,7 @@ mod teardown;
 mod timers;
 
 pub use action::Action;
+pub use asked::{Asked, Begun as RunBegun};
 #[cfg(feature = "fake")]
 pub use effect::{Begun, End, Outcomes};
 pub use facts::{PartitionFact, ReleaseFact};

@@ -4,13 +4,14 @@
 use crate::action::{Action, FileTemplate, Note, Publication, ReloadHow, Run, ServiceSpec};
 use crate::facts::Occupant;
 use crate::render::Upkeep;
-use plat_document::release::{Check, digest_of};
+use plat_document::release::{Check, Hooks, digest_of};
 use plat_document::template::{Prepared, TEMPLATE_MAX};
 use plat_model::Problem;
 use plat_model::id::{ServiceName, shorten};
 use plat_model::node::NodeFile;
 use plat_model::problem::codes;
 use plat_model::release::RELEASE_MAX;
+use plat_model::run::RunEnd;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Longest time that anything may be given, in seconds: what release documents allow.
@@ -79,6 +80,13 @@ fn allowed(action: &Action, node: &NodeFile, occupant: Option<&Occupant>) -> Res
             ensure(HOOKS.contains(&hook.name.as_str()), || format!("there is no hook `{}`", shorten(&hook.name)))?;
             run(hook)
         }
+        Action::RunAsked { number, run: hook, .. } => {
+            let newest = held()?.asked.newest();
+            ensure(*number > newest, || format!("run {number}, after run {newest}"))?;
+            let asked = Hooks::ASKED.contains(&hook.name.as_str());
+            ensure(asked, || format!("nobody may ask for hook `{}`", shorten(&hook.name)))?;
+            run(hook)
+        }
         Action::StartService { spec, .. } => service(spec, held()?),
         Action::StopService { .. } => Ok(()),
         Action::Reload { service, run: of, how, .. } => {
@@ -133,6 +141,13 @@ fn noted(note: &Note, occupant: &Occupant) -> Result<(), String> {
         Note::Timed { service, .. } => one_more(&occupant.timers, service),
         // Of an instance that is gone it changes nothing. What it says is bounded by its own form.
         Note::Told { .. } => Ok(()),
+        // How one that has begun went is for the host to say: it ran it.
+        Note::RunBegun(_) => Err("that a run begins is written down by the host".into()),
+        Note::RunOver(result) => {
+            let never = matches!(result.end, RunEnd::Interrupted | RunEnd::NotRun);
+            ensure(never && result.tail.is_empty(), || "how a run ended is written down by the host".into())?;
+            text(&result.how)
+        }
         Note::Initialised | Note::Started | Note::Stopped | Note::Revived { .. } => Ok(()),
         Note::Untimed | Note::Cleaned => Ok(()),
     }

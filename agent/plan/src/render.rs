@@ -8,7 +8,7 @@ use crate::given::{Given, Place};
 use plat_document::Release;
 use plat_document::release::{Check, Hook, HttpCheck, Promise, Reload, Restart, Role, TcpCheck};
 use plat_document::template::{self, Context, Prepared};
-use plat_model::id::{Digest, PromiseName, ServiceName};
+use plat_model::id::{Digest, HookName, PromiseName, ServiceName};
 use plat_model::instance::InstanceDesired;
 use plat_model::node::NodePartition;
 use plat_model::parameters::Parameters;
@@ -81,6 +81,15 @@ const SECRET_MODE: u32 = 0o400;
 pub const SOCKET: &str = "run/plat.sock";
 
 impl Rendered {
+    /// A hook that may be asked for, if there is one of this name.
+    pub(crate) fn asked(&self, hook: &HookName) -> Option<&Run> {
+        match hook.as_str() {
+            "configure" => self.configure.as_ref(),
+            "start" => self.start.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Tells every program something that changes nothing of what it does: no fingerprint knows it, so that an agent
     /// that is the first to say it restarts nothing.
     fn tell(&mut self, key: &str, value: &str) {

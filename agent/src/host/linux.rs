@@ -5,6 +5,7 @@
 //! anything.
 
 mod account;
+mod asked;
 mod cgroup;
 mod confine;
 mod counters;
@@ -34,6 +35,7 @@ use crate::clock::Clock;
 use crate::config::{ReleaseSettings, Runtime as Wish};
 use async_trait::async_trait;
 use counters::{DiskLevels, DiskPlace, Meters};
+use logs::HookLog;
 use node_file::NodeFiles;
 use partition::Occupants;
 use partition::erase::EraseTask;
@@ -377,6 +379,7 @@ impl Host for LinuxHost {
             }
             Action::Note { partition, note } => self.occupants.note(partition, note).await,
             Action::RunHook { partition, run } => self.hook(partition, run, "hook").await,
+            Action::RunAsked { partition, number, run } => self.run_asked(partition, *number, run).await,
             Action::Reload { partition, service, run, how: ReloadHow::Signal(signal) } => {
                 self.runtime.reload(partition, service, run, *signal).await
             }
@@ -436,7 +439,10 @@ impl Host for LinuxHost {
         asked: &LogsAsked,
     ) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem> {
         self.place(partition)?;
-        let source = self.runtime.logs(partition, asked.service.as_ref());
+        let source = match &asked.hook {
+            Some(hook) => HookLog::open(&Records::new(&self.state), partition, hook)?,
+            None => self.runtime.logs(partition, asked.service.as_ref()),
+        };
         Ok(logs::read(source, self.occupants.holders(), partition.clone(), asked))
     }
 

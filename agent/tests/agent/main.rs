@@ -6,4 +6,5 @@ mod master;
 mod meters;
 mod parts;
 mod rig;
+mod runs;
 mod work;

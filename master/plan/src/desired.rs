@@ -108,6 +108,7 @@ fn body(state: &State, instance: &Instance) -> Option<InstanceDesired> {
         wish: instance.wish,
         resources: instance.resources,
         bang: instance.bang,
+        runs: crate::run::open(state, instance).cloned().collect(),
         shared: state
             .riders_of(&instance.id)
             .filter(|rider| rider.wish == Wish::Started)

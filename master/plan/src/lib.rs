@@ -28,6 +28,7 @@ pub mod ledger;
 pub mod record;
 pub mod release;
 pub mod request;
+pub mod run;
 pub mod state;
 pub mod statement;
 pub mod tree;

@@ -4,7 +4,7 @@ use super::views::{explanation, instance, node, release};
 use super::{Answers, answers, caller, fit, page, said, status};
 use crate::grid::{Grid, InstanceKey, LogAsk, LogText, Outcome, RequestAsk};
 use plat_master_plan::release::Targets;
-use plat_model::id::{InstanceName, NodeId, ProjectName, ReleaseName, ServiceName};
+use plat_model::id::{HookName, InstanceName, NodeId, ProjectName, ReleaseName, ServiceName};
 use plat_model::instance::{PlacementRules, Wish};
 use plat_model::parameters::Parameters;
 use plat_model::principal::Principal;
@@ -87,6 +87,14 @@ impl GridService for Service {
         Ok(Response::new(instance(view)))
     }
 
+    async fn run_hook(&self, request: Request<v1::RunHookRequest>) -> Answer<v1::RunHookResponse> {
+        let caller = caller(&request)?;
+        let (project, name, hook) = request.into_inner().into_model().map_err(status)?;
+        let asked = self.0.run_hook(&caller, &InstanceKey { project, name }, &hook).await;
+        let (number, view) = asked.map_err(status)?;
+        Ok(Response::new(v1::RunHookResponse { number, instance: Some(instance(view)) }))
+    }
+
     async fn list_instances(&self, request: Request<v1::ListInstancesRequest>) -> Answer<v1::ListInstancesResponse> {
         let caller = caller(&request)?;
         let ask = request.into_inner();
@@ -131,7 +139,8 @@ impl GridService for Service {
         let ask = request.into_inner();
         let key = key(ask.key.unwrap_or_default()).map_err(status)?;
         let service = said(&ask.service, ServiceName::parse).map_err(status)?;
-        let ask = LogAsk { service, lines: log_lines(ask.lines), follow: ask.follow, promises: ask.promises };
+        let hook = said(&ask.hook, HookName::parse).map_err(status)?;
+        let ask = LogAsk { service, hook, lines: log_lines(ask.lines), follow: ask.follow, promises: ask.promises };
         let stream = self.0.logs(&caller, &key, ask).await.map_err(status)?;
         Ok(Response::new(answers(stream, log_lines_of)))
     }

@@ -112,6 +112,7 @@ fn nudge((generation, logs): (Generation, Vec<LogsWanted>)) -> v1::Nudge {
         lines: wanted.ask.lines,
         follow: wanted.ask.follow,
         promises: wanted.ask.promises,
+        hook: wanted.ask.hook.map_or_else(String::new, |hook| hook.to_string()),
     });
     v1::Nudge { generation: generation.0, logs: wanted.collect() }
 }

@@ -116,6 +116,24 @@ pub struct Hooks {
     pub clean: Option<Hook>,
 }
 
+impl Hooks {
+    /// Those that people may ask for. Their work is done again and again in an instance's life, at each change and each
+    /// start, so that once more does no harm. The others belong to moments that come once: `init` would meet what it has made
+    /// already, `stop` would leave services running that it has told goodbye, and `clean` removes what the instance keeps
+    /// elsewhere.
+    pub const ASKED: [&str; 2] = ["configure", "start"];
+
+    /// Those of them that this document has.
+    pub fn asked(&self) -> Vec<&'static str> {
+        let has = |name: &&str| match *name {
+            "configure" => self.configure.is_some(),
+            "start" => self.start.is_some(),
+            _ => false,
+        };
+        Self::ASKED.into_iter().filter(has).collect()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hook {

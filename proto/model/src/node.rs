@@ -232,7 +232,7 @@ impl NodeFile {
         self.partitions.iter().find(|partition| &partition.name == name)
     }
 
-    /// What of this is reported to the master; what is enforced is not in it.
+    /// What of this is reported to the master; what the agent alone knows is not in it.
     pub fn inventory(&self) -> Inventory {
         Inventory {
             capacity: self.capacity,
@@ -243,6 +243,7 @@ impl NodeFile {
                 .collect(),
             runtime: String::new(),
             enforced: Enforced::default(),
+            does_once: false,
         }
     }
 }
@@ -271,6 +272,9 @@ pub struct Inventory {
     /// The amounts that every partition is really held to: what was asked for, within its own limits.
     #[serde(default, skip_serializing_if = "Enforced::is_none")]
     pub enforced: Enforced,
+    /// Whether it does what is asked for once: runs a hook, builds a release again. An older agent does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub does_once: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@
 use crate::world::{World, at, part};
 use plat_agent_plan::action::Note;
 use plat_agent_plan::facts::{Ending, Failure, Occupant, ServiceFact, ServiceRun};
-use plat_agent_plan::{Action, Given, PartitionFact, PromiseFact, ReleaseFact, Timer, plan_partition, render};
+use plat_agent_plan::{Action, Asked, Given, PartitionFact, PromiseFact, ReleaseFact, Timer, plan_partition, render};
 use plat_document::Release;
 use plat_document::template::Prepared;
 use plat_model::instance::{InstanceDesired, ServiceKind};
@@ -61,6 +61,7 @@ struct OccupantText {
     /// One-shots that have succeeded with the current fingerprint.
     done: Vec<String>,
     timers: BTreeMap<String, Timer>,
+    asked: Asked,
 }
 
 #[derive(Deserialize, Default)]
@@ -141,6 +142,7 @@ fn run(folder: &Path) -> String {
         revivals: text.revivals,
         done: text.done.iter().map(|name| (name.parse().unwrap(), "current".to_owned())).collect(),
         timers: text.timers.into_iter().map(|(name, timer)| (name.parse().unwrap(), timer)).collect(),
+        asked: text.asked,
         ..Occupant::new(plat_model::id::InstanceId::parse(&text.instance).unwrap())
     });
     let partition = &world.file.partitions[0];
@@ -246,12 +248,16 @@ fn line(action: &Action) -> String {
         }
         Action::StartService { spec, .. } => format!("start service {}: {}", spec.name, spec.command.join(" ")),
         Action::RunHook { run, .. } => format!("run hook {}: {}", run.name, run.command.join(" ")),
+        Action::RunAsked { run, .. } => format!("{}: {}", action.step(), run.command.join(" ")),
         Action::CheckPromise { promise, check, .. } => format!("check promise {promise}: {check:?}"),
         Action::Note { note: Note::Timed { service, timer }, .. } => {
             format!("note Timed {service} after {}, {} skipped", timer.after, timer.skipped)
         }
         Action::Limit { resources, .. } => {
             format!("limit to {}", serde_json::to_string(resources).unwrap())
+        }
+        Action::Note { note: Note::RunOver(run), .. } => {
+            format!("note run {} of {}, {}: {}", run.number, run.hook, run.end, run.how)
         }
         Action::Note { note, .. } => {
             format!("note {}", format!("{note:?}").split(['(', ' ']).next().unwrap_or_default())

@@ -9,4 +9,5 @@ mod inside;
 mod kinds;
 mod life;
 mod properties;
+mod runs;
 mod world;

@@ -94,6 +94,12 @@ impl World {
         self.faults.as_mut().is_some_and(|(random, per_mille)| random.random_range(0..1000) < *per_mille)
     }
 
+    /// As a host does: nothing that no plan could hold.
+    pub fn permit(&self, action: &Action) -> Result<(), Problem> {
+        let occupant = action.partition().and_then(|name| self.partitions.get(name)?.fact.occupant.as_ref());
+        plat_agent_plan::permit(action, &self.node, occupant)
+    }
+
     pub fn apply(&mut self, action: &Action, now: Moment) -> Result<(), Problem> {
         match action {
             Action::InstallRelease { digest, .. } => {
@@ -112,6 +118,7 @@ impl World {
             | Action::Note { .. }
             | Action::Publish { .. }
             | Action::RunHook { .. }
+            | Action::RunAsked { .. }
             | Action::StartService { .. }
             | Action::StopService { .. }
             | Action::Reload { .. }

@@ -199,6 +199,7 @@ fn needs(note: &Note) -> Durability {
     match note {
         Note::Initialised | Note::Configured { .. } | Note::Stopped | Note::Cleaned => Durability::Power,
         Note::Done { .. } | Note::Timed { .. } | Note::Told { .. } => Durability::Power,
+        Note::RunBegun(_) | Note::RunOver(_) => Durability::Power,
         Note::Untimed
         | Note::KeptUp(_)
         | Note::Started

@@ -23,6 +23,7 @@ pub const TABLE: &[Row] = &[
     may("plat.v1.GridService/Supply", OPERATOR, Ownership::Nothing),
     may("plat.v1.GridService/Request", PEOPLE, Ownership::Project),
     may("plat.v1.GridService/SetWish", PEOPLE, Ownership::Project),
+    may("plat.v1.GridService/RunHook", PEOPLE, Ownership::Project),
     may("plat.v1.GridService/ListInstances", PEOPLE, Ownership::Visible),
     may("plat.v1.GridService/ShowInstance", PEOPLE, Ownership::Project),
     may("plat.v1.GridService/WatchInstance", PEOPLE, Ownership::Project),

@@ -10,5 +10,6 @@ mod placement;
 mod properties;
 mod reports;
 mod requests;
+mod runs;
 mod tokens;
 mod trees;

@@ -9,6 +9,7 @@ use plat_model::instance::InstanceDesired;
 use plat_model::node::NodeReport;
 use plat_model::parameters::Parameters;
 use plat_model::release::RELEASE_MAX;
+use plat_model::run::RUNS_MAX;
 use plat_model::tree::SHARED_MAX;
 use plat_model::usage::UsageReport;
 use plat_model::{Generation, Problems};
@@ -114,6 +115,7 @@ impl From<&InstanceDesired> for v1::InstanceBody {
             resources: Some(desired.resources.into()),
             bang: desired.bang,
             shared: desired.shared.iter().map(Into::into).collect(),
+            runs: desired.runs.iter().map(Into::into).collect(),
         }
     }
 }
@@ -130,6 +132,7 @@ impl IntoModel for v1::InstanceBody {
         let wish = read_enum::<v1::Wish>(self.wish, &at.field("wish"), problems);
         let resources = at.field("resources").maybe(self.resources, problems)?.unwrap_or_default();
         let shared = at.field("shared").all(self.shared, SHARED_MAX, problems);
+        let runs = at.field("runs").all(self.runs, RUNS_MAX, problems);
         Some(InstanceDesired {
             id: id?,
             project: project?,
@@ -142,6 +145,7 @@ impl IntoModel for v1::InstanceBody {
             resources,
             bang: self.bang,
             shared: shared?,
+            runs: runs?,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use plat_agent_plan::action::{Loaded, Note};
 use plat_agent_plan::facts::Occupant;
-use plat_agent_plan::{Timer, Upkeep};
+use plat_agent_plan::{Asked, Timer, Upkeep};
 use plat_model::id::{InstanceId, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
 use plat_model::tree::Said;
@@ -36,6 +36,8 @@ pub struct Record {
     done: BTreeMap<ServiceName, String>,
     #[serde(default)]
     timers: BTreeMap<ServiceName, Timer>,
+    #[serde(default)]
+    asked: Asked,
     cleaned: bool,
     erased: bool,
 }
@@ -63,6 +65,7 @@ impl Record {
             published: String::new(),
             spoken: self.spoken,
             said: self.said,
+            asked: self.asked,
             cleaned: self.cleaned,
             erased: self.erased,
         };
@@ -94,6 +97,7 @@ impl Record {
             published: Some(occupant.published.clone()),
             spoken: occupant.spoken.clone(),
             said: occupant.said.clone(),
+            asked: occupant.asked.clone(),
             cleaned: occupant.cleaned,
             erased: occupant.erased,
         }

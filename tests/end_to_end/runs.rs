@@ -1,0 +1,84 @@
+//! Hooks that people ask for.
+
+use crate::grid::quiet_grid;
+use plat_tests::eventually::eventually;
+use plat_tests::grid::PATIENCE;
+use plat_tests::namespace::root_or_skip;
+use serde_json::Value;
+use std::fs;
+
+/// Its hook does as the files in `srv` say, and counts.
+const HOOKED: &str = "
+version: 1
+name: hooked
+sources:
+  files: {directory: {path: \"{folder}/hooked\"}}
+hooks:
+  init: {command: [/usr/bin/touch, srv/made]}
+  configure: {command: [/bin/sh, \"{{ release.directory }}/configure.sh\"]}
+services:
+  quiet: {command: [/bin/sleep, \"100000\"]}
+resources: {memory_mib: 16}
+";
+
+const CONFIGURE: &str = "echo once more >> srv/times
+if [ -e srv/hang ]; then echo it hangs; sleep 100000; fi
+echo it was here
+if [ -e srv/fail ]; then exit 7; fi
+";
+
+#[test]
+fn a_hook_is_run_once_when_it_is_asked_for_whoever_is_killed_meanwhile() {
+    if !root_or_skip("hooks that are asked for") {
+        return;
+    }
+    let mut grid = quiet_grid("hooks", &[1]);
+    fs::create_dir_all(grid.folder.path().join("hooked")).expect("a folder can be made");
+    grid.write("hooked/configure.sh", CONFIGURE);
+    grid.release("hooked", HOOKED);
+    let ready = grid.plat.json(&["request", "one", "--release", "hooked", "--wait", "--timeout", "60"]);
+    let partition = ready["partition"].as_str().expect("it is placed").to_owned();
+    let home = grid.nodes[0].partition(&partition);
+    let times = || fs::read_to_string(home.join("srv/times")).unwrap_or_default().lines().count();
+    assert_eq!(times(), 1, "it is run when the instance is configured");
+
+    let ran = grid.plat.run(&["run", "configure", "one"]);
+    assert_eq!((ran.code, ran.out.as_str(), times()), (0, "it was here\n", 2), "{}", ran.errors);
+    fs::write(home.join("srv/fail"), "").expect("it can be written");
+    let ran = grid.plat.run(&["-o", "json", "run", "configure", "one"]);
+    let told: Value = serde_json::from_str(&ran.out).expect("it is JSON");
+    assert_eq!(
+        (ran.code, &told["number"], &told["exit_code"], &told["tail"][0]),
+        (7, &2.into(), &7.into(), &"it was here".into())
+    );
+    assert_eq!(grid.plat.json(&["show", "one"])["state"], "ready", "that it failed changes nothing of the instance");
+    fs::remove_file(home.join("srv/fail")).expect("it can be removed");
+
+    // The agent is killed in the middle: it is told, and never run again by itself.
+    fs::write(home.join("srv/hang"), "").expect("it can be written");
+    let asked = grid.plat.json(&["run", "configure", "one", "--no-wait"]);
+    assert_eq!((&asked["number"], &asked["state"]), (&3.into(), &"asked".into()));
+    let logs = || grid.plat.run(&["logs", "one", "--hook", "configure"]).out;
+    eventually("it hangs", PATIENCE, || if logs().contains("it hangs") { Ok(()) } else { Err(logs()) });
+    assert_eq!((times(), logs().matches("it was here").count()), (4, 3));
+    grid.nodes[0].agent.kill();
+    grid.nodes[0].agent.start();
+    let last = || {
+        grid.plat.json(&["show", "one"])["ran"].as_array().and_then(|ran| ran.last().cloned()).unwrap_or(Value::Null)
+    };
+    let ran = eventually("it is told", PATIENCE, || {
+        let last = last();
+        if last["number"] == 3 { Ok(last) } else { Err(last.to_string()) }
+    });
+    assert_eq!(ran["state"], "interrupted");
+    assert_eq!(grid.nodes[0].processes_of(&partition).len(), 1, "nothing of it is left but the service");
+    fs::remove_file(home.join("srv/hang")).expect("it can be removed");
+    let ran = grid.plat.run(&["run", "configure", "one"]);
+    assert_eq!((ran.code, times()), (0, 5), "{}", ran.errors);
+    assert_eq!(last()["number"], 4);
+
+    let said = grid.plat.refused(3, "P0301", &["run", "init", "one"]);
+    assert!(said.contains("configure"), "{said}");
+    grid.plat.json(&["stop", "one", "--wait", "--timeout", "60"]);
+    grid.plat.refused(5, "P0316", &["run", "configure", "one"]);
+}
