@@ -1,11 +1,13 @@
 //! The daemon: one worker for each partition and for each release, woken by what concerns it: a change of what is
 //! desired, an event of the host, the time that its last plan named. A worker that is slow or fails delays no other.
 
+mod again;
 mod garbage;
 mod partition;
 mod release;
 mod shared;
 
+pub(crate) use again::Again;
 pub(crate) use shared::Shared;
 
 use crate::desired::Desired;
@@ -208,7 +210,8 @@ impl Dispatcher {
             if new.releases.contains_key(digest) {
                 self.follow_release(digest);
             }
-            if old.releases.contains_key(digest) != new.releases.contains_key(digest) {
+            let again = old.rebuilds.get(digest) != new.rebuilds.get(digest);
+            if again || old.releases.contains_key(digest) != new.releases.contains_key(digest) {
                 self.wake_release(digest);
             }
         }

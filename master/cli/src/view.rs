@@ -12,7 +12,7 @@ mod run;
 pub use admin::{
     AuditView, LedgerLineView, MeView, NewTokenView, RateCardView, StatementView, TokenView, UsageView, UserView,
 };
-pub use run::RunView;
+pub use run::{RebuildView, RunView};
 
 /// Milliseconds since the epoch as RFC 3339; nothing for 0.
 pub fn time(ms: i64) -> Option<String> {

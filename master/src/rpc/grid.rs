@@ -71,6 +71,16 @@ impl GridService for Service {
         Ok(Response::new(v1::SupplyResponse { digest: digest.to_string(), nodes }))
     }
 
+    async fn rebuild_release(&self, request: Request<v1::RebuildReleaseRequest>) -> Answer<v1::RebuildReleaseResponse> {
+        let caller = caller(&request)?;
+        let ask = request.into_inner();
+        let nodes = nodes(&ask.nodes).map_err(status)?;
+        let (digest, nodes) = self.0.rebuild(&caller, &ask.release, &nodes).await.map_err(status)?;
+        let nodes =
+            nodes.into_iter().map(|one| v1::NodeRebuild { node: one.node.to_string(), asked: one.asked, why: one.why });
+        Ok(Response::new(v1::RebuildReleaseResponse { digest: digest.to_string(), nodes: nodes.collect() }))
+    }
+
     async fn request(&self, request: Request<v1::RequestRequest>) -> Answer<v1::InstanceView> {
         let caller = caller(&request)?;
         let wire = request.into_inner();
@@ -166,15 +176,20 @@ fn key(wire: v1::InstanceKey) -> Result<InstanceKey, Problems> {
 }
 
 fn targets(ask: &v1::SupplyRequest) -> Result<Targets, Problems> {
-    let mut problems = Problems::default();
-    let nodes: BTreeSet<NodeId> = ask.nodes.iter().filter_map(|node| problems.keep(NodeId::parse(node))).collect();
     match (ask.all_nodes, ask.nodes.is_empty()) {
         (true, true) => Ok(Targets::All),
-        (false, false) => problems.none_or(Targets::Nodes(nodes)),
+        (false, false) => Ok(Targets::Nodes(nodes(&ask.nodes)?)),
         _ => Err(Problem::new(codes::BAD_VALUE, "it is not clear on which nodes the release is to be")
             .fix("name nodes, or say all of them")
             .into()),
     }
+}
+
+/// Nodes by their names.
+fn nodes(names: &[String]) -> Result<BTreeSet<NodeId>, Problems> {
+    let mut problems = Problems::default();
+    let nodes = names.iter().filter_map(|node| problems.keep(NodeId::parse(node))).collect();
+    problems.none_or(nodes)
 }
 
 fn request_ask(wire: v1::RequestRequest) -> Result<RequestAsk, Problems> {

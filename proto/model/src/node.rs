@@ -296,6 +296,9 @@ pub struct Node {
     pub revoked: bool,
     pub inventory: Inventory,
     pub enrolled: crate::Timestamp,
+    /// How often it was asked to build each release again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rebuilds: BTreeMap<Digest, u64>,
 }
 
 /// Which certificates of a node count. After a renewal the one before still counts until the new one has been used.
@@ -316,6 +319,9 @@ pub struct NodeDesired {
     pub generation: Generation,
     /// Releases to be available, by digest, with the resolved document each.
     pub releases: BTreeMap<Digest, String>,
+    /// Of those, which were to be built again, and how often that was asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rebuilds: BTreeMap<Digest, u64>,
     /// Instances by id. One that is missing here, but present on the node, is destroyed only if its partition is
     /// given to another: what the master forgot is kept and reported.
     pub instances: BTreeMap<InstanceId, InstanceDesired>,

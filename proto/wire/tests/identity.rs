@@ -337,6 +337,16 @@ fn a_meter_of_a_newer_peer_is_kept_by_its_name_and_holds_nothing_up() {
 }
 
 #[test]
+fn which_releases_were_to_be_built_again_is_read_by_their_digests() {
+    let rebuild = |digest: &str| v1::Rebuild { digest: digest.into(), number: 7 };
+    let answer = v1::SyncResponse { rebuilds: vec![rebuild(&"a".repeat(64))], ..Default::default() };
+    let read = answer.into_model().unwrap();
+    assert_eq!(read.rebuilds, [(Digest::parse(&"a".repeat(64)).unwrap(), 7)].into());
+    let wrong = v1::SyncResponse { rebuilds: vec![rebuild("../x")], ..Default::default() };
+    assert_eq!(wrong.into_model().unwrap_err().0[0].at, "rebuilds[0].digest");
+}
+
+#[test]
 fn all_that_is_wrong_is_told_with_its_place() {
     let wire = v1::InstanceStatus { id: "X".into(), state: 99, since_ms: -1, ..Default::default() };
     let places: Vec<_> = wire.into_model().unwrap_err().into_iter().map(|problem| problem.at).collect();

@@ -9,5 +9,6 @@ mod inside;
 mod kinds;
 mod life;
 mod properties;
+mod rebuilds;
 mod runs;
 mod world;

@@ -1,4 +1,4 @@
-//! What became of a hook that was asked for.
+//! What was asked for once: hooks, builds.
 
 use super::{lower, time};
 use plat_wire::v1;
@@ -47,5 +47,21 @@ impl From<v1::RunResult> for RunView {
             ended: time(run.ended_ms),
             tail: run.tail,
         }
+    }
+}
+
+/// What a node was asked to do about a release.
+#[derive(Debug, Clone, Serialize)]
+pub struct RebuildView {
+    pub node: String,
+    /// It was told to.
+    pub asked: bool,
+    /// What it does, or why it was not told.
+    pub why: String,
+}
+
+impl From<v1::NodeRebuild> for RebuildView {
+    fn from(one: v1::NodeRebuild) -> Self {
+        Self { node: one.node, asked: one.asked, why: one.why }
     }
 }

@@ -8,6 +8,7 @@ mod ledger;
 #[expect(clippy::disallowed_types, reason = "how long a decision takes is measured")]
 mod placement;
 mod properties;
+mod rebuilds;
 mod reports;
 mod requests;
 mod runs;

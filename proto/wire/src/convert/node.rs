@@ -165,6 +165,8 @@ pub struct DesiredIndex {
     pub generation: Generation,
     pub instances: BTreeMap<InstanceId, Generation>,
     pub releases: BTreeSet<Digest>,
+    /// How often each was to be built again, of those that were.
+    pub rebuilds: BTreeMap<Digest, u64>,
     pub bodies: Vec<InstanceDesired>,
     pub documents: Vec<(Digest, String)>,
     /// Parts of the report that the master did not accept.
@@ -182,6 +184,10 @@ impl IntoModel for v1::SyncResponse {
         let releases = place.each(self.releases, RELEASES_MAX, problems, |digest, at, problems| {
             at.parse(&digest, Digest::parse, problems)
         });
+        let place = at.field("rebuilds");
+        let rebuilds = place.each(self.rebuilds, RELEASES_MAX, problems, |one, at, problems| {
+            Some((at.field("digest").parse(&one.digest, Digest::parse, problems)?, one.number))
+        });
         let bodies = at.field("bodies").all(self.bodies, INSTANCES_MAX, problems);
         let documents = at.field("documents").all(self.documents, RELEASES_MAX, problems);
         let refused = at.field("refused").all(self.refused, PROBLEMS_MAX, problems);
@@ -189,6 +195,7 @@ impl IntoModel for v1::SyncResponse {
             generation: Generation(self.generation),
             instances: instances?.into_iter().collect(),
             releases: releases?.into_iter().collect(),
+            rebuilds: rebuilds?.into_iter().collect(),
             bodies: bodies?,
             documents: documents?,
             refused: Problems(refused?),

@@ -1,8 +1,8 @@
-//! How a run of a hook is drawn.
+//! How what was asked for once is drawn.
 
 use super::{ago, clean, now};
 use crate::output::Draw;
-use crate::view::RunView;
+use crate::view::{RebuildView, RunView};
 
 impl Draw for RunView {
     fn titles(_: bool) -> Vec<&'static str> {
@@ -28,4 +28,18 @@ impl Draw for RunView {
 pub(super) fn line(run: &RunView) -> (String, String) {
     let ended = ago(run.ended.as_deref(), now());
     (format!("{} {}", run.number, run.hook), format!("{} {ended} ago: {}", run.state, clean(&run.how)))
+}
+
+impl Draw for RebuildView {
+    fn titles(_: bool) -> Vec<&'static str> {
+        vec!["NODE", "ASKED", "WHY"]
+    }
+
+    fn cells(&self, _: bool) -> Vec<String> {
+        vec![self.node.clone(), if self.asked { "yes" } else { "no" }.into(), self.why.clone()]
+    }
+
+    fn name(&self) -> String {
+        self.node.clone()
+    }
 }
