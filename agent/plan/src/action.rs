@@ -5,7 +5,7 @@ use crate::asked::Begun;
 use crate::fingerprint;
 use crate::render::Upkeep;
 use crate::timers::Timer;
-use plat_document::release::{Check, ReloadSignal, Restart, ServiceKind, StopSignal};
+use plat_document::release::{Check, ReloadSignal, Restart, ServiceKind, StopSignal, VolumeKind};
 use plat_document::template::Prepared;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
@@ -53,6 +53,12 @@ pub enum Action {
     Limit {
         partition: PartitionName,
         resources: Resources,
+    },
+    /// Makes the directories [`crate::VOLUMES`]`/NAME` that are missing, its user's and nobody else's, and empties those that
+    /// are scratch. Nothing of the instance runs.
+    PrepareVolumes {
+        partition: PartitionName,
+        volumes: BTreeMap<String, VolumeKind>,
     },
     /// Fills in files beneath the partition's directory, as its user.
     WriteFiles {
@@ -132,6 +138,7 @@ impl Action {
             | Self::RemoveContent { .. } => None,
             Self::Occupy { partition, .. }
             | Self::Limit { partition, .. }
+            | Self::PrepareVolumes { partition, .. }
             | Self::WriteFiles { partition, .. }
             | Self::Note { partition, .. }
             | Self::Publish { partition, .. }
@@ -157,6 +164,7 @@ impl Action {
             Self::RemoveContent { path } => format!("remove content {path}"),
             Self::Occupy { .. } => "occupy".into(),
             Self::Limit { .. } => "limit".into(),
+            Self::PrepareVolumes { .. } => "prepare volumes".into(),
             Self::WriteFiles { .. } => "write files".into(),
             Self::Note { .. } => "note".into(),
             Self::Publish { .. } => "publish".into(),
@@ -187,7 +195,7 @@ pub enum Note {
     /// Written by older agents, where now [`Action::Publish`] is performed. Sets `ready`, `connection` and `published`.
     Published(Parameters),
     /// The stop hook has run, or there was nothing to run it for: the start hook runs again after the next start.
-    /// Clears `started` and `ready`, keeps `connection`.
+    /// Clears `started`, `ready` and `prepared`, keeps `connection`.
     Stopped,
     /// The services are about to be restarted for a promise, for so many times in a row; 0: they have lasted. Sets
     /// `revivals`.
@@ -204,6 +212,8 @@ pub enum Note {
     Told { instance: InstanceId, spoken: Parameters, said: Option<Said> },
     /// The clean hook has run. Sets `cleaned`.
     Cleaned,
+    /// Its volumes are as they should be at a start. Sets `prepared`.
+    Prepared { volumes: String },
     /// A run that was asked for is about to begin. Sets what of `asked` has begun.
     RunBegun(Begun),
     /// It is over, or will never begin. Adds to what of `asked` is over.

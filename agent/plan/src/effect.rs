@@ -6,6 +6,7 @@ use crate::asked::Begun as RunBegun;
 use crate::facts::{Ending, Occupant, PartitionFact, STABLE_SECONDS, ServiceFact, ServiceRun};
 use crate::moment::Moment;
 use crate::results::PromiseFact;
+use plat_document::release::VolumeKind;
 use plat_model::Problem;
 use plat_model::id::{HookName, InstanceId, PromiseName};
 use plat_model::parameters::Secret;
@@ -56,6 +57,7 @@ pub trait Outcomes {
     }
     fn run(&mut self, _run: &Run) {}
     fn write(&mut self, _files: &[FileTemplate], _secrets: &BTreeMap<String, Secret>) {}
+    fn prepare(&mut self, _volumes: &BTreeMap<String, VolumeKind>) {}
     /// Nothing is left in the partition.
     fn erase(&mut self) {}
     /// Its counters go too.
@@ -84,6 +86,7 @@ impl PartitionFact {
                 let secrets = self.secrets(outcomes)?;
                 outcomes.write(files, &secrets);
             }
+            Action::PrepareVolumes { volumes, .. } => outcomes.prepare(volumes),
             Action::Publish { publication, .. } => {
                 let connection = publication.fill(&self.secrets(outcomes)?)?;
                 self.held()?.published(connection, publication.fingerprint.clone());

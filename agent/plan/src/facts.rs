@@ -78,6 +78,8 @@ pub struct Occupant {
     /// What was rendered last, to go on with while what is desired cannot be had. `None`: nothing, or an older agent did
     /// not write it down.
     pub upkeep: Option<Box<Upkeep>>,
+    /// Fingerprint of the volumes that were made ready for this start; empty: none.
+    pub prepared: String,
     /// The `start` hook has succeeded since the services were started.
     pub started: bool,
     /// Every ready promise has held since it was last configured and started.
@@ -115,6 +117,7 @@ impl Occupant {
             initialised: false,
             configured: String::new(),
             upkeep: None,
+            prepared: String::new(),
             started: false,
             ready: false,
             revivals: 0,
@@ -152,7 +155,11 @@ impl Occupant {
             Note::Started => self.started = true,
             // Without secrets the same is published from the same texts.
             Note::Published(connection) => self.published(connection.clone(), fingerprint::of(connection)),
-            Note::Stopped => (self.started, self.ready) = (false, false),
+            Note::Stopped => {
+                (self.started, self.ready) = (false, false);
+                self.prepared.clear();
+            }
+            Note::Prepared { volumes } => self.prepared.clone_from(volumes),
             Note::Revived { times } => self.revivals = *times,
             Note::Reloaded { service, loaded } => drop(self.reloaded.insert(service.clone(), loaded.clone())),
             Note::Done { service, fingerprint } => drop(self.done.insert(service.clone(), fingerprint.clone())),

@@ -32,6 +32,7 @@ mod services;
 mod status;
 mod teardown;
 mod timers;
+mod volumes;
 
 pub use action::Action;
 pub use asked::{Asked, Begun as RunBegun};
@@ -48,3 +49,4 @@ pub use release::{ReleaseGiven, ReleasePlan, plan_release};
 pub use render::{Rendered, RenderedPromise, SOCKET, Upkeep, applied_release, render, render_given};
 pub use results::{PromiseFact, Stretch};
 pub use timers::Timer;
+pub use volumes::{VOLUMES, ready as volumes_ready};

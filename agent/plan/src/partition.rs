@@ -8,7 +8,7 @@ use crate::given::Given;
 use crate::moment::Steady;
 use crate::render::{Rendered, Upkeep, applied_release, render_given};
 use crate::services::Running;
-use crate::{asked, promises, services, status, teardown, timers};
+use crate::{asked, promises, services, status, teardown, timers, volumes};
 use plat_document::release::Role;
 use plat_model::instance::{InstanceDesired, InstanceState, InstanceStatus, Wish};
 use plat_model::problem::codes;
@@ -165,7 +165,8 @@ fn started(
         }
         None => return Verdict::new(InstanceState::Starting, ""),
     };
-    if let Some(verdict) = configure(given, occupant, rendered, plan) {
+    let verdict = configure(given, occupant, rendered, plan);
+    if let Some(verdict) = verdict.or_else(|| volumes::before_start(given, occupant, rendered, plan)) {
         return verdict;
     }
     let running = up(given, occupant, &rendered.upkeep, plan);
@@ -257,6 +258,7 @@ fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: 
         services::stop_others(given, &rendered.upkeep, plan);
     } else {
         teardown::stop_services(given, occupant, rendered.stop.as_ref(), plan);
+        volumes::prepare(given, rendered, plan);
     }
     plan.actions.push(Action::WriteFiles { partition: partition.clone(), files: rendered.files.clone() });
     let mut detail = "is configured";

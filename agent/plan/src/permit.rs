@@ -20,6 +20,8 @@ const SECONDS_MAX: u32 = 86_400;
 const FILES_MAX: usize = 256 + SECRETS_MAX;
 /// Most secrets of a document.
 const SECRETS_MAX: usize = 64;
+/// Most volumes of a document.
+const VOLUMES_MAX: usize = 64;
 /// Most services and promises of a document.
 const PARTS_MAX: usize = 64;
 /// Services of an instance about which something is remembered, and secrets, those of earlier releases among them.
@@ -71,6 +73,11 @@ fn allowed(action: &Action, node: &NodeFile, occupant: Option<&Occupant>) -> Res
             held()?;
             let own = node.partition(partition).map(|partition| partition.limits).unwrap_or_default();
             ensure(resources.within(own) == *resources, || "more than the partition was formatted with".into())
+        }
+        Action::PrepareVolumes { volumes, .. } => {
+            held()?;
+            ensure(volumes.len() <= VOLUMES_MAX, || format!("{} volumes", volumes.len()))?;
+            volumes.keys().try_for_each(|name| variable(name))
         }
         Action::WriteFiles { files, .. } => write_files(files, held()?),
         Action::Note { note, .. } => noted(note, held()?),
@@ -141,6 +148,7 @@ fn noted(note: &Note, occupant: &Occupant) -> Result<(), String> {
         Note::Timed { service, .. } => one_more(&occupant.timers, service),
         // Of an instance that is gone it changes nothing. What it says is bounded by its own form.
         Note::Told { .. } => Ok(()),
+        Note::Prepared { volumes } => text(volumes),
         // How one that has begun went is for the host to say: it ran it.
         Note::RunBegun(_) => Err("that a run begins is written down by the host".into()),
         Note::RunOver(result) => {

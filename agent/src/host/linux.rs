@@ -40,6 +40,7 @@ use node_file::NodeFiles;
 use partition::Occupants;
 use partition::erase::EraseTask;
 use partition::files::{FillTask, Secrets, WriteTask};
+use partition::volumes::VolumesTask;
 use plat_agent_plan::action::{ReloadHow, Run};
 use plat_agent_plan::{Action, Disk, PartitionFact, ReleaseFact, StoreFacts};
 use plat_document::release::Check;
@@ -361,6 +362,11 @@ impl Host for LinuxHost {
                 beside(move || meters.begin(&partition, &instance, namespace.as_deref())).await
             }
             Action::Limit { partition, resources } => self.limit(partition, *resources).await,
+            Action::PrepareVolumes { partition, volumes } => {
+                let Place { directory, partition } = self.place(partition)?;
+                let task = VolumesTask { directory, account: partition.account, volumes: volumes.clone() };
+                self.spawner.perform(&Task::Volumes(task)).await.map(drop)
+            }
             Action::WriteFiles { partition, files } => {
                 let place = self.place(partition)?;
                 let (directory, account) = (place.directory, place.partition.account);

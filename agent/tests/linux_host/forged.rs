@@ -5,6 +5,7 @@ use super::*;
 use plat_agent::config::Config;
 use plat_agent::privileged::{RemoteHost, Start, Taking, handover, serve};
 use plat_agent_plan::Upkeep;
+use plat_document::release::VolumeKind;
 use plat_model::Timestamp;
 use plat_model::id::HookName;
 use plat_model::parameters::Parameters;
@@ -94,6 +95,10 @@ fn publication(secret: &str) -> Publication {
     Publication { values: [("url".to_owned(), Prepared::secret(secret))].into(), fingerprint: "f".into() }
 }
 
+fn volume(partition: PartitionName, name: &str) -> Action {
+    Action::PrepareVolumes { partition, volumes: [(name.to_owned(), VolumeKind::Scratch)].into() }
+}
+
 fn hook_name() -> HookName {
     HookName::parse("configure").unwrap()
 }
@@ -142,6 +147,12 @@ fn forgeries() -> Vec<Action> {
         started(|spec| spec.directory = "../p1".into()),
         started(|spec| spec.directory = "/".into()),
         hook(Run { directory: "../p1".into(), ..run("init", &["/bin/true"]) }),
+        // Directories that are no volumes.
+        volume(part(), "../etc"),
+        volume(part(), "a/b"),
+        volume(part(), ""),
+        volume(foreign(), "data"),
+        noted(Note::Prepared { volumes: "x".repeat(1 << 20) }),
         // Hooks that nobody may ask for, and results that nobody has seen.
         Action::RunAsked { partition: part(), number: 1, run: run("init", &["/bin/true"]) },
         Action::RunAsked { partition: part(), number: 1, run: run("clean", &["/bin/true"]) },

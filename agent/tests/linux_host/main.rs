@@ -44,6 +44,7 @@ mod services;
 mod shares;
 mod sources;
 mod storage;
+mod volumes;
 mod web;
 mod wheels;
 

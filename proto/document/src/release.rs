@@ -46,6 +46,9 @@ pub struct Release {
     /// Path within the partition → what is written there before the services start.
     #[serde(default)]
     pub files: BTreeMap<String, File>,
+    /// Directories in the partition for what the instance keeps, or uses for a while.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, Volume>,
     #[serde(default)]
     pub hooks: Hooks,
     #[serde(default)]
@@ -93,6 +96,22 @@ pub struct File {
     /// Octal, e.g. `0600`. Never more than 0750.
     #[serde(default = "default_mode")]
     pub mode: String,
+}
+
+/// A directory that is there when hooks and services run, and nobody's but the partition's user (0700).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    pub kind: VolumeKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumeKind {
+    /// Until the instance is destroyed.
+    Kept,
+    /// Emptied each time that the instance is started.
+    Scratch,
 }
 
 /// Scripts at points of an instance's life, run as the partition's user in its directory.

@@ -4,7 +4,9 @@
 use crate::world::{World, at, part};
 use plat_agent_plan::action::Note;
 use plat_agent_plan::facts::{Ending, Failure, Occupant, ServiceFact, ServiceRun};
-use plat_agent_plan::{Action, Asked, Given, PartitionFact, PromiseFact, ReleaseFact, Timer, plan_partition, render};
+use plat_agent_plan::{
+    Action, Asked, Given, PartitionFact, PromiseFact, ReleaseFact, Timer, plan_partition, render, volumes_ready,
+};
 use plat_document::Release;
 use plat_document::template::Prepared;
 use plat_model::instance::{InstanceDesired, ServiceKind};
@@ -62,6 +64,8 @@ struct OccupantText {
     done: Vec<String>,
     timers: BTreeMap<String, Timer>,
     asked: Asked,
+    /// `current` stands for the volumes of this very release.
+    prepared: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -143,6 +147,7 @@ fn run(folder: &Path) -> String {
         done: text.done.iter().map(|name| (name.parse().unwrap(), "current".to_owned())).collect(),
         timers: text.timers.into_iter().map(|(name, timer)| (name.parse().unwrap(), timer)).collect(),
         asked: text.asked,
+        prepared: text.prepared,
         ..Occupant::new(plat_model::id::InstanceId::parse(&text.instance).unwrap())
     });
     let partition = &world.file.partitions[0];
@@ -151,6 +156,9 @@ fn run(folder: &Path) -> String {
         if occupant.configured == "current" {
             occupant.configured.clone_from(&rendered.configured);
             occupant.upkeep = Some(Box::new(rendered.upkeep.clone()));
+        }
+        if occupant.prepared == "current" {
+            occupant.prepared = volumes_ready(&rendered.volumes);
         }
         for spec in &rendered.upkeep.services {
             occupant.done.entry(spec.name.clone()).and_modify(|of| of.clone_from(&spec.fingerprint));
@@ -248,6 +256,7 @@ fn line(action: &Action) -> String {
         }
         Action::StartService { spec, .. } => format!("start service {}: {}", spec.name, spec.command.join(" ")),
         Action::RunHook { run, .. } => format!("run hook {}: {}", run.name, run.command.join(" ")),
+        Action::PrepareVolumes { volumes, .. } => format!("prepare volumes {volumes:?}"),
         Action::RunAsked { run, .. } => format!("{}: {}", action.step(), run.command.join(" ")),
         Action::CheckPromise { promise, check, .. } => format!("check promise {promise}: {check:?}"),
         Action::Note { note: Note::Timed { service, timer }, .. } => {

@@ -11,4 +11,5 @@ mod life;
 mod properties;
 mod rebuilds;
 mod runs;
+mod volumes;
 mod world;

@@ -114,6 +114,7 @@ impl World {
             Action::RemoveContent { .. } => {}
             Action::Occupy { .. }
             | Action::Limit { .. }
+            | Action::PrepareVolumes { .. }
             | Action::WriteFiles { .. }
             | Action::Note { .. }
             | Action::Publish { .. }

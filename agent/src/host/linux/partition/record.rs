@@ -19,6 +19,8 @@ pub struct Record {
     configured: String,
     #[serde(default)]
     upkeep: Option<Box<Upkeep>>,
+    #[serde(default)]
+    prepared: String,
     started: bool,
     ready: bool,
     connection: Parameters,
@@ -55,6 +57,7 @@ impl Record {
             initialised: self.initialised,
             configured: self.configured,
             upkeep: self.upkeep,
+            prepared: self.prepared,
             started: self.started,
             ready: self.ready,
             revivals: self.revivals,
@@ -87,6 +90,7 @@ impl Record {
             initialised: occupant.initialised,
             configured: occupant.configured.clone(),
             upkeep: occupant.upkeep.clone(),
+            prepared: occupant.prepared.clone(),
             started: occupant.started,
             ready: occupant.ready,
             revivals: occupant.revivals,
