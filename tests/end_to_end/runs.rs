@@ -82,3 +82,60 @@ fn a_hook_is_run_once_when_it_is_asked_for_whoever_is_killed_meanwhile() {
     grid.plat.json(&["stop", "one", "--wait", "--timeout", "60"]);
     grid.plat.refused(5, "P0316", &["run", "configure", "one"]);
 }
+
+/// Counts its starts in both kinds of volumes.
+const COUNTS: &str = "
+version: 1
+name: counts
+volumes: {data: {kind: kept}, work: {kind: scratch}}
+services:
+  counts:
+    command:
+      - /bin/sh
+      - -c
+      - 'for d in \"$0\" \"$1\"; do echo once >> \"$d/starts\"; done; exec sleep 100000'
+      - \"{{ volumes.data }}\"
+      - \"{{ volumes.work }}\"
+resources: {memory_mib: 16}
+";
+
+#[test]
+fn a_release_is_built_again_while_nothing_uses_it_and_an_instance_of_it_keeps_what_is_to_be_kept() {
+    if !root_or_skip("volumes and builds") {
+        return;
+    }
+    let grid = quiet_grid("volumes", &[1]);
+    grid.release("counts", COUNTS);
+    let digest = grid.plat.json(&["release", "show", "counts"])["digest"].as_str().expect("it has one").to_owned();
+    let step = format!("install release {}", &digest[..12]);
+    let installed = || grid.nodes[0].agent.said().matches(&step).count();
+    let state = || grid.plat.json(&["release", "show", "counts"])["nodes"][0]["state"].clone();
+    eventually("it is installed", PATIENCE, || if state() == "installed" { Ok(()) } else { Err(state().to_string()) });
+    assert_eq!(installed(), 1);
+    let told = grid.plat.json(&["release", "rebuild", "counts"]);
+    assert_eq!((&told[0]["node"], &told[0]["asked"]), (&"n1".into(), &true.into()));
+    eventually("it is built again", PATIENCE, || if installed() == 2 { Ok(()) } else { Err(installed()) });
+
+    let ready = grid.plat.json(&["request", "one", "--release", "counts", "--wait", "--timeout", "60"]);
+    let home = grid.nodes[0].partition(ready["partition"].as_str().expect("it is placed"));
+    let starts = |volume: &str| {
+        let text = fs::read_to_string(home.join("volumes").join(volume).join("starts"));
+        text.unwrap_or_default().lines().count()
+    };
+    let until = |data, work| {
+        let seen = || (starts("data"), starts("work"));
+        eventually("it has started", PATIENCE, || {
+            if seen() == (data, work) { Ok(()) } else { Err(format!("{:?}", seen())) }
+        });
+    };
+    until(1, 1);
+    grid.plat.refused(5, "P0303", &["release", "rebuild", "counts"]);
+    grid.plat.json(&["stop", "one", "--wait", "--timeout", "60"]);
+    assert_eq!((starts("data"), starts("work")), (1, 1), "they are left alone until it is started again");
+    grid.plat.json(&["start", "one", "--wait", "--timeout", "60"]);
+    until(2, 1);
+    assert_eq!(installed(), 2);
+    grid.plat.run(&["destroy", "--yes", "one"]);
+    grid.until_gone("one", PATIENCE);
+    assert!(!home.join("volumes").exists());
+}
