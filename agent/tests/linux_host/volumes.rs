@@ -30,7 +30,7 @@ async fn scratch_is_emptied_whatever_was_left_there_and_what_is_kept_stays() {
         fs::write(volumes.join(name).join("a/b/c/file"), "x").unwrap();
         symlink(&outside, volumes.join(name).join("a/link")).unwrap();
     }
-    fs::set_permissions(volumes.join("work/a"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(volumes.join("work/a"), fs::Permissions::from_mode(0o000)).unwrap();
     fs::set_permissions(volumes.join("data"), fs::Permissions::from_mode(0o777)).unwrap();
     host.perform(&prepare(&BOTH)).await.unwrap();
     assert_eq!(fs::read_dir(volumes.join("work")).unwrap().count(), 0);
