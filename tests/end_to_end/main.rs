@@ -5,4 +5,5 @@ mod load;
 mod namespaces;
 mod postgresql;
 mod refusals;
+mod runs;
 mod tree;

@@ -5,6 +5,7 @@
 //! anything.
 
 mod account;
+mod asked;
 mod cgroup;
 mod confine;
 mod counters;
@@ -36,10 +37,12 @@ use crate::config::{ReleaseSettings, Runtime as Wish};
 use crate::pace::Sparing;
 use async_trait::async_trait;
 use counters::{DiskLevels, DiskPlace, Meters};
+use logs::HookLog;
 use node_file::NodeFiles;
 use partition::Occupants;
 use partition::erase::EraseTask;
 use partition::files::{FillTask, Secrets, WriteTask};
+use partition::volumes::VolumesTask;
 use plat_agent_plan::action::{ReloadHow, Run};
 use plat_agent_plan::{Action, Disk, PartitionFact, ReleaseFact, StoreFacts, promise_log};
 use plat_document::release::Check;
@@ -370,6 +373,11 @@ impl Host for LinuxHost {
                 beside(move || meters.begin(&partition, &instance, namespace.as_deref())).await
             }
             Action::Limit { partition, resources } => self.limit(partition, *resources).await,
+            Action::PrepareVolumes { partition, volumes } => {
+                let Place { directory, partition, .. } = self.place(partition)?;
+                let task = VolumesTask { directory, account: partition.account, volumes: volumes.clone() };
+                self.spawner.perform(&Task::Volumes(task)).await.map(drop)
+            }
             Action::WriteFiles { partition, files } => {
                 let place = self.place(partition)?;
                 let (directory, account) = (place.directory, place.partition.account);
@@ -388,6 +396,7 @@ impl Host for LinuxHost {
             }
             Action::Note { partition, note } => self.occupants.note(partition, note).await,
             Action::RunHook { partition, run } => self.hook(partition, run, "hook").await,
+            Action::RunAsked { partition, number, run } => self.run_asked(partition, *number, run).await,
             Action::Reload { partition, service, run, how: ReloadHow::Signal(signal) } => {
                 self.runtime.reload(partition, service, run, *signal).await
             }
@@ -447,7 +456,10 @@ impl Host for LinuxHost {
         asked: &LogsAsked,
     ) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem> {
         self.place(partition)?;
-        let source = self.runtime.logs(partition, asked.service.as_ref());
+        let source = match &asked.hook {
+            Some(hook) => HookLog::open(&Records::new(&self.state), partition, hook)?,
+            None => self.runtime.logs(partition, asked.service.as_ref()),
+        };
         Ok(logs::read(source, self.occupants.holders(), partition.clone(), asked))
     }
 

@@ -197,6 +197,7 @@ impl From<&Inventory> for v1::Inventory {
             partitions: inventory.partitions.iter().map(Into::into).collect(),
             enforced: names(inventory.enforced),
             runtime: inventory.runtime.clone(),
+            does_once: inventory.does_once,
         }
     }
 }
@@ -221,6 +222,6 @@ impl IntoModel for v1::Inventory {
             }
         }
         drop(seen);
-        Some(Inventory { capacity, partitions, enforced, runtime: self.runtime })
+        Some(Inventory { capacity, partitions, enforced, runtime: self.runtime, does_once: self.does_once })
     }
 }

@@ -227,7 +227,7 @@ impl Runtime for ShimRuntime {
                 mark: format!("{}.{name}..{}", self.inner.mark, run.name),
             },
             timeout_seconds: run.timeout_seconds,
-            log: logs.join(format!("{}.log", run.name)),
+            log: self.inner.records.run_log(name, &run.name),
         }));
         match self.inner.setting.spawner.perform(&task).await? {
             Answer::Ran(ran) => {
