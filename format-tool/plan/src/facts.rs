@@ -45,6 +45,9 @@ pub struct HostFacts {
     pub kernel: Kernel,
     pub users: BTreeMap<String, UserFact>,
     pub groups: BTreeMap<String, GroupFact>,
+    /// Names with a line in shadow(5), or in gshadow(5), though there is no such user or group, if this process may read it.
+    pub left_in_shadow: BTreeMap<String, Left>,
+    pub left_in_gshadow: BTreeMap<String, Left>,
     /// Uids and gids that users may give to what they run in user namespaces (subuid(5), subgid(5)).
     pub subordinate_uids: BTreeSet<Subordinate>,
     pub subordinate_gids: BTreeSet<Subordinate>,
@@ -169,6 +172,16 @@ pub struct GroupFact {
     /// Members and administrators by gshadow(5), if this process may read it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub in_shadow: BTreeSet<String>,
+}
+
+/// What is left of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Left {
+    /// To the byte what node-format writes of a new one: a run that was killed may have.
+    New,
+    /// Anything else, a password perhaps.
+    Old,
 }
 
 /// A range of numbers that is one user's, without an account for each.

@@ -116,6 +116,7 @@ impl LinuxHost {
         if scope.accounts {
             let found = accounts::observe(&self.root, &self.tree)?;
             (facts.users, facts.groups) = (found.users, found.groups);
+            (facts.left_in_shadow, facts.left_in_gshadow) = (found.left_in_shadow, found.left_in_gshadow);
             (facts.subordinate_uids, facts.subordinate_gids) = (found.subordinate_uids, found.subordinate_gids);
         }
         if scope.processes {
