@@ -65,9 +65,8 @@ pub struct HostFacts {
     pub routes: BTreeSet<Route>,
     /// By link, where the ways go that a router announced there: such a way is not among [`HostFacts::routes`].
     pub announced: BTreeMap<String, BTreeSet<IpNet>>,
-    /// By link, what a DHCP client or another program keeps there as long as it was told, in words with their article:
-    /// addresses that end by themselves and that the kernel did not make, and routes in the name of DHCP or of a router.
-    pub leases: BTreeMap<String, BTreeSet<String>>,
+    /// By link, what a DHCP client or another program keeps there as long as it was told.
+    pub leases: BTreeMap<String, Leases>,
     /// Links with something that could not be put back exactly if it were taken from them, and what that is: whatever the
     /// other facts do not say in full and the kernel would not make again by itself.
     pub odd: BTreeMap<String, BTreeSet<Odd>>,
@@ -304,6 +303,16 @@ impl HostFacts {
         let fact = |bound_only| AddressFact { bound_only, ..AddressFact::ours(link, address) };
         self.addresses.get(&fact(true)).or_else(|| self.addresses.get(&fact(false)))
     }
+}
+
+/// What programs keep on a link.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Leases {
+    /// Those that end by themselves and that the kernel did not make.
+    pub addresses: BTreeSet<IpNet>,
+    /// Where routes in the name of DHCP or of a router go.
+    pub routes: BTreeSet<IpNet>,
 }
 
 /// What an address has besides itself.
