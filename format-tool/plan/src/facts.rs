@@ -79,6 +79,8 @@ pub struct HostFacts {
     pub further: BTreeMap<String, BTreeMap<IpNet, Further>>,
     /// Bridges that nobody gave a hardware address: each has the least one of its ports', and with the last port none.
     pub without_own_mac: BTreeSet<String>,
+    /// Bridges of which it could not be found out whether somebody gave them one, and why.
+    pub unknown_mac: BTreeMap<String, String>,
     /// By link, those that stand on it, as VLANs do: they go with it.
     pub stacked: BTreeMap<String, BTreeSet<String>>,
     /// Of [`Scope::namespaces`], those that exist.

@@ -52,6 +52,7 @@ impl HostFacts {
             seen.further.clear();
             seen.stacked.clear();
             seen.without_own_mac.clear();
+            seen.unknown_mac.clear();
         }
         seen
     }

@@ -140,7 +140,7 @@ impl Host for LinuxHost {
                 (facts.announced, facts.leases) = (seen.announced, seen.leases);
                 (facts.odd, facts.doubled, facts.refused) = (seen.odd, seen.doubled, seen.refused);
                 (facts.further, facts.stacked) = (seen.further, seen.stacked);
-                facts.without_own_mac = seen.without_own_mac;
+                (facts.without_own_mac, facts.unknown_mac) = (seen.without_own_mac, seen.unknown_mac);
             }
             Ok(facts)
         })

@@ -184,6 +184,14 @@ impl Planner<'_> {
     /// none at all.
     fn refuse_wandering_mac(&mut self) {
         let Some(bridge) = self.layout.needs_link.as_ref().filter(|needed| needed.bridge) else { return };
+        if let Some(why) = self.facts.unknown_mac.get(&bridge.name) {
+            self.problems.push(
+                Problem::new(codes::UPLINK, format!("taps cannot be joined to {}", bridge.name))
+                    .because(format!("whether somebody gave it its hardware address could not be read: {why}"))
+                    .fix("mount sysfs on /sys (`mount -t sysfs sysfs /sys`) in the network namespace of the bridge, or set `tap_mode = \"routed\"`")
+                    .at("network.link"),
+            );
+        }
         if !self.facts.without_own_mac.contains(&bridge.name) {
             return;
         }

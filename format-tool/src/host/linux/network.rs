@@ -45,6 +45,7 @@ pub(super) struct Seen {
     pub further: BTreeMap<String, BTreeMap<IpNet, Further>>,
     pub stacked: BTreeMap<String, BTreeSet<String>>,
     pub without_own_mac: BTreeSet<String>,
+    pub unknown_mac: BTreeMap<String, String>,
     pub doubled: BTreeMap<String, BTreeSet<IpNet>>,
     pub refused: BTreeMap<String, BTreeSet<String>>,
     /// What of a link could not be put back if it were taken from it.
@@ -132,7 +133,7 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
     }
     seen.routes = routes.main;
     let bridges = links.iter().filter(|link| link.fact.kind == LinkKind::Bridge).map(|link| &link.name);
-    seen.without_own_mac = given::not_given(bridges);
+    (seen.without_own_mac, seen.unknown_mac) = given::not_given(bridges);
     for Link { name, master, on, fact, .. } in links {
         if let Some(below) = on.and_then(|on| names.get(&on)) {
             seen.stacked.entry(below.clone()).or_default().insert(name.clone());
