@@ -161,7 +161,7 @@ impl LinuxHost {
         let records = Records::new(&state);
         let occupants = Occupants::open(&state, &records)?;
         let adopted = runtime.open().await?;
-        tracing::debug!(runtime = runtime.kind(), services = adopted.len(), "services taken over");
+        tracing::info!(runtime = runtime.kind(), services = adopted.len(), "services taken over");
         // What has ended until here is read with the rest: nobody starts another run yet.
         let meters = Arc::new(Meters::open(&state, runtime.clone(), config.clock.clone(), occupants.holders().all())?);
         let _ = counts.set(Arc::downgrade(&meters));
