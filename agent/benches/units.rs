@@ -1,10 +1,12 @@
 //! What systemd needs for many services, and what the agent needs through it: as root on a machine whose first process is
-//! systemd, `cargo bench -p plat-agent --bench units`. Prints one line for each measure.
+//! systemd, `cargo bench -p plat-agent --bench units`; what the agent needs with shims, anywhere: the same with `-- shim`.
+//! Prints one line for each measure.
 //!
 //! First 500 units that were prepared as files, with the same sandbox, and started by one `systemctl`; then as many services
 //! of 50 partitions by the agent's host, and some one after the other.
 
 use futures_util::future::join_all;
+use plat_agent::config::Runtime;
 use plat_agent::host::Host;
 use plat_agent::host::linux::runtime::Place;
 use plat_agent::host::linux::{LinuxConfig, LinuxHost};
@@ -22,10 +24,14 @@ const SERVICES: usize = 10;
 const SINGLE: usize = 20;
 
 fn main() {
-    let prepared = prepared();
+    let by_shims = std::env::args().any(|argument| argument == "shim");
+    let prepared = (!by_shims).then(prepared);
+    let kind = if by_shims { Runtime::Shim } else { Runtime::Systemd };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build().unwrap();
-    let through = runtime.block_on(through_the_agent());
-    println!("{:<44} {:>8.2}", "times what systemd itself needs", through.as_secs_f64() / prepared.as_secs_f64());
+    let through = runtime.block_on(through_the_agent(kind));
+    if let Some(prepared) = prepared {
+        println!("{:<44} {:>8.2}", "times what systemd itself needs", through.as_secs_f64() / prepared.as_secs_f64());
+    }
 }
 
 fn report(what: &str, took: Duration) -> Duration {
@@ -58,7 +64,7 @@ fn prepared() -> Duration {
     took
 }
 
-async fn through_the_agent() -> Duration {
+async fn through_the_agent(runtime: Runtime) -> Duration {
     let folder = tempfile::tempdir_in("/srv").unwrap();
     let names: Vec<_> = (0..PARTITIONS).map(|n| PartitionName::parse(&format!("part{n}")).unwrap()).collect();
     let partitions = names.iter().cloned().map(NodePartition::bare).collect();
@@ -70,7 +76,7 @@ async fn through_the_agent() -> Duration {
         executable: env!("CARGO_BIN_EXE_plat-agent").into(),
         network: Default::default(),
         clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
-        runtime: plat_agent::config::Runtime::Systemd,
+        runtime,
     })
     .await
     .unwrap_or_else(|problem| panic!("{problem}"));
@@ -80,7 +86,7 @@ async fn through_the_agent() -> Duration {
     let place = |name: &PartitionName| {
         let directory = folder.path().join("partitions").join(name.as_str());
         std::fs::create_dir_all(&directory).unwrap();
-        Place { partition: NodePartition::bare(name.clone()), directory }
+        Place { partition: NodePartition::bare(name.clone()), directory, releases: folder.path().join("releases") }
     };
     let places: Vec<Place> = names.iter().map(place).collect();
     let instance = InstanceId::parse(&"a".repeat(32)).unwrap();

@@ -1,11 +1,13 @@
 //! The daemon: one worker for each partition and for each release, woken by what concerns it: a change of what is
 //! desired, an event of the host, the time that its last plan named. A worker that is slow or fails delays no other.
 
+mod again;
 mod garbage;
 mod partition;
 mod release;
 mod shared;
 
+pub(crate) use again::Again;
 pub(crate) use shared::Shared;
 
 use crate::desired::Desired;
@@ -112,7 +114,7 @@ impl Dispatcher {
             }
         };
         let (enforced, runtime) = (self.shared.host.enforces(), self.shared.host.runtime_name());
-        self.shared.board.inventory(Inventory { enforced, runtime, ..file.inventory() });
+        self.shared.board.inventory(Inventory { enforced, runtime, does_once: true, ..file.inventory() });
         let place = Place::new(self.shared.node.clone(), &file);
         for partition in &file.partitions {
             let before = self.shared.partition(&partition.name);
@@ -207,7 +209,8 @@ impl Dispatcher {
             if new.releases.contains_key(digest) {
                 self.follow_release(digest);
             }
-            if old.releases.contains_key(digest) != new.releases.contains_key(digest) {
+            let again = old.rebuilds.get(digest) != new.rebuilds.get(digest);
+            if again || old.releases.contains_key(digest) != new.releases.contains_key(digest) {
                 self.wake_release(digest);
             }
         }

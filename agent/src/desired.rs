@@ -97,7 +97,8 @@ impl Keeper {
         if current.as_ref().is_some_and(|current| !answer.generation.supersedes(current.generation)) {
             return Ok(Accepted::Old);
         }
-        let index = Index { generation: answer.generation, instances: answer.instances, releases: answer.releases };
+        let DesiredIndex { generation, instances, releases, rebuilds, .. } = answer;
+        let index = Index { generation, instances, releases, rebuilds };
         let brought = index.add(&mut came, answer.bodies, answer.documents)?;
         match index.assemble(current.as_deref(), &came) {
             Ok(next) => {
@@ -126,6 +127,7 @@ struct Index {
     generation: Generation,
     instances: BTreeMap<InstanceId, Generation>,
     releases: BTreeSet<Digest>,
+    rebuilds: BTreeMap<Digest, u64>,
 }
 
 impl Index {
@@ -161,7 +163,8 @@ impl Index {
     fn assemble(&self, current: Option<&NodeDesired>, came: &NodeDesired) -> Result<NodeDesired, Problem> {
         let missing =
             |what: String| incomplete(format!("{what} is desired, was not sent, and is not held in that generation"));
-        let mut next = NodeDesired { generation: self.generation, ..NodeDesired::default() };
+        let rebuilds = self.rebuilds.clone();
+        let mut next = NodeDesired { generation: self.generation, rebuilds, ..NodeDesired::default() };
         for (id, generation) in &self.instances {
             let kept = || current?.instances.get(id);
             let body = came.instances.get(id).or_else(kept).filter(|body| body.generation == *generation);

@@ -7,7 +7,7 @@ pub mod linux;
 use async_trait::async_trait;
 use plat_agent_plan::{Action, Disk, Moment, PartitionFact, ReleaseFact, StoreFacts};
 use plat_model::Problem;
-use plat_model::id::{Digest, InstanceId, PartitionName, ServiceName};
+use plat_model::id::{Digest, HookName, InstanceId, PartitionName, ServiceName};
 use plat_model::node::NodeFile;
 use plat_model::resources::Enforced;
 use plat_model::usage::{Amount, Meter};
@@ -60,6 +60,9 @@ pub enum Wanted {
 pub struct LogsAsked {
     /// `None`: of all services.
     pub service: Option<ServiceName>,
+    /// Of the runs of this hook instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<HookName>,
     /// How many of the last ones first; at most 10,000.
     pub lines: usize,
     pub follow: Follow,
@@ -80,7 +83,7 @@ pub trait Host: Send + Sync + 'static {
     async fn node(&self) -> Result<NodeFile, Problem>;
     /// What keeps the services running, in a word: `systemd`, `shim`.
     fn runtime_name(&self) -> String;
-    /// Which amounts it can hold every partition to.
+    /// What it can hold every partition to.
     fn enforces(&self) -> Enforced;
     /// `Absent`, `Building` (what it is doing) or `Installed`.
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact;
@@ -91,7 +94,7 @@ pub trait Host: Send + Sync + 'static {
     /// What releases and fetched files take of those disks.
     async fn observe_store(&self) -> Result<StoreFacts, Problem>;
     async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem>;
-    /// Idempotent: doing what is done already succeeds. Dropping the future of `InstallRelease`, `RunHook` or
+    /// Idempotent: doing what is done already succeeds. Dropping the future of `InstallRelease`, `RunHook`, `RunAsked` or
     /// `CheckPromise` ends what it started (the daemon does so when something more urgent comes up); the others go on
     /// to their end once begun, or leave the host so that the same action can be performed again.
     async fn perform(&self, action: &Action) -> Result<(), Problem>;
@@ -102,7 +105,7 @@ pub trait Host: Send + Sync + 'static {
         partitions: &[PartitionName],
         wanted: Wanted,
     ) -> Vec<(PartitionName, Result<Counters, Problem>)>;
-    /// The last lines of a partition's services, oldest first, then those that are still written if that was asked
+    /// The last lines of a partition's services, or of a hook, oldest first, then those that are still written if that was asked
     /// for; each with its service and at most 8 KiB long. The channel is bounded and ends after the last line.
     async fn logs(
         &self,

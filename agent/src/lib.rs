@@ -31,7 +31,7 @@ mod report;
 
 use clock::Clock;
 use config::Config;
-use daemon::Shared;
+use daemon::{Again, Shared};
 use desired::Keeper;
 use host::Host;
 use identity::Identity;
@@ -138,6 +138,10 @@ where
         error!(problem = problem.one_line(), "desired state on disk cannot be used, waiting for the master");
     }
     let desired = Arc::new(keeper);
+    let (again, damaged) = Again::open(settings.data.join("rebuilds"));
+    if let Some(problem) = damaged {
+        error!(problem = problem.one_line(), "releases that were to be built again may be so once more");
+    }
     let board = Arc::new(Board::default());
     let metering = Arc::new(open_metering(&settings, host.clone(), clock.clone())?);
     let node = identity.enrolled.node.clone();
@@ -154,7 +158,8 @@ where
         disk: settings.disk,
     })?);
     let inside = Arc::new(inside_of(&host, &desired, &master));
-    let shared = Arc::new(Shared::new(node, host, clock, desired, board, metering.clone(), inside, settings.policy));
+    let policy = settings.policy;
+    let shared = Arc::new(Shared::new(node, host, clock, desired, board, metering.clone(), inside, policy, again));
     tokio::select! {
         () = shutdown => {}
         () = daemon::run(shared) => {}

@@ -7,7 +7,7 @@ use std::{env, error::Error, fs, path::Path};
 const PROTOS: [&str; 4] = ["plat/v1/types.proto", "plat/v1/node.proto", "plat/v1/grid.proto", "plat/v1/admin.proto"];
 
 /// Messages that may carry secrets: their `Debug` is written by hand in `src/redact.rs`.
-const SECRET: [&str; 11] = [
+const SECRET: [&str; 12] = [
     "EnrollRequest",
     "LoginRequest",
     "CreateTokenResponse",
@@ -16,6 +16,7 @@ const SECRET: [&str; 11] = [
     "InstanceBody",
     "InstanceStatus",
     "SharedInstance",
+    "RunResult",
     "ChildRequest",
     "PublishShared",
     "Child",

@@ -1,8 +1,10 @@
 //! The grid by its real programs: each node in namespaces of its own, joined to one master by mTLS over veth links.
 
+mod examples;
 mod grid;
 mod load;
 mod namespaces;
 mod postgresql;
 mod refusals;
+mod runs;
 mod tree;

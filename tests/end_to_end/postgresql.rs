@@ -18,12 +18,11 @@ use std::time::Duration;
 /// Fetching and unpacking packages takes this long at most.
 const INSTALL: &str = "400";
 const KILLS: usize = 10;
-const RELAY: &str = "[fd00:5::1]:3142";
 
 /// Points apt of a node to the relay, and to Debian's archives alone.
-fn reach_debian(node: &Node) {
-    let settings = format!("Acquire::http::Proxy \"http://{RELAY}\";\nAcquire::http::Pipeline-Depth \"0\";\n");
-    fs::write(node.space.path("/etc/apt/apt.conf.d/99relay"), settings).expect("a namespace's file can be written");
+pub fn reach_debian(node: &Node) {
+    fs::write(node.space.path("/etc/apt/apt.conf.d/99relay"), relay::settings())
+        .expect("a namespace's file can be written");
     node.space.sh("cd /etc/apt && grep -L deb.debian.org sources.list sources.list.d/* 2>/dev/null | xargs -r rm -f");
 }
 
@@ -113,7 +112,7 @@ fn postgresql_answers_on_its_own_address_and_survives_kills_from_all_sides() {
     eprintln!("the kills are those of PLAT_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let mut grid = quiet_grid("pg", &[2, 2, 2]);
-    relay::start(&grid.hub, RELAY);
+    relay::start(&grid.hub, relay::DEBIAN);
     grid.nodes.iter().for_each(reach_debian);
     let document = root().join("examples/releases/postgresql.yaml").display().to_string();
     grid.plat.json(&["release", "add", &document]);

@@ -4,6 +4,7 @@ pub mod binaries;
 pub mod daemon;
 pub mod debian;
 pub mod eventually;
+pub mod examples;
 pub mod grid;
 pub mod guest;
 pub mod invariants;

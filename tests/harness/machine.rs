@@ -9,6 +9,7 @@ use crate::daemon::{Daemon, send};
 use crate::debian::{self, root_and_tools_or_skip};
 use crate::eventually::eventually;
 use crate::namespace::Namespace;
+use crate::relay;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -173,6 +174,13 @@ impl Machine {
     pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         let path = path.as_ref();
         self.hub.path(&self.disk).join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Points its apt to Debian's archives, through the relay of its hub.
+    pub fn reach_debian(&self) {
+        let suite = debian::suite();
+        self.write("/etc/apt/sources.list", &format!("deb http://deb.debian.org/debian {suite} main\n"), 0o644);
+        self.write("/etc/apt/apt.conf.d/99relay", &relay::settings(), 0o644);
     }
 
     /// Puts a file of the host onto its disk, and the folders on the way.

@@ -10,6 +10,14 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+/// Where it listens, in the hub of a grid.
+pub const DEBIAN: &str = "[fd00:5::1]:3142";
+
+/// What apt must be told, in a file of its `apt.conf.d`.
+pub fn settings() -> String {
+    format!("Acquire::http::Proxy \"http://{DEBIAN}\";\nAcquire::http::Pipeline-Depth \"0\";\n")
+}
+
 type Kept = Arc<Mutex<BTreeMap<String, Arc<OnceLock<Vec<u8>>>>>>;
 
 /// Listens at `address` within `space`, for as long as the test runs.

@@ -4,6 +4,7 @@ use plat_tests::binaries::binary;
 use plat_tests::machine::Machine;
 use plat_tests::source::root;
 
+mod examples;
 mod master;
 mod node;
 mod runtime;

@@ -25,7 +25,7 @@ resources: {memory_mib: 16}
 ";
 
 /// A machine that has booted, with what packaging/README.md says a node has.
-fn bare_machine(grid: &Grid, name: &str, address: &str) -> Machine {
+pub fn bare_machine(grid: &Grid, name: &str, address: &str) -> Machine {
     let mut machine = Machine::new(&grid.hub, name, address, &grid.logs());
     machine.boot();
     install(&machine, "/usr/sbin", ["plat-agent", "node-format"], "plat-agent.service");
@@ -63,7 +63,7 @@ fn assert_unchanged(before: &[String], after: &[String]) {
     assert_eq!((only(before, after), only(after, before)), (vec![], vec![]), "(what is lost, what is left)");
 }
 
-fn until_node_is(grid: &Grid, name: &str, wished: &str) {
+pub fn until_node_is(grid: &Grid, name: &str, wished: &str) {
     eventually(&format!("{name} {wished}"), PATIENCE, || {
         let seen = grid.plat.json(&["node", "show", name]);
         if seen["state"] == wished { Ok(()) } else { Err(seen.to_string()) }

@@ -1,14 +1,16 @@
 //! What a host is told to do. Every choice is made: names, paths, arguments and users are in the action, and the
 //! executor may do it or fail, never decide. All effects of the agent on its host are one of these.
 
+use crate::asked::Begun;
 use crate::fingerprint;
 use crate::render::Upkeep;
 use crate::timers::Timer;
-use plat_document::release::{Check, ReloadSignal, Restart, ServiceKind, StopSignal};
+use plat_document::release::{Check, ReloadSignal, Restart, ServiceKind, StopSignal, VolumeKind};
 use plat_document::template::Prepared;
 use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
 use plat_model::resources::Resources;
+use plat_model::run::RunResult;
 use plat_model::schedule::Schedule;
 use plat_model::tree::Said;
 use plat_model::{Problem, Timestamp};
@@ -52,6 +54,12 @@ pub enum Action {
         partition: PartitionName,
         resources: Resources,
     },
+    /// Makes the directories [`crate::VOLUMES`]`/NAME` that are missing, its user's and nobody else's, and empties those that
+    /// are scratch. Nothing of the instance runs.
+    PrepareVolumes {
+        partition: PartitionName,
+        volumes: BTreeMap<String, VolumeKind>,
+    },
     /// Fills in files beneath the partition's directory, as its user.
     WriteFiles {
         partition: PartitionName,
@@ -70,6 +78,13 @@ pub enum Action {
     },
     RunHook {
         partition: PartitionName,
+        run: Run,
+    },
+    /// Runs a hook that somebody asked for. That it begins is written down before, and how it ended afterwards; that it fails
+    /// is a result, not a failure. A number that has begun is never begun again.
+    RunAsked {
+        partition: PartitionName,
+        number: u64,
         run: Run,
     },
     /// Starts a service, or keeps it running; it outlives the agent. When it has ended, nothing but the next of these
@@ -123,10 +138,12 @@ impl Action {
             | Self::RemoveContent { .. } => None,
             Self::Occupy { partition, .. }
             | Self::Limit { partition, .. }
+            | Self::PrepareVolumes { partition, .. }
             | Self::WriteFiles { partition, .. }
             | Self::Note { partition, .. }
             | Self::Publish { partition, .. }
             | Self::RunHook { partition, .. }
+            | Self::RunAsked { partition, .. }
             | Self::StartService { partition, .. }
             | Self::StopService { partition, .. }
             | Self::Reload { partition, .. }
@@ -147,10 +164,12 @@ impl Action {
             Self::RemoveContent { path } => format!("remove content {path}"),
             Self::Occupy { .. } => "occupy".into(),
             Self::Limit { .. } => "limit".into(),
+            Self::PrepareVolumes { .. } => "prepare volumes".into(),
             Self::WriteFiles { .. } => "write files".into(),
             Self::Note { .. } => "note".into(),
             Self::Publish { .. } => "publish".into(),
             Self::RunHook { run, .. } => format!("run hook {}", run.name),
+            Self::RunAsked { number, run, .. } => format!("run hook {} as run {number}", run.name),
             Self::StartService { spec, .. } => format!("start service {}", spec.name),
             Self::StopService { service, .. } => format!("stop service {service}"),
             Self::Reload { service, .. } => format!("reload service {service}"),
@@ -176,7 +195,7 @@ pub enum Note {
     /// Written by older agents, where now [`Action::Publish`] is performed. Sets `ready`, `connection` and `published`.
     Published(Parameters),
     /// The stop hook has run, or there was nothing to run it for: the start hook runs again after the next start.
-    /// Clears `started` and `ready`, keeps `connection`.
+    /// Clears `started`, `ready` and `prepared`, keeps `connection`.
     Stopped,
     /// The services are about to be restarted for a promise, for so many times in a row; 0: they have lasted. Sets
     /// `revivals`.
@@ -193,6 +212,12 @@ pub enum Note {
     Told { instance: InstanceId, spoken: Parameters, said: Option<Said> },
     /// The clean hook has run. Sets `cleaned`.
     Cleaned,
+    /// Its volumes are as they should be at a start. Sets `prepared`.
+    Prepared { volumes: String },
+    /// A run that was asked for is about to begin. Sets what of `asked` has begun.
+    RunBegun(Begun),
+    /// It is over, or will never begin. Adds to what of `asked` is over.
+    RunOver(RunResult),
 }
 
 /// A file's path within the partition, and what its contents are made from.

@@ -1,15 +1,18 @@
 //! What an action does to a partition, as a function of facts. The fake host performs actions with it, and properties and
 //! benchmarks are stated in it.
 
-use crate::action::{Action, FileTemplate, Run, ServiceSpec};
+use crate::action::{Action, FileTemplate, Note, Run, ServiceSpec};
+use crate::asked::Begun as RunBegun;
 use crate::facts::{Ending, Occupant, PartitionFact, STABLE_SECONDS, ServiceFact, ServiceRun};
 use crate::moment::Moment;
 use crate::results::PromiseFact;
+use plat_document::release::VolumeKind;
 use plat_model::Problem;
-use plat_model::id::{InstanceId, PromiseName};
+use plat_model::id::{HookName, InstanceId, PromiseName};
 use plat_model::parameters::Secret;
 use plat_model::problem::codes;
 use plat_model::resources::Resources;
+use plat_model::run::{RunEnd, RunResult};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -54,6 +57,7 @@ pub trait Outcomes {
     }
     fn run(&mut self, _run: &Run) {}
     fn write(&mut self, _files: &[FileTemplate], _secrets: &BTreeMap<String, Secret>) {}
+    fn prepare(&mut self, _volumes: &BTreeMap<String, VolumeKind>) {}
     /// Nothing is left in the partition.
     fn erase(&mut self) {}
     /// Its counters go too.
@@ -82,6 +86,7 @@ impl PartitionFact {
                 let secrets = self.secrets(outcomes)?;
                 outcomes.write(files, &secrets);
             }
+            Action::PrepareVolumes { volumes, .. } => outcomes.prepare(volumes),
             Action::Publish { publication, .. } => {
                 let connection = publication.fill(&self.secrets(outcomes)?)?;
                 self.held()?.published(connection, publication.fingerprint.clone());
@@ -89,6 +94,14 @@ impl PartitionFact {
             Action::Limit { resources, .. } => self.limits = Some(*resources),
             Action::Note { note, .. } => self.held()?.note(note),
             Action::RunHook { run, .. } => outcomes.run(run),
+            Action::RunAsked { number, run, .. } => {
+                let (number, hook, at) = (*number, HookName::parse(&run.name)?, now.wall);
+                self.held()?.note(&Note::RunBegun(RunBegun { number, hook: hook.clone(), at }));
+                outcomes.run(run);
+                let (end, how) = (RunEnd::Exited(0), SUCCESS.to_owned());
+                let result = RunResult { number, hook, began: at, ended: now.wall, end, how, tail: Vec::new() };
+                self.held()?.note(&Note::RunOver(result));
+            }
             Action::StartService { spec, .. } => self.start(spec, now, outcomes),
             Action::StopService { service, .. } => {
                 if let Some(fact) = self.services.get_mut(service) {

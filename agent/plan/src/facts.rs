@@ -2,6 +2,7 @@
 //! made anew.
 
 use crate::action::{Loaded, Note, ServiceSpec};
+use crate::asked::Asked;
 use crate::fingerprint;
 use crate::moment::Moment;
 use crate::render::Upkeep;
@@ -77,6 +78,8 @@ pub struct Occupant {
     /// What was rendered last, to go on with while what is desired cannot be had. `None`: nothing, or an older agent did
     /// not write it down.
     pub upkeep: Option<Box<Upkeep>>,
+    /// Fingerprint of the volumes that were made ready for this start; empty: none.
+    pub prepared: String,
     /// The `start` hook has succeeded since the services were started.
     pub started: bool,
     /// Every ready promise has held since it was last configured and started.
@@ -97,6 +100,8 @@ pub struct Occupant {
     pub spoken: Parameters,
     /// What it said of itself.
     pub said: Option<Said>,
+    /// What became of the runs of hooks that were asked for.
+    pub asked: Asked,
     /// The `clean` hook has run.
     pub cleaned: bool,
     /// Nothing of the instance is left but this record.
@@ -112,6 +117,7 @@ impl Occupant {
             initialised: false,
             configured: String::new(),
             upkeep: None,
+            prepared: String::new(),
             started: false,
             ready: false,
             revivals: 0,
@@ -122,6 +128,7 @@ impl Occupant {
             published: String::new(),
             spoken: Parameters::default(),
             said: None,
+            asked: Asked::default(),
             cleaned: false,
             erased: false,
         }
@@ -148,7 +155,11 @@ impl Occupant {
             Note::Started => self.started = true,
             // Without secrets the same is published from the same texts.
             Note::Published(connection) => self.published(connection.clone(), fingerprint::of(connection)),
-            Note::Stopped => (self.started, self.ready) = (false, false),
+            Note::Stopped => {
+                (self.started, self.ready) = (false, false);
+                self.prepared.clear();
+            }
+            Note::Prepared { volumes } => self.prepared.clone_from(volumes),
             Note::Revived { times } => self.revivals = *times,
             Note::Reloaded { service, loaded } => drop(self.reloaded.insert(service.clone(), loaded.clone())),
             Note::Done { service, fingerprint } => drop(self.done.insert(service.clone(), fingerprint.clone())),
@@ -161,6 +172,8 @@ impl Occupant {
             // It came late: the partition is another's now.
             Note::Told { .. } => {}
             Note::Cleaned => self.cleaned = true,
+            Note::RunBegun(begun) => self.asked.begin(begun),
+            Note::RunOver(result) => self.asked.end(result),
         }
     }
 }

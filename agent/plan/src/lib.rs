@@ -13,6 +13,7 @@ pub mod action;
 pub mod facts;
 pub mod inside;
 
+mod asked;
 mod backoff;
 #[cfg(feature = "fake")]
 mod effect;
@@ -31,8 +32,10 @@ mod services;
 mod status;
 mod teardown;
 mod timers;
+mod volumes;
 
 pub use action::Action;
+pub use asked::{Asked, Begun as RunBegun};
 #[cfg(feature = "fake")]
 pub use effect::{Begun, End, Outcomes};
 pub use facts::{PartitionFact, ReleaseFact};
@@ -46,3 +49,4 @@ pub use release::{ReleaseGiven, ReleasePlan, plan_release};
 pub use render::{Rendered, RenderedPromise, SOCKET, Upkeep, applied_release, render, render_given};
 pub use results::{PromiseFact, Stretch};
 pub use timers::Timer;
+pub use volumes::{VOLUMES, ready as volumes_ready};

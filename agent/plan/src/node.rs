@@ -24,6 +24,8 @@ pub struct NodeFacts {
     pub reported: BTreeMap<InstanceId, InstanceStatus>,
     /// Releases that are to go if nothing needs them.
     pub garbage: BTreeSet<Digest>,
+    /// Releases that were to be built again, and not looked at since.
+    pub again: BTreeSet<Digest>,
     /// Why nothing is begun that takes room.
     pub shortage: Option<Problem>,
 }
@@ -45,6 +47,7 @@ pub fn plan(place: &Place, file: &NodeFile, desired: &NodeDesired, facts: &NodeF
             document,
             in_use: in_use.contains(digest),
             garbage: facts.garbage.contains(digest),
+            again: facts.again.contains(digest),
             shortage: facts.shortage.as_ref(),
             fact: facts.releases.get(digest)?,
             now,

@@ -8,7 +8,7 @@ use crate::given::Given;
 use crate::moment::Steady;
 use crate::render::{Rendered, Upkeep, applied_release, render_given};
 use crate::services::Running;
-use crate::{promises, services, status, teardown, timers};
+use crate::{asked, promises, services, status, teardown, timers, volumes};
 use plat_document::release::Role;
 use plat_model::instance::{InstanceDesired, InstanceState, InstanceStatus, Wish};
 use plat_model::problem::codes;
@@ -55,7 +55,7 @@ pub fn plan_partition(given: &Given<'_>) -> PartitionPlan {
 /// Plans one partition from templates that [`render_given`] has rendered for the same values before.
 pub fn plan_rendered(given: &Given<'_>, rendered: Option<&Result<Rendered, Problem>>) -> PartitionPlan {
     let mut plan = PartitionPlan::default();
-    let verdict = match (&given.fact.occupant, given.desired) {
+    let mut verdict = match (&given.fact.occupant, given.desired) {
         (None, None) => None,
         (Some(occupant), None) => {
             left_alone(given, occupant, &mut plan);
@@ -75,6 +75,15 @@ pub fn plan_rendered(given: &Given<'_>, rendered: Option<&Result<Rendered, Probl
             Wish::Destroyed => teardown::destroy(given, occupant.as_ref(), rendered, &mut plan),
         }),
     };
+    if let (Some(occupant), Some(desired)) = (&given.fact.occupant, given.desired)
+        && occupant.instance == desired.id
+        && !occupant.erased
+    {
+        asked::run(given, occupant, desired, rendered.and_then(|rendered| rendered.as_ref().ok()), &mut plan);
+        if let (Some(verdict), Some(told)) = (&mut verdict, asked::told(&plan)) {
+            verdict.detail = told;
+        }
+    }
     if let Some(limit) = limit(given) {
         plan.actions.insert(0, limit);
     }
@@ -156,7 +165,8 @@ fn started(
         }
         None => return Verdict::new(InstanceState::Starting, ""),
     };
-    if let Some(verdict) = configure(given, occupant, rendered, plan) {
+    let verdict = configure(given, occupant, rendered, plan);
+    if let Some(verdict) = verdict.or_else(|| volumes::before_start(given, occupant, rendered, plan)) {
         return verdict;
     }
     let running = up(given, occupant, &rendered.upkeep, plan);
@@ -248,6 +258,7 @@ fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: 
         services::stop_others(given, &rendered.upkeep, plan);
     } else {
         teardown::stop_services(given, occupant, rendered.stop.as_ref(), plan);
+        volumes::prepare(given, rendered, plan);
     }
     plan.actions.push(Action::WriteFiles { partition: partition.clone(), files: rendered.files.clone() });
     let mut detail = "is configured";
@@ -283,15 +294,19 @@ fn hold_back<'a>(given: &Given<'a>, plan: &mut PartitionPlan) -> Option<&'a Fail
     if retry <= given.now.steady {
         return Some(failure);
     }
-    // Services and promises do not build on each other; everything else does on what is before it.
+    // Services, promises and what was asked for do not build on each other; everything else does on what is before it.
     match plan.actions[at] {
-        Action::StartService { .. } | Action::CheckPromise { .. } => drop(plan.actions.remove(at)),
+        Action::StartService { .. } | Action::CheckPromise { .. } | Action::RunAsked { .. } => {
+            drop(plan.actions.remove(at));
+        }
         // What is before it is worth doing now only as far as it leaves a mark: the rest would be done again and again.
         _ => {
+            let asked = plan.actions.pop_if(|action| matches!(action, Action::RunAsked { .. }));
             let leaves_mark = |action: &Action| {
                 matches!(action, Action::Note { .. } | Action::StopService { .. } | Action::StartService { .. })
             };
             plan.actions.truncate(plan.actions[..at].iter().rposition(leaves_mark).map_or(0, |last| last + 1));
+            plan.actions.extend(asked);
         }
     }
     plan.held_back = true;

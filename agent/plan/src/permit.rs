@@ -5,7 +5,7 @@ use crate::action::{Action, FileTemplate, Note, Publication, ReloadHow, Run, Ser
 use crate::facts::Occupant;
 use crate::render::Upkeep;
 use plat_document::Release;
-use plat_document::release::{Check, digest_of};
+use plat_document::release::{Check, Hooks, digest_of};
 use plat_document::template::{Prepared, TEMPLATE_MAX};
 use plat_model::Problem;
 use plat_model::id::{Digest, PromiseName, ServiceName, shorten};
@@ -13,6 +13,7 @@ use plat_model::node::NodeFile;
 use plat_model::parameters::Parameters;
 use plat_model::problem::codes;
 use plat_model::release::RELEASE_MAX;
+use plat_model::run::RunEnd;
 use plat_model::tree::SAID_MAX;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,8 @@ const SECONDS_MAX: u32 = 86_400;
 const FILES_MAX: usize = 256 + SECRETS_MAX;
 /// Most secrets of a document.
 const SECRETS_MAX: usize = 64;
+/// Most volumes of a document.
+const VOLUMES_MAX: usize = 64;
 /// Most services and promises of a document.
 const PARTS_MAX: usize = 64;
 /// Services of an instance about which something is remembered, and secrets, those of earlier releases among them.
@@ -105,12 +108,24 @@ fn allowed(action: &Action, ground: Ground<'_>) -> Result<(), String> {
             let own = node.partition(partition).map(|partition| partition.limits).unwrap_or_default();
             ensure(resources.within(own) == *resources, || "more than the partition was formatted with".into())
         }
+        Action::PrepareVolumes { volumes, .. } => {
+            held()?;
+            ensure(volumes.len() <= VOLUMES_MAX, || format!("{} volumes", volumes.len()))?;
+            volumes.keys().try_for_each(|name| variable(name))
+        }
         Action::WriteFiles { files, .. } => write_files(files, held()?),
         Action::Note { note, .. } => noted(note, held()?),
         Action::Publish { publication, .. } => published(publication, held()?),
         Action::RunHook { run: hook, .. } => {
             held()?;
             ensure(HOOKS.contains(&hook.name.as_str()), || format!("there is no hook `{}`", shorten(&hook.name)))?;
+            run(hook)
+        }
+        Action::RunAsked { number, run: hook, .. } => {
+            let newest = held()?.asked.newest();
+            ensure(*number > newest, || format!("run {number}, after run {newest}"))?;
+            let asked = Hooks::ASKED.contains(&hook.name.as_str());
+            ensure(asked, || format!("nobody may ask for hook `{}`", shorten(&hook.name)))?;
             run(hook)
         }
         Action::StartService { spec, .. } => {
@@ -179,6 +194,14 @@ fn noted(note: &Note, occupant: &Occupant) -> Result<(), String> {
             Parameters::new(spoken.as_map().clone()).map_err(|problem| problem.what)?;
             let long = said.as_ref().is_some_and(|said| said.text.len() > SAID_MAX);
             ensure(!long, || "an instance says too much of itself".into())
+        }
+        Note::Prepared { volumes } => text(volumes),
+        // How one that has begun went is for the host to say: it ran it.
+        Note::RunBegun(_) => Err("that a run begins is written down by the host".into()),
+        Note::RunOver(result) => {
+            let never = matches!(result.end, RunEnd::Interrupted | RunEnd::NotRun);
+            ensure(never && result.tail.is_empty(), || "how a run ended is written down by the host".into())?;
+            text(&result.how)
         }
         Note::Initialised | Note::Started | Note::Stopped | Note::Revived { .. } => Ok(()),
         Note::Untimed | Note::Cleaned => Ok(()),

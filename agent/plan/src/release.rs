@@ -19,6 +19,8 @@ pub struct ReleaseGiven<'a> {
     pub in_use: bool,
     /// It is to go if nothing needs it: see [`crate::plan_garbage`].
     pub garbage: bool,
+    /// It was to be built again, and this is the first look at it since.
+    pub again: bool,
     /// Why nothing is begun that takes room.
     pub shortage: Option<&'a Problem>,
     pub fact: &'a ReleaseFact,
@@ -50,6 +52,11 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
         |document: &str| Action::InstallRelease { digest: given.digest.clone(), document: document.to_owned() };
     let who = || format!("release {}", given.digest.short());
     match (given.document, given.fact) {
+        // What instances consist of stays as it is.
+        (Some(_), ReleaseFact::Installed) if given.again && !given.in_use => {
+            plan.action = Some(Action::RemoveRelease { digest: given.digest.clone() });
+            plan.status = said(InstallState::Installing, "is removed, to be built again", None);
+        }
         (Some(_), ReleaseFact::Installed) => plan.status = said(InstallState::Installed, "", None),
         (Some(_), ReleaseFact::Building(progress)) => plan.status = said(InstallState::Installing, progress, None),
         (Some(_), ReleaseFact::Absent) if given.shortage.is_some() => plan.wait_for_room(given),
@@ -60,6 +67,7 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
         (Some(document), ReleaseFact::Failed { attempts, at, problem }) => {
             plan.status = said(InstallState::Failed, "", Some(problem.clone()));
             let wait = match problem.category() {
+                _ if given.again => Duration::ZERO,
                 Category::Invalid => HOPELESS,
                 _ => INSTALL.after(*attempts),
             };

@@ -6,10 +6,11 @@ use crate::facts::Occupant;
 use crate::fingerprint;
 use crate::given::{Given, Place};
 use crate::permit::{UPKEEP_MAX, json_bytes};
+use crate::volumes::VOLUMES;
 use plat_document::Release;
-use plat_document::release::{Check, Hook, HttpCheck, Promise, Reload, Restart, Role, TcpCheck};
+use plat_document::release::{Check, Hook, HttpCheck, Promise, Reload, Restart, Role, TcpCheck, VolumeKind};
 use plat_document::template::{self, Context, Prepared};
-use plat_model::id::{Digest, PromiseName, ServiceName};
+use plat_model::id::{Digest, HookName, PromiseName, ServiceName};
 use plat_model::instance::InstanceDesired;
 use plat_model::node::NodePartition;
 use plat_model::parameters::Parameters;
@@ -29,6 +30,7 @@ pub struct Rendered {
     pub start: Option<Run>,
     pub stop: Option<Run>,
     pub clean: Option<Run>,
+    pub volumes: BTreeMap<String, VolumeKind>,
     pub upkeep: Upkeep,
     /// Of the release, the files and the configure hook: when it changes, all of them are applied anew.
     pub configured: String,
@@ -82,6 +84,15 @@ const SECRET_MODE: u32 = 0o400;
 pub const SOCKET: &str = "run/plat.sock";
 
 impl Rendered {
+    /// A hook that may be asked for, if there is one of this name.
+    pub(crate) fn asked(&self, hook: &HookName) -> Option<&Run> {
+        match hook.as_str() {
+            "configure" => self.configure.as_ref(),
+            "start" => self.start.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Tells every program something that changes nothing of what it does: no fingerprint knows it, so that an agent
     /// that is the first to say it restarts nothing.
     fn tell(&mut self, key: &str, value: &str) {
@@ -130,7 +141,8 @@ pub fn render(
     occupant: &Occupant,
 ) -> Result<Rendered, Problems> {
     let parameters = plat_document::parameters::check(release, &desired.parameters)?;
-    let public = context(place, partition, desired, parameters);
+    let volumes: BTreeMap<_, _> = release.volumes.iter().map(|(name, volume)| (name.clone(), volume.kind)).collect();
+    let public = context(place, partition, desired, parameters, &volumes);
     let mut problems = Problems::default();
     let base = environment(&public);
     let (files, contents) = files(release, &public, &occupant.secrets, &mut problems);
@@ -217,7 +229,7 @@ pub fn render(
         .collect();
     let publish = publish(release, &public, &occupant.secrets, &mut problems);
     let upkeep = Upkeep { services, promises, publish, environment: base };
-    let mut rendered = Rendered { files, init, configure, start, stop, clean, upkeep, configured };
+    let mut rendered = Rendered { files, init, configure, start, stop, clean, volumes, upkeep, configured };
     rendered.tell("PLAT_SOCKET", &format!("{}/{SOCKET}", public.partition.directory));
     let bytes = json_bytes(&rendered.upkeep);
     if bytes > UPKEEP_MAX {
@@ -236,9 +248,18 @@ pub fn render_given(given: &Given<'_>) -> Option<Result<Rendered, Problem>> {
     Some(render(given.place, given.partition, desired, release, occupant).map_err(Problems::into_one))
 }
 
-fn context(place: &Place, partition: &NodePartition, desired: &InstanceDesired, parameters: Parameters) -> Context {
+fn context(
+    place: &Place,
+    partition: &NodePartition,
+    desired: &InstanceDesired,
+    parameters: Parameters,
+    volumes: &BTreeMap<String, VolumeKind>,
+) -> Context {
     let user = partition.account.as_ref().map_or_else(|| partition.name.to_string(), |account| account.user.clone());
+    let directory = place.partition_directory(&partition.name);
+    let volumes = volumes.keys().map(|name| (name.clone(), format!("{directory}/{VOLUMES}/{name}"))).collect();
     Context {
+        volumes,
         parameters,
         shared: desired.shared.clone(),
         secrets: BTreeMap::new(),
@@ -255,7 +276,7 @@ fn context(place: &Place, partition: &NodePartition, desired: &InstanceDesired, 
                 IpAddr::V4(address) => Some(address),
                 IpAddr::V6(_) => None,
             }),
-            directory: place.partition_directory(&partition.name),
+            directory,
             storage: partition.storage.iter().map(|directory| directory.display().to_string()).collect(),
             resource_file: partition.resource_file.as_ref().map(|file| file.display().to_string()),
         },

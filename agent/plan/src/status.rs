@@ -54,6 +54,7 @@ pub(crate) fn status(
         services: services.unwrap_or_default(),
         promises: promises.collect(),
         said: occupant.and_then(|occupant| occupant.said.clone()).filter(|_| !gone),
+        ran: occupant.map(|occupant| occupant.asked.over.clone()).unwrap_or_default(),
     }
 }
 

@@ -15,10 +15,10 @@ pub(crate) const LAST_HOOK_ATTEMPTS: u32 = 3;
 
 /// The stop hook (unless it fails again and again), then an end for every service that is not known to have one.
 pub(crate) fn stop_services(given: &Given<'_>, occupant: &Occupant, stop: Option<&Run>, plan: &mut PartitionPlan) {
-    if occupant.started {
-        if let Some(run) = stop.filter(|run| !given_up(given, run)) {
-            plan.actions.push(Action::RunHook { partition: given.partition.name.clone(), run: run.clone() });
-        }
+    if let Some(run) = stop.filter(|run| occupant.started && !given_up(given, run)) {
+        plan.actions.push(Action::RunHook { partition: given.partition.name.clone(), run: run.clone() });
+    }
+    if occupant.started || !occupant.prepared.is_empty() {
         plan.actions.push(Action::Note { partition: given.partition.name.clone(), note: Note::Stopped });
     }
     for (service, fact) in &given.fact.services {

@@ -28,7 +28,7 @@ pub struct ReleaseSettings {
 /// `[build]`: how much building one release may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildLimits {
-    /// Bytes of memory of each process.
+    /// Bytes of memory of each process; where control groups limit memory, also of all of them with what is in `/tmp`.
     pub memory: u64,
     /// Processes and threads at once.
     pub processes: u32,

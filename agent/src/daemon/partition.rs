@@ -243,7 +243,8 @@ impl Worker {
         self.failure = Some(Failure { step, problem, attempts: before + 1, at: self.shared.clock.moment() });
     }
 
-    /// Returns when what is being done should not be finished: a hook of an instance that is to be destroyed, a check
+    /// Returns when what is being done should not be finished: a hook of an instance that is to be destroyed, one that was
+    /// asked for of an instance that is to run no more, a check
     /// when there is news of what it checks, or when its instance is to stop.
     async fn overtaken(&self, action: &Action, begun_for: Option<&InstanceDesired>) {
         let Some(begun_for) = begun_for else { return std::future::pending().await };
@@ -256,6 +257,15 @@ impl Worker {
                     begun_for.wish != Wish::Destroyed && instance.is_some_and(|i| i.wish == Wish::Destroyed)
                 };
                 if desired.wait_for(destroyed).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+            Action::RunAsked { .. } => {
+                let ends = |now: &crate::desired::Desired| {
+                    let instance = now.as_ref().and_then(|now| now.instances.get(&begun_for.id));
+                    instance.is_some_and(|instance| instance.wish != begun_for.wish)
+                };
+                if desired.wait_for(ends).await.is_err() {
                     std::future::pending::<()>().await;
                 }
             }

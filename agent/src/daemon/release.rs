@@ -51,6 +51,11 @@ impl Worker {
             return Some((None, None));
         };
         let document = desired.releases.get(&self.digest).map(String::as_str);
+        let number = desired.rebuilds.get(&self.digest).copied().unwrap_or(0);
+        let again = self.shared.again.look(&self.digest, number).unwrap_or_else(|problem| {
+            warn!(release = self.digest.short(), problem = problem.one_line(), "it is not built again");
+            false
+        });
         let shortage = match (document, &fact) {
             (Some(_), ReleaseFact::Absent | ReleaseFact::Failed { .. }) => self.shortage().await,
             _ => None,
@@ -60,6 +65,7 @@ impl Worker {
             document,
             in_use: self.shared.in_use(&self.digest),
             garbage: self.shared.is_garbage(&self.digest),
+            again,
             shortage: shortage.as_ref(),
             fact: &fact,
             now: self.shared.clock.moment(),

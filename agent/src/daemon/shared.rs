@@ -1,5 +1,6 @@
 //! What the workers share.
 
+use super::Again;
 use crate::clock::Clock;
 use crate::desired::{Desired, Keeper};
 use crate::host::Host;
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     pub place: watch::Sender<Arc<Option<Place>>>,
     pub installing: Semaphore,
     pub policy: KeepPolicy,
+    pub again: Again,
     /// Wakes who looks for what nothing uses any more.
     pub tidy: Notify,
     /// Releases that are to go if nothing needs them.
@@ -64,6 +66,7 @@ impl Shared {
         metering: Arc<Metering>,
         inside: Arc<Inside>,
         policy: KeepPolicy,
+        again: Again,
     ) -> Self {
         Self {
             node,
@@ -76,6 +79,7 @@ impl Shared {
             place: watch::Sender::new(Arc::new(None)),
             installing: Semaphore::new(INSTALLATIONS),
             policy,
+            again,
             tidy: Notify::new(),
             garbage: Mutex::default(),
             seen: Mutex::default(),

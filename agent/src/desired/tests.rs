@@ -10,6 +10,7 @@ fn answer(generation: u64, documents: &[&str]) -> DesiredIndex {
     DesiredIndex {
         generation: Generation(generation),
         releases: documents.iter().map(|(digest, _)| digest.clone()).collect(),
+        rebuilds: documents.iter().map(|(digest, _)| (digest.clone(), 3)).collect(),
         documents,
         ..DesiredIndex::default()
     }
@@ -32,6 +33,7 @@ fn what_was_accepted_is_there_after_a_restart_and_an_older_word_is_refused() {
     assert_eq!(problem, None);
     assert_eq!(again.current().unwrap().generation, Generation(7));
     assert_eq!(again.held().releases.len(), 1);
+    assert_eq!(again.current().unwrap().rebuilds.values().collect::<Vec<_>>(), [&3]);
     assert_eq!(again.accept(answer(6, &[])).unwrap(), Accepted::Old);
 }
 

@@ -6,9 +6,10 @@ mod world;
 use super::{Counters, Event, Follow, Host, LogsAsked, Wanted};
 use crate::clock::Clock;
 use async_trait::async_trait;
-use plat_agent_plan::{Action, Disk, End, Ground, PartitionFact, ReleaseFact, StoreFacts, Stored, StoredFact};
+use plat_agent_plan::action::Note;
+use plat_agent_plan::{Action, Disk, End, PartitionFact, ReleaseFact, RunBegun, StoreFacts, Stored, StoredFact};
 use plat_model::Problem;
-use plat_model::id::{Digest, PartitionName, PromiseName, ServiceName};
+use plat_model::id::{Digest, HookName, PartitionName, PromiseName, ServiceName};
 use plat_model::node::NodeFile;
 use plat_model::problem::codes;
 use plat_model::resources::Enforced;
@@ -185,7 +186,7 @@ impl Host for FakeHost {
     }
 
     fn enforces(&self) -> Enforced {
-        Enforced { disk: false, cpu: true, memory: true, processes: true }
+        Enforced { disk: false, cpu: true, memory: true, processes: true, confinement: true }
     }
 
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact {
@@ -219,6 +220,13 @@ impl Host for FakeHost {
     }
 
     async fn perform(&self, action: &Action) -> Result<(), Problem> {
+        // As a host writes down that it begins, before it does.
+        if let Action::RunAsked { partition, number, run } = action {
+            self.lock().permit(action)?;
+            let begun = RunBegun { number: *number, hook: HookName::parse(&run.name)?, at: self.clock.now() };
+            let noted = Action::Note { partition: partition.clone(), note: Note::RunBegun(begun) };
+            self.lock().apply(&noted, self.clock.moment())?;
+        }
         let step = action.step();
         let mut blocked = self.blocked.subscribe();
         let _open = blocked.wait_for(|blocked| !blocked.contains(&step)).await;
@@ -233,8 +241,9 @@ impl Host for FakeHost {
         if world.is_faulty(&step) {
             return Err(Problem::new(codes::HOOK_FAILED, format!("{step} failed")).because("a fault was asked for"));
         }
-        let occupant = action.partition().and_then(|name| world.partitions.get(name)?.fact.occupant.as_ref());
-        plat_agent_plan::permit(action, Ground { node: &world.node, occupant, logged: &BTreeSet::new() })?;
+        if !matches!(action, Action::RunAsked { .. }) {
+            world.permit(action)?;
+        }
         world.apply(action, now)
     }
 

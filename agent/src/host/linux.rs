@@ -5,6 +5,7 @@
 //! anything.
 
 mod account;
+mod asked;
 mod cgroup;
 mod confine;
 mod counters;
@@ -36,10 +37,12 @@ use crate::config::{ReleaseSettings, Runtime as Wish};
 use crate::pace::Sparing;
 use async_trait::async_trait;
 use counters::{DiskLevels, DiskPlace, Meters};
+use logs::HookLog;
 use node_file::NodeFiles;
 use partition::Occupants;
 use partition::erase::EraseTask;
 use partition::files::{FillTask, Secrets, WriteTask};
+use partition::volumes::VolumesTask;
 use plat_agent_plan::action::{ReloadHow, Run};
 use plat_agent_plan::{Action, Disk, PartitionFact, ReleaseFact, StoreFacts, promise_log};
 use plat_document::release::Check;
@@ -102,6 +105,8 @@ pub struct LinuxHost {
     /// What each partition was told to keep to, since the agent was started.
     limits: Mutex<BTreeMap<PartitionName, Resources>>,
     events: Mutex<Option<mpsc::Receiver<Event>>>,
+    /// What runs in partitions is held in by all of its confinement.
+    is_confining: bool,
 }
 
 impl LinuxHost {
@@ -146,10 +151,17 @@ impl LinuxHost {
         if let Some(why) = runtime.without_groups() {
             tracing::info!(why, "without control groups: services are killed and counted by their processes");
         }
+        let unconfined = runtime.unconfined().await?;
+        if !unconfined.is_empty() {
+            tracing::warn!(
+                missing = unconfined.join("; "),
+                "this machine does not let services be shut in as they should be"
+            );
+        }
         let records = Records::new(&state);
         let occupants = Occupants::open(&state, &records)?;
         let adopted = runtime.open().await?;
-        tracing::debug!(runtime = runtime.kind(), services = adopted.len(), "services taken over");
+        tracing::info!(runtime = runtime.kind(), services = adopted.len(), "services taken over");
         // What has ended until here is read with the rest: nobody starts another run yet.
         let meters = Arc::new(Meters::open(&state, runtime.clone(), config.clock.clone(), occupants.holders().all())?);
         let _ = counts.set(Arc::downgrade(&meters));
@@ -174,6 +186,7 @@ impl LinuxHost {
             meters,
             clock: config.clock,
             limits: Mutex::default(),
+            is_confining: unconfined.is_empty(),
         })
     }
 
@@ -194,7 +207,7 @@ impl LinuxHost {
                 .because("it is not in node.json")
                 .fix("run `node-format plan` to see what would have to change")
         })?;
-        Ok(Place { directory: node.root.join(name.as_str()), partition })
+        Ok(Place { directory: node.root.join(name.as_str()), releases: node.releases.clone(), partition })
     }
 
     /// For a process that becomes their owner's.
@@ -297,7 +310,7 @@ impl Host for LinuxHost {
     fn enforces(&self) -> Enforced {
         let by_user = self.node.read().is_ok_and(|node| node.partitions.iter().all(|one| one.account.is_some()));
         let here = self.runtime.enforces();
-        Enforced { processes: here.processes || by_user, ..here }
+        Enforced { processes: here.processes || by_user, confinement: self.is_confining, ..here }
     }
 
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact {
@@ -360,6 +373,11 @@ impl Host for LinuxHost {
                 beside(move || meters.begin(&partition, &instance, namespace.as_deref())).await
             }
             Action::Limit { partition, resources } => self.limit(partition, *resources).await,
+            Action::PrepareVolumes { partition, volumes } => {
+                let Place { directory, partition, .. } = self.place(partition)?;
+                let task = VolumesTask { directory, account: partition.account, volumes: volumes.clone() };
+                self.spawner.perform(&Task::Volumes(task)).await.map(drop)
+            }
             Action::WriteFiles { partition, files } => {
                 let place = self.place(partition)?;
                 let (directory, account) = (place.directory, place.partition.account);
@@ -378,6 +396,7 @@ impl Host for LinuxHost {
             }
             Action::Note { partition, note } => self.occupants.note(partition, note).await,
             Action::RunHook { partition, run } => self.hook(partition, run, "hook").await,
+            Action::RunAsked { partition, number, run } => self.run_asked(partition, *number, run).await,
             Action::Reload { partition, service, run, how: ReloadHow::Signal(signal) } => {
                 self.runtime.reload(partition, service, run, *signal).await
             }
@@ -437,7 +456,10 @@ impl Host for LinuxHost {
         asked: &LogsAsked,
     ) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem> {
         self.place(partition)?;
-        let source = self.runtime.logs(partition, asked.service.as_ref());
+        let source = match &asked.hook {
+            Some(hook) => HookLog::open(&Records::new(&self.state), partition, hook)?,
+            None => self.runtime.logs(partition, asked.service.as_ref()),
+        };
         Ok(logs::read(source, self.occupants.holders(), partition.clone(), asked))
     }
 

@@ -4,7 +4,7 @@ use super::Master;
 use crate::host::{Follow, LogsAsked};
 use plat_agent_plan::{PartitionFact, PromiseFact, Stretch};
 use plat_model::Problem;
-use plat_model::id::{InstanceId, PromiseName, ServiceName};
+use plat_model::id::{HookName, InstanceId, PromiseName, ServiceName};
 use plat_model::problem::codes;
 use plat_wire::limits::{LOG_LINE_MAX, log_lines};
 use plat_wire::v1::{LogChunk, LogText, LogsWanted};
@@ -68,6 +68,7 @@ pub(super) async fn push(master: &Master, wanted: LogsWanted) {
 async fn open(master: &Master, wanted: &LogsWanted) -> Result<Said, Problem> {
     let instance = InstanceId::parse(&wanted.instance)?;
     let service = if wanted.service.is_empty() { None } else { Some(ServiceName::parse(&wanted.service)?) };
+    let hook = if wanted.hook.is_empty() { None } else { Some(HookName::parse(&wanted.hook)?) };
     let desired = master.desired.current();
     let partition = desired.as_ref().and_then(|desired| desired.instances.get(&instance)).map(|one| &one.partition);
     let partition = partition.ok_or_else(|| {
@@ -82,7 +83,7 @@ async fn open(master: &Master, wanted: &LogsWanted) -> Result<Said, Problem> {
         return Ok(Said::Results(results(&fact)));
     }
     let follow = if wanted.follow { Follow::Yes } else { Follow::No };
-    let asked = LogsAsked { service, lines: log_lines(wanted.lines) as usize, follow };
+    let asked = LogsAsked { service, hook, lines: log_lines(wanted.lines) as usize, follow };
     master.host.logs(partition, &asked).await.map(Said::Lines)
 }
 

@@ -5,5 +5,7 @@ mod enrolment;
 mod master;
 mod meters;
 mod parts;
+mod rebuilds;
 mod rig;
+mod runs;
 mod work;

@@ -241,6 +241,11 @@ impl NodeService for Service {
                 .map(|one| v1::InstanceIndex { id: one.id.to_string(), generation: one.generation.0 })
                 .collect(),
             releases: desired.releases.keys().map(ToString::to_string).collect(),
+            rebuilds: desired
+                .rebuilds
+                .iter()
+                .map(|(digest, number)| v1::Rebuild { digest: digest.to_string(), number: *number })
+                .collect(),
             bodies: lacking.map(Into::into).collect(),
             documents: documents
                 .map(|(digest, document)| v1::ReleaseBody { digest: digest.to_string(), document: document.clone() })

@@ -7,6 +7,9 @@ use plat_agent_plan::facts::Ending;
 use plat_document::release::{Restart, ServiceKind};
 use plat_model::resources::Resources;
 
+mod bounds;
+pub use bounds::*;
+
 /// A test of each check, over the nodes that `$node` makes; none where it can make none.
 macro_rules! suite {
     (one [$($note:meta),*] $node:expr, $check:ident) => {
@@ -34,6 +37,11 @@ macro_rules! suite {
             a_program_is_run_to_its_end_and_says_how_it_went
             a_program_that_takes_too_long_or_is_dropped_ends_with_all_that_it_started
             nothing_is_inherited_and_no_privileges_are_gained
+            what_runs_writes_nowhere_but_into_its_partition
+            what_is_temporary_is_its_own
+            what_runs_sees_processes_of_its_user_and_of_nobody_else
+            what_runs_has_sockets_of_four_families_and_no_others
+            what_runs_makes_no_program_that_gives_rights_and_no_namespace
             what_is_said_to_be_enforced_is
             a_run_that_has_ended_is_on_the_bill_whole_until_the_next_one
             clearing_ends_all_at_once_and_forgetting_leaves_nothing
@@ -48,7 +56,7 @@ pub(crate) use suite;
 
 fn place(node: &Node) -> Place {
     let file = NodeFile::parse(&fs::read_to_string(node.folder.path().join("node.json")).unwrap()).unwrap();
-    Place { partition: file.partitions[0].clone(), directory: node.home() }
+    Place { partition: file.partitions[0].clone(), directory: node.home(), releases: file.releases }
 }
 
 async fn begin(host: &LinuxHost, node: &Node, spec: &ServiceSpec) -> Result<(), Problem> {

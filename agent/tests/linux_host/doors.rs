@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 /// What the master was asked.
-type Heard = Arc<Mutex<Vec<TreeAsk>>>;
+pub type Heard = Arc<Mutex<Vec<TreeAsk>>>;
 
 struct Door {
     node: Node,
@@ -24,7 +24,7 @@ struct Door {
     heard: Heard,
 }
 
-fn listen_on(host: &Arc<LinuxHost>) -> (Arc<Inside>, Heard) {
+pub fn listen_on(host: &Arc<LinuxHost>) -> (Arc<Inside>, Heard) {
     let digest = Digest::parse(&"d".repeat(64)).unwrap();
     let known = Arc::new(move |id: &InstanceId| {
         (*id == instance()).then(|| InstanceDesired::bare(instance(), part(), digest.clone()))

@@ -5,7 +5,11 @@ use super::*;
 use plat_agent::config::Config;
 use plat_agent::privileged::{RemoteHost, Start, Taking, handover, serve};
 use plat_agent_plan::Upkeep;
+use plat_document::release::VolumeKind;
+use plat_model::Timestamp;
+use plat_model::id::HookName;
 use plat_model::parameters::Parameters;
+use plat_model::run::{RunEnd, RunResult};
 use plat_model::tree::Said;
 use serde_json::{Value, json};
 use std::io;
@@ -92,6 +96,19 @@ fn publication(secret: &str) -> Publication {
     Publication { values: [("url".to_owned(), Prepared::secret(secret))].into(), fingerprint: "f".into() }
 }
 
+fn volume(partition: PartitionName, name: &str) -> Action {
+    Action::PrepareVolumes { partition, volumes: [(name.to_owned(), VolumeKind::Scratch)].into() }
+}
+
+fn hook_name() -> HookName {
+    HookName::parse("configure").unwrap()
+}
+
+fn over(end: RunEnd, how: &str) -> RunResult {
+    let (began, ended) = (Timestamp(1), Timestamp(2));
+    RunResult { number: 9, hook: hook_name(), began, ended, end, how: how.into(), tail: Vec::new() }
+}
+
 fn forgeries() -> Vec<Action> {
     let foreign = || PartitionName::parse("p1").unwrap();
     let with = |name: &str, value: &str| Run {
@@ -136,6 +153,21 @@ fn forgeries() -> Vec<Action> {
         started(|spec| spec.directory = "../p1".into()),
         started(|spec| spec.directory = "/".into()),
         hook(Run { directory: "../p1".into(), ..run("init", &["/bin/true"]) }),
+        // Directories that are no volumes.
+        volume(part(), "../etc"),
+        volume(part(), "a/b"),
+        volume(part(), ""),
+        volume(foreign(), "data"),
+        noted(Note::Prepared { volumes: "x".repeat(1 << 20) }),
+        // Hooks that nobody may ask for, and results that nobody has seen.
+        Action::RunAsked { partition: part(), number: 1, run: run("init", &["/bin/true"]) },
+        Action::RunAsked { partition: part(), number: 1, run: run("clean", &["/bin/true"]) },
+        Action::RunAsked { partition: part(), number: 0, run: run("configure", &["/bin/true"]) },
+        Action::RunAsked { partition: part(), number: 1, run: run("configure", &["true"]) },
+        Action::RunAsked { partition: foreign(), number: 1, run: run("configure", &["/bin/true"]) },
+        noted(Note::RunBegun(plat_agent_plan::RunBegun { number: 9, hook: hook_name(), at: Timestamp(1) })),
+        noted(Note::RunOver(over(RunEnd::Exited(0), "exit code 0"))),
+        noted(Note::RunOver(over(RunEnd::NotRun, &"x".repeat(1 << 20)))),
         // More than the partition was formatted with.
         Action::Limit { partition: part(), resources: Resources::default() },
         Action::Limit { partition: part(), resources: Resources { processes: Some(257), ..Resources::default() } },
@@ -292,7 +324,7 @@ async fn a_flood_is_held_back_and_others_are_served_meanwhile() {
 
     // Logs that are followed: more than anybody needs are refused, and said to be.
     let outside = remote(&host).await;
-    let asked = LogsAsked { service: None, lines: 1, follow: Follow::Yes };
+    let asked = LogsAsked { service: None, hook: None, lines: 1, follow: Follow::Yes };
     let mut followed = Vec::new();
     let refused = loop {
         match outside.logs(&part(), &asked).await {
@@ -314,7 +346,7 @@ async fn a_log_comes_whole_to_who_reads_it_slowly_and_a_call_that_nobody_waits_f
     let outside = remote(&host).await;
     let talks = spec("talks", "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done; exec sleep 600");
     outside.perform(&Action::StartService { partition: part(), spec: talks }).await.unwrap();
-    let asked = LogsAsked { service: Some(service("talks")), lines: 10_000, follow: Follow::Yes };
+    let asked = LogsAsked { service: Some(service("talks")), hook: None, lines: 10_000, follow: Follow::Yes };
     let mut lines = outside.logs(&part(), &asked).await.unwrap();
     for n in 0..2000 {
         assert_eq!(lines.recv().await, Some((service("talks"), n.to_string())));
@@ -408,7 +440,7 @@ async fn no_secret_leaves_the_host_in_what_is_said_or_logged() {
     assert_eq!(outside.perform(&writes(vec![bad])).await.unwrap_err().code, codes::BAD_TEMPLATE);
     outside.observe_partition(&part()).await.unwrap();
     outside.counters(&[part()], Wanted::All).await;
-    let asked = LogsAsked { service: None, lines: 10, follow: Follow::Yes };
+    let asked = LogsAsked { service: None, hook: None, lines: 10, follow: Follow::Yes };
     let mut lines = outside.logs(&part(), &asked).await.unwrap();
     assert_eq!(lines.recv().await.unwrap().1, "24 etc/own");
     let secret = fs::read_to_string(node.home().join("etc/own")).unwrap();

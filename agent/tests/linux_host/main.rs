@@ -22,6 +22,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+mod asked;
 mod built;
 mod cache;
 mod conformance;
@@ -29,6 +30,7 @@ mod doors;
 mod erasing;
 mod fetching;
 mod forged;
+mod hostile;
 mod images;
 mod instances;
 mod limits;
@@ -44,6 +46,7 @@ mod services;
 mod shares;
 mod sources;
 mod storage;
+mod volumes;
 mod web;
 mod wheels;
 

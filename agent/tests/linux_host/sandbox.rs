@@ -130,7 +130,7 @@ async fn a_build_that_fills_the_disk_or_the_memory_is_ended() {
     yard.fails("head -c 30M /dev/zero > x", &["File size limit exceeded", "File too large"]).await;
     let many = "n=0; while true; do n=$((n+1)); head -c 1M /dev/zero > f$((n % 64)); done";
     yard.fails(many, &["it wrote more than 16 MiB"]).await;
-    yard.fails("x=$(head -c 400M /dev/zero | tr '\\0' x); echo $x | wc -c", &["cannot allocate"]).await;
+    yard.fails("x=$(head -c 400M /dev/zero | tr '\\0' x); echo $x | wc -c", &["cannot allocate", "SIGKILL"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -248,4 +248,20 @@ async fn the_programs_that_fetch_reach_nothing_of_partitions() {
     fs::rename(yard.path("repository"), &hidden).unwrap();
     let problem = install(&host, &of(&hidden)).await.1.unwrap_err();
     assert_eq!(problem.code, codes::SOURCE_FETCH, "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_has_so_much_memory_in_all_where_the_node_limits_memory() {
+    if !root_is_here() {
+        return;
+    }
+    let mut yard = Yard::new(Some(UID + 132));
+    yard.settings.build = BuildLimits { memory: 192 << 20, ..BuildLimits::default() };
+    // Three processes that each have less hold it at once.
+    let script = "perl -e 'pipe R, W; pipe S, T; for (1..3) { next if fork; close T; my $x = \"x\" x (100_000_000 + $$); \
+        syswrite W, \"r\"; close W; sysread S, my $all, 1; exit 0 } \
+        close W; sysread R, my $ready, 1 for 1..3; close T; my $bad = 0; for (1..3) { wait; $bad |= $? } exit !!$bad'";
+    let limits = yard.node.open().await.enforces().memory;
+    let built = yard.builds(script, false).await;
+    assert_eq!(built.is_err(), limits, "{built:?}");
 }

@@ -29,7 +29,7 @@ async fn a_killed_shim_leaves_no_second_service() {
 async fn who_follows_an_instances_log_reads_on_and_nothing_of_the_next_instance() {
     let node = Node::new(None);
     let host = node.occupied().await;
-    let asked = LogsAsked { service: Some(service("talks")), lines: 10, follow: Follow::Yes };
+    let asked = LogsAsked { service: Some(service("talks")), hook: None, lines: 10, follow: Follow::Yes };
     start(&host, &spec("talks", "echo one; while [ ! -e go ]; do sleep 0.01; done; echo two; exec sleep 600"))
         .await
         .unwrap();

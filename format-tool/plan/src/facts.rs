@@ -45,6 +45,9 @@ pub struct HostFacts {
     pub kernel: Kernel,
     pub users: BTreeMap<String, UserFact>,
     pub groups: BTreeMap<String, GroupFact>,
+    /// Names with a line in shadow(5), or in gshadow(5), though there is no such user or group, if this process may read it.
+    pub left_in_shadow: BTreeMap<String, Left>,
+    pub left_in_gshadow: BTreeMap<String, Left>,
     /// Uids and gids that users may give to what they run in user namespaces (subuid(5), subgid(5)).
     pub subordinate_uids: BTreeSet<Subordinate>,
     pub subordinate_gids: BTreeSet<Subordinate>,
@@ -62,9 +65,8 @@ pub struct HostFacts {
     pub routes: BTreeSet<Route>,
     /// By link, where the ways go that a router announced there: such a way is not among [`HostFacts::routes`].
     pub announced: BTreeMap<String, BTreeSet<IpNet>>,
-    /// By link, what a DHCP client or another program keeps there as long as it was told, in words with their article:
-    /// addresses that end by themselves and that the kernel did not make, and routes in the name of DHCP or of a router.
-    pub leases: BTreeMap<String, BTreeSet<String>>,
+    /// By link, what a DHCP client or another program keeps there as long as it was told.
+    pub leases: BTreeMap<String, Leases>,
     /// Links with something that could not be put back exactly if it were taken from them, and what that is: whatever the
     /// other facts do not say in full and the kernel would not make again by itself.
     pub odd: BTreeMap<String, BTreeSet<Odd>>,
@@ -77,6 +79,8 @@ pub struct HostFacts {
     pub further: BTreeMap<String, BTreeMap<IpNet, Further>>,
     /// Bridges that nobody gave a hardware address: each has the least one of its ports', and with the last port none.
     pub without_own_mac: BTreeSet<String>,
+    /// Bridges of which it could not be found out whether somebody gave them one, and why.
+    pub unknown_mac: BTreeMap<String, String>,
     /// By link, those that stand on it, as VLANs do: they go with it.
     pub stacked: BTreeMap<String, BTreeSet<String>>,
     /// Of [`Scope::namespaces`], those that exist.
@@ -169,6 +173,16 @@ pub struct GroupFact {
     /// Members and administrators by gshadow(5), if this process may read it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub in_shadow: BTreeSet<String>,
+}
+
+/// What is left of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Left {
+    /// To the byte what node-format writes of a new one: a run that was killed may have.
+    New,
+    /// Anything else, a password perhaps.
+    Old,
 }
 
 /// A range of numbers that is one user's, without an account for each.
@@ -291,6 +305,16 @@ impl HostFacts {
         let fact = |bound_only| AddressFact { bound_only, ..AddressFact::ours(link, address) };
         self.addresses.get(&fact(true)).or_else(|| self.addresses.get(&fact(false)))
     }
+}
+
+/// What programs keep on a link.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Leases {
+    /// Those that end by themselves and that the kernel did not make.
+    pub addresses: BTreeSet<IpNet>,
+    /// Where routes in the name of DHCP or of a router go.
+    pub routes: BTreeSet<IpNet>,
 }
 
 /// What an address has besides itself.

@@ -31,6 +31,8 @@ impl HostFacts {
         if !scope.accounts {
             seen.users.clear();
             seen.groups.clear();
+            seen.left_in_shadow.clear();
+            seen.left_in_gshadow.clear();
             seen.subordinate_uids.clear();
             seen.subordinate_gids.clear();
         }
@@ -50,6 +52,7 @@ impl HostFacts {
             seen.further.clear();
             seen.stacked.clear();
             seen.without_own_mac.clear();
+            seen.unknown_mac.clear();
         }
         seen
     }

@@ -116,6 +116,7 @@ impl LinuxHost {
         if scope.accounts {
             let found = accounts::observe(&self.root, &self.tree)?;
             (facts.users, facts.groups) = (found.users, found.groups);
+            (facts.left_in_shadow, facts.left_in_gshadow) = (found.left_in_shadow, found.left_in_gshadow);
             (facts.subordinate_uids, facts.subordinate_gids) = (found.subordinate_uids, found.subordinate_gids);
         }
         if scope.processes {
@@ -139,7 +140,7 @@ impl Host for LinuxHost {
                 (facts.announced, facts.leases) = (seen.announced, seen.leases);
                 (facts.odd, facts.doubled, facts.refused) = (seen.odd, seen.doubled, seen.refused);
                 (facts.further, facts.stacked) = (seen.further, seen.stacked);
-                facts.without_own_mac = seen.without_own_mac;
+                (facts.without_own_mac, facts.unknown_mac) = (seen.without_own_mac, seen.unknown_mac);
             }
             Ok(facts)
         })

@@ -167,6 +167,41 @@ fn a_name_that_a_group_lists_already_gets_no_user() {
 }
 
 #[test]
+fn a_line_that_a_new_account_would_take_over_is_refused() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        let left = [
+            ("shadow", "part1:$6$hash:7::::::\n", "/etc/shadow has a line of part1 already"),
+            // As a run that was killed leaves it; but no run of ours was.
+            ("gshadow", "part0:!*::\n", "/etc/gshadow has a line of part0 already"),
+        ];
+        for (file, line, said) in left {
+            write(machine, PLAIN);
+            fs::write(machine.path("etc").join(file), format!("{}{line}", text(machine, file))).unwrap();
+            let before = machine.everything();
+            let (code, why) = machine.run(&["apply"]);
+            assert_eq!(code, 4, "{why}");
+            assert!(why.contains("P0501") && why.contains(said), "{why}");
+            assert_eq!(machine.everything(), before);
+        }
+        write(machine, PLAIN);
+        machine.must(&["apply"]);
+        // Removed by hand, as vipw would, with what somebody had given it.
+        let found = text(machine, "shadow").lines().find(|line| line.starts_with("part1:")).unwrap().to_owned();
+        edit(machine, "shadow", &found, "part1:$6$hash:7::::::");
+        let user = text(machine, "passwd").lines().find(|line| line.starts_with("part1:")).unwrap().to_owned();
+        edit(machine, "passwd", &(user + "\n"), "");
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("/etc/shadow has a line of part1 already"), "{why}");
+        edit(machine, "shadow", "part1:$6$hash:7::::::\n", "");
+        machine.must(&["apply"]);
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
 fn a_number_that_is_somebodys_first_group_is_no_partitions() {
     on_a_machine(|machine| {
         ip("link set lo up");

@@ -411,6 +411,15 @@ fn an_address_that_is_leased_is_not_taken() {
             assert_eq!(machine.everything(), before);
             ip(&format!("{kind} delete {what} dev up0"));
         }
+        // Whose client listens to routers itself: nobody announced the address.
+        let (address, how) = ("2001:db8:5::77/128", "dev up0 nodad noprefixroute valid_lft 3600 preferred_lft 3600");
+        ip(&format!("address add {address} {how}"));
+        sysctl_is("up0/accept_ra", "0");
+        let (code, why) = machine.run(&TAKE);
+        assert_eq!((code, why.matches("P0511").count()), (4, 1), "{why}");
+        assert!(why.contains("by DHCP"), "{why}");
+        ip(&format!("address delete {address} dev up0"));
+        sysctl_is("up0/accept_ra", "1");
         machine.must(&TAKE);
         machine.must(&["reset"]);
     });

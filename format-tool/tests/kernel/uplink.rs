@@ -180,6 +180,45 @@ fn a_confirmed_uplink_stays_over_reboots_and_reset_gives_it_back() {
 }
 
 #[test]
+fn what_would_keep_an_uplink_from_being_taken_does_not_matter_once_it_is() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        machine.must(&["confirm"]);
+        // A client that went on, what somebody set, and what stands on it.
+        ip("address add 192.0.2.88/24 dev up0 valid_lft 3600 preferred_lft 3600");
+        ip("route add 203.0.113.0/24 via 192.0.2.1 dev plat0 proto dhcp");
+        ip("neighbour add 192.0.2.77 lladdr 02:00:00:00:00:77 nud permanent dev up0");
+        ip("neighbour add 192.0.2.77 lladdr 02:00:00:00:00:77 nud permanent dev plat0");
+        ip("link add upon link plat0 type macvlan");
+        assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+        assert_eq!(machine.must(&["verify"]), "the machine is as it was formatted\n");
+        // A part of it that is gone from the bridge comes there again.
+        ip("route delete default via 192.0.2.1 dev plat0");
+        machine.must(&["apply"]);
+        assert!(world.is_reached(), "through the bridge");
+        // After a reboot it is to be taken anew, and what is leased would not come back.
+        let record = machine.path("var/lib/plat/format/record");
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+        let text = std::fs::read_to_string(&record).unwrap();
+        assert!(text.contains(boot.trim()), "{text}");
+        std::fs::write(&record, text.replace(boot.trim(), &"0".repeat(boot.trim().len()))).unwrap();
+        ip("link delete part0");
+        ip("link delete plat0");
+        std::fs::write("/proc/sys/net/ipv6/conf/up0/disable_ipv6", "0").unwrap();
+        ip("address add 192.0.2.7/24 dev up0");
+        ip("route add default via 192.0.2.1 dev up0");
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("up0 cannot be taken") && why.contains("192.0.2.88/24 by DHCP"), "{why}");
+        assert!(world.reaches(&["192.0.2.7:0"]), "by its own network");
+        let (code, said) = machine.run(&["plan"]);
+        assert_eq!((code, said), (4, why));
+    });
+}
+
+#[test]
 fn an_uplink_that_nobody_confirms_comes_back_by_itself() {
     on_a_machine(|machine| {
         let world = World::new();

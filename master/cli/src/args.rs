@@ -81,7 +81,9 @@ pub enum Command {
     Destroy(DestroyArgs),
     /// Keep instances after all that are still kept before they are destroyed
     Undestroy(WishArgs),
-    /// Print what the services of an instance wrote
+    /// Run one of an instance's hooks, once, and end with its exit code
+    Run(RunArgs),
+    /// Print what the services of an instance wrote, or one of its hooks
     Logs(LogsArgs),
     /// Say why: an instance, or an error code
     #[command(after_help = "Examples:\n  plat explain instance shop-db\n  plat explain P0305")]

@@ -10,6 +10,7 @@ use plat_model::problem::codes;
 use plat_wire::v1;
 use std::io::{IsTerminal, Read, Write};
 use std::path::Path;
+use std::process::ExitCode;
 
 mod admin;
 pub use admin::write_secret;
@@ -19,6 +20,7 @@ mod login;
 mod man;
 mod node;
 mod release;
+mod run;
 mod usage;
 
 /// What a command works with.
@@ -27,14 +29,15 @@ pub struct Context {
     pub printer: Printer,
 }
 
-/// Runs one command.
+/// Runs one command, and says with which code to exit.
 ///
 /// # Errors
 /// What failed, for the person at the terminal.
-pub async fn run(cli: Cli) -> Result<()> {
+pub async fn run(cli: Cli) -> Result<ExitCode> {
     let printer = Printer { format: cli.global.output, plain: cli.global.plain };
     let context = Context { global: cli.global, printer };
-    match cli.command {
+    let done = match cli.command {
+        Command::Run(args) => return run::run(&context, args).await,
         Command::Request(args) => instance::request(&context, args).await,
         Command::List(args) => instance::list(&context, args).await,
         Command::Show(args) => instance::show(&context, args).await,
@@ -64,7 +67,8 @@ pub async fn run(cli: Cli) -> Result<()> {
             clap_complete::generate(shell, &mut command, "plat", &mut text);
             context.printer.text(&String::from_utf8_lossy(&text))
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 impl Context {

@@ -33,7 +33,7 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     let format = cli.global.output;
     match runtime.block_on(commands::run(cli)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(problems) => {
             output::problems(&problems, format);
             exit::code(&problems)

@@ -7,10 +7,12 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 mod admin;
+mod run;
 
 pub use admin::{
     AuditView, LedgerLineView, MeView, NewTokenView, RateCardView, StatementView, TokenView, UsageView, UserView,
 };
+pub use run::{RebuildView, RunView};
 
 /// Milliseconds since the epoch as RFC 3339; nothing for 0.
 pub fn time(ms: i64) -> Option<String> {
@@ -80,6 +82,9 @@ pub struct InstanceView {
     /// What it says of itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub said: Option<SaidView>,
+    /// The last runs of hooks that were asked for and are over, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ran: Vec<RunView>,
     /// The instance that asked for it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub parent: String,
@@ -254,6 +259,7 @@ impl From<v1::InstanceView> for InstanceView {
                 .map(|p| PromiseView { name: p.name, holds: p.holds, message: p.message, checked: time(p.checked_ms) })
                 .collect(),
             installation: view.installation.map(|i| InstallationView::of(String::new(), Some(i))),
+            ran: status.ran.into_iter().map(Into::into).collect(),
             said: status.said.map(|said| SaidView { well: said.well, text: said.text }),
             parent: view.parent,
             children: view.children,
@@ -313,7 +319,7 @@ pub struct NodeView {
     pub generation_reported: u64,
     /// What keeps its services running; nothing where an older agent does not say.
     pub runtime: Option<String>,
-    /// The amounts that every partition is held to.
+    /// What every partition is held to.
     pub enforced: Vec<String>,
     pub partitions: Vec<PartitionView>,
     pub releases: Vec<NodeReleaseView>,

@@ -54,6 +54,8 @@ pub enum Until {
     Ready,
     Stopped,
     Gone,
+    /// The run of this number that was asked of it is over.
+    Over(u64),
 }
 
 /// One line on where an instance is.
@@ -121,10 +123,14 @@ async fn follow(
                         Until::Ready => view.state == "ready",
                         Until::Stopped => view.state == "stopped",
                         Until::Gone => view.state == "destroyed",
+                        Until::Over(number) => view.ran.last().is_some_and(|run| run.number >= number),
                     };
+                    if view.state == "destroyed" && matches!(until, Until::Over(_)) {
+                        return Ok(None);
+                    }
                     // One that no node holds runs nowhere, and no node will report that it has stopped.
                     let nowhere = until == Until::Stopped && view.wish == "stopped" && view.node.is_none();
-                    if nowhere || (done && current) {
+                    if nowhere || done && (current || matches!(until, Until::Over(_))) {
                         return Ok(Some(view));
                     }
                     last = Some(view);
@@ -147,10 +153,17 @@ fn timed_out(name: &str, until: Until, last: Option<&InstanceView>) -> Problem {
         Until::Ready => "ready",
         Until::Stopped => "stopped",
         Until::Gone => "gone",
+        Until::Over(number) => return run_timed_out(name, number, last),
     };
     Problem::new(codes::WAIT_TIMEOUT, format!("{name} is not {wished} yet"))
         .because(last.map_or_else(|| "nothing was heard of it".to_owned(), line))
         .fix(format!(
             "nothing was undone: it goes on; `plat show {name}` tells how it is, `plat explain instance {name}` why"
         ))
+}
+
+fn run_timed_out(name: &str, number: u64, last: Option<&InstanceView>) -> Problem {
+    Problem::new(codes::WAIT_TIMEOUT, format!("run {number} of {name} is not over yet"))
+        .because(last.map_or_else(|| "nothing was heard of it".to_owned(), line))
+        .fix(format!("nothing was broken off: `plat show {name}` tells what becomes of it"))
 }

@@ -10,6 +10,7 @@ use plat_model::instance::{InstanceState, InstanceStatus, Wish};
 use plat_model::node::{Inventory, Node, NodeReport, PARTITIONS_MAX, PartitionOffer};
 use plat_model::problem::{Problem, codes};
 use plat_model::release::{InstallState, Installation};
+use plat_model::run::RUNS_MAX;
 use plat_model::time::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -100,7 +101,9 @@ fn take_inventory(state: &State, row: &Node, told: &Inventory, absorbed: &mut Ab
     let by_name = |inventory: &Inventory| -> BTreeMap<PartitionName, PartitionOffer> {
         inventory.partitions.iter().map(|offer| (offer.name.clone(), offer.clone())).collect()
     };
-    let as_whole = |inventory: &Inventory| (inventory.capacity, inventory.enforced, inventory.runtime.clone());
+    let as_whole = |inventory: &Inventory| {
+        (inventory.capacity, inventory.enforced, inventory.runtime.clone(), inventory.does_once)
+    };
     let same = as_whole(&inventory) == as_whole(&row.inventory) && by_name(&inventory) == by_name(&row.inventory);
     if !same {
         absorbed.changes.push(Change::put(Record::Node(Node { inventory, ..row.clone() })));
@@ -172,7 +175,11 @@ fn take_status(
     let parts = told.services.len().max(told.promises.len());
     let said = told.services.iter().flat_map(|service| [&service.last_exit, &service.schedule]);
     let texts = told.promises.iter().map(|promise| &promise.message).chain(said).chain([&told.detail]);
-    if parts > PARTS_MAX || texts.map(String::len).any(|l| l > TEXT_MAX) || told.problem.as_ref().is_some_and(is_large)
+    let texts = texts.chain(told.ran.iter().flat_map(|run| run.tail.iter().chain([&run.how])));
+    if parts > PARTS_MAX
+        || told.ran.len() > RUNS_MAX
+        || texts.map(String::len).any(|l| l > TEXT_MAX)
+        || told.problem.as_ref().is_some_and(is_large)
     {
         return Err(refuse(codes::TOO_LARGE, node, told, "it is larger than a status may be"));
     }

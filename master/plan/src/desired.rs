@@ -18,6 +18,8 @@ pub struct Index {
     /// In the order of ids.
     pub instances: Vec<(InstanceId, Generation)>,
     pub releases: BTreeSet<Digest>,
+    /// How often each was to be built again, of those that were.
+    pub rebuilds: BTreeMap<Digest, u64>,
 }
 
 /// The generation of what a node is to hold; zero for one that is unknown or revoked.
@@ -40,7 +42,9 @@ pub fn index(state: &State, node: &NodeId) -> Index {
         instances.push((instance.id.clone(), instance.generation));
     }
     releases.retain(|digest| state.releases.contains_key(digest));
-    Index { generation, instances, releases }
+    let rebuilds = state.nodes.get(node).map(|row| row.rebuilds.clone()).unwrap_or_default();
+    let rebuilds = rebuilds.into_iter().filter(|(digest, _)| releases.contains(digest)).collect();
+    Index { generation, instances, releases, rebuilds }
 }
 
 /// All that a node is to hold, whole.
@@ -48,7 +52,7 @@ pub fn desired(state: &State, node: &NodeId) -> NodeDesired {
     let index = index(state, node);
     let (releases, bodies) = lacking(state, &index, &BTreeMap::new(), &BTreeSet::new(), usize::MAX);
     let instances = bodies.into_iter().map(|body| (body.id.clone(), body)).collect();
-    NodeDesired { generation: index.generation, releases, instances }
+    NodeDesired { generation: index.generation, releases, rebuilds: index.rebuilds, instances }
 }
 
 /// What a node lacks, as much of it as fits in `room` bytes, and at least one thing: it asks again for the rest.
@@ -108,6 +112,7 @@ fn body(state: &State, instance: &Instance) -> Option<InstanceDesired> {
         wish: instance.wish,
         resources: instance.resources,
         bang: instance.bang,
+        runs: crate::run::open(state, instance).cloned().collect(),
         shared: state
             .riders_of(&instance.id)
             .filter(|rider| rider.wish == Wish::Started)

@@ -112,6 +112,7 @@ fn create(state: &State, ask: RequestAsk, id: InstanceId, now: Timestamp) -> Res
         parent: ask.parent,
         rides: None,
         bang: 0,
+        runs: Vec::new(),
         generation: Generation::ZERO.next(),
         created: now,
         changed: now,
@@ -241,7 +242,7 @@ pub(crate) fn more_taken(state: &State, node: &NodeId) -> Change {
     Change::put(Record::Load(Load { node: node.clone(), taken }))
 }
 
-fn document<'s>(state: &'s State, release: &Digest) -> Result<&'s plat_document::Release, Problem> {
+pub(crate) fn document<'s>(state: &'s State, release: &Digest) -> Result<&'s plat_document::Release, Problem> {
     if let Some(document) = state.documents.get(release) {
         return Ok(document);
     }
@@ -343,7 +344,7 @@ fn leaves_soon(instance: &Instance, leaving: &Leaving) -> Problem {
         .fix(format!("take that back (`plat undestroy {name}`), or wait until the name is free"))
 }
 
-fn no_instance(project: &ProjectName, name: &InstanceName) -> Problem {
+pub(crate) fn no_instance(project: &ProjectName, name: &InstanceName) -> Problem {
     Problem::new(codes::NOT_FOUND, format!("there is no instance `{project}/{name}`")).fix("see `plat list`")
 }
 

@@ -8,7 +8,7 @@ use super::{Caller, Grid, Stream, Topic};
 use crate::store::CommitError;
 use plat_master_plan::access::{Subject, authorize};
 use plat_master_plan::desired::{self, Index};
-use plat_master_plan::{Expected, absorb};
+use plat_master_plan::{Expected, absorb, run};
 use plat_model::id::{Digest, InstanceId, NodeId};
 use plat_model::instance::InstanceDesired;
 use plat_model::node::NodeReport;
@@ -155,6 +155,10 @@ impl Grid {
                         .because("it waits for a place")
                         .fix("see `plat explain instance`")
                 })?;
+                // An older agent would take it for a question about services.
+                if ask.hook.is_some() {
+                    run::knows(state, &place.node)?;
+                }
                 Ok((instance.id.clone(), place.node.clone()))
             })
             .await?;

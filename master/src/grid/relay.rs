@@ -4,7 +4,7 @@
 use crate::pki;
 use futures_util::{Stream, StreamExt};
 use plat_model::Problem;
-use plat_model::id::{InstanceId, NodeId, ServiceName};
+use plat_model::id::{HookName, InstanceId, NodeId, ServiceName};
 use plat_model::problem::codes;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +27,8 @@ pub const CHUNK_LINES_MAX: usize = 10_000;
 pub struct LogAsk {
     /// `None`: all services.
     pub service: Option<ServiceName>,
+    /// What the runs of this hook wrote, instead of what services did.
+    pub hook: Option<HookName>,
     /// How many of the last lines first.
     pub lines: u32,
     pub follow: bool,
@@ -225,7 +227,7 @@ mod tests {
         let relay = Relay::default();
         let (node, instance) = (NodeId::parse("n1").unwrap(), InstanceId::parse(&"a".repeat(32)).unwrap());
         let _wanted = relay.attach(&node);
-        let ask = LogAsk { service: None, lines: 1, follow: true, promises: false };
+        let ask = LogAsk { service: None, hook: None, lines: 1, follow: true, promises: false };
         let mut reader = relay.open(&node, &instance, ask).unwrap();
         let chunk = Chunk { ticket: reader.ticket.clone(), lines: Vec::new(), problem: None };
         let chunks = futures_util::stream::iter([Ok(chunk)]).chain(futures_util::stream::pending());

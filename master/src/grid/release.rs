@@ -3,10 +3,13 @@
 use super::show::{self, Page, ReleaseView};
 use super::{Caller, Grid};
 use plat_master_plan::access::Subject;
+use plat_master_plan::decision::Decision;
+use plat_master_plan::rebuild::{self, Rebuild};
 use plat_master_plan::release::{self, Targets};
 use plat_model::id::{Digest, NodeId, ReleaseName};
 use plat_model::release::SupplyState;
 use plat_model::{Problem, Problems};
+use std::collections::BTreeSet;
 
 impl Grid {
     /// Adds a release document, under its own name or another one.
@@ -70,11 +73,25 @@ impl Grid {
         self.change(caller, &Subject::Grid, |state, _| {
             let digest = release::resolve(state, text)?;
             let decision = release::supply(state, &digest, targets, wanted)?;
-            Ok(plat_master_plan::decision::Decision {
-                changes: decision.changes,
-                read: decision.read,
-                answer: (digest, decision.answer),
-            })
+            Ok(Decision { changes: decision.changes, read: decision.read, answer: (digest, decision.answer) })
+        })
+        .await
+    }
+
+    /// Has nodes build a release again; none named: all that it is to be on.
+    ///
+    /// # Errors
+    /// As [`rebuild::rebuild`].
+    pub async fn rebuild(
+        &self,
+        caller: &Caller,
+        text: &str,
+        nodes: &BTreeSet<NodeId>,
+    ) -> Result<(Digest, Vec<Rebuild>), Problems> {
+        self.change(caller, &Subject::Grid, |state, _| {
+            let digest = release::resolve(state, text)?;
+            let Decision { changes, read, answer } = rebuild::rebuild(state, &digest, nodes)?;
+            Ok(Decision { changes, read, answer: (digest, answer) })
         })
         .await
     }

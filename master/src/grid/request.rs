@@ -8,8 +8,8 @@ use plat_master_plan::access::Subject;
 use plat_master_plan::allocate::{self, Verdict};
 use plat_master_plan::decision::Decision;
 use plat_master_plan::record::Record;
-use plat_master_plan::{Change, State, record, release, request};
-use plat_model::id::{InstanceId, InstanceName, ProjectName};
+use plat_master_plan::{Change, State, record, release, request, run};
+use plat_model::id::{HookName, InstanceId, InstanceName, ProjectName};
 use plat_model::instance::{PlacementRules, Wish};
 use plat_model::parameters::Parameters;
 use plat_model::principal::Role;
@@ -111,6 +111,27 @@ impl Grid {
         let gone =
             changes.iter().any(|change| matches!(change, Change::Delete(record::Key::Instance(gone)) if gone == id));
         Some(if gone { show::gone(view) } else { view })
+    }
+
+    /// Asks for a run of one of an instance's hooks; its number.
+    ///
+    /// # Errors
+    /// As [`run::run_hook`].
+    pub async fn run_hook(
+        &self,
+        caller: &Caller,
+        key: &InstanceKey,
+        hook: &HookName,
+    ) -> Result<(u64, InstanceView), Problems> {
+        let project = project(caller, key.project.as_ref())?;
+        let (subject, caller) = (Subject::Instance(project.clone()), caller.about(&key.name));
+        self.change(&caller, &subject, |state, now| {
+            let Decision { changes, read, answer } = run::run_hook(state, &project, &key.name, hook, now)?;
+            let (id, number) = answer;
+            let view = self.after(state, &changes, &id).ok_or_else(|| show::no_instance(key))?;
+            Ok(Decision { changes, read, answer: (number, view) })
+        })
+        .await
     }
 
     /// Starts, stops or destroys an instance; `kept` for so long before it is destroyed.

@@ -4,7 +4,7 @@ use super::views::{explanation, instance, node, release};
 use super::{Answers, answers, caller, fit, page, said, status};
 use crate::grid::{Grid, InstanceKey, LogAsk, LogText, Outcome, RequestAsk};
 use plat_master_plan::release::Targets;
-use plat_model::id::{InstanceName, NodeId, ProjectName, ReleaseName, ServiceName};
+use plat_model::id::{HookName, InstanceName, NodeId, ProjectName, ReleaseName, ServiceName};
 use plat_model::instance::{PlacementRules, Wish};
 use plat_model::parameters::Parameters;
 use plat_model::principal::Principal;
@@ -71,6 +71,16 @@ impl GridService for Service {
         Ok(Response::new(v1::SupplyResponse { digest: digest.to_string(), nodes }))
     }
 
+    async fn rebuild_release(&self, request: Request<v1::RebuildReleaseRequest>) -> Answer<v1::RebuildReleaseResponse> {
+        let caller = caller(&request)?;
+        let ask = request.into_inner();
+        let nodes = nodes(&ask.nodes).map_err(status)?;
+        let (digest, nodes) = self.0.rebuild(&caller, &ask.release, &nodes).await.map_err(status)?;
+        let nodes =
+            nodes.into_iter().map(|one| v1::NodeRebuild { node: one.node.to_string(), asked: one.asked, why: one.why });
+        Ok(Response::new(v1::RebuildReleaseResponse { digest: digest.to_string(), nodes: nodes.collect() }))
+    }
+
     async fn request(&self, request: Request<v1::RequestRequest>) -> Answer<v1::InstanceView> {
         let caller = caller(&request)?;
         let wire = request.into_inner();
@@ -85,6 +95,14 @@ impl GridService for Service {
         let (project, name, wish, kept) = request.into_inner().into_model().map_err(status)?;
         let view = self.0.set_wish(&caller, &InstanceKey { project, name }, wish, kept).await.map_err(status)?;
         Ok(Response::new(instance(view)))
+    }
+
+    async fn run_hook(&self, request: Request<v1::RunHookRequest>) -> Answer<v1::RunHookResponse> {
+        let caller = caller(&request)?;
+        let (project, name, hook) = request.into_inner().into_model().map_err(status)?;
+        let asked = self.0.run_hook(&caller, &InstanceKey { project, name }, &hook).await;
+        let (number, view) = asked.map_err(status)?;
+        Ok(Response::new(v1::RunHookResponse { number, instance: Some(instance(view)) }))
     }
 
     async fn list_instances(&self, request: Request<v1::ListInstancesRequest>) -> Answer<v1::ListInstancesResponse> {
@@ -131,7 +149,8 @@ impl GridService for Service {
         let ask = request.into_inner();
         let key = key(ask.key.unwrap_or_default()).map_err(status)?;
         let service = said(&ask.service, ServiceName::parse).map_err(status)?;
-        let ask = LogAsk { service, lines: log_lines(ask.lines), follow: ask.follow, promises: ask.promises };
+        let hook = said(&ask.hook, HookName::parse).map_err(status)?;
+        let ask = LogAsk { service, hook, lines: log_lines(ask.lines), follow: ask.follow, promises: ask.promises };
         let stream = self.0.logs(&caller, &key, ask).await.map_err(status)?;
         Ok(Response::new(answers(stream, log_lines_of)))
     }
@@ -157,15 +176,20 @@ fn key(wire: v1::InstanceKey) -> Result<InstanceKey, Problems> {
 }
 
 fn targets(ask: &v1::SupplyRequest) -> Result<Targets, Problems> {
-    let mut problems = Problems::default();
-    let nodes: BTreeSet<NodeId> = ask.nodes.iter().filter_map(|node| problems.keep(NodeId::parse(node))).collect();
     match (ask.all_nodes, ask.nodes.is_empty()) {
         (true, true) => Ok(Targets::All),
-        (false, false) => problems.none_or(Targets::Nodes(nodes)),
+        (false, false) => Ok(Targets::Nodes(nodes(&ask.nodes)?)),
         _ => Err(Problem::new(codes::BAD_VALUE, "it is not clear on which nodes the release is to be")
             .fix("name nodes, or say all of them")
             .into()),
     }
+}
+
+/// Nodes by their names.
+fn nodes(names: &[String]) -> Result<BTreeSet<NodeId>, Problems> {
+    let mut problems = Problems::default();
+    let nodes = names.iter().filter_map(|node| problems.keep(NodeId::parse(node))).collect();
+    problems.none_or(nodes)
 }
 
 fn request_ask(wire: v1::RequestRequest) -> Result<RequestAsk, Problems> {

@@ -3,7 +3,7 @@
 use super::{Answers, answers, caller, said, status};
 use crate::grid::{CHUNK_LINES_MAX, Chunk, Grid, LogText, LogsWanted};
 use futures_util::StreamExt;
-use plat_model::id::NodeId;
+use plat_model::id::{Digest, NodeId};
 use plat_model::problem::codes;
 use plat_model::{Generation, Problem};
 use plat_wire::IntoModel;
@@ -11,6 +11,7 @@ use plat_wire::convert::ReadSync;
 use plat_wire::limits::LOG_LINE_MAX;
 use plat_wire::v1;
 use plat_wire::v1::node_service_server::NodeService;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -66,6 +67,7 @@ impl NodeService for Service {
                 .map(|(id, generation)| v1::InstanceIndex { id: id.to_string(), generation: generation.0 })
                 .collect(),
             releases: synced.index.releases.iter().map(ToString::to_string).collect(),
+            rebuilds: rebuilds(&synced.index.rebuilds),
             bodies: synced.bodies.iter().map(Into::into).collect(),
             documents: documents.map(|(d, document)| v1::ReleaseBody { digest: d.to_string(), document }).collect(),
             refused: read.refused.0.iter().chain(&synced.refused).map(Into::into).collect(),
@@ -104,6 +106,10 @@ impl NodeService for Service {
     }
 }
 
+fn rebuilds(of: &BTreeMap<Digest, u64>) -> Vec<v1::Rebuild> {
+    of.iter().map(|(digest, number)| v1::Rebuild { digest: digest.to_string(), number: *number }).collect()
+}
+
 fn nudge((generation, logs): (Generation, Vec<LogsWanted>)) -> v1::Nudge {
     let wanted = logs.into_iter().map(|wanted| v1::LogsWanted {
         ticket: wanted.ticket,
@@ -112,6 +118,7 @@ fn nudge((generation, logs): (Generation, Vec<LogsWanted>)) -> v1::Nudge {
         lines: wanted.ask.lines,
         follow: wanted.ask.follow,
         promises: wanted.ask.promises,
+        hook: wanted.ask.hook.map_or_else(String::new, |hook| hook.to_string()),
     });
     v1::Nudge { generation: generation.0, logs: wanted.collect() }
 }

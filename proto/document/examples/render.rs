@@ -19,6 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let context = Context {
         shared: Vec::new(),
         parameters: parameters::check(&release, &said)?,
+        volumes: Default::default(),
         secrets: release.secrets.keys().map(|name| (name.clone(), Secret::new("imagined1"))).collect(),
         instance: InstanceFacts {
             id: InstanceId::parse(&"0".repeat(32))?,

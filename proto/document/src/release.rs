@@ -46,6 +46,9 @@ pub struct Release {
     /// Path within the partition → what is written there before the services start.
     #[serde(default)]
     pub files: BTreeMap<String, File>,
+    /// Directories in the partition for what the instance keeps, or uses for a while.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, Volume>,
     #[serde(default)]
     pub hooks: Hooks,
     #[serde(default)]
@@ -95,6 +98,22 @@ pub struct File {
     pub mode: String,
 }
 
+/// A directory that is there when hooks and services run, and nobody's but the partition's user (0700).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    pub kind: VolumeKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VolumeKind {
+    /// Until the instance is destroyed.
+    Kept,
+    /// Emptied each time that the instance is started.
+    Scratch,
+}
+
 /// Scripts at points of an instance's life, run as the partition's user in its directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -114,6 +133,24 @@ pub struct Hooks {
     /// Before the partition is erased.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clean: Option<Hook>,
+}
+
+impl Hooks {
+    /// Those that people may ask for. Their work is done again and again in an instance's life, at each change and each
+    /// start, so that once more does no harm. The others belong to moments that come once: `init` would meet what it has made
+    /// already, `stop` would leave services running that it has told goodbye, and `clean` removes what the instance keeps
+    /// elsewhere.
+    pub const ASKED: [&str; 2] = ["configure", "start"];
+
+    /// Those of them that this document has.
+    pub fn asked(&self) -> Vec<&'static str> {
+        let has = |name: &&str| match *name {
+            "configure" => self.configure.is_some(),
+            "start" => self.start.is_some(),
+            _ => false,
+        };
+        Self::ASKED.into_iter().filter(has).collect()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -119,6 +119,7 @@ text_type!(/** Name of a person or program that may call the grid. */ UserName, 
 text_type!(/** Name of an instance, unique in its project. */ InstanceName, "instance name", name);
 text_type!(/** Name under which a release document is added; its versions differ by digest. */ ReleaseName, "release name", name);
 text_type!(/** Name of a service of a release. */ ServiceName, "service name", name);
+text_type!(/** Name of a hook of a release. */ HookName, "hook name", name);
 text_type!(/** Name of a promise of a release. */ PromiseName, "promise name", name);
 text_type!(
     /** Name of one partition on one node, e.g. `part7`; at most 15 bytes, for it names a tap too. */

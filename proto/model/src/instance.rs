@@ -7,6 +7,7 @@ use crate::id::{
 use crate::parameters::Parameters;
 use crate::problem::Problem;
 use crate::resources::{Enforced, Resources};
+use crate::run::{RunResult, RunWanted};
 use crate::time::Timestamp;
 use crate::tree::{Parent, Said, SharedDesired};
 use serde::{Deserialize, Serialize};
@@ -119,6 +120,10 @@ pub struct Instance {
     /// How often its tree was to look at everything again.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub bang: u64,
+    /// Runs of hooks that were asked for last, in the order of their numbers; the ones that are over stay until others are asked
+    /// for. At most [`crate::run::RUNS_MAX`] are not over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<RunWanted>,
     /// Grows with every change of anything above.
     pub generation: Generation,
     pub created: Timestamp,
@@ -159,6 +164,9 @@ pub struct InstanceDesired {
     /// The shared instances in it, in the order of their ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared: Vec<SharedDesired>,
+    /// Runs of hooks that are asked for, in the order of their numbers; of those that are over it is not told any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<RunWanted>,
 }
 
 impl InstanceDesired {
@@ -176,6 +184,7 @@ impl InstanceDesired {
             resources: Resources::default(),
             bang: 0,
             shared: Vec::new(),
+            runs: Vec::new(),
         }
     }
 }
@@ -204,6 +213,9 @@ pub struct InstanceStatus {
     /// What it says of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub said: Option<Said>,
+    /// The last runs that were asked for and are over, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ran: Vec<RunResult>,
 }
 
 impl InstanceStatus {
@@ -220,6 +232,7 @@ impl InstanceStatus {
             services: Vec::new(),
             promises: Vec::new(),
             said: None,
+            ran: Vec::new(),
         }
     }
 }

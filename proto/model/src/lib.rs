@@ -15,6 +15,7 @@ pub mod principal;
 pub mod problem;
 pub mod release;
 pub mod resources;
+pub mod run;
 pub mod schedule;
 pub mod time;
 pub mod tree;

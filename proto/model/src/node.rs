@@ -232,7 +232,7 @@ impl NodeFile {
         self.partitions.iter().find(|partition| &partition.name == name)
     }
 
-    /// What of this is reported to the master; what is enforced is not in it.
+    /// What of this is reported to the master; what the agent alone knows is not in it.
     pub fn inventory(&self) -> Inventory {
         Inventory {
             capacity: self.capacity,
@@ -243,6 +243,7 @@ impl NodeFile {
                 .collect(),
             runtime: String::new(),
             enforced: Enforced::default(),
+            does_once: false,
         }
     }
 }
@@ -268,9 +269,12 @@ pub struct Inventory {
     /// What keeps its services running, in a word: `systemd`, `shim`. Empty: an older agent does not say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub runtime: String,
-    /// The amounts that every partition is really held to: what was asked for, within its own limits.
+    /// What every partition is really held to: of amounts what was asked for, within its own limits.
     #[serde(default, skip_serializing_if = "Enforced::is_none")]
     pub enforced: Enforced,
+    /// Whether it does what is asked for once: runs a hook, builds a release again. An older agent does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub does_once: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -292,6 +296,9 @@ pub struct Node {
     pub revoked: bool,
     pub inventory: Inventory,
     pub enrolled: crate::Timestamp,
+    /// How often it was asked to build each release again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rebuilds: BTreeMap<Digest, u64>,
 }
 
 /// Which certificates of a node count. After a renewal the one before still counts until the new one has been used.
@@ -312,6 +319,9 @@ pub struct NodeDesired {
     pub generation: Generation,
     /// Releases to be available, by digest, with the resolved document each.
     pub releases: BTreeMap<Digest, String>,
+    /// Of those, which were to be built again, and how often that was asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rebuilds: BTreeMap<Digest, u64>,
     /// Instances by id. One that is missing here, but present on the node, is destroyed only if its partition is
     /// given to another: what the master forgot is kept and reported.
     pub instances: BTreeMap<InstanceId, InstanceDesired>,

@@ -75,7 +75,7 @@ impl Resources {
     }
 }
 
-/// Amounts that somebody is held to: those that a node can hold its partitions to, or those that it must.
+/// What somebody is held to: what a node can hold its partitions to, or what it must.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Enforced {
@@ -83,11 +83,20 @@ pub struct Enforced {
     pub memory: bool,
     pub disk: bool,
     pub processes: bool,
+    /// No amount: its services see and change nothing of the machine but what is theirs or everybody's, in all the ways that
+    /// are known for it.
+    pub confinement: bool,
 }
 
 impl Enforced {
-    fn each(self) -> [(&'static str, bool); 4] {
-        [("cpu", self.cpu), ("memory", self.memory), ("disk", self.disk), ("processes", self.processes)]
+    fn each(self) -> [(&'static str, bool); 5] {
+        [
+            ("cpu", self.cpu),
+            ("memory", self.memory),
+            ("disk", self.disk),
+            ("processes", self.processes),
+            ("confinement", self.confinement),
+        ]
     }
 
     pub fn is_none(&self) -> bool {
@@ -105,13 +114,14 @@ impl Enforced {
         both.filter_map(|((name, here), (_, asked))| (asked && !here).then_some(name)).collect()
     }
 
-    /// With the amount of this name; `None` if there is none.
+    /// With what has this name; `None` if nothing has.
     pub fn with(mut self, name: &str) -> Option<Self> {
         let field = match name {
             "cpu" => &mut self.cpu,
             "memory" => &mut self.memory,
             "disk" => &mut self.disk,
             "processes" => &mut self.processes,
+            "confinement" => &mut self.confinement,
             _ => return None,
         };
         *field = true;

@@ -10,6 +10,7 @@
 mod admin;
 mod grid;
 mod node;
+mod run;
 mod tree;
 mod types;
 

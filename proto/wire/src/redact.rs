@@ -22,6 +22,7 @@ redacted! {
     InstanceBody { id, project, name, partition, generation, release, wish }
     InstanceStatus { id, generation, state }
     SharedInstance { id, name }
+    RunResult { number, hook, end }
     ChildRequest { name, release, wish, shared, on }
     PublishShared { shared }
     Child { name, instance, id, wish, state }
@@ -43,6 +44,7 @@ mod tests {
             format!("{:?}", v1::InstanceBody { parameters_json: secret(), ..Default::default() }),
             format!("{:?}", v1::InstanceStatus { connection_json: secret(), ..Default::default() }),
             format!("{:?}", v1::SharedInstance { parameters_json: secret(), ..Default::default() }),
+            format!("{:?}", v1::RunResult { tail: vec![secret()], ..Default::default() }),
             format!("{:?}", v1::ChildRequest { parameters_json: Some(secret()), ..Default::default() }),
             format!("{:?}", v1::PublishShared { connection_json: secret(), ..Default::default() }),
             format!("{:?}", v1::Child { connection_json: secret(), ..Default::default() }),

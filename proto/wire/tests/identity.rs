@@ -7,6 +7,7 @@ use plat_model::parameters::Parameters;
 use plat_model::problem::codes;
 use plat_model::release::{InstallState, Installation};
 use plat_model::resources::{Enforced, Resources};
+use plat_model::run::{RUNS_MAX, RunEnd, RunResult, RunWanted, TAIL_LINE_MAX, TAIL_LINES};
 use plat_model::time::Window;
 use plat_model::tree::{Child, ChildAsk, Kind, Said, SharedDesired, TreeAsk};
 use plat_model::usage::{Amount, LedgerEntry, LedgerLine, Meter, UsageRecord, UsageReport};
@@ -82,11 +83,37 @@ fn rules() -> impl Strategy<Value = PlacementRules> {
 }
 
 fn enforced() -> impl Strategy<Value = Enforced> {
-    any::<[bool; 4]>().prop_map(|[cpu, memory, disk, processes]| Enforced { cpu, memory, disk, processes })
+    any::<[bool; 5]>().prop_map(|[cpu, memory, disk, processes, confinement]| Enforced {
+        cpu,
+        memory,
+        disk,
+        processes,
+        confinement,
+    })
 }
 
 fn waiting() -> impl Strategy<Value = Waiting> {
     (text(), text(), time(), text()).prop_map(|(who, on, since, todo)| Waiting { who, on, since, todo })
+}
+
+fn wanted() -> impl Strategy<Value = RunWanted> {
+    (any::<u64>(), name(HookName::parse)).prop_map(|(number, hook)| RunWanted { number, hook })
+}
+
+fn run() -> impl Strategy<Value = RunResult> {
+    let others = select(vec![RunEnd::Killed, RunEnd::Interrupted, RunEnd::NotRun]);
+    let end = prop_oneof![any::<u8>().prop_map(RunEnd::Exited), others];
+    (wanted(), time(), time(), end, text(), vec(text(), 0..TAIL_LINES)).prop_map(
+        |(RunWanted { number, hook }, began, ended, end, how, tail)| RunResult {
+            number,
+            hook,
+            began,
+            ended,
+            end,
+            how,
+            tail,
+        },
+    )
 }
 
 fn status() -> impl Strategy<Value = InstanceStatus> {
@@ -107,18 +134,10 @@ fn status() -> impl Strategy<Value = InstanceStatus> {
         .prop_map(|(name, holds, message, checked)| PromiseStatus { name, holds, message, checked });
     let head = (id(), any::<u64>().prop_map(Generation), select(states), time(), text());
     let said = option::of((any::<bool>(), text()).prop_map(|(well, text)| Said { well, text }));
-    (head, option::of(problem()), parameters(), vec(service, 0..3), vec(promise, 0..3), said).prop_map(
-        |((id, generation, state, since, detail), problem, connection, services, promises, said)| InstanceStatus {
-            id,
-            generation,
-            state,
-            since,
-            detail,
-            problem,
-            connection,
-            services,
-            promises,
-            said,
+    let more = (said, vec(run(), 0..RUNS_MAX));
+    (head, option::of(problem()), parameters(), vec(service, 0..3), vec(promise, 0..3), more).prop_map(
+        |((id, generation, state, since, detail), problem, connection, services, promises, (said, ran))| {
+            InstanceStatus { id, generation, state, since, detail, problem, connection, services, promises, said, ran }
         },
     )
 }
@@ -132,9 +151,11 @@ fn installation() -> impl Strategy<Value = Installation> {
 fn inventory() -> impl Strategy<Value = Inventory> {
     let offer = (vec(any::<IpAddr>(), 0..3), resources());
     let offers = btree_map("[a-z][a-z0-9]{0,14}", offer, 0..4);
-    (resources(), offers, enforced(), "[a-z]{0,8}").prop_map(|(capacity, offers, enforced, runtime)| Inventory {
+    let told = (enforced(), "[a-z]{0,8}", any::<bool>());
+    (resources(), offers, told).prop_map(|(capacity, offers, (enforced, runtime, does_once))| Inventory {
         enforced,
         runtime,
+        does_once,
         capacity,
         partitions: offers
             .into_iter()
@@ -165,9 +186,9 @@ fn record() -> impl Strategy<Value = UsageRecord> {
 fn desired() -> impl Strategy<Value = InstanceDesired> {
     let names = (id(), name(ProjectName::parse), name(InstanceName::parse), name(PartitionName::parse));
     let wish = select(vec![Wish::Started, Wish::Stopped, Wish::Destroyed]);
-    let more = (any::<u64>(), vec(shared(), 0..3));
+    let more = (any::<u64>(), vec(shared(), 0..3), vec(wanted(), 0..RUNS_MAX));
     (names, any::<u64>().prop_map(Generation), digest(), parameters(), wish, resources(), more).prop_map(
-        |((id, project, name, partition), generation, release, parameters, wish, resources, (bang, shared))| {
+        |((id, project, name, partition), generation, release, parameters, wish, resources, (bang, shared, runs))| {
             InstanceDesired {
                 id,
                 project,
@@ -180,6 +201,7 @@ fn desired() -> impl Strategy<Value = InstanceDesired> {
                 resources,
                 bang,
                 shared,
+                runs,
             }
         },
     )
@@ -259,6 +281,8 @@ same! {
     a_usage_report_travels_unchanged: UsageReport, (1..u64::MAX, time(), vec(record(), 0..4))
         .prop_map(|(sequence, taken, records)| UsageReport { sequence, taken, records });
     a_desired_instance_travels_unchanged: InstanceBody, desired();
+    a_run_that_is_asked_for_travels_unchanged: RunWanted, wanted();
+    what_became_of_a_run_travels_unchanged: RunResult, run();
     a_shared_instance_travels_unchanged: SharedInstance, shared();
     a_child_travels_unchanged: Child, child();
     a_ledger_entry_travels_unchanged: LedgerEntry, (
@@ -319,6 +343,16 @@ fn a_meter_of_a_newer_peer_is_kept_by_its_name_and_holds_nothing_up() {
 }
 
 #[test]
+fn which_releases_were_to_be_built_again_is_read_by_their_digests() {
+    let rebuild = |digest: &str| v1::Rebuild { digest: digest.into(), number: 7 };
+    let answer = v1::SyncResponse { rebuilds: vec![rebuild(&"a".repeat(64))], ..Default::default() };
+    let read = answer.into_model().unwrap();
+    assert_eq!(read.rebuilds, [(Digest::parse(&"a".repeat(64)).unwrap(), 7)].into());
+    let wrong = v1::SyncResponse { rebuilds: vec![rebuild("../x")], ..Default::default() };
+    assert_eq!(wrong.into_model().unwrap_err().0[0].at, "rebuilds[0].digest");
+}
+
+#[test]
 fn all_that_is_wrong_is_told_with_its_place() {
     let wire = v1::InstanceStatus { id: "X".into(), state: 99, since_ms: -1, ..Default::default() };
     let places: Vec<_> = wire.into_model().unwrap_err().into_iter().map(|problem| problem.at).collect();
@@ -340,6 +374,19 @@ fn too_many_of_a_thing_and_too_long_a_text_are_refused_and_long_ones_of_ours_are
     let wire = v1::InstanceStatus { id: "1".repeat(32), state: 4, promises: many, ..Default::default() };
     let problems = wire.into_model().unwrap_err();
     assert_eq!((problems.0.len(), problems.0[0].code), (1, codes::TOO_LARGE));
+
+    let flood = RunResult {
+        number: 1,
+        hook: HookName::parse("configure").unwrap(),
+        began: Timestamp(1),
+        ended: Timestamp(2),
+        end: RunEnd::Killed,
+        how: "é".repeat(1 << 20),
+        tail: vec!["é".repeat(1 << 10); 1000],
+    };
+    let read = v1::RunResult::from(&flood).into_model().unwrap();
+    assert!(read.tail.len() == TAIL_LINES && read.tail.iter().all(|line| line.len() <= TAIL_LINE_MAX));
+    assert!(v1::RunResult { tail: flood.tail, ..(&read).into() }.into_model().is_err());
 
     let long = Problem::new(codes::BUILD_FAILED, "é".repeat(1 << 20));
     let hostile = v1::Problem { what: long.what.clone(), code: "P0403".into(), ..Default::default() };

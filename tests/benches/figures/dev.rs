@@ -47,16 +47,7 @@ impl Dev {
     }
 
     pub fn client(&self) -> Result<GridClient> {
-        let profile = self.path().join("profile");
-        let text = fs::read_to_string(profile.join("profile.toml"))?;
-        let said = |key: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(key)?.trim().strip_prefix('='));
-            line.map(|value| value.trim().trim_matches('"').to_owned()).with_context(|| format!("no {key} in {text}"))
-        };
-        let credentials = Credentials::load(GridName::parse(&said("grid")?)?, &profile.join("credentials.pem"))?;
-        let address = plat_link::Address::parse(&said("url")?)?;
-        let trust = Trust::Credentials(credentials);
-        Ok(plat_wire::ends::grid_client(plat_link::dial(&address, trust, DialSettings::default(), plat_link::tcp)?))
+        operator(&self.path().join("profile"))
     }
 
     /// The processes of [`DAEMONS`].
@@ -74,6 +65,19 @@ impl Dev {
         }
         anyhow::bail!("{name} does not run")
     }
+}
+
+/// A connection with the credentials of a profile.
+pub fn operator(profile: &Path) -> Result<GridClient> {
+    let text = fs::read_to_string(profile.join("profile.toml"))?;
+    let said = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.trim().strip_prefix('='));
+        line.map(|value| value.trim().trim_matches('"').to_owned()).with_context(|| format!("no {key} in {text}"))
+    };
+    let credentials = Credentials::load(GridName::parse(&said("grid")?)?, &profile.join("credentials.pem"))?;
+    let address = plat_link::Address::parse(&said("url")?)?;
+    let trust = Trust::Credentials(credentials);
+    Ok(plat_wire::ends::grid_client(plat_link::dial(&address, trust, DialSettings::default(), plat_link::tcp)?))
 }
 
 /// Time on a processor, of all its threads: the first number of each thread's `schedstat`, in nanoseconds.

@@ -1,6 +1,7 @@
 //! Every figure that docs/performance.md tells of, one after another: `cargo bench -p plat-tests --bench figures`.
-//! With words behind `--` only those parts: `start`, `idle`, `requests`, `store`, `pass`, `format`.
+//! With words behind `--` only those parts: `start`, `burst`, `idle`, `requests`, `store`, `pass`, `format`.
 
+mod burst;
 mod dev;
 mod idle;
 mod start;
@@ -22,10 +23,18 @@ fn main() -> anyhow::Result<()> {
     {
         return start::say(socket, rest);
     }
+    if let [word, address, rest @ ..] = &arguments[..]
+        && word == burst::SAY
+    {
+        return burst::say(address, rest);
+    }
     let wanted = |part: &str| arguments.is_empty() || arguments.iter().any(|word| word == part);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if wanted("start") {
         runtime.block_on(start::measure())?;
+    }
+    if wanted("burst") {
+        burst::measure()?;
     }
     if wanted("idle") {
         runtime.block_on(idle::measure())?;

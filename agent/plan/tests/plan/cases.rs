@@ -4,7 +4,9 @@
 use crate::world::{World, at, part};
 use plat_agent_plan::action::Note;
 use plat_agent_plan::facts::{Ending, Failure, Occupant, ServiceFact, ServiceRun};
-use plat_agent_plan::{Action, Given, PartitionFact, PromiseFact, ReleaseFact, Timer, plan_partition, render};
+use plat_agent_plan::{
+    Action, Asked, Given, PartitionFact, PromiseFact, ReleaseFact, Timer, plan_partition, render, volumes_ready,
+};
 use plat_document::Release;
 use plat_document::template::Prepared;
 use plat_model::instance::{InstanceDesired, ServiceKind};
@@ -61,6 +63,9 @@ struct OccupantText {
     /// One-shots that have succeeded with the current fingerprint.
     done: Vec<String>,
     timers: BTreeMap<String, Timer>,
+    asked: Asked,
+    /// `current` stands for the volumes of this very release.
+    prepared: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -141,6 +146,8 @@ fn run(folder: &Path) -> String {
         revivals: text.revivals,
         done: text.done.iter().map(|name| (name.parse().unwrap(), "current".to_owned())).collect(),
         timers: text.timers.into_iter().map(|(name, timer)| (name.parse().unwrap(), timer)).collect(),
+        asked: text.asked,
+        prepared: text.prepared,
         ..Occupant::new(plat_model::id::InstanceId::parse(&text.instance).unwrap())
     });
     let partition = &world.file.partitions[0];
@@ -149,6 +156,9 @@ fn run(folder: &Path) -> String {
         if occupant.configured == "current" {
             occupant.configured.clone_from(&rendered.configured);
             occupant.upkeep = Some(Box::new(rendered.upkeep.clone()));
+        }
+        if occupant.prepared == "current" {
+            occupant.prepared = volumes_ready(&rendered.volumes);
         }
         for spec in &rendered.upkeep.services {
             occupant.done.entry(spec.name.clone()).and_modify(|of| of.clone_from(&spec.fingerprint));
@@ -246,12 +256,17 @@ fn line(action: &Action) -> String {
         }
         Action::StartService { spec, .. } => format!("start service {}: {}", spec.name, spec.command.join(" ")),
         Action::RunHook { run, .. } => format!("run hook {}: {}", run.name, run.command.join(" ")),
+        Action::PrepareVolumes { volumes, .. } => format!("prepare volumes {volumes:?}"),
+        Action::RunAsked { run, .. } => format!("{}: {}", action.step(), run.command.join(" ")),
         Action::CheckPromise { promise, check, .. } => format!("check promise {promise}: {check:?}"),
         Action::Note { note: Note::Timed { service, timer }, .. } => {
             format!("note Timed {service} after {}, {} skipped", timer.after, timer.skipped)
         }
         Action::Limit { resources, .. } => {
             format!("limit to {}", serde_json::to_string(resources).unwrap())
+        }
+        Action::Note { note: Note::RunOver(run), .. } => {
+            format!("note run {} of {}, {}: {}", run.number, run.hook, run.end, run.how)
         }
         Action::Note { note, .. } => {
             format!("note {}", format!("{note:?}").split(['(', ' ']).next().unwrap_or_default())

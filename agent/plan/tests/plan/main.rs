@@ -9,4 +9,7 @@ mod inside;
 mod kinds;
 mod life;
 mod properties;
+mod rebuilds;
+mod runs;
+mod volumes;
 mod world;

@@ -10,6 +10,8 @@ enum Event {
     ForgetGone(usize),
     Later(u64),
     Step,
+    Ask(usize, &'static str),
+    KillInRun(usize),
     Break(bool),
     Fail(Option<&'static str>),
 }
@@ -31,6 +33,8 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         (0..PARTITIONS).prop_map(Event::ForgetGone),
         (0..100_u64).prop_map(Event::Later),
         Just(Event::Step),
+        (0..PARTITIONS, prop_oneof![Just("start"), Just("configure")]).prop_map(|(n, hook)| Event::Ask(n, hook)),
+        (0..PARTITIONS).prop_map(Event::KillInRun),
         any::<bool>().prop_map(Event::Break),
         steps.prop_map(Event::Fail),
     ];
@@ -54,6 +58,8 @@ fn play(world: &mut World, event: &Event) {
         }
         Event::Later(seconds) => world.later(*seconds),
         Event::Step => drop(world.step()),
+        Event::Ask(n, hook) => drop(world.ask(*n, hook)),
+        Event::KillInRun(n) => drop(world.killed_in_a_run(*n)),
         Event::Break(true) => drop(world.broken.insert("answers".into())),
         Event::Break(false) => world.broken.clear(),
         Event::Fail(step) => world.failing = step.iter().map(ToString::to_string).collect(),
@@ -84,6 +90,13 @@ proptest! {
                 Wish::Destroyed => InstanceState::Destroyed,
             };
             prop_assert_eq!(state, expected, "{}", desired.name);
+            let ran: Vec<u64> = world.facts.reported[id].ran.iter().map(|run| run.number).collect();
+            prop_assert!(ran.is_sorted_by(|a, b| a < b), "each is over once: {ran:?}");
+            let open = desired.runs.iter().find(|run| !ran.contains(&run.number));
+            // One that was never here has nothing that it could be written down in: the run waits for its first start.
+            let was_here = world.facts.partitions[&desired.partition].occupant.is_some();
+            let ends = desired.wish == Wish::Started || desired.wish == Wish::Stopped && was_here;
+            prop_assert!(open.is_none() || !ends, "{open:?} of {ran:?}");
         }
     }
 

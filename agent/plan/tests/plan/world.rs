@@ -1,10 +1,10 @@
 //! A small node: one partition or more, a release with everything in it, and facts that actions edit.
 
-use plat_agent_plan::action::ServiceSpec;
+use plat_agent_plan::action::{Note, ServiceSpec};
 use plat_agent_plan::facts::ServiceRun;
 use plat_agent_plan::{
     Action, Begun, End, Ground, Moment, NodeFacts, NodePlan, Outcomes, PartitionFact, PartitionPlan, Place,
-    ReleaseFact, Steady, permit, plan,
+    ReleaseFact, RunBegun, Steady, permit, plan,
 };
 use plat_document::Release;
 use plat_document::release::ServiceKind;
@@ -12,6 +12,7 @@ use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, PartitionName, Pr
 use plat_model::instance::{InstanceDesired, InstanceStatus, Wish};
 use plat_model::node::{NodeDesired, NodeFile, NodePartition};
 use plat_model::parameters::Parameters;
+use plat_model::run::{RUNS_MAX, RunWanted};
 use plat_model::{Generation, Timestamp};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -130,8 +131,11 @@ impl World {
         self.desired.generation = self.desired.generation.next();
         self.desired.releases.insert(digest.clone(), release.to_canonical_json());
         self.facts.releases.entry(digest.clone()).or_insert(ReleaseFact::Absent);
-        let before = self.desired.instances.get(&instance_id(instance)).map_or(Generation::ZERO, |i| i.generation);
+        let before = self.desired.instances.get(&instance_id(instance));
+        let runs = before.map(|before| before.runs.clone()).unwrap_or_default();
+        let before = before.map_or(Generation::ZERO, |before| before.generation);
         let desired = InstanceDesired {
+            runs,
             name: InstanceName::parse(&format!("shop{instance}")).unwrap(),
             generation: before.next(),
             parameters: Parameters::parse_json(parameters).unwrap(),
@@ -139,6 +143,34 @@ impl World {
             ..InstanceDesired::bare(instance_id(instance), part(partition), digest)
         };
         self.desired.instances.insert(desired.id.clone(), desired);
+    }
+
+    /// A run of a hook is asked for; its number.
+    pub fn ask(&mut self, instance: usize, hook: &str) -> Option<u64> {
+        let ran = self.status(instance).and_then(|status| status.ran.last()).map_or(0, |run| run.number);
+        let one = self.desired.instances.get_mut(&instance_id(instance))?;
+        let number = one.runs.last().map_or(0, |run| run.number).max(ran) + 1;
+        one.runs.retain(|run| run.number > ran);
+        if one.runs.len() >= RUNS_MAX || one.wish != Wish::Started {
+            return None;
+        }
+        one.runs.push(RunWanted { number, hook: hook.parse().unwrap() });
+        one.generation = one.generation.next();
+        self.desired.generation = self.desired.generation.next();
+        Some(number)
+    }
+
+    /// The agent is killed after it has written down that a run begins.
+    pub fn killed_in_a_run(&mut self, partition: usize) -> bool {
+        let actions = self.plan_of(partition).actions;
+        let Some(Action::RunAsked { number, run, .. }) = actions.iter().find(|a| matches!(a, Action::RunAsked { .. }))
+        else {
+            return false;
+        };
+        let begun = RunBegun { number: *number, hook: run.name.parse().unwrap(), at: self.now.wall };
+        let fact = self.facts.partitions.get_mut(&part(partition)).unwrap();
+        fact.occupant.as_mut().unwrap().note(&Note::RunBegun(begun));
+        true
     }
 
     /// The release is another from the beginning.

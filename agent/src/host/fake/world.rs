@@ -2,7 +2,7 @@
 
 use crate::host::Event;
 use plat_agent_plan::action::{FileTemplate, ServiceSpec};
-use plat_agent_plan::{Action, Begun, End, Moment, Outcomes, PartitionFact};
+use plat_agent_plan::{Action, Begun, End, Ground, Moment, Outcomes, PartitionFact};
 use plat_document::release::ServiceKind;
 use plat_model::Problem;
 use plat_model::Timestamp;
@@ -94,6 +94,12 @@ impl World {
         self.faults.as_mut().is_some_and(|(random, per_mille)| random.random_range(0..1000) < *per_mille)
     }
 
+    /// As a host does: nothing that no plan could hold.
+    pub fn permit(&self, action: &Action) -> Result<(), Problem> {
+        let occupant = action.partition().and_then(|name| self.partitions.get(name)?.fact.occupant.as_ref());
+        plat_agent_plan::permit(action, Ground { node: &self.node, occupant, logged: &BTreeSet::new() })
+    }
+
     pub fn apply(&mut self, action: &Action, now: Moment) -> Result<(), Problem> {
         match action {
             Action::InstallRelease { digest, .. } => {
@@ -108,10 +114,12 @@ impl World {
             Action::RemoveContent { .. } => {}
             Action::Occupy { .. }
             | Action::Limit { .. }
+            | Action::PrepareVolumes { .. }
             | Action::WriteFiles { .. }
             | Action::Note { .. }
             | Action::Publish { .. }
             | Action::RunHook { .. }
+            | Action::RunAsked { .. }
             | Action::StartService { .. }
             | Action::StopService { .. }
             | Action::Reload { .. }

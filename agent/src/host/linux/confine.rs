@@ -12,6 +12,7 @@ mod rights;
 mod syscalls;
 
 use mounts::Mounts;
+pub use mounts::{PRIVATE, SHARED_MEMORY_BYTES, resolver};
 use nix::sched::{CloneFlags, unshare};
 use plat_model::Problem;
 use plat_model::problem::codes;
@@ -19,23 +20,60 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+pub use syscalls::FAMILIES;
 
-/// What a program has of the machine. It may read and execute what its user may, but for what is hidden; files and folders
-/// of `/tmp`, `/var/tmp` and `/dev/shm` are its own and go with it.
+/// What a program has of the machine. It may read and execute what its user may, but for what is hidden; of processes it
+/// sees its user's alone; what is in its `/dev/shm` is its own and goes with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bounds {
     /// Folders that it may write to, as far as its user may.
     pub writable: Vec<PathBuf>,
-    /// Folders that are empty to it, unless what is writable is beneath. One that is not there is none; one that is and
-    /// cannot be hidden keeps the program from starting.
+    /// Folders and files that it sees although they are beneath what is hidden, if they are there.
+    pub readable: Vec<PathBuf>,
+    /// Folders that are empty to it, unless what is writable or readable is beneath. One that is not there is none; one that
+    /// is and cannot be hidden keeps the program from starting.
     pub hidden: Vec<PathBuf>,
     /// Files and folders that it sees, and does not write to, also where all beside them is nothing to it: in homes, `/run` and
     /// temporary folders. What is hidden stays so.
     pub visible: Vec<PathBuf>,
     pub network: Network,
     pub modes: Modes,
-    /// Most bytes of what is in its `/tmp` and `/var/tmp`: of memory, or swapped.
-    pub tmp_bytes: u64,
+    pub tmp: Tmp,
+    pub company: Company,
+}
+
+/// What its `/tmp` and `/var/tmp` are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Tmp {
+    /// Its own, in memory, and gone with it: at most so many bytes.
+    Memory(u64),
+    /// The folder of this name in the first that is writable, as long as its owner leaves a folder there; else its own.
+    Within(String),
+}
+
+/// Whom it has to do with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Company {
+    /// Nobody: it signals and traces itself alone, and Landlock keeps what mounts keep once more.
+    None,
+    /// Other programs of its user in the same folders, which see and signal each other.
+    OfItsUser,
+}
+
+impl Bounds {
+    /// Of a program in company that needs nothing.
+    pub fn empty() -> Self {
+        Self {
+            writable: Vec::new(),
+            readable: Vec::new(),
+            hidden: Vec::new(),
+            visible: Vec::new(),
+            network: Network::Same,
+            modes: Modes::Plain,
+            tmp: Tmp::Memory(1 << 20),
+            company: Company::OfItsUser,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,13 +102,16 @@ pub enum Step {
     OwnMounts,
     /// An empty network namespace with a loopback.
     OwnNetwork,
-    /// All of the machine read-only but what is writable, private temporary folders, and what is hidden emptied.
+    /// All of the machine read-only but what is writable, private temporary folders, what is hidden emptied, and processes
+    /// of other users not to be seen.
     Lay,
     /// No program gives it more rights than it has.
     NoNewPrivileges,
-    /// Landlock: the same as mounts by another way, and signals and ptrace to itself alone.
+    /// Landlock: the same as mounts by another way, and signals and ptrace to itself alone. Who has company has it only
+    /// where there are no mounts: what Landlock bounds cannot look at each other.
     Rights,
-    /// No system calls of who administers, of who traces others, and no set-user-id files.
+    /// No system calls of who administers, of who traces others, no set-user-id files, and no sockets but those of the
+    /// internet, of this machine's programs and of the kernel's own words about its network.
     Calls,
 }
 
@@ -89,6 +130,27 @@ pub fn plan(bounds: &Bounds) -> Steps {
         as_started: [Some(Step::Look), Some(Step::OwnMounts), own, Some(Step::Lay)].into_iter().flatten().collect(),
         as_user: vec![Step::NoNewPrivileges, Step::Rights, Step::Calls],
     }
+}
+
+/// Finds out and makes ready what is the same for all, so that none of those that are forked afterwards has to: in a process of
+/// one thread that waits for its children.
+pub fn prepare() {
+    if !nix::unistd::geteuid().is_root() {
+        // Whoever needs it is told why it cannot be had.
+        let _ = mounts::try_as_user();
+    }
+    syscalls::prepare();
+}
+
+/// Shuts this process in for good. What of it this machine does not keep, a line each.
+///
+/// # Errors
+/// As [`Confining::perform`].
+pub fn attempt(bounds: &Bounds) -> Result<Vec<String>, Problem> {
+    let (steps, mut confining) = (plan(bounds), Confining::new(bounds));
+    confining.perform(&steps.as_started)?;
+    confining.perform(&steps.as_user)?;
+    Ok(confining.missing)
 }
 
 /// A process on its way to being a program within bounds.
@@ -119,6 +181,10 @@ impl<'a> Confining<'a> {
     /// A folder that is open already can be read, though it is hidden.
     pub fn reading(self, folder: BorrowedFd<'a>) -> Self {
         Self { reads: Some(folder), ..self }
+    }
+
+    pub fn is_alone(&self) -> bool {
+        self.bounds.company == Company::None
     }
 
     /// Performs steps in their order.
@@ -153,12 +219,15 @@ impl<'a> Confining<'a> {
                 Err(e) => self.lacks("a network namespace", &e.into()),
             },
             Step::Lay if self.mounts.are_own => {
-                self.mounts.lay(self.bounds, &self.hidden).map_err(|e| ("its mounts", e))?
+                if let Some(why) = self.mounts.lay(self.bounds, &self.hidden).map_err(|e| ("its mounts", e))? {
+                    self.lacks("that processes of other users are not seen", &why);
+                }
             }
             Step::Lay => {}
             Step::NoNewPrivileges => {
                 nix::sys::prctl::set_no_new_privs().map_err(|e| ("no new privileges", e.into()))?;
             }
+            Step::Rights if self.bounds.company == Company::OfItsUser && self.mounts.are_own => {}
             Step::Rights => {
                 if let Some(why) = self.restrict().map_err(|e| ("Landlock", e))? {
                     self.lacks("all of Landlock", &io::Error::other(why));
@@ -167,7 +236,7 @@ impl<'a> Confining<'a> {
             Step::Calls => {
                 let sockets = match (self.bounds.network, self.has_own_network) {
                     (Network::None, false) => syscalls::Sockets::Local,
-                    _ => syscalls::Sockets::All,
+                    _ => syscalls::Sockets::Internet,
                 };
                 if let Err(e) = syscalls::forbid(sockets, self.bounds.modes) {
                     self.lacks("a filter of system calls", &e);
@@ -188,7 +257,7 @@ impl<'a> Confining<'a> {
             Some(nix::errno::Errno::ENOSPC) => "it allows no more namespaces".to_owned(),
             _ => why.to_string(),
         };
-        self.missing.push(format!("not enforced on this machine: {what} ({why})"));
+        self.missing.push(format!("{what} ({why})"));
     }
 }
 
@@ -198,14 +267,7 @@ mod tests {
 
     #[test]
     fn mounts_come_before_rights_over_them_and_what_forbids_comes_last() {
-        let bounds = |network| Bounds {
-            writable: Vec::new(),
-            hidden: Vec::new(),
-            visible: Vec::new(),
-            network,
-            modes: Modes::Plain,
-            tmp_bytes: 1,
-        };
+        let bounds = |network| Bounds { network, ..Bounds::empty() };
         let none = plan(&bounds(Network::None));
         assert_eq!(none.as_started, [Step::Look, Step::OwnMounts, Step::OwnNetwork, Step::Lay]);
         assert_eq!(none.as_user, [Step::NoNewPrivileges, Step::Rights, Step::Calls]);

@@ -1,9 +1,11 @@
-//! Reading the services' logs, and following them.
+//! Reading logs of services and hooks, and following them.
 
 use super::partition::Holders;
-use super::runtime::LogLines;
+use super::runtime::{LogLines, Records};
+use super::shim::line_log::Follower;
 use crate::host::{Follow, LogsAsked};
-use plat_model::id::{InstanceId, PartitionName, ServiceName};
+use plat_model::Problem;
+use plat_model::id::{HookName, InstanceId, PartitionName, ServiceName};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -58,6 +60,25 @@ pub fn read(
         }
     });
     receive
+}
+
+/// What all runs of one hook wrote, whoever had them run.
+pub struct HookLog {
+    hook: ServiceName,
+    follower: Follower,
+}
+
+impl HookLog {
+    pub fn open(records: &Records, partition: &PartitionName, hook: &HookName) -> Result<Box<dyn LogLines>, Problem> {
+        let follower = Follower::new(records.run_log(partition, hook.as_str()));
+        Ok(Box::new(Self { hook: ServiceName::parse(hook.as_str())?, follower }))
+    }
+}
+
+impl LogLines for HookLog {
+    fn fresh(&mut self) -> Vec<(i64, ServiceName, String)> {
+        self.follower.fresh().into_iter().map(|(at, text)| (at, self.hook.clone(), text)).collect()
+    }
 }
 
 impl Reader {

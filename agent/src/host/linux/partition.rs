@@ -8,6 +8,7 @@ pub mod files;
 mod leftovers;
 mod record;
 mod state;
+pub mod volumes;
 
 use super::disk::Durability;
 use super::journal::{Journal, Opened, View};
@@ -198,7 +199,9 @@ impl Occupants {
 fn needs(note: &Note) -> Durability {
     match note {
         Note::Initialised | Note::Configured { .. } | Note::Stopped | Note::Cleaned => Durability::Power,
+        Note::Prepared { .. } => Durability::Power,
         Note::Done { .. } | Note::Timed { .. } | Note::Told { .. } => Durability::Power,
+        Note::RunBegun(_) | Note::RunOver(_) => Durability::Power,
         Note::Untimed
         | Note::KeptUp(_)
         | Note::Started

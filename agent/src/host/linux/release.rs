@@ -4,6 +4,7 @@
 pub mod build;
 pub mod cache;
 mod disk_use;
+mod group;
 pub mod share;
 pub mod sources;
 mod stored;
@@ -19,6 +20,7 @@ use crate::host::Event;
 use build::{BuildTask, MANIFEST, Made, Manifest};
 use cache::pin::Pin;
 use cache::{Cache, Wanted, who_asks};
+use group::BuildGroup;
 use plat_agent_plan::{ReleaseFact, parse_release};
 use plat_document::Release;
 use plat_model::Problem;
@@ -43,6 +45,7 @@ pub struct Releases {
     building: Mutex<BTreeMap<Digest, String>>,
     cache: Arc<Cache>,
     settings: ReleaseSettings,
+    group: BuildGroup,
 }
 
 /// Folders that are being filled or emptied; nothing is in them that anybody may use.
@@ -56,7 +59,8 @@ impl Releases {
     pub fn new(spawner: Arc<Spawner>, state: &Path, settings: ReleaseSettings, events: mpsc::Sender<Event>) -> Self {
         let cache = Arc::new(Cache::new(spawner.clone(), state.join("cache"), settings.clone(), Some(events.clone())));
         let data = state.parent().unwrap_or(state).to_owned();
-        Self { data, spawner, logs: state.join("releases"), events, building: Mutex::default(), cache, settings }
+        let (logs, group) = (state.join("releases"), BuildGroup::open(state));
+        Self { data, spawner, logs, events, building: Mutex::default(), cache, settings, group }
     }
 
     pub fn observe(&self, node: &NodeFile, digest: &Digest) -> ReleaseFact {
@@ -220,6 +224,8 @@ impl Releases {
                 made => made.map_err(|e| wrong(folder, &e))?,
             }
         }
+        let (groups, missing) = self.group.hold(&self.settings.build);
+        missing.iter().for_each(|missing| told(format!("not enforced on this machine: {missing}")));
         let task = Task::Build(Box::new(BuildTask {
             digest: digest.clone(),
             release: release.clone(),
@@ -233,6 +239,7 @@ impl Releases {
             limits: self.settings.build,
             spare: self.settings.policy.min_free,
             hidden: hidden(node, &self.data),
+            groups,
             made,
         }));
         match self.spawner.within(&task, task.longest(), told).await? {

@@ -41,6 +41,8 @@ pub struct Place {
     pub partition: NodePartition,
     /// The partition's directory.
     pub directory: PathBuf,
+    /// Where releases are published.
+    pub releases: PathBuf,
 }
 
 /// What a runtime is given.
@@ -179,6 +181,12 @@ pub trait Runtime: Send + Sync {
     /// Holds the partition to these amounts, from now on and until it is told others, also for what runs already where it
     /// can. Says which are enforced: an amount that is not said is not.
     async fn limit(&self, place: &Place, asked: Resources) -> Result<Resources, Problem>;
+
+    /// What of a confinement cannot be kept on this machine, a line each: services run without that.
+    ///
+    /// # Errors
+    /// If it cannot be found out.
+    async fn unconfined(&self) -> Result<Vec<String>, Problem>;
 
     /// Which amounts it can enforce here, whoever's the partition is.
     fn enforces(&self) -> Enforced;

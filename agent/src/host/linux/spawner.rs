@@ -4,6 +4,7 @@
 //! `plat-agent shim` is this process. It gets a socket for each task over its standard input, and ends with the agent.
 //! What it forked goes on by itself.
 
+use super::confine;
 use super::namespace::Network;
 use super::posix::{Side, default_signals, ignore_children, split, watched};
 use super::task::{self, Answer, Task};
@@ -43,6 +44,7 @@ pub fn main() -> ExitCode {
         let _ = rustix::stdio::dup2_stdin(&null);
     }
     let _ = rustix::process::setsid();
+    confine::prepare();
     ignore_children();
     loop {
         match receive(&socket) {

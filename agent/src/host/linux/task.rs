@@ -2,7 +2,8 @@
 //! partition's user, erasing, asking a promise, building a release. A task comes as one line of JSON over the task's own
 //! socket, so nothing of it is ever in an argument or a variable; answers go back as lines on the same socket.
 
-use super::partition::{erase::EraseTask, files::FillTask, files::WriteTask};
+use super::confine::{self, Bounds};
+use super::partition::{erase::EraseTask, files::FillTask, files::WriteTask, volumes::VolumesTask};
 use super::probe::ProbeTask;
 use super::process::Process;
 use super::release::build::BuildTask;
@@ -30,11 +31,14 @@ pub enum Task {
     Write(WriteTask),
     Fill(FillTask),
     Erase(EraseTask),
+    Volumes(VolumesTask),
     Probe(ProbeTask),
     Build(Box<BuildTask>),
     Look(LookTask),
     Fetch(Box<FetchTask>),
     Offer(OfferTask),
+    /// Shutting itself in, to see what of it this machine keeps.
+    Confine(Bounds),
 }
 
 impl Task {
@@ -48,9 +52,10 @@ impl Task {
             Self::Write(_) | Self::Fill(_) => 60,
             Self::Probe(task) => u64::from(task.timeout_seconds.max(1)) + 5,
             // What has been removed stays so: the next attempt goes on.
-            Self::Erase(_) => 3600,
+            Self::Erase(_) | Self::Volumes(_) => 3600,
             Self::Build(task) => task.limits.longest_seconds,
             Self::Look(_) => 120,
+            Self::Confine(_) => 30,
             Self::Fetch(task) => task.longest().as_secs(),
             Self::Offer(_) => 300,
         };
@@ -66,16 +71,19 @@ impl Task {
             Self::Fill(_) => "filling in what is published",
             Self::Probe(_) => "asking a promise",
             Self::Erase(_) => "erasing",
+            Self::Volumes(_) => "preparing volumes",
             Self::Build(_) => "building a release",
             Self::Look(_) => "looking for programs",
             Self::Fetch(_) => "fetching a file",
             Self::Offer(_) => "asking a store",
+            Self::Confine(_) => "shutting a process in",
         }
     }
 
     /// Whether it is killed when nobody waits for it any more. The others see to their own children first.
     pub fn is_alone(&self) -> bool {
-        matches!(self, Self::Write(_) | Self::Fill(_) | Self::Probe(_) | Self::Erase(_) | Self::Look(_))
+        let plain = matches!(self, Self::Write(_) | Self::Fill(_) | Self::Probe(_) | Self::Look(_) | Self::Confine(_));
+        plain || matches!(self, Self::Erase(_) | Self::Volumes(_))
     }
 }
 
@@ -97,6 +105,8 @@ pub enum Answer {
     },
     /// What is published.
     Filled(Parameters),
+    /// What is not kept, a line each.
+    Unconfined(Vec<String>),
     /// What was read, if there was something.
     Told(Option<String>),
     Done,
@@ -187,11 +197,13 @@ pub fn perform(stream: UnixStream) {
         Task::Fill(task) => task.perform().map(Answer::Filled),
         // One that the agent has left alone would meet the next one's.
         Task::Erase(task) => line.end_with_agent().and_then(|()| task.perform()).map(|()| Answer::Done),
+        Task::Volumes(task) => line.end_with_agent().and_then(|()| task.perform()).map(|()| Answer::Done),
         Task::Probe(task) => task.perform().map(|(holds, message)| Answer::Probed { holds, message }),
         Task::Build(task) => task.perform(&line).map(|()| Answer::Done),
         Task::Look(task) => task.perform().map(|()| Answer::Done),
         Task::Fetch(task) => task.perform(&line),
         Task::Offer(task) => task.perform(&line).map(Answer::Told),
+        Task::Confine(bounds) => confine::attempt(&bounds).map(Answer::Unconfined),
     };
     // If nobody listens, nobody needs the answer.
     let _ = line.say(&answer.unwrap_or_else(Answer::Failed));

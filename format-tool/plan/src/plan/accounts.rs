@@ -2,7 +2,7 @@
 
 use super::Planner;
 use crate::action::{Action, User};
-use crate::facts::{HostFacts, Subordinate};
+use crate::facts::{HostFacts, Left, Subordinate};
 use crate::layout::WantedUser;
 use crate::thing::Thing;
 use plat_model::problem::{Problem, Problems, codes};
@@ -82,6 +82,7 @@ impl Planner<'_> {
         self.add.extend(changes);
         self.refuse_subordinate();
         self.refuse_listed();
+        self.refuse_left();
     }
 
     fn made_user(&self, name: &str, uid: u32) -> bool {
@@ -114,6 +115,50 @@ impl Planner<'_> {
                 format!("group {group} lists {first}{more} already"),
                 "there is no such user, and one that is made now would be in it",
                 "take the name out of /etc/group and /etc/gshadow, or choose other names in format.toml",
+            );
+        }
+    }
+
+    /// Lines that new accounts would take over. Said once for each file.
+    fn refuse_left(&mut self) {
+        // What a run of ours that was killed wrote of them is taken away first.
+        let begun: BTreeSet<(&str, &str)> = self
+            .claims
+            .iter()
+            .filter_map(|thing| match thing {
+                Thing::User { name, .. } => Some(("shadow", name.as_str())),
+                Thing::Group { name, .. } => Some(("gshadow", name.as_str())),
+                _ => None,
+            })
+            .collect();
+        let facts = self.facts;
+        let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for action in &self.add {
+            let (file, left, name) = match action {
+                Action::AddUser(user) => ("shadow", &facts.left_in_shadow, user.name.as_str()),
+                Action::AddGroup { name, .. } => ("gshadow", &facts.left_in_gshadow, name.as_str()),
+                _ => continue,
+            };
+            if left.get(name).is_some_and(|left| *left == Left::Old || !begun.contains(&(file, name))) {
+                found.entry(file).or_default().push(name);
+            }
+        }
+        let found: Vec<(&str, String)> = found
+            .into_iter()
+            .map(|(file, names)| match names.as_slice() {
+                [name] => (file, (*name).to_owned()),
+                names => (file, format!("{} and {} more", names[0], names.len() - 1)),
+            })
+            .collect();
+        for (file, names) in found {
+            let (kind, what, program) = match file {
+                "shadow" => ("user", "password", "vipw -s"),
+                _ => ("group", "password, administrators and members", "vigr -s"),
+            };
+            self.foreign(
+                format!("/etc/{file} has a line of {names} already"),
+                format!("there is no such {kind}, and one that is made now would have the {what} in it"),
+                &format!("take the line out (`{program}`), or choose other names in format.toml"),
             );
         }
     }

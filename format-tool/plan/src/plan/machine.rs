@@ -3,8 +3,8 @@
 use super::listening::{accept_ra, forwards};
 use super::{Before, Planner, setting_before};
 use crate::action::Action;
-use crate::facts::{AddressFact, Guard, LinkKind, Presence};
-use crate::forwarding::{as_written, is_meant, written_along};
+use crate::facts::{AddressFact, Guard, LinkFact, LinkKind, Presence};
+use crate::forwarding::{self, as_written, is_meant, written_along};
 use crate::layout::Layout;
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
@@ -181,9 +181,29 @@ impl Planner<'_> {
     }
 
     /// A bridge of the machine's own would get a tap's hardware address, whatever its user makes of it, and with the last port
-    /// none at all.
+    /// none at all. Where taps are its ports already, nothing is to be joined.
     fn refuse_wandering_mac(&mut self) {
         let Some(bridge) = self.layout.needs_link.as_ref().filter(|needed| needed.bridge) else { return };
+        let is_port = |link: &LinkFact| link.bridge.as_ref() == Some(&bridge.name);
+        let joins = |action: &Action| match action {
+            Action::AddLink { link, .. } => is_port(link),
+            Action::SetLink { from, to, .. } => is_port(to) && !is_port(from),
+            _ => false,
+        };
+        if !self.add.iter().any(joins) {
+            if self.facts.without_own_mac.contains(&bridge.name) {
+                self.notes.push(format!("nobody gave {0} its hardware address, so it is that of a port: no further taps are joined to it (`ip link set {0} address` gives it one)", bridge.name));
+            }
+            return;
+        }
+        if let Some(why) = self.facts.unknown_mac.get(&bridge.name) {
+            self.problems.push(
+                Problem::new(codes::UPLINK, format!("taps cannot be joined to {}", bridge.name))
+                    .because(format!("whether somebody gave it its hardware address could not be read: {why}"))
+                    .fix("mount sysfs on /sys (`mount -t sysfs sysfs /sys`) in the network namespace of the bridge, or set `tap_mode = \"routed\"`")
+                    .at("network.link"),
+            );
+        }
         if !self.facts.without_own_mac.contains(&bridge.name) {
             return;
         }

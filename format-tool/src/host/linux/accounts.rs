@@ -8,9 +8,9 @@ use super::directories::Tree;
 use super::{failed, program};
 use crate::host::Outcome;
 pub use database::Entries;
-use database::{Accounts, Etc};
+use database::{Accounts, Etc, left};
 use node_format_plan::action::User;
-use node_format_plan::facts::{GroupFact, Subordinate, UserFact};
+use node_format_plan::facts::{GroupFact, Left, Subordinate, UserFact};
 use node_format_plan::{Action, Thing};
 use plat_model::problem::{Problem, Result, codes};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +23,8 @@ use std::process::{Child, Command, Stdio};
 pub(super) struct Found {
     pub users: BTreeMap<String, UserFact>,
     pub groups: BTreeMap<String, GroupFact>,
+    pub left_in_shadow: BTreeMap<String, Left>,
+    pub left_in_gshadow: BTreeMap<String, Left>,
     pub subordinate_uids: BTreeSet<Subordinate>,
     pub subordinate_gids: BTreeSet<Subordinate>,
 }
@@ -52,9 +54,12 @@ fn read(etc: &Etc) -> Result<Found> {
             accounts.groups.insert(name.clone(), GroupFact { gid, members, ..GroupFact::default() });
         }
     }
-    // Nobody else may read it, and nobody else makes users.
-    let shadow = if rustix::process::geteuid().is_root() { etc.read("gshadow")? } else { String::new() };
-    for line in shadow.lines() {
+    // Nobody else may read them, and nobody else makes users.
+    let secret = |name| if rustix::process::geteuid().is_root() { etc.read(name) } else { Ok(String::new()) };
+    let (shadow, gshadow) = (secret("shadow")?, secret("gshadow")?);
+    accounts.left_in_shadow = left("shadow", &shadow, |name| accounts.users.contains_key(name));
+    accounts.left_in_gshadow = left("gshadow", &gshadow, |name| accounts.groups.contains_key(name));
+    for line in gshadow.lines() {
         if let [name, _, administrators, members] = fields(line).as_slice()
             && let Some(group) = accounts.groups.get_mut(name)
         {

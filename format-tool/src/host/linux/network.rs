@@ -27,7 +27,7 @@ use kernels::Kernels;
 use links::Link;
 use nix::errno::Errno;
 use node_format_plan::Action;
-use node_format_plan::facts::{AddressFact, Further, LinkFact, LinkKind, Odd, Route};
+use node_format_plan::facts::{AddressFact, Further, Leases, LinkFact, LinkKind, Odd, Route};
 use plat_model::problem::{Problem, Result, codes};
 use rtnetlink::Handle;
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,10 +42,11 @@ pub(super) struct Seen {
     pub local_routes: BTreeSet<IpNet>,
     pub routes: BTreeSet<Route>,
     pub announced: BTreeMap<String, BTreeSet<IpNet>>,
-    pub leases: BTreeMap<String, BTreeSet<String>>,
+    pub leases: BTreeMap<String, Leases>,
     pub further: BTreeMap<String, BTreeMap<IpNet, Further>>,
     pub stacked: BTreeMap<String, BTreeSet<String>>,
     pub without_own_mac: BTreeSet<String>,
+    pub unknown_mac: BTreeMap<String, String>,
     pub doubled: BTreeMap<String, BTreeSet<IpNet>>,
     pub refused: BTreeMap<String, BTreeSet<String>>,
     /// What of a link could not be put back if it were taken from it.
@@ -87,8 +88,8 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
     let neighbours = neighbours::fixed(connection, &kernels)?;
     let (announced, kept) = (named(routes.announced, &names), named(routes.kept, &names));
     let mut seen = Seen { local_routes: routes.local, announced, doubled, refused, ..Seen::default() };
-    for (link, to) in kept.iter().flat_map(|(link, all)| all.iter().map(move |to| (link, to))) {
-        seen.leases.entry(link.clone()).or_default().insert(format!("the route to {to}"));
+    for (link, routes) in kept.into_iter().filter(|(_, routes)| !routes.is_empty()) {
+        seen.leases.insert(link, Leases { routes, ..Leases::default() });
     }
     let mut odd = |link: &String, ipv6: bool, what: String| {
         seen.odd.entry(link.clone()).or_default().insert(Odd { what, ipv6 });
@@ -113,8 +114,7 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
             odd(link, true, format!("the link-local address {}, which the kernel would not make so", found.address));
         }
         if found.leased && !besides.of_a_router {
-            let leases = seen.leases.entry(link.clone()).or_default();
-            leases.insert(format!("the address {}", found.address));
+            seen.leases.entry(link.clone()).or_default().addresses.insert(found.address);
         }
         let further = seen.further.entry(link.clone()).or_default();
         further.extend((besides.further != Further::default()).then_some((found.address, besides.further)));
@@ -137,7 +137,7 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
     }
     seen.routes = routes.main;
     let bridges = links.iter().filter(|link| link.fact.kind == LinkKind::Bridge).map(|link| &link.name);
-    seen.without_own_mac = given::not_given(bridges);
+    (seen.without_own_mac, seen.unknown_mac) = given::not_given(bridges);
     for Link { name, master, on, fact, .. } in links {
         if let Some(below) = on.and_then(|on| names.get(&on)) {
             seen.stacked.entry(below.clone()).or_default().insert(name.clone());

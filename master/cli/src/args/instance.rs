@@ -45,7 +45,7 @@ pub struct RequestArgs {
     /// Processes and threads it may have
     #[arg(long, value_name = "COUNT")]
     pub processes: Option<u32>,
-    /// Only nodes that hold it to these: cpu, memory, disk, processes
+    /// Only nodes that hold it to these: cpu, memory, disk, processes, confinement
     #[arg(long, value_name = "AMOUNT,…", value_delimiter = ',')]
     pub enforced: Vec<String>,
     /// Create it stopped
@@ -127,6 +127,7 @@ pub struct DestroyArgs {
 #[command(after_help = "Examples:
   plat logs shop-db                    the last lines of all its services
   plat logs shop-db -s postgres -n 20 -f
+  plat logs shop-db --hook configure   what that hook wrote, each time that it ran
   plat logs shop-db -o json            one object a line")]
 pub struct LogsArgs {
     /// Name of the instance
@@ -134,12 +135,36 @@ pub struct LogsArgs {
     /// Only this service
     #[arg(long, short)]
     pub service: Option<String>,
+    /// This hook, instead of services
+    #[arg(long, conflicts_with = "service")]
+    pub hook: Option<String>,
     /// How many of the last lines
     #[arg(long, short = 'n', default_value_t = 100)]
     pub lines: u32,
     /// Go on as more is written
     #[arg(long, short)]
     pub follow: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  plat run configure shop-db              its last lines, and its exit code as the command's own
+  plat run configure shop-db --no-wait    ask for it; `plat show shop-db` tells what becomes of it
+  plat run configure shop-db -o json      number, exit code, times, last lines
+
+Hooks that may be asked for: configure, start. It runs at most once: if the node's agent ends meanwhile it is
+`interrupted`, and not run again by itself. `plat logs shop-db --hook configure` shows all that it wrote.")]
+pub struct RunArgs {
+    /// Name of the hook, as in the release's document
+    pub hook: String,
+    /// Name of the instance
+    pub name: String,
+    /// Ask for it, and do not wait for its end
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Give up waiting after this time, which breaks nothing off: seconds, or e.g. 30m, 2h
+    #[arg(long, default_value = "15m", value_parser = span, value_name = "TIME")]
+    pub timeout: Duration,
 }
 
 #[derive(Debug, Args)]

@@ -26,6 +26,20 @@ pub enum ReleaseCommand {
         #[arg(long)]
         document: bool,
     },
+    /// Build a release again: at once where that failed, anew where no instance uses it
+    #[command(after_help = "Examples:
+  plat release rebuild postgresql                  on every node that it is to be on
+  plat release rebuild postgresql --node edge-7    on this one
+
+A build that failed is tried again by itself, later and later; this does it at once. One that is there is removed and
+built again only where no instance uses it. Nodes that do neither say why.")]
+    Rebuild {
+        /// Name (its newest), or digest
+        release: String,
+        /// Only this node; may be repeated
+        #[arg(long)]
+        node: Vec<String>,
+    },
     /// Check a release document here, without a grid
     Check {
         /// The document, YAML

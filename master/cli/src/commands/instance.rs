@@ -253,20 +253,24 @@ pub async fn logs(context: &Context, args: LogsArgs) -> Result<()> {
         lines: args.lines,
         follow: args.follow,
         promises: false,
+        hook: args.hook.clone().unwrap_or_default(),
     };
     let mut stream = context.ask(session.grid().logs(ask)).await?;
     let mut silent = true;
     while let Some(chunk) = context.next(&mut stream).await? {
         silent &= chunk.lines.is_empty();
         for line in chunk.lines.into_iter().map(LogLineView::from) {
-            context.printer.line(&line, |line| match &args.service {
+            context.printer.line(&line, |line| match args.service.as_ref().or(args.hook.as_ref()) {
                 Some(_) => clean(&line.text) + "\n",
                 None => format!("{}: {}\n", line.service, clean(&line.text)),
             })?;
         }
     }
     if silent {
-        output::note(&format!("the services of {} have written nothing yet", args.name));
+        output::note(&match &args.hook {
+            Some(hook) => format!("hook {hook} of {} has written nothing yet", args.name),
+            None => format!("the services of {} have written nothing yet", args.name),
+        });
     }
     Ok(())
 }

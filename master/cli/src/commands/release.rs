@@ -1,4 +1,4 @@
-//! Releases: add, list, show, check, schema; and their supply.
+//! Releases: add, list, show, rebuild, check, schema; and their supply.
 
 mod lock;
 
@@ -7,7 +7,7 @@ use crate::Result;
 use crate::args::{ReleaseCommand, SupplyArgs};
 use crate::document;
 use crate::output;
-use crate::view::{CheckView, ReleaseView};
+use crate::view::{CheckView, RebuildView, ReleaseView};
 use crate::wait::Progress;
 use plat_model::Problem;
 use plat_model::problem::codes;
@@ -39,6 +39,13 @@ pub async fn run(context: &Context, command: ReleaseCommand) -> Result<()> {
                 return context.printer.text(&(answer.document + "\n"));
             }
             context.printer.one(&ReleaseView::from(answer))
+        }
+        ReleaseCommand::Rebuild { release, node } => {
+            let session = context.session().await?;
+            let ask = v1::RebuildReleaseRequest { release: release.clone(), nodes: node };
+            let answer = context.ask(session.grid().rebuild_release(ask)).await?;
+            done(&format!("`plat release show {release}` tells how it goes"));
+            context.printer.list(&answer.nodes.into_iter().map(RebuildView::from).collect::<Vec<_>>())
         }
         ReleaseCommand::Check { file, explain: Some(path) } => context.printer.text(&document::explain(&file, &path)?),
         ReleaseCommand::Check { file, explain: None } => {

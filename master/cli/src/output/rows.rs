@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 
 mod admin;
+mod run;
 
 fn or_dash(text: Option<&str>) -> String {
     text.filter(|text| !text.is_empty()).unwrap_or("-").to_owned()
@@ -137,6 +138,7 @@ impl Draw for InstanceView {
             (p.name.clone(), format!("{holds}, checked {} ago{message}", ago(p.checked.as_deref(), now())))
         });
         text += &pairs("promises", &promises.collect::<Vec<_>>());
+        text += &pairs("runs", &self.ran.iter().map(run::line).collect::<Vec<_>>());
         text
     }
 }

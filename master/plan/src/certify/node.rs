@@ -78,6 +78,8 @@ pub fn enroll(
         revoked: false,
         inventory: Inventory::default(),
         enrolled: now,
+        // Its numbers grow: whoever holds the name may remember some.
+        rebuilds: before.map_or_else(BTreeMap::new, |node| node.rebuilds.clone()),
     };
     let given = vec![serials.node.clone(), serials.rejoin.clone()];
     let changes = vec![spent(token, format!("node/{name}"), claim, given, now), Change::put(Record::Node(node))];

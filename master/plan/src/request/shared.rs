@@ -39,6 +39,7 @@ pub(super) fn create(
         parent: ask.parent,
         rides: Some(host.id.clone()),
         bang: 0,
+        runs: Vec::new(),
         generation: Generation::ZERO.next(),
         created: now,
         changed: now,

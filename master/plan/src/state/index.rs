@@ -21,8 +21,11 @@ impl State {
             self.free.insert(node.id.clone(), free.map(|(name, limits)| (name.clone(), *limits)).collect());
             self.offers.insert(node.id.clone(), offers);
         }
-        self.nodes.insert(node.id.clone(), node.clone());
+        let before = self.nodes.insert(node.id.clone(), node.clone());
         self.desired_revision.entry(node.id.clone()).or_insert(revision);
+        if before.is_some_and(|before| before.rebuilds != node.rebuilds) {
+            self.touch(&node.id, revision);
+        }
     }
 
     pub(super) fn delete_node(&mut self, id: &NodeId) {

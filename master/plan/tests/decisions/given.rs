@@ -8,7 +8,7 @@ use plat_master_plan::request::{RequestAsk, Requested, request, set_wish};
 use plat_master_plan::{Change, Decision, Key, State, absorb, access, certify, desired, release, tree};
 use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, PartitionName, ProjectName, TokenId, UserName};
 use plat_model::instance::{Instance, InstanceState, InstanceStatus, PlacementRules, Wish};
-use plat_model::node::{NodeFile, NodePartition, NodeReport};
+use plat_model::node::{Inventory, NodeFile, NodePartition, NodeReport};
 use plat_model::principal::{Principal, Role};
 use plat_model::problem::{Code, Problems};
 use plat_model::release::SupplyState;
@@ -113,7 +113,8 @@ impl Grid {
     pub fn inventory(&mut self, id: &str, partitions: usize, capacity: Resources) -> absorb::Absorbed {
         let partition = |n| NodePartition::bare(PartitionName::parse(&format!("part{n:04}")).unwrap());
         let partitions = (0..partitions).map(partition).collect();
-        let inventory = Some(NodeFile { capacity, partitions, ..NodeFile::bare(Path::new("/srv")) }.inventory());
+        let told = NodeFile { capacity, partitions, ..NodeFile::bare(Path::new("/srv")) }.inventory();
+        let inventory = Some(Inventory { does_once: true, ..told });
         self.report(id, NodeReport { inventory, ..NodeReport::default() })
     }
 
@@ -128,7 +129,11 @@ impl Grid {
         let text = format!(
             "version: 1\nname: {name}\nparameters:\n  type: object\n  properties:\n    port: {{type: integer}}\nshared:\n  type: object\n  properties:\n    database: {{type: string}}\nservices:\n  db:\n    command: [/bin/db]\n"
         );
-        let document = plat_document::Release::parse_yaml(&text, "release.yaml").unwrap();
+        self.document(&text)
+    }
+
+    pub fn document(&mut self, text: &str) -> Digest {
+        let document = plat_document::Release::parse_yaml(text, "release.yaml").unwrap();
         let digest = release::add(&self.state, &document, self.now).unwrap();
         let digest = self.commit(digest);
         let all = release::supply(&self.state, &digest, &release::Targets::All, SupplyState::Available).unwrap();

@@ -8,7 +8,9 @@ mod ledger;
 #[expect(clippy::disallowed_types, reason = "how long a decision takes is measured")]
 mod placement;
 mod properties;
+mod rebuilds;
 mod reports;
 mod requests;
+mod runs;
 mod tokens;
 mod trees;

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 mod services;
 mod sources;
 
-/// What templates may use besides `parameters.*` and `secrets.*`.
+/// What templates may use besides `parameters.*`, `secrets.*` and `volumes.*`.
 pub const VARIABLES: &[&str] = &[
     "instance.id",
     "instance.name",
@@ -51,6 +51,7 @@ pub(super) fn check(release: &Release, tree: &Node) -> Problems {
     let names = Names {
         parameters: release.parameters.clone(),
         secrets: release.secrets.keys().cloned().collect(),
+        volumes: release.volumes.keys().cloned().collect(),
         others: VARIABLES,
     };
     let mut checker = Checker { tree, names, problems: Problems::default() };

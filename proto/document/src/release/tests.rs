@@ -430,3 +430,19 @@ fn what_does_not_go_with_a_kind_of_service_is_told_all_at_once() {
     assert_eq!(all.len(), 3, "{all:#?}");
     assert!(!told("kind: task").is_empty() && !told("restart: sometimes").is_empty());
 }
+
+#[test]
+fn a_volume_is_named_in_templates_and_a_document_without_volumes_is_the_same_as_before_there_were_any() {
+    let text = "version: 1\nname: a\nvolumes: {data: {kind: kept}, tmp: {kind: scratch}}\nservices:\n  s: {command: [/bin/s, \"{{ volumes.data }}\"]}\n";
+    let release = Release::parse_yaml(text, "f").unwrap();
+    assert_eq!(release.volumes["tmp"].kind, VolumeKind::Scratch);
+    assert_eq!(Release::from_canonical_json(&release.to_canonical_json()).unwrap(), release);
+    let told = format!("{:?}", wrong(&text.replace("volumes.data", "volumes.date")));
+    assert!(told.contains("volumes.date") && told.contains("did you mean `volumes.data`?"), "{told}");
+    let told = format!("{:?}", wrong(&text.replace("volumes.data", "volumes.data.x")));
+    assert!(told.contains("volumes.data.x"), "{told}");
+    let told = format!("{:?}", wrong(&text.replace("data: {kind", "../data: {kind")));
+    assert!(told.contains("P0101"), "{told}");
+    let plain = Release::parse_yaml("version: 1\nname: a\nfiles: {c: {template: d}}\n", "f").unwrap();
+    assert!(!plain.to_canonical_json().contains("volumes"));
+}

@@ -49,6 +49,7 @@ sources:
 build: {commands: [[make]], timeout_seconds: 5, network: true}
 secrets: {s: {length: 9, file: s}}
 files: {f: {template: x, mode: "0600"}}
+volumes: {v: {kind: kept}, w: {kind: scratch}}
 hooks:
   init: {command: [/bin/true], environment: {A: b}, directory: d, timeout_seconds: 5}
   configure: {command: [/bin/true], environment: {A: b}}
@@ -94,7 +95,7 @@ fn every_field_of_a_release_is_in_the_schema_and_the_other_way_round() {
 
 #[test]
 fn the_schema_and_the_structs_refuse_the_same() {
-    let mutations: [(&str, Value); 25] = [
+    let mutations: [(&str, Value); 27] = [
         ("/version", json!("1")),
         ("/name", json!("../x")),
         ("/nmae", json!(1)),
@@ -111,6 +112,8 @@ fn the_schema_and_the_structs_refuse_the_same() {
         ("/build/commands", json!("make")),
         ("/secrets/s/length", json!("9")),
         ("/files/f/tmplate", json!("x")),
+        ("/volumes/v/kind", json!("keep")),
+        ("/volumes/w/size", json!(1)),
         ("/hooks/boot", json!({"command": ["/bin/true"]})),
         ("/services/s/stop_signal", json!("KILL")),
         ("/services/s/command", json!(null)),

@@ -17,6 +17,8 @@ pub struct Context {
     /// The shared instances in it.
     pub shared: Vec<SharedDesired>,
     pub secrets: BTreeMap<String, Secret>,
+    /// Absolute paths.
+    pub volumes: BTreeMap<String, String>,
     pub instance: InstanceFacts,
     pub partition: PartitionFacts,
     pub release: ReleaseFacts,
@@ -88,6 +90,7 @@ impl Context {
                 "secrets",
                 Value::from_pairs(self.secrets.iter().map(|(name, secret)| (name.clone(), text(secret.reveal())))),
             ),
+            ("volumes", Value::from_pairs(self.volumes.iter().map(|(name, path)| (name.clone(), text(path))))),
             (
                 "instance",
                 map(vec![
@@ -111,6 +114,7 @@ pub struct Names {
     /// The schema of parameters, if there is one.
     pub parameters: Option<Json>,
     pub secrets: BTreeSet<String>,
+    pub volumes: BTreeSet<String>,
     /// Dotted.
     pub others: &'static [&'static str],
 }
@@ -130,6 +134,7 @@ impl Names {
                 },
             },
             (Some("secrets"), Some(name)) => self.secrets.contains(name) && steps.next().is_none(),
+            (Some("volumes"), Some(name)) => self.volumes.contains(name) && steps.next().is_none(),
             _ => self.others.contains(&variable),
         }
     }
@@ -139,7 +144,8 @@ impl Names {
         let properties = self.parameters.as_ref().and_then(|schema| schema.get("properties")?.as_object());
         let parameters = properties.into_iter().flatten().map(|(key, _)| format!("parameters.{key}"));
         let secrets = self.secrets.iter().map(|name| format!("secrets.{name}"));
-        parameters.chain(secrets).chain(self.others.iter().map(ToString::to_string)).collect()
+        let volumes = self.volumes.iter().map(|name| format!("volumes.{name}"));
+        parameters.chain(secrets).chain(volumes).chain(self.others.iter().map(ToString::to_string)).collect()
     }
 }
 

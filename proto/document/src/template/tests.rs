@@ -8,6 +8,7 @@ fn context() -> Context {
         parameters: Parameters::parse_json(r#"{"port": 5432, "names": ["a", "b"], "tls": true, "pass": "hunter3"}"#)
             .unwrap(),
         shared: Vec::new(),
+        volumes: [("data".to_owned(), "/srv/part0/volumes/data".to_owned())].into(),
         secrets: [("password".to_owned(), Secret::new("hunter2"))].into(),
         instance: InstanceFacts {
             id: InstanceId::parse(&"0".repeat(32)).unwrap(),

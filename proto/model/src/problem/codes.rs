@@ -69,6 +69,7 @@ codes! { GRID:
     SHUTTING_DOWN = 313 Unavailable "the master is shutting down";
     TOO_MANY = 314 Exhausted "a limit on how many there may be was reached";
     LEDGER_CHANGED = 315 Failed "the ledger is not as it was booked";
+    NOT_RUNNING = 316 Conflict "an instance does not run, and what was asked for needs it to";
     INTERNAL = 399 Failed "the grid failed in a way that it should not";
 }
 

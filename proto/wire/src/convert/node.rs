@@ -9,6 +9,7 @@ use plat_model::instance::InstanceDesired;
 use plat_model::node::NodeReport;
 use plat_model::parameters::Parameters;
 use plat_model::release::RELEASE_MAX;
+use plat_model::run::RUNS_MAX;
 use plat_model::tree::SHARED_MAX;
 use plat_model::usage::UsageReport;
 use plat_model::{Generation, Problems};
@@ -114,6 +115,7 @@ impl From<&InstanceDesired> for v1::InstanceBody {
             resources: Some(desired.resources.into()),
             bang: desired.bang,
             shared: desired.shared.iter().map(Into::into).collect(),
+            runs: desired.runs.iter().map(Into::into).collect(),
         }
     }
 }
@@ -130,6 +132,7 @@ impl IntoModel for v1::InstanceBody {
         let wish = read_enum::<v1::Wish>(self.wish, &at.field("wish"), problems);
         let resources = at.field("resources").maybe(self.resources, problems)?.unwrap_or_default();
         let shared = at.field("shared").all(self.shared, SHARED_MAX, problems);
+        let runs = at.field("runs").all(self.runs, RUNS_MAX, problems);
         Some(InstanceDesired {
             id: id?,
             project: project?,
@@ -142,6 +145,7 @@ impl IntoModel for v1::InstanceBody {
             resources,
             bang: self.bang,
             shared: shared?,
+            runs: runs?,
         })
     }
 }
@@ -161,6 +165,8 @@ pub struct DesiredIndex {
     pub generation: Generation,
     pub instances: BTreeMap<InstanceId, Generation>,
     pub releases: BTreeSet<Digest>,
+    /// How often each was to be built again, of those that were.
+    pub rebuilds: BTreeMap<Digest, u64>,
     pub bodies: Vec<InstanceDesired>,
     pub documents: Vec<(Digest, String)>,
     /// Parts of the report that the master did not accept.
@@ -178,6 +184,10 @@ impl IntoModel for v1::SyncResponse {
         let releases = place.each(self.releases, RELEASES_MAX, problems, |digest, at, problems| {
             at.parse(&digest, Digest::parse, problems)
         });
+        let place = at.field("rebuilds");
+        let rebuilds = place.each(self.rebuilds, RELEASES_MAX, problems, |one, at, problems| {
+            Some((at.field("digest").parse(&one.digest, Digest::parse, problems)?, one.number))
+        });
         let bodies = at.field("bodies").all(self.bodies, INSTANCES_MAX, problems);
         let documents = at.field("documents").all(self.documents, RELEASES_MAX, problems);
         let refused = at.field("refused").all(self.refused, PROBLEMS_MAX, problems);
@@ -185,6 +195,7 @@ impl IntoModel for v1::SyncResponse {
             generation: Generation(self.generation),
             instances: instances?.into_iter().collect(),
             releases: releases?.into_iter().collect(),
+            rebuilds: rebuilds?.into_iter().collect(),
             bodies: bodies?,
             documents: documents?,
             refused: Problems(refused?),

@@ -139,7 +139,7 @@ fn enforced(names: Vec<String>, at: &Place, problems: &mut Problems) -> Option<E
         let known = all?.with(&name);
         if known.is_none() {
             let what = format!("there is no amount `{}`", plat_model::id::shorten(&name));
-            problems.push(at.wrong(what).fix("they are cpu, memory, disk and processes"));
+            problems.push(at.wrong(what).fix("they are cpu, memory, disk, processes and confinement"));
         }
         known
     };
@@ -197,6 +197,7 @@ impl From<&Inventory> for v1::Inventory {
             partitions: inventory.partitions.iter().map(Into::into).collect(),
             enforced: names(inventory.enforced),
             runtime: inventory.runtime.clone(),
+            does_once: inventory.does_once,
         }
     }
 }
@@ -221,6 +222,6 @@ impl IntoModel for v1::Inventory {
             }
         }
         drop(seen);
-        Some(Inventory { capacity, partitions, enforced, runtime: self.runtime })
+        Some(Inventory { capacity, partitions, enforced, runtime: self.runtime, does_once: self.does_once })
     }
 }

@@ -57,8 +57,8 @@ impl Limits {
         Enforced {
             cpu: self.cpu.is_some(),
             memory: self.memory.is_some(),
-            disk: false,
             processes: self.processes.is_some(),
+            ..Enforced::default()
         }
     }
 

@@ -40,7 +40,8 @@ impl Slices {
 
     /// What systemd limits in them.
     pub fn enforces(&self) -> Enforced {
-        Enforced { cpu: self.has("cpu"), memory: self.has("memory"), disk: false, processes: self.has("pids") }
+        let (cpu, memory, processes) = (self.has("cpu"), self.has("memory"), self.has("pids"));
+        Enforced { cpu, memory, processes, ..Enforced::default() }
     }
 
     pub fn counted(&self) -> Counted {

@@ -1,9 +1,12 @@
 //! What a program sees of the machine's files: a tree of mounts of its own.
 
-use super::{Bounds, Network};
-use crate::host::linux::posix::{NO_SETUID, READ_ONLY, add_mount_attributes};
+use super::{Bounds, Tmp};
+use crate::host::linux::posix::{NO_SETUID, READ_ONLY, Side, add_mount_attributes, split};
+use nix::libc;
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::CWD;
+use nix::sys::stat::{Mode, umask};
+use nix::sys::wait::{WaitStatus, waitpid};
+use rustix::fs::{CWD, FileType, Mode as FileMode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, mount_change, move_mount,
     open_tree,
@@ -15,12 +18,16 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Folders that hold what people and services of the machine have, and sockets by which they are asked for things.
-const PRIVATE: [&str; 3] = ["/home", "/root", "/run"];
-/// Folders that are private ones in memory.
+pub const PRIVATE: [&str; 3] = ["/home", "/root", "/run"];
+/// Folders that are private ones: the first two are one.
 const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
-const SHARED_MEMORY_BYTES: u64 = 256 << 20;
+/// Most bytes of what is in a program's `/dev/shm`.
+pub const SHARED_MEMORY_BYTES: u64 = 1 << 30;
+/// Most bytes of what is in its `/tmp`, where it was to be a folder of its own that is not there.
+const TMP_BYTES: u64 = 64 << 20;
 
 #[derive(Default)]
 pub struct Mounts {
@@ -29,38 +36,86 @@ pub struct Mounts {
 
 /// Gives this process mounts, System V objects and message queues of its own.
 pub fn own() -> io::Result<()> {
-    let own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
     if nix::unistd::geteuid().is_root() {
-        unshare(own)?;
-    } else {
-        let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-        unshare(own | CloneFlags::CLONE_NEWUSER)?;
-        // As themselves: the process is nobody else in it.
-        fs::write("/proc/self/setgroups", "deny")?;
-        fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-        fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+        unshare(OWN)?;
+        return keep_to_itself();
     }
-    // What is mounted or unmounted here is so here alone.
+    try_as_user()?;
+    own_as_user()
+}
+
+/// Some machines let one begin a namespace of users and not finish it, and a process that has begun could not go back. So
+/// another one tries it, once for all that are forked afterwards.
+pub fn try_as_user() -> io::Result<()> {
+    static TRIED: OnceLock<Result<(), i32>> = OnceLock::new();
+    let tried = || other_tries(own_as_user).map_err(|e| e.raw_os_error().unwrap_or(libc::EPERM));
+    TRIED.get_or_init(tried).map_err(io::Error::from_raw_os_error)
+}
+
+const OWN: CloneFlags = CloneFlags::CLONE_NEWNS.union(CloneFlags::CLONE_NEWIPC);
+
+fn own_as_user() -> io::Result<()> {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    unshare(OWN | CloneFlags::CLONE_NEWUSER)?;
+    // As themselves: the process is nobody else in it.
+    fs::write("/proc/self/setgroups", "deny")?;
+    fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+    keep_to_itself()
+}
+
+/// What is mounted or unmounted here is so here alone.
+fn keep_to_itself() -> io::Result<()> {
     Ok(mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?)
 }
 
+/// Whether it goes well in another process.
+fn other_tries(what: fn() -> io::Result<()>) -> io::Result<()> {
+    match split()? {
+        Side::Child => std::process::exit(what().map_or_else(|e| e.raw_os_error().unwrap_or(libc::EPERM), |()| 0)),
+        Side::Parent(child) => match waitpid(child, None)? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Exited(_, number) => Err(io::Error::from_raw_os_error(number)),
+            _ => Err(io::Error::other("the process that tried it was killed")),
+        },
+    }
+}
+
 impl Mounts {
-    /// `are_own` first. `hidden` are places, as [`super::hidden::places`] finds them.
-    pub fn lay(&self, bounds: &Bounds, hidden: &[PathBuf]) -> io::Result<()> {
+    /// `are_own` first. `hidden` are places, as [`super::hidden::places`] finds them. Why processes of other users are seen, if they are.
+    pub fn lay(&self, bounds: &Bounds, hidden: &[PathBuf]) -> io::Result<Option<io::Error>> {
+        // Who is held to these mounts may go through what is made here.
+        let mask = umask(Mode::from_bits_truncate(0o022));
+        let laid = self.lay_all(bounds, hidden);
+        umask(mask);
+        laid
+    }
+
+    fn lay_all(&self, bounds: &Bounds, hidden: &[PathBuf]) -> io::Result<Option<io::Error>> {
         // Held, each as it is: whatever is mounted over the way to it, it is put back there.
-        let hold = |path: &PathBuf| {
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-            open_tree(CWD, path, flags).map(|held| (path.clone(), held))
-        };
-        let held: Vec<(PathBuf, OwnedFd)> = bounds.writable.iter().map(hold).collect::<Result<_, _>>()?;
+        let mut held = Vec::new();
+        for path in &bounds.writable {
+            held.push((path, hold(path)?));
+        }
+        let tmp = own_tmp(bounds)?;
         let private = super::hidden::places(PRIVATE.iter().map(Path::new))?;
         let emptied = outermost(private.iter().chain(hidden));
         let shown = shown(bounds, hidden, &emptied)?;
-        let names = if bounds.network == Network::Same { resolver() } else { None };
         add_mount_attributes(Path::new("/"), READ_ONLY | NO_SETUID, true)?;
-        empty("/tmp", "1777", bounds.tmp_bytes)?;
-        if is_folder("/var/tmp") {
-            mount_bind("/tmp", "/var/tmp")?;
+        for path in &bounds.readable {
+            match hold(path) {
+                Ok(tree) => held.push((path, tree)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        match (tmp, &bounds.tmp) {
+            (Some(tree), _) => put(&tree, Path::new(TEMPORARY[0]))?,
+            (None, Tmp::Memory(bytes)) => empty(TEMPORARY[0], "1777", *bytes)?,
+            (None, Tmp::Within(_)) => empty(TEMPORARY[0], "1777", TMP_BYTES)?,
+        }
+        if is_folder(TEMPORARY[1]) {
+            mount_bind(TEMPORARY[0], TEMPORARY[1])?;
         }
         if is_folder("/dev/shm") {
             empty("/dev/shm", "1777", SHARED_MEMORY_BYTES)?;
@@ -69,36 +124,22 @@ impl Mounts {
             empty(path, "0755", 1 << 20)
                 .map_err(|e| io::Error::new(e.kind(), format!("{} cannot be hidden: {e}", path.display())))?;
         }
-        if let Some((path, text)) = names {
-            fs::create_dir_all(path.parent().unwrap_or(&path))?;
-            fs::write(path, text)?;
-        }
         for (path, tree) in &shown {
-            if tree.is_folder {
-                fs::create_dir_all(path)?;
-            } else {
-                fs::create_dir_all(path.parent().unwrap_or(path))?;
-                fs::File::create(path)?;
-            }
-            move_mount(&tree.held, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+            make_place(path, tree)?;
+            put(tree, path)?;
             add_mount_attributes(path, READ_ONLY | NO_SETUID, true)?;
         }
         for (path, tree) in &held {
-            fs::create_dir_all(path)?;
-            move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+            make_place(path, tree)?;
+            put(tree, path)?;
         }
-        emptied.into_iter().try_for_each(|path| add_mount_attributes(path, READ_ONLY, false))
+        emptied.into_iter().try_for_each(|path| add_mount_attributes(path, READ_ONLY, false))?;
+        Ok(own_processes_alone().err())
     }
 }
 
-/// What is put back where all is emptied.
-struct Shown {
-    held: OwnedFd,
-    is_folder: bool,
-}
-
 /// What is visible and would not be: where it is, and where a link that would not be there leads to it.
-fn shown(bounds: &Bounds, hidden: &[PathBuf], emptied: &[&Path]) -> io::Result<Vec<(PathBuf, Shown)>> {
+fn shown(bounds: &Bounds, hidden: &[PathBuf], emptied: &[&Path]) -> io::Result<Vec<(PathBuf, OwnedFd)>> {
     let temporary = TEMPORARY.map(Path::new);
     let mut all = Vec::new();
     for path in &bounds.visible {
@@ -106,15 +147,64 @@ fn shown(bounds: &Bounds, hidden: &[PathBuf], emptied: &[&Path]) -> io::Result<V
         let Some(place) = places.into_iter().find(|place| !hidden.iter().any(|above| place.starts_with(above))) else {
             continue;
         };
-        let is_folder = is_folder(&place);
         let mut targets = BTreeSet::from([place.clone(), path.clone()]);
         targets.retain(|target| emptied.iter().chain(&temporary).any(|above| target.starts_with(above)));
         for target in targets {
-            let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-            all.push((target, Shown { held: open_tree(CWD, &place, flags)?, is_folder }));
+            all.push((target, hold(&place)?));
         }
     }
     Ok(all)
+}
+
+/// The files beneath a path with all that is mounted there, wherever else they are put.
+fn hold(path: &Path) -> io::Result<OwnedFd> {
+    let all = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    Ok(open_tree(CWD, path, all)?)
+}
+
+fn put(tree: &OwnedFd, path: &Path) -> io::Result<()> {
+    Ok(move_mount(tree, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+/// What is to be mounted on, if it was emptied.
+fn make_place(path: &Path, tree: &OwnedFd) -> io::Result<()> {
+    if fs::symlink_metadata(path).is_ok() {
+        return Ok(());
+    }
+    if FileType::from_raw_mode(fstat(tree)?.st_mode) == FileType::Directory {
+        return fs::create_dir_all(path);
+    }
+    fs::create_dir_all(path.parent().unwrap_or(path))?;
+    fs::File::create(path).map(drop)
+}
+
+/// The folder for what is temporary, if it is to be one of the program's own and its owner has left one there. Nothing is
+/// made in it: what has to be put back beneath `/tmp` needs a `/tmp` of nobody's.
+fn own_tmp(bounds: &Bounds) -> io::Result<Option<OwnedFd>> {
+    let (Tmp::Within(name), Some(top)) = (&bounds.tmp, bounds.writable.first()) else { return Ok(None) };
+    let mut kept = bounds.writable.iter().chain(&bounds.readable).chain(&bounds.hidden);
+    if kept.any(|path| TEMPORARY.iter().any(|folder| path.starts_with(folder))) {
+        return Ok(None);
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = openat(CWD, top, flags, FileMode::empty())?;
+    // A link there leads nowhere.
+    let Ok(folder) = openat2(&top, name, flags, FileMode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+    else {
+        return Ok(None);
+    };
+    let this = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(Some(open_tree(&folder, "", this)?))
+}
+
+/// A list of processes with those of other users left out: for root, who alone can have a new one.
+fn own_processes_alone() -> io::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    // The word, not the number: kernels that know it keep it from all other lists.
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    Ok(mount("proc", "/proc", "proc", flags, c"hidepid=invisible")?)
 }
 
 /// Those that are beneath none of the others, nor of what is temporary: what is beneath goes with it.
@@ -144,11 +234,11 @@ fn empty(path: impl AsRef<Path>, mode: &str, bytes: u64) -> io::Result<()> {
     Ok(mount("tmpfs", path.as_ref(), "tmpfs", flags, options.as_c_str())?)
 }
 
-/// What says where names are asked for, if that is where sockets are.
-fn resolver() -> Option<(PathBuf, Vec<u8>)> {
+/// Where it is said how names are asked for, if that is where sockets are.
+pub fn resolver() -> Option<PathBuf> {
     let path = fs::canonicalize("/etc/resolv.conf").ok().filter(|path| path.starts_with("/run"))?;
-    let text = fs::read(&path).ok()?;
-    Some((path, text))
+    // The folder: the file is replaced whenever the machine's network changes.
+    path.parent().filter(|folder| *folder != Path::new("/run")).map(Path::to_owned)
 }
 
 /// Switches on the loopback of this process's network namespace.

@@ -1,6 +1,6 @@
 //! Landlock: what a program may do with files, by where they are; and whom it may signal.
 
-use super::Bounds;
+use super::{Bounds, Company};
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
@@ -26,14 +26,15 @@ pub fn restrict(bounds: &Bounds, hidden: &[PathBuf], reads: Option<BorrowedFd<'_
 fn build(bounds: &Bounds, hidden: &[PathBuf], reads: Option<BorrowedFd<'_>>) -> Result<RulesetStatus, RulesetError> {
     let all = AccessFs::from_all(NEWEST);
     let read = AccessFs::from_read(NEWEST);
-    let rules = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(all)?
-        .scope(Scope::Signal | Scope::AbstractUnixSocket)?
-        .create()?;
+    let rules = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(all)?;
+    let rules = match bounds.company {
+        Company::None => rules.scope(Scope::Signal | Scope::AbstractUnixSocket)?,
+        Company::OfItsUser => rules,
+    };
+    let rules = rules.create()?;
     let mut rules = allow(rules, Path::new("/"), AccessFs::ReadDir.into())?;
-    for path in beside(Path::new("/"), hidden) {
-        rules = allow(rules, &path, read)?;
+    for path in beside(Path::new("/"), hidden).iter().chain(&bounds.readable) {
+        rules = allow(rules, path, read)?;
     }
     if let Some(folder) = reads {
         rules = rules.add_rule(PathBeneath::new(folder, read))?;

@@ -8,13 +8,32 @@ use seccompiler::{
 };
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::OnceLock;
 
 /// Which sockets may be made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Sockets {
-    All,
+    /// Those of programs: between those of this machine, of the internet, and to the kernel about networks.
+    Internet,
     /// Of the family that has paths for addresses alone.
     Local,
+}
+
+/// Their families.
+pub const FAMILIES: [(&str, i32); 4] = [
+    ("AF_UNIX", libc::AF_UNIX),
+    ("AF_INET", libc::AF_INET),
+    ("AF_INET6", libc::AF_INET6),
+    ("AF_NETLINK", libc::AF_NETLINK),
+];
+
+impl Sockets {
+    fn families(self) -> &'static [(&'static str, i32)] {
+        match self {
+            Self::Internet => &FAMILIES,
+            Self::Local => &FAMILIES[..1],
+        }
+    }
 }
 
 /// Of who administers the machine, mounts, traces others, or loads code into the kernel; and large parts of the kernel that
@@ -93,11 +112,38 @@ const UNKNOWN: &[i64] = &[libc::SYS_clone3, libc::SYS_openat2];
 #[cfg(target_arch = "x86_64")]
 const X32: i64 = 0x4000_0000;
 
+/// A list of filters for each kind of sockets, for those that may not set every mode, made once: processes that are forked afterwards have them.
+static MADE: [OnceLock<Result<Vec<BpfProgram>, String>>; 2] = [OnceLock::new(), OnceLock::new()];
+
+fn made(sockets: Sockets) -> io::Result<&'static [BpfProgram]> {
+    let kept = match sockets {
+        Sockets::Internet => &MADE[0],
+        Sockets::Local => &MADE[1],
+    };
+    let filters = kept.get_or_init(|| make(sockets, Modes::Plain).map_err(|e| e.to_string()));
+    filters.as_deref().map_err(|why| io::Error::other(why.clone()))
+}
+
+/// Makes ready what most programs are forbidden, so that none of those that are forked has to.
+pub fn prepare() {
+    // What is wrong with it is told whenever it is to be used.
+    let _ = made(Sockets::Internet);
+}
+
 /// Forbids them to this process and all that it starts, for good. No new privileges first.
 ///
 /// # Errors
 /// If this kernel has no filters, or they are not known for this kind of machine.
 pub fn forbid(sockets: Sockets, modes: Modes) -> io::Result<()> {
+    let apply =
+        |filters: &[BpfProgram]| filters.iter().try_for_each(|filter| apply_filter(filter).map_err(io::Error::other));
+    match modes {
+        Modes::Plain => apply(made(sockets)?),
+        Modes::Any => apply(&make(sockets, modes)?),
+    }
+}
+
+fn make(sockets: Sockets, modes: Modes) -> io::Result<Vec<BpfProgram>> {
     let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
     for (call, argument) in MODES.iter().filter(|_| modes == Modes::Plain) {
@@ -106,27 +152,34 @@ pub fn forbid(sockets: Sockets, modes: Modes) -> io::Result<()> {
     }
     let user = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
     rules.insert(libc::SYS_clone, vec![holds(0, SeccompCmpOp::MaskedEq(user), user)?]);
-    if sockets == Sockets::Local {
-        rules.insert(libc::SYS_socket, vec![holds(0, SeccompCmpOp::Ne, u64::from(libc::AF_UNIX.unsigned_abs()))?]);
-    }
-    apply(rules, denied)?;
+    let other = |(_, family): &(&str, i32)| condition(0, SeccompCmpOp::Ne, u64::from(family.unsigned_abs()));
+    let other = sockets.families().iter().map(other).collect::<Result<_, _>>()?;
+    let other = vec![SeccompRule::new(other).map_err(io::Error::other)?];
+    let families = BTreeMap::from([(libc::SYS_socket, other)]);
     // A mode is all that is to be looked for in how a file is opened.
     let unknown = UNKNOWN.iter().filter(|call| modes == Modes::Plain || **call != libc::SYS_openat2);
     let unknown = unknown.map(|call| (*call, Vec::new())).collect();
-    apply(unknown, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()))
+    Ok(vec![
+        filter(rules, denied)?,
+        // As on a kernel that does not have them.
+        filter(families, SeccompAction::Errno(libc::EAFNOSUPPORT.unsigned_abs()))?,
+        filter(unknown, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()))?,
+    ])
 }
 
 /// An argument, of which the lower half counts, compares so.
 fn holds(argument: u8, how: SeccompCmpOp, with: u64) -> io::Result<SeccompRule> {
-    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, with).map_err(io::Error::other)?;
-    SeccompRule::new(vec![condition]).map_err(io::Error::other)
+    SeccompRule::new(vec![condition(argument, how, with)?]).map_err(io::Error::other)
 }
 
-fn apply(mut rules: BTreeMap<i64, Vec<SeccompRule>>, answer: SeccompAction) -> io::Result<()> {
+fn condition(argument: u8, how: SeccompCmpOp, with: u64) -> io::Result<SeccompCondition> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, with).map_err(io::Error::other)
+}
+
+fn filter(mut rules: BTreeMap<i64, Vec<SeccompRule>>, answer: SeccompAction) -> io::Result<BpfProgram> {
     #[cfg(target_arch = "x86_64")]
     rules.append(&mut rules.iter().map(|(call, rule)| (call + X32, rule.clone())).collect());
     let machine = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, machine).map_err(io::Error::other)?;
-    let program: BpfProgram = filter.try_into().map_err(io::Error::other)?;
-    apply_filter(&program).map_err(io::Error::other)
+    filter.try_into().map_err(io::Error::other)
 }

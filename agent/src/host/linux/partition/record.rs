@@ -2,7 +2,7 @@
 
 use plat_agent_plan::action::{Loaded, Note};
 use plat_agent_plan::facts::Occupant;
-use plat_agent_plan::{Timer, Upkeep};
+use plat_agent_plan::{Asked, Timer, Upkeep};
 use plat_model::id::{InstanceId, ServiceName};
 use plat_model::parameters::{Parameters, Secret};
 use plat_model::tree::Said;
@@ -19,6 +19,8 @@ pub struct Record {
     configured: String,
     #[serde(default)]
     upkeep: Option<Box<Upkeep>>,
+    #[serde(default)]
+    prepared: String,
     started: bool,
     ready: bool,
     connection: Parameters,
@@ -36,6 +38,8 @@ pub struct Record {
     done: BTreeMap<ServiceName, String>,
     #[serde(default)]
     timers: BTreeMap<ServiceName, Timer>,
+    #[serde(default)]
+    asked: Asked,
     cleaned: bool,
     erased: bool,
 }
@@ -53,6 +57,7 @@ impl Record {
             initialised: self.initialised,
             configured: self.configured,
             upkeep: self.upkeep,
+            prepared: self.prepared,
             started: self.started,
             ready: self.ready,
             revivals: self.revivals,
@@ -63,6 +68,7 @@ impl Record {
             published: String::new(),
             spoken: self.spoken,
             said: self.said,
+            asked: self.asked,
             cleaned: self.cleaned,
             erased: self.erased,
         };
@@ -84,6 +90,7 @@ impl Record {
             initialised: occupant.initialised,
             configured: occupant.configured.clone(),
             upkeep: occupant.upkeep.clone(),
+            prepared: occupant.prepared.clone(),
             started: occupant.started,
             ready: occupant.ready,
             revivals: occupant.revivals,
@@ -94,6 +101,7 @@ impl Record {
             published: Some(occupant.published.clone()),
             spoken: occupant.spoken.clone(),
             said: occupant.said.clone(),
+            asked: occupant.asked.clone(),
             cleaned: occupant.cleaned,
             erased: occupant.erased,
         }

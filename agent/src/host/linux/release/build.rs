@@ -13,7 +13,7 @@ use super::sources::{archive, crates, deb, directory, git, npm, oci, pypi, tools
 use crate::config::BuildLimits;
 use crate::host::linux::account::{assume, end_all_below, end_all_of};
 use crate::host::linux::cgroup::Groups;
-use crate::host::linux::confine::{Bounds, Confining, Modes, Network, plan};
+use crate::host::linux::confine::{Bounds, Company, Confining, Modes, Network, Tmp, plan, resolver};
 use crate::host::linux::disk::{io_problem, now};
 use crate::host::linux::partition::files::open_top;
 use crate::host::linux::posix::{Side, split};
@@ -82,6 +82,8 @@ pub struct BuildTask {
     pub spare: u64,
     /// What no command sees: the partitions, and the agent's own.
     pub hidden: Vec<PathBuf>,
+    /// Where its commands run.
+    pub groups: Groups,
     /// What another node made of it, in the cache: taken instead of building.
     pub made: Option<Made>,
 }
@@ -202,13 +204,16 @@ impl BuildTask {
         };
         let (sources, is_made) = (&self.release.sources, self.made.is_some());
         let paths = sources.values().filter_map(here).filter(|path| path.starts_with('/'));
+        let network = if !is_made && sources.values().any(asks) { Network::Same } else { Network::None };
         let bounds = Bounds {
             writable: vec![self.staging.clone(), self.packages.clone()],
+            readable: resolver().filter(|_| network == Network::Same).into_iter().collect(),
             hidden: self.hidden.clone(),
             visible: paths.map(PathBuf::from).collect(),
-            network: if !is_made && sources.values().any(asks) { Network::Same } else { Network::None },
+            network,
             modes: Modes::Any,
-            tmp_bytes: self.limits.memory,
+            tmp: Tmp::Memory(self.limits.memory),
+            company: Company::None,
         };
         let (steps, mut confining) = (plan(&bounds), Confining::new(&bounds).reading(shelf.folder()));
         confining.perform(&steps.as_started)?;
@@ -298,7 +303,10 @@ impl BuildTask {
                 ("LANG".to_owned(), "C.UTF-8".to_owned()),
             ]);
             let confinement = self.confinement(laid);
-            let program = Program { confinement, ..program(command.clone(), environment, &self.staging) };
+            // Where there is a builder, nobody else builds now.
+            let (groups, group_is_own) = (self.groups.clone(), self.builder.is_some());
+            let program =
+                Program { confinement, groups, group_is_own, ..program(command.clone(), environment, &self.staging) };
             let disk = DiskUse::new(&self.staging, self.limits.disk, self.spare);
             let ran = run_within(program, &self.log, laid.timeout_seconds, Some(&|| disk.over()), line)?;
             if ran.timed_out || ran.over.is_some() || ran.exit != Exit::Code(0) {
@@ -319,7 +327,9 @@ impl BuildTask {
             visible: Vec::new(),
             modes: Modes::Plain,
             network: if laid.network { Network::Same } else { Network::None },
-            tmp_bytes: self.limits.memory,
+            readable: resolver().filter(|_| laid.network).into_iter().collect(),
+            tmp: Tmp::Memory(self.limits.memory),
+            company: Company::None,
         };
         Confinement {
             processes: Some(self.limits.processes),

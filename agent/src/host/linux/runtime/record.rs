@@ -33,6 +33,10 @@ impl Records {
         self.partition(partition).join("runs")
     }
 
+    pub fn run_log(&self, partition: &PartitionName, name: &str) -> PathBuf {
+        self.runs_folder(partition).join(format!("{name}.log"))
+    }
+
     pub fn log(&self, partition: &PartitionName, service: &ServiceName) -> PathBuf {
         self.service(partition, service).join("log")
     }

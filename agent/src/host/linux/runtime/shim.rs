@@ -8,6 +8,7 @@ mod usage;
 
 use super::{Adopted, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined};
 use crate::host::linux::cgroup;
+use crate::host::linux::confine::Bounds;
 use crate::host::linux::disk::private_folder;
 use crate::host::linux::process::{Process, boot_id};
 use crate::host::linux::shim::launch::Program;
@@ -193,6 +194,13 @@ impl Runtime for ShimRuntime {
         Ok(by_groups.or(by_user))
     }
 
+    async fn unconfined(&self) -> Result<Vec<String>, Problem> {
+        match self.inner.setting.spawner.perform(&Task::Confine(Bounds::empty())).await? {
+            Answer::Unconfined(missing) => Ok(missing),
+            other => Err(Problem::new(codes::INTERNAL, format!("a process that was shut in answered {other:?}"))),
+        }
+    }
+
     fn enforces(&self) -> Enforced {
         self.inner.cgroups.limits()
     }
@@ -219,7 +227,7 @@ impl Runtime for ShimRuntime {
                 mark: format!("{}.{name}..{}", self.inner.mark, run.name),
             },
             timeout_seconds: run.timeout_seconds,
-            log: logs.join(format!("{}.log", run.name)),
+            log: self.inner.records.run_log(name, &run.name),
         }));
         match self.inner.setting.spawner.perform(&task).await? {
             Answer::Ran(ran) => {

@@ -163,6 +163,10 @@ impl Runtime for SystemdRuntime {
         })
     }
 
+    async fn unconfined(&self) -> Result<Vec<String>, Problem> {
+        Ok(unit::missing(self.inner.version))
+    }
+
     fn enforces(&self) -> Enforced {
         self.inner.slices.enforces()
     }

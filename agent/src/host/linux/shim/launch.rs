@@ -111,9 +111,9 @@ fn become_program(program: &Program, output: &OwnedFd) -> Result<std::convert::I
     enter(program)?;
     if let Some((steps, confining)) = &mut confining {
         confining.perform(&steps.as_user).map_err(|p| p.one_line())?;
-        // Before the first line of the program itself.
-        for missing in &confining.missing {
-            let _ = rustix::io::write(output, format!("{missing}\n").as_bytes());
+        // Before the first line of the program itself; of services the node says it once for all.
+        for missing in confining.missing.iter().filter(|_| confining.is_alone()) {
+            let _ = rustix::io::write(output, format!("not enforced on this machine: {missing}\n").as_bytes());
         }
     }
     let text = |what: &str| CString::new(what).map_err(|_| "an argument or variable holds a zero byte".to_owned());

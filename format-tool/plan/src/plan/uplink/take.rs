@@ -28,7 +28,10 @@ impl Planner<'_> {
         }
         let on_it = self.facts.addresses.iter().filter(|address| address.link == *link && !is_link_local(address));
         let (ending, own): (Vec<_>, Vec<_>) = on_it.partition(|address| address.leased);
+        let leases = self.facts.leases.get(link);
+        let is_leased = |address: &IpNet| leases.is_some_and(|leases| leases.addresses.contains(address));
         let ipv6 = ending.iter().map(|found| found.address).filter(|address| address.addr().is_ipv6());
+        let ipv6 = ipv6.filter(|address| !is_leased(address));
         let ways = self.facts.announced.get(link).cloned().unwrap_or_default();
         let announced = Announced { addresses: ipv6.collect(), ways };
         self.refuse_lease(link);
@@ -76,8 +79,10 @@ impl Planner<'_> {
 
     /// What DHCP gave stays with its client, which knows nothing of the bridge.
     fn refuse_lease(&mut self, link: &str) {
-        let Some(leases) = self.facts.leases.get(link).filter(|leases| !leases.is_empty()) else { return };
-        let leases = leases.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let Some(leases) = self.facts.leases.get(link) else { return };
+        let addresses = leases.addresses.iter().map(|address| format!("the address {address}"));
+        let routes = leases.routes.iter().map(|to| format!("the route to {to}"));
+        let leases = addresses.chain(routes).collect::<Vec<_>>().join(", ");
         self.problems.push(
             Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
                 .because(format!("it has {leases} by DHCP, or from another program that keeps it there: that would go on at {link}"))

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use lines::Texts;
-pub use lines::{Accounts, Entries};
+pub use lines::{Accounts, Entries, left};
 
 /// Longest file of the user database that is read, in bytes.
 const SIZE_MAX: u64 = 64 << 20;

@@ -8,6 +8,7 @@ use plat_model::id::{Digest, InstanceId, PromiseName, ServiceName};
 use plat_model::instance::{InstanceStatus, PromiseStatus, ServiceKind, ServiceStatus};
 use plat_model::parameters::Parameters;
 use plat_model::release::Installation;
+use plat_model::run::RUNS_MAX;
 use plat_model::tree::{SAID_MAX, Said};
 use plat_model::{Generation, Problems};
 
@@ -113,6 +114,7 @@ impl From<&InstanceStatus> for v1::InstanceStatus {
             services: status.services.iter().map(Into::into).collect(),
             promises: status.promises.iter().map(Into::into).collect(),
             said: status.said.as_ref().map(Into::into),
+            ran: status.ran.iter().map(Into::into).collect(),
         }
     }
 }
@@ -129,6 +131,7 @@ impl IntoModel for v1::InstanceStatus {
         let services = at.field("services").all(self.services, SERVICES_MAX, problems);
         let promises = at.field("promises").all(self.promises, SERVICES_MAX, problems);
         let said = at.field("said").maybe(self.said, problems);
+        let ran = at.field("ran").all(self.ran, RUNS_MAX, problems);
         Some(InstanceStatus {
             id: id?,
             generation: Generation(self.generation),
@@ -140,6 +143,7 @@ impl IntoModel for v1::InstanceStatus {
             services: services?,
             promises: promises?,
             said: said?,
+            ran: ran?,
         })
     }
 }

@@ -54,7 +54,7 @@ impl Inner {
         let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = limits.get(&place.partition.name).copied().unwrap_or(place.partition.limits);
         let processes = asked.processes.filter(|_| !self.cgroups.limits().processes);
-        Confinement::of(&place.partition, Resources { processes, ..asked })
+        Confinement::of(place, Resources { processes, ..asked }, &self.setting.state)
     }
 
     /// As [`Records::run`].

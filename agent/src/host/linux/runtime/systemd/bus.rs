@@ -311,6 +311,9 @@ fn said(value: &OwnedVariant) -> Option<Said> {
     })
 }
 
+/// MS_REC of linux/mount.h.
+const RECURSIVE: u64 = 1 << 14;
+
 fn variant(value: &Value) -> Variant<'static> {
     match value.clone() {
         Value::Flag(flag) => Variant::from(flag),
@@ -326,6 +329,10 @@ fn variant(value: &Value) -> Variant<'static> {
         }
         Value::Allowed(names) => Variant::from((true, names.into_iter().map(str::to_owned).collect::<Vec<_>>())),
         Value::Files(paths) => Variant::from(paths.into_iter().map(|path| (path, false)).collect::<Vec<_>>()),
+        Value::Pairs(pairs) => Variant::from(pairs),
+        Value::Binds(paths) => {
+            Variant::from(paths.into_iter().map(|path| (path.clone(), path, true, RECURSIVE)).collect::<Vec<_>>())
+        }
         Value::Fields(fields) => Variant::from(fields.into_iter().map(String::into_bytes).collect::<Vec<_>>()),
     }
 }

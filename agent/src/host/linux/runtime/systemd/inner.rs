@@ -44,7 +44,7 @@ pub struct Inner {
     pub slices: Slices,
     pub names: Names,
     pub bus: Bus,
-    version: u32,
+    pub version: u32,
     locks: Mutex<BTreeMap<(PartitionName, ServiceName), ServiceLock>>,
     /// What each partition is held to.
     pub limits: Mutex<BTreeMap<PartitionName, Resources>>,
@@ -299,7 +299,7 @@ impl Inner {
         let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = limits.get(&place.partition.name).copied().unwrap_or(place.partition.limits);
         let processes = asked.processes.filter(|_| !self.slices.enforces().processes);
-        Ok(Confinement::of(&place.partition, Resources { processes, ..asked }))
+        Ok(Confinement::of(place, Resources { processes, ..asked }, &self.setting.state))
     }
 
     pub async fn launch(&self, place: &Place, spec: &ServiceSpec, before: Option<RunState>) -> Result<(), Problem> {

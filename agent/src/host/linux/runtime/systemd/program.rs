@@ -53,7 +53,7 @@ impl Inner {
         let (unit, slice) = (self.names.program(name, &run.name, &id), self.names.slice(name));
         let folder = self.records.runs_folder(name);
         let (environment, log) = (folder.join(format!("{id}.environment")), folder.join(format!("{}.log", run.name)));
-        let properties = run_of(place, &slice, run, &self.confinement(place)?, &environment);
+        let properties = run_of(place, &slice, run, &self.confinement(place)?, &environment, self.version);
         let (path, text) = (environment.clone(), variables(&run.environment));
         let wrong = failed.clone();
         let (top, within) = (place.directory.clone(), run.directory.clone());

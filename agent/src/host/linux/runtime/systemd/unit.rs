@@ -1,11 +1,15 @@
 //! A program as a transient unit: what systemd is told of it. Pure.
 
+mod bounds;
+
 use crate::host::linux::runtime::{Confinement, Place, stop_signal};
 use plat_agent_plan::action::{Run, ServiceSpec};
 use plat_document::release::{Restart, ServiceKind};
 use plat_model::resources::Resources;
 use std::collections::BTreeMap;
 use std::path::Path;
+
+pub use bounds::missing;
 
 /// A property of a unit, as systemd's bus names it.
 pub type Property = (&'static str, Value);
@@ -27,6 +31,10 @@ pub enum Value {
     Files(Vec<String>),
     /// Fields of all that is logged.
     Fields(Vec<String>),
+    /// Paths, each with options of its own.
+    Pairs(Vec<(String, String)>),
+    /// Paths that are seen where they are, if they are there, with all that is mounted in them.
+    Binds(Vec<String>),
 }
 
 /// "No limit", as systemd says it.
@@ -72,7 +80,7 @@ pub fn unit_of(
         Restart::OnFailure => "on-failure",
         Restart::Never => "no",
     };
-    let mut unit = program(place, slice, &spec.command, &spec.environment, confinement, environment);
+    let mut unit = program(slice, &spec.command, &spec.environment, confinement, environment, version);
     unit.extend([
         ("Description", text(format!("{} of partition {partition}", spec.name))),
         ("WorkingDirectory", text(working_directory(place, &spec.directory))),
@@ -110,8 +118,15 @@ pub fn unit_of(
 }
 
 /// A program that is run to its end; its output goes where whoever starts it says.
-pub fn run_of(place: &Place, slice: &str, run: &Run, confinement: &Confinement, environment: &Path) -> Vec<Property> {
-    let mut unit = program(place, slice, &run.command, &run.environment, confinement, environment);
+pub fn run_of(
+    place: &Place,
+    slice: &str,
+    run: &Run,
+    confinement: &Confinement,
+    environment: &Path,
+    version: u32,
+) -> Vec<Property> {
+    let mut unit = program(slice, &run.command, &run.environment, confinement, environment, version);
     unit.extend([
         ("Description", text(format!("{} of partition {}", run.name, place.partition.name))),
         ("WorkingDirectory", text(working_directory(place, &run.directory))),
@@ -124,14 +139,13 @@ pub fn run_of(place: &Place, slice: &str, run: &Run, confinement: &Confinement, 
 
 /// What holds of every program in a partition.
 fn program(
-    place: &Place,
     slice: &str,
     command: &[String],
     variables: &BTreeMap<String, String>,
     confinement: &Confinement,
     environment: &Path,
+    version: u32,
 ) -> Vec<Property> {
-    let directories = [&place.directory].into_iter().chain(&place.partition.storage);
     let added = ADDED.iter().filter(|name| !variables.contains_key(**name));
     let mut unit = vec![
         ("Slice", text(slice)),
@@ -148,17 +162,9 @@ fn program(
         ("TasksAccounting", Value::Flag(true)),
         ("LimitCORE", Value::Number(0)),
         ("LimitNOFILE", Value::Number(confinement.files)),
-        ("NoNewPrivileges", Value::Flag(true)),
-        ("ProtectSystem", text("strict")),
-        ("ReadWritePaths", Value::Texts(directories.map(|path| path.display().to_string()).collect())),
-        ("RestrictAddressFamilies", Value::Allowed(vec!["AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"])),
-        ("SystemCallArchitectures", Value::Texts(vec!["native".into()])),
-        ("SystemCallFilter", Value::Allowed(vec!["@system-service"])),
-        ("SystemCallErrorNumber", Value::Signal(1)),
     ];
-    // A partition in /tmp could not be seen any more.
-    if !["/tmp", "/var/tmp"].iter().any(|shared| place.directory.starts_with(shared)) {
-        unit.push(("PrivateTmp", Value::Flag(true)));
+    if let Some(bounds) = &confinement.bounds {
+        unit.extend(bounds::properties(bounds, version));
     }
     if let Some(account) = &confinement.account {
         unit.push(("User", text(account.uid)));

@@ -2,6 +2,7 @@
 
 use node_format_plan::Action;
 use node_format_plan::action::User;
+use node_format_plan::facts::Left;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -254,6 +255,22 @@ pub(super) fn half_made<'a, 't>(accounts: &Accounts<'a>, text: impl Fn(&'static 
         users: kept(&accounts.users, text("passwd"), text("shadow"), new_in_shadow),
         groups: kept(&accounts.groups, text("group"), text("gshadow"), new_in_gshadow),
     }
+}
+
+/// Of shadow or gshadow, the names that are nobody's.
+pub fn left(file: &str, text: &str, is_there: impl Fn(&str) -> bool) -> BTreeMap<String, Left> {
+    let new = if file == "shadow" { new_in_shadow } else { new_in_gshadow };
+    let mut left = BTreeMap::new();
+    for line in text.lines() {
+        let name = name_of(line);
+        if !is_there(name) {
+            let found = if line == new(name) { Left::New } else { Left::Old };
+            // There may be several.
+            let all = left.entry(name.to_owned()).or_insert(found);
+            *all = found.max(*all);
+        }
+    }
+    left
 }
 
 /// The line of an account that nobody can log in to.

@@ -11,7 +11,7 @@ fn place(directory: &str) -> Place {
         storage: vec!["/mnt/disk/part0".into()],
         ..NodePartition::bare(PartitionName::parse("part0").unwrap())
     };
-    Place { partition, directory: directory.into() }
+    Place { partition, directory: directory.into(), releases: "/srv/plat/releases".into() }
 }
 
 fn spec() -> ServiceSpec {
@@ -43,7 +43,7 @@ fn value<'a>(unit: &'a [Property], name: &str) -> Option<&'a Value> {
 #[test]
 fn a_service_is_all_that_its_specification_and_its_confinement_say() {
     let place = place("/srv/plat/partitions/part0");
-    let confinement = Confinement::of(&place.partition, limits());
+    let confinement = Confinement::of(&place, limits(), Path::new("/var/lib/plat-agent/host"));
     let unit = unit_of(&place, "plat-part0.slice", &spec(), &confinement, Path::new("/var/lib/environment"), 252);
     assert_eq!(told(&unit), include_str!("golden/service.txt").trim_end());
     let names: std::collections::BTreeSet<_> = unit.iter().map(|(name, _)| name).collect();
@@ -53,7 +53,7 @@ fn a_service_is_all_that_its_specification_and_its_confinement_say() {
 #[test]
 fn a_program_that_is_run_to_its_end_is_held_in_by_the_same() {
     let place = place("/srv/plat/partitions/part0");
-    let confinement = Confinement::of(&place.partition, limits());
+    let confinement = Confinement::of(&place, limits(), Path::new("/var/lib/plat-agent/host"));
     let run = Run {
         name: "init".into(),
         command: vec!["/bin/init".into()],
@@ -61,7 +61,7 @@ fn a_program_that_is_run_to_its_end_is_held_in_by_the_same() {
         directory: "srv".into(),
         timeout_seconds: 90,
     };
-    let program = run_of(&place, "plat-part0.slice", &run, &confinement, Path::new("/var/lib/environment"));
+    let program = run_of(&place, "plat-part0.slice", &run, &confinement, Path::new("/var/lib/environment"), 252);
     assert_eq!(value(&program, "RuntimeMaxUSec"), Some(&Value::Number(90_000_000)));
     assert_eq!(value(&program, "Restart"), None);
     assert_eq!(value(&program, "WorkingDirectory"), Some(&text("/srv/plat/partitions/part0/srv")));
@@ -75,7 +75,7 @@ fn a_program_that_is_run_to_its_end_is_held_in_by_the_same() {
 #[test]
 fn only_a_service_is_started_again_and_only_as_its_specification_says() {
     let place = place("/srv/plat/partitions/part0");
-    let confinement = Confinement::of(&place.partition, Resources::default());
+    let confinement = Confinement::of(&place, Resources::default(), Path::new("/var/lib/plat-agent/host"));
     let of = |kind, restart| {
         let spec = ServiceSpec { kind, restart, ..spec() };
         let unit = unit_of(&place, "s.slice", &spec, &confinement, Path::new("/e"), 252);
@@ -93,7 +93,7 @@ fn only_a_service_is_started_again_and_only_as_its_specification_says() {
 #[test]
 fn who_must_say_that_it_is_alive_is_listened_to_and_nobody_else() {
     let place = place("/srv/plat/partitions/part0");
-    let confinement = Confinement::of(&place.partition, Resources::default());
+    let confinement = Confinement::of(&place, Resources::default(), Path::new("/var/lib/plat-agent/host"));
     let of = |watchdog_seconds| {
         let spec = ServiceSpec { watchdog_seconds, ..spec() };
         let unit = unit_of(&place, "s.slice", &spec, &confinement, Path::new("/e"), 252);
@@ -106,7 +106,7 @@ fn who_must_say_that_it_is_alive_is_listened_to_and_nobody_else() {
 #[test]
 fn what_this_systemd_does_not_know_is_not_said_and_a_partition_in_tmp_is_seen() {
     let place = place("/tmp/grid/partitions/part0");
-    let confinement = Confinement::of(&place.partition, Resources::default());
+    let confinement = Confinement::of(&place, Resources::default(), Path::new("/var/lib/plat-agent/host"));
     let unit = |version| unit_of(&place, "s.slice", &spec(), &confinement, Path::new("/e"), version);
     assert_eq!(value(&unit(252), "RestartSteps"), None);
     assert_eq!(value(&unit(254), "RestartSteps"), Some(&Value::Word(6)));

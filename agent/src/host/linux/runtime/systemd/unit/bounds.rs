@@ -1,0 +1,57 @@
+//! What a program has of the machine, as systemd is told of it: the same that [`crate::host::linux::confine`] does itself.
+
+use super::{Property, Value, text};
+use crate::host::linux::confine::{Bounds, FAMILIES, PRIVATE, SHARED_MEMORY_BYTES};
+use std::path::{Path, PathBuf};
+
+/// The first versions of systemd that hide processes of other users, and that give System V objects and queues apart.
+const WITH_PROCESSES: u32 = 247;
+const WITH_OBJECTS: u32 = 248;
+/// Where a unit says that it is alive, and where its log goes: beneath what is hidden.
+const OF_SYSTEMD: [&str; 2] = ["/run/systemd/notify", "/run/systemd/journal"];
+
+/// What systemd of this version cannot keep from a program, a line each.
+pub fn missing(version: u32) -> Vec<String> {
+    let since = |first: u32, what: &str| (version < first).then(|| format!("{what} (systemd {version} is too old)"));
+    let processes = since(WITH_PROCESSES, "that processes of other users are not seen");
+    processes.into_iter().chain(since(WITH_OBJECTS, "System V objects of its own")).collect()
+}
+
+pub fn properties(bounds: &Bounds, version: u32) -> Vec<Property> {
+    let is_hidden = |path: &&PathBuf| {
+        let hidden = bounds.hidden.iter().map(PathBuf::as_path).chain(PRIVATE.iter().map(Path::new));
+        hidden.into_iter().any(|folder| path.starts_with(folder))
+    };
+    let (back, there): (Vec<_>, Vec<_>) = bounds.writable.iter().partition(is_hidden);
+    let shown = |path: &PathBuf| path.display().to_string();
+    let readable = bounds.readable.iter().filter(is_hidden).map(shown);
+    let mut emptied: Vec<_> = bounds.hidden.iter().map(|path| (shown(path), "ro".to_owned())).collect();
+    emptied.push(("/run".into(), "ro".into()));
+    emptied.push(("/dev/shm".into(), format!("mode=1777,nosuid,size={SHARED_MEMORY_BYTES}")));
+    let mut all = vec![
+        ("NoNewPrivileges", Value::Flag(true)),
+        ("ProtectSystem", text("strict")),
+        ("ProtectHome", text("tmpfs")),
+        ("TemporaryFileSystem", Value::Pairs(emptied)),
+        ("ReadWritePaths", Value::Texts(there.into_iter().map(shown).collect())),
+        ("BindPaths", Value::Binds(back.into_iter().map(shown).collect())),
+        ("BindReadOnlyPaths", Value::Binds(OF_SYSTEMD.map(str::to_owned).into_iter().chain(readable).collect())),
+        ("RestrictAddressFamilies", Value::Allowed(FAMILIES.iter().map(|(name, _)| *name).collect())),
+        ("RestrictNamespaces", Value::Number(0)),
+        ("RestrictSUIDSGID", Value::Flag(true)),
+        ("SystemCallArchitectures", Value::Texts(vec!["native".into()])),
+        ("SystemCallFilter", Value::Allowed(vec!["@system-service"])),
+        ("SystemCallErrorNumber", Value::Signal(1)),
+    ];
+    if version >= WITH_PROCESSES {
+        all.push(("ProtectProc", text("invisible")));
+    }
+    if version >= WITH_OBJECTS {
+        all.push(("PrivateIPC", Value::Flag(true)));
+    }
+    // A partition in /tmp could not be seen any more.
+    if !bounds.writable.iter().any(|path| ["/tmp", "/var/tmp"].iter().any(|shared| path.starts_with(shared))) {
+        all.push(("PrivateTmp", Value::Flag(true)));
+    }
+    all
+}

@@ -1,0 +1,67 @@
+//! Releases that are to be built again.
+
+use crate::rig::{Rig, instance, release, until};
+use plat_model::instance::{InstanceState, Wish};
+use plat_model::release::InstallState;
+
+/// The release is to be there, and to be built again so often.
+fn want(rig: &Rig, number: u64) {
+    rig.master.want(|desired| {
+        desired.releases.insert(release().digest(), release().to_canonical_json());
+        desired.rebuilds.insert(release().digest(), number);
+    });
+}
+
+fn attempts(rig: &Rig, what: &str) -> usize {
+    let step = format!("- {what} release {}", release().digest().short());
+    rig.host.performed().iter().filter(|done| **done == step).count()
+}
+
+async fn until_state(rig: &Rig, state: InstallState) {
+    until(&format!("it is {state:?}"), || {
+        let told = rig.master.state().installed.get(&release().digest()).cloned();
+        (told.as_ref().is_some_and(|told| told.state == state), told)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_failed_is_tried_again_at_once_when_that_is_asked_for() {
+    let mut rig = Rig::enrolled().await;
+    let step = format!("install release {}", release().digest().short());
+    rig.host.fail(&step, 5);
+    want(&rig, 0);
+    rig.start();
+    until_state(&rig, InstallState::Failed).await;
+    // By itself it would be tried after 5, 10, 20, 40 and 80 seconds.
+    for number in 1..=5 {
+        want(&rig, number);
+        let before = usize::try_from(number).unwrap();
+        until("it is tried again", || (attempts(&rig, "install") > before, attempts(&rig, "install"))).await;
+    }
+    until_state(&rig, InstallState::Installed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_nothing_uses_is_removed_and_built_again_once_and_one_in_use_is_left_alone() {
+    let mut rig = Rig::running().await;
+    want(&rig, 0);
+    until_state(&rig, InstallState::Installed).await;
+    want(&rig, 3);
+    until("it is built again", || {
+        let done = (attempts(&rig, "remove"), attempts(&rig, "install"));
+        (done == (1, 2), done)
+    })
+    .await;
+    until_state(&rig, InstallState::Installed).await;
+    // Another agent on the same disk knows that it has been.
+    rig.kill().await;
+    rig.start();
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    want(&rig, 4);
+    rig.want(1, Wish::Stopped);
+    rig.until_state(1, InstanceState::Stopped).await;
+    assert_eq!((attempts(&rig, "remove"), attempts(&rig, "install")), (1, 2));
+    assert!(rig.host.is_installed(&instance(1, Wish::Started).release));
+}

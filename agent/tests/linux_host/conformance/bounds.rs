@@ -1,0 +1,107 @@
+//! What a program in a partition can do to what is not its own.
+
+use super::*;
+
+/// What a shell in the partition says, and whether it went well.
+async fn said(host: &LinuxHost, node: &Node, script: &str) -> (bool, String) {
+    let ran = host.runtime().run(&place(node), &program(script, 30)).await.unwrap();
+    (ran.exit.to_string() == "exit code 0", ran.tail.join("\n"))
+}
+
+async fn refused(host: &LinuxHost, node: &Node, script: &str) {
+    let (went_well, said) = said(host, node, script).await;
+    assert!(!went_well, "{script}: {said}");
+}
+
+/// A folder that everybody may write to, beside the machine's own.
+fn open_folder() -> tempfile::TempDir {
+    let parent = if is_root() { Path::new("/var/lib") } else { Path::new(env!("CARGO_TARGET_TMPDIR")) };
+    let folder = tempfile::Builder::new().prefix("plat-test-").tempdir_in(parent).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(folder.path().join("file"), "of somebody").unwrap();
+    fs::set_permissions(folder.path().join("file"), fs::Permissions::from_mode(0o666)).unwrap();
+    folder
+}
+
+pub async fn what_runs_writes_nowhere_but_into_its_partition(node: Node) {
+    let (open, host) = (open_folder(), node.occupied().await);
+    let (outside, releases) = (open.path().display(), node.folder.path().join("releases"));
+    fs::create_dir_all(&releases).unwrap();
+    fs::set_permissions(&releases, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(releases.join("program"), "echo released").unwrap();
+    for script in [
+        format!("echo x > {outside}/new"),
+        format!("echo x >> {outside}/file"),
+        format!("rm -f {outside}/file"),
+        format!("echo x > {}/new", releases.display()),
+        "echo x > /etc/plat-was-here".to_owned(),
+        "echo x > /run/plat-was-here".to_owned(),
+    ] {
+        refused(&host, &node, &script).await;
+    }
+    let release = format!("sh {}/program", releases.display());
+    assert_eq!(said(&host, &node, &release).await, (true, "released".into()), "they are read");
+    // A service is held in by the same.
+    let script = format!("echo x > here; echo x > {outside}/new || echo refused > there; exec sleep 600");
+    begin(&host, &node, &spec("writes", &script)).await.unwrap();
+    until("it was refused", async || node.home().join("there").exists()).await;
+    assert!(node.home().join("here").exists());
+    assert_eq!(fs::read_to_string(open.path().join("file")).unwrap(), "of somebody");
+    assert!(!open.path().join("new").exists() && !releases.join("new").exists());
+    node.done(host).await;
+}
+
+pub async fn what_is_temporary_is_its_own(node: Node) {
+    let host = node.occupied().await;
+    let mine = tempfile::NamedTempFile::new_in("/tmp").unwrap();
+    let (path, name) = (mine.path().display(), mine.path().file_name().unwrap().display());
+    let script = format!(
+        "[ ! -e {path} ] && [ ! -e /run/systemd/system ] && for d in /tmp /var/tmp /dev/shm; do echo x > $d/{name}-its || exit 1; done"
+    );
+    // A partition that is in /tmp itself is in the machine's under systemd.
+    let shares = node.runtime == Runtime::Systemd && node.home().starts_with("/tmp");
+    assert_eq!(said(&host, &node, &script).await, (!shares, String::new()));
+    let is_there = |folder: &str| Path::new(folder).join(format!("{name}-its")).exists();
+    assert_eq!(["/tmp", "/var/tmp", "/dev/shm"].map(is_there), [false; 3]);
+    node.done(host).await;
+}
+
+pub async fn what_runs_sees_processes_of_its_user_and_of_nobody_else(node: Node) {
+    let host = node.occupied().await;
+    begin(&host, &node, &spec("db", "exec sleep 600")).await.unwrap();
+    let own = running(&fact(&host, "db").await);
+    let script = format!("kill -0 {own} && cat /proc/{own}/comm");
+    assert_eq!(said(&host, &node, &script).await, (true, "sleep".into()), "what is of the same instance is seen");
+    if let Some(account) = &node.account {
+        let users = said(&host, &node, "stat -c %u /proc/[0-9]* | sort -u").await;
+        assert_eq!(users, (true, account.uid.to_string()));
+        refused(&host, &node, "ls /proc/1").await;
+        refused(&host, &node, "kill -0 1").await;
+    }
+    node.done(host).await;
+}
+
+pub async fn what_runs_has_sockets_of_four_families_and_no_others(node: Node) {
+    let host = node.occupied().await;
+    // UNIX, INET, INET6, NETLINK; PACKET, ALG, VSOCK. 97 is EAFNOSUPPORT.
+    let script = "perl -e 'for ([1, 1], [2, 1], [10, 1], [16, 3], [17, 3], [38, 5], [40, 1]) {
+        print socket(my $s, $$_[0], $$_[1], 0) ? \"yes\" : $! + 0, \" \" }'";
+    assert_eq!(said(&host, &node, script).await.1.trim(), "yes yes yes yes 97 97 97");
+    node.done(host).await;
+}
+
+pub async fn what_runs_makes_no_program_that_gives_rights_and_no_namespace(node: Node) {
+    let host = node.occupied().await;
+    for script in [
+        "cp /bin/true t; chmod u+s t",
+        "cp /bin/true t; chmod 2755 t",
+        "umask 0; install -m 4755 /bin/true t",
+        "unshare --user true",
+        "unshare --mount true",
+        "unshare --net true",
+        "mkdir -p m; mount -t tmpfs none m",
+    ] {
+        refused(&host, &node, script).await;
+    }
+    node.done(host).await;
+}

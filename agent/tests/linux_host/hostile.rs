@@ -1,0 +1,328 @@
+//! A partition whose service tries what a hostile tenant would, beside one that works. Each attempt is refused or contained;
+//! the neighbour and the agent go on. Disks that fill are `tests/guest`'s, where the kernel has limits for them.
+
+use super::doors::listen_on;
+use super::*;
+use nix::libc::SYS_ptrace;
+use plat_agent_plan::SOCKET;
+use std::sync::Arc;
+
+/// Two partitions with users of their own: the hostile one is `p0`.
+struct Street {
+    node: Node,
+    host: Arc<LinuxHost>,
+    own: u32,
+    /// The neighbour's service, and its run.
+    victim: (u32, String),
+}
+
+/// Runs are told apart by more than a script, which may be long.
+fn with_script(name: &str, script: &str) -> ServiceSpec {
+    ServiceSpec { fingerprint: format!("{:?}", Instant::now()), ..spec(name, script) }
+}
+
+const SECRET: &str = "the neighbour's secret";
+
+fn neighbour() -> PartitionName {
+    PartitionName::parse("p1").unwrap()
+}
+
+/// Listens at a socket that is open to all, with a secret in its environment.
+const VICTIM: &str = r#"exec perl -MIO::Socket::UNIX -e '
+    umask 0; mkdir "run"; chmod 0777, "run"; unlink "run/db.sock";
+    my $open = IO::Socket::UNIX->new(Local => "run/db.sock", Listen => 5) or die; open(my $up, ">", "up");
+    while (my $peer = $open->accept) { open(my $heard, ">>", "heard"); print $heard "somebody\n"; }'"#;
+
+impl Street {
+    /// `None` where there is no root.
+    async fn new(own: u32) -> Option<Self> {
+        if !root_is_here() {
+            return None;
+        }
+        let folder = tempfile::Builder::new().prefix("plat-test-").tempdir_in("/var/lib").unwrap();
+        let node = Node::at(folder, Some(account(own)));
+        let path = node.folder.path().join("node.json");
+        let mut file = NodeFile::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+        let other = NodePartition { account: Some(account(own + 1)), ..NodePartition::bare(neighbour()) };
+        file.partitions.push(other);
+        fs::write(&path, file.to_json()).unwrap();
+        for (home, uid) in [(node.home(), own), (node.home().with_file_name("p1"), own + 1)] {
+            for folder in ["", "etc", "tmp", "run"].map(|name| home.join(name)) {
+                fs::create_dir_all(&folder).unwrap();
+                chown(&folder, Some(uid), Some(uid)).unwrap();
+            }
+        }
+        let host = Arc::new(node.occupied().await);
+        let instance = InstanceId::parse(&"b".repeat(32)).unwrap();
+        let occupy = Action::Occupy { partition: neighbour(), instance: instance.clone(), secrets: BTreeMap::new() };
+        host.perform(&occupy).await.unwrap();
+        let mut spec = ServiceSpec { instance, ..with_script("victim", VICTIM) };
+        spec.environment.insert("SECRET".into(), SECRET.into());
+        host.perform(&Action::StartService { partition: neighbour(), spec }).await.unwrap();
+        let home = node.home().with_file_name("p1");
+        until("the neighbour is up", async || home.join("up").exists()).await;
+        // As careless as it can be: nothing of it is kept from others but by the agent.
+        fs::write(home.join("secret"), SECRET).unwrap();
+        for path in [home.clone(), home.join("secret"), home.join("etc")] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        let mut street = Self { node, host, own, victim: (0, String::new()) };
+        let fact = street.neighbours().await;
+        street.victim = (running(&fact), fact.run);
+        Some(street)
+    }
+
+    async fn neighbours(&self) -> ServiceFact {
+        self.host.observe_partition(&neighbour()).await.unwrap().services[&service("victim")].clone()
+    }
+
+    fn theirs(&self, path: &str) -> PathBuf {
+        self.node.home().with_file_name("p1").join(path)
+    }
+
+    fn count_own(&self) -> usize {
+        let of_user = |entry: std::io::Result<fs::DirEntry>| {
+            entry.and_then(|entry| entry.metadata()).is_ok_and(|about| about.uid() == self.own)
+        };
+        fs::read_dir("/proc").unwrap().map(of_user).filter(|is| *is).count()
+    }
+
+    /// What the service says, when it has ended with everything that it started.
+    async fn tries(&self, script: &str) -> (String, String) {
+        let spec = with_script("attack", script);
+        start(&self.host, &spec).await.unwrap();
+        let fact = ended(&self.host, "attack").await;
+        assert_eq!(self.count_own(), 0, "something of it is left: {script}");
+        (fact.last_exit, fact.last_lines.join("\n"))
+    }
+
+    /// It fails, for one of these reasons.
+    async fn is_refused(&self, script: &str, why: &[&str]) {
+        let (exit, said) = self.tries(script).await;
+        assert_ne!(exit, "exit code 0", "{script}: {said}");
+        assert!(why.iter().any(|why| said.contains(why)), "{script}: {exit}: {said}");
+    }
+
+    /// The neighbour runs as before, and the agent does what it is asked to.
+    async fn goes_on(&self) {
+        let fact = self.neighbours().await;
+        assert_eq!((running(&fact), &fact.run), (self.victim.0, &self.victim.1));
+        assert_eq!(fs::read_to_string(self.theirs("secret")).unwrap(), SECRET);
+        assert!(!self.theirs("heard").exists(), "somebody spoke to the neighbour");
+        let run = Run {
+            name: "init".into(),
+            command: vec!["/bin/sh".into(), "-c".into(), "cat secret | grep -q secret & wait $!".into()],
+            environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+            directory: String::new(),
+            timeout_seconds: 30,
+        };
+        self.host.perform(&Action::RunHook { partition: neighbour(), run }).await.unwrap();
+    }
+
+    async fn done(self) {
+        self.goes_on().await;
+        let Self { node, host, .. } = self;
+        for partition in [part(), neighbour()] {
+            host.perform(&Action::Erase { partition: partition.clone() }).await.unwrap();
+            host.perform(&Action::Free { partition }).await.unwrap();
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(&node.folder.path().display().to_string()), "a mount is left on the machine");
+    }
+}
+
+const GONE: [&str; 4] = ["No such file", "nonexistent", "Permission denied", "Read-only file system"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_in_its_folders_lead_the_agent_nowhere() {
+    let Some(street) = Street::new(UID + 300).await else { return };
+    let (outside, theirs) = (street.node.folder.path().join("open"), street.theirs("etc"));
+    fs::create_dir(&outside).unwrap();
+    fs::set_permissions(&outside, fs::Permissions::from_mode(0o777)).unwrap();
+    let write = async || {
+        let template = Prepared::verbatim("mine");
+        let files = vec![FileTemplate { path: "etc/conf".into(), mode: 0o640, template }];
+        street.host.perform(&Action::WriteFiles { partition: part(), files }).await
+    };
+    for place in [&outside, &theirs] {
+        let (exit, said) = street.tries(&format!("rm -rf etc; ln -s {} etc", place.display())).await;
+        assert_eq!(exit, "exit code 0", "{said}");
+        assert_eq!(write().await.unwrap_err().code, codes::FILES_FAILED);
+        assert!(!place.join("conf").exists(), "written through a link");
+    }
+    // A link in place of the file is replaced itself.
+    fs::write(outside.join("file"), "theirs").unwrap();
+    fs::set_permissions(outside.join("file"), fs::Permissions::from_mode(0o666)).unwrap();
+    street.tries(&format!("rm etc; mkdir etc; ln -s {}/file etc/conf", outside.display())).await;
+    write().await.unwrap();
+    assert_eq!(fs::read_to_string(outside.join("file")).unwrap(), "theirs");
+    // Its /tmp is a folder of its own partition: a link there is no way out, and no way to a start that fails.
+    let (exit, said) =
+        street.tries("echo x > /tmp/mine; cat tmp/mine; rm -r /tmp/mine; rmdir tmp; ln -s /etc tmp").await;
+    assert_eq!((exit.as_str(), said.as_str()), ("exit code 0", "x"));
+    let (exit, said) = street.tries("[ ! -e /tmp/passwd ] && echo x > /tmp/mine && cat /tmp/mine").await;
+    assert_eq!((exit.as_str(), said.as_str()), ("exit code 0", "x"));
+    // What is emptied is the partition, not what links lead to.
+    street.tries(&format!("ln -s {} out; ln -s {} out2", outside.display(), street.theirs("").display())).await;
+    street.host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    assert!(outside.join("file").exists());
+    street.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_file_gives_it_rights() {
+    let Some(street) = Street::new(UID + 302).await else { return };
+    street.is_refused("cp /bin/sh sh; chmod 4755 sh", &["not permitted"]).await;
+    street.is_refused("umask 0; install -m 6755 /bin/sh sh", &["not permitted"]).await;
+    street
+        .is_refused(
+            "perl -e 'use Fcntl; sysopen(F, \"f\", O_CREAT | O_WRONLY, 04755) or die \"$!\\n\"'",
+            &["not permitted"],
+        )
+        .await;
+    // One of root's that there is already.
+    let given = street.node.folder.path().join("id");
+    fs::copy("/usr/bin/id", &given).unwrap();
+    fs::set_permissions(&given, fs::Permissions::from_mode(0o4755)).unwrap();
+    let (_, said) = street.tries(&format!("{} -u", given.display())).await;
+    assert_eq!(said, street.own.to_string());
+    street.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_bomb_stays_within_its_partition() {
+    let Some(street) = Street::new(UID + 304).await else { return };
+    let resources = Resources { processes: Some(40), ..Resources::default() };
+    street.host.perform(&Action::Limit { partition: part(), resources }).await.unwrap();
+    assert!(street.host.enforces().processes, "a user of its own is held to it where no group is");
+    let bomb = spec("bomb", "trap '' TERM; bomb() { bomb & bomb & wait; }; bomb");
+    start(&street.host, &bomb).await.unwrap();
+    until("it has gone as far as it can", async || street.count_own() >= 38).await;
+    street.goes_on().await;
+    assert!(street.count_own() <= 40);
+    street.host.perform(&Action::StopService { partition: part(), service: service("bomb") }).await.unwrap();
+    until("all of it has ended", async || street.count_own() == 0).await;
+    street.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_writes_too_much_is_bounded_where_the_node_says_so() {
+    let Some(street) = Street::new(UID + 306).await else { return };
+    // Its log, on the agent's disk.
+    let (exit, _) = street.tries("head -c 20000000 /dev/zero | tr '\\0' 'x' | fold -w 1000").await;
+    assert_eq!(exit, "exit code 0");
+    let folder = street.node.state().join("host/partitions/p0/services/attack");
+    let kept: u64 = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    assert!(kept < 4 << 20, "{kept} bytes of its log are kept");
+    // What is in memory counts as its memory.
+    let resources = Resources { memory_mib: Some(64), ..Resources::default() };
+    street.host.perform(&Action::Limit { partition: part(), resources }).await.unwrap();
+    let (exit, said) = street.tries("head -c 200000000 /dev/zero > /dev/shm/full").await;
+    assert_eq!(exit != "exit code 0", street.host.enforces().memory, "{exit}: {said}");
+    assert!(!street.host.enforces().disk, "this node was formatted without limits of disks, and says so");
+    street.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_reads_nothing_of_its_neighbour_nor_of_the_agent() {
+    let Some(street) = Street::new(UID + 308).await else { return };
+    let (home, victim) = (street.theirs(""), street.victim.0);
+    street.is_refused(&format!("cat {}/secret", home.display()), &GONE).await;
+    street.is_refused(&format!("echo x > {}/etc/planted", home.display()), &GONE).await;
+    street.is_refused(&format!("cat /proc/{victim}/environ"), &GONE).await;
+    street.is_refused(&format!("ls /proc/{victim}"), &GONE).await;
+    street.is_refused(&format!("cd /proc/{victim}/root/"), &["can't cd"]).await;
+    street.is_refused(&format!("ls {}/host", street.node.state().display()), &GONE).await;
+    let (_, said) = street.tries(&format!("ls -A {}", home.parent().unwrap().display())).await;
+    assert_eq!(said, "p0", "it sees no neighbour");
+    street.is_refused("head -c 1 /proc/$PPID/mem", &GONE).await;
+    let left = tempfile::NamedTempFile::new_in("/tmp").unwrap();
+    street.is_refused(&format!("cat {}", left.path().display()), &GONE).await;
+    street.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_speaks_with_nobody_at_a_socket_that_is_not_its_own() {
+    let Some(street) = Street::new(UID + 310).await else { return };
+    let (inside, _) = listen_on(&street.host);
+    let partitions = street.host.node().await.unwrap().partitions;
+    let instances = [instance(), InstanceId::parse(&"b".repeat(32)).unwrap()];
+    for (partition, instance) in partitions.iter().zip(&instances) {
+        inside.keep(partition, Some(instance)).await;
+    }
+    fs::set_permissions(street.theirs(SOCKET), fs::Permissions::from_mode(0o777)).unwrap();
+    let dial = |path: PathBuf| {
+        format!("perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Peer => shift) or die \"$!\\n\"' {}", path.display())
+    };
+    street.is_refused(&dial(street.theirs("run/db.sock")), &GONE).await;
+    street.is_refused(&dial(street.theirs(SOCKET)), &GONE).await;
+    // Its own it may replace: it hears its own words, and the agent makes another.
+    let (exit, said) = street.tries(&dial(street.node.home().join(SOCKET))).await;
+    assert_eq!(exit, "exit code 0", "{said}");
+    let fake = format!(
+        "rm -f {SOCKET}; exec perl -MIO::Socket::UNIX -e 'my $s = IO::Socket::UNIX->new(Local => \"{SOCKET}\", Listen => 5) \
+         or die \"$!\\n\"; open(F, \">\", \"faked\"); while (my $c = $s->accept) {{ print $c \"{{}}\\n\" while 1; }}'"
+    );
+    start(&street.host, &with_script("fake", &fake)).await.unwrap();
+    until("it listens", async || street.node.home().join("faked").exists()).await;
+    let fake = fs::metadata(street.node.home().join(SOCKET)).unwrap().ino();
+    street.goes_on().await;
+    let (fresh, _) = listen_on(&street.host);
+    fresh.keep(&partitions[0], Some(&instances[0])).await;
+    assert_ne!(fs::metadata(street.node.home().join(SOCKET)).unwrap().ino(), fake, "the agent's own is there again");
+    street.host.perform(&Action::StopService { partition: part(), service: service("fake") }).await.unwrap();
+    street.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_does_nothing_to_processes_that_are_not_its_own() {
+    let Some(street) = Street::new(UID + 312).await else { return };
+    let victim = street.victim.0;
+    let attach = |pid: &str| format!("perl -e 'syscall({SYS_ptrace}, 16, shift, 0, 0) == 0 or die \"$!\\n\"' {pid}");
+    for pid in [victim.to_string(), "$PPID".to_owned(), std::process::id().to_string()] {
+        street.is_refused(&format!("kill -9 {pid}"), &["not permitted", "No such process"]).await;
+        street.is_refused(&attach(&pid), &["not permitted", "No such process"]).await;
+    }
+    // All whom it may reach are its own.
+    let (_, said) = street.tries("sleep 600 & kill -9 -1; wait; echo alone").await;
+    assert_eq!(said.lines().last(), Some("alone"));
+    street.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_changes_no_release_and_no_mount() {
+    let Some(street) = Street::new(UID + 314).await else { return };
+    let release = street.node.folder.path().join("releases/app");
+    fs::create_dir_all(&release).unwrap();
+    fs::write(release.join("program"), "released").unwrap();
+    for path in [release.clone(), release.join("program")] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let path = release.display();
+    assert_eq!(street.tries(&format!("cat {path}/program")).await.1, "released");
+    street.is_refused(&format!("echo x > {path}/program"), &GONE).await;
+    street.is_refused(&format!("mv {path}/program {path}/other"), &GONE).await;
+    street.is_refused(&format!("mount -o remount,rw,bind {path}"), &["permi", "must be superuser"]).await;
+    street.is_refused("unshare --user --map-root-user --mount sleep 600", &["not permitted"]).await;
+    street.is_refused("nsenter -t 1 -m true", &["No such file", "not permitted"]).await;
+    street.is_refused("umount /tmp", &["permi", "must be superuser"]).await;
+    assert_eq!(fs::read_to_string(release.join("program")).unwrap(), "released");
+    street.done().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_it_stays_when_it_is_stopped_or_erased() {
+    let Some(street) = Street::new(UID + 316).await else { return };
+    // Away from its parent, its session, its variables and its group of processes.
+    let hides =
+        "trap '' TERM HUP; (env -i setsid sh -c 'trap \"\" TERM HUP; (setsid sleep 600 &) ; setsid sleep 600' &)";
+    street.tries(&format!("{hides}; sleep 0.1; exit 0")).await;
+    start(&street.host, &with_script("hides", &format!("{hides}; echo x > hidden; sleep 600"))).await.unwrap();
+    until("it has hidden", async || street.node.home().join("hidden").exists() && street.count_own() >= 4).await;
+    street.host.perform(&Action::StopService { partition: part(), service: service("hides") }).await.unwrap();
+    assert_eq!(street.count_own(), 0);
+    start(&street.host, &spec("again", hides)).await.unwrap();
+    street.host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    assert_eq!(street.count_own(), 0);
+    street.done().await;
+}
