@@ -152,7 +152,10 @@ impl Host for LinuxHost {
             Kind::AddAccounts => accounts::add(&self.root, &self.tree, batch, self.held.as_ref(), &self.taken),
             Kind::RemoveAccounts => accounts::remove(&self.root, &self.tree, batch, &mut self.taken),
             Kind::SetAccounts => accounts::set(&self.root, &self.tree, batch),
-            Kind::MakeDirectories | Kind::RemoveDirectories => one_by_one(batch, |action| self.tree.perform(action)),
+            Kind::MakeDirectories | Kind::RemoveDirectories => {
+                let outcome = one_by_one(batch, |action| self.tree.perform(action));
+                self.tree.counted(outcome)
+            }
             Kind::SetDirectories => each(batch, |action| self.tree.perform(action)),
             Kind::SetDiskLimits => each(batch, |action| {
                 self.excused.extend(disk::perform(&self.tree, action)?);

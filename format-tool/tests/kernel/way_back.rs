@@ -1,5 +1,6 @@
 //! The old network comes back whatever has become of the bridge, of the interface, or of a first attempt.
 
+use super::effects::{Ended, killed_at};
 use super::machine::{Machine, ip, on_a_machine, program, until};
 use super::uplink::{TAKE, World, watches, where_is};
 use std::fs;
@@ -208,6 +209,76 @@ fn a_terminal_that_is_lost_does_not_end_whoever_waits() {
         let hang_up = nix::sys::signal::Signal::SIGHUP;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(watch.cast_signed()), hang_up).unwrap();
         until("the old network is back", || is_back(machine));
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_way_back_that_is_killed_at_any_effect_is_completed_by_the_next() {
+    killed_at_each_effect("rollback", &["rollback"], |machine, end| {
+        assert_eq!(where_is(machine, ADDRESS), ["up0"], "{end}");
+    });
+}
+
+#[test]
+fn a_taking_that_is_killed_at_any_effect_is_completed_by_the_next() {
+    killed_at_each_effect("apply", &["apply", "--take-uplink", "--confirm-within", "3600"], |machine, end| {
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        assert_eq!(where_is(machine, ADDRESS), ["plat0"], "{end}");
+        machine.must(&["rollback"]);
+        assert_eq!(where_is(machine, ADDRESS), ["up0"], "{end}");
+    });
+}
+
+const ADDRESS: &str = "192.0.2.7/24";
+
+/// Kills the verb before its first effect, then before its second, and so on until it ends by itself. Each time `first` is
+/// run whole afterwards, and then looked at. The uplink has an address, and no route of its own.
+fn killed_at_each_effect(
+    verb: &'static str,
+    killed: &'static [&'static str],
+    then: impl Fn(&Machine, &str) + Send + 'static,
+) {
+    on_a_machine(move |machine| {
+        let _world = World::with_ipv4();
+        ip("route delete default");
+        machine.configure_with(1, TAKE, "");
+        // Of a run that is killed before its record has begun the record's own folder may be left.
+        let (before, _) = machine.everything();
+        for at in 1.. {
+            if verb == "rollback" {
+                machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+            }
+            let ended = killed_at(at, &machine.command(killed));
+            let end = format!("{verb} at {at}: {ended:?}");
+            if verb == "rollback" {
+                machine.must(&["rollback"]);
+            }
+            then(machine, &end);
+            machine.must(&["reset"]);
+            assert_eq!(machine.everything().0, before, "{end}");
+            if let Ended::Whole(code) = ended {
+                assert!(code == 0 && at > 5, "{end}");
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_route_of_somebody_else_to_the_same_place_stays() {
+    on_a_machine(|machine| {
+        let _world = World::new();
+        machine.configure_with(1, TAKE, "");
+        ip("route add 2001:db8:9::/64 dev up0");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        ip("route add 2001:db8:9::/64 dev plat0 metric 512");
+        machine.must(&["rollback"]);
+        let to = "2001:db8:9::/64".parse().unwrap();
+        let routes = machine.network().routes;
+        let there = routes.iter().filter(|route| route.destination == to);
+        let there: Vec<_> = there.map(|route| (route.link.as_str(), route.metric)).collect();
+        assert_eq!(there, [("plat0", 512), ("up0", 0)]);
         machine.must(&["reset"]);
     });
 }

@@ -12,7 +12,6 @@ use crate::facts::{AddressFact, HostFacts, LinkFact, Route, Scope};
 use crate::forwarding;
 use crate::layout::WantedUplink;
 use crate::thing::{Claims, Thing, Uplink};
-use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -182,10 +181,11 @@ fn lost_on_return(uplink: &Uplink, facts: &HostFacts, claims: &Claims) -> Vec<St
 /// Where what an interface carried is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// It is a port, and all it had is on the bridge.
+    /// It is a port, and all it had is on the bridge alone.
     Bridge,
+    /// Of what it had something is in the other place yet, or in both: a run was cut off, and moving it again finishes that.
     Between,
-    /// It stands alone, with all it had.
+    /// It stands alone, with all it had, of which the bridge has nothing any more.
     Link,
     /// The interface itself is gone, or somebody else's port by now: there is nothing to return, and nothing to return it to.
     Nowhere,
@@ -194,11 +194,20 @@ enum Place {
 /// What an interface that is gone has left on the bridge. If it comes back, the system gives it its network anew: the same
 /// on the bridge would draw away what is to go through it.
 fn left_on_the_bridge(uplink: &Uplink, facts: &HostFacts) -> impl DoubleEndedIterator<Item = Action> {
-    let routes = uplink.routes.iter().map(|route| Route { link: uplink.bridge.clone(), ..route.clone() });
-    let routes = routes.filter(|route| facts.routes.contains(route)).map(Action::RemoveRoute);
-    let addresses = uplink.addresses.iter().filter_map(|address| facts.address(&uplink.bridge, *address));
-    let addresses = addresses.cloned().map(Action::RemoveAddress);
+    let routes = routes_on(&uplink.bridge, uplink, facts).map(Action::RemoveRoute);
+    let addresses = addresses_on(&uplink.bridge, uplink, facts).cloned().map(Action::RemoveAddress);
     routes.chain(addresses).collect::<Vec<_>>().into_iter()
+}
+
+/// Those of the uplink's addresses that are on this link.
+fn addresses_on<'a>(link: &str, uplink: &Uplink, facts: &'a HostFacts) -> impl Iterator<Item = &'a AddressFact> {
+    uplink.addresses.iter().filter_map(move |address| facts.address(link, *address))
+}
+
+/// Those of the uplink's routes that go through this link.
+fn routes_on(link: &str, uplink: &Uplink, facts: &HostFacts) -> impl Iterator<Item = Route> {
+    let routes = uplink.routes.iter().map(move |route| Route { link: link.into(), ..route.clone() });
+    routes.filter(move |route| facts.routes.contains(route))
 }
 
 fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
@@ -208,13 +217,15 @@ fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
         return Place::Nowhere;
     }
     let all_on = |link: &str| {
-        let on = |address: &IpNet| facts.address(link, *address).is_some();
-        let routed = |route: &Route| facts.routes.contains(&Route { link: link.into(), ..route.clone() });
-        uplink.addresses.iter().all(on) && uplink.routes.iter().all(routed)
+        let (addresses, routes) = (addresses_on(link, uplink, facts), routes_on(link, uplink, facts));
+        (addresses.count(), routes.count()) == (uplink.addresses.len(), uplink.routes.len())
+    };
+    let none_on = |link: &str| {
+        addresses_on(link, uplink, facts).next().is_none() && routes_on(link, uplink, facts).next().is_none()
     };
     match is_port {
-        true if *is_up && all_on(&uplink.bridge) => Place::Bridge,
-        false if all_on(&uplink.link) => Place::Link,
+        true if *is_up && all_on(&uplink.bridge) && none_on(&uplink.link) => Place::Bridge,
+        false if all_on(&uplink.link) && none_on(&uplink.bridge) => Place::Link,
         _ => Place::Between,
     }
 }

@@ -5,6 +5,7 @@ mod erase;
 
 use super::mounts::{Mounts, mount_of};
 use super::{failed, files, quota};
+use crate::host::Outcome;
 use indexmap::IndexMap;
 use node_format_plan::action::{Directory, UNFINISHED};
 use node_format_plan::facts::{Owner, PathFact};
@@ -33,6 +34,8 @@ pub(super) struct Tree {
     is_the_machines: bool,
     /// The last one used is the last: most often it is needed again.
     parents: Vec<(PathBuf, OwnedFd)>,
+    /// Whether of the last directory that could not be made something is there.
+    left: bool,
 }
 
 impl Tree {
@@ -42,7 +45,7 @@ impl Tree {
         let place = root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
         let root = rustix::fs::open(root, flags, Mode::empty())
             .map_err(|e| Problem::new(codes::FILE, format!("{} cannot be opened", root.display())).because(e))?;
-        Ok(Self { root, place, is_the_machines, parents: Vec::new() })
+        Ok(Self { root, place, is_the_machines, parents: Vec::new(), left: false })
     }
 
     pub fn is_the_machines(&self) -> bool {
@@ -197,9 +200,16 @@ impl Tree {
         }
         let made = rustix::fs::openat(parent, name, INNER, Mode::empty()).and_then(|made| fill(&made, directory));
         if made.is_err() {
-            let _ = self.remove(directory);
+            self.left = self.remove(directory).is_err_and(|e| e != Errno::NOENT);
         }
         made
+    }
+
+    /// A directory that was begun, and could not be taken away again, counts as done: it stays ours, and undoing tries anew.
+    pub fn counted(&mut self, mut outcome: Outcome) -> Outcome {
+        let failed = outcome.done.iter_mut().find(|done| !**done);
+        failed.into_iter().for_each(|done| *done = std::mem::take(&mut self.left));
+        outcome
     }
 
     fn finish(&mut self, directory: &Directory) -> rustix::io::Result<()> {
@@ -311,4 +321,32 @@ pub(super) fn own(held: &impl AsFd, owner: Owner) -> rustix::io::Result<()> {
 
 fn errno(e: std::io::Error) -> Errno {
     Errno::from_io_error(&e).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_can_neither_be_made_nor_removed_is_ours() {
+        let root = tempfile::tempdir().unwrap();
+        let owner = Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
+        let begun = |name: &str, partition| {
+            let inside = [("first".to_owned(), 0o700), ("missing/second".to_owned(), 0o700)];
+            let path = Path::new("/").join(name);
+            let inside = inside.into_iter().collect();
+            Action::MakeDirectory(Directory { path, owner, mode: 0o700, inside, partition, limited: false })
+        };
+        let mut tree = Tree::open(root.path()).unwrap();
+        // What is in a partition's goes with it.
+        for (name, partition) in [("taken-back", true), ("left", false)] {
+            assert!(tree.perform(&begun(name, partition)).is_err());
+            let outcome = tree.counted(Outcome::first(1, 3, None));
+            assert_eq!(outcome.done, [true, !partition, false], "{name}");
+            assert_eq!(root.path().join(name).exists(), !partition, "{name}");
+        }
+        // Somebody else's is nothing of ours.
+        assert!(tree.perform(&begun("left", false)).is_err());
+        assert_eq!(tree.counted(Outcome::first(0, 1, None)).done, [false]);
+    }
 }
