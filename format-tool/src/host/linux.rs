@@ -7,6 +7,7 @@ mod files;
 mod guard;
 mod mounts;
 mod network;
+mod processes;
 mod program;
 mod quota;
 mod signals;
@@ -118,8 +119,8 @@ impl LinuxHost {
             (facts.users, facts.groups) = (found.users, found.groups);
             (facts.subordinate_uids, facts.subordinate_gids) = (found.subordinate_uids, found.subordinate_gids);
         }
-        if scope.processes {
-            facts.busy_uids = accounts::uids_with_processes()?;
+        if !scope.processes.is_empty() {
+            facts.busy_uids = processes::busy_uids(&scope.processes)?;
         }
         Ok(facts)
     }
