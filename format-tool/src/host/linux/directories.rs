@@ -218,6 +218,8 @@ impl Tree {
         let path = &directory.path;
         if directory.partition {
             let held = self.open_own(path)?;
+            // What its owner may say of it.
+            quota::thaw(&held).map_err(errno)?;
             for entry in Dir::read_from(&held)? {
                 let entry = entry?;
                 if !is_dots(entry.file_name()) {
