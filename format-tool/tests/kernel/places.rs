@@ -232,6 +232,9 @@ fn a_partition_cannot_take_more_disk_space_than_it_was_given() {
         machine.configure_with(2, "mode = \"bridge\"\nguard = false\n", limits);
         machine.must(&["apply"]);
         assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+        freeze(&machine.path("srv/plat/partitions/part1"));
+        machine.must(&["reset"]);
+        machine.must(&["apply"]);
         let write = |name: &str, mib: usize| {
             let file = machine.path("srv/plat/partitions/part0/srv").join(name);
             let written = fs::write(&file, vec![7; mib << 20]).and_then(|()| fs::File::open(&file)?.sync_all());
@@ -252,6 +255,8 @@ fn a_partition_cannot_take_more_disk_space_than_it_was_given() {
         let home = machine.path("srv/plat/partitions/part1");
         run(&["subvolume", "create"], &home.join("srv/nested"));
         fs::write(home.join("srv/nested/file"), "kept").unwrap();
+        // Deep in it lies what cannot be moved out of it.
+        fs::create_dir_all(home.join("srv/nested").join("d/".repeat(300))).unwrap();
         freeze(&home.join("srv/nested"));
         fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
         freeze(&home);

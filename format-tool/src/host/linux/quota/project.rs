@@ -81,17 +81,6 @@ pub(super) fn set(directory: OwnedFd, project: u32, bytes: Option<u64>) -> io::R
     Ok(left)
 }
 
-/// Makes a directory one of no project, which takes in what is of any.
-pub(super) fn leave(directory: &OwnedFd) -> io::Result<()> {
-    let mut attributes = calls::attributes(directory)?;
-    if attributes.project == 0 && attributes.flags & INHERIT == 0 {
-        return Ok(());
-    }
-    attributes.project = 0;
-    attributes.flags &= !INHERIT;
-    Ok(calls::set_attributes(directory, &attributes)?)
-}
-
 fn mark(file: &OwnedFd, project: u32, flags: u32) -> io::Result<()> {
     let mut attributes = calls::attributes(file)?;
     if attributes.project == project && attributes.flags & flags == flags {
