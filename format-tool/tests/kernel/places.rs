@@ -5,6 +5,7 @@ use nix::mount::{MsFlags, mount};
 use plat_model::node::{NodeFile, ResourceFile};
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -116,6 +117,26 @@ fn whatever_a_tenant_leaves_is_erased_however_deep() {
         }
         machine.must(&["reset", "--erase"]);
         assert!(!machine.path("srv/plat").exists());
+    });
+}
+
+#[test]
+fn a_directory_whose_name_cannot_be_said_is_not_made_again_under_another() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let home = machine.path("srv/plat/partitions/part0");
+        let names: [&[u8]; 3] = [b"not-\xffutf8", b"a\x1bb", &[b'n'; 255]];
+        for name in names {
+            let inner = home.join(std::ffi::OsStr::from_bytes(name));
+            fs::create_dir(&inner).unwrap();
+            let (code, why) = machine.run(&["reset"]);
+            assert!(code == 4 && why.contains("P0509") && inner.is_dir(), "{why}");
+            fs::remove_dir(&inner).unwrap();
+        }
+        fs::create_dir(home.join("empty")).unwrap();
+        machine.must(&["reset"]);
     });
 }
 

@@ -157,7 +157,10 @@ impl Tree {
                 held.stranger = Some(shown);
                 break;
             }
+            // One that could not be made again as it was counts as contents.
+            let can_be_said = shown.as_bytes() == name.to_bytes();
             match rustix::fs::openat(&directory, name, INNER, Mode::empty()) {
+                Ok(_) if !can_be_said => held.stranger = Some(shown),
                 Ok(inner) => match first_in(&inner)? {
                     None => drop(held.inside.insert(shown, rustix::fs::fstat(&inner)?.st_mode & 0o7777)),
                     Some(first) => held.stranger = Some(format!("{shown}/{first}")),
