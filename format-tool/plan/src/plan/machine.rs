@@ -4,7 +4,7 @@ use super::listening::{accept_ra, forwards};
 use super::{Before, Planner, setting_before};
 use crate::action::Action;
 use crate::facts::{AddressFact, Guard, LinkFact, LinkKind, Presence};
-use crate::forwarding::{self, as_written, is_meant, written_along};
+use crate::forwarding::{as_written, is_meant, written_along};
 use crate::layout::Layout;
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};

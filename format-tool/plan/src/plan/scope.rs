@@ -21,9 +21,11 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
     for thing in claims.iter() {
         match thing {
             Thing::Group { .. } => scope.accounts = true,
-            Thing::User { name, .. } => {
+            Thing::User { name, uid } => {
                 scope.accounts = true;
-                scope.processes |= !layout.users.contains_key(name);
+                if !layout.users.contains_key(name) {
+                    scope.processes.insert(*uid);
+                }
             }
             Thing::Directory { path } | Thing::PartitionDirectory { path } => {
                 scope.paths.insert(path.clone());
