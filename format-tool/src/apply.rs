@@ -140,7 +140,8 @@ fn perform_all(
         }
         if batch[0].kind() == Kind::RemoveAccounts {
             // Whose files are erased by now may have begun something since the first look.
-            let seen = host.observe(&Scope { processes: true, accounts: true, ..Scope::default() })?;
+            let gone = batch.iter().filter_map(removed_uid).collect();
+            let seen = host.observe(&Scope { processes: gone, accounts: true, ..Scope::default() })?;
             let running = still_running(actions, &seen);
             running.none_or(()).map_err(Problems::into_one)?;
         }
@@ -227,6 +228,10 @@ fn verify(wish: Wish, host: &mut dyn Host, record: &Record, unchanged: bool) -> 
             Err(failed().because(text.trim_end()).fix("find what else changes these things on this machine"))
         }
     }
+}
+
+fn removed_uid(action: &Action) -> Option<u32> {
+    if let Action::RemoveUser(user) = action { Some(user.uid) } else { None }
 }
 
 fn erased(action: &Action) -> Option<PathBuf> {

@@ -18,7 +18,7 @@ use place::Place;
 use plat_model::problem::{Problem, Result, codes};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 const VERSION: u32 = 1;
@@ -51,6 +51,8 @@ pub struct Record {
     short: bool,
     /// `None` where it was only read.
     file: Option<File>,
+    /// Whether what was last written may be there in part: the next line would be written to its end, and be none.
+    torn: bool,
     /// Held while it is open for writing.
     locks: Option<Locks>,
 }
@@ -82,6 +84,7 @@ impl Record {
             made_for_it: Vec::new(),
             short: false,
             file: None,
+            torn: false,
             locks: None,
         };
         if let Some(text) = text {
@@ -192,8 +195,9 @@ impl Record {
     /// [`codes::RECORD`]; nothing must then be made.
     pub fn add(&mut self, things: impl IntoIterator<Item = Thing>) -> Result<()> {
         let things: Vec<Thing> = things.into_iter().collect();
-        things.iter().for_each(|thing| self.claims.add(thing.clone()));
-        self.append(things.into_iter().map(Line::Add))
+        self.append(things.iter().cloned().map(Line::Add))?;
+        things.into_iter().for_each(|thing| self.claims.add(thing));
+        Ok(())
     }
 
     /// Strikes out what is gone.
@@ -231,9 +235,9 @@ impl Record {
         if text.is_empty() {
             return Ok(());
         }
-        self.short = false;
         let Some(file) = &mut self.file else { return Err(self.wrong("it was opened for reading only")) };
-        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
+        self.short = false;
+        let written = write_whole(file, &text, &mut self.torn);
         written.map_err(|e| self.wrong(e))
     }
 
@@ -244,7 +248,7 @@ impl Record {
         let Some(place) = &self.place else { return Err(self.wrong("there is no directory for it")) };
         let file = place.replace(&text).map_err(|e| self.wrong(e))?;
         self.file = Some(file);
-        self.short = true;
+        (self.short, self.torn) = (true, false);
         Ok(())
     }
 
@@ -264,6 +268,18 @@ impl Record {
     fn wrong(&self, why: impl std::fmt::Display) -> Problem {
         wrong(&self.path, why)
     }
+}
+
+/// Writes at the end of a file all or nothing. Where neither comes about the file is `torn`, and nothing more is written to it.
+fn write_whole(file: &mut File, text: &str, torn: &mut bool) -> io::Result<()> {
+    if *torn {
+        return Err(io::Error::other("something was written to it in part, and could not be taken back"));
+    }
+    let before = file.metadata()?.len();
+    *torn = true;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
+    *torn = written.is_err() && file.set_len(before).and_then(|()| file.sync_data()).is_err();
+    written
 }
 
 fn wrong(path: &Path, why: impl std::fmt::Display) -> Problem {

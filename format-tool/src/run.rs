@@ -1,5 +1,6 @@
 //! Each verb: the library called, its answer printed, an exit code.
 
+mod apart;
 mod configuration;
 mod init;
 mod journal;

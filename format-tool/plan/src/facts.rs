@@ -30,8 +30,8 @@ pub struct Scope {
     pub accounts: bool,
     /// Whether links, addresses and routes matter.
     pub network: bool,
-    /// Whether to find out which uids have processes.
-    pub processes: bool,
+    /// Uids of users that may go: to find out which of them have processes, and which others.
+    pub processes: BTreeSet<u32>,
 }
 
 /// A machine as it was seen at one moment.

@@ -6,6 +6,11 @@ pub(crate) const IPV4: &str = "net.ipv4.ip_forward";
 /// Whether it forwards IPv6.
 pub(crate) const IPV6: &str = "net.ipv6.conf.all.forwarding";
 
+/// Whether a link forwards IPv6.
+pub(crate) fn of_a_link(link: &str) -> String {
+    format!("net.ipv6.conf.{}.forwarding", link.replace('.', "/"))
+}
+
 const REDIRECTS: &str = "net.ipv4.conf.all.accept_redirects";
 
 /// The settings that the kernel writes along with this one; `*` is each link, and what links to come will have.

@@ -36,7 +36,7 @@ impl HostFacts {
             seen.subordinate_uids.clear();
             seen.subordinate_gids.clear();
         }
-        if !scope.processes {
+        if scope.processes.is_empty() {
             seen.busy_uids.clear();
         }
         if !scope.network {

@@ -12,6 +12,7 @@ mod directories;
 mod disk;
 mod files;
 mod links;
+mod listening;
 mod losses;
 mod machine;
 mod namespaces;

@@ -47,7 +47,7 @@ impl Host for FakeHost {
     fn observe(&mut self, scope: &Scope) -> Result<HostFacts> {
         let mut seen = self.facts.seen(scope);
         if let Some(Fault::Arrives { after, uid }) = self.fault
-            && scope.processes
+            && !scope.processes.is_empty()
             && self.performed >= after
         {
             seen.busy_uids.insert(uid);

@@ -7,6 +7,7 @@ mod files;
 mod guard;
 mod mounts;
 mod network;
+mod processes;
 mod program;
 mod quota;
 mod signals;
@@ -119,8 +120,8 @@ impl LinuxHost {
             (facts.left_in_shadow, facts.left_in_gshadow) = (found.left_in_shadow, found.left_in_gshadow);
             (facts.subordinate_uids, facts.subordinate_gids) = (found.subordinate_uids, found.subordinate_gids);
         }
-        if scope.processes {
-            facts.busy_uids = accounts::uids_with_processes()?;
+        if !scope.processes.is_empty() {
+            facts.busy_uids = processes::busy_uids(&scope.processes)?;
         }
         Ok(facts)
     }
@@ -152,7 +153,12 @@ impl Host for LinuxHost {
             Kind::AddAccounts => accounts::add(&self.root, &self.tree, batch, self.held.as_ref(), &self.taken),
             Kind::RemoveAccounts => accounts::remove(&self.root, &self.tree, batch, &mut self.taken),
             Kind::SetAccounts => accounts::set(&self.root, &self.tree, batch),
-            Kind::MakeDirectories | Kind::RemoveDirectories => one_by_one(batch, |action| self.tree.perform(action)),
+            Kind::RemoveDirectories => one_by_one(batch, |action| self.tree.perform(action)),
+            // What comes back after a failure is to come back as far as it can.
+            Kind::MakeDirectories => {
+                let outcome = each(batch, |action| self.tree.perform(action));
+                self.tree.counted(batch, outcome)
+            }
             Kind::SetDirectories => each(batch, |action| self.tree.perform(action)),
             Kind::SetDiskLimits => each(batch, |action| {
                 self.excused.extend(disk::perform(&self.tree, action)?);
@@ -197,13 +203,25 @@ impl Host for LinuxHost {
     }
 }
 
-/// Each by itself; the first failure is told.
+/// So many of the failures of one batch are named.
+const NAMED: usize = 8;
+
+/// Each by itself; the first failure is told in full, of the others what failed.
 fn each(batch: &[Action], mut perform: impl FnMut(&Action) -> Result<()>) -> Outcome {
-    let (mut done, mut problem) = (Vec::with_capacity(batch.len()), None);
+    let (mut done, mut problem, mut failed) = (Vec::with_capacity(batch.len()), None::<Problem>, 0);
     for action in batch {
         let result = perform(action);
         done.push(result.is_ok());
-        problem = problem.or(result.err());
+        failed += usize::from(result.is_err());
+        match (&mut problem, result) {
+            (_, Ok(())) => {}
+            (Some(first), Err(more)) if failed <= NAMED => first.why.push_str(&format!("; besides, {}", more.what)),
+            (Some(_), Err(_)) => {}
+            (none, Err(first)) => *none = Some(first),
+        }
+    }
+    if let Some(first) = problem.as_mut().filter(|_| failed > NAMED) {
+        first.why.push_str(&format!("; and {} more", failed - NAMED));
     }
     Outcome { done, problem }
 }
@@ -259,5 +277,26 @@ fn kernel() -> Kernel {
         ipv6: presence("/proc/sys/net/ipv6"),
         nft: if guard::program().is_some() { Presence::Present } else { Presence::Absent },
         systemd: presence("/run/systemd/system"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_keeps_nothing_else_from_being_done_and_all_are_told() {
+        let batch = [1, 2, 3].map(|gid| Action::AddGroup { name: format!("g{gid}"), gid, members: [].into() });
+        let outcome = each(&batch, |action| match action {
+            Action::AddGroup { gid: 2, .. } => Ok(()),
+            Action::AddGroup { name, .. } => Err(failed(format!("{name} cannot be made"), "it is there")),
+            _ => Ok(()),
+        });
+        assert_eq!(outcome.done, [false, true, false]);
+        let problem = outcome.problem.unwrap();
+        assert_eq!(
+            (problem.what.as_str(), problem.why.as_str()),
+            ("g1 cannot be made", "it is there; besides, g3 cannot be made")
+        );
     }
 }

@@ -3,6 +3,7 @@
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket};
 use nix::{getsockopt_impl, sockopt_impl};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -91,19 +92,40 @@ fn sees_all_processes() -> bool {
     inode("/proc/self/ns/pid").is_ok_and(|namespace| namespace == FIRST_PROCESSES) && inode("/proc/1/ns/net").is_ok()
 }
 
+/// Whether no thread is in it, and none sees it mounted: each may see other mounts.
 fn is_gone(namespace: u64) -> bool {
-    let mounted = format!(" net:[{namespace}] ");
-    let no_mount = || fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| !mounts.contains(&mounted));
-    let threads = || {
-        let mut inside = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut is_held = || {
         for process in entries(Path::new("/proc"))? {
             for thread in entries(&process.join("task"))? {
-                inside.push(inode(thread.join("ns/net")));
+                if may_hold(&thread, namespace, &mut seen) {
+                    return Ok(true);
+                }
             }
         }
-        Ok::<_, io::Error>(inside)
+        Ok::<_, io::Error>(false)
     };
-    no_mount() && threads().is_ok_and(|threads| !threads.iter().any(|seen| may_be(seen, namespace)))
+    is_held().is_ok_and(|is_held| !is_held)
+}
+
+/// Whether a thread may be in the namespace, or see it mounted. `seen`: the mount namespaces that were looked at.
+fn may_hold(thread: &Path, namespace: u64, seen: &mut BTreeSet<u64>) -> bool {
+    if may_be(&inode(thread.join("ns/net")), namespace) {
+        return true;
+    }
+    let mounts = match inode(thread.join("ns/mnt")) {
+        Ok(mounts) if seen.contains(&mounts) => return false,
+        Ok(mounts) => mounts,
+        Err(e) => return !has_ended(&e),
+    };
+    match fs::read(thread.join("mountinfo")) {
+        Ok(all) => {
+            seen.insert(mounts);
+            String::from_utf8_lossy(&all).contains(&format!(" net:[{namespace}] "))
+        }
+        // One that has ended sees none.
+        Err(e) => !has_ended(&e) && e.raw_os_error() != Some(libc::EINVAL),
+    }
 }
 
 /// Whether a thread may be in the namespace: one that has ended is in none, and one that may not be looked at in any.
@@ -182,6 +204,39 @@ mod tests {
         };
         let (first, second) = (in_a_new_one(), in_a_new_one());
         assert!(first.cookie.is_some() && !second.is(&first.to_string()), "{first} {second}");
+    }
+
+    #[test]
+    fn a_namespace_that_is_mounted_where_another_thread_sees_it_is_there() {
+        use nix::mount::{MsFlags, mount};
+        use nix::sched::{CloneFlags, setns, unshare};
+        if !rustix::process::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI must run it");
+            eprintln!("SKIPPED: this test needs root");
+            return;
+        }
+        const NONE: Option<&str> = None;
+        let (tell, told) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let own = fs::File::open("/proc/thread-self/ns/net").unwrap();
+            unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET).unwrap();
+            mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).unwrap();
+            let at = tempfile::NamedTempFile::new().unwrap();
+            mount(Some("/proc/thread-self/ns/net"), at.path(), NONE, MsFlags::MS_BIND, NONE).unwrap();
+            let namespace = inode("/proc/thread-self/ns/net").unwrap();
+            setns(own, CloneFlags::CLONE_NEWNET).unwrap();
+            tell.send((namespace, rustix::thread::gettid().as_raw_nonzero())).unwrap();
+            let _ = ends.recv();
+            nix::mount::umount(at.path()).unwrap();
+        });
+        let (namespace, id) = told.recv().unwrap();
+        let mut seen = BTreeSet::new();
+        assert!(!may_hold(Path::new("/proc/thread-self"), namespace, &mut seen));
+        assert!(may_hold(&Path::new("/proc/self/task").join(id.to_string()), namespace, &mut seen));
+        assert!(!is_gone(namespace));
+        drop(end);
+        thread.join().unwrap();
     }
 
     #[test]

@@ -136,3 +136,47 @@ fn files_beside_the_record_with_its_name_are_somebodys() {
     others.iter().for_each(|name| assert_eq!(fs::read_to_string(folder.path().join(name)).unwrap(), "kept"));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), others.len());
 }
+
+#[test]
+fn what_could_not_be_written_whole_is_taken_back() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI must run it");
+        eprintln!("SKIPPED: this test needs root");
+        return;
+    }
+    let on_a_small_disk = || {
+        use nix::mount::{MsFlags, mount};
+        const NONE: Option<&str> = None;
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        mount(Some("tmpfs"), folder.path(), Some("tmpfs"), MsFlags::empty(), Some("size=64k,mode=0700")).unwrap();
+        let path = folder.path().join("record");
+        let group = |gid| Thing::Group { name: format!("part{gid}"), gid };
+        let mut record = Record::open(&path, &epoch()).unwrap();
+        record.add([group(0)]).unwrap();
+        let problem = record.add((1..10_000).map(group)).unwrap_err();
+        assert_eq!(problem.code, codes::RECORD, "{problem}");
+        assert_eq!(record.claims().len(), 1, "nothing of it is made");
+        record.add([group(10_000)]).unwrap();
+        let read = Record::read(&path, &epoch()).unwrap();
+        assert_eq!(read.claims(), record.claims());
+        assert_eq!(read.claims().len(), 2);
+        drop((record, read));
+        nix::mount::umount(folder.path()).unwrap();
+    };
+    std::thread::spawn(on_a_small_disk).join().unwrap();
+}
+
+#[test]
+fn behind_what_is_there_in_part_nothing_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("record"), "half").unwrap();
+    // One that can be neither written to nor made shorter.
+    let mut file = File::open(folder.path().join("record")).unwrap();
+    let mut torn = false;
+    assert!(write_whole(&mut file, "line\n", &mut torn).is_err() && torn);
+    let mut file = fs::OpenOptions::new().append(true).open(folder.path().join("record")).unwrap();
+    assert!(write_whole(&mut file, "line\n", &mut torn).is_err());
+    assert_eq!(fs::read_to_string(folder.path().join("record")).unwrap(), "half");
+}

@@ -2,7 +2,7 @@
 //! the old network back unless the new one is confirmed. The record says what there is to give back, so that it is not
 //! forgotten whoever is killed.
 
-use super::{Exit, journal, print, watches};
+use super::{Exit, apart, journal, print, watches};
 use crate::args::Args;
 use node_format::{Applied, Epoch, LinuxHost, Record, roll_back};
 use node_format_plan::thing::Uplink;
@@ -10,7 +10,7 @@ use node_format_plan::{Claims, Thing};
 use plat_model::problem::{Problem, Problems, codes};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 /// How often the record is looked at while waiting.
@@ -29,19 +29,26 @@ pub(super) struct Watch(Child);
 
 impl Watch {
     /// # Errors
-    /// If it cannot be started: then nothing may be taken.
+    /// If it cannot be started, or would end with what started it: then nothing may be taken.
     pub fn start(args: &Args, seconds: u64) -> Result<Self, Problem> {
         let broken =
             |e: std::io::Error| Problem::new(codes::PREREQUISITE, "nobody would give the old network back").because(e);
         let own = std::env::current_exe().map_err(broken)?;
-        let mut command = Command::new(own);
+        let mut command = apart::command(&own);
         command.arg("--config").arg(&args.config).arg("--root").arg(&args.root);
         command.args(args.links_gone.then_some("--links-gone"));
         command.args(["rollback", "--after", &seconds.to_string(), "--for", &std::process::id().to_string()]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         // Whatever ends the session that started it, by a signal to its group, does not end it.
         command.process_group(0);
-        command.spawn().map(Self).map_err(broken)
+        let mut watch = command.spawn().map(Self).map_err(broken)?;
+        match apart::is_apart(&mut watch.0, &own) {
+            Ok(()) => Ok(watch),
+            Err(problem) => {
+                watch.stop();
+                Err(problem)
+            }
+        }
     }
 
     fn stop(mut self) {
@@ -127,6 +134,8 @@ pub(super) fn rollback(
 ) -> Result<Exit, Problems> {
     let place = host.beneath_root(path);
     let Some(patience) = after else { return give_back(host, &place, epoch, || true) };
+    // A terminal that is lost is no reason to end; whoever ends this very process (SIGTERM) means it.
+    apart::outlive_the_terminal()?;
     if !wait(&place, epoch, &patience) {
         return Ok(Exit::Done);
     }

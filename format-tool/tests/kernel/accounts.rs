@@ -1,10 +1,10 @@
 //! The user database: what others wrote in it stays as it is, whatever becomes of a run.
 
-use super::machine::{Machine, ip, on_a_machine, program};
+use super::machine::{Machine, ip, on_a_machine, program, until};
 use rustix::fs::XattrFlags;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Output, Stdio};
 
 const DATABASE: [&str; 4] = ["passwd", "group", "shadow", "gshadow"];
@@ -252,5 +252,24 @@ fn an_account_that_somebody_gave_another_number_is_named_when_it_is_left() {
                 && text(machine, "group").contains("part1:x:61001:")
         );
         assert!(!text(machine, "passwd").contains("part0"));
+    });
+}
+
+#[test]
+fn a_program_has_all_that_it_reads_although_the_run_is_killed() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        write(machine, PLAIN);
+        // More than a pipe holds.
+        machine.configure(1000);
+        let root = machine.root.path().display();
+        let script = format!("kill -9 $PPID\ncat >{root}/reading\nmv {root}/reading {root}/read");
+        program(&machine.path("bin/systemd-sysusers"), &script);
+        let path = format!("{}:{}", machine.path("bin").display(), std::env::var("PATH").unwrap());
+        let ended = machine.command(&["apply"]).env("PATH", path).output().unwrap();
+        assert_eq!(ended.status.signal(), Some(9), "{ended:?}");
+        until("all is read", || machine.path("read").exists());
+        let read = fs::read_to_string(machine.path("read")).unwrap();
+        assert!(read.len() > 1 << 16 && read.contains("u part999 ") && read.ends_with('\n'), "{}", read.len());
     });
 }

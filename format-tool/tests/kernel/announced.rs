@@ -1,6 +1,6 @@
 //! `ipv6_prefix = "uplink"`, and what a router announces on an uplink.
 
-use super::machine::{Machine, ip, on_a_machine, until};
+use super::machine::{Machine, ip, on_a_machine, program, until};
 use super::uplink::{World, where_is};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sendto, setsockopt, socket, sockopt,
@@ -173,6 +173,90 @@ fn what_a_router_announced_is_still_there_when_the_machine_forwards() {
 }
 
 #[test]
+fn a_machine_that_forwards_and_hears_no_router_hears_none_as_a_node() {
+    on_a_machine(|machine| {
+        let _world = Announcing::new();
+        sysctl_is("all/forwarding", "1");
+        assert_eq!(sysctl("up0/accept_ra"), "1");
+        ip("address add 2001:db8:5::7/64 dev up0 nodad");
+        // Beside a link that is told to forward on its own the machine may not.
+        for machine_forwards in ["1", "0"] {
+            sysctl_is("all/forwarding", machine_forwards);
+            sysctl_is("up0/forwarding", "1");
+            machine.configure(1);
+            let before = machine.everything();
+            machine.must(&["apply"]);
+            assert_eq!((sysctl("all/forwarding"), sysctl("up0/accept_ra")), ("1".into(), "1".into()));
+            assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+            machine.configure_with(1, "mode = \"bridge\"\nuplink = \"up0\"\nguard = true\n", "");
+            machine.must(&TAKE);
+            assert_eq!(sysctl("plat0/accept_ra"), "0", "the bridge in its place hears none either");
+            machine.must(&["rollback"]);
+            assert_eq!(sysctl("up0/accept_ra"), "1");
+            machine.must(&["reset"]);
+            assert_eq!((sysctl("up0/forwarding"), sysctl("up0/accept_ra")), ("1".into(), "1".into()));
+            assert_eq!(machine.everything(), before);
+        }
+    });
+}
+
+#[test]
+fn what_a_router_announced_to_an_uplink_is_still_there_after_a_run_that_failed() {
+    on_a_machine(|machine| {
+        let world = Announcing::new();
+        world.announces_on(machine, "up0");
+        configure(machine, "guard = true\n");
+        let (before, ways) = (machine.everything(), announced_ways());
+        assert_eq!(ways.len(), 1, "{ways:?}");
+        // After the machine forwards, and before the uplink is taken.
+        let real = ["/usr/sbin/nft", "/usr/bin/nft"].into_iter().find(|path| fs::exists(path).unwrap()).unwrap();
+        program(&machine.path("bin/nft"), &format!("[ \"$1\" = -f ] && exit 1\nexec {real} \"$@\""));
+        let path = format!("{}:{}", machine.path("bin").display(), std::env::var("PATH").unwrap());
+        let failed = machine.command(&TAKE).env("PATH", path).output().unwrap();
+        assert_eq!(failed.status.code(), Some(1), "{}", String::from_utf8_lossy(&failed.stderr));
+        fs::remove_dir_all(machine.path("bin")).unwrap();
+        assert_eq!((sysctl("all/forwarding"), sysctl("up0/accept_ra")), ("0".into(), "1".into()));
+        assert_eq!(announced_ways(), ways, "no router has spoken since");
+        machine.must(&["reset"]);
+        assert_eq!(machine.everything(), before);
+    });
+}
+
+/// How often the machine has asked for routers on the interface.
+fn solicited() -> u64 {
+    let counts = fs::read_to_string("/proc/thread-self/net/dev_snmp6/up0").unwrap();
+    let line = counts.lines().find_map(|line| line.strip_prefix("Icmp6OutRouterSolicits")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+#[test]
+fn an_uplink_that_is_given_back_asks_for_its_router() {
+    on_a_machine(|machine| {
+        let world = Announcing::new();
+        world.announces_on(machine, "up0");
+        configure(machine, "guard = true\n");
+        let asks = |verb: &str, before: u64| {
+            machine.must(&[verb]);
+            until("it asks for its router", || solicited() > before);
+            world.announces_on(machine, "up0");
+        };
+        for verb in ["rollback", "reset"] {
+            machine.must(&TAKE);
+            asks(verb, solicited());
+        }
+        // The rest of the node stays, and forwards.
+        machine.must(&TAKE);
+        machine.must(&["confirm"]);
+        let before = solicited();
+        machine.configure(1);
+        asks("apply", before);
+        assert_eq!((sysctl("all/forwarding"), sysctl("up0/accept_ra")), ("1".into(), "2".into()));
+        machine.must(&["reset"]);
+        assert_eq!(sysctl("up0/accept_ra"), "1");
+    });
+}
+
+#[test]
 fn a_way_out_that_a_router_announced_to_a_machine_with_a_fixed_address_stays() {
     on_a_machine(|machine| {
         let world = Announcing::new();
@@ -261,18 +345,36 @@ fn an_announced_address_is_not_taken_where_the_bridge_would_not_hear_the_router(
 }
 
 #[test]
+fn an_announced_address_that_the_bridge_would_not_have_is_not_taken() {
+    on_a_machine(|machine| {
+        let world = Announcing::new();
+        ip("token set ::53 dev up0");
+        let by_token = || where_is(machine, "2001:db8:5::53/64") == ["up0"];
+        until("the machine makes itself an address by its token", || {
+            world.announce();
+            by_token()
+        });
+        configure(machine, "guard = true\n");
+        let (code, why) = machine.run(&TAKE);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("P0511") && why.contains("2001:db8:5::53/64") && why.contains("token"), "{why}");
+        assert!(by_token());
+    });
+}
+
+#[test]
 fn what_a_program_took_up_of_an_announcement_is_not_taken() {
     on_a_machine(|machine| {
-        let _world = World::with_ipv4();
+        let _world = Announcing::new();
         // As networkd and NetworkManager have it: the kernel is told not to listen.
         sysctl_is("up0/accept_ra", "0");
-        ip("address add 2001:db8:5::77/64 dev up0 nodad mngtmpaddr valid_lft 3600 preferred_lft 3600");
+        ip("address add 2001:db8:5::ff:fe00:7/64 dev up0 nodad mngtmpaddr valid_lft 3600 preferred_lft 3600");
         ip("route add default via fe80::1 dev up0 proto ra expires 1800");
         configure(machine, "guard = true\n");
         let (before, ways) = (machine.everything(), announced_ways());
         let (code, why) = machine.run(&TAKE);
         assert_eq!(code, 4, "{why}");
-        assert!(why.contains("P0511") && why.contains("2001:db8:5::77/64") && why.contains("`accept_ra`"), "{why}");
+        assert!(why.contains("P0511") && why.contains(ANNOUNCED) && why.contains("`accept_ra`"), "{why}");
         assert_eq!((machine.everything(), announced_ways()), (before, ways));
         // What the kernel itself takes up comes again by itself.
         sysctl_is("up0/accept_ra", "1");

@@ -184,6 +184,23 @@ fn an_uplink_that_something_stands_on_is_not_taken() {
     on_a_machine(|machine| {
         let world = World::new();
         machine.configure_with(1, TAKE, "");
+        let tunnels = [
+            "type vxlan id 7 dev up0 dstport 4789 remote 203.0.113.9",
+            "type gre local 192.0.2.7 remote 203.0.113.9 dev up0",
+            "type gretap local 192.0.2.7 remote 203.0.113.9 dev up0",
+            "type ipip local 192.0.2.7 remote 203.0.113.9 dev up0",
+            "type sit local 192.0.2.7 remote 203.0.113.9 dev up0",
+            "type ip6tnl local 2001:db8::7 remote 2001:db8::1 dev up0",
+        ];
+        for tunnel in tunnels {
+            // Not every kernel has all of them; it always has the first.
+            let made = Command::new("ip").args(["link", "add", "upon"]).args(tunnel.split(' ')).status().unwrap();
+            assert!(made.success() || tunnel != tunnels[0], "{tunnel}");
+            if made.success() {
+                is_refused(machine, "upon on top of it", tunnel);
+                ip("link delete upon");
+            }
+        }
         ip("link add upon link up0 type macvlan");
         is_refused(machine, "upon on top of it", "macvlan");
         // What a container has taken along is not seen from here: then nothing has moved when the kernel refuses it.

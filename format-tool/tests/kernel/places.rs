@@ -5,6 +5,7 @@ use nix::mount::{MsFlags, mount};
 use plat_model::node::{NodeFile, ResourceFile};
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -116,6 +117,26 @@ fn whatever_a_tenant_leaves_is_erased_however_deep() {
         }
         machine.must(&["reset", "--erase"]);
         assert!(!machine.path("srv/plat").exists());
+    });
+}
+
+#[test]
+fn a_directory_whose_name_cannot_be_said_is_not_made_again_under_another() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let home = machine.path("srv/plat/partitions/part0");
+        let names: [&[u8]; 3] = [b"not-\xffutf8", b"a\x1bb", &[b'n'; 255]];
+        for name in names {
+            let inner = home.join(std::ffi::OsStr::from_bytes(name));
+            fs::create_dir(&inner).unwrap();
+            let (code, why) = machine.run(&["reset"]);
+            assert!(code == 4 && why.contains("P0509") && inner.is_dir(), "{why}");
+            fs::remove_dir(&inner).unwrap();
+        }
+        fs::create_dir(home.join("empty")).unwrap();
+        machine.must(&["reset"]);
     });
 }
 
@@ -232,6 +253,9 @@ fn a_partition_cannot_take_more_disk_space_than_it_was_given() {
         machine.configure_with(2, "mode = \"bridge\"\nguard = false\n", limits);
         machine.must(&["apply"]);
         assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+        freeze(&machine.path("srv/plat/partitions/part1"));
+        machine.must(&["reset"]);
+        machine.must(&["apply"]);
         let write = |name: &str, mib: usize| {
             let file = machine.path("srv/plat/partitions/part0/srv").join(name);
             let written = fs::write(&file, vec![7; mib << 20]).and_then(|()| fs::File::open(&file)?.sync_all());
@@ -252,6 +276,8 @@ fn a_partition_cannot_take_more_disk_space_than_it_was_given() {
         let home = machine.path("srv/plat/partitions/part1");
         run(&["subvolume", "create"], &home.join("srv/nested"));
         fs::write(home.join("srv/nested/file"), "kept").unwrap();
+        // Deep in it lies what cannot be moved out of it.
+        fs::create_dir_all(home.join("srv/nested").join("d/".repeat(300))).unwrap();
         freeze(&home.join("srv/nested"));
         fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).unwrap();
         freeze(&home);

@@ -1,9 +1,11 @@
 //! The old network comes back whatever has become of the bridge, of the interface, or of a first attempt.
 
-use super::machine::{Machine, ip, on_a_machine, until};
+use super::effects::{Ended, killed_at};
+use super::machine::{Machine, ip, on_a_machine, program, until};
 use super::uplink::{TAKE, World, watches, where_is};
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Output};
 
 /// A route that cannot be made while its source address is not there: with it, not all of what an interface had comes back.
 const SOURCE: &str = "10.99.0.1/32";
@@ -145,6 +147,138 @@ fn the_old_network_comes_back_although_the_configuration_has_an_error() {
         machine.must(&["rollback", "--record", "/var/lib/plat/format/record"]);
         assert!(is_back(machine) && world.is_reached());
         fs::write(machine.path("format.toml"), text).unwrap();
+        machine.must(&["reset"]);
+    });
+}
+
+/// A run on a machine that systemd started, with this program in the place of systemd-run.
+fn under_systemd(machine: &Machine, starter: &str, verb: &[&str]) -> Output {
+    program(&machine.path("bin/systemd-run"), starter);
+    let plain = machine.command(verb);
+    let mut command = Command::new("unshare");
+    // The mark of systemd, for this run alone.
+    let booted = "mount -t tmpfs none /run && mkdir -p /run/systemd/system && exec \"$@\"";
+    command.args(["--mount", "sh", "-c", booted, "sh"]).arg(plain.get_program()).args(plain.get_args());
+    command.env("PATH", format!("{}:{}", machine.path("bin").display(), std::env::var("PATH").unwrap()));
+    command.output().unwrap()
+}
+
+#[test]
+fn whoever_waits_is_in_a_scope_of_his_own_where_systemd_runs() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        let said = machine.path("said");
+        let starter =
+            format!("echo \"$@\" > {}\nwhile [ \"$1\" != -- ]; do shift; done\nshift\nexec \"$@\"", said.display());
+        let run = under_systemd(machine, &starter, &["apply", "--take-uplink", "--confirm-within", "1"]);
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        let asked = fs::read_to_string(&said).unwrap();
+        assert!(asked.starts_with("--scope ") && asked.contains(" rollback --after 1 "), "{asked}");
+        until("the old network is back", || is_back(machine));
+        until("the machine is reached", || world.is_reached());
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn nothing_is_taken_where_whoever_waits_would_end_with_the_session() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        let before = machine.network();
+        let run = under_systemd(machine, "exit 1", &["apply", "--take-uplink"]);
+        let why = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(4), "{why}");
+        assert!(why.contains("systemd made no scope") && why.contains("systemd-run --scope true"), "{why}");
+        assert!(machine.network() == before && world.is_reached());
+    });
+}
+
+#[test]
+fn a_terminal_that_is_lost_does_not_end_whoever_waits() {
+    on_a_machine(|machine| {
+        let _world = World::new();
+        machine.configure_with(1, TAKE, "");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3"]);
+        let root = machine.root.path().display().to_string();
+        let of_machine =
+            |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|c| c.contains(&root));
+        let all = fs::read_dir("/proc").unwrap().flatten();
+        let watch = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(of_machine).unwrap();
+        let hang_up = nix::sys::signal::Signal::SIGHUP;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(watch.cast_signed()), hang_up).unwrap();
+        until("the old network is back", || is_back(machine));
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_way_back_that_is_killed_at_any_effect_is_completed_by_the_next() {
+    killed_at_each_effect("rollback", &["rollback"], |machine, end| {
+        assert_eq!(where_is(machine, ADDRESS), ["up0"], "{end}");
+    });
+}
+
+#[test]
+fn a_taking_that_is_killed_at_any_effect_is_completed_by_the_next() {
+    killed_at_each_effect("apply", &["apply", "--take-uplink", "--confirm-within", "3600"], |machine, end| {
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        assert_eq!(where_is(machine, ADDRESS), ["plat0"], "{end}");
+        machine.must(&["rollback"]);
+        assert_eq!(where_is(machine, ADDRESS), ["up0"], "{end}");
+    });
+}
+
+const ADDRESS: &str = "192.0.2.7/24";
+
+/// Kills the verb before its first effect, then before its second, and so on until it ends by itself. Each time `first` is
+/// run whole afterwards, and then looked at. The uplink has an address, and no route of its own.
+fn killed_at_each_effect(
+    verb: &'static str,
+    killed: &'static [&'static str],
+    then: impl Fn(&Machine, &str) + Send + 'static,
+) {
+    on_a_machine(move |machine| {
+        let _world = World::with_ipv4();
+        ip("route delete default");
+        machine.configure_with(1, TAKE, "");
+        // Of a run that is killed before its record has begun the record's own folder may be left.
+        let (before, _) = machine.everything();
+        for at in 1.. {
+            if verb == "rollback" {
+                machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+            }
+            let ended = killed_at(at, &machine.command(killed));
+            let end = format!("{verb} at {at}: {ended:?}");
+            if verb == "rollback" {
+                machine.must(&["rollback"]);
+            }
+            then(machine, &end);
+            machine.must(&["reset"]);
+            assert_eq!(machine.everything().0, before, "{end}");
+            if let Ended::Whole(code) = ended {
+                assert!(code == 0 && at > 5, "{end}");
+                break;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_route_of_somebody_else_to_the_same_place_stays() {
+    on_a_machine(|machine| {
+        let _world = World::new();
+        machine.configure_with(1, TAKE, "");
+        ip("route add 2001:db8:9::/64 dev up0");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        ip("route add 2001:db8:9::/64 dev plat0 metric 512");
+        machine.must(&["rollback"]);
+        let to = "2001:db8:9::/64".parse().unwrap();
+        let routes = machine.network().routes;
+        let there = routes.iter().filter(|route| route.destination == to);
+        let there: Vec<_> = there.map(|route| (route.link.as_str(), route.metric)).collect();
+        assert_eq!(there, [("plat0", 512), ("up0", 0)]);
         machine.must(&["reset"]);
     });
 }

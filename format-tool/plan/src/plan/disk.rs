@@ -37,7 +37,14 @@ impl Planner<'_> {
                 }),
                 // What cannot be looked at now may be limited all the same.
                 None if matches!(facts.paths.get(path), Some(PathFact::Unknown { .. })) => {}
-                None => self.forget.push(thing.clone()),
+                None => match facts.unlimitable.get(path) {
+                    None => self.forget.push(thing.clone()),
+                    // To set it anew is refused.
+                    Some(_) if wanted.is_some_and(|wanted| wanted.id == *id) => {}
+                    Some(why) => {
+                        self.notes.push(format!("the disk limit of {} is left: {why}", path.display()));
+                    }
+                },
             }
         }
     }

@@ -1,10 +1,10 @@
 //! What belongs to the machine as a whole: the kernel's settings, the packet filter, what must be there.
 
-use super::uplink::accept_ra;
+use super::listening::{accept_ra, forwards};
 use super::{Before, Planner, setting_before};
 use crate::action::Action;
 use crate::facts::{AddressFact, Guard, LinkFact, LinkKind, Presence};
-use crate::forwarding::{self, as_written, is_meant, written_along};
+use crate::forwarding::{as_written, is_meant, written_along};
 use crate::layout::Layout;
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
@@ -39,14 +39,15 @@ impl Planner<'_> {
             // An interface that somebody else told not to listen to routers stays so.
             let by_others = !self.settings_before.contains_key(key.as_str());
             let deaf = key.ends_with(".accept_ra") && by_others && found.is_some_and(|found| found == "0");
-            if found == Some(wanted) || deaf {
+            let Some(wanted) = self.listening(key, wanted).filter(|_| !deaf) else { continue };
+            if found.is_some_and(|found| found == wanted) {
                 continue;
             }
             let Some(found) = found.cloned().or_else(|| self.of_a_link_to_be(key)) else {
                 self.refuse_setting(key);
                 continue;
             };
-            if found == *wanted {
+            if found == wanted {
                 continue; // It will be so by itself.
             }
             let along = self.changes_along(key, &found);
@@ -90,10 +91,9 @@ impl Planner<'_> {
     fn goes_on_listening(&self, key: &str) -> bool {
         let layout = self.layout;
         let Some(link) = link_of(key).filter(|_| self.part_of(key) == Part::Listening) else { return false };
-        let is_uplink = layout.uplink.as_ref().is_some_and(|uplink| uplink.link == link);
         let unguarded = layout.needs_link.as_ref().is_some_and(|needed| needed.bridge && needed.name == link)
             && layout.guard.is_none();
-        forwards(layout) && self.facts.links.contains_key(&link) && !is_uplink && !unguarded
+        forwards(layout) && self.facts.links.contains_key(&link) && !unguarded
     }
 
     /// What a setting of a link that is made here will be before it is set; empty where that cannot be known.
@@ -268,10 +268,6 @@ pub(super) enum Part {
 fn link_of(key: &str) -> Option<String> {
     let (link, _) = key.split_once(".conf.")?.1.rsplit_once('.')?;
     (!matches!(link, "all" | "default")).then(|| link.replace('/', "."))
-}
-
-pub(super) fn forwards(layout: &Layout) -> bool {
-    layout.sysctls.contains_key(forwarding::IPV6)
 }
 
 /// Where the kernel takes a setting of a link of ours from when the link is made.

@@ -1,11 +1,12 @@
 //! What has to be looked at before a plan can be made.
 
+use super::listening::accept_ra;
 use super::losses::promote_secondaries;
 use super::machine::default_of;
 use super::setting_before;
-use super::uplink::accept_ra;
+use super::uplink::addr_gen_mode;
 use crate::facts::{Guard, Scope};
-use crate::forwarding::{IPV6, written_along};
+use crate::forwarding::{IPV6, of_a_link, written_along};
 use crate::layout::Layout;
 use crate::thing::{Claims, Thing};
 use std::collections::BTreeSet;
@@ -20,9 +21,11 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
     for thing in claims.iter() {
         match thing {
             Thing::Group { .. } => scope.accounts = true,
-            Thing::User { name, .. } => {
+            Thing::User { name, uid } => {
                 scope.accounts = true;
-                scope.processes |= !layout.users.contains_key(name);
+                if !layout.users.contains_key(name) {
+                    scope.processes.insert(*uid);
+                }
             }
             Thing::Directory { path } | Thing::PartitionDirectory { path } => {
                 scope.paths.insert(path.clone());
@@ -63,10 +66,11 @@ fn of_layout(layout: &Layout) -> Scope {
     let limits = layout.directories.iter().filter_map(|(path, wanted)| Some((path, wanted.partition.as_ref()?.limit?)));
     let bridge = layout.needs_link.as_ref().filter(|needed| needed.bridge).map(|needed| accept_ra(&needed.name));
     // Whether the bridge will hear the uplink's router, and the uplink itself once it is given back.
-    let heard = layout
-        .uplink
-        .as_ref()
-        .map(|uplink| [accept_ra(&uplink.bridge), accept_ra(&uplink.link), accept_ra("default"), IPV6.to_owned()]);
+    let heard = layout.uplink.as_ref().map(|uplink| {
+        let listens = [&uplink.bridge, &uplink.link, "default"].map(accept_ra);
+        let makes = [&uplink.bridge, "default"].map(addr_gen_mode);
+        listens.into_iter().chain(makes).chain([of_a_link(&uplink.link), IPV6.to_owned()])
+    });
     let settings = layout.sysctls.keys().flat_map(|key| [Some(key.clone()), default_of(layout, key)]);
     Scope {
         paths: layout.directories.keys().cloned().collect(),

@@ -4,14 +4,14 @@
 
 mod take;
 
+use super::listening::{accept_ra, forwarded};
 use super::losses::{lost_with_addresses, promote_secondaries};
-use super::{Plan, Planner};
+use super::{Plan, Planner, setting_before};
 use crate::action::Action;
 use crate::facts::{AddressFact, HostFacts, LinkFact, Route, Scope};
 use crate::forwarding;
 use crate::layout::WantedUplink;
 use crate::thing::{Claims, Thing, Uplink};
-use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -117,6 +117,11 @@ pub fn rollback_scope(claims: &Claims) -> Scope {
         Thing::Bridge { name } => Some(promote_secondaries(name)),
         _ => None,
     });
+    let uplinks = claims.iter().filter_map(|thing| match thing {
+        Thing::Uplink(uplink) => Some(forwarding::of_a_link(&uplink.link)),
+        _ => None,
+    });
+    let sysctls = sysctls.chain(uplinks).chain([forwarding::IPV6.to_owned()]);
     Scope { network: true, sysctls: sysctls.chain([promote_secondaries("all")]).collect(), ..Scope::default() }
 }
 
@@ -131,9 +136,12 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         let at = place(uplink, facts);
         let returns = !matches!(at, Place::Link | Place::Nowhere);
         let listens = accept_ra(&uplink.link);
-        let forwards = facts.sysctls.get(forwarding::IPV6).is_some_and(|found| found == "1");
+        let by_us = claims.iter().filter_map(setting_before).find(|(key, _)| *key == forwarding::IPV6);
+        let forwards = facts.sysctls.get(forwarding::IPV6).is_some_and(|found| found == "1")
+            && !forwarded(&uplink.link, facts, by_us.map(|(_, before)| before));
         if returns && forwards && facts.sysctls.get(&listens).is_some_and(|found| found == "1") {
-            // The rest of the node stays, and a machine that forwards listens to no router unless it is told to.
+            // The rest of the node stays, and a machine that forwards listens to no router unless it is told to. What forwarded
+            // before listened to none.
             let (was, from, to) = ("1".into(), "1".into(), "2".into());
             plan.actions.push(Action::SetSysctl { key: listens.clone(), was, from, to, along: BTreeMap::new() });
         }
@@ -173,10 +181,11 @@ fn lost_on_return(uplink: &Uplink, facts: &HostFacts, claims: &Claims) -> Vec<St
 /// Where what an interface carried is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// It is a port, and all it had is on the bridge.
+    /// It is a port, and all it had is on the bridge alone.
     Bridge,
+    /// Of what it had something is in the other place yet, or in both: a run was cut off, and moving it again finishes that.
     Between,
-    /// It stands alone, with all it had.
+    /// It stands alone, with all it had, of which the bridge has nothing any more.
     Link,
     /// The interface itself is gone, or somebody else's port by now: there is nothing to return, and nothing to return it to.
     Nowhere,
@@ -185,11 +194,20 @@ enum Place {
 /// What an interface that is gone has left on the bridge. If it comes back, the system gives it its network anew: the same
 /// on the bridge would draw away what is to go through it.
 fn left_on_the_bridge(uplink: &Uplink, facts: &HostFacts) -> impl DoubleEndedIterator<Item = Action> {
-    let routes = uplink.routes.iter().map(|route| Route { link: uplink.bridge.clone(), ..route.clone() });
-    let routes = routes.filter(|route| facts.routes.contains(route)).map(Action::RemoveRoute);
-    let addresses = uplink.addresses.iter().filter_map(|address| facts.address(&uplink.bridge, *address));
-    let addresses = addresses.cloned().map(Action::RemoveAddress);
+    let routes = routes_on(&uplink.bridge, uplink, facts).map(Action::RemoveRoute);
+    let addresses = addresses_on(&uplink.bridge, uplink, facts).cloned().map(Action::RemoveAddress);
     routes.chain(addresses).collect::<Vec<_>>().into_iter()
+}
+
+/// Those of the uplink's addresses that are on this link.
+fn addresses_on<'a>(link: &str, uplink: &Uplink, facts: &'a HostFacts) -> impl Iterator<Item = &'a AddressFact> {
+    uplink.addresses.iter().filter_map(move |address| facts.address(link, *address))
+}
+
+/// Those of the uplink's routes that go through this link.
+fn routes_on(link: &str, uplink: &Uplink, facts: &HostFacts) -> impl Iterator<Item = Route> {
+    let routes = uplink.routes.iter().map(move |route| Route { link: link.into(), ..route.clone() });
+    routes.filter(move |route| facts.routes.contains(route))
 }
 
 fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
@@ -199,20 +217,22 @@ fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
         return Place::Nowhere;
     }
     let all_on = |link: &str| {
-        let on = |address: &IpNet| facts.address(link, *address).is_some();
-        let routed = |route: &Route| facts.routes.contains(&Route { link: link.into(), ..route.clone() });
-        uplink.addresses.iter().all(on) && uplink.routes.iter().all(routed)
+        let (addresses, routes) = (addresses_on(link, uplink, facts), routes_on(link, uplink, facts));
+        (addresses.count(), routes.count()) == (uplink.addresses.len(), uplink.routes.len())
+    };
+    let none_on = |link: &str| {
+        addresses_on(link, uplink, facts).next().is_none() && routes_on(link, uplink, facts).next().is_none()
     };
     match is_port {
-        true if *is_up && all_on(&uplink.bridge) => Place::Bridge,
-        false if all_on(&uplink.link) => Place::Link,
+        true if *is_up && all_on(&uplink.bridge) && none_on(&uplink.link) => Place::Bridge,
+        false if all_on(&uplink.link) && none_on(&uplink.bridge) => Place::Link,
         _ => Place::Between,
     }
 }
 
-/// Whether a link listens to routers: 2 if even while the machine forwards.
-pub(super) fn accept_ra(link: &str) -> String {
-    format!("net.ipv6.conf.{}.accept_ra", link.replace('.', "/"))
+/// How the kernel makes IPv6 addresses on a link.
+pub(super) fn addr_gen_mode(link: &str) -> String {
+    format!("net.ipv6.conf.{}.addr_gen_mode", link.replace('.', "/"))
 }
 
 fn carried(uplink: &Uplink) -> String {

@@ -76,8 +76,8 @@ fn port_mtu(facts: &HostFacts, network: &Network) -> Option<u32> {
     mtu.map(|mtu| mtu.min(MTU_OF_A_TAP))
 }
 
-/// Interfaces by which routers' announcements may come, apart from what is ours: hardware, and whatever else an address or a
-/// way came by.
+/// Interfaces by which routers' announcements may come, apart from what is ours: hardware, whatever else an address or a way
+/// came by, and the uplink, which hears them again once it is given back.
 fn listening(facts: &HostFacts, network: &Network) -> Vec<String> {
     let announced = facts.addresses.iter().filter(|found| found.leased && found.address.addr().is_ipv6());
     let told: BTreeSet<&str> =
@@ -86,13 +86,14 @@ fn listening(facts: &HostFacts, network: &Network) -> Vec<String> {
     // Where partitions' ports could announce a router and no guard sees to it that they do not.
     let joined = network.taps && network.tap_mode == TapMode::Bridged && !network.guard;
     let unsafe_to = joined.then_some(network.link.as_str());
-    let apart = ["lo"].into_iter().chain(bridge).chain(network.uplink.as_deref()).chain(unsafe_to);
+    let apart = ["lo"].into_iter().chain(bridge).chain(unsafe_to);
     let apart: BTreeSet<&str> = apart.collect();
     // What a user may open, and what is in the group of ours.
     let partitions = |link: &LinkFact| link.is_tenants() || link.group == network.link_group;
     let hardware = LinkKind::Other(String::new());
     let links = facts.links.iter().filter(|(name, link)| {
-        let hears = link.kind == hardware || told.contains(name.as_str());
+        let is_uplink = network.uplink.as_ref() == Some(*name);
+        let hears = link.kind == hardware || told.contains(name.as_str()) || is_uplink;
         hears && !apart.contains(name.as_str()) && !partitions(link)
     });
     links.map(|(name, _)| name.clone()).collect()

@@ -14,7 +14,7 @@ use node_format_plan::facts::{GroupFact, Left, Subordinate, UserFact};
 use node_format_plan::{Action, Thing};
 use plat_model::problem::{Problem, Result, codes};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -80,33 +80,6 @@ fn subordinate(text: &str) -> BTreeSet<Subordinate> {
         Some(Subordinate { owner, first: fields.next()?.parse().ok()?, count: fields.next()?.parse().ok()? })
     };
     text.lines().filter_map(range).collect()
-}
-
-/// The uids of all processes there are: all four of each, for who runs a set-uid program is its real uid alone.
-pub(super) fn uids_with_processes() -> Result<BTreeSet<u32>> {
-    let entries = fs::read_dir("/proc").map_err(|e| failed("processes cannot be listed", e))?;
-    let processes = entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes()[0].is_ascii_digit());
-    let mut uids = BTreeSet::new();
-    for process in processes {
-        match fs::read(process.path().join("status")) {
-            Ok(status) => uids.extend(uids_of(&String::from_utf8_lossy(&status))),
-            // One that has ended meanwhile is no process.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) if e.raw_os_error() == Some(nix::libc::ESRCH) => {}
-            Err(e) => return Err(failed(format!("{} cannot be looked at", process.path().display()), e)),
-        }
-    }
-    Ok(uids)
-}
-
-/// Real, effective, saved and file system's, of a process's status. One that has ended, and that its parent has not waited
-/// for yet, does nothing any more; but a process whose first thread alone has ended looks the same, and has others.
-fn uids_of(status: &str) -> Vec<u32> {
-    let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim_start();
-    if value("State:").starts_with('Z') && value("Threads:").trim_end() == "1" {
-        return Vec::new();
-    }
-    value("Uid:").split_whitespace().filter_map(|uid| uid.parse().ok()).collect()
 }
 
 /// The programs it starts keep `held` open. Accounts of which `taken` has lines come back as they were.
@@ -289,16 +262,6 @@ fn useradd(root: &Path, batch: &[&Action], held: Option<&File>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_process_is_of_each_of_its_four_uids() {
-        let status = "Name:\tsudo\nUmask:\t0022\nUid:\t61001\t0\t0\t0\nGid:\t7\t7\t7\t7\n";
-        assert_eq!(uids_of(status), [61_001, 0, 0, 0]);
-        let ended = |threads| format!("Name:\tsh\nState:\tZ (zombie)\nThreads:\t{threads}\n{status}");
-        assert_eq!(uids_of(&ended(1)), [0; 0]);
-        assert_eq!(uids_of(&ended(2)), [61_001, 0, 0, 0], "its first thread has ended, another has not");
-        assert!(uids_with_processes().unwrap().contains(&rustix::process::getuid().as_raw()));
-    }
 
     #[test]
     fn ranges_for_user_namespaces_are_read() {

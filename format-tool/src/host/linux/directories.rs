@@ -5,6 +5,7 @@ mod erase;
 
 use super::mounts::{Mounts, mount_of};
 use super::{failed, files, quota};
+use crate::host::Outcome;
 use indexmap::IndexMap;
 use node_format_plan::action::{Directory, UNFINISHED};
 use node_format_plan::facts::{Owner, PathFact};
@@ -13,7 +14,7 @@ use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ pub(super) struct Tree {
     is_the_machines: bool,
     /// The last one used is the last: most often it is needed again.
     parents: Vec<(PathBuf, OwnedFd)>,
+    /// Directories that could not be made, and of which something is there.
+    left: BTreeSet<PathBuf>,
 }
 
 impl Tree {
@@ -42,7 +45,7 @@ impl Tree {
         let place = root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
         let root = rustix::fs::open(root, flags, Mode::empty())
             .map_err(|e| Problem::new(codes::FILE, format!("{} cannot be opened", root.display())).because(e))?;
-        Ok(Self { root, place, is_the_machines, parents: Vec::new() })
+        Ok(Self { root, place, is_the_machines, parents: Vec::new(), left: BTreeSet::new() })
     }
 
     pub fn is_the_machines(&self) -> bool {
@@ -157,7 +160,10 @@ impl Tree {
                 held.stranger = Some(shown);
                 break;
             }
+            // One that could not be made again as it was counts as contents.
+            let can_be_said = shown.as_bytes() == name.to_bytes();
             match rustix::fs::openat(&directory, name, INNER, Mode::empty()) {
+                Ok(_) if !can_be_said => held.stranger = Some(shown),
                 Ok(inner) => match first_in(&inner)? {
                     None => drop(held.inside.insert(shown, rustix::fs::fstat(&inner)?.st_mode & 0o7777)),
                     Some(first) => held.stranger = Some(format!("{shown}/{first}")),
@@ -196,10 +202,19 @@ impl Tree {
             _ => rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(UNFINISHED))?,
         }
         let made = rustix::fs::openat(parent, name, INNER, Mode::empty()).and_then(|made| fill(&made, directory));
-        if made.is_err() {
-            let _ = self.remove(directory);
+        if made.is_err() && self.remove(directory).is_err_and(|e| e != Errno::NOENT) {
+            self.left.insert(directory.path.clone());
         }
         made
+    }
+
+    /// A directory that was begun, and could not be taken away again, counts as done: it stays ours, and undoing tries anew.
+    pub fn counted(&mut self, batch: &[Action], mut outcome: Outcome) -> Outcome {
+        let left = std::mem::take(&mut self.left);
+        for (action, done) in batch.iter().zip(&mut outcome.done) {
+            *done |= matches!(action, Action::MakeDirectory(directory) if left.contains(&directory.path));
+        }
+        outcome
     }
 
     fn finish(&mut self, directory: &Directory) -> rustix::io::Result<()> {
@@ -218,6 +233,8 @@ impl Tree {
         let path = &directory.path;
         if directory.partition {
             let held = self.open_own(path)?;
+            // What its owner may say of it.
+            quota::thaw(&held).map_err(errno)?;
             for entry in Dir::read_from(&held)? {
                 let entry = entry?;
                 if !is_dots(entry.file_name()) {
@@ -311,4 +328,33 @@ pub(super) fn own(held: &impl AsFd, owner: Owner) -> rustix::io::Result<()> {
 
 fn errno(e: std::io::Error) -> Errno {
     Errno::from_io_error(&e).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_can_neither_be_made_nor_removed_is_ours() {
+        let root = tempfile::tempdir().unwrap();
+        let owner = Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
+        let begun = |name: &str, partition| {
+            let inside = [("first".to_owned(), 0o700), ("missing/second".to_owned(), 0o700)];
+            let path = Path::new("/").join(name);
+            let inside = inside.into_iter().collect();
+            Action::MakeDirectory(Directory { path, owner, mode: 0o700, inside, partition, limited: false })
+        };
+        let mut tree = Tree::open(root.path()).unwrap();
+        // What is in a partition's goes with it.
+        for (name, partition) in [("taken-back", true), ("left", false)] {
+            assert!(tree.perform(&begun(name, partition)).is_err());
+            let batch = [begun("before", false), begun(name, partition), begun("after", false)];
+            let outcome = tree.counted(&batch, Outcome::first(1, 3, None));
+            assert_eq!(outcome.done, [true, !partition, false], "{name}");
+            assert_eq!(root.path().join(name).exists(), !partition, "{name}");
+        }
+        // Somebody else's is nothing of ours.
+        assert!(tree.perform(&begun("left", false)).is_err());
+        assert_eq!(tree.counted(&[begun("left", false)], Outcome::first(0, 1, None)).done, [false]);
+    }
 }

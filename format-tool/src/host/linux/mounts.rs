@@ -42,27 +42,36 @@ impl Mount {
 
 impl Mounts {
     pub fn look() -> Self {
+        Self::look_in(Path::new("/proc"))
+    }
+
+    fn look_in(proc: &Path) -> Self {
         let mut mounts = Self::default();
-        let of = |process: &str| Path::new("/proc").join(process);
-        mounts.own = mounts.take_in(&of("self"), String::new());
-        let mut seen: BTreeSet<PathBuf> = std::fs::read_link("/proc/self/ns/mnt").into_iter().collect();
-        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        mounts.own = mounts.take_in(&proc.join("self"), String::new()).unwrap_or_default();
+        let mut seen: BTreeSet<PathBuf> = std::fs::read_link(proc.join("self/ns/mnt")).into_iter().collect();
+        for process in std::fs::read_dir(proc).into_iter().flatten().flatten() {
             let name = process.file_name().to_string_lossy().into_owned();
-            // One that has ended, or that may not be looked at, shows none.
-            if name.starts_with(|c: char| c.is_ascii_digit())
-                && std::fs::read_link(process.path().join("ns/mnt")).is_ok_and(|namespace| seen.insert(namespace))
-                && !owner::is_beneath(&process.path())
-            {
+            let namespace = || std::fs::read_link(process.path().join("ns/mnt"));
+            // One that has ended, or that may not be looked at, shows none; another of the same namespace may.
+            let Ok(found) = namespace() else { continue };
+            if !name.starts_with(|c: char| c.is_ascii_digit()) || seen.contains(&found) {
+                continue;
+            }
+            let told = owner::is_beneath(&process.path()) || {
                 let comm = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-                mounts
-                    .take_in(&process.path(), format!("process {name} ({})", plat_model::id::shorten(comm.trim_end())));
+                let who = format!("process {name} ({})", plat_model::id::shorten(comm.trim_end()));
+                mounts.take_in(&process.path(), who).is_ok()
+            };
+            // It may have gone to another one meanwhile.
+            if told && namespace().is_ok_and(|now| now == found) {
+                seen.insert(found);
             }
         }
         mounts
     }
 
-    fn take_in(&mut self, process: &Path, who: String) -> BTreeMap<u64, Mount> {
-        let text = std::fs::read(process.join("mountinfo")).unwrap_or_default();
+    fn take_in(&mut self, process: &Path, who: String) -> std::io::Result<BTreeMap<u64, Mount>> {
+        let text = std::fs::read(process.join("mountinfo"))?;
         let (mut all, mut parents) = (BTreeMap::new(), Vec::new());
         for line in text.split(|byte| *byte == b'\n') {
             let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
@@ -79,7 +88,7 @@ impl Mounts {
                 self.places.entry(place).or_insert_with(|| who.clone());
             }
         }
-        all
+        Ok(all)
     }
 
     /// Who sees something mounted on a directory or in it, if anybody does: a process in words; empty: this one. `mount`:
@@ -111,4 +120,31 @@ pub(super) fn mount_of(held: impl AsFd) -> Result<u64> {
     let seen = rustix::fs::statx(held, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
     // Before Linux 5.8 nobody can tell; better nothing is erased than what is mounted.
     if seen.stx_mask & StatxFlags::MNT_ID.bits() == 0 { Err(Errno::NOSYS) } else { Ok(seen.stx_mnt_id) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn one_that_ends_while_it_is_looked_at_hides_nothing_of_its_namespace() {
+        let proc = tempfile::tempdir().unwrap();
+        let info = "20 1 8:1 / / rw - ext4 /dev/vda rw\n21 20 8:2 / /srv/part0 rw - ext4 /dev/vdb rw\n";
+        for process in (100..130).map(|number| number.to_string()).chain(["self".into()]) {
+            let path = proc.path().join(&process);
+            fs::create_dir_all(path.join("ns")).unwrap();
+            let namespace = if process == "self" { "mnt:[1]" } else { "mnt:[2]" };
+            symlink(namespace, path.join("ns/mnt")).unwrap();
+            // Of the others no mounts can be read any more.
+            let text = if process == "self" { info.lines().next().unwrap() } else { info };
+            if ["self", "115"].contains(&process.as_str()) {
+                fs::write(path.join("mountinfo"), text).unwrap();
+            }
+        }
+        let mounts = Mounts::look_in(proc.path());
+        assert_eq!(mounts.beneath(Path::new("/srv/part0"), 20), Some("process 115 ()"));
+        assert_eq!(mounts.beneath(Path::new("/srv/part1"), 20), None);
+    }
 }

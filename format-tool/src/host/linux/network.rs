@@ -7,6 +7,7 @@ mod kernels;
 mod links;
 mod namespaces;
 mod neighbours;
+mod pppoe;
 mod routes;
 mod socket;
 mod taps;
@@ -100,6 +101,9 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
         if let Some(mtu) = kernels.lesser_mtu(link.index, &link.fact).filter(|_| !heard()) {
             odd(&link.name, true, format!("the mtu {mtu} for IPv6 alone"));
         }
+    }
+    for link in pppoe::carriers()? {
+        odd(&link, false, "a PPPoE connection (of pppd)".into());
     }
     let by_index: BTreeMap<u32, &LinkFact> = links.iter().map(|link| (link.index, &link.fact)).collect();
     for one in &addresses {

@@ -3,7 +3,7 @@
 use super::failed;
 use plat_model::problem::Result;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -41,23 +41,23 @@ pub(super) fn spawn(command: &mut Command, held: Option<&File>) -> io::Result<Ch
     command.spawn()
 }
 
-/// Runs a program that reads `input`, in this thread's network namespace. Outer failure: it could not be started.
+/// Runs a program that reads `input` whole or not at all, whatever becomes of this process, in this thread's network namespace. Outer failure: it could not be started.
 ///
 /// # Errors
-/// Inner failure: it failed, or did not read its input; says what it said.
+/// Inner failure: it failed; says what it said.
 pub(super) fn run(command: &mut Command, input: &str, held: Option<&File>) -> io::Result<Result<Output>> {
-    command.stdin(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = spawn(command, held)?;
-    let fed = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
-    let output = child.wait_with_output()?;
-    let name = command.get_program().to_string_lossy();
-    if let Err(problem) = said(&name, &output) {
-        return Ok(Err(problem));
-    }
-    if let Some(Err(e)) = fed {
-        return Ok(Err(failed(format!("{name} did not read its input"), e)));
-    }
-    Ok(Ok(output))
+    // Through a pipe it would have the first part of it if this process were killed, and take that for all.
+    command.stdin(held_text(input)?).stderr(Stdio::piped());
+    let output = spawn(command, held)?.wait_with_output()?;
+    Ok(said(&command.get_program().to_string_lossy(), &output).map(|()| output))
+}
+
+/// A file without a name, to be read from its beginning.
+fn held_text(text: &str) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("node-format", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// A problem if it failed: with the last lines it wrote, where the reason is.

@@ -164,13 +164,6 @@ pub(super) fn thaw(directory: &OwnedFd) -> io::Result<()> {
     }
 }
 
-/// Lets a directory that is to go take in what is of another project: with project quota its owner may have given it to one
-/// that keeps all else out (EXDEV), or that has no room. Others are left as they are.
-pub(super) fn open_to_all(directory: &OwnedFd) {
-    // Where this cannot be said there are no projects, or the move says why it fails.
-    let _ = project::leave(directory);
-}
-
 /// A handle of the same directory that takes ioctls: one that only names the place (O_PATH) does not.
 fn opened(directory: BorrowedFd) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;

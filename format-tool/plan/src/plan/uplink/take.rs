@@ -1,21 +1,23 @@
 //! An interface that is to become a port of the bridge: what keeps it from that, and what is to be known of it.
 
-use super::{accept_ra, carried, is_link_local};
+use super::{addr_gen_mode, carried, is_link_local};
 use crate::action::Action;
 use crate::facts::{LinkFact, LinkKind, Route};
-use crate::forwarding;
+use crate::guard::link_local;
 use crate::layout::WantedUplink;
 use crate::plan::Planner;
-use crate::plan::machine::forwards;
 use crate::thing::{Announced, Thing, Uplink};
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// So many things are named in one sentence.
 const NAMED: usize = 10;
 /// What the kernel calls a link that has the packets of one tag alone.
 const VLAN: &str = "vlan";
+/// The `addr_gen_mode` by which the kernel makes addresses from the hardware address (EUI-64).
+const FROM_THE_HARDWARE_ADDRESS: &str = "0";
 
 impl Planner<'_> {
     pub(super) fn take(&mut self, wanted: &WantedUplink, found: &LinkFact) {
@@ -36,6 +38,7 @@ impl Planner<'_> {
         self.refuse_what_cannot_come_back(link);
         self.refuse_stacked(link);
         self.refuse_deaf(wanted, &announced);
+        self.refuse_another_address(wanted, found, &announced);
         let addresses: Vec<IpNet> = own.into_iter().map(|address| address.address).collect();
         let routes: BTreeSet<Route> = self.facts.routes.iter().filter(|route| route.link == *link).cloned().collect();
         let carries = !addresses.is_empty() || !routes.is_empty() || !announced.is_empty();
@@ -52,9 +55,15 @@ impl Planner<'_> {
             ));
         }
         let confirmed = self.claims.has(&Thing::UplinkConfirmed { link: link.clone() });
+        if !confirmed {
+            self.notes.push(format!(
+                "{} gets the hardware address of {link}: a configuration that finds {link} by that (networkd's `MACAddress=`, netplan's `macaddress:`) finds both",
+                wanted.bridge
+            ));
+        }
         if carries && !confirmed {
             self.notes.push(format!(
-                "what names {link} does not hold for {}: rules of packet filters, programs that are bound to {link}, settings of {link} alone (sysctl, tc)",
+                "what names {link} does not hold for {}: rules of packet filters, programs that are bound to {link}, settings of {link} alone (sysctl, tc), its DNS servers (systemd-resolved)",
                 wanted.bridge
             ));
         }
@@ -130,6 +139,36 @@ impl Planner<'_> {
         }
     }
 
+    /// An address of what a router announced comes to the bridge only as it follows from the hardware address, which the bridge takes.
+    fn refuse_another_address(&mut self, wanted: &WantedUplink, found: &LinkFact, announced: &Announced) {
+        let (link, bridge) = (&wanted.link, &wanted.bridge);
+        if self.facts.leases.contains_key(link) || !self.hears_by_itself(link) {
+            return; // It is refused already.
+        }
+        let follows = |address: &&IpNet| match address.addr() {
+            IpAddr::V6(ip) => ip.octets()[8..] == link_local(found.mac).octets()[8..],
+            IpAddr::V4(_) => true,
+        };
+        let of = |link: &str| self.facts.sysctls.get(&addr_gen_mode(link));
+        let as_told = of(bridge).or_else(|| of("default")).is_none_or(|mode| mode == FROM_THE_HARDWARE_ADDRESS);
+        let other = announced.addresses.iter().find(|address| !follows(address) || !as_told);
+        let Some(address) = other else { return };
+        let why = if follows(&address) {
+            format!(
+                "{bridge} would make another one in its place: links that are new make theirs in another way (`net.ipv6.conf.default.addr_gen_mode`)"
+            )
+        } else {
+            format!(
+                "{bridge} would make another one in its place: this one does not follow from the hardware address (a token, `addr_gen_mode`, `use_tempaddr`)"
+            )
+        };
+        self.problems.push(
+            Problem::new(codes::UPLINK, format!("{link} cannot be taken with {address}, of what a router announced"))
+                .because(why)
+                .fix("give the machine a fixed IPv6 address, or have it make this one from the hardware address (no token, `addr_gen_mode` 0, `use_tempaddr` 0)"),
+        );
+    }
+
     /// All that a link has and could not be given back exactly, in words.
     fn cannot_come_back(&self, link: &str) -> Option<String> {
         let odd = self.facts.odd.get(link).into_iter().flatten().map(|odd| odd.what.clone());
@@ -143,33 +182,5 @@ impl Planner<'_> {
             amount if amount > NAMED => Some(format!("{named}; and {} more", amount - NAMED)),
             _ => Some(named),
         }
-    }
-
-    /// Whether the kernel listens to routers on an interface as its owner has it: so it is again once it is given back.
-    fn hears_by_itself(&self, link: &str) -> bool {
-        let was = |key: &str| self.settings_before.get(key).map(|before| before.was);
-        let value = |key: &str| was(key).or_else(|| self.facts.sysctls.get(key).map(String::as_str));
-        hears(value(&accept_ra(link)), value(forwarding::IPV6).is_some_and(|found| found != "0"))
-    }
-
-    /// Whether the bridge will not hear routers.
-    fn is_deaf(&self, bridge: &str) -> bool {
-        let (listens, facts) = (accept_ra(bridge), self.facts);
-        let goes_back = self.settings_before.get(listens.as_str()).map(|before| before.was);
-        let there = || facts.sysctls.get(&listens).or_else(|| facts.sysctls.get(&accept_ra("default")));
-        let value =
-            self.layout.sysctls.get(&listens).map(String::as_str).or(goes_back).or_else(|| there().map(String::as_str));
-        let will_forward =
-            forwards(self.layout) || facts.sysctls.get(forwarding::IPV6).is_some_and(|found| found != "0");
-        !hears(value, will_forward)
-    }
-}
-
-/// Whether the kernel listens to routers on a link that is told this (`accept_ra`).
-fn hears(told: Option<&str>, forwards: bool) -> bool {
-    match told {
-        Some("2") => true,
-        Some("0") => false,
-        _ => !forwards,
     }
 }

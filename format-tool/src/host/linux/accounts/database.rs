@@ -140,7 +140,7 @@ impl Etc {
             return Ok(());
         }
         let texts = self.texts()?;
-        let half_made = lines::half_made(accounts, |name| texts.get(name).map_or("", String::as_str));
+        let half_made = lines::half_made(accounts, &texts);
         match half_made.users.is_empty() && half_made.groups.is_empty() {
             true => Ok(()),
             false => self.remove(&half_made).map(drop),

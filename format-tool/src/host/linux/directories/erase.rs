@@ -4,20 +4,52 @@ use super::{INNER, errno, is_dots, mount_of, quota};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::{Errno, Result};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::path::Path;
 
-/// How deep a tree is erased at once, with a handle for each level.
-const DEPTH_MAX: usize = 200;
+/// A directory on the way down, without a handle: there may be more of them than files that can be open.
+struct Level {
+    /// Device and inode.
+    place: (u64, u64),
+    /// The directory in it that is being emptied.
+    entered: CString,
+}
 
-/// Removes all that is in a directory.
+/// Removes all that is in a directory, of its mount only: what is mounted in it is not the partition's. Nothing is moved
+/// to be removed: what is in another subvolume, or encrypted without its key, cannot be.
 pub(super) fn erase(held: &OwnedFd) -> Result<()> {
     thaw(held)?;
     let mount = mount_of(held)?;
-    // What lies too deep is brought up, and goes in the next round.
-    let mut tried = 0;
-    while !erase_contents(held, held, mount, DEPTH_MAX, &mut tried)? {}
-    Ok(())
+    let mut here = rustix::fs::openat(held, c".", INNER, Mode::empty())?;
+    let mut way: Vec<Level> = Vec::new();
+    loop {
+        if let Some((name, inner)) = erase_contents(&here, mount)? {
+            way.push(Level { place: place(&here)?, entered: name });
+            here = inner;
+            continue;
+        }
+        let Some(above) = way.pop() else { return Ok(()) };
+        here = rustix::fs::openat(&here, c"..", INNER, Mode::empty())?;
+        if place(&here)? != above.place {
+            return Err(Errno::AGAIN);
+        }
+        // One in which something is made meanwhile is entered again.
+        let_go(&here, &above.entered)?;
+    }
+}
+
+fn place(directory: &OwnedFd) -> Result<(u64, u64)> {
+    let found = rustix::fs::fstat(directory)?;
+    Ok((found.st_dev, found.st_ino))
+}
+
+/// Removes an empty directory; false: it is not empty.
+fn let_go(directory: &OwnedFd, name: &CStr) -> Result<bool> {
+    match rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+        Err(other) => Err(other),
+    }
 }
 
 /// What a person can do where the kernel does not let root change something.
@@ -82,28 +114,8 @@ fn remove(directory: &OwnedFd, name: &CStr) -> Result<()> {
     }
 }
 
-/// Moves a directory to the top, under a name that is free: what is there is its owner's choice. No name is tried
-/// twice.
-fn bring_up(directory: &OwnedFd, name: &CStr, top: &OwnedFd, tried: &mut u64) -> Result<()> {
-    quota::open_to_all(top);
-    let mut names = std::iter::repeat_with(|| {
-        *tried += 1;
-        format!(".deep-{tried}")
-    });
-    let moved = names.find_map(|aside| {
-        let flags = rustix::fs::RenameFlags::NOREPLACE;
-        match rustix::fs::renameat_with(directory, name, top, aside, flags) {
-            Err(Errno::EXIST) => None,
-            outcome => Some(outcome),
-        }
-    });
-    moved.unwrap_or(Err(Errno::EXIST))
-}
-
-/// Removes all that is in a directory, of its mount only: what is mounted in it is not the partition's.
-/// False: some of it lay deeper than `depth`, and is in `top` now.
-fn erase_contents(top: &OwnedFd, directory: &OwnedFd, mount: u64, depth: usize, tried: &mut u64) -> Result<bool> {
-    let mut all = true;
+/// Removes what is in a directory, up to the first directory that is not empty, which is returned.
+fn erase_contents(directory: &OwnedFd, mount: u64) -> Result<Option<(CString, OwnedFd)>> {
     for entry in Dir::read_from(directory.as_fd())? {
         let entry = entry?;
         let name = entry.file_name();
@@ -116,17 +128,13 @@ fn erase_contents(top: &OwnedFd, directory: &OwnedFd, mount: u64, depth: usize, 
                     return Err(Errno::XDEV);
                 }
                 thaw(&inner)?;
-                let Some(deeper) = depth.checked_sub(1) else {
-                    bring_up(directory, name, top, tried)?;
-                    all = false;
-                    continue;
-                };
-                all &= erase_contents(top, &inner, mount, deeper, tried)?;
-                rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?;
+                if !let_go(directory, name)? {
+                    return Ok(Some((name.to_owned(), inner)));
+                }
             }
             Err(Errno::NOTDIR | Errno::LOOP) => remove(directory, name)?,
             Err(other) => return Err(other),
         }
     }
-    Ok(all)
+    Ok(None)
 }

@@ -6,8 +6,8 @@ use node_format_plan::facts::{LinkFact, LinkKind};
 use rtnetlink::packet_core::Nla;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoTun, InfoVeth, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoTun, InfoVeth, InfoVxlan,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth};
 use std::io;
@@ -27,7 +27,7 @@ pub(super) struct Link {
     pub index: u32,
     /// Index of the bridge it is a port of.
     pub master: Option<u32>,
-    /// Index of the link that it stands on, as a VLAN does.
+    /// Index of the link that it stands on, as a VLAN does, or that a tunnel is bound to.
     pub on: Option<u32>,
     /// Neighbours need no asking for there, or there is only one.
     pub without_neighbours: bool,
@@ -53,7 +53,7 @@ pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Link>> {
 }
 
 fn read(message: LinkMessage) -> Option<Link> {
-    let (mut name, mut master, mut on, mut elsewhere, mut ipv6) = (None, None, None, false, None);
+    let (mut name, mut master, mut on, mut bound, mut elsewhere, mut ipv6) = (None, None, None, None, false, None);
     let flags = message.header.flags;
     let kind = LinkKind::Other(String::new());
     let up = flags.contains(LinkFlags::Up);
@@ -70,13 +70,14 @@ fn read(message: LinkMessage) -> Option<Link> {
             LinkAttribute::Mtu(bytes) => fact.mtu = Some(bytes),
             LinkAttribute::LinkInfo(info) => {
                 fact.kind = read_kind(&info);
+                bound = info.iter().find_map(bound_to);
                 fact.isolated = info.iter().any(is_isolated);
             }
             _ => {}
         }
     }
     // Of a pair that is the other end.
-    let on = on.filter(|_| !elsewhere && fact.kind != LinkKind::Veth);
+    let on = on.filter(|_| !elsewhere && fact.kind != LinkKind::Veth).or(bound.filter(|_| !elsewhere));
     let without_neighbours = flags.intersects(LinkFlags::Loopback | LinkFlags::Pointopoint | LinkFlags::Noarp);
     Some(Link { name: name?, index: message.header.index, master, on, without_neighbours, ipv6, fact })
 }
@@ -87,6 +88,15 @@ fn read_ipv6(family: &AfSpecUnspec) -> Option<Ipv6> {
         AfSpecInet6::DevConf(told) if told.disable_ipv6 == 0 => {
             Some(Ipv6 { mtu: u32::try_from(told.mtu6).ok()?, address: told.addr_gen_mode })
         }
+        _ => None,
+    })
+}
+
+/// The link that a VXLAN sends by. Other tunnels tell it as the link that they stand on.
+fn bound_to(part: &LinkInfo) -> Option<u32> {
+    let LinkInfo::Data(InfoData::Vxlan(attributes)) = part else { return None };
+    attributes.iter().find_map(|attribute| match attribute {
+        InfoVxlan::Link(index) if *index != 0 => Some(*index),
         _ => None,
     })
 }

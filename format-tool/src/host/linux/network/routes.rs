@@ -87,8 +87,10 @@ fn unicast(index: u32, route: &Route) -> RouteMessage {
     message.attributes.push(RouteAttribute::Oif(index));
     message.attributes.extend(route.via.map(|via| RouteAttribute::Gateway(address(via))));
     message.attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(address(source))));
-    if route.metric != 0 {
-        message.attributes.push(RouteAttribute::Priority(route.metric));
+    // Without one the kernel would remove whichever route to the same it finds first.
+    let metric = found::metric_of(route);
+    if metric != 0 {
+        message.attributes.push(RouteAttribute::Priority(metric));
     }
     message
 }

@@ -1,7 +1,7 @@
 //! Limits by project quota: each file carries the number of a project, a directory hands it on to what is made in it,
 //! and the project has the limit.
 
-mod take_in;
+pub(super) mod take_in;
 
 use super::calls;
 use nix::errno::Errno;
@@ -58,38 +58,27 @@ pub(super) fn file_system(directory: &OwnedFd) -> io::Result<String> {
     Ok(format!("{:016x}", rustix::fs::fstatvfs(directory)?.f_fsid))
 }
 
-/// The limit is set last: where there is one, all that is in the directory is of the project, even if an earlier call
-/// was killed half way, but for what is returned.
+/// Most names that are looked at in a directory whose owner took it out of its project: he can do so again at any moment.
+const AGAIN: usize = 100_000;
+
+/// The first limit is set last: where there is one, all that was in the directory is of the project, even if an earlier
+/// call was killed half way, but for what is returned. One that there is already holds all the while.
 pub(super) fn set(directory: OwnedFd, project: u32, bytes: Option<u64>) -> io::Result<Option<String>> {
     if project == 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "project 0 is that of all other files"));
     }
     let before = limit(&directory, project)?;
-    let mut left = None;
-    if bytes.is_some() && (before.is_none() || !counts(&directory, project)?) {
-        calls::limit_project(&directory, project, 0)?;
-        left = match take_in::all(&directory, project) {
-            Ok(left) => left,
-            Err(e) => {
-                // What of it is the project's already is limited; what was limited before stays so.
-                calls::limit_project(&directory, project, before.map_or(0, |bytes| bytes.div_ceil(UNIT)))?;
-                return Err(e);
-            }
-        };
-    }
+    let most = match (bytes, before) {
+        (None, _) => None,
+        (Some(_), None) => Some(usize::MAX),
+        (Some(_), Some(_)) => (!counts(&directory, project)?).then_some(AGAIN),
+    };
+    let left = match most {
+        Some(most) => take_in::all(&directory, project, most)?,
+        None => None,
+    };
     calls::limit_project(&directory, project, bytes.map_or(0, |bytes| bytes.div_ceil(UNIT)))?;
     Ok(left)
-}
-
-/// Makes a directory one of no project, which takes in what is of any.
-pub(super) fn leave(directory: &OwnedFd) -> io::Result<()> {
-    let mut attributes = calls::attributes(directory)?;
-    if attributes.project == 0 && attributes.flags & INHERIT == 0 {
-        return Ok(());
-    }
-    attributes.project = 0;
-    attributes.flags &= !INHERIT;
-    Ok(calls::set_attributes(directory, &attributes)?)
 }
 
 fn mark(file: &OwnedFd, project: u32, flags: u32) -> io::Result<()> {

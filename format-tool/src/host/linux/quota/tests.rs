@@ -99,6 +99,25 @@ fn tmpfs_and_a_mount_without_project_quota_say_what_is_missing() {
     });
 }
 
+#[test]
+fn no_more_names_are_given_to_a_project_than_may_be_looked_at() {
+    on(Some(XFS), |mounted| {
+        let top = mounted.top();
+        (0..5).for_each(|n| fs::create_dir_all(top.join(format!("part0/{n}/deep"))).unwrap());
+        let directory = |path: &str| opened(mounted.at(path).as_fd()).unwrap();
+        let given = || {
+            let paths = (0..5).flat_map(|n| [format!("part0/{n}"), format!("part0/{n}/deep")]);
+            paths.filter(|path| project::counts(&directory(path), PROJECT).unwrap()).count()
+        };
+        let part = directory("part0");
+        let left = project::take_in::all(&part, PROJECT, 6).unwrap().unwrap();
+        assert!(left.contains("only the first 6 names") && given() < 6, "{left}: {}", given());
+        assert!(project::counts(&part, PROJECT).unwrap(), "what is made in it counts");
+        assert_eq!(project::take_in::all(&part, PROJECT, usize::MAX).unwrap(), None);
+        assert_eq!(given(), 10);
+    });
+}
+
 /// What is in a directory before its first limit counts, and nothing that it points at.
 fn take_in(mounted: &Mounted) {
     let top = mounted.top();

@@ -242,18 +242,22 @@ fn names_gone(text: &str, gone: &BTreeSet<Identity>) -> BTreeSet<String> {
     gone.iter().map(|(name, _)| *name).filter(|name| !stay.contains(name)).map(str::to_owned).collect()
 }
 
-/// Those that a run which was killed has half made: in the files that are written first they have the lines of new accounts, and
-/// in passwd and group none.
-pub(super) fn half_made<'a, 't>(accounts: &Accounts<'a>, text: impl Fn(&'static str) -> &'t str) -> Accounts<'a> {
-    let kept = |all: &BTreeSet<Identity<'a>>, last: &str, first: &str, new: fn(&str) -> String| {
-        let taken: BTreeSet<&str> = last.lines().map(name_of).collect();
-        let begun: BTreeSet<&str> = first.lines().collect();
-        let is_half = |name: &str| !taken.contains(name) && begun.contains(new(name).as_str());
-        all.iter().copied().filter(|(name, _)| is_half(name)).collect()
+/// Those that a run which was killed has half made: in the files that are written first they have the lines of new accounts,
+/// or without such a file are members of groups, and in passwd and group they have none.
+pub(super) fn half_made<'a>(accounts: &Accounts<'a>, texts: &Texts) -> Accounts<'a> {
+    let text = |file: &str| texts.get(file).map_or("", String::as_str);
+    let lists = text("group").lines().chain(text("gshadow").lines()).filter_map(|line| line.rsplit(':').next());
+    let members: BTreeSet<&str> = lists.flat_map(|list| list.split(',')).collect();
+    let kept = |all: &BTreeSet<Identity<'a>>, last: &str, is_begun: &dyn Fn(&str) -> bool| {
+        let taken: BTreeSet<&str> = text(last).lines().map(name_of).collect();
+        all.iter().copied().filter(|(name, _)| !taken.contains(name) && is_begun(name)).collect()
     };
+    let begun = |first: &str| -> BTreeSet<&str> { text(first).lines().collect() };
+    let (users, groups) = (begun("shadow"), begun("gshadow"));
+    let is_listed = |name: &str| !texts.contains_key("shadow") && members.contains(name);
     Accounts {
-        users: kept(&accounts.users, text("passwd"), text("shadow"), new_in_shadow),
-        groups: kept(&accounts.groups, text("group"), text("gshadow"), new_in_gshadow),
+        users: kept(&accounts.users, "passwd", &|name| users.contains(new_in_shadow(name).as_str()) || is_listed(name)),
+        groups: kept(&accounts.groups, "group", &|name| groups.contains(new_in_gshadow(name).as_str())),
     }
 }
 

@@ -205,3 +205,21 @@ fn what_a_killed_run_left_is_cleared_away_and_nothing_of_somebody_elses() {
     assert_eq!(root.text("group"), "kvm:x:5:ann,bob\n");
     assert_eq!(root.text("gshadow"), "kvm:!::\n");
 }
+
+#[test]
+fn without_a_shadow_a_user_who_is_only_a_member_is_half_made() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI must run it");
+        eprintln!("SKIPPED: this test needs root");
+        return;
+    }
+    let root = Root::new();
+    for name in ["shadow", "gshadow"] {
+        let _ = fs::remove_file(root.path(name));
+    }
+    root.write("passwd", "ann:x:2:2::/:/x\n");
+    root.write("group", "kvm:x:5:ann,part1,bob\n");
+    root.etc().clear(&accounts(&[("ann", 1), ("part1", 1)], &[])).unwrap();
+    assert_eq!(root.text("group"), "kvm:x:5:ann,bob\n");
+    assert!(!root.path("shadow").exists());
+}

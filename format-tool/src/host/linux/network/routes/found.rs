@@ -69,7 +69,7 @@ impl Routes {
 }
 
 /// As the kernel tells of it.
-fn metric_of(route: &Route) -> u32 {
+pub(super) fn metric_of(route: &Route) -> u32 {
     if route.metric == 0 && route.destination.addr().is_ipv6() { METRIC_IPV6 } else { route.metric }
 }
 

@@ -16,16 +16,23 @@ const FILE: OFlags =
 const DIRECTORY: OFlags = FILE.union(OFlags::DIRECTORY);
 
 /// From the top down: what is made in a directory meanwhile inherits, and nothing can be moved in from one that is not yet
-/// of the project (EXDEV). Returns why some of it could not be given.
+/// of the project (EXDEV). Returns why some of it could not be given, or was not: no more than `most` names are looked at.
 ///
 /// # Errors
 /// If the directory itself cannot be given.
-pub(super) fn all(top: &OwnedFd, project: u32) -> io::Result<Option<String>> {
+pub(in super::super) fn all(top: &OwnedFd, project: u32, most: usize) -> io::Result<Option<String>> {
+    let mut more = most;
     for _ in 0..TRIES {
-        let mut walk = Walk { project, mount: mount_of(top)?, left: None };
-        if walk.whole(top)? {
+        let mut walk = Walk { project, mount: mount_of(top)?, more, left: None };
+        let whole = walk.whole(top)?;
+        if walk.more == 0 {
+            let by_hand = format!("`chattr -R -p {project}` gives it the rest");
+            return Ok(Some(format!("only the first {most} names in it were given to its project again: {by_hand}")));
+        }
+        if whole {
             return Ok(walk.left);
         }
+        more = walk.more;
     }
     Ok(Some("directories in it were moved again and again while it was walked through".into()))
 }
@@ -33,6 +40,8 @@ pub(super) fn all(top: &OwnedFd, project: u32) -> io::Result<Option<String>> {
 struct Walk {
     project: u32,
     mount: u64,
+    /// How many names may still be looked at.
+    more: usize,
     /// Why something could not be given, the first time.
     left: Option<String>,
 }
@@ -51,7 +60,7 @@ impl Walk {
         mark(top, self.project, INHERIT)?;
         let mut at = top.try_clone()?;
         let mut levels = vec![self.read(top)?];
-        while let Some(level) = levels.last_mut() {
+        while let Some(level) = levels.last_mut().filter(|_| self.more > 0) {
             if let Some(name) = level.inner.pop() {
                 if let Some((inner, level)) = self.enter(&at, &name) {
                     levels.push(level);
@@ -83,6 +92,10 @@ impl Walk {
         for entry in Dir::read_from(directory.as_fd())? {
             let entry = entry?;
             let name = entry.file_name();
+            self.more = self.more.saturating_sub(1);
+            if self.more == 0 {
+                break;
+            }
             let is_directory = match entry.file_type() {
                 _ if matches!(name.to_bytes(), b"." | b"..") => false,
                 FileType::Directory => true,
