@@ -31,7 +31,8 @@ fn sql(from: &Node, instance: &Value, question: &str) -> Result<String, String> 
     let release = format!("/srv/plat/releases/{}", instance["release_digest"].as_str().unwrap_or_default());
     let url = instance["connection"]["url"].as_str().unwrap_or_default();
     let mut psql = from.space.command(format!("{release}/usr/lib/postgresql/15/bin/psql"));
-    psql.env("LD_LIBRARY_PATH", format!("{release}/usr/lib/x86_64-linux-gnu")).env("PGCONNECT_TIMEOUT", "5");
+    psql.env("LD_LIBRARY_PATH", format!("{release}/usr/lib/x86_64-linux-gnu:{release}/lib/x86_64-linux-gnu"))
+        .env("PGCONNECT_TIMEOUT", "5");
     let out = psql.args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1", "-c", question, url]).output();
     let out = out.expect("psql can be run");
     if out.status.success() {

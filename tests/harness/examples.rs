@@ -1,6 +1,6 @@
 //! The example releases as their users have them: each is given something to keep, and asked for it.
 
-use crate::grid::Grid;
+use crate::grid::{Grid, PATIENCE};
 use crate::source::root;
 use serde_json::Value;
 
@@ -25,18 +25,18 @@ pub const EXAMPLES: [Example; 3] = [
     Example {
         name: "postgresql",
         arguments: &[],
-        give: "sql() { LD_LIBRARY_PATH=$RELEASE/usr/lib/x86_64-linux-gnu PGCONNECT_TIMEOUT=5 \
+        give: "sql() { LD_LIBRARY_PATH=$LIBRARIES PGCONNECT_TIMEOUT=5 \
                $RELEASE/usr/lib/postgresql/15/bin/psql -XqtA -v ON_ERROR_STOP=1 -c \"$1\" $URL; }
                sql \"create table kept (text text); insert into kept values ('forty-two')\"",
-        ask: "LD_LIBRARY_PATH=$RELEASE/usr/lib/x86_64-linux-gnu PGCONNECT_TIMEOUT=5 \
+        ask: "LD_LIBRARY_PATH=$LIBRARIES PGCONNECT_TIMEOUT=5 \
               $RELEASE/usr/lib/postgresql/15/bin/psql -XqtA -v ON_ERROR_STOP=1 -c 'select text from kept' $URL",
     },
     Example {
         name: "redis",
         arguments: &[],
-        give: "LD_LIBRARY_PATH=$RELEASE/usr/lib/x86_64-linux-gnu REDISCLI_AUTH=$PASSWORD \
+        give: "LD_LIBRARY_PATH=$LIBRARIES REDISCLI_AUTH=$PASSWORD \
                $RELEASE/usr/bin/redis-cli -e -h $HOST -p $PORT set kept forty-two",
-        ask: "LD_LIBRARY_PATH=$RELEASE/usr/lib/x86_64-linux-gnu REDISCLI_AUTH=$PASSWORD \
+        ask: "LD_LIBRARY_PATH=$LIBRARIES REDISCLI_AUTH=$PASSWORD \
               $RELEASE/usr/bin/redis-cli -e -h $HOST -p $PORT get kept",
     },
     Example {
@@ -58,8 +58,8 @@ impl Example {
 
     /// An instance of the release's name, ready; what it is.
     pub fn request(&self, grid: &Grid) -> Value {
-        let arguments = ["request", self.name, "--release", self.name, "--wait", "--timeout", "120"];
-        grid.plat.json(&[&arguments[..], self.arguments].concat())
+        grid.plat.json(&[&["request", self.name, "--release", self.name], self.arguments].concat());
+        grid.until(self.name, "ready", 2 * PATIENCE)
     }
 
     /// A script for the node's own bash, which gives it [`KEPT`].
@@ -77,7 +77,8 @@ fn script(instance: &Value, body: &str) -> String {
     let said = |key: &str| instance["connection"][key].as_str().unwrap_or_default().to_owned();
     let release = instance["release_digest"].as_str().unwrap_or_default();
     format!(
-        "RELEASE=/srv/plat/releases/{release} HOST={} PORT={} URL={} PASSWORD={}\n{body}",
+        "RELEASE=/srv/plat/releases/{release}\nHOST={} PORT={} URL={} PASSWORD={}\n\
+         LIBRARIES=$RELEASE/usr/lib/x86_64-linux-gnu:$RELEASE/lib/x86_64-linux-gnu\n{body}",
         said("host"),
         said("port"),
         said("url"),

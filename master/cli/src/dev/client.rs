@@ -3,6 +3,7 @@
 use plat_model::problem::codes;
 use plat_model::{Problem, Result};
 use serde_json::{Map, Value};
+use std::ffi::OsString;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -123,7 +124,7 @@ pub async fn postgresql(connection: &Map<String, Value>, release: &Path, folder:
 }
 
 /// psql within an installed release, and where its libraries are.
-fn client_of(release: &Path) -> Result<(PathBuf, PathBuf)> {
+fn client_of(release: &Path) -> Result<(PathBuf, OsString)> {
     let versions =
         std::fs::read_dir(release.join("usr/lib/postgresql")).map_err(|e| failed("the release has no psql", e))?;
     let psql = versions.flatten().map(|entry| entry.path().join("bin/psql")).find(|path| path.is_file());
@@ -132,5 +133,9 @@ fn client_of(release: &Path) -> Result<(PathBuf, PathBuf)> {
         std::fs::read_dir(release.join("usr/lib")).map_err(|e| failed("the release has no libraries", e))?;
     let folder =
         libraries.flatten().map(|entry| entry.path()).find(|path| path.to_string_lossy().ends_with("-linux-gnu"));
-    Ok((psql, folder.unwrap_or_else(|| release.join("usr/lib"))))
+    let folder = folder.unwrap_or_else(|| release.join("usr/lib"));
+    // Some packages have theirs in /lib.
+    let beside = release.join("lib").join(folder.file_name().unwrap_or_default());
+    let libraries = std::env::join_paths([folder, beside]);
+    Ok((psql, libraries.map_err(|e| failed("the release's libraries cannot be named", e))?))
 }

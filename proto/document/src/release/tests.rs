@@ -292,12 +292,12 @@ const OF_BEFORE: [(&str, &str, &str); 3] = [
     ),
     (
         "postgresql",
-        include_str!("../../../../examples/releases/postgresql.yaml"),
+        include_str!("tests/postgresql-of-before.yaml"),
         "0d1797673d6958c411ac25dded7a5b65f97f91a3a34fff26e4605e3251bae393",
     ),
     (
         "redis",
-        include_str!("../../../../examples/releases/redis.yaml"),
+        include_str!("tests/redis-of-before.yaml"),
         "8fddd9992ee36833270d30c577f62bc1d521193186da67d6d9e258c5bcc651fb",
     ),
 ];
@@ -380,7 +380,8 @@ fn a_secret_may_have_a_file_of_its_own_and_no_other_files_place() {
 
 #[test]
 fn the_example_with_a_timer_is_the_other_and_a_backup() {
-    let (text, base) = (include_str!("../../../../examples/releases/postgresql-backup.yaml"), OF_BEFORE[1].1);
+    let text = include_str!("../../../../examples/releases/postgresql-backup.yaml");
+    let base = include_str!("../../../../examples/releases/postgresql.yaml");
     let mut load = |name: &str| {
         Ok((name == "postgresql.yaml").then(|| layer::Text { file: name.to_owned(), text: base.to_owned() }))
     };
