@@ -50,26 +50,20 @@ async fn who_follows_an_instances_log_reads_on_and_nothing_of_the_next_instance(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_starts_fast_and_its_shim_is_small() {
+async fn a_shim_is_small() {
     let node = Node::new(None);
     let host = node.occupied().await;
-    start(&host, &spec("first", "exec sleep 600")).await.unwrap();
-    let mut times = Vec::new();
-    for n in 0..20 {
-        let began = Instant::now();
+    // What several have in common is nobody's own.
+    for n in 0..5 {
         start(&host, &spec(&format!("s{n}"), "exec sleep 600")).await.unwrap();
-        times.push(began.elapsed());
     }
-    times.sort();
     let shim = node.service_state("s3")["shim"]["pid"].as_u64().unwrap();
     let rollup = fs::read_to_string(format!("/proc/{shim}/smaps_rollup")).unwrap();
     let kib = |name: &str| -> u64 {
         rollup.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().trim_end_matches(" kB").parse().unwrap()
     };
     let private = kib("Private_Clean:") + kib("Private_Dirty:");
-    println!("start: median {:?}, slowest {:?}; private memory of a shim: {private} KiB", times[10], times[19]);
     assert!(private <= 512, "{private} KiB");
-    assert!(times[10] < Duration::from_millis(100), "{times:?}");
     node.done(host).await;
 }
 
