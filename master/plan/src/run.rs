@@ -38,7 +38,7 @@ pub fn run_hook(
     if runs.len() >= RUNS_MAX {
         return Err(Problem::new(
             codes::TOO_MANY,
-            format!("hook `{hook}` of `{project}/{name}` cannot be asked for now"),
+            format!("no more runs of hook `{hook}` of `{project}/{name}` can be asked for"),
         )
         .because(format!("{RUNS_MAX} runs are asked for already and not over"))
         .fix(format!("wait for them; `plat show {name}` tells what became of the last ones")));

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 /// What is asked of the kernel; an older one enforces less of it.
 const NEWEST: ABI = ABI::V6;
 
-/// Restricts this process for good; nothing is read in these places, but all beneath what is open. What of it this kernel does not enforce, if it does not all.
+/// Restricts this process for good: nothing is read in what is `hidden`, but all beneath `reads`, which is open. What of it this
+/// kernel does not enforce, if it does not all.
 pub fn restrict(bounds: &Bounds, hidden: &[PathBuf], reads: Option<BorrowedFd<'_>>) -> io::Result<Option<String>> {
     let done = build(bounds, hidden, reads).map_err(io::Error::other)?;
     Ok(match done {

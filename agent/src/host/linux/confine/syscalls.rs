@@ -112,7 +112,8 @@ const UNKNOWN: &[i64] = &[libc::SYS_clone3, libc::SYS_openat2];
 #[cfg(target_arch = "x86_64")]
 const X32: i64 = 0x4000_0000;
 
-/// A list of filters for each kind of sockets, for those that may not set every mode, made once: processes that are forked afterwards have them.
+/// A list of filters for each kind of sockets, for those that may not set every mode. Made once: processes that are forked
+/// afterwards have them.
 static MADE: [OnceLock<Result<Vec<BpfProgram>, String>>; 2] = [OnceLock::new(), OnceLock::new()];
 
 fn made(sockets: Sockets) -> io::Result<&'static [BpfProgram]> {
