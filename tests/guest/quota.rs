@@ -81,7 +81,13 @@ fn a_life(guest: &mut Guest, make: &str, beyond: &str) {
     assert_eq!(code, 4, "{why}");
     assert!(why.contains("P0501") && why.contains("20001"), "{why}");
     assert_eq!(guest.sh("cat /etc/passwd; find /srv"), before);
-    guest.sh("umount /srv && rm /var/tmp/disk");
+
+    // Of a disk that is not there any more nothing is kept, though what its directories would lie on has no such limits.
+    guest.sh(&format!("setquota -P 20001 0 0 0 0 /srv && {FORMAT} apply"));
+    let said = guest.sh(&format!("umount /srv && {FORMAT} reset"));
+    assert!(said.contains("/srv/plat is not there") && !said.contains("disk limit"), "{said}");
+    assert_eq!(guest.sh("ls -A /var/lib/plat/format 2>/dev/null || true"), "");
+    guest.sh("rm /var/tmp/disk");
 }
 
 #[test]

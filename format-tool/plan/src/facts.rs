@@ -1,6 +1,7 @@
 //! What was found on the machine: only what a plan can depend on. What is not in a map does not exist; what could not
 //! be looked at is said to be unknown, which is never taken for absent.
 
+use crate::thing::Announced;
 use indexmap::{IndexMap, IndexSet};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -304,6 +305,19 @@ impl HostFacts {
     pub fn address(&self, link: &str, address: IpNet) -> Option<&AddressFact> {
         let fact = |bound_only| AddressFact { bound_only, ..AddressFact::ours(link, address) };
         self.addresses.get(&fact(true)).or_else(|| self.addresses.get(&fact(false)))
+    }
+
+    /// What a router announced on a link and the kernel took up there. What a program keeps there as long as it was told is
+    /// not of that.
+    pub(crate) fn announced_on(&self, link: &str) -> Announced {
+        let leases = self.leases.get(link);
+        let is_leased = |address: &IpNet| leases.is_some_and(|leases| leases.addresses.contains(address));
+        let ending = self.addresses.iter().filter(|found| found.link == link && found.leased);
+        let ipv6 = ending.map(|found| found.address).filter(|address| address.addr().is_ipv6());
+        Announced {
+            addresses: ipv6.filter(|address| !is_leased(address)).collect(),
+            ways: self.announced.get(link).cloned().unwrap_or_default(),
+        }
     }
 }
 

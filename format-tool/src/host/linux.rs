@@ -154,7 +154,8 @@ impl Host for LinuxHost {
             Kind::RemoveAccounts => accounts::remove(&self.root, &self.tree, batch, &mut self.taken),
             Kind::SetAccounts => accounts::set(&self.root, &self.tree, batch),
             Kind::RemoveDirectories => one_by_one(batch, |action| self.tree.perform(action)),
-            // What comes back after a failure is to come back as far as it can.
+            // All are tried: what a failed removal brings back is to come back as far as it can, and what is made in vain is
+            // taken away again.
             Kind::MakeDirectories => {
                 let outcome = each(batch, |action| self.tree.perform(action));
                 self.tree.counted(batch, outcome)

@@ -4,6 +4,7 @@
 use nix::sys::signal::{SigSet, Signal};
 use plat_model::problem::{Problem, codes};
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -37,7 +38,8 @@ pub(super) fn command(program: &Path) -> Command {
 pub(super) fn is_apart(child: &mut Child, program: &Path) -> Result<(), Problem> {
     if !Path::new(SYSTEMD).exists() {
         // As far as that goes: not where control groups are kept from this process, or are of the first version.
-        let _ = fs::write(TOP, child.id().to_string());
+        let top = fs::OpenOptions::new().write(true).open(TOP);
+        let _ = top.and_then(|mut top| top.write_all(child.id().to_string().as_bytes()));
         return Ok(());
     }
     let running = format!("/proc/{}/exe", child.id());

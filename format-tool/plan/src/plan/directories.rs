@@ -9,7 +9,7 @@ use crate::layout::WantedDirectory;
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 impl Planner<'_> {
     pub(super) fn directories(&mut self) {
@@ -121,7 +121,7 @@ impl Planner<'_> {
 
     fn drop_directory(&mut self, thing: &Thing, directory: Directory, stranger: Option<&str>) {
         let shown = directory.path.display().to_string();
-        if let Some(who) = self.facts.mounted.get(&directory.path) {
+        if let Some(who) = self.mounted(&directory, stranger) {
             let (why, fix) = match who.as_str() {
                 "" => (
                     "something is mounted there or in it".into(),
@@ -134,8 +134,14 @@ impl Planner<'_> {
             };
             return self.problems.push(
                 Problem::new(codes::STILL_USED, format!("{shown} cannot be removed"))
-                    .because(format!("{why}, and what is in that is not the partition's"))
-                    .fix(format!("{fix}, or keep the partition")),
+                    .because(match directory.partition {
+                        true => format!("{why}, and what is in that is not the partition's"),
+                        false => format!("{why}, and what is in that is not node-format's"),
+                    })
+                    .fix(match directory.partition {
+                        true => format!("{fix}, or keep the partition"),
+                        false => fix,
+                    }),
             );
         }
         match (stranger, directory.partition, self.consent.contents) {
@@ -152,6 +158,15 @@ impl Planner<'_> {
                     .fix("destroy the partition's instance, or remove what is in it, or keep the partition; `reset --erase` loses what all of them hold"),
             ),
         }
+    }
+
+    /// Who sees something mounted on a directory or in it, if that keeps it from being removed. Of one that is left anyway, and
+    /// of one with a directory in it of which that is said, nothing is said.
+    fn mounted(&self, directory: &Directory, stranger: Option<&str>) -> Option<&String> {
+        let who = self.facts.mounted.get(&directory.path)?;
+        let deeper = |path: &PathBuf| path != &directory.path && path.starts_with(&directory.path);
+        let is_said = stranger.is_some() || self.facts.mounted.keys().any(deeper);
+        (directory.partition || !is_said).then_some(who)
     }
 
     /// A directory that stays keeps those above it.

@@ -3,10 +3,11 @@
 use super::listening::{accept_ra, forwards};
 use super::{Before, Planner, setting_before};
 use crate::action::Action;
-use crate::facts::{AddressFact, Guard, LinkFact, LinkKind, Presence};
+use crate::facts::{Guard, LinkFact, LinkKind, Presence};
 use crate::forwarding::{as_written, is_meant, written_along};
 use crate::layout::Layout;
 use crate::thing::Thing;
+use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -164,11 +165,10 @@ impl Planner<'_> {
         if !listens || !forwards(self.layout) || self.layout.guard.is_some() {
             return;
         }
-        let is_announced =
-            |found: &&AddressFact| found.link == bridge.name && found.leased && found.address.addr().is_ipv6();
-        let address = self.facts.addresses.iter().find(is_announced).map(|found| found.address.to_string());
-        let announced = address.or_else(|| self.facts.announced.contains_key(&bridge.name).then(|| "a way out".into()));
-        if let Some(announced) = announced {
+        let announced = self.facts.announced_on(&bridge.name);
+        let address = announced.addresses.first().map(IpNet::to_string);
+        let way = || (!announced.ways.is_empty()).then(|| "a way out".into());
+        if let Some(announced) = address.or_else(way) {
             self.problems.push(
                 Problem::new(codes::UPLINK, format!("taps cannot be joined to {}", bridge.name))
                     .because(format!(

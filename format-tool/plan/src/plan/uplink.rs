@@ -164,10 +164,10 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         }
         plan.notes.extend(lost_on_return(uplink, facts, claims));
         plan.actions.push(Action::ReturnUplink(uplink.clone()));
-        // What a router announced there meanwhile would draw to the bridge what goes through the interface now.
-        let announced =
+        // What a router or a program put there meanwhile would draw to the bridge what goes through the interface now.
+        let put_there =
             |found: &&AddressFact| found.leased && found.link == uplink.bridge && found.address.addr().is_ipv6();
-        plan.actions.extend(facts.addresses.iter().filter(announced).cloned().map(Action::RemoveAddress));
+        plan.actions.extend(facts.addresses.iter().filter(put_there).cloned().map(Action::RemoveAddress));
     }
     plan
 }

@@ -79,9 +79,6 @@ fn port_mtu(facts: &HostFacts, network: &Network) -> Option<u32> {
 /// Interfaces by which routers' announcements may come, apart from what is ours: hardware, whatever else an address or a way
 /// came by, and the uplink, which hears them again once it is given back.
 fn listening(facts: &HostFacts, network: &Network) -> Vec<String> {
-    let announced = facts.addresses.iter().filter(|found| found.leased && found.address.addr().is_ipv6());
-    let told: BTreeSet<&str> =
-        announced.map(|found| &found.link).chain(facts.announced.keys()).map(String::as_str).collect();
     let bridge = (network.mode == NetworkMode::Bridge).then_some(network.link.as_str());
     // Where partitions' ports could announce a router and no guard sees to it that they do not.
     let joined = network.taps && network.tap_mode == TapMode::Bridged && !network.guard;
@@ -93,8 +90,8 @@ fn listening(facts: &HostFacts, network: &Network) -> Vec<String> {
     let hardware = LinkKind::Other(String::new());
     let links = facts.links.iter().filter(|(name, link)| {
         let is_uplink = network.uplink.as_ref() == Some(*name);
-        let hears = link.kind == hardware || told.contains(name.as_str()) || is_uplink;
-        hears && !apart.contains(name.as_str()) && !partitions(link)
+        let hears = || link.kind == hardware || is_uplink || !facts.announced_on(name).is_empty();
+        !apart.contains(name.as_str()) && !partitions(link) && hears()
     });
     links.map(|(name, _)| name.clone()).collect()
 }

@@ -6,18 +6,19 @@ use indexmap::IndexMap;
 use node_format_plan::Action;
 use node_format_plan::HostFacts;
 use plat_model::problem::{Problem, Result};
-use rustix::fd::{AsFd, BorrowedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 
 const MIB: u64 = 1 << 20;
 
-/// The limits of those directories that have one, and why others can have none. A directory that is not there yet is
+/// Fills in what the facts say of these directories' limits, and why others can have none. A directory that is not there yet is
 /// asked about at the nearest one above it.
-/// Fills in what the facts say of these directories' limits.
 pub(super) fn observe(tree: &Tree, wanted: &IndexMap<PathBuf, u32>, facts: &mut HostFacts) {
     for (path, id) in wanted {
-        match look(tree, path, *id) {
+        let nearest = nearest(tree, path);
+        let found = nearest.as_ref().map_err(String::clone);
+        match found.and_then(|(at, directory)| look(directory.as_fd(), *at == path, *id)) {
             Ok(Limit { mib, counts, file_system }) => {
                 mib.map(|mib| facts.disk_limits.insert(path.clone(), mib));
                 file_system.map(|there| facts.file_systems.insert(path.clone(), there));
@@ -25,7 +26,12 @@ pub(super) fn observe(tree: &Tree, wanted: &IndexMap<PathBuf, u32>, facts: &mut 
                     facts.uncounted.insert(path.clone());
                 }
             }
-            Err(why) => drop(facts.unlimitable.insert(path.clone(), why)),
+            Err(why) => {
+                facts.unlimitable.insert(path.clone(), why);
+                // A limit on another one, which is not mounted, is out of reach.
+                let there = nearest.ok().and_then(|(_, directory)| quota::known_by(directory.as_fd()).ok());
+                there.map(|there| facts.file_systems.insert(path.clone(), there));
+            }
         }
     }
 }
@@ -39,25 +45,30 @@ struct Limit {
     file_system: Option<String>,
 }
 
-fn look(tree: &Tree, path: &Path, id: u32) -> std::result::Result<Limit, String> {
+/// A directory, or the nearest one above it.
+fn nearest<'a>(tree: &Tree, path: &'a Path) -> std::result::Result<(&'a Path, OwnedFd), String> {
     let opened = path.ancestors().find_map(|at| match tree.open_directory(at) {
         Err(Errno::NOENT) => None,
         outcome => Some((at, outcome)),
     });
-    let Some((there, directory)) = opened else { return Err("there is no directory above it".into()) };
-    let directory = directory.map_err(|e| format!("{} cannot be opened: {e}", there.display()))?;
-    let means = quota::means(directory.as_fd())?;
-    if there == path {
-        quota::fits(means, directory.as_fd())?;
+    let (at, directory) = opened.ok_or("there is no directory above it")?;
+    Ok((at, directory.map_err(|e| format!("{} cannot be opened: {e}", at.display()))?))
+}
+
+/// `is_it`: whether it is the directory itself, and not one above it.
+fn look(directory: BorrowedFd, is_it: bool, id: u32) -> std::result::Result<Limit, String> {
+    let means = quota::means(directory)?;
+    if is_it {
+        quota::fits(means, directory)?;
     }
     let broken = |e: std::io::Error| format!("its limit cannot be read: {e}");
-    let bytes = match there == path {
-        true => quota::limit(means, directory.as_fd(), id),
-        false => quota::limit_to_be(means, directory.as_fd(), id),
+    let bytes = match is_it {
+        true => quota::limit(means, directory, id),
+        false => quota::limit_to_be(means, directory, id),
     };
     let mib = bytes.map_err(broken)?.map(mib_of);
-    let counts = there == path && quota::counts(means, directory.as_fd(), id).map_err(broken)?;
-    let file_system = quota::file_system(means, directory.as_fd()).map_err(broken)?;
+    let counts = is_it && quota::counts(means, directory, id).map_err(broken)?;
+    let file_system = quota::file_system(means, directory).map_err(broken)?;
     Ok(Limit { mib, counts, file_system })
 }
 
@@ -80,13 +91,13 @@ pub(super) fn perform(tree: &Tree, action: &Action) -> Result<Option<Problem>> {
     }
     let bytes = to.map(|mib| u64::from(mib) * MIB);
     let set = || {
-        let left = quota::set(means, directory.as_fd(), *id, bytes)?;
+        let left = quota::set(means, directory.as_fd(), *id, bytes, from.is_none())?;
         Ok::<_, std::io::Error>((left, quota::limit(means, directory.as_fd(), *id)?))
     };
     let found = set();
     if found.is_err() && from.is_none() {
         // It may be there all the same, and nobody would know whose it is.
-        let _ = quota::set(means, directory.as_fd(), *id, None);
+        let _ = quota::set(means, directory.as_fd(), *id, None, false);
     }
     match found.map_err(|e| broken(e.to_string()))? {
         (left, found) if found == bytes => {
@@ -121,7 +132,7 @@ fn clear(
     let found = quota::limit_to_be(means, above.as_fd(), id).map_err(|e| e.to_string())?;
     match found.map(mib_of) {
         Some(mib) if Some(mib) == seen => {
-            quota::set(means, above.as_fd(), id, None).map(drop).map_err(|e| e.to_string())
+            quota::set(means, above.as_fd(), id, None, false).map(drop).map_err(|e| e.to_string())
         }
         _ => Ok(()),
     }

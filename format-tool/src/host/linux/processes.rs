@@ -15,7 +15,8 @@ use std::path::Path;
 const LOOKS: usize = 5;
 
 /// The uids of all processes there are: all four of each, for who runs a set-uid program is its real uid alone. None is
-/// missed whose real uid is one of `asked`; of others (those of containers), what starts and ends all the time may be.
+/// missed whose real uid is one of `asked`, but for what starts and ends all the time beside a process of the same uid that has
+/// ended and that nobody waits for; of other uids (those of containers), all that starts and ends all the time may be.
 pub(super) fn busy_uids(asked: &BTreeSet<u32>) -> Result<BTreeSet<u32>> {
     let (mut last, mut looks) = (BTreeSet::new(), 0);
     loop {

@@ -133,6 +133,14 @@ pub(super) fn file_system(means: Means, directory: BorrowedFd) -> io::Result<Opt
     }
 }
 
+/// What a file system would be known by if it had the limits of projects.
+///
+/// # Errors
+/// As [`file_system`].
+pub(super) fn known_by(directory: BorrowedFd) -> io::Result<String> {
+    project::file_system(&opened(directory)?)
+}
+
 /// Limits a directory, or takes its limit away. What is in it already counts, but for what its owner can keep from it:
 /// that is returned in words. A limit below what is taken already is no
 /// error: nothing more can be written. Project quota is kept in whole blocks of the file system (4 KiB as a rule), rounded
@@ -140,14 +148,20 @@ pub(super) fn file_system(means: Means, directory: BorrowedFd) -> io::Result<Opt
 ///
 /// # Errors
 /// If the limit is 0 bytes, if the directory on btrfs is no subvolume ([`fits`]), or if the file system refuses.
-pub(super) fn set(means: Means, directory: BorrowedFd, project: u32, bytes: Option<u64>) -> io::Result<Option<String>> {
+pub(super) fn set(
+    means: Means,
+    directory: BorrowedFd,
+    project: u32,
+    bytes: Option<u64>,
+    is_first: bool,
+) -> io::Result<Option<String>> {
     if bytes == Some(0) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "a limit of 0 bytes is none"));
     }
     let directory = opened(directory)?;
     match means {
         Means::Btrfs => btrfs::set(&directory, bytes).map(|()| None),
-        Means::Project => project::set(directory, project, bytes),
+        Means::Project => project::set(directory, project, bytes, is_first),
     }
 }
 

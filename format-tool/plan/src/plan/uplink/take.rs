@@ -27,19 +27,14 @@ impl Planner<'_> {
             return self.foreign(what, "node-format did not join it", "take it out of there, or leave `uplink` out");
         }
         let on_it = self.facts.addresses.iter().filter(|address| address.link == *link && !is_link_local(address));
-        let (ending, own): (Vec<_>, Vec<_>) = on_it.partition(|address| address.leased);
-        let leases = self.facts.leases.get(link);
-        let is_leased = |address: &IpNet| leases.is_some_and(|leases| leases.addresses.contains(address));
-        let ipv6 = ending.iter().map(|found| found.address).filter(|address| address.addr().is_ipv6());
-        let ipv6 = ipv6.filter(|address| !is_leased(address));
-        let ways = self.facts.announced.get(link).cloned().unwrap_or_default();
-        let announced = Announced { addresses: ipv6.collect(), ways };
+        let own = on_it.filter(|address| !address.leased);
+        let announced = self.facts.announced_on(link);
         self.refuse_lease(link);
         self.refuse_what_cannot_come_back(link);
         self.refuse_stacked(link);
         self.refuse_deaf(wanted, &announced);
         self.refuse_another_address(wanted, found, &announced);
-        let addresses: Vec<IpNet> = own.into_iter().map(|address| address.address).collect();
+        let addresses: Vec<IpNet> = own.map(|address| address.address).collect();
         let routes: BTreeSet<Route> = self.facts.routes.iter().filter(|route| route.link == *link).cloned().collect();
         let carries = !addresses.is_empty() || !routes.is_empty() || !announced.is_empty();
         let mut further = self.facts.further.get(link).cloned().unwrap_or_default();

@@ -61,23 +61,28 @@ pub(super) fn file_system(directory: &OwnedFd) -> io::Result<String> {
 /// Most names that are looked at in a directory whose owner took it out of its project: he can do so again at any moment.
 const AGAIN: usize = 100_000;
 
-/// The first limit is set last: where there is one, all that was in the directory is of the project, even if an earlier
-/// call was killed half way, but for what is returned. One that there is already holds all the while.
-pub(super) fn set(directory: OwnedFd, project: u32, bytes: Option<u64>) -> io::Result<Option<String>> {
+/// `is_first`: the directory has had none. Then the project's holds nobody until all that is in the directory is of it, also
+/// when another directory of the project has it already: where there is one, all of both counts, even if an earlier call was
+/// killed half way, but for what is returned. To one whose owner took it out of its project the limit holds all the while.
+pub(super) fn set(directory: OwnedFd, project: u32, bytes: Option<u64>, is_first: bool) -> io::Result<Option<String>> {
     if project == 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "project 0 is that of all other files"));
     }
     let before = limit(&directory, project)?;
-    let most = match (bytes, before) {
-        (None, _) => None,
-        (Some(_), None) => Some(usize::MAX),
-        (Some(_), Some(_)) => (!counts(&directory, project)?).then_some(AGAIN),
+    let put = |bytes: Option<u64>| {
+        calls::limit_project(&directory, project, bytes.map_or(0, |bytes| bytes.div_ceil(UNIT)))
+            .map_err(io::Error::from)
     };
-    let left = match most {
-        Some(most) => take_in::all(&directory, project, most)?,
-        None => None,
+    let left = if bytes.is_none() || (before.is_some() && counts(&directory, project)?) {
+        None
+    } else if is_first {
+        put(None)?;
+        // What of it is the project's already is limited; what was limited before stays so.
+        take_in::all(&directory, project, usize::MAX).inspect_err(|_| drop(put(before)))?
+    } else {
+        take_in::all(&directory, project, AGAIN)?
     };
-    calls::limit_project(&directory, project, bytes.map_or(0, |bytes| bytes.div_ceil(UNIT)))?;
+    put(bytes)?;
     Ok(left)
 }
 

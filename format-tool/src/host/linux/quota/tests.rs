@@ -82,7 +82,7 @@ fn btrfs_without_quota_says_how_it_is_switched_on() {
         assert_eq!(why, format!("quota is not switched on: `btrfs quota enable {}`", mounted.top().display()));
         make(Means::Btrfs, mounted.at("").as_fd(), OsStr::new("part0")).expect("a subvolume needs no quota");
         let top = mounted.at("part0");
-        assert!(set(Means::Btrfs, top.as_fd(), PROJECT, Some(MIB)).is_err(), "and no limit is set unseen");
+        assert!(set(Means::Btrfs, top.as_fd(), PROJECT, Some(MIB), true).is_err(), "and no limit is set unseen");
     });
 }
 
@@ -111,7 +111,7 @@ fn no_more_names_are_given_to_a_project_than_may_be_looked_at() {
         };
         let part = directory("part0");
         let left = project::take_in::all(&part, PROJECT, 6).unwrap().unwrap();
-        assert!(left.contains("only the first 6 names") && given() < 6, "{left}: {}", given());
+        assert!(left.contains("no more than 6 names") && given() < 6, "{left}: {}", given());
         assert!(project::counts(&part, PROJECT).unwrap(), "what is made in it counts");
         assert_eq!(project::take_in::all(&part, PROJECT, usize::MAX).unwrap(), None);
         assert_eq!(given(), 10);
@@ -158,7 +158,7 @@ fn take_in(mounted: &Mounted) {
     mounted.set("part0", Some(12 * MIB)).unwrap();
     assert_eq!((mounted.limit("part0"), project("part0")), (Some(12 * MIB), PROJECT));
     assert!(counts("part0"));
-    let zero = set(Means::Project, mounted.at("part0").as_fd(), 0, Some(MIB)).unwrap_err();
+    let zero = set(Means::Project, mounted.at("part0").as_fd(), 0, Some(MIB), true).unwrap_err();
     assert_eq!(zero.kind(), io::ErrorKind::InvalidInput);
     // What cannot be given keeps nothing else from it.
     fs::write(top.join("part0/srv/frozen"), "x").unwrap();
@@ -170,7 +170,7 @@ fn take_in(mounted: &Mounted) {
     };
     ["part0/srv/frozen", "part0/srv/deep/before", "part0"].into_iter().for_each(of_none);
     run(Command::new("chattr").arg("+i").arg(top.join("part0/srv/frozen"))).unwrap();
-    let left = set(Means::Project, mounted.at("part0").as_fd(), PROJECT, Some(16 * MIB)).unwrap();
+    let left = set(Means::Project, mounted.at("part0").as_fd(), PROJECT, Some(16 * MIB), true).unwrap();
     // xfs lets root give even that.
     assert!(left.map_or(project("part0/srv/frozen") == PROJECT, |why| why.contains("not permitted")));
     assert_eq!((mounted.limit("part0"), project("part0/srv/deep/before")), (Some(16 * MIB), PROJECT));

@@ -26,8 +26,7 @@ pub(in super::super) fn all(top: &OwnedFd, project: u32, most: usize) -> io::Res
         let mut walk = Walk { project, mount: mount_of(top)?, more, left: None };
         let whole = walk.whole(top)?;
         if walk.more == 0 {
-            let by_hand = format!("`chattr -R -p {project}` gives it the rest");
-            return Ok(Some(format!("only the first {most} names in it were given to its project again: {by_hand}")));
+            return Ok(Some(format!("no more than {most} names in it are given to its project again")));
         }
         if whole {
             return Ok(walk.left);

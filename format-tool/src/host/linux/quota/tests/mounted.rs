@@ -86,7 +86,8 @@ impl Mounted {
     }
 
     pub fn set(&self, path: &str, bytes: Option<u64>) -> io::Result<()> {
-        set(self.means().unwrap(), self.at(path).as_fd(), PROJECT, bytes).map(|left| assert_eq!(left, None))
+        let is_first = self.limit(path).is_none();
+        set(self.means().unwrap(), self.at(path).as_fd(), PROJECT, bytes, is_first).map(|left| assert_eq!(left, None))
     }
 
     /// Writes a file as the partition's user: root need not keep to a limit everywhere.
