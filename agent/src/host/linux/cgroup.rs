@@ -9,6 +9,7 @@ mod slices;
 
 use super::process::boot_id;
 use files::OpenFiles;
+pub use files::text;
 use hierarchy::{Counter, Mounts, Reader};
 use limits::Limits;
 use plat_model::resources::{Enforced, Resources};

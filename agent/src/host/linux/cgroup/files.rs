@@ -63,15 +63,18 @@ fn open(folder: &Path, file: &str) -> rustix::io::Result<Kept> {
     Ok(Kept { file: File::from(file), group })
 }
 
-fn text(file: &File) -> std::io::Result<String> {
-    let mut bytes = vec![0; READ];
+/// All that a file says. What the kernel makes at the moment it gives out in pieces, none of them less than half a page but the
+/// last.
+pub fn text(file: &File) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
     loop {
-        let read = file.read_at(&mut bytes, 0)?;
-        if read < bytes.len() {
-            bytes.truncate(read);
+        let at = bytes.len();
+        bytes.resize(at + READ, 0);
+        let read = file.read_at(&mut bytes[at..], at as u64)?;
+        bytes.truncate(at + read);
+        if read < READ / 2 {
             return String::from_utf8(bytes).map_err(std::io::Error::other);
         }
-        bytes.resize(2 * read, 0);
     }
 }
 

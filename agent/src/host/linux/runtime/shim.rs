@@ -3,6 +3,7 @@
 mod inner;
 mod live;
 mod logs;
+mod open;
 mod runs;
 mod usage;
 

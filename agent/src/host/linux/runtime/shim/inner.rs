@@ -46,7 +46,7 @@ impl Inner {
         let hash = sha2::Sha256::digest(setting.state.as_os_str().as_encoded_bytes());
         let mark = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
         let (locks, watched, limits) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { setting, records, runs: Runs::default(), cgroups, mark, locks, watched, limits }
+        Self { setting, records, runs: Runs::new(), cgroups, mark, locks, watched, limits }
     }
 
     /// What holds the partition's programs in now, besides its groups.

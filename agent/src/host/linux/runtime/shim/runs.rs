@@ -1,6 +1,7 @@
 //! The last run of each service, as its shim has written it down, remembered until something starts or ends: in each
 //! window all of them are asked for, and hardly any has changed.
 
+use super::open::{Open, Room};
 use crate::host::linux::process::boot_id;
 use crate::host::linux::runtime::Records;
 use crate::host::linux::shim::RunState;
@@ -21,6 +22,8 @@ pub struct Seen {
     /// Its shim was there, and has not been found to be gone since.
     pub attended: bool,
     version: Option<Version>,
+    /// What is read of it again and again.
+    pub open: Open,
 }
 
 impl Seen {
@@ -38,12 +41,16 @@ fn version(records: &Records, partition: &PartitionName, service: &ServiceName) 
 /// The runs of one partition, the earliest first, and how often they had changed when that was looked up.
 type Known = (u64, Option<Arc<Vec<Seen>>>);
 
-#[derive(Default)]
 pub struct Runs {
     known: Mutex<BTreeMap<PartitionName, Known>>,
+    room: Arc<Room>,
 }
 
 impl Runs {
+    pub fn new() -> Self {
+        Self { known: Mutex::default(), room: Room::new() }
+    }
+
     /// To be called when a run begins, or has been found to have ended: before anything relies on that.
     pub fn changed(&self, partition: &PartitionName) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,7 +71,7 @@ impl Runs {
                 other => other.map_or(0, |(changes, _)| *changes),
             }
         };
-        let runs = Arc::new(Self::look_up(records, partition)?);
+        let runs = Arc::new(self.look_up(records, partition)?);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (changes, kept) = known.entry(partition.clone()).or_default();
         // What changed meanwhile is looked up by whoever asks next.
@@ -74,7 +81,7 @@ impl Runs {
         Ok(runs)
     }
 
-    fn look_up(records: &Records, partition: &PartitionName) -> Result<Vec<Seen>, Problem> {
+    fn look_up(&self, records: &Records, partition: &PartitionName) -> Result<Vec<Seen>, Problem> {
         let boot = boot_id();
         let mut runs = Vec::new();
         for service in records.services(partition) {
@@ -82,7 +89,7 @@ impl Runs {
             let version = version(records, partition, &service);
             if let Some(record) = records.run(partition, &service)? {
                 let attended = record.is_attended(&boot);
-                runs.push(Seen { service, record, attended, version });
+                runs.push(Seen { service, record, attended, version, open: Open::new(self.room.clone()) });
             }
         }
         runs.sort_by_key(|seen| seen.record.started);

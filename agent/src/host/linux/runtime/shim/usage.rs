@@ -36,7 +36,7 @@ impl Inner {
     /// `None` if its shim was there and is not any more.
     fn used(&self, seen: &Seen) -> Option<RunUsage> {
         match seen.attended {
-            true => Live::read(&seen.record, self.counted(seen)).map(|live| self.run(seen, Some(live))),
+            true => Live::read(&seen.record, self.counted(seen), &seen.open).map(|live| self.run(seen, Some(live))),
             false => Some(self.run(seen, None)),
         }
     }
