@@ -3,9 +3,10 @@
 
 use crate::host::{Host, Outcome};
 use crate::record::Record;
+use node_format_plan::thing::Thing;
 use node_format_plan::{
-    Action, Consent, HostFacts, Kind, Layout, Plan, Scope, plan, privileges_lacking, rollback, rollback_scope, scope,
-    still_running,
+    Action, Consent, Forgotten, HostFacts, Kind, Layout, Plan, Scope, plan, privileges_lacking, rollback,
+    rollback_scope, scope, still_running,
 };
 use plat_model::problem::{Problem, Problems, codes};
 use std::collections::BTreeSet;
@@ -109,10 +110,10 @@ fn carry_out(
     if let Some(lock) = record.children() {
         host.hold(lock)?;
     }
-    let (first, last) = plan.forgotten();
+    let Forgotten { first, before_taking, last } = plan.forgotten();
     host.clear(&first)?;
     record.strike(first)?;
-    let mut work = Work::default();
+    let mut work = Work { before_taking, ..Work::default() };
     let tenants = plan.tenants_links(facts);
     let outcome = perform_all(&plan.actions, host, record, &tenants, progress, &mut work);
     let applied = match outcome.and_then(|()| proof(host, record)).and_then(|()| record.strike(last)) {
@@ -146,6 +147,10 @@ fn perform_all(
             running.none_or(()).map_err(Problems::into_one)?;
         }
         progress(batch[0].kind(), batch);
+        if batch.iter().any(|action| matches!(action, Action::TakeUplink(_))) {
+            work.struck = std::mem::take(&mut work.before_taking);
+            record.strike(work.struck.iter().cloned())?;
+        }
         perform(batch, host, record, tenants, work)?;
     }
     Ok(())
@@ -211,6 +216,10 @@ struct Work {
     unknown: bool,
     /// Partitions' directories that were to be erased: what was in them does not come back.
     erased: Vec<PathBuf>,
+    /// See [`Forgotten::before_taking`].
+    before_taking: Vec<Thing>,
+    /// What of that was struck out.
+    struck: Vec<Thing>,
 }
 
 /// A second look: the plan must be empty now.
@@ -264,6 +273,10 @@ fn undo(cause: Problem, begun: Work, host: &mut dyn Host, record: &mut Record, t
             let what = "something that had been done could not be undone";
             problems.push(Problem::new(codes::UNDO_FAILED, what).because(problem.one_line()).fix(NEXT));
         }
+    }
+    // What they name is there again.
+    if let Err(problem) = record.add(begun.struck) {
+        problems.push(problem);
     }
     let undone = match (problems.is_empty() && begun.erased.is_empty(), work.excused.first()) {
         (false, _) => String::new(),

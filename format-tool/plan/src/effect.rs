@@ -94,7 +94,11 @@ impl HostFacts {
                 put(&mut self.sysctls, key.clone(), Some(to.clone()).filter(|to| !to.is_empty()));
                 for pattern in written_along(key) {
                     let others = self.sysctls.iter_mut().filter(|(other, _)| is_meant(other, pattern));
-                    others.for_each(|(other, value)| *value = as_written(other, to));
+                    others.for_each(|(other, value)| {
+                        if let Some(written) = as_written(other, to) {
+                            *value = written.into();
+                        }
+                    });
                 }
                 for (other, before) in along.iter().filter(|_| to == was) {
                     self.sysctls.entry(other.clone()).and_modify(|value| value.clone_from(before));

@@ -86,6 +86,8 @@ pub struct HostFacts {
     pub stacked: BTreeMap<String, BTreeSet<String>>,
     /// Of [`Scope::namespaces`], those that exist.
     pub namespaces: BTreeMap<String, NamespaceFact>,
+    /// Of those, by name, what links there are in them besides `lo`, `eth0` and what the kernel makes by itself.
+    pub others_inside: BTreeMap<String, BTreeSet<String>>,
     /// Of [`Scope::namespaces`], those where something else stands in the place of one, and what.
     pub not_namespaces: BTreeMap<String, String>,
     /// Of [`Scope::sysctls`], those that this kernel has.

@@ -12,12 +12,14 @@ pub(crate) fn of_a_link(link: &str) -> String {
 }
 
 const REDIRECTS: &str = "net.ipv4.conf.all.accept_redirects";
+/// Since Linux 6.17; that a machine forwards leaves it as it is, that it does not clears it.
+const FORCED: &str = "net.ipv6.conf.*.force_forwarding";
 
 /// The settings that the kernel writes along with this one; `*` is each link, and what links to come will have.
 pub(crate) fn written_along(key: &str) -> &'static [&'static str] {
     match key {
         IPV4 => &["net.ipv4.conf.*.forwarding", REDIRECTS],
-        IPV6 => &["net.ipv6.conf.*.forwarding"],
+        IPV6 => &["net.ipv6.conf.*.forwarding", FORCED],
         _ => &[],
     }
 }
@@ -29,15 +31,27 @@ pub(crate) fn is_meant(key: &str, pattern: &str) -> bool {
     link.is_some_and(|link| link != "all" && !link.contains('.'))
 }
 
-/// What the kernel writes to one of them when the general one is set.
-pub(crate) fn as_written(key: &str, general: &str) -> String {
-    let whether = (general != "0") != (key == REDIRECTS);
-    if whether { "1".into() } else { "0".into() }
+/// What the kernel writes to one of them when the general one is set; `None`: nothing.
+pub(crate) fn as_written(key: &str, general: &str) -> Option<&'static str> {
+    let forwards = general != "0";
+    match forwards != (key == REDIRECTS) {
+        true if is_meant(key, FORCED) => None,
+        true => Some("1"),
+        false => Some("0"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_link_is_forced_to_goes_with_forwarding_and_does_not_come_with_it() {
+        let forced = "net.ipv6.conf.eth0.force_forwarding";
+        assert!(written_along(IPV6).iter().any(|pattern| is_meant(forced, pattern)));
+        assert_eq!((as_written(forced, "0"), as_written(forced, "1")), (Some("0"), None));
+        assert_eq!((as_written(REDIRECTS, "1"), as_written(&of_a_link("eth0"), "1")), (Some("0"), Some("1")));
+    }
 
     #[test]
     fn a_pattern_means_each_link_and_not_the_machine_as_a_whole() {

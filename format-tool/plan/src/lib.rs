@@ -30,7 +30,10 @@ pub use facts::{HostFacts, Scope};
 pub use guard::link_local;
 pub use init::propose as proposal;
 pub use layout::Layout;
-pub use plan::{Consent, Contents, Plan, plan, privileges_lacking, rollback, rollback_scope, scope, still_running};
+pub use plan::{
+    Consent, Contents, Forgotten, Plan, needs_it_up, plan, privileges_lacking, rollback, rollback_scope, scope,
+    still_running, strangers,
+};
 pub use render::{Detail, describe, render};
 pub use settings::Settings;
 pub use thing::{Claims, Thing};

@@ -21,6 +21,7 @@ impl HostFacts {
         seen.uncounted.retain(|path| scope.disk.contains_key(path));
         seen.unlimitable.retain(|path, _| scope.disk.contains_key(path));
         seen.namespaces.retain(|name, _| scope.namespaces.contains(name));
+        seen.others_inside.retain(|name, _| scope.namespaces.contains(name));
         seen.not_namespaces.retain(|name, _| scope.namespaces.contains(name));
         let patterns: Vec<_> = scope.sysctls.iter().filter(|key| key.contains('*')).collect();
         let is_asked = |key: &String| scope.sysctls.contains(key) || patterns.iter().any(|one| is_meant(key, one));

@@ -22,7 +22,7 @@ mod uplink;
 
 pub use accounts::still_running;
 pub use scope::scope;
-pub use uplink::{rollback, rollback_scope};
+pub use uplink::{needs_it_up, rollback, rollback_scope, strangers};
 
 use crate::action::{Action, Kind, Purpose};
 use crate::facts::HostFacts;
@@ -42,25 +42,46 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
+/// What is struck out of the record, and when.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Forgotten {
+    pub first: Vec<Thing>,
+    /// What an interface that is gone has left on the bridge is removed before: what another one brings there comes after.
+    pub before_taking: Vec<Thing>,
+    /// Once all is done: root's word, and places that are left because they hold something else. A run that fails would lose
+    /// the one, and with the other what it made.
+    pub last: Vec<Thing>,
+}
+
 impl Plan {
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty()
     }
 
-    /// Of [`Plan::forget`], what is to be struck out first, and what only once all is done: root's word, and places that are
-    /// left because they hold something else. A run that fails would lose the one, and with the other what it made.
-    pub fn forgotten(&self) -> (Vec<Thing>, Vec<Thing>) {
+    /// When what of [`Plan::forget`] is to be struck out.
+    pub fn forgotten(&self) -> Forgotten {
         let made: BTreeSet<Thing> = self.actions.iter().filter_map(Action::makes).collect();
-        let retakes = self.actions.iter().any(|action| matches!(action, Action::TakeUplink(_)));
-        let at_last = |thing: &&Thing| match thing {
-            Thing::UplinkConfirmed { .. } | Thing::Guard { .. } => true,
-            // What it left on the bridge goes first.
-            Thing::Uplink(_) => !retakes,
-            Thing::Directory { .. } | Thing::PartitionDirectory { .. } | Thing::File { .. } => !made.contains(thing),
-            _ => false,
-        };
-        let (last, first): (Vec<&Thing>, Vec<&Thing>) = self.forget.iter().partition(at_last);
-        (first.into_iter().cloned().collect(), last.into_iter().cloned().collect())
+        let taken = self.actions.iter().find_map(|action| match action {
+            Action::TakeUplink(uplink) => Some(uplink.link.as_str()),
+            _ => None,
+        });
+        let mut forgotten = Forgotten::default();
+        for thing in &self.forget {
+            let when = match (thing, taken) {
+                (Thing::UplinkConfirmed { .. } | Thing::Guard { .. }, _) | (Thing::Uplink(_), None) => {
+                    &mut forgotten.last
+                }
+                (Thing::Uplink(gone), Some(taken)) if gone.link != taken => &mut forgotten.before_taking,
+                (Thing::Directory { .. } | Thing::PartitionDirectory { .. } | Thing::File { .. }, _)
+                    if !made.contains(thing) =>
+                {
+                    &mut forgotten.last
+                }
+                _ => &mut forgotten.first,
+            };
+            when.push(thing.clone());
+        }
+        forgotten
     }
 
     /// How much there is to do, in words.
@@ -137,10 +158,11 @@ pub fn plan(
     planner.directories();
     planner.sysctls(machine::Part::Listening);
     planner.sysctls(machine::Part::Machine);
+    // Before there is anybody whom it holds to anything; and until there is nobody any more.
+    planner.guard();
     planner.links();
     planner.namespaces();
     planner.routes();
-    planner.guard();
     planner.uplink();
     planner.sysctls(machine::Part::Link);
     planner.needs();

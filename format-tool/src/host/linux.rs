@@ -7,6 +7,7 @@ mod files;
 mod guard;
 mod mounts;
 mod network;
+mod place;
 mod processes;
 mod program;
 mod quota;
@@ -93,6 +94,10 @@ impl LinuxHost {
     /// Everything but the network.
     fn observe_here(&mut self, scope: &Scope) -> Result<HostFacts> {
         let directories::Seen { paths, mounted } = self.tree.observe(scope);
+        let inside = self.namespaces().observe(&scope.namespaces)?;
+        let others = inside.iter().filter(|(_, (_, others))| !others.is_empty());
+        let others_inside = others.map(|(name, (_, others))| (name.clone(), others.clone())).collect();
+        let namespaces = inside.into_iter().map(|(name, (found, _))| (name, found)).collect();
         let mut facts = HostFacts {
             caller: Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() },
             privileges: privileges(),
@@ -101,7 +106,8 @@ impl LinuxHost {
             paths,
             mounted,
             sysctls: sysctls::observe(&scope.sysctls),
-            namespaces: self.namespaces().observe(&scope.namespaces)?,
+            namespaces,
+            others_inside,
             not_namespaces: self.namespaces().in_the_way(&scope.namespaces),
             ..HostFacts::default()
         };

@@ -1,6 +1,7 @@
 //! Bridges and taps wanted × found.
 
-use super::Planner;
+use super::listening::accept_ra;
+use super::{Planner, machine};
 use crate::action::{Action, Kind};
 use crate::facts::{LinkFact, LinkKind, MTU, Presence};
 use crate::thing::Thing;
@@ -16,17 +17,41 @@ impl Planner<'_> {
         self.part(&gone, &left, Part::Ports);
         self.addresses();
         self.say_what_goes_with_addresses();
-        self.raise_bridges();
+        self.sysctls(machine::Part::Deaf);
+        self.raise_last();
     }
 
-    /// A bridge that is made is raised last: while it is down, neither do ports cost anything where addresses are, nor
-    /// addresses where ports are. With 1000 of each that is seconds.
-    fn raise_bridges(&mut self) {
+    /// Whether a link is raised only when all else of it is as it must be. A bridge that is made, for while it is down, neither do
+    /// ports cost anything where addresses are, nor addresses where ports are: with 1000 of each that is seconds. And what would
+    /// listen to routers until it is told not to: whoever is behind it may be waiting for that.
+    fn is_raised_last(&self, name: &str, wanted: &LinkFact) -> bool {
+        let found = self.facts.links.get(name).filter(|found| found.kind == wanted.kind);
+        let is_made = found.is_none() && wanted.kind == LinkKind::Bridge;
+        let key = accept_ra(name);
+        let is_deaf = found.is_some() && self.facts.sysctls.get(&key).is_some_and(|value| value == "0");
+        let is_to_be = self.layout.sysctls.get(&key).is_some_and(|value| value == "0");
+        let listens = is_to_be && !is_deaf && self.layout.guard.is_none();
+        wanted.up && (is_made || (listens && found.is_none_or(|found| !found.up)))
+    }
+
+    fn raise_last(&mut self) {
         let layout = self.layout;
-        let made = layout.links.iter().filter(|(name, _)| !self.facts.links.contains_key(*name));
-        for (name, wanted) in made.filter(|(_, wanted)| wanted.kind == LinkKind::Bridge && wanted.up) {
-            self.add.push(Action::SetLink { name: name.clone(), from: lowered(wanted), to: wanted.clone() });
+        for (name, wanted) in &layout.links {
+            if !self.is_raised_last(name, wanted) {
+                continue;
+            }
+            let wanted = match self.facts.links.get(name).filter(|found| found.kind == wanted.kind) {
+                Some(found) => self.completed(wanted, found),
+                None => wanted.clone(),
+            };
+            self.add.push(Action::SetLink { name: name.clone(), from: lowered(&wanted), to: wanted });
         }
+    }
+
+    /// With an uplink a bridge takes the smallest MTU of its ports'.
+    fn completed(&self, wanted: &LinkFact, found: &LinkFact) -> LinkFact {
+        let follows = wanted.kind == LinkKind::Bridge && self.layout.uplink.is_some();
+        wanted.on(found, if follows { found.mtu } else { Some(MTU) })
     }
 
     /// The links of one part, removed, made, changed.
@@ -63,7 +88,8 @@ impl Planner<'_> {
     /// `leaves`: the bridge that it is a port of goes. The kernel would let it go by itself, and nothing would be there to
     /// undo; so it leaves in a step of its own, before.
     fn link(&mut self, name: &str, wanted: &LinkFact, leaves: bool) {
-        let link = if wanted.kind == LinkKind::Bridge { lowered(wanted) } else { wanted.clone() };
+        let is_raised_last = self.is_raised_last(name, wanted);
+        let link = if is_raised_last { lowered(wanted) } else { wanted.clone() };
         let addition = || Action::AddLink { name: name.into(), link: link.clone() };
         let Some(found) = self.facts.links.get(name) else {
             self.say_lesser_mtu(wanted);
@@ -74,11 +100,10 @@ impl Planner<'_> {
             let fix = "choose another name in [network], or remove it (`ip link delete`)";
             return self.foreign(what, "node-format did not make it", fix);
         }
-        // With an uplink it takes the smallest of its ports'.
-        let follows = wanted.kind == LinkKind::Bridge && self.layout.uplink.is_some();
-        let wanted = wanted.on(found, if follows { found.mtu } else { Some(MTU) });
+        let wanted = self.completed(wanted, found);
         if found.kind != wanted.kind {
             self.leaving.insert(name.into());
+            self.say_what_stands_alone(name);
             self.remove.push(removal(name.into(), found.clone()));
             self.add.push(addition());
             return;
@@ -89,8 +114,9 @@ impl Planner<'_> {
             self.remove.push(Action::SetLink { name: name.into(), from, to: alone.clone() });
             from = alone;
         }
-        if from != wanted {
-            self.add.push(Action::SetLink { name: name.into(), from, to: wanted });
+        let to = if is_raised_last { lowered(&wanted) } else { wanted };
+        if from != to {
+            self.add.push(Action::SetLink { name: name.into(), from, to });
         }
     }
 

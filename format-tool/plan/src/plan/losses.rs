@@ -64,6 +64,22 @@ impl Planner<'_> {
             .iter()
             .flat_map(|(link, removed)| lost_with_addresses(self.facts, self.claims, link, removed, &BTreeSet::new()));
         self.notes.extend(lost.collect::<Vec<_>>());
+        let gone = self.remove.iter().filter_map(|action| match action {
+            Action::RemoveAddress(found) => Some(found.address.addr()),
+            _ => None,
+        });
+        let with_links = self.facts.addresses.iter().filter(|found| self.leaving.contains(&found.link));
+        let gone: BTreeSet<IpAddr> = gone.chain(with_links.map(|found| found.address.addr())).collect();
+        let elsewhere = self.facts.routes.iter().filter(|route| {
+            let stays = !self.leaving.contains(&route.link) && !self.claims.has(&Thing::Route((*route).clone()));
+            stays && route.source.is_some_and(|source| gone.contains(&source))
+        });
+        let notes = elsewhere.map(|Route { destination, link, source, .. }| {
+            let source = source.map(|source| source.to_string()).unwrap_or_default();
+            let how = if destination.addr().is_ipv4() { "goes" } else { "goes on without it" };
+            format!("{source} goes, and the route to {destination} by {link}, which is from there and which node-format did not make, {how}")
+        });
+        self.notes.extend(notes.collect::<Vec<_>>());
     }
 
     /// With the last IPv4 address of an interface the kernel takes the routes there, whosever they are. So the first one is

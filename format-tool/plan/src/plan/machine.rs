@@ -33,7 +33,9 @@ impl Planner<'_> {
             if part != self.part_of(key) {
                 continue;
             }
-            let found = self.facts.sysctls.get(key);
+            // One that is made anew has not what it had.
+            let is_anew = link_of(key).is_some_and(|link| self.leaving.contains(&link));
+            let found = self.facts.sysctls.get(key).filter(|_| !is_anew);
             if key.starts_with("net.ipv6.") && self.facts.kernel.ipv6 == Presence::Absent {
                 continue; // Nothing to set; if addresses need it, that is said.
             }
@@ -73,7 +75,7 @@ impl Planner<'_> {
         let ours = |other: &str| link_of(other).is_some_and(|link| self.layout.links.contains_key(&link));
         let all = self.facts.sysctls.iter();
         let others = all.filter(|(other, _)| patterns.iter().any(|pattern| is_meant(other, pattern)) && !ours(other));
-        let differ = others.filter(|(other, value)| **value != as_written(other, found));
+        let differ = others.filter(|(other, value)| as_written(other, found).is_some_and(|written| written != *value));
         differ.map(|(other, value)| (other.clone(), value.clone())).collect()
     }
 
@@ -83,8 +85,14 @@ impl Planner<'_> {
             let made = [Thing::Bridge { name: name.clone() }, Thing::Tap { name: name.clone() }, Thing::Tun { name }];
             made.iter().any(|thing| self.claims.has(thing))
         };
-        let found = key.ends_with(".accept_ra") && !self.layout.links.contains_key(&link) && !ours(link);
-        if found { Part::Listening } else { Part::Link }
+        if key.ends_with(".accept_ra") {
+            return match self.layout.links.contains_key(&link) {
+                true if self.layout.sysctls.get(key).is_some_and(|value| value == "0") => Part::Deaf,
+                false if !ours(link) => Part::Listening,
+                _ => Part::Link,
+            };
+        }
+        Part::Link
     }
 
     /// Whether a link that is not ours must be left listening although nothing is heard on it at the moment: its router
@@ -260,6 +268,8 @@ pub(super) enum Part {
     Listening,
     /// The machine as a whole, before there are links that each would be told.
     Machine,
+    /// That a link of ours listens to no router, before it is raised.
+    Deaf,
     /// Single links, once they are there.
     Link,
 }

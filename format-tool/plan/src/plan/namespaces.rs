@@ -30,6 +30,12 @@ impl Planner<'_> {
                 self.forget.push(thing.clone());
             } else if !wanted {
                 // Of one that is not there a killed run may have left the file it was to be mounted on.
+                self.leaving.insert(veth.clone());
+                self.say_what_stands_alone(veth);
+                let others = self.facts.others_inside.get(name).into_iter().flatten();
+                self.notes.extend(others.map(|link| {
+                    format!("namespace {name} goes, and with it the link {link} in it, which node-format did not make")
+                }));
                 self.remove.push(set(name, veth, found, Namespace::default()));
             }
         }

@@ -13,7 +13,7 @@ use crate::forwarding;
 use crate::layout::WantedUplink;
 use crate::thing::{Claims, Thing, Uplink};
 use plat_model::problem::{Problem, codes};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 impl Planner<'_> {
@@ -32,6 +32,7 @@ impl Planner<'_> {
                     }
                     (_, false) => {
                         self.remove.push(Action::ReturnUplink(uplink.clone()));
+                        self.notes.extend(lowered(uplink, self.facts));
                         if !self.leaving.contains(&uplink.bridge) {
                             self.notes.extend(lost_on_return(uplink, self.facts, self.claims));
                         }
@@ -40,8 +41,10 @@ impl Planner<'_> {
                     (at, true) => {
                         taken = true;
                         self.say_unconfirmed(uplink);
+                        self.say_what_goes_without_ipv6(&uplink.link);
                         if at == Place::Between {
                             self.refuse_another_network(uplink);
+                            self.refuse_strangers(uplink);
                             self.add.push(Action::TakeUplink(uplink.clone()));
                         }
                     }
@@ -99,6 +102,39 @@ impl Planner<'_> {
         );
     }
 
+    /// What somebody gave an interface whose move was cut off would be neither moved nor left whole.
+    fn refuse_strangers(&mut self, uplink: &Uplink) {
+        let strangers = strangers(uplink, &self.facts.addresses, &self.facts.routes);
+        if strangers.is_empty() {
+            return;
+        }
+        let Uplink { link, bridge, .. } = uplink;
+        self.problems.push(
+            Problem::new(codes::UPLINK, format!("{link} cannot be moved whole to {bridge}"))
+                .because(format!("that was begun, and by now {link} has {}", strangers.join(", ")))
+                .fix(format!("take that away if nothing needs it (what {bridge} is to have, give it afterwards), or run `node-format rollback`")),
+        );
+    }
+
+    /// What somebody gave to a port whose IPv6 is to be switched off.
+    fn say_what_goes_without_ipv6(&mut self, link: &str) {
+        let key = disable_ipv6(link);
+        let found = self.facts.sysctls.get(&key).map(String::as_str);
+        if self.layout.sysctls.get(&key).map(String::as_str) != Some("1") || found == Some("1") {
+            return;
+        }
+        let is_own = |found: &&AddressFact| found.link == link && !found.leased && !is_link_local(found);
+        let addresses = self.facts.addresses.iter().filter(is_own).map(|found| found.address);
+        let addresses =
+            addresses.filter(|address| address.addr().is_ipv6()).map(|found| format!("the address {found}"));
+        let routes = self.facts.routes.iter().filter(|route| route.link == link);
+        let routes = routes.map(|route| route.destination).filter(|to| to.addr().is_ipv6());
+        let odd = self.facts.odd.get(link).into_iter().flatten().filter(|odd| odd.ipv6).map(|odd| odd.what.clone());
+        let gone = addresses.chain(routes.map(|to| format!("the route to {to}"))).chain(odd);
+        let notes = gone.map(|what| format!("{link} is to have no IPv6 (`{key}`), and with that goes {what}"));
+        self.notes.extend(notes);
+    }
+
     fn say_unconfirmed(&mut self, uplink: &Uplink) {
         if uplink.carries && !self.claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }) {
             self.notes.push(format!(
@@ -107,6 +143,24 @@ impl Planner<'_> {
             ));
         }
     }
+}
+
+/// What an interface has that is not among what was to be moved from it, in words: of addresses, those that do not end by
+/// themselves.
+pub fn strangers<'a>(
+    uplink: &Uplink,
+    addresses: impl IntoIterator<Item = &'a AddressFact>,
+    routes: impl IntoIterator<Item = &'a Route>,
+) -> Vec<String> {
+    let is_strange = |found: &&AddressFact| {
+        found.link == uplink.link
+            && !found.leased
+            && !is_link_local(found)
+            && !uplink.addresses.contains(&found.address)
+    };
+    let addresses = addresses.into_iter().filter(is_strange).map(|found| format!("the address {}", found.address));
+    let routes = routes.into_iter().filter(|route| route.link == uplink.link && !uplink.routes.contains(*route));
+    addresses.chain(routes.map(|route| format!("the route to {}", route.destination))).collect()
 }
 
 /// What [`rollback`] has to look at.
@@ -163,6 +217,7 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
             continue;
         }
         plan.notes.extend(lost_on_return(uplink, facts, claims));
+        plan.notes.extend(lowered(uplink, facts));
         plan.actions.push(Action::ReturnUplink(uplink.clone()));
         // What a router or a program put there meanwhile would draw to the bridge what goes through the interface now.
         let put_there =
@@ -172,10 +227,39 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
     plan
 }
 
+/// Of an interface that was down when it was taken, what becomes of it.
+fn lowered(uplink: &Uplink, facts: &HostFacts) -> Option<String> {
+    let link = &uplink.link;
+    let since = needs_it_up(uplink, &facts.addresses, &facts.routes, facts.stacked.get(link));
+    match (uplink.was_up, since.is_empty()) {
+        (true, _) => None,
+        (false, true) => Some(format!("{link} is set down, as it was before")),
+        (false, false) => Some(format!("{link} was down before, and stays up for {}", since.join(", "))),
+    }
+}
+
+/// What somebody gave an interface while it was a port, in words, that would go if it were set down.
+pub fn needs_it_up<'a>(
+    uplink: &Uplink,
+    addresses: impl IntoIterator<Item = &'a AddressFact>,
+    routes: impl IntoIterator<Item = &'a Route>,
+    stacked: Option<&BTreeSet<String>>,
+) -> Vec<String> {
+    let mut all = strangers(uplink, addresses, routes);
+    all.extend(stacked.into_iter().flatten().map(|link| format!("the link {link} on top of it")));
+    all
+}
+
 /// What somebody else set on the bridge that does not stay there without the uplink's addresses.
 fn lost_on_return(uplink: &Uplink, facts: &HostFacts, claims: &Claims) -> Vec<String> {
     let addresses = uplink.addresses.iter().copied().collect();
-    lost_with_addresses(facts, claims, &uplink.bridge, &addresses, &uplink.routes)
+    let mut lost = lost_with_addresses(facts, claims, &uplink.bridge, &addresses, &uplink.routes);
+    let Uplink { link, bridge, .. } = uplink;
+    let ways = facts.announced.get(bridge).into_iter().flatten();
+    lost.extend(
+        ways.map(|to| format!("{link} goes from {bridge}, and with it the way to {to} that a router announced there")),
+    );
+    lost
 }
 
 /// Where what an interface carried is now.
@@ -228,6 +312,10 @@ fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
         false if all_on(&uplink.link) && none_on(&uplink.bridge) => Place::Link,
         _ => Place::Between,
     }
+}
+
+fn disable_ipv6(link: &str) -> String {
+    format!("net.ipv6.conf.{}.disable_ipv6", link.replace('.', "/"))
 }
 
 /// How the kernel makes IPv6 addresses on a link.

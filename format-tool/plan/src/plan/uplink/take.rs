@@ -40,7 +40,13 @@ impl Planner<'_> {
         let mut further = self.facts.further.get(link).cloned().unwrap_or_default();
         further.retain(|address, _| addresses.contains(address));
         let (link, bridge) = (link.clone(), wanted.bridge.clone());
-        let uplink = Uplink { link, bridge, was_up: found.up, carries, addresses, further, routes, announced };
+        let confirmed = self.claims.has(&Thing::UplinkConfirmed { link: link.clone() });
+        // Early in a boot the system has not raised yet what it is going to.
+        let was_up = found.up || confirmed;
+        if !was_up {
+            self.notes.push(format!("{link} is down: it is raised, and set down again when it is given back"));
+        }
+        let uplink = Uplink { link, bridge, was_up, carries, addresses, further, routes, announced };
         let link = &wanted.link;
         let lesser = self.layout.links.get(&wanted.bridge).and_then(|bridge| bridge.mtu);
         if let Some((lesser, whole)) = lesser.zip(found.mtu).filter(|(lesser, whole)| lesser < whole) {
@@ -49,7 +55,6 @@ impl Planner<'_> {
                 wanted.bridge
             ));
         }
-        let confirmed = self.claims.has(&Thing::UplinkConfirmed { link: link.clone() });
         if !confirmed {
             self.notes.push(format!(
                 "{} gets the hardware address of {link}: a configuration that finds {link} by that (networkd's `MACAddress=`, netplan's `macaddress:`) finds both",

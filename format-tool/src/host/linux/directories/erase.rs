@@ -1,6 +1,7 @@
 //! Emptying what a tenant has left: whatever was said of it, however deep it lies, and nothing that is not in it.
 
 use super::{INNER, errno, is_dots, mount_of, quota};
+use crate::host::linux::place::{Place, place};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::{Errno, Result};
@@ -9,8 +10,7 @@ use std::path::Path;
 
 /// A directory on the way down, without a handle: there may be more of them than files that can be open.
 struct Level {
-    /// Device and inode.
-    place: (u64, u64),
+    place: Place,
     /// The directory in it that is being emptied.
     entered: CString,
 }
@@ -36,11 +36,6 @@ pub(super) fn erase(held: &OwnedFd) -> Result<()> {
         // One in which something is made meanwhile is entered again.
         let_go(&here, &above.entered)?;
     }
-}
-
-fn place(directory: &OwnedFd) -> Result<(u64, u64)> {
-    let found = rustix::fs::fstat(directory)?;
-    Ok((found.st_dev, found.st_ino))
 }
 
 /// Removes an empty directory; false: it is not empty.

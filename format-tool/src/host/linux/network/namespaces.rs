@@ -21,6 +21,9 @@ use std::path::{Path, PathBuf};
 
 /// The inner end of the pair.
 const INNER: &str = "eth0";
+/// What is in each namespace as soon as a tunnel's module is loaded (`net.core.fb_tunnels_only_for_init_net`).
+const MADE_BY_THE_KERNEL: &[&str] =
+    &["tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip6tnl0", "ip6gre0", "ip6_vti0"];
 const NONE: Option<&str> = None;
 
 /// Where they are kept.
@@ -33,8 +36,8 @@ impl Namespaces {
         Self { folder }
     }
 
-    /// What is in those of these that exist.
-    pub fn observe(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, NamespaceFact>> {
+    /// What is in those of these that exist, and the links there that are not its own.
+    pub fn observe(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, (NamespaceFact, BTreeSet<String>)>> {
         if names.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -255,18 +258,22 @@ fn called(results: io::Result<Vec<std::result::Result<(), Errno>>>) -> io::Resul
     results?.into_iter().try_for_each(|result| result.map_err(io::Error::from))
 }
 
-fn look_inside() -> io::Result<NamespaceFact> {
+fn look_inside() -> io::Result<(NamespaceFact, BTreeSet<String>)> {
     let seen = see(&mut Connection::open()?)?;
     let own = |ip| !is_link_local(ip);
     let on_it = seen.addresses.iter().filter(|found| found.link == INNER && !found.leased && own(found.address.addr()));
-    Ok(NamespaceFact {
+    let others =
+        seen.links.keys().filter(|name| ![&["lo", INNER], MADE_BY_THE_KERNEL].concat().contains(&name.as_str()));
+    let others = others.cloned().collect();
+    let inside = NamespaceFact {
         lo_up: seen.links.get("lo").is_some_and(|lo| lo.up),
         addresses: on_it.map(|found| found.address).collect(),
         routes: seen.routes.into_iter().filter(|route| route.link == INNER).collect(),
         local_routes: seen.local_routes.into_iter().filter(|range| !range.addr().is_loopback()).collect(),
         link: seen.links.get(INNER).cloned(),
         sysctls: sysctls::OF_A_NAMESPACE.iter().filter_map(|(key, value, _)| sysctls::set_to(key, value)).collect(),
-    })
+    };
+    Ok((inside, others))
 }
 
 fn is_link_local(ip: std::net::IpAddr) -> bool {
@@ -275,7 +282,7 @@ fn is_link_local(ip: std::net::IpAddr) -> bool {
 
 /// Makes the current namespace what it must be, from whatever it is.
 fn furnish(wanted: &NamespaceFact) -> io::Result<()> {
-    let found = look_inside()?;
+    let (found, _) = look_inside()?;
     // Before there is a link that a router could be heard on.
     wanted.sysctls.iter().try_for_each(|(key, value)| sysctls::write(key, value))?;
     let set = sysctls::OF_A_NAMESPACE.iter().filter(|(key, ..)| found.sysctls.contains_key(*key));

@@ -67,7 +67,10 @@ pub(in crate::host::linux) fn remove_taps(batch: &[Action]) -> Outcome {
     }
     match remove_group(group, &batch.iter().filter_map(tap_name).collect()) {
         Ok(()) => Outcome { done: vec![true; batch.len()], problem: None },
-        Err(e) => Outcome { done: vec![false; batch.len()], problem: Some(failed("cannot delete the taps", e)) },
+        Err(e) => {
+            perform(&condemn.iter().map(Action::inverse).collect::<Vec<_>>());
+            Outcome { done: vec![false; batch.len()], problem: Some(failed("cannot delete the taps", e)) }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use node_format_plan::Action;
 use node_format_plan::facts::Route;
 use node_format_plan::thing::Uplink;
+use node_format_plan::{needs_it_up, strangers};
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::{Handle, LinkUnspec};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,21 +19,29 @@ pub(in crate::host::linux) fn move_uplink(action: &Action) -> plat_model::proble
         Action::TakeUplink(uplink) | Action::ReturnUplink(uplink) => uplink,
         _ => return Ok(()),
     };
+    let take = matches!(action, Action::TakeUplink(_));
     let moved = Connection::open().and_then(|mut connection| {
+        let seen = super::see(&mut connection)?;
+        let since = strangers(uplink, &seen.addresses, &seen.routes);
+        if take && !since.is_empty() {
+            return Ok(Moved::Grown(since));
+        }
         let found = links::all(&mut connection)?;
         let indexes: Indexes = found.into_iter().map(|link| (link.name, link.index)).collect();
-        let take = matches!(action, Action::TakeUplink(_));
         let from = if take { &uplink.link } else { &uplink.bridge };
         let told = match indexes.get(from) {
             Some(index) => addresses::told(&mut connection, *index)?,
             None => BTreeMap::new(),
         };
-        let Some(mut steps) = steps(&connection.handle, uplink, take, &indexes, &told) else {
-            return Ok(Some(Errno::ENODEV));
+        let stays_up =
+            !take && !needs_it_up(uplink, &seen.addresses, &seen.routes, seen.stacked.get(&uplink.link)).is_empty();
+        let up = take || uplink.was_up || stays_up;
+        let Some(mut steps) = steps(&connection.handle, uplink, (take, up), &indexes, &told, &seen.routes) else {
+            return Ok(Moved::Refused(Errno::ENODEV));
         };
         // What cannot be joined keeps what it has.
         if take && let Some(Err(errno)) = connection.call(vec![steps.remove(0).0])?.pop() {
-            return Ok(Some(errno));
+            return Ok(Moved::Refused(errno));
         }
         if let Some(bridge) = indexes.get(&uplink.bridge).filter(|_| !take) {
             let stale = routes::announced(&mut connection, *bridge)?;
@@ -49,16 +58,28 @@ pub(in crate::host::linux) fn move_uplink(action: &Action) -> plat_model::proble
             Some(_) => add_routes(&mut connection, &uplink.routes, to, &indexes)?,
             None => None,
         };
-        Ok(refused.or(routed))
+        Ok(refused.or(routed).map_or(Moved::Whole, Moved::Refused))
     });
     match moved {
-        Ok(None) => Ok(()),
-        Ok(Some(errno @ Errno::EBUSY)) => Err(refused(action, errno).fix(
+        Ok(Moved::Whole) => Ok(()),
+        Ok(Moved::Grown(since)) => {
+            let why = format!("it has {} since it was looked at", since.join(", "));
+            let problem = super::failed(format!("{} cannot be moved to {}", uplink.link, uplink.bridge), why);
+            Err(problem.fix("see who changes it, then run it again: what it has then is told by `plan`"))
+        }
+        Ok(Moved::Refused(errno @ Errno::EBUSY)) => Err(refused(action, errno).fix(
             "see what else has the packets of the interface: a macvlan or ipvlan perhaps, which a container has taken along",
         )),
-        Ok(Some(errno)) => Err(refused(action, errno)),
+        Ok(Moved::Refused(errno)) => Err(refused(action, errno)),
         Err(e) => Err(super::failed("the uplink cannot be moved", e)),
     }
+}
+
+enum Moved {
+    Whole,
+    Refused(Errno),
+    /// It has more by now than was to be moved, in words: nothing was touched.
+    Grown(Vec<String>),
 }
 
 /// Answers that mean: it is so already.
@@ -71,12 +92,15 @@ const NONE: Done = &[];
 /// is gone nothing to give. `None`: what is to be joined does not exist.
 ///
 /// `told`: the addresses where they are now. What a run that was cut off has moved already is there as the plan names it.
+/// `seen`: all routes there are. The kernel takes one that it is told to remove for any that is like it, so only those are
+/// removed that are there.
 fn steps(
     handle: &Handle,
     uplink: &Uplink,
-    take: bool,
+    (take, up): (bool, bool),
     indexes: &Indexes,
     told: &BTreeMap<IpNet, AddressMessage>,
+    seen: &BTreeSet<Route>,
 ) -> Option<Vec<(Request, Done)>> {
     let (port, bridge) = (indexes.get(&uplink.link).copied(), indexes.get(&uplink.bridge).copied());
     let (port, bridge) = match (port, bridge) {
@@ -87,7 +111,7 @@ fn steps(
     let (from, to) = if take { (Some(port), bridge?) } else { (bridge, port) };
     let join: Request = {
         let link = LinkUnspec::new_with_index(port);
-        let link = if take || uplink.was_up { link.up() } else { link.down() };
+        let link = if up { link.up() } else { link.down() };
         let link = if take { link.controller(to) } else { link.nocontroller() };
         Box::pin(handle.link().set(link.build()).execute())
     };
@@ -109,7 +133,10 @@ fn steps(
         uplink.addresses.iter().partition(|address| address.addr().is_ipv4());
     steps.extend(ipv4.into_iter().chain(ipv6.into_iter().rev()).map(|address| (add(address), THERE)));
     if let Some(from) = from {
-        steps.extend(uplink.routes.iter().map(|route| (routes::remove(handle, from, route), GONE)));
+        let link = if take { &uplink.link } else { &uplink.bridge };
+        let there = |route: &&Route| seen.contains(&Route { link: link.clone(), ..(*route).clone() });
+        let there = uplink.routes.iter().filter(there);
+        steps.extend(there.map(|route| (routes::remove(handle, from, route), GONE)));
         steps.extend(uplink.addresses.iter().rev().map(|address| (remove(address, from), GONE)));
     }
     Some(steps)

@@ -3,6 +3,7 @@
 
 use super::{INHERIT, mark};
 use crate::host::linux::mounts::mount_of;
+use crate::host::linux::place::{Place, place};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
@@ -47,8 +48,7 @@ struct Walk {
 
 /// A directory on the way down, without a handle: there may be more of them than files that can be open.
 struct Level {
-    /// Device and inode.
-    place: (u64, u64),
+    place: Place,
     /// The directories in it that are still to be given.
     inner: Vec<CString>,
 }
@@ -152,9 +152,4 @@ impl Walk {
     fn kept<T>(&mut self, outcome: io::Result<T>) -> Option<T> {
         outcome.inspect_err(|e| _ = self.left.get_or_insert_with(|| e.to_string())).ok()
     }
-}
-
-fn place(directory: &OwnedFd) -> rustix::io::Result<(u64, u64)> {
-    let found = rustix::fs::fstat(directory)?;
-    Ok((found.st_dev, found.st_ino))
 }
