@@ -201,6 +201,9 @@ fn noted(note: &Note, occupant: &Occupant) -> Result<(), String> {
         Note::RunOver(result) => {
             let never = matches!(result.end, RunEnd::Interrupted | RunEnd::NotRun);
             ensure(never && result.tail.is_empty(), || "how a run ended is written down by the host".into())?;
+            let (number, asked) = (result.number, &occupant.asked);
+            let open = asked.begun.as_ref().map_or(number > asked.newest(), |begun| begun.number == number);
+            ensure(open, || format!("run {number} is over, or another has begun"))?;
             text(&result.how)
         }
         Note::Initialised | Note::Started | Note::Stopped | Note::Revived { .. } => Ok(()),
