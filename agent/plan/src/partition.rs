@@ -303,8 +303,8 @@ fn hold_back<'a>(given: &Given<'a>, plan: &mut PartitionPlan) -> Option<&'a Fail
         _ => {
             let asked = plan.actions.pop_if(|action| matches!(action, Action::RunAsked { .. }));
             let leaves_mark = |action: &Action| match action {
-                // It lasts only until the next try, which begins with volumes that are made ready anew.
-                Action::Note { note: Note::Prepared { .. }, .. } => false,
+                // These say what is about to be done with the rest, and are written down again with the next try.
+                Action::Note { note: Note::Prepared { .. } | Note::Revived { .. }, .. } => false,
                 Action::Note { .. } | Action::StopService { .. } | Action::StartService { .. } => true,
                 _ => false,
             };
