@@ -286,7 +286,7 @@ pub fn promise_log(promise: &PromiseName) -> String {
 }
 
 /// How many bytes it is where it is written down.
-pub(crate) fn json_bytes(value: &impl Serialize) -> usize {
+pub fn json_bytes(value: &impl Serialize) -> usize {
     serde_json::to_vec(value).map_or(usize::MAX, |text| text.len())
 }
 

@@ -3,6 +3,8 @@
 use crate::world::{World, part};
 use plat_agent_plan::action::Note;
 use plat_agent_plan::{Action, Ground, permit};
+use plat_document::Release;
+use plat_document::release::Hooks;
 use plat_model::Timestamp;
 use plat_model::instance::{InstanceState, Wish};
 use plat_model::problem::codes;
@@ -88,6 +90,24 @@ fn no_number_is_run_again_whoever_asks_for_it() {
     let occupant = world.facts.partitions[&part(0)].occupant.as_ref();
     let ground = Ground { node: &world.file, occupant, logged: &BTreeSet::new() };
     assert_eq!(permit(again, ground).unwrap_err().code, codes::FORGED);
+}
+
+#[test]
+fn what_the_master_lets_be_asked_for_is_what_a_node_plans_and_its_host_permits() {
+    let every = ["init", "configure", "start", "stop", "clean"];
+    let hooks = every.map(|hook| format!("  {hook}: {{command: [/bin/{hook}]}}\n")).concat();
+    let text = format!("version: 1\nname: shop\nhooks:\n{hooks}services:\n  web: {{command: [/bin/web]}}\n");
+    assert_eq!(Release::parse_yaml(&text, "shop.yaml").unwrap().hooks.asked(), Hooks::ASKED);
+    for hook in every {
+        let mut world = World::with_release(&text);
+        world.wish(1, 0, Wish::Started, "{}");
+        world.settle();
+        world.ask(1, hook).unwrap();
+        // The world holds each action against the host's table.
+        world.settle();
+        let end = if Hooks::ASKED.contains(&hook) { RunEnd::Exited(0) } else { RunEnd::NotRun };
+        assert_eq!(ends(&world), [(1, end)], "{hook}");
+    }
 }
 
 /// What is said of a run that is not known to have ended.
