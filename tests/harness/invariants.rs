@@ -27,6 +27,7 @@ use plat_model::time::Timestamp;
 use plat_model::usage::{Amount, LedgerEntry, Meter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A grid at one moment.
 #[derive(Clone)]
@@ -176,7 +177,11 @@ pub fn a_node_acts_on_the_whole_that_it_holds(before: &Seen, now: &Seen) -> Held
         }
         let is_same =
             before.revision == now.revision && before.held.get(node).is_some_and(|was| Arc::ptr_eq(was, held));
-        if stands && !is_same && held.generation == newest && **held != desired::desired(&now.state, node) {
+        if stands
+            && !is_same
+            && held.generation == newest
+            && open(held, &now.state) != desired::desired(&now.state, node)
+        {
             return Err(format!("{node} holds generation {newest}, and not what belongs to it"));
         }
     }
@@ -212,17 +217,37 @@ pub fn a_node_acts_on_the_whole_that_it_holds(before: &Seen, now: &Seen) -> Held
     Ok(())
 }
 
+/// What a node holds, without the runs that it has told the end of: those are wished no more, and nobody tells it so.
+fn open(held: &NodeDesired, state: &State) -> NodeDesired {
+    let mut open = held.clone();
+    for (id, instance) in &mut open.instances {
+        let ran = state.statuses.get(id).and_then(|status| status.ran.last()).map_or(0, |run| run.number);
+        instance.runs.retain(|run| run.number > ran);
+    }
+    open
+}
+
 /// Invariant 5: Neither the master's nor the agent's absence stops a service: one that nobody asked to change runs on as the
-/// same process.
+/// same process, if it did not end by itself or with its machine, and its promises hold.
 ///
 /// # Errors
 /// The service that did not.
-pub fn a_service_goes_on(before: &Seen, now: &Seen, asked_to_change: &BTreeSet<InstanceId>) -> Held {
+pub fn a_service_goes_on(
+    before: &Seen,
+    now: &Seen,
+    asked_to_change: &BTreeSet<InstanceId>,
+    ended: &BTreeSet<(NodeId, u32)>,
+) -> Held {
     for ((place, instance, service), pid) in running(before) {
-        if asked_to_change.contains(&instance) {
+        if asked_to_change.contains(&instance) || ended.contains(&(place.node.clone(), pid)) {
             continue;
         }
         let fact = now.machines.get(&place.node).and_then(|machine| machine.get(&place.partition));
+        let revivals = |fact: Option<&PartitionFact>| fact.and_then(|fact| Some(fact.occupant.as_ref()?.revivals));
+        let was = before.machines.get(&place.node).and_then(|machine| machine.get(&place.partition));
+        if revivals(fact) > revivals(was) {
+            continue;
+        }
         let run = fact.and_then(|fact| fact.services.get(&service)).map(|service| service.state);
         match run {
             Some(ServiceRun::Running { pid: now, .. }) if now == pid => {}
@@ -277,6 +302,53 @@ impl Times {
             }
         }
         Ok(())
+    }
+}
+
+/// Services that are restarted for a promise in vain are given longer each time. How many were restarted in this step.
+///
+/// # Errors
+/// What was restarted too soon.
+pub fn restarts_come_later_each_time(before: &Seen, now: &Seen, time: Timestamp) -> Result<usize, String> {
+    let mut restarts = 0;
+    for (node, partition, fact) in facts(now) {
+        let was = before.machines.get(node).and_then(|partitions| partitions.get(partition));
+        let Some((was, before)) = was.and_then(|was| Some((was, was.occupant.as_ref()?))) else { continue };
+        let same = fact.occupant.as_ref().filter(|occupant| occupant.instance == before.instance);
+        if same.is_none_or(|occupant| occupant.revivals <= before.revivals) {
+            continue;
+        }
+        restarts += 1;
+        let started = was.services.values().filter_map(|service| match service.state {
+            ServiceRun::Running { since, .. } => Some(since.wall),
+            _ => None,
+        });
+        let age = started.max().map(|started| time.since(started)).unwrap_or_default();
+        let least = match before.revivals {
+            0 => Duration::ZERO,
+            times => Duration::from_secs(20) * (1 << (times - 1).min(4)),
+        };
+        if age < least {
+            let times = before.revivals;
+            return Err(format!("{partition} of {node} was restarted after {age:?}, {times} times before in a row"));
+        }
+    }
+    Ok(restarts)
+}
+
+fn facts(seen: &Seen) -> impl Iterator<Item = (&NodeId, &PartitionName, &PartitionFact)> {
+    let of = |(node, partitions)| std::iter::repeat(node).zip(partitions);
+    seen.machines.iter().flat_map(of).map(|(node, (partition, fact))| (node, partition, fact))
+}
+
+/// What is asked for once is run at most once, whoever crashes meanwhile.
+///
+/// # Errors
+/// The run that was begun again.
+pub fn a_run_is_begun_once(runs: &BTreeMap<(InstanceId, u64), u32>) -> Held {
+    match runs.iter().find(|(_, times)| **times > 1) {
+        Some(((instance, number), times)) => Err(format!("run {number} of {instance} was begun {times} times")),
+        None => Ok(()),
     }
 }
 

@@ -29,6 +29,9 @@ parameters:
   type: object
   properties: {size: {type: integer, minimum: 1, default: 1}}
 secrets: {word: {length: 24}}
+hooks:
+  configure: {command: [/bin/configure]}
+  start: {command: [/bin/start]}
 files:
   etc/size: {template: \"{{ parameters.size }} {{ secrets.word }}\"}
 services:
@@ -36,6 +39,7 @@ services:
   prepare: {command: [/bin/prepare], kind: oneshot, files: []}
   tick: {command: [/bin/tick], kind: oneshot, schedule: \"* * * * *\", files: []}
 promises:
+  breathes: {role: alive, exec: [/bin/breathes], period_seconds: 5, delay_seconds: 1, threshold: 1}
   counts: {tcp: {address: \"{{ partition.address }}\", port: \"80\"}}
 publish: {size: \"{{ parameters.size }}\"}
 resources: {memory_mib: 256}
@@ -48,6 +52,12 @@ pub struct Notes {
     pub told: BTreeMap<(ProjectName, InstanceName), Told>,
     /// Whose services may end: something was asked of them after they were first requested.
     pub asked_to_change: BTreeSet<InstanceId>,
+    /// Processes that ended by themselves, or with their machine.
+    pub ended: BTreeSet<(NodeId, u32)>,
+    /// Machines that were started again, and nobody has taken note of it yet.
+    pub rebooted: BTreeSet<NodeId>,
+    /// The number of the last run that was acknowledged, of each instance.
+    pub runs: BTreeMap<InstanceId, u64>,
     pub revoked: BTreeSet<NodeId>,
     pub acknowledged: usize,
     pub lost: usize,
@@ -140,11 +150,12 @@ impl Client {
             pass(Duration::from_millis(self.random.random_range(50..3000))).await;
             let name = format!("i{}", self.random.random_range(0..NAMES));
             let name = InstanceName::parse(&name).expect("a legal name");
-            match self.random.random_range(0..10) {
+            match self.random.random_range(0..12) {
                 0..=4 => self.request(&name).await,
                 5..=6 => self.wish(&name, v1::Wish::Destroyed, Wish::Destroyed).await,
                 7 => self.wish(&name, v1::Wish::Stopped, Wish::Stopped).await,
                 8 => self.wish(&name, v1::Wish::Started, Wish::Started).await,
+                9..=10 => self.run_hook(&name).await,
                 _ => self.revoke().await,
             }
         }
@@ -242,6 +253,27 @@ impl Client {
                     pass(Duration::from_millis(300)).await;
                 }
             }
+        }
+    }
+
+    /// Asks for a run once: asked again it would be another one.
+    async fn run_hook(&mut self, name: &InstanceName) {
+        let key = v1::InstanceKey { project: self.project.to_string(), name: name.to_string() };
+        let hook = ["configure", "start"][self.random.random_range(0..2)].to_owned();
+        let ask_for = v1::RunHookRequest { key: Some(key), hook };
+        match ask(ends::grid_client(self.world.channel()).run_hook(ask_for)).await {
+            Answer::Yes(answer) => {
+                let id = answer.instance.map(|view| view.id).unwrap_or_default();
+                let id = InstanceId::parse(&id).expect("the master sends legal ids");
+                let before = lock(&self.notes).runs.insert(id, answer.number).unwrap_or(0);
+                assert!(answer.number > before, "{name} was given run {} after run {before}", answer.number);
+            }
+            Answer::No(problem) => {
+                let expected =
+                    matches!(problem.category(), Category::NotFound | Category::Conflict | Category::Exhausted);
+                assert!(expected, "a good run was refused: {problem}");
+            }
+            Answer::Lost => lock(&self.notes).lost += 1,
         }
     }
 

@@ -17,6 +17,7 @@ const FILES: [&str; 3] = ["desired", "enrolled", "outbox"];
 pub struct Disks {
     seen: BTreeMap<PathBuf, (u64, u64, i64)>,
     held: BTreeMap<NodeId, Arc<NodeDesired>>,
+    changes: u64,
 }
 
 impl Disks {
@@ -33,6 +34,7 @@ impl Disks {
             if self.seen.insert(path.clone(), is) == Some(is) {
                 continue;
             }
+            self.changes += 1;
             let text = fs::read_to_string(&path).map_err(|why| format!("{}: {why}", path.display()))?;
             invariants::a_file_says_its_version(name, &text).map_err(|why| format!("{node}: {why}"))?;
             if name == "desired" {
@@ -42,6 +44,11 @@ impl Disks {
             }
         }
         Ok(())
+    }
+
+    /// How often a file has been found to be another.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     pub fn held(&self) -> BTreeMap<NodeId, Arc<NodeDesired>> {

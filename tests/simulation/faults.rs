@@ -1,8 +1,10 @@
 //! What goes wrong, drawn from the seed: lost connections, late and one-way messages, crashes, failing hosts,
-//! clocks that are set.
+//! clocks that are set, services that end by themselves, promises that do not hold, machines that are started again.
 
-use crate::world::{MASTER, NODES, World, node_name};
-use plat_model::id::NodeId;
+use crate::client::{Shared, lock};
+use crate::world::{MASTER, NODES, PARTITIONS, World, node_name, partitions};
+use plat_agent_plan::facts::ServiceRun;
+use plat_model::id::{NodeId, PartitionName, PromiseName, ServiceName};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
@@ -13,6 +15,8 @@ use turmoil::Sim;
 const BETWEEN_MS: u64 = 1000;
 /// Longest time that one lasts.
 const LAST_MS: u64 = 6000;
+/// Longest time that a promise does not hold: services are restarted for it only every twenty seconds, or less often.
+const BROKEN_MS: u64 = 45_000;
 
 #[derive(Debug, Clone, PartialEq)]
 enum Mend {
@@ -21,6 +25,11 @@ enum Mend {
     Release(String, String),
     Bounce(String),
     SetRight(NodeId),
+    Hold(NodeId, PartitionName),
+}
+
+fn promise() -> PromiseName {
+    PromiseName::parse("breathes").expect("a legal name")
 }
 
 pub struct Faults {
@@ -30,6 +39,9 @@ pub struct Faults {
     open: BTreeMap<u64, (Duration, Mend)>,
     made: u64,
     log: Vec<String>,
+    /// Services that ended by themselves, and machines that were started again.
+    pub ended: usize,
+    pub rebooted: usize,
 }
 
 impl Faults {
@@ -40,6 +52,8 @@ impl Faults {
             open: BTreeMap::new(),
             made: 0,
             log: Vec::new(),
+            ended: 0,
+            rebooted: 0,
         }
     }
 
@@ -48,7 +62,7 @@ impl Faults {
     }
 
     /// Makes and mends what is due.
-    pub fn step(&mut self, sim: &mut Sim<'_>, world: &World) {
+    pub fn step(&mut self, sim: &mut Sim<'_>, world: &World, notes: &Shared) {
         let now = sim.elapsed();
         let due: Vec<u64> = self.open.iter().filter(|(_, (at, _))| *at <= now).map(|(n, _)| *n).collect();
         for n in due {
@@ -60,18 +74,18 @@ impl Faults {
         let wait = self.millis(2 * BETWEEN_MS);
         self.next = now + wait;
         let node = node_name(self.random.random_range(1..=NODES));
-        self.make(sim, world, &node);
+        self.make(sim, world, notes, &node);
     }
 
-    fn make(&mut self, sim: &mut Sim<'_>, world: &World, node: &NodeId) {
-        let until = sim.elapsed() + self.millis(LAST_MS);
+    fn make(&mut self, sim: &mut Sim<'_>, world: &World, notes: &Shared, node: &NodeId) {
+        let mut until = sim.elapsed() + self.millis(LAST_MS);
         let (name, master) = (node.to_string(), MASTER.to_owned());
         let busy = |who: &str| self.open.values().any(|(_, mend)| matches!(mend, Mend::Bounce(one) if one == who));
         let linked = self.open.values().any(|(_, mend)| match mend {
             Mend::Repair(a, b) | Mend::RepairOneWay(a, b) | Mend::Release(a, b) => *a == name || *b == name,
-            Mend::Bounce(_) | Mend::SetRight(_) => false,
+            Mend::Bounce(_) | Mend::SetRight(_) | Mend::Hold(..) => false,
         });
-        let what = self.random.random_range(0..11);
+        let what = self.random.random_range(0..15);
         let mend = match what {
             0 if !busy(MASTER) => {
                 sim.crash(MASTER);
@@ -115,11 +129,49 @@ impl Faults {
                 world.clocks[node].set_behind(self.random.random_range(1..3600));
                 Mend::SetRight(node.clone())
             }
+            11 | 12 => {
+                let partition = self.partition();
+                let counter = ServiceName::parse("counter").expect("a legal name");
+                let fact = world.hosts[node].fact(&partition);
+                let Some(ServiceRun::Running { pid, .. }) = fact.services.get(&counter).map(|one| one.state) else {
+                    return;
+                };
+                lock(notes).ended.insert((node.clone(), pid));
+                world.hosts[node].end_service(&partition, &counter, "exit code 1");
+                self.ended += 1;
+                return self.log.push(format!("{:?} {node}: counter in {partition} ends", sim.elapsed()));
+            }
+            13 => {
+                let partition = self.partition();
+                world.hosts[node].set_promise(&partition, &promise(), false);
+                until = sim.elapsed() + self.millis(BROKEN_MS);
+                Mend::Hold(node.clone(), partition)
+            }
+            // The agent goes with its machine.
+            14 if !busy(&name) => {
+                sim.crash(name.as_str());
+                for fact in partitions().map(|partition| world.hosts[node].fact(&partition)) {
+                    let pids = fact.services.values().filter_map(|service| match service.state {
+                        ServiceRun::Running { pid, .. } => Some((node.clone(), pid)),
+                        _ => None,
+                    });
+                    lock(notes).ended.extend(pids);
+                }
+                lock(notes).rebooted.insert(node.clone());
+                world.hosts[node].reboot();
+                self.rebooted += 1;
+                self.log.push(format!("{:?} {node} is started again", sim.elapsed()));
+                Mend::Bounce(name)
+            }
             _ => return,
         };
         self.log.push(format!("{:?} until {until:?} {mend:?}", sim.elapsed()));
         self.made += 1;
         self.open.insert(self.made, (until, mend));
+    }
+
+    fn partition(&mut self) -> PartitionName {
+        partitions().nth(self.random.random_range(0..PARTITIONS)).expect("there are some")
     }
 
     fn mend(&mut self, n: u64, sim: &mut Sim<'_>, world: &World) {
@@ -129,6 +181,7 @@ impl Faults {
             Some((_, Mend::Release(a, b))) => sim.release(a, b),
             Some((_, Mend::Bounce(who))) => sim.bounce(who),
             Some((_, Mend::SetRight(node))) => world.clocks[&node].set_behind(0),
+            Some((_, Mend::Hold(node, partition))) => world.hosts[&node].set_promise(&partition, &promise(), true),
             None => {}
         }
     }

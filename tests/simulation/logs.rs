@@ -24,6 +24,10 @@ impl Logs {
         self.0.lock().expect("nobody panics with the log in hand")
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// What has been logged since it was asked last.
     pub fn take(&self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut *self.lock())).into_owned()

@@ -40,6 +40,12 @@ fn trace(seed: u64, ended: &Output) -> String {
     line.expect("a run tells its trace").to_owned()
 }
 
+/// What its faults and its clients did besides, by what it says of its trace.
+fn happened(trace: &str) -> Vec<usize> {
+    let counts = trace.rsplit(';').next().unwrap_or_default();
+    counts.split(' ').filter_map(|word| word.parse().ok()).collect()
+}
+
 #[test]
 #[ignore = "the other tests run it, in a process for each seed"]
 fn one_seed() {
@@ -60,7 +66,7 @@ fn whatever_goes_wrong_the_invariants_hold_and_the_grid_comes_to_rest() {
     let only = number("PLAT_SEED");
     let first = only.unwrap_or(0);
     let end = only.map_or_else(|| number("PLAT_SEEDS").unwrap_or(SEEDS), |only| only + 1);
-    let (next, failed) = (AtomicU64::new(first), Mutex::new(Vec::new()));
+    let (next, failed, sums) = (AtomicU64::new(first), Mutex::new(Vec::new()), Mutex::new([0; 4]));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
@@ -69,8 +75,12 @@ fn whatever_goes_wrong_the_invariants_hold_and_the_grid_comes_to_rest() {
                     if seed >= end {
                         return;
                     }
-                    if std::panic::catch_unwind(|| trace(seed, &run(seed))).is_err() {
-                        failed.lock().expect("nobody panics here").push(seed);
+                    match std::panic::catch_unwind(|| trace(seed, &run(seed))) {
+                        Ok(trace) => {
+                            let mut sums = sums.lock().expect("nobody panics here");
+                            sums.iter_mut().zip(happened(&trace)).for_each(|(sum, one)| *sum += one);
+                        }
+                        Err(_) => failed.lock().expect("nobody panics here").push(seed),
                     }
                 }
             });
@@ -79,7 +89,11 @@ fn whatever_goes_wrong_the_invariants_hold_and_the_grid_comes_to_rest() {
     let failed = failed.into_inner().expect("nobody panics here");
     let again =
         failed.iter().map(|seed| format!("\n    PLAT_SEED={seed} cargo test -p plat-tests --test simulation whatever"));
+    let sums = sums.into_inner().expect("nobody panics here");
+    println!("{sums:?} services ended, machines rebooted, restarts for promises, runs of hooks");
     assert!(failed.is_empty(), "these seeds failed; each is repeated by its line:{}", again.collect::<String>());
+    let is_whole = only.is_none() && end - first >= SEEDS;
+    assert!(!is_whole || sums.iter().all(|sum| *sum > 0), "what never happens is not tested: {sums:?}");
 }
 
 #[test]

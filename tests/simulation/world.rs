@@ -40,6 +40,8 @@ pub const PARTITIONS: usize = 3;
 /// Each instance asks for 256 MiB, so memory runs out before partitions do.
 pub const NODE_MEMORY_MIB: u32 = 600;
 const PORT: u16 = 7443;
+/// How long a hook takes that was asked for: long enough for its agent to be killed meanwhile.
+const RUN_TIME: Duration = Duration::from_millis(700);
 pub const WINDOW: Duration = Duration::from_secs(5);
 
 /// When every simulation begins: 2027-01-15.
@@ -142,7 +144,11 @@ impl World {
         let store = Arc::new(TracedStore::new());
         let clocks: BTreeMap<_, _> = (1..=NODES).map(|n| (node_name(n), NodeClock::new(&clock))).collect();
         // Readings are stamped with the right time: what a step of the clock does to them is not simulated.
-        let host = |n: usize| Arc::new(FakeHost::new(node_file(n), NodeClock::new(&clock)));
+        let host = |n: usize| {
+            let host = FakeHost::new(node_file(n), NodeClock::new(&clock));
+            host.set_run_time(RUN_TIME);
+            Arc::new(host)
+        };
         let hosts = (1..=NODES).map(|n| (node_name(n), host(n))).collect();
         let operator = first_operator(folder.path(), &clock, store.clone());
         Arc::new(Self {
@@ -215,21 +221,28 @@ impl World {
         plat_link::dial(&address(), trust, DialSettings::default(), connect).expect("the address is legal")
     }
 
-    /// Everything as it is now.
+    /// Other numbers whenever anything is otherwise than it was.
     ///
     /// # Errors
     /// What an agent could not start with.
-    pub fn seen(&self) -> Result<Seen, String> {
+    pub fn marks(&self) -> Result<Vec<u64>, String> {
         let mut disks = self.disks.lock().expect("nobody panics with the disks in hand");
         for node in self.hosts.keys() {
             disks.look(node, &self.folder.path().join(node.as_str()))?;
         }
+        let of_all = [self.store.snapshot().revision, disks.changes()];
+        Ok(self.hosts.values().map(|host| host.changes()).chain(of_all).collect())
+    }
+
+    /// Everything as it is now; what agents keep on their disks as it was when they were looked at last.
+    pub fn seen(&self) -> Seen {
+        let disks = self.disks.lock().expect("nobody panics with the disks in hand");
         let machine = |(node, host): (&NodeId, &Arc<FakeHost>)| {
             (node.clone(), partitions().map(|partition| (partition.clone(), host.fact(&partition))).collect())
         };
         let snapshot = self.store.snapshot();
         let machines = self.hosts.iter().map(machine).collect();
-        Ok(Seen { revision: snapshot.revision, state: snapshot.state, machines, held: disks.held() })
+        Seen { revision: snapshot.revision, state: snapshot.state, machines, held: disks.held() }
     }
 
     /// What the master knows now.

@@ -40,7 +40,11 @@ impl Asked {
         self.begun = Some(begun.clone());
     }
 
+    /// What is over already stays as it was: a note of it may come again.
     pub(crate) fn end(&mut self, result: &RunResult) {
+        if self.over.last().is_some_and(|last| last.number >= result.number) {
+            return;
+        }
         self.begun = self.begun.take().filter(|begun| begun.number > result.number);
         self.over.push(result.clone());
         self.over.drain(..self.over.len().saturating_sub(RUNS_MAX));
@@ -48,7 +52,8 @@ impl Asked {
 }
 
 /// What comes next of the runs that are asked for. Nothing else happens in the partition while one runs, as with every
-/// hook, so that none meets another.
+/// hook, so that none meets another. That one is over is written down before all else: what fails does not keep it from
+/// being told, and of an instance that is erased nothing is written down any more.
 pub(crate) fn run(
     given: &Given<'_>,
     occupant: &Occupant,
@@ -66,7 +71,7 @@ pub(crate) fn run(
     // Who would know how it ends is gone, or was told to break it off.
     if let Some(Begun { number, hook, at }) = occupant.asked.begun.clone() {
         let how = "it was broken off, or the agent ended before it did";
-        plan.actions.push(over(RunWanted { number, hook }, at, RunEnd::Interrupted, how));
+        plan.actions.insert(0, over(RunWanted { number, hook }, at, RunEnd::Interrupted, how));
         return;
     }
     let newest = occupant.asked.newest();
@@ -74,7 +79,7 @@ pub(crate) fn run(
     let not = |how| over(next.clone(), now, RunEnd::NotRun, how);
     match (desired.wish, rendered) {
         (Wish::Started, Some(rendered)) => match rendered.asked(&next.hook) {
-            None => plan.actions.push(not("the instance's release has no such hook now")),
+            None => plan.actions.insert(0, not("the instance's release has no such hook now")),
             Some(run) if is_up(given, occupant, rendered) => {
                 let (number, run) = (next.number, run.clone());
                 plan.actions.push(Action::RunAsked { partition: partition.clone(), number, run });
@@ -82,7 +87,7 @@ pub(crate) fn run(
             Some(_) => wait(given, desired, next, plan),
         },
         (Wish::Started, None) => wait(given, desired, next, plan),
-        (Wish::Stopped, _) => plan.actions.push(not("the instance was to stop")),
+        (Wish::Stopped, _) => plan.actions.insert(0, not("the instance was to stop")),
         (Wish::Destroyed, _) => {}
     }
 }

@@ -24,7 +24,7 @@ pub struct NodeFacts {
     pub reported: BTreeMap<InstanceId, InstanceStatus>,
     /// Releases that are to go if nothing needs them.
     pub garbage: BTreeSet<Digest>,
-    /// Releases that were to be built again, and not looked at since.
+    /// Releases that were to be built again, where no plan has settled that since.
     pub again: BTreeSet<Digest>,
     /// Why nothing is begun that takes room.
     pub shortage: Option<Problem>,

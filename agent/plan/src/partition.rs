@@ -302,8 +302,11 @@ fn hold_back<'a>(given: &Given<'a>, plan: &mut PartitionPlan) -> Option<&'a Fail
         // What is before it is worth doing now only as far as it leaves a mark: the rest would be done again and again.
         _ => {
             let asked = plan.actions.pop_if(|action| matches!(action, Action::RunAsked { .. }));
-            let leaves_mark = |action: &Action| {
-                matches!(action, Action::Note { .. } | Action::StopService { .. } | Action::StartService { .. })
+            let leaves_mark = |action: &Action| match action {
+                // These say what is about to be done with the rest, and are written down again with the next try.
+                Action::Note { note: Note::Prepared { .. } | Note::Revived { .. }, .. } => false,
+                Action::Note { .. } | Action::StopService { .. } | Action::StartService { .. } => true,
+                _ => false,
             };
             plan.actions.truncate(plan.actions[..at].iter().rposition(leaves_mark).map_or(0, |last| last + 1));
             plan.actions.extend(asked);

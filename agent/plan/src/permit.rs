@@ -201,6 +201,9 @@ fn noted(note: &Note, occupant: &Occupant) -> Result<(), String> {
         Note::RunOver(result) => {
             let never = matches!(result.end, RunEnd::Interrupted | RunEnd::NotRun);
             ensure(never && result.tail.is_empty(), || "how a run ended is written down by the host".into())?;
+            let (number, asked) = (result.number, &occupant.asked);
+            let open = asked.begun.as_ref().map_or(number > asked.newest(), |begun| begun.number == number);
+            ensure(open, || format!("run {number} is over, or another has begun"))?;
             text(&result.how)
         }
         Note::Initialised | Note::Started | Note::Stopped | Note::Revived { .. } => Ok(()),
@@ -283,7 +286,7 @@ pub fn promise_log(promise: &PromiseName) -> String {
 }
 
 /// How many bytes it is where it is written down.
-pub(crate) fn json_bytes(value: &impl Serialize) -> usize {
+pub fn json_bytes(value: &impl Serialize) -> usize {
     serde_json::to_vec(value).map_or(usize::MAX, |text| text.len())
 }
 

@@ -19,7 +19,7 @@ pub struct ReleaseGiven<'a> {
     pub in_use: bool,
     /// It is to go if nothing needs it: see [`crate::plan_garbage`].
     pub garbage: bool,
-    /// It was to be built again, and this is the first look at it since.
+    /// It was to be built again, and no plan has settled that since.
     pub again: bool,
     /// Why nothing is begun that takes room.
     pub shortage: Option<&'a Problem>,
@@ -34,6 +34,8 @@ pub struct ReleasePlan {
     pub wake_at: Option<Steady>,
     /// What to report; `None` if there is nothing to say of it any more.
     pub status: Option<Installation>,
+    /// That it was to be built again is acted on by this, or is not to be: whichever, it is not asked for any more.
+    pub settles_again: bool,
 }
 
 /// An installation that the same input can never make succeed is tried again only so often: somebody may mend what the
@@ -110,6 +112,9 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
         }
         (None, ReleaseFact::Absent | ReleaseFact::Failed { .. }) => plan.status = said(InstallState::Absent, "", None),
     }
+    // What waits for room, or is being built already, is asked for still.
+    let is_declined = given.document.is_none() || given.fact == &ReleaseFact::Installed;
+    plan.settles_again = given.again && (plan.action.is_some() || is_declined);
     plan
 }
 

@@ -52,10 +52,7 @@ impl Worker {
         };
         let document = desired.releases.get(&self.digest).map(String::as_str);
         let number = desired.rebuilds.get(&self.digest).copied().unwrap_or(0);
-        let again = self.shared.again.look(&self.digest, number).unwrap_or_else(|problem| {
-            warn!(release = self.digest.short(), problem = problem.one_line(), "it is not built again");
-            false
-        });
+        let again = self.shared.again.is_new(&self.digest, number);
         let shortage = match (document, &fact) {
             (Some(_), ReleaseFact::Absent | ReleaseFact::Failed { .. }) => self.shortage().await,
             _ => None,
@@ -70,7 +67,13 @@ impl Worker {
             fact: &fact,
             now: self.shared.clock.moment(),
         };
-        let plan = plan_release(&given);
+        let mut plan = plan_release(&given);
+        if plan.settles_again
+            && let Err(problem) = self.shared.again.settle(&self.digest, number)
+        {
+            warn!(release = self.digest.short(), problem = problem.one_line(), "it is not built again");
+            plan = plan_release(&ReleaseGiven { again: false, ..given });
+        }
         if let Some(status) = plan.status {
             self.shared.board.installation(status);
         }
@@ -81,7 +84,14 @@ impl Worker {
                 return None;
             }
         }
-        if plan.action.is_none() || document.is_some() {
+        if let Some(Action::RemoveRelease { .. }) = &plan.action {
+            // From here on nothing is begun with it, until it is there again. What was begun before is in use now.
+            let removed = ReleaseFact::Building("is removed, and then built again if it is wanted".into());
+            self.shared.set_release_fact(&self.digest, removed);
+            if !given.in_use && self.shared.in_use(&self.digest) {
+                return Some((None, Some(self.shared.clock.steady())));
+            }
+        } else {
             self.shared.set_release_fact(&self.digest, fact);
         }
         Some((plan.action, plan.wake_at))

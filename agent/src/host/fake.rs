@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use plat_agent_plan::action::Note;
 use plat_agent_plan::{Action, Disk, End, PartitionFact, ReleaseFact, RunBegun, StoreFacts, Stored, StoredFact};
 use plat_model::Problem;
-use plat_model::id::{Digest, HookName, PartitionName, PromiseName, ServiceName};
+use plat_model::id::{Digest, HookName, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::node::NodeFile;
 use plat_model::problem::codes;
 use plat_model::resources::Enforced;
@@ -19,6 +19,7 @@ use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use world::World;
 
@@ -149,6 +150,7 @@ impl FakeHost {
         if let Some(fact) = fact {
             fact.end(End { how: how.into(), last_lines: vec![format!("{service}: {how}")] }, now);
         }
+        world.changes += 1;
         world.tell(Event::Partition(partition.clone()));
     }
 
@@ -166,12 +168,25 @@ impl FakeHost {
         }
     }
 
-    /// The totals of all partitions start again from zero.
+    /// The machine is started again: what ran is gone, and so is what it was held to, the totals of all partitions start
+    /// again from zero. What is on its disk stays.
     pub fn reboot(&self) {
-        for one in self.lock().partitions.values_mut() {
-            one.inside.cpu_micros = 0;
-            one.inside.epoch += 1;
-        }
+        self.lock().reboot(self.clock.moment());
+    }
+
+    /// From now on each run that is asked for takes so long.
+    pub fn set_run_time(&self, time: Duration) {
+        self.lock().run_time = time;
+    }
+
+    /// How often each run that was asked for was begun.
+    pub fn runs(&self) -> BTreeMap<(InstanceId, u64), u32> {
+        self.lock().runs.clone()
+    }
+
+    /// Another number whenever a fact of a partition may be another.
+    pub fn changes(&self) -> u64 {
+        self.lock().changes
     }
 }
 
@@ -222,10 +237,18 @@ impl Host for FakeHost {
     async fn perform(&self, action: &Action) -> Result<(), Problem> {
         // As a host writes down that it begins, before it does.
         if let Action::RunAsked { partition, number, run } = action {
-            self.lock().permit(action)?;
             let begun = RunBegun { number: *number, hook: HookName::parse(&run.name)?, at: self.clock.now() };
             let noted = Action::Note { partition: partition.clone(), note: Note::RunBegun(begun) };
-            self.lock().apply(&noted, self.clock.moment())?;
+            let time = {
+                let mut world = self.lock();
+                world.permit(action)?;
+                world.apply(&noted, self.clock.moment())?;
+                world.begins(partition, *number);
+                world.run_time
+            };
+            if !time.is_zero() {
+                tokio::time::sleep(time).await;
+            }
         }
         let step = action.step();
         let mut blocked = self.blocked.subscribe();

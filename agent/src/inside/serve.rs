@@ -4,6 +4,7 @@ use super::Inside;
 use crate::pace::{Budget, Pace};
 use plat_agent_plan::action::Note;
 use plat_agent_plan::inside::{LINE_MAX, reply};
+use plat_agent_plan::json_bytes;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName};
 use plat_model::problem::codes;
@@ -60,8 +61,7 @@ impl Bounds {
     /// # Errors
     /// TOO_MANY, with the time after which it may.
     pub fn may_write(&self, note: &Note) -> Result<(), Problem> {
-        let bytes = serde_json::to_vec(note).map_or(usize::MAX, |text| text.len());
-        self.written.take(bytes.max(BLOCK), Instant::now()).map_err(|wait| {
+        self.written.take(json_bytes(note).max(BLOCK), Instant::now()).map_err(|wait| {
             Problem::new(codes::TOO_MANY, "the instance says something new of itself too often")
                 .because(format!(
                     "{} KiB a second are written down, and {} KiB at once; what changes least counts as {} KiB",

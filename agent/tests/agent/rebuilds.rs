@@ -65,3 +65,40 @@ async fn a_release_that_nothing_uses_is_removed_and_built_again_once_and_one_in_
     assert_eq!((attempts(&rig, "remove"), attempts(&rig, "install")), (1, 2));
     assert!(rig.host.is_installed(&instance(1, Wish::Started).release));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_for_while_there_was_no_room_is_done_when_there_is() {
+    let mut rig = Rig::enrolled().await;
+    rig.host.fail(&format!("install release {}", release().digest().short()), 4);
+    want(&rig, 0);
+    rig.start();
+    for number in 0..4 {
+        want(&rig, number);
+        let times = usize::try_from(number).unwrap() + 1;
+        until("it is tried again", || (attempts(&rig, "install") == times, attempts(&rig, "install"))).await;
+        until_state(&rig, InstallState::Failed).await;
+    }
+    rig.host.set_free(0);
+    want(&rig, 4);
+    until_state(&rig, InstallState::Installing).await;
+    // By itself it would be tried after 40 seconds.
+    rig.host.set_free(1 << 40);
+    until("it is tried again", || (attempts(&rig, "install") == 5, attempts(&rig, "install"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_begun_with_a_release_that_is_being_removed_to_be_built_again() {
+    let mut rig = Rig::enrolled().await;
+    want(&rig, 0);
+    rig.start();
+    until_state(&rig, InstallState::Installed).await;
+    let removal = format!("remove release {}", release().digest().short());
+    rig.host.block(&removal);
+    want(&rig, 1);
+    until_state(&rig, InstallState::Installing).await;
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Installing).await;
+    rig.host.unblock(&removal);
+    rig.until_state(1, InstanceState::Ready).await;
+    assert_eq!((attempts(&rig, "remove"), attempts(&rig, "install")), (1, 2));
+}

@@ -18,7 +18,7 @@ use plat_model::time::Timestamp;
 /// # Errors
 /// [`codes::NOT_FOUND`] if there is no such instance, or its release has no such hook that may be asked for;
 /// [`codes::DESTROYED`]; [`codes::NOT_RUNNING`] if it is not to run, or is on no node; [`codes::VERSION_SKEW`] if its node's
-/// agent knows nothing of this; [`codes::TOO_MANY`] past [`RUNS_MAX`] that are not over.
+/// agent knows nothing of this; [`codes::TOO_MANY`] past [`RUNS_MAX`] that are not over, and when there is no number left.
 pub fn run_hook(
     state: &State,
     project: &ProjectName,
@@ -33,16 +33,22 @@ pub fn run_hook(
     has_hook(state, old, hook)?;
     can_run(state, old)?;
     // A master that was restored from a copy may have forgotten numbers that its node has not.
-    let number = old.runs.last().map_or(0, |run| run.number).max(ran(state, old)) + 1;
+    let newest = old.runs.last().map_or(0, |run| run.number).max(ran(state, old));
     let mut runs: Vec<RunWanted> = open(state, old).cloned().collect();
+    let too_many = || {
+        Problem::new(codes::TOO_MANY, format!("no more runs of hook `{hook}` of `{project}/{name}` can be asked for"))
+    };
     if runs.len() >= RUNS_MAX {
-        return Err(Problem::new(
-            codes::TOO_MANY,
-            format!("no more runs of hook `{hook}` of `{project}/{name}` can be asked for"),
-        )
-        .because(format!("{RUNS_MAX} runs are asked for already and not over"))
-        .fix(format!("wait for them; `plat show {name}` tells what became of the last ones")));
+        return Err(too_many()
+            .because(format!("{RUNS_MAX} runs are asked for already and not over"))
+            .fix(format!("wait for them; `plat show {name}` tells what became of the last ones")));
     }
+    // Only a node that says what is not so comes to this.
+    let number = newest.checked_add(1).ok_or_else(|| {
+        too_many()
+            .because(format!("its node says that it has run number {newest}, and there is no greater one"))
+            .fix("destroy it, and request it on a node that you trust")
+    })?;
     runs.push(RunWanted { number, hook: hook.clone() });
     let new = Instance { runs, generation: old.generation.next(), changed: now, ..old.clone() };
     let read = vec![Key::Instance(old.id.clone()), Key::Release(old.release.clone())];

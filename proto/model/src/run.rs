@@ -49,12 +49,6 @@ pub enum RunEnd {
     NotRun,
 }
 
-impl RunEnd {
-    pub fn is_success(self) -> bool {
-        self == Self::Exited(0)
-    }
-}
-
 impl fmt::Display for RunEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -233,6 +233,24 @@ fn a_failed_alive_promise_restarts_the_services_but_not_again_at_once() {
 }
 
 #[test]
+fn what_cannot_be_stopped_does_not_count_as_restarted_again_and_again() {
+    let mut world = ready();
+    world.later(3600);
+    world.settle();
+    world.broken.insert("breathes".into());
+    world.failing.insert("stop service web".into());
+    let revivals = |world: &World| world.facts.partitions[&part(0)].occupant.as_ref().unwrap().revivals;
+    for _ in 0..120 {
+        world.later(1);
+        world.settle();
+        if revivals(&world) > 0 {
+            break;
+        }
+    }
+    assert_eq!(revivals(&world), 1, "it is written down with each try, and with nothing else");
+}
+
+#[test]
 fn stopping_runs_the_stop_hook_first_and_keeps_everything() {
     let mut world = ready();
     world.wish(1, 0, Wish::Stopped, "{}");

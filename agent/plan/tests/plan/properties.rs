@@ -1,6 +1,6 @@
 //! What holds of every history.
 
-use crate::world::{World, instance_id, part};
+use crate::world::{RELEASE, World, instance_id, part};
 use plat_model::instance::{InstanceState, Wish};
 use proptest::prelude::*;
 
@@ -14,6 +14,16 @@ enum Event {
     KillInRun(usize),
     Break(bool),
     Fail(Option<&'static str>),
+}
+
+impl Event {
+    /// Whether a node of one partition has it too.
+    fn is_of_the_first(&self) -> bool {
+        match self {
+            Self::Wish(n, ..) | Self::ForgetGone(n) | Self::Ask(n, _) | Self::KillInRun(n) => *n == 0,
+            Self::Later(_) | Self::Step | Self::Break(_) | Self::Fail(_) => true,
+        }
+    }
 }
 
 const PARTITIONS: usize = 3;
@@ -98,6 +108,20 @@ proptest! {
             let ends = desired.wish == Wish::Started || desired.wish == Wish::Stopped && was_here;
             prop_assert!(open.is_none() || !ends, "{open:?} of {ran:?}");
         }
+    }
+
+    #[test]
+    fn while_a_step_fails_the_node_rests_until_its_next_try(
+        history in events(),
+        step in prop_oneof![Just("write files"), Just("run hook init"), Just("prepare volumes"), Just("erase")],
+    ) {
+        let mut world = World::with_release(&RELEASE.replace("services:\n", "volumes: {work: {kind: scratch}}\nservices:\n"));
+        history.iter().filter(|event| event.is_of_the_first()).for_each(|event| play(&mut world, event));
+        world.failing = [step.to_owned()].into();
+        // It panics if there is always something to do.
+        world.settle();
+        world.later(1);
+        world.settle();
     }
 
     #[test]

@@ -1,10 +1,14 @@
 //! Hooks that somebody asks for.
 
 use crate::world::{World, part};
+use plat_agent_plan::action::Note;
 use plat_agent_plan::{Action, Ground, permit};
+use plat_document::Release;
+use plat_document::release::Hooks;
+use plat_model::Timestamp;
 use plat_model::instance::{InstanceState, Wish};
 use plat_model::problem::codes;
-use plat_model::run::{RUNS_MAX, RunEnd};
+use plat_model::run::{RUNS_MAX, RunEnd, RunResult};
 use std::collections::BTreeSet;
 
 fn ready() -> World {
@@ -86,4 +90,75 @@ fn no_number_is_run_again_whoever_asks_for_it() {
     let occupant = world.facts.partitions[&part(0)].occupant.as_ref();
     let ground = Ground { node: &world.file, occupant, logged: &BTreeSet::new() };
     assert_eq!(permit(again, ground).unwrap_err().code, codes::FORGED);
+}
+
+#[test]
+fn what_the_master_lets_be_asked_for_is_what_a_node_plans_and_its_host_permits() {
+    let every = ["init", "configure", "start", "stop", "clean"];
+    let hooks = every.map(|hook| format!("  {hook}: {{command: [/bin/{hook}]}}\n")).concat();
+    let text = format!("version: 1\nname: shop\nhooks:\n{hooks}services:\n  web: {{command: [/bin/web]}}\n");
+    assert_eq!(Release::parse_yaml(&text, "shop.yaml").unwrap().hooks.asked(), Hooks::ASKED);
+    for hook in every {
+        let mut world = World::with_release(&text);
+        world.wish(1, 0, Wish::Started, "{}");
+        world.settle();
+        world.ask(1, hook).unwrap();
+        // The world holds each action against the host's table.
+        world.settle();
+        let end = if Hooks::ASKED.contains(&hook) { RunEnd::Exited(0) } else { RunEnd::NotRun };
+        assert_eq!(ends(&world), [(1, end)], "{hook}");
+    }
+}
+
+/// What is said of a run that is not known to have ended.
+fn over(number: u64) -> Note {
+    let at = Timestamp::from_seconds(1_800_000_000);
+    let (hook, how) = ("start".parse().unwrap(), "said".to_owned());
+    Note::RunOver(RunResult { number, hook, began: at, ended: at, end: RunEnd::Interrupted, how, tail: Vec::new() })
+}
+
+#[test]
+fn what_is_over_is_over_once_however_often_it_is_said() {
+    let mut world = ready();
+    for _ in 0..2 {
+        world.ask(1, "start").unwrap();
+        world.settle();
+    }
+    let before = ends(&world);
+    let occupant = world.facts.partitions.get_mut(&part(0)).unwrap().occupant.as_mut().unwrap();
+    occupant.note(&over(1));
+    occupant.note(&over(2));
+    world.settle();
+    assert_eq!(ends(&world), before);
+}
+
+#[test]
+fn that_a_run_is_over_is_said_only_of_one_that_has_begun_or_never_will() {
+    let mut world = ready();
+    for _ in 0..2 {
+        world.ask(1, "start").unwrap();
+        world.settle();
+    }
+    let may_say = |world: &World, number| {
+        let occupant = world.facts.partitions[&part(0)].occupant.as_ref();
+        let ground = Ground { node: &world.file, occupant, logged: &BTreeSet::new() };
+        permit(&Action::Note { partition: part(0), note: over(number) }, ground).map_err(|problem| problem.code)
+    };
+    let told = [1, 2, 3].map(|number| may_say(&world, number));
+    assert_eq!(told, [Err(codes::FORGED), Err(codes::FORGED), Ok(())]);
+    world.ask(1, "start").unwrap();
+    assert!(world.killed_in_a_run(0));
+    assert_eq!([2, 3].map(|number| may_say(&world, number)), [Err(codes::FORGED), Ok(())]);
+}
+
+#[test]
+fn an_instance_that_is_destroyed_in_the_middle_of_a_run_is_destroyed() {
+    let mut world = ready();
+    world.ask(1, "start").unwrap();
+    assert!(world.killed_in_a_run(0));
+    world.wish(1, 0, Wish::Destroyed, "{}");
+    world.step();
+    world.settle();
+    assert_eq!(world.status(1).unwrap().state, InstanceState::Destroyed);
+    assert_eq!(ends(&world), [(1, RunEnd::Interrupted)]);
 }

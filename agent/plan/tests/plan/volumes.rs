@@ -8,6 +8,8 @@ const PREPARED: &str = "part0 prepare volumes";
 
 fn ready() -> World {
     let text = RELEASE.replace("services:\n", "volumes: {data: {kind: kept}, work: {kind: scratch}}\nservices:\n");
+    let text =
+        text.replace("hooks:\n", "hooks:\n  configure: {command: [\"{{ release.directory }}/bin/configure\"]}\n");
     let mut world = World::with_release(&text.replace("bin/worker\"", "bin/worker\", \"{{ volumes.work }}\""));
     world.wish(1, 0, Wish::Started, "{}");
     world
@@ -76,4 +78,17 @@ fn nothing_runs_while_they_are_prepared_whenever_the_agent_was_killed() {
     let done = world.take_done();
     let at = |what: &str| done.iter().position(|step| step == &format!("part0 {what}"));
     assert!(at("stop service web").is_some() && at("stop service web") < at("prepare volumes"), "{done:?}");
+}
+
+#[test]
+fn a_hook_that_fails_empties_nothing_until_its_next_try() {
+    for step in ["write files", "run hook init", "run hook configure"] {
+        let mut world = ready();
+        world.failing.insert(step.into());
+        world.settle();
+        assert_eq!(prepared(&mut world).len(), 1, "{step}");
+        world.later(1);
+        world.settle();
+        assert_eq!(prepared(&mut world).len(), 1, "{step}");
+    }
 }

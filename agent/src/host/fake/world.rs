@@ -2,17 +2,19 @@
 
 use crate::host::Event;
 use plat_agent_plan::action::{FileTemplate, ServiceSpec};
+use plat_agent_plan::facts::{Ending, ServiceRun};
 use plat_agent_plan::{Action, Begun, End, Ground, Moment, Outcomes, PartitionFact};
 use plat_document::release::ServiceKind;
 use plat_model::Problem;
 use plat_model::Timestamp;
-use plat_model::id::{Digest, PartitionName, PromiseName, ServiceName};
+use plat_model::id::{Digest, InstanceId, PartitionName, PromiseName, ServiceName};
 use plat_model::node::NodeFile;
 use plat_model::parameters::Secret;
 use plat_model::problem::codes;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Process ids are above this one.
@@ -35,6 +37,12 @@ pub(super) struct World {
     pub bugs: BTreeSet<String>,
     pub faults: Option<(StdRng, u32)>,
     pub performed: Vec<String>,
+    /// How long a run that is asked for takes.
+    pub run_time: Duration,
+    /// How often each of them was begun.
+    pub runs: BTreeMap<(InstanceId, u64), u32>,
+    /// How often a fact may have become another.
+    pub changes: u64,
     /// How many services were started.
     starts: u32,
 }
@@ -75,6 +83,9 @@ impl World {
             bugs: BTreeSet::new(),
             faults: None,
             performed: Vec::new(),
+            run_time: Duration::ZERO,
+            runs: BTreeMap::new(),
+            changes: 0,
             starts: 0,
         }
     }
@@ -100,7 +111,30 @@ impl World {
         plat_agent_plan::permit(action, Ground { node: &self.node, occupant, logged: &BTreeSet::new() })
     }
 
+    /// A run that was asked for begins, of the instance that is there.
+    pub fn begins(&mut self, partition: &PartitionName, number: u64) {
+        let occupant = self.partitions.get(partition).and_then(|one| one.fact.occupant.as_ref());
+        if let Some(occupant) = occupant {
+            *self.runs.entry((occupant.instance.clone(), number)).or_default() += 1;
+        }
+    }
+
+    pub fn reboot(&mut self, now: Moment) {
+        self.changes += 1;
+        for one in self.partitions.values_mut() {
+            one.inside.cpu_micros = 0;
+            one.inside.epoch += 1;
+            one.fact.limits = None;
+            for service in one.fact.services.values_mut() {
+                if matches!(service.state, ServiceRun::Running { .. } | ServiceRun::Stopping { .. }) {
+                    service.state = ServiceRun::Ended { at: now, how: Ending::Told };
+                }
+            }
+        }
+    }
+
     pub fn apply(&mut self, action: &Action, now: Moment) -> Result<(), Problem> {
+        self.changes += 1;
         match action {
             Action::InstallRelease { digest, .. } => {
                 self.releases.insert(digest.clone());

@@ -23,8 +23,7 @@ impl LinuxHost {
                 (RunEnd::Killed, format!("it did not end within {} s", run.timeout_seconds), tail)
             }
             Ok(Ran { exit, tail, .. }) => (end_of(exit), exit.to_string(), tail),
-            Err(problem) if problem.code == codes::SERVICE_START => (RunEnd::NotRun, problem.one_line(), Vec::new()),
-            Err(problem) => (RunEnd::Interrupted, problem.one_line(), Vec::new()),
+            Err(problem) => (end_without(&problem), problem.one_line(), Vec::new()),
         };
         let tail = tail[tail.len().saturating_sub(TAIL_LINES)..].iter().map(|line| short(line)).collect();
         let ended = self.clock.moment().wall;
@@ -40,6 +39,27 @@ fn end_of(exit: Exit) -> RunEnd {
     }
 }
 
+/// How a run ended of which a runtime says no more than this.
+fn end_without(problem: &Problem) -> RunEnd {
+    match problem.code {
+        codes::SERVICE_START | codes::NO_NAMESPACE => RunEnd::NotRun,
+        _ => RunEnd::Interrupted,
+    }
+}
+
 fn short(line: &str) -> String {
     line[..line.floor_char_boundary(TAIL_LINE_MAX)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_known_not_to_have_begun_was_not_run() {
+        let codes = [codes::SERVICE_START, codes::NO_NAMESPACE, codes::UNREACHABLE, codes::STALLED, codes::INTERNAL];
+        let ends = codes.map(|code| end_without(&Problem::new(code, "it went wrong")));
+        let (not, perhaps) = (RunEnd::NotRun, RunEnd::Interrupted);
+        assert_eq!(ends, [not, not, perhaps, perhaps, perhaps]);
+    }
 }

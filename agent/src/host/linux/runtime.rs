@@ -194,7 +194,8 @@ pub trait Runtime: Send + Sync {
     /// Runs a program to its end. Dropping this ends it with all that it started.
     ///
     /// # Errors
-    /// SERVICE_START if it could not be started. That it failed is an answer.
+    /// SERVICE_START or NO_NAMESPACE if it never began; with any other, nobody knows how far it came. That it failed is an
+    /// answer.
     async fn run(&self, place: &Place, run: &Run) -> Result<Ran, Problem>;
 
     /// The services that it knows of, running or not.

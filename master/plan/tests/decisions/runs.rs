@@ -79,6 +79,15 @@ fn a_node_that_remembers_more_than_the_master_is_given_no_number_twice() {
 }
 
 #[test]
+fn a_node_that_claims_the_last_number_of_all_is_asked_for_no_more() {
+    let (mut grid, id) = grid();
+    over(&mut grid, &id, [u64::MAX]);
+    let problem = ask(&mut grid, "web", "configure").unwrap_err();
+    assert_eq!(problem.code, codes::TOO_MANY);
+    assert!(problem.why.contains("no greater one"), "{problem}");
+}
+
+#[test]
 fn no_more_are_asked_for_than_a_node_keeps_results_of() {
     let (mut grid, id) = grid();
     for number in 1..=RUNS_MAX as u64 {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 use zbus::message::Type;
-use zbus::{Connection, Message, MessageStream, ObjectPath, OwnedVariant, Variant};
+use zbus::{Connection, DBusError, Message, MessageStream, ObjectPath, OwnedVariant, Variant};
 
 const SERVICE: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
@@ -42,22 +42,33 @@ pub struct Bus {
 pub enum Wrong {
     /// The name of the error that systemd answered, and its text.
     Answered(String, String),
+    /// Nobody knows what became of it.
     Bus(String),
 }
+
+/// Errors that do not say whether what was asked has been done.
+const UNANSWERED: [&str; 7] = [
+    "org.freedesktop.DBus.Error.NoReply",
+    "org.freedesktop.DBus.Error.Timeout",
+    "org.freedesktop.DBus.Error.TimedOut",
+    "org.freedesktop.DBus.Error.Disconnected",
+    "org.freedesktop.DBus.Error.ServiceUnknown",
+    "org.freedesktop.DBus.Error.NameHasNoOwner",
+    "org.freedesktop.zbus.Error",
+];
 
 impl Wrong {
     pub fn is(&self, name: &str) -> bool {
         matches!(self, Self::Answered(answered, _) if answered == name)
     }
 
+    /// SERVICE_START where systemd said so, UNREACHABLE where it may have done what it was told.
     pub fn problem(self, what: impl Into<String>) -> Problem {
-        let why = match self {
-            Self::Answered(name, text) => format!("systemd: {text} ({name})"),
-            Self::Bus(why) => format!("systemd's bus: {why}"),
+        let (code, why) = match self {
+            Self::Answered(name, text) => (codes::SERVICE_START, format!("systemd: {text} ({name})")),
+            Self::Bus(why) => (codes::UNREACHABLE, format!("systemd's bus: {why}")),
         };
-        Problem::new(codes::SERVICE_START, what)
-            .because(why)
-            .fix("see `systemctl status` and the journal; it is tried again")
+        Problem::new(code, what).because(why).fix("see `systemctl status` and the journal; it is tried again")
     }
 }
 
@@ -65,6 +76,12 @@ impl From<zbus::Error> for Wrong {
     fn from(error: zbus::Error) -> Self {
         match error {
             zbus::Error::MethodError(name, text, _) => Self::Answered(name.to_string(), text.unwrap_or_default()),
+            // What the bus answers itself when systemd does not.
+            zbus::Error::FDO(error) if UNANSWERED.contains(&error.name().as_str()) => Self::Bus(error.to_string()),
+            zbus::Error::FDO(error) => {
+                let text = error.description().unwrap_or_default().to_owned();
+                Self::Answered(error.name().to_string(), text)
+            }
             other => Self::Bus(other.to_string()),
         }
     }
@@ -334,5 +351,25 @@ fn variant(value: &Value) -> Variant<'static> {
             Variant::from(paths.into_iter().map(|path| (path.clone(), path, true, RECURSIVE)).collect::<Vec<_>>())
         }
         Value::Fields(fields) => Variant::from(fields.into_iter().map(String::into_bytes).collect::<Vec<_>>()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a call that the bus answered with this error is taken for.
+    fn of(name: &'static str) -> plat_model::Code {
+        let call = Message::method_call("/org/freedesktop/systemd1", "Get").build(&()).unwrap();
+        let error = Message::error(&call.header(), name).build(&"it is so").unwrap();
+        Wrong::from(zbus::Error::from(error)).problem("it failed").code
+    }
+
+    #[test]
+    fn what_systemd_refused_never_began_and_of_what_nobody_answered_nothing_is_known() {
+        assert_eq!(of("org.freedesktop.systemd1.UnitExists"), codes::SERVICE_START);
+        assert_eq!(of("org.freedesktop.DBus.Error.InvalidArgs"), codes::SERVICE_START);
+        assert_eq!(of("org.freedesktop.DBus.Error.NoReply"), codes::UNREACHABLE);
+        assert_eq!(Wrong::Bus("the connection was lost".into()).problem("it failed").code, codes::UNREACHABLE);
     }
 }
