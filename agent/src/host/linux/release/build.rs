@@ -215,9 +215,10 @@ impl BuildTask {
             tmp: Tmp::Memory(self.limits.memory),
             company: Company::None,
         };
-        let (steps, mut confining) = (plan(&bounds), Confining::new(&bounds).reading(shelf.folder()));
+        let builder = self.builder.as_ref();
+        let (steps, mut confining) = (plan(&bounds), Confining::new(&bounds, builder).reading(shelf.folder()));
         confining.perform(&steps.as_started)?;
-        assume(self.builder.as_ref())?;
+        assume(builder)?;
         confining.perform(&steps.as_user)?;
         confining.missing.into_iter().try_for_each(|missing| line.progress(missing))
     }
