@@ -194,10 +194,10 @@ impl<'a> Confining<'a> {
     /// Performs steps in their order.
     ///
     /// # Errors
-    /// BUILD_FAILED if a step was begun and could not be done: the program must not be started then.
+    /// PRIVILEGE if a step was begun and could not be done: the program must not be started then.
     pub fn perform(&mut self, steps: &[Step]) -> Result<(), Problem> {
         steps.iter().try_for_each(|step| self.step(*step)).map_err(|(what, e)| {
-            Problem::new(codes::BUILD_FAILED, format!("cannot shut a program in: {what}"))
+            Problem::new(codes::PRIVILEGE, format!("cannot shut a program in: {what}"))
                 .because(e)
                 .fix("look whether this machine's kernel, or what it runs in, forbids it")
         })

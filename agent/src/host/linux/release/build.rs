@@ -217,9 +217,10 @@ impl BuildTask {
         };
         let builder = self.builder.as_ref();
         let (steps, mut confining) = (plan(&bounds), Confining::new(&bounds, builder).reading(shelf.folder()));
-        confining.perform(&steps.as_started)?;
+        let of_build = |problem| Problem { code: codes::BUILD_FAILED, ..problem };
+        confining.perform(&steps.as_started).map_err(of_build)?;
         assume(builder)?;
-        confining.perform(&steps.as_user)?;
+        confining.perform(&steps.as_user).map_err(of_build)?;
         confining.missing.into_iter().try_for_each(|missing| line.progress(missing))
     }
 
