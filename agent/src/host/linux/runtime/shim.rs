@@ -83,8 +83,8 @@ impl Runtime for ShimRuntime {
     async fn open(&self) -> Result<Vec<Adopted>, Problem> {
         let records = self.inner.records.clone();
         let found = beside(move || {
-            let runs = |partition| Some((records.runs(&partition).ok()?, partition));
-            Ok(records.partitions().into_iter().filter_map(runs).collect::<Vec<_>>())
+            let runs = |partition| Ok((records.runs(&partition)?, partition));
+            records.partitions()?.into_iter().map(runs).collect::<Result<Vec<_>, Problem>>()
         });
         let mut adopted = Vec::new();
         for (runs, partition) in found.await? {
@@ -139,7 +139,7 @@ impl Runtime for ShimRuntime {
     async fn clear(&self, place: &Place) -> Result<(), Problem> {
         let partition = &place.partition.name;
         let (records, name) = (self.inner.records.clone(), partition.clone());
-        let services = beside(move || Ok(records.services(&name))).await?;
+        let services = beside(move || records.services(&name)).await?;
         let ends = services.iter().map(|service| async move {
             let lock = self.inner.lock(partition, service);
             let _held = lock.lock().await;

@@ -116,7 +116,7 @@ impl Runtime for SystemdRuntime {
     async fn clear(&self, place: &Place) -> Result<(), Problem> {
         let partition = &place.partition.name;
         let (records, name) = (self.inner.records.clone(), partition.clone());
-        let services = beside(move || Ok(records.services(&name))).await?;
+        let services = beside(move || records.services(&name)).await?;
         let ends = services.iter().map(|service| async move {
             let lock = self.inner.lock(partition, service);
             let _held = lock.lock().await;

@@ -119,21 +119,25 @@ impl Inner {
         for (unit, _) in self.own_units(&self.names.all_services()).await? {
             let (inner, of) = (self.clone(), self.names.parse(&unit));
             let is_known = beside(move || match of {
-                Some((partition, service)) => Ok(inner.records.run(&partition, &service)?.is_some()),
+                Some((partition, service)) => {
+                    let run = inner.records.run(&partition, &service)?;
+                    Ok(run.is_some_and(|state| state.phase != Phase::Ended))
+                }
                 None => Ok(false),
             });
             if !is_known.await? {
-                // A program without the agent that ran it, or a service whose record is lost.
+                // A program without the agent that ran it, a service whose record is lost, or one whose end was written down
+                // by an agent that did not come to taking the unit away: systemd would start it again.
                 self.release(&unit).await.map_err(wrong())?;
             }
         }
         let records = self.records.clone();
         let all = beside(move || {
-            let services = |partition: PartitionName| {
-                let services = records.services(&partition);
-                services.into_iter().map(move |service| (partition.clone(), service))
-            };
-            Ok(records.partitions().into_iter().flat_map(services).collect::<Vec<_>>())
+            let mut all = Vec::new();
+            for partition in records.partitions()? {
+                all.extend(records.services(&partition)?.into_iter().map(|service| (partition.clone(), service)));
+            }
+            Ok(all)
         });
         let mut adopted = Vec::new();
         for (partition, service) in all.await? {
