@@ -29,13 +29,22 @@ pub fn assume(account: Option<&Account>) -> Result<(), Problem> {
             .because(why)
             .fix("run the agent as root, or format this node without accounts")
     };
-    if uid.is_root() {
-        return Err(wrong("a partition's user must not be root".into()));
-    }
+    refuse_root(account)?;
     setgroups(&groups_of(account))
         .and_then(|()| setresgid(gid, gid, gid))
         .and_then(|()| setresuid(uid, uid, uid))
         .map_err(|e| wrong(e.to_string()))
+}
+
+/// # Errors
+/// [`codes::PRIVILEGE`] if the user is root: nothing of a partition or a build is.
+pub fn refuse_root(account: &Account) -> Result<(), Problem> {
+    if account.uid != 0 {
+        return Ok(());
+    }
+    Err(Problem::new(codes::PRIVILEGE, format!("cannot become the user {} (uid 0)", account.user))
+        .because("a partition's user must not be root")
+        .fix("format the node again with users of the partitions' own"))
 }
 
 /// Lets this thread look up, make and remove files as `account` alone, in its own group: the kernel takes root's power over
@@ -45,12 +54,13 @@ pub fn assume(account: Option<&Account>) -> Result<(), Problem> {
 /// [`codes::PRIVILEGE`] if the kernel does not, or that user is root.
 pub fn become_for_files(account: Option<&Account>) -> Result<(), Problem> {
     let Some(account) = account.filter(|_| geteuid().is_root()) else { return Ok(()) };
+    refuse_root(account)?;
     let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
-    if !uid.is_root() && set_for_files(uid, gid) {
+    if set_for_files(uid, gid) {
         return Ok(());
     }
     Err(Problem::new(codes::PRIVILEGE, format!("cannot be the user {} (uid {uid}) to files", account.user))
-        .because("the kernel did not change this thread's user for files, or that user is root")
+        .because("the kernel did not change this thread's user for files")
         .fix("run the agent as root, or format this node without accounts"))
 }
 

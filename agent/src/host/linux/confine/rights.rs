@@ -1,7 +1,6 @@
 //! Landlock: what a program may do with files, by where they are; and whom it may signal.
 
-use super::mounts::TEMPORARY;
-use super::{Bounds, Company};
+use super::{Bounds, Company, TEMPORARY};
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,

@@ -96,9 +96,8 @@ fn read(arguments: &[&str], most: usize) -> Said {
     said
 }
 
-/// The last lines that a unit's run or who keeps it has said: what has been said until now is among them.
+/// The last lines that match.
 fn last(of: &[&str]) -> Vec<String> {
-    catch_up();
     let arguments = [&["--boot", "--lines", TAIL], of].concat();
     read(&arguments, TAIL_LINE).lines.into_iter().map(|line| line.text).collect()
 }
@@ -113,13 +112,20 @@ fn catch_up() {
         .status();
 }
 
-/// The last lines of a run that has ended.
-pub fn tail(unit: &str, run: &str) -> Vec<String> {
-    last(&[&format!("_SYSTEMD_INVOCATION_ID={run}"), &format!("_SYSTEMD_UNIT={unit}"), "_TRANSPORT=stdout"])
+/// The last lines of a run that has ended; and if it could not even begin, why.
+pub fn end(unit: &str, run: &str, failed: bool) -> (Vec<String>, Option<String>) {
+    catch_up();
+    let of = [format!("_SYSTEMD_INVOCATION_ID={run}"), format!("_SYSTEMD_UNIT={unit}")];
+    (last(&[&of[0], &of[1], "_TRANSPORT=stdout"]), failed.then(|| why(unit, run)).flatten())
 }
 
 /// Why systemd could not execute a unit's program, in its own words.
 pub fn failure(unit: &str, run: &str) -> Option<String> {
+    catch_up();
+    why(unit, run)
+}
+
+fn why(unit: &str, run: &str) -> Option<String> {
     let texts = last(&[&format!("INVOCATION_ID={run}"), &format!("UNIT={unit}"), "_UID=0"]);
     let known = ["Failed to", "failed to", "Failed at"];
     texts.iter().find(|text| known.iter().any(|start| text.contains(start))).or(texts.first()).cloned()

@@ -61,8 +61,8 @@ impl Inner {
         };
         let id = disk::random_hex(8)?;
         let (unit, slice) = (self.names.program(name, &run.name, &id), self.names.slice(name));
-        let folder = self.records.runs_folder(name);
-        let (environment, log) = (folder.join(format!("{id}.environment")), self.records.run_log(name, &run.name));
+        let folder = self.held.records.runs_folder(name);
+        let (environment, log) = (folder.join(format!("{id}.environment")), self.held.records.run_log(name, &run.name));
         let properties = run_of(place, &slice, run, &self.confinement(place)?, &environment, self.version);
         let text = variables(&run.environment);
         let wrong = failed.clone();
@@ -111,7 +111,7 @@ async fn copy(reader: Receiver, log: PathBuf, mut over: oneshot::Receiver<()>) -
     let mut buffer = vec![0; 64 * 1024];
     // Its processes are gone by then, and all that they said is in the pipe. Another that it gave its output to may hold the
     // pipe open, and say more for ever.
-    let mut left = None;
+    let mut left: Option<u64> = None;
     while left != Some(0) {
         if left.is_none() {
             tokio::select! {
@@ -119,8 +119,15 @@ async fn copy(reader: Receiver, log: PathBuf, mut over: oneshot::Receiver<()>) -
                 ready = reader.readable() => if ready.is_err() { break },
             }
         }
-        let most = left.map_or(buffer.len(), |left| buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
-        let count = match reader.try_read(&mut buffer[..most]) {
+        let read = match left {
+            None => reader.try_read(&mut buffer),
+            // Whether anybody has told that it is readable or not.
+            Some(left) => {
+                let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                rustix::io::read(&reader, &mut buffer[..most]).map_err(Into::into)
+            }
+        };
+        let count = match read {
             Err(e) if e.kind() == ErrorKind::WouldBlock && left.is_none() => continue,
             Ok(count @ 1..) => count,
             _ => break,
