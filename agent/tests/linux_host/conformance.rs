@@ -337,6 +337,14 @@ pub async fn a_program_that_takes_too_long_or_is_dropped_ends_with_all_that_it_s
         child = number_in(&file) => child,
     };
     until("what was dropped has ended", async || !alive(child)).await;
+    // Nor does it matter who ends it as well.
+    fs::remove_file(&file).unwrap();
+    let child = tokio::select! {
+        _ = host.runtime().run(&place, &long) => panic!("it does not end"),
+        child = number_in(&file) => child,
+    };
+    host.runtime().clear(&place).await.unwrap();
+    until("what was dropped has ended", async || !alive(child)).await;
     node.done(host).await;
 }
 
