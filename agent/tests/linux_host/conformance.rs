@@ -42,6 +42,7 @@ macro_rules! suite {
             what_runs_sees_processes_of_its_user_and_of_nobody_else
             what_runs_has_sockets_of_four_families_and_no_others
             what_runs_makes_no_program_that_gives_rights_and_no_namespace
+            a_program_whose_output_another_has_ends_all_the_same
             what_is_said_to_be_enforced_is
             a_run_that_has_ended_is_on_the_bill_whole_until_the_next_one
             clearing_ends_all_at_once_and_forgetting_leaves_nothing
@@ -335,6 +336,14 @@ pub async fn a_program_that_takes_too_long_or_is_dropped_ends_with_all_that_it_s
         _ = host.runtime().run(&place, &long) => panic!("it does not end"),
         child = number_in(&file) => child,
     };
+    until("what was dropped has ended", async || !alive(child)).await;
+    // Nor does it matter who ends it as well.
+    fs::remove_file(&file).unwrap();
+    let child = tokio::select! {
+        _ = host.runtime().run(&place, &long) => panic!("it does not end"),
+        child = number_in(&file) => child,
+    };
+    host.runtime().clear(&place).await.unwrap();
     until("what was dropped has ended", async || !alive(child)).await;
     node.done(host).await;
 }

@@ -82,6 +82,26 @@ mod systemd {
 
     conformance::suite!([ignore = "the machine's first process must be systemd"] node(None));
 
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "the machine's first process must be systemd"]
+    async fn what_has_ended_by_its_record_is_taken_away_by_the_next_agent() {
+        let mut node = Node::new(None);
+        node.runtime = Runtime::Systemd;
+        let host = node.occupied().await;
+        start(&host, &spec("db", "exec sleep 600")).await.unwrap();
+        let pid = running(&fact(&host, "db").await);
+        drop(host);
+        // As by an agent that was killed before it took away the unit, which systemd has started again since.
+        let mut state = node.service_state("db");
+        (state["phase"], state["ended"]) = ("Ended".into(), state["started"].clone());
+        let path = node.state().join("host/partitions/p0/services/db/state.json");
+        fs::write(path, state.to_string()).unwrap();
+        let host = node.open().await;
+        assert!(!alive(pid), "it runs and nobody knows of it");
+        assert!(matches!(fact(&host, "db").await.state, ServiceRun::Ended { .. }));
+        node.done(host).await;
+    }
+
     mod with_a_user {
         use super::*;
         use std::sync::atomic::{AtomicU32, Ordering};

@@ -222,6 +222,14 @@ async fn sources_are_laid_by_whoever_sees_no_more_than_a_build_and_what_the_rele
     done.unwrap_or_else(|p| panic!("{p}"));
     let laid = yard.path("releases").join(digest.as_str());
     assert_eq!(fs::read_to_string(laid.join("secret")).unwrap(), "of somebody");
+    // Nor what is beneath a folder of somebody's that is closed to it, by whatever way.
+    yard.open_folder(&home.path().join("theirs/other"));
+    fs::set_permissions(home.path().join("theirs"), fs::Permissions::from_mode(0o700)).unwrap();
+    symlink("theirs/other", home.path().join("link")).unwrap();
+    for name in ["theirs/other", "link"] {
+        let problem = install(&host, &of(&home.path().join(name))).await.1.expect_err(name);
+        assert_eq!(problem.code, codes::SOURCE_FETCH, "{name}: {problem}");
+    }
     fs::set_permissions(yard.node.home(), fs::Permissions::from_mode(0o755)).unwrap();
     yard.open_folder(&yard.node.home().join("app"));
     let problem = install(&host, &of(&yard.node.home().join("app"))).await.1.unwrap_err();

@@ -4,10 +4,13 @@ use super::posix::{Side, split};
 use super::process::{Process, descendants, of_user};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Gid, Pid, Uid, geteuid, getresuid, setgroups, setresgid, setresuid};
+use nix::unistd::{
+    Gid, Pid, Uid, getegid, geteuid, getgroups, getresuid, setfsgid, setfsuid, setgroups, setresgid, setresuid,
+};
 use plat_model::Problem;
 use plat_model::node::Account;
 use plat_model::problem::codes;
+use std::io;
 use std::time::{Duration, Instant};
 
 /// Turns this process into `account`'s, with its own group and no other: what groups the host may have put the user
@@ -26,14 +29,64 @@ pub fn assume(account: Option<&Account>) -> Result<(), Problem> {
             .because(why)
             .fix("run the agent as root, or format this node without accounts")
     };
-    if uid.is_root() {
-        return Err(wrong("a partition's user must not be root".into()));
-    }
-    let groups: Vec<Gid> = [gid].into_iter().chain(account.groups.iter().copied().map(Gid::from_raw)).collect();
-    setgroups(&groups)
+    refuse_root(account)?;
+    setgroups(&groups_of(account))
         .and_then(|()| setresgid(gid, gid, gid))
         .and_then(|()| setresuid(uid, uid, uid))
         .map_err(|e| wrong(e.to_string()))
+}
+
+/// # Errors
+/// [`codes::PRIVILEGE`] if the user is root: nothing of a partition or a build is.
+pub fn refuse_root(account: &Account) -> Result<(), Problem> {
+    if account.uid != 0 {
+        return Ok(());
+    }
+    Err(Problem::new(codes::PRIVILEGE, format!("cannot become the user {} (uid 0)", account.user))
+        .because("a partition's user must not be root")
+        .fix("format the node again with users of the partitions' own"))
+}
+
+/// Lets this thread look up, make and remove files as `account` alone, in its own group: the kernel takes root's power over
+/// files away with it. `None`, or who is not root: stays as it is.
+///
+/// # Errors
+/// [`codes::PRIVILEGE`] if the kernel does not, or that user is root.
+pub fn become_for_files(account: Option<&Account>) -> Result<(), Problem> {
+    let Some(account) = account.filter(|_| geteuid().is_root()) else { return Ok(()) };
+    refuse_root(account)?;
+    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    if set_for_files(uid, gid) {
+        return Ok(());
+    }
+    Err(Problem::new(codes::PRIVILEGE, format!("cannot be the user {} (uid {uid}) to files", account.user))
+        .because("the kernel did not change this thread's user for files")
+        .fix("run the agent as root, or format this node without accounts"))
+}
+
+/// Does `what` with an account's rights over files and in its groups, in a process of one thread; which then has its own again.
+pub fn with_files_of<T>(account: Option<&Account>, what: impl FnOnce() -> T) -> io::Result<T> {
+    let Some(account) = account.filter(|_| geteuid().is_root()) else { return Ok(what()) };
+    let own = getgroups()?;
+    setgroups(&groups_of(account))?;
+    become_for_files(Some(account)).map_err(io::Error::other)?;
+    let done = what();
+    if !set_for_files(geteuid(), getegid()) {
+        return Err(io::Error::other("the kernel did not give this thread its own user for files back"));
+    }
+    setgroups(&own)?;
+    Ok(done)
+}
+
+fn set_for_files(uid: Uid, gid: Gid) -> bool {
+    setfsgid(gid);
+    setfsuid(uid);
+    // Each tells only who it was before.
+    setfsgid(gid) == gid && setfsuid(uid) == uid
+}
+
+fn groups_of(account: &Account) -> Vec<Gid> {
+    [account.gid].iter().chain(&account.groups).copied().map(Gid::from_raw).collect()
 }
 
 /// How long processes may take to end once they are killed.

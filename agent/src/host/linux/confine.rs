@@ -12,9 +12,10 @@ mod rights;
 mod syscalls;
 
 use mounts::Mounts;
-pub use mounts::{PRIVATE, SHARED_MEMORY_BYTES, resolver};
+pub use mounts::{PRIVATE, SHARED_MEMORY_BYTES, TEMPORARY, resolver};
 use nix::sched::{CloneFlags, unshare};
 use plat_model::Problem;
+use plat_model::node::Account;
 use plat_model::problem::codes;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -34,7 +35,7 @@ pub struct Bounds {
     /// is and cannot be hidden keeps the program from starting.
     pub hidden: Vec<PathBuf>,
     /// Files and folders that it sees, and does not write to, also where all beside them is nothing to it: in homes, `/run` and
-    /// temporary folders. What is hidden stays so.
+    /// temporary folders. What is hidden stays so, and what its user could not come to.
     pub visible: Vec<PathBuf>,
     pub network: Network,
     pub modes: Modes,
@@ -147,7 +148,7 @@ pub fn prepare() {
 /// # Errors
 /// As [`Confining::perform`].
 pub fn attempt(bounds: &Bounds) -> Result<Vec<String>, Problem> {
-    let (steps, mut confining) = (plan(bounds), Confining::new(bounds));
+    let (steps, mut confining) = (plan(bounds), Confining::new(bounds, None));
     confining.perform(&steps.as_started)?;
     confining.perform(&steps.as_user)?;
     Ok(confining.missing)
@@ -160,6 +161,8 @@ pub struct Confining<'a> {
     hidden: Vec<PathBuf>,
     mounts: Mounts,
     has_own_network: bool,
+    /// Who it will be; `None`: who it is.
+    user: Option<&'a Account>,
     /// What it holds open, beneath which it may read.
     reads: Option<BorrowedFd<'a>>,
     /// What is not enforced, a line each.
@@ -167,9 +170,10 @@ pub struct Confining<'a> {
 }
 
 impl<'a> Confining<'a> {
-    pub fn new(bounds: &'a Bounds) -> Self {
+    pub fn new(bounds: &'a Bounds, user: Option<&'a Account>) -> Self {
         Self {
             bounds,
+            user,
             hidden: Vec::new(),
             mounts: Mounts::default(),
             has_own_network: false,
@@ -190,10 +194,10 @@ impl<'a> Confining<'a> {
     /// Performs steps in their order.
     ///
     /// # Errors
-    /// BUILD_FAILED if a step was begun and could not be done: the program must not be started then.
+    /// PRIVILEGE if a step was begun and could not be done: the program must not be started then.
     pub fn perform(&mut self, steps: &[Step]) -> Result<(), Problem> {
         steps.iter().try_for_each(|step| self.step(*step)).map_err(|(what, e)| {
-            Problem::new(codes::BUILD_FAILED, format!("cannot shut a program in: {what}"))
+            Problem::new(codes::PRIVILEGE, format!("cannot shut a program in: {what}"))
                 .because(e)
                 .fix("look whether this machine's kernel, or what it runs in, forbids it")
         })
@@ -219,7 +223,9 @@ impl<'a> Confining<'a> {
                 Err(e) => self.lacks("a network namespace", &e.into()),
             },
             Step::Lay if self.mounts.are_own => {
-                if let Some(why) = self.mounts.lay(self.bounds, &self.hidden).map_err(|e| ("its mounts", e))? {
+                if let Some(why) =
+                    self.mounts.lay(self.bounds, &self.hidden, self.user).map_err(|e| ("its mounts", e))?
+                {
                     self.lacks("that processes of other users are not seen", &why);
                 }
             }
@@ -272,7 +278,7 @@ mod tests {
         assert_eq!(none.as_started, [Step::Look, Step::OwnMounts, Step::OwnNetwork, Step::Lay]);
         assert_eq!(none.as_user, [Step::NoNewPrivileges, Step::Rights, Step::Calls]);
         let alone = bounds(Network::None);
-        let mut confining = Confining::new(&alone);
+        let mut confining = Confining::new(&alone, None);
         confining.lacks("namespaces", &nix::errno::Errno::ENOSPC.into());
         assert!(!confining.missing[0].contains("No space left"), "that would be told as a full disk");
         assert!(!plan(&bounds(Network::Same)).as_started.contains(&Step::OwnNetwork));

@@ -1,10 +1,10 @@
 //! The socket at which a partition's instance speaks with the agent: made in the partition's directory with its user's
 //! rights over files, so that nothing it puts in the way leads anywhere that it could not go itself.
 
+use super::account::become_for_files;
 use super::disk::io_problem;
 use super::partition::files::{open_top, parents};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
-use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
 use plat_agent_plan::SOCKET;
 use plat_model::Problem;
 use plat_model::node::Account;
@@ -26,7 +26,7 @@ const TRIES: usize = 8;
 pub fn open(directory: PathBuf, account: Option<Account>) -> Result<OwnedFd, Problem> {
     // Rights over files are a thread's own, and this one ends with them.
     let made = std::thread::spawn(move || {
-        become_owner(account.as_ref())?;
+        become_for_files(account.as_ref())?;
         let top = open_top(&directory)?;
         make(&top).map_err(|e| {
             io_problem(codes::FILES_FAILED, format!("cannot listen at {}/{SOCKET}", directory.display()), &e)
@@ -34,22 +34,6 @@ pub fn open(directory: PathBuf, account: Option<Account>) -> Result<OwnedFd, Pro
         })
     });
     made.join().unwrap_or_else(|_| Err(Problem::new(codes::INTERNAL, "the thread that makes a socket ended early")))
-}
-
-/// Files are looked up, made and removed by this thread as by the partition's user: the kernel takes root's power over
-/// files away with it.
-fn become_owner(account: Option<&Account>) -> Result<(), Problem> {
-    let Some(account) = account.filter(|_| geteuid().is_root()) else { return Ok(()) };
-    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
-    setfsgid(gid);
-    setfsuid(uid);
-    // Each tells only who it was before.
-    if setfsgid(gid) == gid && setfsuid(uid) == uid && !uid.is_root() {
-        return Ok(());
-    }
-    Err(Problem::new(codes::PRIVILEGE, format!("cannot make files as the user {} (uid {uid})", account.user))
-        .because("the kernel did not change this thread's user for files, or that user is root")
-        .fix("run the agent as root, or format this node without accounts"))
 }
 
 fn make(top: &OwnedFd) -> io::Result<OwnedFd> {

@@ -64,7 +64,7 @@ impl Occupants {
             opened.state.passes_boot();
         }
         let (mut unusable, mut taken_over) = (BTreeMap::new(), Vec::new());
-        for partition in records.partitions() {
+        for partition in records.partitions()? {
             // Of one that the journal does not have, the files are all that is known.
             let found = match opened.state.partitions.get(&partition) {
                 Some(known) => before::newer(records, &partition, &boot, known, written),

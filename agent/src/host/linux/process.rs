@@ -166,6 +166,19 @@ fn has_variable(pid: u32, start: &[u8]) -> bool {
         .is_ok_and(|_| text.split(|b| *b == 0).any(|variable| variable.starts_with(start)))
 }
 
+/// The proportional share, so that pages of several processes count once; where that is hidden, all it has in memory.
+pub fn memory_of(pid: u32) -> Option<u64> {
+    let share = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().and_then(|text| {
+        let kib: u64 =
+            text.lines().find_map(|line| line.strip_prefix("Pss:"))?.trim().trim_end_matches(" kB").parse().ok()?;
+        Some(kib * 1024)
+    });
+    share.or_else(|| {
+        let Ok(text) = fs::read_to_string(format!("/proc/{pid}/statm")) else { return Some(0) };
+        Some(text.split(' ').nth(1)?.parse::<u64>().ok()? * rustix::param::page_size() as u64)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,7 +21,7 @@ impl LinuxHost {
         let logged = match action {
             Action::StartService { partition, .. }
             | Action::Reload { partition, .. }
-            | Action::CheckPromise { partition, .. } => self.records.logged(partition),
+            | Action::CheckPromise { partition, .. } => self.records.logged(partition)?,
             _ => BTreeSet::new(),
         };
         let ground = Ground { node: &*self.node.read()?, occupant, logged: &logged };

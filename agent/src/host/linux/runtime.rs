@@ -3,6 +3,7 @@
 
 mod choice;
 mod confinement;
+mod held;
 mod record;
 pub mod shim;
 mod systemd;
@@ -12,6 +13,7 @@ pub use super::shim::tree::{Exit, Used};
 pub use super::task::Ran;
 pub use choice::choose;
 pub use confinement::Confinement;
+use held::{Held, signal_main};
 pub use record::Records;
 use shim::ShimRuntime;
 use systemd::SystemdRuntime;
@@ -147,14 +149,15 @@ pub trait Runtime: Send + Sync {
     /// Takes over what runs; events are told from now on. Called once, within a tokio runtime, before all that follows.
     ///
     /// # Errors
-    /// BAD_STATE_FILE if it cannot be found out what runs.
+    /// BAD_STATE_FILE if the records of runs cannot be read; SERVICE_START if who keeps the services does not say what runs.
     async fn open(&self) -> Result<Vec<Adopted>, Problem>;
 
     /// Makes each of these services run as its specification says, all at once; one that runs with the same fingerprint is
     /// left alone, one with another is stopped first. How each went, in their order.
     ///
     /// # Errors
-    /// SERVICE_START if the program could not be started. That it ends later is not an error of this.
+    /// SERVICE_START if the program could not be started, NO_NAMESPACE if the partition's network could not be entered,
+    /// PRIVILEGE if its user is root. That it ends later is not an error of this.
     async fn start(&self, place: &Place, specs: &[ServiceSpec]) -> Vec<Result<(), Problem>>;
 
     /// Returns when no process of the service is left: told to stop as its specification says, killed when that took too
@@ -180,6 +183,9 @@ pub trait Runtime: Send + Sync {
 
     /// Holds the partition to these amounts, from now on and until it is told others, also for what runs already where it
     /// can. Says which are enforced: an amount that is not said is not.
+    ///
+    /// # Errors
+    /// SERVICE_START if what could enforce them did not take them.
     async fn limit(&self, place: &Place, asked: Resources) -> Result<Resources, Problem>;
 
     /// What of a confinement cannot be kept on this machine, a line each: services run without that.

@@ -1,6 +1,10 @@
 //! What a program in a partition can do to what is not its own.
 
 use super::*;
+use nix::libc::{
+    CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, SYS_clone,
+    SYS_recvmsg, SYS_sendmsg,
+};
 
 /// What a shell in the partition says, and whether it went well.
 async fn said(host: &LinuxHost, node: &Node, script: &str) -> (bool, String) {
@@ -103,5 +107,50 @@ pub async fn what_runs_makes_no_program_that_gives_rights_and_no_namespace(node:
     ] {
         refused(&host, &node, script).await;
     }
+    // Nor while it is split in two, for which root needs no namespace of users. 17 is SIGCHLD, 1 EPERM.
+    let flags = [CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET];
+    let flags = flags.map(|flag| flag.to_string()).join(", ");
+    let script = format!(
+        "exec perl -MPOSIX -e 'for ({flags}) {{
+            my $made = syscall({SYS_clone}, $_ | 17, 0, 0, 0, 0); POSIX::_exit(0) if $made == 0;
+            print $made > 0 ? \"made \" : $! + 0 . \" \" }}'"
+    );
+    assert_eq!(said(&host, &node, &script).await.1.trim(), "1 1 1 1 1 1 1");
+    node.done(host).await;
+}
+
+/// Hands its output over a socket to whoever listens there, and ends; a message is made as sendmsg(2) has it.
+fn hands_over() -> String {
+    format!(
+        "until [ -e hand ]; do sleep 0.01; done; exec perl -MSocket -e '
+        socket(my $to, AF_UNIX, SOCK_STREAM, 0); connect($to, pack_sockaddr_un(\"hand\")) or die \"$!\";
+        my ($text, $rights) = (\"x\", pack(\"Q i i i x4\", 20, 1, 1, 1)); my $parts = pack(\"P Q\", $text, 1);
+        my $message = pack(\"P L x4 P Q P Q i x4\", undef, 0, $parts, 1, $rights, 24, 0);
+        syscall({SYS_sendmsg}, fileno($to), $message, 0) == 1 or die \"$!\"; sysread($to, $text, 1); exit 3'"
+    )
+}
+
+/// Takes it, says so, and writes there for ever.
+fn takes_over() -> String {
+    format!(
+        "exec perl -MSocket -e '
+        socket(my $at, AF_UNIX, SOCK_STREAM, 0); bind($at, pack_sockaddr_un(\"new\")) or die; listen($at, 1);
+        rename(\"new\", \"hand\"); accept(my $from, $at);
+        my ($text, $rights) = (\"-\" x 1, \"-\" x 24); substr($_, 0, 1) = \"x\" for $text, $rights;
+        my $parts = pack(\"P Q\", $text, 1); my $message = pack(\"P L x4 P Q P Q i x4\", undef, 0, $parts, 1, $rights, 24, 0);
+        syscall({SYS_recvmsg}, fileno($from), $message, 0) == 1 or die \"$!\";
+        open(my $out, \">&=\", unpack(\"x16 i\", $rights)) or die \"$!\"; $SIG{{PIPE}} = \"IGNORE\"; syswrite($from, \"x\");
+        1 while syswrite($out, \"more\\n\"); open(my $over, \">\", \"over\"); sleep 600'"
+    )
+}
+
+pub async fn a_program_whose_output_another_has_ends_all_the_same(node: Node) {
+    let host = node.occupied().await;
+    begin(&host, &node, &spec("takes", &takes_over())).await.unwrap();
+    let (place, program) = (place(&node), program(&hands_over(), 60));
+    let ran = tokio::time::timeout(Duration::from_secs(90), host.runtime().run(&place, &program)).await;
+    let ran = ran.expect("it ends with its program").unwrap();
+    assert_eq!(ran.exit.to_string(), "exit code 3", "{:?}", ran.tail);
+    until("nobody reads any more", async || node.home().join("over").exists()).await;
     node.done(host).await;
 }

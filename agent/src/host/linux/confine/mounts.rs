@@ -1,11 +1,13 @@
 //! What a program sees of the machine's files: a tree of mounts of its own.
 
 use super::{Bounds, Tmp};
+use crate::host::linux::account::with_files_of;
 use crate::host::linux::posix::{NO_SETUID, READ_ONLY, Side, add_mount_attributes, split};
 use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
+use plat_model::node::Account;
 use rustix::fs::{CWD, FileType, Mode as FileMode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, mount_change, move_mount,
@@ -23,11 +25,15 @@ use std::sync::OnceLock;
 /// Folders that hold what people and services of the machine have, and sockets by which they are asked for things.
 pub const PRIVATE: [&str; 3] = ["/home", "/root", "/run"];
 /// Folders that are private ones: the first two are one.
-const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+pub const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 /// Most bytes of what is in a program's `/dev/shm`.
 pub const SHARED_MEMORY_BYTES: u64 = 1 << 30;
 /// Most bytes of what is in its `/tmp`, where it was to be a folder of its own that is not there.
 const TMP_BYTES: u64 = 64 << 20;
+
+/// What is at a place with all that is mounted there, as a mount that is nowhere yet.
+const TREE: OpenTreeFlags =
+    OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC).union(OpenTreeFlags::AT_RECURSIVE);
 
 #[derive(Default)]
 pub struct Mounts {
@@ -82,33 +88,34 @@ fn other_tries(what: fn() -> io::Result<()>) -> io::Result<()> {
 }
 
 impl Mounts {
-    /// `are_own` first. `hidden` are places, as [`super::hidden::places`] finds them. Why processes of other users are seen, if they are.
-    pub fn lay(&self, bounds: &Bounds, hidden: &[PathBuf]) -> io::Result<Option<io::Error>> {
+    /// `are_own` first. `hidden` are places, as [`super::hidden::places`] finds them; what is visible is so to `user`. Why
+    /// processes of other users are seen, if they are.
+    pub fn lay(&self, bounds: &Bounds, hidden: &[PathBuf], user: Option<&Account>) -> io::Result<Option<io::Error>> {
         // Who is held to these mounts may go through what is made here.
         let mask = umask(Mode::from_bits_truncate(0o022));
-        let laid = self.lay_all(bounds, hidden);
+        let laid = self.lay_all(bounds, hidden, user);
         umask(mask);
         laid
     }
 
-    fn lay_all(&self, bounds: &Bounds, hidden: &[PathBuf]) -> io::Result<Option<io::Error>> {
+    fn lay_all(&self, bounds: &Bounds, hidden: &[PathBuf], user: Option<&Account>) -> io::Result<Option<io::Error>> {
         // Held, each as it is: whatever is mounted over the way to it, it is put back there.
         let mut held = Vec::new();
         for path in &bounds.writable {
-            held.push((path, hold(path)?));
+            held.push((path.clone(), hold(path)?));
         }
         let tmp = own_tmp(bounds)?;
         let private = super::hidden::places(PRIVATE.iter().map(Path::new))?;
         let emptied = outermost(private.iter().chain(hidden));
-        let shown = shown(bounds, hidden, &emptied)?;
         add_mount_attributes(Path::new("/"), READ_ONLY | NO_SETUID, true)?;
         for path in &bounds.readable {
             match hold(path) {
-                Ok(tree) => held.push((path, tree)),
+                Ok(tree) => held.push((path.clone(), tree)),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
             }
         }
+        let shown = shown(bounds, hidden, &emptied, user)?;
         match (tmp, &bounds.tmp) {
             (Some(tree), _) => put(&tree, Path::new(TEMPORARY[0]))?,
             (None, Tmp::Memory(bytes)) => empty(TEMPORARY[0], "1777", *bytes)?,
@@ -124,12 +131,7 @@ impl Mounts {
             empty(path, "0755", 1 << 20)
                 .map_err(|e| io::Error::new(e.kind(), format!("{} cannot be hidden: {e}", path.display())))?;
         }
-        for (path, tree) in &shown {
-            make_place(path, tree)?;
-            put(tree, path)?;
-            add_mount_attributes(path, READ_ONLY | NO_SETUID, true)?;
-        }
-        for (path, tree) in &held {
+        for (path, tree) in shown.iter().chain(&held) {
             make_place(path, tree)?;
             put(tree, path)?;
         }
@@ -138,28 +140,56 @@ impl Mounts {
     }
 }
 
-/// What is visible and would not be: where it is, and where a link that would not be there leads to it.
-fn shown(bounds: &Bounds, hidden: &[PathBuf], emptied: &[&Path]) -> io::Result<Vec<(PathBuf, OwnedFd)>> {
+/// What is visible and would not be: where it is, and where a link that would not be there leads to it. What the user may not
+/// come to where it is stays away: put elsewhere, it would be beneath nothing that keeps them from it.
+fn shown(
+    bounds: &Bounds,
+    hidden: &[PathBuf],
+    emptied: &[&Path],
+    user: Option<&Account>,
+) -> io::Result<Vec<(PathBuf, OwnedFd)>> {
+    if bounds.visible.is_empty() {
+        return Ok(Vec::new());
+    }
     let temporary = TEMPORARY.map(Path::new);
+    let is_hidden = |place: &Path| hidden.iter().any(|above| place.starts_with(above));
+    let found = with_files_of(user, || bounds.visible.iter().map(|path| (path, find(path))).collect::<Vec<_>>())?;
     let mut all = Vec::new();
-    for path in &bounds.visible {
-        let places = super::hidden::places([path.as_path()].into_iter())?;
-        let Some(place) = places.into_iter().find(|place| !hidden.iter().any(|above| place.starts_with(above))) else {
-            continue;
-        };
-        let mut targets = BTreeSet::from([place.clone(), path.clone()]);
+    for (path, found) in found {
+        let Some((place, file)) = found?.filter(|(place, _)| !is_hidden(place)) else { continue };
+        let mut targets = BTreeSet::from([place, path.clone()]);
         targets.retain(|target| emptied.iter().chain(&temporary).any(|above| target.starts_with(above)));
         for target in targets {
-            all.push((target, hold(&place)?));
+            all.push((target, open_tree(&file, "", TREE | OpenTreeFlags::AT_EMPTY_PATH)?));
         }
     }
     Ok(all)
 }
 
+/// Where a path leads whoever looks, and what is there; `None` if nowhere.
+fn find(path: &Path) -> io::Result<Option<(PathBuf, OwnedFd)>> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = fs::canonicalize(path).and_then(|place| {
+        // Whatever is put in its way meanwhile.
+        let file = openat2(CWD, &place, flags, FileMode::empty(), ResolveFlags::NO_SYMLINKS)?;
+        Ok((place, file))
+    });
+    match found {
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied
+            ) =>
+        {
+            Ok(None)
+        }
+        found => found.map(Some),
+    }
+}
+
 /// The files beneath a path with all that is mounted there, wherever else they are put.
 fn hold(path: &Path) -> io::Result<OwnedFd> {
-    let all = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    Ok(open_tree(CWD, path, all)?)
+    Ok(open_tree(CWD, path, TREE)?)
 }
 
 fn put(tree: &OwnedFd, path: &Path) -> io::Result<()> {
@@ -182,7 +212,7 @@ fn make_place(path: &Path, tree: &OwnedFd) -> io::Result<()> {
 /// made in it: what has to be put back beneath `/tmp` needs a `/tmp` of nobody's.
 fn own_tmp(bounds: &Bounds) -> io::Result<Option<OwnedFd>> {
     let (Tmp::Within(name), Some(top)) = (&bounds.tmp, bounds.writable.first()) else { return Ok(None) };
-    let mut kept = bounds.writable.iter().chain(&bounds.readable).chain(&bounds.hidden);
+    let mut kept = [&bounds.writable, &bounds.readable, &bounds.visible, &bounds.hidden].into_iter().flatten();
     if kept.any(|path| TEMPORARY.iter().any(|folder| path.starts_with(folder))) {
         return Ok(None);
     }

@@ -1,6 +1,6 @@
 //! Landlock: what a program may do with files, by where they are; and whom it may signal.
 
-use super::{Bounds, Company};
+use super::{Bounds, Company, TEMPORARY};
 use landlock::{
     ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
     RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
@@ -41,7 +41,7 @@ fn build(bounds: &Bounds, hidden: &[PathBuf], reads: Option<BorrowedFd<'_>>) -> 
         rules = rules.add_rule(PathBeneath::new(folder, read))?;
     }
     rules = allow(rules, Path::new("/dev"), AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev)?;
-    let temporary = ["/tmp", "/var/tmp", "/dev/shm"].map(PathBuf::from);
+    let temporary = TEMPORARY.map(PathBuf::from);
     for path in temporary.iter().chain(&bounds.writable) {
         rules = allow(rules, path, all)?;
     }

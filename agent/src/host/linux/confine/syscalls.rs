@@ -87,6 +87,17 @@ const FORBIDDEN: &[i64] = &[
     libc::SYS_vhangup,
 ];
 
+/// What a process may not be split off with. One of time cannot be asked for so.
+const NAMESPACES: [i32; 7] = [
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWUTS,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWNET,
+];
+
 /// Modes of files are the argument of this number. The last one is newer than some systems' headers.
 const MODES: &[(i64, u8)] = &[
     (libc::SYS_fchmod, 1),
@@ -151,8 +162,11 @@ fn make(sockets: Sockets, modes: Modes) -> io::Result<Vec<BpfProgram>> {
         let with = |bit: u64| holds(*argument, SeccompCmpOp::MaskedEq(bit), bit);
         rules.insert(*call, vec![with(libc::S_ISUID.into())?, with(libc::S_ISGID.into())?]);
     }
-    let user = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
-    rules.insert(libc::SYS_clone, vec![holds(0, SeccompCmpOp::MaskedEq(user), user)?]);
+    let namespaces = NAMESPACES.iter().map(|flag| {
+        let flag = u64::from(flag.unsigned_abs());
+        holds(0, SeccompCmpOp::MaskedEq(flag), flag)
+    });
+    rules.insert(libc::SYS_clone, namespaces.collect::<Result<_, _>>()?);
     let other = |(_, family): &(&str, i32)| condition(0, SeccompCmpOp::Ne, u64::from(family.unsigned_abs()));
     let other = sockets.families().iter().map(other).collect::<Result<_, _>>()?;
     let other = vec![SeccompRule::new(other).map_err(io::Error::other)?];

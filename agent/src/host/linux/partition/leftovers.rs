@@ -1,6 +1,7 @@
 //! What a partition's user has left outside its partition, where every user of the machine may leave something.
 
 use super::empty::{empty, enter, remove as remove_name};
+use crate::host::linux::confine::TEMPORARY;
 use crate::host::linux::disk::io_problem;
 use crate::host::linux::posix::{Ipc, remove_ipc};
 use plat_model::Problem;
@@ -12,7 +13,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 /// Folders that anybody may write. The last is there where message queues are mounted.
-const SHARED: [&str; 4] = ["/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue"];
+const SHARED: [&str; 4] = [TEMPORARY[0], TEMPORARY[1], TEMPORARY[2], "/dev/mqueue"];
 /// Users below are the machine's own.
 const FIRST_UID: u32 = 1000;
 /// Device and inode.

@@ -215,10 +215,12 @@ impl BuildTask {
             tmp: Tmp::Memory(self.limits.memory),
             company: Company::None,
         };
-        let (steps, mut confining) = (plan(&bounds), Confining::new(&bounds).reading(shelf.folder()));
-        confining.perform(&steps.as_started)?;
-        assume(self.builder.as_ref())?;
-        confining.perform(&steps.as_user)?;
+        let builder = self.builder.as_ref();
+        let (steps, mut confining) = (plan(&bounds), Confining::new(&bounds, builder).reading(shelf.folder()));
+        let of_build = |problem| Problem { code: codes::BUILD_FAILED, ..problem };
+        confining.perform(&steps.as_started).map_err(of_build)?;
+        assume(builder)?;
+        confining.perform(&steps.as_user).map_err(of_build)?;
         confining.missing.into_iter().try_for_each(|missing| line.progress(missing))
     }
 

@@ -18,11 +18,11 @@ enum Kind {
 /// What is wished, where it can be had.
 ///
 /// # Errors
-/// PREREQUISITE if systemd is wished and is not here; CONFLICT if services run that the other runtime keeps: no service is
-/// ended for a setting.
+/// PREREQUISITE if systemd is wished and is not here; BAD_STATE_FILE if it cannot be read what runs; CONFLICT if services run
+/// that the other runtime keeps: no service is ended for a setting.
 pub async fn choose(wish: Wish, setting: Setting) -> Result<Arc<dyn Runtime>, Problem> {
     let records = Records::new(&setting.state);
-    let running = beside(move || Ok(running(&records))).await?;
+    let running = beside(move || running(&records)).await?;
     let systemd = match (wish, running) {
         (Wish::Shim, _) | (Wish::Auto, Some(Kind::Shim)) => None,
         (Wish::Systemd, _) => Some(SystemdRuntime::new(setting.clone()).await?),
@@ -50,15 +50,22 @@ pub async fn choose(wish: Wish, setting: Setting) -> Result<Arc<dyn Runtime>, Pr
 }
 
 /// Who keeps services that run now, if some do.
-fn running(records: &Records) -> Option<Kind> {
+///
+/// # Errors
+/// BAD_STATE_FILE if it cannot be read what runs.
+fn running(records: &Records) -> Result<Option<Kind>, Problem> {
     let boot = boot_id();
     let of = |state: &RunState| match state.systemd {
         // Also between two runs: systemd would start the next one.
         Some(_) => (state.phase != Phase::Ended && state.boot == boot).then_some(Kind::Systemd),
         None => state.is_attended(&boot).then_some(Kind::Shim),
     };
-    let partitions = records.partitions().into_iter();
-    partitions.filter_map(|partition| records.runs(&partition).ok()).find_map(|runs| runs.values().find_map(of))
+    for partition in records.partitions()? {
+        if let Some(kind) = records.runs(&partition)?.values().find_map(of) {
+            return Ok(Some(kind));
+        }
+    }
+    Ok(None)
 }
 
 /// `has_systemd`: it is here and answers, as far as somebody asked.
@@ -96,6 +103,20 @@ mod tests {
         assert_eq!(decide(Wish::Auto, true, Some(Kind::Systemd)).ok(), Some(Kind::Systemd));
         assert_eq!(decide(Wish::Auto, false, None).ok(), Some(Kind::Shim));
         assert_eq!(decide(Wish::Auto, false, Some(Kind::Shim)).ok(), Some(Kind::Shim));
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_is_not_taken_for_nothing_that_runs() {
+        let state = tempfile::tempdir().unwrap();
+        let records = Records::new(state.path());
+        assert_eq!(running(&records).unwrap(), None);
+        let services = state.path().join("partitions/p0/services");
+        std::fs::create_dir_all(services.join("db/state.json")).unwrap();
+        let problem = running(&records).unwrap_err();
+        assert!(problem.code == codes::BAD_STATE_FILE && problem.to_string().contains("state.json"), "{problem}");
+        std::fs::remove_dir_all(&services).unwrap();
+        std::fs::write(&services, "").unwrap();
+        assert_eq!(running(&records).unwrap_err().code, codes::BAD_STATE_FILE);
     }
 
     #[test]

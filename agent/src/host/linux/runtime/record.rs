@@ -7,6 +7,7 @@ use plat_model::id::{PartitionName, ServiceName};
 use plat_model::problem::codes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The agent's folder of partitions.
@@ -42,8 +43,11 @@ impl Records {
     }
 
     /// Partitions that anything is written down of.
-    pub fn partitions(&self) -> Vec<PartitionName> {
-        names(&self.root).iter().filter_map(|name| PartitionName::parse(name).ok()).collect()
+    ///
+    /// # Errors
+    /// BAD_STATE_FILE if that cannot be read: it is not known then that there is nothing.
+    pub fn partitions(&self) -> Result<Vec<PartitionName>, Problem> {
+        Ok(names(&self.root)?.iter().filter_map(|name| PartitionName::parse(name).ok()).collect())
     }
 
     /// Where the shim of a service writes its state.
@@ -51,19 +55,22 @@ impl Records {
         self.service(partition, service).join("state.json")
     }
 
-    pub fn services(&self, partition: &PartitionName) -> Vec<ServiceName> {
-        names(&self.partition(partition).join("services"))
-            .iter()
-            .filter_map(|name| ServiceName::parse(name).ok())
-            .collect()
+    /// # Errors
+    /// As [`Records::partitions`].
+    pub fn services(&self, partition: &PartitionName) -> Result<Vec<ServiceName>, Problem> {
+        let names = names(&self.partition(partition).join("services"))?;
+        Ok(names.iter().filter_map(|name| ServiceName::parse(name).ok()).collect())
     }
 
     /// What has a log of its own: services, and by its name what was run to its end.
-    pub fn logged(&self, partition: &PartitionName) -> BTreeSet<String> {
-        let services = names(&self.partition(partition).join("services"));
-        let runs = names(&self.runs_folder(partition)).into_iter();
+    ///
+    /// # Errors
+    /// As [`Records::partitions`].
+    pub fn logged(&self, partition: &PartitionName) -> Result<BTreeSet<String>, Problem> {
+        let services = names(&self.partition(partition).join("services"))?;
+        let runs = names(&self.runs_folder(partition))?.into_iter();
         let runs = runs.filter_map(|name| name.strip_suffix(".log").map(str::to_owned));
-        services.into_iter().chain(runs).collect()
+        Ok(services.into_iter().chain(runs).collect())
     }
 
     /// The last run of a service. One that cannot be understood counts as none: whoever starts the service again ends
@@ -81,7 +88,7 @@ impl Records {
 
     pub fn runs(&self, partition: &PartitionName) -> Result<BTreeMap<ServiceName, RunState>, Problem> {
         let mut runs = BTreeMap::new();
-        for service in self.services(partition) {
+        for service in self.services(partition)? {
             if let Some(state) = self.run(partition, &service)? {
                 runs.insert(service, state);
             }
@@ -95,7 +102,7 @@ impl Records {
 
     pub fn forget(&self, folder: &Path) -> Result<(), Problem> {
         match fs::remove_dir_all(folder) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(disk::io_problem(codes::BAD_STATE_FILE, format!("cannot remove {}", folder.display()), &e))
             }
             _ => Ok(()),
@@ -103,7 +110,12 @@ impl Records {
     }
 }
 
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+/// What is in a folder; nothing if it is not there.
+fn names(folder: &Path) -> Result<Vec<String>, Problem> {
+    let read = || fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>();
+    match read() {
+        Ok(names) => Ok(names.into_iter().filter_map(|name| name.into_string().ok()).collect()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(disk::io_problem(codes::BAD_STATE_FILE, format!("cannot list {}", folder.display()), &e)),
+    }
 }

@@ -7,22 +7,21 @@ mod open;
 mod runs;
 mod usage;
 
-use super::{Adopted, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined};
+use super::{Adopted, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined, signal_main};
 use crate::host::linux::cgroup;
 use crate::host::linux::confine::Bounds;
 use crate::host::linux::disk::private_folder;
-use crate::host::linux::process::{Process, boot_id};
+use crate::host::linux::process::boot_id;
+use crate::host::linux::shim::RunTask;
 use crate::host::linux::shim::launch::Program;
 use crate::host::linux::shim::tree::{KILL, Phase, STOP, Used};
-use crate::host::linux::shim::{RunState, RunTask};
 use crate::host::linux::task::{Answer, Task};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use inner::Inner;
-pub use live::memory_of;
 use logs::ShimLogs;
 use plat_agent_plan::action::{Run, ServiceSpec};
-use plat_agent_plan::facts::{ServiceFact, ServiceRun};
+use plat_agent_plan::facts::ServiceFact;
 use plat_document::release::ReloadSignal;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName, ServiceName};
@@ -30,7 +29,7 @@ use plat_model::problem::codes;
 use plat_model::resources::{Enforced, Resources};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// A shim for each service.
 pub struct ShimRuntime {
@@ -47,24 +46,24 @@ impl ShimRuntime {
         // A task of its own: whoever asked may stop waiting, and the run must be watched all the same.
         let started = tokio::spawn(async move {
             let (partition, service) = (&place.partition.name, &spec.name);
-            let lock = inner.lock(partition, service);
-            let _held = lock.lock().await;
+            let lock = inner.held.lock(partition, service);
+            let _turn = lock.lock().await;
             let mut before = inner.recover(partition, service).await?;
             match &before {
                 Some(state) if state.phase == Phase::Running && state.fingerprint == spec.fingerprint => return Ok(()),
                 Some(state) if state.phase != Phase::Ended => {
                     inner.end(partition, service, STOP).await?;
-                    before = inner.last_run(partition, service).await?;
+                    before = inner.held.last_run(partition, service).await?;
                 }
                 Some(_) => {}
                 // Its state was lost, but something was begun once.
-                None if inner.records.service(partition, service).exists() => {
+                None if inner.held.records.service(partition, service).exists() => {
                     let uid = place.partition.account.as_ref().map(|account| account.uid);
                     inner.end_leftovers(partition, service, uid, None, None).await?;
                 }
                 None => {}
             }
-            inner.setting.settle(partition).await;
+            inner.held.setting.settle(partition).await;
             Inner::launch(&inner, &place, &spec, before).await
         });
         joined(started.await)
@@ -82,10 +81,10 @@ impl Runtime for ShimRuntime {
     }
 
     async fn open(&self) -> Result<Vec<Adopted>, Problem> {
-        let records = self.inner.records.clone();
+        let records = self.inner.held.records.clone();
         let found = beside(move || {
-            let runs = |partition| Some((records.runs(&partition).ok()?, partition));
-            Ok(records.partitions().into_iter().filter_map(runs).collect::<Vec<_>>())
+            let runs = |partition| Ok((records.runs(&partition)?, partition));
+            records.partitions()?.into_iter().map(runs).collect::<Result<Vec<_>, Problem>>()
         });
         let mut adopted = Vec::new();
         for (runs, partition) in found.await? {
@@ -105,21 +104,21 @@ impl Runtime for ShimRuntime {
     }
 
     async fn stop(&self, partition: &PartitionName, service: &ServiceName) -> Result<(), Problem> {
-        let lock = self.inner.lock(partition, service);
-        let _held = lock.lock().await;
+        let lock = self.inner.held.lock(partition, service);
+        let _turn = lock.lock().await;
         self.inner.end(partition, service, STOP).await?;
         let (inner, of) = (self.inner.clone(), (partition.clone(), service.clone()));
-        let told = beside(move || match inner.records.run(&of.0, &of.1)? {
+        let told = beside(move || match inner.held.records.run(&of.0, &of.1)? {
             Some(mut state) if !state.told => {
                 (state.told, state.short_runs) = (true, 0);
-                inner.records.write(&of.0, &of.1, &state)?;
+                inner.held.records.write(&of.0, &of.1, &state)?;
                 inner.runs.changed(&of.0);
                 Ok(())
             }
             _ => Ok(()),
         });
         told.await?;
-        self.inner.setting.settle(partition).await;
+        self.inner.held.setting.settle(partition).await;
         Ok(())
     }
 
@@ -130,47 +129,47 @@ impl Runtime for ShimRuntime {
         run: &str,
         signal: ReloadSignal,
     ) -> Result<(), Problem> {
-        let lock = self.inner.lock(partition, service);
-        let _held = lock.lock().await;
-        let state = self.inner.last_run(partition, service).await?.filter(|state| state.run == run);
+        let lock = self.inner.held.lock(partition, service);
+        let _turn = lock.lock().await;
+        let state = self.inner.held.last_run(partition, service).await?.filter(|state| state.run == run);
         let main = state.filter(|state| state.is_attended(&boot_id())).and_then(|state| state.main);
         signal_main(main, service, signal)
     }
 
     async fn clear(&self, place: &Place) -> Result<(), Problem> {
         let partition = &place.partition.name;
-        let (records, name) = (self.inner.records.clone(), partition.clone());
-        let services = beside(move || Ok(records.services(&name))).await?;
+        let (records, name) = (self.inner.held.records.clone(), partition.clone());
+        let services = beside(move || records.services(&name)).await?;
         let ends = services.iter().map(|service| async move {
-            let lock = self.inner.lock(partition, service);
-            let _held = lock.lock().await;
+            let lock = self.inner.held.lock(partition, service);
+            let _turn = lock.lock().await;
             self.inner.end(partition, service, KILL).await
         });
         for ended in join_all(ends).await {
             ended?;
         }
-        self.inner.setting.settle(partition).await;
+        self.inner.held.setting.settle(partition).await;
         let (inner, partition) = (self.inner.clone(), partition.clone());
         let cleared = beside(move || {
             if let Some(group) = inner.cgroups.of_partition(partition.as_str()).filter(|group| group.exists()) {
                 cgroup::kill(&group);
             }
             for service in &services {
-                inner.records.forget(&inner.records.service(&partition, service))?;
+                inner.held.records.forget(&inner.held.records.service(&partition, service))?;
             }
             inner.runs.changed(&partition);
-            inner.records.forget(&inner.records.runs_folder(&partition))
+            inner.held.records.forget(&inner.held.records.runs_folder(&partition))
         });
         cleared.await
     }
 
     async fn forget(&self, partition: &PartitionName) -> Result<(), Problem> {
-        self.inner.limits.lock().unwrap_or_else(PoisonError::into_inner).remove(partition);
+        self.inner.held.set_limits(partition, None);
         let (inner, partition) = (self.inner.clone(), partition.clone());
         let gone = beside(move || {
             inner.cgroups.remove(partition.as_str());
             inner.runs.forget(&partition);
-            inner.records.forget(&inner.records.partition(&partition))
+            inner.held.records.forget(&inner.held.records.partition(&partition))
         });
         gone.await
     }
@@ -187,7 +186,7 @@ impl Runtime for ShimRuntime {
                 .because(format!("{}: {why}", file.display()))
                 .fix("if it holds more memory than that, it must give some back first: restart or stop the instance")
             })?;
-            inner.limits.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, asked);
+            inner.held.set_limits(&partition, Some(asked));
             Ok(limited)
         });
         let by_groups = joined(limited.await)?;
@@ -196,7 +195,7 @@ impl Runtime for ShimRuntime {
     }
 
     async fn unconfined(&self) -> Result<Vec<String>, Problem> {
-        match self.inner.setting.spawner.perform(&Task::Confine(Bounds::empty())).await? {
+        match self.inner.held.setting.spawner.perform(&Task::Confine(Bounds::empty())).await? {
             Answer::Unconfined(missing) => Ok(missing),
             other => Err(Problem::new(codes::INTERNAL, format!("a process that was shut in answered {other:?}"))),
         }
@@ -208,7 +207,7 @@ impl Runtime for ShimRuntime {
 
     async fn run(&self, place: &Place, run: &Run) -> Result<Ran, Problem> {
         let name = &place.partition.name;
-        let logs = self.inner.records.runs_folder(name);
+        let logs = self.inner.held.records.runs_folder(name);
         let (inner, folder, partition) = (self.inner.clone(), logs.clone(), name.clone());
         let made = beside(move || {
             private_folder(&folder)?;
@@ -228,9 +227,9 @@ impl Runtime for ShimRuntime {
                 mark: format!("{}.{name}..{}", self.inner.mark, run.name),
             },
             timeout_seconds: run.timeout_seconds,
-            log: self.inner.records.run_log(name, &run.name),
+            log: self.inner.held.records.run_log(name, &run.name),
         }));
-        match self.inner.setting.spawner.perform(&task).await? {
+        match self.inner.held.setting.spawner.perform(&task).await? {
             Answer::Ran(ran) => {
                 let beside = |used, counted| if counted { 0 } else { used };
                 let used = Used {
@@ -244,13 +243,7 @@ impl Runtime for ShimRuntime {
     }
 
     async fn observe(&self, partition: &PartitionName) -> Result<BTreeMap<ServiceName, ServiceFact>, Problem> {
-        let (records, partition) = (self.inner.records.clone(), partition.clone());
-        let facts = beside(move || {
-            let boot = boot_id();
-            let runs = records.runs(&partition)?;
-            Ok(runs.into_iter().map(|(name, state)| (name, fact(&state, &boot))).collect())
-        });
-        facts.await
+        self.inner.held.observe(partition).await
     }
 
     fn usage(&self, partition: &PartitionName) -> Result<Usage, Problem> {
@@ -269,48 +262,10 @@ impl Runtime for ShimRuntime {
 
     fn logs(&self, partition: &PartitionName, service: Option<&ServiceName>) -> Box<dyn LogLines> {
         Box::new(ShimLogs {
-            records: self.inner.records.clone(),
+            records: self.inner.held.records.clone(),
             partition: partition.clone(),
             service: service.cloned(),
             followers: BTreeMap::new(),
         })
     }
-}
-
-/// Tells the first process of a service to reload. One that is gone meanwhile reads its files when it is started again.
-pub fn signal_main(main: Option<Process>, service: &ServiceName, signal: ReloadSignal) -> Result<(), Problem> {
-    let signal = match signal {
-        ReloadSignal::Hup => rustix::process::Signal::HUP,
-        ReloadSignal::Usr1 => rustix::process::Signal::USR1,
-        ReloadSignal::Usr2 => rustix::process::Signal::USR2,
-    };
-    let Some(handle) = main.and_then(Process::handle) else { return Ok(()) };
-    rustix::process::pidfd_send_signal(&handle, signal).or_else(gone).map_err(|e| {
-        Problem::new(codes::SERVICE_START, format!("service {service} cannot be told to reload")).because(e)
-    })
-}
-
-/// What is told of a service whose last run this is.
-pub fn fact(state: &RunState, boot: &str) -> ServiceFact {
-    let pid = state.main.unwrap_or(state.shim).pid;
-    let run = match state.phase {
-        Phase::Ended => ServiceRun::Ended { at: state.end(boot), how: state.ending() },
-        Phase::Running if state.is_attended(boot) => ServiceRun::Running { pid, since: state.start(boot) },
-        // Also when the shim is gone and what it left is being cleared up: nothing may be started yet.
-        _ => ServiceRun::Stopping { pid, since: state.start(boot) },
-    };
-    ServiceFact {
-        fingerprint: state.fingerprint.clone(),
-        run: state.run.clone(),
-        loaded: state.loaded.clone(),
-        state: run,
-        restarts: state.restarts(),
-        short_runs: state.short_runs(),
-        last_exit: state.last_exit(),
-        last_lines: state.tail.clone(),
-    }
-}
-
-fn gone(error: rustix::io::Errno) -> Result<(), rustix::io::Errno> {
-    if error == rustix::io::Errno::SRCH { Ok(()) } else { Err(error) }
 }

@@ -15,10 +15,8 @@ mod usage;
 
 pub use inner::lives_here;
 
-use super::shim::{fact, signal_main};
-use super::{Adopted, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined};
+use super::{Adopted, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined, signal_main};
 use crate::host::linux::cgroup;
-use crate::host::linux::process::boot_id;
 use crate::host::linux::shim::tree::Phase;
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -32,7 +30,7 @@ use plat_model::id::{InstanceId, PartitionName, ServiceName};
 use plat_model::resources::{Enforced, Resources};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 /// A transient unit for each service.
 pub struct SystemdRuntime {
@@ -51,8 +49,8 @@ impl SystemdRuntime {
         // A task of its own: whoever asked may stop waiting, and what was begun is written down all the same.
         let started = tokio::spawn(async move {
             let (partition, service) = (&place.partition.name, &spec.name);
-            let lock = inner.lock(partition, service);
-            let _held = lock.lock().await;
+            let lock = inner.held.lock(partition, service);
+            let _turn = lock.lock().await;
             let mut before = inner.recover(partition, service).await?;
             match &before {
                 Some(state) if state.phase == Phase::Running && state.fingerprint == spec.fingerprint => return Ok(()),
@@ -61,7 +59,7 @@ impl SystemdRuntime {
                 }
                 _ => {}
             }
-            inner.setting.settle(partition).await;
+            inner.held.setting.settle(partition).await;
             inner.launch(&place, &spec, before).await
         });
         joined(started.await)
@@ -87,15 +85,15 @@ impl Runtime for SystemdRuntime {
     }
 
     async fn stop(&self, partition: &PartitionName, service: &ServiceName) -> Result<(), Problem> {
-        let lock = self.inner.lock(partition, service);
-        let _held = lock.lock().await;
+        let lock = self.inner.held.lock(partition, service);
+        let _turn = lock.lock().await;
         if let Some(mut state) = self.inner.end(partition, service, Ending::Stop).await?
             && !state.told
         {
             (state.told, state.short_runs) = (true, 0);
-            self.inner.write(partition, service, &state).await?;
+            self.inner.held.write(partition, service, &state).await?;
         }
-        self.inner.setting.settle(partition).await;
+        self.inner.held.setting.settle(partition).await;
         Ok(())
     }
 
@@ -106,8 +104,8 @@ impl Runtime for SystemdRuntime {
         run: &str,
         signal: ReloadSignal,
     ) -> Result<(), Problem> {
-        let lock = self.inner.lock(partition, service);
-        let _held = lock.lock().await;
+        let lock = self.inner.held.lock(partition, service);
+        let _turn = lock.lock().await;
         let state = self.inner.recover(partition, service).await?.filter(|state| state.run == run);
         let main = state.filter(|state| state.phase == Phase::Running).and_then(|state| state.main);
         signal_main(main, service, signal)
@@ -115,38 +113,38 @@ impl Runtime for SystemdRuntime {
 
     async fn clear(&self, place: &Place) -> Result<(), Problem> {
         let partition = &place.partition.name;
-        let (records, name) = (self.inner.records.clone(), partition.clone());
-        let services = beside(move || Ok(records.services(&name))).await?;
+        let (records, name) = (self.inner.held.records.clone(), partition.clone());
+        let services = beside(move || records.services(&name)).await?;
         let ends = services.iter().map(|service| async move {
-            let lock = self.inner.lock(partition, service);
-            let _held = lock.lock().await;
+            let lock = self.inner.held.lock(partition, service);
+            let _turn = lock.lock().await;
             self.inner.end(partition, service, Ending::Kill).await
         });
         for ended in join_all(ends).await {
             ended?;
         }
         self.inner.end_strays(partition).await?;
-        self.inner.setting.settle(partition).await;
+        self.inner.held.setting.settle(partition).await;
         let (inner, partition) = (self.inner.clone(), partition.clone());
         let cleared = beside(move || {
             if let Some(group) = inner.group(&partition).filter(|group| group.exists()) {
                 cgroup::kill(&group);
             }
             for service in &services {
-                inner.records.forget(&inner.records.service(&partition, service))?;
+                inner.held.records.forget(&inner.held.records.service(&partition, service))?;
             }
-            inner.records.forget(&inner.records.runs_folder(&partition))
+            inner.held.records.forget(&inner.held.records.runs_folder(&partition))
         });
         cleared.await
     }
 
     async fn forget(&self, partition: &PartitionName) -> Result<(), Problem> {
-        self.inner.limits.lock().unwrap_or_else(PoisonError::into_inner).remove(partition);
+        self.inner.held.set_limits(partition, None);
         let slice = self.inner.names.slice(partition);
         let wrong = format!("the slice of partition {partition} cannot be stopped");
         self.inner.bus.stop(&slice).await.map_err(|why| why.problem(wrong))?;
         self.inner.slices.forget(partition.as_str());
-        let (records, partition) = (self.inner.records.clone(), partition.clone());
+        let (records, partition) = (self.inner.held.records.clone(), partition.clone());
         beside(move || records.forget(&records.partition(&partition))).await
     }
 
@@ -176,13 +174,7 @@ impl Runtime for SystemdRuntime {
     }
 
     async fn observe(&self, partition: &PartitionName) -> Result<BTreeMap<ServiceName, ServiceFact>, Problem> {
-        let (records, partition) = (self.inner.records.clone(), partition.clone());
-        let facts = beside(move || {
-            let boot = boot_id();
-            let runs = records.runs(&partition)?;
-            Ok(runs.into_iter().map(|(name, state)| (name, fact(&state, &boot))).collect())
-        });
-        facts.await
+        self.inner.held.observe(partition).await
     }
 
     fn usage(&self, partition: &PartitionName) -> Result<Usage, Problem> {
@@ -199,7 +191,7 @@ impl Runtime for SystemdRuntime {
 
     fn logs(&self, partition: &PartitionName, service: Option<&ServiceName>) -> Box<dyn LogLines> {
         Box::new(JournalLines {
-            records: self.inner.records.clone(),
+            records: self.inner.held.records.clone(),
             names: self.inner.names.clone(),
             partition: partition.clone(),
             service: service.cloned(),

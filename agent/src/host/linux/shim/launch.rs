@@ -100,7 +100,8 @@ fn become_program(program: &Program, output: &OwnedFd) -> Result<std::convert::I
     rustix::stdio::dup2_stdout(output).map_err(step("output"))?;
     rustix::stdio::dup2_stderr(output).map_err(step("output"))?;
     let confinement = &program.confinement;
-    let mut confining = confinement.bounds.as_ref().map(|bounds| (plan(bounds), Confining::new(bounds)));
+    let user = confinement.account.as_ref();
+    let mut confining = confinement.bounds.as_ref().map(|bounds| (plan(bounds), Confining::new(bounds, user)));
     if let Some((steps, confining)) = &mut confining {
         confining.perform(&steps.as_started).map_err(|p| p.one_line())?;
     }

@@ -7,7 +7,7 @@ use crate::host::linux::cgroup::{self, Cgroups};
 use crate::host::linux::disk::{self, private_folder};
 use crate::host::linux::posix::watched;
 use crate::host::linux::process::{Process, boot_id, marked};
-use crate::host::linux::runtime::{Confinement, Place, Records, Setting, beside, stop_signal};
+use crate::host::linux::runtime::{Confinement, Held, Place, Setting, beside, stop_signal};
 use crate::host::linux::shim::launch::Program;
 use crate::host::linux::shim::tree::{KILL, Phase};
 use crate::host::linux::shim::{RunState, ServiceTask};
@@ -17,59 +17,33 @@ use plat_agent_plan::action::ServiceSpec;
 use plat_model::Problem;
 use plat_model::id::{PartitionName, ServiceName};
 use plat_model::problem::codes;
-use plat_model::resources::Resources;
 use sha2::Digest as _;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Held while one service is started, stopped or cleared up after.
-type ServiceLock = Arc<tokio::sync::Mutex<()>>;
-
 pub struct Inner {
-    pub setting: Setting,
-    pub records: Records,
+    pub held: Held,
     pub runs: Runs,
     pub cgroups: Cgroups,
     /// Starts the mark of every process of this agent's.
     pub mark: String,
-    locks: Mutex<BTreeMap<(PartitionName, ServiceName), ServiceLock>>,
     watched: Mutex<BTreeSet<String>>,
-    /// What each partition is held to.
-    pub limits: Mutex<BTreeMap<PartitionName, Resources>>,
 }
 
 impl Inner {
     pub fn new(setting: Setting) -> Self {
-        let (records, cgroups) = (Records::new(&setting.state), Cgroups::open(&setting.state));
+        let cgroups = Cgroups::open(&setting.state);
         let hash = sha2::Sha256::digest(setting.state.as_os_str().as_encoded_bytes());
         let mark = hash.iter().take(8).map(|b| format!("{b:02x}")).collect();
-        let (locks, watched, limits) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { setting, records, runs: Runs::new(), cgroups, mark, locks, watched, limits }
+        let held = Held::new(setting);
+        Self { held, runs: Runs::new(), cgroups, mark, watched: Mutex::default() }
     }
 
     /// What holds the partition's programs in now, besides its groups.
     pub fn confinement(&self, place: &Place) -> Confinement {
-        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = limits.get(&place.partition.name).copied().unwrap_or(place.partition.limits);
-        let processes = asked.processes.filter(|_| !self.cgroups.limits().processes);
-        Confinement::of(place, Resources { processes, ..asked }, &self.setting.state)
-    }
-
-    /// As [`Records::run`].
-    pub async fn last_run(
-        &self,
-        partition: &PartitionName,
-        service: &ServiceName,
-    ) -> Result<Option<RunState>, Problem> {
-        let (records, partition, service) = (self.records.clone(), partition.clone(), service.clone());
-        beside(move || records.run(&partition, &service)).await
-    }
-
-    pub fn lock(&self, partition: &PartitionName, service: &ServiceName) -> ServiceLock {
-        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.entry((partition.clone(), service.clone())).or_default().clone()
+        self.held.confinement(place, self.cgroups.limits())
     }
 
     /// Tells when the run ends; ends what is left of one whose shim is gone.
@@ -87,22 +61,22 @@ impl Inner {
             if let Some(handle) = handle.and_then(|fd| watched(fd).ok()) {
                 let _ = handle.readable().await;
             }
-            let lock = inner.lock(&partition, &service);
+            let lock = inner.held.lock(&partition, &service);
             {
-                let _held = lock.lock().await;
+                let _turn = lock.lock().await;
                 if let Err(problem) = inner.recover(&partition, &service).await {
                     tracing::warn!(%partition, %service, problem = problem.one_line(), "cannot clear up after a shim");
                 }
             }
             inner.watched.lock().unwrap_or_else(PoisonError::into_inner).remove(&state.run);
-            inner.setting.settle(&partition).await;
-            let _ = inner.setting.events.send(Event::Partition(partition)).await;
+            inner.held.setting.settle(&partition).await;
+            let _ = inner.held.setting.events.send(Event::Partition(partition)).await;
         });
     }
 
     /// If the last run's shim is gone without having written how it ended: ends all that is left, and writes that.
     pub async fn recover(&self, partition: &PartitionName, service: &ServiceName) -> Result<Option<RunState>, Problem> {
-        let Some(mut state) = self.last_run(partition, service).await? else { return Ok(None) };
+        let Some(mut state) = self.held.last_run(partition, service).await? else { return Ok(None) };
         let boot = boot_id();
         if state.phase != Phase::Ended && state.is_attended(&boot) {
             return Ok(Some(state));
@@ -118,9 +92,8 @@ impl Inner {
             state.error = "the machine was restarted".into();
         }
         state.lost = true;
-        state.ends(self.setting.clock.moment(), &boot);
-        let (records, of, written) = (self.records.clone(), (partition.clone(), service.clone()), state.clone());
-        beside(move || records.write(&of.0, &of.1, &written)).await?;
+        state.ends(self.held.setting.clock.moment(), &boot);
+        self.held.write(partition, service, &state).await?;
         self.runs.changed(partition);
         Ok(Some(state))
     }
@@ -184,7 +157,7 @@ impl Inner {
         before: Option<RunState>,
     ) -> Result<(), Problem> {
         let (partition, service) = (&place.partition.name, &spec.name);
-        let folder = this.records.service(partition, service);
+        let folder = this.held.records.service(partition, service);
         let run = disk::random_hex(8)?;
         let before = before.filter(|state| state.fingerprint == spec.fingerprint);
         let (inner, made, of) = (this.clone(), folder.clone(), (partition.clone(), service.clone()));
@@ -216,14 +189,14 @@ impl Inner {
             short_runs: before.as_ref().map_or(0, RunState::short_runs),
             watchdog_seconds: spec.watchdog_seconds,
         }));
-        let started = this.setting.spawner.perform(&task).await;
+        let started = this.held.setting.spawner.perform(&task).await;
         this.runs.changed(partition);
-        match this.last_run(partition, service).await? {
-            Some(state) if state.phase == Phase::Ended => this.setting.settle(partition).await,
+        match this.held.last_run(partition, service).await? {
+            Some(state) if state.phase == Phase::Ended => this.held.setting.settle(partition).await,
             Some(state) => Self::watch(this, partition.clone(), service.clone(), state),
             None => {}
         }
-        let _ = this.setting.events.send(Event::Partition(partition.clone())).await;
+        let _ = this.held.setting.events.send(Event::Partition(partition.clone())).await;
         match started? {
             Answer::Started { .. } => Ok(()),
             other => Err(Problem::new(codes::INTERNAL, format!("a shim answered {other:?}"))),

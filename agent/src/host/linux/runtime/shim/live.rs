@@ -1,7 +1,7 @@
 //! What /proc says of services that run: the reader where no control group counts.
 
 use super::open::{Open, Reading};
-use crate::host::linux::process::{descendants, stat, tick_micros};
+use crate::host::linux::process::{descendants, memory_of, stat, tick_micros};
 use crate::host::linux::runtime::Counted;
 use crate::host::linux::shim::RunState;
 use crate::host::linux::shim::tree::Used;
@@ -76,17 +76,4 @@ fn io_of(pid: u32, files: &mut Reading) -> std::io::Result<u64> {
     let text = files.text(Path::new(&format!("/proc/{pid}/io")))?;
     let field = |name| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok()).unwrap_or(0);
     Ok(field("read_bytes:") + field("write_bytes:"))
-}
-
-/// The proportional share, so that pages of several processes count once; where that is hidden, all it has in memory.
-pub fn memory_of(pid: u32) -> Option<u64> {
-    let share = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().and_then(|text| {
-        let kib: u64 =
-            text.lines().find_map(|line| line.strip_prefix("Pss:"))?.trim().trim_end_matches(" kB").parse().ok()?;
-        Some(kib * 1024)
-    });
-    share.or_else(|| {
-        let Ok(text) = fs::read_to_string(format!("/proc/{pid}/statm")) else { return Some(0) };
-        Some(text.split(' ').nth(1)?.parse::<u64>().ok()? * rustix::param::page_size() as u64)
-    })
 }

@@ -17,7 +17,7 @@ impl LogLines for ShimLogs {
     fn fresh(&mut self) -> Vec<(i64, ServiceName, String)> {
         let services = match &self.service {
             Some(service) => vec![service.clone()],
-            None => self.records.services(&self.partition),
+            None => self.records.services(&self.partition).unwrap_or_default(),
         };
         let mut lines = Vec::new();
         for service in services {

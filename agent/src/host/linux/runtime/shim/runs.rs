@@ -84,7 +84,7 @@ impl Runs {
     fn look_up(&self, records: &Records, partition: &PartitionName) -> Result<Vec<Seen>, Problem> {
         let boot = boot_id();
         let mut runs = Vec::new();
-        for service in records.services(partition) {
+        for service in records.services(partition)? {
             // First: what is written from here on is another version.
             let version = version(records, partition, &service);
             if let Some(record) = records.run(partition, &service)? {

@@ -12,9 +12,10 @@ use plat_model::id::{InstanceId, PartitionName};
 impl Inner {
     pub fn usage(&self, partition: &PartitionName) -> Result<Usage, Problem> {
         let group = self.cgroups.read(partition.as_str());
-        let seen = self.runs.of(&self.records, partition)?;
-        let is_old =
-            |seen: &Seen| seen.attended && self.counted(seen) != Counted::ALL && seen.is_old(&self.records, partition);
+        let seen = self.runs.of(&self.held.records, partition)?;
+        let is_old = |seen: &Seen| {
+            seen.attended && self.counted(seen) != Counted::ALL && seen.is_old(&self.held.records, partition)
+        };
         if !seen.iter().any(is_old) {
             let used: Option<Vec<_>> = seen.iter().map(|seen| self.used(seen)).collect();
             if let Some(runs) = used {
@@ -23,7 +24,7 @@ impl Inner {
         }
         // A shim has written something since, or is gone: what it wrote last says how far it came.
         self.runs.changed(partition);
-        let seen = self.runs.of(&self.records, partition)?;
+        let seen = self.runs.of(&self.held.records, partition)?;
         let runs = seen.iter().map(|seen| self.used(seen).unwrap_or_else(|| self.run(seen, None))).collect();
         Ok(Usage { group, runs })
     }
@@ -64,7 +65,7 @@ impl Inner {
     /// The level of memory alone.
     pub fn memory(&self, partition: &PartitionName, instance: &InstanceId) -> Result<Option<u64>, Problem> {
         let grouped = self.cgroups.memory(partition.as_str());
-        let seen = self.runs.of(&self.records, partition)?;
+        let seen = self.runs.of(&self.held.records, partition)?;
         let mut live = seen.iter().filter(|seen| seen.attended && &seen.record.instance == instance);
         let sum = live.try_fold(grouped.unwrap_or(0), |sum, seen| match self.counted(seen).memory {
             // All of them hold it together.

@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use plat_model::Problem;
 use plat_model::problem::codes;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 use zbus::message::Type;
@@ -26,11 +27,36 @@ pub const EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 type Units = BTreeMap<String, watch::Sender<Seen>>;
 /// How a job of a unit went, by the job's path.
 type Job = (String, String);
+/// Who waits for a job of which unit: several may at once, of whom each has a number.
+type Waiting = (String, u64);
 
 #[derive(Default)]
 struct Told {
     units: Mutex<Units>,
-    jobs: Mutex<BTreeMap<String, mpsc::UnboundedSender<Job>>>,
+    jobs: Mutex<BTreeMap<Waiting, mpsc::UnboundedSender<Job>>>,
+}
+
+/// Waits for a job; dropped, nobody does any more.
+struct Waits<'a> {
+    told: &'a Told,
+    key: Waiting,
+    done: mpsc::UnboundedReceiver<Job>,
+}
+
+impl<'a> Waits<'a> {
+    fn new(told: &'a Told, unit: &str) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let key = (unit.to_owned(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let (send, done) = mpsc::unbounded_channel();
+        lock(&told.jobs).insert(key.clone(), send);
+        Self { told, key, done }
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        lock(&self.told.jobs).remove(&self.key);
+    }
 }
 
 pub struct Bus {
@@ -231,27 +257,22 @@ impl Bus {
         over.map(|seen| seen.clone()).map_err(|_| Wrong::Bus("the connection was lost".into()))
     }
 
-    /// Queues a job of a unit, and waits until it is done or has failed. Jobs of one unit take turns.
+    /// Queues a job of a unit, and waits until it is done or has failed.
     async fn job<B>(&self, unit: &str, method: &str, body: &B) -> Result<String, Wrong>
     where
         B: serde::Serialize + zbus::wire::DynamicType + Sync,
     {
-        let (send, mut done) = mpsc::unbounded_channel();
-        lock(&self.told.jobs).insert(unit.to_owned(), send);
-        let went = async {
-            let answer = self.call(method, body).await?;
-            let path: zbus::OwnedObjectPath = answer.body().deserialize()?;
-            // Another's before it may be told too.
-            while let Some((job, result)) = done.recv().await {
-                if job == path.as_str() {
-                    return Ok(result);
-                }
+        // Before it is asked for: it may be done before that is answered.
+        let mut waits = Waits::new(&self.told, unit);
+        let answer = self.call(method, body).await?;
+        let path: zbus::OwnedObjectPath = answer.body().deserialize()?;
+        // Another's before it may be told too.
+        while let Some((job, result)) = waits.done.recv().await {
+            if job == path.as_str() {
+                return Ok(result);
             }
-            Err(Wrong::Bus("the connection was lost".into()))
-        };
-        let went = went.await;
-        lock(&self.told.jobs).remove(unit);
-        went
+        }
+        Err(Wrong::Bus("the connection was lost".into()))
     }
 }
 
@@ -277,8 +298,8 @@ impl Told {
                 else {
                     return;
                 };
-                if let Some(waiting) = lock(&self.jobs).get(&unit) {
-                    let _ = waiting.send((job, result));
+                for (_, waiting) in lock(&self.jobs).range((unit.clone(), 0)..=(unit, u64::MAX)) {
+                    let _ = waiting.send((job.clone(), result.clone()));
                 }
             }
             Some("PropertiesChanged") => {

@@ -6,10 +6,11 @@ use super::names::Names;
 use super::seen::{Seen, bring_up};
 use super::unit::{limits_of, unit_of, variables};
 use crate::host::Event;
+use crate::host::linux::account::refuse_root;
 use crate::host::linux::cgroup::Slices;
 use crate::host::linux::disk::{self, Durability, private_folder};
 use crate::host::linux::process::{Process, boot_id};
-use crate::host::linux::runtime::{Adopted, Confinement, Place, Records, Setting, beside};
+use crate::host::linux::runtime::{Adopted, Confinement, Held, Place, Setting, beside};
 use crate::host::linux::shim::launch::open_within;
 use crate::host::linux::shim::tree::{Phase, Used};
 use crate::host::linux::shim::{BySystemd, RunState};
@@ -19,7 +20,6 @@ use plat_model::id::{PartitionName, ServiceName};
 use plat_model::problem::{Code, codes};
 use plat_model::resources::Resources;
 use rustix::time::{ClockId, clock_gettime};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,9 +27,6 @@ use tokio::sync::mpsc;
 
 /// How long systemd may take to end what has not ended in its time.
 const STOP_SLACK: Duration = Duration::from_secs(10);
-
-/// Held while one service is started, stopped or looked after.
-type ServiceLock = Arc<tokio::sync::Mutex<()>>;
 
 /// How a service is made to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,15 +36,11 @@ pub enum Ending {
 }
 
 pub struct Inner {
-    pub setting: Setting,
-    pub records: Records,
+    pub held: Held,
     pub slices: Slices,
     pub names: Names,
     pub bus: Bus,
     pub version: u32,
-    locks: Mutex<BTreeMap<(PartitionName, ServiceName), ServiceLock>>,
-    /// What each partition is held to.
-    pub limits: Mutex<BTreeMap<PartitionName, Resources>>,
     over: Mutex<Option<mpsc::UnboundedReceiver<String>>>,
 }
 
@@ -87,30 +80,9 @@ impl Inner {
             Ok::<_, Wrong>((bus, version))
         };
         let (bus, version) = connected.await.map_err(|wrong| unusable(&wrong.problem("").why))?;
-        let (records, names) = (Records::new(&setting.state), Names::of(&setting.state));
+        let (names, held) = (Names::of(&setting.state), Held::new(setting));
         let (slices, over) = (Slices::open(), Mutex::new(Some(over)));
-        let (locks, limits) = (Mutex::default(), Mutex::default());
-        Ok(Arc::new(Self { setting, records, slices, names, bus, version, locks, limits, over }))
-    }
-
-    pub fn lock(&self, partition: &PartitionName, service: &ServiceName) -> ServiceLock {
-        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.entry((partition.clone(), service.clone())).or_default().clone()
-    }
-
-    pub async fn write(
-        &self,
-        partition: &PartitionName,
-        service: &ServiceName,
-        state: &RunState,
-    ) -> Result<(), Problem> {
-        let (records, of, state) = (self.records.clone(), (partition.clone(), service.clone()), state.clone());
-        beside(move || records.write(&of.0, &of.1, &state)).await
-    }
-
-    async fn last_run(&self, partition: &PartitionName, service: &ServiceName) -> Result<Option<RunState>, Problem> {
-        let (records, partition, service) = (self.records.clone(), partition.clone(), service.clone());
-        beside(move || records.run(&partition, &service)).await
+        Ok(Arc::new(Self { held, slices, names, bus, version, over }))
     }
 
     /// Finds what runs, and hears from now on of what ends.
@@ -119,25 +91,30 @@ impl Inner {
         for (unit, _) in self.own_units(&self.names.all_services()).await? {
             let (inner, of) = (self.clone(), self.names.parse(&unit));
             let is_known = beside(move || match of {
-                Some((partition, service)) => Ok(inner.records.run(&partition, &service)?.is_some()),
+                Some((partition, service)) => {
+                    let run = inner.held.records.run(&partition, &service)?;
+                    Ok(run.is_some_and(|state| state.phase != Phase::Ended))
+                }
                 None => Ok(false),
             });
             if !is_known.await? {
-                // A program without the agent that ran it, or a service whose record is lost.
+                // A program without the agent that ran it, a service whose record is lost, or one whose end was written down
+                // by an agent that did not come to taking the unit away: systemd would start it again.
                 self.release(&unit).await.map_err(wrong())?;
             }
         }
-        let records = self.records.clone();
+        let records = self.held.records.clone();
         let all = beside(move || {
-            let services = |partition: PartitionName| {
-                let services = records.services(&partition);
-                services.into_iter().map(move |service| (partition.clone(), service))
-            };
-            Ok(records.partitions().into_iter().flat_map(services).collect::<Vec<_>>())
+            let mut all = Vec::new();
+            for partition in records.partitions()? {
+                all.extend(records.services(&partition)?.into_iter().map(|service| (partition.clone(), service)));
+            }
+            Ok(all)
         });
         let mut adopted = Vec::new();
         for (partition, service) in all.await? {
-            if let Some(state) = self.last_run(&partition, &service).await?.filter(|state| state.phase != Phase::Ended)
+            if let Some(state) =
+                self.held.last_run(&partition, &service).await?.filter(|state| state.phase != Phase::Ended)
             {
                 let state = self.recover(&partition, &service).await?.unwrap_or(state);
                 adopted.push(Adopted { partition, service, run: state.run });
@@ -163,20 +140,20 @@ impl Inner {
 
     async fn look_after(self: Arc<Self>, unit: &str) {
         let Some((partition, service)) = self.names.parse(unit) else { return };
-        let lock = self.lock(&partition, &service);
+        let lock = self.held.lock(&partition, &service);
         {
-            let _held = lock.lock().await;
+            let _turn = lock.lock().await;
             if let Err(problem) = self.recover(&partition, &service).await {
                 tracing::warn!(%partition, %service, problem = problem.one_line(), "a service's end cannot be written down");
             }
         }
-        self.setting.settle(&partition).await;
-        let _ = self.setting.events.send(Event::Partition(partition)).await;
+        self.held.setting.settle(&partition).await;
+        let _ = self.held.setting.events.send(Event::Partition(partition)).await;
     }
 
     /// Brings the record of a service up to what is seen of its unit, and takes away the unit of one that has ended.
     pub async fn recover(&self, partition: &PartitionName, service: &ServiceName) -> Result<Option<RunState>, Problem> {
-        let Some(mut state) = self.last_run(partition, service).await? else { return Ok(None) };
+        let Some(mut state) = self.held.last_run(partition, service).await? else { return Ok(None) };
         if state.phase == Phase::Ended {
             return Ok(Some(state));
         }
@@ -195,7 +172,7 @@ impl Inner {
         seen: &Seen,
     ) -> Result<(), Problem> {
         let unit = self.names.service(partition, service);
-        let mut changed = bring_up(state, seen, self.setting.clock.moment(), monotonic(), &boot_id());
+        let mut changed = bring_up(state, seen, self.held.setting.clock.moment(), monotonic(), &boot_id());
         if state.main.is_none() && seen.main > 0 {
             // One that is gone already is known by its id alone.
             let main = Process::of(seen.main).unwrap_or(Process { pid: seen.main, start: 0 });
@@ -203,9 +180,7 @@ impl Inner {
         }
         if state.phase == Phase::Ended {
             let (of, run, failed) = (unit.clone(), state.run.clone(), seen.failed_step().is_some());
-            let said =
-                beside(move || Ok((journal::tail(&of, &run), failed.then(|| journal::failure(&of, &run)).flatten())));
-            let (tail, failure) = said.await?;
+            let (tail, failure) = beside(move || Ok(journal::end(&of, &run, failed))).await?;
             state.tail = tail;
             if let Some(step) = seen.failed_step() {
                 state.exit = None;
@@ -213,7 +188,7 @@ impl Inner {
             }
         }
         if changed {
-            self.write(partition, service, state).await?;
+            self.held.write(partition, service, state).await?;
         }
         if state.phase == Phase::Ended {
             let wrong = format!("what is left of service {service} cannot be ended");
@@ -270,7 +245,7 @@ impl Inner {
         let unit = self.names.service(partition, service);
         state.told = true;
         state.phase = if how == Ending::Kill { Phase::Killing } else { Phase::Stopping };
-        self.write(partition, service, &state).await?;
+        self.held.write(partition, service, &state).await?;
         let wrong = || lost("a service cannot be stopped");
         if how == Ending::Kill {
             self.bus.kill(&unit).await.map_err(wrong())?;
@@ -291,20 +266,13 @@ impl Inner {
 
     /// What holds the partition's programs in now.
     pub fn confinement(&self, place: &Place) -> Result<Confinement, Problem> {
-        if let Some(account) = place.partition.account.as_ref().filter(|account| account.uid == 0) {
-            return Err(Problem::new(codes::PRIVILEGE, format!("cannot become the user {} (uid 0)", account.user))
-                .because("a partition's user must not be root")
-                .fix("format the node again with users of the partitions' own"));
-        }
-        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        let asked = limits.get(&place.partition.name).copied().unwrap_or(place.partition.limits);
-        let processes = asked.processes.filter(|_| !self.slices.enforces().processes);
-        Ok(Confinement::of(place, Resources { processes, ..asked }, &self.setting.state))
+        place.partition.account.as_ref().map_or(Ok(()), refuse_root)?;
+        Ok(self.held.confinement(place, self.slices.enforces()))
     }
 
     pub async fn launch(&self, place: &Place, spec: &ServiceSpec, before: Option<RunState>) -> Result<(), Problem> {
         let (partition, service, boot) = (&place.partition.name, &spec.name, boot_id());
-        let (confinement, now) = (self.confinement(place)?, self.setting.clock.moment());
+        let (confinement, now) = (self.confinement(place)?, self.held.setting.clock.moment());
         let before = before.filter(|state| state.fingerprint == spec.fingerprint);
         let by =
             BySystemd { restarts: 0, watchdog_seconds: spec.watchdog_seconds, stop_seconds: spec.stop_timeout_seconds };
@@ -338,9 +306,9 @@ impl Inner {
             tail: Vec::new(),
             systemd: Some(by),
         };
-        let folder = self.records.service(partition, service);
+        let folder = self.held.records.service(partition, service);
         let (file, text) = (folder.join("environment"), variables(&spec.environment));
-        let (records, of, first) = (self.records.clone(), (partition.clone(), service.clone()), state.clone());
+        let (records, of, first) = (self.held.records.clone(), (partition.clone(), service.clone()), state.clone());
         let path = file.clone();
         let (top, within, what) = (place.directory.clone(), spec.directory.clone(), cannot_start(&spec.command));
         let written = beside(move || {
@@ -371,28 +339,27 @@ impl Inner {
             Err(wrong) => {
                 let problem = wrong.problem(cannot());
                 state.error = problem.one_line();
-                state.ends(self.setting.clock.moment(), &state.boot.clone());
-                self.write(partition, service, &state).await?;
+                state.ends(self.held.setting.clock.moment(), &state.boot.clone());
+                self.held.write(partition, service, &state).await?;
                 Err(problem)
             }
         };
         if state.phase == Phase::Ended {
-            self.setting.settle(partition).await;
+            self.held.setting.settle(partition).await;
         }
-        let _ = self.setting.events.send(Event::Partition(partition.clone())).await;
+        let _ = self.held.setting.events.send(Event::Partition(partition.clone())).await;
         went
     }
 
     /// Holds the partition's slice to these amounts.
     pub async fn limit(&self, place: &Place, asked: Resources) -> Result<(), Problem> {
         let name = &place.partition.name;
-        let known = self.limits.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied();
-        if known == Some(asked) {
+        if self.held.limits(name) == Some(asked) {
             return Ok(());
         }
         let set = self.bus.set(&self.names.slice(name), &limits_of(asked)).await;
         set.map_err(|why| why.problem(format!("the limits of partition {name} cannot be set")))?;
-        self.limits.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), asked);
+        self.held.set_limits(name, Some(asked));
         Ok(())
     }
 }

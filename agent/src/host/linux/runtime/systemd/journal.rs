@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-/// Most lines that are asked for at once, the newest.
-const LINES_MAX: &str = "10000";
+/// Most lines that are told at once, the newest.
+const LINES_MAX: usize = 10_000;
 /// Most that is told of them at once, the newest, in bytes.
 const BYTES_MAX: usize = 2 << 20;
 /// Last lines of a run that has ended.
@@ -39,12 +39,33 @@ enum Message {
 
 struct Line {
     millis: i64,
-    cursor: String,
     text: String,
 }
 
+/// The newest of what was read, as much of it as is told at once.
+#[derive(Default)]
+struct Said {
+    lines: VecDeque<Line>,
+    /// Of all texts.
+    bytes: usize,
+    /// Of the last entry.
+    cursor: Option<String>,
+}
+
+impl Said {
+    fn take(&mut self, entry: Entry, most: usize) {
+        let line = entry.line(most);
+        self.bytes += line.text.len();
+        self.lines.push_back(line);
+        self.cursor = Some(entry.cursor);
+        while self.bytes > BYTES_MAX || self.lines.len() > LINES_MAX {
+            self.bytes -= self.lines.pop_front().map_or(self.bytes, |line| line.text.len());
+        }
+    }
+}
+
 impl Entry {
-    fn line(self, most: usize) -> Line {
+    fn line(&self, most: usize) -> Line {
         let text = match &self.message {
             Some(Message::Text(text)) => text.into(),
             Some(Message::Bytes(bytes)) => String::from_utf8_lossy(bytes),
@@ -52,33 +73,33 @@ impl Entry {
         };
         let text = text.chars().filter(|c| !c.is_control() || *c == '\t').take(most).collect();
         let millis = self.micros.parse::<i64>().unwrap_or(0) / 1000;
-        Line { millis, cursor: self.cursor, text }
+        Line { millis, text }
     }
 }
 
-/// Entries that match, in order, as many of the newest as are told at once; none if the journal cannot be read.
-fn read(arguments: &[&str], most: usize) -> VecDeque<Line> {
+/// Entries that match, in order; none if the journal cannot be read.
+fn read(arguments: &[&str], most: usize) -> Said {
     let mut journal = Command::new("journalctl");
     journal.args(["--quiet", "--no-pager", "--output=json", "--all", "--output-fields=MESSAGE"]);
     let begun = journal.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-    let (mut lines, mut bytes) = (VecDeque::new(), 0);
+    let mut said = Said::default();
     match begun {
         Ok(mut child) => {
             // One at a time: a tenant says how much there is.
-            let entries = child.stdout.take().map(|said| BufReader::new(said).split(b'\n')).into_iter().flatten();
-            for entry in entries.map_while(Result::ok).filter_map(|json| serde_json::from_slice::<Entry>(&json).ok()) {
-                let line = entry.line(most);
-                bytes += line.text.len();
-                lines.push_back(line);
-                while bytes > BYTES_MAX {
-                    bytes -= lines.pop_front().map_or(bytes, |line| line.text.len());
-                }
-            }
+            let entries = child.stdout.take().map(|out| BufReader::new(out).split(b'\n')).into_iter().flatten();
+            let entries = entries.map_while(Result::ok).filter_map(|json| serde_json::from_slice(&json).ok());
+            entries.for_each(|entry| said.take(entry, most));
             let _ = child.wait();
         }
         Err(why) => tracing::warn!(%why, "journalctl cannot be run"),
     }
-    lines
+    said
+}
+
+/// The last lines that match.
+fn last(of: &[&str]) -> Vec<String> {
+    let arguments = [&["--boot", "--lines", TAIL], of].concat();
+    read(&arguments, TAIL_LINE).lines.into_iter().map(|line| line.text).collect()
 }
 
 /// What has been said until now can be read afterwards.
@@ -91,20 +112,21 @@ fn catch_up() {
         .status();
 }
 
-/// The last lines of a run that has ended.
-pub fn tail(unit: &str, run: &str) -> Vec<String> {
+/// The last lines of a run that has ended; and if it could not even begin, why.
+pub fn end(unit: &str, run: &str, failed: bool) -> (Vec<String>, Option<String>) {
     catch_up();
     let of = [format!("_SYSTEMD_INVOCATION_ID={run}"), format!("_SYSTEMD_UNIT={unit}")];
-    let said = read(&["--boot", "--lines", TAIL, &of[0], &of[1], "_TRANSPORT=stdout"], TAIL_LINE);
-    said.into_iter().map(|line| line.text).collect()
+    (last(&[&of[0], &of[1], "_TRANSPORT=stdout"]), failed.then(|| why(unit, run)).flatten())
 }
 
 /// Why systemd could not execute a unit's program, in its own words.
 pub fn failure(unit: &str, run: &str) -> Option<String> {
     catch_up();
-    let of = [format!("INVOCATION_ID={run}"), format!("UNIT={unit}")];
-    let said = read(&["--boot", "--lines", TAIL, &of[0], &of[1], "_UID=0"], TAIL_LINE);
-    let texts: Vec<String> = said.into_iter().map(|line| line.text).collect();
+    why(unit, run)
+}
+
+fn why(unit: &str, run: &str) -> Option<String> {
+    let texts = last(&[&format!("INVOCATION_ID={run}"), &format!("UNIT={unit}"), "_UID=0"]);
     let known = ["Failed to", "failed to", "Failed at"];
     texts.iter().find(|text| known.iter().any(|start| text.contains(start))).or(texts.first()).cloned()
 }
@@ -138,10 +160,10 @@ impl LogLines for JournalLines {
                 }
             };
             let said = read(&[&from, &of[0], &of[1], "_TRANSPORT=stdout"], LINE_MAX);
-            if let Some(last) = said.back() {
-                self.read.insert(key, last.cursor.clone());
+            if let Some(last) = said.cursor {
+                self.read.insert(key, last);
             }
-            lines.extend(said.into_iter().map(|line| (line.millis, service.clone(), line.text)));
+            lines.extend(said.lines.into_iter().map(|line| (line.millis, service.clone(), line.text)));
         }
         lines.sort_by_key(|line| line.0);
         lines
@@ -152,16 +174,31 @@ impl LogLines for JournalLines {
 mod tests {
     use super::*;
 
+    fn entry(cursor: &str, message: &str) -> Entry {
+        let json =
+            format!(r#"{{"__CURSOR": "{cursor}", "__REALTIME_TIMESTAMP": "1700000000000000", "MESSAGE": {message}}}"#);
+        serde_json::from_str(&json).unwrap()
+    }
+
     #[test]
     fn a_line_is_read_whether_it_is_text_or_not() {
-        let text = |message: &str, most| {
-            let json =
-                format!(r#"{{"__CURSOR": "c", "__REALTIME_TIMESTAMP": "1700000000000000", "MESSAGE": {message}}}"#);
-            serde_json::from_str::<Entry>(&json).unwrap().line(most).text
-        };
+        let text = |message: &str, most| entry("c", message).line(most).text;
         assert_eq!(text(r#""said\tit""#, 99), "said\tit");
         assert_eq!(text("[104, 105, 27, 255]", 99), "hi\u{fffd}");
         assert_eq!(text("null", 99), "");
         assert_eq!(text(r#""long""#, 2), "lo");
+    }
+
+    #[test]
+    fn however_much_is_said_only_so_much_is_held_and_reading_goes_on_after_all_of_it() {
+        let said = |message: &str| {
+            let mut said = Said::default();
+            (0..3 * LINES_MAX).for_each(|n| said.take(entry(&n.to_string(), message), LINE_MAX));
+            assert_eq!(said.cursor, Some((3 * LINES_MAX - 1).to_string()));
+            said.lines.len()
+        };
+        assert_eq!(said(r#""""#), LINES_MAX, "lines without a text are lines");
+        let long = "x".repeat(1000);
+        assert_eq!(said(&format!(r#""{long}""#)), BYTES_MAX / long.len());
     }
 }

@@ -87,18 +87,17 @@ fn escape(name: &str) -> String {
 }
 
 fn unescape(text: &str) -> Option<String> {
-    let mut parts = text.split("\\x");
-    let mut bytes = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);
-        bytes.extend(&part.as_bytes()[2..]);
-    }
-    String::from_utf8(bytes).ok()
+    decode(text, "\\x")
 }
 
 /// The unit that a D-Bus path is of.
 pub fn of_path(path: &str) -> Option<String> {
-    let mut parts = path.strip_prefix("/org/freedesktop/systemd1/unit/")?.split('_');
+    decode(path.strip_prefix("/org/freedesktop/systemd1/unit/")?, "_")
+}
+
+/// A text in which `mark` comes before the two hexadecimal digits of a byte.
+fn decode(text: &str, mark: &str) -> Option<String> {
+    let mut parts = text.split(mark);
     let mut bytes = parts.next()?.as_bytes().to_vec();
     for part in parts {
         bytes.push(u8::from_str_radix(part.get(..2)?, 16).ok()?);

@@ -1,8 +1,7 @@
 //! What services have used: the slice's group counts all of a partition, what has ended included.
 
 use super::inner::Inner;
-use crate::host::linux::process::boot_id;
-use crate::host::linux::runtime::shim::memory_of;
+use crate::host::linux::process::{boot_id, memory_of};
 use crate::host::linux::runtime::{RunState, RunUsage, Usage};
 use crate::host::linux::shim;
 use crate::host::linux::shim::tree::Phase;
@@ -35,7 +34,7 @@ impl Inner {
             let io_hidden = !counted.io;
             RunUsage { service, run, instance, started, ended, used, counted, io_hidden, state }
         };
-        let mut runs: Vec<_> = self.records.runs(partition)?.into_iter().map(count).collect();
+        let mut runs: Vec<_> = self.held.records.runs(partition)?.into_iter().map(count).collect();
         // What its processes hold is all of the partition's: it is told once.
         let live = runs.iter_mut().filter_map(|run| match &mut run.state {
             RunState::Live { memory } => Some(memory),

@@ -1,7 +1,7 @@
 //! What a program has of the machine, as systemd is told of it: the same that [`crate::host::linux::confine`] does itself.
 
 use super::{Property, Value, text};
-use crate::host::linux::confine::{Bounds, FAMILIES, PRIVATE, SHARED_MEMORY_BYTES};
+use crate::host::linux::confine::{Bounds, FAMILIES, PRIVATE, SHARED_MEMORY_BYTES, TEMPORARY};
 use std::path::{Path, PathBuf};
 
 /// The first versions of systemd that hide processes of other users, and that give System V objects and queues apart.
@@ -50,7 +50,7 @@ pub fn properties(bounds: &Bounds, version: u32) -> Vec<Property> {
         all.push(("PrivateIPC", Value::Flag(true)));
     }
     // A partition in /tmp could not be seen any more.
-    if !bounds.writable.iter().any(|path| ["/tmp", "/var/tmp"].iter().any(|shared| path.starts_with(shared))) {
+    if !bounds.writable.iter().any(|path| TEMPORARY[..2].iter().any(|shared| path.starts_with(shared))) {
         all.push(("PrivateTmp", Value::Flag(true)));
     }
     all

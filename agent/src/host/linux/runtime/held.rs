@@ -1,0 +1,128 @@
+//! What the runtimes have in common: the records of runs and what is told of them, what each partition is held to, and who has
+//! to do with which service now.
+
+use super::{Confinement, Place, Records, Setting, beside};
+use crate::host::linux::process::{Process, boot_id};
+use crate::host::linux::shim::RunState;
+use crate::host::linux::shim::tree::Phase;
+use plat_agent_plan::facts::{ServiceFact, ServiceRun};
+use plat_document::release::ReloadSignal;
+use plat_model::Problem;
+use plat_model::id::{PartitionName, ServiceName};
+use plat_model::problem::codes;
+use plat_model::resources::{Enforced, Resources};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Held while one service is started, stopped or looked after.
+type ServiceLock = Arc<tokio::sync::Mutex<()>>;
+
+pub struct Held {
+    pub setting: Setting,
+    pub records: Records,
+    locks: Mutex<BTreeMap<(PartitionName, ServiceName), ServiceLock>>,
+    /// What each partition is held to.
+    limits: Mutex<BTreeMap<PartitionName, Resources>>,
+}
+
+impl Held {
+    pub fn new(setting: Setting) -> Self {
+        let records = Records::new(&setting.state);
+        Self { setting, records, locks: Mutex::default(), limits: Mutex::default() }
+    }
+
+    pub fn lock(&self, partition: &PartitionName, service: &ServiceName) -> ServiceLock {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.entry((partition.clone(), service.clone())).or_default().clone()
+    }
+
+    /// What the partition is held to, if it was told so.
+    pub fn limits(&self, partition: &PartitionName) -> Option<Resources> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).get(partition).copied()
+    }
+
+    /// The partition is held to these amounts from now on; `None`: to what node.json says.
+    pub fn set_limits(&self, partition: &PartitionName, asked: Option<Resources>) {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        match asked {
+            Some(asked) => drop(limits.insert(partition.clone(), asked)),
+            None => drop(limits.remove(partition)),
+        }
+    }
+
+    /// What holds the partition's programs in now, besides its groups, which enforce so much.
+    pub fn confinement(&self, place: &Place, by_groups: Enforced) -> Confinement {
+        let asked = self.limits(&place.partition.name).unwrap_or(place.partition.limits);
+        let processes = asked.processes.filter(|_| !by_groups.processes);
+        Confinement::of(place, Resources { processes, ..asked }, &self.setting.state)
+    }
+
+    /// As [`Records::run`].
+    pub async fn last_run(
+        &self,
+        partition: &PartitionName,
+        service: &ServiceName,
+    ) -> Result<Option<RunState>, Problem> {
+        let (records, partition, service) = (self.records.clone(), partition.clone(), service.clone());
+        beside(move || records.run(&partition, &service)).await
+    }
+
+    pub async fn write(
+        &self,
+        partition: &PartitionName,
+        service: &ServiceName,
+        state: &RunState,
+    ) -> Result<(), Problem> {
+        let (records, of, state) = (self.records.clone(), (partition.clone(), service.clone()), state.clone());
+        beside(move || records.write(&of.0, &of.1, &state)).await
+    }
+
+    /// As [`super::Runtime::observe`].
+    pub async fn observe(&self, partition: &PartitionName) -> Result<BTreeMap<ServiceName, ServiceFact>, Problem> {
+        let (records, partition) = (self.records.clone(), partition.clone());
+        let facts = beside(move || {
+            let boot = boot_id();
+            let runs = records.runs(&partition)?;
+            Ok(runs.into_iter().map(|(name, state)| (name, fact(&state, &boot))).collect())
+        });
+        facts.await
+    }
+}
+
+/// Tells the first process of a service to reload. One that is gone meanwhile reads its files when it is started again.
+pub fn signal_main(main: Option<Process>, service: &ServiceName, signal: ReloadSignal) -> Result<(), Problem> {
+    let signal = match signal {
+        ReloadSignal::Hup => rustix::process::Signal::HUP,
+        ReloadSignal::Usr1 => rustix::process::Signal::USR1,
+        ReloadSignal::Usr2 => rustix::process::Signal::USR2,
+    };
+    let Some(handle) = main.and_then(Process::handle) else { return Ok(()) };
+    rustix::process::pidfd_send_signal(&handle, signal).or_else(gone).map_err(|e| {
+        Problem::new(codes::SERVICE_START, format!("service {service} cannot be told to reload")).because(e)
+    })
+}
+
+/// What is told of a service whose last run this is.
+fn fact(state: &RunState, boot: &str) -> ServiceFact {
+    let pid = state.main.unwrap_or(state.shim).pid;
+    let run = match state.phase {
+        Phase::Ended => ServiceRun::Ended { at: state.end(boot), how: state.ending() },
+        Phase::Running if state.is_attended(boot) => ServiceRun::Running { pid, since: state.start(boot) },
+        // Also when the shim is gone and what it left is being cleared up: nothing may be started yet.
+        _ => ServiceRun::Stopping { pid, since: state.start(boot) },
+    };
+    ServiceFact {
+        fingerprint: state.fingerprint.clone(),
+        run: state.run.clone(),
+        loaded: state.loaded.clone(),
+        state: run,
+        restarts: state.restarts(),
+        short_runs: state.short_runs(),
+        last_exit: state.last_exit(),
+        last_lines: state.tail.clone(),
+    }
+}
+
+fn gone(error: rustix::io::Errno) -> Result<(), rustix::io::Errno> {
+    if error == rustix::io::Errno::SRCH { Ok(()) } else { Err(error) }
+}
