@@ -92,7 +92,7 @@ impl LinuxHost {
 
     /// Everything but the network.
     fn observe_here(&mut self, scope: &Scope) -> Result<HostFacts> {
-        let directories::Seen { paths, mounted } = self.tree.observe(scope);
+        let directories::Seen { paths, mounted, mounted_on } = self.tree.observe(scope);
         let mut facts = HostFacts {
             caller: Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() },
             privileges: privileges(),
@@ -100,6 +100,7 @@ impl LinuxHost {
             kernel: kernel(),
             paths,
             mounted,
+            mounted_on,
             sysctls: sysctls::observe(&scope.sysctls),
             namespaces: self.namespaces().observe(&scope.namespaces)?,
             not_namespaces: self.namespaces().in_the_way(&scope.namespaces),
@@ -162,7 +163,7 @@ impl Host for LinuxHost {
             }
             Kind::SetDirectories => each(batch, |action| self.tree.perform(action)),
             Kind::SetDiskLimits => each(batch, |action| {
-                self.excused.extend(disk::perform(&self.tree, action)?);
+                self.excused.extend(disk::perform(&mut self.tree, action)?);
                 Ok(())
             }),
             Kind::SetSysctls => each(batch, sysctls::perform),
