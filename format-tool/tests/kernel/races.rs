@@ -4,7 +4,7 @@ use super::machine::{Machine, ip, on_a_machine, program};
 use nix::mount::{MsFlags, mount};
 use std::fs;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 const DATABASE: [&str; 4] = ["passwd", "group", "shadow", "gshadow"];
 const TEXTS: [&str; 4] =
@@ -49,6 +49,23 @@ fn mount_on_itself(at: &Path) {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
     mount(Some(at), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+}
+
+#[test]
+fn a_table_of_the_name_that_somebody_made_meanwhile_stays() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, "mode = \"bridge\"\nguard = true\n", "");
+        let path = std::env::var("PATH").unwrap();
+        let script = format!("export PATH={path}\n[ \"$*\" != '-f -' ] || nft add table inet plat\nexec nft \"$@\"");
+        program(&machine.path("bin/nft"), &script);
+        let path = format!("{}:{path}", machine.path("bin").display());
+        let Output { status, stderr, .. } = machine.command(&["apply"]).env("PATH", path).output().unwrap();
+        let why = String::from_utf8(stderr).unwrap();
+        assert!(status.code() == Some(1) && why.contains("File exists"), "{why}");
+        let tables = Command::new("nft").args(["list", "ruleset"]).output().unwrap();
+        assert_eq!(String::from_utf8(tables.stdout).unwrap(), "table inet plat {\n}\n", "his alone");
+    });
 }
 
 #[test]
