@@ -69,6 +69,31 @@ fn a_table_of_the_name_that_somebody_made_meanwhile_stays() {
 }
 
 #[test]
+fn what_came_to_the_place_of_a_namespace_or_of_node_json_stays_there() {
+    on_a_machine(|machine| {
+        prepare(machine);
+        let why = apply_after(machine, "echo his >var/lib/plat/node.json");
+        assert!(why.contains("cannot write /var/lib/plat/node.json"), "{why}");
+        assert_eq!(fs::read_to_string(machine.path("var/lib/plat/node.json")).unwrap(), "his\n");
+        fs::remove_file(machine.path("var/lib/plat/node.json")).unwrap();
+
+        machine.configure_with(2, "mode = \"bridge\"\nnamespaces = true\nguard = false\n", "");
+        let his = machine.path("run/netns/part1");
+        let why = apply_after(machine, "mkdir -p run/netns && echo his >run/netns/part1");
+        assert!(why.contains("cannot make namespace part1"), "{why}");
+        assert_eq!(fs::read_to_string(&his).unwrap(), "his\n");
+        assert!(!machine.path("run/netns/part0").exists());
+        fs::remove_file(&his).unwrap();
+
+        mount_on_itself(&machine.path("run/netns"));
+        let why = apply_after(machine, "touch run/netns/part1 && mount --bind /proc/self/ns/net run/netns/part1");
+        assert!(why.contains("cannot make namespace part1"), "{why}");
+        let inode = |path: &Path| fs::metadata(path).map(|found| std::os::unix::fs::MetadataExt::ino(&found)).unwrap();
+        assert_eq!(inode(&his), inode(Path::new("/proc/thread-self/ns/net")));
+    });
+}
+
+#[test]
 fn where_one_file_cannot_be_replaced_no_group_keeps_a_member_who_was_not_made() {
     on_a_machine(|machine| {
         prepare(machine);
