@@ -74,6 +74,18 @@ impl Record {
         Self::read_at(path, Place::find(path)?, epoch)
     }
 
+    /// Takes away what a run left that was killed before its first line in the record or after its last: files beside it, and the
+    /// directories that were made for it as far as they say. Where there is a record, nothing.
+    ///
+    /// # Errors
+    /// As [`Record::open`].
+    pub fn clear_left(path: &Path, epoch: &Epoch) -> Result<()> {
+        match Place::find(path)? {
+            Some(place) if !place.is_taken()? && place.is_left()? => Self::open(path, epoch)?.finish(),
+            _ => Ok(()),
+        }
+    }
+
     fn read_at(path: &Path, place: Option<Place>, epoch: &Epoch) -> Result<Self> {
         let text = place.as_ref().map_or(Ok(None), Place::read)?;
         let mut record = Self {
@@ -162,6 +174,10 @@ impl Record {
         });
         let gone = || wrong(path, "other runs removed its directory again and again").fix("wait until they have ended");
         let (place, locks) = taken.ok_or_else(gone)??;
+        if let Some(Ok(Line::Record { made_for_it: made, .. })) = place.left()?.lines().next().map(serde_json::from_str)
+        {
+            made_for_it.splice(0..0, made);
+        }
         let mut record = Self::read_at(path, Some(place), epoch)?;
         for made in made_for_it {
             // One that was removed in between is made twice.
@@ -219,8 +235,9 @@ impl Record {
             return if self.short { Ok(()) } else { self.rewrite() };
         }
         let Some(place) = &self.place else { return Ok(()) };
-        place.clear().map_err(|e| self.wrong(e))?;
+        place.put_aside().map_err(|e| self.wrong(e))?;
         Locks::remove_file(place);
+        place.clear().map_err(|e| self.wrong(e))?;
         // Whatever it says, it lies in no other.
         for directory in self.made_for_it.iter().rev().filter(|directory| self.path.starts_with(directory)) {
             if fs::remove_dir(directory).is_err() {

@@ -150,7 +150,9 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
         }
         Verb::Reset { erase, record } => {
             let path = record_path(args, record.as_ref(), &host)?;
-            if !Record::exists(&host.beneath_root(&path))? {
+            let at = host.beneath_root(&path);
+            if !Record::exists(&at)? {
+                Record::clear_left(&at, &Epoch::current().alone(args.links_gone))?;
                 return print("nothing to do: there is no record\n");
             }
             change(args, &mut host, &path, Wish::new(&Layout::default(), contents(*erase)))

@@ -57,6 +57,9 @@ pub struct HostFacts {
     /// Of [`Scope::contents`], those that something is mounted on, or on what is in them: what is seen there is another's.
     /// Said is the process in whose mount namespace it is; nothing: in that of node-format.
     pub mounted: IndexMap<PathBuf, String>,
+    /// Of the paths in [`Scope::paths`], those that something is mounted on as node-format sees it: what is seen there is no
+    /// directory that it made.
+    pub mounted_on: BTreeSet<PathBuf>,
     pub links: BTreeMap<String, LinkFact>,
     /// Those of one link in the order that the kernel tells them in: it prefers the first.
     pub addresses: IndexSet<AddressFact>,

@@ -93,7 +93,7 @@ impl LinuxHost {
 
     /// Everything but the network.
     fn observe_here(&mut self, scope: &Scope) -> Result<HostFacts> {
-        let directories::Seen { paths, mounted } = self.tree.observe(scope);
+        let directories::Seen { paths, mounted, mounted_on } = self.tree.observe(scope);
         let inside = self.namespaces().observe(&scope.namespaces)?;
         let others = inside.iter().filter(|(_, (_, others))| !others.is_empty());
         let others_inside = others.map(|(name, (_, others))| (name.clone(), others.clone())).collect();
@@ -105,6 +105,7 @@ impl LinuxHost {
             kernel: kernel(),
             paths,
             mounted,
+            mounted_on,
             sysctls: sysctls::observe(&scope.sysctls),
             namespaces,
             others_inside,
@@ -168,7 +169,7 @@ impl Host for LinuxHost {
             }
             Kind::SetDirectories => each(batch, |action| self.tree.perform(action)),
             Kind::SetDiskLimits => each(batch, |action| {
-                self.excused.extend(disk::perform(&self.tree, action)?);
+                self.excused.extend(disk::perform(&mut self.tree, action)?);
                 Ok(())
             }),
             Kind::SetSysctls => each(batch, sysctls::perform),

@@ -21,7 +21,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What the file ends in that the programs keep open. It is empty.
-const CHILDREN: &str = "children";
+pub(super) const CHILDREN: &str = "children";
 
 #[derive(Debug)]
 pub(super) struct Locks {

@@ -130,7 +130,11 @@ impl Place {
 
     /// The text of the record; `None` if there is none.
     pub fn read(&self) -> Result<Option<String>> {
-        let file = match self.open(self.name(), OFlags::RDONLY) {
+        self.text(self.name())
+    }
+
+    fn text(&self, name: &OsStr) -> Result<Option<String>> {
+        let file = match self.open(name, OFlags::RDONLY) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(|e| wrong(&self.path, e))?,
         };
@@ -165,10 +169,32 @@ impl Place {
         Ok(file)
     }
 
-    /// Removes the record, with what a killed run left of writing it anew.
+    /// Makes the record one that is on its way to be none: what directories were made for it is still to be read.
+    pub fn put_aside(&self) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.directory, self.name(), &self.directory, self.new_name())?)
+    }
+
+    /// Removes the record that was put aside.
     pub fn clear(&self) -> io::Result<()> {
-        self.remove(&self.new_name());
-        Ok(rustix::fs::unlinkat(&self.directory, self.name(), AtFlags::empty())?)
+        Ok(rustix::fs::unlinkat(&self.directory, self.new_name(), AtFlags::empty())?)
+    }
+
+    /// Whether a file is there that a killed run left beside where the record is to be.
+    pub fn is_left(&self) -> Result<bool> {
+        let is_there = |name: OsString| match rustix::fs::statat(&self.directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(wrong(&self.path, e)),
+        };
+        Ok(is_there(self.new_name())? || is_there(self.name_with(super::locks::CHILDREN))?)
+    }
+
+    /// The text of a record that is none yet, or no more; empty where there is a record, or no such text.
+    pub fn left(&self) -> Result<String> {
+        if self.is_taken()? {
+            return Ok(String::new());
+        }
+        Ok(self.text(&self.new_name())?.unwrap_or_default())
     }
 
     /// Removes a file beside the record; what stays is of no meaning.

@@ -180,3 +180,28 @@ fn behind_what_is_there_in_part_nothing_is_written() {
     assert!(write_whole(&mut file, "line\n", &mut torn).is_err());
     assert_eq!(fs::read_to_string(folder.path().join("record")).unwrap(), "half");
 }
+
+#[test]
+fn a_run_that_was_killed_before_its_record_or_after_it_leaves_no_directory_that_it_told_of() {
+    for ended in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("above/format/record");
+        drop(Record::open(&path, &epoch()).unwrap());
+        // As a run has it that was killed before it gave the record its name, or after it took that away.
+        let aside = path.with_file_name(".node-format-record.new");
+        fs::rename(&path, &aside).unwrap();
+        if ended {
+            fs::remove_file(path.with_file_name(".node-format-record.children")).unwrap();
+        }
+        Record::clear_left(&path, &epoch()).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        // The next run that goes on knows as much.
+        drop(Record::open(&path, &epoch()).unwrap());
+        fs::rename(&path, &aside).unwrap();
+        let record = Record::open(&path, &epoch()).unwrap();
+        Record::clear_left(&path, &epoch()).unwrap();
+        assert!(path.exists(), "where there is a record nothing is left of another");
+        record.finish().unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+}

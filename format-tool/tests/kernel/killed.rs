@@ -114,15 +114,15 @@ fn must(machine: &Machine, verb: &str, place: &str) {
     assert_eq!(code, 0, "{place}; then {verb}: {text}");
 }
 
-/// A run that is killed before its record has begun, or after it has ended, leaves the record's own folder, which is
-/// empty but for a lock: no record says whose it is. All else must be in the record.
+/// A run that is killed before its record has begun to be written, or when it is gone, leaves the record's own folders, which
+/// are empty but for a lock: nothing says whose they are. All else must be in the record, or in what is to become it.
 fn take_away_an_empty_folder(machine: &Machine) {
     let record = machine.path("var/lib/plat/format/record");
-    if fs::metadata(&record).is_ok_and(|found| found.len() > 0) {
+    let begun = record.with_file_name(".node-format-record.new");
+    if record.exists() || fs::metadata(&begun).is_ok_and(|found| found.len() > 0) {
         return;
     }
-    let _ = fs::remove_file(&record);
-    let _ = fs::remove_file(record.with_file_name(".node-format-record.new"));
+    let _ = fs::remove_file(&begun);
     let _ = fs::remove_file(record.with_file_name(".node-format-record.children"));
     let _ = fs::remove_dir(machine.path("var/lib/plat/format"));
     let _ = fs::remove_dir(machine.path("var/lib/plat"));

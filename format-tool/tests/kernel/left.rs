@@ -1,9 +1,10 @@
-//! What a reset leaves because somebody put it elsewhere, and what it does not leave.
+//! What a run leaves because somebody put it elsewhere or mounted something there, and what it does not leave.
 
-use super::machine::{ip, on_a_machine};
+use super::machine::{FIRST_UID, ip, on_a_machine};
+use nix::mount::{MsFlags, mount};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -57,6 +58,32 @@ fn a_file_behind_what_root_put_in_the_place_of_its_directory_is_refused_before_a
         fs::rename(machine.path("elsewhere"), &resources).unwrap();
         machine.must(&["reset", "--erase"]);
         assert!(!machine.path("srv/plat").exists());
+    });
+}
+
+#[test]
+fn what_is_mounted_on_a_partitions_directory_is_named_and_stays_as_it_is() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        let foreign = machine.path("foreign");
+        fs::create_dir(&foreign).unwrap();
+        fs::set_permissions(&foreign, fs::Permissions::from_mode(0o755)).unwrap();
+        chown(&foreign, Some(1000), Some(1000)).unwrap();
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        mount(Some(&foreign), &machine.path("srv/plat/partitions/part0"), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .unwrap();
+        let seen = || fs::metadata(&foreign).map(|it| (it.uid(), it.gid(), it.mode() & 0o7777)).unwrap();
+        let said = machine.must(&["apply"]);
+        assert!(said.contains("! what is mounted on /srv/plat/partitions/part0 is left as it is: uid 1000"), "{said}");
+        assert_eq!(seen(), (1000, 1000, 0o755));
+        machine.must(&["verify"]);
+        // A disk for one partition, once somebody gave it that.
+        chown(&foreign, Some(FIRST_UID), Some(FIRST_UID)).unwrap();
+        fs::set_permissions(&foreign, fs::Permissions::from_mode(0o750)).unwrap();
+        assert_eq!(machine.must(&["apply"]), "nothing to do\n");
     });
 }
 

@@ -15,6 +15,7 @@ mod losses;
 mod machine;
 mod namespaces;
 mod places;
+mod races;
 mod told;
 mod uplink;
 mod way_back;

@@ -5,7 +5,7 @@
 use super::{Contents, Planner};
 use crate::action::{Action, Directory, UNFINISHED};
 use crate::facts::{Owner, PathFact};
-use crate::layout::WantedDirectory;
+use crate::layout::{DiskLimit, WantedDirectory};
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
 use std::collections::BTreeMap;
@@ -207,7 +207,12 @@ impl Planner<'_> {
             Some(PathFact::Directory { owner, mode, .. }) => (*owner, *mode),
         };
         let ours = Action::MakeDirectory(directory.clone()).makes().is_some_and(|thing| self.claims.has(&thing));
-        if ours {
+        if ours && self.facts.mounted_on.contains(path) {
+            match directory.partition {
+                true => self.another_is_mounted(&directory, (found, mode), limit),
+                false => self.check_shared(path, found, mode),
+            }
+        } else if ours {
             let (from, to) = ((found, mode), (owner, wanted.mode));
             // Its group, and a set-group-id bit, are those of the folder that it was made in, where the file system has it so.
             let half_made = directory.partition && found.uid == self.facts.caller.uid && mode & !0o2000 == UNFINISHED;
@@ -248,6 +253,24 @@ impl Planner<'_> {
             let what = format!("{} lets no other user pass", path.display());
             let why = format!("it has mode {mode:04o}, so partitions' users would not reach their own directories");
             self.foreign(what, why, "choose another directory, or give it `chmod o+x`");
+        }
+    }
+
+    /// What somebody mounted on a partition's directory is his: as it must be, or left as it is.
+    fn another_is_mounted(&mut self, directory: &Directory, found: (Owner, u32), limit: Option<DiskLimit>) {
+        let Directory { path, owner, mode, .. } = directory;
+        let shown = path.display();
+        if found != (*owner, *mode) {
+            let (Owner { uid, gid }, mode_now) = found;
+            self.notes.push(format!(
+                "what is mounted on {shown} is left as it is: uid {uid}, gid {gid}, mode {mode_now:04o}; if it is the partition's: \
+                 `chown {}:{} {shown}`, `chmod {mode:04o} {shown}`",
+                owner.uid, owner.gid
+            ));
+        }
+        let limited = |limit: DiskLimit| self.facts.disk_limits.get(path) == Some(&limit.mib);
+        if limit.is_some_and(|limit| !limited(limit) || self.facts.uncounted.contains(path)) {
+            self.notes.push(format!("what is mounted on {shown} is given no disk limit"));
         }
     }
 

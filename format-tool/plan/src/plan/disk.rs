@@ -23,6 +23,13 @@ impl Planner<'_> {
             let there = facts.file_systems.get(path);
             let elsewhere = file_system.is_some() && there.is_some() && file_system.as_ref() != there;
             match facts.disk_limits.get(path) {
+                // What is seen is of what is mounted there: the directory's own goes on to be ours, and no other is touched.
+                _ if facts.mounted_on.contains(path) => {
+                    if wanted.is_none_or(|wanted| wanted.id != *id) {
+                        self.notes
+                            .push(format!("the disk limit of {} is left: something is mounted there", path.display()));
+                    }
+                }
                 // What has it is not mounted here; a limit that is here is another's.
                 _ if elsewhere => self.forget.push(thing.clone()),
                 Some(_) if wanted.is_some_and(|wanted| wanted.id == *id) => {}

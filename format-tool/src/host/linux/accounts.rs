@@ -8,7 +8,7 @@ use super::directories::Tree;
 use super::{failed, program};
 use crate::host::Outcome;
 pub use database::Entries;
-use database::{Accounts, Etc, left};
+use database::{Accounts, Etc, SHELL, Texts, left};
 use node_format_plan::action::User;
 use node_format_plan::facts::{GroupFact, Left, Subordinate, UserFact};
 use node_format_plan::{Action, Thing};
@@ -82,10 +82,12 @@ fn subordinate(text: &str) -> BTreeSet<Subordinate> {
     text.lines().filter_map(range).collect()
 }
 
-/// The programs it starts keep `held` open. Accounts of which `taken` has lines come back as they were.
+/// The programs it starts keep `held` open. Accounts of which `taken` has lines come back as they were. Of one that cannot be
+/// made as it was to be, nothing is left.
 pub(super) fn add(root: &Path, tree: &Tree, batch: &[Action], held: Option<&File>, taken: &Entries) -> Outcome {
-    let etc = match Etc::open(root, tree).and_then(|etc| etc.check().map(|()| etc)) {
-        Ok(etc) => etc,
+    let opened = Etc::open(root, tree).and_then(|etc| etc.check().and_then(|()| Ok((etc.texts()?, etc))));
+    let (before, etc) = match opened {
+        Ok(opened) => opened,
         Err(problem) => return Outcome::first(0, batch.len(), Some(problem)),
     };
     let known = taken.accounts();
@@ -96,13 +98,28 @@ pub(super) fn add(root: &Path, tree: &Tree, batch: &[Action], held: Option<&File
     });
     let came_back = if back.is_empty() { Ok(()) } else { etc.put(taken, &accounts_of(&back)) };
     let result = came_back.and_then(|()| if new.is_empty() { Ok(()) } else { make(&etc, root, &new, held) });
-    settle(&etc, batch, result)
+    let outcome = settle(&etc, batch, result);
+    if outcome.done.len() == batch.len() && outcome.done.iter().all(|done| *done) {
+        return outcome;
+    }
+    unmake(&etc, &before, batch, outcome)
+}
+
+/// Where that fails all of them count as made, so that undoing tries again by their names.
+fn unmake(etc: &Etc, before: &Texts, batch: &[Action], outcome: Outcome) -> Outcome {
+    let Err(left) = etc.unmake(before, batch) else { return outcome };
+    let left = format!("what there is of accounts that were not made whole cannot be taken away: {}", left.one_line());
+    let problem = match outcome.problem {
+        Some(problem) => Problem { why: format!("{}; {left}", problem.why), ..problem },
+        None => failed("users cannot be made", left),
+    };
+    Outcome { done: vec![true; batch.len()], problem: Some(problem) }
 }
 
 /// By systemd-sysusers, which writes the files anew: where it would lose or change somebody's lines, they are only added to.
 fn make(etc: &Etc, root: &Path, new: &[&Action], held: Option<&File>) -> Result<()> {
     match program::command("systemd-sysusers") {
-        Ok(_) if !etc.is_plain()? => etc.put(&Entries::new(new), &accounts_of(new)),
+        Ok(_) if !etc.is_plain()? => etc.put_new(&Entries::new(new), &accounts_of(new)),
         Ok(command) => {
             sysusers(command, root, new, held).unwrap_or_else(|e| Err(failed("systemd-sysusers cannot be started", e)))
         }
@@ -159,12 +176,12 @@ pub(super) fn set(root: &Path, tree: &Tree, batch: &[Action]) -> Outcome {
     }
 }
 
-/// Which actions of the batch took effect: asked of the database, for a program that failed does not say. An account of the
-/// name with another number is somebody else's.
+/// Which actions of the batch took effect: asked of the database, for a program that failed does not say. Where it cannot be
+/// asked, nobody knows.
 fn settle(etc: &Etc, batch: &[Action], result: Result<()>) -> Outcome {
     let accounts = match read(etc) {
         Ok(accounts) => accounts,
-        Err(problem) => return Outcome { done: vec![result.is_ok(); batch.len()], problem: Some(problem) },
+        Err(problem) => return Outcome { done: Vec::new(), problem: Some(problem) },
     };
     let has_user = |name: &str, uid: u32| accounts.users.get(name).is_some_and(|found| found.uid == uid);
     let has_group = |name: &str, gid: u32| accounts.groups.get(name).is_some_and(|found| found.gid == gid);
@@ -204,7 +221,7 @@ fn sysusers_file(batch: &[&Action]) -> String {
         match action {
             Action::AddGroup { name, gid, .. } => text.push_str(&format!("g {name} {gid}\n")),
             Action::AddUser(User { name, uid, gid, home, groups }) => {
-                text.push_str(&format!("u {name} {uid}:{gid} \"Plat\" \"{}\" /usr/sbin/nologin\n", home.display()));
+                text.push_str(&format!("u {name} {uid}:{gid} \"Plat\" \"{}\" {SHELL}\n", home.display()));
                 groups.iter().for_each(|group| text.push_str(&format!("m {name} {group}\n")));
             }
             _ => {}
@@ -238,11 +255,7 @@ fn useradd(root: &Path, batch: &[&Action], held: Option<&File>) -> Result<()> {
                 let mut command = program::command("useradd").map_err(lacking)?;
                 command.arg("--prefix").arg(root).args(["--system", "--no-create-home", "--no-user-group"]);
                 // The log of logins is the running machine's, whatever the prefix.
-                command
-                    .args(["--no-log-init", "--shell", "/usr/sbin/nologin"])
-                    .arg("--uid")
-                    .arg(user.uid.to_string())
-                    .arg("--gid");
+                command.args(["--no-log-init", "--shell", SHELL]).arg("--uid").arg(user.uid.to_string()).arg("--gid");
                 command.arg(user.gid.to_string()).arg("--home-dir").arg(&user.home);
                 if !user.groups.is_empty() {
                     command.arg("--groups").arg(user.groups.iter().cloned().collect::<Vec<_>>().join(","));

@@ -3,7 +3,7 @@
 
 mod erase;
 
-use super::mounts::{Mounts, mount_of};
+use super::mounts::{Mounts, mount_in, mount_of};
 use super::{failed, files, quota};
 use crate::host::Outcome;
 use indexmap::IndexMap;
@@ -80,7 +80,7 @@ impl Tree {
     /// What is at each path of the scope; a path that is missing does not exist.
     pub fn observe(&mut self, scope: &Scope) -> Seen {
         self.parents.clear();
-        let mut mounted = IndexMap::new();
+        let (mut mounted, mut mounted_on) = (IndexMap::new(), BTreeSet::new());
         let mounts = if scope.contents.is_empty() { Mounts::default() } else { Mounts::look() };
         let facts = scope.paths.iter().filter_map(|path| {
             let seen = self
@@ -102,6 +102,9 @@ impl Tree {
                 Ok(stat) => {
                     let owner = Owner { uid: stat.st_uid, gid: stat.st_gid };
                     let mode = stat.st_mode & 0o7777;
+                    if self.is_mounted_on(path) {
+                        mounted_on.insert(path.clone());
+                    }
                     let looks_in = scope.contents.contains(path);
                     let held = if looks_in { self.contents(path, scope) } else { Ok(Contents::default()) };
                     if looks_in && let Some(who) = self.mounted(&mounts, path) {
@@ -118,7 +121,12 @@ impl Tree {
             Some((path.clone(), fact))
         });
         let paths = facts.collect();
-        Seen { paths, mounted }
+        Seen { paths, mounted, mounted_on }
+    }
+
+    fn is_mounted_on(&mut self, path: &Path) -> bool {
+        let mounts = self.parent(path).and_then(|(parent, name)| Ok((mount_of(parent)?, mount_in(parent, name)?)));
+        mounts.is_ok_and(|(within, there)| within != there)
     }
 
     /// Who sees something mounted on a directory or in it, if anybody does: a process in words; empty: this one.
@@ -132,8 +140,8 @@ impl Tree {
         mounts.beneath(&at, within).map(str::to_owned)
     }
 
-    /// A partition's directory, to be emptied or finished: what is mounted on it is not the partition's.
-    fn open_own(&mut self, path: &Path) -> rustix::io::Result<OwnedFd> {
+    /// A directory of node-format's, to be changed, limited or emptied: what is mounted on it is somebody else's.
+    pub fn open_own(&mut self, path: &Path) -> rustix::io::Result<OwnedFd> {
         let held = self.openat2(path, OFlags::RDONLY)?;
         match mount_of(&held)? == mount_of(self.parent(path)?.0)? {
             true => Ok(held),
@@ -187,6 +195,7 @@ impl Tree {
         result.map_err(|e| {
             let problem = failed(format!("cannot {verb} directory {}", path.display()), e);
             match e {
+                Errno::ROFS if matches!(action, Action::SetDirectory { .. }) => problem.fix(erase::read_only(path)),
                 Errno::PERM if matches!(action, Action::SetDirectory { .. }) => problem.fix(erase::kept(path)),
                 Errno::PERM => problem.fix(erase::frozen(path)),
                 Errno::XDEV => problem.fix(erase::mounted(path)),
@@ -222,10 +231,7 @@ impl Tree {
     }
 
     fn set(&mut self, path: &Path, owner: Owner, mode: u32) -> rustix::io::Result<()> {
-        let held = self.openat2(path, OFlags::RDONLY)?;
-        // What its owner may say of it; that it is immutable only root says.
-        quota::thaw(&held).map_err(errno)?;
-        give(&held, owner, mode)
+        give(&self.open_own(path)?, owner, mode)
     }
 
     /// A partition's goes with the empty directories in it; anything else in it is an error.
@@ -264,6 +270,8 @@ pub(super) struct Seen {
     pub paths: IndexMap<PathBuf, PathFact>,
     /// Those whose contents were asked about that something is mounted on or in, and who sees it so.
     pub mounted: IndexMap<PathBuf, String>,
+    /// Those that something is mounted on as this process sees it.
+    pub mounted_on: BTreeSet<PathBuf>,
 }
 
 /// What a directory holds besides what was asked about.
@@ -333,6 +341,36 @@ fn errno(e: std::io::Error) -> Errno {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_came_to_be_mounted_on_a_directory_is_not_changed() {
+        use nix::mount::{MntFlags, MsFlags, mount, umount2};
+        if !rustix::process::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI must run it");
+            eprintln!("SKIPPED: this test needs root");
+            return;
+        }
+        let test = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+            const NONE: Option<&str> = None;
+            mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).unwrap();
+            let (root, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let (at, owner) = (root.path().join("part0"), Owner { uid: 61_000, gid: 61_000 });
+            std::fs::create_dir(&at).unwrap();
+            mount(Some(foreign.path()), &at, NONE, MsFlags::MS_BIND, NONE).unwrap();
+            let mut tree = Tree::open(root.path()).unwrap();
+            let path = PathBuf::from("/part0");
+            let set = Action::SetDirectory { path: path.clone(), from: (Owner::default(), 0o755), to: (owner, 0o750) };
+            assert!(tree.perform(&set).unwrap_err().todo.contains("mounted"));
+            let limit = Action::SetDiskLimit { path, id: 61_000, file_system: None, from: None, to: Some(1) };
+            let why = crate::host::linux::disk::perform(&mut tree, &limit).unwrap_err().why;
+            assert!(why.contains("mounted there"), "{why}");
+            assert_eq!(std::os::unix::fs::MetadataExt::uid(&foreign.path().metadata().unwrap()), 0);
+            umount2(&at, MntFlags::empty()).unwrap();
+            tree.perform(&set).unwrap();
+        });
+        test.join().unwrap();
+    }
 
     #[test]
     fn a_directory_that_can_neither_be_made_nor_removed_is_ours() {

@@ -73,10 +73,11 @@ fn look(directory: BorrowedFd, is_it: bool, id: u32) -> std::result::Result<Limi
 }
 
 /// Returns what of the directory does not count into the limit, though it is set.
-pub(super) fn perform(tree: &Tree, action: &Action) -> Result<Option<Problem>> {
+pub(super) fn perform(tree: &mut Tree, action: &Action) -> Result<Option<Problem>> {
     let Action::SetDiskLimit { path, id, file_system, from, to } = action else { return Ok(None) };
     let broken = |why: String| failed(format!("the disk space of {} cannot be limited", path.display()), why);
-    let directory = match tree.open_directory(path) {
+    let directory = match tree.open_own(path) {
+        Err(Errno::XDEV) => return Err(broken("something is mounted there".into())),
         Err(Errno::NOENT) if to.is_none() => {
             let cleared = clear(tree, path, *id, file_system.as_deref(), *from);
             return cleared.map(|()| None).map_err(broken);

@@ -9,7 +9,7 @@ use node_format_plan::action::Purpose;
 use node_format_plan::facts::{FileFact, Owner};
 use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -57,9 +57,13 @@ pub(super) fn perform(tree: &mut Tree, batch: &[Action]) -> Outcome {
     for (n, action) in batch.iter().enumerate() {
         let Action::WriteFile { path, purpose, from, to } = action else { continue };
         // The agent waits for `node.json`, so that takes its place whole even the first time.
-        let first = from.is_none() && *purpose != Purpose::Node;
+        let way = match (from, purpose) {
+            (Some(_), _) => Way::Over,
+            (None, Purpose::Node) => Way::WholeAtOnce,
+            (None, _) => Way::InPlace,
+        };
         let result = match to {
-            Some(file) => write(tree, path, file, first),
+            Some(file) => write(tree, path, file, way),
             None => remove(tree, path),
         };
         if let Err(e) = result {
@@ -129,11 +133,21 @@ fn unlink(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
     }
 }
 
-/// Nobody waits for a file that is `first`, so it needs no other name until it is whole.
-fn write(tree: &mut Tree, path: &Path, wanted: &FileFact, first: bool) -> std::io::Result<()> {
+/// How a file takes its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Where there is none, and nobody waits for it: it needs no other name until it is whole.
+    InPlace,
+    /// Where there is none. One that came meanwhile is somebody else's.
+    WholeAtOnce,
+    /// In the place of one that is there.
+    Over,
+}
+
+fn write(tree: &mut Tree, path: &Path, wanted: &FileFact, way: Way) -> std::io::Result<()> {
     let (parent, name) = tree.parent(path)?;
-    let name_now = if first { name.to_os_string() } else { new_name(name) };
-    if !first {
+    let name_now = if way == Way::InPlace { name.to_os_string() } else { new_name(name) };
+    if way != Way::InPlace {
         unlink(parent, &name_now)?;
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -142,13 +156,26 @@ fn write(tree: &mut Tree, path: &Path, wanted: &FileFact, first: bool) -> std::i
         // Whatever the umask says; whoever may read it, reads it whole.
         super::directories::own(&file, wanted.owner)?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(wanted.mode))?;
-        if !first {
-            rustix::fs::renameat(parent, &name_now, parent, name)?;
+        match way {
+            Way::InPlace => Ok(()),
+            Way::WholeAtOnce => Ok(put_new(parent, &name_now, name)?),
+            Way::Over => Ok(rustix::fs::renameat(parent, &name_now, parent, name)?),
         }
-        Ok(())
     });
     if written.is_err() {
         let _ = rustix::fs::unlinkat(parent, &name_now, AtFlags::empty());
     }
     written
+}
+
+/// Gives a file its name, which nothing must have.
+fn put_new(parent: &OwnedFd, now: &OsStr, name: &OsStr) -> rustix::io::Result<()> {
+    match rustix::fs::renameat_with(parent, now, parent, name, RenameFlags::NOREPLACE) {
+        // Not every file system knows that (nfs).
+        Err(Errno::INVAL) => {
+            rustix::fs::linkat(parent, now, parent, name, AtFlags::empty())?;
+            rustix::fs::unlinkat(parent, now, AtFlags::empty())
+        }
+        renamed => renamed,
+    }
 }

@@ -43,20 +43,29 @@ fn both(one: Guard, other: Guard) -> Guard {
     }
 }
 
-/// Puts the tables in the place of those that are there, or removes those.
+/// Puts the tables in the place of those that were seen, or removes those. Where none was seen, one that is there by now is
+/// somebody else's, and nothing is done.
 pub(super) fn perform(action: &Action, held: Option<&File>) -> Result<()> {
     let Action::SetGuard { from, to } = action else { return Ok(()) };
+    let (seen, wanted) = (families(from.as_ref()), families(to.as_ref()));
+    // Adding first: it may be gone by then.
     let mut script = String::new();
-    let named: BTreeSet<String> = from.iter().chain(to).flat_map(Guard::families).collect();
-    for family in tables(&named)? {
-        // Adding first: it may be gone by then.
+    for family in seen.difference(&wanted) {
         let _ = writeln!(script, "add table {family} plat\ndelete table {family} plat");
     }
-    script.push_str(to.as_ref().map_or("", |to| &to.script));
+    let made = to.as_ref().map_or(String::new(), |to| to.script.clone());
+    // Creating fails where there is one.
+    script += &wanted.difference(&seen).fold(made, |made, family| {
+        made.replacen(&format!("add table {family} plat\n"), &format!("create table {family} plat\n"), 1)
+    });
     if script.is_empty() {
         return Ok(());
     }
     nft(&["-f", "-"], &script, held).map(drop)
+}
+
+fn families(guard: Option<&Guard>) -> BTreeSet<String> {
+    guard.map(Guard::families).unwrap_or_default()
 }
 
 /// Those of these families that have a table `plat`.

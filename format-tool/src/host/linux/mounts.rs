@@ -6,8 +6,9 @@ mod owner;
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::{Errno, Result};
+use rustix::path::Arg;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -116,8 +117,17 @@ fn unescaped(text: &[u8]) -> PathBuf {
 
 /// Its number.
 pub(super) fn mount_of(held: impl AsFd) -> Result<u64> {
+    mount_at(held, c"", AtFlags::EMPTY_PATH)
+}
+
+/// That of what is seen by a name in a directory.
+pub(super) fn mount_in(held: impl AsFd, name: &OsStr) -> Result<u64> {
+    mount_at(held, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn mount_at(held: impl AsFd, path: impl Arg, flags: AtFlags) -> Result<u64> {
     // It is told without being asked for; who asks for anything is refused by a FUSE of somebody else's.
-    let seen = rustix::fs::statx(held, c"", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+    let seen = rustix::fs::statx(held, path, flags, StatxFlags::empty())?;
     // Before Linux 5.8 nobody can tell; better nothing is erased than what is mounted.
     if seen.stx_mask & StatxFlags::MNT_ID.bits() == 0 { Err(Errno::NOSYS) } else { Ok(seen.stx_mnt_id) }
 }

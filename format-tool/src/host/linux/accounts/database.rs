@@ -6,6 +6,7 @@ mod attributes;
 mod lines;
 #[cfg(test)]
 mod tests;
+mod unmade;
 
 use super::super::directories::Tree;
 use super::super::failed;
@@ -13,6 +14,7 @@ use super::super::files::new_name;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
+use node_format_plan::Action;
 use node_format_plan::action::User;
 use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::OwnedFd;
@@ -24,8 +26,7 @@ use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lines::Texts;
-pub use lines::{Accounts, Entries, left};
+pub use lines::{Accounts, Entries, SHELL, Texts, left};
 
 /// Longest file of the user database that is read, in bytes.
 const SIZE_MAX: u64 = 64 << 20;
@@ -119,6 +120,16 @@ impl Etc {
         self.rewrite(|texts| entries.put_into(texts, accounts))
     }
 
+    /// Puts these new accounts into every file, but for one whose number somebody has by now.
+    pub fn put_new(&self, entries: &Entries, accounts: &Accounts) -> Result<()> {
+        self.rewrite(|texts| entries.put_into(texts, &lines::still_free(texts, accounts)))
+    }
+
+    /// Takes out what there is by now, and was not before, of accounts that these actions did not make as they were to.
+    pub fn unmake(&self, before: &Texts, actions: &[Action]) -> Result<()> {
+        self.rewrite(|texts| unmade::take_out(texts, before, actions))
+    }
+
     /// Gives users other groups, another first group and another home.
     pub fn set(&self, changes: &[(&User, &User)]) -> Result<()> {
         self.rewrite(|texts| lines::set(texts, changes))
@@ -179,17 +190,20 @@ impl Etc {
         let changed: Vec<&str> = DATABASE.into_iter().filter(|name| texts.get(name) != before.get(name)).collect();
         for (n, name) in changed.iter().enumerate() {
             if let Err(e) = self.replace(name, &texts[name]) {
+                let mut why = e.to_string();
                 for done in changed[..n].iter().rev() {
-                    let _ = self.replace(done, &before[done]);
+                    if let Err(e) = self.replace(done, &before[done]) {
+                        why.push_str(&format!("; nor could {} be put back: {e}", self.path.join(done).display()));
+                    }
                 }
-                return Err(failed(format!("cannot rewrite {}", self.path.join(name).display()), e));
+                return Err(failed(format!("cannot rewrite {}", self.path.join(name).display()), why));
             }
         }
         Ok(())
     }
 
     /// Of the four files those that there are, and those that there must be.
-    fn texts(&self) -> Result<Texts> {
+    pub fn texts(&self) -> Result<Texts> {
         let mut texts = Texts::new();
         for name in DATABASE {
             if matches!(name, "passwd" | "group") || self.open_file(name)?.is_some() {

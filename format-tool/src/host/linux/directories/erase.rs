@@ -64,6 +64,14 @@ pub(super) fn kept(path: &Path) -> String {
     )
 }
 
+/// What a person can do where a directory may not be changed because its subvolume, or all that it is on, is read-only.
+pub(super) fn read_only(path: &Path) -> String {
+    let at = path.display();
+    format!(
+        "if it is a subvolume of btrfs: `btrfs property set -t subvol {at} ro false`; else mount what it is on writable"
+    )
+}
+
 /// What a person can do where something is mounted on a partition's directory, or in it.
 pub(super) fn mounted(path: &Path) -> String {
     let at = path.display();

@@ -86,8 +86,7 @@ impl Namespaces {
     fn make_all(&self, batch: &[Action], done: &mut [bool]) -> Result<()> {
         let mut all = Vec::with_capacity(batch.len());
         for (action, done) in batch.iter().zip(done) {
-            *done = true; // Whatever is made of it must be undone if the rest fails.
-            all.extend(self.begin(action)?);
+            all.extend(self.begin(action, done)?);
         }
         let (paired, single): (Vec<&Making>, Vec<&Making>) = all.iter().partition(|making| making.is_paired());
         // Half a pair is of no use: what is left of it goes.
@@ -108,14 +107,15 @@ impl Namespaces {
         Ok(())
     }
 
-    /// The namespace itself, where it is missing.
-    fn begin<'a>(&self, action: &'a Action) -> Result<Option<Making<'a>>> {
+    /// The namespace itself, where it is missing. `done`: whatever is made of it must be undone if the rest fails.
+    fn begin<'a>(&self, action: &'a Action, done: &mut bool) -> Result<Option<Making<'a>>> {
         let Action::SetNamespace { name, veth, state } = action else { return Ok(None) };
         let (Some(outside), Some(inside)) = (&state.to.outside, &state.to.inside) else { return Ok(None) };
         let broken = |e: io::Error| failed(format!("cannot make namespace {name}"), e);
         if state.from.inside.is_none() {
             self.mount(name).map_err(broken)?;
         }
+        *done = true;
         let opened = self.open(name).and_then(|opened| opened.ok_or_else(|| Errno::ENOENT.into()));
         let namespace = opened.map_err(broken)?;
         Ok(Some(Making { action, veth, from: &state.from, outside, inside, namespace }))
@@ -148,32 +148,54 @@ impl Namespaces {
 
     /// `None`: there is no namespace of the name.
     fn open(&self, name: &str) -> io::Result<Option<File>> {
+        let Some(file) = self.open_file(name)? else { return Ok(None) };
+        Ok(is_namespace(&file)?.then_some(file))
+    }
+
+    /// `None`: there is nothing of the name, or a link or a socket.
+    fn open_file(&self, name: &str) -> io::Result<Option<File>> {
         let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
-        let file = match File::options().read(true).custom_flags(flags).open(self.path(name)) {
-            Ok(file) => file,
-            // Nothing, or a link or a socket.
+        match File::options().read(true).custom_flags(flags).open(self.path(name)) {
+            Ok(file) => Ok(Some(file)),
             Err(e) if matches!(e.raw_os_error(), Some(nix::libc::ENOENT | nix::libc::ELOOP | nix::libc::ENXIO)) => {
-                return Ok(None);
+                Ok(None)
             }
-            Err(e) => return Err(e),
-        };
-        let kind = rustix::fs::fstatfs(&file)?.f_type;
-        Ok((i128::from(kind) == i128::from(nix::libc::NSFS_MAGIC)).then_some(file))
-    }
-
-    fn mount(&self, name: &str) -> io::Result<()> {
-        fs::create_dir_all(&self.folder)?;
-        let path = self.path(name);
-        match File::create_new(&path) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-            _ => {} // What is there and is no namespace was left by one that is gone.
+            Err(e) => Err(e),
         }
-        in_a_thread(|| {
-            unshare(CloneFlags::CLONE_NEWNET)?;
-            Ok(mount(Some(Path::new("/proc/thread-self/ns/net")), &path, NONE, MsFlags::MS_BIND, NONE)?)
-        })
     }
 
+    /// What it is to be mounted on: a new file, or the empty one that is left of a namespace that is gone.
+    fn place(&self, name: &str) -> io::Result<(File, bool)> {
+        fs::create_dir_all(&self.folder)?;
+        match File::create_new(self.path(name)) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                let found =
+                    self.open_file(name)?.map(|file| Ok::<_, io::Error>((is_left(&file)?, file))).transpose()?;
+                let left = found.and_then(|(is_left, file)| is_left.then_some((file, false)));
+                left.ok_or_else(|| {
+                    io::Error::other("something of the name is there by now, which node-format did not make")
+                })
+            }
+            made => Ok((made?, true)),
+        }
+    }
+
+    /// Leaves nothing behind when it fails.
+    fn mount(&self, name: &str) -> io::Result<()> {
+        let (file, is_new) = self.place(name)?;
+        let at = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let mounted = in_a_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            let namespace = Path::new("/proc/thread-self/ns/net");
+            Ok(mount(Some(namespace), at.as_str(), NONE, MsFlags::MS_BIND, NONE)?)
+        });
+        if mounted.is_err() && is_new {
+            let _ = fs::remove_file(self.path(name));
+        }
+        mounted
+    }
+
+    /// What then comes to light, a namespace or a file of somebody else's, stays.
     fn unmount(&self, name: &str) -> io::Result<()> {
         let path = self.path(name);
         match umount2(&path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
@@ -181,11 +203,24 @@ impl Namespaces {
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
             Err(e) => return Err(e.into()),
         }
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        match self.open_file(name)? {
+            Some(file) if is_left(&file)? => match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+                _ => Ok(()),
+            },
             _ => Ok(()),
         }
     }
+}
+
+fn is_namespace(file: &File) -> io::Result<bool> {
+    Ok(i128::from(rustix::fs::fstatfs(file)?.f_type) == i128::from(nix::libc::NSFS_MAGIC))
+}
+
+/// Whether it is an empty file, as one is that a namespace was mounted on.
+fn is_left(file: &File) -> io::Result<bool> {
+    let found = file.metadata()?;
+    Ok(found.is_file() && found.len() == 0 && !is_namespace(file)?)
 }
 
 /// A namespace that is being made what it must be.

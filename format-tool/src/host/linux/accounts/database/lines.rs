@@ -9,8 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A user or group by what it is known by.
 pub type Identity<'a> = (&'a str, u32);
 
+/// That of new users: nobody can log in.
+pub const SHELL: &str = "/usr/sbin/nologin";
+
 /// The text of each file.
-pub(super) type Texts = BTreeMap<&'static str, String>;
+pub type Texts = BTreeMap<&'static str, String>;
 
 /// The users and groups that are meant.
 #[derive(Default)]
@@ -65,7 +68,7 @@ impl Entries {
             match action {
                 Action::AddUser(User { name, uid, gid, home, groups }) => {
                     let home = home.display();
-                    entries.line("passwd", name, format!("{name}:x:{uid}:{gid}:Plat:{home}:/usr/sbin/nologin"));
+                    entries.line("passwd", name, format!("{name}:x:{uid}:{gid}:Plat:{home}:{SHELL}"));
                     entries.line("shadow", name, new_in_shadow(name));
                     let lists = groups.iter().flat_map(|group| [("group", group), ("gshadow", group)]);
                     entries.0.extend(lists.map(|(file, group)| Entry {
@@ -104,10 +107,16 @@ impl Entries {
         Accounts { users: of("passwd"), groups: of("group") }
     }
 
-    /// Puts what it has of these accounts into the files, but for a line whose name there is already.
+    /// Puts what it has of these accounts into the files, but for a line whose name there is already. Of one that there is with
+    /// another number nothing is put.
     pub(super) fn put_into(&self, texts: &mut Texts, accounts: &Accounts) {
-        let named = |all: &BTreeSet<Identity>| all.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let (users, groups): (BTreeSet<String>, BTreeSet<String>) = (named(&accounts.users), named(&accounts.groups));
+        let named = |all: &BTreeSet<Identity>, file: &str| -> BTreeSet<String> {
+            let there: BTreeMap<&str, Identity> =
+                texts.get(file).map_or("", String::as_str).lines().filter_map(identity).map(|it| (it.0, it)).collect();
+            let free = all.iter().filter(|account| there.get(account.0).is_none_or(|found| found == *account));
+            free.map(|(name, _)| (*name).to_owned()).collect()
+        };
+        let (users, groups) = (named(&accounts.users, "passwd"), named(&accounts.groups, "group"));
         for (file, text) in texts {
             let mut lines = String::new();
             let mut members: BTreeMap<(&str, usize), BTreeSet<&str>> = BTreeMap::new();
@@ -131,6 +140,16 @@ impl Entries {
             *text = with_members(&appended(text, &lines), &members);
         }
     }
+}
+
+/// Those of new accounts whose number nobody has by now.
+pub(super) fn still_free<'a>(texts: &Texts, accounts: &Accounts<'a>) -> Accounts<'a> {
+    let free = |all: &BTreeSet<Identity<'a>>, file: &str| {
+        let lines = texts.get(file).map_or("", String::as_str).lines().filter_map(identity);
+        let taken: BTreeSet<u32> = lines.map(|(_, number)| number).collect();
+        all.iter().copied().filter(|(_, number)| !taken.contains(number)).collect()
+    };
+    Accounts { users: free(&accounts.users, "passwd"), groups: free(&accounts.groups, "group") }
 }
 
 /// What stands for another database begins with one of these, and what comes after it is not looked at by all.
@@ -242,8 +261,8 @@ fn names_gone(text: &str, gone: &BTreeSet<Identity>) -> BTreeSet<String> {
     gone.iter().map(|(name, _)| *name).filter(|name| !stay.contains(name)).map(str::to_owned).collect()
 }
 
-/// Those that a run which was killed has half made: in the files that are written first they have the lines of new accounts,
-/// or without such a file are members of groups, and in passwd and group they have none.
+/// Those that a run which was killed, or a program of it, has half made: in the files that are written first they have the lines
+/// of new accounts, or without a line there are members of groups, and in passwd and group they have none.
 pub(super) fn half_made<'a>(accounts: &Accounts<'a>, texts: &Texts) -> Accounts<'a> {
     let text = |file: &str| texts.get(file).map_or("", String::as_str);
     let lists = text("group").lines().chain(text("gshadow").lines()).filter_map(|line| line.rsplit(':').next());
@@ -254,7 +273,8 @@ pub(super) fn half_made<'a>(accounts: &Accounts<'a>, texts: &Texts) -> Accounts<
     };
     let begun = |first: &str| -> BTreeSet<&str> { text(first).lines().collect() };
     let (users, groups) = (begun("shadow"), begun("gshadow"));
-    let is_listed = |name: &str| !texts.contains_key("shadow") && members.contains(name);
+    let with_secrets: BTreeSet<&str> = text("shadow").lines().map(name_of).collect();
+    let is_listed = |name: &str| !with_secrets.contains(name) && members.contains(name);
     Accounts {
         users: kept(&accounts.users, "passwd", &|name| users.contains(new_in_shadow(name).as_str()) || is_listed(name)),
         groups: kept(&accounts.groups, "group", &|name| groups.contains(new_in_gshadow(name).as_str())),
@@ -282,7 +302,7 @@ fn new_in_shadow(name: &str) -> String {
     format!("{name}:!*:::::::")
 }
 
-fn new_in_gshadow(name: &str) -> String {
+pub(super) fn new_in_gshadow(name: &str) -> String {
     format!("{name}:!*::")
 }
 
@@ -306,7 +326,7 @@ pub(super) fn is_plain(file: &str, text: &str) -> bool {
     (text.is_empty() || text.ends_with('\n')) && text.split_terminator('\n').all(|line| !odd(line) && is_whole(line))
 }
 
-fn name_of(line: &str) -> &str {
+pub(super) fn name_of(line: &str) -> &str {
     line.split(':').next().unwrap_or_default()
 }
 
@@ -317,7 +337,7 @@ fn identity(line: &str) -> Option<Identity<'_>> {
 }
 
 /// Of a list of names those that stay, and further ones.
-fn listed<'a>(list: &'a str, stays: impl Fn(&str) -> bool, more: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn listed<'a>(list: &'a str, stays: impl Fn(&str) -> bool, more: impl Iterator<Item = &'a str>) -> String {
     let mut names: Vec<&str> = list.split(',').filter(|name| !name.is_empty() && stays(name)).collect();
     for name in more {
         if !names.contains(&name) {
@@ -327,7 +347,7 @@ fn listed<'a>(list: &'a str, stays: impl Fn(&str) -> bool, more: impl Iterator<I
     names.join(",")
 }
 
-fn each_line(text: &str, mut edit: impl FnMut(&str) -> Option<String>) -> String {
+pub(super) fn each_line(text: &str, mut edit: impl FnMut(&str) -> Option<String>) -> String {
     let mut new = String::with_capacity(text.len());
     for whole in text.split_inclusive('\n') {
         let line = whole.strip_suffix('\n').unwrap_or(whole);
@@ -339,7 +359,7 @@ fn each_line(text: &str, mut edit: impl FnMut(&str) -> Option<String>) -> String
     new
 }
 
-fn each_field<'a>(line: &'a str, mut edit: impl FnMut(usize, &'a str) -> Cow<'a, str>) -> String {
+pub(super) fn each_field<'a>(line: &'a str, mut edit: impl FnMut(usize, &'a str) -> Cow<'a, str>) -> String {
     let mut new = String::with_capacity(line.len());
     for (n, field) in line.split(':').enumerate() {
         if n > 0 {

@@ -223,3 +223,40 @@ fn without_a_shadow_a_user_who_is_only_a_member_is_half_made() {
     assert_eq!(root.text("group"), "kvm:x:5:ann,bob\n");
     assert!(!root.path("shadow").exists());
 }
+
+#[test]
+fn what_a_program_that_was_killed_gave_a_group_is_taken_away() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI must run it");
+        eprintln!("SKIPPED: this test needs root");
+        return;
+    }
+    let root = Root::new();
+    root.write("passwd", "ann:x:2:2::/:/x\n");
+    root.write("shadow", "ann:!*:::::::\n");
+    root.write("group", "kvm:x:5:ann,part1\n");
+    root.write("gshadow", "kvm:!::part1\n");
+    root.etc().clear(&accounts(&[("part1", 1)], &[])).unwrap();
+    assert_eq!(root.text("group"), "kvm:x:5:ann\n");
+    assert_eq!(root.text("gshadow"), "kvm:!::\n");
+}
+
+#[test]
+fn new_accounts_take_nobodys_name_or_number_and_no_group_gets_somebody_else() {
+    let root = Root::new();
+    let passwd = "part0:x:7001:7001::/home:/bin/sh\nann:x:1:33::/:/x\n";
+    root.write("passwd", passwd);
+    root.write("shadow", "");
+    root.write("group", "kvm:x:5:\nwww:x:2:\n");
+    let user = |n: u32| {
+        let (name, groups) = (format!("part{n}"), ["kvm".to_owned()].into());
+        Action::AddUser(User { name, uid: n, gid: n, home: "/home".into(), groups })
+    };
+    let group = |gid| Action::AddGroup { name: format!("part{gid}"), gid, members: [].into() };
+    let actions = [group(2), group(3), user(0), user(1), user(3)];
+    let all: Vec<&Action> = actions.iter().collect();
+    root.etc().put_new(&Entries::new(&all), &Accounts::of(actions.iter())).unwrap();
+    assert_eq!(root.text("passwd"), format!("{passwd}part3:x:3:3:Plat:/home:/usr/sbin/nologin\n"));
+    assert_eq!(root.text("shadow"), "part3:!*:::::::\n");
+    assert_eq!(root.text("group"), "kvm:x:5:part3\nwww:x:2:\npart3:x:3:\n");
+}

@@ -14,9 +14,10 @@ fn action(path: &str, file_system: &str, from: Option<u32>, to: Option<u32>) -> 
 }
 
 pub fn lives(mounted: &Mounted) {
-    let tree = Tree::open(&mounted.top()).unwrap();
+    let mut tree = Tree::open(&mounted.top()).unwrap();
     let look = |path: &str| {
         let mut facts = HostFacts::default();
+        let tree = Tree::open(&mounted.top()).unwrap();
         disk::observe(&tree, &IndexMap::from([(path.into(), PROJECT)]), &mut facts);
         facts
     };
@@ -24,23 +25,23 @@ pub fn lives(mounted: &Mounted) {
     fs::create_dir_all(mounted.top().join("two")).unwrap();
     mounted.set("one", None).unwrap();
     let here = look("/one").file_systems[Path::new("/one")].clone();
-    disk::perform(&tree, &action("/one", &here, None, Some(8))).unwrap();
+    disk::perform(&mut tree, &action("/one", &here, None, Some(8))).unwrap();
     // What is not there yet would have the limit, and does not count.
     for path in ["/two", "/two/not-yet"] {
         let seen = look(path);
         assert_eq!((seen.disk_limits[Path::new(path)], &seen.file_systems[Path::new(path)]), (8, &here));
         assert!(seen.uncounted.contains(Path::new(path)));
     }
-    disk::perform(&tree, &action("/two", &here, Some(8), Some(8))).unwrap();
+    disk::perform(&mut tree, &action("/two", &here, Some(8), Some(8))).unwrap();
     assert!(look("/two").uncounted.is_empty());
     // Elsewhere there is nothing of ours, and nothing is limited.
     for path in ["/two", "/gone"] {
-        disk::perform(&tree, &action(path, "another", Some(8), None)).unwrap();
+        disk::perform(&mut tree, &action(path, "another", Some(8), None)).unwrap();
         assert_eq!(mounted.limit("one"), Some(8 * MIB));
     }
-    let problem = disk::perform(&tree, &action("/two", "another", Some(8), Some(9))).unwrap_err();
+    let problem = disk::perform(&mut tree, &action("/two", "another", Some(8), Some(9))).unwrap_err();
     assert!(problem.why.contains("another file system"), "{problem}");
     assert_eq!(mounted.limit("one"), Some(8 * MIB));
-    disk::perform(&tree, &action("/gone", &here, Some(8), None)).unwrap();
+    disk::perform(&mut tree, &action("/gone", &here, Some(8), None)).unwrap();
     assert_eq!(mounted.limit("one"), None);
 }

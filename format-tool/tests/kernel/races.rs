@@ -1,0 +1,134 @@
+//! What somebody else does between the look and the deed: a program of the run's is preceded by it.
+
+use super::machine::{Machine, ip, on_a_machine, program};
+use nix::mount::{MsFlags, mount};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+const DATABASE: [&str; 4] = ["passwd", "group", "shadow", "gshadow"];
+const TEXTS: [&str; 4] =
+    ["root:x:0:0:root:/root:/bin/sh\n", "root:x:0:\nkvm:x:104:bob\n", "root:*:1::::::\n", "root:*::\nkvm:!::bob\n"];
+
+/// With two partitions, whose users shall be in kvm.
+fn prepare(machine: &Machine) {
+    ip("link set lo up");
+    DATABASE.iter().zip(TEXTS).for_each(|(name, text)| fs::write(machine.path("etc").join(name), text).unwrap());
+    machine.configure(2);
+    let config = fs::read_to_string(machine.path("format.toml")).unwrap();
+    let config = config.replace("[partitions]\n", "[partitions]\ngroups = [\"kvm\"]\n");
+    fs::write(machine.path("format.toml"), config).unwrap();
+}
+
+fn text(machine: &Machine, name: &str) -> String {
+    fs::read_to_string(machine.path("etc").join(name)).unwrap()
+}
+
+/// Applies; before systemd-sysusers a shell does `act` in the machine's root. It must fail.
+fn apply_after(machine: &Machine, act: &str) -> String {
+    let path = std::env::var("PATH").unwrap();
+    let script =
+        format!("(cd {} && {act}) || exit 9\nPATH={path} exec systemd-sysusers \"$@\"", machine.root.path().display());
+    program(&machine.path("bin/systemd-sysusers"), &script);
+    let path = format!("{}:{path}", machine.path("bin").display());
+    let Output { status, stderr, .. } = machine.command(&["apply"]).env("PATH", path).output().unwrap();
+    let why = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(1), "{why}");
+    assert!(why.contains("as it was before the run"), "{why}");
+    why
+}
+
+/// What the database is, but for lines that were added to it.
+fn assert_only(machine: &Machine, added: [&str; 4]) {
+    for ((name, before), added) in DATABASE.iter().zip(TEXTS).zip(added) {
+        assert_eq!(text(machine, name), format!("{before}{added}"), "{name}");
+    }
+}
+
+fn mount_on_itself(at: &Path) {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    mount(Some(at), at, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+}
+
+#[test]
+fn a_table_of_the_name_that_somebody_made_meanwhile_stays() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, "mode = \"bridge\"\nguard = true\n", "");
+        let path = std::env::var("PATH").unwrap();
+        let script = format!("export PATH={path}\n[ \"$*\" != '-f -' ] || nft add table inet plat\nexec nft \"$@\"");
+        program(&machine.path("bin/nft"), &script);
+        let path = format!("{}:{path}", machine.path("bin").display());
+        let Output { status, stderr, .. } = machine.command(&["apply"]).env("PATH", path).output().unwrap();
+        let why = String::from_utf8(stderr).unwrap();
+        assert!(status.code() == Some(1) && why.contains("File exists"), "{why}");
+        let tables = Command::new("nft").args(["list", "ruleset"]).output().unwrap();
+        assert_eq!(String::from_utf8(tables.stdout).unwrap(), "table inet plat {\n}\n", "his alone");
+    });
+}
+
+#[test]
+fn what_came_to_the_place_of_a_namespace_or_of_node_json_stays_there() {
+    on_a_machine(|machine| {
+        prepare(machine);
+        let why = apply_after(machine, "echo his >var/lib/plat/node.json");
+        assert!(why.contains("cannot write /var/lib/plat/node.json"), "{why}");
+        assert_eq!(fs::read_to_string(machine.path("var/lib/plat/node.json")).unwrap(), "his\n");
+        fs::remove_file(machine.path("var/lib/plat/node.json")).unwrap();
+
+        machine.configure_with(2, "mode = \"bridge\"\nnamespaces = true\nguard = false\n", "");
+        let his = machine.path("run/netns/part1");
+        let why = apply_after(machine, "mkdir -p run/netns && echo his >run/netns/part1");
+        assert!(why.contains("cannot make namespace part1"), "{why}");
+        assert_eq!(fs::read_to_string(&his).unwrap(), "his\n");
+        assert!(!machine.path("run/netns/part0").exists());
+        fs::remove_file(&his).unwrap();
+
+        mount_on_itself(&machine.path("run/netns"));
+        let why = apply_after(machine, "touch run/netns/part1 && mount --bind /proc/self/ns/net run/netns/part1");
+        assert!(why.contains("cannot make namespace part1"), "{why}");
+        let inode = |path: &Path| fs::metadata(path).map(|found| std::os::unix::fs::MetadataExt::ino(&found)).unwrap();
+        assert_eq!(inode(&his), inode(Path::new("/proc/thread-self/ns/net")));
+    });
+}
+
+#[test]
+fn where_one_file_cannot_be_replaced_no_group_keeps_a_member_who_was_not_made() {
+    on_a_machine(|machine| {
+        prepare(machine);
+        mount_on_itself(&machine.path("etc/passwd"));
+        apply_after(machine, "true");
+        assert_only(machine, [""; 4]);
+        nix::mount::umount2(&machine.path("etc/passwd"), nix::mount::MntFlags::empty()).unwrap();
+        machine.must(&["apply"]);
+        machine.must(&["reset"]);
+        assert_only(machine, [""; 4]);
+    });
+}
+
+#[test]
+fn an_account_that_got_another_number_because_its_own_was_taken_goes_again() {
+    on_a_machine(|machine| {
+        prepare(machine);
+        apply_after(machine, "echo 'ann:x:61000:33::/:/bin/sh' >>etc/passwd");
+        assert_only(machine, ["ann:x:61000:33::/:/bin/sh\n", "", "", ""]);
+        prepare(machine);
+        apply_after(machine, "echo 'ann:x:61001:' >>etc/group");
+        assert_only(machine, ["", "ann:x:61001:\n", "", ""]);
+    });
+}
+
+#[test]
+fn a_user_whom_somebody_made_by_the_name_meanwhile_stays_as_he_is() {
+    on_a_machine(|machine| {
+        prepare(machine);
+        let act = "echo 'part0:x:7001:7001::/home/part0:/bin/sh' >>etc/passwd; \
+                   echo 'part0:$6$hash:7::::::' >>etc/shadow; \
+                   echo 'part0:x:7001:' >>etc/group; echo 'part0:!::' >>etc/gshadow";
+        apply_after(machine, act);
+        let his =
+            ["part0:x:7001:7001::/home/part0:/bin/sh\n", "part0:x:7001:\n", "part0:$6$hash:7::::::\n", "part0:!::\n"];
+        assert_only(machine, his);
+    });
+}
