@@ -108,6 +108,29 @@ fn where_one_file_cannot_be_replaced_no_group_keeps_a_member_who_was_not_made() 
 }
 
 #[test]
+fn what_cannot_be_taken_out_of_the_database_either_is_told_and_goes_with_the_next_reset() {
+    on_a_machine(|machine| {
+        prepare(machine);
+        mount_on_itself(&machine.path("etc/passwd"));
+        let (path, root) = (std::env::var("PATH").unwrap(), machine.root.path().display());
+        let script =
+            format!("export PATH={path}\nsystemd-sysusers \"$@\"; cd {root}/etc; mount --bind group group; exit 1");
+        program(&machine.path("bin/systemd-sysusers"), &script);
+        let path = format!("{}:{path}", machine.path("bin").display());
+        let Output { status, stderr, .. } = machine.command(&["apply"]).env("PATH", path).output().unwrap();
+        let why = String::from_utf8(stderr).unwrap();
+        assert_eq!(status.code(), Some(5), "{why}");
+        assert!(why.contains("of accounts that were not made whole cannot be taken away"), "{why}");
+        assert!(text(machine, "group").contains("kvm:x:104:bob,part0,part1\n"), "{why}");
+        for name in ["passwd", "group"] {
+            nix::mount::umount2(&machine.path("etc").join(name), nix::mount::MntFlags::empty()).unwrap();
+        }
+        machine.must(&["reset"]);
+        assert_only(machine, [""; 4]);
+    });
+}
+
+#[test]
 fn an_account_that_got_another_number_because_its_own_was_taken_goes_again() {
     on_a_machine(|machine| {
         prepare(machine);
