@@ -153,5 +153,9 @@ fn a_user_whom_somebody_made_by_the_name_meanwhile_stays_as_he_is() {
         let his =
             ["part0:x:7001:7001::/home/part0:/bin/sh\n", "part0:x:7001:\n", "part0:$6$hash:7::::::\n", "part0:!::\n"];
         assert_only(machine, his);
+        prepare(machine);
+        // As by vigr.
+        apply_after(machine, "echo 'part1:x:7002:' >>etc/group");
+        assert_only(machine, ["", "part1:x:7002:\n", "", ""]);
     });
 }
