@@ -90,6 +90,9 @@ fn what_came_to_the_place_of_a_namespace_or_of_node_json_stays_there() {
         assert!(why.contains("cannot make namespace part1"), "{why}");
         let inode = |path: &Path| fs::metadata(path).map(|found| std::os::unix::fs::MetadataExt::ino(&found)).unwrap();
         assert_eq!(inode(&his), inode(Path::new("/proc/thread-self/ns/net")));
+        for at in [&his, &machine.path("run/netns")] {
+            nix::mount::umount2(at, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        }
     });
 }
 
