@@ -84,6 +84,7 @@ fn what_is_mounted_on_a_partitions_directory_is_named_and_stays_as_it_is() {
         chown(&foreign, Some(FIRST_UID), Some(FIRST_UID)).unwrap();
         fs::set_permissions(&foreign, fs::Permissions::from_mode(0o750)).unwrap();
         assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+        nix::mount::umount2(&machine.path("srv/plat/partitions/part0"), nix::mount::MntFlags::empty()).unwrap();
     });
 }
 

@@ -90,6 +90,9 @@ fn what_came_to_the_place_of_a_namespace_or_of_node_json_stays_there() {
         assert!(why.contains("cannot make namespace part1"), "{why}");
         let inode = |path: &Path| fs::metadata(path).map(|found| std::os::unix::fs::MetadataExt::ino(&found)).unwrap();
         assert_eq!(inode(&his), inode(Path::new("/proc/thread-self/ns/net")));
+        for at in [&his, &machine.path("run/netns")] {
+            nix::mount::umount2(at, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        }
     });
 }
 
@@ -102,6 +105,29 @@ fn where_one_file_cannot_be_replaced_no_group_keeps_a_member_who_was_not_made() 
         assert_only(machine, [""; 4]);
         nix::mount::umount2(&machine.path("etc/passwd"), nix::mount::MntFlags::empty()).unwrap();
         machine.must(&["apply"]);
+        machine.must(&["reset"]);
+        assert_only(machine, [""; 4]);
+    });
+}
+
+#[test]
+fn what_cannot_be_taken_out_of_the_database_either_is_told_and_goes_with_the_next_reset() {
+    on_a_machine(|machine| {
+        prepare(machine);
+        mount_on_itself(&machine.path("etc/passwd"));
+        let (path, root) = (std::env::var("PATH").unwrap(), machine.root.path().display());
+        let script =
+            format!("export PATH={path}\nsystemd-sysusers \"$@\"; cd {root}/etc; mount --bind group group; exit 1");
+        program(&machine.path("bin/systemd-sysusers"), &script);
+        let path = format!("{}:{path}", machine.path("bin").display());
+        let Output { status, stderr, .. } = machine.command(&["apply"]).env("PATH", path).output().unwrap();
+        let why = String::from_utf8(stderr).unwrap();
+        assert_eq!(status.code(), Some(5), "{why}");
+        assert!(why.contains("of accounts that were not made whole cannot be taken away"), "{why}");
+        assert!(text(machine, "group").contains("kvm:x:104:bob,part0,part1\n"), "{why}");
+        for name in ["passwd", "group"] {
+            nix::mount::umount2(&machine.path("etc").join(name), nix::mount::MntFlags::empty()).unwrap();
+        }
         machine.must(&["reset"]);
         assert_only(machine, [""; 4]);
     });
@@ -130,5 +156,9 @@ fn a_user_whom_somebody_made_by_the_name_meanwhile_stays_as_he_is() {
         let his =
             ["part0:x:7001:7001::/home/part0:/bin/sh\n", "part0:x:7001:\n", "part0:$6$hash:7::::::\n", "part0:!::\n"];
         assert_only(machine, his);
+        prepare(machine);
+        // As by vigr.
+        apply_after(machine, "echo 'part1:x:7002:' >>etc/group");
+        assert_only(machine, ["", "part1:x:7002:\n", "", ""]);
     });
 }

@@ -185,13 +185,19 @@ fn settle(etc: &Etc, batch: &[Action], result: Result<()>) -> Outcome {
     };
     let has_user = |name: &str, uid: u32| accounts.users.get(name).is_some_and(|found| found.uid == uid);
     let has_group = |name: &str, gid: u32| accounts.groups.get(name).is_some_and(|found| found.gid == gid);
+    // Of whom there is no more a user.
+    let listed: BTreeSet<&String> =
+        accounts.groups.values().flat_map(|group| group.members.iter().chain(&group.in_shadow)).collect();
+    let lingers = |name: &String| {
+        !accounts.users.contains_key(name) && (listed.contains(name) || accounts.left_in_shadow.contains_key(name))
+    };
     let done: Vec<bool> = batch
         .iter()
         .map(|action| match action {
             Action::AddUser(user) => {
                 has_user(&user.name, user.uid) && accounts.users.get(&user.name).is_some_and(|u| u.gid == user.gid)
             }
-            Action::RemoveUser(user) => !has_user(&user.name, user.uid),
+            Action::RemoveUser(user) => !has_user(&user.name, user.uid) && !lingers(&user.name),
             Action::SetUser { to, .. } => {
                 let found = UserFact { uid: to.uid, gid: to.gid, home: to.home.clone() };
                 accounts.users.get(&to.name) == Some(&found)

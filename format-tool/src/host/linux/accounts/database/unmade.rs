@@ -7,8 +7,8 @@ use node_format_plan::action::User;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Takes out what the files `before` did not have of the accounts that these actions were to make. One that is as it was to be
-/// stays; so does one of the name that somebody else made meanwhile, who gave the user another home or shell, or, as programs
-/// do, the group another mark for a password that nobody has.
+/// stays; so does one of the name that somebody else made meanwhile, who gave the user another home or shell, or the group another
+/// mark for a password that nobody has, as programs do, or none.
 pub(super) fn take_out(texts: &mut Texts, before: &Texts, actions: &[Action]) {
     let new = New { now: &texts.clone(), before };
     let (mut users, mut groups, mut members) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
@@ -20,11 +20,11 @@ pub(super) fn take_out(texts: &mut Texts, before: &Texts, actions: &[Action]) {
                 }
                 members.insert(user.name.as_str(), user);
             }
-            Action::AddGroup { name, gid, .. } if !new.is_whole("group", name, &[(2, *gid)]) => {
-                let mark = new.line("gshadow", name);
-                if mark.is_none_or(|line| line == new_in_gshadow(name)) {
-                    groups.insert(name.as_str());
-                }
+            Action::AddGroup { name, gid, .. }
+                if !new.is_whole("group", name, &[(2, *gid)])
+                    && new.line("gshadow", name) == Some(new_in_gshadow(name).as_str()) =>
+            {
+                groups.insert(name.as_str());
             }
             _ => {}
         }
