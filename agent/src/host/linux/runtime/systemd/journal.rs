@@ -2,6 +2,7 @@
 
 use super::names::Names;
 use crate::host::linux::runtime::{LogLines, Records};
+use plat_model::Timestamp;
 use plat_model::id::{InstanceId, PartitionName, ServiceName};
 use serde::Deserialize;
 use std::collections::{BTreeMap, VecDeque};
@@ -13,14 +14,23 @@ const LINES_MAX: usize = 10_000;
 /// Most that is told of them at once, the newest, in bytes.
 const BYTES_MAX: usize = 2 << 20;
 /// Last lines of a run that has ended.
-const TAIL: &str = "10";
+const TAIL: usize = 10;
 const TAIL_LINE: usize = 500;
 /// Longest line that is told, in characters.
 const LINE_MAX: usize = 4096;
 
-/// One entry of the journal.
+/// How many of a unit's last entries are looked at for the last lines of one run: what the next run has said by then is
+/// among them.
+const LOOKED_AT: &str = "200";
+
+/// One entry of the journal. Of what a program said at its very end, the journal daemon may find out no more than the unit: what
+/// systemd tells of a unit to the daemon goes with the unit's last process.
 #[derive(Deserialize)]
 struct Entry {
+    #[serde(rename = "_SYSTEMD_INVOCATION_ID")]
+    run: Option<String>,
+    #[serde(rename = "PLAT_INSTANCE")]
+    instance: Option<String>,
     #[serde(rename = "MESSAGE")]
     message: Option<Message>,
     #[serde(rename = "__REALTIME_TIMESTAMP")]
@@ -65,6 +75,15 @@ impl Said {
 }
 
 impl Entry {
+    /// Whether it can be of a run that was started then: `told` is what it should say, `said` what it says of that.
+    fn is_of(&self, said: Option<&String>, told: &str, started: Timestamp) -> bool {
+        said.map_or_else(|| self.millis() >= started.0, |said| said == told)
+    }
+
+    fn millis(&self) -> i64 {
+        self.micros.parse::<i64>().unwrap_or(0) / 1000
+    }
+
     fn line(&self, most: usize) -> Line {
         let text = match &self.message {
             Some(Message::Text(text)) => text.into(),
@@ -72,15 +91,20 @@ impl Entry {
             None => "".into(),
         };
         let text = text.chars().filter(|c| !c.is_control() || *c == '\t').take(most).collect();
-        let millis = self.micros.parse::<i64>().unwrap_or(0) / 1000;
-        Line { millis, text }
+        Line { millis: self.millis(), text }
     }
 }
 
-/// Entries that match, in order; none if the journal cannot be read.
-fn read(arguments: &[&str], most: usize) -> Said {
+/// Entries that match and are wanted, in order; none if the journal cannot be read.
+fn read(arguments: &[&str], most: usize, is_wanted: impl Fn(&Entry) -> bool) -> Said {
     let mut journal = Command::new("journalctl");
-    journal.args(["--quiet", "--no-pager", "--output=json", "--all", "--output-fields=MESSAGE"]);
+    journal.args([
+        "--quiet",
+        "--no-pager",
+        "--output=json",
+        "--all",
+        "--output-fields=MESSAGE,PLAT_INSTANCE,_SYSTEMD_INVOCATION_ID",
+    ]);
     let begun = journal.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
     let mut said = Said::default();
     match begun {
@@ -88,18 +112,15 @@ fn read(arguments: &[&str], most: usize) -> Said {
             // One at a time: a tenant says how much there is.
             let entries = child.stdout.take().map(|out| BufReader::new(out).split(b'\n')).into_iter().flatten();
             let entries = entries.map_while(Result::ok).filter_map(|json| serde_json::from_slice(&json).ok());
-            entries.for_each(|entry| said.take(entry, most));
+            entries.for_each(|entry: Entry| match is_wanted(&entry) {
+                true => said.take(entry, most),
+                false => said.cursor = Some(entry.cursor),
+            });
             let _ = child.wait();
         }
         Err(why) => tracing::warn!(%why, "journalctl cannot be run"),
     }
     said
-}
-
-/// The last lines that match.
-fn last(of: &[&str]) -> Vec<String> {
-    let arguments = [&["--boot", "--lines", TAIL], of].concat();
-    read(&arguments, TAIL_LINE).lines.into_iter().map(|line| line.text).collect()
 }
 
 /// What has been said until now can be read afterwards.
@@ -113,10 +134,13 @@ fn catch_up() {
 }
 
 /// The last lines of a run that has ended; and if it could not even begin, why.
-pub fn end(unit: &str, run: &str, failed: bool) -> (Vec<String>, Option<String>) {
+pub fn end(unit: &str, run: &str, started: Timestamp, failed: bool) -> (Vec<String>, Option<String>) {
     catch_up();
-    let of = [format!("_SYSTEMD_INVOCATION_ID={run}"), format!("_SYSTEMD_UNIT={unit}")];
-    (last(&[&of[0], &of[1], "_TRANSPORT=stdout"]), failed.then(|| why(unit, run)).flatten())
+    let unit_is = format!("_SYSTEMD_UNIT={unit}");
+    let is_of = |entry: &Entry| entry.is_of(entry.run.as_ref(), run, started);
+    let mut said = read(&["--boot", "--lines", LOOKED_AT, &unit_is, "_TRANSPORT=stdout"], TAIL_LINE, is_of).lines;
+    said.drain(..said.len().saturating_sub(TAIL));
+    (said.into_iter().map(|line| line.text).collect(), failed.then(|| why(unit, run)).flatten())
 }
 
 /// Why systemd could not execute a unit's program, in its own words.
@@ -126,7 +150,9 @@ pub fn failure(unit: &str, run: &str) -> Option<String> {
 }
 
 fn why(unit: &str, run: &str) -> Option<String> {
-    let texts = last(&[&format!("INVOCATION_ID={run}"), &format!("UNIT={unit}"), "_UID=0"]);
+    let of = [format!("INVOCATION_ID={run}"), format!("UNIT={unit}")];
+    let said = read(&["--boot", "--lines", LOOKED_AT, &of[0], &of[1], "_UID=0"], TAIL_LINE, |_| true);
+    let texts: Vec<String> = said.lines.into_iter().map(|line| line.text).collect();
     let known = ["Failed to", "failed to", "Failed at"];
     texts.iter().find(|text| known.iter().any(|start| text.contains(start))).or(texts.first()).cloned()
 }
@@ -150,7 +176,9 @@ impl LogLines for JournalLines {
         // Each by itself: one that says much does not push the others' lines out.
         for (service, state) in wanted {
             let unit = self.names.service(&self.partition, &service);
-            let of = [format!("PLAT_INSTANCE={}", state.instance), format!("_SYSTEMD_UNIT={unit}")];
+            let (instance, started) = (state.instance.to_string(), state.started);
+            let is_of = |entry: &Entry| entry.is_of(entry.instance.as_ref(), &instance, started);
+            let unit_is = format!("_SYSTEMD_UNIT={unit}");
             let key = (state.instance, service.clone());
             let from = match self.read.get(&key) {
                 Some(cursor) => format!("--after-cursor={cursor}"),
@@ -159,7 +187,7 @@ impl LogLines for JournalLines {
                     format!("--lines={LINES_MAX}")
                 }
             };
-            let said = read(&[&from, &of[0], &of[1], "_TRANSPORT=stdout"], LINE_MAX);
+            let said = read(&[&from, &unit_is, "_TRANSPORT=stdout"], LINE_MAX, is_of);
             if let Some(last) = said.cursor {
                 self.read.insert(key, last);
             }
@@ -187,6 +215,14 @@ mod tests {
         assert_eq!(text("[104, 105, 27, 255]", 99), "hi\u{fffd}");
         assert_eq!(text("null", 99), "");
         assert_eq!(text(r#""long""#, 2), "lo");
+    }
+
+    #[test]
+    fn a_line_of_which_no_run_is_known_is_that_of_the_run_that_had_begun() {
+        let entry = entry("c", r#""said""#);
+        let (before, after) = (Timestamp(1_699_999_999_999), Timestamp(1_700_000_000_001));
+        assert!(entry.is_of(None, "a", before) && !entry.is_of(None, "a", after));
+        assert!(entry.is_of(Some(&"a".into()), "a", after) && !entry.is_of(Some(&"b".into()), "a", before));
     }
 
     #[test]
