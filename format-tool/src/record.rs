@@ -81,7 +81,7 @@ impl Record {
     /// As [`Record::open`].
     pub fn clear_left(path: &Path, epoch: &Epoch) -> Result<()> {
         match Place::find(path)? {
-            Some(place) if !place.is_taken()? && place.is_left()? => Self::open(path, epoch)?.finish(),
+            Some(place) if !place.is_taken()? && place.is_left()? => Self::open(path, epoch)?.finish().map(drop),
             _ => Ok(()),
         }
     }
@@ -226,25 +226,22 @@ impl Record {
         self.append(things.into_iter().map(Line::Gone))
     }
 
-    /// Writes the record anew as short as it can be; removes it, and the directories made for it, once it is empty.
+    /// Writes the record anew as short as it can be; removes it, and the directories made for it, once it is empty. Returns the
+    /// innermost of these that holds something else: it stays, with those above it.
     ///
     /// # Errors
     /// [`codes::RECORD`].
-    pub fn finish(mut self) -> Result<()> {
+    pub fn finish(mut self) -> Result<Option<PathBuf>> {
         if !self.claims.is_empty() {
-            return if self.short { Ok(()) } else { self.rewrite() };
+            return if self.short { Ok(None) } else { self.rewrite().map(|()| None) };
         }
-        let Some(place) = &self.place else { return Ok(()) };
+        let Some(place) = &self.place else { return Ok(None) };
         place.put_aside().map_err(|e| self.wrong(e))?;
         Locks::remove_file(place);
         place.clear().map_err(|e| self.wrong(e))?;
         // Whatever it says, it lies in no other.
-        for directory in self.made_for_it.iter().rev().filter(|directory| self.path.starts_with(directory)) {
-            if fs::remove_dir(directory).is_err() {
-                break; // Somebody else put something into it: it stays, as do those above it.
-            }
-        }
-        Ok(())
+        let its_own = self.made_for_it.iter().rev().filter(|directory| self.path.starts_with(directory));
+        Ok(its_own.into_iter().find(|directory| fs::remove_dir(directory).is_err()).cloned())
     }
 
     fn append(&mut self, lines: impl Iterator<Item = Line>) -> Result<()> {

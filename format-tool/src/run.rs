@@ -184,7 +184,9 @@ fn change(args: &Args, host: &mut LinuxHost, record: &Path, wish: Wish) -> Resul
     let result = apply(wish, host, &mut record, &mut progress);
     let finished = record.finish();
     let Applied { plan, excused } = result?;
-    finished?;
+    if let Some(left) = finished? {
+        say(&format!("! {} is left: it holds something else", left.display()));
+    }
     say_excused(&excused);
     print(&render(&plan, if args.verbose { Detail::Things } else { Detail::Kinds }))
 }

@@ -93,8 +93,18 @@ fn only_directories_that_the_record_lies_in_go_with_it() {
     fs::set_permissions(folder.path().join("format"), fs::Permissions::from_mode(0o700)).unwrap();
     let made = serde_json::to_string(&[folder.path().join("format"), other.path().to_path_buf()]).unwrap();
     fs::write(&path, format!("{}{HERE}", FIRST.replace("[]", &made))).unwrap();
-    Record::open(&path, &epoch()).unwrap().finish().unwrap();
+    assert_eq!(Record::open(&path, &epoch()).unwrap().finish().unwrap(), None);
     assert!(other.path().exists() && !folder.path().join("format").exists());
+}
+
+#[test]
+fn of_a_directory_that_was_made_for_the_record_and_holds_something_else_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("plat/format/record");
+    let record = Record::open(&path, &epoch()).unwrap();
+    fs::create_dir(folder.path().join("plat/agent")).unwrap();
+    assert_eq!(record.finish().unwrap(), Some(folder.path().join("plat")));
+    assert!(!folder.path().join("plat/format").exists());
 }
 
 #[test]
@@ -112,7 +122,7 @@ fn a_run_that_removes_the_record_and_its_directory_while_it_is_waited_for_leaves
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plat/format/record");
     let ending = std::cell::RefCell::new(Some(Record::open(&path, &epoch()).unwrap()));
-    let ends = || ending.borrow_mut().take().unwrap().finish().unwrap();
+    let ends = || drop(ending.borrow_mut().take().unwrap().finish().unwrap());
     let mut next = Record::open_waiting(&path, &epoch(), ends).unwrap();
     next.add([Thing::Group { name: "part0".into(), gid: 61_000 }]).unwrap();
     assert_eq!(Record::read(&path, &epoch()).unwrap().claims().len(), 1);

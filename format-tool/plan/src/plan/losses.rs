@@ -108,6 +108,16 @@ impl Planner<'_> {
             return;
         };
         let (mtu, whole) = (port.mtu.unwrap_or(MTU), self.facts.links.get(bridge).and_then(|link| link.mtu));
+        let is_alone = !self.facts.links.values().any(|link| link.bridge.as_ref() == Some(bridge));
+        if let Some(whole) = whole.filter(|whole| is_alone && (mtu != *whole || *whole != MTU)) {
+            let note = format!(
+                "{bridge}, which takes packets of {whole} bytes, has no other port: unless that was set with `ip link set`, it takes {mtu} while taps are its ports, and {MTU} afterwards"
+            );
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+            return;
+        }
         if let Some(whole) = whole.filter(|whole| mtu < *whole) {
             let note = format!(
                 "{bridge}, which takes packets of {whole} bytes, takes {mtu} while taps of this `mtu` are its ports; so does what stands on it, afterwards too"

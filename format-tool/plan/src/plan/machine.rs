@@ -4,7 +4,7 @@ use super::listening::{accept_ra, forwards};
 use super::{Before, Planner, setting_before};
 use crate::action::Action;
 use crate::facts::{Guard, LinkFact, LinkKind, Presence};
-use crate::forwarding::{as_written, is_meant, written_along};
+use crate::forwarding::{IPV6, as_written, is_meant, written_along};
 use crate::layout::Layout;
 use crate::thing::Thing;
 use ipnet::IpNet;
@@ -42,6 +42,9 @@ impl Planner<'_> {
             // An interface that somebody else told not to listen to routers stays so.
             let by_others = !self.settings_before.contains_key(key.as_str());
             let deaf = key.ends_with(".accept_ra") && by_others && found.is_some_and(|found| found == "0");
+            if deaf {
+                self.say_what_goes_with_listening(key);
+            }
             let Some(wanted) = self.listening(key, wanted).filter(|_| !deaf) else { continue };
             if found.is_some_and(|found| found == wanted) {
                 continue;
@@ -58,6 +61,18 @@ impl Planner<'_> {
             let before = self.settings_before.get(key.as_str()).copied().unwrap_or(now);
             self.add.push(setting(key, before, &found, wanted));
         }
+    }
+
+    /// A machine that begins to forward drops the ways that were announced to whoever was told not to listen since.
+    fn say_what_goes_with_listening(&mut self, key: &str) {
+        let on = |value: Option<&String>| value.is_some_and(|value| value == "1");
+        let begins = on(self.layout.sysctls.get(IPV6)) && !on(self.facts.sysctls.get(IPV6));
+        let Some(link) = link_of(key).filter(|_| begins) else { return };
+        let ways = self.facts.announced.get(&link).into_iter().flatten();
+        let notes = ways.map(|to| {
+            format!("the machine is to forward, and with that goes the way to {to} by {link}, which a router announced before `{key}` was set to 0")
+        });
+        self.notes.extend(notes);
     }
 
     /// Whether something that goes along with a setting is not as it was before.

@@ -76,7 +76,16 @@ fn port_mtu(facts: &HostFacts, network: &Network) -> Option<u32> {
     mtu.map(|mtu| mtu.min(MTU_OF_A_TAP))
 }
 
-/// Interfaces by which routers' announcements may come, apart from what is ours: hardware, whatever else an address or a way
+/// What a machine may be reached by in the place of its hardware. Early in a boot nothing has been announced there yet.
+fn stands_for_hardware(kind: &LinkKind) -> bool {
+    match kind {
+        LinkKind::Bridge => true,
+        LinkKind::Other(kind) => ["bond", "team", "vlan"].contains(&kind.as_str()),
+        LinkKind::Tap(_) | LinkKind::Tun(_) | LinkKind::Veth => false,
+    }
+}
+
+/// Interfaces by which routers' announcements may come, apart from what is ours: hardware and what stands for it, whatever else an address or a way
 /// came by, and the uplink, which hears them again once it is given back.
 fn listening(facts: &HostFacts, network: &Network) -> Vec<String> {
     let bridge = (network.mode == NetworkMode::Bridge).then_some(network.link.as_str());
@@ -90,7 +99,11 @@ fn listening(facts: &HostFacts, network: &Network) -> Vec<String> {
     let hardware = LinkKind::Other(String::new());
     let links = facts.links.iter().filter(|(name, link)| {
         let is_uplink = network.uplink.as_ref() == Some(*name);
-        let hears = || link.kind == hardware || is_uplink || !facts.announced_on(name).is_empty();
+        let hears = || {
+            link.kind == hardware || is_uplink || stands_for_hardware(&link.kind) || {
+                !facts.announced_on(name).is_empty()
+            }
+        };
         !apart.contains(name.as_str()) && !partitions(link) && hears()
     });
     links.map(|(name, _)| name.clone()).collect()

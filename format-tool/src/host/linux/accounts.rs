@@ -116,10 +116,11 @@ fn unmake(etc: &Etc, before: &Texts, batch: &[Action], outcome: Outcome) -> Outc
     Outcome { done: vec![true; batch.len()], problem: Some(problem) }
 }
 
-/// By systemd-sysusers, which writes the files anew: where it would lose or change somebody's lines, they are only added to.
+/// By the system's own programs, which write the files anew: where they would lose or change somebody's lines, or what a file
+/// has besides, they are only added to.
 fn make(etc: &Etc, root: &Path, new: &[&Action], held: Option<&File>) -> Result<()> {
     match program::command("systemd-sysusers") {
-        Ok(_) if !etc.is_plain()? => etc.put_new(&Entries::new(new), &accounts_of(new)),
+        _ if !etc.is_plain()? => etc.put_new(&Entries::new(new), &accounts_of(new)),
         Ok(command) => {
             sysusers(command, root, new, held).unwrap_or_else(|e| Err(failed("systemd-sysusers cannot be started", e)))
         }
