@@ -5,10 +5,11 @@ use super::uplink::{TAKE, World};
 use std::fs;
 use std::process::Command;
 
-/// What a plan says is lost, without the plan.
+/// What a plan says is lost, without the plan, and without what it says of every user that goes.
 fn notes(machine: &Machine, verb: &[&str]) -> Vec<String> {
     let said = machine.must(verb);
-    said.lines().filter_map(|line| line.strip_prefix("! ")).map(str::to_owned).collect()
+    let notes = said.lines().filter_map(|line| line.strip_prefix("! "));
+    notes.filter(|note| !note.starts_with("what uid")).map(str::to_owned).collect()
 }
 
 fn routes_on(link: &str) -> String {

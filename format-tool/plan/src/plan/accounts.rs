@@ -83,6 +83,20 @@ impl Planner<'_> {
         self.refuse_subordinate();
         self.refuse_listed();
         self.refuse_left();
+        self.say_what_stays();
+    }
+
+    /// A user's files are looked for nowhere but where he was given a place.
+    fn say_what_stays(&mut self) {
+        let uid = |action: &Action| if let Action::RemoveUser(user) = action { Some(user.uid) } else { None };
+        let comes =
+            |uid: &u32| self.add.iter().any(|action| matches!(action, Action::AddUser(user) if user.uid == *uid));
+        let gone: BTreeSet<u32> = self.remove.iter().filter_map(uid).filter(|uid| !comes(uid)).collect();
+        let (Some(first), Some(last)) = (gone.first(), gone.last()) else { return };
+        let whose = if first == last { format!("uid {first}") } else { format!("uids {first} to {last}") };
+        self.notes.push(format!(
+            "what {whose} left elsewhere (/tmp, /var/tmp, /dev/shm, crontabs, at jobs) stays, and is that of whoever gets the number next: `find / -xdev -uid {first}` shows it"
+        ));
     }
 
     fn made_user(&self, name: &str, uid: u32) -> bool {
@@ -313,6 +327,13 @@ impl Planner<'_> {
             if let Some(other) = by_uid.get(&wanted.uid).into_iter().flatten().find(|other| !leaves(other)) {
                 let what = format!("uid {} of {name} is taken", wanted.uid);
                 self.foreign(what, format!("user {other} has it"), RESERVE);
+            } else if !self.made_user(name, wanted.uid)
+                && !by_uid.contains_key(&wanted.uid)
+                && self.facts.busy_uids.contains(&wanted.uid)
+            {
+                let what = format!("uid {} of {name} is in use", wanted.uid);
+                let fix = format!("see `ps -U {0} -u {0}` and end them, or choose another `first_uid`", wanted.uid);
+                self.foreign(what, "processes of it are running, though nobody has it".to_owned(), &fix);
             } else {
                 self.add.push(Action::AddUser(action));
             }

@@ -105,6 +105,7 @@ impl Planner<'_> {
             self.leaving.insert(name.into());
             self.say_what_stands_alone(name);
             self.remove.push(removal(name.into(), found.clone()));
+            self.set_back(&accept_ra(name));
             self.add.push(addition());
             return;
         }

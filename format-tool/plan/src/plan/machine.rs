@@ -20,7 +20,7 @@ impl Planner<'_> {
                 continue;
             }
             match self.facts.sysctls.get(key) {
-                _ if self.layout.sysctls.contains_key(key) => {}
+                _ if self.layout.sysctls.contains_key(key) && !self.is_of_ours_that_goes(key) => {}
                 // Of a run that was killed the one may be as it was, and what goes along with it not yet.
                 Some(found) if found != before.was || self.changed_along(before) => {
                     self.remove.push(setting(key, before, found, before.was));
@@ -30,7 +30,7 @@ impl Planner<'_> {
         }
         let layout = self.layout;
         for (key, wanted) in &layout.sysctls {
-            if part != self.part_of(key) {
+            if part != self.part_of(key) || self.is_of_ours_that_goes(key) {
                 continue;
             }
             // One that is made anew has not what it had.
@@ -96,18 +96,29 @@ impl Planner<'_> {
 
     fn part_of(&self, key: &str) -> Part {
         let Some(link) = link_of(key) else { return Part::Machine };
-        let ours = |name: String| {
-            let made = [Thing::Bridge { name: name.clone() }, Thing::Tap { name: name.clone() }, Thing::Tun { name }];
-            made.iter().any(|thing| self.claims.has(thing))
-        };
         if key.ends_with(".accept_ra") {
             return match self.layout.links.contains_key(&link) {
                 true if self.layout.sysctls.get(key).is_some_and(|value| value == "0") => Part::Deaf,
-                false if !ours(link) => Part::Listening,
+                false if !self.is_of_ours_that_goes(key) => Part::Listening,
                 _ => Part::Link,
             };
         }
         Part::Link
+    }
+
+    /// Of a link that is made anew: if that is undone, the old one is to have what it had.
+    pub(super) fn set_back(&mut self, key: &str) {
+        let before = self.settings_before.get(key).copied();
+        if let Some((found, before)) = self.facts.sysctls.get(key).zip(before).filter(|(found, b)| *found != b.was) {
+            self.remove.push(setting(key, before, found, before.was));
+        }
+    }
+
+    /// Whether a setting is of a link of ours that is not wanted any more.
+    fn is_of_ours_that_goes(&self, key: &str) -> bool {
+        let Some(name) = link_of(key).filter(|link| !self.layout.links.contains_key(link)) else { return false };
+        let made = [Thing::Bridge { name: name.clone() }, Thing::Tap { name: name.clone() }, Thing::Tun { name }];
+        made.iter().any(|thing| self.claims.has(thing))
     }
 
     /// Whether a link that is not ours must be left listening although nothing is heard on it at the moment: its router

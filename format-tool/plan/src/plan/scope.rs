@@ -18,6 +18,10 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
     let new = layout.sysctls.keys().filter(|key| !recorded.contains(key.as_str()));
     let along = new.flat_map(|key| written_along(key)).map(|pattern| (*pattern).to_owned());
     scope.sysctls.extend(along);
+    // Who runs something under a number that is given out would run it in the partition.
+    let new =
+        layout.users.iter().filter(|(name, user)| !claims.has(&Thing::User { name: (*name).clone(), uid: user.uid }));
+    scope.processes.extend(new.map(|(_, user)| user.uid));
     for thing in claims.iter() {
         match thing {
             Thing::Group { .. } => scope.accounts = true,

@@ -16,7 +16,7 @@ const LOOKS: usize = 5;
 
 /// The uids of all processes there are: all four of each, for who runs a set-uid program is its real uid alone. None is
 /// missed whose real uid is one of `asked`, but for what starts and ends all the time beside a process of the same uid that has
-/// ended and that nobody waits for; of other uids (those of containers), all that starts and ends all the time may be.
+/// ended and that root does not wait for; of other uids (those of containers), all that starts and ends all the time may be.
 pub(super) fn busy_uids(asked: &BTreeSet<u32>) -> Result<BTreeSet<u32>> {
     let (mut last, mut looks) = (BTreeSet::new(), 0);
     loop {
@@ -63,7 +63,7 @@ fn look() -> Result<Seen> {
         let path = process.path();
         let Some(status) = read(&path, "status")? else { continue };
         let uids = uids_of(&status);
-        if !has_ended(&status) {
+        if !has_ended(&status) || !is_left_by_root(&status)? {
             seen.busy.extend(uids);
         } else if let (Some(real), Some(stat)) = (uids.first(), read(&path, "stat")?) {
             let id = (process.file_name().to_string_lossy().into_owned(), started(&stat));
@@ -94,6 +94,13 @@ fn uids_of(status: &str) -> Vec<u32> {
 /// Whether a process does nothing any more. One whose first thread alone has ended looks the same, and has others.
 fn has_ended(status: &str) -> bool {
     value(status, "State:").starts_with('Z') && value(status, "Threads:") == "1"
+}
+
+/// Whether it is root's process that does not wait for one that has ended, as the first one of many a container does not. Any
+/// other may have been made for hiding what else runs.
+fn is_left_by_root(status: &str) -> Result<bool> {
+    let parent = read(&Path::new("/proc").join(value(status, "PPid:")), "status")?;
+    Ok(parent.is_none_or(|parent| uids_of(&parent).first() == Some(&0)))
 }
 
 /// When a process was started: field 22 of proc_pid_stat(5). The second, its name, may hold anything.
@@ -178,6 +185,24 @@ mod tests {
         }
         assert!(has_processes(UID).unwrap());
         assert!(!is_busy());
+        // Another user's process does not wait for one.
+        let script = format!("setpriv --reuid {UID} true & exec setpriv --reuid {} sleep 1000", UID + 1);
+        let mut other = Command::new("/bin/sh").args(["-c", &script]).spawn().unwrap();
+        let held = || fs::read_to_string(format!("/proc/{}/status", other.id())).unwrap();
+        while uids_of(&held()).first() != Some(&(UID + 1)) || value(&held(), "Name:") != "sleep" {
+            std::thread::yield_now();
+        }
+        let child = format!("/proc/{0}/task/{0}/children", other.id());
+        let child = fs::read_to_string(child).unwrap();
+        while !has_ended(&fs::read_to_string(format!("/proc/{}/status", child.trim())).unwrap()) {
+            std::thread::yield_now();
+        }
+        assert!(is_busy());
+        other.kill().unwrap();
+        other.wait().unwrap();
+        while is_busy() {
+            std::thread::yield_now();
+        }
         let mut runs = as_user("read line").spawn().unwrap();
         assert!(is_busy());
         drop(runs.stdin.take());

@@ -1,6 +1,7 @@
 //! Gives a directory and all beneath it to a project. Its owner may be at work in it: he can make it as deep as he likes,
 //! mount there, move directories about. None of that keeps the rest of it, or another partition, from being limited.
 
+use super::super::calls;
 use super::{INHERIT, mark};
 use crate::host::linux::mounts::mount_of;
 use crate::host::linux::place::{Place, place};
@@ -120,12 +121,24 @@ impl Walk {
             // By another name it may lie anywhere: somebody else's would count for him whose directory this is.
             FileType::RegularFile if found.stx_nlink > 1 && found.stx_uid != self.project => {}
             FileType::RegularFile => {
-                let marked = mark(&file, self.project, 0);
+                let is_his = found.stx_uid == self.project;
+                let marked = if is_his { mark(&file, self.project, 0) } else { self.mark_here(directory, name, &file) };
                 self.kept(marked);
             }
             _ => {}
         }
         false
+    }
+
+    /// Gives somebody else's file, which is to have this name alone. Its other names may have come and gone meanwhile: then it is
+    /// given back.
+    fn mark_here(&self, directory: &OwnedFd, name: &CStr, file: &OwnedFd) -> io::Result<()> {
+        let before = calls::attributes(file)?.project;
+        mark(file, self.project, 0)?;
+        let now = rustix::fs::fstat(file)?;
+        let here = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW);
+        let is_here = here.is_ok_and(|here| (here.st_dev, here.st_ino) == (now.st_dev, now.st_ino));
+        if is_here && now.st_nlink == 1 { Ok(()) } else { mark(file, before, 0) }
     }
 
     /// What is there, if it is of the same mount.
