@@ -179,9 +179,8 @@ impl Inner {
             (state.main, state.shim, changed) = (Some(main), main, true);
         }
         if state.phase == Phase::Ended {
-            let (of, run, failed) = (unit.clone(), state.run.clone(), seen.failed_step().is_some());
-            let started = state.started;
-            let (tail, failure) = beside(move || Ok(journal::end(&of, &run, started, failed))).await?;
+            let (of, run, failed) = (unit.clone(), state.clone(), seen.failed_step().is_some());
+            let (tail, failure) = beside(move || Ok(journal::end(&of, &run, failed))).await?;
             state.tail = tail;
             if let Some(step) = seen.failed_step() {
                 state.exit = None;

@@ -2,7 +2,8 @@
 
 use super::names::Names;
 use crate::host::linux::runtime::{LogLines, Records};
-use plat_model::Timestamp;
+use crate::host::linux::shim::RunState;
+use plat_agent_plan::Steady;
 use plat_model::id::{InstanceId, PartitionName, ServiceName};
 use serde::Deserialize;
 use std::collections::{BTreeMap, VecDeque};
@@ -23,6 +24,9 @@ const LINE_MAX: usize = 4096;
 /// among them.
 const LOOKED_AT: &str = "200";
 
+/// By so many milliseconds two readings of one moment may differ that come by different clocks.
+const ROUNDED: u64 = 2;
+
 /// One entry of the journal. Of what a program said at its very end, the journal daemon may find out no more than the unit: what
 /// systemd tells of a unit to the daemon goes with the unit's last process.
 #[derive(Deserialize)]
@@ -35,6 +39,12 @@ struct Entry {
     message: Option<Message>,
     #[serde(rename = "__REALTIME_TIMESTAMP")]
     micros: String,
+    /// Of the clock that nobody can set.
+    #[serde(rename = "__MONOTONIC_TIMESTAMP")]
+    steady_micros: String,
+    /// Without hyphens.
+    #[serde(rename = "_BOOT_ID")]
+    boot: String,
     #[serde(rename = "__CURSOR")]
     cursor: String,
 }
@@ -74,10 +84,29 @@ impl Said {
     }
 }
 
+/// When a run began.
+struct Since {
+    /// As in [`Entry::boot`].
+    boot: String,
+    began: Option<Steady>,
+}
+
+impl Since {
+    fn of(run: &RunState) -> Self {
+        Self { boot: run.boot.replace('-', ""), began: run.began }
+    }
+}
+
 impl Entry {
-    /// Whether it can be of a run that was started then: `told` is what it should say, `said` what it says of that.
-    fn is_of(&self, said: Option<&String>, told: &str, started: Timestamp) -> bool {
-        said.map_or_else(|| self.millis() >= started.0, |said| said == told)
+    /// Whether it is of a run: `told` is what it should say, `said` what it says of that. Without a word of that it is if the run
+    /// had begun, by the clock that nobody can set: one that was set back would give a tenant what another one had said before.
+    /// (On a machine that has slept, of whose sleep the journal's clock knows nothing, it is of none.)
+    fn is_of(&self, said: Option<&String>, told: &str, since: &Since) -> bool {
+        let had_begun = || {
+            let steady = self.steady_micros.parse::<u64>().unwrap_or(0) / 1000 + ROUNDED;
+            self.boot == since.boot && since.began.is_some_and(|began| steady >= began.0)
+        };
+        said.map_or_else(had_begun, |said| said == told)
     }
 
     fn millis(&self) -> i64 {
@@ -134,13 +163,14 @@ fn catch_up() {
 }
 
 /// The last lines of a run that has ended; and if it could not even begin, why.
-pub fn end(unit: &str, run: &str, started: Timestamp, failed: bool) -> (Vec<String>, Option<String>) {
+pub fn end(unit: &str, run: &RunState, failed: bool) -> (Vec<String>, Option<String>) {
     catch_up();
     let unit_is = format!("_SYSTEMD_UNIT={unit}");
-    let is_of = |entry: &Entry| entry.is_of(entry.run.as_ref(), run, started);
+    let since = Since::of(run);
+    let is_of = |entry: &Entry| entry.is_of(entry.run.as_ref(), &run.run, &since);
     let mut said = read(&["--boot", "--lines", LOOKED_AT, &unit_is, "_TRANSPORT=stdout"], TAIL_LINE, is_of).lines;
     said.drain(..said.len().saturating_sub(TAIL));
-    (said.into_iter().map(|line| line.text).collect(), failed.then(|| why(unit, run)).flatten())
+    (said.into_iter().map(|line| line.text).collect(), failed.then(|| why(unit, &run.run)).flatten())
 }
 
 /// Why systemd could not execute a unit's program, in its own words.
@@ -176,8 +206,8 @@ impl LogLines for JournalLines {
         // Each by itself: one that says much does not push the others' lines out.
         for (service, state) in wanted {
             let unit = self.names.service(&self.partition, &service);
-            let (instance, started) = (state.instance.to_string(), state.started);
-            let is_of = |entry: &Entry| entry.is_of(entry.instance.as_ref(), &instance, started);
+            let (instance, since) = (state.instance.to_string(), Since::of(&state));
+            let is_of = |entry: &Entry| entry.is_of(entry.instance.as_ref(), &instance, &since);
             let unit_is = format!("_SYSTEMD_UNIT={unit}");
             let key = (state.instance, service.clone());
             let from = match self.read.get(&key) {
@@ -203,8 +233,10 @@ mod tests {
     use super::*;
 
     fn entry(cursor: &str, message: &str) -> Entry {
-        let json =
-            format!(r#"{{"__CURSOR": "{cursor}", "__REALTIME_TIMESTAMP": "1700000000000000", "MESSAGE": {message}}}"#);
+        let json = format!(
+            r#"{{"__CURSOR": "{cursor}", "__REALTIME_TIMESTAMP": "1700000000000000", "__MONOTONIC_TIMESTAMP": "5000000",
+                "_BOOT_ID": "b007", "MESSAGE": {message}}}"#
+        );
         serde_json::from_str(&json).unwrap()
     }
 
@@ -220,9 +252,12 @@ mod tests {
     #[test]
     fn a_line_of_which_no_run_is_known_is_that_of_the_run_that_had_begun() {
         let entry = entry("c", r#""said""#);
-        let (before, after) = (Timestamp(1_699_999_999_999), Timestamp(1_700_000_000_001));
-        assert!(entry.is_of(None, "a", before) && !entry.is_of(None, "a", after));
-        assert!(entry.is_of(Some(&"a".into()), "a", after) && !entry.is_of(Some(&"b".into()), "a", before));
+        let since = |boot: &str, began: u64| Since { boot: boot.into(), began: Some(Steady(began)) };
+        let (before, after) = (since("b007", 4999), since("b007", 5003));
+        assert!(entry.is_of(None, "a", &before) && !entry.is_of(None, "a", &after));
+        assert!(!entry.is_of(None, "a", &since("another", 4999)), "the clock began again");
+        assert!(!entry.is_of(None, "a", &Since { boot: "b007".into(), began: None }));
+        assert!(entry.is_of(Some(&"a".into()), "a", &after) && !entry.is_of(Some(&"b".into()), "a", &before));
     }
 
     #[test]
