@@ -15,6 +15,7 @@ impl HostFacts {
             self.look_inside(path, fact, scope);
         }
         seen.mounted.retain(|path, _| scope.contents.contains(path));
+        seen.mounted_on.retain(|path| scope.paths.contains(path));
         seen.files.retain(|path, _| scope.files.contains(path));
         seen.disk_limits.retain(|path, _| scope.disk.contains_key(path));
         seen.file_systems.retain(|path, _| scope.disk.contains_key(path));

@@ -64,6 +64,11 @@ impl Planner<'_> {
             .iter()
             .flat_map(|(link, removed)| lost_with_addresses(self.facts, self.claims, link, removed, &BTreeSet::new()));
         self.notes.extend(lost.collect::<Vec<_>>());
+        self.say_what_comes_from_addresses();
+    }
+
+    /// Routes by links that stay, from addresses that go.
+    fn say_what_comes_from_addresses(&mut self) {
         let gone = self.remove.iter().filter_map(|action| match action {
             Action::RemoveAddress(found) => Some(found.address.addr()),
             _ => None,

@@ -41,7 +41,7 @@ impl Planner<'_> {
                     (at, true) => {
                         taken = true;
                         self.say_unconfirmed(uplink);
-                        self.say_what_goes_without_ipv6(&uplink.link);
+                        self.say_what_goes_without_ipv6(uplink);
                         if at == Place::Between {
                             self.refuse_another_network(uplink);
                             self.refuse_strangers(uplink);
@@ -117,20 +117,18 @@ impl Planner<'_> {
     }
 
     /// What somebody gave to a port whose IPv6 is to be switched off.
-    fn say_what_goes_without_ipv6(&mut self, link: &str) {
+    fn say_what_goes_without_ipv6(&mut self, uplink: &Uplink) {
+        let facts = self.facts;
+        let link = &uplink.link;
         let key = disable_ipv6(link);
-        let found = self.facts.sysctls.get(&key).map(String::as_str);
-        if self.layout.sysctls.get(&key).map(String::as_str) != Some("1") || found == Some("1") {
+        let is_off = |settings: &BTreeMap<String, String>| settings.get(&key).is_some_and(|value| value == "1");
+        if !is_off(&self.layout.sysctls) || is_off(&facts.sysctls) {
             return;
         }
-        let is_own = |found: &&AddressFact| found.link == link && !found.leased && !is_link_local(found);
-        let addresses = self.facts.addresses.iter().filter(is_own).map(|found| found.address);
-        let addresses =
-            addresses.filter(|address| address.addr().is_ipv6()).map(|found| format!("the address {found}"));
-        let routes = self.facts.routes.iter().filter(|route| route.link == link);
-        let routes = routes.map(|route| route.destination).filter(|to| to.addr().is_ipv6());
-        let odd = self.facts.odd.get(link).into_iter().flatten().filter(|odd| odd.ipv6).map(|odd| odd.what.clone());
-        let gone = addresses.chain(routes.map(|to| format!("the route to {to}"))).chain(odd);
+        let addresses = facts.addresses.iter().filter(|found| found.address.addr().is_ipv6());
+        let routes = facts.routes.iter().filter(|route| route.destination.addr().is_ipv6());
+        let odd = facts.odd.get(link).into_iter().flatten().filter(|odd| odd.ipv6).map(|odd| odd.what.clone());
+        let gone = strangers(uplink, addresses, routes).into_iter().chain(odd);
         let notes = gone.map(|what| format!("{link} is to have no IPv6 (`{key}`), and with that goes {what}"));
         self.notes.extend(notes);
     }

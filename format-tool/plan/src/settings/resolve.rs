@@ -85,8 +85,8 @@ fn stands_for_hardware(kind: &LinkKind) -> bool {
     }
 }
 
-/// Interfaces by which routers' announcements may come, apart from what is ours: hardware and what stands for it, whatever else an address or a way
-/// came by, and the uplink, which hears them again once it is given back.
+/// Interfaces by which routers' announcements may come, apart from what is ours: hardware and what stands for it, whatever else
+/// an address or a way came by, and the uplink, which hears them again once it is given back.
 fn listening(facts: &HostFacts, network: &Network) -> Vec<String> {
     let bridge = (network.mode == NetworkMode::Bridge).then_some(network.link.as_str());
     // Where partitions' ports could announce a router and no guard sees to it that they do not.
@@ -99,11 +99,8 @@ fn listening(facts: &HostFacts, network: &Network) -> Vec<String> {
     let hardware = LinkKind::Other(String::new());
     let links = facts.links.iter().filter(|(name, link)| {
         let is_uplink = network.uplink.as_ref() == Some(*name);
-        let hears = || {
-            link.kind == hardware || is_uplink || stands_for_hardware(&link.kind) || {
-                !facts.announced_on(name).is_empty()
-            }
-        };
+        let stands_there = link.kind == hardware || stands_for_hardware(&link.kind);
+        let hears = || stands_there || is_uplink || !facts.announced_on(name).is_empty();
         !apart.contains(name.as_str()) && !partitions(link) && hears()
     });
     links.map(|(name, _)| name.clone()).collect()
