@@ -158,23 +158,28 @@ impl RemoteHost {
         is_over(&mut self.shared.over.subscribe()).await;
     }
 
+    /// Without an answer once root's part is gone: this one is about to end, and nothing is to be made of that before.
     async fn call(&self, call: Call, log: Option<mpsc::Sender<Line>>) -> Result<(Asked, Value), Problem> {
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let frame = encode(&Question::Call { id, call }, QUESTION_MAX)
             .map_err(|why| Problem::new(codes::TOO_LARGE, "what the host is to do is too large").because(why))?;
         let (answer, answered) = oneshot::channel();
         let asked = Asked { shared: self.shared.clone(), id };
-        {
+        let goes_on = {
             let mut state = self.shared.lock();
-            if state.is_over {
-                return Err(gone());
+            if !state.is_over {
+                state.calls.insert(id, answer);
+                state.logs.extend(log.map(|log| (id, log)));
             }
-            state.calls.insert(id, answer);
-            state.logs.extend(log.map(|log| (id, log)));
+            !state.is_over
+        };
+        if goes_on
+            && self.shared.out.send(frame).await.is_ok()
+            && let Ok(value) = answered.await
+        {
+            return Ok((asked, value));
         }
-        self.shared.out.send(frame).await.map_err(|_| gone())?;
-        let value = answered.await.map_err(|_| gone())?;
-        Ok((asked, value))
+        std::future::pending().await
     }
 
     async fn ask<T: DeserializeOwned>(&self, call: Call) -> Result<T, Problem> {
@@ -204,7 +209,17 @@ fn answer<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     })
 }
 
+/// However a task of the socket ends, nobody waits for an answer afterwards.
+struct Ends(Arc<Shared>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 async fn receive<S: AsyncRead>(shared: Arc<Shared>, mut from: ReadHalf<S>) {
+    let _ends = Ends(shared.clone());
     let mut over = shared.over.subscribe();
     loop {
         let message = tokio::select! {
@@ -214,21 +229,19 @@ async fn receive<S: AsyncRead>(shared: Arc<Shared>, mut from: ReadHalf<S>) {
         match message {
             Ok(Some((message, _))) => {
                 if let Err(why) = shared.take(message) {
-                    tracing::error!(why, "the agent's root part does not keep to the protocol");
-                    break;
+                    return tracing::error!(why, "the agent's root part does not keep to the protocol");
                 }
             }
-            Ok(None) => break,
-            Err(why) => {
-                tracing::error!(%why, "the agent's root part cannot be understood");
-                break;
-            }
+            Ok(None) => return,
+            // It was killed before it had read all.
+            Err(why) if why.kind() == std::io::ErrorKind::ConnectionReset => return,
+            Err(why) => return tracing::error!(%why, "the agent's root part cannot be understood"),
         }
     }
-    shared.end();
 }
 
 async fn send<S: AsyncWrite>(shared: Arc<Shared>, mut frames: mpsc::Receiver<Vec<u8>>, mut to: WriteHalf<S>) {
+    let _ends = Ends(shared.clone());
     let mut over = shared.over.subscribe();
     loop {
         let written = tokio::select! {
@@ -240,7 +253,7 @@ async fn send<S: AsyncWrite>(shared: Arc<Shared>, mut frames: mpsc::Receiver<Vec
             () = is_over(&mut over) => return,
         };
         if written.is_err() {
-            return shared.end();
+            return;
         }
     }
 }
@@ -375,5 +388,57 @@ impl Host for RemoteHost {
     fn events(&self) -> mpsc::Receiver<Event> {
         let taken = self.events.lock().unwrap_or_else(PoisonError::into_inner).take();
         taken.unwrap_or_else(|| mpsc::channel(1).1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::privileged::handover;
+    use plat_model::resources::Enforced;
+    use std::time::Duration;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+
+    /// Where nobody listens any more.
+    struct Broken;
+
+    impl std::io::Write for Broken {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            panic!("nobody hears it")
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn it_ends_with_roots_part_although_nobody_hears_what_is_said_about_that() {
+        let lines = tracing_subscriber::fmt().with_writer(|| Broken).finish();
+        let _guard = tracing::subscriber::set_default(lines);
+        // One that was killed before it had read what it was asked, and one that says what makes no sense.
+        for last_words in [None, Some(b"\0\0\0\x02{]")] {
+            let (ours, mut roots) = UnixStream::pair().unwrap();
+            let start = Box::new(Start::new(&Config::default()));
+            let nature = Nature { runtime: "shim".into(), enforces: Enforced::default() };
+            let first = encode(&Message::Start { start, nature }, ANSWER_MAX).unwrap();
+            roots.write_all(&first).await.unwrap();
+            let (_giving, taking) = handover::pair().unwrap();
+            let host = Arc::new(RemoteHost::open(ours, taking).await.unwrap().0);
+            let asking = host.clone();
+            let asked = tokio::spawn(async move { asking.node().await });
+            roots.readable().await.unwrap();
+            match last_words {
+                Some(words) => roots.write_all(words).await.unwrap(),
+                None => drop(roots),
+            }
+            tokio::time::timeout(Duration::from_secs(20), host.ended())
+                .await
+                .expect("it knows that root's part has ended");
+            asked.abort();
+            assert!(asked.await.unwrap_err().is_cancelled(), "nothing is made of an answer that never came");
+        }
     }
 }

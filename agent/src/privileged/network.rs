@@ -12,6 +12,7 @@ use rustix::stdio::{dup2_stdin, dup2_stdout};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -72,7 +73,7 @@ pub fn subcommand() -> Option<ExitCode> {
     Some(match confined.and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            eprintln!("{problem}");
+            let _nobody_hears = writeln!(std::io::stderr(), "{problem}");
             ExitCode::FAILURE
         }
     })
@@ -119,7 +120,10 @@ fn run((socket, files): (UnixStream, Taking)) -> Result<(), Problem> {
         socket.set_nonblocking(true).map_err(|why| failed("no socket", &why))?;
         let socket = tokio::net::UnixStream::from_std(socket).map_err(|why| failed("no socket", &why))?;
         let (host, start) = RemoteHost::open(socket, files).await?;
-        let _alone = alone(&start.data).await?;
+        let _alone = tokio::select! {
+            alone = alone(&start.data) => alone?,
+            () = host.ended() => return Ok(()),
+        };
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|why| failed("no randomness", &why))?;
         let settings = start.settings(u64::from_le_bytes(seed))?;
