@@ -19,6 +19,7 @@ pub mod identity;
 pub mod inside;
 pub mod privileged;
 pub mod telemetry;
+mod together;
 pub mod usage;
 
 mod daemon;

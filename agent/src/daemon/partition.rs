@@ -30,6 +30,8 @@ struct Worker {
     /// A check was broken off last time: the next one runs to its end, so that events cannot starve promises.
     broke_off: bool,
     followed: bool,
+    /// What the last occupant used was counted after nothing of it was left.
+    settled: bool,
 }
 
 /// Rendered templates, and what they were rendered from.
@@ -52,7 +54,8 @@ enum Round {
 }
 
 pub(super) async fn run(shared: Arc<Shared>, name: PartitionName, wake: Arc<Notify>) {
-    let mut worker = Worker { shared, name, wake, failure: None, cache: None, broke_off: false, followed: false };
+    let (failure, cache, settled) = (None, None, false);
+    let mut worker = Worker { shared, name, wake, failure, cache, broke_off: false, followed: false, settled };
     loop {
         if let Round::Idle(until) = worker.round().await {
             match until {
@@ -86,9 +89,10 @@ impl Worker {
             }
             None => self.followed = false,
         }
-        let present = occupant.filter(|occupant| !occupant.erased);
+        // Before it is configured for the first time there is nobody to speak; then it is made with the files.
+        let speaks = occupant.filter(|occupant| !occupant.erased && !occupant.configured.is_empty());
         if let Some(partition) = self.shared.partition(&self.name) {
-            self.shared.inside.keep(&partition, present.map(|occupant| &occupant.instance)).await;
+            self.shared.inside.keep(&partition, speaks.map(|occupant| &occupant.instance)).await;
         }
         let Some((plan, instance)) = self.plan(&fact, now) else { return Round::Idle(None) };
         for waiting in &plan.waiting {
@@ -210,7 +214,7 @@ impl Worker {
     /// What is used is counted before the record of who used it goes.
     async fn before(&mut self, action: &Action) -> Result<(), Problem> {
         match action {
-            Action::Free { .. } => self.shared.metering.settle(&self.name).await,
+            Action::Free { .. } if !self.settled => self.shared.metering.settle(&self.name).await,
             _ => Ok(()),
         }
     }
@@ -218,7 +222,11 @@ impl Worker {
     /// What belongs to an action but not to the host.
     async fn after(&mut self, action: &Action, begun_for: Option<&InstanceDesired>) -> Result<(), Problem> {
         match action {
-            Action::Erase { .. } => self.shared.metering.settle(&self.name).await,
+            Action::Erase { .. } => {
+                self.shared.metering.settle(&self.name).await?;
+                self.settled = true;
+                Ok(())
+            }
             Action::WriteFiles { .. } => {
                 // Whatever has become of the socket, what is configured now finds one.
                 self.shared.inside.renew(&self.name);
@@ -228,7 +236,7 @@ impl Worker {
                 Ok(())
             }
             Action::Occupy { instance, .. } => {
-                self.followed = true;
+                (self.followed, self.settled) = (true, false);
                 self.shared.metering.follow(&self.name, instance, Arrival::New).await;
                 Ok(())
             }

@@ -56,7 +56,7 @@ use probe::{MESSAGE_MAX, ProbeTask, Question};
 use release::Releases;
 use runtime::{Exit, Place, Ran, Records, Runtime, Setting, beside};
 use spawner::Spawner;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -381,6 +381,8 @@ impl Host for LinuxHost {
                 let task = VolumesTask { directory, account: partition.account, volumes: volumes.clone() };
                 self.spawner.perform(&Task::Volumes(task)).await.map(drop)
             }
+            // No process for nothing: it takes a quarter of what a service's start does.
+            Action::WriteFiles { files, .. } if files.is_empty() => Ok(()),
             Action::WriteFiles { partition, files } => {
                 let place = self.place(partition)?;
                 let (directory, account) = (place.directory, place.partition.account);
@@ -442,7 +444,7 @@ impl Host for LinuxHost {
         let partitions = partitions.to_vec();
         // Files of /proc and of control groups for each of them, and a sync: not on the agent's only thread.
         let read = tokio::task::spawn_blocking(move || {
-            let places = node.as_ref().map(|node| places(node));
+            let places = node.as_ref().map(|node| places(node, &partitions));
             let place = |partition: &PartitionName| match places.as_ref().map(|places| places.get(partition)) {
                 Ok(Some((place, namespace))) => (disks.read(partition, place), *namespace),
                 Ok(None) => (Amount::Unknown("node.json has the partition no more".into()), None),
@@ -478,15 +480,16 @@ impl Host for LinuxHost {
     }
 }
 
-/// Where the files of each partition are, and its network namespace.
-fn places(node: &NodeFile) -> BTreeMap<PartitionName, (DiskPlace, Option<&Path>)> {
+/// Where the files of each of these partitions are, and its network namespace.
+fn places<'a>(node: &'a NodeFile, of: &[PartitionName]) -> BTreeMap<PartitionName, (DiskPlace, Option<&'a Path>)> {
+    let of: BTreeSet<&PartitionName> = of.iter().collect();
     let place = |partition: &NodePartition| DiskPlace {
         directory: node.root.join(partition.name.as_str()),
         // node-format gives each partition the project of its user's number.
         limited: partition.account.as_ref().map(|account| account.uid).filter(|_| node.skeleton.limited),
         storage: partition.storage.clone(),
     };
-    let all = node.partitions.iter();
+    let all = node.partitions.iter().filter(|partition| of.contains(&partition.name));
     all.map(|partition| (partition.name.clone(), (place(partition), partition.namespace.as_deref()))).collect()
 }
 

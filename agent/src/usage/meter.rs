@@ -4,12 +4,13 @@ use super::count::{Baseline, Levels, Taking, count, says_something};
 use crate::clock::Clock;
 use crate::host::{Counters, Host, Wanted};
 use crate::outbox::Outbox;
+use crate::together::Together;
 use plat_agent_plan::{Moment, Steady};
 use plat_model::id::{InstanceId, PartitionName};
 use plat_model::time::Window;
 use plat_model::usage::{Amount, UsageReport};
 use plat_model::{Problem, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub struct Metering {
     clock: Arc<dyn Clock>,
     window: Duration,
     state: Mutex<State>,
+    /// Those that are gone.
+    settling: Together<PartitionName, Result<(), Problem>>,
     /// Something waits to be pushed.
     pub(crate) waiting: Notify,
     /// A partition is followed.
@@ -72,7 +75,8 @@ impl Metering {
 
     pub(crate) fn new(host: Arc<dyn Host>, clock: Arc<dyn Clock>, window: Duration, outbox: Outbox) -> Self {
         let state = Mutex::new(State { outbox, partitions: BTreeMap::new(), counted: BTreeMap::new() });
-        Self { host, clock, window, state, waiting: Notify::new(), arrived: Notify::new() }
+        let settling = Together::new();
+        Self { host, clock, window, state, settling, waiting: Notify::new(), arrived: Notify::new() }
     }
 
     /// Between samples of levels: six in a window, within 1 s and 10 s.
@@ -103,28 +107,41 @@ impl Metering {
     }
 
     /// Counts what is left of an instance that is gone. Durable when it returns; to be called before the partition is
-    /// freed. A second call finds nothing more.
+    /// freed. A second call finds nothing more. Those that go at the same time are counted together.
     ///
     /// # Errors
     /// What the host says of its counters, or the outbox of the disk: what was used stays and can be counted later.
     pub async fn settle(&self, partition: &PartitionName) -> Result<(), Problem> {
-        let counters = self.host.counters(std::slice::from_ref(partition), Wanted::All).await.pop();
-        let mut state = self.state.lock().await;
-        let Some(counters) = counters.map(|(_, read)| read).transpose()? else {
-            state.partitions.remove(partition);
-            return Ok(());
-        };
-        let before = state.outbox.baselines().get(partition);
-        if !before.is_some_and(|before| {
-            before.ended && before.instance == counters.instance && before.epoch == counters.epoch
-        }) {
-            state.sample(&[(partition.clone(), counters.clone())], self.gap_max());
-            state.take(&[(partition.clone(), counters)], self.clock.now(), None, Then::Ends)?;
+        self.settling.ask(partition.clone(), |partitions| self.settle_all(partitions)).await
+    }
+
+    async fn settle_all(&self, partitions: Vec<PartitionName>) -> Vec<Result<(), Problem>> {
+        let asked: BTreeSet<&PartitionName> = partitions.iter().collect();
+        let asked: Vec<PartitionName> = asked.into_iter().cloned().collect();
+        let (mut readings, mut failed) = (Vec::new(), BTreeMap::new());
+        for (partition, read) in self.host.counters(&asked, Wanted::All).await {
+            match read {
+                Ok(counters) => readings.push((partition, counters)),
+                Err(problem) => drop(failed.insert(partition, problem)),
+            }
         }
-        state.partitions.remove(partition);
+        let mut state = self.state.lock().await;
+        readings.retain(|(partition, counters)| {
+            let before = state.outbox.baselines().get(partition);
+            !before.is_some_and(|before| {
+                before.ended && before.instance == counters.instance && before.epoch == counters.epoch
+            })
+        });
+        state.sample(&readings, self.gap_max());
+        if let Err(problem) = state.take(&readings, self.clock.now(), None, Then::Ends) {
+            failed.extend(readings.into_iter().map(|(partition, _)| (partition, problem.clone())));
+        }
+        for partition in asked.iter().filter(|partition| !failed.contains_key(*partition)) {
+            state.partitions.remove(partition);
+        }
         drop(state);
         self.waiting.notify_one();
-        Ok(())
+        partitions.iter().map(|partition| failed.get(partition).cloned().map_or(Ok(()), Err)).collect()
     }
 
     /// Samples and takes for ever. Nothing wakes it up while no partition is held.

@@ -1,7 +1,7 @@
-//! Many at once, on a node as one is formatted: users, groups and namespaces of real partitions. Each service says by a
-//! datagram to the master's machine that it runs.
+//! Many at once, on a node as one is formatted: users, groups and namespaces of real partitions. Each service, as small as
+//! one can be (`say.c`), says by a datagram to the master's machine that it runs.
 
-use super::dev::operator;
+use super::dev::{operator, processor_time};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use plat_tests::eventually::eventually;
@@ -10,30 +10,23 @@ use plat_tests::namespace::root_or_skip;
 use plat_wire::ends::GridClient;
 use plat_wire::v1;
 use std::fs::{self, File};
-use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// The first argument of this program when it is the service.
-pub const SAY: &str = "--say-to-all-that-you-run";
+/// The service, in C, and by which of its words its processes are known.
+const SERVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/figures/say.c");
+const SAY: &str = "fd00:5::1";
+const PORT: &str = "7000";
 const INSTANCES: usize = 500;
 const ROUNDS: usize = 3;
 const HUB: &str = "[fd00:5::1]:7000";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The service: says its instance's name, and stays.
-pub fn say(address: &str, rest: &[String]) -> Result<()> {
-    let name = rest.first().context("no name")?;
-    UdpSocket::bind("[::]:0")?.send_to(name.as_bytes(), address)?;
-    loop {
-        std::thread::park();
-    }
-}
-
-/// Needs root, and `ip`.
+/// Needs root, `ip`, and a C compiler.
 pub fn measure() -> Result<()> {
     if !root_or_skip("many instances at once") {
         return Ok(());
@@ -50,8 +43,9 @@ pub fn measure() -> Result<()> {
     let program = grid.folder.path().join("program");
     fs::create_dir(&program)?;
     fs::set_permissions(grid.folder.path(), fs::Permissions::from_mode(0o755))?;
-    fs::copy(std::env::current_exe()?, program.join("say"))?;
-    let command = format!("[\"{{{{ release.directory }}}}/say\", \"{SAY}\", \"{HUB}\", \"{{{{ instance.name }}}}\"]");
+    let built = Command::new("cc").args(["-O2", SERVICE, "-o"]).arg(program.join("say")).status()?;
+    ensure!(built.success(), "{SERVICE} cannot be built");
+    let command = format!("[\"{{{{ release.directory }}}}/say\", \"{SAY}\", \"{PORT}\", \"{{{{ instance.name }}}}\"]");
     let sources = "sources:\n  program: {directory: {path: \"{folder}/program\"}}";
     grid.release("say", &format!("version: 1\nname: say\n{sources}\nservices:\n  say: {{command: {command}}}\n"));
     let (mut running, mut one, mut stopped) = (Vec::new(), Vec::new(), Vec::new());
@@ -77,10 +71,11 @@ pub fn measure() -> Result<()> {
     Ok(())
 }
 
+/// The median, and all in their order.
 fn print_line(what: &str, mut times: Vec<Duration>) {
-    times.sort();
     let seconds = |time: &Duration| format!("{:.2}", time.as_secs_f64());
     let all: Vec<String> = times.iter().map(seconds).collect();
+    times.sort();
     println!("  {what:<34} {:>7} s   ({})", seconds(&times[times.len() / 2]), all.join(", "));
 }
 
@@ -194,9 +189,14 @@ fn kilobytes(pid: u32, lines: &[&str]) -> u64 {
     text.lines().filter(|line| lines.iter().any(|one| line.starts_with(one))).filter_map(number).sum()
 }
 
+/// Root's part of the agent, and the network's.
+fn daemons(grid: &Grid) -> Vec<u32> {
+    [grid.nodes[0].agent.pid()].into_iter().chain(processes(grid, "network")).collect()
+}
+
 fn memory(grid: &Grid) -> Result<()> {
     let mib = |kilobytes: u64| kilobytes as f64 / 1024.0;
-    let daemons: Vec<u32> = [grid.nodes[0].agent.pid()].into_iter().chain(processes(grid, "network")).collect();
+    let daemons = daemons(grid);
     for (pid, part) in daemons.iter().zip(["root's part", "the network's part"]) {
         println!("  resident, {part:<24} {:>7.1} MiB", mib(kilobytes(*pid, &["Rss:"])));
     }
@@ -228,6 +228,23 @@ fn restart(grid: &mut Grid) -> Result<()> {
         times.push(begun.elapsed());
     }
     print_line("agent killed → all taken over", times);
+    rest(grid)?;
     ensure!(services(grid) == before, "a service was disturbed");
     Ok(())
+}
+
+/// Until the agent has looked at everything and rests: the next figure is not of that. It rests when two looks, with as
+/// much between them as both need for all, find hardly any work.
+fn rest(grid: &Grid) -> Result<()> {
+    const LOOKS: Duration = Duration::from_millis(500);
+    let worked = || daemons(grid).iter().map(|pid| processor_time(*pid)).sum::<Result<Duration>>();
+    let mut before = worked()?;
+    loop {
+        std::thread::sleep(LOOKS);
+        let now = worked()?;
+        if now.saturating_sub(before) < LOOKS / 50 {
+            return Ok(());
+        }
+        before = now;
+    }
 }

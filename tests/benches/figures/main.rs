@@ -23,11 +23,6 @@ fn main() -> anyhow::Result<()> {
     {
         return start::say(socket, rest);
     }
-    if let [word, address, rest @ ..] = &arguments[..]
-        && word == burst::SAY
-    {
-        return burst::say(address, rest);
-    }
     let wanted = |part: &str| arguments.is_empty() || arguments.iter().any(|word| word == part);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if wanted("start") {
