@@ -2,8 +2,9 @@
 //! systemd, `cargo bench -p plat-agent --bench units`; what the agent needs with shims, anywhere: the same with `-- shim`.
 //! Prints one line for each measure.
 //!
-//! First 500 units that were prepared as files, with the same sandbox, and started by one `systemctl`; then as many services
-//! of 50 partitions by the agent's host, and some one after the other.
+//! First 500 units that were prepared as files, each a copy of one that the agent has started, and started by one
+//! `systemctl`; then as many services of 50 partitions by the agent's host, and some one after the other. At the end of each
+//! all are stopped.
 
 use futures_util::future::join_all;
 use plat_agent::config::Runtime;
@@ -24,14 +25,9 @@ const SERVICES: usize = 10;
 const SINGLE: usize = 20;
 
 fn main() {
-    let by_shims = std::env::args().any(|argument| argument == "shim");
-    let prepared = (!by_shims).then(prepared);
-    let kind = if by_shims { Runtime::Shim } else { Runtime::Systemd };
+    let kind = if std::env::args().any(|argument| argument == "shim") { Runtime::Shim } else { Runtime::Systemd };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build().unwrap();
-    let through = runtime.block_on(through_the_agent(kind));
-    if let Some(prepared) = prepared {
-        println!("{:<44} {:>8.2}", "times what systemd itself needs", through.as_secs_f64() / prepared.as_secs_f64());
-    }
+    runtime.block_on(measure(kind));
 }
 
 fn report(what: &str, took: Duration) -> Duration {
@@ -44,27 +40,37 @@ fn systemctl(arguments: &[&str]) {
     assert!(went.success(), "systemctl {arguments:?}");
 }
 
-fn prepared() -> Duration {
+/// How long it takes to start units like this one, and to stop them.
+fn prepared(text: &str) -> [Duration; 2] {
     let names: Vec<String> = (0..PARTITIONS * SERVICES).map(|n| format!("prepared-{n}.service")).collect();
     let file = |name: &String| Path::new("/run/systemd/system").join(name);
-    for name in &names {
-        let text = "[Service]\nType=exec\nExecStart=/bin/sleep 600\nSlice=prepared.slice\nProtectSystem=strict\nPrivateTmp=yes\n\
-            NoNewPrivileges=yes\nRestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n\
-            SystemCallArchitectures=native\nSystemCallFilter=@system-service\n";
-        std::fs::write(file(name), text).unwrap();
-    }
+    names.iter().for_each(|name| std::fs::write(file(name), text).unwrap());
     systemctl(&["daemon-reload"]);
     let all = |verb| [&[verb][..], &names.iter().map(String::as_str).collect::<Vec<_>>()].concat();
     let begun = Instant::now();
     systemctl(&all("start"));
-    let took = report("500 prepared units", begun.elapsed());
+    let start = report("500 prepared units", begun.elapsed());
+    let begun = Instant::now();
     systemctl(&all("stop"));
+    let stop = report("stopping them", begun.elapsed());
     names.iter().for_each(|name| std::fs::remove_file(file(name)).unwrap());
     systemctl(&["daemon-reload"]);
-    took
+    [start, stop]
 }
 
-async fn through_the_agent(runtime: Runtime) -> Duration {
+/// The file of a unit that the agent has started.
+fn transient() -> String {
+    let mut units = std::fs::read_dir("/run/systemd/transient").unwrap().flatten().map(|entry| entry.path());
+    let is_service = |path: &std::path::PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        name.starts_with("plat-") && name.ends_with(".service")
+    };
+    let text = std::fs::read_to_string(units.find(is_service).expect("the agent has started a unit")).unwrap();
+    // As systemd 252 writes it and does not read it.
+    text.replace("ExecStartEx=", "ExecStart=")
+}
+
+async fn measure(runtime: Runtime) {
     let folder = tempfile::tempdir_in("/srv").unwrap();
     let names: Vec<_> = (0..PARTITIONS).map(|n| PartitionName::parse(&format!("part{n}")).unwrap()).collect();
     let partitions = names.iter().cloned().map(NodePartition::bare).collect();
@@ -102,21 +108,30 @@ async fn through_the_agent(runtime: Runtime) -> Duration {
         async move { host.perform(&occupy).await.unwrap() }
     }))
     .await;
+    let single = async |name: String| {
+        let begun = Instant::now();
+        host.runtime().start(&places[0], &[spec(name)]).await.into_iter().for_each(Result::unwrap);
+        begun.elapsed()
+    };
+    single("first".into()).await;
+    let prepared = (host.runtime_name() == "systemd").then(|| prepared(&transient()));
     let begun = Instant::now();
     let went = join_all(places.iter().map(|place| host.runtime().start(place, &specs))).await;
     let took = report("500 services through the agent", begun.elapsed());
     assert!(went.iter().flatten().all(Result::is_ok), "{went:?}");
-    let mut single = Vec::new();
+    let mut each = Vec::new();
     for n in 0..SINGLE {
-        let begun = Instant::now();
-        host.runtime().start(&places[0], &[spec(format!("t{n}"))]).await.into_iter().for_each(Result::unwrap);
-        single.push(begun.elapsed());
+        each.push(single(format!("t{n}")).await);
     }
-    single.sort();
-    report("one more, median", single[SINGLE / 2]);
+    each.sort();
+    report("one more, median", each[SINGLE / 2]);
     let begun = Instant::now();
     join_all(places.iter().map(|place| async { host.runtime().clear(place).await.unwrap() })).await;
-    report("ending all of them", begun.elapsed());
+    let ended = report("ending all of them", begun.elapsed());
+    if let Some([start, stop]) = prepared {
+        let times = |ours: Duration, theirs: Duration| ours.as_secs_f64() / theirs.as_secs_f64();
+        println!("{:<44} {:>8.2}", "times what systemd itself needs to start them", times(took, start));
+        println!("{:<44} {:>8.2}", "and to stop them", times(ended, stop));
+    }
     join_all(names.iter().map(|name| async { host.runtime().forget(name).await.unwrap() })).await;
-    took
 }

@@ -10,7 +10,7 @@ use plat_model::problem::codes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use zbus::message::Type;
 use zbus::{Connection, DBusError, Message, MessageStream, ObjectPath, OwnedVariant, Variant};
 
@@ -22,6 +22,10 @@ const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
 const INTERFACES: [&str; 2] = ["org.freedesktop.systemd1.Service", "org.freedesktop.systemd1.Unit"];
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 pub const EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
+
+/// Calls under way at once: a bus allows 128 without an answer to each connection (`max_replies_per_connection` of
+/// dbus-daemon(1)), refuses what is more, and does not count one as over because nobody waits for it any longer.
+const CALLS: usize = 64;
 
 /// A change of a property that is held back until somebody looks is a level, so one place is enough.
 type Units = BTreeMap<String, watch::Sender<Seen>>;
@@ -61,6 +65,7 @@ impl Drop for Waits<'_> {
 
 pub struct Bus {
     connection: Connection,
+    turns: Semaphore,
     told: Arc<Told>,
 }
 
@@ -125,7 +130,7 @@ impl Bus {
         let mut stream = MessageStream::from(&connection);
         // Else systemd waits when many units change at once.
         stream.set_max_queued(std::num::NonZeroUsize::new(4096).unwrap_or(std::num::NonZeroUsize::MIN));
-        let bus = Self { connection, told: Arc::default() };
+        let bus = Self { connection, turns: Semaphore::new(CALLS), told: Arc::default() };
         let heard = bus.told.clone();
         tokio::spawn(async move {
             while let Some(Ok(message)) = stream.next().await {
@@ -153,13 +158,21 @@ impl Bus {
     where
         B: serde::Serialize + zbus::wire::DynamicType + Sync,
     {
-        Ok(self.connection.call_method(Some(SERVICE), PATH, Some(MANAGER), method, body).await?)
+        self.ask(PATH, MANAGER, method, body).await
+    }
+
+    async fn ask<B>(&self, path: &str, interface: &str, method: &str, body: &B) -> Result<Message, Wrong>
+    where
+        B: serde::Serialize + zbus::wire::DynamicType + Sync,
+    {
+        let _turn = self.turns.acquire().await.map_err(|why| Wrong::Bus(why.to_string()))?;
+        Ok(self.connection.call_method(Some(SERVICE), path, Some(interface), method, body).await?)
     }
 
     /// The number of systemd's version.
     pub async fn version(&self) -> Result<u32, Wrong> {
         let ask = (MANAGER, "Version");
-        let answer = self.connection.call_method(Some(SERVICE), PATH, Some(PROPERTIES), "Get", &ask).await?;
+        let answer = self.ask(PATH, PROPERTIES, "Get", &ask).await?;
         let said: OwnedVariant = answer.body().deserialize()?;
         let text = String::try_from(said).unwrap_or_default();
         let digits: String =
@@ -242,8 +255,7 @@ impl Bus {
         self.follow(unit);
         for interface in INTERFACES {
             let path = path_of(unit);
-            let answer =
-                self.connection.call_method(Some(SERVICE), &*path, Some(PROPERTIES), "GetAll", &(interface,)).await?;
+            let answer = self.ask(&path, PROPERTIES, "GetAll", &(interface,)).await?;
             let all: BTreeMap<String, OwnedVariant> = answer.body().deserialize()?;
             self.told.take(unit, &all);
         }

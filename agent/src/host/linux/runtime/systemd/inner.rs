@@ -178,7 +178,8 @@ impl Inner {
             let main = Process::of(seen.main).unwrap_or(Process { pid: seen.main, start: 0 });
             (state.main, state.shim, changed) = (Some(main), main, true);
         }
-        if state.phase == Phase::Ended {
+        // Nobody asks why one ended that was told to, and the journal takes its time: it is written out first.
+        if state.phase == Phase::Ended && (!state.told || seen.failed_step().is_some()) {
             let (of, run, failed) = (unit.clone(), state.clone(), seen.failed_step().is_some());
             let (tail, failure) = beside(move || Ok(journal::end(&of, &run, failed))).await?;
             state.tail = tail;
