@@ -1,8 +1,8 @@
 //! The difference between a layout and a machine, as actions in an order that works; or every reason why there must be
 //! none.
 //!
-//! Things are made in the order accounts, directories, which links listen to routers, kernel settings, links, addresses,
-//! namespaces, routes, packet filter, uplink and the settings of links, files, and removed in the reverse; removals come
+//! Things are made in the order accounts, directories, packet filter, which links listen to routers, kernel settings, links,
+//! addresses, namespaces, routes, uplink and the settings of links, files, and removed in the reverse; removals come
 //! first. The node file is written last, so that the agent is never told of what is not there yet, except when partitions
 //! only go: then first, so that it is never told of what is not there any more.
 
@@ -156,10 +156,11 @@ pub fn plan(
     let mut planner = Planner::new(layout, facts, claims, consent.into());
     planner.accounts();
     planner.directories();
+    // Before there is anybody whom it holds to anything, or a router is listened to where partitions could be one; and until
+    // there is nobody any more, and none is.
+    planner.guard();
     planner.sysctls(machine::Part::Listening);
     planner.sysctls(machine::Part::Machine);
-    // Before there is anybody whom it holds to anything; and until there is nobody any more.
-    planner.guard();
     planner.links();
     planner.namespaces();
     planner.routes();
@@ -253,6 +254,9 @@ struct Planner<'a> {
     settings_before: BTreeMap<&'a str, Before<'a>>,
     /// Links that go, and those that are made anew: what is on them goes with them.
     leaving: BTreeSet<String>,
+    /// Links that join a bridge or leave one: down meanwhile, for where they are neither a router's nor a bridge's the machine
+    /// may listen to whoever is behind them.
+    moving: BTreeSet<String>,
     /// After all directories: those of one kind are performed together.
     limits: Vec<Action>,
     /// Why directories cannot be limited, and the first of each reason.
@@ -276,6 +280,7 @@ impl<'a> Planner<'a> {
             limits_made: claims.iter().filter_map(|thing| limit_made(thing, facts)).collect(),
             settings_before: claims.iter().filter_map(|thing| setting_before(thing)).collect(),
             leaving: BTreeSet::new(),
+            moving: BTreeSet::new(),
             limits: Vec::new(),
             unlimitable: BTreeMap::new(),
         }

@@ -23,6 +23,9 @@ impl Planner<'_> {
                 _ if self.layout.sysctls.contains_key(key) && !self.is_of_ours_that_goes(key) => {}
                 // Of a run that was killed the one may be as it was, and what goes along with it not yet.
                 Some(found) if found != before.was || self.changed_along(before) => {
+                    if self.is_set_back_on_the_way(key) {
+                        continue;
+                    }
                     self.remove.push(setting(key, before, found, before.was));
                 }
                 _ => self.forget.push(thing.clone()),
@@ -104,6 +107,11 @@ impl Planner<'_> {
             };
         }
         Part::Link
+    }
+
+    /// Whether it is seen to while its link is on the way from a bridge or to one: see `link`.
+    fn is_set_back_on_the_way(&self, key: &str) -> bool {
+        key.ends_with(".accept_ra") && link_of(key).is_some_and(|link| self.moving.contains(&link))
     }
 
     /// Of a link that is made anew: if that is undone, the old one is to have what it had.
