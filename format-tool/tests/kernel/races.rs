@@ -1,7 +1,9 @@
 //! What somebody else does between the look and the deed: a program of the run's is preceded by it.
 
+use super::effects::acting_before;
 use super::machine::{Machine, ip, on_a_machine, program};
 use nix::mount::{MsFlags, mount};
+use node_format_plan::facts::LinkKind;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -160,5 +162,39 @@ fn a_user_whom_somebody_made_by_the_name_meanwhile_stays_as_he_is() {
         // As by vigr.
         apply_after(machine, "echo 'part1:x:7002:' >>etc/group");
         assert_only(machine, ["", "part1:x:7002:\n", "", ""]);
+    });
+}
+
+#[test]
+fn a_link_that_took_the_name_of_a_partitions_pair_stays_when_the_run_is_undone() {
+    on_a_machine(|machine| {
+        prepare(machine);
+        machine.configure_with(2, "mode = \"bridge\"\nnamespaces = true\nguard = false\n", "");
+        let act = "ip link add part-v1 type veth peer name his-end && ip address add 172.31.0.1/24 dev part-v1";
+        let why = apply_after(machine, act);
+        assert!(why.contains("part1"), "{why}");
+        let left = machine.network();
+        assert_eq!(left.links.keys().collect::<Vec<_>>(), ["his-end", "lo", "part-v1"]);
+        assert!(left.addresses.iter().any(|found| found.link == "part-v1"), "{:?}", left.addresses);
+    });
+}
+
+#[test]
+fn what_took_the_name_of_a_link_that_is_to_go_stays() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        // node.json goes first.
+        let (code, said) = acting_before("unlinkat", &machine.command(&["reset"]), || {
+            ip("link delete part0");
+            ip("link add part0 type bridge");
+            ip("link delete plat0");
+            ip("link add plat0 type veth peer name his-end");
+        });
+        assert_eq!(code, 0, "{said}");
+        let left = machine.network().links;
+        assert_eq!(left.keys().collect::<Vec<_>>(), ["his-end", "lo", "part0", "plat0"]);
+        assert_eq!((&left["part0"].kind, &left["plat0"].kind), (&LinkKind::Bridge, &LinkKind::Veth));
     });
 }

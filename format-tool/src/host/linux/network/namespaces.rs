@@ -90,8 +90,8 @@ impl Namespaces {
         }
         let (paired, single): (Vec<&Making>, Vec<&Making>) = all.iter().partition(|making| making.is_paired());
         // Half a pair is of no use: what is left of it goes.
-        let halves = single.iter().filter(|making| making.from.outside.is_some());
-        let halves = halves.map(|making| Action::RemoveLink { name: making.veth.into(), link: making.outside.clone() });
+        let halves = single.iter().filter_map(|making| Some((making.veth, making.from.outside.clone()?)));
+        let halves = halves.map(|(veth, link)| Action::RemoveLink { name: veth.into(), link });
         all_of(perform(&halves.collect::<Vec<_>>()))?;
         add_pairs(&single)?;
         let joined = paired.iter().chain(&single).map(|making| Action::SetLink {
@@ -245,7 +245,8 @@ fn add_pairs(single: &[&Making]) -> Result<()> {
     }
     let pair = |connection: &Connection, making: &Making| {
         let inner = (INNER, making.inside.link.as_ref().unwrap_or(making.outside));
-        links::add_pair(&connection.handle, making.veth, inner, making.namespace.as_raw_fd())
+        let outer = (making.veth, making.outside);
+        links::add_pair(&connection.handle, outer, inner, making.namespace.as_raw_fd())
     };
     let results = Connection::open().and_then(|mut connection| {
         let requests = single.iter().map(|making| pair(&connection, making)).collect();
