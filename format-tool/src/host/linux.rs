@@ -174,7 +174,7 @@ impl Host for LinuxHost {
             }),
             Kind::SetSysctls => each(batch, sysctls::perform),
             Kind::SetGuard => one_by_one(batch, |action| guard::perform(action, self.held.as_ref())),
-            Kind::MoveUplink => begun(batch, network::move_uplink),
+            Kind::MoveUplink => move_uplinks(batch),
             Kind::AddNamespaces | Kind::RemoveNamespaces => self.namespaces().perform(batch),
             Kind::AddTaps => network::add_taps(batch),
             Kind::RemoveTaps => network::remove_taps(batch),
@@ -236,10 +236,10 @@ fn each(batch: &[Action], mut perform: impl FnMut(&Action) -> Result<()>) -> Out
 
 /// In order, up to the first failure. What takes several steps counts as done once it is begun: taking it back undoes
 /// whatever there is of it.
-fn begun(batch: &[Action], mut perform: impl FnMut(&Action) -> Result<()>) -> Outcome {
+fn move_uplinks(batch: &[Action]) -> Outcome {
     for (n, action) in batch.iter().enumerate() {
-        if let Err(problem) = perform(action) {
-            return Outcome::first(n + 1, batch.len(), Some(problem));
+        if let Err(network::NotMoved { problem, begun }) = network::move_uplink(action) {
+            return Outcome::first(n + usize::from(begun), batch.len(), Some(problem));
         }
     }
     Outcome::first(batch.len(), batch.len(), None)

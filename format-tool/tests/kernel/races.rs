@@ -2,6 +2,7 @@
 
 use super::effects::acting_before;
 use super::machine::{Machine, ip, on_a_machine, program};
+use super::uplink::{TAKE, World, where_is};
 use nix::mount::{MsFlags, mount};
 use node_format_plan::facts::LinkKind;
 use std::fs;
@@ -28,12 +29,17 @@ fn text(machine: &Machine, name: &str) -> String {
 
 /// Applies; before systemd-sysusers a shell does `act` in the machine's root. It must fail.
 fn apply_after(machine: &Machine, act: &str) -> String {
+    run_after(machine, act, &["apply"])
+}
+
+/// As [`apply_after`], with more to say.
+fn run_after(machine: &Machine, act: &str, verb: &[&str]) -> String {
     let path = std::env::var("PATH").unwrap();
     let script =
         format!("(cd {} && {act}) || exit 9\nPATH={path} exec systemd-sysusers \"$@\"", machine.root.path().display());
     program(&machine.path("bin/systemd-sysusers"), &script);
     let path = format!("{}:{path}", machine.path("bin").display());
-    let Output { status, stderr, .. } = machine.command(&["apply"]).env("PATH", path).output().unwrap();
+    let Output { status, stderr, .. } = machine.command(verb).env("PATH", path).output().unwrap();
     let why = String::from_utf8(stderr).unwrap();
     assert_eq!(status.code(), Some(1), "{why}");
     assert!(why.contains("as it was before the run"), "{why}");
@@ -196,5 +202,44 @@ fn what_took_the_name_of_a_link_that_is_to_go_stays() {
         let left = machine.network().links;
         assert_eq!(left.keys().collect::<Vec<_>>(), ["his-end", "lo", "part0", "plat0"]);
         assert_eq!((&left["part0"].kind, &left["plat0"].kind), (&LinkKind::Bridge, &LinkKind::Veth));
+    });
+}
+
+const TAKING: [&str; 4] = ["apply", "--take-uplink", "--confirm-within", "3600"];
+
+#[test]
+fn what_an_interface_lost_since_the_look_is_brought_back_by_nobody() {
+    on_a_machine(|machine| {
+        let _world = World::new();
+        machine.configure_with(1, TAKE, "");
+        let why = run_after(machine, "ip route delete default via 192.0.2.1 dev up0", &TAKING);
+        assert!(why.contains("since it was looked at, it lost the route to 0.0.0.0/0"), "{why}");
+        let another = "ip address delete 192.0.2.7/24 dev up0 && ip address add 192.0.2.20/24 dev up0 && \
+                       ip route add default via 192.0.2.1 dev up0 src 192.0.2.20";
+        let why = run_after(machine, another, &TAKING);
+        assert!(why.contains("since it was looked at, it got the address 192.0.2.20/24"), "{why}");
+        let (there, gone) = (where_is(machine, "192.0.2.20/24"), where_is(machine, "192.0.2.7/24"));
+        assert_eq!((there, gone), (vec!["up0".to_owned()], vec![]));
+        let routes = machine.network().routes;
+        let ways: Vec<_> = routes.iter().filter(|route| route.destination.to_string() == "0.0.0.0/0").collect();
+        assert!(ways.len() == 1 && ways[0].source.is_some(), "{ways:?}");
+    });
+}
+
+#[test]
+fn an_interface_that_somebody_joined_elsewhere_stays_there() {
+    on_a_machine(|machine| {
+        let _world = World::new();
+        let port_of = |machine: &Machine| machine.network().links["up0"].bridge.clone().unwrap_or_default();
+        machine.configure_with(1, TAKE, "");
+        let why = run_after(machine, "ip link add br9 type bridge && ip link set up0 master br9", &TAKING);
+        assert!(why.contains("since it was looked at, it became a port of br9"), "{why}");
+        assert_eq!(port_of(machine), "br9");
+        ip("link set up0 nomaster");
+        machine.must(&TAKING);
+        let (code, said) = acting_before("unlinkat", &machine.command(&["reset"]), || ip("link set up0 master br9"));
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(port_of(machine), "br9");
+        assert!(where_is(machine, "192.0.2.7/24").is_empty());
     });
 }

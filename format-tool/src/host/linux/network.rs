@@ -15,7 +15,7 @@ mod uplink;
 
 pub(super) use namespaces::Namespaces;
 pub(super) use taps::{add_taps, remove_taps};
-pub(super) use uplink::move_uplink;
+pub(super) use uplink::{NotMoved, move_uplink};
 
 use super::failed;
 use crate::host::Outcome;
