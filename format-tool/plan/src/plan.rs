@@ -40,6 +40,8 @@ pub struct Plan {
     pub forget: Vec<Thing>,
     /// What is left as it is although one might expect otherwise, for people.
     pub notes: Vec<String>,
+    /// Those of them that say what of somebody else's goes along with what goes: undoing the plan does not bring it back.
+    pub lost: Vec<String>,
 }
 
 /// What is struck out of the record, and when.
@@ -168,7 +170,7 @@ pub fn plan(
     planner.sysctls(machine::Part::Link);
     planner.needs();
     planner.files();
-    let Planner { mut remove, add, forget, notes, problems, .. } = planner;
+    let Planner { mut remove, add, forget, notes, lost, problems, .. } = planner;
     remove.reverse();
     let is_node_file = |action: &Action| action.kind() == Kind::WriteFiles(Purpose::Node);
     let (node_file, add): (Vec<_>, Vec<_>) = add.into_iter().partition(is_node_file);
@@ -180,7 +182,7 @@ pub fn plan(
     let grows = add.iter().any(makes_partitions) || (remove.is_empty() && !add.is_empty());
     let (ahead, behind) = if grows { (Vec::new(), node_file) } else { (node_file, Vec::new()) };
     let actions: Vec<Action> = ahead.into_iter().chain(gone).chain(remove).chain(add).chain(behind).collect();
-    problems.none_or(Plan { actions, forget, notes })
+    problems.none_or(Plan { actions, forget, notes, lost })
 }
 
 /// What of the plan this process may not do.
@@ -245,6 +247,7 @@ struct Planner<'a> {
     add: Vec<Action>,
     forget: Vec<Thing>,
     notes: Vec<String>,
+    lost: Vec<String>,
     problems: Problems,
     memberships: BTreeMap<&'a str, BTreeSet<&'a str>>,
     /// The uid that each user of ours was made with.
@@ -274,6 +277,7 @@ impl<'a> Planner<'a> {
             add: Vec::new(),
             forget: Vec::new(),
             notes: Vec::new(),
+            lost: Vec::new(),
             problems: Problems::default(),
             memberships: accounts::memberships(facts),
             made_users: claims.iter().filter_map(|thing| made_user(thing)).collect(),
@@ -284,6 +288,12 @@ impl<'a> Planner<'a> {
             limits: Vec::new(),
             unlimitable: BTreeMap::new(),
         }
+    }
+
+    /// Notes what goes along, of somebody else's.
+    fn lose(&mut self, what: Vec<String>) {
+        self.lost.extend(what.iter().cloned());
+        self.notes.extend(what);
     }
 
     /// Something that is not ours stands where a thing of ours must be.

@@ -21,9 +21,10 @@ impl Planner<'_> {
         };
         let ports = self.facts.links.iter().filter(|(_, link)| link.bridge.as_deref() == Some(bridge));
         let others = ports.filter(|(name, link)| !ours(name, link));
-        self.notes.extend(others.map(|(name, _)| {
+        let others = others.map(|(name, _)| {
             format!("{bridge} goes, and {name}, which node-format did not join to it, stands alone then")
-        }));
+        });
+        self.lose(others.collect());
         let uplinks: Vec<&Uplink> = self
             .claims
             .iter()
@@ -45,8 +46,8 @@ impl Planner<'_> {
         let odd = self.facts.odd.get(bridge).into_iter().flatten().map(|odd| odd.what.clone());
         let stacked = stacked_on(self.facts, bridge).into_iter().map(|link| format!("the link {link} on top of it"));
         let gone = addresses.chain(routes).chain(odd).chain(stacked);
-        self.notes
-            .extend(gone.map(|what| format!("{bridge} goes, and with it {what}, which node-format did not make")));
+        let lost = gone.map(|what| format!("{bridge} goes, and with it {what}, which node-format did not make"));
+        self.lose(lost.collect());
     }
 
     /// What goes with addresses of links that stay; and where that would be so one day, a refusal.
@@ -63,7 +64,7 @@ impl Planner<'_> {
         let lost = removed
             .iter()
             .flat_map(|(link, removed)| lost_with_addresses(self.facts, self.claims, link, removed, &BTreeSet::new()));
-        self.notes.extend(lost.collect::<Vec<_>>());
+        self.lose(lost.collect());
         self.say_what_comes_from_addresses();
     }
 
@@ -84,7 +85,7 @@ impl Planner<'_> {
             let how = if destination.addr().is_ipv4() { "goes" } else { "goes on without it" };
             format!("{source} goes, and the route to {destination} by {link}, which is from there and which node-format did not make, {how}")
         });
-        self.notes.extend(notes.collect::<Vec<_>>());
+        self.lose(notes.collect());
     }
 
     /// With the last IPv4 address of an interface the kernel takes the routes there, whosever they are. So the first one is

@@ -72,10 +72,10 @@ impl Planner<'_> {
         let begins = on(self.layout.sysctls.get(IPV6)) && !on(self.facts.sysctls.get(IPV6));
         let Some(link) = link_of(key).filter(|_| begins) else { return };
         let ways = self.facts.announced.get(&link).into_iter().flatten();
-        let notes = ways.map(|to| {
+        let lost = ways.map(|to| {
             format!("the machine is to forward, and with that goes the way to {to} by {link}, which a router announced before `{key}` was set to 0")
         });
-        self.notes.extend(notes);
+        self.lose(lost.collect());
     }
 
     /// Whether something that goes along with a setting is not as it was before.

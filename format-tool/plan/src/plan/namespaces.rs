@@ -33,9 +33,10 @@ impl Planner<'_> {
                 self.leaving.insert(veth.clone());
                 self.say_what_stands_alone(veth);
                 let others = self.facts.others_inside.get(name).into_iter().flatten();
-                self.notes.extend(others.map(|link| {
+                let lost = others.map(|link| {
                     format!("namespace {name} goes, and with it the link {link} in it, which node-format did not make")
-                }));
+                });
+                self.lose(lost.collect());
                 self.remove.push(set(name, veth, found, Namespace::default()));
             }
         }

@@ -34,7 +34,7 @@ impl Planner<'_> {
                         self.remove.push(Action::ReturnUplink(uplink.clone()));
                         self.notes.extend(lowered(uplink, self.facts));
                         if !self.leaving.contains(&uplink.bridge) {
-                            self.notes.extend(lost_on_return(uplink, self.facts, self.claims));
+                            self.lose(lost_on_return(uplink, self.facts, self.claims));
                         }
                         held = held.or_else(|| wanted.filter(|wanted| wanted.link == uplink.link).map(|_| uplink));
                     }
@@ -129,8 +129,8 @@ impl Planner<'_> {
         let routes = facts.routes.iter().filter(|route| route.destination.addr().is_ipv6());
         let odd = facts.odd.get(link).into_iter().flatten().filter(|odd| odd.ipv6).map(|odd| odd.what.clone());
         let gone = strangers(uplink, addresses, routes).into_iter().chain(odd);
-        let notes = gone.map(|what| format!("{link} is to have no IPv6 (`{key}`), and with that goes {what}"));
-        self.notes.extend(notes);
+        let lost = gone.map(|what| format!("{link} is to have no IPv6 (`{key}`), and with that goes {what}"));
+        self.lose(lost.collect());
     }
 
     fn say_unconfirmed(&mut self, uplink: &Uplink) {
