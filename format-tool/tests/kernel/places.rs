@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 #[test]
 fn each_partition_knows_its_resources_from_a_file_that_only_root_writes() {
@@ -395,12 +395,7 @@ fn what_a_service_has_mounted_in_a_partition_for_itself_keeps_it() {
             precious.display(),
             inside.display()
         );
-        let mut service = Command::new("unshare");
-        service.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
-        let mut service = service.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut ready = String::new();
-        BufReader::new(service.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
-        assert_eq!(ready, "ready\n");
+        let mut service = service(&script);
         let (code, why) = machine.run(&["reset", "--erase"]);
         assert_eq!(code, 4, "{why}");
         assert!(
@@ -412,4 +407,45 @@ fn what_a_service_has_mounted_in_a_partition_for_itself_keeps_it() {
         machine.must(&["reset", "--erase"]);
         assert!(precious.join("file").exists());
     });
+}
+
+#[test]
+fn what_a_service_has_mounted_keeps_it_although_its_only_process_is_in_a_jail() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let (inside, precious) = (machine.path("srv/plat/partitions/part0/srv"), machine.path("precious"));
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("file"), "kept").unwrap();
+        let jail = machine.path("jail");
+        fs::create_dir(&jail).unwrap();
+        let script = format!(
+            "mount --bind {} {} && cd {} && for at in usr bin lib lib64; do \
+             if test -L /$at; then cp -P /$at $at; elif test -d /$at; then mkdir $at && mount --bind /$at $at; fi; done && \
+             exec chroot . /bin/sh -c 'echo ready; read end'",
+            precious.display(),
+            inside.display(),
+            jail.display()
+        );
+        let mut service = service(&script);
+        let (code, why) = machine.run(&["reset", "--erase"]);
+        let said = format!("in the mount namespace of process {}", service.id());
+        assert!(code == 4 && why.contains("P0509") && why.contains(&said), "{why}");
+        drop(service.stdin.take());
+        service.wait().unwrap();
+        machine.must(&["reset", "--erase"]);
+        assert!(precious.join("file").exists());
+    });
+}
+
+/// A script in a mount namespace of its own, once it has said that it is ready.
+fn service(script: &str) -> Child {
+    let mut service = Command::new("unshare");
+    service.args(["--mount", "--propagation", "private", "sh", "-c", script]);
+    let mut service = service.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(service.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
+    assert_eq!(ready, "ready\n");
+    service
 }
