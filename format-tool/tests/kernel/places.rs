@@ -136,6 +136,7 @@ fn a_directory_whose_name_cannot_be_said_is_not_made_again_under_another() {
             fs::remove_dir(&inner).unwrap();
         }
         fs::create_dir(home.join("empty")).unwrap();
+        std::os::unix::fs::chown(home.join("empty"), Some(super::machine::FIRST_UID), None).unwrap();
         machine.must(&["reset"]);
     });
 }
@@ -448,4 +449,39 @@ fn service(script: &str) -> Child {
     BufReader::new(service.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
     assert_eq!(ready, "ready\n");
     service
+}
+
+#[test]
+fn a_removal_that_fails_leaves_each_partition_as_it_was() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        let homes = ["part0", "part1"].map(|name| machine.path("srv/plat/partitions").join(name));
+        let all = || {
+            let found = Command::new("find").args(&homes).args(["-printf", "%p %U:%G %m\\n"]).output().unwrap();
+            let mut lines: Vec<_> = String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        fs::set_permissions(homes[1].join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+        let before = all();
+        let flag = |flag: &str| {
+            assert!(Command::new("chattr").arg(flag).arg(homes[0].join("srv")).status().unwrap().success());
+        };
+        flag("+i");
+        let (code, why) = machine.run(&["reset"]);
+        flag("-i");
+        assert!(code == 1 && why.contains("as it was before the run"), "{why}");
+        assert_eq!(all(), before);
+        // What root made in a partition is root's, and no partition's.
+        fs::create_dir(homes[1].join("keys")).unwrap();
+        let (code, why) = machine.run(&["reset"]);
+        assert!(code == 4 && why.contains("it holds `keys`"), "{why}");
+        fs::remove_dir(homes[1].join("keys")).unwrap();
+        // A partition that root locked goes with what its user has in it.
+        std::os::unix::fs::chown(&homes[1], Some(0), Some(0)).unwrap();
+        fs::set_permissions(&homes[1], fs::Permissions::from_mode(0o700)).unwrap();
+        machine.must(&["reset"]);
+    });
 }
