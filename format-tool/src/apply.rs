@@ -6,7 +6,7 @@ use crate::record::Record;
 use node_format_plan::thing::Thing;
 use node_format_plan::{
     Action, Consent, Forgotten, HostFacts, Kind, Layout, Plan, Scope, plan, privileges_lacking, rollback,
-    rollback_scope, scope, still_running,
+    rollback_scope, scope, still_used,
 };
 use plat_model::problem::{Problem, Problems, codes};
 use std::collections::BTreeSet;
@@ -143,8 +143,8 @@ fn perform_all(
             // Whose files are erased by now may have begun something since the first look.
             let gone = batch.iter().filter_map(removed_uid).collect();
             let seen = host.observe(&Scope { processes: gone, accounts: true, ..Scope::default() })?;
-            let running = still_running(actions, &seen);
-            running.none_or(()).map_err(Problems::into_one)?;
+            let used = still_used(actions, &seen);
+            used.none_or(()).map_err(Problems::into_one)?;
         }
         progress(batch[0].kind(), batch);
         if batch.iter().any(|action| matches!(action, Action::TakeUplink(_))) {

@@ -20,7 +20,7 @@ mod routes;
 mod scope;
 mod uplink;
 
-pub use accounts::still_running;
+pub use accounts::still_used;
 pub use scope::scope;
 pub use uplink::{needs_it_up, rollback, rollback_scope, strangers};
 

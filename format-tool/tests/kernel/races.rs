@@ -243,3 +243,33 @@ fn an_interface_that_somebody_joined_elsewhere_stays_there() {
         assert!(where_is(machine, "192.0.2.7/24").is_empty());
     });
 }
+
+#[test]
+fn a_setting_that_somebody_changed_since_the_look_keeps_his_value() {
+    on_a_machine(|machine| {
+        prepare(machine);
+        let why = apply_after(machine, "echo 1 >/proc/sys/net/ipv4/ip_forward");
+        assert!(why.contains("net.ipv4.ip_forward") && why.contains("it was 0 when it was looked at"), "{why}");
+        let value = || fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+        assert_eq!(value(), "1\n");
+        machine.must(&["apply"]);
+        machine.must(&["reset"]);
+        assert_eq!(value(), "1\n");
+    });
+}
+
+#[test]
+fn a_group_that_became_somebodys_first_one_since_the_look_stays() {
+    on_a_machine(|machine| {
+        prepare(machine);
+        machine.must(&["apply"]);
+        let (code, why) = acting_before("unlinkat", &machine.command(&["reset"]), || {
+            let passwd = text(machine, "passwd") + "ann:x:7001:61001::/:/bin/sh\n";
+            fs::write(machine.path("etc/passwd"), passwd).unwrap();
+        });
+        assert!(code == 1 && why.contains("by now it is the first group of user ann"), "{why}");
+        assert!(text(machine, "group").contains("part1:x:61001:"));
+        machine.must(&["reset"]);
+        assert!(text(machine, "group").contains("part1:x:61001:"), "it is left");
+    });
+}
