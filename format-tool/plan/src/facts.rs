@@ -355,6 +355,9 @@ pub struct Odd {
     pub what: String,
     #[serde(default)]
     pub ipv6: bool,
+    /// Of a route of the main table, the source address that packets get: it is gone with that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
 }
 
 /// A way to other machines.

@@ -193,3 +193,29 @@ fn what_went_along_with_a_link_that_is_made_again_is_named_by_the_run_that_faile
         machine.must(&["reset"]);
     });
 }
+
+#[test]
+fn routes_from_an_address_that_goes_are_named_whatever_they_have_besides() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        ip("link add wg0 type veth peer name far");
+        ip("link set wg0 up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        for rest in ["10.91.0.0/16 mtu 1400", "tos 0x10 10.92.0.0/16", "10.93.0.0/16"] {
+            ip(&format!("route add {rest} dev wg0 src 10.200.0.3"));
+        }
+        ip("route add 10.94.0.0/16 dev wg0 src 10.200.0.3 table 77");
+        machine.configure(1);
+        let notes = notes(machine, &["plan"]);
+        let named =
+            |to: &str| notes.iter().any(|note| note.starts_with("10.200.0.3 goes, and the route") && note.contains(to));
+        assert!(["10.91.0.0", "10.92.0.0", "10.93.0.0"].into_iter().all(named), "{notes:?}");
+        assert!(!named("10.94.0.0"), "{notes:?}");
+        machine.must(&["apply"]);
+        let shown = Command::new("ip").args(["route", "show", "table", "all", "dev", "wg0"]).output().unwrap();
+        let left = String::from_utf8(shown.stdout).unwrap();
+        assert!(left.contains("10.94.0.0") && !left.contains("10.91") && !left.contains("10.92"), "{left}");
+        machine.must(&["reset"]);
+    });
+}

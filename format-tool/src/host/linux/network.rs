@@ -92,7 +92,7 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
         seen.leases.insert(link, Leases { routes, ..Leases::default() });
     }
     let mut odd = |link: &String, ipv6: bool, what: String| {
-        seen.odd.entry(link.clone()).or_default().insert(Odd { what, ipv6 });
+        seen.odd.entry(link.clone()).or_default().insert(Odd { what, ipv6, source: None });
     };
     for link in &links {
         let of_a_router =

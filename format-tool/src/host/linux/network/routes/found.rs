@@ -262,7 +262,8 @@ impl Told {
     fn odd_on(&self, links: &[u32], names: &BTreeMap<u32, String>, why: &str) -> Option<Found> {
         let on: Vec<String> =
             links.iter().filter_map(|on| names.get(on)).filter(|name| *name != "lo").cloned().collect();
-        let odd = || Odd { what: format!("the route {}{why}", self.destination), ipv6: self.ipv6 };
+        let source = self.source.filter(|_| self.is_main());
+        let odd = || Odd { what: format!("the route {}{why}", self.destination), ipv6: self.ipv6, source };
         (!on.is_empty()).then(|| Found::Odd(on, odd()))
     }
 
