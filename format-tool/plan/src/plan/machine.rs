@@ -42,8 +42,9 @@ impl Planner<'_> {
             if key.starts_with("net.ipv6.") && self.facts.kernel.ipv6 == Presence::Absent {
                 continue; // Nothing to set; if addresses need it, that is said.
             }
-            // An interface that somebody else told not to listen to routers stays so.
-            let by_others = !self.settings_before.contains_key(key.as_str());
+            // An interface that somebody else told not to listen to routers stays so: before us, or since.
+            let before = self.settings_before.get(key.as_str());
+            let by_others = before.is_none_or(|before| wanted == "2" && !matches!(before.was, "0" | ""));
             let deaf = key.ends_with(".accept_ra") && by_others && found.is_some_and(|found| found == "0");
             if deaf {
                 self.say_what_goes_with_listening(key);
