@@ -195,32 +195,41 @@ impl Planner<'_> {
         }
     }
 
-    /// Partitions on a bridge of the machine's own could announce routers there: unguarded, it must not listen to any while
-    /// the machine forwards. One that has its addresses from a router would lose them.
+    /// Partitions on a bridge of the machine's own could announce routers there: unguarded, it must not listen to any. One that has
+    /// its addresses from a router would lose them where the machine forwards, and else have those of whoever announces most; of
+    /// one that nothing was announced on that is said.
     fn refuse_deafness(&mut self) {
         let Some(bridge) = self.layout.needs_link.as_ref().filter(|needed| needed.bridge) else { return };
         let key = accept_ra(&bridge.name);
-        let listens = match self.facts.sysctls.get(&key).map(String::as_str) {
-            Some("1") => true,
-            Some("2") => self.settings_before.contains_key(key.as_str()), // Else somebody else saw to it.
-            _ => false,
-        };
-        if !listens || !forwards(self.layout) || self.layout.guard.is_some() {
+        let Some(found) = self.facts.sysctls.get(&key).filter(|_| self.layout.guard.is_none()) else { return };
+        let hears = !self.is_deaf(&bridge.name);
+        let is_ours = self.settings_before.contains_key(key.as_str());
+        let loses = forwards(self.layout) && (found == "1" || (found == "2" && is_ours));
+        if !hears && !loses {
             return;
         }
         let announced = self.facts.announced_on(&bridge.name);
         let address = announced.addresses.first().map(IpNet::to_string);
         let way = || (!announced.ways.is_empty()).then(|| "a way out".into());
-        if let Some(announced) = address.or_else(way) {
-            self.problems.push(
-                Problem::new(codes::UPLINK, format!("taps cannot be joined to {}", bridge.name))
-                    .because(format!(
-                        "a router announced {announced} there, and with taps the bridge does not listen to routers"
-                    ))
-                    .fix("set `guard = true` in [network], which keeps partitions from announcing any, or give it a fixed address")
-                    .at("network.guard"),
-            );
-        }
+        let Some(announced) = address.or_else(way) else {
+            if hears {
+                self.notes.push(format!(
+                    "the machine listens to routers on {} (`{key}`), and partitions with taps there can announce one: nothing keeps them from it without the guard",
+                    bridge.name
+                ));
+            }
+            return;
+        };
+        let why = match hears {
+            true => "partitions with taps there could announce others, which the machine would listen to",
+            false => "with taps the bridge does not listen to routers",
+        };
+        self.problems.push(
+            Problem::new(codes::UPLINK, format!("taps cannot be joined to {}", bridge.name))
+                .because(format!("a router announced {announced} there, and {why}"))
+                .fix("set `guard = true` in [network], which keeps partitions from announcing any, or give it a fixed address")
+                .at("network.guard"),
+        );
     }
 
     /// A bridge of the machine's own would get a tap's hardware address, whatever its user makes of it, and with the last port
