@@ -61,15 +61,22 @@ pub fn killed_at(at: usize, command: &Command) -> Ended {
 /// Runs a command, and does something just before the first of its effects that is described so; what it said, and its exit
 /// code.
 pub fn acting_before(call: &str, command: &Command, act: impl FnOnce()) -> (i32, String) {
-    let mut said = tempfile::tempfile().unwrap();
     let mut act = Some(act);
+    acting_once(call, command, || {
+        act.take().into_iter().for_each(|act| act());
+        true
+    })
+}
+
+/// As [`acting_before`], before each of them until it says that it did what it was to do.
+pub fn acting_once(call: &str, command: &Command, mut act: impl FnMut() -> bool) -> (i32, String) {
+    let mut said = tempfile::tempfile().unwrap();
+    let mut acted = false;
     let (_, status) = traced(command, said.try_clone().unwrap().into(), &mut |_, seen| {
-        if seen.starts_with(call) {
-            act.take().into_iter().for_each(|act| act());
-        }
+        acted = acted || (seen.starts_with(call) && act());
         false
     });
-    assert!(act.is_none(), "it never came to {call}");
+    assert!(acted, "it never came to {call}");
     let WaitStatus::Exited(_, code) = status else { panic!("{status:?}") };
     let mut text = String::new();
     said.rewind().unwrap();

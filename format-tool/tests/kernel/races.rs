@@ -1,6 +1,6 @@
 //! What somebody else does between the look and the deed: a program of the run's is preceded by it.
 
-use super::effects::acting_before;
+use super::effects::{acting_before, acting_once};
 use super::machine::{Machine, ip, on_a_machine, program};
 use super::uplink::{TAKE, World, where_is};
 use nix::mount::{MsFlags, mount};
@@ -271,5 +271,23 @@ fn a_group_that_became_somebodys_first_one_since_the_look_stays() {
         assert!(text(machine, "group").contains("part1:x:61001:"));
         machine.must(&["reset"]);
         assert!(text(machine, "group").contains("part1:x:61001:"), "it is left");
+    });
+}
+
+#[test]
+fn a_directory_that_is_moved_about_while_it_is_erased_is_named() {
+    on_a_machine(|machine| {
+        prepare(machine);
+        machine.must(&["apply"]);
+        let home = machine.path("srv/plat/partitions/part0");
+        let deep = home.join("srv/deep");
+        fs::create_dir(&deep).unwrap();
+        ["one", "two", "three"].iter().for_each(|name| fs::write(deep.join(name), "").unwrap());
+        let (code, why) = acting_once("unlinkat", &machine.command(&["reset", "--erase"]), || {
+            let is_begun = fs::read_dir(&deep).unwrap().count() < 3;
+            is_begun && fs::rename(&deep, home.join("deep")).is_ok()
+        });
+        assert!(code == 1 && why.contains("`srv/deep` was moved elsewhere"), "{why}");
+        machine.must(&["reset", "--erase"]);
     });
 }

@@ -36,6 +36,8 @@ pub(super) struct Tree {
     parents: Vec<(PathBuf, OwnedFd)>,
     /// Directories that could not be made, and of which something is there.
     left: BTreeSet<PathBuf>,
+    /// In a partition's directory that could not be erased, the one that was moved meanwhile.
+    moved: PathBuf,
 }
 
 impl Tree {
@@ -45,7 +47,7 @@ impl Tree {
         let place = root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
         let root = rustix::fs::open(root, flags, Mode::empty())
             .map_err(|e| Problem::new(codes::FILE, format!("{} cannot be opened", root.display())).because(e))?;
-        Ok(Self { root, place, is_the_machines, parents: Vec::new(), left: BTreeSet::new() })
+        Ok(Self { root, place, is_the_machines, parents: Vec::new(), left: BTreeSet::new(), moved: PathBuf::new() })
     }
 
     pub fn is_the_machines(&self) -> bool {
@@ -203,6 +205,7 @@ impl Tree {
                 Errno::PERM if matches!(action, Action::SetDirectory { .. }) => problem.fix(erase::kept(path)),
                 Errno::PERM => problem.fix(erase::frozen(path)),
                 Errno::XDEV => problem.fix(erase::mounted(path)),
+                Errno::AGAIN => problem.fix(erase::moved(path, &self.moved)),
                 _ => problem,
             }
         })
@@ -261,7 +264,7 @@ impl Tree {
 
     fn erase(&mut self, directory: &Directory) -> rustix::io::Result<()> {
         let held = self.open_own(&directory.path)?;
-        erase::erase(&held)?;
+        erase::erase(&held, &mut self.moved)?;
         self.remove(directory)
     }
 
