@@ -16,7 +16,7 @@ mod sysctls;
 mod tap;
 
 use super::{Host, Outcome};
-use node_format_plan::facts::{Kernel, Machine, Owner, Presence, Privileges};
+use node_format_plan::facts::{Kernel, Machine, Owner, Presence, Privileges, Subordinate};
 use node_format_plan::{Action, HostFacts, Kind, Scope, Thing};
 use plat_model::problem::{Problem, Result, codes};
 use std::fs;
@@ -128,7 +128,12 @@ impl LinuxHost {
             (facts.subordinate_uids, facts.subordinate_gids) = (found.subordinate_uids, found.subordinate_gids);
         }
         if !scope.processes.is_empty() {
-            facts.busy_uids = processes::busy_uids(&scope.processes)?;
+            let whose = |range: &&Subordinate| {
+                let uid = facts.users.get(&range.owner).map(|user| user.uid).or_else(|| range.owner.parse().ok());
+                uid.is_some_and(|uid| scope.processes.contains(&uid))
+            };
+            let ranges: Vec<_> = facts.subordinate_uids.iter().filter(whose).map(|r| (r.first, r.count)).collect();
+            facts.busy_uids = processes::busy_uids(&scope.processes, &ranges)?;
         }
         Ok(facts)
     }
