@@ -19,7 +19,7 @@ const LOOKS: usize = 5;
 /// microsecond.
 const ASKED_MAX: usize = 1 << 20;
 /// How long the newest processes are looked into where others ended before they were. On a busy machine some always do.
-const CHASED_FOR: Duration = Duration::from_millis(30);
+const CHASED_FOR: Duration = Duration::from_millis(10);
 
 /// The uids of all processes there are: all four of each, for who runs a set-uid program is its real uid alone. None is
 /// missed whose real uid is one of `asked`, or in one of `ranges` (the first number and how many), but for what starts and ends
