@@ -35,6 +35,11 @@ impl Planner<'_> {
                         self.notes.extend(lowered(uplink, self.facts));
                         if !self.leaving.contains(&uplink.bridge) {
                             self.notes.extend(lost_on_return(uplink, self.facts, self.claims));
+                            let Uplink { link, bridge, .. } = uplink;
+                            let ending = ending_on(bridge, self.facts).map(|found| found.address);
+                            self.notes.extend(ending.map(|address| {
+                                format!("{link} goes from {bridge}, and with it {address}, which ends by itself")
+                            }));
                         }
                         held = held.or_else(|| wanted.filter(|wanted| wanted.link == uplink.link).map(|_| uplink));
                     }
@@ -217,12 +222,16 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         plan.notes.extend(lost_on_return(uplink, facts, claims));
         plan.notes.extend(lowered(uplink, facts));
         plan.actions.push(Action::ReturnUplink(uplink.clone()));
-        // What a router or a program put there meanwhile would draw to the bridge what goes through the interface now.
-        let put_there =
-            |found: &&AddressFact| found.leased && found.link == uplink.bridge && found.address.addr().is_ipv6();
-        plan.actions.extend(facts.addresses.iter().filter(put_there).cloned().map(Action::RemoveAddress));
+        plan.actions.extend(ending_on(&uplink.bridge, facts).cloned().map(Action::RemoveAddress));
     }
     plan
+}
+
+/// What a router or a program put there while the interface was its port, and what would draw to the bridge what goes through
+/// the interface again.
+fn ending_on<'a>(bridge: &'a str, facts: &'a HostFacts) -> impl Iterator<Item = &'a AddressFact> {
+    let put_there = move |found: &&AddressFact| found.leased && found.link == bridge && found.address.addr().is_ipv6();
+    facts.addresses.iter().filter(put_there)
 }
 
 /// Of an interface that was down when it was taken, what becomes of it.

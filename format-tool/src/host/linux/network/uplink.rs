@@ -43,15 +43,10 @@ pub(in crate::host::linux) fn move_uplink(action: &Action) -> plat_model::proble
         if take && let Some(Err(errno)) = connection.call(vec![steps.remove(0).0])?.pop() {
             return Ok(Moved::Refused(errno));
         }
+        let mut refused = call(&mut connection, steps)?;
         if let Some(bridge) = indexes.get(&uplink.bridge).filter(|_| !take) {
-            let stale = routes::announced(&mut connection, *bridge)?;
-            let handle = &connection.handle;
-            steps.extend(stale.into_iter().map(|route| (routes::remove_as_told(handle, route), GONE)));
+            refused = refused.or(clear(&mut connection, *bridge, uplink)?);
         }
-        let (requests, tolerated): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
-        let results = connection.call(requests)?;
-        let refused =
-            results.into_iter().zip(tolerated).find_map(|(result, done)| result.err().filter(|e| !done.contains(e)));
         // What else can come back does, whatever could not.
         let to = if take { &uplink.bridge } else { &uplink.link };
         let routed = match indexes.get(to) {
@@ -140,6 +135,30 @@ fn steps(
         steps.extend(uplink.addresses.iter().rev().map(|address| (remove(address, from), GONE)));
     }
     Some(steps)
+}
+
+/// The first refusal that does not say that it is so already.
+fn call(connection: &mut Connection, steps: Vec<(Request, Done)>) -> io::Result<Option<Errno>> {
+    let (requests, tolerated): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
+    let results = connection.call(requests)?;
+    Ok(results.into_iter().zip(tolerated).find_map(|(result, done)| result.err().filter(|e| !done.contains(e))))
+}
+
+/// Takes from the bridge what would draw there what goes through the interface again, once what returns is gone from it:
+/// IPv6 addresses that end by themselves, then ways that routers announced and routes to networks of these addresses. The
+/// kernel leaves the route to a network while any other address of it is there, and does not take it with that one.
+fn clear(connection: &mut Connection, bridge: u32, uplink: &Uplink) -> io::Result<Option<Errno>> {
+    let there = addresses::told(connection, bridge)?.into_iter().filter(|(address, _)| address.addr().is_ipv6());
+    let (ending, staying): (Vec<_>, Vec<_>) = there.partition(|(_, told)| addresses::ends(told));
+    let came = uplink.addresses.iter().chain(ending.iter().map(|(address, _)| address)).map(IpNet::trunc);
+    let kept: BTreeSet<IpNet> = staying.iter().map(|(address, _)| address.trunc()).collect();
+    let left: BTreeSet<IpNet> = came.filter(|network| !kept.contains(network)).collect();
+    let handle = connection.handle.clone();
+    let gone = ending.iter().map(|(_, told)| (addresses::remove_as_told(&handle, told), GONE)).collect();
+    let refused = call(connection, gone)?;
+    let stale = routes::stale(connection, bridge, &left)?;
+    let stale = stale.into_iter().map(|route| (routes::remove_as_told(&handle, route), GONE)).collect();
+    Ok(refused.or(call(connection, stale)?))
 }
 
 /// Gives a link these routes; the first refusal. That there is one of the same destination and metric already says neither
