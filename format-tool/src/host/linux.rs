@@ -110,6 +110,7 @@ impl LinuxHost {
             namespaces,
             others_inside,
             not_namespaces: self.namespaces().in_the_way(&scope.namespaces),
+            mounted_again: self.namespaces().mounted_again(&scope.namespaces)?,
             ..HostFacts::default()
         };
         disk::observe(&self.tree, &scope.disk, &mut facts);

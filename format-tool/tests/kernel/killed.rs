@@ -42,8 +42,7 @@ const DATABASE: [&str; 4] = ["passwd", "group", "shadow", "gshadow"];
 
 fn everything(machine: &Machine) -> Everything {
     // The folder for namespaces is the system's; what is in it is not.
-    let _ = fs::remove_dir(machine.path("run/netns"));
-    let _ = fs::remove_dir(machine.path("run"));
+    machine.remove_netns();
     let (facts, mut paths) = machine.everything();
     // Of the folder that the programs for users work in, what is ours.
     let etc = fs::read_dir(machine.path("etc")).unwrap();

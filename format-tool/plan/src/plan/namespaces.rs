@@ -36,6 +36,12 @@ impl Planner<'_> {
                 self.notes.extend(others.map(|link| {
                     format!("namespace {name} goes, and with it the link {link} in it, which node-format did not make")
                 }));
+                if self.facts.mounted_again.contains(name) {
+                    self.notes.push(format!(
+                        "namespace {name} is mounted a second time, out of sight, as `ip netns add` does it: it stays there without \
+                         its link, and so does the empty file /run/netns/{name}, until the machine is started again"
+                    ));
+                }
                 self.remove.push(set(name, veth, found, Namespace::default()));
             }
         }

@@ -103,7 +103,7 @@ impl Mounts {
 }
 
 /// The kernel writes spaces and the like as three octal digits (proc(5)).
-fn unescaped(text: &[u8]) -> PathBuf {
+pub(super) fn unescaped(text: &[u8]) -> PathBuf {
     let (mut bytes, mut rest) = (Vec::new(), text);
     while let Some((first, behind)) = rest.split_first() {
         let digits = behind.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
