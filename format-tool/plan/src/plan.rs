@@ -15,6 +15,7 @@ mod links;
 mod listening;
 mod losses;
 mod machine;
+mod missing;
 mod namespaces;
 mod routes;
 mod scope;
@@ -165,6 +166,7 @@ pub fn plan(
     planner.routes();
     planner.uplink();
     planner.sysctls(machine::Part::Link);
+    planner.say_what_links_are_missing();
     planner.needs();
     planner.files();
     let Planner { mut remove, add, forget, notes, problems, .. } = planner;

@@ -117,3 +117,38 @@ fn what_a_user_mounts_for_himself_on_a_neighbours_directory_does_not_keep_it() {
         user.wait().unwrap();
     });
 }
+
+#[test]
+fn a_link_that_was_renamed_is_named_and_not_said_to_be_removed() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        ip("link add up0 type veth peer name far");
+        ip("address add 192.0.2.7/24 dev up0");
+        ip("link set up0 up");
+        let network = "mode = \"bridge\"\nguard = false\n";
+        machine.configure_with(2, &format!("{network}uplink = \"up0\"\n"), "");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        let rename = |from: &str, to: &str| {
+            ip(&format!("link set {from} down"));
+            ip(&format!("link set {from} name {to}"));
+        };
+        rename("up0", "wan0");
+        let lost = "! up0 is not there: it seems to be wan0 by now, and keeps what node-format set there: ";
+        let said = machine.must(&["rollback"]);
+        assert!(said.contains(lost) && said.contains("does not get back 192.0.2.7/24"), "{said}");
+        machine.configure_with(2, network, "");
+        rename("part1", "oops1");
+        let said = machine.must(&["apply"]);
+        assert!(
+            said.contains("! part1, which node-format made, is not there and is made anew: it seems to be oops1"),
+            "{said}"
+        );
+        rename("plat0", "oops0");
+        ip("link delete part0");
+        let said = machine.must(&["reset"]);
+        assert!(said.contains("! plat0, which node-format made, is not there: it seems to be oops0 by now"), "{said}");
+        assert!(said.contains("! part0, which node-format made, is not there: what somebody renamed"), "{said}");
+        assert!(!said.contains("stands alone"), "{said}");
+        ["oops0", "oops1", "wan0"].iter().for_each(|link| assert!(machine.network().links.contains_key(*link)));
+    });
+}

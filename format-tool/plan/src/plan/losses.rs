@@ -20,8 +20,12 @@ impl Planner<'_> {
                 || self.claims.iter().any(|thing| is_taken(thing) || is_end(thing))
         };
         let ports = self.facts.links.iter().filter(|(_, link)| link.bridge.as_deref() == Some(bridge));
-        let others = ports.filter(|(name, link)| !ours(name, link));
-        self.notes.extend(others.map(|(name, _)| {
+        let mut others: Vec<_> = ports.filter(|(name, link)| !ours(name, link)).collect();
+        if !others.is_empty() {
+            let renamed = super::missing::renamed(self.facts, self.claims);
+            others.retain(|(name, _)| !renamed.contains(name.as_str()));
+        }
+        self.notes.extend(others.into_iter().map(|(name, _)| {
             format!("{bridge} goes, and {name}, which node-format did not join to it, stands alone then")
         }));
         let uplinks: Vec<&Uplink> = self

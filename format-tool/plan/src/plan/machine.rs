@@ -301,7 +301,7 @@ pub(super) enum Part {
 }
 
 /// The link that a setting is of; `None`: of the machine as a whole.
-fn link_of(key: &str) -> Option<String> {
+pub(super) fn link_of(key: &str) -> Option<String> {
     let (link, _) = key.split_once(".conf.")?.1.rsplit_once('.')?;
     (!matches!(link, "all" | "default")).then(|| link.replace('/', "."))
 }

@@ -224,6 +224,13 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         plan.actions.push(Action::ReturnUplink(uplink.clone()));
         plan.actions.extend(ending_on(&uplink.bridge, facts).cloned().map(Action::RemoveAddress));
     }
+    let is_returned = |thing: &Thing| matches!(thing, Thing::Uplink(_)) && plan.forget.contains(thing);
+    let returned = claims
+        .iter()
+        .filter(|thing| is_returned(thing))
+        .chain(claims.iter().filter(|thing| setting_before(thing).is_some()));
+    let returned: Claims = returned.cloned().collect();
+    plan.notes.extend(super::missing::missing(facts, &returned, |_| false));
     plan
 }
 
