@@ -152,3 +152,35 @@ fn a_link_that_was_renamed_is_named_and_not_said_to_be_removed() {
         ["oops0", "oops1", "wan0"].iter().for_each(|link| assert!(machine.network().links.contains_key(*link)));
     });
 }
+
+#[test]
+fn a_run_that_finds_no_room_for_its_record_leaves_nothing() {
+    on_a_machine(|machine| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        let (disk, options) = (machine.path("var"), Some("size=64k"));
+        mount(Some("tmpfs"), &disk, Some("tmpfs"), MsFlags::empty(), options).unwrap();
+        fs::create_dir(disk.join("lib")).unwrap();
+        fs::set_permissions(&disk, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(fs::write(disk.join("full"), [0; 1 << 17]).is_err());
+        ip("link set lo up");
+        machine.configure(1);
+        let before = machine.everything();
+        let (code, why) = machine.run(&["apply"]);
+        assert!(code != 0 && why.contains("the record") && why.contains("No space left"), "{code}: {why}");
+        assert_eq!(machine.everything(), before);
+        // One that is there already stays as it was.
+        fs::remove_file(disk.join("full")).unwrap();
+        machine.must(&["apply"]);
+        assert!(fs::write(disk.join("full"), [0; 1 << 17]).is_err());
+        let before = machine.everything();
+        machine.configure(2);
+        let (code, why) = machine.run(&["apply"]);
+        assert!(code != 0 && why.contains("No space left"), "{code}: {why}");
+        assert_eq!(machine.everything(), before);
+        fs::remove_file(disk.join("full")).unwrap();
+        machine.must(&["reset"]);
+        assert_eq!(fs::read_dir(disk.join("lib")).unwrap().count(), 0);
+        nix::mount::umount2(&disk, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    });
+}
