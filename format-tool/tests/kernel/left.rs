@@ -184,3 +184,29 @@ fn a_run_that_finds_no_room_for_its_record_leaves_nothing() {
         nix::mount::umount2(&disk, nix::mount::MntFlags::MNT_DETACH).unwrap();
     });
 }
+
+#[test]
+fn a_partition_on_another_disk_than_its_own_is_neither_changed_nor_erased() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        // As if another disk were mounted above.
+        let (partitions, first) = (machine.path("srv/plat/partitions"), machine.path("first"));
+        fs::rename(&partitions, &first).unwrap();
+        fs::create_dir_all(partitions.join("part0")).unwrap();
+        fs::write(partitions.join("part0/file"), "his").unwrap();
+        chown(partitions.join("part0"), Some(59_999), Some(0)).unwrap();
+        let before = machine.everything();
+        for verb in [&["apply"][..], &["reset", "--erase"], &["reset"]] {
+            let (code, why) = machine.run(verb);
+            assert_eq!(code, 4, "{why}");
+            let named = "/srv/plat/partitions/part0 is perhaps not the partition's";
+            assert!(why.contains("P0509") && why.contains(named) && why.contains("uid 59999"), "{why}");
+        }
+        assert_eq!(machine.everything(), before);
+        fs::remove_dir_all(&partitions).unwrap();
+        fs::rename(&first, &partitions).unwrap();
+        machine.must(&["reset"]);
+    });
+}

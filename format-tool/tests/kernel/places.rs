@@ -339,7 +339,7 @@ fn what_root_made_immutable_is_changed_by_nobody_else() {
         machine.configure(1);
         machine.must(&["apply"]);
         let home = machine.path("srv/plat/partitions/part0");
-        std::os::unix::fs::chown(&home, Some(1234), None).unwrap();
+        std::os::unix::fs::chown(&home, Some(0), None).unwrap();
         let flag = |flag: &str| assert!(Command::new("chattr").arg(flag).arg(&home).status().unwrap().success());
         flag("+i");
         let (code, why) = machine.run(&["apply"]);
