@@ -1,5 +1,5 @@
-//! A fixed address beside one of the same network that ends by itself, or that has no route: the kernel then leaves the
-//! network's route where the fixed one was.
+//! What an uplink leaves on its bridge, and finds there. With a fixed address beside one of the same network that ends by
+//! itself, or that has no route, the kernel leaves the network's route where the fixed one was.
 
 use super::*;
 
@@ -55,6 +55,22 @@ fn an_uplink_with_an_address_without_a_route_is_given_back_whole() {
         machine.must(&["rollback"]);
         assert_eq!(ways("2001:db8::1", "2001:db8::/64"), ("up0".into(), 0));
         assert!(world.is_reached());
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_bridge_that_gets_an_uplink_later_hears_its_router() {
+    on_a_machine(|machine| {
+        let world = Announcing::new();
+        world.announces_on(machine, "up0");
+        let network = "mode = \"bridge\"\nguard = true\n";
+        machine.configure_with(1, network, "");
+        machine.must(&["apply"]);
+        assert_eq!(sysctl("plat0/accept_ra"), "0");
+        machine.configure_with(1, &format!("{network}uplink = \"up0\"\n"), "");
+        machine.must(&TAKE);
+        world.announces_on(machine, "plat0");
         machine.must(&["reset"]);
     });
 }
