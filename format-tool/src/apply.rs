@@ -6,7 +6,7 @@ use crate::record::Record;
 use node_format_plan::thing::Thing;
 use node_format_plan::{
     Action, Consent, Forgotten, HostFacts, Kind, Layout, Plan, Scope, plan, privileges_lacking, rollback,
-    rollback_scope, scope, still_running,
+    rollback_scope, scope, still_used,
 };
 use plat_model::problem::{Problem, Problems, codes};
 use std::collections::BTreeSet;
@@ -113,7 +113,7 @@ fn carry_out(
     let Forgotten { first, before_taking, last } = plan.forgotten();
     host.clear(&first)?;
     record.strike(first)?;
-    let mut work = Work { before_taking, ..Work::default() };
+    let mut work = Work { before_taking, lost: plan.lost.clone(), ..Work::default() };
     let tenants = plan.tenants_links(facts);
     let outcome = perform_all(&plan.actions, host, record, &tenants, progress, &mut work);
     let applied = match outcome.and_then(|()| proof(host, record)).and_then(|()| record.strike(last)) {
@@ -143,8 +143,8 @@ fn perform_all(
             // Whose files are erased by now may have begun something since the first look.
             let gone = batch.iter().filter_map(removed_uid).collect();
             let seen = host.observe(&Scope { processes: gone, accounts: true, ..Scope::default() })?;
-            let running = still_running(actions, &seen);
-            running.none_or(()).map_err(Problems::into_one)?;
+            let used = still_used(actions, &seen);
+            used.none_or(()).map_err(Problems::into_one)?;
         }
         progress(batch[0].kind(), batch);
         if batch.iter().any(|action| matches!(action, Action::TakeUplink(_))) {
@@ -220,7 +220,29 @@ struct Work {
     before_taking: Vec<Thing>,
     /// What of that was struck out.
     struck: Vec<Thing>,
+    /// See [`Plan::lost`].
+    lost: Vec<String>,
 }
+
+impl Work {
+    /// What undoing it does not bring back, in words: what went along with what was taken away, whosever it is.
+    fn lost(&self) -> Option<String> {
+        let takes = |action: &Action| match action {
+            Action::RemoveLink { .. } | Action::RemoveAddress(_) | Action::ReturnUplink(_) => true,
+            other => matches!(other.kind(), Kind::RemoveNamespaces | Kind::SetSysctls),
+        };
+        if self.lost.is_empty() || !self.done.iter().any(takes) {
+            return None;
+        }
+        let named = self.lost.iter().take(LOST_NAMED).cloned().collect::<Vec<_>>().join("; ");
+        let more = self.lost.len().saturating_sub(LOST_NAMED);
+        let more = if more > 0 { format!("; and {more} more, which `plan` named") } else { String::new() };
+        Some(format!("what may have gone along: {named}{more}"))
+    }
+}
+
+/// Most of what went along that is named in one sentence.
+const LOST_NAMED: usize = 10;
 
 /// A second look: the plan must be empty now.
 fn verify(wish: Wish, host: &mut dyn Host, record: &Record, unchanged: bool) -> Result<(), Problem> {
@@ -251,6 +273,13 @@ fn taken(action: &Action) -> Option<String> {
     if let Action::TakeUplink(uplink) = action { Some(uplink.link.clone()) } else { None }
 }
 
+/// An uplink that somebody would have to confirm, if nobody has: who waited to give it back has ended by now.
+fn unconfirmed(action: &Action, record: &Record) -> Option<String> {
+    let Action::TakeUplink(uplink) = action else { return None };
+    let confirmed = record.claims().has(&Thing::UplinkConfirmed { link: uplink.link.clone() });
+    (uplink.carries && !confirmed).then(|| uplink.link.clone())
+}
+
 /// Takes back what was done, last first. Goes on after a failure and reports all.
 fn undo(cause: Problem, begun: Work, host: &mut dyn Host, record: &mut Record, tenants: &BTreeSet<String>) -> Problems {
     let back: Vec<Action> = begun.done.iter().rev().map(Action::inverse).collect();
@@ -262,29 +291,37 @@ fn undo(cause: Problem, begun: Work, host: &mut dyn Host, record: &mut Record, t
         let what = "whether the last step took effect is not known, so it was not undone";
         problems.push(Problem::new(codes::UNDO_FAILED, what).because(&cause.why).fix(NEXT));
     }
+    let mut but = Vec::new();
     for batch in back.chunk_by(|a, b| a.kind() == b.kind()) {
-        // An interface that could not be taken again keeps its own settings: with others it would lose what it has.
+        for link in batch.iter().filter_map(|action| unconfirmed(action, record)) {
+            but.push(format!("{link}, which keeps its own network: nobody had confirmed the other one"));
+            kept.insert(link);
+        }
+        // An interface that could not be taken again, or is not, keeps its own settings: with others it would lose what it has.
         let its_own = |action: &Action| {
             action.kind() == Kind::SetSysctls && action.link().is_some_and(|link| kept.contains(&link))
         };
-        let batch: Vec<Action> = batch.iter().filter(|action| !its_own(action)).cloned().collect();
+        let is_left = |action: &Action| its_own(action) || taken(action).is_some_and(|link| kept.contains(&link));
+        let batch: Vec<Action> = batch.iter().filter(|action| !is_left(action)).cloned().collect();
         if let Err(problem) = perform(&batch, host, record, tenants, &mut work) {
             kept.extend(batch.iter().filter_map(taken));
             let what = "something that had been done could not be undone";
             problems.push(Problem::new(codes::UNDO_FAILED, what).because(problem.one_line()).fix(NEXT));
         }
     }
+    but.extend(begun.lost());
     // What they name is there again.
     if let Err(problem) = record.add(begun.struck) {
         problems.push(problem);
     }
-    let undone = match (problems.is_empty() && begun.erased.is_empty(), work.excused.first()) {
-        (false, _) => String::new(),
-        (true, None) => "; the machine is as it was before the run".into(),
-        (true, Some(problem)) => {
-            let kept = "; the machine is as it was before the run but for what a partition's user can keep as it is";
-            format!("{kept}: {}", problem.one_line())
-        }
+    let is_undone = problems.is_empty() && begun.erased.is_empty();
+    let kept = work.excused.first().filter(|_| is_undone);
+    but.extend(kept.map(|problem| format!("what a partition's user can keep as it is: {}", problem.one_line())));
+    let undone = match (is_undone, but.is_empty()) {
+        (false, true) => String::new(),
+        (false, false) => format!("; nor does this come back: {}", but.join("; and ")),
+        (true, true) => "; the machine is as it was before the run".into(),
+        (true, false) => format!("; the machine is as it was before the run but for {}", but.join("; and for ")),
     };
     let undone = match begun.erased.as_slice() {
         [] => undone,

@@ -17,7 +17,7 @@ use node_format_plan::{Claims, Thing};
 use place::Place;
 use plat_model::problem::{Problem, Result, codes};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -191,7 +191,7 @@ impl Record {
             let file = record.place.as_ref().map(Place::append).transpose().map_err(|e| record.wrong(e))?;
             record.file = file;
         } else {
-            record.rewrite()?;
+            record.rewrite().inspect_err(|_| record.leave_nothing())?;
         }
         Ok(record)
     }
@@ -239,9 +239,22 @@ impl Record {
         place.put_aside().map_err(|e| self.wrong(e))?;
         Locks::remove_file(place);
         place.clear().map_err(|e| self.wrong(e))?;
+        Ok(self.leave_directories())
+    }
+
+    /// Removes the directories made for it; the innermost of them that stays.
+    fn leave_directories(&self) -> Option<PathBuf> {
         // Whatever it says, it lies in no other.
         let its_own = self.made_for_it.iter().rev().filter(|directory| self.path.starts_with(directory));
-        Ok(its_own.into_iter().find(|directory| fs::remove_dir(directory).is_err()).cloned())
+        place::remove_empty(its_own).next().cloned()
+    }
+
+    /// Where its first lines could not be written: nothing stays of what was made for it.
+    fn leave_nothing(&self) {
+        if let Some(place) = self.place.as_ref().filter(|place| place.is_taken() == Ok(false)) {
+            Locks::remove_file(place);
+            self.leave_directories();
+        }
     }
 
     fn append(&mut self, lines: impl Iterator<Item = Line>) -> Result<()> {

@@ -93,6 +93,8 @@ pub struct HostFacts {
     pub others_inside: BTreeMap<String, BTreeSet<String>>,
     /// Of [`Scope::namespaces`], those where something else stands in the place of one, and what.
     pub not_namespaces: BTreeMap<String, String>,
+    /// Of [`Scope::namespaces`], those that are mounted a second time, out of sight: one of both can be removed.
+    pub mounted_again: BTreeSet<String>,
     /// Of [`Scope::sysctls`], those that this kernel has.
     pub sysctls: BTreeMap<String, String>,
     /// The packet filter's table of node-format's name, if there is one.
@@ -355,6 +357,9 @@ pub struct Odd {
     pub what: String,
     #[serde(default)]
     pub ipv6: bool,
+    /// Of a route of the main table, the source address that packets get: it is gone with that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
 }
 
 /// A way to other machines.

@@ -32,7 +32,7 @@ pub use init::propose as proposal;
 pub use layout::Layout;
 pub use plan::{
     Consent, Contents, Forgotten, Plan, needs_it_up, plan, privileges_lacking, rollback, rollback_scope, scope,
-    still_running, strangers,
+    still_used, strangers,
 };
 pub use render::{Detail, describe, render};
 pub use settings::Settings;

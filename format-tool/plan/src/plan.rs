@@ -1,8 +1,8 @@
 //! The difference between a layout and a machine, as actions in an order that works; or every reason why there must be
 //! none.
 //!
-//! Things are made in the order accounts, directories, which links listen to routers, kernel settings, links, addresses,
-//! namespaces, routes, packet filter, uplink and the settings of links, files, and removed in the reverse; removals come
+//! Things are made in the order accounts, directories, packet filter, which links listen to routers, kernel settings, links,
+//! addresses, namespaces, routes, uplink and the settings of links, files, and removed in the reverse; removals come
 //! first. The node file is written last, so that the agent is never told of what is not there yet, except when partitions
 //! only go: then first, so that it is never told of what is not there any more.
 
@@ -15,12 +15,13 @@ mod links;
 mod listening;
 mod losses;
 mod machine;
+mod missing;
 mod namespaces;
 mod routes;
 mod scope;
 mod uplink;
 
-pub use accounts::still_running;
+pub use accounts::still_used;
 pub use scope::scope;
 pub use uplink::{needs_it_up, rollback, rollback_scope, strangers};
 
@@ -40,6 +41,8 @@ pub struct Plan {
     pub forget: Vec<Thing>,
     /// What is left as it is although one might expect otherwise, for people.
     pub notes: Vec<String>,
+    /// Those of them that say what of somebody else's goes along with what goes: undoing the plan does not bring it back.
+    pub lost: Vec<String>,
 }
 
 /// What is struck out of the record, and when.
@@ -156,18 +159,20 @@ pub fn plan(
     let mut planner = Planner::new(layout, facts, claims, consent.into());
     planner.accounts();
     planner.directories();
+    // Before there is anybody whom it holds to anything, or a router is listened to where partitions could be one; and until
+    // there is nobody any more, and none is.
+    planner.guard();
     planner.sysctls(machine::Part::Listening);
     planner.sysctls(machine::Part::Machine);
-    // Before there is anybody whom it holds to anything; and until there is nobody any more.
-    planner.guard();
     planner.links();
     planner.namespaces();
     planner.routes();
     planner.uplink();
     planner.sysctls(machine::Part::Link);
+    planner.say_what_links_are_missing();
     planner.needs();
     planner.files();
-    let Planner { mut remove, add, forget, notes, problems, .. } = planner;
+    let Planner { mut remove, add, forget, notes, lost, problems, .. } = planner;
     remove.reverse();
     let is_node_file = |action: &Action| action.kind() == Kind::WriteFiles(Purpose::Node);
     let (node_file, add): (Vec<_>, Vec<_>) = add.into_iter().partition(is_node_file);
@@ -179,7 +184,7 @@ pub fn plan(
     let grows = add.iter().any(makes_partitions) || (remove.is_empty() && !add.is_empty());
     let (ahead, behind) = if grows { (Vec::new(), node_file) } else { (node_file, Vec::new()) };
     let actions: Vec<Action> = ahead.into_iter().chain(gone).chain(remove).chain(add).chain(behind).collect();
-    problems.none_or(Plan { actions, forget, notes })
+    problems.none_or(Plan { actions, forget, notes, lost })
 }
 
 /// What of the plan this process may not do.
@@ -244,6 +249,7 @@ struct Planner<'a> {
     add: Vec<Action>,
     forget: Vec<Thing>,
     notes: Vec<String>,
+    lost: Vec<String>,
     problems: Problems,
     memberships: BTreeMap<&'a str, BTreeSet<&'a str>>,
     /// The uid that each user of ours was made with.
@@ -253,6 +259,9 @@ struct Planner<'a> {
     settings_before: BTreeMap<&'a str, Before<'a>>,
     /// Links that go, and those that are made anew: what is on them goes with them.
     leaving: BTreeSet<String>,
+    /// Links that join a bridge or leave one: down meanwhile, for where they are neither a router's nor a bridge's the machine
+    /// may listen to whoever is behind them.
+    moving: BTreeSet<String>,
     /// After all directories: those of one kind are performed together.
     limits: Vec<Action>,
     /// Why directories cannot be limited, and the first of each reason.
@@ -270,15 +279,23 @@ impl<'a> Planner<'a> {
             add: Vec::new(),
             forget: Vec::new(),
             notes: Vec::new(),
+            lost: Vec::new(),
             problems: Problems::default(),
             memberships: accounts::memberships(facts),
             made_users: claims.iter().filter_map(|thing| made_user(thing)).collect(),
             limits_made: claims.iter().filter_map(|thing| limit_made(thing, facts)).collect(),
             settings_before: claims.iter().filter_map(|thing| setting_before(thing)).collect(),
             leaving: BTreeSet::new(),
+            moving: BTreeSet::new(),
             limits: Vec::new(),
             unlimitable: BTreeMap::new(),
         }
+    }
+
+    /// Notes what goes along, of somebody else's.
+    fn lose(&mut self, what: Vec<String>) {
+        self.lost.extend(what.iter().cloned());
+        self.notes.extend(what);
     }
 
     /// Something that is not ours stands where a thing of ours must be.

@@ -16,7 +16,7 @@ mod sysctls;
 mod tap;
 
 use super::{Host, Outcome};
-use node_format_plan::facts::{Kernel, Machine, Owner, Presence, Privileges};
+use node_format_plan::facts::{Kernel, Machine, Owner, Presence, Privileges, Subordinate};
 use node_format_plan::{Action, HostFacts, Kind, Scope, Thing};
 use plat_model::problem::{Problem, Result, codes};
 use std::fs;
@@ -110,6 +110,7 @@ impl LinuxHost {
             namespaces,
             others_inside,
             not_namespaces: self.namespaces().in_the_way(&scope.namespaces),
+            mounted_again: self.namespaces().mounted_again(&scope.namespaces)?,
             ..HostFacts::default()
         };
         disk::observe(&self.tree, &scope.disk, &mut facts);
@@ -128,7 +129,12 @@ impl LinuxHost {
             (facts.subordinate_uids, facts.subordinate_gids) = (found.subordinate_uids, found.subordinate_gids);
         }
         if !scope.processes.is_empty() {
-            facts.busy_uids = processes::busy_uids(&scope.processes)?;
+            let whose = |range: &&Subordinate| {
+                let uid = facts.users.get(&range.owner).map(|user| user.uid).or_else(|| range.owner.parse().ok());
+                uid.is_some_and(|uid| scope.processes.contains(&uid))
+            };
+            let ranges: Vec<_> = facts.subordinate_uids.iter().filter(whose).map(|r| (r.first, r.count)).collect();
+            facts.busy_uids = processes::busy_uids(&scope.processes, &ranges)?;
         }
         Ok(facts)
     }
@@ -174,7 +180,7 @@ impl Host for LinuxHost {
             }),
             Kind::SetSysctls => each(batch, sysctls::perform),
             Kind::SetGuard => one_by_one(batch, |action| guard::perform(action, self.held.as_ref())),
-            Kind::MoveUplink => begun(batch, network::move_uplink),
+            Kind::MoveUplink => move_uplinks(batch),
             Kind::AddNamespaces | Kind::RemoveNamespaces => self.namespaces().perform(batch),
             Kind::AddTaps => network::add_taps(batch),
             Kind::RemoveTaps => network::remove_taps(batch),
@@ -236,10 +242,10 @@ fn each(batch: &[Action], mut perform: impl FnMut(&Action) -> Result<()>) -> Out
 
 /// In order, up to the first failure. What takes several steps counts as done once it is begun: taking it back undoes
 /// whatever there is of it.
-fn begun(batch: &[Action], mut perform: impl FnMut(&Action) -> Result<()>) -> Outcome {
+fn move_uplinks(batch: &[Action]) -> Outcome {
     for (n, action) in batch.iter().enumerate() {
-        if let Err(problem) = perform(action) {
-            return Outcome::first(n + 1, batch.len(), Some(problem));
+        if let Err(network::NotMoved { problem, begun }) = network::move_uplink(action) {
+            return Outcome::first(n + usize::from(begun), batch.len(), Some(problem));
         }
     }
     Outcome::first(batch.len(), batch.len(), None)

@@ -62,7 +62,8 @@ impl Place {
                     rustix::fs::fchmod(&opened, mode)?;
                 }
                 Ok(Some(opened))
-            })?;
+            });
+            let place = place.inspect_err(|_| _ = remove_empty(made.iter().rev()).next())?;
             if let Some(place) = place {
                 return Ok((place, made));
             }
@@ -162,9 +163,10 @@ impl Place {
         let new = self.new_name();
         self.remove(&new);
         let mut file = self.open(&new, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_data()?;
-        rustix::fs::renameat(&self.directory, &new, &self.directory, self.name())?;
+        let whole = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
+        let placed =
+            whole.and_then(|()| Ok(rustix::fs::renameat(&self.directory, &new, &self.directory, self.name())?));
+        placed.inspect_err(|_| self.remove(&new))?;
         self.lockable()?.sync_all()?;
         Ok(file)
     }
@@ -229,6 +231,11 @@ impl Place {
         })?);
         if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a plain file")) }
     }
+}
+
+/// Removes these directories, up to the first that holds something; gives those that stay.
+pub(super) fn remove_empty<'a>(directories: impl Iterator<Item = &'a PathBuf>) -> impl Iterator<Item = &'a PathBuf> {
+    directories.skip_while(|directory| std::fs::remove_dir(directory).is_ok())
 }
 
 fn said(e: Errno) -> String {

@@ -1,6 +1,7 @@
 //! What a record may be, and where it may lie.
 
 use super::*;
+use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 fn epoch() -> Epoch {

@@ -1,5 +1,7 @@
 //! `ipv6_prefix = "uplink"`, and what a router announces on an uplink.
 
+mod beside_fixed;
+
 use super::machine::{Machine, ip, on_a_machine, program, until};
 use super::uplink::{World, where_is};
 use nix::sys::socket::{

@@ -1,5 +1,5 @@
-//! A run of node-format that is killed just before one of its effects: before a system call that would change the
-//! machine, counted from 1 over all threads of the process. The programs that it starts are not counted, and live on.
+//! A run of node-format that is killed, or waits for somebody else, just before one of its effects: before a system call that
+//! would change the machine, counted from 1 over all threads of the process. The programs that it starts are not counted, and live on.
 
 use nix::libc;
 use nix::sys::ptrace::{self, Options};
@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::ffi::c_long;
-use std::io::Write;
+use std::io::{Read, Seek, Write};
 use std::process::{Command, Stdio};
 
 /// How a run ended that was to be killed.
@@ -50,18 +50,57 @@ const OLDER: [(c_long, &str); 5] = [
 const OLDER: [(c_long, &str); 0] = [];
 
 /// Runs a command, which must not read its standard input, and kills it before its effect number `at`.
-#[expect(clippy::zombie_processes, reason = "it is waited for with its threads, by number")]
 pub fn killed_at(at: usize, command: &Command) -> Ended {
+    match traced(command, Stdio::null(), &mut |effects, _| effects == at) {
+        (Some(call), WaitStatus::Signaled(_, Signal::SIGKILL, _)) => Ended::Killed(call),
+        (None, WaitStatus::Exited(_, code)) => Ended::Whole(code),
+        (killed, status) => panic!("{killed:?}, and then {status:?}"),
+    }
+}
+
+/// Runs a command, and does something just before the first of its effects that is described so; what it said, and its exit
+/// code.
+pub fn acting_before(call: &str, command: &Command, act: impl FnOnce()) -> (i32, String) {
+    let mut act = Some(act);
+    acting_once(call, command, || {
+        act.take().into_iter().for_each(|act| act());
+        true
+    })
+}
+
+/// As [`acting_before`], before each of them until it says that it did what it was to do.
+pub fn acting_once(call: &str, command: &Command, mut act: impl FnMut() -> bool) -> (i32, String) {
+    let mut said = tempfile::tempfile().unwrap();
+    let mut acted = false;
+    let (_, status) = traced(command, said.try_clone().unwrap().into(), &mut |_, seen| {
+        acted = acted || (seen.starts_with(call) && act());
+        false
+    });
+    assert!(acted, "it never came to {call}");
+    let WaitStatus::Exited(_, code) = status else { panic!("{status:?}") };
+    let mut text = String::new();
+    said.rewind().unwrap();
+    said.read_to_string(&mut text).unwrap();
+    (code, text)
+}
+
+/// `is_last`: whether it is to be killed before an effect, of which it is told the number and what it is.
+#[expect(clippy::zombie_processes, reason = "it is waited for with its threads, by number")]
+fn traced(
+    command: &Command,
+    said: Stdio,
+    is_last: &mut dyn FnMut(usize, &str) -> bool,
+) -> (Option<String>, WaitStatus) {
     // A shell that waits until it is traced, and then becomes the program.
     let mut waiting = Command::new("/bin/sh");
     waiting.args(["-c", "read go; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
-    let mut child = waiting.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = waiting.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(said).spawn().unwrap();
     let leader = Pid::from_raw(i32::try_from(child.id()).unwrap());
     let options = Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_TRACEEXEC | Options::PTRACE_O_TRACESYSGOOD;
     ptrace::seize(leader, options | Options::PTRACE_O_EXITKILL).unwrap();
     ptrace::interrupt(leader).unwrap();
     child.stdin.take().unwrap().write_all(b"go\n").unwrap();
-    let mut run = Traced { leader, at, effects: 0, started: false, killed: None };
+    let mut run = Traced { leader, is_last, effects: 0, started: false, killed: None };
     let status = loop {
         // The tracees of this thread alone.
         let status = waitpid(None, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)).unwrap();
@@ -70,23 +109,19 @@ pub fn killed_at(at: usize, command: &Command) -> Ended {
         }
         run.on(status);
     };
-    match (run.killed, status) {
-        (Some(call), WaitStatus::Signaled(_, Signal::SIGKILL, _)) => Ended::Killed(call),
-        (None, WaitStatus::Exited(_, code)) => Ended::Whole(code),
-        (killed, status) => panic!("{killed:?}, and then {status:?}"),
-    }
+    (run.killed, status)
 }
 
-struct Traced {
+struct Traced<'a> {
     leader: Pid,
-    at: usize,
+    is_last: &'a mut dyn FnMut(usize, &str) -> bool,
     effects: usize,
     /// Whether the shell has become the program.
     started: bool,
     killed: Option<String>,
 }
 
-impl Traced {
+impl Traced<'_> {
     fn on(&mut self, status: WaitStatus) {
         let (thread, signal) = match status {
             WaitStatus::Stopped(thread, signal) => (thread, Some(signal)),
@@ -111,7 +146,7 @@ impl Traced {
         }
         let Some(call) = effect(thread) else { return };
         self.effects += 1;
-        if self.effects == self.at {
+        if (self.is_last)(self.effects, &call) {
             // A call that is entered by a killed thread is not made.
             kill(self.leader, Signal::SIGKILL).unwrap();
             self.killed = Some(call);

@@ -2,9 +2,10 @@
 //! machine is what it would have been.
 
 use super::effects::{Ended, killed_at};
-use super::machine::{Machine, ip, on_a_machine};
+use super::machine::{FIRST_UID, Machine, ip, on_a_machine};
 use node_format_plan::HostFacts;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -42,8 +43,7 @@ const DATABASE: [&str; 4] = ["passwd", "group", "shadow", "gshadow"];
 
 fn everything(machine: &Machine) -> Everything {
     // The folder for namespaces is the system's; what is in it is not.
-    let _ = fs::remove_dir(machine.path("run/netns"));
-    let _ = fs::remove_dir(machine.path("run"));
+    machine.remove_netns();
     let (facts, mut paths) = machine.everything();
     // Of the folder that the programs for users work in, what is ours.
     let etc = fs::read_dir(machine.path("etc")).unwrap();
@@ -89,7 +89,12 @@ fn at_each_effect(node: Node, verb: &'static str, begin: Verbs, then: Verbs) {
                         };
                         let place = format!("{verb} killed before its effect {at}, {call}");
                         take_away_an_empty_folder(machine);
-                        then.iter().for_each(|verb| must(machine, verb, &place));
+                        for verb in then {
+                            must(machine, verb, &place);
+                            if *verb == "apply" {
+                                assert_whole(machine, &place);
+                            }
+                        }
                         let (facts, paths, database) = everything(machine);
                         let end = format!("{place}; then {}", then.join(", "));
                         assert_eq!(paths, before.1, "{end}");
@@ -107,6 +112,14 @@ fn at_each_effect(node: Node, verb: &'static str, begin: Verbs, then: Verbs) {
     }
     let skipped = !rustix::process::geteuid().is_root();
     assert!(skipped || next.load(Ordering::Relaxed) > 50, "so few effects cannot be all");
+}
+
+/// Nobody looks into a partition again: what is not made in it when it is made never is.
+fn assert_whole(machine: &Machine, place: &str) {
+    for name in ["srv", "run"] {
+        let found = fs::metadata(machine.path("srv/plat/partitions/part0").join(name));
+        assert!(found.is_ok_and(|found| found.uid() == FIRST_UID), "{place}: part0/{name}");
+    }
 }
 
 fn must(machine: &Machine, verb: &str, place: &str) {

@@ -117,3 +117,96 @@ fn what_a_user_mounts_for_himself_on_a_neighbours_directory_does_not_keep_it() {
         user.wait().unwrap();
     });
 }
+
+#[test]
+fn a_link_that_was_renamed_is_named_and_not_said_to_be_removed() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        ip("link add up0 type veth peer name far");
+        ip("address add 192.0.2.7/24 dev up0");
+        ip("link set up0 up");
+        let network = "mode = \"bridge\"\nguard = false\n";
+        machine.configure_with(2, &format!("{network}uplink = \"up0\"\n"), "");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        let rename = |from: &str, to: &str| {
+            ip(&format!("link set {from} down"));
+            ip(&format!("link set {from} name {to}"));
+        };
+        rename("up0", "wan0");
+        let lost = "! up0 is not there: it seems to be wan0 by now, and keeps what node-format set there: ";
+        let said = machine.must(&["rollback"]);
+        assert!(said.contains(lost) && said.contains("does not get back 192.0.2.7/24"), "{said}");
+        machine.configure_with(2, network, "");
+        rename("part1", "oops1");
+        let said = machine.must(&["apply"]);
+        assert!(
+            said.contains("! part1, which node-format made, is not there and is made anew: it seems to be oops1"),
+            "{said}"
+        );
+        rename("plat0", "oops0");
+        ip("link delete part0");
+        let said = machine.must(&["reset"]);
+        assert!(said.contains("! plat0, which node-format made, is not there: it seems to be oops0 by now"), "{said}");
+        assert!(said.contains("! part0, which node-format made, is not there: what somebody renamed"), "{said}");
+        assert!(!said.contains("stands alone"), "{said}");
+        ["oops0", "oops1", "wan0"].iter().for_each(|link| assert!(machine.network().links.contains_key(*link)));
+    });
+}
+
+#[test]
+fn a_run_that_finds_no_room_for_its_record_leaves_nothing() {
+    on_a_machine(|machine| {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        let (disk, options) = (machine.path("var"), Some("size=64k"));
+        mount(Some("tmpfs"), &disk, Some("tmpfs"), MsFlags::empty(), options).unwrap();
+        fs::create_dir(disk.join("lib")).unwrap();
+        fs::set_permissions(&disk, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(fs::write(disk.join("full"), [0; 1 << 17]).is_err());
+        ip("link set lo up");
+        machine.configure(1);
+        let before = machine.everything();
+        let (code, why) = machine.run(&["apply"]);
+        assert!(code != 0 && why.contains("the record") && why.contains("No space left"), "{code}: {why}");
+        assert_eq!(machine.everything(), before);
+        // One that is there already stays as it was.
+        fs::remove_file(disk.join("full")).unwrap();
+        machine.must(&["apply"]);
+        assert!(fs::write(disk.join("full"), [0; 1 << 17]).is_err());
+        let before = machine.everything();
+        machine.configure(2);
+        let (code, why) = machine.run(&["apply"]);
+        assert!(code != 0 && why.contains("No space left"), "{code}: {why}");
+        assert_eq!(machine.everything(), before);
+        fs::remove_file(disk.join("full")).unwrap();
+        machine.must(&["reset"]);
+        assert_eq!(fs::read_dir(disk.join("lib")).unwrap().count(), 0);
+        nix::mount::umount2(&disk, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    });
+}
+
+#[test]
+fn a_partition_on_another_disk_than_its_own_is_neither_changed_nor_erased() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        // As if another disk were mounted above.
+        let (partitions, first) = (machine.path("srv/plat/partitions"), machine.path("first"));
+        fs::rename(&partitions, &first).unwrap();
+        fs::create_dir_all(partitions.join("part0")).unwrap();
+        fs::write(partitions.join("part0/file"), "his").unwrap();
+        chown(partitions.join("part0"), Some(59_999), Some(0)).unwrap();
+        let before = machine.everything();
+        for verb in [&["apply"][..], &["reset", "--erase"], &["reset"]] {
+            let (code, why) = machine.run(verb);
+            assert_eq!(code, 4, "{why}");
+            let named = "/srv/plat/partitions/part0 is perhaps not the partition's";
+            assert!(why.contains("P0509") && why.contains(named) && why.contains("uid 59999"), "{why}");
+        }
+        assert_eq!(machine.everything(), before);
+        fs::remove_dir_all(&partitions).unwrap();
+        fs::rename(&first, &partitions).unwrap();
+        machine.must(&["reset"]);
+    });
+}

@@ -1,5 +1,6 @@
 //! What somebody else set and the kernel takes along with what is ours: refused, named, or kept.
 
+use super::effects::acting_before;
 use super::machine::{Machine, ip, on_a_machine};
 use super::uplink::{TAKE, World};
 use std::fs;
@@ -171,5 +172,50 @@ fn an_address_that_goes_with_one_of_ours_is_named() {
         machine.must(&["apply"]);
         let stays = "10.200.77.7/16".parse().unwrap();
         assert!(machine.network().addresses.iter().any(|found| found.address == stays));
+    });
+}
+
+#[test]
+fn what_went_along_with_a_link_that_is_made_again_is_named_by_the_run_that_failed() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        ip("address add 172.31.0.1/24 dev plat0");
+        let home = machine.path("srv/plat/partitions/part0");
+        let (code, why) = acting_before("unlinkat", &machine.command(&["reset"]), || {
+            fs::write(home.join("srv/his"), "").unwrap();
+        });
+        let lost = "plat0 goes, and with it the address 172.31.0.1/24, which node-format did not make";
+        let said = format!("the machine is as it was before the run but for what may have gone along: {lost}\n");
+        assert!(code == 1 && why.contains(&said), "{why}");
+        fs::remove_file(home.join("srv/his")).unwrap();
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn routes_from_an_address_that_goes_are_named_whatever_they_have_besides() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        ip("link add wg0 type veth peer name far");
+        ip("link set wg0 up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        for rest in ["10.91.0.0/16 mtu 1400", "tos 0x10 10.92.0.0/16", "10.93.0.0/16"] {
+            ip(&format!("route add {rest} dev wg0 src 10.200.0.3"));
+        }
+        ip("route add 10.94.0.0/16 dev wg0 src 10.200.0.3 table 77");
+        machine.configure(1);
+        let notes = notes(machine, &["plan"]);
+        let named =
+            |to: &str| notes.iter().any(|note| note.starts_with("10.200.0.3 goes, and the route") && note.contains(to));
+        assert!(["10.91.0.0", "10.92.0.0", "10.93.0.0"].into_iter().all(named), "{notes:?}");
+        assert!(!named("10.94.0.0"), "{notes:?}");
+        machine.must(&["apply"]);
+        let shown = Command::new("ip").args(["route", "show", "table", "all", "dev", "wg0"]).output().unwrap();
+        let left = String::from_utf8(shown.stdout).unwrap();
+        assert!(left.contains("10.94.0.0") && !left.contains("10.91") && !left.contains("10.92"), "{left}");
+        machine.must(&["reset"]);
     });
 }

@@ -42,12 +42,21 @@ impl Drop for Machine {
         for namespace in std::fs::read_dir(self.path("run/netns")).into_iter().flatten().flatten() {
             let _ = nix::mount::umount2(&namespace.path(), nix::mount::MntFlags::MNT_DETACH);
         }
+        self.remove_netns();
     }
 }
 
 impl Machine {
     pub fn path(&self, path: &str) -> std::path::PathBuf {
         self.root.path().join(path)
+    }
+
+    /// The folder for namespaces, and that it is a mount of its own, is the system's. One with namespaces in it stays.
+    pub fn remove_netns(&self) {
+        let folder = self.path("run/netns");
+        let _ = nix::mount::umount2(&folder, nix::mount::MntFlags::UMOUNT_NOFOLLOW);
+        let _ = fs::remove_dir(folder);
+        let _ = fs::remove_dir(self.path("run"));
     }
 
     /// Taps on a bridge, both families.

@@ -1,5 +1,7 @@
 //! A network namespace for each partition, with traffic.
 
+mod mounted;
+
 use super::machine::{Machine, ip, on_a_machine};
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
@@ -65,8 +67,7 @@ fn what_runs_in_a_namespace_reaches_the_machine_and_its_neighbours_with_its_own_
         let foreign = inside(machine, "part1", || TcpListener::bind("10.200.0.2:80").is_err());
         assert!(foreign, "a neighbour's address");
         machine.must(&["reset"]);
-        // The folder for namespaces is the system's.
-        let _ = std::fs::remove_dir_all(machine.path("run"));
+        machine.remove_netns();
         assert_eq!(machine.everything(), before);
     });
 }
@@ -141,8 +142,7 @@ fn a_namespace_that_cannot_be_made_leaves_nothing_behind() {
         for n in 0..3 {
             assert!(!machine.path(&format!("run/netns/part{n}")).exists(), "{why}");
         }
-        std::fs::remove_dir(machine.path("run/netns")).unwrap();
-        std::fs::remove_dir(machine.path("run")).unwrap();
+        machine.remove_netns();
         assert_eq!(machine.everything(), before);
         assert!(!machine.network().links.contains_key("part-v0"));
     });

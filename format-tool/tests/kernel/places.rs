@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 #[test]
 fn each_partition_knows_its_resources_from_a_file_that_only_root_writes() {
@@ -136,6 +136,7 @@ fn a_directory_whose_name_cannot_be_said_is_not_made_again_under_another() {
             fs::remove_dir(&inner).unwrap();
         }
         fs::create_dir(home.join("empty")).unwrap();
+        std::os::unix::fs::chown(home.join("empty"), Some(super::machine::FIRST_UID), None).unwrap();
         machine.must(&["reset"]);
     });
 }
@@ -339,7 +340,7 @@ fn what_root_made_immutable_is_changed_by_nobody_else() {
         machine.configure(1);
         machine.must(&["apply"]);
         let home = machine.path("srv/plat/partitions/part0");
-        std::os::unix::fs::chown(&home, Some(1234), None).unwrap();
+        std::os::unix::fs::chown(&home, Some(0), None).unwrap();
         let flag = |flag: &str| assert!(Command::new("chattr").arg(flag).arg(&home).status().unwrap().success());
         flag("+i");
         let (code, why) = machine.run(&["apply"]);
@@ -395,12 +396,7 @@ fn what_a_service_has_mounted_in_a_partition_for_itself_keeps_it() {
             precious.display(),
             inside.display()
         );
-        let mut service = Command::new("unshare");
-        service.args(["--mount", "--propagation", "private", "sh", "-c", &script]);
-        let mut service = service.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut ready = String::new();
-        BufReader::new(service.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
-        assert_eq!(ready, "ready\n");
+        let mut service = service(&script);
         let (code, why) = machine.run(&["reset", "--erase"]);
         assert_eq!(code, 4, "{why}");
         assert!(
@@ -411,5 +407,81 @@ fn what_a_service_has_mounted_in_a_partition_for_itself_keeps_it() {
         assert!(service.wait().unwrap().success(), "it is still mounted");
         machine.must(&["reset", "--erase"]);
         assert!(precious.join("file").exists());
+    });
+}
+
+#[test]
+fn what_a_service_has_mounted_keeps_it_although_its_only_process_is_in_a_jail() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let (inside, precious) = (machine.path("srv/plat/partitions/part0/srv"), machine.path("precious"));
+        fs::create_dir(&precious).unwrap();
+        fs::write(precious.join("file"), "kept").unwrap();
+        let jail = machine.path("jail");
+        fs::create_dir(&jail).unwrap();
+        let script = format!(
+            "mount --bind {} {} && cd {} && for at in usr bin lib lib64; do \
+             if test -L /$at; then cp -P /$at $at; elif test -d /$at; then mkdir $at && mount --bind /$at $at; fi; done && \
+             exec chroot . /bin/sh -c 'echo ready; read end'",
+            precious.display(),
+            inside.display(),
+            jail.display()
+        );
+        let mut service = service(&script);
+        let (code, why) = machine.run(&["reset", "--erase"]);
+        let said = format!("in the mount namespace of process {}", service.id());
+        assert!(code == 4 && why.contains("P0509") && why.contains(&said), "{why}");
+        drop(service.stdin.take());
+        service.wait().unwrap();
+        machine.must(&["reset", "--erase"]);
+        assert!(precious.join("file").exists());
+    });
+}
+
+/// A script in a mount namespace of its own, once it has said that it is ready.
+fn service(script: &str) -> Child {
+    let mut service = Command::new("unshare");
+    service.args(["--mount", "--propagation", "private", "sh", "-c", script]);
+    let mut service = service.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut ready = String::new();
+    BufReader::new(service.stdout.as_mut().unwrap()).read_line(&mut ready).unwrap();
+    assert_eq!(ready, "ready\n");
+    service
+}
+
+#[test]
+fn a_removal_that_fails_leaves_each_partition_as_it_was() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        let homes = ["part0", "part1"].map(|name| machine.path("srv/plat/partitions").join(name));
+        let all = || {
+            let found = Command::new("find").args(&homes).args(["-printf", "%p %U:%G %m\\n"]).output().unwrap();
+            let mut lines: Vec<_> = String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        fs::set_permissions(homes[1].join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+        let before = all();
+        let flag = |flag: &str| {
+            assert!(Command::new("chattr").arg(flag).arg(homes[0].join("srv")).status().unwrap().success());
+        };
+        flag("+i");
+        let (code, why) = machine.run(&["reset"]);
+        flag("-i");
+        assert!(code == 1 && why.contains("as it was before the run"), "{why}");
+        assert_eq!(all(), before);
+        // What root made in a partition is root's, and no partition's.
+        fs::create_dir(homes[1].join("keys")).unwrap();
+        let (code, why) = machine.run(&["reset"]);
+        assert!(code == 4 && why.contains("it holds `keys`"), "{why}");
+        fs::remove_dir(homes[1].join("keys")).unwrap();
+        // A partition that root locked goes with what its user has in it.
+        std::os::unix::fs::chown(&homes[1], Some(0), Some(0)).unwrap();
+        fs::set_permissions(&homes[1], fs::Permissions::from_mode(0o700)).unwrap();
+        machine.must(&["reset"]);
     });
 }

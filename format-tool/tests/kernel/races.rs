@@ -1,7 +1,10 @@
 //! What somebody else does between the look and the deed: a program of the run's is preceded by it.
 
+use super::effects::{acting_before, acting_once};
 use super::machine::{Machine, ip, on_a_machine, program};
+use super::uplink::{TAKE, World, where_is};
 use nix::mount::{MsFlags, mount};
+use node_format_plan::facts::LinkKind;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -26,12 +29,17 @@ fn text(machine: &Machine, name: &str) -> String {
 
 /// Applies; before systemd-sysusers a shell does `act` in the machine's root. It must fail.
 fn apply_after(machine: &Machine, act: &str) -> String {
+    run_after(machine, act, &["apply"])
+}
+
+/// As [`apply_after`], with more to say.
+fn run_after(machine: &Machine, act: &str, verb: &[&str]) -> String {
     let path = std::env::var("PATH").unwrap();
     let script =
         format!("(cd {} && {act}) || exit 9\nPATH={path} exec systemd-sysusers \"$@\"", machine.root.path().display());
     program(&machine.path("bin/systemd-sysusers"), &script);
     let path = format!("{}:{path}", machine.path("bin").display());
-    let Output { status, stderr, .. } = machine.command(&["apply"]).env("PATH", path).output().unwrap();
+    let Output { status, stderr, .. } = machine.command(verb).env("PATH", path).output().unwrap();
     let why = String::from_utf8(stderr).unwrap();
     assert_eq!(status.code(), Some(1), "{why}");
     assert!(why.contains("as it was before the run"), "{why}");
@@ -160,5 +168,126 @@ fn a_user_whom_somebody_made_by_the_name_meanwhile_stays_as_he_is() {
         // As by vigr.
         apply_after(machine, "echo 'part1:x:7002:' >>etc/group");
         assert_only(machine, ["", "part1:x:7002:\n", "", ""]);
+    });
+}
+
+#[test]
+fn a_link_that_took_the_name_of_a_partitions_pair_stays_when_the_run_is_undone() {
+    on_a_machine(|machine| {
+        prepare(machine);
+        machine.configure_with(2, "mode = \"bridge\"\nnamespaces = true\nguard = false\n", "");
+        let act = "ip link add part-v1 type veth peer name his-end && ip address add 172.31.0.1/24 dev part-v1";
+        let why = apply_after(machine, act);
+        assert!(why.contains("part1"), "{why}");
+        let left = machine.network();
+        assert_eq!(left.links.keys().collect::<Vec<_>>(), ["his-end", "lo", "part-v1"]);
+        assert!(left.addresses.iter().any(|found| found.link == "part-v1"), "{:?}", left.addresses);
+    });
+}
+
+#[test]
+fn what_took_the_name_of_a_link_that_is_to_go_stays() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        // node.json goes first.
+        let (code, said) = acting_before("unlinkat", &machine.command(&["reset"]), || {
+            ip("link delete part0");
+            ip("link add part0 type bridge");
+            ip("link delete plat0");
+            ip("link add plat0 type veth peer name his-end");
+        });
+        assert_eq!(code, 0, "{said}");
+        let left = machine.network().links;
+        assert_eq!(left.keys().collect::<Vec<_>>(), ["his-end", "lo", "part0", "plat0"]);
+        assert_eq!((&left["part0"].kind, &left["plat0"].kind), (&LinkKind::Bridge, &LinkKind::Veth));
+    });
+}
+
+const TAKING: [&str; 4] = ["apply", "--take-uplink", "--confirm-within", "3600"];
+
+#[test]
+fn what_an_interface_lost_since_the_look_is_brought_back_by_nobody() {
+    on_a_machine(|machine| {
+        let _world = World::new();
+        machine.configure_with(1, TAKE, "");
+        let why = run_after(machine, "ip route delete default via 192.0.2.1 dev up0", &TAKING);
+        assert!(why.contains("since it was looked at, it lost the route to 0.0.0.0/0"), "{why}");
+        let another = "ip address delete 192.0.2.7/24 dev up0 && ip address add 192.0.2.20/24 dev up0 && \
+                       ip route add default via 192.0.2.1 dev up0 src 192.0.2.20";
+        let why = run_after(machine, another, &TAKING);
+        assert!(why.contains("since it was looked at, it got the address 192.0.2.20/24"), "{why}");
+        let (there, gone) = (where_is(machine, "192.0.2.20/24"), where_is(machine, "192.0.2.7/24"));
+        assert_eq!((there, gone), (vec!["up0".to_owned()], vec![]));
+        let routes = machine.network().routes;
+        let ways: Vec<_> = routes.iter().filter(|route| route.destination.to_string() == "0.0.0.0/0").collect();
+        assert!(ways.len() == 1 && ways[0].source.is_some(), "{ways:?}");
+    });
+}
+
+#[test]
+fn an_interface_that_somebody_joined_elsewhere_stays_there() {
+    on_a_machine(|machine| {
+        let _world = World::new();
+        let port_of = |machine: &Machine| machine.network().links["up0"].bridge.clone().unwrap_or_default();
+        machine.configure_with(1, TAKE, "");
+        let why = run_after(machine, "ip link add br9 type bridge && ip link set up0 master br9", &TAKING);
+        assert!(why.contains("since it was looked at, it became a port of br9"), "{why}");
+        assert_eq!(port_of(machine), "br9");
+        ip("link set up0 nomaster");
+        machine.must(&TAKING);
+        let (code, said) = acting_before("unlinkat", &machine.command(&["reset"]), || ip("link set up0 master br9"));
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(port_of(machine), "br9");
+        assert!(where_is(machine, "192.0.2.7/24").is_empty());
+    });
+}
+
+#[test]
+fn a_setting_that_somebody_changed_since_the_look_keeps_his_value() {
+    on_a_machine(|machine| {
+        prepare(machine);
+        let why = apply_after(machine, "echo 1 >/proc/sys/net/ipv4/ip_forward");
+        assert!(why.contains("net.ipv4.ip_forward") && why.contains("it was 0 when it was looked at"), "{why}");
+        let value = || fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap();
+        assert_eq!(value(), "1\n");
+        machine.must(&["apply"]);
+        machine.must(&["reset"]);
+        assert_eq!(value(), "1\n");
+    });
+}
+
+#[test]
+fn a_group_that_became_somebodys_first_one_since_the_look_stays() {
+    on_a_machine(|machine| {
+        prepare(machine);
+        machine.must(&["apply"]);
+        let (code, why) = acting_before("unlinkat", &machine.command(&["reset"]), || {
+            let passwd = text(machine, "passwd") + "ann:x:7001:61001::/:/bin/sh\n";
+            fs::write(machine.path("etc/passwd"), passwd).unwrap();
+        });
+        assert!(code == 1 && why.contains("by now it is the first group of user ann"), "{why}");
+        assert!(text(machine, "group").contains("part1:x:61001:"));
+        machine.must(&["reset"]);
+        assert!(text(machine, "group").contains("part1:x:61001:"), "it is left");
+    });
+}
+
+#[test]
+fn a_directory_that_is_moved_about_while_it_is_erased_is_named() {
+    on_a_machine(|machine| {
+        prepare(machine);
+        machine.must(&["apply"]);
+        let home = machine.path("srv/plat/partitions/part0");
+        let deep = home.join("srv/deep");
+        fs::create_dir(&deep).unwrap();
+        ["one", "two", "three"].iter().for_each(|name| fs::write(deep.join(name), "").unwrap());
+        let (code, why) = acting_once("unlinkat", &machine.command(&["reset", "--erase"]), || {
+            let is_begun = fs::read_dir(&deep).unwrap().count() < 3;
+            is_begun && fs::rename(&deep, home.join("deep")).is_ok()
+        });
+        assert!(code == 1 && why.contains("`srv/deep` was moved elsewhere"), "{why}");
+        machine.must(&["reset", "--erase"]);
     });
 }

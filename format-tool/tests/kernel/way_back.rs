@@ -1,6 +1,6 @@
 //! The old network comes back whatever has become of the bridge, of the interface, or of a first attempt.
 
-use super::effects::{Ended, killed_at};
+use super::effects::{Ended, acting_before, killed_at};
 use super::machine::{Machine, ip, on_a_machine, program, until};
 use super::uplink::{TAKE, World, watches, where_is};
 use std::fs;
@@ -280,5 +280,36 @@ fn a_route_of_somebody_else_to_the_same_place_stays() {
         let there: Vec<_> = there.map(|route| (route.link.as_str(), route.metric)).collect();
         assert_eq!(there, [("plat0", 512), ("up0", 0)]);
         machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_reset_that_fails_leaves_an_uplink_that_nobody_confirmed_on_its_own_network() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        let home = machine.path("srv/plat/partitions/part0");
+        let (code, why) = acting_before("unlinkat", &machine.command(&["reset"]), || {
+            fs::write(home.join("srv/his"), "").unwrap();
+        });
+        assert_eq!(code, 1, "{why}");
+        assert!(why.contains("but for up0, which keeps its own network"), "{why}");
+        assert!(is_back(machine) && world.is_reached(), "{why}");
+        assert!(machine.network().links["up0"].bridge.is_none());
+        until("nobody waits any more", || watches(machine) == 0);
+        fs::remove_file(home.join("srv/his")).unwrap();
+        // One that was confirmed goes back to where it was.
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        machine.must(&["confirm"]);
+        let (code, why) = acting_before("unlinkat", &machine.command(&["reset"]), || {
+            fs::write(home.join("srv/his"), "").unwrap();
+        });
+        assert_eq!(code, 1, "{why}");
+        assert_eq!(where_is(machine, "192.0.2.7/24"), ["plat0"], "{why}");
+        assert!(why.contains("the machine is as it was before the run\n"), "{why}");
+        fs::remove_file(home.join("srv/his")).unwrap();
+        machine.must(&["reset"]);
+        assert!(is_back(machine) && world.is_reached());
     });
 }

@@ -34,11 +34,25 @@ fn running(name: &str, uid: u32, facts: &HostFacts) -> Option<Problem> {
     Some(problem.fix("stop what runs in the partition (destroy its instance), then try again"))
 }
 
-/// Users that these actions remove for good and that run something: looked at once more when they are about to go.
-pub fn still_running(actions: &[Action], facts: &HostFacts) -> Problems {
+/// Users that these actions remove for good and that run something, and groups that became another user's first one: looked at
+/// once more when they are about to go.
+pub fn still_used(actions: &[Action], facts: &HostFacts) -> Problems {
     let comes_back = |uid: u32| actions.iter().any(|action| matches!(action, Action::AddUser(user) if user.uid == uid));
+    let is_seen_to = |name: &str| {
+        actions.iter().any(|action| match action {
+            Action::RemoveUser(user) | Action::AddUser(user) | Action::SetUser { to: user, .. } => user.name == name,
+            _ => false,
+        })
+    };
+    let first_of = |gid: u32| facts.users.iter().find(|(name, user)| user.gid == gid && !is_seen_to(name));
     let gone = actions.iter().filter_map(|action| match action {
         Action::RemoveUser(user) if !comes_back(user.uid) => running(&user.name, user.uid, facts),
+        Action::RemoveGroup { name, gid, .. } => {
+            let (user, _) = first_of(*gid)?;
+            let problem = Problem::new(codes::STILL_USED, format!("group {name} cannot be removed"));
+            let problem = problem.because(format!("by now it is the first group of user {user}"));
+            Some(problem.fix("see who changes users at the same time, then run it again: it is left then"))
+        }
         _ => None,
     });
     let mut problems = Problems::default();

@@ -120,6 +120,9 @@ impl Planner<'_> {
     }
 
     fn drop_directory(&mut self, thing: &Thing, directory: Directory, stranger: Option<&str>) {
+        if directory.partition && self.is_a_third_ones(&directory.path, directory.owner.uid, None) {
+            return self.refuse_a_third_ones(&directory.path, directory.owner, None);
+        }
         let shown = directory.path.display().to_string();
         if let Some(who) = self.mounted(&directory, stranger) {
             let (why, fix) = match who.as_str() {
@@ -216,7 +219,9 @@ impl Planner<'_> {
             let (from, to) = ((found, mode), (owner, wanted.mode));
             // Its group, and a set-group-id bit, are those of the folder that it was made in, where the file system has it so.
             let half_made = directory.partition && found.uid == self.facts.caller.uid && mode & !0o2000 == UNFINISHED;
-            if half_made {
+            if directory.partition && self.is_a_third_ones(path, found.uid, wanted.owner) {
+                self.refuse_a_third_ones(path, found, wanted.owner);
+            } else if half_made {
                 self.add.push(Action::FinishDirectory { directory, from });
             } else if directory.partition && is_locked(from, owner) {
                 self.notes.push(format!(
@@ -254,6 +259,34 @@ impl Planner<'_> {
             let why = format!("it has mode {mode:04o}, so partitions' users would not reach their own directories");
             self.foreign(what, why, "choose another directory, or give it `chmod o+x`");
         }
+    }
+
+    /// Whether a partition's directory belongs to somebody who can have it neither by node-format nor by the partition's user
+    /// (who may give it to numbers of his containers): another disk may be mounted above it.
+    fn is_a_third_ones(&self, path: &Path, uid: u32, user: Option<Owner>) -> bool {
+        let has_users = user.is_some() || !self.made_users.is_empty();
+        let made = path.file_name().and_then(|name| self.made_users.get(name.to_str()?));
+        let is_known = [0, self.facts.caller.uid].contains(&uid)
+            || user.is_some_and(|user| user.uid == uid)
+            || made == Some(&uid)
+            || self.made_users.values().any(|made| *made == uid);
+        let of_containers =
+            || self.facts.subordinate_uids.iter().any(|range| range.within([uid].into_iter()).is_some());
+        has_users && !is_known && !of_containers()
+    }
+
+    fn refuse_a_third_ones(&mut self, path: &Path, found: Owner, user: Option<Owner>) {
+        let shown = path.display();
+        let back = user.map_or("chown USER:GROUP".into(), |user| format!("chown {}:{}", user.uid, user.gid));
+        self.problems.push(
+            Problem::new(codes::STILL_USED, format!("{shown} is perhaps not the partition's"))
+                .because(format!(
+                    "it belongs to uid {}, who is no partition's user: another disk may be mounted above it than the one that it \
+                     was made on",
+                    found.uid
+                ))
+                .fix(format!("mount the right one (`findmnt -T {shown}` shows which it is); if it is the partition's, `{back} {shown}`")),
+        );
     }
 
     /// What somebody mounted on a partition's directory is his: as it must be, or left as it is.

@@ -12,9 +12,8 @@ impl Planner<'_> {
     pub(super) fn links(&mut self) {
         self.refuse_group_of_others();
         let gone = self.drop_links();
-        let left: BTreeSet<&str> = gone.iter().map(|(name, _)| name.as_str()).collect();
-        self.part(&gone, &left, Part::Bridges);
-        self.part(&gone, &left, Part::Ports);
+        self.part(&gone, Part::Bridges);
+        self.part(&gone, Part::Ports);
         self.addresses();
         self.say_what_goes_with_addresses();
         self.sysctls(machine::Part::Deaf);
@@ -23,7 +22,8 @@ impl Planner<'_> {
 
     /// Whether a link is raised only when all else of it is as it must be. A bridge that is made, for while it is down, neither do
     /// ports cost anything where addresses are, nor addresses where ports are: with 1000 of each that is seconds. And what would
-    /// listen to routers until it is told not to: whoever is behind it may be waiting for that.
+    /// listen to routers until it is told not to, and what has come from a bridge or to one: whoever is behind it may be waiting
+    /// for that.
     fn is_raised_last(&self, name: &str, wanted: &LinkFact) -> bool {
         let found = self.facts.links.get(name).filter(|found| found.kind == wanted.kind);
         let is_made = found.is_none() && wanted.kind == LinkKind::Bridge;
@@ -31,7 +31,7 @@ impl Planner<'_> {
         let is_deaf = found.is_some() && self.facts.sysctls.get(&key).is_some_and(|value| value == "0");
         let is_to_be = self.layout.sysctls.get(&key).is_some_and(|value| value == "0");
         let listens = is_to_be && !is_deaf && self.layout.guard.is_none();
-        wanted.up && (is_made || (listens && found.is_none_or(|found| !found.up)))
+        wanted.up && (is_made || self.moving.contains(name) || (listens && found.is_none_or(|found| !found.up)))
     }
 
     fn raise_last(&mut self) {
@@ -55,7 +55,7 @@ impl Planner<'_> {
     }
 
     /// The links of one part, removed, made, changed.
-    fn part(&mut self, gone: &[(String, LinkFact)], left: &BTreeSet<&str>, part: Part) {
+    fn part(&mut self, gone: &[(String, LinkFact)], part: Part) {
         for (name, found) in gone.iter().filter(|(_, found)| part.has(found)) {
             self.leaving.insert(name.clone());
             self.say_what_stands_alone(name);
@@ -64,8 +64,7 @@ impl Planner<'_> {
         let before = self.add.len();
         let layout = self.layout;
         for (name, wanted) in layout.links.iter().filter(|(_, wanted)| part.has(wanted)) {
-            let leaves = self.facts.links.get(name).and_then(|found| found.bridge.as_deref());
-            self.link(name, wanted, leaves.is_some_and(|bridge| left.contains(bridge)));
+            self.link(name, wanted);
         }
         // Changes come after what they refer to: a port is joined to a bridge that is there.
         self.add[before..].sort_by_key(|action| matches!(action, Action::SetLink { .. }));
@@ -85,9 +84,16 @@ impl Planner<'_> {
         gone
     }
 
-    /// `leaves`: the bridge that it is a port of goes. The kernel would let it go by itself, and nothing would be there to
-    /// undo; so it leaves in a step of its own, before.
-    fn link(&mut self, name: &str, wanted: &LinkFact, leaves: bool) {
+    /// One that leaves a bridge, or joins one, leaves in a step of its own, before: of a bridge that goes the kernel would let it
+    /// go by itself, and nothing would be there to undo; and what is behind it is held by the old packet filter until it is down,
+    /// and by the new one before it is up.
+    fn link(&mut self, name: &str, wanted: &LinkFact) {
+        let found = self.facts.links.get(name).filter(|found| found.kind == wanted.kind);
+        if found.is_some_and(|found| {
+            found.bridge != wanted.bridge && found.thing(name).is_some_and(|thing| self.claims.has(&thing))
+        }) {
+            self.moving.insert(name.into());
+        }
         let is_raised_last = self.is_raised_last(name, wanted);
         let link = if is_raised_last { lowered(wanted) } else { wanted.clone() };
         let addition = || Action::AddLink { name: name.into(), link: link.clone() };
@@ -110,9 +116,15 @@ impl Planner<'_> {
             return;
         }
         let mut from = found.clone();
-        if leaves {
-            let alone = LinkFact { bridge: None, isolated: false, ..found.clone() };
-            self.remove.push(Action::SetLink { name: name.into(), from, to: alone.clone() });
+        if self.moving.contains(name) {
+            let listens = accept_ra(name);
+            if !self.layout.sysctls.contains_key(&listens) {
+                self.set_back(&listens);
+            }
+            let alone = LinkFact { bridge: None, isolated: false, ..lowered(found) };
+            if from != alone {
+                self.remove.push(Action::SetLink { name: name.into(), from, to: alone.clone() });
+            }
             from = alone;
         }
         let to = if is_raised_last { lowered(&wanted) } else { wanted };

@@ -20,10 +20,15 @@ impl Planner<'_> {
                 || self.claims.iter().any(|thing| is_taken(thing) || is_end(thing))
         };
         let ports = self.facts.links.iter().filter(|(_, link)| link.bridge.as_deref() == Some(bridge));
-        let others = ports.filter(|(name, link)| !ours(name, link));
-        self.notes.extend(others.map(|(name, _)| {
+        let mut others: Vec<_> = ports.filter(|(name, link)| !ours(name, link)).collect();
+        if !others.is_empty() {
+            let renamed = super::missing::renamed(self.facts, self.claims);
+            others.retain(|(name, _)| !renamed.contains(name.as_str()));
+        }
+        let others = others.into_iter().map(|(name, _)| {
             format!("{bridge} goes, and {name}, which node-format did not join to it, stands alone then")
-        }));
+        });
+        self.lose(others.collect());
         let uplinks: Vec<&Uplink> = self
             .claims
             .iter()
@@ -45,8 +50,8 @@ impl Planner<'_> {
         let odd = self.facts.odd.get(bridge).into_iter().flatten().map(|odd| odd.what.clone());
         let stacked = stacked_on(self.facts, bridge).into_iter().map(|link| format!("the link {link} on top of it"));
         let gone = addresses.chain(routes).chain(odd).chain(stacked);
-        self.notes
-            .extend(gone.map(|what| format!("{bridge} goes, and with it {what}, which node-format did not make")));
+        let lost = gone.map(|what| format!("{bridge} goes, and with it {what}, which node-format did not make"));
+        self.lose(lost.collect());
     }
 
     /// What goes with addresses of links that stay; and where that would be so one day, a refusal.
@@ -63,7 +68,7 @@ impl Planner<'_> {
         let lost = removed
             .iter()
             .flat_map(|(link, removed)| lost_with_addresses(self.facts, self.claims, link, removed, &BTreeSet::new()));
-        self.notes.extend(lost.collect::<Vec<_>>());
+        self.lose(lost.collect());
         self.say_what_comes_from_addresses();
     }
 
@@ -74,17 +79,35 @@ impl Planner<'_> {
             _ => None,
         });
         let with_links = self.facts.addresses.iter().filter(|found| self.leaving.contains(&found.link));
-        let gone: BTreeSet<IpAddr> = gone.chain(with_links.map(|found| found.address.addr())).collect();
-        let elsewhere = self.facts.routes.iter().filter(|route| {
-            let stays = !self.leaving.contains(&route.link) && !self.claims.has(&Thing::Route((*route).clone()));
-            stays && route.source.is_some_and(|source| gone.contains(&source))
+        // What an uplink brought is on it again before it goes from here.
+        let is_back = |address: &IpAddr| {
+            self.claims.iter().any(|thing| match thing {
+                Thing::Uplink(uplink) => {
+                    let there = self.facts.links.get(&uplink.link);
+                    let is_ours = |link: &LinkFact| link.bridge.as_ref().is_none_or(|bridge| *bridge == uplink.bridge);
+                    there.is_some_and(is_ours) && uplink.addresses.iter().any(|one| one.addr() == *address)
+                }
+                _ => false,
+            })
+        };
+        let gone = gone.chain(with_links.map(|found| found.address.addr()));
+        let gone: BTreeSet<IpAddr> = gone.filter(|address| !is_back(address)).collect();
+        let stays = |link: &String| !self.leaving.contains(link);
+        let routes = self.facts.routes.iter().filter(|route| !self.claims.has(&Thing::Route((*route).clone())));
+        let routes = routes.map(|Route { destination, link, source, .. }| {
+            (link, *source, destination.addr().is_ipv6(), format!("the route to {destination}"))
         });
-        let notes = elsewhere.map(|Route { destination, link, source, .. }| {
-            let source = source.map(|source| source.to_string()).unwrap_or_default();
-            let how = if destination.addr().is_ipv4() { "goes" } else { "goes on without it" };
-            format!("{source} goes, and the route to {destination} by {link}, which is from there and which node-format did not make, {how}")
+        let odd = self.facts.odd.iter().flat_map(|(link, odd)| odd.iter().map(move |odd| (link, odd)));
+        let odd = odd.map(|(link, odd)| (link, odd.source, odd.ipv6, odd.what.clone()));
+        let notes = routes.chain(odd).filter(|(link, ..)| stays(link)).filter_map(|(link, source, ipv6, what)| {
+            let source = source.filter(|source| gone.contains(source))?;
+            let how = if ipv6 { "goes on without it" } else { "goes" };
+            Some(format!(
+                "{source} goes, and {what} by {link}, which is from there and which node-format did not make, {how}"
+            ))
         });
-        self.notes.extend(notes.collect::<Vec<_>>());
+        let notes = notes.collect();
+        self.lose(notes);
     }
 
     /// With the last IPv4 address of an interface the kernel takes the routes there, whosever they are. So the first one is

@@ -23,6 +23,9 @@ impl Planner<'_> {
                 _ if self.layout.sysctls.contains_key(key) && !self.is_of_ours_that_goes(key) => {}
                 // Of a run that was killed the one may be as it was, and what goes along with it not yet.
                 Some(found) if found != before.was || self.changed_along(before) => {
+                    if self.is_set_back_on_the_way(key) {
+                        continue;
+                    }
                     self.remove.push(setting(key, before, found, before.was));
                 }
                 _ => self.forget.push(thing.clone()),
@@ -39,8 +42,10 @@ impl Planner<'_> {
             if key.starts_with("net.ipv6.") && self.facts.kernel.ipv6 == Presence::Absent {
                 continue; // Nothing to set; if addresses need it, that is said.
             }
-            // An interface that somebody else told not to listen to routers stays so.
-            let by_others = !self.settings_before.contains_key(key.as_str());
+            // An interface that somebody else told not to listen to routers stays so: before us, or since.
+            let before = self.settings_before.get(key.as_str());
+            let by_others =
+                before.is_none_or(|before| wanted == "2" && !matches!(before.was, "0" | "") && !self.is_kept_deaf(key));
             let deaf = key.ends_with(".accept_ra") && by_others && found.is_some_and(|found| found == "0");
             if deaf {
                 self.say_what_goes_with_listening(key);
@@ -63,16 +68,24 @@ impl Planner<'_> {
         }
     }
 
+    /// A bridge of ours that has had no uplink hears no router, for we told it so.
+    fn is_kept_deaf(&self, key: &str) -> bool {
+        let Some(link) = link_of(key) else { return false };
+        let is_ours = |thing: &Thing| matches!(thing, Thing::Bridge { name, .. } if *name == link);
+        let is_joined = |thing: &Thing| matches!(thing, Thing::Uplink(uplink) if uplink.bridge == link);
+        self.claims.iter().any(is_ours) && !self.claims.iter().any(is_joined)
+    }
+
     /// A machine that begins to forward drops the ways that were announced to whoever was told not to listen since.
     fn say_what_goes_with_listening(&mut self, key: &str) {
         let on = |value: Option<&String>| value.is_some_and(|value| value == "1");
         let begins = on(self.layout.sysctls.get(IPV6)) && !on(self.facts.sysctls.get(IPV6));
         let Some(link) = link_of(key).filter(|_| begins) else { return };
         let ways = self.facts.announced.get(&link).into_iter().flatten();
-        let notes = ways.map(|to| {
+        let lost = ways.map(|to| {
             format!("the machine is to forward, and with that goes the way to {to} by {link}, which a router announced before `{key}` was set to 0")
         });
-        self.notes.extend(notes);
+        self.lose(lost.collect());
     }
 
     /// Whether something that goes along with a setting is not as it was before.
@@ -104,6 +117,11 @@ impl Planner<'_> {
             };
         }
         Part::Link
+    }
+
+    /// Whether it is seen to while its link is on the way from a bridge or to one: see `link`.
+    fn is_set_back_on_the_way(&self, key: &str) -> bool {
+        key.ends_with(".accept_ra") && link_of(key).is_some_and(|link| self.moving.contains(&link))
     }
 
     /// Of a link that is made anew: if that is undone, the old one is to have what it had.
@@ -186,32 +204,41 @@ impl Planner<'_> {
         }
     }
 
-    /// Partitions on a bridge of the machine's own could announce routers there: unguarded, it must not listen to any while
-    /// the machine forwards. One that has its addresses from a router would lose them.
+    /// Partitions on a bridge of the machine's own could announce routers there: unguarded, it must not listen to any. One that has
+    /// its addresses from a router would lose them where the machine forwards, and else have those of whoever announces most; of
+    /// one that nothing was announced on that is said.
     fn refuse_deafness(&mut self) {
         let Some(bridge) = self.layout.needs_link.as_ref().filter(|needed| needed.bridge) else { return };
         let key = accept_ra(&bridge.name);
-        let listens = match self.facts.sysctls.get(&key).map(String::as_str) {
-            Some("1") => true,
-            Some("2") => self.settings_before.contains_key(key.as_str()), // Else somebody else saw to it.
-            _ => false,
-        };
-        if !listens || !forwards(self.layout) || self.layout.guard.is_some() {
+        let Some(found) = self.facts.sysctls.get(&key).filter(|_| self.layout.guard.is_none()) else { return };
+        let hears = !self.is_deaf(&bridge.name);
+        let is_ours = self.settings_before.contains_key(key.as_str());
+        let loses = forwards(self.layout) && (found == "1" || (found == "2" && is_ours));
+        if !hears && !loses {
             return;
         }
         let announced = self.facts.announced_on(&bridge.name);
         let address = announced.addresses.first().map(IpNet::to_string);
         let way = || (!announced.ways.is_empty()).then(|| "a way out".into());
-        if let Some(announced) = address.or_else(way) {
-            self.problems.push(
-                Problem::new(codes::UPLINK, format!("taps cannot be joined to {}", bridge.name))
-                    .because(format!(
-                        "a router announced {announced} there, and with taps the bridge does not listen to routers"
-                    ))
-                    .fix("set `guard = true` in [network], which keeps partitions from announcing any, or give it a fixed address")
-                    .at("network.guard"),
-            );
-        }
+        let Some(announced) = address.or_else(way) else {
+            if hears {
+                self.notes.push(format!(
+                    "the machine listens to routers on {} (`{key}`), and partitions with taps there can announce one: nothing keeps them from it without the guard",
+                    bridge.name
+                ));
+            }
+            return;
+        };
+        let why = match hears {
+            true => "partitions with taps there could announce others, which the machine would listen to",
+            false => "with taps the bridge does not listen to routers",
+        };
+        self.problems.push(
+            Problem::new(codes::UPLINK, format!("taps cannot be joined to {}", bridge.name))
+                .because(format!("a router announced {announced} there, and {why}"))
+                .fix("set `guard = true` in [network], which keeps partitions from announcing any, or give it a fixed address")
+                .at("network.guard"),
+        );
     }
 
     /// A bridge of the machine's own would get a tap's hardware address, whatever its user makes of it, and with the last port
@@ -301,7 +328,7 @@ pub(super) enum Part {
 }
 
 /// The link that a setting is of; `None`: of the machine as a whole.
-fn link_of(key: &str) -> Option<String> {
+pub(super) fn link_of(key: &str) -> Option<String> {
     let (link, _) = key.split_once(".conf.")?.1.rsplit_once('.')?;
     (!matches!(link, "all" | "default")).then(|| link.replace('/', "."))
 }

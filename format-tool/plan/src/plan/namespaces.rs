@@ -33,9 +33,16 @@ impl Planner<'_> {
                 self.leaving.insert(veth.clone());
                 self.say_what_stands_alone(veth);
                 let others = self.facts.others_inside.get(name).into_iter().flatten();
-                self.notes.extend(others.map(|link| {
+                let lost = others.map(|link| {
                     format!("namespace {name} goes, and with it the link {link} in it, which node-format did not make")
-                }));
+                });
+                self.lose(lost.collect());
+                if self.facts.mounted_again.contains(name) {
+                    self.notes.push(format!(
+                        "namespace {name} is mounted a second time, out of sight, as `ip netns add` does it: it stays there without \
+                         its link, and so does the empty file /run/netns/{name}, until the machine is started again"
+                    ));
+                }
                 self.remove.push(set(name, veth, found, Namespace::default()));
             }
         }

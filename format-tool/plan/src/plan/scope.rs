@@ -68,7 +68,8 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
 
 fn of_layout(layout: &Layout) -> Scope {
     let limits = layout.directories.iter().filter_map(|(path, wanted)| Some((path, wanted.partition.as_ref()?.limit?)));
-    let bridge = layout.needs_link.as_ref().filter(|needed| needed.bridge).map(|needed| accept_ra(&needed.name));
+    let bridge = layout.needs_link.as_ref().filter(|needed| needed.bridge);
+    let bridge = bridge.map(|needed| [accept_ra(&needed.name), IPV6.to_owned()]).into_iter().flatten();
     // Whether the bridge will hear the uplink's router, and the uplink itself once it is given back.
     let heard = layout.uplink.as_ref().map(|uplink| {
         let listens = [&uplink.bridge, &uplink.link, "default"].map(accept_ra);
@@ -81,7 +82,7 @@ fn of_layout(layout: &Layout) -> Scope {
         files: layout.files.keys().chain(layout.node_file.iter().map(|(path, _)| path)).cloned().collect(),
         disk: limits.map(|(path, limit)| (path.clone(), limit.id)).collect(),
         namespaces: layout.namespaces.keys().cloned().collect(),
-        sysctls: settings.chain([bridge]).flatten().chain(heard.into_iter().flatten()).collect(),
+        sysctls: settings.flatten().chain(bridge).chain(heard.into_iter().flatten()).collect(),
         guard: layout.guard.as_ref().map(Guard::families).unwrap_or_default(),
         accounts: !layout.users.is_empty() || !layout.groups.is_empty(),
         network: !layout.links.is_empty() || !layout.addresses.is_empty() || layout.needs_link.is_some(),

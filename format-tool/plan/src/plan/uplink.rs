@@ -34,7 +34,12 @@ impl Planner<'_> {
                         self.remove.push(Action::ReturnUplink(uplink.clone()));
                         self.notes.extend(lowered(uplink, self.facts));
                         if !self.leaving.contains(&uplink.bridge) {
-                            self.notes.extend(lost_on_return(uplink, self.facts, self.claims));
+                            self.lose(lost_on_return(uplink, self.facts, self.claims));
+                            let Uplink { link, bridge, .. } = uplink;
+                            let ending = ending_on(bridge, self.facts).map(|found| found.address);
+                            self.notes.extend(ending.map(|address| {
+                                format!("{link} goes from {bridge}, and with it {address}, which ends by itself")
+                            }));
                         }
                         held = held.or_else(|| wanted.filter(|wanted| wanted.link == uplink.link).map(|_| uplink));
                     }
@@ -129,8 +134,8 @@ impl Planner<'_> {
         let routes = facts.routes.iter().filter(|route| route.destination.addr().is_ipv6());
         let odd = facts.odd.get(link).into_iter().flatten().filter(|odd| odd.ipv6).map(|odd| odd.what.clone());
         let gone = strangers(uplink, addresses, routes).into_iter().chain(odd);
-        let notes = gone.map(|what| format!("{link} is to have no IPv6 (`{key}`), and with that goes {what}"));
-        self.notes.extend(notes);
+        let lost = gone.map(|what| format!("{link} is to have no IPv6 (`{key}`), and with that goes {what}"));
+        self.lose(lost.collect());
     }
 
     fn say_unconfirmed(&mut self, uplink: &Uplink) {
@@ -217,12 +222,23 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         plan.notes.extend(lost_on_return(uplink, facts, claims));
         plan.notes.extend(lowered(uplink, facts));
         plan.actions.push(Action::ReturnUplink(uplink.clone()));
-        // What a router or a program put there meanwhile would draw to the bridge what goes through the interface now.
-        let put_there =
-            |found: &&AddressFact| found.leased && found.link == uplink.bridge && found.address.addr().is_ipv6();
-        plan.actions.extend(facts.addresses.iter().filter(put_there).cloned().map(Action::RemoveAddress));
+        plan.actions.extend(ending_on(&uplink.bridge, facts).cloned().map(Action::RemoveAddress));
     }
+    let is_returned = |thing: &Thing| matches!(thing, Thing::Uplink(_)) && plan.forget.contains(thing);
+    let returned = claims
+        .iter()
+        .filter(|thing| is_returned(thing))
+        .chain(claims.iter().filter(|thing| setting_before(thing).is_some()));
+    let returned: Claims = returned.cloned().collect();
+    plan.notes.extend(super::missing::missing(facts, &returned, |_| false));
     plan
+}
+
+/// What a router or a program put there while the interface was its port, and what would draw to the bridge what goes through
+/// the interface again.
+fn ending_on<'a>(bridge: &'a str, facts: &'a HostFacts) -> impl Iterator<Item = &'a AddressFact> {
+    let put_there = move |found: &&AddressFact| found.leased && found.link == bridge && found.address.addr().is_ipv6();
+    facts.addresses.iter().filter(put_there)
 }
 
 /// Of an interface that was down when it was taken, what becomes of it.

@@ -15,7 +15,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -36,6 +36,8 @@ pub(super) struct Tree {
     parents: Vec<(PathBuf, OwnedFd)>,
     /// Directories that could not be made, and of which something is there.
     left: BTreeSet<PathBuf>,
+    /// In a partition's directory that could not be erased, the one that was moved meanwhile.
+    moved: PathBuf,
 }
 
 impl Tree {
@@ -45,7 +47,7 @@ impl Tree {
         let place = root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
         let root = rustix::fs::open(root, flags, Mode::empty())
             .map_err(|e| Problem::new(codes::FILE, format!("{} cannot be opened", root.display())).because(e))?;
-        Ok(Self { root, place, is_the_machines, parents: Vec::new(), left: BTreeSet::new() })
+        Ok(Self { root, place, is_the_machines, parents: Vec::new(), left: BTreeSet::new(), moved: PathBuf::new() })
     }
 
     pub fn is_the_machines(&self) -> bool {
@@ -100,13 +102,12 @@ impl Tree {
                     PathFact::Other { kind: kind.into() }
                 }
                 Ok(stat) => {
-                    let owner = Owner { uid: stat.st_uid, gid: stat.st_gid };
-                    let mode = stat.st_mode & 0o7777;
+                    let (owner, mode) = owner_and_mode(&stat);
                     if self.is_mounted_on(path) {
                         mounted_on.insert(path.clone());
                     }
                     let looks_in = scope.contents.contains(path);
-                    let held = if looks_in { self.contents(path, scope) } else { Ok(Contents::default()) };
+                    let held = if looks_in { self.contents(path, owner.uid, scope) } else { Ok(Contents::default()) };
                     if looks_in && let Some(who) = self.mounted(&mounts, path) {
                         mounted.insert(path.clone(), who);
                     }
@@ -149,9 +150,11 @@ impl Tree {
         }
     }
 
-    /// What is in a directory that the scope does not name: its empty directories, and the name of anything else.
-    fn contents(&self, path: &Path, scope: &Scope) -> rustix::io::Result<Contents> {
+    /// What is in a directory of this owner's that the scope does not name: its empty directories, and the name of anything else.
+    fn contents(&self, path: &Path, owner: u32, scope: &Scope) -> rustix::io::Result<Contents> {
         let mut held = Contents::default();
+        // Whatever is made again is its owner's; in one that root keeps from its user nothing becomes that user's.
+        let is_roots = owner == rustix::process::geteuid().as_raw();
         let directory = self.openat2(path, OFlags::RDONLY)?;
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;
@@ -172,9 +175,12 @@ impl Tree {
             let can_be_said = shown.as_bytes() == name.to_bytes();
             match rustix::fs::openat(&directory, name, INNER, Mode::empty()) {
                 Ok(_) if !can_be_said => held.stranger = Some(shown),
-                Ok(inner) => match first_in(&inner)? {
-                    None => drop(held.inside.insert(shown, rustix::fs::fstat(&inner)?.st_mode & 0o7777)),
-                    Some(first) => held.stranger = Some(format!("{shown}/{first}")),
+                Ok(inner) => match (first_in(&inner)?, owner_and_mode(&rustix::fs::fstat(&inner)?)) {
+                    (Some(first), _) => held.stranger = Some(format!("{shown}/{first}")),
+                    (None, (Owner { uid, .. }, mode)) if is_roots || uid == owner => {
+                        held.inside.insert(shown, mode);
+                    }
+                    (None, _) => held.stranger = Some(shown),
                 },
                 Err(Errno::NOTDIR | Errno::LOOP | Errno::NXIO | Errno::NOENT) => held.stranger = Some(shown),
                 Err(other) => return Err(other),
@@ -199,6 +205,7 @@ impl Tree {
                 Errno::PERM if matches!(action, Action::SetDirectory { .. }) => problem.fix(erase::kept(path)),
                 Errno::PERM => problem.fix(erase::frozen(path)),
                 Errno::XDEV => problem.fix(erase::mounted(path)),
+                Errno::AGAIN => problem.fix(erase::moved(path, &self.moved)),
                 _ => problem,
             }
         })
@@ -234,28 +241,30 @@ impl Tree {
         give(&self.open_own(path)?, owner, mode)
     }
 
-    /// A partition's goes with the empty directories in it; anything else in it is an error.
+    /// A partition's goes with the empty directories in it; anything else in it is an error, and then all of it stays as it was.
     fn remove(&mut self, directory: &Directory) -> rustix::io::Result<()> {
         let path = &directory.path;
-        if directory.partition {
-            let held = self.open_own(path)?;
-            // What its owner may say of it.
-            quota::thaw(&held).map_err(errno)?;
-            for entry in Dir::read_from(&held)? {
-                let entry = entry?;
-                if !is_dots(entry.file_name()) {
-                    rustix::fs::unlinkat(&held, entry.file_name(), AtFlags::REMOVEDIR)?;
-                }
-            }
-        }
+        let held = directory.partition.then(|| self.open_own(path)).transpose()?;
+        let mut emptied = match &held {
+            Some(held) => Some(Emptied::new(held)?),
+            None => None,
+        };
         self.parents.retain(|(held, _)| held != path);
-        let (parent, name) = self.parent(path)?;
-        rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+        let removed = emptied.as_mut().map_or(Ok(()), Emptied::go_on).and_then(|()| {
+            let (parent, name) = self.parent(path)?;
+            rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+        });
+        if removed.is_err()
+            && let Some(emptied) = emptied
+        {
+            emptied.put_back()?;
+        }
+        removed
     }
 
     fn erase(&mut self, directory: &Directory) -> rustix::io::Result<()> {
         let held = self.open_own(&directory.path)?;
-        erase::erase(&held)?;
+        erase::erase(&held, &mut self.moved)?;
         self.remove(directory)
     }
 
@@ -272,6 +281,54 @@ pub(super) struct Seen {
     pub mounted: IndexMap<PathBuf, String>,
     /// Those that something is mounted on as this process sees it.
     pub mounted_on: BTreeSet<PathBuf>,
+}
+
+/// A partition's directory on its way to be removed.
+struct Emptied<'a> {
+    held: &'a OwnedFd,
+    /// As it was, and each that was taken out of it.
+    was: (Owner, u32),
+    taken: Vec<(CString, Owner, u32)>,
+}
+
+impl<'a> Emptied<'a> {
+    fn new(held: &'a OwnedFd) -> rustix::io::Result<Self> {
+        // What its owner may say of it.
+        quota::thaw(held).map_err(errno)?;
+        Ok(Self { held, was: owner_and_mode(&rustix::fs::fstat(held)?), taken: Vec::new() })
+    }
+
+    /// Takes out the empty directories. It is root's meanwhile, and marked: one of a run that is killed is finished by the next.
+    fn go_on(&mut self) -> rustix::io::Result<()> {
+        for entry in Dir::read_from(self.held)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if is_dots(name) {
+                continue;
+            }
+            let (owner, mode) = owner_and_mode(&rustix::fs::statat(self.held, name, AtFlags::SYMLINK_NOFOLLOW)?);
+            if self.taken.is_empty() {
+                let root = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+                give(self.held, root, UNFINISHED)?;
+            }
+            rustix::fs::unlinkat(self.held, name, AtFlags::REMOVEDIR)?;
+            self.taken.push((name.to_owned(), owner, mode));
+        }
+        Ok(())
+    }
+
+    fn put_back(&self) -> rustix::io::Result<()> {
+        for (name, owner, mode) in &self.taken {
+            rustix::fs::mkdirat(self.held, name, Mode::from_raw_mode(UNFINISHED))?;
+            give(&rustix::fs::openat(self.held, name, INNER, Mode::empty())?, *owner, *mode)?;
+        }
+        let (owner, mode) = self.was;
+        give(self.held, owner, mode)
+    }
+}
+
+fn owner_and_mode(stat: &rustix::fs::Stat) -> (Owner, u32) {
+    (Owner { uid: stat.st_uid, gid: stat.st_gid }, stat.st_mode & 0o7777)
 }
 
 /// What a directory holds besides what was asked about.

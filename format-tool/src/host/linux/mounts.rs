@@ -2,6 +2,7 @@
 //! (bind) differs in this, but not in its device.
 
 mod owner;
+mod within;
 
 use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, StatxFlags};
@@ -48,7 +49,8 @@ impl Mounts {
 
     fn look_in(proc: &Path) -> Self {
         let mut mounts = Self::default();
-        mounts.own = mounts.take_in(&proc.join("self"), String::new()).unwrap_or_default();
+        let own = std::fs::read(proc.join("self/mountinfo"));
+        mounts.own = own.map(|text| mounts.take_in(&text, String::new())).unwrap_or_default();
         let mut seen: BTreeSet<PathBuf> = std::fs::read_link(proc.join("self/ns/mnt")).into_iter().collect();
         for process in std::fs::read_dir(proc).into_iter().flatten().flatten() {
             let name = process.file_name().to_string_lossy().into_owned();
@@ -61,7 +63,10 @@ impl Mounts {
             let told = owner::is_beneath(&process.path()) || {
                 let comm = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
                 let who = format!("process {name} ({})", plat_model::id::shorten(comm.trim_end()));
-                mounts.take_in(&process.path(), who).is_ok()
+                // One that is in a jail of its own would show only what is mounted there.
+                let text = within::mountinfo(&process.path(), proc);
+                let text = text.or_else(|_| std::fs::read(process.path().join("mountinfo")));
+                text.map(|text| mounts.take_in(&text, who)).is_ok()
             };
             // It may have gone to another one meanwhile.
             if told && namespace().is_ok_and(|now| now == found) {
@@ -71,8 +76,7 @@ impl Mounts {
         mounts
     }
 
-    fn take_in(&mut self, process: &Path, who: String) -> std::io::Result<BTreeMap<u64, Mount>> {
-        let text = std::fs::read(process.join("mountinfo"))?;
+    fn take_in(&mut self, text: &[u8], who: String) -> BTreeMap<u64, Mount> {
         let (mut all, mut parents) = (BTreeMap::new(), Vec::new());
         for line in text.split(|byte| *byte == b'\n') {
             let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
@@ -89,7 +93,7 @@ impl Mounts {
                 self.places.entry(place).or_insert_with(|| who.clone());
             }
         }
-        Ok(all)
+        all
     }
 
     /// Who sees something mounted on a directory or in it, if anybody does: a process in words; empty: this one. `mount`:
@@ -103,7 +107,7 @@ impl Mounts {
 }
 
 /// The kernel writes spaces and the like as three octal digits (proc(5)).
-fn unescaped(text: &[u8]) -> PathBuf {
+pub(super) fn unescaped(text: &[u8]) -> PathBuf {
     let (mut bytes, mut rest) = (Vec::new(), text);
     while let Some((first, behind)) = rest.split_first() {
         let digits = behind.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());

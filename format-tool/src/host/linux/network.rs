@@ -15,7 +15,7 @@ mod uplink;
 
 pub(super) use namespaces::Namespaces;
 pub(super) use taps::{add_taps, remove_taps};
-pub(super) use uplink::move_uplink;
+pub(super) use uplink::{NotMoved, move_uplink};
 
 use super::failed;
 use crate::host::Outcome;
@@ -92,7 +92,7 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
         seen.leases.insert(link, Leases { routes, ..Leases::default() });
     }
     let mut odd = |link: &String, ipv6: bool, what: String| {
-        seen.odd.entry(link.clone()).or_default().insert(Odd { what, ipv6 });
+        seen.odd.entry(link.clone()).or_default().insert(Odd { what, ipv6, source: None });
     };
     for link in &links {
         let of_a_router =
@@ -164,18 +164,24 @@ pub(super) fn perform(batch: &[Action]) -> Outcome {
 
 /// Asks the kernel for each action; notes which took effect and returns the first failure.
 fn call(connection: &mut Connection, batch: &[Action], done: &mut Vec<bool>) -> io::Result<Option<Problem>> {
-    let indexes: Indexes = links::all(connection)?.into_iter().map(|link| (link.name, link.index)).collect();
+    let all: BTreeMap<String, Link> =
+        links::all(connection)?.into_iter().map(|link| (link.name.clone(), link)).collect();
+    let indexes: Indexes = all.iter().map(|(name, link)| (name.clone(), link.index)).collect();
+    let is_gone = |action: &Action| match action {
+        Action::RemoveLink { name, link } => !all.get(name).is_some_and(|found| links::is_still(&found.fact, link)),
+        _ => false,
+    };
     let (mut requests, mut of) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
     let mut problem = None;
     done.fill(true);
     for (n, action) in batch.iter().enumerate() {
         match requests_for(&connection.handle, action, &indexes) {
+            // Whoever may open a tap can let it go; what has its name, or a bridge's, by now is somebody else's.
+            _ if is_gone(action) => {}
             Some(some) => some.into_iter().for_each(|request| {
                 requests.push(request);
                 of.push(n);
             }),
-            // Whoever may open a tap can let it go.
-            None if matches!(action, Action::RemoveLink { .. }) => {}
             None => {
                 done[n] = false;
                 problem = problem.or_else(|| Some(refused(action, Errno::ENODEV)));

@@ -39,9 +39,19 @@ pub(super) fn write(key: &str, value: &str) -> io::Result<()> {
 }
 
 pub(super) fn perform(action: &Action) -> Result<()> {
-    let Action::SetSysctl { key, to, was, along, .. } = action else { return Ok(()) };
+    let Action::SetSysctl { key, from, to, was, along } = action else { return Ok(()) };
     if to.is_empty() {
         return Ok(()); // Of a link that was not there: it goes with it.
+    }
+    // What it was before is in the record: another value is somebody's since, and would be lost. Who has put it back already
+    // takes nothing away.
+    let is_as_seen = |found: &String| found == from || from.is_empty() || (to == was && found == to);
+    if let Some(found) = read(key).filter(|found| !is_as_seen(found)) {
+        let problem = failed(
+            format!("cannot set {key} to {to}"),
+            format!("it was {from} when it was looked at, and is {found} by now"),
+        );
+        return Err(problem.fix("see what else changes it, then run it again"));
     }
     if to != was {
         return write(key, to).map_err(|e| failed(format!("cannot set {key} to {to}"), e));

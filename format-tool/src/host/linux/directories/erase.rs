@@ -5,8 +5,9 @@ use crate::host::linux::place::{Place, place};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::{Errno, Result};
-use std::ffi::{CStr, CString};
-use std::path::Path;
+use std::ffi::{CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 /// A directory on the way down, without a handle: there may be more of them than files that can be open.
 struct Level {
@@ -17,7 +18,10 @@ struct Level {
 
 /// Removes all that is in a directory, of its mount only: what is mounted in it is not the partition's. Nothing is moved
 /// to be removed: what is in another subvolume, or encrypted without its key, cannot be.
-pub(super) fn erase(held: &OwnedFd) -> Result<()> {
+///
+/// # Errors
+/// With [`Errno::AGAIN`] a directory was moved elsewhere while it was being emptied: which, is said in `moved`.
+pub(super) fn erase(held: &OwnedFd, moved: &mut PathBuf) -> Result<()> {
     thaw(held)?;
     let mount = mount_of(held)?;
     let mut here = rustix::fs::openat(held, c".", INNER, Mode::empty())?;
@@ -31,6 +35,8 @@ pub(super) fn erase(held: &OwnedFd) -> Result<()> {
         let Some(above) = way.pop() else { return Ok(()) };
         here = rustix::fs::openat(&here, c"..", INNER, Mode::empty())?;
         if place(&here)? != above.place {
+            let names = way.iter().chain([&above]).map(|level| OsStr::from_bytes(level.entered.to_bytes()));
+            *moved = names.collect();
             return Err(Errno::AGAIN);
         }
         // One in which something is made meanwhile is entered again.
@@ -76,6 +82,15 @@ pub(super) fn read_only(path: &Path) -> String {
 pub(super) fn mounted(path: &Path) -> String {
     let at = path.display();
     format!("something is mounted there, which is left alone: find it with `findmnt -R {at}` and `umount` it")
+}
+
+/// What a person can do where somebody moves about what is to be removed.
+pub(super) fn moved(path: &Path, inner: &Path) -> String {
+    let (at, inner) = (path.display(), plat_model::id::shorten(&inner.to_string_lossy()));
+    format!(
+        "its directory `{inner}` was moved elsewhere while it was being emptied: find what still works there (`fuser -vm {at}`, \
+         `lsof +D {at}`) and end it, then try again"
+    )
 }
 
 /// Lets a file or directory be changed of which somebody said that nobody may (chattr +i, +a; a subvolume of btrfs that

@@ -42,7 +42,7 @@ fn read(message: AddressMessage) -> Option<Found> {
     let (mut local, mut address, mut broadcast, mut metric) = (None, None, None, 0);
     let (mut is_kernels, mut without_route, mut managed) = (false, false, false);
     let flags = message.header.flags;
-    let leased = !flags.contains(AddressHeaderFlags::Permanent);
+    let leased = ends(&message);
     let ipv4 = message.header.family == AddressFamily::Inet;
     let near = ipv4 && message.header.scope == AddressScope::Link;
     let bound_only =
@@ -73,6 +73,11 @@ fn read(message: AddressMessage) -> Option<Found> {
         AddressFact { link: String::new(), address, leased, bound_only },
         Besides { is_kernels, without_route, secondary, of_a_router, broadcast, further: Further { peer, metric } },
     ))
+}
+
+/// Whether it is there for a time alone.
+pub(super) fn ends(told: &AddressMessage) -> bool {
+    !told.header.flags.contains(AddressHeaderFlags::Permanent)
 }
 
 /// The addresses of a link as the kernel tells of them, by what the plan calls each.

@@ -152,14 +152,30 @@ pub(super) fn add_bridge(handle: &Handle, name: &str, link: &LinkFact) -> Reques
     Box::pin(handle.link().add(bridge.build()).execute())
 }
 
-/// A pair of links: `name` here, `inner` in the namespace that the file stands for.
-pub(super) fn add_pair(handle: &Handle, name: &str, inner: (&str, &LinkFact), namespace: RawFd) -> Request {
+/// Whether what has the name by now can be the link that was seen, or made. Of a pair the hardware address says so; that of a
+/// tap, and whose it is, its user may change.
+pub(super) fn is_still(found: &LinkFact, link: &LinkFact) -> bool {
+    match (&found.kind, &link.kind) {
+        (LinkKind::Tap(_), LinkKind::Tap(_)) | (LinkKind::Tun(_), LinkKind::Tun(_)) => true,
+        (LinkKind::Veth, LinkKind::Veth) => found.mac == link.mac,
+        (found, link) => found == link,
+    }
+}
+
+/// A pair of links: one here, by which it is known from the beginning, and `inner` in the namespace that the file stands for.
+pub(super) fn add_pair(
+    handle: &Handle,
+    (name, outer): (&str, &LinkFact),
+    inner: (&str, &LinkFact),
+    namespace: RawFd,
+) -> Request {
     let (inner_name, link) = inner;
     let mut peer = LinkUnspec::new_with_name(inner_name).address(link.mac.to_vec()).setns_by_fd(namespace);
     if let Some(bytes) = link.mtu {
         peer = peer.mtu(bytes);
     }
     let pair = LinkVeth::new(name, inner_name).set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
+    let pair = pair.address(outer.mac.to_vec());
     Box::pin(handle.link().add(pair.build()).execute())
 }
 

@@ -1,6 +1,8 @@
 //! Network namespaces of partitions, as `ip netns` keeps them: a file in `/run/netns` that the namespace is mounted on,
 //! with one pair of links to the bridge.
 
+mod folder;
+
 use super::connection::{Connection, Request};
 use super::{addresses, links, perform, refused, remove_taps, routes, see};
 use crate::host::Outcome;
@@ -9,7 +11,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use node_format_plan::Action;
-use node_format_plan::action::Namespace;
+use node_format_plan::action::{Change, Namespace};
 use node_format_plan::facts::{LinkFact, LinkKind, NamespaceFact};
 use plat_model::problem::{Problem, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +72,14 @@ impl Namespaces {
         names.iter().filter_map(what).collect()
     }
 
+    /// Those of these that are mounted a second time, out of sight.
+    pub fn mounted_again(&self, names: &BTreeSet<String>) -> Result<BTreeSet<String>> {
+        if names.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        folder::mounted_again(&self.folder, names).map_err(|e| failed("mounts cannot be looked at", e))
+    }
+
     /// Performs actions that all make namespaces what they must be, or that all remove them.
     pub fn perform(&self, batch: &[Action]) -> Outcome {
         let removes =
@@ -90,8 +100,8 @@ impl Namespaces {
         }
         let (paired, single): (Vec<&Making>, Vec<&Making>) = all.iter().partition(|making| making.is_paired());
         // Half a pair is of no use: what is left of it goes.
-        let halves = single.iter().filter(|making| making.from.outside.is_some());
-        let halves = halves.map(|making| Action::RemoveLink { name: making.veth.into(), link: making.outside.clone() });
+        let halves = single.iter().filter_map(|making| Some((making.veth, making.from.outside.clone()?)));
+        let halves = halves.map(|(veth, link)| Action::RemoveLink { name: veth.into(), link });
         all_of(perform(&halves.collect::<Vec<_>>()))?;
         add_pairs(&single)?;
         let joined = paired.iter().chain(&single).map(|making| Action::SetLink {
@@ -136,10 +146,26 @@ impl Namespaces {
                 }
                 _ => Ok(()),
             };
-            done.push(removed.is_ok());
+            // What is not unmounted has its pair again; what is, undoing makes anew.
+            let stays = removed.is_err() && self.pair_again(action);
+            done.push(!stays);
             problem = problem.or(removed.err());
         }
         Outcome { done, problem }
+    }
+
+    /// Gives a namespace back the pair that it had. False: it is not there.
+    fn pair_again(&self, action: &Action) -> bool {
+        let Action::SetNamespace { name, veth, state } = action else { return true };
+        if !matches!(self.open(name), Ok(Some(_))) {
+            return false;
+        }
+        let alone = Namespace { outside: None, ..state.from.clone() };
+        let state = Box::new(Change { from: alone, to: state.from.clone() });
+        let back = Action::SetNamespace { name: name.clone(), veth: veth.clone(), state };
+        // The next run mends what does not come back.
+        let _ = self.make_all(&[back], &mut [false]);
+        true
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -167,6 +193,7 @@ impl Namespaces {
     /// What it is to be mounted on: a new file, or the empty one that is left of a namespace that is gone.
     fn place(&self, name: &str) -> io::Result<(File, bool)> {
         fs::create_dir_all(&self.folder)?;
+        folder::share(&self.folder)?;
         match File::create_new(self.path(name)) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 let found =
@@ -205,8 +232,10 @@ impl Namespaces {
         }
         match self.open_file(name)? {
             Some(file) if is_left(&file)? => match fs::remove_file(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-                _ => Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+                // It is mounted a second time, out of sight: the plan says so.
+                Err(e) if e.kind() == io::ErrorKind::ResourceBusy => Ok(()),
+                removed => removed,
             },
             _ => Ok(()),
         }
@@ -245,7 +274,8 @@ fn add_pairs(single: &[&Making]) -> Result<()> {
     }
     let pair = |connection: &Connection, making: &Making| {
         let inner = (INNER, making.inside.link.as_ref().unwrap_or(making.outside));
-        links::add_pair(&connection.handle, making.veth, inner, making.namespace.as_raw_fd())
+        let outer = (making.veth, making.outside);
+        links::add_pair(&connection.handle, outer, inner, making.namespace.as_raw_fd())
     };
     let results = Connection::open().and_then(|mut connection| {
         let requests = single.iter().map(|making| pair(&connection, making)).collect();

@@ -14,25 +14,30 @@ use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::{Error, Handle, RouteMessageBuilder};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Number of the kernel's table of what is local.
 const TABLE_LOCAL: u8 = 255;
+
 /// The ways that routers announced on a link: through them, and to their own prefixes. They end by themselves, but while
-/// they are there they draw to the link what others are to carry.
-pub(super) fn announced(connection: &mut Connection, link: u32) -> io::Result<Vec<RouteMessage>> {
+/// they are there they draw to the link what others are to carry. So do those that the kernel made to networks which the
+/// link has no address of any more (`left`).
+pub(super) fn stale(connection: &mut Connection, link: u32, left: &BTreeSet<IpNet>) -> io::Result<Vec<RouteMessage>> {
     let answers = connection.handle.route().get(RouteMessageBuilder::<Ipv6Addr>::new().build()).execute();
     connection.ask(answers, |message: RouteMessage| {
         let has = |is: fn(&RouteAttribute, u32) -> bool| message.attributes.iter().any(|one| is(one, link));
         let there = has(|one, link| matches!(one, RouteAttribute::Oif(index) if *index == link));
         let ends = has(|one, _| matches!(one, RouteAttribute::CacheInfo(info) if info.expires != 0));
-        let of_a_router = match message.header.protocol {
+        let is_stale = match message.header.protocol {
             RouteProtocol::Ra => true,
-            RouteProtocol::Kernel => ends && message.header.kind == RouteType::Unicast,
+            RouteProtocol::Kernel if message.header.kind == RouteType::Unicast => {
+                ends || found::network_of(&message).is_some_and(|network| left.contains(&network))
+            }
             _ => false,
         };
-        (there && of_a_router).then_some(message)
+        (there && is_stale).then_some(message)
     })
 }
 

@@ -51,10 +51,10 @@ pub(in crate::host::linux) fn remove_taps(batch: &[Action]) -> Outcome {
         Ok(seen) => seen.links,
         Err(e) => return Outcome::first(0, batch.len(), Some(failed("cannot look at the taps", e))),
     };
-    // Whoever may open a tap can let it go: one that is gone is removed.
+    // Whoever may open a tap can let it go: one that is gone is removed, and what has its name by then is somebody else's.
     let condemn = batch.iter().filter_map(|action| {
         let Action::RemoveLink { name, link } = action else { return None };
-        there.get(name)?;
+        there.get(name).filter(|found| links::is_still(found, link))?;
         let to = LinkFact { group, ..link.clone() };
         Some(Action::SetLink { name: name.clone(), from: link.clone(), to })
     });
@@ -65,7 +65,7 @@ pub(in crate::host::linux) fn remove_taps(batch: &[Action]) -> Outcome {
         perform(&back.collect::<Vec<_>>());
         return Outcome { done: vec![false; batch.len()], problem: outcome.problem };
     }
-    match remove_group(group, &batch.iter().filter_map(tap_name).collect()) {
+    match remove_group(group, &condemn.iter().filter_map(Action::link).collect()) {
         Ok(()) => Outcome { done: vec![true; batch.len()], problem: None },
         Err(e) => {
             perform(&condemn.iter().map(Action::inverse).collect::<Vec<_>>());
@@ -84,11 +84,11 @@ fn any_is_there(actions: &[Action], done: &[bool]) -> bool {
     there.map_or(true, |there| there.iter().any(|link| undone.contains(&link.name)))
 }
 
-fn remove_group(group: u32, ours: &BTreeSet<&str>) -> io::Result<()> {
+fn remove_group(group: u32, ours: &BTreeSet<String>) -> io::Result<()> {
     let mut connection = Connection::open()?;
     let seen = see(&mut connection)?;
     let mut members = seen.links.iter().filter(|(_, link)| link.group == group);
-    if let Some((name, _)) = members.find(|(name, _)| !ours.contains(name.as_str())) {
+    if let Some((name, _)) = members.find(|(name, _)| !ours.contains(*name)) {
         return Err(io::Error::other(format!("link {name} came into link group {group} meanwhile")));
     }
     let request = links::remove_group(&connection.handle, group);
@@ -96,8 +96,4 @@ fn remove_group(group: u32, ours: &BTreeSet<&str>) -> io::Result<()> {
         Err(Errno::ENODEV) => Ok(()), // Nobody is in it: all of them are gone already.
         other => other.map_err(io::Error::from),
     })
-}
-
-fn tap_name(action: &Action) -> Option<&str> {
-    if let Action::RemoveLink { name, .. } = action { Some(name) } else { None }
 }

@@ -9,77 +9,116 @@ use node_format_plan::Action;
 use node_format_plan::facts::Route;
 use node_format_plan::thing::Uplink;
 use node_format_plan::{needs_it_up, strangers};
+use plat_model::problem::Problem;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::{Handle, LinkUnspec};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-pub(in crate::host::linux) fn move_uplink(action: &Action) -> plat_model::problem::Result<()> {
+/// Why an uplink was not moved whole.
+pub(in crate::host::linux) struct NotMoved {
+    pub problem: Problem,
+    /// Whether something was done, or may have been.
+    pub begun: bool,
+}
+
+pub(in crate::host::linux) fn move_uplink(action: &Action) -> Result<(), NotMoved> {
     let uplink = match action {
         Action::TakeUplink(uplink) | Action::ReturnUplink(uplink) => uplink,
         _ => return Ok(()),
     };
-    let take = matches!(action, Action::TakeUplink(_));
-    let moved = Connection::open().and_then(|mut connection| {
-        let seen = super::see(&mut connection)?;
-        let since = strangers(uplink, &seen.addresses, &seen.routes);
-        if take && !since.is_empty() {
-            return Ok(Moved::Grown(since));
-        }
-        let found = links::all(&mut connection)?;
-        let indexes: Indexes = found.into_iter().map(|link| (link.name, link.index)).collect();
-        let from = if take { &uplink.link } else { &uplink.bridge };
-        let told = match indexes.get(from) {
-            Some(index) => addresses::told(&mut connection, *index)?,
-            None => BTreeMap::new(),
-        };
-        let stays_up =
-            !take && !needs_it_up(uplink, &seen.addresses, &seen.routes, seen.stacked.get(&uplink.link)).is_empty();
-        let up = take || uplink.was_up || stays_up;
-        let Some(mut steps) = steps(&connection.handle, uplink, (take, up), &indexes, &told, &seen.routes) else {
-            return Ok(Moved::Refused(Errno::ENODEV));
-        };
-        // What cannot be joined keeps what it has.
-        if take && let Some(Err(errno)) = connection.call(vec![steps.remove(0).0])?.pop() {
-            return Ok(Moved::Refused(errno));
-        }
-        if let Some(bridge) = indexes.get(&uplink.bridge).filter(|_| !take) {
-            let stale = routes::announced(&mut connection, *bridge)?;
-            let handle = &connection.handle;
-            steps.extend(stale.into_iter().map(|route| (routes::remove_as_told(handle, route), GONE)));
-        }
-        let (requests, tolerated): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
-        let results = connection.call(requests)?;
-        let refused =
-            results.into_iter().zip(tolerated).find_map(|(result, done)| result.err().filter(|e| !done.contains(e)));
-        // What else can come back does, whatever could not.
-        let to = if take { &uplink.bridge } else { &uplink.link };
-        let routed = match indexes.get(to) {
-            Some(_) => add_routes(&mut connection, &uplink.routes, to, &indexes)?,
-            None => None,
-        };
-        Ok(refused.or(routed).map_or(Moved::Whole, Moved::Refused))
-    });
-    match moved {
-        Ok(Moved::Whole) => Ok(()),
-        Ok(Moved::Grown(since)) => {
-            let why = format!("it has {} since it was looked at", since.join(", "));
-            let problem = super::failed(format!("{} cannot be moved to {}", uplink.link, uplink.bridge), why);
-            Err(problem.fix("see who changes it, then run it again: what it has then is told by `plan`"))
-        }
-        Ok(Moved::Refused(errno @ Errno::EBUSY)) => Err(refused(action, errno).fix(
+    let mut begun = false;
+    let moved = Connection::open()
+        .and_then(|mut connection| go(&mut connection, uplink, matches!(action, Action::TakeUplink(_)), &mut begun));
+    let cannot = |why: String| super::failed(format!("{} cannot be moved to {}", uplink.link, uplink.bridge), why);
+    let problem = match moved {
+        Ok(Moved::Whole) => return Ok(()),
+        Ok(Moved::Changed(how)) => cannot(format!("since it was looked at, {how}"))
+            .fix("see who changes it, then run it again: what it has then is told by `plan`"),
+        Ok(Moved::Refused(errno @ Errno::EBUSY)) => refused(action, errno).fix(
             "see what else has the packets of the interface: a macvlan or ipvlan perhaps, which a container has taken along",
-        )),
-        Ok(Moved::Refused(errno)) => Err(refused(action, errno)),
-        Err(e) => Err(super::failed("the uplink cannot be moved", e)),
+        ),
+        Ok(Moved::Refused(errno)) => refused(action, errno),
+        Err(e) => super::failed("the uplink cannot be moved", e),
+    };
+    Err(NotMoved { problem, begun })
+}
+
+fn go(connection: &mut Connection, uplink: &Uplink, take: bool, begun: &mut bool) -> io::Result<Moved> {
+    let seen = super::see(connection)?;
+    let elsewhere = seen.links.get(&uplink.link).and_then(|link| link.bridge.as_ref());
+    let elsewhere = elsewhere.filter(|bridge| **bridge != uplink.bridge);
+    if let Some(how) = changed(uplink, &seen, elsewhere).filter(|_| take) {
+        return Ok(Moved::Changed(how));
     }
+    let found = links::all(connection)?;
+    // Somebody else's port by now is as good as gone: there is nothing to return it to.
+    let is_meant = |link: &links::Link| elsewhere.is_none() || link.name != uplink.link;
+    let indexes: Indexes = found.into_iter().filter(is_meant).map(|link| (link.name, link.index)).collect();
+    let from = if take { &uplink.link } else { &uplink.bridge };
+    let told = match indexes.get(from) {
+        Some(index) => addresses::told(connection, *index)?,
+        None => BTreeMap::new(),
+    };
+    let stays_up =
+        !take && !needs_it_up(uplink, &seen.addresses, &seen.routes, seen.stacked.get(&uplink.link)).is_empty();
+    let up = take || uplink.was_up || stays_up;
+    let Some(mut steps) = steps(&connection.handle, uplink, (take, up), &indexes, &told, &seen.routes) else {
+        return Ok(Moved::Refused(Errno::ENODEV));
+    };
+    *begun = true;
+    // What cannot be joined keeps what it has.
+    if take && let Some(Err(errno)) = connection.call(vec![steps.remove(0).0])?.pop() {
+        *begun = false;
+        return Ok(Moved::Refused(errno));
+    }
+    let mut refused = call(connection, steps)?;
+    if let Some(bridge) = indexes.get(&uplink.bridge).filter(|_| !take) {
+        refused = refused.or(clear(connection, *bridge, uplink)?);
+    }
+    // What else can come back does, whatever could not.
+    let to = if take { &uplink.bridge } else { &uplink.link };
+    let routed = match indexes.get(to) {
+        Some(_) => add_routes(connection, &uplink.routes, to, &indexes)?,
+        None => None,
+    };
+    Ok(refused.or(routed).map_or(Moved::Whole, Moved::Refused))
+}
+
+/// How an interface that is to be taken is not as it was seen any more, in words. Of what a run that was cut off has begun to
+/// move, some is gone from it; of what nobody has touched, nothing may be.
+fn changed(uplink: &Uplink, seen: &super::Seen, elsewhere: Option<&String>) -> Option<String> {
+    if let Some(bridge) = elsewhere {
+        return Some(format!("it became a port of {bridge}"));
+    }
+    let since = strangers(uplink, &seen.addresses, &seen.routes);
+    if !since.is_empty() {
+        return Some(format!("it got {}", since.join(", ")));
+    }
+    let has_address = |link: &String, address: &IpNet| {
+        seen.addresses.iter().any(|found| found.link == *link && found.address == *address)
+    };
+    let has_route = |link: &String, route: &Route| seen.routes.contains(&Route { link: link.clone(), ..route.clone() });
+    let bridge = &uplink.bridge;
+    let is_begun = seen.links.get(&uplink.link).is_some_and(|link| link.bridge.is_some())
+        || uplink.addresses.iter().any(|address| has_address(bridge, address))
+        || uplink.routes.iter().any(|route| has_route(bridge, route));
+    if is_begun {
+        return None;
+    }
+    let addresses = uplink.addresses.iter().filter(|address| !has_address(&uplink.link, address));
+    let routes = uplink.routes.iter().filter(|route| !has_route(&uplink.link, route));
+    let addresses = addresses.map(|address| format!("the address {address}"));
+    let gone: Vec<String> =
+        addresses.chain(routes.map(|route| format!("the route to {}", route.destination))).collect();
+    (!gone.is_empty()).then(|| format!("it lost {}", gone.join(", ")))
 }
 
 enum Moved {
     Whole,
     Refused(Errno),
-    /// It has more by now than was to be moved, in words: nothing was touched.
-    Grown(Vec<String>),
+    /// It is not as it was seen, in words: nothing was touched.
+    Changed(String),
 }
 
 /// Answers that mean: it is so already.
@@ -88,8 +127,8 @@ const THERE: Done = &[Errno::EEXIST];
 const GONE: Done = &[Errno::ESRCH, Errno::EADDRNOTAVAIL, Errno::ENOENT];
 const NONE: Done = &[];
 
-/// Joining comes first. On the way back whatever is there counts: of a bridge that is gone there is nothing to take away, and to an interface that
-/// is gone nothing to give. `None`: what is to be joined does not exist.
+/// Joining comes first. On the way back whatever is there counts: of a bridge that is gone there is nothing to take away, and to an
+/// interface that is gone nothing to give. `None`: what is to be joined does not exist.
 ///
 /// `told`: the addresses where they are now. What a run that was cut off has moved already is there as the plan names it.
 /// `seen`: all routes there are. The kernel takes one that it is told to remove for any that is like it, so only those are
@@ -103,9 +142,21 @@ fn steps(
     seen: &BTreeSet<Route>,
 ) -> Option<Vec<(Request, Done)>> {
     let (port, bridge) = (indexes.get(&uplink.link).copied(), indexes.get(&uplink.bridge).copied());
+    let remove = |address: &IpNet, from: u32| match told.get(address) {
+        Some(told) => addresses::remove_as_told(handle, told),
+        None => addresses::remove(handle, from, *address),
+    };
+    let leave = |from: u32| {
+        let link = if take { &uplink.link } else { &uplink.bridge };
+        let there = |route: &&Route| seen.contains(&Route { link: link.clone(), ..(*route).clone() });
+        let routes = uplink.routes.iter().filter(there);
+        let routes = routes.map(|route| (routes::remove(handle, from, route), GONE));
+        routes.chain(uplink.addresses.iter().rev().map(|address| (remove(address, from), GONE))).collect::<Vec<_>>()
+    };
     let (port, bridge) = match (port, bridge) {
         (Some(port), bridge) if bridge.is_some() || !take => (port, bridge),
-        (None, _) if !take => return Some(Vec::new()),
+        (None, Some(bridge)) if !take => return Some(leave(bridge)),
+        (None, None) if !take => return Some(Vec::new()),
         _ => return None,
     };
     let (from, to) = if take { (Some(port), bridge?) } else { (bridge, port) };
@@ -124,22 +175,36 @@ fn steps(
             addresses::add_as_recorded(handle, to, *address, further)
         }
     };
-    let remove = |address: &IpNet, from: u32| match told.get(address) {
-        Some(told) => addresses::remove_as_told(handle, told),
-        None => addresses::remove(handle, from, *address),
-    };
     // As the kernel is to prefer them: of IPv4 the one that came first, of IPv6 the one that came last.
     let (ipv4, ipv6): (Vec<&IpNet>, Vec<&IpNet>) =
         uplink.addresses.iter().partition(|address| address.addr().is_ipv4());
     steps.extend(ipv4.into_iter().chain(ipv6.into_iter().rev()).map(|address| (add(address), THERE)));
-    if let Some(from) = from {
-        let link = if take { &uplink.link } else { &uplink.bridge };
-        let there = |route: &&Route| seen.contains(&Route { link: link.clone(), ..(*route).clone() });
-        let there = uplink.routes.iter().filter(there);
-        steps.extend(there.map(|route| (routes::remove(handle, from, route), GONE)));
-        steps.extend(uplink.addresses.iter().rev().map(|address| (remove(address, from), GONE)));
-    }
+    steps.extend(from.into_iter().flat_map(leave));
     Some(steps)
+}
+
+/// The first refusal that does not say that it is so already.
+fn call(connection: &mut Connection, steps: Vec<(Request, Done)>) -> io::Result<Option<Errno>> {
+    let (requests, tolerated): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
+    let results = connection.call(requests)?;
+    Ok(results.into_iter().zip(tolerated).find_map(|(result, done)| result.err().filter(|e| !done.contains(e))))
+}
+
+/// Takes from the bridge what would draw there what goes through the interface again, once what returns is gone from it:
+/// IPv6 addresses that end by themselves, then ways that routers announced and routes to networks of these addresses. The
+/// kernel leaves the route to a network while any other address of it is there, and does not take it with that one.
+fn clear(connection: &mut Connection, bridge: u32, uplink: &Uplink) -> io::Result<Option<Errno>> {
+    let there = addresses::told(connection, bridge)?.into_iter().filter(|(address, _)| address.addr().is_ipv6());
+    let (ending, staying): (Vec<_>, Vec<_>) = there.partition(|(_, told)| addresses::ends(told));
+    let came = uplink.addresses.iter().chain(ending.iter().map(|(address, _)| address)).map(IpNet::trunc);
+    let kept: BTreeSet<IpNet> = staying.iter().map(|(address, _)| address.trunc()).collect();
+    let left: BTreeSet<IpNet> = came.filter(|network| !kept.contains(network)).collect();
+    let handle = connection.handle.clone();
+    let gone = ending.iter().map(|(_, told)| (addresses::remove_as_told(&handle, told), GONE)).collect();
+    let refused = call(connection, gone)?;
+    let stale = routes::stale(connection, bridge, &left)?;
+    let stale = stale.into_iter().map(|route| (routes::remove_as_told(&handle, route), GONE)).collect();
+    Ok(refused.or(call(connection, stale)?))
 }
 
 /// Gives a link these routes; the first refusal. That there is one of the same destination and metric already says neither

@@ -73,6 +73,12 @@ pub(super) fn metric_of(route: &Route) -> u32 {
     if route.metric == 0 && route.destination.addr().is_ipv6() { METRIC_IPV6 } else { route.metric }
 }
 
+/// Where a route of the main table goes, if that is a network whose way the kernel knows by itself.
+pub(super) fn network_of(message: &RouteMessage) -> Option<IpNet> {
+    let told = Told::read(message)?;
+    (told.is_main() && told.via.is_none()).then_some(told.destination)
+}
+
 /// Each link leads to all of these.
 fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(ip) if ip.is_unicast_link_local())
@@ -262,7 +268,8 @@ impl Told {
     fn odd_on(&self, links: &[u32], names: &BTreeMap<u32, String>, why: &str) -> Option<Found> {
         let on: Vec<String> =
             links.iter().filter_map(|on| names.get(on)).filter(|name| *name != "lo").cloned().collect();
-        let odd = || Odd { what: format!("the route {}{why}", self.destination), ipv6: self.ipv6 };
+        let source = self.source.filter(|_| self.is_main());
+        let odd = || Odd { what: format!("the route {}{why}", self.destination), ipv6: self.ipv6, source };
         (!on.is_empty()).then(|| Found::Odd(on, odd()))
     }
 
