@@ -1,7 +1,8 @@
 //! Many at once, on a node as one is formatted: users, groups and namespaces of real partitions. Each service, as small as
 //! one can be (`say.c`), says by a datagram to the master's machine that it runs.
 
-use super::dev::{operator, processor_time};
+use super::dev::operator;
+use super::start::until_idle;
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use plat_tests::eventually::eventually;
@@ -228,23 +229,8 @@ fn restart(grid: &mut Grid) -> Result<()> {
         times.push(begun.elapsed());
     }
     print_line("agent killed → all taken over", times);
-    rest(grid)?;
+    // It looks at each partition once more: the next figure is not of that.
+    until_idle(&daemons(grid));
     ensure!(services(grid) == before, "a service was disturbed");
     Ok(())
-}
-
-/// Until the agent has looked at everything and rests: the next figure is not of that. It rests when two looks, with as
-/// much between them as both need for all, find hardly any work.
-fn rest(grid: &Grid) -> Result<()> {
-    const LOOKS: Duration = Duration::from_millis(500);
-    let worked = || daemons(grid).iter().map(|pid| processor_time(*pid)).sum::<Result<Duration>>();
-    let mut before = worked()?;
-    loop {
-        std::thread::sleep(LOOKS);
-        let now = worked()?;
-        if now.saturating_sub(before) < LOOKS / 50 {
-            return Ok(());
-        }
-        before = now;
-    }
 }

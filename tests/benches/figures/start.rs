@@ -76,7 +76,7 @@ pub async fn measure() -> Result<()> {
 
 /// Returns once neither daemon has used a processor from one look to the next: what the run before left to be done is
 /// done.
-fn until_idle(daemons: &[u32]) {
+pub fn until_idle(daemons: &[u32]) {
     let mut before = Vec::new();
     eventually("idle", PATIENCE, || {
         let now = daemons.iter().map(|pid| processor_time(*pid)).collect::<Result<Vec<_>>>()?;
