@@ -10,7 +10,7 @@ use plat_model::problem::codes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use zbus::message::Type;
 use zbus::{Connection, DBusError, Message, MessageStream, ObjectPath, OwnedVariant, Variant};
 
@@ -18,6 +18,9 @@ const SERVICE: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+/// The bus itself, and what it tells when somebody's name becomes another's.
+const BUS: &str = "org.freedesktop.DBus";
+const OWNER: &str = "NameOwnerChanged";
 /// Of units and of services: what systemd says changed of them.
 const INTERFACES: [&str; 2] = ["org.freedesktop.systemd1.Service", "org.freedesktop.systemd1.Unit"];
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
@@ -26,6 +29,10 @@ pub const EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 /// Calls under way at once: a bus allows 128 without an answer to each connection (`max_replies_per_connection` of
 /// dbus-daemon(1)), refuses what is more, and does not count one as over because nobody waits for it any longer.
 const CALLS: usize = 64;
+/// Jobs under way at once. For each, systemd has its bus tell it whether the one who asked is still there, and a bus does
+/// that 512 times for a connection (`max_match_rules_per_connection`); at the next, systemd leaves its bus, comes back, and
+/// tells nobody anything any more. The other half is for all others.
+const JOBS: usize = 256;
 
 /// A change of a property that is held back until somebody looks is a level, so one place is enough.
 type Units = BTreeMap<String, watch::Sender<Seen>>;
@@ -65,7 +72,8 @@ impl Drop for Waits<'_> {
 
 pub struct Bus {
     connection: Connection,
-    turns: Semaphore,
+    calls: Semaphore,
+    jobs: Semaphore,
     told: Arc<Told>,
 }
 
@@ -124,22 +132,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Bus {
     /// Connects, and hears from now on of everything that happens to units. Names of units that have ended or were started
-    /// again by systemd are sent to `over`; when that closes, the connection is lost.
+    /// again by systemd are sent to `over`; when that closes, the connection is lost, or systemd's own was.
     pub async fn connect(over: mpsc::UnboundedSender<String>) -> Result<Self, Wrong> {
         let connection = Connection::system().await?;
         let mut stream = MessageStream::from(&connection);
         // Else systemd waits when many units change at once.
         stream.set_max_queued(std::num::NonZeroUsize::new(4096).unwrap_or(std::num::NonZeroUsize::MIN));
-        let bus = Self { connection, turns: Semaphore::new(CALLS), told: Arc::default() };
+        let (calls, jobs) = (Semaphore::new(CALLS), Semaphore::new(JOBS));
+        let bus = Self { connection, calls, jobs, told: Arc::default() };
         let heard = bus.told.clone();
         tokio::spawn(async move {
             while let Some(Ok(message)) = stream.next().await {
+                if is_another(&message) {
+                    break;
+                }
                 heard.hear(&message, &over);
             }
             heard.close();
         });
         let base = format!("type='signal',sender='{SERVICE}'");
-        let mut rules = vec![format!("{base},interface='{MANAGER}',member='JobRemoved'")];
+        let mut rules = vec![
+            format!("{base},interface='{MANAGER}',member='JobRemoved'"),
+            format!("type='signal',sender='{BUS}',member='{OWNER}',arg0='{SERVICE}'"),
+        ];
         let of = |interface: &str| {
             format!(
                 "{base},interface='{PROPERTIES}',member='PropertiesChanged',path_namespace='{PATH}/unit',arg0='{interface}'"
@@ -147,8 +162,7 @@ impl Bus {
         };
         rules.extend(INTERFACES.map(of));
         for rule in rules {
-            let (to, at) = ("org.freedesktop.DBus", "/org/freedesktop/DBus");
-            bus.connection.call_method(Some(to), at, Some(to), "AddMatch", &rule).await?;
+            bus.connection.call_method(Some(BUS), "/org/freedesktop/DBus", Some(BUS), "AddMatch", &rule).await?;
         }
         bus.call("Subscribe", &()).await?;
         Ok(bus)
@@ -165,7 +179,7 @@ impl Bus {
     where
         B: serde::Serialize + zbus::wire::DynamicType + Sync,
     {
-        let _turn = self.turns.acquire().await.map_err(|why| Wrong::Bus(why.to_string()))?;
+        let _turn = turn(&self.calls).await?;
         Ok(self.connection.call_method(Some(SERVICE), path, Some(interface), method, body).await?)
     }
 
@@ -274,6 +288,7 @@ impl Bus {
     where
         B: serde::Serialize + zbus::wire::DynamicType + Sync,
     {
+        let _turn = turn(&self.jobs).await?;
         // Before it is asked for: it may be done before that is answered.
         let mut waits = Waits::new(&self.told, unit);
         let answer = self.call(method, body).await?;
@@ -288,11 +303,27 @@ impl Bus {
     }
 }
 
+async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, Wrong> {
+    turns.acquire().await.map_err(|why| Wrong::Bus(why.to_string()))
+}
+
 fn absent_is_fine(answer: Result<Message, Wrong>) -> Result<(), Wrong> {
     match answer {
         Err(wrong) if !wrong.is(NO_SUCH_UNIT) => Err(wrong),
         _ => Ok(()),
     }
+}
+
+/// Whether systemd has come back to the bus as another: it does not know any more who wanted to be told.
+fn is_another(message: &Message) -> bool {
+    let header = message.header();
+    let is_of_names = header.member().is_some_and(|member| member.as_str() == OWNER)
+        && header.sender().is_some_and(|sender| sender.as_str() == BUS);
+    is_of_names
+        && message
+            .body()
+            .deserialize::<(&str, &str, &str)>()
+            .is_ok_and(|(name, _, new)| name == SERVICE && !new.is_empty())
 }
 
 impl Told {
@@ -404,5 +435,18 @@ mod tests {
         assert_eq!(of("org.freedesktop.DBus.Error.InvalidArgs"), codes::SERVICE_START);
         assert_eq!(of("org.freedesktop.DBus.Error.NoReply"), codes::UNREACHABLE);
         assert_eq!(Wrong::Bus("the connection was lost".into()).problem("it failed").code, codes::UNREACHABLE);
+    }
+
+    #[test]
+    fn systemd_that_has_come_back_to_its_bus_is_another_and_one_that_left_is_none() {
+        let told = |sender: &'static str, body: (&str, &str, &str)| {
+            let signal = Message::signal("/org/freedesktop/DBus", BUS, OWNER);
+            is_another(&signal.sender(sender).build(&body).unwrap())
+        };
+        assert!(told(BUS, (SERVICE, "", ":1.12")));
+        assert!(told(BUS, (SERVICE, ":1.6", ":1.12")));
+        assert!(!told(BUS, (SERVICE, ":1.6", "")));
+        assert!(!told(BUS, ("org.freedesktop.login1", "", ":1.12")));
+        assert!(!told(":1.7", (SERVICE, "", ":1.12")), "anybody can say so");
     }
 }

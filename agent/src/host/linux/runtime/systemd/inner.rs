@@ -130,7 +130,7 @@ impl Inner {
                 }
                 if inner.upgrade().is_some() {
                     // Nothing is known any more, and who supervises the agent starts it again.
-                    tracing::error!("the connection to systemd's bus is lost; the agent ends");
+                    tracing::error!("the connection to systemd over its bus is lost; the agent ends");
                     std::process::exit(1);
                 }
             });
