@@ -251,7 +251,10 @@ pub fn a_service_goes_on(
         let revived = |now: &Occupant| {
             now.revivals > was.filter(|was| was.configured == now.configured).map_or(0, |was| was.revivals)
         };
-        if fact.and_then(|fact| fact.occupant.as_ref()).is_some_and(revived) {
+        // A bang before it has come up has it configured from the beginning.
+        let banged = now.state.instances.get(&instance).is_some_and(|one| one.bang > 0);
+        let anew = banged && was.is_some_and(|was| !was.started);
+        if anew || fact.and_then(|fact| fact.occupant.as_ref()).is_some_and(revived) {
             continue;
         }
         let run = fact.and_then(|fact| fact.services.get(&service)).map(|service| service.state);

@@ -36,7 +36,8 @@ pub fn what_an_instance_said_is_kept(now: &Seen, answered: &Answered) -> Held {
             return Err(format!("{id} in {partition} of {node} is kept to have published what {who:?} did"));
         }
         if let Some(published) = answered.published.get(id).filter(|published| **published != occupant.spoken) {
-            return Err(format!("{id} has published {published:?}, {:?} is kept", occupant.spoken));
+            let (published, kept) = (published.to_json(), occupant.spoken.to_json());
+            return Err(format!("{id} has published {published}, {kept} is kept"));
         }
         if let Some(said) = answered.said.get(id).filter(|said| Some(*said) != occupant.said.as_ref()) {
             return Err(format!("{id} has said {said:?}, {:?} is kept", occupant.said));
@@ -58,7 +59,8 @@ pub fn what_was_said_is_shown(now: &Seen, answered: &Answered) -> Held {
         let published = answered.published.get(id).cloned().unwrap_or_default();
         let whole = occupant.connection.with(&published).map_err(|why| format!("{id}: {why}"))?;
         if status.connection != whole {
-            return Err(format!("{id} is reached by {whole:?}, {:?} is shown", status.connection));
+            let (whole, shown) = (whole.to_json(), status.connection.to_json());
+            return Err(format!("{id} is reached by {whole}, {shown} is shown"));
         }
         if status.said != answered.said.get(id).cloned() {
             return Err(format!("{id} has said {:?}, {:?} is shown", answered.said.get(id), status.said));
