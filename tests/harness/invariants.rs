@@ -13,8 +13,10 @@
 //! - 11, versions of what outlives a process: the steps show the agent's files, the only ones that a simulation writes.
 //!   That those of before can be read is in the tests of each form, of the stores, and in the wire's lock.
 
+pub mod tree;
+
 use plat_agent_plan::PartitionFact;
-use plat_agent_plan::facts::ServiceRun;
+use plat_agent_plan::facts::{Occupant, ServiceRun};
 use plat_master_plan::record::{Key, Record};
 use plat_master_plan::{Change, State, allocate, desired, view};
 use plat_model::id::{InstanceId, InstanceName, NodeId, PartitionName, PartitionRef, ProjectName, ServiceName};
@@ -243,9 +245,16 @@ pub fn a_service_goes_on(
             continue;
         }
         let fact = now.machines.get(&place.node).and_then(|machine| machine.get(&place.partition));
-        let revivals = |fact: Option<&PartitionFact>| fact.and_then(|fact| Some(fact.occupant.as_ref()?.revivals));
         let was = before.machines.get(&place.node).and_then(|machine| machine.get(&place.partition));
-        if revivals(fact) > revivals(was) {
+        let was = was.and_then(|was| was.occupant.as_ref());
+        // They are counted anew from when it was configured last.
+        let revived = |now: &Occupant| {
+            now.revivals > was.filter(|was| was.configured == now.configured).map_or(0, |was| was.revivals)
+        };
+        // A bang before it has come up has it configured from the beginning.
+        let banged = now.state.instances.get(&instance).is_some_and(|one| one.bang > 0);
+        let anew = banged && was.is_some_and(|was| !was.started);
+        if anew || fact.and_then(|fact| fact.occupant.as_ref()).is_some_and(revived) {
             continue;
         }
         let run = fact.and_then(|fact| fact.services.get(&service)).map(|service| service.state);

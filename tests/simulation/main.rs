@@ -6,6 +6,7 @@
 mod client;
 mod disk;
 mod faults;
+mod instances;
 mod logs;
 mod os;
 mod story;
@@ -66,7 +67,7 @@ fn whatever_goes_wrong_the_invariants_hold_and_the_grid_comes_to_rest() {
     let only = number("PLAT_SEED");
     let first = only.unwrap_or(0);
     let end = only.map_or_else(|| number("PLAT_SEEDS").unwrap_or(SEEDS), |only| only + 1);
-    let (next, failed, sums) = (AtomicU64::new(first), Mutex::new(Vec::new()), Mutex::new([0; 4]));
+    let (next, failed, sums) = (AtomicU64::new(first), Mutex::new(Vec::new()), Mutex::new([0; 6]));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
@@ -90,7 +91,9 @@ fn whatever_goes_wrong_the_invariants_hold_and_the_grid_comes_to_rest() {
     let again =
         failed.iter().map(|seed| format!("\n    PLAT_SEED={seed} cargo test -p plat-tests --test simulation whatever"));
     let sums = sums.into_inner().expect("nobody panics here");
-    println!("{sums:?} services ended, machines rebooted, restarts for promises, runs of hooks");
+    println!(
+        "{sums:?} services ended, machines rebooted, restarts for promises, runs of hooks, answers to instances, children"
+    );
     assert!(failed.is_empty(), "these seeds failed; each is repeated by its line:{}", again.collect::<String>());
     let is_whole = only.is_none() && end - first >= SEEDS;
     assert!(!is_whole || sums.iter().all(|sum| *sum > 0), "what never happens is not tested: {sums:?}");

@@ -2,13 +2,15 @@
 
 use crate::client::{Client, Notes, Shared, lock, operate};
 use crate::faults::Faults;
+use crate::instances::Instances;
 use crate::logs::Logs;
 use crate::trace::{Trace, as_traced};
-use crate::world::{MASTER, World, node_name, partitions};
+use crate::world::{MASTER, NODE_MEMORY_MIB, PARTITIONS, World, node_name, partitions};
 use plat_master_plan::{Change, desired};
 use plat_model::id::{InstanceId, NodeId};
 use plat_model::instance::{Instance, InstanceState, Wish};
 use plat_model::usage::{LedgerEntry, Meter};
+use plat_tests::invariants::tree::{self, Children};
 use plat_tests::invariants::{self, Seen, Times};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -40,6 +42,8 @@ struct Watch {
     random: StdRng,
     logs: Logs,
     times: Times,
+    instances: Instances,
+    children: Children,
     /// How often services were restarted for a promise.
     revived: usize,
     trace: Trace,
@@ -50,13 +54,14 @@ struct Watch {
 /// How a run of a seed went.
 pub struct Story {
     trace: Trace,
-    happened: [usize; 4],
+    happened: [usize; 6],
 }
 
 impl std::fmt::Display for Story {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [ended, rebooted, revived, runs] = self.happened;
-        write!(f, "{}; {ended} ended, {rebooted} rebooted, {revived} revived, {runs} runs", self.trace)
+        let [ended, rebooted, revived, runs, answers, children] = self.happened;
+        write!(f, "{}; {ended} ended, {rebooted} rebooted, {revived} revived, {runs} runs, ", self.trace)?;
+        write!(f, "{answers} answers, {children} children")
     }
 }
 
@@ -110,7 +115,9 @@ pub fn run(seed: u64) -> Story {
         }
     }
     let runs = world.hosts.values().map(|host| host.runs().len()).sum();
-    Story { trace: watch.trace, happened: [faults.ended, faults.rebooted, watch.revived, runs] }
+    let (answers, children) = (watch.instances.count, watch.children.count());
+    let happened = [faults.ended, faults.rebooted, watch.revived, runs, answers, children];
+    Story { trace: watch.trace, happened }
 }
 
 fn simulation<'a>(world: &Arc<World>, notes: &Shared) -> Sim<'a> {
@@ -121,6 +128,8 @@ fn simulation<'a>(world: &Arc<World>, notes: &Shared) -> Sim<'a> {
         .max_message_latency(Duration::from_millis(100))
         .tcp_capacity(4096)
         .simulation_duration(Duration::from_secs(3600))
+        // The sockets of instances; the grid's network is a simulated one.
+        .enable_tokio_io()
         .build();
     let master = world.clone();
     sim.host(MASTER, move || master.clone().master());
@@ -143,6 +152,7 @@ fn simulation<'a>(world: &Arc<World>, notes: &Shared) -> Sim<'a> {
 fn step(sim: &mut Sim<'_>, watch: &mut Watch) -> Result<(), String> {
     sim.step().map_err(|e| format!("a program ended: {e}"))?;
     watch.world.clock.set(sim.elapsed());
+    watch.hear(sim.elapsed())?;
     watch.look()
 }
 
@@ -160,6 +170,8 @@ impl Watch {
             random: StdRng::seed_from_u64(world.seed ^ 0x5eed),
             logs: Logs::default(),
             times: Times::default(),
+            instances: Instances::new(world.seed),
+            children: Children::default(),
             revived: 0,
             trace: Trace::new(),
             traced: BTreeMap::new(),
@@ -188,6 +200,17 @@ impl Watch {
         Ok(())
     }
 
+    /// What instances say and hear.
+    fn hear(&mut self, passed: Duration) -> Result<(), String> {
+        let told = self.instances.step(passed, &self.world, &self.notes)?;
+        for line in told {
+            // Whose words these are knows its own secrets; nobody is to be told them again.
+            invariants::no_secret_is_written(&line, &self.world.secrets(&self.before))?;
+            self.trace.add(&line);
+        }
+        Ok(())
+    }
+
     /// Everything that must always hold. Where nothing has happened, it holds as it did.
     fn look(&mut self) -> Result<(), String> {
         let marks = (lock(&self.notes).acknowledged, self.world.marks()?);
@@ -200,13 +223,17 @@ impl Watch {
         self.write_down(&now)?;
         let time = self.world.clock.now();
         {
-            let notes = lock(&self.notes);
+            let mut notes = lock(&self.notes);
+            notes.asked_to_change.extend(orphans(&now));
             invariants::a_generation_never_goes_back(&self.before, &now)?;
             invariants::a_partition_holds_one_instance_and_capacity_is_kept(&now)?;
             invariants::a_node_acts_on_the_whole_that_it_holds(&self.before, &now)?;
             invariants::a_service_goes_on(&self.before, &now, &notes.asked_to_change, &notes.ended)?;
             invariants::what_was_acknowledged_is_there(&now, &notes.told)?;
         }
+        tree::what_an_instance_said_is_kept(&now, self.instances.answered())?;
+        tree::a_requested_child_is_there(&now, self.instances.answered())?;
+        self.children.are_made_once(&now, self.instances.answered())?;
         self.times.are_used_once(&now)?;
         self.revived += invariants::restarts_come_later_each_time(&self.before, &now, time)?;
         self.world.hosts.values().try_for_each(|host| invariants::a_run_is_begun_once(&host.runs()))?;
@@ -250,8 +277,7 @@ impl Watch {
             return;
         }
         let node = node_name(self.random.random_range(1..=crate::world::NODES));
-        let partition =
-            partitions().nth(self.random.random_range(0..crate::world::PARTITIONS)).expect("there are some");
+        let partition = partitions().nth(self.random.random_range(0..PARTITIONS)).expect("there are some");
         let fact = self.world.hosts[&node].fact(&partition);
         let Some(occupant) = fact.occupant.filter(|occupant| occupant.ready && !occupant.erased) else { return };
         let micros = self.random.random_range(1..1_000_000);
@@ -262,6 +288,7 @@ impl Watch {
     /// From now on nothing is used any more, so that the books can be closed.
     fn quiet(&mut self) {
         self.in_use = false;
+        self.instances.quiet();
     }
 
     /// Whether the grid is as everybody wished it to be, and every bit of use is booked.
@@ -274,6 +301,8 @@ impl Watch {
                 self.as_wished(instance)?;
             }
         }
+        self.instances.at_rest()?;
+        tree::what_was_said_is_shown(&self.before, self.instances.answered())?;
         let booked = invariants::booked(&self.ledger);
         for ((node, instance), used) in &self.used {
             let booked = booked.get(&(instance.clone(), Meter::CpuMicros)).copied().unwrap_or(0);
@@ -293,7 +322,7 @@ impl Watch {
         let fits = match (instance.wish, is) {
             (Wish::Started, Some(InstanceState::Ready)) | (Wish::Stopped, Some(InstanceState::Stopped)) => true,
             // There is no room for it, as the rules have it.
-            (Wish::Started | Wish::Stopped, None) => instance.placement.is_none() && self.is_full(),
+            (Wish::Started | Wish::Stopped, None) => instance.placement.is_none() && self.is_full(instance),
             _ => false,
         };
         let open = instance.placement.as_ref().map(|place| desired::desired(&self.before.state, &place.node));
@@ -312,14 +341,24 @@ impl Watch {
         Err(format!("{name} ({}) is wished {wish} and is {is:?} in {place:?}; {why:?}; {said:?}", instance.id))
     }
 
-    /// Whether no node has room for one more.
-    fn is_full(&self) -> bool {
+    /// Whether no node has room for it.
+    fn is_full(&self, instance: &Instance) -> bool {
         let revoked = lock(&self.notes).revoked.clone();
-        let of = |node| {
-            let here =
-                |one: &&std::sync::Arc<Instance>| one.placement.as_ref().is_some_and(|place| &place.node == node);
-            self.before.state.instances.values().filter(here).count()
+        let has_room = |node: &NodeId| {
+            let all = self.before.state.instances.values();
+            let here = all.filter(|one| one.placement.as_ref().is_some_and(|place| place.node == *node));
+            let taken: Vec<u32> = here.filter_map(|one| one.resources.memory_mib).collect();
+            let memory = taken.iter().sum::<u32>() + instance.resources.memory_mib.unwrap_or(0);
+            taken.len() < PARTITIONS && memory <= NODE_MEMORY_MIB
         };
-        self.world.hosts.keys().filter(|node| !revoked.contains(*node)).all(|node| of(node) >= 2)
+        !self.world.hosts.keys().filter(|node| !revoked.contains(*node)).any(has_room)
     }
+}
+
+/// Those that go with whoever requested them.
+fn orphans(now: &Seen) -> Vec<InstanceId> {
+    let instances = &now.state.instances;
+    let goes = |id: &InstanceId| instances.get(id).is_none_or(|parent| parent.wish == Wish::Destroyed);
+    let orphans = instances.values().filter(|one| one.parent.as_ref().is_some_and(|parent| goes(&parent.instance)));
+    orphans.map(|one| one.id.clone()).collect()
 }

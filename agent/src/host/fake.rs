@@ -1,6 +1,7 @@
 //! A host that is a few maps: performing edits them, and faults come on demand or from a seed. What it holds outlives
 //! the agent, as a machine does.
 
+mod door;
 mod world;
 
 use super::{Counters, Event, Follow, Host, LogsAsked, Wanted};
@@ -17,7 +18,9 @@ use plat_model::usage::{Amount, Meter};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -184,6 +187,17 @@ impl FakeHost {
         self.lock().runs.clone()
     }
 
+    /// A connection with the agent, as the instance in a partition opens it at its socket; nothing on it waits.
+    ///
+    /// # Errors
+    /// Nobody listens there: no agent runs, or none has come to it yet.
+    pub fn speak(&self, partition: &PartitionName) -> io::Result<UnixStream> {
+        let address = self.lock().doors.get(partition).cloned().ok_or(io::ErrorKind::NotFound)?;
+        let stream = UnixStream::connect_addr(&address)?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    }
+
     /// Another number whenever a fact of a partition may be another.
     pub fn changes(&self) -> u64 {
         self.lock().changes
@@ -314,8 +328,10 @@ impl Host for FakeHost {
         Ok(lines)
     }
 
-    async fn door(&self, _partition: &PartitionName) -> Result<Option<OwnedFd>, Problem> {
-        Ok(None)
+    async fn door(&self, partition: &PartitionName) -> Result<Option<OwnedFd>, Problem> {
+        let (listener, address) = door::open()?;
+        self.lock().doors.insert(partition.clone(), address);
+        Ok(Some(listener))
     }
 
     fn events(&self) -> mpsc::Receiver<Event> {

@@ -60,6 +60,34 @@ async fn after_damage_counting_begins_anew_and_says_that_something_was_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hook_has_run_also_where_what_it_used_cannot_be_written_down_yet() {
+    let node = Node::new(None);
+    let host = node.occupied().await;
+    let before = counters(&host).await;
+    drop(host);
+    let beside = node.state().join("host/counters.new");
+    fs::create_dir(&beside).unwrap();
+    let host = node.open().await;
+    let script =
+        "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; dd if=/dev/zero of=file bs=64k count=16 conv=fsync";
+    let run = Run {
+        name: "configure".into(),
+        command: vec!["/bin/sh".into(), "-c".into(), script.into()],
+        environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+        directory: String::new(),
+        timeout_seconds: 60,
+    };
+    host.perform(&Action::RunHook { partition: part(), run }).await.unwrap();
+    let (_, unwritten) = host.counters(&[part()], Wanted::All).await.pop().unwrap();
+    unwritten.unwrap_err();
+    fs::remove_dir(&beside).unwrap();
+    let now = counters(&host).await;
+    assert_eq!(now.epoch, before.epoch);
+    assert!(known(&now, Meter::CpuMicros) >= known(&before, Meter::CpuMicros) + 10_000, "{now:?}");
+    node.done(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn totals_of_the_form_before_are_taken_over() {
     let node = Node::new(None);
     let host = node.occupied().await;

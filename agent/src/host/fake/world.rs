@@ -14,6 +14,7 @@ use plat_model::problem::codes;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::net::SocketAddr;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -30,6 +31,8 @@ pub(super) struct World {
     /// Bytes that are waited for on it.
     pub asked: Vec<u64>,
     pub partitions: BTreeMap<PartitionName, Partition>,
+    /// Where the agent listens to each instance, or has listened last.
+    pub doors: BTreeMap<PartitionName, SocketAddr>,
     pub events: Option<mpsc::Sender<Event>>,
     /// Step → how many more times it fails.
     pub failing: BTreeMap<String, u32>,
@@ -78,6 +81,7 @@ impl World {
             free: 1 << 40,
             asked: Vec::new(),
             partitions,
+            doors: BTreeMap::new(),
             events: None,
             failing: BTreeMap::new(),
             bugs: BTreeSet::new(),

@@ -351,3 +351,6 @@ struct Level {
     io_hidden: bool,
     missing: Option<String>,
 }
+
+#[cfg(test)]
+mod tests;

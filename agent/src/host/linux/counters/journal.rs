@@ -217,4 +217,23 @@ mod tests {
         assert!(kept.damage.unwrap().why.starts_with("line 2"));
         assert!(!path.exists() && fs::read_dir(folder.path()).unwrap().count() == 1);
     }
+    #[test]
+    fn what_cannot_be_written_leaves_what_is_there_and_the_next_write_is_a_whole_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, beside) = (folder.path().join("counters"), folder.path().join("counters.new"));
+        let (mut journal, _) = Journal::open(path.clone()).unwrap();
+        let kept = || Journal::open(path.clone()).unwrap().1.totals;
+        journal.rewrite(&encode(&part(0), Some(&used(1)))).unwrap();
+        fs::create_dir(&beside).unwrap();
+        journal.rewrite(&encode(&part(0), Some(&used(2)))).unwrap_err();
+        assert!(journal.needs_rewrite() && journal.append(&encode(&part(0), Some(&used(3)))).is_err());
+        assert_eq!(kept(), [(part(0), used(1))].into());
+        fs::remove_dir(&beside).unwrap();
+        journal.rewrite(&encode(&part(0), Some(&used(4)))).unwrap();
+        assert_eq!(kept(), [(part(0), used(4))].into());
+        // A file that takes nothing.
+        journal.file = Some(Arc::new(File::open(&path).unwrap()));
+        assert!(journal.append(&encode(&part(0), Some(&used(5)))).is_err() && journal.needs_rewrite());
+        assert_eq!(kept(), [(part(0), used(4))].into());
+    }
 }

@@ -156,6 +156,46 @@ fn where_there_is_no_room_for_another_file_the_one_there_is_is_gone_on_with() {
     assert!(!fs::read_to_string(&path).unwrap().contains("\"b\"") && !new.exists());
 }
 
+#[test]
+fn a_file_that_could_not_be_replaced_is_in_doubt_until_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let mut writer = Writer::new(path.clone(), "this boot".into());
+    writer.rewrite(&["a"]).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::create_dir_all(path.join("in the way")).unwrap();
+    writer.rewrite(&["b"]).unwrap_err();
+    assert!(writer.is_in_doubt() && writer.append([vec!["c"]].iter()).is_err(), "it is another file's place");
+    fs::remove_dir_all(&path).unwrap();
+    writer.rewrite(&["d"]).and_then(|()| writer.append([vec!["e"]].iter())).unwrap();
+    let found = form::read::<String>(&path).unwrap();
+    assert_eq!(found.entries, ["d", "e"]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_written_anew_goes_on_and_becomes_short_when_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let long = "n".repeat(64 << 10);
+    let journal = start(&path);
+    add(&journal, "first", Durability::Power).await.unwrap();
+    fs::create_dir(folder.path().join("journal.new")).unwrap();
+    for _ in 0..20 {
+        add(&journal, &long, Durability::Power).await.unwrap();
+    }
+    let is = sums(&journal);
+    assert_eq!((is.0["first"], is.0[&long]), (1, 20));
+    assert!(fs::metadata(&path).unwrap().len() > 1 << 20);
+    assert_eq!(opened(path.clone()).unwrap().state, is);
+    fs::remove_dir(folder.path().join("journal.new")).unwrap();
+    for _ in 0..30 {
+        add(&journal, &long, Durability::Power).await.unwrap();
+    }
+    assert_eq!(opened(path.clone()).unwrap().state, sums(&journal));
+    assert!(fs::metadata(&path).unwrap().len() < 2 << 20, "51 lines would be 3 MB");
+}
+
 #[tokio::test]
 async fn who_changes_nothing_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();

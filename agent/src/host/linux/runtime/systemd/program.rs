@@ -19,6 +19,23 @@ use tokio::sync::oneshot;
 /// The file with a program's variables, while it is needed.
 struct Variables(PathBuf);
 
+impl Variables {
+    /// Writes them, unless `first` finds what speaks against that. Whoever asked may stop waiting before it is done: the
+    /// file goes all the same.
+    async fn write(
+        path: PathBuf,
+        text: String,
+        first: impl FnOnce() -> Result<(), Problem> + Send + 'static,
+    ) -> Result<Self, Problem> {
+        let made = beside(move || {
+            first()?;
+            let file = Self(path);
+            disk::replace(&file.0, text.as_bytes(), Durability::Process).map(|()| file)
+        });
+        made.await
+    }
+}
+
 impl Drop for Variables {
     fn drop(&mut self) {
         let path = std::mem::take(&mut self.0);
@@ -67,14 +84,8 @@ impl Inner {
         let text = variables(&run.environment);
         let wrong = failed.clone();
         let (top, within) = (place.directory.clone(), run.directory.clone());
-        let made = beside(move || {
-            open_within(&top, &within).map_err(wrong)?;
-            private_folder(&folder)?;
-            // Whoever asked may stop waiting before it is written.
-            let file = Variables(environment);
-            disk::replace(&file.0, text.as_bytes(), Durability::Process).map(|()| file)
-        });
-        let _variables = made.await?;
+        let first = move || open_within(&top, &within).map_err(wrong).and_then(|_| private_folder(&folder));
+        let _variables = Variables::write(environment, text, first).await?;
         let (output, input) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)
                 .map_err(|e| failed(e.to_string()))?;
@@ -147,4 +158,52 @@ async fn copy(reader: Receiver, log: PathBuf, mut over: oneshot::Receiver<()>) -
         log.tail()
     });
     ended.await.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use std::fs;
+    use tokio::runtime::Builder;
+    use tokio::task::spawn_blocking;
+
+    /// A runtime with one thread for work that blocks: what is asked of it is done in that order.
+    fn in_turn() -> tokio::runtime::Runtime {
+        Builder::new_current_thread().max_blocking_threads(1).build().unwrap()
+    }
+
+    #[test]
+    fn the_variables_of_a_program_are_there_while_it_runs_and_gone_when_nobody_waits_for_it() {
+        in_turn().block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("id.environment");
+            let file = Variables::write(path.clone(), "A=b\n".into(), || Ok(())).await.unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), "A=b\n");
+            drop(file);
+            spawn_blocking(|| ()).await.unwrap();
+            assert!(!path.exists());
+        });
+    }
+
+    #[test]
+    fn the_variables_of_a_program_that_was_given_up_before_they_were_written_do_not_stay() {
+        in_turn().block_on(async {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("id.environment");
+            let (go, waits) = std::sync::mpsc::channel::<()>();
+            let begun = Variables::write(path.clone(), "A=b\n".into(), move || {
+                let _gone = waits.recv();
+                Ok(())
+            });
+            let mut begun = Box::pin(begun);
+            assert!(begun.as_mut().now_or_never().is_none());
+            drop(begun);
+            go.send(()).unwrap();
+            // The first comes after the write, the second after what the write has asked for.
+            spawn_blocking(|| ()).await.unwrap();
+            spawn_blocking(|| ()).await.unwrap();
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        });
+    }
 }
