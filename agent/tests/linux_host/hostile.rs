@@ -198,7 +198,8 @@ async fn a_fork_bomb_stays_within_its_partition() {
     let resources = Resources { processes: Some(40), ..Resources::default() };
     street.host.perform(&Action::Limit { partition: part(), resources }).await.unwrap();
     assert!(street.host.enforces().processes, "a user of its own is held to it where no group is");
-    let bomb = spec("bomb", "trap '' TERM; bomb() { bomb & bomb & wait; }; bomb");
+    // A shell that tries again where it cannot fork: one that ends then makes room for others, and soon there is none.
+    let bomb = spec("bomb", "exec bash -c 'trap \"\" TERM; bomb() { bomb & bomb & wait; }; bomb'");
     start(&street.host, &bomb).await.unwrap();
     until("it has gone as far as it can", async || street.count_own() >= 38).await;
     street.goes_on().await;
