@@ -146,6 +146,7 @@ pub enum Action {
         /// Before node-format first touched it.
         was: String,
         from: String,
+        /// Empty: nothing is set, for it goes with its link.
         to: String,
         /// Set to these once it is as it was.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -292,7 +293,7 @@ impl Action {
             }
             Self::AddLocalRoute { range } => Thing::LocalRoute { range: *range },
             Self::AddRoute(route) => Thing::Route(route.clone()),
-            Self::SetSysctl { key, was, to, along, .. } if to != was => {
+            Self::SetSysctl { key, was, to, along, .. } if to != was && !to.is_empty() => {
                 Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone() }
             }
             Self::SetGuard { to: Some(guard), .. } => Thing::Guard { families: guard.families() },
@@ -320,7 +321,7 @@ impl Action {
             Self::SetDiskLimit { path, id, file_system, to: None, .. } => {
                 Some(Thing::DiskLimit { path: path.clone(), id: *id, file_system: file_system.clone() })
             }
-            Self::SetSysctl { key, was, to, along, .. } if to == was => {
+            Self::SetSysctl { key, was, to, along, .. } if to == was || to.is_empty() => {
                 Some(Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone() })
             }
             Self::SetGuard { from: Some(guard), to: None } => Some(Thing::Guard { families: guard.families() }),

@@ -23,10 +23,9 @@ impl Planner<'_> {
                 _ if self.layout.sysctls.contains_key(key) && !self.is_of_ours_that_goes(key) => {}
                 // Of a run that was killed the one may be as it was, and what goes along with it not yet.
                 Some(found) if found != before.was || self.changed_along(before) => {
-                    if self.is_set_back_on_the_way(key) {
-                        continue;
+                    if !self.is_set_back_on_the_way(key) {
+                        self.remove.push(setting(key, before, found, self.once_its_link_is_gone(key, before.was)));
                     }
-                    self.remove.push(setting(key, before, found, before.was));
                 }
                 _ => self.forget.push(thing.clone()),
             }
@@ -119,16 +118,23 @@ impl Planner<'_> {
         Part::Link
     }
 
-    /// Whether it is seen to while its link is on the way from a bridge or to one: see `link`.
+    /// Whether it is seen to while its link is on the way from a bridge or to one, or made anew: see `link`.
     fn is_set_back_on_the_way(&self, key: &str) -> bool {
-        key.ends_with(".accept_ra") && link_of(key).is_some_and(|link| self.moving.contains(&link))
+        let is_anew = |link: &String| self.leaving.contains(link) && self.layout.links.contains_key(link);
+        key.ends_with(".accept_ra") && link_of(key).is_some_and(|link| self.moving.contains(&link) || is_anew(&link))
     }
 
-    /// Of a link that is made anew: if that is undone, the old one is to have what it had.
+    /// What a setting is to be that is not ours any more. Of a link that goes it is never set back: whoever is behind it is
+    /// not listened to until then. If that is undone, the link has again what it had.
+    fn once_its_link_is_gone<'w>(&self, key: &str, was: &'w str) -> &'w str {
+        if link_of(key).is_some_and(|link| self.leaving.contains(&link)) { "" } else { was }
+    }
+
+    /// Of a link on its way, or that is made anew.
     pub(super) fn set_back(&mut self, key: &str) {
         let before = self.settings_before.get(key).copied();
         if let Some((found, before)) = self.facts.sysctls.get(key).zip(before).filter(|(found, b)| *found != b.was) {
-            self.remove.push(setting(key, before, found, before.was));
+            self.remove.push(setting(key, before, found, self.once_its_link_is_gone(key, before.was)));
         }
     }
 
