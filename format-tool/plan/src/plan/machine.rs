@@ -42,10 +42,9 @@ impl Planner<'_> {
                 continue; // Nothing to set; if addresses need it, that is said.
             }
             // An interface that somebody else told not to listen to routers stays so: before us, or since.
-            let before = self.settings_before.get(key.as_str());
-            let by_others =
-                before.is_none_or(|before| wanted == "2" && !matches!(before.was, "0" | "") && !self.is_kept_deaf(key));
-            let deaf = key.ends_with(".accept_ra") && by_others && found.is_some_and(|found| found == "0");
+            let deaf = key.ends_with(".accept_ra")
+                && found.is_some_and(|found| found == "0")
+                && self.is_by_others(key, wanted);
             if deaf {
                 self.say_what_goes_with_listening(key);
             }
@@ -61,9 +60,22 @@ impl Planner<'_> {
                 continue; // It will be so by itself.
             }
             let along = self.changes_along(key, &found);
-            let now = Before { was: &found, along: &along };
+            let now = Before { was: &found, along: &along, last: None };
             let before = self.settings_before.get(key.as_str()).copied().unwrap_or(now);
             self.add.push(setting(key, before, &found, wanted));
+        }
+    }
+
+    /// Whether it was somebody else who told a link not to listen to routers. To a bridge of ours that may have been us, or it was
+    /// made so, unless we last told it to listen; an interface we never tell so.
+    fn is_by_others(&self, key: &str, wanted: &str) -> bool {
+        let is_ours = |thing: &Thing| matches!(thing, Thing::Bridge { name } if accept_ra(name) == key);
+        let is_ours = self.claims.iter().any(is_ours);
+        match self.settings_before.get(key) {
+            None => !is_ours || self.of_a_link_to_be(key).is_none_or(|made| made != "0"),
+            Some(Before { last: Some(last), .. }) => wanted == "2" && (!is_ours || *last == "2"),
+            // Of an older record.
+            Some(before) => wanted == "2" && !matches!(before.was, "0" | "") && !self.is_kept_deaf(key),
         }
     }
 
