@@ -197,7 +197,8 @@ fn perform(
         (false, true) => action.makes(),
         (false, false) => None,
     });
-    let struck = record.strike(gone);
+    let settled = record.add(pairs().filter(|(_, done)| *done).filter_map(|(action, _)| action.settles()));
+    let struck = record.strike(gone).and(settled);
     match problem {
         Some(problem) if !excused => Err(problem),
         problem => {

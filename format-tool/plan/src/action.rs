@@ -2,7 +2,7 @@
 //! things it makes or removes.
 
 use crate::facts::{AddressFact, FileFact, Guard, LinkFact, LinkKind, NamespaceFact, Owner, Route};
-use crate::thing::{Thing, Uplink};
+use crate::thing::{Last, Thing, Uplink};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,6 +146,7 @@ pub enum Action {
         /// Before node-format first touched it.
         was: String,
         from: String,
+        /// Empty: nothing is set, for it goes with its link.
         to: String,
         /// Set to these once it is as it was.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -292,8 +293,9 @@ impl Action {
             }
             Self::AddLocalRoute { range } => Thing::LocalRoute { range: *range },
             Self::AddRoute(route) => Thing::Route(route.clone()),
-            Self::SetSysctl { key, was, to, along, .. } if to != was => {
-                Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone() }
+            Self::SetSysctl { key, was, from, to, along } if to != was && !to.is_empty() => {
+                let last = Last(Some(from.clone()));
+                Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone(), last }
             }
             Self::SetGuard { to: Some(guard), .. } => Thing::Guard { families: guard.families() },
             Self::TakeUplink(uplink) => Thing::Uplink(uplink.clone()),
@@ -320,11 +322,23 @@ impl Action {
             Self::SetDiskLimit { path, id, file_system, to: None, .. } => {
                 Some(Thing::DiskLimit { path: path.clone(), id: *id, file_system: file_system.clone() })
             }
-            Self::SetSysctl { key, was, to, along, .. } if to == was => {
-                Some(Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone() })
+            Self::SetSysctl { key, was, to, along, .. } if to == was || to.is_empty() => {
+                let last = Last::default();
+                Some(Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone(), last })
             }
             Self::SetGuard { from: Some(guard), to: None } => Some(Thing::Guard { families: guard.families() }),
             Self::WriteFile { path, to: None, .. } => Some(Thing::File { path: path.clone() }),
+            _ => None,
+        }
+    }
+
+    /// What is known of the thing it made once it is performed: of what others may tell to hear no router, that it was set.
+    pub fn settles(&self) -> Option<Thing> {
+        match self.makes()? {
+            Thing::Sysctl { key, was, along, .. } if key.ends_with(".accept_ra") => {
+                let Self::SetSysctl { to, .. } = self else { return None };
+                Some(Thing::Sysctl { key, was, along, last: Last(Some(to.clone())) })
+            }
             _ => None,
         }
     }

@@ -229,7 +229,8 @@ fn limit_made<'a>(thing: &'a Thing, facts: &'a HostFacts) -> Option<(&'a str, u3
 }
 
 fn setting_before(thing: &Thing) -> Option<(&str, Before<'_>)> {
-    if let Thing::Sysctl { key, was, along } = thing { Some((key, Before { was, along })) } else { None }
+    let Thing::Sysctl { key, was, along, last } = thing else { return None };
+    Some((key, Before { was, along, last: last.0.as_deref() }))
 }
 
 /// What a setting of the kernel was before node-format first changed it, and those that change along with it.
@@ -237,6 +238,8 @@ fn setting_before(thing: &Thing) -> Option<(&str, Before<'_>)> {
 struct Before<'a> {
     was: &'a str,
     along: &'a BTreeMap<String, String>,
+    /// See [`crate::thing::Last`].
+    last: Option<&'a str>,
 }
 
 struct Planner<'a> {

@@ -182,6 +182,7 @@ fn line(action: &Action) -> String {
         Action::AddLink { link, .. } | Action::RemoveLink { link, .. } => link_line(link),
         Action::SetNamespace { veth, state, .. } => format!("by {veth}{}", namespace_line(&state.from, &state.to)),
         Action::AddRoute(route) | Action::RemoveRoute(route) => route_line(route),
+        Action::SetSysctl { from, to, .. } if to.is_empty() => format!("{}, which goes with its link", shown(from)),
         Action::SetSysctl { was, from, to, along, .. } => {
             format!("{} -> {}{}", shown(from), shown(to), along_line(along, to == was))
         }

@@ -4,6 +4,7 @@
 use crate::facts::{Further, Route};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -66,6 +67,8 @@ pub enum Thing {
         /// Others that the kernel wrote along with it, as they were before: setting it back does not bring them back.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         along: BTreeMap<String, String>,
+        #[serde(default, skip_serializing_if = "Last::is_unknown")]
+        last: Last,
     },
     /// The packet filter's tables.
     Guard {
@@ -82,6 +85,38 @@ pub enum Thing {
     File {
         path: PathBuf,
     },
+}
+
+/// What a setting was when node-format last had to do with it: what it had written, or what it was about to change. Older
+/// records do not say it. It is known of a thing, and no part of what the thing is: any two are equal.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Last(pub Option<String>);
+
+impl Last {
+    fn is_unknown(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl PartialEq for Last {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Last {}
+
+impl PartialOrd for Last {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Last {
+    fn cmp(&self, _: &Self) -> Ordering {
+        Ordering::Equal
+    }
 }
 
 /// What an interface had when it became a port of the bridge.
@@ -160,8 +195,9 @@ impl Thing {
 pub struct Claims(BTreeSet<Thing>);
 
 impl Claims {
+    /// What was known of it before is replaced.
     pub fn add(&mut self, thing: Thing) {
-        self.0.insert(thing);
+        self.0.replace(thing);
     }
 
     pub fn remove(&mut self, thing: &Thing) {

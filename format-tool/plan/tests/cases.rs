@@ -31,6 +31,7 @@ fn perform(plan: &Plan, facts: &mut HostFacts, claims: &mut Claims) {
     for action in &plan.actions {
         action.makes().into_iter().for_each(|thing| claims.add(thing));
         facts.perform(action);
+        action.settles().into_iter().for_each(|thing| claims.add(thing));
         action.removes().iter().for_each(|thing| claims.remove(thing));
     }
 }

@@ -32,6 +32,8 @@ pub struct LinuxHost {
     excused: Vec<Problem>,
     /// What was taken out of the user database, should it have to come back.
     taken: accounts::Entries,
+    /// For the settings of the kernel.
+    begun: sysctls::Begun,
 }
 
 impl LinuxHost {
@@ -61,6 +63,7 @@ impl LinuxHost {
             held: None,
             excused: Vec::new(),
             taken: accounts::Entries::default(),
+            begun: sysctls::Begun::default(),
         })
     }
 
@@ -162,6 +165,9 @@ impl Host for LinuxHost {
 
     fn perform(&mut self, batch: &[Action]) -> Outcome {
         let Some(first) = batch.first() else { return Outcome::first(0, 0, None) };
+        if matches!(first.kind(), Kind::AddBridges | Kind::AddTaps) {
+            self.begun.make_links(batch);
+        }
         match first.kind() {
             Kind::AddAccounts => accounts::add(&self.root, &self.tree, batch, self.held.as_ref(), &self.taken),
             Kind::RemoveAccounts => accounts::remove(&self.root, &self.tree, batch, &mut self.taken),
@@ -178,7 +184,7 @@ impl Host for LinuxHost {
                 self.excused.extend(disk::perform(&mut self.tree, action)?);
                 Ok(())
             }),
-            Kind::SetSysctls => each(batch, sysctls::perform),
+            Kind::SetSysctls => each(batch, |action| sysctls::perform(action, &mut self.begun)),
             Kind::SetGuard => one_by_one(batch, |action| guard::perform(action, self.held.as_ref())),
             Kind::MoveUplink => move_uplinks(batch),
             Kind::AddNamespaces | Kind::RemoveNamespaces => self.namespaces().perform(batch),
@@ -210,6 +216,7 @@ impl Host for LinuxHost {
 
     fn let_go(&mut self) {
         self.held = None;
+        self.begun = sysctls::Begun::default();
     }
 
     fn interrupted(&mut self) -> bool {

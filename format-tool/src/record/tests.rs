@@ -216,3 +216,27 @@ fn a_run_that_was_killed_before_its_record_or_after_it_leaves_no_directory_that_
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }
+
+#[test]
+fn what_is_known_of_a_setting_replaces_what_was_known_before_and_older_records_know_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("record");
+    let setting = |more: &str| {
+        format!("{{\"add\":{{\"thing\":\"sysctl\",\"key\":\"net.ipv6.conf.plat0.accept_ra\",\"was\":\"1\"{more}}}}}\n")
+    };
+    let last = |lines: &str| {
+        fs::write(&path, format!("{FIRST}{HERE}{lines}")).unwrap();
+        let record = Record::read(&path, &epoch()).unwrap();
+        let known: Vec<_> = record.claims().iter().cloned().collect();
+        let [Thing::Sysctl { last, .. }] = known.as_slice() else { panic!("{known:?}") };
+        last.0.clone()
+    };
+    let (about_to, done) = (setting(",\"last\":\"0\""), setting(",\"last\":\"2\""));
+    assert_eq!(last(&setting("")), None);
+    assert_eq!(last(&about_to), Some("0".into()));
+    assert_eq!(last(&format!("{about_to}{done}")), Some("2".into()));
+    // What is struck out is the thing, whatever is known of it.
+    let gone = setting("").replace("add", "gone");
+    fs::write(&path, format!("{FIRST}{HERE}{done}{gone}")).unwrap();
+    assert!(Record::read(&path, &epoch()).unwrap().claims().is_empty());
+}

@@ -28,7 +28,7 @@ fn line(thing: &Thing) -> String {
         Thing::Address { link, address } => ("address", format!("{address} on {link}")),
         Thing::LocalRoute { range } => ("local route", range.to_string()),
         Thing::Route(route) => ("route", format!("{} on {}", route.destination, route.link)),
-        Thing::Sysctl { key, was, along } => {
+        Thing::Sysctl { key, was, along, .. } => {
             let along: String = along.iter().map(|(key, was)| format!(", {key} {was}")).collect();
             ("kernel setting", format!("{key}, before {was}{along}"))
         }

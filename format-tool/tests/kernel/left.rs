@@ -210,3 +210,30 @@ fn a_partition_on_another_disk_than_its_own_is_neither_changed_nor_erased() {
         machine.must(&["reset"]);
     });
 }
+
+#[test]
+fn what_a_service_has_mounted_keeps_it_although_another_root_was_moved_above_its_own() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let (inside, precious) = (machine.path("srv/plat/partitions/part0/srv"), machine.path("precious"));
+        let above = machine.path("above");
+        [&precious, &above].iter().for_each(|path| fs::create_dir(path).unwrap());
+        fs::write(precious.join("file"), "kept").unwrap();
+        let script = format!(
+            "mount --bind {} {} && mount -t tmpfs none {above} && mount --move {above} / && echo ready; read end",
+            precious.display(),
+            inside.display(),
+            above = above.display()
+        );
+        let mut service = super::places::service(&script);
+        let (code, why) = machine.run(&["reset", "--erase"]);
+        let said = format!("in the mount namespace of process {}", service.id());
+        assert!(code == 4 && why.contains("P0509") && why.contains(&said), "{why}");
+        drop(service.stdin.take());
+        service.wait().unwrap();
+        machine.must(&["reset", "--erase"]);
+        assert!(precious.join("file").exists());
+    });
+}

@@ -2,6 +2,8 @@
 
 use super::guard::tap::Guest;
 use super::machine::{Machine, ip, on_a_machine};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use node_format_plan::facts::{LinkKind, Route};
 use std::fs;
 use std::process::{Command, Output};
@@ -192,6 +194,37 @@ fn what_the_kernel_changes_along_with_forwarding_comes_back_too() {
         ip("link delete up0.7");
         machine.must(&["reset"]);
         assert_eq!((read(redirects), read("net.ipv6.conf.default.forwarding")), ("0".into(), "1".into()));
+    });
+}
+
+/// A reset that fails at the user database, once the links are gone.
+fn failing_reset(machine: &Machine) -> String {
+    let etc = machine.path("etc");
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    mount(Some(&etc), &etc, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    mount(None::<&str>, &etc, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>)
+        .unwrap();
+    let (code, why) = machine.run(&["reset"]);
+    nix::mount::umount2(&etc, nix::mount::MntFlags::empty()).unwrap();
+    assert_eq!(code, 1, "{why}");
+    why
+}
+
+#[test]
+fn links_that_come_back_hear_no_router_whatever_a_new_link_does_by_now() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(2, "mode = \"bridge\"\ntap_mode = \"routed\"\nguard = false\n", "");
+        machine.must(&["apply"]);
+        let listens = || ["plat0", "part0", "part1"].map(|link| sysctl(&format!("net.ipv6.conf.{link}.accept_ra")));
+        assert_eq!(listens(), ["0", "0", "0"]);
+        fs::write("/proc/sys/net/ipv6/conf/default/accept_ra", "2").unwrap();
+        let why = failing_reset(machine);
+        assert!(why.contains("as it was before the run") && !why.contains("P0505"), "{why}");
+        assert_eq!(listens(), ["0", "0", "0"]);
+        machine.must(&["verify"]);
+        machine.must(&["reset"]);
     });
 }
 

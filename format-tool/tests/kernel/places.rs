@@ -441,7 +441,7 @@ fn what_a_service_has_mounted_keeps_it_although_its_only_process_is_in_a_jail() 
 }
 
 /// A script in a mount namespace of its own, once it has said that it is ready.
-fn service(script: &str) -> Child {
+pub(super) fn service(script: &str) -> Child {
     let mut service = Command::new("unshare");
     service.args(["--mount", "--propagation", "private", "sh", "-c", script]);
     let mut service = service.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

@@ -18,7 +18,7 @@ pub(super) fn forwards(layout: &Layout) -> bool {
 pub(super) fn forwarded(link: &str, facts: &HostFacts, by_us: Option<Before<'_>>) -> bool {
     let key = forwarding::of_a_link(link);
     let value = match by_us {
-        Some(Before { was, along }) => Some(along.get(&key).map_or(was, String::as_str)),
+        Some(Before { was, along, .. }) => Some(along.get(&key).map_or(was, String::as_str)),
         None => facts.sysctls.get(&key).or_else(|| facts.sysctls.get(forwarding::IPV6)).map(String::as_str),
     };
     value.is_some_and(|found| found != "0")

@@ -23,10 +23,9 @@ impl Planner<'_> {
                 _ if self.layout.sysctls.contains_key(key) && !self.is_of_ours_that_goes(key) => {}
                 // Of a run that was killed the one may be as it was, and what goes along with it not yet.
                 Some(found) if found != before.was || self.changed_along(before) => {
-                    if self.is_set_back_on_the_way(key) {
-                        continue;
+                    if !self.is_set_back_on_the_way(key) {
+                        self.remove.push(setting(key, before, found, self.once_its_link_is_gone(key, before.was)));
                     }
-                    self.remove.push(setting(key, before, found, before.was));
                 }
                 _ => self.forget.push(thing.clone()),
             }
@@ -43,10 +42,9 @@ impl Planner<'_> {
                 continue; // Nothing to set; if addresses need it, that is said.
             }
             // An interface that somebody else told not to listen to routers stays so: before us, or since.
-            let before = self.settings_before.get(key.as_str());
-            let by_others =
-                before.is_none_or(|before| wanted == "2" && !matches!(before.was, "0" | "") && !self.is_kept_deaf(key));
-            let deaf = key.ends_with(".accept_ra") && by_others && found.is_some_and(|found| found == "0");
+            let deaf = key.ends_with(".accept_ra")
+                && found.is_some_and(|found| found == "0")
+                && self.is_by_others(key, wanted);
             if deaf {
                 self.say_what_goes_with_listening(key);
             }
@@ -62,9 +60,22 @@ impl Planner<'_> {
                 continue; // It will be so by itself.
             }
             let along = self.changes_along(key, &found);
-            let now = Before { was: &found, along: &along };
+            let now = Before { was: &found, along: &along, last: None };
             let before = self.settings_before.get(key.as_str()).copied().unwrap_or(now);
             self.add.push(setting(key, before, &found, wanted));
+        }
+    }
+
+    /// Whether it was somebody else who told a link not to listen to routers. To a bridge of ours that may have been us, or it was
+    /// made so, unless we last told it to listen; an interface we never tell so.
+    fn is_by_others(&self, key: &str, wanted: &str) -> bool {
+        let is_ours = |thing: &Thing| matches!(thing, Thing::Bridge { name } if accept_ra(name) == key);
+        let is_ours = self.claims.iter().any(is_ours);
+        match self.settings_before.get(key) {
+            None => !is_ours || self.of_a_link_to_be(key).is_none_or(|made| made != "0"),
+            Some(Before { last: Some(last), .. }) => wanted == "2" && (!is_ours || *last == "2"),
+            // Of an older record.
+            Some(before) => wanted == "2" && !matches!(before.was, "0" | "") && !self.is_kept_deaf(key),
         }
     }
 
@@ -119,16 +130,23 @@ impl Planner<'_> {
         Part::Link
     }
 
-    /// Whether it is seen to while its link is on the way from a bridge or to one: see `link`.
+    /// Whether it is seen to while its link is on the way from a bridge or to one, or made anew: see `link`.
     fn is_set_back_on_the_way(&self, key: &str) -> bool {
-        key.ends_with(".accept_ra") && link_of(key).is_some_and(|link| self.moving.contains(&link))
+        let is_anew = |link: &String| self.leaving.contains(link) && self.layout.links.contains_key(link);
+        key.ends_with(".accept_ra") && link_of(key).is_some_and(|link| self.moving.contains(&link) || is_anew(&link))
     }
 
-    /// Of a link that is made anew: if that is undone, the old one is to have what it had.
+    /// What a setting is to be that is not ours any more. Of a link that goes it is never set back: whoever is behind it is
+    /// not listened to until then. If that is undone, the link has again what it had.
+    fn once_its_link_is_gone<'w>(&self, key: &str, was: &'w str) -> &'w str {
+        if link_of(key).is_some_and(|link| self.leaving.contains(&link)) { "" } else { was }
+    }
+
+    /// Of a link on its way, or that is made anew.
     pub(super) fn set_back(&mut self, key: &str) {
         let before = self.settings_before.get(key).copied();
         if let Some((found, before)) = self.facts.sysctls.get(key).zip(before).filter(|(found, b)| *found != b.was) {
-            self.remove.push(setting(key, before, found, before.was));
+            self.remove.push(setting(key, before, found, self.once_its_link_is_gone(key, before.was)));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Consent, Contents, Plan, Problems, plan, rollback, rollback_scope, scope};
 use crate::facts::{AddressFact, GroupFact, HostFacts, LinkFact, LinkKind, Owner, PathFact, Presence, Route, UserFact};
-use crate::{Claims, Layout, Settings, config};
+use crate::{Action, Claims, Layout, Settings, config};
 use proptest::prelude::*;
 use std::path::PathBuf;
 
@@ -100,6 +100,9 @@ fn perform(plan: &Plan, facts: &mut HostFacts, claims: &mut Claims) {
             claims.add(thing);
         }
         facts.perform(action);
+        if let Some(thing) = action.settles() {
+            claims.add(thing);
+        }
         if let Some(thing) = action.removes() {
             claims.remove(&thing);
         }
@@ -387,4 +390,30 @@ fn a_thing_that_is_not_in_the_record_is_never_touched() {
     assert!(problems.0.iter().any(|problem| problem.what.contains("user part1")), "{problems}");
     assert!(problems.0.iter().any(|problem| problem.what.contains("/srv/plat/partitions/part2")), "{problems}");
     assert_eq!(planned(&Layout::default(), &facts, &Claims::default(), Contents::Erase), Ok(Plan::default()));
+}
+
+#[test]
+fn a_bridge_that_a_killed_run_had_not_told_to_listen_yet_is_told_by_the_next() {
+    const LISTENS: &str = "net.ipv6.conf.plat0.accept_ra";
+    let tells = |action: &Action| matches!(action, Action::SetSysctl { key, to, .. } if key == LISTENS && to == "2");
+    let with_uplink = configured(1, "bridge", true, &format!("uplink = \"{CARRIER}\"\n"), "");
+    for (default, without_first) in [("0", false), ("0", true), ("1", true)] {
+        let (mut facts, mut claims) = (bare(), Claims::default());
+        facts.sysctls.insert("net.ipv6.conf.default.accept_ra".into(), default.into());
+        if without_first {
+            let layout = layout_on(&facts, &configured(1, "bridge", true, "", ""));
+            perform(&planned(&layout, &facts, &claims, Contents::Keep).unwrap(), &mut facts, &mut claims);
+        }
+        let layout = layout_on(&facts, &with_uplink);
+        let mut killed = planned(&layout, &facts, &claims, Contents::Keep).unwrap();
+        let at = killed.actions.iter().position(tells).expect("it is to be told");
+        let next = killed.actions.drain(at..).next().unwrap();
+        perform(&killed, &mut facts, &mut claims);
+        facts.sysctls.insert(LISTENS.into(), "0".into());
+        for in_the_record in [false, true] {
+            next.makes().filter(|_| in_the_record).into_iter().for_each(|thing| claims.add(thing));
+            let plan = planned(&layout, &facts, &claims, Contents::Keep).unwrap();
+            assert!(plan.actions.iter().any(tells), "{default}, {without_first}, {in_the_record}");
+        }
+    }
 }

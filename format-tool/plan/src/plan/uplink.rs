@@ -205,7 +205,7 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         // Its own settings come back first: without IPv6 it takes no such address.
         let own = format!(".{}.", uplink.link.replace('.', "/"));
         for thing in claims.iter() {
-            let Thing::Sysctl { key, was, along } = thing else { continue };
+            let Thing::Sysctl { key, was, along, .. } = thing else { continue };
             let is_its = key.contains(&own) && *key != listens;
             if let Some(found) = facts.sysctls.get(key).filter(|found| is_its && *found != was) {
                 let (key, was, from) = (key.clone(), was.clone(), found.clone());

@@ -63,10 +63,11 @@ impl Mounts {
             let told = owner::is_beneath(&process.path()) || {
                 let comm = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
                 let who = format!("process {name} ({})", plat_model::id::shorten(comm.trim_end()));
-                // One that is in a jail of its own would show only what is mounted there.
-                let text = within::mountinfo(&process.path(), proc);
-                let text = text.or_else(|_| std::fs::read(process.path().join("mountinfo")));
-                text.map(|text| mounts.take_in(&text, who)).is_ok()
+                // One that is in a jail of its own shows only what is mounted there; and what another root was mounted above,
+                // it alone.
+                let texts = [within::mountinfo(&process.path(), proc), std::fs::read(process.path().join("mountinfo"))];
+                let told = texts.into_iter().flatten().map(|text| mounts.take_in(&text, who.clone()));
+                told.count() > 0
             };
             // It may have gone to another one meanwhile.
             if told && namespace().is_ok_and(|now| now == found) {

@@ -38,21 +38,43 @@ pub(super) fn write(key: &str, value: &str) -> io::Result<()> {
     std::fs::write(path(key), value)
 }
 
-pub(super) fn perform(action: &Action) -> Result<()> {
+/// What a run has begun: undoing it comes upon that again.
+#[derive(Default)]
+pub(super) struct Begun {
+    /// Links that it made. What they were to be was a guess, and others may set them as soon as they are there.
+    links: BTreeSet<String>,
+    keys: BTreeSet<String>,
+}
+
+impl Begun {
+    pub fn make_links(&mut self, batch: &[Action]) {
+        self.links.extend(batch.iter().filter_map(Action::link));
+    }
+
+    /// Whether nobody else's value would be lost.
+    fn is_as_seen(&self, action: &Action, found: &String) -> bool {
+        let Action::SetSysctl { key, from, to, was, .. } = action else { return true };
+        let is_made = action.link().is_some_and(|link| self.links.contains(&link));
+        // Who has put it back already takes nothing away.
+        let is_done = found == to && (to == was || self.keys.contains(key));
+        found == from || from.is_empty() || is_made || is_done
+    }
+}
+
+pub(super) fn perform(action: &Action, begun: &mut Begun) -> Result<()> {
     let Action::SetSysctl { key, from, to, was, along } = action else { return Ok(()) };
     if to.is_empty() {
         return Ok(()); // Of a link that was not there: it goes with it.
     }
-    // What it was before is in the record: another value is somebody's since, and would be lost. Who has put it back already
-    // takes nothing away.
-    let is_as_seen = |found: &String| found == from || from.is_empty() || (to == was && found == to);
-    if let Some(found) = read(key).filter(|found| !is_as_seen(found)) {
+    // What it was before is in the record: another value is somebody's since, and would be lost.
+    if let Some(found) = read(key).filter(|found| !begun.is_as_seen(action, found)) {
         let problem = failed(
             format!("cannot set {key} to {to}"),
             format!("it was {from} when it was looked at, and is {found} by now"),
         );
         return Err(problem.fix("see what else changes it, then run it again"));
     }
+    begun.keys.insert(key.clone());
     if to != was {
         return write(key, to).map_err(|e| failed(format!("cannot set {key} to {to}"), e));
     }
@@ -88,6 +110,32 @@ fn path(key: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use super::{Action, Begun};
+    use node_format_plan::facts::{LinkFact, LinkKind};
+    use std::collections::BTreeMap;
+
+    fn set(key: &str, was: &str, from: &str, to: &str) -> Action {
+        let [key, was, from, to] = [key, was, from, to].map(String::from);
+        Action::SetSysctl { key, was, from, to, along: BTreeMap::new() }
+    }
+
+    #[test]
+    fn a_value_of_somebody_elses_is_kept_but_on_a_link_that_the_run_made() {
+        let mut begun = Begun::default();
+        let forwards = set("net.ipv4.ip_forward", "0", "0", "1");
+        assert!(!begun.is_as_seen(&forwards, &"1".into()), "a reset would take it away");
+        begun.keys.insert("net.ipv4.ip_forward".into());
+        assert!(begun.is_as_seen(&forwards, &"1".into()), "of a run that is undone it is what there was");
+        assert!(begun.is_as_seen(&forwards.inverse(), &"0".into()), "it is put back already");
+
+        let deaf = set("net.ipv6.conf.part0.accept_ra", "1", "1", "0");
+        assert!(!begun.is_as_seen(&deaf, &"2".into()));
+        let (kind, mac) = (LinkKind::Tap(None), [0; 6]);
+        let link = LinkFact { kind, up: true, bridge: None, group: 0, mac, mtu: None, isolated: false };
+        begun.make_links(&[Action::AddLink { name: "part0".into(), link }]);
+        assert!(begun.is_as_seen(&deaf, &"2".into()));
+    }
+
     #[test]
     fn a_dot_in_the_name_of_a_link_is_kept() {
         let path = super::path("net.ipv6.conf.eth0/100.accept_ra");
