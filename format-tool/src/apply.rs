@@ -229,6 +229,7 @@ impl Work {
     fn lost(&self) -> Option<String> {
         let takes = |action: &Action| match action {
             Action::RemoveLink { .. } | Action::RemoveAddress(_) | Action::ReturnUplink(_) => true,
+            Action::RemoveDirectory(_) => true,
             other => matches!(other.kind(), Kind::RemoveNamespaces | Kind::SetSysctls),
         };
         if self.lost.is_empty() || !self.done.iter().any(takes) {

@@ -1,7 +1,7 @@
 //! One step of a plan, with every choice made: names, numbers, owners, modes. Each knows its exact inverse and which
 //! things it makes or removes.
 
-use crate::facts::{AddressFact, FileFact, Guard, LinkFact, LinkKind, NamespaceFact, Owner, Route};
+use crate::facts::{AddressFact, FileFact, Guard, Inner, LinkFact, LinkKind, NamespaceFact, Owner, Route};
 use crate::thing::{Thing, Uplink};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -28,10 +28,10 @@ pub struct Directory {
     pub mode: u32,
     /// Whether it is a partition's: what is in it belongs to its owner.
     pub partition: bool,
-    /// The empty directories in a partition's and their modes, of the same owner. It becomes its owner's once they are
-    /// there, so a half-made one is known by its owner.
+    /// The empty directories in a partition's. It becomes its owner's once they are there, so a half-made one is known by its
+    /// owner.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub inside: BTreeMap<String, u32>,
+    pub inside: BTreeMap<String, Inner>,
     /// Whether its disk space is to be limited, for which some file systems need another kind of directory.
     #[serde(default)]
     pub limited: bool,

@@ -4,7 +4,7 @@
 
 use super::{Contents, Planner};
 use crate::action::{Action, Directory, UNFINISHED};
-use crate::facts::{Owner, PathFact};
+use crate::facts::{Inner, Owner, PathFact};
 use crate::layout::{DiskLimit, WantedDirectory};
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
@@ -109,7 +109,10 @@ impl Planner<'_> {
                         limited: self.facts.disk_limits.contains_key(path),
                     };
                     // An empty directory beside the partitions is somebody's; one in a partition is nothing.
-                    let beside = inside.keys().next().filter(|_| !partition);
+                    let inner = inside.iter();
+                    let mut beside =
+                        inner.filter(|(_, inner)| !partition || !self.is_the_partitions(path, (*owner, *mode), **inner));
+                    let beside = beside.next().map(|(name, _)| name);
                     self.drop_directory(thing, directory, stranger.as_ref().or(beside).map(String::as_str));
                 }
             }
@@ -117,6 +120,20 @@ impl Planner<'_> {
         for (path, things) in left {
             self.leave(path, things);
         }
+    }
+
+    /// Whether an empty directory in a partition's is its user's. In one that root keeps from him only what is his by number is,
+    /// and in a half-made one what is half-made too.
+    fn is_the_partitions(&self, path: &Path, (owner, mode): (Owner, u32), inner: Inner) -> bool {
+        match self.user_of(path).filter(|_| owner.uid == self.facts.caller.uid) {
+            Some(made) => inner.owner.uid == made || (is_unfinished(mode) && is_unfinished(inner.mode)),
+            None => inner.owner.uid == owner.uid,
+        }
+    }
+
+    /// The uid that a partition's user was made with.
+    fn user_of(&self, path: &Path) -> Option<u32> {
+        self.users_of.get(path.file_name()?).copied()
     }
 
     fn drop_directory(&mut self, thing: &Thing, directory: Directory, stranger: Option<&str>) {
@@ -146,6 +163,9 @@ impl Planner<'_> {
                         false => fix,
                     }),
             );
+        }
+        if stranger.is_none() && self.facts.listed.contains(&directory.path) {
+            self.lost.push(format!("the access control lists of {shown}, and of the directories in it"));
         }
         match (stranger, directory.partition, self.consent.contents) {
             (_, true, Contents::Erase) => self.remove.push(Action::EraseDirectory(directory)),
@@ -188,13 +208,15 @@ impl Planner<'_> {
         let owner = wanted.owner.unwrap_or(self.facts.caller);
         let partition = wanted.partition.clone();
         let limit = partition.as_ref().and_then(|partition| partition.limit);
+        let is_partition = partition.is_some();
+        let inside = partition.unwrap_or_default().inside;
         let directory = Directory {
             path: path.to_path_buf(),
             owner,
             mode: wanted.mode,
-            partition: partition.is_some(),
+            partition: is_partition,
             limited: limit.is_some(),
-            inside: partition.unwrap_or_default().inside,
+            inside: inside.into_iter().map(|(name, mode)| (name, Inner { owner, mode })).collect(),
         };
         let (found, mode) = match self.facts.paths.get(path) {
             None => {
@@ -217,8 +239,7 @@ impl Planner<'_> {
             }
         } else if ours {
             let (from, to) = ((found, mode), (owner, wanted.mode));
-            // Its group, and a set-group-id bit, are those of the folder that it was made in, where the file system has it so.
-            let half_made = directory.partition && found.uid == self.facts.caller.uid && mode & !0o2000 == UNFINISHED;
+            let half_made = directory.partition && found.uid == self.facts.caller.uid && is_unfinished(mode);
             if directory.partition && self.is_a_third_ones(path, found.uid, wanted.owner) {
                 self.refuse_a_third_ones(path, found, wanted.owner);
             } else if half_made {
@@ -340,6 +361,11 @@ impl Planner<'_> {
                 .fix("run node-format as root"),
         );
     }
+}
+
+/// Its group, and a set-group-id bit, are those of the folder that it was made in, where the file system has it so.
+fn is_unfinished(mode: u32) -> bool {
+    mode & !0o2000 == UNFINISHED
 }
 
 /// Whether root took a partition's directory from its user and lets nobody else in: only root can, and means it.

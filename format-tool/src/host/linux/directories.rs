@@ -1,6 +1,7 @@
 //! Directories beneath a held handle. No symbolic link is followed anywhere on the way (openat2 with RESOLVE_BENEATH and
 //! RESOLVE_NO_SYMLINKS), for the owner of a partition may put one where we walk.
 
+mod acl;
 mod erase;
 
 use super::mounts::{Mounts, mount_in, mount_of};
@@ -8,7 +9,7 @@ use super::{failed, files, quota};
 use crate::host::Outcome;
 use indexmap::IndexMap;
 use node_format_plan::action::{Directory, UNFINISHED};
-use node_format_plan::facts::{Owner, PathFact};
+use node_format_plan::facts::{Inner, Owner, PathFact};
 use node_format_plan::{Action, Scope};
 use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::{AsFd, OwnedFd};
@@ -82,7 +83,7 @@ impl Tree {
     /// What is at each path of the scope; a path that is missing does not exist.
     pub fn observe(&mut self, scope: &Scope) -> Seen {
         self.parents.clear();
-        let (mut mounted, mut mounted_on) = (IndexMap::new(), BTreeSet::new());
+        let (mut mounted, mut mounted_on, mut listed) = (IndexMap::new(), BTreeSet::new(), BTreeSet::new());
         let mounts = if scope.contents.is_empty() { Mounts::default() } else { Mounts::look() };
         let facts = scope.paths.iter().filter_map(|path| {
             let seen = self
@@ -107,22 +108,22 @@ impl Tree {
                         mounted_on.insert(path.clone());
                     }
                     let looks_in = scope.contents.contains(path);
-                    let held = if looks_in { self.contents(path, owner.uid, scope) } else { Ok(Contents::default()) };
+                    let held = if looks_in { self.contents(path, scope) } else { Ok(Contents::default()) };
                     if looks_in && let Some(who) = self.mounted(&mounts, path) {
                         mounted.insert(path.clone(), who);
                     }
-                    held.map_or_else(unknown, |Contents { stranger, inside }| PathFact::Directory {
-                        owner,
-                        mode,
-                        stranger,
-                        inside,
+                    held.map_or_else(unknown, |Contents { stranger, inside, listed: is_listed }| {
+                        if is_listed {
+                            listed.insert(path.clone());
+                        }
+                        PathFact::Directory { owner, mode, stranger, inside }
                     })
                 }
             };
             Some((path.clone(), fact))
         });
         let paths = facts.collect();
-        Seen { paths, mounted, mounted_on }
+        Seen { paths, mounted, mounted_on, listed }
     }
 
     fn is_mounted_on(&mut self, path: &Path) -> bool {
@@ -150,12 +151,11 @@ impl Tree {
         }
     }
 
-    /// What is in a directory of this owner's that the scope does not name: its empty directories, and the name of anything else.
-    fn contents(&self, path: &Path, owner: u32, scope: &Scope) -> rustix::io::Result<Contents> {
+    /// What is in a directory that the scope does not name: its empty directories, and the name of anything else.
+    fn contents(&self, path: &Path, scope: &Scope) -> rustix::io::Result<Contents> {
         let mut held = Contents::default();
-        // Whatever is made again is its owner's; in one that root keeps from its user nothing becomes that user's.
-        let is_roots = owner == rustix::process::geteuid().as_raw();
         let directory = self.openat2(path, OFlags::RDONLY)?;
+        held.listed = acl::is_on(&directory);
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -177,10 +177,10 @@ impl Tree {
                 Ok(_) if !can_be_said => held.stranger = Some(shown),
                 Ok(inner) => match (first_in(&inner)?, owner_and_mode(&rustix::fs::fstat(&inner)?)) {
                     (Some(first), _) => held.stranger = Some(format!("{shown}/{first}")),
-                    (None, (Owner { uid, .. }, mode)) if is_roots || uid == owner => {
-                        held.inside.insert(shown, mode);
+                    (None, (owner, mode)) => {
+                        held.listed |= acl::is_on(&inner);
+                        held.inside.insert(shown, Inner { owner, mode });
                     }
-                    (None, _) => held.stranger = Some(shown),
                 },
                 Err(Errno::NOTDIR | Errno::LOOP | Errno::NXIO | Errno::NOENT) => held.stranger = Some(shown),
                 Err(other) => return Err(other),
@@ -281,6 +281,8 @@ pub(super) struct Seen {
     pub mounted: IndexMap<PathBuf, String>,
     /// Those that something is mounted on as this process sees it.
     pub mounted_on: BTreeSet<PathBuf>,
+    /// See [`node_format_plan::HostFacts::listed`].
+    pub listed: BTreeSet<PathBuf>,
 }
 
 /// A partition's directory on its way to be removed.
@@ -335,7 +337,8 @@ fn owner_and_mode(stat: &rustix::fs::Stat) -> (Owner, u32) {
 #[derive(Default)]
 struct Contents {
     stranger: Option<String>,
-    inside: BTreeMap<String, u32>,
+    inside: BTreeMap<String, Inner>,
+    listed: bool,
 }
 
 fn is_dots(name: &CStr) -> bool {
@@ -356,7 +359,7 @@ fn first_in(directory: &OwnedFd) -> rustix::io::Result<Option<String>> {
 /// Makes what belongs into a directory that is still root's own, then gives it to its owner: whoever finds it given
 /// finds it whole.
 fn fill(made: &OwnedFd, directory: &Directory) -> rustix::io::Result<()> {
-    for (name, mode) in &directory.inside {
+    for (name, Inner { owner, mode }) in &directory.inside {
         let found = match rustix::fs::mkdirat(made, name.as_str(), Mode::from_raw_mode(UNFINISHED)) {
             Ok(()) => false,
             Err(Errno::EXIST) => true,
@@ -372,7 +375,7 @@ fn fill(made: &OwnedFd, directory: &Directory) -> rustix::io::Result<()> {
                 return Err(Errno::NOTEMPTY);
             }
         }
-        give(&inner, directory.owner, *mode)?;
+        give(&inner, *owner, *mode)?;
     }
     give(made, directory.owner, directory.mode)
 }
@@ -434,7 +437,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let owner = Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
         let begun = |name: &str, partition| {
-            let inside = [("first".to_owned(), 0o700), ("missing/second".to_owned(), 0o700)];
+            let inside = ["first", "missing/second"].map(|name| (name.to_owned(), Inner { owner, mode: 0o700 }));
             let path = Path::new("/").join(name);
             let inside = inside.into_iter().collect();
             Action::MakeDirectory(Directory { path, owner, mode: 0o700, inside, partition, limited: false })
