@@ -244,6 +244,8 @@ impl Planner<'_> {
                 self.refuse_a_third_ones(path, found, wanted.owner);
             } else if half_made {
                 self.add.push(Action::FinishDirectory { directory, from });
+            } else if directory.partition && self.changes_hands(path, found, wanted.owner) {
+                self.refuse_another_owner(path, wanted.owner);
             } else if directory.partition && is_locked(from, owner) {
                 self.notes.push(format!(
                     "{shown} stays locked: it is root's, mode {mode:04o}; `chown {}:{} {shown}` gives it back to its user",
@@ -294,6 +296,29 @@ impl Planner<'_> {
         let of_containers =
             || self.facts.subordinate_uids.iter().any(|range| range.within([uid].into_iter()).is_some());
         has_users && !is_known && !of_containers()
+    }
+
+    /// Whether partitions begin to have users of their own, or cease to: what is in this one stays its former owner's. Root may
+    /// have taken one from its user, who is known.
+    fn changes_hands(&self, path: &Path, found: Owner, user: Option<Owner>) -> bool {
+        match (self.user_of(path), user) {
+            (None, Some(user)) => found.uid != user.uid,
+            (made, None) => made.is_some(),
+            (Some(_), Some(_)) => false,
+        }
+    }
+
+    fn refuse_another_owner(&mut self, path: &Path, user: Option<Owner>) {
+        let (why, fix) = match user {
+            Some(_) => ("it was made without a user of its own, and what is in it would not become his", "false"),
+            None => ("it was made for a user of its own, and what is in it would stay his number's", "true"),
+        };
+        self.problems.push(
+            Problem::new(codes::STILL_USED, format!("{} keeps its owner", path.display()))
+                .because(why)
+                .fix(format!("put `users = {fix}` back, or run `node-format reset` first"))
+                .at("partitions.users"),
+        );
     }
 
     fn refuse_a_third_ones(&mut self, path: &Path, found: Owner, user: Option<Owner>) {
