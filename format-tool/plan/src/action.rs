@@ -41,6 +41,11 @@ pub struct Directory {
 /// locks a partition sets another: it is the mark of a run that was killed.
 pub const UNFINISHED: u32 = 0o1700;
 
+/// Its group, and a set-group-id bit, are those of the folder that it was made in, where the file system has it so.
+pub fn is_unfinished(mode: u32) -> bool {
+    mode & !0o2000 == UNFINISHED
+}
+
 /// A namespace with its pair of links: what there is of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Namespace {

@@ -232,7 +232,7 @@ pub enum PathFact {
         owner: Owner,
         /// The permission bits, `0o7777` of the mode.
         mode: u32,
-        /// Name of something in it that was not asked about, if its contents were. Empty directories in a
+        /// Name of something in it that was not asked about, if its contents were, or it is half-made. Empty directories in a
         /// partition's are no strangers.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stranger: Option<String>,

@@ -1,7 +1,9 @@
 //! Partitions' directories that somebody else than their users has a say in: root, who locks one, and whoever a list of
 //! access control names.
 
+use super::effects::acting_once;
 use super::machine::{FIRST_UID, Machine, ip, on_a_machine, program};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -97,6 +99,58 @@ fn what_is_somebody_elses_in_a_partition_that_root_locked_does_not_go_with_it() 
             fs::remove_dir(home.join(name)).unwrap();
         }
         machine.must(&["reset"]);
+        assert!(!home.exists());
+    });
+}
+
+#[test]
+fn a_partition_that_was_not_erased_to_the_end_is_made_whole_by_the_next_apply() {
+    on_a_machine(|machine| {
+        let home = formatted(machine);
+        let (kept, file) = (home.join("srv/kept"), home.join("srv/kept/file"));
+        fs::create_dir(&kept).unwrap();
+        fs::write(&file, "").unwrap();
+        list(&home, ACCESS);
+        list(&home, DEFAULT);
+        list(&home.join("srv"), DEFAULT);
+        // Somebody mounts something in it once the erasing has begun.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        let (code, why) = acting_once("unlinkat", &machine.command(&["reset", "--erase"]), || {
+            let is_begun = fs::metadata(&home).unwrap().uid() == 0;
+            is_begun && mount(Some(&kept), &kept, None::<&str>, MsFlags::MS_BIND, None::<&str>).is_ok()
+        });
+        umount2(&kept, MntFlags::empty()).unwrap();
+        assert!(code == 1 && why.contains("files that are gone do not come back"), "{why}");
+        assert_eq!(machine.run(&["verify"]).0, 3);
+        let said = machine.must(&["apply"]);
+        assert!(said.contains("part0 was not emptied to the end: it still holds `srv/kept`"), "{said}");
+        assert!(file.exists());
+        let inner = ["etc", "log", "run", "srv", "tmp", "var"].map(|name| home.join(name));
+        inner.iter().chain([&home]).for_each(|path| {
+            assert_eq!(owner_and_mode(path), (FIRST_UID, FIRST_UID, 0o750), "{}", path.display());
+            assert!(!is_listed(path), "{}", path.display());
+        });
+        machine.must(&["verify"]);
+        machine.must(&["reset", "--erase"]);
+    });
+}
+
+#[test]
+fn what_vanishes_while_a_partition_is_erased_does_not_end_that() {
+    on_a_machine(|machine| {
+        let home = formatted(machine);
+        for n in 0..20 {
+            fs::write(home.join(format!("srv/file{n}")), "").unwrap();
+        }
+        let (code, why) = acting_once("unlinkat", &machine.command(&["reset", "--erase"]), || {
+            let is_begun = fs::metadata(&home).unwrap().uid() == 0;
+            is_begun && fs::read_dir(home.join("srv")).unwrap().count() < 20 && {
+                fs::read_dir(home.join("srv")).unwrap().for_each(|file| fs::remove_file(file.unwrap().path()).unwrap());
+                true
+            }
+        });
+        assert_eq!(code, 0, "{why}");
         assert!(!home.exists());
     });
 }

@@ -3,7 +3,7 @@
 //! it is made with it and not looked at again.
 
 use super::{Contents, Planner};
-use crate::action::{Action, Directory, UNFINISHED};
+use crate::action::{Action, Directory, is_unfinished};
 use crate::facts::{Inner, Owner, PathFact};
 use crate::layout::{DiskLimit, WantedDirectory};
 use crate::thing::Thing;
@@ -110,8 +110,8 @@ impl Planner<'_> {
                     };
                     // An empty directory beside the partitions is somebody's; one in a partition is nothing.
                     let inner = inside.iter();
-                    let mut beside =
-                        inner.filter(|(_, inner)| !partition || !self.is_the_partitions(path, (*owner, *mode), **inner));
+                    let mut beside = inner
+                        .filter(|(_, inner)| !partition || !self.is_the_partitions(path, (*owner, *mode), **inner));
                     let beside = beside.next().map(|(name, _)| name);
                     self.drop_directory(thing, directory, stranger.as_ref().or(beside).map(String::as_str));
                 }
@@ -218,7 +218,7 @@ impl Planner<'_> {
             limited: limit.is_some(),
             inside: inside.into_iter().map(|(name, mode)| (name, Inner { owner, mode })).collect(),
         };
-        let (found, mode) = match self.facts.paths.get(path) {
+        let (found, mode, stranger) = match self.facts.paths.get(path) {
             None => {
                 self.add.push(Action::MakeDirectory(directory));
                 return self.disk_limit(path, limit);
@@ -229,7 +229,7 @@ impl Planner<'_> {
                 let fix = "give real directories in [paths], without symbolic links, or remove what is there";
                 return self.foreign(what, format!("it is {kind}, not a directory"), fix);
             }
-            Some(PathFact::Directory { owner, mode, .. }) => (*owner, *mode),
+            Some(PathFact::Directory { owner, mode, stranger, .. }) => (*owner, *mode, stranger),
         };
         let ours = Action::MakeDirectory(directory.clone()).makes().is_some_and(|thing| self.claims.has(&thing));
         if ours && self.facts.mounted_on.contains(path) {
@@ -243,6 +243,12 @@ impl Planner<'_> {
             if directory.partition && self.is_a_third_ones(path, found.uid, wanted.owner) {
                 self.refuse_a_third_ones(path, found, wanted.owner);
             } else if half_made {
+                if let Some(left) = stranger {
+                    let shown = path.display();
+                    self.notes.push(format!(
+                        "{shown} was not emptied to the end: it still holds `{left}`, which stays in it"
+                    ));
+                }
                 self.add.push(Action::FinishDirectory { directory, from });
             } else if directory.partition && self.changes_hands(path, found, wanted.owner) {
                 self.refuse_another_owner(path, wanted.owner);
@@ -386,11 +392,6 @@ impl Planner<'_> {
                 .fix("run node-format as root"),
         );
     }
-}
-
-/// Its group, and a set-group-id bit, are those of the folder that it was made in, where the file system has it so.
-fn is_unfinished(mode: u32) -> bool {
-    mode & !0o2000 == UNFINISHED
 }
 
 /// Whether root took a partition's directory from its user and lets nobody else in: only root can, and means it.

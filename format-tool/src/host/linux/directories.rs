@@ -8,7 +8,7 @@ use super::mounts::{Mounts, mount_in, mount_of};
 use super::{failed, files, quota};
 use crate::host::Outcome;
 use indexmap::IndexMap;
-use node_format_plan::action::{Directory, UNFINISHED};
+use node_format_plan::action::{Directory, UNFINISHED, is_unfinished};
 use node_format_plan::facts::{Inner, Owner, PathFact};
 use node_format_plan::{Action, Scope};
 use plat_model::problem::{Problem, Result, codes};
@@ -107,9 +107,10 @@ impl Tree {
                     if self.is_mounted_on(path) {
                         mounted_on.insert(path.clone());
                     }
-                    let looks_in = scope.contents.contains(path);
+                    let goes = scope.contents.contains(path);
+                    let looks_in = goes || (owner.uid == rustix::process::geteuid().as_raw() && is_unfinished(mode));
                     let held = if looks_in { self.contents(path, scope) } else { Ok(Contents::default()) };
-                    if looks_in && let Some(who) = self.mounted(&mounts, path) {
+                    if goes && let Some(who) = self.mounted(&mounts, path) {
                         mounted.insert(path.clone(), who);
                     }
                     held.map_or_else(unknown, |Contents { stranger, inside, listed: is_listed }| {
@@ -234,7 +235,10 @@ impl Tree {
     }
 
     fn finish(&mut self, directory: &Directory) -> rustix::io::Result<()> {
-        fill(&self.open_own(&directory.path)?, directory)
+        let held = self.open_own(&directory.path)?;
+        // Whom its user let in before it was begun to be emptied is nobody's choice any more.
+        acl::remove(&held)?;
+        fill(&held, directory)
     }
 
     fn set(&mut self, path: &Path, owner: Owner, mode: u32) -> rustix::io::Result<()> {
@@ -264,6 +268,9 @@ impl Tree {
 
     fn erase(&mut self, directory: &Directory) -> rustix::io::Result<()> {
         let held = self.open_own(&directory.path)?;
+        erase::thaw(&held)?;
+        // What is left if this fails, or is killed, is no whole partition.
+        mark(&held)?;
         erase::erase(&held, &mut self.moved)?;
         self.remove(directory)
     }
@@ -310,8 +317,7 @@ impl<'a> Emptied<'a> {
             }
             let (owner, mode) = owner_and_mode(&rustix::fs::statat(self.held, name, AtFlags::SYMLINK_NOFOLLOW)?);
             if self.taken.is_empty() {
-                let root = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
-                give(self.held, root, UNFINISHED)?;
+                mark(self.held)?;
             }
             rustix::fs::unlinkat(self.held, name, AtFlags::REMOVEDIR)?;
             self.taken.push((name.to_owned(), owner, mode));
@@ -367,17 +373,24 @@ fn fill(made: &OwnedFd, directory: &Directory) -> rustix::io::Result<()> {
         };
         let inner = rustix::fs::openat(made, name.as_str(), INNER, Mode::empty())?;
         if found {
-            // A run that was killed leaves empty ones.
             if mount_of(&inner)? != mount_of(made)? {
                 return Err(Errno::XDEV);
             }
-            if first_in(&inner)?.is_some() {
-                return Err(Errno::NOTEMPTY);
+            acl::remove(&inner)?;
+            // A run that was killed leaves empty ones, and what it did not come to erase.
+            if rustix::fs::fstat(&inner)?.st_uid != owner.uid && first_in(&inner)?.is_some() {
+                continue;
             }
         }
         give(&inner, *owner, *mode)?;
     }
     give(made, directory.owner, directory.mode)
+}
+
+/// Makes a directory root's, and known as one that is not whole.
+fn mark(directory: &OwnedFd) -> rustix::io::Result<()> {
+    let root = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    give(directory, root, UNFINISHED)
 }
 
 fn give(directory: &OwnedFd, owner: Owner, mode: u32) -> rustix::io::Result<()> {
