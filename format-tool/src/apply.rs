@@ -230,6 +230,7 @@ impl Work {
         let takes = |action: &Action| match action {
             Action::RemoveLink { .. } | Action::RemoveAddress(_) | Action::ReturnUplink(_) => true,
             Action::RemoveDirectory(_) => true,
+            Action::SetLink { from, to, .. } => from.mac != to.mac || (from.up && !to.up),
             other => matches!(other.kind(), Kind::RemoveNamespaces | Kind::SetSysctls),
         };
         if self.lost.is_empty() || !self.done.iter().any(takes) {

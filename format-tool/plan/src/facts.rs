@@ -370,6 +370,24 @@ pub struct Odd {
     /// Of a route of the main table, the source address that packets get: it is gone with that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "About::is_other")]
+    pub about: About,
+}
+
+/// What kind of thing that is, where it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum About {
+    #[default]
+    Other,
+    /// One of whom the hardware address was said; not one that this machine answers for.
+    Neighbour,
+}
+
+impl About {
+    fn is_other(&self) -> bool {
+        *self == Self::Other
+    }
 }
 
 /// A way to other machines.

@@ -27,7 +27,7 @@ use kernels::Kernels;
 use links::Link;
 use nix::errno::Errno;
 use node_format_plan::Action;
-use node_format_plan::facts::{AddressFact, Further, Leases, LinkFact, LinkKind, Odd, Route};
+use node_format_plan::facts::{About, AddressFact, Further, Leases, LinkFact, LinkKind, Odd, Route};
 use plat_model::problem::{Problem, Result, codes};
 use rtnetlink::Handle;
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,9 +91,10 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
     for (link, routes) in kept.into_iter().filter(|(_, routes)| !routes.is_empty()) {
         seen.leases.insert(link, Leases { routes, ..Leases::default() });
     }
-    let mut odd = |link: &String, ipv6: bool, what: String| {
-        seen.odd.entry(link.clone()).or_default().insert(Odd { what, ipv6, source: None });
+    let mut is_odd = |link: &String, ipv6: bool, what: String, about: About| {
+        seen.odd.entry(link.clone()).or_default().insert(Odd { what, ipv6, source: None, about });
     };
+    let mut odd = |link: &String, ipv6: bool, what: String| is_odd(link, ipv6, what, About::Other);
     for link in &links {
         let of_a_router =
             |(index, found, _): &Found| *index == link.index && found.leased && found.address.addr().is_ipv6();
@@ -102,6 +103,12 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
             odd(&link.name, true, format!("the mtu {mtu} for IPv6 alone"));
         }
     }
+    for (index, neighbour, about) in neighbours {
+        let link = names.get(&index).filter(|link| *link != "lo");
+        let what = format!("the neighbour {neighbour}, set by hand");
+        link.into_iter().for_each(|link| is_odd(link, neighbour.is_ipv6(), what.clone(), about));
+    }
+    let mut odd = |link: &String, ipv6: bool, what: String| is_odd(link, ipv6, what, About::Other);
     for link in pppoe::carriers()? {
         odd(&link, false, "a PPPoE connection (of pppd)".into());
     }
@@ -123,11 +130,6 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
         }
     }
     seen.further.retain(|_, further| !further.is_empty());
-    for (index, neighbour) in neighbours {
-        let link = names.get(&index).filter(|link| *link != "lo");
-        link.into_iter()
-            .for_each(|link| odd(link, neighbour.is_ipv6(), format!("the neighbour {neighbour}, set by hand")));
-    }
     for (index, to) in routes.ending {
         let link = names.get(&index).filter(|link| !seen.announced.contains_key(*link));
         link.into_iter().for_each(|link| odd(link, true, format!("the route {to}, which ends by itself")));

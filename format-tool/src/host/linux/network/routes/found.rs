@@ -4,7 +4,7 @@ use super::super::connection::Connection;
 use super::super::kernels::{Kernels, is_all_multicast};
 use super::TABLE_LOCAL;
 use ipnet::IpNet;
-use node_format_plan::facts::{Odd, Route};
+use node_format_plan::facts::{About, Odd, Route};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RoutePreference, RouteProtocol, RouteScope,
@@ -269,7 +269,12 @@ impl Told {
         let on: Vec<String> =
             links.iter().filter_map(|on| names.get(on)).filter(|name| *name != "lo").cloned().collect();
         let source = self.source.filter(|_| self.is_main());
-        let odd = || Odd { what: format!("the route {}{why}", self.destination), ipv6: self.ipv6, source };
+        let odd = || Odd {
+            what: format!("the route {}{why}", self.destination),
+            ipv6: self.ipv6,
+            source,
+            about: About::Other,
+        };
         (!on.is_empty()).then(|| Found::Odd(on, odd()))
     }
 
