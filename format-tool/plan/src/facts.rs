@@ -382,6 +382,8 @@ pub enum About {
     Other,
     /// One of whom the hardware address was said; not one that this machine answers for.
     Neighbour,
+    /// An address of the link.
+    Address(IpNet),
 }
 
 impl About {

@@ -3,6 +3,7 @@
 use super::effects::acting_before;
 use super::machine::{Machine, ip, on_a_machine};
 use super::uplink::{TAKE, World};
+use node_format_plan::facts::AddressFact;
 use std::fs;
 use std::process::Command;
 
@@ -254,6 +255,25 @@ fn what_goes_with_the_state_and_the_hardware_address_of_links_that_stay_is_named
         let left: Vec<_> = machine.network().addresses.into_iter().filter(|found| found.link == "part0").collect();
         assert!(left.iter().any(|found| found.address.to_string() == "172.31.0.1/24"), "{left:?}");
         assert!(!left.iter().any(|found| found.address.to_string() == "2001:db8:77::1/64"), "{left:?}");
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_link_local_address_of_our_own_is_not_said_to_be_somebody_elses() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        ip("link add nic type veth peer name wire");
+        ip("link set wire up");
+        ip("link set nic up");
+        machine.configure_with(1, "mode = \"interface\"\nlink = \"nic\"\nguard = false\n", "");
+        machine.must(&["apply"]);
+        let is_near = |found: &AddressFact| found.link == "part0" && found.address.to_string() == "fe80::1/64";
+        assert!(machine.network().addresses.iter().any(is_near));
+        assert_eq!(notes(machine, &["plan", "--reset"]), [""; 0]);
+        ip("address add fe80::77/64 dev part0 nodad");
+        let said = notes(machine, &["plan", "--reset"]);
+        assert!(said.len() == 1 && said[0].contains("the link-local address fe80::77/64"), "{said:?}");
         machine.must(&["reset"]);
     });
 }

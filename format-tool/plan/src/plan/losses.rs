@@ -3,7 +3,7 @@
 use super::Planner;
 use super::links::veth;
 use crate::action::Action;
-use crate::facts::{About, AddressFact, HostFacts, LinkFact, MTU, Route};
+use crate::facts::{About, AddressFact, HostFacts, LinkFact, MTU, Odd, Route};
 use crate::thing::{Claims, Thing, Uplink};
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
@@ -85,7 +85,12 @@ impl Planner<'_> {
             route.link == on && !returns && !self.claims.has(&Thing::Route((*route).clone()))
         });
         let routes = routes.map(|route| format!("the route to {}", route.destination));
-        let odd: BTreeSet<String> = self.facts.odd.get(on).into_iter().flatten().map(|odd| odd.what.clone()).collect();
+        let is_ours = |odd: &&Odd| match odd.about {
+            About::Address(address) => self.claims.has(&Thing::Address { link: on.into(), address }),
+            About::Neighbour | About::Other => false,
+        };
+        let odd = self.facts.odd.get(on).into_iter().flatten().filter(|odd| !is_ours(odd));
+        let odd: BTreeSet<String> = odd.map(|odd| odd.what.clone()).collect();
         addresses.chain(routes).chain(odd).collect()
     }
 

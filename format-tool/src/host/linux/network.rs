@@ -91,26 +91,24 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
     for (link, routes) in kept.into_iter().filter(|(_, routes)| !routes.is_empty()) {
         seen.leases.insert(link, Leases { routes, ..Leases::default() });
     }
-    let mut is_odd = |link: &String, ipv6: bool, what: String, about: About| {
+    let mut odd = |link: &String, ipv6: bool, what: String, about: About| {
         seen.odd.entry(link.clone()).or_default().insert(Odd { what, ipv6, source: None, about });
     };
-    let mut odd = |link: &String, ipv6: bool, what: String| is_odd(link, ipv6, what, About::Other);
     for link in &links {
         let of_a_router =
             |(index, found, _): &Found| *index == link.index && found.leased && found.address.addr().is_ipv6();
         let heard = || seen.announced.contains_key(&link.name) || addresses.iter().any(of_a_router);
         if let Some(mtu) = kernels.lesser_mtu(link.index, &link.fact).filter(|_| !heard()) {
-            odd(&link.name, true, format!("the mtu {mtu} for IPv6 alone"));
+            odd(&link.name, true, format!("the mtu {mtu} for IPv6 alone"), About::Other);
         }
     }
     for (index, neighbour, about) in neighbours {
         let link = names.get(&index).filter(|link| *link != "lo");
         let what = format!("the neighbour {neighbour}, set by hand");
-        link.into_iter().for_each(|link| is_odd(link, neighbour.is_ipv6(), what.clone(), about));
+        link.into_iter().for_each(|link| odd(link, neighbour.is_ipv6(), what.clone(), about));
     }
-    let mut odd = |link: &String, ipv6: bool, what: String| is_odd(link, ipv6, what, About::Other);
     for link in pppoe::carriers()? {
-        odd(&link, false, "a PPPoE connection (of pppd)".into());
+        odd(&link, false, "a PPPoE connection (of pppd)".into(), About::Other);
     }
     let by_index: BTreeMap<u32, &LinkFact> = links.iter().map(|link| (link.index, &link.fact)).collect();
     for one in &addresses {
@@ -118,7 +116,8 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
         let Some(link) = names.get(index) else { continue };
         let near = matches!(found.address.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
         if near && !found.leased && by_index.get(index).is_some_and(|fact| !kernels.follows(one, fact)) {
-            odd(link, true, format!("the link-local address {}, which the kernel would not make so", found.address));
+            let what = format!("the link-local address {}, which the kernel would not make so", found.address);
+            odd(link, true, what, About::Address(found.address));
         }
         if found.leased && !besides.of_a_router {
             seen.leases.entry(link.clone()).or_default().addresses.insert(found.address);
@@ -126,13 +125,14 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
         let further = seen.further.entry(link.clone()).or_default();
         further.extend((besides.further != Further::default()).then_some((found.address, besides.further)));
         if !seen.addresses.insert(AddressFact { link: link.clone(), ..found.clone() }) {
-            odd(link, near, format!("the address {} more than once", found.address));
+            odd(link, near, format!("the address {} more than once", found.address), About::Other);
         }
     }
     seen.further.retain(|_, further| !further.is_empty());
     for (index, to) in routes.ending {
         let link = names.get(&index).filter(|link| !seen.announced.contains_key(*link));
-        link.into_iter().for_each(|link| odd(link, true, format!("the route {to}, which ends by itself")));
+        link.into_iter()
+            .for_each(|link| odd(link, true, format!("the route {to}, which ends by itself"), About::Other));
     }
     for (link, found) in routes.odd {
         seen.odd.entry(link).or_default().insert(found);
