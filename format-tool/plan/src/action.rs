@@ -37,8 +37,8 @@ pub struct Directory {
     pub limited: bool,
 }
 
-/// Mode of a partition's directory, root's still, while what is in it is being made. No configuration asks for it, and who
-/// locks a partition sets another: it is the mark of a run that was killed.
+/// Mode of a partition's directory, root's still, while what is in it is being made. No configuration asks for it. Who locks a
+/// partition may come to the same one by what its user prepared: it is the mark of a run that was killed where the record says so.
 pub const UNFINISHED: u32 = 0o1700;
 
 /// Its group, and a set-group-id bit, are those of the folder that it was made in, where the file system has it so.
@@ -305,6 +305,19 @@ impl Action {
             Self::WriteFile { path, to: Some(_), .. } => Thing::File { path: path.clone() },
             _ => return None,
         })
+    }
+
+    /// What the record says while this action is at work on a partition's directory, and no longer.
+    pub fn begins(&self) -> Option<Thing> {
+        match self {
+            Self::MakeDirectory(directory)
+            | Self::FinishDirectory { directory, .. }
+            | Self::RemoveDirectory(directory)
+            | Self::EraseDirectory(directory) => {
+                directory.partition.then(|| Thing::BegunDirectory { path: directory.path.clone() })
+            }
+            _ => None,
+        }
     }
 
     /// The thing that is gone because of this action: to be struck from the record once it is performed.

@@ -154,3 +154,20 @@ fn what_vanishes_while_a_partition_is_erased_does_not_end_that() {
         assert!(!home.exists());
     });
 }
+
+#[test]
+fn what_its_user_prepares_does_not_make_a_lock_a_half_made_partition() {
+    on_a_machine(|machine| {
+        let home = formatted(machine);
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o1750)).unwrap();
+        fs::create_dir(home.join("srv/his")).unwrap();
+        let locked = Command::new("chown").args(["root:root"]).arg(&home).status().unwrap().success()
+            && Command::new("chmod").args(["go-rwx"]).arg(&home).status().unwrap().success();
+        assert!(locked && owner_and_mode(&home) == (0, 0, 0o1700));
+        let said = machine.must(&["apply"]);
+        assert!(said.contains("part0 stays locked") && said.contains("nothing to do"), "{said}");
+        assert_eq!(owner_and_mode(&home), (0, 0, 0o1700));
+        machine.must(&["reset", "--erase"]);
+        assert!(!machine.path("var/lib/plat").exists());
+    });
+}

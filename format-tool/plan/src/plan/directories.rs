@@ -15,6 +15,7 @@ impl Planner<'_> {
     pub(super) fn directories(&mut self) {
         self.refuse_lost_roots();
         self.drop_directories();
+        self.forget_begun();
         let layout = self.layout;
         for (path, wanted) in &layout.directories {
             self.directory(path, wanted);
@@ -126,8 +127,30 @@ impl Planner<'_> {
     /// and in a half-made one what is half-made too.
     fn is_the_partitions(&self, path: &Path, (owner, mode): (Owner, u32), inner: Inner) -> bool {
         match self.user_of(path).filter(|_| owner.uid == self.facts.caller.uid) {
-            Some(made) => inner.owner.uid == made || (is_unfinished(mode) && is_unfinished(inner.mode)),
+            Some(made) => {
+                inner.owner.uid == made || (self.is_half_made(path, owner, mode) && is_unfinished(inner.mode))
+            }
             None => inner.owner.uid == owner.uid,
+        }
+    }
+
+    /// Whether a run was killed that was at work on a partition's directory.
+    fn is_half_made(&self, path: &Path, owner: Owner, mode: u32) -> bool {
+        let begun = || self.claims.has(&Thing::BegunDirectory { path: path.into() });
+        owner.uid == self.facts.caller.uid && is_unfinished(mode) && begun()
+    }
+
+    fn forget_begun(&mut self) {
+        for thing in self.claims.iter() {
+            let Thing::BegunDirectory { path } = thing else { continue };
+            let is_still = match self.facts.paths.get(path) {
+                Some(PathFact::Directory { owner, mode, .. }) => self.is_half_made(path, *owner, *mode),
+                Some(PathFact::Unknown { .. }) => true,
+                Some(PathFact::Other { .. }) | None => false,
+            };
+            if !is_still {
+                self.forget.push(thing.clone());
+            }
         }
     }
 
@@ -239,7 +262,7 @@ impl Planner<'_> {
             }
         } else if ours {
             let (from, to) = ((found, mode), (owner, wanted.mode));
-            let half_made = directory.partition && found.uid == self.facts.caller.uid && is_unfinished(mode);
+            let half_made = directory.partition && self.is_half_made(path, found, mode);
             if directory.partition && self.is_a_third_ones(path, found.uid, wanted.owner) {
                 self.refuse_a_third_ones(path, found, wanted.owner);
             } else if half_made {
