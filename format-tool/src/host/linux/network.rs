@@ -40,6 +40,8 @@ pub(super) struct Seen {
     pub links: BTreeMap<String, LinkFact>,
     pub addresses: IndexSet<AddressFact>,
     pub local_routes: BTreeSet<IpNet>,
+    /// Of these, those that no address made.
+    pub marked_routes: BTreeSet<IpNet>,
     pub routes: BTreeSet<Route>,
     pub announced: BTreeMap<String, BTreeSet<IpNet>>,
     pub leases: BTreeMap<String, Leases>,
@@ -87,7 +89,14 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
     }
     let neighbours = neighbours::fixed(connection, &kernels)?;
     let (announced, kept) = (named(routes.announced, &names), named(routes.kept, &names));
-    let mut seen = Seen { local_routes: routes.local, announced, doubled, refused, ..Seen::default() };
+    let mut seen = Seen {
+        local_routes: routes.local,
+        marked_routes: routes.marked,
+        announced,
+        doubled,
+        refused,
+        ..Seen::default()
+    };
     for (link, routes) in kept.into_iter().filter(|(_, routes)| !routes.is_empty()) {
         seen.leases.insert(link, Leases { routes, ..Leases::default() });
     }
