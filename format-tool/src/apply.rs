@@ -166,7 +166,7 @@ fn perform(
 ) -> Result<(), Problem> {
     // A thing that is rewritten or made anew stays ours if that fails: only what is new can turn out not to be there.
     let fresh: Vec<bool> = batch.iter().map(|a| a.makes().is_some_and(|thing| !record.claims().has(&thing))).collect();
-    record.add(batch.iter().filter_map(Action::makes))?;
+    record.add(batch.iter().flat_map(|action| [action.makes(), action.begins()]).flatten())?;
     let Outcome { done, problem } = host.perform(batch);
     // The first that is not done may be half done.
     let begun = done.iter().take_while(|done| **done).count() + 1;
@@ -198,7 +198,16 @@ fn perform(
         (false, false) => None,
     });
     let settled = record.add(pairs().filter(|(_, done)| *done).filter_map(|(action, _)| action.settles()));
-    let struck = record.strike(gone).and(settled);
+    // What cannot be made is taken away again, or counts as done; what cannot be removed is put back.
+    let whole = pairs().enumerate().filter_map(|(n, (action, done))| {
+        let is_whole = match action {
+            Action::MakeDirectory(_) => !done || problem.is_none(),
+            Action::RemoveDirectory(_) => true,
+            _ => done || n >= begun,
+        };
+        action.begins().filter(|_| is_whole)
+    });
+    let struck = record.strike(gone.chain(whole)).and(settled);
     match problem {
         Some(problem) if !excused => Err(problem),
         problem => {
@@ -230,6 +239,8 @@ impl Work {
     fn lost(&self) -> Option<String> {
         let takes = |action: &Action| match action {
             Action::RemoveLink { .. } | Action::RemoveAddress(_) | Action::ReturnUplink(_) => true,
+            Action::RemoveDirectory(_) => true,
+            Action::SetLink { from, to, .. } => from.mac != to.mac || (from.up && !to.up),
             other => matches!(other.kind(), Kind::RemoveNamespaces | Kind::SetSysctls),
         };
         if self.lost.is_empty() || !self.done.iter().any(takes) {

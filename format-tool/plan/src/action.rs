@@ -1,7 +1,7 @@
 //! One step of a plan, with every choice made: names, numbers, owners, modes. Each knows its exact inverse and which
 //! things it makes or removes.
 
-use crate::facts::{AddressFact, FileFact, Guard, LinkFact, LinkKind, NamespaceFact, Owner, Route};
+use crate::facts::{AddressFact, FileFact, Guard, Inner, LinkFact, LinkKind, NamespaceFact, Owner, Route};
 use crate::thing::{Last, Thing, Uplink};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -28,18 +28,23 @@ pub struct Directory {
     pub mode: u32,
     /// Whether it is a partition's: what is in it belongs to its owner.
     pub partition: bool,
-    /// The empty directories in a partition's and their modes, of the same owner. It becomes its owner's once they are
-    /// there, so a half-made one is known by its owner.
+    /// The empty directories in a partition's. It becomes its owner's once they are there, so a half-made one is known by its
+    /// owner.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub inside: BTreeMap<String, u32>,
+    pub inside: BTreeMap<String, Inner>,
     /// Whether its disk space is to be limited, for which some file systems need another kind of directory.
     #[serde(default)]
     pub limited: bool,
 }
 
-/// Mode of a partition's directory, root's still, while what is in it is being made. No configuration asks for it, and who
-/// locks a partition sets another: it is the mark of a run that was killed.
+/// Mode of a partition's directory, root's still, while what is in it is being made. No configuration asks for it. Who locks a
+/// partition may come to the same one by what its user prepared: it is the mark of a run that was killed where the record says so.
 pub const UNFINISHED: u32 = 0o1700;
+
+/// Its group, and a set-group-id bit, are those of the folder that it was made in, where the file system has it so.
+pub fn is_unfinished(mode: u32) -> bool {
+    mode & !0o2000 == UNFINISHED
+}
 
 /// A namespace with its pair of links: what there is of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -302,6 +307,19 @@ impl Action {
             Self::WriteFile { path, to: Some(_), .. } => Thing::File { path: path.clone() },
             _ => return None,
         })
+    }
+
+    /// What the record says while this action is at work on a partition's directory, and no longer.
+    pub fn begins(&self) -> Option<Thing> {
+        match self {
+            Self::MakeDirectory(directory)
+            | Self::FinishDirectory { directory, .. }
+            | Self::RemoveDirectory(directory)
+            | Self::EraseDirectory(directory) => {
+                directory.partition.then(|| Thing::BegunDirectory { path: directory.path.clone() })
+            }
+            _ => None,
+        }
     }
 
     /// The thing that is gone because of this action: to be struck from the record once it is performed.

@@ -60,6 +60,8 @@ pub struct HostFacts {
     /// Of the paths in [`Scope::paths`], those that something is mounted on as node-format sees it: what is seen there is no
     /// directory that it made.
     pub mounted_on: BTreeSet<PathBuf>,
+    /// Of those in [`Scope::contents`], with an access control list of their own, or with one of an empty directory in them.
+    pub listed: BTreeSet<PathBuf>,
     pub links: BTreeMap<String, LinkFact>,
     /// Those of one link in the order that the kernel tells them in: it prefers the first.
     pub addresses: IndexSet<AddressFact>,
@@ -120,6 +122,14 @@ pub struct HostFacts {
 pub struct Owner {
     pub uid: u32,
     pub gid: u32,
+}
+
+/// An empty directory in a partition's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inner {
+    pub owner: Owner,
+    pub mode: u32,
 }
 
 /// What the process may do.
@@ -222,13 +232,13 @@ pub enum PathFact {
         owner: Owner,
         /// The permission bits, `0o7777` of the mode.
         mode: u32,
-        /// Name of something in it that was not asked about, if its contents were. Empty directories in a
+        /// Name of something in it that was not asked about, if its contents were, or it is half-made. Empty directories in a
         /// partition's are no strangers.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         stranger: Option<String>,
-        /// The empty directories in it and their modes, if its contents were asked about.
+        /// The empty directories in it, if its contents were asked about.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-        inside: BTreeMap<String, u32>,
+        inside: BTreeMap<String, Inner>,
     },
     /// A file, a link, a device: anything but a directory.
     Other { kind: String },
@@ -360,6 +370,26 @@ pub struct Odd {
     /// Of a route of the main table, the source address that packets get: it is gone with that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "About::is_other")]
+    pub about: About,
+}
+
+/// What kind of thing that is, where it matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum About {
+    #[default]
+    Other,
+    /// One of whom the hardware address was said; not one that this machine answers for.
+    Neighbour,
+    /// An address of the link.
+    Address(IpNet),
+}
+
+impl About {
+    fn is_other(&self) -> bool {
+        *self == Self::Other
+    }
 }
 
 /// A way to other machines.

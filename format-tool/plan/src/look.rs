@@ -1,7 +1,8 @@
 //! What a look at a machine finds, as a function of all there is on it. The fake host looks with it, so that a plan which
 //! forgot to ask for something does not see it.
 
-use crate::facts::{HostFacts, PathFact, Presence, Scope};
+use crate::action::is_unfinished;
+use crate::facts::{HostFacts, Inner, PathFact, Presence, Scope};
 use crate::forwarding::is_meant;
 use std::path::Path;
 
@@ -16,6 +17,7 @@ impl HostFacts {
         }
         seen.mounted.retain(|path, _| scope.contents.contains(path));
         seen.mounted_on.retain(|path| scope.paths.contains(path));
+        seen.listed.retain(|path| scope.contents.contains(path));
         seen.files.retain(|path, _| scope.files.contains(path));
         seen.disk_limits.retain(|path, _| scope.disk.contains_key(path));
         seen.file_systems.retain(|path, _| scope.disk.contains_key(path));
@@ -62,8 +64,9 @@ impl HostFacts {
 
     /// Of a directory, what it holds that was not asked about itself, if that was asked.
     fn look_inside(&self, path: &Path, fact: &mut PathFact, scope: &Scope) {
-        let PathFact::Directory { stranger, inside, .. } = fact else { return };
-        if !scope.contents.contains(path) {
+        let PathFact::Directory { owner, mode, stranger, inside } = fact else { return };
+        let half_made = owner.uid == self.caller.uid && is_unfinished(*mode);
+        if !scope.contents.contains(path) && !half_made {
             (*stranger, *inside) = Default::default();
             return;
         }
@@ -71,7 +74,9 @@ impl HostFacts {
         let name = |other: &Path| other.file_name().unwrap_or_default().to_string_lossy().into_owned();
         for (other, found) in self.paths.iter().filter(|(other, _)| is_in_it(other) && !scope.paths.contains(*other)) {
             match found {
-                PathFact::Directory { mode, .. } if self.is_empty(other) => drop(inside.insert(name(other), *mode)),
+                PathFact::Directory { owner, mode, .. } if self.is_empty(other) => {
+                    inside.insert(name(other), Inner { owner: *owner, mode: *mode });
+                }
                 _ => *stranger = Some(name(other)),
             }
         }

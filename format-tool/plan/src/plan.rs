@@ -31,6 +31,7 @@ use crate::layout::Layout;
 use crate::thing::{Claims, Thing};
 use plat_model::problem::{Problem, Problems, codes};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 /// What is to be done.
@@ -218,6 +219,12 @@ pub fn privileges_lacking(plan: &Plan, facts: &HostFacts) -> Problems {
     problems
 }
 
+/// What the directory of a user's partition may be called: as he is, or as his home is.
+fn names_of<'a>((name, uid): (&'a str, u32), facts: &'a HostFacts) -> impl Iterator<Item = (&'a OsStr, u32)> {
+    let home = facts.users.get(name).and_then(|user| user.home.file_name());
+    [OsStr::new(name)].into_iter().chain(home).map(move |name| (name, uid))
+}
+
 fn made_user(thing: &Thing) -> Option<(&str, u32)> {
     if let Thing::User { name, uid } = thing { Some((name, *uid)) } else { None }
 }
@@ -257,6 +264,8 @@ struct Planner<'a> {
     memberships: BTreeMap<&'a str, BTreeSet<&'a str>>,
     /// The uid that each user of ours was made with.
     made_users: BTreeMap<&'a str, u32>,
+    /// The uid that a partition's user was made with, by the name of the partition's directory.
+    users_of: BTreeMap<&'a OsStr, u32>,
     /// Which numbers have limits of ours, on which file systems: all directories of a partition on one share its own.
     limits_made: BTreeSet<(&'a str, u32)>,
     settings_before: BTreeMap<&'a str, Before<'a>>,
@@ -286,6 +295,7 @@ impl<'a> Planner<'a> {
             problems: Problems::default(),
             memberships: accounts::memberships(facts),
             made_users: claims.iter().filter_map(|thing| made_user(thing)).collect(),
+            users_of: claims.iter().filter_map(made_user).flat_map(|made| names_of(made, facts)).collect(),
             limits_made: claims.iter().filter_map(|thing| limit_made(thing, facts)).collect(),
             settings_before: claims.iter().filter_map(|thing| setting_before(thing)).collect(),
             leaving: BTreeSet::new(),

@@ -28,6 +28,10 @@ pub enum Thing {
     PartitionDirectory {
         path: PathBuf,
     },
+    /// A partition's directory that is being made or emptied: what looks half-made is so, and no lock of root's.
+    BegunDirectory {
+        path: PathBuf,
+    },
     /// How much a partition's directory may take.
     DiskLimit {
         path: PathBuf,
@@ -185,7 +189,9 @@ impl Thing {
             Self::Address { .. } | Self::LocalRoute { .. } | Self::Route(_) => true,
             Self::Sysctl { .. } | Self::Guard { .. } | Self::Uplink(_) => true,
             Self::Group { .. } | Self::User { .. } | Self::Directory { .. } | Self::PartitionDirectory { .. } => false,
-            Self::DiskLimit { .. } | Self::UplinkConfirmed { .. } | Self::File { .. } => false,
+            Self::BegunDirectory { .. } | Self::DiskLimit { .. } | Self::UplinkConfirmed { .. } | Self::File { .. } => {
+                false
+            }
         }
     }
 }

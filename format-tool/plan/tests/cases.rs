@@ -1,12 +1,13 @@
 //! Each folder of `tests/cases` is one case: `layout.toml` (the configuration), `facts.toml` (the machine), and `plan.txt`
 //! (what must come of it). With `before.toml` the machine was formatted with that configuration first; `then.toml` says
-//! what changed since: `gone` (dotted names of facts), `reboot`, and facts that are laid over those there are. In
+//! what changed since: `gone` (dotted names of facts), `reboot`, `begun` (paths of directories in
+//! the record), and facts that are laid over those there are. In
 //! `ask.toml` are `reset`, `erase`, `take_uplink`. `PLAT_BLESS=1` rewrites the plans.
 
 #![expect(clippy::disallowed_methods, reason = "the test reads the cases from the disk; the planner does not")]
 
 use node_format_plan::{
-    Claims, Consent, Contents, Detail, HostFacts, Layout, Plan, parse, plan, privileges_lacking, render, scope,
+    Claims, Consent, Contents, Detail, HostFacts, Layout, Plan, Thing, parse, plan, privileges_lacking, render, scope,
 };
 use std::fs;
 use std::path::Path;
@@ -71,6 +72,9 @@ fn later(mut then: Table, facts: HostFacts, claims: &mut Claims) -> HostFacts {
             Value::Array(list) => list.retain(|item| item["address"].as_str() != Some(key)),
             _ => panic!("{table} holds nothing by name"),
         }
+    }
+    for begun in then.remove("begun").iter().flat_map(|list| list.as_array().expect("a list")) {
+        claims.add(Thing::BegunDirectory { path: begun.as_str().expect("a path").into() });
     }
     lay(then, &mut whole);
     whole.try_into().expect("facts")

@@ -96,7 +96,7 @@ impl LinuxHost {
 
     /// Everything but the network.
     fn observe_here(&mut self, scope: &Scope) -> Result<HostFacts> {
-        let directories::Seen { paths, mounted, mounted_on } = self.tree.observe(scope);
+        let directories::Seen { paths, mounted, mounted_on, listed } = self.tree.observe(scope);
         let inside = self.namespaces().observe(&scope.namespaces)?;
         let others = inside.iter().filter(|(_, (_, others))| !others.is_empty());
         let others_inside = others.map(|(name, (_, others))| (name.clone(), others.clone())).collect();
@@ -109,6 +109,7 @@ impl LinuxHost {
             paths,
             mounted,
             mounted_on,
+            listed,
             sysctls: sysctls::observe(&scope.sysctls),
             namespaces,
             others_inside,

@@ -36,6 +36,7 @@ fn line(thing: &Thing) -> String {
         Thing::Uplink(uplink) => ("uplink", format!("{} on {}", uplink.link, uplink.bridge)),
         Thing::UplinkConfirmed { link } => ("confirmed uplink", link.clone()),
         Thing::File { path } => ("file", place(path)),
+        Thing::BegunDirectory { path } => ("begun directory", place(path)),
     };
     format!("{noun} {name}\n")
 }

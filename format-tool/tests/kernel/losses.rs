@@ -3,6 +3,7 @@
 use super::effects::acting_before;
 use super::machine::{Machine, ip, on_a_machine};
 use super::uplink::{TAKE, World};
+use node_format_plan::facts::AddressFact;
 use std::fs;
 use std::process::Command;
 
@@ -216,6 +217,63 @@ fn routes_from_an_address_that_goes_are_named_whatever_they_have_besides() {
         let shown = Command::new("ip").args(["route", "show", "table", "all", "dev", "wg0"]).output().unwrap();
         let left = String::from_utf8(shown.stdout).unwrap();
         assert!(left.contains("10.94.0.0") && !left.contains("10.91") && !left.contains("10.92"), "{left}");
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn what_goes_with_the_state_and_the_hardware_address_of_links_that_stay_is_named() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        ip("address add 2001:db8:77::1/64 dev part0 nodad");
+        ip("address add 172.31.0.1/24 dev part0");
+        ip("route add 10.98.0.0/16 dev part0 table 77");
+        ip("route add 10.97.0.0/16 dev part0");
+        for link in ["part0", "plat0"] {
+            ip(&format!("neighbour add 10.99.0.7 lladdr 02:00:00:00:00:77 nud permanent dev {link}"));
+        }
+        ip("neighbour add proxy 10.99.0.8 dev plat0");
+        // Another prefix: another hardware address of each.
+        let config = fs::read_to_string(machine.path("format.toml")).unwrap();
+        fs::write(machine.path("format.toml"), config.replace("fd00:1::/64", "fd00:2::/64")).unwrap();
+        let gone = |link: &str| {
+            let what = "the neighbour 10.99.0.7, set by hand, which node-format did not make";
+            format!("{link} gets another hardware address, and with the old one goes {what}")
+        };
+        assert_eq!(notes(machine, &["plan"]), [gone("plat0"), gone("part0")]);
+        machine.configure_with(1, "mode = \"bridge\"\nlink = \"plat1\"\nguard = false\n", "");
+        let what = ["address 2001:db8:77::1/64", "route to 10.97.0.0/16", "neighbour 10.99.0.7, set by hand"];
+        let said = notes(machine, &["apply"]);
+        for what in what.iter().chain(&["route 10.98.0.0/16 of table 77"]) {
+            let said_so = |note: &String| {
+                note.starts_with(&format!("part0 is set down on its way to plat1, and with it goes the {what}, which"))
+            };
+            assert!(said.iter().any(said_so), "{what}: {said:?}");
+        }
+        let left: Vec<_> = machine.network().addresses.into_iter().filter(|found| found.link == "part0").collect();
+        assert!(left.iter().any(|found| found.address.to_string() == "172.31.0.1/24"), "{left:?}");
+        assert!(!left.iter().any(|found| found.address.to_string() == "2001:db8:77::1/64"), "{left:?}");
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_link_local_address_of_our_own_is_not_said_to_be_somebody_elses() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        ip("link add nic type veth peer name wire");
+        ip("link set wire up");
+        ip("link set nic up");
+        machine.configure_with(1, "mode = \"interface\"\nlink = \"nic\"\nguard = false\n", "");
+        machine.must(&["apply"]);
+        let is_near = |found: &AddressFact| found.link == "part0" && found.address.to_string() == "fe80::1/64";
+        assert!(machine.network().addresses.iter().any(is_near));
+        assert_eq!(notes(machine, &["plan", "--reset"]), [""; 0]);
+        ip("address add fe80::77/64 dev part0 nodad");
+        let said = notes(machine, &["plan", "--reset"]);
+        assert!(said.len() == 1 && said[0].contains("the link-local address fe80::77/64"), "{said:?}");
         machine.must(&["reset"]);
     });
 }

@@ -11,6 +11,7 @@ mod guard;
 mod killed;
 mod left;
 mod links;
+mod locked;
 mod losses;
 mod machine;
 mod namespaces;

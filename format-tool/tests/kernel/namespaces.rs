@@ -181,3 +181,23 @@ fn what_stands_in_the_place_of_a_namespace_is_refused_and_left() {
         machine.must(&["reset"]);
     });
 }
+
+#[test]
+fn an_address_that_somebody_adds_inside_keeps_nothing_from_being_formatted() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, NETWORK, "");
+        machine.must(&["apply"]);
+        inside(machine, "part0", || {
+            ip("address add 10.77.0.1/24 dev lo");
+            ip("route add local 10.78.0.0/24 dev lo");
+        });
+        assert_eq!(machine.must(&["verify"]), "the machine is as it was formatted\n");
+        assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+        // What is ours is still looked at.
+        inside(machine, "part0", || ip("link set eth0 down"));
+        assert_eq!(machine.run(&["verify"]).0, 3);
+        machine.must(&["apply"]);
+        machine.must(&["reset"]);
+    });
+}

@@ -365,6 +365,9 @@ fn what_a_killed_run_left_is_finished_but_not_what_is_mounted_in_it() {
         fs::remove_dir(home.join("var")).unwrap();
         std::os::unix::fs::chown(&home, Some(0), Some(0)).unwrap();
         fs::set_permissions(&home, fs::Permissions::from_mode(0o1700)).unwrap();
+        let record = machine.path("var/lib/plat/format/record");
+        let begun = "{\"add\":{\"thing\":\"begun-directory\",\"path\":\"/srv/plat/partitions/part0\"}}\n";
+        fs::write(&record, fs::read_to_string(&record).unwrap() + begun).unwrap();
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
         mount(Some(&precious), &home.join("etc"), None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();

@@ -3,8 +3,8 @@
 //! it is made with it and not looked at again.
 
 use super::{Contents, Planner};
-use crate::action::{Action, Directory, UNFINISHED};
-use crate::facts::{Owner, PathFact};
+use crate::action::{Action, Directory, is_unfinished};
+use crate::facts::{Inner, Owner, PathFact};
 use crate::layout::{DiskLimit, WantedDirectory};
 use crate::thing::Thing;
 use plat_model::problem::{Problem, codes};
@@ -15,6 +15,7 @@ impl Planner<'_> {
     pub(super) fn directories(&mut self) {
         self.refuse_lost_roots();
         self.drop_directories();
+        self.forget_begun();
         let layout = self.layout;
         for (path, wanted) in &layout.directories {
             self.directory(path, wanted);
@@ -109,7 +110,10 @@ impl Planner<'_> {
                         limited: self.facts.disk_limits.contains_key(path),
                     };
                     // An empty directory beside the partitions is somebody's; one in a partition is nothing.
-                    let beside = inside.keys().next().filter(|_| !partition);
+                    let inner = inside.iter();
+                    let mut beside = inner
+                        .filter(|(_, inner)| !partition || !self.is_the_partitions(path, (*owner, *mode), **inner));
+                    let beside = beside.next().map(|(name, _)| name);
                     self.drop_directory(thing, directory, stranger.as_ref().or(beside).map(String::as_str));
                 }
             }
@@ -117,6 +121,42 @@ impl Planner<'_> {
         for (path, things) in left {
             self.leave(path, things);
         }
+    }
+
+    /// Whether an empty directory in a partition's is its user's. In one that root keeps from him only what is his by number is,
+    /// and in a half-made one what is half-made too.
+    fn is_the_partitions(&self, path: &Path, (owner, mode): (Owner, u32), inner: Inner) -> bool {
+        match self.user_of(path).filter(|_| owner.uid == self.facts.caller.uid) {
+            Some(made) => {
+                inner.owner.uid == made || (self.is_half_made(path, owner, mode) && is_unfinished(inner.mode))
+            }
+            None => inner.owner.uid == owner.uid,
+        }
+    }
+
+    /// Whether a run was killed that was at work on a partition's directory.
+    fn is_half_made(&self, path: &Path, owner: Owner, mode: u32) -> bool {
+        let begun = || self.claims.has(&Thing::BegunDirectory { path: path.into() });
+        owner.uid == self.facts.caller.uid && is_unfinished(mode) && begun()
+    }
+
+    fn forget_begun(&mut self) {
+        for thing in self.claims.iter() {
+            let Thing::BegunDirectory { path } = thing else { continue };
+            let is_still = match self.facts.paths.get(path) {
+                Some(PathFact::Directory { owner, mode, .. }) => self.is_half_made(path, *owner, *mode),
+                Some(PathFact::Unknown { .. }) => true,
+                Some(PathFact::Other { .. }) | None => false,
+            };
+            if !is_still {
+                self.forget.push(thing.clone());
+            }
+        }
+    }
+
+    /// The uid that a partition's user was made with.
+    fn user_of(&self, path: &Path) -> Option<u32> {
+        self.users_of.get(path.file_name()?).copied()
     }
 
     fn drop_directory(&mut self, thing: &Thing, directory: Directory, stranger: Option<&str>) {
@@ -146,6 +186,9 @@ impl Planner<'_> {
                         false => fix,
                     }),
             );
+        }
+        if stranger.is_none() && self.facts.listed.contains(&directory.path) {
+            self.lost.push(format!("the access control lists of {shown}, and of the directories in it"));
         }
         match (stranger, directory.partition, self.consent.contents) {
             (_, true, Contents::Erase) => self.remove.push(Action::EraseDirectory(directory)),
@@ -188,15 +231,17 @@ impl Planner<'_> {
         let owner = wanted.owner.unwrap_or(self.facts.caller);
         let partition = wanted.partition.clone();
         let limit = partition.as_ref().and_then(|partition| partition.limit);
+        let is_partition = partition.is_some();
+        let inside = partition.unwrap_or_default().inside;
         let directory = Directory {
             path: path.to_path_buf(),
             owner,
             mode: wanted.mode,
-            partition: partition.is_some(),
+            partition: is_partition,
             limited: limit.is_some(),
-            inside: partition.unwrap_or_default().inside,
+            inside: inside.into_iter().map(|(name, mode)| (name, Inner { owner, mode })).collect(),
         };
-        let (found, mode) = match self.facts.paths.get(path) {
+        let (found, mode, stranger) = match self.facts.paths.get(path) {
             None => {
                 self.add.push(Action::MakeDirectory(directory));
                 return self.disk_limit(path, limit);
@@ -207,7 +252,7 @@ impl Planner<'_> {
                 let fix = "give real directories in [paths], without symbolic links, or remove what is there";
                 return self.foreign(what, format!("it is {kind}, not a directory"), fix);
             }
-            Some(PathFact::Directory { owner, mode, .. }) => (*owner, *mode),
+            Some(PathFact::Directory { owner, mode, stranger, .. }) => (*owner, *mode, stranger),
         };
         let ours = Action::MakeDirectory(directory.clone()).makes().is_some_and(|thing| self.claims.has(&thing));
         if ours && self.facts.mounted_on.contains(path) {
@@ -217,12 +262,19 @@ impl Planner<'_> {
             }
         } else if ours {
             let (from, to) = ((found, mode), (owner, wanted.mode));
-            // Its group, and a set-group-id bit, are those of the folder that it was made in, where the file system has it so.
-            let half_made = directory.partition && found.uid == self.facts.caller.uid && mode & !0o2000 == UNFINISHED;
+            let half_made = directory.partition && self.is_half_made(path, found, mode);
             if directory.partition && self.is_a_third_ones(path, found.uid, wanted.owner) {
                 self.refuse_a_third_ones(path, found, wanted.owner);
             } else if half_made {
+                if let Some(left) = stranger {
+                    let shown = path.display();
+                    self.notes.push(format!(
+                        "{shown} was not emptied to the end: it still holds `{left}`, which stays in it"
+                    ));
+                }
                 self.add.push(Action::FinishDirectory { directory, from });
+            } else if directory.partition && self.changes_hands(path, found, wanted.owner) {
+                self.refuse_another_owner(path, wanted.owner);
             } else if directory.partition && is_locked(from, owner) {
                 self.notes.push(format!(
                     "{shown} stays locked: it is root's, mode {mode:04o}; `chown {}:{} {shown}` gives it back to its user",
@@ -273,6 +325,29 @@ impl Planner<'_> {
         let of_containers =
             || self.facts.subordinate_uids.iter().any(|range| range.within([uid].into_iter()).is_some());
         has_users && !is_known && !of_containers()
+    }
+
+    /// Whether partitions begin to have users of their own, or cease to: what is in this one stays its former owner's. Root may
+    /// have taken one from its user, who is known.
+    fn changes_hands(&self, path: &Path, found: Owner, user: Option<Owner>) -> bool {
+        match (self.user_of(path), user) {
+            (None, Some(user)) => found.uid != user.uid,
+            (made, None) => made.is_some(),
+            (Some(_), Some(_)) => false,
+        }
+    }
+
+    fn refuse_another_owner(&mut self, path: &Path, user: Option<Owner>) {
+        let (why, fix) = match user {
+            Some(_) => ("it was made without a user of its own, and what is in it would not become his", "false"),
+            None => ("it was made for a user of its own, and what is in it would stay his number's", "true"),
+        };
+        self.problems.push(
+            Problem::new(codes::STILL_USED, format!("{} keeps its owner", path.display()))
+                .because(why)
+                .fix(format!("put `users = {fix}` back, or run `node-format reset` first"))
+                .at("partitions.users"),
+        );
     }
 
     fn refuse_a_third_ones(&mut self, path: &Path, found: Owner, user: Option<Owner>) {

@@ -125,7 +125,13 @@ impl Planner<'_> {
             if from != alone {
                 self.remove.push(Action::SetLink { name: name.into(), from, to: alone.clone() });
             }
+            if found.up {
+                self.say_what_goes_while_it_is_down(name, found.bridge.as_deref(), wanted.bridge.as_deref());
+            }
             from = alone;
+        }
+        if found.mac != wanted.mac && !(found.up && self.moving.contains(name)) {
+            self.say_what_goes_with_its_mac(name);
         }
         let to = if is_raised_last { lowered(&wanted) } else { wanted };
         if from != to {

@@ -3,7 +3,7 @@
 use super::Planner;
 use super::links::veth;
 use crate::action::Action;
-use crate::facts::{AddressFact, HostFacts, LinkFact, MTU, Route};
+use crate::facts::{About, AddressFact, HostFacts, LinkFact, MTU, Odd, Route};
 use crate::thing::{Claims, Thing, Uplink};
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
@@ -29,6 +29,39 @@ impl Planner<'_> {
             format!("{bridge} goes, and {name}, which node-format did not join to it, stands alone then")
         });
         self.lose(others.collect());
+        let stacked = stacked_on(self.facts, bridge).into_iter().map(|link| format!("the link {link} on top of it"));
+        let gone = self.of_others(bridge, true).into_iter().chain(stacked);
+        let lost = gone.map(|what| format!("{bridge} goes, and with it {what}, which node-format did not make"));
+        self.lose(lost.collect());
+    }
+
+    /// What the kernel takes from a link of ours that is set down, for it comes to another bridge, or from one.
+    pub(super) fn say_what_goes_while_it_is_down(&mut self, link: &str, from: Option<&str>, to: Option<&str>) {
+        let way = match (from, to) {
+            (_, Some(to)) => format!("to {to}"),
+            (from, None) => format!("from {}", from.unwrap_or("its bridge")),
+        };
+        let lost = self.of_others(link, false).into_iter().map(|what| {
+            format!("{link} is set down on its way {way}, and with it goes {what}, which node-format did not make")
+        });
+        self.lose(lost.collect());
+    }
+
+    /// What it forgets with the hardware address of one that stays.
+    pub(super) fn say_what_goes_with_its_mac(&mut self, link: &str) {
+        let odd = self.facts.odd.get(link).into_iter().flatten().filter(|odd| odd.about == About::Neighbour);
+        let lost = odd.map(|odd| {
+            format!(
+                "{link} gets another hardware address, and with the old one goes {}, which node-format did not make",
+                odd.what
+            )
+        });
+        let lost = lost.collect();
+        self.lose(lost);
+    }
+
+    /// What somebody else set on a link: addresses (of IPv6 alone, if not `ipv4`), routes, neighbours.
+    fn of_others(&self, on: &str, ipv4: bool) -> Vec<String> {
         let uplinks: Vec<&Uplink> = self
             .claims
             .iter()
@@ -38,20 +71,27 @@ impl Planner<'_> {
         let addresses = self.facts.addresses.iter().filter(|found| {
             let made = Thing::Address { link: found.link.clone(), address: found.address };
             let kernels = matches!(found.address.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
-            found.link == bridge && !found.leased && !kernels && !returns(&found.address) && !self.claims.has(&made)
+            found.link == on
+                && (ipv4 || found.address.addr().is_ipv6())
+                && !found.leased
+                && !kernels
+                && !returns(&found.address)
+                && !self.claims.has(&made)
         });
         let addresses = addresses.map(|found| format!("the address {}", found.address));
         let routes = self.facts.routes.iter().filter(|route| {
             let all = uplinks.iter().flat_map(|uplink| &uplink.routes);
             let returns = all.into_iter().any(|one| (one.destination, one.via) == (route.destination, route.via));
-            route.link == bridge && !returns && !self.claims.has(&Thing::Route((*route).clone()))
+            route.link == on && !returns && !self.claims.has(&Thing::Route((*route).clone()))
         });
         let routes = routes.map(|route| format!("the route to {}", route.destination));
-        let odd = self.facts.odd.get(bridge).into_iter().flatten().map(|odd| odd.what.clone());
-        let stacked = stacked_on(self.facts, bridge).into_iter().map(|link| format!("the link {link} on top of it"));
-        let gone = addresses.chain(routes).chain(odd).chain(stacked);
-        let lost = gone.map(|what| format!("{bridge} goes, and with it {what}, which node-format did not make"));
-        self.lose(lost.collect());
+        let is_ours = |odd: &&Odd| match odd.about {
+            About::Address(address) => self.claims.has(&Thing::Address { link: on.into(), address }),
+            About::Neighbour | About::Other => false,
+        };
+        let odd = self.facts.odd.get(on).into_iter().flatten().filter(|odd| !is_ours(odd));
+        let odd: BTreeSet<String> = odd.map(|odd| odd.what.clone()).collect();
+        addresses.chain(routes).chain(odd).collect()
     }
 
     /// What goes with addresses of links that stay; and where that would be so one day, a refusal.

@@ -57,6 +57,15 @@ impl Planner<'_> {
             } else if let Some(what) = self.facts.not_namespaces.get(name) {
                 let fix = "remove it, or choose another base name in format.toml";
                 self.foreign(format!("/run/netns/{name} is in the way"), format!("it is {what}, not a namespace"), fix);
+            } else if let Some(before) = self.other_veth(name, veth).filter(|_| found.inside.is_some()) {
+                self.problems.push(
+                    Problem::new(codes::STILL_USED, format!("namespace {name} keeps its link {before}"))
+                        .because(format!(
+                            "{veth} is wanted now, but the namespace was made with the other one, and may be in use"
+                        ))
+                        .fix("put the old `veth_base_name` back, or run `node-format reset` first")
+                        .at("network.veth_base_name"),
+                );
             } else if found != Namespace::default() && !ours {
                 let there = if found.inside.is_some() { format!("namespace {name}") } else { format!("link {veth}") };
                 let fix = "choose another name in format.toml, or remove it (`ip netns delete`, `ip link delete`)";
@@ -68,6 +77,14 @@ impl Planner<'_> {
                 }
             }
         }
+    }
+
+    /// The link that a namespace of ours was made with, if that is another one.
+    fn other_veth(&self, name: &str, veth: &str) -> Option<&String> {
+        self.claims.iter().find_map(|thing| match thing {
+            Thing::Namespace { name: made, veth: before } if made == name && before != veth => Some(before),
+            _ => None,
+        })
     }
 
     /// A link of another kind is somebody else's.

@@ -60,7 +60,7 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
             }
             Thing::Tap { .. } | Thing::Tun { .. } | Thing::Uplink(_) => scope.network = true,
             Thing::Address { .. } | Thing::LocalRoute { .. } | Thing::Route(_) => scope.network = true,
-            Thing::UplinkConfirmed { .. } => {}
+            Thing::UplinkConfirmed { .. } | Thing::BegunDirectory { .. } => {}
         }
     }
     scope

@@ -1,14 +1,15 @@
 //! Directories beneath a held handle. No symbolic link is followed anywhere on the way (openat2 with RESOLVE_BENEATH and
 //! RESOLVE_NO_SYMLINKS), for the owner of a partition may put one where we walk.
 
+mod acl;
 mod erase;
 
 use super::mounts::{Mounts, mount_in, mount_of};
 use super::{failed, files, quota};
 use crate::host::Outcome;
 use indexmap::IndexMap;
-use node_format_plan::action::{Directory, UNFINISHED};
-use node_format_plan::facts::{Owner, PathFact};
+use node_format_plan::action::{Directory, UNFINISHED, is_unfinished};
+use node_format_plan::facts::{Inner, Owner, PathFact};
 use node_format_plan::{Action, Scope};
 use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::{AsFd, OwnedFd};
@@ -82,7 +83,7 @@ impl Tree {
     /// What is at each path of the scope; a path that is missing does not exist.
     pub fn observe(&mut self, scope: &Scope) -> Seen {
         self.parents.clear();
-        let (mut mounted, mut mounted_on) = (IndexMap::new(), BTreeSet::new());
+        let (mut mounted, mut mounted_on, mut listed) = (IndexMap::new(), BTreeSet::new(), BTreeSet::new());
         let mounts = if scope.contents.is_empty() { Mounts::default() } else { Mounts::look() };
         let facts = scope.paths.iter().filter_map(|path| {
             let seen = self
@@ -106,23 +107,24 @@ impl Tree {
                     if self.is_mounted_on(path) {
                         mounted_on.insert(path.clone());
                     }
-                    let looks_in = scope.contents.contains(path);
-                    let held = if looks_in { self.contents(path, owner.uid, scope) } else { Ok(Contents::default()) };
-                    if looks_in && let Some(who) = self.mounted(&mounts, path) {
+                    let goes = scope.contents.contains(path);
+                    let looks_in = goes || (owner.uid == rustix::process::geteuid().as_raw() && is_unfinished(mode));
+                    let held = if looks_in { self.contents(path, scope) } else { Ok(Contents::default()) };
+                    if goes && let Some(who) = self.mounted(&mounts, path) {
                         mounted.insert(path.clone(), who);
                     }
-                    held.map_or_else(unknown, |Contents { stranger, inside }| PathFact::Directory {
-                        owner,
-                        mode,
-                        stranger,
-                        inside,
+                    held.map_or_else(unknown, |Contents { stranger, inside, listed: is_listed }| {
+                        if is_listed {
+                            listed.insert(path.clone());
+                        }
+                        PathFact::Directory { owner, mode, stranger, inside }
                     })
                 }
             };
             Some((path.clone(), fact))
         });
         let paths = facts.collect();
-        Seen { paths, mounted, mounted_on }
+        Seen { paths, mounted, mounted_on, listed }
     }
 
     fn is_mounted_on(&mut self, path: &Path) -> bool {
@@ -150,12 +152,11 @@ impl Tree {
         }
     }
 
-    /// What is in a directory of this owner's that the scope does not name: its empty directories, and the name of anything else.
-    fn contents(&self, path: &Path, owner: u32, scope: &Scope) -> rustix::io::Result<Contents> {
+    /// What is in a directory that the scope does not name: its empty directories, and the name of anything else.
+    fn contents(&self, path: &Path, scope: &Scope) -> rustix::io::Result<Contents> {
         let mut held = Contents::default();
-        // Whatever is made again is its owner's; in one that root keeps from its user nothing becomes that user's.
-        let is_roots = owner == rustix::process::geteuid().as_raw();
         let directory = self.openat2(path, OFlags::RDONLY)?;
+        held.listed = acl::is_on(&directory);
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -177,10 +178,10 @@ impl Tree {
                 Ok(_) if !can_be_said => held.stranger = Some(shown),
                 Ok(inner) => match (first_in(&inner)?, owner_and_mode(&rustix::fs::fstat(&inner)?)) {
                     (Some(first), _) => held.stranger = Some(format!("{shown}/{first}")),
-                    (None, (Owner { uid, .. }, mode)) if is_roots || uid == owner => {
-                        held.inside.insert(shown, mode);
+                    (None, (owner, mode)) => {
+                        held.listed |= acl::is_on(&inner);
+                        held.inside.insert(shown, Inner { owner, mode });
                     }
-                    (None, _) => held.stranger = Some(shown),
                 },
                 Err(Errno::NOTDIR | Errno::LOOP | Errno::NXIO | Errno::NOENT) => held.stranger = Some(shown),
                 Err(other) => return Err(other),
@@ -234,7 +235,10 @@ impl Tree {
     }
 
     fn finish(&mut self, directory: &Directory) -> rustix::io::Result<()> {
-        fill(&self.open_own(&directory.path)?, directory)
+        let held = self.open_own(&directory.path)?;
+        // Whom its user let in before it was begun to be emptied is nobody's choice any more.
+        acl::remove(&held)?;
+        fill(&held, directory)
     }
 
     fn set(&mut self, path: &Path, owner: Owner, mode: u32) -> rustix::io::Result<()> {
@@ -264,6 +268,9 @@ impl Tree {
 
     fn erase(&mut self, directory: &Directory) -> rustix::io::Result<()> {
         let held = self.open_own(&directory.path)?;
+        erase::thaw(&held)?;
+        // What is left if this fails, or is killed, is no whole partition.
+        mark(&held)?;
         erase::erase(&held, &mut self.moved)?;
         self.remove(directory)
     }
@@ -281,6 +288,8 @@ pub(super) struct Seen {
     pub mounted: IndexMap<PathBuf, String>,
     /// Those that something is mounted on as this process sees it.
     pub mounted_on: BTreeSet<PathBuf>,
+    /// See [`node_format_plan::HostFacts::listed`].
+    pub listed: BTreeSet<PathBuf>,
 }
 
 /// A partition's directory on its way to be removed.
@@ -308,8 +317,7 @@ impl<'a> Emptied<'a> {
             }
             let (owner, mode) = owner_and_mode(&rustix::fs::statat(self.held, name, AtFlags::SYMLINK_NOFOLLOW)?);
             if self.taken.is_empty() {
-                let root = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
-                give(self.held, root, UNFINISHED)?;
+                mark(self.held)?;
             }
             rustix::fs::unlinkat(self.held, name, AtFlags::REMOVEDIR)?;
             self.taken.push((name.to_owned(), owner, mode));
@@ -335,7 +343,8 @@ fn owner_and_mode(stat: &rustix::fs::Stat) -> (Owner, u32) {
 #[derive(Default)]
 struct Contents {
     stranger: Option<String>,
-    inside: BTreeMap<String, u32>,
+    inside: BTreeMap<String, Inner>,
+    listed: bool,
 }
 
 fn is_dots(name: &CStr) -> bool {
@@ -356,7 +365,7 @@ fn first_in(directory: &OwnedFd) -> rustix::io::Result<Option<String>> {
 /// Makes what belongs into a directory that is still root's own, then gives it to its owner: whoever finds it given
 /// finds it whole.
 fn fill(made: &OwnedFd, directory: &Directory) -> rustix::io::Result<()> {
-    for (name, mode) in &directory.inside {
+    for (name, Inner { owner, mode }) in &directory.inside {
         let found = match rustix::fs::mkdirat(made, name.as_str(), Mode::from_raw_mode(UNFINISHED)) {
             Ok(()) => false,
             Err(Errno::EXIST) => true,
@@ -364,17 +373,24 @@ fn fill(made: &OwnedFd, directory: &Directory) -> rustix::io::Result<()> {
         };
         let inner = rustix::fs::openat(made, name.as_str(), INNER, Mode::empty())?;
         if found {
-            // A run that was killed leaves empty ones.
             if mount_of(&inner)? != mount_of(made)? {
                 return Err(Errno::XDEV);
             }
-            if first_in(&inner)?.is_some() {
-                return Err(Errno::NOTEMPTY);
+            acl::remove(&inner)?;
+            // A run that was killed leaves empty ones, and what it did not come to erase.
+            if rustix::fs::fstat(&inner)?.st_uid != owner.uid && first_in(&inner)?.is_some() {
+                continue;
             }
         }
-        give(&inner, directory.owner, *mode)?;
+        give(&inner, *owner, *mode)?;
     }
     give(made, directory.owner, directory.mode)
+}
+
+/// Makes a directory root's, and known as one that is not whole.
+fn mark(directory: &OwnedFd) -> rustix::io::Result<()> {
+    let root = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    give(directory, root, UNFINISHED)
 }
 
 fn give(directory: &OwnedFd, owner: Owner, mode: u32) -> rustix::io::Result<()> {
@@ -434,7 +450,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let owner = Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
         let begun = |name: &str, partition| {
-            let inside = [("first".to_owned(), 0o700), ("missing/second".to_owned(), 0o700)];
+            let inside = ["first", "missing/second"].map(|name| (name.to_owned(), Inner { owner, mode: 0o700 }));
             let path = Path::new("/").join(name);
             let inside = inside.into_iter().collect();
             Action::MakeDirectory(Directory { path, owner, mode: 0o700, inside, partition, limited: false })

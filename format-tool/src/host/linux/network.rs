@@ -27,7 +27,7 @@ use kernels::Kernels;
 use links::Link;
 use nix::errno::Errno;
 use node_format_plan::Action;
-use node_format_plan::facts::{AddressFact, Further, Leases, LinkFact, LinkKind, Odd, Route};
+use node_format_plan::facts::{About, AddressFact, Further, Leases, LinkFact, LinkKind, Odd, Route};
 use plat_model::problem::{Problem, Result, codes};
 use rtnetlink::Handle;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +40,8 @@ pub(super) struct Seen {
     pub links: BTreeMap<String, LinkFact>,
     pub addresses: IndexSet<AddressFact>,
     pub local_routes: BTreeSet<IpNet>,
+    /// Of these, those that no address made.
+    pub marked_routes: BTreeSet<IpNet>,
     pub routes: BTreeSet<Route>,
     pub announced: BTreeMap<String, BTreeSet<IpNet>>,
     pub leases: BTreeMap<String, Leases>,
@@ -87,23 +89,35 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
     }
     let neighbours = neighbours::fixed(connection, &kernels)?;
     let (announced, kept) = (named(routes.announced, &names), named(routes.kept, &names));
-    let mut seen = Seen { local_routes: routes.local, announced, doubled, refused, ..Seen::default() };
+    let mut seen = Seen {
+        local_routes: routes.local,
+        marked_routes: routes.marked,
+        announced,
+        doubled,
+        refused,
+        ..Seen::default()
+    };
     for (link, routes) in kept.into_iter().filter(|(_, routes)| !routes.is_empty()) {
         seen.leases.insert(link, Leases { routes, ..Leases::default() });
     }
-    let mut odd = |link: &String, ipv6: bool, what: String| {
-        seen.odd.entry(link.clone()).or_default().insert(Odd { what, ipv6, source: None });
+    let mut odd = |link: &String, ipv6: bool, what: String, about: About| {
+        seen.odd.entry(link.clone()).or_default().insert(Odd { what, ipv6, source: None, about });
     };
     for link in &links {
         let of_a_router =
             |(index, found, _): &Found| *index == link.index && found.leased && found.address.addr().is_ipv6();
         let heard = || seen.announced.contains_key(&link.name) || addresses.iter().any(of_a_router);
         if let Some(mtu) = kernels.lesser_mtu(link.index, &link.fact).filter(|_| !heard()) {
-            odd(&link.name, true, format!("the mtu {mtu} for IPv6 alone"));
+            odd(&link.name, true, format!("the mtu {mtu} for IPv6 alone"), About::Other);
         }
     }
+    for (index, neighbour, about) in neighbours {
+        let link = names.get(&index).filter(|link| *link != "lo");
+        let what = format!("the neighbour {neighbour}, set by hand");
+        link.into_iter().for_each(|link| odd(link, neighbour.is_ipv6(), what.clone(), about));
+    }
     for link in pppoe::carriers()? {
-        odd(&link, false, "a PPPoE connection (of pppd)".into());
+        odd(&link, false, "a PPPoE connection (of pppd)".into(), About::Other);
     }
     let by_index: BTreeMap<u32, &LinkFact> = links.iter().map(|link| (link.index, &link.fact)).collect();
     for one in &addresses {
@@ -111,7 +125,8 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
         let Some(link) = names.get(index) else { continue };
         let near = matches!(found.address.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
         if near && !found.leased && by_index.get(index).is_some_and(|fact| !kernels.follows(one, fact)) {
-            odd(link, true, format!("the link-local address {}, which the kernel would not make so", found.address));
+            let what = format!("the link-local address {}, which the kernel would not make so", found.address);
+            odd(link, true, what, About::Address(found.address));
         }
         if found.leased && !besides.of_a_router {
             seen.leases.entry(link.clone()).or_default().addresses.insert(found.address);
@@ -119,18 +134,14 @@ fn see(connection: &mut Connection) -> io::Result<Seen> {
         let further = seen.further.entry(link.clone()).or_default();
         further.extend((besides.further != Further::default()).then_some((found.address, besides.further)));
         if !seen.addresses.insert(AddressFact { link: link.clone(), ..found.clone() }) {
-            odd(link, near, format!("the address {} more than once", found.address));
+            odd(link, near, format!("the address {} more than once", found.address), About::Other);
         }
     }
     seen.further.retain(|_, further| !further.is_empty());
-    for (index, neighbour) in neighbours {
-        let link = names.get(&index).filter(|link| *link != "lo");
-        link.into_iter()
-            .for_each(|link| odd(link, neighbour.is_ipv6(), format!("the neighbour {neighbour}, set by hand")));
-    }
     for (index, to) in routes.ending {
         let link = names.get(&index).filter(|link| !seen.announced.contains_key(*link));
-        link.into_iter().for_each(|link| odd(link, true, format!("the route {to}, which ends by itself")));
+        link.into_iter()
+            .for_each(|link| odd(link, true, format!("the route {to}, which ends by itself"), About::Other));
     }
     for (link, found) in routes.odd {
         seen.odd.entry(link).or_default().insert(found);

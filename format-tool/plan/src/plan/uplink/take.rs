@@ -31,6 +31,7 @@ impl Planner<'_> {
         let announced = self.facts.announced_on(link);
         self.refuse_lease(link);
         self.refuse_what_cannot_come_back(link);
+        self.refuse_from_what_goes(link);
         self.refuse_stacked(link);
         self.refuse_deaf(wanted, &announced);
         self.refuse_another_address(wanted, found, &announced);
@@ -96,6 +97,29 @@ impl Planner<'_> {
             Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
                 .because(format!("it has {odd}, which could not be put back exactly"))
                 .fix("take that away if nothing needs it, or let the system's own network configuration make the bridge and use `mode = \"interface\"`"),
+        );
+    }
+
+    /// A route from an address that this very run takes away is nowhere any more when it is to move.
+    fn refuse_from_what_goes(&mut self, link: &str) {
+        let goes = |source: &IpAddr| {
+            self.remove
+                .iter()
+                .any(|action| matches!(action, Action::RemoveAddress(gone) if gone.address.addr() == *source))
+        };
+        let on_it = self.facts.routes.iter().filter(|route| route.link == link);
+        let Some((route, source)) =
+            on_it.filter_map(|route| Some((route, route.source?))).find(|(_, source)| goes(source))
+        else {
+            return;
+        };
+        self.problems.push(
+            Problem::new(codes::UPLINK, format!("{link} cannot be taken"))
+                .because(format!(
+                    "its route to {} is from {source}, an address of node-format's that goes",
+                    route.destination
+                ))
+                .fix("take that route away, or give it another source (`ip route replace`)"),
         );
     }
 

@@ -108,6 +108,11 @@ pub(super) fn thaw(held: &OwnedFd) -> Result<()> {
     quota::thaw(held).map_err(errno)
 }
 
+/// What is not there any more is removed.
+fn gone(removed: Result<()>) -> Result<()> {
+    if removed == Err(Errno::NOENT) { Ok(()) } else { removed }
+}
+
 /// Removes a name that is no directory's. Links, sockets, pipes and device files cannot be opened to be thawed.
 fn remove(directory: &OwnedFd, name: &CStr) -> Result<()> {
     match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
@@ -150,7 +155,9 @@ fn erase_contents(directory: &OwnedFd, mount: u64) -> Result<Option<(CString, Ow
                     return Ok(Some((name.to_owned(), inner)));
                 }
             }
-            Err(Errno::NOTDIR | Errno::LOOP) => remove(directory, name)?,
+            Err(Errno::NOTDIR | Errno::LOOP) => gone(remove(directory, name))?,
+            // Whoever works there still may remove something himself.
+            Err(Errno::NOENT) => {}
             Err(other) => return Err(other),
         }
     }

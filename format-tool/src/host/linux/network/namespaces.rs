@@ -334,7 +334,8 @@ fn look_inside() -> io::Result<(NamespaceFact, BTreeSet<String>)> {
         lo_up: seen.links.get("lo").is_some_and(|lo| lo.up),
         addresses: on_it.map(|found| found.address).collect(),
         routes: seen.routes.into_iter().filter(|route| route.link == INNER).collect(),
-        local_routes: seen.local_routes.into_iter().filter(|range| !range.addr().is_loopback()).collect(),
+        // What somebody adds an address to `lo` for, the kernel routes there by itself.
+        local_routes: seen.marked_routes.into_iter().filter(|range| !range.addr().is_loopback()).collect(),
         link: seen.links.get(INNER).cloned(),
         sysctls: sysctls::OF_A_NAMESPACE.iter().filter_map(|(key, value, _)| sysctls::set_to(key, value)).collect(),
     };

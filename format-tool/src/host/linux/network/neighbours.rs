@@ -3,6 +3,7 @@
 
 use super::connection::Connection;
 use super::kernels::Kernels;
+use node_format_plan::facts::About;
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -10,11 +11,12 @@ use std::io;
 use std::net::IpAddr;
 
 /// The index of a link, and a neighbour there.
-pub(super) fn fixed(connection: &mut Connection, kernels: &Kernels) -> io::Result<Vec<(u32, IpAddr)>> {
+pub(super) fn fixed(connection: &mut Connection, kernels: &Kernels) -> io::Result<Vec<(u32, IpAddr, About)>> {
     let (all, proxies) = (connection.handle.neighbours().get(), connection.handle.neighbours().get().proxies());
-    let mut found: Vec<_> = connection.ask(all.execute(), |message| read(&message, kernels))?;
-    found.extend::<Vec<_>>(connection.ask(proxies.execute(), |message| read(&message, kernels))?);
-    Ok(found)
+    let seen: Vec<_> = connection.ask(all.execute(), |message| read(&message, kernels))?;
+    let answered_for: Vec<_> = connection.ask(proxies.execute(), |message| read(&message, kernels))?;
+    let seen = seen.into_iter().map(|(link, address)| (link, address, About::Neighbour));
+    Ok(seen.chain(answered_for.into_iter().map(|(link, address)| (link, address, About::Other))).collect())
 }
 
 fn read(message: &NeighbourMessage, kernels: &Kernels) -> Option<(u32, IpAddr)> {

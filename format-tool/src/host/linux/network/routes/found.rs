@@ -4,7 +4,7 @@ use super::super::connection::Connection;
 use super::super::kernels::{Kernels, is_all_multicast};
 use super::TABLE_LOCAL;
 use ipnet::IpNet;
-use node_format_plan::facts::{Odd, Route};
+use node_format_plan::facts::{About, Odd, Route};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RoutePreference, RouteProtocol, RouteScope,
@@ -23,6 +23,8 @@ const METRIC_IPV6: u32 = 1024;
 pub(in super::super) struct Routes {
     /// Every local route that is wider than one address.
     pub local: BTreeSet<IpNet>,
+    /// Of these, those that are marked as node-format marks its own, whoever made them: no address's.
+    pub marked: BTreeSet<IpNet>,
     /// The main table, apart from what the kernel made by itself.
     pub main: BTreeSet<Route>,
     /// By index of the link, where those go that a router announced.
@@ -99,13 +101,14 @@ struct Placed {
     found: Found,
     place: Option<(IpNet, u32)>,
     local: Option<IpNet>,
+    marked: bool,
     /// If a program keeps it, of which link it is, and where it goes.
     kept: Option<(u32, IpNet)>,
 }
 
 impl Extend<Placed> for Routes {
     fn extend<I: IntoIterator<Item = Placed>>(&mut self, routes: I) {
-        for Placed { found, place, local, kept } in routes {
+        for Placed { found, place, local, marked, kept } in routes {
             if let Some((link, to)) = kept {
                 self.kept.entry(link).or_default().insert(to);
             }
@@ -113,6 +116,7 @@ impl Extend<Placed> for Routes {
                 *self.amounts.entry(place).or_default() += 1;
             }
             self.local.extend(local);
+            self.marked.extend(local.filter(|_| marked));
             match found {
                 Found::Main(route) => drop(self.main.insert(route)),
                 Found::Announced(links, to) => links.into_iter().for_each(|link| {
@@ -137,7 +141,7 @@ pub(in super::super) fn all(
         let (told, header) = (Told::read(&message)?, &message.header);
         let (found, place, local) = (told.found(header, names, kernels), told.place(header), told.local(header));
         let kept = told.on.filter(|_| told.is_kept(header)).map(|on| (on, told.destination));
-        Some(Placed { found, place, local, kept })
+        Some(Placed { found, place, local, marked: header.protocol == RouteProtocol::Static, kept })
     })
 }
 
@@ -269,7 +273,12 @@ impl Told {
         let on: Vec<String> =
             links.iter().filter_map(|on| names.get(on)).filter(|name| *name != "lo").cloned().collect();
         let source = self.source.filter(|_| self.is_main());
-        let odd = || Odd { what: format!("the route {}{why}", self.destination), ipv6: self.ipv6, source };
+        let odd = || Odd {
+            what: format!("the route {}{why}", self.destination),
+            ipv6: self.ipv6,
+            source,
+            about: About::Other,
+        };
         (!on.is_empty()).then(|| Found::Odd(on, odd()))
     }
 

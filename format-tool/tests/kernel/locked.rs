@@ -1,0 +1,173 @@
+//! Partitions' directories that somebody else than their users has a say in: root, who locks one, and whoever a list of
+//! access control names.
+
+use super::effects::acting_once;
+use super::machine::{FIRST_UID, Machine, ip, on_a_machine, program};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::{XattrFlags, getxattr, setxattr};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// One partition, whose directory is returned.
+fn formatted(machine: &Machine) -> PathBuf {
+    ip("link set lo up");
+    machine.configure(1);
+    machine.must(&["apply"]);
+    machine.path("srv/plat/partitions/part0")
+}
+
+fn give(path: &Path, owner: u32, mode: u32) {
+    chown(path, Some(owner), Some(owner)).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn owner_and_mode(path: &Path) -> (u32, u32, u32) {
+    fs::metadata(path).map(|found| (found.uid(), found.gid(), found.mode() & 0o7777)).unwrap()
+}
+
+fn all(home: &Path) -> Vec<String> {
+    let found = Command::new("find").arg(home).args(["-printf", "%p %U:%G %m\\n"]).output().unwrap();
+    let mut lines: Vec<_> = String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+/// A run that removes the partition's directory, and then cannot make users of another name.
+fn fail(machine: &Machine) -> String {
+    let config = fs::read_to_string(machine.path("format.toml")).unwrap();
+    let other = config.replace("[partitions]\n", "[partitions]\nbase_name = \"guest\"\n");
+    fs::write(machine.path("format.toml"), other).unwrap();
+    program(&machine.path("bin/systemd-sysusers"), "exit 1");
+    let path = format!("{}:{}", machine.path("bin").display(), std::env::var("PATH").unwrap());
+    let Output { status, stderr, .. } = machine.command(&["apply"]).env("PATH", path).output().unwrap();
+    let why = String::from_utf8(stderr).unwrap();
+    assert!(status.code() == Some(1) && why.contains("systemd-sysusers failed"), "{why}");
+    fs::write(machine.path("format.toml"), config).unwrap();
+    why
+}
+
+const ACCESS: &str = "system.posix_acl_access";
+const DEFAULT: &str = "system.posix_acl_default";
+
+/// Lets uid 62345 do anything: on a directory, or on what is made in it.
+fn list(path: &Path, name: &str) {
+    let entries = [(1u16, 7u16, u32::MAX), (2, 7, 62_345), (4, 5, u32::MAX), (16, 7, u32::MAX), (32, 0, u32::MAX)];
+    let mut value = 2u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in entries {
+        value.extend(tag.to_le_bytes().into_iter().chain(rights.to_le_bytes()).chain(id.to_le_bytes()));
+    }
+    setxattr(path, name, &value, XattrFlags::empty()).unwrap();
+}
+
+fn is_listed(path: &Path) -> bool {
+    [ACCESS, DEFAULT].iter().any(|name| getxattr(path, *name, &mut [0u8; 0]).is_ok())
+}
+
+#[test]
+fn a_run_that_fails_leaves_what_is_in_a_partition_to_whom_it_belongs() {
+    on_a_machine(|machine| {
+        let home = formatted(machine);
+        chown(home.join("srv"), None, Some(62_345)).unwrap();
+        let unlocked = all(&home);
+        let why = fail(machine);
+        assert!(why.contains("the machine is as it was before the run\n"), "{why}");
+        assert_eq!(all(&home), unlocked, "{why}");
+        give(&home, 0, 0o700);
+        let locked = all(&home);
+        fail(machine);
+        assert_eq!(all(&home), locked);
+        // What a list says does not come back, and that is said.
+        list(&home.join("var"), ACCESS);
+        let why = fail(machine);
+        assert!(why.contains("but for what may have gone along: the access control lists of /srv/plat"), "{why}");
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn what_is_somebody_elses_in_a_partition_that_root_locked_does_not_go_with_it() {
+    on_a_machine(|machine| {
+        let home = formatted(machine);
+        give(&home, 0, 0o700);
+        for (name, owner) in [("keys", 0), ("his", 62_345)] {
+            fs::create_dir(home.join(name)).unwrap();
+            give(&home.join(name), owner, 0o700);
+            let (code, why) = machine.run(&["reset"]);
+            assert!(code == 4 && why.contains(&format!("it holds `{name}`")), "{why}");
+            fs::remove_dir(home.join(name)).unwrap();
+        }
+        machine.must(&["reset"]);
+        assert!(!home.exists());
+    });
+}
+
+#[test]
+fn a_partition_that_was_not_erased_to_the_end_is_made_whole_by_the_next_apply() {
+    on_a_machine(|machine| {
+        let home = formatted(machine);
+        let (kept, file) = (home.join("srv/kept"), home.join("srv/kept/file"));
+        fs::create_dir(&kept).unwrap();
+        fs::write(&file, "").unwrap();
+        list(&home, ACCESS);
+        list(&home, DEFAULT);
+        list(&home.join("srv"), DEFAULT);
+        // Somebody mounts something in it once the erasing has begun.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        let (code, why) = acting_once("unlinkat", &machine.command(&["reset", "--erase"]), || {
+            let is_begun = fs::metadata(&home).unwrap().uid() == 0;
+            is_begun && mount(Some(&kept), &kept, None::<&str>, MsFlags::MS_BIND, None::<&str>).is_ok()
+        });
+        umount2(&kept, MntFlags::empty()).unwrap();
+        assert!(code == 1 && why.contains("files that are gone do not come back"), "{why}");
+        assert_eq!(machine.run(&["verify"]).0, 3);
+        let said = machine.must(&["apply"]);
+        assert!(said.contains("part0 was not emptied to the end: it still holds `srv/kept`"), "{said}");
+        assert!(file.exists());
+        let inner = ["etc", "log", "run", "srv", "tmp", "var"].map(|name| home.join(name));
+        inner.iter().chain([&home]).for_each(|path| {
+            assert_eq!(owner_and_mode(path), (FIRST_UID, FIRST_UID, 0o750), "{}", path.display());
+            assert!(!is_listed(path), "{}", path.display());
+        });
+        machine.must(&["verify"]);
+        machine.must(&["reset", "--erase"]);
+    });
+}
+
+#[test]
+fn what_vanishes_while_a_partition_is_erased_does_not_end_that() {
+    on_a_machine(|machine| {
+        let home = formatted(machine);
+        for n in 0..20 {
+            fs::write(home.join(format!("srv/file{n}")), "").unwrap();
+        }
+        let (code, why) = acting_once("unlinkat", &machine.command(&["reset", "--erase"]), || {
+            let is_begun = fs::metadata(&home).unwrap().uid() == 0;
+            is_begun && fs::read_dir(home.join("srv")).unwrap().count() < 20 && {
+                fs::read_dir(home.join("srv")).unwrap().for_each(|file| fs::remove_file(file.unwrap().path()).unwrap());
+                true
+            }
+        });
+        assert_eq!(code, 0, "{why}");
+        assert!(!home.exists());
+    });
+}
+
+#[test]
+fn what_its_user_prepares_does_not_make_a_lock_a_half_made_partition() {
+    on_a_machine(|machine| {
+        let home = formatted(machine);
+        fs::set_permissions(&home, fs::Permissions::from_mode(0o1750)).unwrap();
+        fs::create_dir(home.join("srv/his")).unwrap();
+        let locked = Command::new("chown").args(["root:root"]).arg(&home).status().unwrap().success()
+            && Command::new("chmod").args(["go-rwx"]).arg(&home).status().unwrap().success();
+        assert!(locked && owner_and_mode(&home) == (0, 0, 0o1700));
+        let said = machine.must(&["apply"]);
+        assert!(said.contains("part0 stays locked") && said.contains("nothing to do"), "{said}");
+        assert_eq!(owner_and_mode(&home), (0, 0, 0o1700));
+        machine.must(&["reset", "--erase"]);
+        assert!(!machine.path("var/lib/plat").exists());
+    });
+}
