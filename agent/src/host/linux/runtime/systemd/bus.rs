@@ -10,6 +10,7 @@ use plat_model::problem::codes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use zbus::message::Type;
 use zbus::{Connection, DBusError, Message, MessageStream, ObjectPath, OwnedVariant, Variant};
@@ -31,8 +32,10 @@ pub const EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 const CALLS: usize = 64;
 /// Jobs under way at once. For each, systemd has its bus tell it whether the one who asked is still there, and a bus does
 /// that 512 times for a connection (`max_match_rules_per_connection`); at the next, systemd leaves its bus, comes back, and
-/// tells nobody anything any more. The other half is for all others.
-const JOBS: usize = 256;
+/// tells nobody anything any more. A quarter is left for all others.
+const JOBS: usize = 192;
+/// As many of those that last as long as a service takes to end: they keep none of the others waiting.
+const STOPS: usize = 192;
 
 /// A change of a property that is held back until somebody looks is a level, so one place is enough.
 type Units = BTreeMap<String, watch::Sender<Seen>>;
@@ -74,6 +77,7 @@ pub struct Bus {
     connection: Connection,
     calls: Semaphore,
     jobs: Semaphore,
+    stops: Semaphore,
     told: Arc<Told>,
 }
 
@@ -138,8 +142,8 @@ impl Bus {
         let mut stream = MessageStream::from(&connection);
         // Else systemd waits when many units change at once.
         stream.set_max_queued(std::num::NonZeroUsize::new(4096).unwrap_or(std::num::NonZeroUsize::MIN));
-        let (calls, jobs) = (Semaphore::new(CALLS), Semaphore::new(JOBS));
-        let bus = Self { connection, calls, jobs, told: Arc::default() };
+        let [calls, jobs, stops] = [CALLS, JOBS, STOPS].map(Semaphore::new);
+        let bus = Self { connection, calls, jobs, stops, told: Arc::default() };
         let heard = bus.told.clone();
         tokio::spawn(async move {
             while let Some(Ok(message)) = stream.next().await {
@@ -225,6 +229,7 @@ impl Bus {
             told.extend(output.as_ref().map(|output| (name, Variant::Fd(zbus::Fd::from(output)))));
         }
         let none: [(&str, Vec<(&str, Variant<'_>)>); 0] = [];
+        let _turn = turn(&self.jobs).await?;
         self.job(unit, "StartTransientUnit", &(unit, "fail", told, &none[..])).await?;
         let now = seen.borrow().clone();
         Ok(now)
@@ -232,6 +237,20 @@ impl Bus {
 
     /// Stops a unit and waits until nothing of it is left. One that is not there is stopped.
     pub async fn stop(&self, unit: &str) -> Result<(), Wrong> {
+        let _turn = turn(&self.jobs).await?;
+        self.stopped(unit).await
+    }
+
+    /// The same for one that may take its time to end: that begins when systemd is told. Whether it was enough.
+    pub async fn stop_within(&self, unit: &str, longest: Duration) -> Result<bool, Wrong> {
+        let _turn = turn(&self.stops).await?;
+        match tokio::time::timeout(longest, self.stopped(unit)).await {
+            Ok(stopped) => stopped.map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
+
+    async fn stopped(&self, unit: &str) -> Result<(), Wrong> {
         match self.job(unit, "StopUnit", &(unit, "replace")).await {
             Err(wrong) if !wrong.is(NO_SUCH_UNIT) => Err(wrong),
             _ => Ok(()),
@@ -283,12 +302,11 @@ impl Bus {
         over.map(|seen| seen.clone()).map_err(|_| Wrong::Bus("the connection was lost".into()))
     }
 
-    /// Queues a job of a unit, and waits until it is done or has failed.
+    /// Queues a job of a unit, in its turn, and waits until it is done or has failed.
     async fn job<B>(&self, unit: &str, method: &str, body: &B) -> Result<String, Wrong>
     where
         B: serde::Serialize + zbus::wire::DynamicType + Sync,
     {
-        let _turn = turn(&self.jobs).await?;
         // Before it is asked for: it may be done before that is answered.
         let mut waits = Waits::new(&self.told, unit);
         let answer = self.call(method, body).await?;

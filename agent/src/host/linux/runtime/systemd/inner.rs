@@ -248,17 +248,11 @@ impl Inner {
         state.phase = if how == Ending::Kill { Phase::Killing } else { Phase::Stopping };
         self.held.write(partition, service, &state).await?;
         let wrong = || lost("a service cannot be stopped");
-        if how == Ending::Kill {
-            self.bus.kill(&unit).await.map_err(wrong())?;
-        }
         // A service that is listened to can have systemd wait for longer than it was told to.
         let longest = Duration::from_secs(state.systemd.map_or(0, |by| by.stop_seconds).into()) + STOP_SLACK;
-        match tokio::time::timeout(longest, self.bus.stop(&unit)).await {
-            Ok(stopped) => stopped.map_err(wrong())?,
-            Err(_) => {
-                self.bus.kill(&unit).await.map_err(wrong())?;
-                self.bus.stop(&unit).await.map_err(wrong())?;
-            }
+        if how == Ending::Kill || !self.bus.stop_within(&unit, longest).await.map_err(wrong())? {
+            self.bus.kill(&unit).await.map_err(wrong())?;
+            self.bus.stop(&unit).await.map_err(wrong())?;
         }
         let seen = self.bus.seen(&unit).unwrap_or_default();
         self.note(partition, service, &mut state, &seen).await?;
