@@ -119,3 +119,11 @@ pub trait Host: Send + Sync + 'static {
     /// Events from now on. Taken once, by the daemon.
     fn events(&self) -> mpsc::Receiver<Event>;
 }
+
+/// What [`Host::counters`] gives where nothing could be read: nobody is taken for gone.
+pub(crate) fn unread(
+    partitions: &[PartitionName],
+    problem: &Problem,
+) -> Vec<(PartitionName, Result<Counters, Problem>)> {
+    partitions.iter().map(|partition| (partition.clone(), Err(problem.clone()))).collect()
+}

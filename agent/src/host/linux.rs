@@ -31,12 +31,12 @@ pub use namespace::Network;
 pub(crate) use posix::watched;
 pub use release::share;
 
-use super::{Counters, Event, Host, LogsAsked, Wanted};
+use super::{Counters, Event, Host, LogsAsked, Wanted, unread};
 use crate::clock::Clock;
 use crate::config::{ReleaseSettings, Runtime as Wish};
 use crate::pace::Sparing;
 use async_trait::async_trait;
-use counters::{DiskLevels, DiskPlace, Meters};
+use counters::{DiskLevels, Meters};
 use logs::HookLog;
 use node_file::NodeFiles;
 use partition::Occupants;
@@ -56,9 +56,9 @@ use probe::{MESSAGE_MAX, ProbeTask, Question};
 use release::Releases;
 use runtime::{Exit, Place, Ran, Records, Runtime, Setting, beside};
 use spawner::Spawner;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use task::{Answer, Task};
@@ -381,7 +381,7 @@ impl Host for LinuxHost {
                 let task = VolumesTask { directory, account: partition.account, volumes: volumes.clone() };
                 self.spawner.perform(&Task::Volumes(task)).await.map(drop)
             }
-            // No process for nothing: it takes a quarter of what a service's start does.
+            // No process for nothing.
             Action::WriteFiles { files, .. } if files.is_empty() => Ok(()),
             Action::WriteFiles { partition, files } => {
                 let place = self.place(partition)?;
@@ -441,10 +441,10 @@ impl Host for LinuxHost {
         wanted: Wanted,
     ) -> Vec<(PartitionName, Result<Counters, Problem>)> {
         let (node, meters, disks) = (self.node.read(), self.meters.clone(), self.disks.clone());
-        let partitions = partitions.to_vec();
+        let (asked, partitions) = (partitions, partitions.to_vec());
         // Files of /proc and of control groups for each of them, and a sync: not on the agent's only thread.
         let read = tokio::task::spawn_blocking(move || {
-            let places = node.as_ref().map(|node| places(node, &partitions));
+            let places = node.as_ref().map(|node| counters::places(node, &partitions));
             let place = |partition: &PartitionName| match places.as_ref().map(|places| places.get(partition)) {
                 Ok(Some((place, namespace))) => (disks.read(partition, place), *namespace),
                 Ok(None) => (Amount::Unknown("node.json has the partition no more".into()), None),
@@ -452,7 +452,10 @@ impl Host for LinuxHost {
             };
             meters.read(&partitions, wanted, place)
         });
-        read.await.unwrap_or_default()
+        read.await.unwrap_or_else(|why| {
+            let problem = Problem::new(codes::INTERNAL, "counters cannot be read").because(why);
+            unread(asked, &problem)
+        })
     }
 
     async fn logs(
@@ -478,19 +481,6 @@ impl Host for LinuxHost {
         // Taken once: a second receiver hears nothing.
         taken.unwrap_or_else(|| mpsc::channel(1).1)
     }
-}
-
-/// Where the files of each of these partitions are, and its network namespace.
-fn places<'a>(node: &'a NodeFile, of: &[PartitionName]) -> BTreeMap<PartitionName, (DiskPlace, Option<&'a Path>)> {
-    let of: BTreeSet<&PartitionName> = of.iter().collect();
-    let place = |partition: &NodePartition| DiskPlace {
-        directory: node.root.join(partition.name.as_str()),
-        // node-format gives each partition the project of its user's number.
-        limited: partition.account.as_ref().map(|account| account.uid).filter(|_| node.skeleton.limited),
-        storage: partition.storage.clone(),
-    };
-    let all = node.partitions.iter().filter(|partition| of.contains(&partition.name));
-    all.map(|partition| (partition.name.clone(), (place(partition), partition.namespace.as_deref()))).collect()
 }
 
 impl std::fmt::Debug for LinuxHost {

@@ -3,7 +3,7 @@
 use super::handover::Taking;
 use super::network::Start;
 use super::protocol::{ANSWER_MAX, Call, Message, Nature, QUESTION_MAX, Question, WINDOW, encode, read, write};
-use crate::host::{Counters, Event, Host, LogsAsked, Wanted};
+use crate::host::{Counters, Event, Host, LogsAsked, Wanted, unread};
 use async_trait::async_trait;
 use plat_agent_plan::{Action, Disk, PartitionFact, ReleaseFact, StoreFacts};
 use plat_model::Problem;
@@ -54,7 +54,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Nobody gets an answer any more.
+    /// Nobody gets an answer any more, and whoever waits for the end is told.
     fn end(&self) {
         let mut state = self.lock();
         state.is_over = true;
@@ -98,7 +98,7 @@ pub struct RemoteHost {
 }
 
 impl Drop for RemoteHost {
-    /// What still waits for something is told that there is nothing.
+    /// Logs that are still read end; no call is answered any more.
     fn drop(&mut self) {
         self.shared.end();
     }
@@ -209,7 +209,7 @@ fn answer<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
     })
 }
 
-/// However a task of the socket ends, nobody waits for an answer afterwards.
+/// However a task of the socket ends, root's part counts as gone afterwards.
 struct Ends(Arc<Shared>);
 
 impl Drop for Ends {
@@ -361,7 +361,8 @@ impl Host for RemoteHost {
         partitions: &[PartitionName],
         wanted: Wanted,
     ) -> Vec<(PartitionName, Result<Counters, Problem>)> {
-        self.ask(Call::Counters(partitions.to_vec(), wanted)).await.unwrap_or_default()
+        let read = self.ask(Call::Counters(partitions.to_vec(), wanted)).await;
+        read.unwrap_or_else(|problem| unread(partitions, &problem))
     }
 
     async fn logs(&self, partition: &PartitionName, asked: &LogsAsked) -> Result<mpsc::Receiver<Line>, Problem> {
@@ -414,19 +415,24 @@ mod tests {
         }
     }
 
+    /// A host that has heard how to start, and root's ends.
+    async fn begun() -> (RemoteHost, UnixStream, handover::Giving) {
+        let (ours, mut roots) = UnixStream::pair().unwrap();
+        let start = Box::new(Start::new(&Config::default()));
+        let nature = Nature { runtime: "shim".into(), enforces: Enforced::default() };
+        roots.write_all(&encode(&Message::Start { start, nature }, ANSWER_MAX).unwrap()).await.unwrap();
+        let (giving, taking) = handover::pair().unwrap();
+        (RemoteHost::open(ours, taking).await.unwrap().0, roots, giving)
+    }
+
     #[tokio::test]
     async fn it_ends_with_roots_part_although_nobody_hears_what_is_said_about_that() {
         let lines = tracing_subscriber::fmt().with_writer(|| Broken).finish();
         let _guard = tracing::subscriber::set_default(lines);
         // One that was killed before it had read what it was asked, and one that says what makes no sense.
         for last_words in [None, Some(b"\0\0\0\x02{]")] {
-            let (ours, mut roots) = UnixStream::pair().unwrap();
-            let start = Box::new(Start::new(&Config::default()));
-            let nature = Nature { runtime: "shim".into(), enforces: Enforced::default() };
-            let first = encode(&Message::Start { start, nature }, ANSWER_MAX).unwrap();
-            roots.write_all(&first).await.unwrap();
-            let (_giving, taking) = handover::pair().unwrap();
-            let host = Arc::new(RemoteHost::open(ours, taking).await.unwrap().0);
+            let (host, mut roots, _giving) = begun().await;
+            let host = Arc::new(host);
             let asking = host.clone();
             let asked = tokio::spawn(async move { asking.node().await });
             roots.readable().await.unwrap();
@@ -440,5 +446,21 @@ mod tests {
             asked.abort();
             assert!(asked.await.unwrap_err().is_cancelled(), "nothing is made of an answer that never came");
         }
+    }
+
+    #[tokio::test]
+    async fn a_partition_whose_counters_nobody_told_is_not_taken_for_one_that_nobody_holds() {
+        let (host, mut roots, _giving) = begun().await;
+        let asked = [PartitionName::parse("p0").unwrap(), PartitionName::parse("p1").unwrap()];
+        let answer = async {
+            let Some((Question::Call { id, .. }, _)) = read(&mut roots, QUESTION_MAX).await.unwrap() else {
+                panic!("it asks for something else")
+            };
+            let answer = Message::Answer { id, value: serde_json::json!({"no": "counters"}) };
+            roots.write_all(&encode(&answer, ANSWER_MAX).unwrap()).await.unwrap();
+        };
+        let (read, ()) = tokio::join!(host.counters(&asked, Wanted::All), answer);
+        assert_eq!(read.iter().map(|(partition, _)| partition).collect::<Vec<_>>(), asked.iter().collect::<Vec<_>>());
+        assert!(read.iter().all(|(_, read)| read.is_err()), "{read:?}");
     }
 }

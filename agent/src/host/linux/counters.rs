@@ -49,8 +49,9 @@ use journal::{Journal, encode};
 use network::Namespaces;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName};
+use plat_model::node::{NodeFile, NodePartition};
 use plat_model::usage::{Amount, Meter};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use totals::Totals;
@@ -323,6 +324,19 @@ impl Meters {
         }
         read
     }
+}
+
+/// Where the files of each of these partitions are, and its network namespace.
+pub fn places<'a>(node: &'a NodeFile, of: &[PartitionName]) -> BTreeMap<PartitionName, (DiskPlace, Option<&'a Path>)> {
+    let of: BTreeSet<&PartitionName> = of.iter().collect();
+    let place = |partition: &NodePartition| DiskPlace {
+        directory: node.root.join(partition.name.as_str()),
+        // node-format gives each partition the project of its user's number.
+        limited: partition.account.as_ref().map(|account| account.uid).filter(|_| node.skeleton.limited),
+        storage: partition.storage.clone(),
+    };
+    let all = node.partitions.iter().filter(|partition| of.contains(&partition.name));
+    all.map(|partition| (partition.name.clone(), (place(partition), partition.namespace.as_deref()))).collect()
 }
 
 fn levels(memory: Option<u64>, disk: Amount) -> BTreeMap<Meter, Amount> {

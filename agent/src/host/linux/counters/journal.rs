@@ -217,6 +217,7 @@ mod tests {
         assert!(kept.damage.unwrap().why.starts_with("line 2"));
         assert!(!path.exists() && fs::read_dir(folder.path()).unwrap().count() == 1);
     }
+
     #[test]
     fn what_cannot_be_written_leaves_what_is_there_and_the_next_write_is_a_whole_one() {
         let folder = tempfile::tempdir().unwrap();
