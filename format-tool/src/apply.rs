@@ -198,16 +198,10 @@ fn perform(
         (false, false) => None,
     });
     let settled = record.add(pairs().filter(|(_, done)| *done).filter_map(|(action, _)| action.settles()));
-    // What cannot be made is taken away again, or counts as done; what cannot be removed is put back.
-    let whole = pairs().enumerate().filter_map(|(n, (action, done))| {
-        let is_whole = match action {
-            Action::MakeDirectory(_) => !done || problem.is_none(),
-            Action::RemoveDirectory(_) => true,
-            _ => done || n >= begun,
-        };
-        action.begins().filter(|_| is_whole)
-    });
-    let struck = record.strike(gone.chain(whole)).and(settled);
+    let failed = problem.is_some();
+    let over = pairs().enumerate().filter(|(n, (action, done))| action.is_over(*done, *n < begun, failed));
+    let over = over.filter_map(|(_, (action, _))| action.begins());
+    let struck = record.strike(gone.chain(over)).and(settled);
     match problem {
         Some(problem) if !excused => Err(problem),
         problem => {

@@ -322,6 +322,17 @@ impl Action {
         }
     }
 
+    /// Whether it is at work no longer. What cannot be made is taken away again, or counts as done; what cannot be removed is put
+    /// back; of what was broken off otherwise something stays. `tried`: it was its turn; `failed`: it, or one beside it, did not
+    /// go well.
+    pub fn is_over(&self, done: bool, tried: bool, failed: bool) -> bool {
+        match self {
+            Self::MakeDirectory(_) => !(done && failed),
+            Self::RemoveDirectory(_) => true,
+            _ => done || !tried,
+        }
+    }
+
     /// The thing that is gone because of this action: to be struck from the record once it is performed.
     pub fn removes(&self) -> Option<Thing> {
         match self {

@@ -100,7 +100,7 @@ impl Planner<'_> {
         self.say_what_stays();
     }
 
-    /// A user's files are looked for nowhere but where he was given a place.
+    /// A user's files are looked for where he was given a place; of all others that is said.
     fn say_what_stays(&mut self) {
         let uid = |action: &Action| if let Action::RemoveUser(user) = action { Some(user.uid) } else { None };
         let comes =

@@ -160,7 +160,7 @@ impl Planner<'_> {
     }
 
     fn drop_directory(&mut self, thing: &Thing, directory: Directory, stranger: Option<&str>) {
-        if directory.partition && self.is_a_third_ones(&directory.path, directory.owner.uid, None) {
+        if directory.partition && self.is_a_third_ones(directory.owner.uid, None) {
             return self.refuse_a_third_ones(&directory.path, directory.owner, None);
         }
         let shown = directory.path.display().to_string();
@@ -263,7 +263,7 @@ impl Planner<'_> {
         } else if ours {
             let (from, to) = ((found, mode), (owner, wanted.mode));
             let half_made = directory.partition && self.is_half_made(path, found, mode);
-            if directory.partition && self.is_a_third_ones(path, found.uid, wanted.owner) {
+            if directory.partition && self.is_a_third_ones(found.uid, wanted.owner) {
                 self.refuse_a_third_ones(path, found, wanted.owner);
             } else if half_made {
                 if let Some(left) = stranger {
@@ -315,12 +315,10 @@ impl Planner<'_> {
 
     /// Whether a partition's directory belongs to somebody who can have it neither by node-format nor by the partition's user
     /// (who may give it to numbers of his containers): another disk may be mounted above it.
-    fn is_a_third_ones(&self, path: &Path, uid: u32, user: Option<Owner>) -> bool {
+    fn is_a_third_ones(&self, uid: u32, user: Option<Owner>) -> bool {
         let has_users = user.is_some() || !self.made_users.is_empty();
-        let made = path.file_name().and_then(|name| self.made_users.get(name.to_str()?));
         let is_known = [0, self.facts.caller.uid].contains(&uid)
             || user.is_some_and(|user| user.uid == uid)
-            || made == Some(&uid)
             || self.made_users.values().any(|made| *made == uid);
         let of_containers =
             || self.facts.subordinate_uids.iter().any(|range| range.within([uid].into_iter()).is_some());

@@ -69,22 +69,18 @@ impl Planner<'_> {
     /// Whether it was somebody else who told a link not to listen to routers. To a bridge of ours that may have been us, or it was
     /// made so, unless we last told it to listen; an interface we never tell so.
     fn is_by_others(&self, key: &str, wanted: &str) -> bool {
-        let is_ours = |thing: &Thing| matches!(thing, Thing::Bridge { name } if accept_ra(name) == key);
-        let is_ours = self.claims.iter().any(is_ours);
+        let has = |is: &dyn Fn(&Thing) -> bool| self.claims.iter().any(is);
+        let is_ours = has(&|thing| matches!(thing, Thing::Bridge { name } if accept_ra(name) == key));
         match self.settings_before.get(key) {
             None => !is_ours || self.of_a_link_to_be(key).is_none_or(|made| made != "0"),
             Some(Before { last: Some(last), .. }) => wanted == "2" && (!is_ours || *last == "2"),
-            // Of an older record.
-            Some(before) => wanted == "2" && !matches!(before.was, "0" | "") && !self.is_kept_deaf(key),
+            // Of an older record: a bridge of ours that has had no uplink we told so.
+            Some(before) => {
+                let is_joined =
+                    has(&|thing| matches!(thing, Thing::Uplink(uplink) if accept_ra(&uplink.bridge) == key));
+                wanted == "2" && !matches!(before.was, "0" | "") && (!is_ours || is_joined)
+            }
         }
-    }
-
-    /// A bridge of ours that has had no uplink hears no router, for we told it so.
-    fn is_kept_deaf(&self, key: &str) -> bool {
-        let Some(link) = link_of(key) else { return false };
-        let is_ours = |thing: &Thing| matches!(thing, Thing::Bridge { name, .. } if *name == link);
-        let is_joined = |thing: &Thing| matches!(thing, Thing::Uplink(uplink) if uplink.bridge == link);
-        self.claims.iter().any(is_ours) && !self.claims.iter().any(is_joined)
     }
 
     /// A machine that begins to forward drops the ways that were announced to whoever was told not to listen since.

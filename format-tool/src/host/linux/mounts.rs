@@ -79,13 +79,9 @@ impl Mounts {
 
     fn take_in(&mut self, text: &[u8], who: String) -> BTreeMap<u64, Mount> {
         let (mut all, mut parents) = (BTreeMap::new(), Vec::new());
-        for line in text.split(|byte| *byte == b'\n') {
-            let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-            let [id, parent, device, root, at, ..] = fields.as_slice() else { continue };
-            let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse::<u64>().ok();
-            let (Some(id), Some(parent)) = (number(id), number(parent)) else { continue };
+        for Line { id, parent, device, root, at, .. } in lines(text) {
             let device = String::from_utf8_lossy(device).into_owned();
-            all.insert(id, Mount { device, root: unescaped(root), at: unescaped(at) });
+            all.insert(id, Mount { device, root, at });
             parents.push((id, parent));
         }
         for (id, parent) in parents {
@@ -107,8 +103,32 @@ impl Mounts {
     }
 }
 
-/// The kernel writes spaces and the like as three octal digits (proc(5)).
-pub(super) fn unescaped(text: &[u8]) -> PathBuf {
+/// One mount, as /proc/PID/mountinfo tells of it (proc(5)).
+pub(super) struct Line<'a> {
+    pub id: u64,
+    parent: u64,
+    device: &'a [u8],
+    root: PathBuf,
+    pub at: PathBuf,
+    /// Whether what is mounted in it is mounted in others too.
+    pub is_shared: bool,
+}
+
+pub(super) fn lines(text: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    text.split(|byte| *byte == b'\n').filter_map(|line| {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+        let [id, parent, device, root, at, _, told @ ..] = fields.as_slice() else { return None };
+        let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse::<u64>().ok();
+        // What it is to other mounts, up to a dash.
+        let mut told = told.iter().take_while(|field| **field != b"-");
+        let is_shared = told.any(|field| field.starts_with(b"shared:"));
+        let (root, at) = (unescaped(root), unescaped(at));
+        Some(Line { id: number(id)?, parent: number(parent)?, device, root, at, is_shared })
+    })
+}
+
+/// The kernel writes spaces and the like as three octal digits.
+fn unescaped(text: &[u8]) -> PathBuf {
     let (mut bytes, mut rest) = (Vec::new(), text);
     while let Some((first, behind)) = rest.split_first() {
         let digits = behind.get(..3).filter(|_| *first == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
@@ -161,5 +181,15 @@ mod tests {
         let mounts = Mounts::look_in(proc.path());
         assert_eq!(mounts.beneath(Path::new("/srv/part0"), 20), Some("process 115 ()"));
         assert_eq!(mounts.beneath(Path::new("/srv/part1"), 20), None);
+    }
+
+    #[test]
+    fn a_shared_mount_is_told_from_one_that_only_takes_from_others() {
+        let line =
+            |tags: &str| format!("36 35 98:0 /mnt1 /mnt\\0402 rw,noatime {tags}- ext3 /dev/shared:1 rw").into_bytes();
+        let told = |tags: &str| lines(&line(tags)).map(|mount| (mount.id, mount.at, mount.is_shared)).next().unwrap();
+        assert_eq!(told("shared:1 master:7 "), (36, PathBuf::from("/mnt 2"), true));
+        assert!(!told("master:7 ").2 && !told("").2);
+        assert!(lines(b"").next().is_none());
     }
 }
