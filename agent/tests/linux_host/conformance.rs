@@ -2,7 +2,7 @@
 //! own whose host has that runtime. See [`plat_agent::host::linux::runtime::Runtime`] for the promises.
 
 use super::*;
-use plat_agent::host::linux::runtime::{Place, Reading, RunState};
+use plat_agent::host::linux::runtime::{Memory, Place, Reading, RunState};
 use plat_agent_plan::facts::Ending;
 use plat_document::release::{Restart, ServiceKind};
 use plat_model::resources::Resources;
@@ -389,7 +389,7 @@ pub async fn what_is_said_to_be_enforced_is(node: Node) {
 
 pub async fn a_run_that_has_ended_is_on_the_bill_whole_until_the_next_one(node: Node) {
     let host = node.occupied().await;
-    let usage = || host.runtime().usage(&part()).unwrap();
+    let usage = || host.runtime().usage(&part(), Memory::NotAsked).unwrap();
     let cpu = |group: &Option<Reading>| group.as_ref().map_or(0, |group| group.cpu_micros);
     let before = cpu(&usage().group);
     let works = spec("works", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done");

@@ -42,7 +42,7 @@ mod totals;
 pub use disk_level::{DiskLevels, Place as DiskPlace, Walk};
 
 use super::disk::{self, Durability, Stored};
-use super::runtime::{Records, RunState, Runtime, Usage, Used};
+use super::runtime::{Memory, Records, RunState, Runtime, Usage, Used};
 use crate::clock::Clock;
 use crate::host::{Counters, Wanted};
 use journal::{Journal, encode};
@@ -137,7 +137,7 @@ impl Meters {
 
     /// Totals of an instance that has used nobody knows what.
     fn counted_late(&self, partition: &PartitionName, instance: &InstanceId, why: &str) -> Result<Totals, Problem> {
-        let Usage { group, runs } = self.runtime.usage(partition)?;
+        let Usage { group, runs } = self.runtime.usage(partition, Memory::NotAsked)?;
         let mut totals = Totals::new(Self::epoch()?, instance.clone(), self.clock.moment(), group.as_ref());
         runs.iter().for_each(|run| totals.pass_run(run));
         totals.lost = Some(why.into());
@@ -156,7 +156,7 @@ impl Meters {
         }
         // What an earlier occupant used of a group that could not be removed is not this one's.
         let _ = self.runtime.group(partition);
-        let group = self.runtime.usage(partition)?.group;
+        let group = self.runtime.usage(partition, Memory::NotAsked)?.group;
         let mut totals = Totals::new(Self::epoch()?, instance.clone(), self.clock.moment(), group.as_ref());
         totals.traffic = namespace.and_then(|file| self.namespaces.read(file).ok()).map(network::Traffic::from_here);
         lock(&self.all).insert(partition.clone(), Arc::new(Mutex::new(Slot { totals, is_kept: false })));
@@ -191,7 +191,7 @@ impl Meters {
     /// Brings the totals up to now, for a run that has just ended or is about to be followed by another.
     pub fn settle(&self, partition: &PartitionName) {
         let settled = match self.slot(partition) {
-            Some(slot) => self.update(partition, &mut lock(&slot)).map(drop),
+            Some(slot) => self.update(partition, &mut lock(&slot), Memory::NotAsked).map(drop),
             None => return,
         };
         let kept = settled.and_then(|()| self.keep(std::slice::from_ref(partition), Durability::Process));
@@ -248,8 +248,8 @@ impl Meters {
         kept
     }
 
-    fn update(&self, partition: &PartitionName, slot: &mut Slot) -> Result<Level, Problem> {
-        let Usage { group, runs } = self.runtime.usage(partition)?;
+    fn update(&self, partition: &PartitionName, slot: &mut Slot, memory: Memory) -> Result<Level, Problem> {
+        let Usage { group, runs } = self.runtime.usage(partition, memory)?;
         let mut level = Level { memory: Some(0), ..Level::default() };
         let totals = &mut slot.totals;
         if let Some(reading) = &group {
@@ -303,7 +303,7 @@ impl Meters {
                     let memory = self.runtime.memory(partition, &slot.totals.instance);
                     memory.map(|memory| levels(memory, disk))
                 }
-                Wanted::All => self.update(partition, &mut slot).map(|level| {
+                Wanted::All => self.update(partition, &mut slot, Memory::Asked).map(|level| {
                     let traffic = self.traffic(namespace, &mut slot.totals);
                     let mut readings = levels(level.memory, disk);
                     readings.extend(sums(&slot.totals, &level, traffic));

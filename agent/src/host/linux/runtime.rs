@@ -104,10 +104,17 @@ pub struct RunUsage {
     pub state: RunState,
 }
 
+/// Whether what processes hold is asked too: where no group counts it, it is dear to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    Asked,
+    NotAsked,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunState {
     Live {
-        /// What it holds, in bytes, where the group does not count it; `None`: that may not be read.
+        /// What it holds, in bytes, where the group does not count it; `None`: that may not be read, or was not asked.
         memory: Option<u64>,
     },
     /// What it used is all that it used.
@@ -208,7 +215,7 @@ pub trait Runtime: Send + Sync {
     async fn observe(&self, partition: &PartitionName) -> Result<BTreeMap<ServiceName, ServiceFact>, Problem>;
 
     /// May wait for a disk.
-    fn usage(&self, partition: &PartitionName) -> Result<Usage, Problem>;
+    fn usage(&self, partition: &PartitionName, memory: Memory) -> Result<Usage, Problem>;
 
     /// What the instance's processes hold in memory, in bytes; `None` if that may not be read. May wait for a disk.
     fn memory(&self, partition: &PartitionName, instance: &InstanceId) -> Result<Option<u64>, Problem>;

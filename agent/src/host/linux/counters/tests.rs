@@ -27,7 +27,7 @@ impl Runtime for Idle {
         Enforced { cpu: false, memory: false, disk: false, processes: false, confinement: false }
     }
 
-    fn usage(&self, _: &PartitionName) -> Result<Usage, Problem> {
+    fn usage(&self, _: &PartitionName, _: Memory) -> Result<Usage, Problem> {
         Ok(Usage::default())
     }
 

@@ -7,7 +7,7 @@ mod open;
 mod runs;
 mod usage;
 
-use super::{Adopted, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined, signal_main};
+use super::{Adopted, LogLines, Memory, Place, Ran, Runtime, Setting, Usage, beside, joined, signal_main};
 use crate::host::linux::cgroup;
 use crate::host::linux::confine::Bounds;
 use crate::host::linux::disk::private_folder;
@@ -63,7 +63,9 @@ impl ShimRuntime {
                 }
                 None => {}
             }
-            inner.held.setting.settle(partition).await;
+            if before.is_some() {
+                inner.held.setting.settle(partition).await;
+            }
             Inner::launch(&inner, &place, &spec, before).await
         });
         joined(started.await)
@@ -246,8 +248,8 @@ impl Runtime for ShimRuntime {
         self.inner.held.observe(partition).await
     }
 
-    fn usage(&self, partition: &PartitionName) -> Result<Usage, Problem> {
-        self.inner.usage(partition)
+    fn usage(&self, partition: &PartitionName, memory: Memory) -> Result<Usage, Problem> {
+        self.inner.usage(partition, memory)
     }
 
     fn memory(&self, partition: &PartitionName, instance: &InstanceId) -> Result<Option<u64>, Problem> {

@@ -15,7 +15,7 @@ mod usage;
 
 pub use inner::lives_here;
 
-use super::{Adopted, LogLines, Place, Ran, Runtime, Setting, Usage, beside, joined, signal_main};
+use super::{Adopted, LogLines, Memory, Place, Ran, Runtime, Setting, Usage, beside, joined, signal_main};
 use crate::host::linux::cgroup;
 use crate::host::linux::shim::tree::Phase;
 use async_trait::async_trait;
@@ -59,7 +59,9 @@ impl SystemdRuntime {
                 }
                 _ => {}
             }
-            inner.held.setting.settle(partition).await;
+            if before.is_some() {
+                inner.held.setting.settle(partition).await;
+            }
             inner.launch(&place, &spec, before).await
         });
         joined(started.await)
@@ -177,8 +179,8 @@ impl Runtime for SystemdRuntime {
         self.inner.held.observe(partition).await
     }
 
-    fn usage(&self, partition: &PartitionName) -> Result<Usage, Problem> {
-        self.inner.usage(partition)
+    fn usage(&self, partition: &PartitionName, memory: Memory) -> Result<Usage, Problem> {
+        self.inner.usage(partition, memory)
     }
 
     fn memory(&self, partition: &PartitionName, _: &InstanceId) -> Result<Option<u64>, Problem> {

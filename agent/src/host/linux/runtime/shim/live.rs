@@ -2,7 +2,7 @@
 
 use super::open::{Open, Reading};
 use crate::host::linux::process::{descendants, memory_of, stat, tick_micros};
-use crate::host::linux::runtime::Counted;
+use crate::host::linux::runtime::{Counted, Memory};
 use crate::host::linux::shim::RunState;
 use crate::host::linux::shim::tree::Used;
 use std::fs;
@@ -12,19 +12,20 @@ use std::path::{Path, PathBuf};
 pub struct Live {
     pub used: Used,
     pub io_hidden: bool,
-    /// `None`: a process's memory may not be read.
+    /// `None`: a process's memory may not be read, or was not asked.
     pub memory: Option<u64>,
 }
 
 impl Live {
     /// Parents are read before their children: a child that ends meanwhile is missed until the next reading, and none is
     /// counted twice. `None` if its shim is gone already.
-    pub fn read(state: &RunState, counted: Counted, open: &Open) -> Option<Self> {
-        open.reading(|files| Self::read_by(state, counted, files))
+    pub fn read(state: &RunState, counted: Counted, memory: Memory, open: &Open) -> Option<Self> {
+        open.reading(|files| Self::read_by(state, counted, memory, files))
     }
 
-    fn read_by(state: &RunState, counted: Counted, files: &mut Reading) -> Option<Self> {
-        let mut live = Self { used: state.used, io_hidden: false, memory: Some(0) };
+    fn read_by(state: &RunState, counted: Counted, memory: Memory, files: &mut Reading) -> Option<Self> {
+        let held = (counted.memory || memory == Memory::Asked).then_some(0);
+        let mut live = Self { used: state.used, io_hidden: false, memory: held };
         if counted == Counted::ALL {
             return Some(live);
         }
@@ -40,7 +41,7 @@ impl Live {
                     Err(e) => live.io_hidden |= e.kind() == std::io::ErrorKind::PermissionDenied,
                 }
             }
-            if !counted.memory {
+            if !counted.memory && memory == Memory::Asked {
                 live.memory = live.memory.and_then(|sum| Some(sum + memory_of(pid)?));
             }
         }

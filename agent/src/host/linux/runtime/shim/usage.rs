@@ -4,20 +4,20 @@ use super::inner::Inner;
 use super::live::Live;
 use super::runs::Seen;
 use crate::host::linux::process::boot_id;
-use crate::host::linux::runtime::{Counted, RunState, RunUsage, Usage};
+use crate::host::linux::runtime::{Counted, Memory, RunState, RunUsage, Usage};
 use crate::host::linux::shim::tree::Phase;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName};
 
 impl Inner {
-    pub fn usage(&self, partition: &PartitionName) -> Result<Usage, Problem> {
+    pub fn usage(&self, partition: &PartitionName, memory: Memory) -> Result<Usage, Problem> {
         let group = self.cgroups.read(partition.as_str());
         let seen = self.runs.of(&self.held.records, partition)?;
         let is_old = |seen: &Seen| {
             seen.attended && self.counted(seen) != Counted::ALL && seen.is_old(&self.held.records, partition)
         };
         if !seen.iter().any(is_old) {
-            let used: Option<Vec<_>> = seen.iter().map(|seen| self.used(seen)).collect();
+            let used: Option<Vec<_>> = seen.iter().map(|seen| self.used(seen, memory)).collect();
             if let Some(runs) = used {
                 return Ok(Usage { group, runs });
             }
@@ -25,7 +25,7 @@ impl Inner {
         // A shim has written something since, or is gone: what it wrote last says how far it came.
         self.runs.changed(partition);
         let seen = self.runs.of(&self.held.records, partition)?;
-        let runs = seen.iter().map(|seen| self.used(seen).unwrap_or_else(|| self.run(seen, None))).collect();
+        let runs = seen.iter().map(|seen| self.used(seen, memory).unwrap_or_else(|| self.run(seen, None))).collect();
         Ok(Usage { group, runs })
     }
 
@@ -35,9 +35,9 @@ impl Inner {
     }
 
     /// `None` if its shim was there and is not any more.
-    fn used(&self, seen: &Seen) -> Option<RunUsage> {
+    fn used(&self, seen: &Seen, memory: Memory) -> Option<RunUsage> {
         match seen.attended {
-            true => Live::read(&seen.record, self.counted(seen), &seen.open).map(|live| self.run(seen, Some(live))),
+            true => Live::read(&seen.record, self.counted(seen), memory, &seen.open).map(|live| self.run(seen, Some(live))),
             false => Some(self.run(seen, None)),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::inner::Inner;
 use crate::host::linux::process::{boot_id, memory_of};
-use crate::host::linux::runtime::{RunState, RunUsage, Usage};
+use crate::host::linux::runtime::{Memory, RunState, RunUsage, Usage};
 use crate::host::linux::shim;
 use crate::host::linux::shim::tree::Phase;
 use plat_model::Problem;
@@ -15,16 +15,12 @@ impl Inner {
         self.slices.folder(&self.names.group(partition))
     }
 
-    pub fn usage(&self, partition: &PartitionName) -> Result<Usage, Problem> {
+    pub fn usage(&self, partition: &PartitionName, memory: Memory) -> Result<Usage, Problem> {
         let group = self.slices.read(partition.as_str(), &self.names.group(partition));
         let (boot, counted) = (boot_id(), self.slices.counted());
-        let beside = || match counted.memory {
-            true => Some(0),
-            false => self.group(partition).as_deref().and_then(memory_in),
-        };
         let count = |(service, record): (ServiceName, shim::RunState)| {
             let state = match record.is_attended(&boot) {
-                true => RunState::Live { memory: beside() },
+                true => RunState::Live { memory: Some(0) },
                 false if record.phase == Phase::Ended => RunState::Ended,
                 false => RunState::Lost,
             };
@@ -36,11 +32,16 @@ impl Inner {
         };
         let mut runs: Vec<_> = self.held.records.runs(partition)?.into_iter().map(count).collect();
         // What its processes hold is all of the partition's: it is told once.
-        let live = runs.iter_mut().filter_map(|run| match &mut run.state {
+        let mut live = runs.iter_mut().filter_map(|run| match &mut run.state {
             RunState::Live { memory } => Some(memory),
             _ => None,
         });
-        live.skip(1).for_each(|memory| *memory = Some(0));
+        if let Some(held) = live.next().filter(|_| !counted.memory) {
+            *held = match memory {
+                Memory::Asked => self.group(partition).as_deref().and_then(memory_in),
+                Memory::NotAsked => None,
+            };
+        }
         runs.sort_by_key(|run| run.started.wall);
         Ok(Usage { group, runs })
     }
