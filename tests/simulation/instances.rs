@@ -59,8 +59,6 @@ struct Open {
     heard: Vec<u8>,
     /// Not asked again before this time.
     again: Duration,
-    /// It was asked before, and may have been done.
-    repeated: bool,
 }
 
 /// All of them.
@@ -145,15 +143,8 @@ impl Instances {
             _ => (Meaning::Children, json!({"ask": "children"})),
         };
         ask["v"] = 1.into();
-        let open = Open {
-            who: who.clone(),
-            meaning,
-            line: format!("{ask}\n"),
-            stream: None,
-            heard: Vec::new(),
-            again: now,
-            repeated: false,
-        };
+        let open =
+            Open { who: who.clone(), meaning, line: format!("{ask}\n"), stream: None, heard: Vec::new(), again: now };
         self.open.insert(place, open);
     }
 
@@ -241,7 +232,7 @@ impl Instances {
             self.open.remove(place);
             return;
         }
-        (open.stream, open.again, open.repeated) = (None, now + AGAIN, true);
+        (open.stream, open.again) = (None, now + AGAIN);
         open.heard.clear();
     }
 
@@ -261,8 +252,6 @@ impl Instances {
             let is_answer = match &open.meaning {
                 // The name may still be that of a child of one who was called as this one is, and is going.
                 Meaning::Request { .. } if [codes::EXISTS, codes::DESTROYED].contains(&problem.code) => true,
-                // It is gone already.
-                Meaning::Request { wish: Wish::Destroyed, .. } => open.repeated && problem.code == codes::NOT_FOUND,
                 _ => false,
             };
             if goes {
@@ -292,7 +281,7 @@ impl Instances {
             Meaning::Publish(all) => drop(self.answered.published.insert(who.id.clone(), all)),
             Meaning::Status(said) => drop(self.answered.said.insert(who.id.clone(), said)),
             Meaning::Request { name, wish, parameters, before } => {
-                // One that is nowhere is gone as soon as it is to be destroyed.
+                // One that is nowhere is gone as soon as it is to be destroyed, and one that is gone stays so.
                 if value.is_null() && wish == Wish::Destroyed {
                     return Ok(());
                 }

@@ -148,8 +148,12 @@ impl Occupant {
                 self.configured.clone_from(fingerprint);
                 self.done.retain(|name, _| upkeep.service(name).is_some());
                 self.timers.retain(|name, _| upkeep.service(name).is_some());
+                // A bang changes nothing that could help.
+                if self.upkeep.as_ref() != Some(upkeep) {
+                    self.revivals = 0;
+                }
                 self.upkeep = Some(upkeep.clone());
-                (self.ready, self.revivals) = (false, 0);
+                self.ready = false;
             }
             Note::KeptUp(upkeep) => self.upkeep = Some(upkeep.clone()),
             Note::Started => self.started = true,

@@ -254,7 +254,7 @@ fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: 
     let partition = &given.partition.name;
     let note = |note| Action::Note { partition: partition.clone(), note };
     let goes_on = |spec: &&ServiceSpec| services::runs_as(given, spec);
-    if rendered.upkeep.services.iter().any(|spec| spec.stays() && goes_on(&spec)) && occupant.started {
+    if rendered.upkeep.services.iter().any(|spec| spec.stays() && goes_on(&spec)) {
         services::stop_others(given, &rendered.upkeep, plan);
     } else {
         teardown::stop_services(given, occupant, rendered.stop.as_ref(), plan);

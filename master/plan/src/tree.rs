@@ -34,7 +34,8 @@ pub fn asking<'s>(state: &'s State, node: &NodeId, id: &InstanceId) -> Result<&'
     Ok(instance)
 }
 
-/// Creates or changes what `parent` asks for under a name. `fresh` is the id of a new one.
+/// Creates or changes what `parent` asks for under a name. `fresh` is the id of a new one. One that is to be destroyed and is
+/// not there is destroyed already: whoever had no answer to that may ask for it again. Then there is none to tell of.
 ///
 /// # Errors
 /// As [`request::request`]; [`codes::TOO_MANY`] past [`TREE_MAX`], [`DEPTH_MAX`] or [`request::PROJECT_MAX`];
@@ -45,12 +46,15 @@ pub fn request_child(
     ask: &ChildAsk,
     fresh: InstanceId,
     now: Timestamp,
-) -> Result<Decision<InstanceId>, Problems> {
+) -> Result<Decision<Option<InstanceId>>, Problems> {
     let release = ask.release.as_deref().map(|text| crate::release::resolve(state, text)).transpose()?;
     let known = state.children.get(&parent.id).and_then(|children| children.get(&ask.name));
     let known = known.and_then(|id| state.instances.get(id));
     let name = match known {
         Some(child) => child.name.clone(),
+        None if ask.wish == Some(Wish::Destroyed) => {
+            return Ok(Decision::new(Vec::new(), vec![Key::Instance(parent.id.clone())], None));
+        }
         None => {
             let name = InstanceName::parse(&format!("{}-{}", parent.name, ask.name))?;
             if let Some(other) = state.instance(&parent.project, &name) {
@@ -76,7 +80,7 @@ pub fn request_child(
     if answer.created {
         changes.extend(grown(state, parent, ask, &changes)?);
     }
-    Ok(Decision::new(changes, read, answer.id))
+    Ok(Decision::new(changes, read, Some(answer.id)))
 }
 
 /// What makes two decisions conflict that make one tree larger, or that destroy one and make it larger: the instance that

@@ -10,7 +10,8 @@ use plat_model::id::InstanceId;
 use plat_model::tree::{Child, TreeAsk};
 
 impl Grid {
-    /// Does what an instance asks for. Answers with the child that it requested, or with all if it asked for them.
+    /// Does what an instance asks for. Answers with the child that it requested, unless none is left of it, or with all if
+    /// it asked for them.
     ///
     /// # Errors
     /// As [`tree::asking`] and what is asked for; `OVERLOADED` if one instance asks all the time.
@@ -26,7 +27,7 @@ impl Grid {
                 let decide = |state: &State, now| {
                     let parent = tree::asking(state, &node, id)?;
                     let decision = tree::request_child(state, parent, &ask, fresh.clone(), now)?;
-                    let child = as_decided(state, &decision.changes, &decision.answer);
+                    let child = decision.answer.and_then(|id| as_decided(state, &decision.changes, &id));
                     Ok(Decision { answer: child.into_iter().collect(), changes: decision.changes, read: decision.read })
                 };
                 self.change(&caller, &subject, decide).await

@@ -153,6 +153,22 @@ fn a_bang_has_the_configure_hook_run_once_and_restarts_nothing() {
 }
 
 #[test]
+fn a_bang_before_the_start_hook_has_run_stops_nothing() {
+    let mut world = World::with_release(&RELEASE.replace("  start:", HOOK));
+    world.failing.insert("run hook start".into());
+    world.wish(0, 0, Wish::Started, "{}");
+    world.settle();
+    world.done.clear();
+    let done = again(&mut world, |desired| desired.bang = 1);
+    assert!(done.iter().any(|step| step.contains("run hook configure")), "{done:?}");
+    assert!(!done.iter().any(|step| step.contains("service") || step.contains("hook stop")), "{done:?}");
+    world.failing.clear();
+    world.later(600);
+    world.settle();
+    assert!(occupant(&mut world).started);
+}
+
+#[test]
 fn the_configure_hook_runs_when_what_is_shared_changes_and_nothing_is_restarted() {
     let mut world = configured();
     for list in [vec![shared(7, "{}")], vec![shared(7, r#"{"a": 1}"#), shared(8, "{}")], vec![]] {

@@ -1,6 +1,6 @@
 //! One instance through its life.
 
-use crate::world::{World, digest, instance_id, part};
+use crate::world::{RELEASE, World, digest, instance_id, part};
 use plat_agent_plan::facts::ServiceRun;
 use plat_agent_plan::{Action, Disk, KeepPolicy, ReleaseFact, shortage};
 use plat_model::id::{PromiseName, ServiceName};
@@ -433,18 +433,46 @@ fn a_step_of_the_wall_clock_changes_nothing_of_what_is_done_and_when() {
     }
 }
 
-#[test]
-fn restarts_for_a_promise_come_further_and_further_apart_until_the_services_last() {
-    let mut world = ready();
-    world.broken.insert("breathes".into());
+/// When it was restarted in an hour, in seconds; `between` happens every five seconds.
+fn restarts_in_an_hour(world: &mut World, mut between: impl FnMut(&mut World)) -> Vec<u64> {
     let (begin, mut restarts) = (world.now, Vec::new());
     for _ in 0..720 {
         world.later(5);
+        between(world);
         world.settle();
         if world.take_done().contains(&"part0 stop service web".to_owned()) {
             restarts.push(world.now.since(begin).as_secs());
         }
     }
+    restarts
+}
+
+#[test]
+fn who_bangs_all_the_time_is_not_restarted_more_often_for_a_promise() {
+    const HOOK: &str = "  configure: {command: [\"{{ release.directory }}/bin/configure\"]}\n  start:";
+    let broken = || {
+        let mut world = World::with_release(&RELEASE.replace("  start:", HOOK));
+        world.wish(1, 0, Wish::Started, "{}");
+        world.settle();
+        world.take_done();
+        world.broken.insert("breathes".into());
+        world
+    };
+    let bang = |world: &mut World| {
+        if world.now.steady.0.is_multiple_of(60_000) {
+            let desired = world.desired.instances.get_mut(&instance_id(1)).unwrap();
+            (desired.bang, desired.generation) = (desired.bang + 1, desired.generation.next());
+        }
+    };
+    let (quiet, loud) = (restarts_in_an_hour(&mut broken(), |_| {}), restarts_in_an_hour(&mut broken(), bang));
+    assert!(!loud.is_empty() && loud.len() <= quiet.len(), "{loud:?} {quiet:?}");
+}
+
+#[test]
+fn restarts_for_a_promise_come_further_and_further_apart_until_the_services_last() {
+    let mut world = ready();
+    world.broken.insert("breathes".into());
+    let restarts = restarts_in_an_hour(&mut world, |_| {});
     let pauses: Vec<u64> = restarts.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(pauses.is_sorted() && pauses.len() >= 5, "{restarts:?}");
     assert!(*pauses.last().unwrap() >= 600, "{restarts:?}");

@@ -174,7 +174,7 @@ impl Grid {
         let fresh = self.fresh();
         let parent = self.instance(parent);
         let decision = tree::request_child(&self.state, parent, ask, fresh, self.now)?;
-        Ok(self.commit(decision))
+        Ok(self.commit(decision).expect("there is a child"))
     }
 
     pub fn wants(&mut self, instance: &str, resources: Resources) -> InstanceId {

@@ -1,6 +1,6 @@
 use super::given::*;
 use plat_master_plan::request::{RequestAsk, destroy_later, overdue, set_wish};
-use plat_master_plan::tree;
+use plat_master_plan::{Change, tree};
 use plat_model::instance::{InstanceState, Wish};
 use plat_model::parameters::Parameters;
 use plat_model::problem::codes;
@@ -36,6 +36,23 @@ fn an_instance_that_asks_twice_by_one_name_has_one_child_and_may_change_it() {
     assert_eq!(grid.instance("web-db").project, project("shop"));
     grid.allocate();
     grid.check();
+}
+
+#[test]
+fn a_child_may_be_destroyed_again_when_it_is_gone() {
+    let mut grid = grid();
+    let (gone, fresh) = (ChildAsk { wish: Some(Wish::Destroyed), ..grid.child_ask("db") }, grid.fresh());
+    let ask =
+        |grid: &Grid| tree::request_child(&grid.state, grid.instance("web"), &gone, fresh.clone(), grid.now).unwrap();
+    let never = ask(&grid);
+    assert_eq!((never.changes.len(), never.answer), (0, None));
+    let child = grid.asks("web", &grid.child_ask("db")).unwrap();
+    let decision = ask(&grid);
+    assert_eq!(decision.answer.as_ref(), Some(&child));
+    // It has no place, so nothing is left of it to wait for.
+    grid.commit(decision);
+    let again = ask(&grid);
+    assert_eq!((again.changes.len(), again.answer), (0, None));
 }
 
 #[test]
@@ -130,11 +147,11 @@ fn two_that_make_one_tree_larger_at_once_conflict() {
     let one = tree::request_child(&grid.state, top, &grid.child_ask("x"), fresh.0, grid.now).unwrap();
     let two = tree::request_child(&grid.state, low, &grid.child_ask("y"), fresh.1, grid.now).unwrap();
     let gone = set_wish(&grid.state, &project("shop"), &name("web-a"), Wish::Destroyed, grid.now).unwrap();
-    let both = |one: &plat_master_plan::Decision<_>, other: &plat_master_plan::Decision<_>| {
-        one.changes.iter().any(|change| other.changes.iter().any(|other| other.key() == change.key()))
+    let both = |one: &[Change], other: &[Change]| {
+        one.iter().any(|change| other.iter().any(|other| other.key() == change.key()))
     };
-    assert!(both(&one, &two));
-    assert!(both(&two, &gone));
+    assert!(both(&one.changes, &two.changes));
+    assert!(both(&two.changes, &gone.changes));
 }
 
 #[test]

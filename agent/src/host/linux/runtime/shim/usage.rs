@@ -37,7 +37,9 @@ impl Inner {
     /// `None` if its shim was there and is not any more.
     fn used(&self, seen: &Seen, memory: Memory) -> Option<RunUsage> {
         match seen.attended {
-            true => Live::read(&seen.record, self.counted(seen), memory, &seen.open).map(|live| self.run(seen, Some(live))),
+            true => {
+                Live::read(&seen.record, self.counted(seen), memory, &seen.open).map(|live| self.run(seen, Some(live)))
+            }
             false => Some(self.run(seen, None)),
         }
     }
