@@ -99,6 +99,13 @@ services:
 resources: {memory_mib: 16}
 ";
 
+const FAILS: &str = "
+version: 1
+name: fails
+build: {commands: [[/bin/false]]}
+services: {none: {command: [/bin/true]}}
+";
+
 #[test]
 fn a_release_is_built_again_while_nothing_uses_it_and_an_instance_of_it_keeps_what_is_to_be_kept() {
     if !root_or_skip("volumes and builds") {
@@ -112,9 +119,16 @@ fn a_release_is_built_again_while_nothing_uses_it_and_an_instance_of_it_keeps_wh
     let state = || grid.plat.json(&["release", "show", "counts"])["nodes"][0]["state"].clone();
     eventually("it is installed", PATIENCE, || if state() == "installed" { Ok(()) } else { Err(state().to_string()) });
     assert_eq!(installed(), 1);
-    let told = grid.plat.json(&["release", "rebuild", "counts"]);
-    assert_eq!((&told[0]["node"], &told[0]["asked"]), (&"n1".into(), &true.into()));
-    eventually("it is built again", PATIENCE, || if installed() == 2 { Ok(()) } else { Err(installed()) });
+    let told = grid.plat.json(&["release", "rebuild", "counts", "--wait", "--timeout", "60"]);
+    let told = (&told[0]["node"], &told[0]["asked"], &told[0]["why"]);
+    assert_eq!(told, (&"n1".into(), &true.into(), &"it is built again".into()));
+    assert_eq!(installed(), 2);
+
+    grid.release("fails", FAILS);
+    let failed = || grid.plat.json(&["release", "show", "fails"])["nodes"][0]["state"].clone();
+    eventually("it has failed", PATIENCE, || if failed() == "failed" { Ok(()) } else { Err(failed().to_string()) });
+    let said = grid.plat.refused(1, "P0403", &["release", "rebuild", "fails", "--wait", "--timeout", "60"]);
+    assert!(said.contains("n1: P0403"), "{said}");
 
     let ready = grid.plat.json(&["request", "one", "--release", "counts", "--wait", "--timeout", "60"]);
     let home = grid.nodes[0].partition(ready["partition"].as_str().expect("it is placed"));

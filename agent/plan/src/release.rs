@@ -32,7 +32,7 @@ pub struct ReleasePlan {
     pub action: Option<Action>,
     pub waiting: Vec<Waiting>,
     pub wake_at: Option<Steady>,
-    /// What to report; `None` if there is nothing to say of it any more.
+    /// What to report, but for the number of the last wish to build it again; `None` if there is nothing to say of it any more.
     pub status: Option<Installation>,
     /// That it was to be built again is acted on by this, or is not to be: whichever, it is not asked for any more.
     pub settles_again: bool,
@@ -48,7 +48,8 @@ const ROOM: Duration = Duration::from_secs(10);
 pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
     let mut plan = ReleasePlan::default();
     let said = |state, progress: &str, problem| {
-        Some(Installation { digest: given.digest.clone(), state, progress: progress.to_owned(), problem })
+        let (digest, progress) = (given.digest.clone(), progress.to_owned());
+        Some(Installation { digest, state, progress, problem, rebuild: 0 })
     };
     let install =
         |document: &str| Action::InstallRelease { digest: given.digest.clone(), document: document.to_owned() };
@@ -78,6 +79,7 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
                 plan.wait_for_room(given);
             } else if retry <= given.now.steady {
                 plan.action = Some(install(document));
+                plan.status = said(InstallState::Installing, "is tried again", None);
             } else {
                 plan.wake_at = Some(retry);
                 plan.waiting.push(Waiting {
@@ -126,6 +128,7 @@ impl ReleasePlan {
             state: InstallState::Installing,
             progress: "waiting for room on the disk".into(),
             problem: Some(problem.clone()),
+            rebuild: 0,
         });
         self.wake_at = Some(given.now.steady.plus(ROOM));
         self.waiting.push(Waiting {

@@ -37,6 +37,12 @@ impl Again {
         number > 0 && self.lock().get(release) != Some(&number)
     }
 
+    /// The last number that was settled, where `number` is the last that the master gave. One that is larger than that was
+    /// given by a master that has forgotten it.
+    pub fn acted_on(&self, release: &Digest, number: u64) -> u64 {
+        self.lock().get(release).copied().filter(|settled| *settled <= number).unwrap_or(0)
+    }
+
     /// From now on the number is not new.
     ///
     /// # Errors
@@ -88,7 +94,9 @@ mod tests {
         let again = open(&path);
         again.settle(&digest(1), 5).unwrap();
         assert_eq!([0, 3].map(|number| again.is_new(&digest(1), number)), [false, true]);
+        assert_eq!([3, 5, 6].map(|number| again.acted_on(&digest(1), number)), [0, 5, 5]);
         again.settle(&digest(1), 3).unwrap();
+        assert_eq!([3, 4].map(|number| again.acted_on(&digest(1), number)), [3, 3]);
         assert_eq!([3, 4].map(|number| open(&path).is_new(&digest(1), number)), [false, true]);
     }
 }

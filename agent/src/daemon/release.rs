@@ -4,6 +4,7 @@ use super::Shared;
 use plat_agent_plan::{Action, Moment, ReleaseFact, ReleaseGiven, Steady, plan_release, shortage};
 use plat_model::Problem;
 use plat_model::id::Digest;
+use plat_model::release::{InstallState, Installation};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -75,7 +76,8 @@ impl Worker {
             plan = plan_release(&ReleaseGiven { again: false, ..given });
         }
         if let Some(status) = plan.status {
-            self.shared.board.installation(status);
+            let rebuild = self.shared.again.acted_on(&self.digest, number);
+            self.shared.board.installation(Installation { rebuild, ..status });
         }
         if document.is_none() {
             self.failed = None;
@@ -152,11 +154,14 @@ impl Worker {
     async fn progress(&self) {
         let fact = self.shared.host.observe_release(&self.digest).await;
         if let ReleaseFact::Building(progress) = &fact {
-            self.shared.board.installation(plat_model::release::Installation {
+            let desired = self.shared.current();
+            let number = desired.and_then(|desired| desired.rebuilds.get(&self.digest).copied());
+            self.shared.board.installation(Installation {
                 digest: self.digest.clone(),
-                state: plat_model::release::InstallState::Installing,
+                state: InstallState::Installing,
                 progress: progress.clone(),
                 problem: None,
+                rebuild: self.shared.again.acted_on(&self.digest, number.unwrap_or(0)),
             });
             self.shared.set_release_fact(&self.digest, fact);
         }

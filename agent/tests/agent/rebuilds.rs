@@ -2,7 +2,7 @@
 
 use crate::rig::{Rig, instance, release, until};
 use plat_model::instance::{InstanceState, Wish};
-use plat_model::release::InstallState;
+use plat_model::release::{InstallState, Installation};
 
 /// The release is to be there, and to be built again so often.
 fn want(rig: &Rig, number: u64) {
@@ -15,6 +15,11 @@ fn want(rig: &Rig, number: u64) {
 fn attempts(rig: &Rig, what: &str) -> usize {
     let step = format!("- {what} release {}", release().digest().short());
     rig.host.performed().iter().filter(|done| **done == step).count()
+}
+
+/// The last wish that what is told follows from.
+fn acted_on(rig: &Rig) -> u64 {
+    rig.master.state().installed[&release().digest()].rebuild
 }
 
 async fn until_state(rig: &Rig, state: InstallState) {
@@ -40,6 +45,7 @@ async fn a_build_that_failed_is_tried_again_at_once_when_that_is_asked_for() {
         until("it is tried again", || (attempts(&rig, "install") > before, attempts(&rig, "install"))).await;
     }
     until_state(&rig, InstallState::Installed).await;
+    assert_eq!(acted_on(&rig), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,11 +82,17 @@ async fn what_was_asked_for_while_there_was_no_room_is_done_when_there_is() {
         want(&rig, number);
         let times = usize::try_from(number).unwrap() + 1;
         until("it is tried again", || (attempts(&rig, "install") == times, attempts(&rig, "install"))).await;
-        until_state(&rig, InstallState::Failed).await;
+        until("this try is told to have failed", || {
+            let told = rig.master.state().installed.get(&release().digest()).cloned();
+            let is_of_it = |told: &Installation| told.state == InstallState::Failed && told.rebuild == number;
+            (told.as_ref().is_some_and(is_of_it), told)
+        })
+        .await;
     }
     rig.host.set_free(0);
     want(&rig, 4);
     until_state(&rig, InstallState::Installing).await;
+    assert_eq!(acted_on(&rig), 3, "waiting is not acting");
     // By itself it would be tried after 40 seconds.
     rig.host.set_free(1 << 40);
     until("it is tried again", || (attempts(&rig, "install") == 5, attempts(&rig, "install"))).await;

@@ -208,6 +208,9 @@ pub struct InstallationView {
     pub progress: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<ProblemView>,
+    /// The last wish to build it again that the node has acted on.
+    #[serde(skip)]
+    pub rebuild: u64,
 }
 
 impl InstallationView {
@@ -217,7 +220,8 @@ impl InstallationView {
             Ok(v1::InstallState::Unspecified) => "absent".to_owned(),
             state => lower(state),
         };
-        Self { node, state, progress: installation.progress, problem: installation.problem.map(Into::into) }
+        let (progress, problem) = (installation.progress, installation.problem.map(Into::into));
+        Self { node, state, progress, problem, rebuild: installation.rebuild }
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Rebuild {
     pub asked: bool,
     /// What it does, or why it is not told.
     pub why: String,
+    /// Of the wish, as the node tells when it has acted on it ([`plat_model::release::Installation::rebuild`]).
+    pub number: u64,
 }
 
 /// Has these nodes, or with none all that a release is to be on, build it again: at once where that failed, anew where it is
@@ -46,14 +48,16 @@ pub fn rebuild(state: &State, digest: &Digest, nodes: &BTreeSet<NodeId>) -> Resu
             }
         };
         let verdict = verdict(state, digest, row);
+        let mut number = row.rebuilds.get(digest).copied().unwrap_or(0);
         if verdict.is_ok() {
+            number += 1;
             let mut rebuilds = row.rebuilds.clone();
-            *rebuilds.entry(digest.clone()).or_default() += 1;
+            rebuilds.insert(digest.clone(), number);
             changes.push(Change::put(Record::Node(Node { rebuilds, ..row.clone() })));
         }
         let asked = verdict.is_ok();
         let (Ok(why) | Err(why)) = verdict;
-        answer.push(Rebuild { node: (*id).clone(), asked, why });
+        answer.push(Rebuild { node: (*id).clone(), asked, why, number });
     }
     if problems.is_empty() && changes.is_empty() {
         let whys = answer.iter().map(|one| format!("{}: {}", one.node, one.why)).collect::<Vec<_>>();

@@ -3,6 +3,7 @@
 use super::views::{explanation, instance, node, release};
 use super::{Answers, answers, caller, fit, page, said, status};
 use crate::grid::{Grid, InstanceKey, LogAsk, LogText, Outcome, RequestAsk};
+use plat_master_plan::rebuild::Rebuild;
 use plat_master_plan::release::Targets;
 use plat_model::id::{HookName, InstanceName, NodeId, ProjectName, ReleaseName, ServiceName};
 use plat_model::instance::{PlacementRules, Wish};
@@ -76,8 +77,12 @@ impl GridService for Service {
         let ask = request.into_inner();
         let nodes = nodes(&ask.nodes).map_err(status)?;
         let (digest, nodes) = self.0.rebuild(&caller, &ask.release, &nodes).await.map_err(status)?;
-        let nodes =
-            nodes.into_iter().map(|one| v1::NodeRebuild { node: one.node.to_string(), asked: one.asked, why: one.why });
+        let nodes = nodes.into_iter().map(|Rebuild { node, asked, why, number }| v1::NodeRebuild {
+            node: node.to_string(),
+            asked,
+            why,
+            number,
+        });
         Ok(Response::new(v1::RebuildReleaseResponse { digest: digest.to_string(), nodes: nodes.collect() }))
     }
 

@@ -60,4 +60,11 @@ pub struct Installation {
     pub progress: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
+    /// The last wish to build it again that the node has acted on; 0: none. What is told is what came of it, or comes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rebuild: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

@@ -144,8 +144,10 @@ fn status() -> impl Strategy<Value = InstanceStatus> {
 
 fn installation() -> impl Strategy<Value = Installation> {
     use InstallState::*;
-    (digest(), select(vec![Absent, Installing, Installed, Failed, Removing]), text(), option::of(problem()))
-        .prop_map(|(digest, state, progress, problem)| Installation { digest, state, progress, problem })
+    let states = vec![Absent, Installing, Installed, Failed, Removing];
+    (digest(), select(states), text(), option::of(problem()), any::<u64>()).prop_map(
+        |(digest, state, progress, problem, rebuild)| Installation { digest, state, progress, problem, rebuild },
+    )
 }
 
 fn inventory() -> impl Strategy<Value = Inventory> {

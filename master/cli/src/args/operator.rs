@@ -28,8 +28,8 @@ pub enum ReleaseCommand {
     },
     /// Build a release again: at once where that failed, anew where no instance uses it
     #[command(after_help = "Examples:
-  plat release rebuild postgresql                  on every node that it is to be on
-  plat release rebuild postgresql --node edge-7    on this one
+  plat release rebuild postgresql                         on every node that it is to be on
+  plat release rebuild postgresql --node edge-7 --wait    on this one, until it is built or has failed
 
 A build that failed is tried again by itself, later and later; this does it at once. One that is there is removed and
 built again only where no instance uses it. Nodes that do neither say why.")]
@@ -39,6 +39,8 @@ built again only where no instance uses it. Nodes that do neither say why.")]
         /// Only this node; may be repeated
         #[arg(long)]
         node: Vec<String>,
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Check a release document here, without a grid
     Check {

@@ -1,18 +1,18 @@
 //! Releases: add, list, show, rebuild, check, schema; and their supply.
 
 mod lock;
+mod wait;
 
 use super::{Context, done, pages};
 use crate::Result;
-use crate::args::{ReleaseCommand, SupplyArgs};
+use crate::args::{ReleaseCommand, SupplyArgs, Wait};
 use crate::document;
 use crate::output;
-use crate::view::{CheckView, RebuildView, ReleaseView};
-use crate::wait::Progress;
+use crate::view::{CheckView, InstallationView, RebuildView, ReleaseView};
 use plat_model::Problem;
 use plat_model::problem::codes;
 use plat_wire::v1;
-use tokio::time::Instant;
+use std::ops::ControlFlow;
 
 pub async fn run(context: &Context, command: ReleaseCommand) -> Result<()> {
     match command {
@@ -40,13 +40,7 @@ pub async fn run(context: &Context, command: ReleaseCommand) -> Result<()> {
             }
             context.printer.one(&ReleaseView::from(answer))
         }
-        ReleaseCommand::Rebuild { release, node } => {
-            let session = context.session().await?;
-            let ask = v1::RebuildReleaseRequest { release: release.clone(), nodes: node };
-            let answer = context.ask(session.grid().rebuild_release(ask)).await?;
-            done(&format!("`plat release show {release}` tells how it goes"));
-            context.printer.list(&answer.nodes.into_iter().map(RebuildView::from).collect::<Vec<_>>())
-        }
+        ReleaseCommand::Rebuild { release, node, wait } => rebuild(context, release, node, &wait).await,
         ReleaseCommand::Check { file, explain: Some(path) } => context.printer.text(&document::explain(&file, &path)?),
         ReleaseCommand::Check { file, explain: None } => {
             let release = document::load(&file)?;
@@ -70,6 +64,62 @@ pub async fn all(context: &Context, session: &crate::session::Session) -> Result
     pages(page).await
 }
 
+async fn rebuild(context: &Context, release: String, nodes: Vec<String>, wait: &Wait) -> Result<()> {
+    let session = context.session().await?;
+    let ask = v1::RebuildReleaseRequest { release: release.clone(), nodes };
+    let answer = context.ask(session.grid().rebuild_release(ask)).await?;
+    let mut asked: Vec<RebuildView> = answer.nodes.into_iter().map(RebuildView::from).collect();
+    if !wait.wait {
+        done(&format!("`plat release show {release}` tells how it goes"));
+        return context.printer.list(&asked);
+    }
+    let key = v1::ShowReleaseRequest { release: answer.digest };
+    // One that the node was not told to is not waited for, and one on a node that is gone does not come.
+    let came = |view: &ReleaseView, one: &RebuildView| {
+        let node = view.nodes.iter().find(|node| node.node == one.node);
+        node.is_none_or(|node| node.rebuild >= one.number && ["installed", "failed"].contains(&&*node.state))
+    };
+    let waited_for = |one: &&RebuildView| one.asked;
+    let is_over = |view: ReleaseView| {
+        let mut open = asked.iter().filter(waited_for).filter(|one| !came(&view, one)).peekable();
+        if open.peek().is_none() {
+            return ControlFlow::Break(view);
+        }
+        let open: Vec<&str> = open.map(|one| one.node.as_str()).collect();
+        ControlFlow::Continue(how_it_is(&view, |node| open.contains(&node.node.as_str())))
+    };
+    let late = format!("release {release} is not built again on all nodes yet");
+    let view = wait::until(context, &session, key, wait, &late, is_over).await?;
+    let mut failed = Vec::new();
+    for one in asked.iter_mut().filter(|one| one.asked) {
+        one.why = match view.nodes.iter().find(|node| node.node == one.node) {
+            Some(node) if node.state == "installed" => "it is built again".into(),
+            Some(InstallationView { problem: Some(problem), .. }) => format!("{} {}", problem.code, problem.what),
+            _ => "it is not to be there any more".into(),
+        };
+        if one.why != "it is built again" {
+            failed.push(format!("{}: {}", one.node, one.why));
+        }
+    }
+    if failed.is_empty() {
+        return context.printer.list(&asked);
+    }
+    Err(Problem::new(codes::BUILD_FAILED, format!("release {release} was not built again everywhere"))
+        .because(failed.join("; "))
+        .fix(format!("`plat release show {release}` tells more; it is tried again later by itself"))
+        .into())
+}
+
+/// How it is where `matters`.
+fn how_it_is(view: &ReleaseView, matters: impl Fn(&InstallationView) -> bool) -> String {
+    let node = |node: &InstallationView| match &node.problem {
+        Some(problem) => format!("{}: {} {} (it is tried again)", node.node, problem.code, problem.what),
+        None => format!("{}: {} {}", node.node, node.state, node.progress),
+    };
+    let open = view.nodes.iter().filter(|node| matters(node)).map(node).collect::<Vec<_>>();
+    format!("{}: {}", view.name, open.join("; "))
+}
+
 pub async fn supply(context: &Context, args: SupplyArgs) -> Result<()> {
     let session = context.session().await?;
     let ask = v1::SupplyRequest {
@@ -84,16 +134,15 @@ pub async fn supply(context: &Context, args: SupplyArgs) -> Result<()> {
     if !args.wait.wait {
         return context.printer.one(&ReleaseView::from(context.ask(session.grid().show_release(key)).await?));
     }
-    let mut progress = Progress::new(context.printer);
-    let deadline = Instant::now() + args.wait.timeout;
-    let waited =
-        tokio::time::timeout_at(deadline, until_installed(context, &session, key, args.remove, &mut progress)).await;
-    progress.end();
-    let view = waited.unwrap_or_else(|_| {
-        Err(Problem::new(codes::WAIT_TIMEOUT, format!("release {} is not on all nodes yet", args.release))
-            .fix(format!("nothing was undone: it goes on; `plat release show {}` tells where it is", args.release))
-            .into())
-    })?;
+    let wanted = if args.remove { "absent" } else { "installed" };
+    let is_there = |view: ReleaseView| {
+        if view.nodes.iter().all(|node| node.state == wanted) {
+            return ControlFlow::Break(view);
+        }
+        ControlFlow::Continue(how_it_is(&view, |node| node.state != wanted))
+    };
+    let late = format!("release {} is not on all nodes yet", args.release);
+    let view = wait::until(context, &session, key, &args.wait, &late, is_there).await?;
     context.printer.one(&view)
 }
 
@@ -109,33 +158,5 @@ fn supplied(args: &SupplyArgs, nodes: &[String]) -> String {
         (true, true, false) => format!("release {release} is being removed from {named}, and is for no node to come"),
         (false, false, _) => format!("release {release} is being installed on {named}"),
         (false, true, _) => format!("release {release} is being removed from {named}"),
-    }
-}
-
-async fn until_installed(
-    context: &Context,
-    session: &crate::session::Session,
-    key: v1::ShowReleaseRequest,
-    remove: bool,
-    progress: &mut Progress,
-) -> Result<ReleaseView> {
-    let mut nudges = context.ask(session.grid().watch_grid(v1::WatchGridRequest {})).await?;
-    loop {
-        let answer = context.ask(session.grid().show_release(key.clone())).await?;
-        let view = ReleaseView::from(answer);
-        if view.nodes.iter().all(|n| n.state == if remove { "absent" } else { "installed" }) {
-            return Ok(view);
-        }
-        let node = |n: &crate::view::InstallationView| match &n.problem {
-            Some(problem) => format!("{}: {} {} (it is tried again)", n.node, problem.code, problem.what),
-            None => format!("{}: {} {}", n.node, n.state, n.progress),
-        };
-        let open = view.nodes.iter().filter(|n| n.state != "installed").map(node).collect::<Vec<_>>();
-        progress.say(&format!("{}: {}", view.name, open.join("; ")));
-        if context.next(&mut nudges).await?.is_none() {
-            return Err(Problem::new(codes::UNREACHABLE, "the master ended the watch")
-                .fix("repeat the command")
-                .into());
-        }
     }
 }

@@ -56,12 +56,15 @@ pub struct RebuildView {
     pub node: String,
     /// It was told to.
     pub asked: bool,
-    /// What it does, or why it was not told.
+    /// What it does, or why it was not told; what came of it, where that was waited for.
     pub why: String,
+    /// Of the wish, among those of this release and node.
+    #[serde(skip)]
+    pub number: u64,
 }
 
 impl From<v1::NodeRebuild> for RebuildView {
     fn from(one: v1::NodeRebuild) -> Self {
-        Self { node: one.node, asked: one.asked, why: one.why }
+        Self { node: one.node, asked: one.asked, why: one.why, number: one.number }
     }
 }

@@ -49,7 +49,8 @@ fn a_node_where_the_release_is_installed_is_preferred_then_the_emptier_one() {
     for n in ["n1", "n2", "n3"] {
         assert_eq!(grid.state.placed[&node(n)].len(), 1, "{n}");
     }
-    let installed = Installation { digest, state: InstallState::Installed, progress: String::new(), problem: None };
+    let installed =
+        Installation { digest, state: InstallState::Installed, progress: String::new(), problem: None, rebuild: 0 };
     let report = plat_model::node::NodeReport { installations: vec![installed], ..Default::default() };
     grid.report("n3", report);
     let id = grid.wants("next", memory(1));

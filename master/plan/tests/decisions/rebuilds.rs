@@ -18,7 +18,8 @@ fn grid() -> (Grid, Digest) {
 }
 
 fn reports(grid: &mut Grid, on: &str, digest: &Digest, state: InstallState) {
-    let installation = Installation { digest: digest.clone(), state, progress: String::new(), problem: None };
+    let installation =
+        Installation { digest: digest.clone(), state, progress: String::new(), problem: None, rebuild: 0 };
     grid.report(on, NodeReport { installations: vec![installation], ..NodeReport::default() });
 }
 
@@ -37,8 +38,8 @@ fn each_node_is_told_that_can_do_something_and_the_others_say_why_not() {
     reports(&mut grid, "n1", &digest, InstallState::Failed);
     reports(&mut grid, "n2", &digest, InstallState::Installing);
     let before = (grid.desired("n1").generation, grid.desired("n2").generation);
-    let told: Vec<bool> = ask(&mut grid, &digest, &[]).unwrap().into_iter().map(|one| one.asked).collect();
-    assert_eq!(told, [true, false]);
+    let told: Vec<_> = ask(&mut grid, &digest, &[]).unwrap().into_iter().map(|one| (one.asked, one.number)).collect();
+    assert_eq!(told, [(true, 1), (false, 0)]);
     assert_eq!((number(&grid, "n1", &digest), number(&grid, "n2", &digest)), (Some(1), None));
     let after = (grid.desired("n1").generation, grid.desired("n2").generation);
     assert!(after.0 > before.0 && after.1 == before.1, "only one of them has anything to learn");

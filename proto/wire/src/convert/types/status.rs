@@ -155,6 +155,7 @@ impl From<&Installation> for v1::Installation {
             state: v1::InstallState::from(installation.state).into(),
             progress: bounded(&installation.progress, TEXT_MAX),
             problem: installation.problem.as_ref().map(Into::into),
+            rebuild: installation.rebuild,
         }
     }
 }
@@ -166,6 +167,7 @@ impl IntoModel for v1::Installation {
         let state = read_enum::<v1::InstallState>(self.state, &at.field("state"), problems);
         let progress = at.field("progress").text(self.progress, TEXT_MAX, problems);
         let problem = at.field("problem").maybe(self.problem, problems);
-        Some(Installation { digest: digest?, state: state?, progress: progress?, problem: problem? })
+        let rebuild = self.rebuild;
+        Some(Installation { digest: digest?, state: state?, progress: progress?, problem: problem?, rebuild })
     }
 }
