@@ -234,7 +234,9 @@ impl Work {
         let takes = |action: &Action| match action {
             Action::RemoveLink { .. } | Action::RemoveAddress(_) | Action::ReturnUplink(_) => true,
             Action::RemoveDirectory(_) => true,
-            Action::SetLink { from, to, .. } => from.mac != to.mac || (from.up && !to.up),
+            Action::SetLink { from, to, .. } => {
+                from.mac != to.mac || (from.up && !to.up) || (from.bridge.is_some() && from.bridge != to.bridge)
+            }
             other => matches!(other.kind(), Kind::RemoveNamespaces | Kind::SetSysctls),
         };
         if self.lost.is_empty() || !self.done.iter().any(takes) {

@@ -157,7 +157,7 @@ impl Host for LinuxHost {
                 (facts.local_routes, facts.routes) = (seen.local_routes, seen.routes);
                 (facts.announced, facts.leases) = (seen.announced, seen.leases);
                 (facts.odd, facts.doubled, facts.refused) = (seen.odd, seen.doubled, seen.refused);
-                (facts.further, facts.stacked) = (seen.further, seen.stacked);
+                (facts.further, facts.stacked, facts.set_frames) = (seen.further, seen.stacked, seen.set_frames);
                 (facts.without_own_mac, facts.unknown_mac) = (seen.without_own_mac, seen.unknown_mac);
             }
             Ok(facts)
