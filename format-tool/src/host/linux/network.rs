@@ -14,7 +14,7 @@ mod socket;
 mod taps;
 mod uplink;
 
-pub(super) use namespaces::Namespaces;
+pub(super) use namespaces::{Namespaces, Taken};
 pub(super) use taps::{add_taps, remove_taps};
 pub(super) use uplink::{NotMoved, move_uplink};
 
