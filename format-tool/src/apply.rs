@@ -6,7 +6,7 @@ use crate::record::Record;
 use node_format_plan::thing::Thing;
 use node_format_plan::{
     Action, Consent, Forgotten, HostFacts, Kind, Layout, Plan, Scope, plan, privileges_lacking, rollback,
-    rollback_scope, scope, still_used,
+    rollback_scope, scope, still_used, undoing,
 };
 use plat_model::problem::{Problem, Problems, codes};
 use std::collections::BTreeSet;
@@ -234,7 +234,9 @@ impl Work {
         let takes = |action: &Action| match action {
             Action::RemoveLink { .. } | Action::RemoveAddress(_) | Action::ReturnUplink(_) => true,
             Action::RemoveDirectory(_) => true,
-            Action::SetLink { from, to, .. } => from.mac != to.mac || (from.up && !to.up),
+            Action::SetLink { from, to, .. } => {
+                from.mac != to.mac || (from.up && !to.up) || (from.bridge.is_some() && from.bridge != to.bridge)
+            }
             other => matches!(other.kind(), Kind::RemoveNamespaces | Kind::SetSysctls),
         };
         if self.lost.is_empty() || !self.done.iter().any(takes) {
@@ -288,7 +290,7 @@ fn unconfirmed(action: &Action, record: &Record) -> Option<String> {
 
 /// Takes back what was done, last first. Goes on after a failure and reports all.
 fn undo(cause: Problem, begun: Work, host: &mut dyn Host, record: &mut Record, tenants: &BTreeSet<String>) -> Problems {
-    let back: Vec<Action> = begun.done.iter().rev().map(Action::inverse).collect();
+    let back = undoing(&begun.done);
     const NEXT: &str = "see to the cause, then run `node-format apply` to go on or `node-format reset` to go back";
     let mut problems = Problems::default();
     let mut work = Work::default();

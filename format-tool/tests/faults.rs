@@ -1,10 +1,10 @@
 //! Whatever fails, at whatever action: the machine is as it was, or the next run goes on from the record.
 
-use node_format::{Epoch, FakeHost, Fault, Killed, Record, Wish, apply, propose, roll_back};
+use node_format::{Epoch, FakeHost, Fault, Host, Killed, Outcome, Record, Wish, apply, propose, roll_back};
 use node_format_plan::facts::{
     AddressFact, FileFact, LinkFact, LinkKind, Owner, PathFact, Presence, Route, Subordinate,
 };
-use node_format_plan::{Claims, Consent, Contents, HostFacts, Layout, Thing, parse};
+use node_format_plan::{Action, Claims, Consent, Contents, HostFacts, Layout, Scope, Thing, parse};
 use plat_model::problem::{Problem, Problems, codes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -235,6 +235,63 @@ fn a_failed_growth_and_a_failed_shrink_leave_the_node_as_it_was() {
     }
     host.fault = None;
     assert_eq!(actions(&layout(3), &mut host, &record), 0);
+}
+
+/// One that sees to it that no link is up which is to hear no router and was not told so.
+struct Watching {
+    host: FakeHost,
+    deaf: Vec<String>,
+}
+
+impl Host for Watching {
+    fn observe(&mut self, scope: &Scope) -> plat_model::problem::Result<HostFacts> {
+        self.host.observe(scope)
+    }
+
+    fn perform(&mut self, batch: &[Action]) -> Outcome {
+        for action in batch {
+            if let Action::AddLink { name, link } | Action::SetLink { name, to: link, .. } = action
+                && link.up
+                && self.deaf.contains(&format!("net.ipv6.conf.{name}.accept_ra"))
+            {
+                let told = self.host.facts.sysctls.get(&format!("net.ipv6.conf.{name}.accept_ra"));
+                assert_eq!(told.map(String::as_str), Some("0"), "{action:?}");
+            }
+        }
+        self.host.perform(batch)
+    }
+}
+
+#[test]
+fn without_a_guard_no_link_is_raised_before_it_is_told_to_hear_no_router() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("format/record");
+    let unguarded = |amount| layout_with(amount, "guard = false\ntap_mode = \"routed\"\ntuns = true\n");
+    let mut deaf = unguarded(3).sysctls;
+    deaf.retain(|key, value| key.ends_with(".accept_ra") && value == "0");
+    let deaf: Vec<String> = deaf.into_keys().collect();
+    assert!(deaf.len() > 6, "{deaf:?}");
+    let mut machine = Watching { host: bare(), deaf };
+    machine.host.facts.sysctls.insert("net.ipv6.conf.default.accept_ra".into(), "1".into());
+    let run = |layout: &Layout, machine: &mut Watching| {
+        let mut record = Record::open(&record, &epoch())?;
+        let result = apply(Wish::new(layout, AGREED), machine, &mut record, &mut |_, _| {});
+        record.finish()?;
+        result.map(drop)
+    };
+    run(&unguarded(3), &mut machine).unwrap();
+    let before = machine.host.facts.clone();
+    for wanted in [unguarded(1), Layout::default()] {
+        for at in 0..actions(&wanted, &mut machine.host, &record) {
+            machine.host.fault = Some(Fault::Fails(machine.host.performed + at));
+            let is_done = run(&wanted, &mut machine).is_ok();
+            machine.host.fault = None;
+            if is_done {
+                run(&unguarded(3), &mut machine).unwrap(); // What a tenant can keep from being done keeps nothing else.
+            }
+            assert_eq!(machine.host.facts, before, "action {at}");
+        }
+    }
 }
 
 #[test]

@@ -87,6 +87,8 @@ pub struct HostFacts {
     pub without_own_mac: BTreeSet<String>,
     /// Bridges of which it could not be found out whether somebody gave them one, and why.
     pub unknown_mac: BTreeMap<String, String>,
+    /// By link, what somebody set of the frames that it takes, or that its bridge hands on.
+    pub set_frames: BTreeMap<String, BTreeSet<SetFrames>>,
     /// By link, those that stand on it, as VLANs do: they go with it.
     pub stacked: BTreeMap<String, BTreeSet<String>>,
     /// Of [`Scope::namespaces`], those that exist.
@@ -372,6 +374,17 @@ pub struct Odd {
     pub source: Option<IpAddr>,
     #[serde(default, skip_serializing_if = "About::is_other")]
     pub about: About,
+}
+
+/// What somebody set of frames, which goes with the link.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetFrames {
+    /// In words, with its article.
+    pub what: String,
+    /// Whether its bridge keeps it, and forgets it once the link is no port of it any more.
+    #[serde(default)]
+    pub of_bridge: bool,
 }
 
 /// What kind of thing that is, where it matters.

@@ -23,6 +23,7 @@ mod render;
 pub mod settings;
 mod shares;
 pub mod thing;
+mod undo;
 
 pub use action::{Action, Kind};
 pub use config::{EXAMPLE, Places, parse, parse_with_places};
@@ -37,3 +38,4 @@ pub use plan::{
 pub use render::{Detail, describe, render};
 pub use settings::Settings;
 pub use thing::{Claims, Thing};
+pub use undo::undoing;

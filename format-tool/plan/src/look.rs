@@ -56,6 +56,7 @@ impl HostFacts {
             seen.refused.clear();
             seen.further.clear();
             seen.stacked.clear();
+            seen.set_frames.clear();
             seen.without_own_mac.clear();
             seen.unknown_mac.clear();
         }

@@ -32,6 +32,8 @@ pub struct LinuxHost {
     excused: Vec<Problem>,
     /// What was taken out of the user database, should it have to come back.
     taken: accounts::Entries,
+    /// What was taken out of namespaces, should it have to come back.
+    taken_inside: network::Taken,
     /// For the settings of the kernel.
     begun: sysctls::Begun,
 }
@@ -63,6 +65,7 @@ impl LinuxHost {
             held: None,
             excused: Vec::new(),
             taken: accounts::Entries::default(),
+            taken_inside: network::Taken::default(),
             begun: sysctls::Begun::default(),
         })
     }
@@ -157,7 +160,7 @@ impl Host for LinuxHost {
                 (facts.local_routes, facts.routes) = (seen.local_routes, seen.routes);
                 (facts.announced, facts.leases) = (seen.announced, seen.leases);
                 (facts.odd, facts.doubled, facts.refused) = (seen.odd, seen.doubled, seen.refused);
-                (facts.further, facts.stacked) = (seen.further, seen.stacked);
+                (facts.further, facts.stacked, facts.set_frames) = (seen.further, seen.stacked, seen.set_frames);
                 (facts.without_own_mac, facts.unknown_mac) = (seen.without_own_mac, seen.unknown_mac);
             }
             Ok(facts)
@@ -188,7 +191,7 @@ impl Host for LinuxHost {
             Kind::SetSysctls => each(batch, |action| sysctls::perform(action, &mut self.begun)),
             Kind::SetGuard => one_by_one(batch, |action| guard::perform(action, self.held.as_ref())),
             Kind::MoveUplink => move_uplinks(batch),
-            Kind::AddNamespaces | Kind::RemoveNamespaces => self.namespaces().perform(batch),
+            Kind::AddNamespaces | Kind::RemoveNamespaces => self.namespaces().perform(batch, &mut self.taken_inside),
             Kind::AddTaps => network::add_taps(batch),
             Kind::RemoveTaps => network::remove_taps(batch),
             Kind::AddBridges
@@ -218,6 +221,7 @@ impl Host for LinuxHost {
     fn let_go(&mut self) {
         self.held = None;
         self.begun = sysctls::Begun::default();
+        self.taken_inside = network::Taken::default();
     }
 
     fn interrupted(&mut self) -> bool {

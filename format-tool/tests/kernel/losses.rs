@@ -154,6 +154,56 @@ fn all_that_goes_with_a_bridge_is_named() {
     });
 }
 
+fn bridge(arguments: &str) -> bool {
+    Command::new("bridge").args(arguments.split(' ')).status().unwrap().success()
+}
+
+#[test]
+fn what_was_set_in_the_tables_of_a_bridge_is_named() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        ip("link add upon link plat0 type macvlan");
+        ip("link set upon up");
+        let of_others = "plat0 goes, and with it the link upon on top of it, which node-format did not make";
+        // What is learned, and what the kernel makes of addresses, comes again.
+        assert!(bridge("fdb add 02:00:00:00:00:70 dev part0 master dynamic"));
+        assert_eq!(notes(machine, &["plan", "--reset"]), [of_others]);
+        ip("link add nic type veth peer name wire");
+        ip("link set nic master plat0 up");
+        let stands_alone = "plat0 goes, and nic, which node-format did not join to it, stands alone then";
+        assert_eq!(notes(machine, &["plan", "--reset"]), [stands_alone, of_others]);
+        for entry in ["71 dev part0 master static", "72 dev part0", "73 dev plat0 self", "74 dev nic master permanent"]
+        {
+            assert!(bridge(&format!("fdb add 02:00:00:00:00:{entry}")), "{entry}");
+        }
+        // Some kernels have no VLANs of bridges.
+        let has_vlans = bridge("vlan add vid 10 dev part1");
+        let notes_of = |verb: &[&str]| -> Vec<String> {
+            let found = notes(machine, verb).into_iter().filter(|note| note.contains("`bridge "));
+            found.map(|note| note.strip_suffix(", which node-format did not make").unwrap().to_owned()).collect()
+        };
+        let goes = |link: &str, what: &str| format!("{link} goes, and with it {what}");
+        let entry = |mac: &str| format!("the entry 02:00:00:00:00:{mac} set with `bridge fdb`");
+        let vlans = |note: String| has_vlans.then_some(note);
+        let of_the_bridge = [goes("plat0", &entry("73")), goes("plat0", &format!("{} on nic", entry("74")))];
+        let of_ports = [goes("part0", &entry("71")), goes("part0", &entry("72"))];
+        let of_the_other = vlans(goes("part1", "the VLANs set with `bridge vlan`"));
+        let all: Vec<_> = of_the_bridge.iter().chain(&of_ports).chain(&of_the_other).cloned().collect();
+        assert_eq!(notes_of(&["plan", "--reset"]), all);
+        // A port that goes to another bridge keeps what it takes itself.
+        machine.configure_with(2, "mode = \"bridge\"\nlink = \"plat1\"\nguard = false\n", "");
+        let leaves = |link: &str, what: &str| format!("{link} goes from plat0, and with it {what}");
+        let left = [Some(leaves("part0", &entry("71"))), vlans(leaves("part1", "the VLANs set with `bridge vlan`"))];
+        let all: Vec<_> = of_the_bridge.iter().chain(left.iter().flatten()).cloned().collect();
+        assert_eq!(notes_of(&["plan"]), all);
+        machine.configure(1);
+        assert_eq!(notes_of(&["apply"]), of_the_other.into_iter().collect::<Vec<_>>());
+        machine.must(&["reset"]);
+    });
+}
+
 #[test]
 fn an_address_that_goes_with_one_of_ours_is_named() {
     on_a_machine(|machine| {

@@ -2,6 +2,7 @@
 
 mod mounted;
 
+use super::effects::{acting_before, acting_once};
 use super::machine::{Machine, ip, on_a_machine};
 use nix::sched::{CloneFlags, setns};
 use std::fs::File;
@@ -197,6 +198,61 @@ fn an_address_that_somebody_adds_inside_keeps_nothing_from_being_formatted() {
         // What is ours is still looked at.
         inside(machine, "part0", || ip("link set eth0 down"));
         assert_eq!(machine.run(&["verify"]).0, 3);
+        machine.must(&["apply"]);
+        machine.must(&["reset"]);
+    });
+}
+
+/// Routes and addresses of the inner end, as `ip` shows them.
+fn shown(machine: &Machine) -> Vec<String> {
+    inside(machine, "part0", || {
+        let ip = |arguments: &str| {
+            let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let all = ip("-4 route show dev eth0") + &ip("-6 route show dev eth0") + &ip("-o address show dev eth0");
+        // The kernel makes that of the link in its own time.
+        let lines = all.lines().filter(|line| !line.contains("fe80::")).map(|line| line.trim_end().to_owned());
+        let mut lines: Vec<_> =
+            lines.map(|line| line.split_once(": ").map_or(line.clone(), |(_, of)| of.into())).collect();
+        lines.sort();
+        lines
+    })
+}
+
+#[test]
+fn what_a_run_that_fails_brings_back_into_a_namespace_is_as_it_was() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, NETWORK, "");
+        machine.must(&["apply"]);
+        inside(machine, "part0", || {
+            ip("route add 10.99.0.0/16 dev eth0 proto babel metric 7");
+            ip("-6 route add 2001:db8:99::/48 dev eth0 proto bird");
+            ip("address add 10.98.0.1/24 broadcast 10.98.0.99 dev eth0 noprefixroute");
+            ip("address add 2001:db8:98::1/64 dev eth0 nodad preferred_lft 0");
+        });
+        let before = shown(machine);
+        assert!(before.iter().any(|line| line.contains("proto babel")), "{before:#?}");
+        // The namespace goes, and is made again.
+        let home = machine.path("srv/plat/partitions/part0");
+        let (code, why) = acting_before("unlinkat", &machine.command(&["reset"]), || {
+            std::fs::write(home.join("srv/his"), "").unwrap();
+        });
+        assert!(code == 1 && why.contains("the machine is as it was before the run"), "{why}");
+        assert_eq!(shown(machine), before);
+        std::fs::remove_file(home.join("srv/his")).unwrap();
+        // It is repaired, and that is taken back.
+        std::fs::remove_file(machine.path("srv/plat/resources/part0/resource.json")).unwrap();
+        let (code, why) = acting_once("fdatasync", &machine.command(&["apply"]), || {
+            let is_repaired = !shown(machine).iter().any(|line| line.contains("proto babel"));
+            if is_repaired {
+                inside(machine, "part0", || ip("address add 10.97.0.1/24 dev eth0"));
+            }
+            is_repaired
+        });
+        assert!(code == 1 && why.contains("the machine is not as it was made"), "{why}");
+        assert_eq!(shown(machine), before);
         machine.must(&["apply"]);
         machine.must(&["reset"]);
     });

@@ -1,5 +1,7 @@
 //! Directories, files and limits: storage, resource files, slices, disk quota, configurations that are proposed.
 
+mod roots;
+
 use super::machine::{ip, on_a_machine};
 use nix::mount::{MsFlags, mount};
 use plat_model::node::{NodeFile, ResourceFile};

@@ -198,11 +198,19 @@ impl Planner<'_> {
                 self.forget.push(thing.clone());
                 self.keep_above(&directory.path);
             }
-            (Some(name), true, Contents::Keep) => self.problems.push(
-                Problem::new(codes::STILL_USED, format!("{shown} cannot be removed"))
-                    .because(format!("it holds `{name}`"))
-                    .fix("destroy the partition's instance, or remove what is in it, or keep the partition; `reset --erase` loses what all of them hold"),
-            ),
+            (Some(name), true, Contents::Keep) => {
+                let Directory { path, owner, mode, .. } = &directory;
+                let looks_half_made = owner.uid == self.facts.caller.uid && is_unfinished(*mode);
+                let older = match looks_half_made && !self.is_half_made(path, *owner, *mode) {
+                    true => format!("{}; else ", clear_away(path)),
+                    false => String::new(),
+                };
+                self.problems.push(
+                    Problem::new(codes::STILL_USED, format!("{shown} cannot be removed"))
+                        .because(format!("it holds `{name}`"))
+                        .fix(format!("{older}destroy the partition's instance, or remove what is in it, or keep the partition; `reset --erase` loses what all of them hold")),
+                );
+            }
         }
     }
 
@@ -276,8 +284,13 @@ impl Planner<'_> {
             } else if directory.partition && self.changes_hands(path, found, wanted.owner) {
                 self.refuse_another_owner(path, wanted.owner);
             } else if directory.partition && is_locked(from, owner) {
+                let of_a_killed_run = match is_unfinished(mode) {
+                    true => format!("; {}, and the next `apply` makes it anew", clear_away(path)),
+                    false => String::new(),
+                };
                 self.notes.push(format!(
-                    "{shown} stays locked: it is root's, mode {mode:04o}; `chown {}:{} {shown}` gives it back to its user",
+                    "{shown} stays locked: it is root's, mode {mode:04o}; `chown {}:{} {shown}` gives it back to its \
+                     user{of_a_killed_run}",
                     owner.uid,
                     owner.gid,
                     shown = path.display()
@@ -413,6 +426,13 @@ impl Planner<'_> {
                 .fix("run node-format as root"),
         );
     }
+}
+
+/// What makes an end of a directory that looks half-made, of which the record does not say so: older versions did not note it
+/// there, and a user who made his directory sticky before root locked it leaves the same.
+fn clear_away(path: &Path) -> String {
+    let shown = path.display();
+    format!("if nobody locked it, an older node-format was killed while it made it: `find {shown} -type d -empty -delete`")
 }
 
 /// Whether root took a partition's directory from its user and lets nobody else in: only root can, and means it.

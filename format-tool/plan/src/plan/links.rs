@@ -125,6 +125,9 @@ impl Planner<'_> {
             if from != alone {
                 self.remove.push(Action::SetLink { name: name.into(), from, to: alone.clone() });
             }
+            if let Some(bridge) = &found.bridge {
+                self.say_what_its_bridge_forgets(name, bridge);
+            }
             if found.up {
                 self.say_what_goes_while_it_is_down(name, found.bridge.as_deref(), wanted.bridge.as_deref());
             }

@@ -25,14 +25,24 @@ impl Planner<'_> {
             let renamed = super::missing::renamed(self.facts, self.claims);
             others.retain(|(name, _)| !renamed.contains(name.as_str()));
         }
+        let on_others: Vec<String> = others
+            .iter()
+            .flat_map(|(name, _)| set_frames(self.facts, name, true).map(move |what| format!("{what} on {name}")))
+            .collect();
         let others = others.into_iter().map(|(name, _)| {
             format!("{bridge} goes, and {name}, which node-format did not join to it, stands alone then")
         });
         self.lose(others.collect());
         let stacked = stacked_on(self.facts, bridge).into_iter().map(|link| format!("the link {link} on top of it"));
-        let gone = self.of_others(bridge, true).into_iter().chain(stacked);
+        let own = set_frames(self.facts, bridge, false).map(str::to_owned);
+        let gone = self.of_others(bridge, true).into_iter().chain(stacked).chain(own).chain(on_others);
         let lost = gone.map(|what| format!("{bridge} goes, and with it {what}, which node-format did not make"));
         self.lose(lost.collect());
+    }
+
+    /// What a bridge forgets with a port that leaves it.
+    pub(super) fn say_what_its_bridge_forgets(&mut self, port: &str, bridge: &str) {
+        self.lose(lost_with_port(self.facts, port, bridge));
     }
 
     /// What the kernel takes from a link of ours that is set down, for it comes to another bridge, or from one.
@@ -195,6 +205,18 @@ impl Planner<'_> {
             }
         }
     }
+}
+
+/// What somebody set on a link of frames; of its bridge alone, or of itself too.
+fn set_frames<'a>(facts: &'a HostFacts, link: &str, of_bridge: bool) -> impl Iterator<Item = &'a str> {
+    let set = facts.set_frames.get(link).into_iter().flatten();
+    set.filter(move |set| set.of_bridge || !of_bridge).map(|set| set.what.as_str())
+}
+
+/// What a bridge forgets with a port that leaves it.
+pub(super) fn lost_with_port(facts: &HostFacts, port: &str, bridge: &str) -> Vec<String> {
+    let lost = set_frames(facts, port, true);
+    lost.map(|what| format!("{port} goes from {bridge}, and with it {what}, which node-format did not make")).collect()
 }
 
 /// What somebody else set that the kernel takes from a link with these addresses of it. `moved`: what goes elsewhere.

@@ -240,7 +240,7 @@ proptest! {
         let Ok(second) = planned(&layout_on(&facts, &to), &facts, &claims, Contents::Keep) else { return Ok(()) };
         let done = &second.actions[..cut.min(second.actions.len())];
         done.iter().for_each(|action| facts.perform(action));
-        done.iter().rev().for_each(|action| facts.perform(&action.inverse()));
+        crate::undoing(done).iter().for_each(|action| facts.perform(action));
         prop_assert_eq!(facts, before);
     }
 

@@ -5,7 +5,7 @@
 mod take;
 
 use super::listening::{accept_ra, forwarded};
-use super::losses::{lost_with_addresses, promote_secondaries};
+use super::losses::{lost_with_addresses, lost_with_port, promote_secondaries};
 use super::{Plan, Planner, setting_before};
 use crate::action::Action;
 use crate::facts::{AddressFact, HostFacts, LinkFact, Route, Scope};
@@ -33,6 +33,7 @@ impl Planner<'_> {
                     (_, false) => {
                         self.remove.push(Action::ReturnUplink(uplink.clone()));
                         self.notes.extend(lowered(uplink, self.facts));
+                        self.say_what_its_bridge_forgets(&uplink.link, &uplink.bridge);
                         if !self.leaving.contains(&uplink.bridge) {
                             self.lose(lost_on_return(uplink, self.facts, self.claims));
                             let Uplink { link, bridge, .. } = uplink;
@@ -219,6 +220,7 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
             }
             continue;
         }
+        plan.notes.extend(lost_with_port(facts, &uplink.link, &uplink.bridge));
         plan.notes.extend(lost_on_return(uplink, facts, claims));
         plan.notes.extend(lowered(uplink, facts));
         plan.actions.push(Action::ReturnUplink(uplink.clone()));

@@ -5,7 +5,7 @@ mod owner;
 mod within;
 
 use rustix::fd::AsFd;
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags};
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +24,34 @@ pub(super) struct Mounts {
     own: BTreeMap<u64, Mount>,
     /// What something is mounted on, and the process that sees it so; empty: this one.
     places: BTreeMap<Place, String>,
+}
+
+/// So many processes of one mount namespace are asked at most: who may change his root can have many.
+const TIMES: u32 = 64;
+
+/// What was found out about a mount namespace so far.
+#[derive(Default)]
+struct Asked {
+    /// The mounts that those who told have for a root.
+    roots: BTreeSet<u64>,
+    /// Whether it was looked at from its own root.
+    whole: bool,
+    times: u32,
+}
+
+impl Asked {
+    /// Whether a process with this root may know of more.
+    fn lacks(&self, root: Option<u64>) -> bool {
+        self.times < TIMES && (!self.whole || root.is_some_and(|root| !self.roots.contains(&root)))
+    }
+}
+
+/// The mount that a process has for its root, if it has one as a whole. What is in another's has only its own part of that.
+fn root_of(process: &Path) -> Option<u64> {
+    let found = rustix::fs::statx(rustix::fs::CWD, process.join("root"), AtFlags::empty(), StatxFlags::empty()).ok()?;
+    let is_whole = found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
+        && found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    (is_whole && found.stx_mask & StatxFlags::MNT_ID.bits() != 0).then_some(found.stx_mnt_id)
 }
 
 struct Mount {
@@ -51,27 +79,38 @@ impl Mounts {
         let mut mounts = Self::default();
         let own = std::fs::read(proc.join("self/mountinfo"));
         mounts.own = own.map(|text| mounts.take_in(&text, String::new())).unwrap_or_default();
-        let mut seen: BTreeSet<PathBuf> = std::fs::read_link(proc.join("self/ns/mnt")).into_iter().collect();
+        let mut asked: BTreeMap<PathBuf, Asked> = BTreeMap::new();
+        if let Ok(namespace) = std::fs::read_link(proc.join("self/ns/mnt")) {
+            let roots = root_of(&proc.join("self")).into_iter().collect();
+            asked.insert(namespace, Asked { roots, whole: true, times: 1 });
+        }
         for process in std::fs::read_dir(proc).into_iter().flatten().flatten() {
             let name = process.file_name().to_string_lossy().into_owned();
             let namespace = || std::fs::read_link(process.path().join("ns/mnt"));
             // One that has ended, or that may not be looked at, shows none; another of the same namespace may.
             let Ok(found) = namespace() else { continue };
-            if !name.starts_with(|c: char| c.is_ascii_digit()) || seen.contains(&found) {
+            let root = root_of(&process.path());
+            let before = asked.get(&found);
+            if !name.starts_with(|c: char| c.is_ascii_digit()) || before.is_some_and(|before| !before.lacks(root)) {
                 continue;
             }
-            let told = owner::is_beneath(&process.path()) || {
+            let is_beneath = before.is_none() && owner::is_beneath(&process.path());
+            let (mut whole, mut told) = (before.is_some_and(|before| before.whole), is_beneath);
+            if !is_beneath {
                 let comm = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
                 let who = format!("process {name} ({})", plat_model::id::shorten(comm.trim_end()));
                 // One that is in a jail of its own shows only what is mounted there; and what another root was mounted above,
-                // it alone.
-                let texts = [within::mountinfo(&process.path(), proc), std::fs::read(process.path().join("mountinfo"))];
-                let told = texts.into_iter().flatten().map(|text| mounts.take_in(&text, who.clone()));
-                told.count() > 0
-            };
+                // those alone whose root is beneath.
+                let all = if whole { None } else { within::mountinfo(&process.path(), proc).ok() };
+                whole |= all.is_some();
+                let texts = [all, std::fs::read(process.path().join("mountinfo")).ok()];
+                told = texts.into_iter().flatten().map(|text| mounts.take_in(&text, who.clone())).count() > 0;
+            }
             // It may have gone to another one meanwhile.
             if told && namespace().is_ok_and(|now| now == found) {
-                seen.insert(found);
+                let asked = asked.entry(found).or_default();
+                asked.roots.extend(root);
+                (asked.whole, asked.times) = (whole, if is_beneath { TIMES } else { asked.times + 1 });
             }
         }
         mounts
@@ -181,6 +220,35 @@ mod tests {
         let mounts = Mounts::look_in(proc.path());
         assert_eq!(mounts.beneath(Path::new("/srv/part0"), 20), Some("process 115 ()"));
         assert_eq!(mounts.beneath(Path::new("/srv/part1"), 20), None);
+    }
+
+    #[test]
+    fn whoever_has_another_root_is_asked_too() {
+        let proc = tempfile::tempdir().unwrap();
+        let own = "20 1 8:1 / / rw - ext4 /dev/vda rw\n";
+        let beneath = "20 1 8:1 / / rw - ext4 /dev/vda rw\n21 20 8:2 / /srv/part0 rw - ext4 /dev/vdb rw\n";
+        let processes =
+            [("self", "/", 1, own), ("100", "/", 2, own), ("101", "/dev", 2, beneath), ("102", "/", 2, own)];
+        for (process, root, namespace, text) in processes {
+            let path = proc.path().join(process);
+            fs::create_dir_all(path.join("ns")).unwrap();
+            symlink(format!("mnt:[{namespace}]"), path.join("ns/mnt")).unwrap();
+            symlink(root, path.join("root")).unwrap();
+            fs::write(path.join("mountinfo"), text).unwrap();
+        }
+        let mounts = Mounts::look_in(proc.path());
+        assert_eq!(mounts.beneath(Path::new("/srv/part0"), 20), Some("process 101 ()"));
+    }
+
+    #[test]
+    fn a_namespace_is_asked_until_it_is_known_whole_but_not_without_end() {
+        let mut asked = Asked { times: 1, ..Asked::default() };
+        assert!(asked.lacks(None), "from a jail, or not at all");
+        asked.whole = true;
+        asked.roots.insert(7);
+        assert!(!asked.lacks(None) && !asked.lacks(Some(7)) && asked.lacks(Some(8)));
+        asked.times = TIMES;
+        assert!(!asked.lacks(Some(8)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Links, addresses and routes of the current network namespace, over rtnetlink.
 
 mod addresses;
+mod bridged;
 mod connection;
 mod given;
 mod kernels;
@@ -13,7 +14,7 @@ mod socket;
 mod taps;
 mod uplink;
 
-pub(super) use namespaces::Namespaces;
+pub(super) use namespaces::{Namespaces, Taken};
 pub(super) use taps::{add_taps, remove_taps};
 pub(super) use uplink::{NotMoved, move_uplink};
 
@@ -27,7 +28,7 @@ use kernels::Kernels;
 use links::Link;
 use nix::errno::Errno;
 use node_format_plan::Action;
-use node_format_plan::facts::{About, AddressFact, Further, Leases, LinkFact, LinkKind, Odd, Route};
+use node_format_plan::facts::{About, AddressFact, Further, Leases, LinkFact, LinkKind, Odd, Route, SetFrames};
 use plat_model::problem::{Problem, Result, codes};
 use rtnetlink::Handle;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +52,7 @@ pub(super) struct Seen {
     pub unknown_mac: BTreeMap<String, String>,
     pub doubled: BTreeMap<String, BTreeSet<IpNet>>,
     pub refused: BTreeMap<String, BTreeSet<String>>,
+    pub set_frames: BTreeMap<String, BTreeSet<SetFrames>>,
     /// What of a link could not be put back if it were taken from it.
     pub odd: BTreeMap<String, BTreeSet<Odd>>,
 }
@@ -60,12 +62,21 @@ type Indexes = BTreeMap<String, u32>;
 
 pub(super) fn observe() -> Result<Seen> {
     Connection::open()
-        .and_then(|mut connection| see(&mut connection))
+        .and_then(|mut connection| {
+            let links = links::all(&mut connection)?;
+            let set_frames = bridged::set_by_hand(&mut connection, &links)?;
+            Ok(Seen { set_frames, ..see_with(&mut connection, links)? })
+        })
         .map_err(|e| failed("the network cannot be looked at", e))
 }
 
+/// Without what is set of frames.
 fn see(connection: &mut Connection) -> io::Result<Seen> {
     let links = links::all(connection)?;
+    see_with(connection, links)
+}
+
+fn see_with(connection: &mut Connection, links: Vec<Link>) -> io::Result<Seen> {
     let addresses: Vec<Found> = addresses::all(connection)?;
     let names: BTreeMap<u32, String> = links.iter().map(|link| (link.index, link.name.clone())).collect();
     let kernels = Kernels::new(&links, &addresses);

@@ -6,8 +6,8 @@ use node_format_plan::facts::{LinkFact, LinkKind};
 use rtnetlink::packet_core::Nla;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoTun, InfoVeth, InfoVxlan,
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoTun, InfoVeth,
+    InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth};
 use std::io;
@@ -33,6 +33,8 @@ pub(super) struct Link {
     pub without_neighbours: bool,
     /// What IPv6 is told there; `None`: it is switched off.
     pub ipv6: Option<Ipv6>,
+    /// Of a bridge that knows VLANs, the one that ports are in at first; 0: none.
+    pub default_vlan: Option<u16>,
     /// Without its bridge, whose name another answer has.
     pub fact: LinkFact,
 }
@@ -54,6 +56,7 @@ pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Link>> {
 
 fn read(message: LinkMessage) -> Option<Link> {
     let (mut name, mut master, mut on, mut bound, mut elsewhere, mut ipv6) = (None, None, None, None, false, None);
+    let mut default_vlan = None;
     let flags = message.header.flags;
     let kind = LinkKind::Other(String::new());
     let up = flags.contains(LinkFlags::Up);
@@ -71,6 +74,7 @@ fn read(message: LinkMessage) -> Option<Link> {
             LinkAttribute::LinkInfo(info) => {
                 fact.kind = read_kind(&info);
                 bound = info.iter().find_map(bound_to);
+                default_vlan = info.iter().find_map(default_vlan_of);
                 fact.isolated = info.iter().any(is_isolated);
             }
             _ => {}
@@ -79,7 +83,7 @@ fn read(message: LinkMessage) -> Option<Link> {
     // Of a pair that is the other end.
     let on = on.filter(|_| !elsewhere && fact.kind != LinkKind::Veth).or(bound.filter(|_| !elsewhere));
     let without_neighbours = flags.intersects(LinkFlags::Loopback | LinkFlags::Pointopoint | LinkFlags::Noarp);
-    Some(Link { name: name?, index: message.header.index, master, on, without_neighbours, ipv6, fact })
+    Some(Link { name: name?, index: message.header.index, master, on, without_neighbours, ipv6, default_vlan, fact })
 }
 
 fn read_ipv6(family: &AfSpecUnspec) -> Option<Ipv6> {
@@ -97,6 +101,14 @@ fn bound_to(part: &LinkInfo) -> Option<u32> {
     let LinkInfo::Data(InfoData::Vxlan(attributes)) = part else { return None };
     attributes.iter().find_map(|attribute| match attribute {
         InfoVxlan::Link(index) if *index != 0 => Some(*index),
+        _ => None,
+    })
+}
+
+fn default_vlan_of(part: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Bridge(attributes)) = part else { return None };
+    attributes.iter().find_map(|attribute| match attribute {
+        InfoBridge::VlanDefaultPvid(vlan) => Some(*vlan),
         _ => None,
     })
 }

@@ -2,6 +2,9 @@
 //! with one pair of links to the bridge.
 
 mod folder;
+mod taken;
+
+pub(in crate::host::linux) use taken::Taken;
 
 use super::connection::{Connection, Request};
 use super::{addresses, links, perform, refused, remove_taps, routes, see};
@@ -20,6 +23,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use taken::Inside;
 
 /// The inner end of the pair.
 const INNER: &str = "eth0";
@@ -80,20 +84,20 @@ impl Namespaces {
         folder::mounted_again(&self.folder, names).map_err(|e| failed("mounts cannot be looked at", e))
     }
 
-    /// Performs actions that all make namespaces what they must be, or that all remove them.
-    pub fn perform(&self, batch: &[Action]) -> Outcome {
+    /// Performs actions that all make namespaces what they must be, or that all remove them. `taken`: so far.
+    pub fn perform(&self, batch: &[Action], taken: &mut Taken) -> Outcome {
         let removes =
             |action: &Action| matches!(action, Action::SetNamespace { state, .. } if state.to.inside.is_none());
         if batch.first().is_some_and(removes) {
-            return self.remove(batch);
+            return self.remove(batch, taken);
         }
         let mut done = vec![false; batch.len()];
-        let problem = self.make_all(batch, &mut done).err();
+        let problem = self.make_all(batch, &mut done, taken).err();
         Outcome { done, problem }
     }
 
     /// Step by step for all of them at once: to the kernel each step is one question and many requests.
-    fn make_all(&self, batch: &[Action], done: &mut [bool]) -> Result<()> {
+    fn make_all(&self, batch: &[Action], done: &mut [bool], taken: &mut Taken) -> Result<()> {
         let mut all = Vec::with_capacity(batch.len());
         for (action, done) in batch.iter().zip(done) {
             all.extend(self.begin(action, done)?);
@@ -111,7 +115,8 @@ impl Namespaces {
         });
         all_of(perform(&joined.collect::<Vec<_>>()))?;
         for making in &all {
-            in_a_thread(|| enter(&making.namespace).and_then(|()| furnish(making.inside)))
+            let taken = taken.entry(making.name.into()).or_default();
+            in_a_thread(|| enter(&making.namespace).and_then(|()| furnish(making.inside, taken)))
                 .map_err(|e| why(e, making.action))?;
         }
         Ok(())
@@ -128,10 +133,12 @@ impl Namespaces {
         *done = true;
         let opened = self.open(name).and_then(|opened| opened.ok_or_else(|| Errno::ENOENT.into()));
         let namespace = opened.map_err(broken)?;
-        Ok(Some(Making { action, veth, from: &state.from, outside, inside, namespace }))
+        Ok(Some(Making { action, name, veth, from: &state.from, outside, inside, namespace }))
     }
 
-    fn remove(&self, batch: &[Action]) -> Outcome {
+    fn remove(&self, batch: &[Action], taken: &mut Taken) -> Outcome {
+        // What cannot be looked at comes back as far as the facts say.
+        let _ = self.note(batch, taken);
         let pairs: Vec<Action> = batch.iter().filter_map(pair).collect();
         let gone = remove_taps(&pairs);
         if gone.problem.is_some() {
@@ -147,15 +154,28 @@ impl Namespaces {
                 _ => Ok(()),
             };
             // What is not unmounted has its pair again; what is, undoing makes anew.
-            let stays = removed.is_err() && self.pair_again(action);
+            let stays = removed.is_err() && self.pair_again(action, taken);
             done.push(!stays);
             problem = problem.or(removed.err());
         }
         Outcome { done, problem }
     }
 
+    /// What these have, before they go.
+    fn note(&self, batch: &[Action], taken: &mut Taken) -> io::Result<()> {
+        in_a_thread(|| {
+            for action in batch {
+                let Action::SetNamespace { name, .. } = action else { continue };
+                let Some(namespace) = self.open(name)? else { continue };
+                enter(&namespace)?;
+                taken.entry(name.clone()).or_default().extend(Inside::look()?);
+            }
+            Ok(())
+        })
+    }
+
     /// Gives a namespace back the pair that it had. False: it is not there.
-    fn pair_again(&self, action: &Action) -> bool {
+    fn pair_again(&self, action: &Action, taken: &mut Taken) -> bool {
         let Action::SetNamespace { name, veth, state } = action else { return true };
         if !matches!(self.open(name), Ok(Some(_))) {
             return false;
@@ -164,7 +184,7 @@ impl Namespaces {
         let state = Box::new(Change { from: alone, to: state.from.clone() });
         let back = Action::SetNamespace { name: name.clone(), veth: veth.clone(), state };
         // The next run mends what does not come back.
-        let _ = self.make_all(&[back], &mut [false]);
+        let _ = self.make_all(&[back], &mut [false], taken);
         true
     }
 
@@ -255,6 +275,7 @@ fn is_left(file: &File) -> io::Result<bool> {
 /// A namespace that is being made what it must be.
 struct Making<'a> {
     action: &'a Action,
+    name: &'a str,
     veth: &'a str,
     from: &'a Namespace,
     outside: &'a LinkFact,
@@ -346,9 +367,12 @@ fn is_link_local(ip: std::net::IpAddr) -> bool {
     matches!(ip, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
-/// Makes the current namespace what it must be, from whatever it is.
-fn furnish(wanted: &NamespaceFact) -> io::Result<()> {
+/// Makes the current namespace what it must be, from whatever it is. `taken`: from it, by this run.
+fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<()> {
     let (found, _) = look_inside()?;
+    if !(found.routes.is_empty() && found.addresses.is_empty()) {
+        taken.extend(Inside::look()?);
+    }
     // Before there is a link that a router could be heard on.
     wanted.sysctls.iter().try_for_each(|(key, value)| sysctls::write(key, value))?;
     let set = sysctls::OF_A_NAMESPACE.iter().filter(|(key, ..)| found.sysctls.contains_key(*key));
@@ -370,11 +394,11 @@ fn furnish(wanted: &NamespaceFact) -> io::Result<()> {
     }
     requests.extend(found.routes.difference(&wanted.routes).map(|route| routes::remove(&handle, inner, route)));
     requests.extend(found.addresses.difference(&wanted.addresses).map(|ip| addresses::remove(&handle, inner, *ip)));
-    requests.extend(wanted.addresses.difference(&found.addresses).map(|ip| addresses::add(&handle, inner, *ip)));
+    requests.extend(wanted.addresses.difference(&found.addresses).map(|ip| taken.add_address(&handle, inner, *ip)));
     // A router must be reachable before there is a way through it.
     let missing = wanted.routes.difference(&found.routes);
     let (through, direct): (Vec<_>, Vec<_>) = missing.partition(|route| route.via.is_some());
-    requests.extend(direct.into_iter().chain(through).map(|route| routes::add(&handle, inner, route)));
+    requests.extend(direct.into_iter().chain(through).map(|route| taken.add_route(&handle, inner, route)));
     let (was, be) = (&found.local_routes, &wanted.local_routes);
     requests.extend(was.difference(be).map(|range| routes::remove_local(&handle, lo, *range)));
     requests.extend(be.difference(was).map(|range| routes::add_local(&handle, lo, *range)));

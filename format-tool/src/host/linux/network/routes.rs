@@ -2,7 +2,7 @@
 
 mod found;
 
-pub(super) use found::all;
+pub(super) use found::{all, protocols};
 
 use super::connection::{Connection, Request};
 use futures_util::stream::StreamExt;
@@ -48,6 +48,13 @@ pub(super) fn remove_as_told(handle: &Handle, route: RouteMessage) -> Request {
 
 pub(super) fn add(handle: &Handle, index: u32, route: &Route) -> Request {
     Box::pin(handle.route().add(unicast(index, route)).execute())
+}
+
+/// One that was made in this name.
+pub(super) fn add_by(handle: &Handle, index: u32, route: &Route, by: RouteProtocol) -> Request {
+    let mut message = unicast(index, route);
+    message.header.protocol = by;
+    Box::pin(handle.route().add(message).execute())
 }
 
 /// Beside whatever other route to the same there is: it is refused only where this very one is there already.

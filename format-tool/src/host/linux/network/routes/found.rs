@@ -145,6 +145,19 @@ pub(in super::super) fn all(
     })
 }
 
+/// In whose name each was made of those routes of a link, given by index and name, that could be put back.
+pub(in super::super) fn protocols(
+    connection: &mut Connection,
+    (index, name): (u32, &str),
+) -> io::Result<BTreeMap<Route, RouteProtocol>> {
+    let (names, kernels) = (BTreeMap::from([(index, name.to_owned())]), Kernels::default());
+    let answers = connection.handle.route().get(RouteMessage::default()).execute();
+    connection.ask(answers, |message| match Told::read(&message)?.found(&message.header, &names, &kernels) {
+        Found::Main(route) => Some((route, message.header.protocol)),
+        _ => None,
+    })
+}
+
 /// One route as the kernel tells of it.
 struct Told {
     ipv6: bool,

@@ -1,0 +1,61 @@
+//! What was taken out of a namespace, with what no fact says of it, should it have to come back.
+
+use super::super::connection::{Connection, Request};
+use super::super::{addresses, links, routes};
+use super::INNER;
+use ipnet::IpNet;
+use node_format_plan::facts::Route;
+use rtnetlink::Handle;
+use rtnetlink::packet_route::address::AddressMessage;
+use rtnetlink::packet_route::route::RouteProtocol;
+use std::collections::BTreeMap;
+use std::io;
+
+/// By name of the namespace.
+pub(in crate::host::linux) type Taken = BTreeMap<String, Inside>;
+
+/// What was on the inner end of the pair.
+#[derive(Default)]
+pub(in crate::host::linux) struct Inside {
+    protocols: BTreeMap<Route, RouteProtocol>,
+    addresses: BTreeMap<IpNet, AddressMessage>,
+}
+
+impl Inside {
+    /// Of the current namespace.
+    pub fn look() -> io::Result<Self> {
+        let mut connection = Connection::open()?;
+        let links = links::all(&mut connection)?;
+        let Some(inner) = links.iter().find(|link| link.name == INNER) else { return Ok(Self::default()) };
+        Ok(Self {
+            protocols: routes::protocols(&mut connection, (inner.index, INNER))?,
+            addresses: addresses::told(&mut connection, inner.index)?,
+        })
+    }
+
+    /// As it was, if it was there.
+    pub fn add_address(&self, handle: &Handle, index: u32, address: IpNet) -> Request {
+        match self.addresses.get(&address) {
+            Some(told) => addresses::add_as_told(handle, index, told),
+            None => addresses::add(handle, index, address),
+        }
+    }
+
+    /// In whose name it was made, if it was there.
+    pub fn add_route(&self, handle: &Handle, index: u32, route: &Route) -> Request {
+        match self.protocols.get(route) {
+            Some(by) => routes::add_by(handle, index, route, *by),
+            None => routes::add(handle, index, route),
+        }
+    }
+
+    /// Takes in what a later look found as well.
+    pub fn extend(&mut self, later: Self) {
+        for (route, by) in later.protocols {
+            self.protocols.entry(route).or_insert(by);
+        }
+        for (address, told) in later.addresses {
+            self.addresses.entry(address).or_insert(told);
+        }
+    }
+}
