@@ -43,11 +43,16 @@ pub struct PartitionFact {
     pub services: BTreeMap<ServiceName, ServiceFact>,
     /// What is known of each promise. Survives restarts of the agent.
     pub promises: BTreeMap<PromiseName, PromiseFact>,
-    /// The last step that failed, until it succeeds. The daemon remembers that; a host leaves it empty.
-    pub failure: Option<Failure>,
+    /// The steps that failed, each until it succeeds. The daemon remembers that; a host leaves it empty.
+    pub failures: Vec<Failure>,
 }
 
 impl PartitionFact {
+    /// How this step failed, if it did.
+    pub fn failure(&self, step: &str) -> Option<&Failure> {
+        self.failures.iter().find(|failure| failure.step == step)
+    }
+
     /// What runs now, and with which configuration: another text after every start of a service, and after everything
     /// that was configured anew. A check is a check of that, whatever the clocks say. One-shots come and go beside it.
     pub fn runs(&self) -> String {

@@ -25,7 +25,7 @@ pub struct PartitionPlan {
     pub wake_at: Option<Steady>,
     /// How the instance is before the actions are done; `None` if there is none to speak of.
     pub status: Option<InstanceStatus>,
-    /// The step that failed last is wanted still, and waits for its next try.
+    /// A step that failed is wanted still, and waits for its next try.
     pub held_back: bool,
 }
 
@@ -286,14 +286,33 @@ fn configure(given: &Given<'_>, occupant: &Occupant, rendered: &Rendered, plan: 
     Some(Verdict::new(InstanceState::Starting, detail))
 }
 
-/// Takes the step that failed, and what builds on it, out of the plan until its next try is due.
+/// Takes the steps that failed, and what builds on them, out of the plan until their next tries are due. Gives the first of
+/// those that are wanted still.
 fn hold_back<'a>(given: &Given<'a>, plan: &mut PartitionPlan) -> Option<&'a Failure> {
-    let failure = given.fact.failure.as_ref()?;
-    let at = plan.actions.iter().position(|action| action.step() == failure.step)?;
-    let retry = failure.at.steady.plus(STEP.after(failure.attempts));
-    if retry <= given.now.steady {
-        return Some(failure);
+    let steps: Vec<String> = plan.actions.iter().map(Action::step).collect();
+    let failing: Vec<&Failure> = steps.iter().filter_map(|step| given.fact.failure(step)).collect();
+    for failure in &failing {
+        let retry = failure.at.steady.plus(STEP.after(failure.attempts));
+        // What comes before it may have taken it out of the plan.
+        let Some(at) = plan.actions.iter().position(|action| action.step() == failure.step) else { continue };
+        if retry <= given.now.steady {
+            continue;
+        }
+        leave_out(at, plan);
+        plan.held_back = true;
+        plan.wake_at = sooner(plan.wake_at, retry);
+        plan.waiting.push(Waiting {
+            who: format!("{} in {}", failure.step, given.partition.name),
+            on: format!("the next try at {}, after {} failed", given.now.tell(retry), failure.attempts),
+            since: failure.at.wall,
+            todo: failure.problem.todo.clone(),
+        });
     }
+    failing.first().copied()
+}
+
+/// Takes an action, and what builds on it, out of the plan.
+fn leave_out(at: usize, plan: &mut PartitionPlan) {
     // Services, promises and what was asked for do not build on each other; everything else does on what is before it.
     match plan.actions[at] {
         Action::StartService { .. } | Action::CheckPromise { .. } | Action::RunAsked { .. } => {
@@ -312,15 +331,6 @@ fn hold_back<'a>(given: &Given<'a>, plan: &mut PartitionPlan) -> Option<&'a Fail
             plan.actions.extend(asked);
         }
     }
-    plan.held_back = true;
-    plan.wake_at = sooner(plan.wake_at, retry);
-    plan.waiting.push(Waiting {
-        who: format!("{} in {}", failure.step, given.partition.name),
-        on: format!("the next try at {}, after {} failed", given.now.tell(retry), failure.attempts),
-        since: failure.at.wall,
-        todo: failure.problem.todo.clone(),
-    });
-    Some(failure)
 }
 
 fn with_failure(verdict: Verdict, failure: Option<&Failure>) -> Verdict {

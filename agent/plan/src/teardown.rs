@@ -31,7 +31,7 @@ pub(crate) fn stop_services(given: &Given<'_>, occupant: &Occupant, stop: Option
 
 fn given_up(given: &Given<'_>, run: &Run) -> bool {
     let step = Action::RunHook { partition: given.partition.name.clone(), run: run.clone() }.step();
-    given.fact.failure.as_ref().is_some_and(|f| f.step == step && f.attempts >= LAST_HOOK_ATTEMPTS)
+    given.fact.failure(&step).is_some_and(|failure| failure.attempts >= LAST_HOOK_ATTEMPTS)
 }
 
 fn known(rendered: Option<&Result<Rendered, Problem>>) -> Option<&Rendered> {

@@ -3,6 +3,7 @@
 use super::Shared;
 use crate::usage::Arrival;
 use futures_util::future::join_all;
+use plat_agent_plan::action::Note;
 use plat_agent_plan::facts::Failure;
 use plat_agent_plan::{
     Action, Given, Moment, PartitionFact, PartitionPlan, Place, ReleaseFact, Rendered, Steady, instance_of,
@@ -25,7 +26,7 @@ struct Worker {
     shared: Arc<Shared>,
     name: PartitionName,
     wake: Arc<Notify>,
-    failure: Option<Failure>,
+    failures: Vec<Failure>,
     cache: Option<Cache>,
     /// A check was broken off last time: the next one runs to its end, so that events cannot starve promises.
     broke_off: bool,
@@ -54,8 +55,8 @@ enum Round {
 }
 
 pub(super) async fn run(shared: Arc<Shared>, name: PartitionName, wake: Arc<Notify>) {
-    let (failure, cache, settled) = (None, None, false);
-    let mut worker = Worker { shared, name, wake, failure, cache, broke_off: false, followed: false, settled };
+    let (failures, cache, settled) = (Vec::new(), None, false);
+    let mut worker = Worker { shared, name, wake, failures, cache, broke_off: false, followed: false, settled };
     loop {
         if let Round::Idle(until) = worker.round().await {
             match until {
@@ -73,7 +74,7 @@ impl Worker {
     async fn round(&mut self) -> Round {
         let now = self.shared.clock.moment();
         let fact = match self.shared.host.observe_partition(&self.name).await {
-            Ok(fact) => PartitionFact { failure: self.failure.clone(), ..fact },
+            Ok(fact) => PartitionFact { failures: self.failures.clone(), ..fact },
             Err(problem) => {
                 warn!(partition = %self.name, problem = problem.one_line(), "partition cannot be observed");
                 return Round::Idle(Some(now.steady.plus(LOOK_AGAIN)));
@@ -103,7 +104,7 @@ impl Worker {
         }
         if plan.actions.is_empty() {
             if !plan.held_back {
-                self.failure = None;
+                self.failures.clear();
             }
             return Round::Idle(plan.wake_at);
         }
@@ -190,23 +191,26 @@ impl Worker {
                 }
             };
             self.broke_off = false;
-            let mut failed = None;
+            let mut has_failed = false;
             for (action, result) in group.iter().zip(results) {
                 let result = match result {
                     Ok(()) => self.after(action, begun_for).await,
                     failed => failed,
                 };
-                if let Err(problem) = result {
-                    failed.get_or_insert((action, problem));
+                match result {
+                    Ok(()) => self.went_well(action),
+                    Err(problem) => {
+                        has_failed = true;
+                        self.failed(action, problem);
+                    }
                 }
             }
-            if let Some((action, problem)) = failed {
-                self.failed(action, problem);
+            if has_failed {
                 return Round::Again;
             }
         }
         if !plan.held_back {
-            self.failure = None;
+            self.failures.clear();
         }
         Round::Again
     }
@@ -246,9 +250,22 @@ impl Worker {
 
     fn failed(&mut self, action: &Action, problem: Problem) {
         let step = action.step();
-        let before = self.failure.as_ref().filter(|failure| failure.step == step).map_or(0, |failure| failure.attempts);
-        warn!(partition = %self.name, step, attempts = before + 1, problem = problem.one_line(), "step failed");
-        self.failure = Some(Failure { step, problem, attempts: before + 1, at: self.shared.clock.moment() });
+        let before = self.failures.iter().position(|failure| failure.step == step);
+        let attempts = before.map_or(0, |at| self.failures.swap_remove(at).attempts) + 1;
+        warn!(partition = %self.name, step, attempts, problem = problem.one_line(), "step failed");
+        self.failures.push(Failure { step, problem, attempts, at: self.shared.clock.moment() });
+    }
+
+    fn went_well(&mut self, action: &Action) {
+        match action {
+            // What failed with what was configured before is tried anew.
+            Action::Note { note: Note::Configured { .. }, .. } => self.failures.clear(),
+            _ if self.failures.is_empty() => {}
+            _ => {
+                let step = action.step();
+                self.failures.retain(|failure| failure.step != step);
+            }
+        }
     }
 
     /// Returns when what is being done should not be finished: a hook of an instance that is to be destroyed, one that was

@@ -344,7 +344,7 @@ impl Host for LinuxHost {
             limits,
             services: self.runtime.observe(partition).await?,
             promises: memory.promises.clone(),
-            failure: None,
+            failures: Vec::new(),
         })
     }
 

@@ -180,15 +180,16 @@ fn run(folder: &Path) -> String {
         let fact = ServiceFact { short_runs, last_exit, ..ServiceFact::started(fingerprint, run, state) };
         (name.parse().unwrap(), fact)
     });
-    let failure = text.failure.map(|text| Failure {
+    let failures = text.failure.into_iter().map(|text| Failure {
         step: text.step,
         problem: Problem::new(codes::HOOK_FAILED, "a step failed"),
         attempts: text.attempts,
         at: at(text.at),
     });
+    let failures = failures.collect();
     let limits = (!text.limits_unknown).then_some(text.limits);
     let mut fact =
-        PartitionFact { occupant, limits, services: services.collect(), failure, ..PartitionFact::default() };
+        PartitionFact { occupant, limits, services: services.collect(), failures, ..PartitionFact::default() };
     let (runs, built) = (fact.runs(), fact.built());
     let promises = text.promises.into_iter().map(|(name, text)| {
         let PromiseText { holds, checked, of_before, of_built, held, failures } = text;

@@ -433,6 +433,35 @@ fn a_step_of_the_wall_clock_changes_nothing_of_what_is_done_and_when() {
     }
 }
 
+#[test]
+fn two_steps_that_fail_wait_longer_each_time_and_neither_has_the_other_tried_again() {
+    let steps = ["part0 start service web", "part0 start service worker"];
+    let mut world = World::new(1);
+    for step in steps {
+        world.failing.insert(step.replace("part0 ", ""));
+    }
+    world.wish(1, 0, Wish::Started, "{}");
+    let mut tries = [0, 0];
+    for _ in 0..600 {
+        world.settle();
+        let done = world.take_done();
+        for (tries, step) in tries.iter_mut().zip(steps) {
+            *tries += done.iter().filter(|done| *done == step).count();
+        }
+        world.later(1);
+    }
+    assert!(tries.iter().all(|tries| (4..=20).contains(tries)), "{tries:?} in ten minutes");
+    world.failing.remove("start service web");
+    world.later(600);
+    world.settle();
+    let done = world.take_done();
+    assert!(steps.iter().all(|step| done.contains(&(*step).to_owned())), "{done:?}");
+    assert!(matches!(
+        world.facts.partitions[&part(0)].services[&ServiceName::parse("web").unwrap()].state,
+        ServiceRun::Running { .. }
+    ));
+}
+
 /// When it was restarted in an hour, in seconds; `between` happens every five seconds.
 fn restarts_in_an_hour(world: &mut World, mut between: impl FnMut(&mut World)) -> Vec<u64> {
     let (begin, mut restarts) = (world.now, Vec::new());

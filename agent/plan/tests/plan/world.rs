@@ -252,29 +252,36 @@ impl World {
             if let Some(status) = plan.status {
                 self.facts.reported.insert(status.id.clone(), status);
             }
-            let mut failed = None;
+            let mut failed = false;
             for action in &plan.actions {
-                did = true;
-                self.done.push(format!("{name} {}", action.step()));
-                if self.failing.contains(&action.step()) {
-                    failed = Some(action.step());
+                // As in the daemon, services start beside each other.
+                if failed && !matches!(action, Action::StartService { .. }) {
                     break;
                 }
-                self.apply(&name, action);
-            }
-            let fact = self.facts.partitions.get_mut(&name).unwrap();
-            match failed {
-                Some(step) => {
-                    let before = fact.failure.as_ref().filter(|failure| failure.step == step);
-                    let attempts = before.map_or(0, |failure| failure.attempts) + 1;
-                    let problem = plat_model::Problem::new(plat_model::problem::codes::HOOK_FAILED, "it failed");
-                    fact.failure = Some(plat_agent_plan::facts::Failure { step, problem, attempts, at: self.now });
+                did = true;
+                let step = action.step();
+                self.done.push(format!("{name} {step}"));
+                if self.failing.contains(&step) {
+                    failed = true;
+                    self.failed(&name, step);
+                } else {
+                    self.apply(&name, action);
+                    self.facts.partitions.get_mut(&name).unwrap().failures.retain(|failure| failure.step != step);
                 }
-                None if !plan.held_back => fact.failure = None,
-                None => {}
+            }
+            if !failed && !plan.held_back {
+                self.facts.partitions.get_mut(&name).unwrap().failures.clear();
             }
         }
         did
+    }
+
+    fn failed(&mut self, name: &PartitionName, step: String) {
+        let fact = self.facts.partitions.get_mut(name).unwrap();
+        let attempts = fact.failure(&step).map_or(0, |failure| failure.attempts) + 1;
+        fact.failures.retain(|failure| failure.step != step);
+        let problem = plat_model::Problem::new(plat_model::problem::codes::HOOK_FAILED, "it failed");
+        fact.failures.push(plat_agent_plan::facts::Failure { step, problem, attempts, at: self.now });
     }
 
     fn apply(&mut self, name: &PartitionName, action: &Action) {

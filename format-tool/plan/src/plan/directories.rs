@@ -432,7 +432,9 @@ impl Planner<'_> {
 /// there, and a user who made his directory sticky before root locked it leaves the same.
 fn clear_away(path: &Path) -> String {
     let shown = path.display();
-    format!("if nobody locked it, an older node-format was killed while it made it: `find {shown} -type d -empty -delete`")
+    format!(
+        "if nobody locked it, an older node-format was killed while it made it: `find {shown} -type d -empty -delete`"
+    )
 }
 
 /// Whether root took a partition's directory from its user and lets nobody else in: only root can, and means it.
