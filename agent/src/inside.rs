@@ -77,18 +77,18 @@ impl Inside {
         self.doors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sees to it that this instance, and no other, is listened to in a partition.
-    pub async fn keep(self: &Arc<Self>, partition: &NodePartition, instance: Option<&InstanceId>) {
+    /// Sees to it that this instance, and no other, is listened to in a partition. Where that cannot be, how soon it is to be
+    /// tried again.
+    pub async fn keep(self: &Arc<Self>, partition: &NodePartition, instance: Option<&InstanceId>) -> Option<Duration> {
         let name = &partition.name;
         let Some(instance) = instance else {
             self.doors().remove(name);
-            return;
+            return None;
         };
-        let is_kept = self.doors().get(name).is_some_and(|door| {
-            &door.instance == instance && door.open.as_ref().map_or_else(|tried| tried.elapsed() < AGAIN, |_| true)
-        });
-        if is_kept {
-            return;
+        match self.doors().get(name).filter(|door| &door.instance == instance).map(|door| &door.open) {
+            Some(Ok(_)) => return None,
+            Some(Err(tried)) if tried.elapsed() < AGAIN => return Some(AGAIN.saturating_sub(tried.elapsed())),
+            _ => {}
         }
         self.doors().remove(name);
         let open = match self.host.door(name).await.and_then(|fd| fd.map(listener).transpose()) {
@@ -101,13 +101,15 @@ impl Inside {
                 Ok(tokio::spawn(serve::serve(self.clone(), speaker, listener)).abort_handle())
             }
             // Nobody could speak there.
-            Ok(None) => return,
+            Ok(None) => return None,
             Err(problem) => {
                 warn!(partition = %name, problem = problem.one_line(), "the instance cannot speak with its agent");
                 Err(Instant::now())
             }
         };
+        let again = open.is_err().then_some(AGAIN);
         self.doors().insert(name.clone(), Door { instance: instance.clone(), open });
+        again
     }
 
     /// The socket is made anew when it is kept next.
@@ -152,4 +154,35 @@ fn away() -> Problem {
 fn listener(fd: OwnedFd) -> Result<UnixListener, Problem> {
     UnixListener::from_std(fd.into())
         .map_err(|why| Problem::new(codes::INTERNAL, "a socket cannot be listened at").because(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::host::fake::FakeHost;
+    use plat_model::node::NodeFile;
+    use std::path::Path;
+
+    #[tokio::test]
+    async fn a_socket_that_cannot_be_made_is_tried_again_in_its_time() {
+        let part = NodePartition::bare(PartitionName::parse("part0").unwrap());
+        let node = NodeFile { partitions: vec![part.clone()], ..NodeFile::bare(Path::new("/srv/plat")) };
+        let host = Arc::new(FakeHost::new(node, Arc::new(SystemClock)));
+        let nobody: AskMaster = Arc::new(|_, _| Box::pin(async { Ok(Vec::new()) }));
+        let inside = Arc::new(Inside::new(host.clone(), Arc::new(|_| None), nobody));
+        let instance = InstanceId::parse(&"a".repeat(32)).unwrap();
+        host.fail("open socket", 2);
+        let later = || match &mut inside.doors().get_mut(&part.name).unwrap().open {
+            Err(tried) => *tried -= AGAIN,
+            Ok(_) => panic!("it could not be made"),
+        };
+        assert_eq!(inside.keep(&part, Some(&instance)).await, Some(AGAIN));
+        assert!(inside.keep(&part, Some(&instance)).await.is_some_and(|soon| soon < AGAIN), "not yet");
+        later();
+        assert_eq!(inside.keep(&part, Some(&instance)).await, Some(AGAIN), "it failed again");
+        later();
+        assert_eq!(inside.keep(&part, Some(&instance)).await, None);
+        assert!(host.speak(&part.name).is_ok());
+    }
 }

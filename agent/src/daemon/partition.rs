@@ -92,8 +92,10 @@ impl Worker {
         }
         // Before it is configured for the first time there is nobody to speak; then it is made with the files.
         let speaks = occupant.filter(|occupant| !occupant.erased && !occupant.configured.is_empty());
+        let mut tries_again = None;
         if let Some(partition) = self.shared.partition(&self.name) {
-            self.shared.inside.keep(&partition, speaks.map(|occupant| &occupant.instance)).await;
+            let kept = self.shared.inside.keep(&partition, speaks.map(|occupant| &occupant.instance));
+            tries_again = kept.await.map(|soon| now.steady.plus(soon));
         }
         let Some((plan, instance)) = self.plan(&fact, now) else { return Round::Idle(None) };
         for waiting in &plan.waiting {
@@ -106,7 +108,7 @@ impl Worker {
             if !plan.held_back {
                 self.failures.clear();
             }
-            return Round::Idle(plan.wake_at);
+            return Round::Idle(plan.wake_at.into_iter().chain(tries_again).min());
         }
         self.perform(&plan, instance.as_ref()).await
     }

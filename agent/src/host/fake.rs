@@ -329,6 +329,9 @@ impl Host for FakeHost {
     }
 
     async fn door(&self, partition: &PartitionName) -> Result<Option<OwnedFd>, Problem> {
+        if self.lock().is_to_fail("open socket") {
+            return Err(Problem::new(codes::DISK_FULL, "the socket cannot be made"));
+        }
         let (listener, address) = door::open()?;
         self.lock().doors.insert(partition.clone(), address);
         Ok(Some(listener))

@@ -101,9 +101,17 @@ impl World {
         }
     }
 
-    pub fn is_faulty(&mut self, step: &str) -> bool {
-        if let Some(times) = self.failing.get_mut(step).filter(|times| **times > 0) {
+    /// Whether it was told to fail here.
+    pub fn is_to_fail(&mut self, step: &str) -> bool {
+        let times = self.failing.get_mut(step).filter(|times| **times > 0);
+        times.is_some_and(|times| {
             *times -= 1;
+            true
+        })
+    }
+
+    pub fn is_faulty(&mut self, step: &str) -> bool {
+        if self.is_to_fail(step) {
             return true;
         }
         self.faults.as_mut().is_some_and(|(random, per_mille)| random.random_range(0..1000) < *per_mille)
