@@ -15,7 +15,7 @@ use plat_wire::v1;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -161,34 +161,9 @@ impl Grid {
     async fn format_node(&self) -> Result<()> {
         let config = self.place.path("format.toml");
         if !config.exists() {
-            self.place.write(&config, &self.format_toml())?;
+            self.place.write(&config, &format_toml(|name| self.place.path(name), self.partitions, self.format))?;
         }
         self.run("node-format", &["apply", "--config", &shown(&config)]).await
-    }
-
-    fn format_toml(&self) -> String {
-        let path = |name: &str| toml::Value::String(shown(&self.place.path(name)));
-        let (users, network) = if self.format {
-            (
-                "true",
-                "mode = \"bridge\"\nlink = \"platdev0\"\ntap_base_name = \"platdev\"\nipv6_prefix = \"fd00:706c:6174:de::/64\"\nipv4_network = \"10.113.0.0/16\"\n",
-            )
-        } else {
-            ("false", "mode = \"loopback\"\n")
-        };
-        let base = if self.format {
-            "base_name = \"part\"\nuser_base_name = \"platdev\"\nfirst_uid = 47000\nfirst_gid = 47000\n"
-        } else {
-            "base_name = \"part\"\n"
-        };
-        format!(
-            "# Written by `plat dev`.\nversion = 1\n\n[paths]\nreleases = {}\nroot = {}\nnode_file = {}\nrecord = {}\n\n[partitions]\namount = {}\nusers = {users}\n{base}\n[network]\n{network}",
-            path("releases"),
-            path("partitions"),
-            path("node.json"),
-            path("format-record"),
-            self.partitions
-        )
     }
 
     async fn enroll(&self, session: &Session) -> Result<()> {
@@ -360,4 +335,43 @@ fn free_port() -> Result<u16> {
     listener
         .map(|address| address.port())
         .map_err(|e| prerequisite("there is no free port", e, "look at what listens on 127.0.0.1"))
+}
+
+/// What the node is formatted by.
+fn format_toml(place: impl Fn(&str) -> PathBuf, partitions: u32, format: bool) -> String {
+    let path = |name: &str| toml::Value::String(shown(&place(name)));
+    let (users, network) = if format {
+        (
+            "true",
+            "mode = \"bridge\"\nlink = \"platdev0\"\ntap_base_name = \"platdevtap\"\nipv6_prefix = \"fd00:706c:6174:de::/64\"\nipv4_network = \"10.113.0.0/16\"\n",
+        )
+    } else {
+        ("false", "mode = \"loopback\"\n")
+    };
+    let base = if format {
+        "base_name = \"part\"\nuser_base_name = \"platdev\"\nfirst_uid = 47000\nfirst_gid = 47000\n"
+    } else {
+        "base_name = \"part\"\n"
+    };
+    format!(
+        "# Written by `plat dev`.\nversion = 1\n\n[paths]\nreleases = {}\nroot = {}\nnode_file = {}\nrecord = {}\n\n[partitions]\namount = {}\nusers = {users}\n{base}\n[network]\n{network}",
+        path("releases"),
+        path("partitions"),
+        path("node.json"),
+        path("format-record"),
+        partitions
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_development_node_is_formatted_by_is_right() {
+        for format in [false, true] {
+            let text = format_toml(|name| Path::new("/srv/dev").join(name), 8, format);
+            node_format_plan::parse("format.toml", &text).unwrap_or_else(|problems| panic!("{problems}\n{text}"));
+        }
+    }
 }
