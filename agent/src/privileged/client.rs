@@ -11,8 +11,8 @@ use plat_model::id::{Digest, PartitionName, ServiceName};
 use plat_model::node::NodeFile;
 use plat_model::problem::codes;
 use plat_model::resources::Enforced;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +30,7 @@ type Line = (ServiceName, String);
 #[derive(Default)]
 struct State {
     /// Calls without an answer.
-    calls: HashMap<u64, oneshot::Sender<Value>>,
+    calls: HashMap<u64, oneshot::Sender<Box<RawValue>>>,
     /// Logs that are read. Each has room for all that may be under way.
     logs: HashMap<u64, mpsc::Sender<Line>>,
     /// Calls that nobody waits for any more, which root's part is still to be told.
@@ -159,7 +159,7 @@ impl RemoteHost {
     }
 
     /// Without an answer once root's part is gone: this one is about to end, and nothing is to be made of that before.
-    async fn call(&self, call: Call, log: Option<mpsc::Sender<Line>>) -> Result<(Asked, Value), Problem> {
+    async fn call(&self, call: Call, log: Option<mpsc::Sender<Line>>) -> Result<(Asked, Box<RawValue>), Problem> {
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let frame = encode(&Question::Call { id, call }, QUESTION_MAX)
             .map_err(|why| Problem::new(codes::TOO_LARGE, "what the host is to do is too large").because(why))?;
@@ -184,7 +184,7 @@ impl RemoteHost {
 
     async fn ask<T: DeserializeOwned>(&self, call: Call) -> Result<T, Problem> {
         let (_asked, value) = self.call(call, None).await?;
-        answer(value)
+        answer(&value)
     }
 
     async fn ask_fallible<T: DeserializeOwned>(&self, call: Call) -> Result<T, Problem> {
@@ -200,11 +200,10 @@ fn gone() -> Problem {
     Problem::new(codes::INTERNAL, "the agent's root part has ended")
 }
 
-fn answer<T: DeserializeOwned>(value: Value) -> Result<T, Problem> {
-    // What was refused for all kinds of calls alike is told so.
-    let problem = value.get("Err").cloned();
-    serde_json::from_value(value).map_err(|_| {
-        let refused = problem.and_then(|problem| serde_json::from_value::<Problem>(problem).ok());
+fn answer<T: DeserializeOwned>(value: &RawValue) -> Result<T, Problem> {
+    serde_json::from_str(value.get()).map_err(|_| {
+        // What was refused for all kinds of calls alike is told so.
+        let refused = serde_json::from_str::<Result<IgnoredAny, Problem>>(value.get()).ok().and_then(Result::err);
         refused.unwrap_or_else(|| Problem::new(codes::INTERNAL, "the agent's root part gave an answer of another kind"))
     })
 }
@@ -368,7 +367,7 @@ impl Host for RemoteHost {
     async fn logs(&self, partition: &PartitionName, asked: &LogsAsked) -> Result<mpsc::Receiver<Line>, Problem> {
         let (log, lines) = mpsc::channel(WINDOW);
         let (call, value) = self.call(Call::Logs(partition.clone(), asked.clone()), Some(log)).await?;
-        answer::<Result<(), Problem>>(value)??;
+        answer::<Result<(), Problem>>(&value)??;
         let (send, receive) = mpsc::channel(1);
         tokio::spawn(pass_lines(call, lines, send));
         Ok(receive)
@@ -377,7 +376,7 @@ impl Host for RemoteHost {
     async fn door(&self, partition: &PartitionName) -> Result<Option<OwnedFd>, Problem> {
         let taking = self.doors.lock().await;
         let (asked, value) = self.call(Call::Door(partition.clone()), None).await?;
-        if !answer::<Result<bool, Problem>>(value)?? {
+        if !answer::<Result<bool, Problem>>(&value)?? {
             return Ok(None);
         }
         let door = taking.take(asked.id).map_err(|why| {
@@ -456,7 +455,7 @@ mod tests {
             let Some((Question::Call { id, .. }, _)) = read(&mut roots, QUESTION_MAX).await.unwrap() else {
                 panic!("it asks for something else")
             };
-            let answer = Message::Answer { id, value: serde_json::json!({"no": "counters"}) };
+            let answer = Message::Answer { id, value: RawValue::from_string(r#"{"no": "counters"}"#.into()).unwrap() };
             roots.write_all(&encode(&answer, ANSWER_MAX).unwrap()).await.unwrap();
         };
         let (read, ()) = tokio::join!(host.counters(&asked, Wanted::All), answer);

@@ -7,7 +7,7 @@ use plat_model::id::{Digest, PartitionName, ServiceName};
 use plat_model::resources::Enforced;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -71,10 +71,10 @@ pub enum Message {
         start: Box<Start>,
         nature: Nature,
     },
-    /// What the call gives, in the form of its own.
+    /// What the call gives, in the form of its own: JSON that only whoever called reads.
     Answer {
         id: u64,
-        value: Value,
+        value: Box<RawValue>,
     },
     /// Of a log that was begun.
     Line {

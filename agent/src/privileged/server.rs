@@ -9,7 +9,7 @@ use crate::pace::Sparing;
 use plat_model::Problem;
 use plat_model::problem::codes;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::to_raw_value;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd;
@@ -205,8 +205,10 @@ impl Desk {
     }
 
     async fn answer(&self, id: u64, answer: &impl Serialize) {
-        let value = serde_json::to_value(answer).unwrap_or(Value::Null);
-        self.tell(&Message::Answer { id, value }).await;
+        match to_raw_value(answer) {
+            Ok(value) => self.tell(&Message::Answer { id, value }).await,
+            Err(why) => tracing::error!(%why, "an answer of the host cannot be sent"),
+        }
     }
 
     async fn perform(&self, id: u64, call: Call, window: &Semaphore) {
