@@ -17,10 +17,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Held while one service is started, stopped or looked after.
 type ServiceLock = Arc<tokio::sync::Mutex<()>>;
 
+/// The locks of services, as long as anybody has one.
+#[derive(Default)]
+struct Locks {
+    all: BTreeMap<(PartitionName, ServiceName), ServiceLock>,
+    /// From so many on those that nobody has are looked for.
+    enough: usize,
+}
+
+impl Locks {
+    fn of(&mut self, service: (PartitionName, ServiceName)) -> ServiceLock {
+        if self.all.len() >= self.enough.max(1024) {
+            self.all.retain(|_, lock| Arc::strong_count(lock) > 1);
+            self.enough = self.all.len() * 2;
+        }
+        self.all.entry(service).or_default().clone()
+    }
+}
+
 pub struct Held {
     pub setting: Setting,
     pub records: Records,
-    locks: Mutex<BTreeMap<(PartitionName, ServiceName), ServiceLock>>,
+    locks: Mutex<Locks>,
     /// What each partition is held to.
     limits: Mutex<BTreeMap<PartitionName, Resources>>,
 }
@@ -32,8 +50,7 @@ impl Held {
     }
 
     pub fn lock(&self, partition: &PartitionName, service: &ServiceName) -> ServiceLock {
-        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.entry((partition.clone(), service.clone())).or_default().clone()
+        self.locks.lock().unwrap_or_else(PoisonError::into_inner).of((partition.clone(), service.clone()))
     }
 
     /// What the partition is held to, if it was told so.
@@ -125,4 +142,21 @@ fn fact(state: &RunState, boot: &str) -> ServiceFact {
 
 fn gone(error: rustix::io::Errno) -> Result<(), rustix::io::Errno> {
     if error == rustix::io::Errno::SRCH { Ok(()) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locks_that_nobody_has_do_not_pile_up_and_one_that_somebody_has_stays_the_same() {
+        let mut locks = Locks::default();
+        let of = |n: usize| (PartitionName::parse("part0").unwrap(), ServiceName::parse(&format!("s{n}")).unwrap());
+        let kept = locks.of(of(0));
+        for n in 1..10_000 {
+            drop(locks.of(of(n)));
+        }
+        assert!(locks.all.len() <= 1024, "{}", locks.all.len());
+        assert!(Arc::ptr_eq(&kept, &locks.of(of(0))));
+    }
 }
