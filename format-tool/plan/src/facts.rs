@@ -397,6 +397,8 @@ pub enum About {
     Neighbour,
     /// An address of the link.
     Address(IpNet),
+    /// What the kernel made by itself, and would make otherwise by now: nobody's, where it goes with its link.
+    Kernels,
 }
 
 impl About {
