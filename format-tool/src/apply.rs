@@ -237,7 +237,8 @@ impl Work {
             Action::SetLink { from, to, .. } => {
                 from.mac != to.mac || (from.up && !to.up) || (from.bridge.is_some() && from.bridge != to.bridge)
             }
-            other => matches!(other.kind(), Kind::RemoveNamespaces | Kind::SetSysctls),
+            Action::SetNamespace { state, .. } => state.from.outside.is_some() || state.to.inside.is_none(),
+            other => other.kind() == Kind::SetSysctls,
         };
         if self.lost.is_empty() || !self.done.iter().any(takes) {
             return None;

@@ -295,6 +295,23 @@ fn without_a_guard_no_link_is_raised_before_it_is_told_to_hear_no_router() {
 }
 
 #[test]
+fn what_went_with_a_pair_that_was_made_anew_is_named_by_a_run_that_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("format/record");
+    let layout = |amount| layout_with(amount, "namespaces = true\n");
+    let mut host = bare();
+    run(&layout(1), &mut host, &record).unwrap();
+    // Its inner end is called otherwise.
+    host.facts.namespaces.get_mut("part0").unwrap().link = None;
+    host.facts.addresses.insert(AddressFact::ours("part-v0", "172.31.0.1/24".parse().unwrap()));
+    let last = actions(&layout(2), &mut host, &record) - 1;
+    host.fault = Some(Fault::Fails(host.performed + last));
+    let problems = run(&layout(2), &mut host, &record).unwrap_err();
+    let lost = "but for what may have gone along: part-v0 goes, and with it the address 172.31.0.1/24";
+    assert!(problems.to_string().contains(lost), "{problems}");
+}
+
+#[test]
 fn a_run_that_fails_takes_back_neither_roots_word_nor_the_claim_to_what_is_left() {
     let folder = tempfile::tempdir().unwrap();
     let record = folder.path().join("format/record");

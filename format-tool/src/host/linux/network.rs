@@ -25,7 +25,7 @@ use connection::{Connection, Request, unless};
 use indexmap::IndexSet;
 use ipnet::IpNet;
 use kernels::Kernels;
-use links::Link;
+use links::{Ends, Link};
 use nix::errno::Errno;
 use node_format_plan::Action;
 use node_format_plan::facts::{About, AddressFact, Further, Leases, LinkFact, LinkKind, Odd, Route, SetFrames};
@@ -55,6 +55,10 @@ pub(super) struct Seen {
     pub set_frames: BTreeMap<String, BTreeSet<SetFrames>>,
     /// What of a link could not be put back if it were taken from it.
     pub odd: BTreeMap<String, BTreeSet<Odd>>,
+    /// Routes by `lo`, or by no link, that somebody made: of kinds and tables that no other fact says.
+    pub unlinked: BTreeSet<Odd>,
+    /// See [`links::ends`].
+    pub ends: Ends,
 }
 
 /// Index of each link by its name.
@@ -106,6 +110,8 @@ fn see_with(connection: &mut Connection, links: Vec<Link>) -> io::Result<Seen> {
         announced,
         doubled,
         refused,
+        unlinked: routes.unlinked,
+        ends: links::ends(&links),
         ..Seen::default()
     };
     for (link, routes) in kept.into_iter().filter(|(_, routes)| !routes.is_empty()) {

@@ -10,6 +10,7 @@ use rtnetlink::packet_route::link::{
     InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 
@@ -29,6 +30,8 @@ pub(super) struct Link {
     pub master: Option<u32>,
     /// Index of the link that it stands on, as a VLAN does, or that a tunnel is bound to.
     pub on: Option<u32>,
+    /// Of the end of a pair, the index of the other one in another namespace.
+    pub far: Option<u32>,
     /// Neighbours need no asking for there, or there is only one.
     pub without_neighbours: bool,
     /// What IPv6 is told there; `None`: it is switched off.
@@ -52,6 +55,13 @@ pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Link>> {
     let get = connection.handle.link().get();
     let answers = get.set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]).execute();
     connection.ask(answers, read)
+}
+
+/// Ends of pairs whose other ends are in other namespaces: by the index of each and that of the other one, the name.
+pub(super) type Ends = BTreeMap<(u32, u32), String>;
+
+pub(super) fn ends(links: &[Link]) -> Ends {
+    links.iter().filter_map(|link| Some(((link.index, link.far?), link.name.clone()))).collect()
 }
 
 fn read(message: LinkMessage) -> Option<Link> {
@@ -81,9 +91,11 @@ fn read(message: LinkMessage) -> Option<Link> {
         }
     }
     // Of a pair that is the other end.
+    let far = on.filter(|_| elsewhere && fact.kind == LinkKind::Veth);
     let on = on.filter(|_| !elsewhere && fact.kind != LinkKind::Veth).or(bound.filter(|_| !elsewhere));
     let without_neighbours = flags.intersects(LinkFlags::Loopback | LinkFlags::Pointopoint | LinkFlags::Noarp);
-    Some(Link { name: name?, index: message.header.index, master, on, without_neighbours, ipv6, default_vlan, fact })
+    let index = message.header.index;
+    Some(Link { name: name?, index, master, on, far, without_neighbours, ipv6, default_vlan, fact })
 }
 
 fn read_ipv6(family: &AfSpecUnspec) -> Option<Ipv6> {
