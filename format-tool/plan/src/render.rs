@@ -366,6 +366,7 @@ impl serde::Serialize for Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::action::Change;
 
     fn tap(n: u32) -> Action {
         let link = LinkFact {
@@ -397,7 +398,8 @@ mod tests {
     #[test]
     fn as_much_is_counted_as_the_list_shows() {
         let (none, along) = (String::new(), BTreeMap::new());
-        let sysctl = Action::SetSysctl { key: "k".into(), was: none.clone(), from: none, to: "1".into(), along };
+        let (key, to, last) = ("k".into(), "1".into(), Change::default());
+        let sysctl = Action::SetSysctl { key, was: none.clone(), from: none, to, along, last };
         let guard =
             |rules| Guard { fingerprint: "f".into(), rules, elements: Default::default(), script: String::new() };
         let changed = Action::SetGuard { from: Some(guard(1)), to: Some(guard(2)) };
