@@ -7,7 +7,7 @@ use rtnetlink::packet_core::Nla;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoTun, InfoVeth,
-    InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth};
 use std::collections::BTreeMap;
@@ -66,7 +66,7 @@ pub(super) fn ends(links: &[Link]) -> Ends {
 
 fn read(message: LinkMessage) -> Option<Link> {
     let (mut name, mut master, mut on, mut bound, mut elsewhere, mut ipv6) = (None, None, None, None, false, None);
-    let mut default_vlan = None;
+    let (mut default_vlan, mut is_whole) = (None, false);
     let flags = message.header.flags;
     let kind = LinkKind::Other(String::new());
     let up = flags.contains(LinkFlags::Up);
@@ -79,7 +79,7 @@ fn read(message: LinkMessage) -> Option<Link> {
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             LinkAttribute::AfSpecUnspec(families) => ipv6 = families.iter().find_map(read_ipv6),
             LinkAttribute::Group(group) => fact.group = group,
-            LinkAttribute::Address(mac) => fact.mac = mac.try_into().unwrap_or_default(),
+            LinkAttribute::Address(mac) => (is_whole, fact.mac) = (mac.len() == 6, mac.try_into().unwrap_or_default()),
             LinkAttribute::Mtu(bytes) => fact.mtu = Some(bytes),
             LinkAttribute::LinkInfo(info) => {
                 fact.kind = read_kind(&info);
@@ -89,6 +89,12 @@ fn read(message: LinkMessage) -> Option<Link> {
             }
             _ => {}
         }
+    }
+    // One that was told to be no Ethernet any more is not as it was made, whoever owns it.
+    if let LinkKind::Tap(owner) = &mut fact.kind
+        && !(is_whole && message.header.link_layer_type == LinkLayerType::Ether)
+    {
+        *owner = None;
     }
     // Of a pair that is the other end.
     let far = on.filter(|_| elsewhere && fact.kind == LinkKind::Veth);
