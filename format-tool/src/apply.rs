@@ -113,6 +113,7 @@ fn carry_out(
     let Forgotten { first, before_taking, last } = plan.forgotten();
     host.clear(&first)?;
     record.strike(first)?;
+    record.add(plan.known.iter().cloned())?;
     let mut work = Work { before_taking, lost: plan.lost.clone(), ..Work::default() };
     let tenants = plan.tenants_links(facts);
     let outcome = perform_all(&plan.actions, host, record, &tenants, progress, &mut work);
@@ -197,7 +198,12 @@ fn perform(
         (false, true) => action.makes(),
         (false, false) => None,
     });
-    let settled = record.add(pairs().filter(|(_, done)| *done).filter_map(|(action, _)| action.settles()));
+    let settled = pairs().zip(fresh.iter().copied()).filter_map(|((action, done), fresh)| match (done, fresh) {
+        (true, _) => action.settles(),
+        (false, false) => action.keeps(),
+        (false, true) => None,
+    });
+    let settled = record.add(settled);
     let failed = problem.is_some();
     let over = pairs().enumerate().filter(|(n, (action, done))| action.is_over(*done, *n < begun, failed));
     let over = over.filter_map(|(_, (action, _))| action.begins());
@@ -237,7 +243,8 @@ impl Work {
             Action::SetLink { from, to, .. } => {
                 from.mac != to.mac || (from.up && !to.up) || (from.bridge.is_some() && from.bridge != to.bridge)
             }
-            other => matches!(other.kind(), Kind::RemoveNamespaces | Kind::SetSysctls),
+            Action::SetNamespace { state, .. } => state.from.outside.is_some() || state.to.inside.is_none(),
+            other => other.kind() == Kind::SetSysctls,
         };
         if self.lost.is_empty() || !self.done.iter().any(takes) {
             return None;

@@ -294,6 +294,76 @@ fn without_a_guard_no_link_is_raised_before_it_is_told_to_hear_no_router() {
     }
 }
 
+/// A node whose bridge was told to hear routers.
+fn listening() -> (FakeHost, Layout, &'static str) {
+    let mut host = bare();
+    // Nobody is reached by the uplink.
+    host.facts.addresses.clear();
+    host.facts.routes.clear();
+    host.facts.sysctls.insert("net.ipv6.conf.default.accept_ra".into(), "1".into());
+    (host, layout_with(1, "uplink = \"eth0\"\n"), "net.ipv6.conf.plat0.accept_ra")
+}
+
+#[test]
+fn a_run_that_fails_leaves_it_known_that_somebody_told_the_bridge_to_hear_no_router() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("format/record");
+    let (mut host, layout, key) = listening();
+    run(&layout, &mut host, &record).unwrap();
+    assert_eq!(host.facts.sysctls[key], "2");
+    // Of one that is set in vain, too.
+    host.facts.sysctls.insert(key.into(), "1".into());
+    host.fault = Some(Fault::Fails(host.performed));
+    run(&layout, &mut host, &record).unwrap_err();
+    host.fault = None;
+    host.facts.sysctls.insert(key.into(), "0".into());
+    let before = host.facts.clone();
+    for at in 0..actions(&Layout::default(), &mut host, &record) {
+        assert_eq!(actions(&layout, &mut host, &record), 0, "action {at}");
+        host.fault = Some(Fault::Fails(host.performed + at));
+        let failed = run(&Layout::default(), &mut host, &record).is_err();
+        host.fault = None;
+        if !failed {
+            break; // What a partition's user can keep from being done keeps nothing else.
+        }
+        assert_eq!(host.facts, before, "action {at}");
+    }
+}
+
+#[test]
+fn what_a_killed_run_set_and_did_not_come_to_say_the_next_one_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("format/record");
+    let (mut host, layout, key) = listening();
+    let plan = propose(Wish::new(&layout, AGREED), &mut host, &Record::read(&record, &epoch()).unwrap()).unwrap();
+    let sets = |action: &Action| matches!(action, Action::SetSysctl { key: of, .. } if of == key);
+    host.fault = Some(Fault::KilledAfter(plan.actions.iter().position(sets).unwrap()));
+    let killed = catch_unwind(AssertUnwindSafe(|| run(&layout, &mut host, &record))).unwrap_err();
+    assert!(killed.is::<Killed>());
+    host.fault = None;
+    run(&layout, &mut host, &record).unwrap();
+    assert_eq!(actions(&layout, &mut host, &record), 0);
+    host.facts.sysctls.insert(key.into(), "0".into());
+    assert_eq!(actions(&layout, &mut host, &record), 0, "somebody told it so since");
+}
+
+#[test]
+fn what_went_with_a_pair_that_was_made_anew_is_named_by_a_run_that_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("format/record");
+    let layout = |amount| layout_with(amount, "namespaces = true\n");
+    let mut host = bare();
+    run(&layout(1), &mut host, &record).unwrap();
+    // Its inner end is called otherwise.
+    host.facts.namespaces.get_mut("part0").unwrap().link = None;
+    host.facts.addresses.insert(AddressFact::ours("part-v0", "172.31.0.1/24".parse().unwrap()));
+    let last = actions(&layout(2), &mut host, &record) - 1;
+    host.fault = Some(Fault::Fails(host.performed + last));
+    let problems = run(&layout(2), &mut host, &record).unwrap_err();
+    let lost = "but for what may have gone along: part-v0 goes, and with it the address 172.31.0.1/24";
+    assert!(problems.to_string().contains(lost), "{problems}");
+}
+
 #[test]
 fn a_run_that_fails_takes_back_neither_roots_word_nor_the_claim_to_what_is_left() {
     let folder = tempfile::tempdir().unwrap();

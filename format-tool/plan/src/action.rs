@@ -55,7 +55,7 @@ pub struct Namespace {
 }
 
 /// What there is, and what there shall be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Change<T> {
     pub from: T,
     pub to: T,
@@ -156,6 +156,9 @@ pub enum Action {
         /// Set to these once it is as it was.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         along: BTreeMap<String, String>,
+        /// What the record says of it before and after, if that is kept: see [`Action::settles`].
+        #[serde(skip)]
+        last: Change<Last>,
     },
     /// Makes, replaces or removes the packet filter's table, in one step of the kernel.
     SetGuard {
@@ -272,7 +275,9 @@ impl Action {
             Self::RemoveLocalRoute { range } => Self::AddLocalRoute { range },
             Self::AddRoute(route) => Self::RemoveRoute(route),
             Self::RemoveRoute(route) => Self::AddRoute(route),
-            Self::SetSysctl { key, was, from, to, along } => Self::SetSysctl { key, was, from: to, to: from, along },
+            Self::SetSysctl { key, was, from, to, along, last } => {
+                Self::SetSysctl { key, was, from: to, to: from, along, last: last.back() }
+            }
             Self::SetGuard { from, to } => Self::SetGuard { from: to, to: from },
             Self::TakeUplink(uplink) => Self::ReturnUplink(uplink),
             Self::ReturnUplink(uplink) => Self::TakeUplink(uplink),
@@ -298,7 +303,7 @@ impl Action {
             }
             Self::AddLocalRoute { range } => Thing::LocalRoute { range: *range },
             Self::AddRoute(route) => Thing::Route(route.clone()),
-            Self::SetSysctl { key, was, from, to, along } if to != was && !to.is_empty() => {
+            Self::SetSysctl { key, was, from, to, along, .. } if to != was && !to.is_empty() => {
                 let last = Last(Some(from.clone()));
                 Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone(), last }
             }
@@ -363,10 +368,18 @@ impl Action {
 
     /// What is known of the thing it made once it is performed: of what others may tell to hear no router, that it was set.
     pub fn settles(&self) -> Option<Thing> {
-        match self.makes()? {
-            Thing::Sysctl { key, was, along, .. } if key.ends_with(".accept_ra") => {
-                let Self::SetSysctl { to, .. } = self else { return None };
-                Some(Thing::Sysctl { key, was, along, last: Last(Some(to.clone())) })
+        self.known(|last| &last.to)
+    }
+
+    /// What is known of the thing still, where it was ours before and is not changed after all.
+    pub fn keeps(&self) -> Option<Thing> {
+        self.known(|last| &last.from)
+    }
+
+    fn known(&self, when: impl Fn(&Change<Last>) -> &Last) -> Option<Thing> {
+        match (self, self.makes()?) {
+            (Self::SetSysctl { last, .. }, Thing::Sysctl { key, was, along, .. }) if key.ends_with(".accept_ra") => {
+                Some(Thing::Sysctl { key, was, along, last: when(last).clone() })
             }
             _ => None,
         }

@@ -93,8 +93,8 @@ pub struct HostFacts {
     pub stacked: BTreeMap<String, BTreeSet<String>>,
     /// Of [`Scope::namespaces`], those that exist.
     pub namespaces: BTreeMap<String, NamespaceFact>,
-    /// Of those, by name, what links there are in them besides `lo`, `eth0` and what the kernel makes by itself.
-    pub others_inside: BTreeMap<String, BTreeSet<String>>,
+    /// Of those, by name, what is in them besides; those with nothing are missing.
+    pub others_inside: BTreeMap<String, Others>,
     /// Of [`Scope::namespaces`], those where something else stands in the place of one, and what.
     pub not_namespaces: BTreeMap<String, String>,
     /// Of [`Scope::namespaces`], those that are mounted a second time, out of sight: one of both can be removed.
@@ -397,6 +397,8 @@ pub enum About {
     Neighbour,
     /// An address of the link.
     Address(IpNet),
+    /// What the kernel made by itself, and would make otherwise by now: nobody's, where it goes with its link.
+    Kernels,
 }
 
 impl About {
@@ -425,6 +427,16 @@ pub struct Route {
     pub onlink: bool,
 }
 
+/// What is in a namespace besides what its partition was made with, and what the kernel makes by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Others {
+    /// Links but `lo` and `eth0`; of the end of a pair, which of the machine's links is the other one (empty: none of them).
+    pub links: BTreeMap<String, String>,
+    /// By `lo` and `eth0`, what is on them and [`NamespaceFact`] does not say. Routes by no link are by `lo`.
+    pub odd: BTreeMap<String, BTreeSet<Odd>>,
+}
+
 /// The inside of a partition's network namespace: its `lo`, and its end of the pair, `eth0`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -432,6 +444,8 @@ pub struct NamespaceFact {
     pub lo_up: bool,
     /// `eth0`, if it is there; neither in a bridge nor in a group.
     pub link: Option<LinkFact>,
+    /// Which of the machine's links is the other end of `eth0`.
+    pub outside: Option<String>,
     /// On `eth0`.
     pub addresses: BTreeSet<IpNet>,
     /// Of `eth0`.

@@ -40,6 +40,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// Entries of the record that name nothing of ours any more: gone, or replaced by somebody else's.
     pub forget: Vec<Thing>,
+    /// Entries of the record that are to say what is known of a thing by now.
+    pub known: Vec<Thing>,
     /// What is left as it is although one might expect otherwise, for people.
     pub notes: Vec<String>,
     /// Those of them that say what of somebody else's goes along with what goes: undoing the plan does not bring it back.
@@ -173,7 +175,7 @@ pub fn plan(
     planner.say_what_links_are_missing();
     planner.needs();
     planner.files();
-    let Planner { mut remove, add, forget, notes, lost, problems, .. } = planner;
+    let Planner { mut remove, add, forget, known, notes, lost, problems, .. } = planner;
     remove.reverse();
     let is_node_file = |action: &Action| action.kind() == Kind::WriteFiles(Purpose::Node);
     let (node_file, add): (Vec<_>, Vec<_>) = add.into_iter().partition(is_node_file);
@@ -185,7 +187,7 @@ pub fn plan(
     let grows = add.iter().any(makes_partitions) || (remove.is_empty() && !add.is_empty());
     let (ahead, behind) = if grows { (Vec::new(), node_file) } else { (node_file, Vec::new()) };
     let actions: Vec<Action> = ahead.into_iter().chain(gone).chain(remove).chain(add).chain(behind).collect();
-    problems.none_or(Plan { actions, forget, notes, lost })
+    problems.none_or(Plan { actions, forget, known, notes, lost })
 }
 
 /// What of the plan this process may not do.
@@ -258,6 +260,7 @@ struct Planner<'a> {
     remove: Vec<Action>,
     add: Vec<Action>,
     forget: Vec<Thing>,
+    known: Vec<Thing>,
     notes: Vec<String>,
     lost: Vec<String>,
     problems: Problems,
@@ -290,6 +293,7 @@ impl<'a> Planner<'a> {
             remove: Vec::new(),
             add: Vec::new(),
             forget: Vec::new(),
+            known: Vec::new(),
             notes: Vec::new(),
             lost: Vec::new(),
             problems: Problems::default(),

@@ -245,17 +245,17 @@ fn namespace_line(from: &Namespace, to: &Namespace) -> String {
         all.join(",")
     };
     match (&from.inside, &to.inside) {
-        (Some(old), Some(new)) if old.addresses == new.addresses => {
+        (Some(old), Some(new)) => {
+            let or_none = |text: String| if text.is_empty() { "none".into() } else { text };
+            let changed = || format!(" {} -> {}", or_none(addresses(old)), or_none(addresses(new)));
+            let addresses = (old.addresses != new.addresses).then(changed);
             let link = from.outside != to.outside || old.link != new.link;
             let routes = (&old.routes, &old.local_routes) != (&new.routes, &new.local_routes);
             let settings = (old.lo_up, &old.sysctls) != (new.lo_up, &new.sysctls);
             let all = [(link, "link"), (routes, "routes"), (settings, "settings")];
             let differ: Vec<_> = all.into_iter().filter(|(differs, _)| *differs).map(|(_, what)| what).collect();
-            format!(" other {}", differ.join(", "))
-        }
-        (Some(old), Some(new)) => {
-            let or_none = |text: String| if text.is_empty() { "none".into() } else { text };
-            format!(" {} -> {}", or_none(addresses(old)), or_none(addresses(new)))
+            let others = (!differ.is_empty()).then(|| format!(" other {}", differ.join(", ")));
+            addresses.into_iter().chain(others).collect::<Vec<_>>().join(",")
         }
         (None, Some(new)) => format!(" {}", addresses(new)),
         (_, None) => String::new(),
@@ -366,6 +366,7 @@ impl serde::Serialize for Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::action::Change;
 
     fn tap(n: u32) -> Action {
         let link = LinkFact {
@@ -397,7 +398,8 @@ mod tests {
     #[test]
     fn as_much_is_counted_as_the_list_shows() {
         let (none, along) = (String::new(), BTreeMap::new());
-        let sysctl = Action::SetSysctl { key: "k".into(), was: none.clone(), from: none, to: "1".into(), along };
+        let (key, to, last) = ("k".into(), "1".into(), Change::default());
+        let sysctl = Action::SetSysctl { key, was: none.clone(), from: none, to, along, last };
         let guard =
             |rules| Guard { fingerprint: "f".into(), rules, elements: Default::default(), script: String::new() };
         let changed = Action::SetGuard { from: Some(guard(1)), to: Some(guard(2)) };

@@ -34,6 +34,7 @@ fn is_told_anew(action: &Action) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::action::Change;
     use crate::describe;
     use crate::facts::{LinkKind, Route};
     use std::collections::BTreeMap;
@@ -43,7 +44,7 @@ mod tests {
         let gone = |link: &str| {
             let [was, from, to] = ["1", "0", ""].map(String::from);
             let key = format!("net.ipv6.conf.{link}.accept_ra");
-            Action::SetSysctl { key, was, from, to, along: BTreeMap::new() }
+            Action::SetSysctl { key, was, from, to, along: BTreeMap::new(), last: Change::default() }
         };
         let remove = |name: &str, kind: LinkKind, up: bool| {
             let link = LinkFact { kind, up, bridge: None, group: 0, mac: [0; 6], mtu: None, isolated: false };

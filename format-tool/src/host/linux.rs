@@ -16,7 +16,7 @@ mod sysctls;
 mod tap;
 
 use super::{Host, Outcome};
-use node_format_plan::facts::{Kernel, Machine, Owner, Presence, Privileges, Subordinate};
+use node_format_plan::facts::{Kernel, Machine, Others, Owner, Presence, Privileges, Subordinate};
 use node_format_plan::{Action, HostFacts, Kind, Scope, Thing};
 use plat_model::problem::{Problem, Result, codes};
 use std::fs;
@@ -101,7 +101,7 @@ impl LinuxHost {
     fn observe_here(&mut self, scope: &Scope) -> Result<HostFacts> {
         let directories::Seen { paths, mounted, mounted_on, listed } = self.tree.observe(scope);
         let inside = self.namespaces().observe(&scope.namespaces)?;
-        let others = inside.iter().filter(|(_, (_, others))| !others.is_empty());
+        let others = inside.iter().filter(|(_, (_, others))| *others != Others::default());
         let others_inside = others.map(|(name, (_, others))| (name.clone(), others.clone())).collect();
         let namespaces = inside.into_iter().map(|(name, (found, _))| (name, found)).collect();
         let mut facts = HostFacts {

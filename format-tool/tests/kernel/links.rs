@@ -271,6 +271,23 @@ fn a_tenant_who_lets_his_tap_go_again_and_again_keeps_nothing_from_being_made() 
 }
 
 #[test]
+fn a_tap_that_was_told_to_be_no_ethernet_is_made_anew() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, "mode = \"bridge\"\ntap_mode = \"routed\"\nguard = false\n", "");
+        machine.must(&["apply"]);
+        ip("link set part0 down");
+        Guest::behind_tap("part0").becomes_infiniband();
+        let (code, said) = machine.run(&["verify"]);
+        assert!(code == 3 && said.contains("+ tap part0"), "{said}");
+        machine.must(&["apply"]);
+        assert_eq!(machine.must(&["verify"]), "the machine is as it was formatted\n");
+        assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
 fn an_answer_of_the_kernel_that_is_lost_leaves_nothing_behind_that_nobody_knows() {
     on_a_machine(|machine| {
         ip("link set lo up");

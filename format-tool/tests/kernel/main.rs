@@ -15,6 +15,7 @@ mod locked;
 mod losses;
 mod machine;
 mod namespaces;
+mod near;
 mod places;
 mod races;
 mod told;

@@ -1,6 +1,7 @@
 //! A network namespace for each partition, with traffic.
 
 mod mounted;
+mod others;
 
 use super::effects::{acting_before, acting_once};
 use super::machine::{Machine, ip, on_a_machine};

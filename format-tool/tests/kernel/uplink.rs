@@ -17,6 +17,12 @@ impl World {
         let world = Self::with_ipv4();
         ip("address add 2001:db8::7/64 dev up0 nodad");
         ip("route add default via 2001:db8::1 dev up0 metric 512");
+        // The kernel does so in its own time.
+        until("the address is routed to the machine itself", || {
+            let shown =
+                Command::new("ip").args(["-6", "route", "show", "table", "local", "dev", "up0"]).output().unwrap();
+            String::from_utf8_lossy(&shown.stdout).contains("local 2001:db8::7 ")
+        });
         world
     }
 

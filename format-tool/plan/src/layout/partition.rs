@@ -201,6 +201,7 @@ impl Layout {
         let inside = NamespaceFact {
             lo_up: true,
             link: Some(LinkFact { mac, mtu: network.mtu.or(network.port_mtu), ..blank(LinkKind::Veth) }),
+            outside: Some(veth.clone()),
             addresses: addresses.iter().copied().map(IpNet::from).collect(),
             routes,
             local_routes: range.into_iter().collect(),

@@ -97,6 +97,7 @@ impl Planner<'_> {
         let routes = routes.map(|route| format!("the route to {}", route.destination));
         let is_ours = |odd: &&Odd| match odd.about {
             About::Address(address) => self.claims.has(&Thing::Address { link: on.into(), address }),
+            About::Kernels => true,
             About::Neighbour | About::Other => false,
         };
         let odd = self.facts.odd.get(on).into_iter().flatten().filter(|odd| !is_ours(odd));

@@ -2,11 +2,11 @@
 
 use super::listening::{accept_ra, forwards};
 use super::{Before, Planner, setting_before};
-use crate::action::Action;
+use crate::action::{Action, Change};
 use crate::facts::{Guard, LinkFact, LinkKind, Presence};
 use crate::forwarding::{IPV6, as_written, is_meant, written_along};
 use crate::layout::Layout;
-use crate::thing::Thing;
+use crate::thing::{Last, Thing};
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +50,7 @@ impl Planner<'_> {
             }
             let Some(wanted) = self.listening(key, wanted).filter(|_| !deaf) else { continue };
             if found.is_some_and(|found| found == wanted) {
+                self.know_last(key, wanted);
                 continue;
             }
             let Some(found) = found.cloned().or_else(|| self.of_a_link_to_be(key)) else {
@@ -63,6 +64,15 @@ impl Planner<'_> {
             let now = Before { was: &found, along: &along, last: None };
             let before = self.settings_before.get(key.as_str()).copied().unwrap_or(now);
             self.add.push(setting(key, before, &found, wanted));
+        }
+    }
+
+    /// A run that was killed may have set it, and not come to say so in the record.
+    fn know_last(&mut self, key: &str, wanted: &str) {
+        let Some(&Before { was, along, last: Some(last) }) = self.settings_before.get(key) else { return };
+        if key.ends_with(".accept_ra") && last != wanted {
+            let last = Last(Some(wanted.into()));
+            self.known.push(Thing::Sysctl { key: key.into(), was: was.into(), along: along.clone(), last });
         }
     }
 
@@ -354,7 +364,8 @@ pub(super) fn default_of(layout: &Layout, key: &str) -> Option<String> {
     layout.links.contains_key(&link.replace('/', ".")).then(|| format!("{family}.conf.default.{name}"))
 }
 
-fn setting(key: &str, before: Before, from: &str, to: &str) -> Action {
+pub(super) fn setting(key: &str, before: Before, from: &str, to: &str) -> Action {
     let (was, along) = (before.was.into(), before.along.clone());
-    Action::SetSysctl { key: key.into(), was, from: from.into(), to: to.into(), along }
+    let last = Change { from: Last(before.last.map(str::to_owned)), to: Last(Some(to.into())) };
+    Action::SetSysctl { key: key.into(), was, from: from.into(), to: to.into(), along, last }
 }

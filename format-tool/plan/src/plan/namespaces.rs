@@ -1,14 +1,18 @@
 //! Network namespaces wanted × found, each with the pair of links that joins it to the bridge.
 
+mod others;
+
 use super::Planner;
 use crate::action::{Action, Change, Namespace};
 use crate::facts::MTU;
 use crate::facts::{LinkFact, LinkKind, NamespaceFact};
 use crate::thing::Thing;
+use others::Gateways;
 use plat_model::problem::{Problem, codes};
 
 impl Planner<'_> {
     pub(super) fn namespaces(&mut self) {
+        let gateways = Gateways::of(self.claims);
         for thing in self.claims.iter() {
             let Thing::Namespace { name, veth } = thing else { continue };
             let found = self.found_namespace(name, veth);
@@ -32,11 +36,7 @@ impl Planner<'_> {
                 // Of one that is not there a killed run may have left the file it was to be mounted on.
                 self.leaving.insert(veth.clone());
                 self.say_what_stands_alone(veth);
-                let others = self.facts.others_inside.get(name).into_iter().flatten();
-                let lost = others.map(|link| {
-                    format!("namespace {name} goes, and with it the link {link} in it, which node-format did not make")
-                });
-                self.lose(lost.collect());
+                self.say_what_goes_with_namespace((name, veth), found.inside.as_ref(), &gateways);
                 if self.facts.mounted_again.contains(name) {
                     self.notes.push(format!(
                         "namespace {name} is mounted a second time, out of sight, as `ip netns add` does it: it stays there without \
@@ -70,9 +70,17 @@ impl Planner<'_> {
                 let there = if found.inside.is_some() { format!("namespace {name}") } else { format!("link {veth}") };
                 let fix = "choose another name in format.toml, or remove it (`ip netns delete`, `ip link delete`)";
                 self.foreign(format!("{there} exists already"), "node-format did not make it", fix);
+            } else if let Some(far) = self.far_end_of_others(name, veth) {
+                let whose = if far.is_empty() { "another link".to_owned() } else { format!("the link {far}") };
+                let what = format!("namespace {name} has a link eth0 that is one pair with {whose}, not with {veth}");
+                let fix = format!(
+                    "find whose it is; remove it, or call it otherwise (`ip -n {name} link set eth0 name NAME`)"
+                );
+                self.foreign(what, "node-format did not make it so", &fix);
             } else {
                 let wanted = completed(&wanted.state, &found);
                 if found != wanted {
+                    self.say_what_is_taken_from_namespace((name, veth), (&found, &wanted), &gateways);
                     self.add.push(set(name, veth, found, wanted));
                 }
             }
@@ -87,10 +95,26 @@ impl Planner<'_> {
         })
     }
 
-    /// A link of another kind is somebody else's.
+    /// A link of another kind is somebody else's, and so is an `eth0` that is no pair with ours.
     fn found_namespace(&self, name: &str, veth: &str) -> Namespace {
         let outside = self.facts.links.get(veth).filter(|link| link.kind == LinkKind::Veth).cloned();
-        Namespace { outside, inside: self.facts.namespaces.get(name).cloned() }
+        let inside = self.facts.namespaces.get(name).cloned().map(|inside| match self.far_end_of_others(name, veth) {
+            None => inside,
+            Some(_) => NamespaceFact {
+                lo_up: inside.lo_up,
+                local_routes: inside.local_routes,
+                sysctls: inside.sysctls,
+                ..NamespaceFact::default()
+            },
+        });
+        Namespace { outside, inside }
+    }
+
+    /// If the `eth0` in a namespace is no pair with this link, the one that it is a pair with (empty: none of the machine's).
+    fn far_end_of_others(&self, name: &str, veth: &str) -> Option<&str> {
+        let inside = self.facts.namespaces.get(name).filter(|inside| inside.link.is_some())?;
+        let far = inside.outside.as_deref().unwrap_or_default();
+        (far != veth).then_some(far)
     }
 }
 

@@ -6,7 +6,8 @@ mod take;
 
 use super::listening::{accept_ra, forwarded};
 use super::losses::{lost_with_addresses, lost_with_port, promote_secondaries};
-use super::{Plan, Planner, setting_before};
+use super::machine::setting;
+use super::{Before, Plan, Planner, setting_before};
 use crate::action::Action;
 use crate::facts::{AddressFact, HostFacts, LinkFact, Route, Scope};
 use crate::forwarding;
@@ -200,17 +201,15 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         if returns && forwards && facts.sysctls.get(&listens).is_some_and(|found| found == "1") {
             // The rest of the node stays, and a machine that forwards listens to no router unless it is told to. What forwarded
             // before listened to none.
-            let (was, from, to) = ("1".into(), "1".into(), "2".into());
-            plan.actions.push(Action::SetSysctl { key: listens.clone(), was, from, to, along: BTreeMap::new() });
+            let before = Before { was: "1", along: &BTreeMap::new(), last: None };
+            plan.actions.push(setting(&listens, before, "1", "2"));
         }
         // Its own settings come back first: without IPv6 it takes no such address.
         let own = format!(".{}.", uplink.link.replace('.', "/"));
-        for thing in claims.iter() {
-            let Thing::Sysctl { key, was, along, .. } = thing else { continue };
+        for (key, before) in claims.iter().filter_map(setting_before) {
             let is_its = key.contains(&own) && *key != listens;
-            if let Some(found) = facts.sysctls.get(key).filter(|found| is_its && *found != was) {
-                let (key, was, from) = (key.clone(), was.clone(), found.clone());
-                plan.actions.push(Action::SetSysctl { key, to: was.clone(), was, from, along: along.clone() });
+            if let Some(found) = facts.sysctls.get(key).filter(|found| is_its && *found != before.was) {
+                plan.actions.push(setting(key, before, found, before.was));
             }
         }
         if !returns {

@@ -21,11 +21,11 @@ pub(super) use uplink::{NotMoved, move_uplink};
 use super::failed;
 use crate::host::Outcome;
 use addresses::Found;
-use connection::{Connection, Request};
+use connection::{Connection, Request, unless};
 use indexmap::IndexSet;
 use ipnet::IpNet;
 use kernels::Kernels;
-use links::Link;
+use links::{Ends, Link};
 use nix::errno::Errno;
 use node_format_plan::Action;
 use node_format_plan::facts::{About, AddressFact, Further, Leases, LinkFact, LinkKind, Odd, Route, SetFrames};
@@ -55,6 +55,10 @@ pub(super) struct Seen {
     pub set_frames: BTreeMap<String, BTreeSet<SetFrames>>,
     /// What of a link could not be put back if it were taken from it.
     pub odd: BTreeMap<String, BTreeSet<Odd>>,
+    /// Routes by `lo`, or by no link, that somebody made: of kinds and tables that no other fact says.
+    pub unlinked: BTreeSet<Odd>,
+    /// See [`links::ends`].
+    pub ends: Ends,
 }
 
 /// Index of each link by its name.
@@ -106,6 +110,8 @@ fn see_with(connection: &mut Connection, links: Vec<Link>) -> io::Result<Seen> {
         announced,
         doubled,
         refused,
+        unlinked: routes.unlinked,
+        ends: links::ends(&links),
         ..Seen::default()
     };
     for (link, routes) in kept.into_iter().filter(|(_, routes)| !routes.is_empty()) {
@@ -137,7 +143,8 @@ fn see_with(connection: &mut Connection, links: Vec<Link>) -> io::Result<Seen> {
         let near = matches!(found.address.addr(), IpAddr::V6(ip) if ip.is_unicast_link_local());
         if near && !found.leased && by_index.get(index).is_some_and(|fact| !kernels.follows(one, fact)) {
             let what = format!("the link-local address {}, which the kernel would not make so", found.address);
-            odd(link, true, what, About::Address(found.address));
+            let about = if besides.is_kernels { About::Kernels } else { About::Address(found.address) };
+            odd(link, true, what, about);
         }
         if found.leased && !besides.of_a_router {
             seen.leases.entry(link.clone()).or_default().addresses.insert(found.address);
@@ -186,8 +193,12 @@ pub(super) fn perform(batch: &[Action]) -> Outcome {
 
 /// Asks the kernel for each action; notes which took effect and returns the first failure.
 fn call(connection: &mut Connection, batch: &[Action], done: &mut Vec<bool>) -> io::Result<Option<Problem>> {
-    let all: BTreeMap<String, Link> =
-        links::all(connection)?.into_iter().map(|link| (link.name.clone(), link)).collect();
+    let all: Vec<Link> = links::all(connection)?;
+    let near = match batch.iter().any(|action| new_mac(action).is_some()) {
+        true => Kernels::near(&all, &addresses::all(connection)?),
+        false => BTreeMap::new(),
+    };
+    let all: BTreeMap<String, Link> = all.into_iter().map(|link| (link.name.clone(), link)).collect();
     let indexes: Indexes = all.iter().map(|(name, link)| (name.clone(), link.index)).collect();
     let is_gone = |action: &Action| match action {
         Action::RemoveLink { name, link } => !all.get(name).is_some_and(|found| links::is_still(&found.fact, link)),
@@ -197,7 +208,7 @@ fn call(connection: &mut Connection, batch: &[Action], done: &mut Vec<bool>) -> 
     let mut problem = None;
     done.fill(true);
     for (n, action) in batch.iter().enumerate() {
-        match requests_for(&connection.handle, action, &indexes) {
+        match requests_for(&connection.handle, action, &indexes, &near) {
             // Whoever may open a tap can let it go; what has its name, or a bridge's, by now is somebody else's.
             _ if is_gone(action) => {}
             Some(some) => some.into_iter().for_each(|request| {
@@ -213,11 +224,7 @@ fn call(connection: &mut Connection, batch: &[Action], done: &mut Vec<bool>) -> 
     // They were sent: whether they took effect, only the answers say.
     let results = connection.call(requests).inspect_err(|_| done.clear())?;
     for (result, n) in results.into_iter().zip(of) {
-        // The kernel itself takes IPv6 addresses off a link that is lowered.
-        let gone = matches!(batch[n], Action::RemoveAddress(_)) && result == Err(Errno::EADDRNOTAVAIL);
-        if let Err(e) = result
-            && !gone
-        {
+        if let Err(e) = result {
             done[n] = false;
             problem = problem.or_else(|| Some(refused(&batch[n], e)));
         }
@@ -225,18 +232,40 @@ fn call(connection: &mut Connection, batch: &[Action], done: &mut Vec<bool>) -> 
     Ok(problem)
 }
 
-/// The requests for one action, in order. `None`: it speaks of a link that does not exist.
-fn requests_for(handle: &Handle, action: &Action, indexes: &Indexes) -> Option<Vec<Request>> {
+/// The hardware address that a link gets while it is up.
+fn new_mac(action: &Action) -> Option<[u8; 6]> {
+    match action {
+        Action::SetLink { from, to, .. } if from.up && to.up && from.mac != to.mac => Some(to.mac),
+        _ => None,
+    }
+}
+
+/// The requests for one action, in order. `None`: it speaks of a link that does not exist. `near`: see [`Kernels::near`].
+fn requests_for(
+    handle: &Handle,
+    action: &Action,
+    indexes: &Indexes,
+    near: &BTreeMap<u32, IpNet>,
+) -> Option<Vec<Request>> {
     let index = |name: &str| indexes.get(name).copied();
     let one = match action {
-        Action::SetLink { name, from, to } => return links::set(handle, index(name)?, from, to, indexes),
+        Action::SetLink { name, from, to } => {
+            let index = index(name)?;
+            let mut all = links::set(handle, index, from, to, indexes)?;
+            let near = near.get(&index).zip(new_mac(action));
+            all.extend(near.into_iter().flat_map(|(near, mac)| addresses::follow(handle, index, *near, mac)));
+            return Some(all);
+        }
         Action::AddLink { name, link } => links::add_bridge(handle, name, link),
         Action::RemoveLink { name, .. } => links::remove(handle, index(name)?),
         Action::AddAddress(added) if added.bound_only => {
             addresses::add_for_binding(handle, index(&added.link)?, added.address)
         }
         Action::AddAddress(added) => addresses::add(handle, index(&added.link)?, added.address),
-        Action::RemoveAddress(gone) => addresses::remove(handle, index(&gone.link)?, gone.address),
+        // The kernel itself takes IPv6 addresses off a link that is lowered.
+        Action::RemoveAddress(gone) => {
+            unless(addresses::remove(handle, index(&gone.link)?, gone.address), Errno::EADDRNOTAVAIL)
+        }
         Action::AddLocalRoute { range } => routes::add_local(handle, index("lo")?, *range),
         Action::RemoveLocalRoute { range } => routes::remove_local(handle, index("lo")?, *range),
         Action::AddRoute(route) => routes::add(handle, index(&route.link)?, route),

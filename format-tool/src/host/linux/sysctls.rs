@@ -62,7 +62,7 @@ impl Begun {
 }
 
 pub(super) fn perform(action: &Action, begun: &mut Begun) -> Result<()> {
-    let Action::SetSysctl { key, from, to, was, along } = action else { return Ok(()) };
+    let Action::SetSysctl { key, from, to, was, along, .. } = action else { return Ok(()) };
     if to.is_empty() {
         return Ok(()); // Of a link that was not there: it goes with it.
     }
@@ -111,12 +111,13 @@ fn path(key: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::{Action, Begun};
+    use node_format_plan::action::Change;
     use node_format_plan::facts::{LinkFact, LinkKind};
     use std::collections::BTreeMap;
 
     fn set(key: &str, was: &str, from: &str, to: &str) -> Action {
         let [key, was, from, to] = [key, was, from, to].map(String::from);
-        Action::SetSysctl { key, was, from, to, along: BTreeMap::new() }
+        Action::SetSysctl { key, was, from, to, along: BTreeMap::new(), last: Change::default() }
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod calls {
     nix::ioctl_write_ptr_bad!(set_interface, libc::TUNSETIFF, libc::ifreq);
     nix::ioctl_write_ptr_bad!(set_address, libc::SIOCSIFHWADDR, libc::ifreq);
     nix::ioctl_write_int_bad!(set_persist, libc::TUNSETPERSIST);
+    nix::ioctl_write_int_bad!(set_type, libc::TUNSETLINK);
 
     /// Attaches the file to a tap or tun that exists.
     pub(super) fn attach(fd: i32, name: &str, mode: i32) -> nix::Result<()> {
@@ -42,6 +43,12 @@ mod calls {
         let request = libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru };
         // SAFETY: `request` is a whole ifreq that lives across the call; the kernel only reads it.
         unsafe { set_address(fd, &request) }.expect("whoever opens a tap may");
+    }
+
+    /// The tap is no Ethernet any more.
+    pub(super) fn become_infiniband(fd: i32) {
+        // SAFETY: the argument is a number, no memory is touched.
+        unsafe { set_type(fd, i32::from(libc::ARPHRD_INFINIBAND)) }.expect("whoever opens a tap that is down may");
     }
 
     /// The tap goes with the file.
@@ -83,6 +90,11 @@ impl Guest {
     /// Calls itself by another hardware address.
     pub fn takes(&self, mac: [u8; 6]) {
         calls::rename(self.0.as_raw_fd(), mac);
+    }
+
+    /// Of a tap that is down, and no port.
+    pub fn becomes_infiniband(&self) {
+        calls::become_infiniband(self.0.as_raw_fd());
     }
 
     pub fn send(&self, frame: &[u8]) {

@@ -1,8 +1,10 @@
 //! Addresses on links.
 
-use super::connection::{Connection, Request};
+use super::connection::{Connection, Request, unless};
 use ipnet::IpNet;
+use nix::errno::Errno;
 use node_format_plan::facts::{AddressFact, Further};
+use node_format_plan::link_local;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
@@ -10,7 +12,7 @@ use rtnetlink::packet_route::address::{
 use rtnetlink::{AddressAddRequest, Handle};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The kernel makes addresses of announced prefixes of this length alone (RFC 4862, 5.5.3).
 const LENGTH_OF_A_ROUTERS: u8 = 64;
@@ -161,6 +163,16 @@ pub(super) fn remove(handle: &Handle, index: u32, address: IpNet) -> Request {
     without_broadcast(request.message_mut());
     let message = request.message_mut().clone();
     Box::pin(handle.address().del(message).execute())
+}
+
+/// The link-local address that follows from another hardware address in the place of the one that the link has. The kernel itself
+/// makes one where a link comes up, and leaves it as it is while that stays up.
+pub(super) fn follow(handle: &Handle, index: u32, near: IpNet, mac: [u8; 6]) -> [Request; 2] {
+    let of_mac = |ip: Ipv6Addr| IpNet::new_assert(ip.into(), near.prefix_len());
+    let mut request = new(handle, index, of_mac(link_local(mac)));
+    request.message_mut().attributes.push(AddressAttribute::Protocol(AddressProtocol::LinkLocal));
+    let (made, gone) = (Box::pin(request.execute()), remove(handle, index, near));
+    [unless(made, Errno::EEXIST), unless(gone, Errno::EADDRNOTAVAIL)]
 }
 
 /// The plan names addresses alone; rtnetlink would add a broadcast address to those of IPv4.

@@ -23,6 +23,16 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 pub(super) type Request = BoxFuture<'static, Result<(), Error>>;
 type Unasked = Pin<Box<dyn Stream<Item = NetlinkMessage<RouteNetlinkMessage>>>>;
 
+/// One that counts as done although the kernel refuses it for this reason.
+pub(super) fn unless(request: Request, reason: Errno) -> Request {
+    Box::pin(async move {
+        match request.await {
+            Err(Error::NetlinkError(refusal)) if refusal.raw_code().saturating_abs() == reason as i32 => Ok(()),
+            result => result,
+        }
+    })
+}
+
 /// A connection to the kernel's network tables, in the network namespace of the thread that opened it. Must not be used
 /// in a thread that runs asynchronous code.
 pub(super) struct Connection {

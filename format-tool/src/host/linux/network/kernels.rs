@@ -109,6 +109,18 @@ impl Kernels {
         }
     }
 
+    /// By link, the address that it made of the link's hardware address.
+    pub fn near(links: &[Link], addresses: &[Found]) -> BTreeMap<u32, IpNet> {
+        let of = |link: &Link| {
+            let near = IpNet::new(link_local(link.fact.mac).into(), 64).ok()?;
+            link.ipv6.filter(|ipv6| ipv6.address == EUI64).map(|_| (link.index, near))
+        };
+        let mut all: BTreeMap<u32, IpNet> = links.iter().filter_map(of).collect();
+        let there: BTreeSet<(u32, IpNet)> = addresses.iter().map(|(link, found, _)| (*link, found.address)).collect();
+        all.retain(|link, near| there.contains(&(*link, *near)));
+        all
+    }
+
     /// The largest packet of IPv6 there, if that is less than the link takes.
     pub fn lesser_mtu(&self, link: u32, fact: &LinkFact) -> Option<u32> {
         let mtu = self.ipv6.get(&link)?.mtu;

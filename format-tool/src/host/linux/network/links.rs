@@ -7,9 +7,10 @@ use rtnetlink::packet_core::Nla;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoTun, InfoVeth,
-    InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    InfoVxlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth};
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::RawFd;
 
@@ -29,6 +30,8 @@ pub(super) struct Link {
     pub master: Option<u32>,
     /// Index of the link that it stands on, as a VLAN does, or that a tunnel is bound to.
     pub on: Option<u32>,
+    /// Of the end of a pair, the index of the other one in another namespace.
+    pub far: Option<u32>,
     /// Neighbours need no asking for there, or there is only one.
     pub without_neighbours: bool,
     /// What IPv6 is told there; `None`: it is switched off.
@@ -54,9 +57,16 @@ pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Link>> {
     connection.ask(answers, read)
 }
 
+/// Ends of pairs whose other ends are in other namespaces: by the index of each and that of the other one, the name.
+pub(super) type Ends = BTreeMap<(u32, u32), String>;
+
+pub(super) fn ends(links: &[Link]) -> Ends {
+    links.iter().filter_map(|link| Some(((link.index, link.far?), link.name.clone()))).collect()
+}
+
 fn read(message: LinkMessage) -> Option<Link> {
     let (mut name, mut master, mut on, mut bound, mut elsewhere, mut ipv6) = (None, None, None, None, false, None);
-    let mut default_vlan = None;
+    let (mut default_vlan, mut is_whole) = (None, false);
     let flags = message.header.flags;
     let kind = LinkKind::Other(String::new());
     let up = flags.contains(LinkFlags::Up);
@@ -69,7 +79,7 @@ fn read(message: LinkMessage) -> Option<Link> {
             LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             LinkAttribute::AfSpecUnspec(families) => ipv6 = families.iter().find_map(read_ipv6),
             LinkAttribute::Group(group) => fact.group = group,
-            LinkAttribute::Address(mac) => fact.mac = mac.try_into().unwrap_or_default(),
+            LinkAttribute::Address(mac) => (is_whole, fact.mac) = (mac.len() == 6, mac.try_into().unwrap_or_default()),
             LinkAttribute::Mtu(bytes) => fact.mtu = Some(bytes),
             LinkAttribute::LinkInfo(info) => {
                 fact.kind = read_kind(&info);
@@ -80,10 +90,18 @@ fn read(message: LinkMessage) -> Option<Link> {
             _ => {}
         }
     }
+    // One that was told to be no Ethernet any more is not as it was made, whoever owns it.
+    if let LinkKind::Tap(owner) = &mut fact.kind
+        && !(is_whole && message.header.link_layer_type == LinkLayerType::Ether)
+    {
+        *owner = None;
+    }
     // Of a pair that is the other end.
+    let far = on.filter(|_| elsewhere && fact.kind == LinkKind::Veth);
     let on = on.filter(|_| !elsewhere && fact.kind != LinkKind::Veth).or(bound.filter(|_| !elsewhere));
     let without_neighbours = flags.intersects(LinkFlags::Loopback | LinkFlags::Pointopoint | LinkFlags::Noarp);
-    Some(Link { name: name?, index: message.header.index, master, on, without_neighbours, ipv6, default_vlan, fact })
+    let index = message.header.index;
+    Some(Link { name: name?, index, master, on, far, without_neighbours, ipv6, default_vlan, fact })
 }
 
 fn read_ipv6(family: &AfSpecUnspec) -> Option<Ipv6> {

@@ -2,11 +2,14 @@
 //! with one pair of links to the bridge.
 
 mod folder;
+mod others;
 mod taken;
 
 pub(in crate::host::linux) use taken::Taken;
 
 use super::connection::{Connection, Request};
+use super::kernels::Kernels;
+use super::links::Ends;
 use super::{addresses, links, perform, refused, remove_taps, routes, see};
 use crate::host::Outcome;
 use crate::host::linux::{failed, sysctls};
@@ -15,7 +18,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use node_format_plan::Action;
 use node_format_plan::action::{Change, Namespace};
-use node_format_plan::facts::{LinkFact, LinkKind, NamespaceFact};
+use node_format_plan::facts::{LinkFact, LinkKind, NamespaceFact, Others};
 use plat_model::problem::{Problem, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -42,18 +45,21 @@ impl Namespaces {
         Self { folder }
     }
 
-    /// What is in those of these that exist, and the links there that are not its own.
-    pub fn observe(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, (NamespaceFact, BTreeSet<String>)>> {
+    /// What is in those of these that exist: its partition's, and what is there besides.
+    pub fn observe(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, (NamespaceFact, Others)>> {
         if names.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let seen = in_a_thread(|| {
-            let look = |name: &String| {
-                let Some(namespace) = self.open(name)? else { return Ok(None) };
-                enter(&namespace)?;
-                Ok(Some((name.clone(), look_inside()?)))
-            };
-            names.iter().filter_map(|name| look(name).transpose()).collect::<io::Result<BTreeMap<_, _>>>()
+        let outer = Connection::open().and_then(|mut connection| links::all(&mut connection));
+        let seen = outer.map(|outer: Vec<_>| links::ends(&outer)).and_then(|outer| {
+            in_a_thread(|| {
+                let look = |name: &String| {
+                    let Some(namespace) = self.open(name)? else { return Ok(None) };
+                    enter(&namespace)?;
+                    Ok(Some((name.clone(), look_inside(&outer)?)))
+                };
+                names.iter().filter_map(|name| look(name).transpose()).collect::<io::Result<BTreeMap<_, _>>>()
+            })
         });
         seen.map_err(|e| failed("namespaces cannot be looked into", e))
     }
@@ -344,23 +350,23 @@ fn called(results: io::Result<Vec<std::result::Result<(), Errno>>>) -> io::Resul
     results?.into_iter().try_for_each(|result| result.map_err(io::Error::from))
 }
 
-fn look_inside() -> io::Result<(NamespaceFact, BTreeSet<String>)> {
+/// `outer`: of the machine's links.
+fn look_inside(outer: &Ends) -> io::Result<(NamespaceFact, Others)> {
     let seen = see(&mut Connection::open()?)?;
+    let far: BTreeMap<&str, &String> = others::far_ends(&seen.ends, outer);
     let own = |ip| !is_link_local(ip);
     let on_it = seen.addresses.iter().filter(|found| found.link == INNER && !found.leased && own(found.address.addr()));
-    let others =
-        seen.links.keys().filter(|name| ![&["lo", INNER], MADE_BY_THE_KERNEL].concat().contains(&name.as_str()));
-    let others = others.cloned().collect();
     let inside = NamespaceFact {
         lo_up: seen.links.get("lo").is_some_and(|lo| lo.up),
         addresses: on_it.map(|found| found.address).collect(),
-        routes: seen.routes.into_iter().filter(|route| route.link == INNER).collect(),
+        routes: seen.routes.iter().filter(|route| route.link == INNER).cloned().collect(),
         // What somebody adds an address to `lo` for, the kernel routes there by itself.
-        local_routes: seen.marked_routes.into_iter().filter(|range| !range.addr().is_loopback()).collect(),
+        local_routes: seen.marked_routes.iter().copied().filter(|range| !range.addr().is_loopback()).collect(),
         link: seen.links.get(INNER).cloned(),
+        outside: far.get(INNER).map(|name| (*name).clone()),
         sysctls: sysctls::OF_A_NAMESPACE.iter().filter_map(|(key, value, _)| sysctls::set_to(key, value)).collect(),
     };
-    Ok((inside, others))
+    Ok((inside, others::others(&seen, &far)))
 }
 
 fn is_link_local(ip: std::net::IpAddr) -> bool {
@@ -369,7 +375,7 @@ fn is_link_local(ip: std::net::IpAddr) -> bool {
 
 /// Makes the current namespace what it must be, from whatever it is. `taken`: from it, by this run.
 fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<()> {
-    let (found, _) = look_inside()?;
+    let (found, _) = look_inside(&Ends::new())?;
     if !(found.routes.is_empty() && found.addresses.is_empty()) {
         taken.extend(Inside::look()?);
     }
@@ -379,7 +385,8 @@ fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<()> {
     let mut too_many = set.filter(|(key, ..)| !wanted.sysctls.contains_key(*key));
     too_many.try_for_each(|(key, _, otherwise)| sysctls::write(key, otherwise))?;
     let mut connection = Connection::open()?;
-    let all = links::all(&mut connection)?;
+    let all: Vec<links::Link> = links::all(&mut connection)?;
+    let near = Kernels::near(&all, &addresses::all(&mut connection)?);
     let indexes: super::Indexes = all.iter().map(|link| (link.name.clone(), link.index)).collect();
     let index = |name: &str| indexes.get(name).copied().ok_or(Errno::ENODEV);
     let (lo, inner) = (index("lo")?, index(INNER)?);
@@ -391,6 +398,8 @@ fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<()> {
     }
     if let (Some(from), Some(to)) = (&found.link, &wanted.link) {
         requests.extend(links::set(&handle, inner, from, to, &indexes).unwrap_or_default());
+        let near = near.get(&inner).filter(|_| from.up && to.up && from.mac != to.mac);
+        requests.extend(near.into_iter().flat_map(|near| addresses::follow(&handle, inner, *near, to.mac)));
     }
     requests.extend(found.routes.difference(&wanted.routes).map(|route| routes::remove(&handle, inner, route)));
     requests.extend(found.addresses.difference(&wanted.addresses).map(|ip| addresses::remove(&handle, inner, *ip)));

@@ -35,6 +35,8 @@ pub(in super::super) struct Routes {
     pub ending: BTreeSet<(u32, IpNet)>,
     /// By link, those of which neither can be said.
     pub odd: BTreeSet<(String, Odd)>,
+    /// Of those, the ones by `lo` or by no link.
+    pub unlinked: BTreeSet<Odd>,
     /// How many routes of the main table there are by destination and metric.
     amounts: BTreeMap<(IpNet, u32), u32>,
 }
@@ -92,6 +94,7 @@ enum Found {
     Ending(u32, IpNet),
     /// On each of these links.
     Odd(Vec<String>, Odd),
+    Unlinked(Odd),
     /// The kernel makes it by itself, or nobody's link has it.
     Own,
 }
@@ -124,6 +127,7 @@ impl Extend<Placed> for Routes {
                 }),
                 Found::Ending(link, to) => drop(self.ending.insert((link, to))),
                 Found::Odd(links, odd) => self.odd.extend(links.into_iter().map(|link| (link, odd.clone()))),
+                Found::Unlinked(odd) => drop(self.unlinked.insert(odd)),
                 Found::Own => {}
             }
         }
@@ -278,11 +282,11 @@ impl Told {
         } else {
             " of another scope".to_owned()
         };
-        self.odd_on(&links, names, &why).unwrap_or(Found::Own)
+        self.odd_on(&links, names, &why, header)
     }
 
-    /// Nothing is ever taken from `lo`.
-    fn odd_on(&self, links: &[u32], names: &BTreeMap<u32, String>, why: &str) -> Option<Found> {
+    /// Nothing is ever taken from `lo`; but all that is there goes with its namespace.
+    fn odd_on(&self, links: &[u32], names: &BTreeMap<u32, String>, why: &str, header: &RouteHeader) -> Found {
         let on: Vec<String> =
             links.iter().filter_map(|on| names.get(on)).filter(|name| *name != "lo").cloned().collect();
         let source = self.source.filter(|_| self.is_main());
@@ -292,7 +296,14 @@ impl Told {
             source,
             about: About::Other,
         };
-        (!on.is_empty()).then(|| Found::Odd(on, odd()))
+        // What follows from an address, and what is a range that the machine answers for.
+        let is_said = header.protocol == RouteProtocol::Kernel
+            || (header.protocol == RouteProtocol::Static && self.local(header).is_some());
+        match on.is_empty() {
+            false => Found::Odd(on, odd()),
+            true if is_said => Found::Own,
+            true => Found::Unlinked(odd()),
+        }
     }
 
     /// Whether the kernel made it by itself, and would again.

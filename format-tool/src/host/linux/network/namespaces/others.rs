@@ -1,0 +1,31 @@
+//! What is in a partition's namespace besides what it was made with: it goes with it.
+
+use super::super::Seen;
+use super::super::links::Ends;
+use super::{INNER, MADE_BY_THE_KERNEL};
+use node_format_plan::facts::{About, Odd, Others};
+use std::collections::BTreeMap;
+
+/// Links of this namespace that are one pair with a link of the machine's, and with which. Indexes are each namespace's own: both
+/// must name the other.
+pub(super) fn far_ends<'a>(here: &'a Ends, outer: &'a Ends) -> BTreeMap<&'a str, &'a String> {
+    let far = here.iter().filter_map(|((index, far), name)| Some((name.as_str(), outer.get(&(*far, *index))?)));
+    far.collect()
+}
+
+pub(super) fn others(seen: &Seen, far: &BTreeMap<&str, &String>) -> Others {
+    let is_other = |name: &str| name != "lo" && name != INNER && !MADE_BY_THE_KERNEL.contains(&name);
+    let links = seen.links.keys().filter(|name| is_other(name));
+    let end = |name: &String| far.get(name.as_str()).map(|far| (*far).clone()).unwrap_or_default();
+    let mut odd: BTreeMap<String, _> = BTreeMap::new();
+    odd.extend(seen.odd.get(INNER).map(|on_it| (INNER.to_owned(), on_it.clone())));
+    let addresses = seen.addresses.iter().filter(|found| found.link == "lo" && !found.address.addr().is_loopback());
+    let addresses = addresses.map(|found| (format!("the address {}", found.address), found.address.addr().is_ipv6()));
+    let routes = seen.routes.iter().filter(|route| route.link == "lo");
+    let routes =
+        routes.map(|route| (format!("the route to {}", route.destination), route.destination.addr().is_ipv6()));
+    let on_lo = addresses.chain(routes).map(|(what, ipv6)| Odd { what, ipv6, source: None, about: About::Other });
+    let on_lo: std::collections::BTreeSet<Odd> = on_lo.chain(seen.unlinked.iter().cloned()).collect();
+    odd.extend((!on_lo.is_empty()).then(|| ("lo".to_owned(), on_lo)));
+    Others { links: links.map(|name| (name.clone(), end(name))).collect(), odd }
+}

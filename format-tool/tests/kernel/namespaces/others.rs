@@ -1,0 +1,170 @@
+//! What somebody else set in a partition's namespace, or gave it: named, refused, kept.
+
+use super::super::machine::{Machine, ip, on_a_machine};
+use super::{NETWORK, inside};
+
+/// What a run says is lost, without what it says of every user that goes.
+fn notes(machine: &Machine, verb: &[&str]) -> Vec<String> {
+    let said = machine.must(verb);
+    let notes = said.lines().filter_map(|line| line.strip_prefix("! "));
+    notes.filter(|note| !note.starts_with("what uid")).map(str::to_owned).collect()
+}
+
+/// As a program that joins containers to a network does it: `cni0` here, `eth0` in the namespace of part0.
+fn join(machine: &Machine) {
+    ip("link add cni0 type veth peer name his");
+    ip("address add 10.88.0.1/16 dev cni0");
+    ip("link set cni0 up");
+    ip(&format!("link set his netns {}", machine.path("run/netns/part0").display()));
+    inside(machine, "part0", || {
+        ip("link set his name eth0");
+        ip("address add 10.88.0.2/16 dev eth0");
+        ip("link set eth0 up");
+    });
+}
+
+fn addresses(machine: &Machine, link: &str) -> Vec<String> {
+    let link = link.to_owned();
+    inside(machine, "part0", move || {
+        let shown =
+            std::process::Command::new("ip").args(["-4", "-o", "address", "show", "dev", &link]).output().unwrap();
+        let text = String::from_utf8(shown.stdout).unwrap();
+        text.lines().filter_map(|line| line.split_whitespace().nth(3)).map(str::to_owned).collect()
+    })
+}
+
+#[test]
+fn an_eth0_of_somebody_elses_is_refused_where_ours_is_gone_and_named_where_it_goes() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, NETWORK, "");
+        machine.must(&["apply"]);
+        assert_eq!(notes(machine, &["plan", "--reset"]), [""; 0]);
+        ip("link delete part-v0");
+        join(machine);
+        let (code, why) = machine.run(&["apply"]);
+        assert!(code == 4 && why.contains("P0501") && why.contains("one pair with the link cni0"), "{why}");
+        assert_eq!(addresses(machine, "eth0"), ["10.88.0.2/16"]);
+        let said = "namespace part0 goes, and with it the link eth0 in it and cni0, which it is one pair with instead of part-v0";
+        assert_eq!(notes(machine, &["plan", "--reset"]), [said]);
+        // As it says.
+        ip("link delete cni0");
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
+        assert_eq!(addresses(machine, "eth0"), ["10.200.0.2/32"]);
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn an_eth0_of_somebody_elses_keeps_its_addresses_where_ours_was_called_otherwise() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, NETWORK, "");
+        machine.must(&["apply"]);
+        inside(machine, "part0", || {
+            ip("link set eth0 down");
+            ip("link set eth0 name wan0");
+        });
+        join(machine);
+        assert_eq!(machine.run(&["verify"]).0, 3);
+        let (code, why) = machine.run(&["apply"]);
+        assert!(code == 4 && why.contains("P0501"), "{why}");
+        assert_eq!(addresses(machine, "eth0"), ["10.88.0.2/16"]);
+        let said = notes(machine, &["plan", "--reset"]);
+        assert!(
+            said.iter().any(|note| note.ends_with("the link wan0 in it, which was eth0, and what is on it")),
+            "{said:?}"
+        );
+        // Without his, the pair is made anew, and what was set on it is named.
+        ip("link delete cni0");
+        ip("address add 172.31.0.1/24 dev part-v0");
+        let lost = [
+            "part-v0 goes, and with it the address 172.31.0.1/24, which node-format did not make",
+            "part-v0 goes, and with it wan0 in namespace part0, which was eth0, and what is on it",
+        ];
+        assert_eq!(notes(machine, &["apply"]), lost);
+        machine.must(&["verify"]);
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn what_somebody_set_in_a_namespace_is_named_before_it_goes() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, NETWORK, "");
+        machine.must(&["apply"]);
+        inside(machine, "part0", || {
+            ip("address add 10.77.0.1/24 dev eth0");
+            ip("address add 10.78.0.1/24 dev lo");
+            ip("route add blackhole 10.79.0.0/16");
+            ip("-6 route add unreachable 2001:db8:79::/48");
+            ip("route add 10.80.0.0/16 dev eth0");
+            ip("route add 10.81.0.0/16 dev eth0 table 77");
+            ip("neighbour add 10.200.0.9 lladdr 02:00:00:00:00:09 nud permanent dev eth0");
+            ip("link add wg0 type bridge");
+        });
+        let kept = [
+            "the link wg0 in it, which node-format did not make",
+            "the neighbour 10.200.0.9, set by hand, which node-format did not make there",
+            "the route 10.81.0.0/16 of table 77, which node-format did not make there",
+            "the address 10.78.0.1/24, which node-format did not make there",
+            "the route 10.79.0.0/16 of kind blackhole, which node-format did not make there",
+            "the route 2001:db8:79::/48 of kind unreachable, which node-format did not make there",
+        ];
+        let taken = [
+            "the address 10.77.0.1/24, which node-format did not make there",
+            "the route to 10.80.0.0/16, which node-format did not make there",
+        ];
+        let named = |how: &str, what: &[&str]| {
+            let mut all: Vec<String> = what.iter().map(|what| format!("namespace part0 {how} {what}")).collect();
+            all.sort();
+            all
+        };
+        let said = |verb: &[&str]| {
+            let mut all = notes(machine, verb);
+            all.sort();
+            all
+        };
+        let goes = "goes, and with it";
+        assert_eq!(said(&["plan", "--reset"]), named(goes, &[kept.as_slice(), &taken].concat()));
+        let plan = machine.must(&["plan"]);
+        let line = "~ namespace part0 by part-v0 10.77.0.1,10.200.0.2,fd00:1::1:0:0:1 -> 10.200.0.2,fd00:1::1:0:0:1, other routes\n";
+        assert!(plan.contains(line), "{plan}");
+        assert_eq!(said(&["apply"]), named("is made as it was, and with that goes", &taken));
+        assert_eq!(said(&["plan", "--reset"]), named(goes, &kept));
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn both_ends_of_a_pair_have_the_link_local_address_of_the_hardware_address_that_they_get() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, NETWORK, "");
+        machine.must(&["apply"]);
+        let own = |link: &'static str| {
+            let shown =
+                std::process::Command::new("ip").args(["-6", "-o", "address", "show", "dev", link]).output().unwrap();
+            let text = String::from_utf8(shown.stdout).unwrap();
+            let near =
+                text.lines().filter_map(|line| line.split_whitespace().nth(3)).find(|one| one.starts_with("fe80:"));
+            near.map(str::to_owned)
+        };
+        let both = || (own("part-v0"), inside(machine, "part0", move || own("eth0")));
+        super::super::machine::until("both have one", || matches!(both(), (Some(_), Some(_))));
+        let before = both();
+        // Another prefix: another hardware address of each.
+        let config = std::fs::read_to_string(machine.path("format.toml")).unwrap();
+        std::fs::write(machine.path("format.toml"), config.replace("fd00:1::/64", "fd00:2::/64")).unwrap();
+        assert_eq!(notes(machine, &["apply"]), [""; 0]);
+        let of = |mac: [u8; 6]| Some(format!("{}/64", node_format_plan::link_local(mac)));
+        let outer = machine.network().links["part-v0"].mac;
+        let after = both();
+        assert_eq!(after.0, of(outer));
+        assert!(after.0 != before.0 && after.1.is_some() && after.1 != before.1, "{before:?} {after:?}");
+        assert_eq!(notes(machine, &["plan", "--reset"]), [""; 0]);
+        machine.must(&["reset"]);
+    });
+}

@@ -1,0 +1,78 @@
+//! The link-local addresses of links that stay and get another hardware address.
+
+use super::guard::tap::Guest;
+use super::machine::{Machine, ip, on_a_machine, until};
+use super::uplink::{World, where_is};
+use node_format_plan::link_local;
+
+/// Those of a link.
+fn near(machine: &Machine, link: &str) -> Vec<String> {
+    let all = machine.network().addresses.into_iter().filter(|found| found.link == link);
+    all.map(|found| found.address.to_string()).filter(|address| address.starts_with("fe80:")).collect()
+}
+
+/// What follows from the hardware address that it has.
+fn of_its_mac(machine: &Machine, link: &str) -> String {
+    format!("{}/64", link_local(machine.network().links[link].mac))
+}
+
+fn said(machine: &Machine, verb: &[&str]) -> Vec<String> {
+    machine
+        .must(verb)
+        .lines()
+        .filter(|line| line.starts_with("! ") && line.contains("fe80"))
+        .map(String::from)
+        .collect()
+}
+
+#[test]
+fn a_machine_that_is_given_an_uplink_is_reached_by_the_link_local_address_that_it_had() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        let network = "mode = \"bridge\"\nguard = false\ngateway = false\n";
+        machine.configure_with(2, network, "");
+        machine.must(&["apply"]);
+        // With somebody on a tap the bridge is ready, and has its address before the uplink comes.
+        let _guest = Guest::behind_tap("part0");
+        until("the bridge has one", || !near(machine, "plat0").is_empty());
+        let (own, of_up0) = (of_its_mac(machine, "plat0"), of_its_mac(machine, "up0"));
+        until("so has the interface", || where_is(machine, &of_up0) == ["up0"]);
+        machine.configure_with(2, &format!("{network}uplink = \"up0\"\n"), "");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        assert_eq!((near(machine, "plat0"), where_is(machine, &of_up0)), (vec![of_up0.clone()], vec!["plat0".into()]));
+        assert!(world.is_reached());
+        // Whoever has a way by it, as a router may have to the partitions.
+        world.inside(move || ip(&format!("route add fd00:1::/64 via {} dev router", of_up0.trim_end_matches("/64"))));
+        let own_of_partition = std::net::TcpListener::bind("[fd00:1::1:0:0:1]:80").unwrap();
+        let at = own_of_partition.local_addr().unwrap();
+        let reached =
+            world.inside(move || std::net::TcpStream::connect_timeout(&at, std::time::Duration::from_secs(10)));
+        assert!(reached.is_ok(), "{reached:?}");
+        assert_eq!(said(machine, &["plan", "--reset"]), [""; 0]);
+        machine.must(&["rollback"]);
+        machine.configure_with(2, network, "");
+        machine.must(&["apply"]);
+        assert_eq!((near(machine, "plat0"), said(machine, &["plan", "--reset"])), (vec![own], vec![]));
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_link_local_address_of_a_hardware_address_that_a_tap_had_is_nobodys() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let guest = Guest::behind_tap("part0");
+        until("it has one", || !near(machine, "part0").is_empty());
+        let first = near(machine, "part0");
+        guest.takes([2, 0, 0, 0, 0, 0x77]);
+        assert_eq!((near(machine, "part0"), said(machine, &["plan", "--reset"])), (first.clone(), vec![]));
+        machine.must(&["apply"]);
+        assert_eq!(near(machine, "part0"), first);
+        // What somebody set is his.
+        ip("address add fe80::77/64 dev part0 nodad");
+        assert_eq!(said(machine, &["plan", "--reset"]).len(), 1);
+        machine.must(&["reset"]);
+    });
+}
