@@ -110,8 +110,8 @@ fn carry_out(
     if let Some(lock) = record.children() {
         host.hold(lock)?;
     }
+    host.clear(&plan.forget)?;
     let Forgotten { first, before_taking, last } = plan.forgotten();
-    host.clear(&first)?;
     record.strike(first)?;
     let mut work = Work { before_taking, lost: plan.lost.clone(), ..Work::default() };
     let tenants = plan.tenants_links(facts);
@@ -166,11 +166,12 @@ fn perform(
 ) -> Result<(), Problem> {
     // A thing that is rewritten or made anew stays ours if that fails: only what is new can turn out not to be there.
     let fresh: Vec<bool> = batch.iter().map(|a| a.makes().is_some_and(|thing| !record.claims().has(&thing))).collect();
-    record.add(batch.iter().flat_map(|action| [action.makes(), action.begins()]).flatten())?;
+    record.add(batch.iter().filter_map(Action::makes))?;
     let Outcome { done, problem } = host.perform(batch);
     // The first that is not done may be half done.
     let begun = done.iter().take_while(|done| **done).count() + 1;
     work.erased.extend(batch.iter().take(begun).filter_map(erased));
+    work.finished.extend(batch.iter().filter_map(finished));
     work.excused.extend(host.excused());
     // Of those that it leaves out nobody knows: what they make stays claimed, and the next plan forgets what is not there.
     let unknown = done.len() < batch.len();
@@ -198,10 +199,7 @@ fn perform(
         (false, false) => None,
     });
     let settled = record.add(pairs().filter(|(_, done)| *done).filter_map(|(action, _)| action.settles()));
-    let failed = problem.is_some();
-    let over = pairs().enumerate().filter(|(n, (action, done))| action.is_over(*done, *n < begun, failed));
-    let over = over.filter_map(|(_, (action, _))| action.begins());
-    let struck = record.strike(gone.chain(over)).and(settled);
+    let struck = record.strike(gone).and(settled);
     match problem {
         Some(problem) if !excused => Err(problem),
         problem => {
@@ -220,6 +218,8 @@ struct Work {
     unknown: bool,
     /// Partitions' directories that were to be erased: what was in them does not come back.
     erased: Vec<PathBuf>,
+    /// Those that were half-made, and were made whole, or begun to be.
+    finished: Vec<PathBuf>,
     /// See [`Forgotten::before_taking`].
     before_taking: Vec<Thing>,
     /// What of that was struck out.
@@ -275,6 +275,14 @@ fn erased(action: &Action) -> Option<PathBuf> {
     if let Action::EraseDirectory(directory) = action { Some(directory.path.clone()) } else { None }
 }
 
+fn finished(action: &Action) -> Option<PathBuf> {
+    if let Action::FinishDirectory(directory) = action { Some(directory.path.clone()) } else { None }
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
 fn taken(action: &Action) -> Option<String> {
     if let Action::TakeUplink(uplink) = action { Some(uplink.link.clone()) } else { None }
 }
@@ -288,7 +296,7 @@ fn unconfirmed(action: &Action, record: &Record) -> Option<String> {
 
 /// Takes back what was done, last first. Goes on after a failure and reports all.
 fn undo(cause: Problem, begun: Work, host: &mut dyn Host, record: &mut Record, tenants: &BTreeSet<String>) -> Problems {
-    let back: Vec<Action> = begun.done.iter().rev().map(Action::inverse).collect();
+    let back: Vec<Action> = begun.done.iter().rev().filter_map(Action::inverse).collect();
     const NEXT: &str = "see to the cause, then run `node-format apply` to go on or `node-format reset` to go back";
     let mut problems = Problems::default();
     let mut work = Work::default();
@@ -316,6 +324,9 @@ fn undo(cause: Problem, begun: Work, host: &mut dyn Host, record: &mut Record, t
         }
     }
     but.extend(begun.lost());
+    if !begun.finished.is_empty() {
+        but.push(format!("what was made of half-made partitions, which stays: {}", listed(&begun.finished)));
+    }
     // What they name is there again.
     if let Err(problem) = record.add(begun.struck) {
         problems.push(problem);
@@ -331,10 +342,11 @@ fn undo(cause: Problem, begun: Work, host: &mut dyn Host, record: &mut Record, t
     };
     let undone = match begun.erased.as_slice() {
         [] => undone,
-        lost => {
-            let lost: Vec<_> = lost.iter().map(|path| path.display().to_string()).collect();
-            format!("{undone}; erasing had begun, and files that are gone do not come back: {}", lost.join(", "))
-        }
+        lost => format!(
+            "{undone}; erasing had begun, and files that are gone do not come back; until the next `apply` makes them whole these are \
+             root's: {}",
+            listed(lost)
+        ),
     };
     let todo = if cause.todo.is_empty() { "see to the cause, then run it again".into() } else { cause.todo };
     let problem = Problem::new(codes::APPLY_FAILED, cause.what).because(format!("{}{undone}", cause.why)).fix(todo);
