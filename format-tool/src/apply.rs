@@ -3,6 +3,7 @@
 
 use crate::host::{Host, Outcome};
 use crate::record::Record;
+use node_format_plan::facts::PathFact;
 use node_format_plan::thing::Thing;
 use node_format_plan::{
     Action, Consent, Forgotten, HostFacts, Kind, Layout, Plan, Scope, plan, privileges_lacking, rollback,
@@ -172,6 +173,7 @@ fn perform(
     let begun = done.iter().take_while(|done| **done).count() + 1;
     work.erased.extend(batch.iter().take(begun).filter_map(erased));
     work.finished.extend(batch.iter().filter_map(finished));
+    work.directories.extend(batch.iter().filter_map(partitions_directory));
     work.excused.extend(host.excused());
     // Of those that it leaves out nobody knows: what they make stays claimed, and the next plan forgets what is not there.
     let unknown = done.len() < batch.len();
@@ -220,6 +222,8 @@ struct Work {
     erased: Vec<PathBuf>,
     /// Those that were half-made, and were made whole, or begun to be.
     finished: Vec<PathBuf>,
+    /// All of them that it was at work on.
+    directories: Vec<PathBuf>,
     /// See [`Forgotten::before_taking`].
     before_taking: Vec<Thing>,
     /// What of that was struck out.
@@ -277,6 +281,25 @@ fn erased(action: &Action) -> Option<PathBuf> {
 
 fn finished(action: &Action) -> Option<PathBuf> {
     if let Action::FinishDirectory(directory) = action { Some(directory.path.clone()) } else { None }
+}
+
+fn partitions_directory(action: &Action) -> Option<PathBuf> {
+    match action {
+        Action::MakeDirectory(one)
+        | Action::FinishDirectory(one)
+        | Action::RemoveDirectory(one)
+        | Action::EraseDirectory(one) => one.partition.then(|| one.path.clone()),
+        _ => None,
+    }
+}
+
+/// Which of these are half-made, as far as they can be looked at.
+fn half_made(paths: Vec<PathBuf>, host: &mut dyn Host) -> Vec<PathBuf> {
+    let scope = Scope { paths: paths.into_iter().collect(), ..Scope::default() };
+    let seen = if scope.paths.is_empty() { None } else { host.observe(&scope).ok() };
+    let is_half_made = |fact: &PathFact| matches!(fact, PathFact::Directory { half_made: true, .. });
+    let paths = seen.into_iter().flat_map(|seen| seen.paths);
+    paths.filter(|(_, fact)| is_half_made(fact)).map(|(path, _)| path).collect()
 }
 
 fn listed(paths: &[PathBuf]) -> String {
@@ -342,11 +365,11 @@ fn undo(cause: Problem, begun: Work, host: &mut dyn Host, record: &mut Record, t
     };
     let undone = match begun.erased.as_slice() {
         [] => undone,
-        lost => format!(
-            "{undone}; erasing had begun, and files that are gone do not come back; until the next `apply` makes them whole these are \
-             root's: {}",
-            listed(lost)
-        ),
+        lost => format!("{undone}; erasing had begun, and files that are gone do not come back: {}", listed(lost)),
+    };
+    let undone = match half_made(begun.directories, host).as_slice() {
+        [] => undone,
+        left => format!("{undone}; until the next `apply` makes them whole these are root's: {}", listed(left)),
     };
     let todo = if cause.todo.is_empty() { "see to the cause, then run it again".into() } else { cause.todo };
     let problem = Problem::new(codes::APPLY_FAILED, cause.what).because(format!("{}{undone}", cause.why)).fix(todo);
