@@ -3,6 +3,7 @@
 
 use crate::host::{Host, Outcome};
 use crate::record::Record;
+use node_format_plan::facts::PathFact;
 use node_format_plan::thing::Thing;
 use node_format_plan::{
     Action, Consent, Forgotten, HostFacts, Kind, Layout, Plan, Scope, plan, privileges_lacking, rollback,
@@ -110,8 +111,8 @@ fn carry_out(
     if let Some(lock) = record.children() {
         host.hold(lock)?;
     }
+    host.clear(&plan.forget)?;
     let Forgotten { first, before_taking, last } = plan.forgotten();
-    host.clear(&first)?;
     record.strike(first)?;
     record.add(plan.known.iter().cloned())?;
     let mut work = Work { before_taking, lost: plan.lost.clone(), ..Work::default() };
@@ -167,11 +168,13 @@ fn perform(
 ) -> Result<(), Problem> {
     // A thing that is rewritten or made anew stays ours if that fails: only what is new can turn out not to be there.
     let fresh: Vec<bool> = batch.iter().map(|a| a.makes().is_some_and(|thing| !record.claims().has(&thing))).collect();
-    record.add(batch.iter().flat_map(|action| [action.makes(), action.begins()]).flatten())?;
+    record.add(batch.iter().filter_map(Action::makes))?;
     let Outcome { done, problem } = host.perform(batch);
     // The first that is not done may be half done.
     let begun = done.iter().take_while(|done| **done).count() + 1;
     work.erased.extend(batch.iter().take(begun).filter_map(erased));
+    work.finished.extend(batch.iter().filter_map(finished));
+    work.directories.extend(batch.iter().filter_map(partitions_directory));
     work.excused.extend(host.excused());
     // Of those that it leaves out nobody knows: what they make stays claimed, and the next plan forgets what is not there.
     let unknown = done.len() < batch.len();
@@ -204,10 +207,7 @@ fn perform(
         (false, true) => None,
     });
     let settled = record.add(settled);
-    let failed = problem.is_some();
-    let over = pairs().enumerate().filter(|(n, (action, done))| action.is_over(*done, *n < begun, failed));
-    let over = over.filter_map(|(_, (action, _))| action.begins());
-    let struck = record.strike(gone.chain(over)).and(settled);
+    let struck = record.strike(gone).and(settled);
     match problem {
         Some(problem) if !excused => Err(problem),
         problem => {
@@ -226,6 +226,10 @@ struct Work {
     unknown: bool,
     /// Partitions' directories that were to be erased: what was in them does not come back.
     erased: Vec<PathBuf>,
+    /// Those that were half-made, and were made whole, or begun to be.
+    finished: Vec<PathBuf>,
+    /// All of them that it was at work on.
+    directories: Vec<PathBuf>,
     /// See [`Forgotten::before_taking`].
     before_taking: Vec<Thing>,
     /// What of that was struck out.
@@ -284,6 +288,33 @@ fn erased(action: &Action) -> Option<PathBuf> {
     if let Action::EraseDirectory(directory) = action { Some(directory.path.clone()) } else { None }
 }
 
+fn finished(action: &Action) -> Option<PathBuf> {
+    if let Action::FinishDirectory(directory) = action { Some(directory.path.clone()) } else { None }
+}
+
+fn partitions_directory(action: &Action) -> Option<PathBuf> {
+    match action {
+        Action::MakeDirectory(one)
+        | Action::FinishDirectory(one)
+        | Action::RemoveDirectory(one)
+        | Action::EraseDirectory(one) => one.partition.then(|| one.path.clone()),
+        _ => None,
+    }
+}
+
+/// Which of these are half-made, as far as they can be looked at.
+fn half_made(paths: Vec<PathBuf>, host: &mut dyn Host) -> Vec<PathBuf> {
+    let scope = Scope { paths: paths.into_iter().collect(), ..Scope::default() };
+    let seen = if scope.paths.is_empty() { None } else { host.observe(&scope).ok() };
+    let is_half_made = |fact: &PathFact| matches!(fact, PathFact::Directory { half_made: true, .. });
+    let paths = seen.into_iter().flat_map(|seen| seen.paths);
+    paths.filter(|(_, fact)| is_half_made(fact)).map(|(path, _)| path).collect()
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
 fn taken(action: &Action) -> Option<String> {
     if let Action::TakeUplink(uplink) = action { Some(uplink.link.clone()) } else { None }
 }
@@ -325,6 +356,9 @@ fn undo(cause: Problem, begun: Work, host: &mut dyn Host, record: &mut Record, t
         }
     }
     but.extend(begun.lost());
+    if !begun.finished.is_empty() {
+        but.push(format!("what was made of half-made partitions, which stays: {}", listed(&begun.finished)));
+    }
     // What they name is there again.
     if let Err(problem) = record.add(begun.struck) {
         problems.push(problem);
@@ -340,10 +374,11 @@ fn undo(cause: Problem, begun: Work, host: &mut dyn Host, record: &mut Record, t
     };
     let undone = match begun.erased.as_slice() {
         [] => undone,
-        lost => {
-            let lost: Vec<_> = lost.iter().map(|path| path.display().to_string()).collect();
-            format!("{undone}; erasing had begun, and files that are gone do not come back: {}", lost.join(", "))
-        }
+        lost => format!("{undone}; erasing had begun, and files that are gone do not come back: {}", listed(lost)),
+    };
+    let undone = match half_made(begun.directories, host).as_slice() {
+        [] => undone,
+        left => format!("{undone}; until the next `apply` makes them whole these are root's: {}", listed(left)),
     };
     let todo = if cause.todo.is_empty() { "see to the cause, then run it again".into() } else { cause.todo };
     let problem = Problem::new(codes::APPLY_FAILED, cause.what).because(format!("{}{undone}", cause.why)).fix(todo);

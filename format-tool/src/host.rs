@@ -40,8 +40,8 @@ pub trait Host {
         Vec::new()
     }
 
-    /// Takes away what a run that was killed left half-made, and that no plan can name: files on their way to their place,
-    /// and what there is of accounts that are forgotten because there are none.
+    /// Takes away what a run that was killed left half-made, and that no plan can name: files and directories on their way to
+    /// their place, and what there is of accounts that are forgotten because there are none.
     ///
     /// # Errors
     /// If it cannot be taken away.

@@ -50,6 +50,7 @@ fn bare() -> FakeHost {
             mode: 0o755,
             stranger: None,
             inside: Default::default(),
+            half_made: false,
         };
         facts.paths.insert(path.into(), fact);
     }
@@ -69,8 +70,12 @@ fn bare() -> FakeHost {
 
 /// One run as the program makes it: the record opened, the plan applied, the record finished.
 fn run(layout: &Layout, host: &mut FakeHost, record: &Path) -> Result<(), Problems> {
+    run_with(AGREED, layout, host, record)
+}
+
+fn run_with(consent: Consent, layout: &Layout, host: &mut FakeHost, record: &Path) -> Result<(), Problems> {
     let mut record = Record::open(record, &epoch())?;
-    let result = apply(Wish::new(layout, AGREED), host, &mut record, &mut |_, _| {});
+    let result = apply(Wish::new(layout, consent), host, &mut record, &mut |_, _| {});
     record.finish()?;
     result.map(drop)
 }
@@ -392,6 +397,68 @@ fn a_run_that_fails_takes_back_neither_roots_word_nor_the_claim_to_what_is_left(
     run(&Layout::default(), &mut host, &record).unwrap();
     assert!(!record.exists(), "nothing is ours any more");
     assert_eq!(host.facts.files.values().collect::<Vec<_>>(), [&theirs]);
+}
+
+#[test]
+fn partitions_whose_erasing_is_undone_are_half_made_until_the_next_apply_makes_them_whole() {
+    let (layout, folder) = (layout(2), tempfile::tempdir().unwrap());
+    let record = folder.path().join("format/record");
+    let mut host = bare();
+    run(&layout, &mut host, &record).unwrap();
+    let (whole, was) = (host.facts.clone(), claims(&record));
+    let erase = Consent { contents: Contents::Erase, ..AGREED };
+    let mut half_made = 0;
+    for at in 0..actions(&Layout::default(), &mut host, &record) {
+        for fails in [Fault::Fails, Fault::HalfWay] {
+            // What fails once more goes back to the same.
+            for _ in 0..2 {
+                host.fault = Some(fails(host.performed + at));
+                let why = run_with(erase, &Layout::default(), &mut host, &record).unwrap_err().to_string();
+                let is_half_made = |fact: &PathFact| matches!(fact, PathFact::Directory { half_made: true, .. });
+                let found = host.facts.paths.iter().filter(|(_, fact)| is_half_made(fact));
+                let found: Vec<_> = found.map(|(path, _)| path.display().to_string()).collect();
+                assert_eq!(found.is_empty(), actions(&layout, &mut host, &record) == 0, "{at}: {why}");
+                assert_eq!(!found.is_empty(), why.contains("makes them whole these are root's: "), "{at}: {why}");
+                assert!(found.iter().all(|path| why.contains(path)), "{at}: {why}");
+                half_made += found.len();
+            }
+            host.fault = None;
+            run(&layout, &mut host, &record).unwrap();
+            assert_eq!(host.facts, whole, "{at}");
+            assert_eq!(claims(&record), was, "{at}");
+        }
+    }
+    assert!(half_made > 20, "{half_made}");
+}
+
+#[test]
+fn a_half_made_partition_is_made_whole_also_by_runs_that_fail() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("format/record");
+    let mut host = bare();
+    run(&layout(2), &mut host, &record).unwrap();
+    let (whole, path) = (host.facts.clone(), Path::new("/srv/plat/partitions/part1"));
+    if let Some(PathFact::Directory { owner, mode, inside, half_made, .. }) = host.facts.paths.get_mut(path) {
+        (*owner, *mode, *half_made) = (Owner::default(), 0o1700, true);
+        inside.clear();
+    }
+    let before = host.facts.clone();
+    let mut stays = 0;
+    for at in 0..actions(&layout(3), &mut host, &record) {
+        for fails in [Fault::Fails, Fault::HalfWay, Fault::Interrupt] {
+            host.facts = before.clone();
+            host.fault = Some(fails(host.performed + at));
+            let why = run(&layout(3), &mut host, &record).err().map(|why| why.to_string());
+            host.fault = None;
+            let is_whole = host.facts == whole;
+            assert!(is_whole || why.is_none() || host.facts == before, "{at}");
+            assert!(!is_whole || why.is_none_or(|why| why.contains("which stays: /srv/plat/partitions/part1")), "{at}");
+            stays += usize::from(is_whole);
+            run(&layout(2), &mut host, &record).unwrap();
+            assert_eq!(host.facts, whole, "{at}");
+        }
+    }
+    assert!(stays > 20, "{stays}");
 }
 
 #[test]

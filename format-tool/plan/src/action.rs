@@ -28,23 +28,19 @@ pub struct Directory {
     pub mode: u32,
     /// Whether it is a partition's: what is in it belongs to its owner.
     pub partition: bool,
-    /// The empty directories in a partition's. It becomes its owner's once they are there, so a half-made one is known by its
-    /// owner.
+    /// The empty directories in a partition's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub inside: BTreeMap<String, Inner>,
     /// Whether its disk space is to be limited, for which some file systems need another kind of directory.
     #[serde(default)]
     pub limited: bool,
+    /// As in [`PathFact::Directory`](crate::facts::PathFact): it is the caller's and [`UNFINISHED`], whatever it says besides.
+    #[serde(default)]
+    pub half_made: bool,
 }
 
-/// Mode of a partition's directory, root's still, while what is in it is being made. No configuration asks for it. Who locks a
-/// partition may come to the same one by what its user prepared: it is the mark of a run that was killed where the record says so.
+/// Mode of a directory that nobody but root may have yet, or any more.
 pub const UNFINISHED: u32 = 0o1700;
-
-/// Its group, and a set-group-id bit, are those of the folder that it was made in, where the file system has it so.
-pub fn is_unfinished(mode: u32) -> bool {
-    mode & !0o2000 == UNFINISHED
-}
 
 /// A namespace with its pair of links: what there is of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -92,14 +88,11 @@ pub enum Action {
         to: User,
     },
     MakeDirectory(Directory),
-    /// Makes what a killed run left half-made into what it was to be.
-    FinishDirectory {
-        directory: Directory,
-        from: (Owner, u32),
-    },
+    /// Makes a partition's directory that is half-made whole. It is not taken back.
+    FinishDirectory(Directory),
     /// Removes a directory that holds nothing but empty ones.
     RemoveDirectory(Directory),
-    /// Removes a partition's directory with all that is in it. Its inverse makes it again, empty.
+    /// Removes a partition's directory with all that is in it. Its inverse makes it again, half-made.
     EraseDirectory(Directory),
     SetDirectory {
         path: PathBuf,
@@ -223,7 +216,7 @@ impl Action {
             Self::AddGroup { .. } | Self::AddUser(_) => Kind::AddAccounts,
             Self::RemoveGroup { .. } | Self::RemoveUser(_) => Kind::RemoveAccounts,
             Self::SetUser { .. } => Kind::SetAccounts,
-            Self::MakeDirectory(_) | Self::FinishDirectory { .. } => Kind::MakeDirectories,
+            Self::MakeDirectory(_) | Self::FinishDirectory(_) => Kind::MakeDirectories,
             Self::RemoveDirectory(_) | Self::EraseDirectory(_) => Kind::RemoveDirectories,
             Self::SetDirectory { .. } => Kind::SetDirectories,
             Self::SetDiskLimit { .. } => Kind::SetDiskLimits,
@@ -245,20 +238,21 @@ impl Action {
         }
     }
 
-    /// The action that takes this one back.
+    /// The action that takes this one back, if it is ever taken back.
     #[must_use]
-    pub fn inverse(&self) -> Self {
-        match self.clone() {
+    pub fn inverse(&self) -> Option<Self> {
+        Some(match self.clone() {
             Self::AddGroup { name, gid, members } => Self::RemoveGroup { name, gid, members },
             Self::RemoveGroup { name, gid, members } => Self::AddGroup { name, gid, members },
             Self::SetUser { from, to } => Self::SetUser { from: to, to: from },
             Self::AddUser(user) => Self::RemoveUser(user),
             Self::RemoveUser(user) => Self::AddUser(user),
             Self::MakeDirectory(directory) => Self::RemoveDirectory(directory),
-            Self::RemoveDirectory(directory) | Self::EraseDirectory(directory) => Self::MakeDirectory(directory),
-            Self::FinishDirectory { directory: Directory { path, owner, mode, .. }, from } => {
-                Self::SetDirectory { path, from: (owner, mode), to: from }
+            Self::RemoveDirectory(directory) => Self::MakeDirectory(directory),
+            Self::EraseDirectory(directory) => {
+                Self::MakeDirectory(Directory { half_made: true, inside: BTreeMap::new(), ..directory })
             }
+            Self::FinishDirectory(_) => return None,
             Self::SetDirectory { path, from, to } => Self::SetDirectory { path, from: to, to: from },
             Self::SetDiskLimit { path, id, file_system, from, to } => {
                 Self::SetDiskLimit { path, id, file_system, from: to, to: from }
@@ -282,7 +276,7 @@ impl Action {
             Self::TakeUplink(uplink) => Self::ReturnUplink(uplink),
             Self::ReturnUplink(uplink) => Self::TakeUplink(uplink),
             Self::WriteFile { path, purpose, from, to } => Self::WriteFile { path, purpose, from: to, to: from },
-        }
+        })
     }
 
     /// The thing that exists because of this action: to be claimed before it is performed.
@@ -290,7 +284,7 @@ impl Action {
         Some(match self {
             Self::AddGroup { name, gid, .. } => Thing::Group { name: name.clone(), gid: *gid },
             Self::AddUser(user) => Thing::User { name: user.name.clone(), uid: user.uid },
-            Self::MakeDirectory(directory) | Self::FinishDirectory { directory, .. } => directory.thing(),
+            Self::MakeDirectory(directory) | Self::FinishDirectory(directory) => directory.thing(),
             Self::SetDiskLimit { path, id, file_system, to: Some(_), .. } => {
                 Thing::DiskLimit { path: path.clone(), id: *id, file_system: file_system.clone() }
             }
@@ -314,30 +308,6 @@ impl Action {
         })
     }
 
-    /// What the record says while this action is at work on a partition's directory, and no longer.
-    pub fn begins(&self) -> Option<Thing> {
-        match self {
-            Self::MakeDirectory(directory)
-            | Self::FinishDirectory { directory, .. }
-            | Self::RemoveDirectory(directory)
-            | Self::EraseDirectory(directory) => {
-                directory.partition.then(|| Thing::BegunDirectory { path: directory.path.clone() })
-            }
-            _ => None,
-        }
-    }
-
-    /// Whether it is at work no longer. What cannot be made is taken away again, or counts as done; what cannot be removed is put
-    /// back; of what was broken off otherwise something stays. `tried`: it was its turn; `failed`: it, or one beside it, did not
-    /// go well.
-    pub fn is_over(&self, done: bool, tried: bool, failed: bool) -> bool {
-        match self {
-            Self::MakeDirectory(_) => !(done && failed),
-            Self::RemoveDirectory(_) => true,
-            _ => done || !tried,
-        }
-    }
-
     /// The thing that is gone because of this action: to be struck from the record once it is performed.
     pub fn removes(&self) -> Option<Thing> {
         match self {
@@ -349,7 +319,7 @@ impl Action {
             | Self::RemoveAddress(_)
             | Self::RemoveLocalRoute { .. }
             | Self::RemoveRoute(_)
-            | Self::ReturnUplink(_) => self.inverse().makes(),
+            | Self::ReturnUplink(_) => self.inverse()?.makes(),
             Self::SetNamespace { name, veth, state } if state.to.inside.is_none() => {
                 Some(Thing::Namespace { name: name.clone(), veth: veth.clone() })
             }

@@ -1,7 +1,7 @@
 //! What an action does to a machine, as a function of facts. The fake host performs actions with it, and the properties
 //! of the planner are stated in it.
 
-use crate::action::Action;
+use crate::action::{Action, UNFINISHED};
 use crate::facts::{AddressFact, GroupFact, HostFacts, PathFact, Route, UserFact};
 use crate::forwarding::{as_written, is_meant, written_along};
 use crate::thing::Uplink;
@@ -44,9 +44,10 @@ impl HostFacts {
                     group.members.extend(to.groups.contains(name).then(|| to.name.clone()));
                 });
             }
-            Action::MakeDirectory(made) | Action::FinishDirectory { directory: made, .. } => {
-                let inside = made.inside.clone();
-                let fact = PathFact::Directory { owner: made.owner, mode: made.mode, stranger: None, inside };
+            Action::MakeDirectory(made) | Action::FinishDirectory(made) => {
+                let (inside, half_made) = (made.inside.clone(), made.half_made);
+                let (owner, mode) = if half_made { (self.caller, UNFINISHED) } else { (made.owner, made.mode) };
+                let fact = PathFact::Directory { owner, mode, stranger: None, inside, half_made };
                 self.paths.insert(made.path.clone(), fact);
             }
             Action::RemoveDirectory(directory) => {

@@ -241,6 +241,10 @@ pub enum PathFact {
         /// The empty directories in it, if its contents were asked about.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         inside: BTreeMap<String, Inner>,
+        /// Whether it bears node-format's mark: a run was at work on it and did not come to its end. No user of a partition can
+        /// set that.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        half_made: bool,
     },
     /// A file, a link, a device: anything but a directory.
     Other { kind: String },

@@ -1,7 +1,6 @@
 //! What a look at a machine finds, as a function of all there is on it. The fake host looks with it, so that a plan which
 //! forgot to ask for something does not see it.
 
-use crate::action::is_unfinished;
 use crate::facts::{HostFacts, Inner, PathFact, Presence, Scope};
 use crate::forwarding::is_meant;
 use std::path::Path;
@@ -65,9 +64,8 @@ impl HostFacts {
 
     /// Of a directory, what it holds that was not asked about itself, if that was asked.
     fn look_inside(&self, path: &Path, fact: &mut PathFact, scope: &Scope) {
-        let PathFact::Directory { owner, mode, stranger, inside } = fact else { return };
-        let half_made = owner.uid == self.caller.uid && is_unfinished(*mode);
-        if !scope.contents.contains(path) && !half_made {
+        let PathFact::Directory { stranger, inside, half_made, .. } = fact else { return };
+        if !scope.contents.contains(path) && !*half_made {
             (*stranger, *inside) = Default::default();
             return;
         }

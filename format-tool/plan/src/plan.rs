@@ -74,9 +74,8 @@ impl Plan {
         let mut forgotten = Forgotten::default();
         for thing in &self.forget {
             let when = match (thing, taken) {
-                (Thing::UplinkConfirmed { .. } | Thing::Guard { .. }, _) | (Thing::Uplink(_), None) => {
-                    &mut forgotten.last
-                }
+                (Thing::UplinkConfirmed { .. } | Thing::Guard { .. } | Thing::BegunDirectory { .. }, _)
+                | (Thing::Uplink(_), None) => &mut forgotten.last,
                 (Thing::Uplink(gone), Some(taken)) if gone.link != taken => &mut forgotten.before_taking,
                 (Thing::Directory { .. } | Thing::PartitionDirectory { .. } | Thing::File { .. }, _)
                     if !made.contains(thing) =>
@@ -196,7 +195,7 @@ pub fn privileges_lacking(plan: &Plan, facts: &HostFacts) -> Problems {
     let kinds: BTreeSet<Kind> = plan.actions.iter().map(Action::kind).collect();
     let accounts = [Kind::AddAccounts, Kind::RemoveAccounts, Kind::SetAccounts].iter().any(|kind| kinds.contains(kind));
     let gives = plan.actions.iter().any(|action| match action {
-        Action::MakeDirectory(directory) | Action::FinishDirectory { directory, .. } => {
+        Action::MakeDirectory(directory) | Action::FinishDirectory(directory) => {
             directory.owner.uid != facts.caller.uid
         }
         Action::WriteFile { to: Some(file), .. } => file.owner.uid != facts.caller.uid,

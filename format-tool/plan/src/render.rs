@@ -52,7 +52,7 @@ fn noun(action: &Action) -> (char, &'static str) {
         Action::AddUser(_) => ('+', "user"),
         Action::RemoveUser(_) => ('-', "user"),
         Action::SetUser { .. } => ('~', "user"),
-        Action::MakeDirectory(_) | Action::FinishDirectory { .. } => ('+', "directory"),
+        Action::MakeDirectory(_) | Action::FinishDirectory(_) => ('+', "directory"),
         Action::RemoveDirectory(_) => ('-', "directory"),
         Action::EraseDirectory(_) => ('-', "directory with all in it"),
         Action::SetDirectory { .. } => ('~', "directory"),
@@ -134,10 +134,10 @@ fn name(action: &Action) -> String {
         | Action::SetNamespace { name, .. }
         | Action::SetLink { name, .. } => name.clone(),
         Action::AddUser(user) | Action::RemoveUser(user) | Action::SetUser { to: user, .. } => user.name.clone(),
-        Action::MakeDirectory(d) | Action::RemoveDirectory(d) | Action::EraseDirectory(d) => {
-            d.path.display().to_string()
-        }
-        Action::FinishDirectory { directory, .. } => directory.path.display().to_string(),
+        Action::MakeDirectory(d)
+        | Action::FinishDirectory(d)
+        | Action::RemoveDirectory(d)
+        | Action::EraseDirectory(d) => d.path.display().to_string(),
         Action::SetDirectory { path, .. } | Action::SetDiskLimit { path, .. } | Action::WriteFile { path, .. } => {
             path.display().to_string()
         }
@@ -168,7 +168,7 @@ fn line(action: &Action) -> String {
             format!("uid {} gid {} home {}{groups}", user.uid, user.gid, user.home.display())
         }
         Action::SetUser { from, to } => user_line(from, to),
-        Action::MakeDirectory(d) | Action::FinishDirectory { directory: d, .. } => {
+        Action::MakeDirectory(d) | Action::FinishDirectory(d) => {
             let inside: Vec<_> = d.inside.keys().map(String::as_str).collect();
             let inside = if inside.is_empty() { String::new() } else { format!(" with {}", inside.join(" ")) };
             access(d.owner, d.mode) + &inside
@@ -403,7 +403,7 @@ mod tests {
         let guard =
             |rules| Guard { fingerprint: "f".into(), rules, elements: Default::default(), script: String::new() };
         let changed = Action::SetGuard { from: Some(guard(1)), to: Some(guard(2)) };
-        let plan = Plan { actions: vec![sysctl, changed, tap(0), tap(1).inverse()], ..Plan::default() };
+        let plan = Plan { actions: vec![sysctl, changed, tap(0), tap(1).inverse().unwrap()], ..Plan::default() };
         assert_eq!(plan.count(), "1 to make, 2 to change, 1 to remove");
     }
 

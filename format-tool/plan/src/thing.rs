@@ -28,7 +28,7 @@ pub enum Thing {
     PartitionDirectory {
         path: PathBuf,
     },
-    /// A partition's directory that is being made or emptied: what looks half-made is so, and no lock of root's.
+    /// A partition's directory that a run was at work on. Only older records have it: the directory itself is marked now.
     BegunDirectory {
         path: PathBuf,
     },

@@ -179,11 +179,7 @@ impl Host for LinuxHost {
             Kind::RemoveDirectories => one_by_one(batch, |action| self.tree.perform(action)),
             // All are tried: what a failed removal brings back is to come back as far as it can, and what is made in vain is
             // taken away again.
-            Kind::MakeDirectories => {
-                let outcome = each(batch, |action| self.tree.perform(action));
-                self.tree.counted(batch, outcome)
-            }
-            Kind::SetDirectories => each(batch, |action| self.tree.perform(action)),
+            Kind::MakeDirectories | Kind::SetDirectories => each(batch, |action| self.tree.perform(action)),
             Kind::SetDiskLimits => each(batch, |action| {
                 self.excused.extend(disk::perform(&mut self.tree, action)?);
                 Ok(())
@@ -210,6 +206,7 @@ impl Host for LinuxHost {
     }
 
     fn clear(&mut self, forgotten: &[Thing]) -> Result<()> {
+        self.tree.clear(forgotten)?;
         accounts::clear(&self.root, &self.tree, forgotten)
     }
 

@@ -20,7 +20,7 @@ pub enum Ended {
 }
 
 /// Calls that change something whatever their arguments.
-const ALWAYS: [(c_long, &str); 14] = [
+const ALWAYS: [(c_long, &str); 16] = [
     (libc::SYS_mkdirat, "mkdirat"),
     (libc::SYS_fchmod, "fchmod"),
     (libc::SYS_fchmodat, "fchmodat"),
@@ -29,6 +29,8 @@ const ALWAYS: [(c_long, &str); 14] = [
     (libc::SYS_unlinkat, "unlinkat"),
     (libc::SYS_renameat, "renameat"),
     (libc::SYS_renameat2, "renameat2"),
+    (libc::SYS_fsetxattr, "fsetxattr"),
+    (libc::SYS_fremovexattr, "fremovexattr"),
     (libc::SYS_fdatasync, "fdatasync"),
     (libc::SYS_mount, "mount"),
     (libc::SYS_umount2, "umount2"),
@@ -51,7 +53,16 @@ const OLDER: [(c_long, &str); 0] = [];
 
 /// Runs a command, which must not read its standard input, and kills it before its effect number `at`.
 pub fn killed_at(at: usize, command: &Command) -> Ended {
-    match traced(command, Stdio::null(), &mut |effects, _| effects == at) {
+    killed(command, &mut |effects| effects == at)
+}
+
+/// As [`killed_at`], before the first effect at which it is time.
+pub fn killed_once(command: &Command, mut is_time: impl FnMut() -> bool) -> Ended {
+    killed(command, &mut |_| is_time())
+}
+
+fn killed(command: &Command, is_time: &mut dyn FnMut(usize) -> bool) -> Ended {
+    match traced(command, Stdio::null(), &mut |effects, _| is_time(effects)) {
         (Some(call), WaitStatus::Signaled(_, Signal::SIGKILL, _)) => Ended::Killed(call),
         (None, WaitStatus::Exited(_, code)) => Ended::Whole(code),
         (killed, status) => panic!("{killed:?}, and then {status:?}"),

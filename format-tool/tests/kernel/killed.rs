@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Two partitions with all that goes with a bridge, a resource file each, and the guard.
 const TAPS: &str = "mode = \"bridge\"\ntuns = true\ntun_ipv4_network = \"10.201.0.0/16\"\nguard = true\n";
+const BARE: &str = "mode = \"bridge\"\ntaps = false\nguard = false\n";
 const NAMESPACES: &str = "mode = \"bridge\"\nnamespaces = true\nguard = false\n";
 
 /// One whose user database has lines that a program would lose, so that accounts are added to it by node-format itself.
@@ -80,7 +81,7 @@ fn at_each_effect(node: Node, verb: &'static str, begin: Verbs, then: Verbs) {
                     loop {
                         let at = next.fetch_add(1, Ordering::Relaxed);
                         begin.iter().for_each(|verb| must(machine, verb, "at first"));
-                        let call = match killed_at(at, &machine.command(&[verb])) {
+                        let call = match killed_at(at, &machine.command(&words(verb))) {
                             Ended::Killed(call) => call,
                             Ended::Whole(code) => {
                                 assert_eq!(code, 0, "{verb} that was not killed");
@@ -92,7 +93,7 @@ fn at_each_effect(node: Node, verb: &'static str, begin: Verbs, then: Verbs) {
                         for verb in then {
                             must(machine, verb, &place);
                             if *verb == "apply" {
-                                assert_whole(machine, &place);
+                                assert_whole(node.amount, machine, &place);
                             }
                         }
                         let (facts, paths, database) = everything(machine);
@@ -115,15 +116,23 @@ fn at_each_effect(node: Node, verb: &'static str, begin: Verbs, then: Verbs) {
 }
 
 /// Nobody looks into a partition again: what is not made in it when it is made never is.
-fn assert_whole(machine: &Machine, place: &str) {
-    for name in ["srv", "run"] {
-        let found = fs::metadata(machine.path("srv/plat/partitions/part0").join(name));
-        assert!(found.is_ok_and(|found| found.uid() == FIRST_UID), "{place}: part0/{name}");
+fn assert_whole(amount: u32, machine: &Machine, place: &str) {
+    for n in 0..amount {
+        let home = machine.path("srv/plat/partitions").join(format!("part{n}"));
+        for path in ["srv", "run", ""].map(|name| home.join(name)) {
+            let is_his = fs::metadata(&path).is_ok_and(|found| found.uid() == FIRST_UID + n);
+            assert!(is_his, "{place}: {}", path.display());
+        }
     }
 }
 
+/// A verb with its flags.
+fn words(verb: &str) -> Vec<&str> {
+    verb.split(' ').collect()
+}
+
 fn must(machine: &Machine, verb: &str, place: &str) {
-    let (code, text) = machine.run(&[verb]);
+    let (code, text) = machine.run(&words(verb));
     assert_eq!(code, 0, "{place}; then {verb}: {text}");
 }
 
@@ -154,6 +163,11 @@ fn whenever_an_apply_is_killed_a_reset_goes_back() {
 #[test]
 fn whenever_a_reset_is_killed_the_next_one_completes_it() {
     at_each_effect(Node::new(2, TAPS), "reset", &["apply"], &["reset"]);
+}
+
+#[test]
+fn whenever_an_erasing_is_killed_an_apply_makes_every_partition_whole() {
+    at_each_effect(Node::new(1, BARE), "reset --erase", &["apply"], &["apply", "verify", "reset"]);
 }
 
 #[test]

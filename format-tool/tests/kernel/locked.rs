@@ -11,19 +11,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// One partition, whose directory is returned.
-fn formatted(machine: &Machine) -> PathBuf {
+pub fn formatted(machine: &Machine) -> PathBuf {
     ip("link set lo up");
     machine.configure(1);
     machine.must(&["apply"]);
     machine.path("srv/plat/partitions/part0")
 }
 
-fn give(path: &Path, owner: u32, mode: u32) {
+pub fn give(path: &Path, owner: u32, mode: u32) {
     chown(path, Some(owner), Some(owner)).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-fn owner_and_mode(path: &Path) -> (u32, u32, u32) {
+pub fn owner_and_mode(path: &Path) -> (u32, u32, u32) {
     fs::metadata(path).map(|found| (found.uid(), found.gid(), found.mode() & 0o7777)).unwrap()
 }
 

@@ -8,6 +8,7 @@ mod enrolment;
 mod exactly;
 mod formatting;
 mod guard;
+mod half_made;
 mod killed;
 mod left;
 mod links;

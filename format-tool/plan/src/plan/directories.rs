@@ -3,7 +3,7 @@
 //! it is made with it and not looked at again.
 
 use super::{Contents, Planner};
-use crate::action::{Action, Directory, is_unfinished};
+use crate::action::{Action, Directory, UNFINISHED};
 use crate::facts::{Inner, Owner, PathFact};
 use crate::layout::{DiskLimit, WantedDirectory};
 use crate::thing::Thing;
@@ -100,7 +100,7 @@ impl Planner<'_> {
                 Some(PathFact::Unknown { .. }) if self.layout.directories.contains_key(path) => {} // See `hidden`.
                 Some(PathFact::Unknown { why }) => self.unknown_going(path, why, partition),
                 Some(PathFact::Directory { .. }) if self.layout.directories.contains_key(path) => {}
-                Some(PathFact::Directory { owner, mode, stranger, inside }) => {
+                Some(PathFact::Directory { owner, mode, stranger, inside, .. }) => {
                     let directory = Directory {
                         path: path.clone(),
                         owner: *owner,
@@ -108,12 +108,12 @@ impl Planner<'_> {
                         partition,
                         inside: if partition { inside.clone() } else { BTreeMap::new() },
                         limited: self.facts.disk_limits.contains_key(path),
+                        half_made: partition && self.is_half_made(path),
                     };
                     // An empty directory beside the partitions is somebody's; one in a partition is nothing.
-                    let inner = inside.iter();
-                    let mut beside = inner
-                        .filter(|(_, inner)| !partition || !self.is_the_partitions(path, (*owner, *mode), **inner));
-                    let beside = beside.next().map(|(name, _)| name);
+                    let mut inner = inside.iter();
+                    let beside = inner.find(|(_, inner)| !self.is_the_partitions(&directory, **inner));
+                    let beside = beside.map(|(name, _)| name);
                     self.drop_directory(thing, directory, stranger.as_ref().or(beside).map(String::as_str));
                 }
             }
@@ -123,35 +123,29 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether an empty directory in a partition's is its user's. In one that root keeps from him only what is his by number is,
-    /// and in a half-made one what is half-made too.
-    fn is_the_partitions(&self, path: &Path, (owner, mode): (Owner, u32), inner: Inner) -> bool {
-        match self.user_of(path).filter(|_| owner.uid == self.facts.caller.uid) {
-            Some(made) => {
-                inner.owner.uid == made || (self.is_half_made(path, owner, mode) && is_unfinished(inner.mode))
-            }
-            None => inner.owner.uid == owner.uid,
-        }
+    /// Whether an empty directory in one that goes is its partition's. In one that root keeps from its user only what is his by
+    /// number is.
+    fn is_the_partitions(&self, directory: &Directory, inner: Inner) -> bool {
+        let Directory { path, owner, partition, half_made, .. } = directory;
+        let user = self.user_of(path).filter(|_| owner.uid == self.facts.caller.uid);
+        *partition && (*half_made || inner.owner.uid == user.unwrap_or(owner.uid))
     }
 
-    /// Whether a run was killed that was at work on a partition's directory.
-    fn is_half_made(&self, path: &Path, owner: Owner, mode: u32) -> bool {
-        let begun = || self.claims.has(&Thing::BegunDirectory { path: path.into() });
-        owner.uid == self.facts.caller.uid && is_unfinished(mode) && begun()
+    /// Whether a run was at work on a partition's directory and did not come to its end: it is marked, or an older record says so
+    /// of what looks like it.
+    fn is_half_made(&self, path: &Path) -> bool {
+        let Some(PathFact::Directory { owner, mode, half_made, .. }) = self.facts.paths.get(path) else { return false };
+        let looks_so = owner.uid == self.facts.caller.uid && is_unfinished(*mode);
+        *half_made || (looks_so && self.claims.has(&Thing::BegunDirectory { path: path.into() }))
     }
 
+    /// What an older record says of half-made ones: by the end of the run they are whole, or gone.
     fn forget_begun(&mut self) {
-        for thing in self.claims.iter() {
-            let Thing::BegunDirectory { path } = thing else { continue };
-            let is_still = match self.facts.paths.get(path) {
-                Some(PathFact::Directory { owner, mode, .. }) => self.is_half_made(path, *owner, *mode),
-                Some(PathFact::Unknown { .. }) => true,
-                Some(PathFact::Other { .. }) | None => false,
-            };
-            if !is_still {
-                self.forget.push(thing.clone());
-            }
-        }
+        let is_over = |thing: &&Thing| match thing {
+            Thing::BegunDirectory { path } => !matches!(self.facts.paths.get(path), Some(PathFact::Unknown { .. })),
+            _ => false,
+        };
+        self.forget.extend(self.claims.iter().filter(is_over).cloned());
     }
 
     /// The uid that a partition's user was made with.
@@ -201,7 +195,7 @@ impl Planner<'_> {
             (Some(name), true, Contents::Keep) => {
                 let Directory { path, owner, mode, .. } = &directory;
                 let looks_half_made = owner.uid == self.facts.caller.uid && is_unfinished(*mode);
-                let older = match looks_half_made && !self.is_half_made(path, *owner, *mode) {
+                let older = match looks_half_made && !self.is_half_made(path) {
                     true => format!("{}; else ", clear_away(path)),
                     false => String::new(),
                 };
@@ -248,6 +242,7 @@ impl Planner<'_> {
             partition: is_partition,
             limited: limit.is_some(),
             inside: inside.into_iter().map(|(name, mode)| (name, Inner { owner, mode })).collect(),
+            half_made: false,
         };
         let (found, mode, stranger) = match self.facts.paths.get(path) {
             None => {
@@ -270,17 +265,16 @@ impl Planner<'_> {
             }
         } else if ours {
             let (from, to) = ((found, mode), (owner, wanted.mode));
-            let half_made = directory.partition && self.is_half_made(path, found, mode);
             if directory.partition && self.is_a_third_ones(found.uid, wanted.owner) {
                 self.refuse_a_third_ones(path, found, wanted.owner);
-            } else if half_made {
+            } else if directory.partition && self.is_half_made(path) {
                 if let Some(left) = stranger {
                     let shown = path.display();
                     self.notes.push(format!(
                         "{shown} was not emptied to the end: it still holds `{left}`, which stays in it"
                     ));
                 }
-                self.add.push(Action::FinishDirectory { directory, from });
+                self.add.push(Action::FinishDirectory(directory));
             } else if directory.partition && self.changes_hands(path, found, wanted.owner) {
                 self.refuse_another_owner(path, wanted.owner);
             } else if directory.partition && is_locked(from, owner) {
@@ -435,6 +429,11 @@ fn clear_away(path: &Path) -> String {
     format!(
         "if nobody locked it, an older node-format was killed while it made it: `find {shown} -type d -empty -delete`"
     )
+}
+
+/// The mode of one that is half made: where the file system has it so, with its folder's set-group-id bit.
+fn is_unfinished(mode: u32) -> bool {
+    mode & !0o2000 == UNFINISHED
 }
 
 /// Whether root took a partition's directory from its user and lets nobody else in: only root can, and means it.

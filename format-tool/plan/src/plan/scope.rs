@@ -60,7 +60,9 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
             }
             Thing::Tap { .. } | Thing::Tun { .. } | Thing::Uplink(_) => scope.network = true,
             Thing::Address { .. } | Thing::LocalRoute { .. } | Thing::Route(_) => scope.network = true,
-            Thing::UplinkConfirmed { .. } | Thing::BegunDirectory { .. } => {}
+            // What such a one still holds is told.
+            Thing::BegunDirectory { path } => drop(scope.contents.insert(path.clone())),
+            Thing::UplinkConfirmed { .. } => {}
         }
     }
     scope

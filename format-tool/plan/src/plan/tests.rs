@@ -81,6 +81,7 @@ fn bare() -> HostFacts {
             mode: 0o755,
             stranger: None,
             inside: Default::default(),
+            half_made: false,
         };
         facts.paths.insert(PathBuf::from(path), fact);
     }

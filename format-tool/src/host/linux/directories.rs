@@ -2,21 +2,23 @@
 //! RESOLVE_NO_SYMLINKS), for the owner of a partition may put one where we walk.
 
 mod acl;
+mod emptied;
 mod erase;
+mod mark;
 
 use super::mounts::{Mounts, mount_in, mount_of};
 use super::{failed, files, quota};
-use crate::host::Outcome;
+use emptied::Emptied;
 use indexmap::IndexMap;
-use node_format_plan::action::{Directory, UNFINISHED, is_unfinished};
+use node_format_plan::action::{Directory, UNFINISHED};
 use node_format_plan::facts::{Inner, Owner, PathFact};
-use node_format_plan::{Action, Scope};
+use node_format_plan::{Action, Scope, Thing};
 use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -35,8 +37,6 @@ pub(super) struct Tree {
     is_the_machines: bool,
     /// The last one used is the last: most often it is needed again.
     parents: Vec<(PathBuf, OwnedFd)>,
-    /// Directories that could not be made, and of which something is there.
-    left: BTreeSet<PathBuf>,
     /// In a partition's directory that could not be erased, the one that was moved meanwhile.
     moved: PathBuf,
 }
@@ -48,7 +48,7 @@ impl Tree {
         let place = root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
         let root = rustix::fs::open(root, flags, Mode::empty())
             .map_err(|e| Problem::new(codes::FILE, format!("{} cannot be opened", root.display())).because(e))?;
-        Ok(Self { root, place, is_the_machines, parents: Vec::new(), left: BTreeSet::new(), moved: PathBuf::new() })
+        Ok(Self { root, place, is_the_machines, parents: Vec::new(), moved: PathBuf::new() })
     }
 
     pub fn is_the_machines(&self) -> bool {
@@ -64,7 +64,7 @@ impl Tree {
     }
 
     /// The handle of the directory above, and the last name of the path.
-    pub fn parent<'p>(&mut self, path: &'p Path) -> rustix::io::Result<(&OwnedFd, &'p std::ffi::OsStr)> {
+    pub fn parent<'p>(&mut self, path: &'p Path) -> rustix::io::Result<(&OwnedFd, &'p OsStr)> {
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::INVAL) };
         // Bytes are compared faster than paths, and two spellings would be two handles at worst.
         match self.parents.iter().rposition(|(path, _)| path.as_os_str() == above.as_os_str()) {
@@ -104,12 +104,13 @@ impl Tree {
                 }
                 Ok(stat) => {
                     let (owner, mode) = owner_and_mode(&stat);
-                    if self.is_mounted_on(path) {
+                    let is_mounted_on = self.is_mounted_on(path);
+                    if is_mounted_on {
                         mounted_on.insert(path.clone());
                     }
+                    let half_made = !is_mounted_on && self.is_marked(path);
                     let goes = scope.contents.contains(path);
-                    let looks_in = goes || (owner.uid == rustix::process::geteuid().as_raw() && is_unfinished(mode));
-                    let held = if looks_in { self.contents(path, scope) } else { Ok(Contents::default()) };
+                    let held = if goes || half_made { self.contents(path, scope) } else { Ok(Contents::default()) };
                     if goes && let Some(who) = self.mounted(&mounts, path) {
                         mounted.insert(path.clone(), who);
                     }
@@ -117,7 +118,7 @@ impl Tree {
                         if is_listed {
                             listed.insert(path.clone());
                         }
-                        PathFact::Directory { owner, mode, stranger, inside }
+                        PathFact::Directory { owner, mode, stranger, inside, half_made }
                     })
                 }
             };
@@ -130,6 +131,11 @@ impl Tree {
     fn is_mounted_on(&mut self, path: &Path) -> bool {
         let mounts = self.parent(path).and_then(|(parent, name)| Ok((mount_of(parent)?, mount_in(parent, name)?)));
         mounts.is_ok_and(|(within, there)| within != there)
+    }
+
+    fn is_marked(&mut self, path: &Path) -> bool {
+        let held = self.parent(path).and_then(|(parent, name)| rustix::fs::openat(parent, name, INNER, Mode::empty()));
+        held.is_ok_and(|held| mark::is_on(&held))
     }
 
     /// Who sees something mounted on a directory or in it, if anybody does: a process in words; empty: this one.
@@ -160,8 +166,8 @@ impl Tree {
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;
             let name = entry.file_name();
-            let inner = path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
-            if is_dots(name) || scope.paths.contains(&inner) || files::is_one_of(&scope.files, &inner) {
+            let inner = path.join(OsStr::from_bytes(name.to_bytes()));
+            if is_dots(name) || [&scope.paths, &scope.files].iter().any(|all| files::is_one_of(all, &inner)) {
                 continue;
             }
             if held.stranger.is_some() {
@@ -193,7 +199,7 @@ impl Tree {
     pub fn perform(&mut self, action: &Action) -> Result<()> {
         let (verb, path, result) = match action {
             Action::MakeDirectory(directory) => ("make", &directory.path, self.make(directory)),
-            Action::FinishDirectory { directory, .. } => ("finish", &directory.path, self.finish(directory)),
+            Action::FinishDirectory(directory) => ("finish", &directory.path, self.finish(directory)),
             Action::RemoveDirectory(directory) => ("remove", &directory.path, self.remove(directory)),
             Action::EraseDirectory(directory) => ("erase", &directory.path, self.erase(directory)),
             Action::SetDirectory { path, to, .. } => ("change", path, self.set(path, to.0, to.1)),
@@ -212,33 +218,53 @@ impl Tree {
         })
     }
 
+    /// Makes it by another name, of which one that was killed may have left some: whoever finds it in its place finds it whole.
     fn make(&mut self, directory: &Directory) -> rustix::io::Result<()> {
         let (parent, name) = self.parent(&directory.path)?;
+        let new = files::new_name(name);
+        unmake(parent, &new)?;
         match directory.limited.then(|| quota::means(parent.as_fd())) {
-            Some(Ok(means)) => quota::make(means, parent.as_fd(), name).map_err(errno)?,
-            _ => rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(UNFINISHED))?,
+            Some(Ok(means)) => quota::make(means, parent.as_fd(), &new).map_err(errno)?,
+            _ => rustix::fs::mkdirat(parent, &new, Mode::from_raw_mode(UNFINISHED))?,
         }
-        let made = rustix::fs::openat(parent, name, INNER, Mode::empty()).and_then(|made| fill(&made, directory));
-        if made.is_err() && self.remove(directory).is_err_and(|e| e != Errno::NOENT) {
-            self.left.insert(directory.path.clone());
+        let made = rustix::fs::openat(parent, &new, INNER, Mode::empty()).and_then(|made| {
+            fill(&made, directory)?;
+            match directory.half_made {
+                true => mark::set(&made),
+                false => give(&made, directory.owner, directory.mode),
+            }
+        });
+        let placed =
+            made.and_then(|()| match rustix::fs::renameat_with(parent, &new, parent, name, RenameFlags::NOREPLACE) {
+                // Not every file system knows that (nfs).
+                Err(Errno::INVAL) => rustix::fs::renameat(parent, &new, parent, name),
+                placed => placed,
+            });
+        if placed.is_err() {
+            let _ = unmake(parent, &new);
         }
-        made
+        placed
     }
 
-    /// A directory that was begun, and could not be taken away again, counts as done: it stays ours, and undoing tries anew.
-    pub fn counted(&mut self, batch: &[Action], mut outcome: Outcome) -> Outcome {
-        let left = std::mem::take(&mut self.left);
-        for (action, done) in batch.iter().zip(&mut outcome.done) {
-            *done |= matches!(action, Action::MakeDirectory(directory) if left.contains(&directory.path));
-        }
-        outcome
+    /// Takes away what a killed run left of directories that did not come to their place.
+    pub fn clear(&mut self, forgotten: &[Thing]) -> Result<()> {
+        forgotten.iter().try_for_each(|thing| {
+            let (Thing::Directory { path } | Thing::PartitionDirectory { path }) = thing else { return Ok(()) };
+            match self.parent(path).and_then(|(parent, name)| unmake(parent, &files::new_name(name))) {
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) | Ok(()) => Ok(()),
+                Err(e) => Err(failed(format!("what a killed run left beside {} cannot be removed", path.display()), e)),
+            }
+        })
     }
 
     fn finish(&mut self, directory: &Directory) -> rustix::io::Result<()> {
         let held = self.open_own(&directory.path)?;
+        // An older record alone may say that it is half-made.
+        mark::set(&held)?;
         // Whom its user let in before it was begun to be emptied is nobody's choice any more.
         acl::remove(&held)?;
-        fill(&held, directory)
+        fill(&held, directory)?;
+        mark::replace(&held, directory.owner, directory.mode)
     }
 
     fn set(&mut self, path: &Path, owner: Owner, mode: u32) -> rustix::io::Result<()> {
@@ -270,7 +296,7 @@ impl Tree {
         let held = self.open_own(&directory.path)?;
         erase::thaw(&held)?;
         // What is left if this fails, or is killed, is no whole partition.
-        mark(&held)?;
+        mark::set(&held)?;
         erase::erase(&held, &mut self.moved)?;
         self.remove(directory)
     }
@@ -290,49 +316,6 @@ pub(super) struct Seen {
     pub mounted_on: BTreeSet<PathBuf>,
     /// See [`node_format_plan::HostFacts::listed`].
     pub listed: BTreeSet<PathBuf>,
-}
-
-/// A partition's directory on its way to be removed.
-struct Emptied<'a> {
-    held: &'a OwnedFd,
-    /// As it was, and each that was taken out of it.
-    was: (Owner, u32),
-    taken: Vec<(CString, Owner, u32)>,
-}
-
-impl<'a> Emptied<'a> {
-    fn new(held: &'a OwnedFd) -> rustix::io::Result<Self> {
-        // What its owner may say of it.
-        quota::thaw(held).map_err(errno)?;
-        Ok(Self { held, was: owner_and_mode(&rustix::fs::fstat(held)?), taken: Vec::new() })
-    }
-
-    /// Takes out the empty directories. It is root's meanwhile, and marked: one of a run that is killed is finished by the next.
-    fn go_on(&mut self) -> rustix::io::Result<()> {
-        for entry in Dir::read_from(self.held)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if is_dots(name) {
-                continue;
-            }
-            let (owner, mode) = owner_and_mode(&rustix::fs::statat(self.held, name, AtFlags::SYMLINK_NOFOLLOW)?);
-            if self.taken.is_empty() {
-                mark(self.held)?;
-            }
-            rustix::fs::unlinkat(self.held, name, AtFlags::REMOVEDIR)?;
-            self.taken.push((name.to_owned(), owner, mode));
-        }
-        Ok(())
-    }
-
-    fn put_back(&self) -> rustix::io::Result<()> {
-        for (name, owner, mode) in &self.taken {
-            rustix::fs::mkdirat(self.held, name, Mode::from_raw_mode(UNFINISHED))?;
-            give(&rustix::fs::openat(self.held, name, INNER, Mode::empty())?, *owner, *mode)?;
-        }
-        let (owner, mode) = self.was;
-        give(self.held, owner, mode)
-    }
 }
 
 fn owner_and_mode(stat: &rustix::fs::Stat) -> (Owner, u32) {
@@ -362,8 +345,7 @@ fn first_in(directory: &OwnedFd) -> rustix::io::Result<Option<String>> {
     Ok(None)
 }
 
-/// Makes what belongs into a directory that is still root's own, then gives it to its owner: whoever finds it given
-/// finds it whole.
+/// Makes what belongs into a directory that is still root's own.
 fn fill(made: &OwnedFd, directory: &Directory) -> rustix::io::Result<()> {
     for (name, Inner { owner, mode }) in &directory.inside {
         let found = match rustix::fs::mkdirat(made, name.as_str(), Mode::from_raw_mode(UNFINISHED)) {
@@ -371,7 +353,11 @@ fn fill(made: &OwnedFd, directory: &Directory) -> rustix::io::Result<()> {
             Err(Errno::EXIST) => true,
             Err(other) => return Err(other),
         };
-        let inner = rustix::fs::openat(made, name.as_str(), INNER, Mode::empty())?;
+        let inner = match rustix::fs::openat(made, name.as_str(), INNER, Mode::empty()) {
+            // What its user put into the place of one is his, as all that was not erased.
+            Err(Errno::NOTDIR | Errno::LOOP) => continue,
+            opened => opened?,
+        };
         if found {
             if mount_of(&inner)? != mount_of(made)? {
                 return Err(Errno::XDEV);
@@ -384,13 +370,22 @@ fn fill(made: &OwnedFd, directory: &Directory) -> rustix::io::Result<()> {
         }
         give(&inner, *owner, *mode)?;
     }
-    give(made, directory.owner, directory.mode)
+    Ok(())
 }
 
-/// Makes a directory root's, and known as one that is not whole.
-fn mark(directory: &OwnedFd) -> rustix::io::Result<()> {
-    let root = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
-    give(directory, root, UNFINISHED)
+/// Removes a directory that has not come to its place, if there is one. It holds no more than empty ones.
+fn unmake(parent: &OwnedFd, new: &OsStr) -> rustix::io::Result<()> {
+    let held = match rustix::fs::openat(parent, new, INNER, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        held => held?,
+    };
+    for entry in Dir::read_from(&held)? {
+        let entry = entry?;
+        if !is_dots(entry.file_name()) {
+            rustix::fs::unlinkat(&held, entry.file_name(), AtFlags::REMOVEDIR)?;
+        }
+    }
+    rustix::fs::unlinkat(parent, new, AtFlags::REMOVEDIR)
 }
 
 fn give(directory: &OwnedFd, owner: Owner, mode: u32) -> rustix::io::Result<()> {
@@ -446,26 +441,27 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_can_neither_be_made_nor_removed_is_ours() {
+    fn a_directory_that_cannot_be_made_whole_is_not_there_nor_what_a_killed_run_left_of_it() {
         let root = tempfile::tempdir().unwrap();
         let owner = Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
-        let begun = |name: &str, partition| {
-            let inside = ["first", "missing/second"].map(|name| (name.to_owned(), Inner { owner, mode: 0o700 }));
-            let path = Path::new("/").join(name);
-            let inside = inside.into_iter().collect();
-            Action::MakeDirectory(Directory { path, owner, mode: 0o700, inside, partition, limited: false })
+        let make = |inside: [&str; 2]| {
+            let (path, inner) = (PathBuf::from("/part0"), Inner { owner, mode: 0o700 });
+            let inside = inside.into_iter().map(|name| (name.to_owned(), inner)).collect();
+            let (mode, partition, limited, half_made) = (0o700, true, false, false);
+            Action::MakeDirectory(Directory { path, owner, mode, inside, partition, limited, half_made })
         };
+        let names = || std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        std::fs::create_dir_all(root.path().join(".node-format-part0/first")).unwrap();
         let mut tree = Tree::open(root.path()).unwrap();
-        // What is in a partition's goes with it.
-        for (name, partition) in [("taken-back", true), ("left", false)] {
-            assert!(tree.perform(&begun(name, partition)).is_err());
-            let batch = [begun("before", false), begun(name, partition), begun("after", false)];
-            let outcome = tree.counted(&batch, Outcome::first(1, 3, None));
-            assert_eq!(outcome.done, [true, !partition, false], "{name}");
-            assert_eq!(root.path().join(name).exists(), !partition, "{name}");
-        }
-        // Somebody else's is nothing of ours.
-        assert!(tree.perform(&begun("left", false)).is_err());
-        assert_eq!(tree.counted(&[begun("left", false)], Outcome::first(0, 1, None)).done, [false]);
+        assert!(tree.perform(&make(["first", "missing/second"])).is_err());
+        assert_eq!(names().count(), 0);
+        tree.perform(&make(["first", "second"])).unwrap();
+        assert!(names().eq(["part0"]) && root.path().join("part0/second").is_dir());
+        // Somebody else's is nothing of ours, nor replaced by it.
+        assert!(tree.perform(&make(["first", "second"])).is_err());
+        assert!(names().eq(["part0"]));
+        std::fs::create_dir_all(root.path().join(".node-format-part1/first")).unwrap();
+        tree.clear(&[Thing::PartitionDirectory { path: "/part1".into() }]).unwrap();
+        assert!(names().eq(["part0"]));
     }
 }

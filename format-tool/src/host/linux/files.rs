@@ -110,20 +110,20 @@ fn remove(tree: &mut Tree, path: &Path) -> std::io::Result<()> {
     Ok(unlink(parent, name)?)
 }
 
-/// What the name of a file begins with before it takes its place: nobody else's does.
+/// What the name of a file or directory begins with before it takes its place: nobody else's does.
 const NEW: &str = ".node-format-";
 
-/// Where a file is written before it takes its place.
+/// Where a file or directory is made before it takes its place.
 pub(super) fn new_name(name: &OsStr) -> OsString {
     let mut new = OsString::from(NEW);
     new.push(name);
     new
 }
 
-/// Whether the path is a file of these, or one on its way to be.
-pub(super) fn is_one_of(files: &IndexSet<PathBuf>, path: &Path) -> bool {
+/// Whether the path is one of these, or on its way to be.
+pub(super) fn is_one_of(all: &IndexSet<PathBuf>, path: &Path) -> bool {
     let whole = || path.file_name()?.to_str()?.strip_prefix(NEW).map(|name| path.with_file_name(name));
-    files.contains(path) || whole().is_some_and(|whole| files.contains(&whole))
+    all.contains(path) || whole().is_some_and(|whole| all.contains(&whole))
 }
 
 fn unlink(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {

@@ -61,14 +61,15 @@ pub(in crate::host::linux) fn remove_taps(batch: &[Action]) -> Outcome {
     let condemn: Vec<Action> = condemn.collect();
     let outcome = perform(&condemn);
     if outcome.problem.is_some() && any_is_there(&condemn, &outcome.done) {
-        let back = condemn.iter().zip(&outcome.done).filter(|(_, done)| **done).map(|(action, _)| action.inverse());
+        let done = condemn.iter().zip(&outcome.done).filter(|(_, done)| **done);
+        let back = done.filter_map(|(action, _)| action.inverse());
         perform(&back.collect::<Vec<_>>());
         return Outcome { done: vec![false; batch.len()], problem: outcome.problem };
     }
     match remove_group(group, &condemn.iter().filter_map(Action::link).collect()) {
         Ok(()) => Outcome { done: vec![true; batch.len()], problem: None },
         Err(e) => {
-            perform(&condemn.iter().map(Action::inverse).collect::<Vec<_>>());
+            perform(&condemn.iter().filter_map(Action::inverse).collect::<Vec<_>>());
             Outcome { done: vec![false; batch.len()], problem: Some(failed("cannot delete the taps", e)) }
         }
     }
