@@ -8,7 +8,9 @@ use plat_document::release::{Restart, ServiceKind};
 use plat_model::resources::Resources;
 
 mod bounds;
+mod hardship;
 pub use bounds::*;
+pub use hardship::*;
 
 /// A test of each check, over the nodes that `$node` makes; none where it can make none.
 macro_rules! suite {
@@ -47,6 +49,9 @@ macro_rules! suite {
             a_run_that_has_ended_is_on_the_bill_whole_until_the_next_one
             clearing_ends_all_at_once_and_forgetting_leaves_nothing
             logs_are_bounded_and_read_on
+            what_takes_its_time_to_stop_keeps_nothing_else
+            dead_processes_that_nobody_waits_for_are_no_hindrance_and_go_with_the_service
+            an_agent_of_another_version_finds_what_runs_and_goes_on_with_it
         );
     };
     ($notes:tt $node:expr; $($check:ident)*) => {

@@ -78,10 +78,15 @@ impl Node {
     }
 
     pub async fn open(&self) -> LinuxHost {
+        self.open_as(Path::new(env!("CARGO_BIN_EXE_plat-agent"))).await
+    }
+
+    /// By an agent of this binary.
+    pub async fn open_as(&self, executable: &Path) -> LinuxHost {
         LinuxHost::open(LinuxConfig {
             state: self.state(),
             node_file: self.folder.path().join("node.json"),
-            executable: env!("CARGO_BIN_EXE_plat-agent").into(),
+            executable: executable.into(),
             network: Default::default(),
             clock: std::sync::Arc::new(plat_agent::clock::SystemClock),
             runtime: self.runtime,
