@@ -88,7 +88,7 @@ pub enum CacheCommand {
     /// Check what the store of agent.toml has of a release for this node, and fetch it, as the agent does by itself before
     /// it would build the release.
     Pull {
-        /// The release's digest.
+        /// The release's whole digest, as `plat release show` tells it.
         #[arg(value_name = "DIGEST", required = true)]
         releases: Vec<String>,
     },

@@ -84,8 +84,8 @@ impl Keeper {
         held(&self.parts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Accepts an answer of the master: on disk first, then for the daemon to see. What came of one that is not whole is
-    /// kept until the rest is there, or until an answer cannot be used.
+    /// Accepts an answer of the master: on disk first, then for the daemon to see. What came of one that is not whole, or
+    /// that the disk had no room for, is kept until the rest is there, or until an answer cannot be used.
     ///
     /// # Errors
     /// BAD_MESSAGE if it names what the agent does not hold and brings nothing that was missing; what `durable` says of
@@ -102,7 +102,10 @@ impl Keeper {
         let brought = index.add(&mut came, answer.bodies, answer.documents)?;
         match index.assemble(current.as_deref(), &came) {
             Ok(next) => {
-                durable::write(&self.path, FORM, VERSION, &next)?;
+                if let Err(problem) = durable::write(&self.path, FORM, VERSION, &next) {
+                    *parts = came;
+                    return Err(problem);
+                }
                 self.current.send_replace(Some(Arc::new(next)));
                 Ok(Accepted::New)
             }

@@ -87,7 +87,10 @@ async fn sharing(config: &Config, command: CacheCommand) -> Result<ExitCode, Pro
         }
         CacheCommand::Pull { releases } => {
             for name in releases {
-                let release = Digest::parse(&name)?;
+                let release = Digest::parse(&name).map_err(|problem| {
+                    problem
+                        .fix("name the whole digest, as `plat release show RELEASE` tells it: a store cannot be listed")
+                })?;
                 if share::command::pull(config, &release).await? {
                     println!("release {release} is in the cache, checked");
                 } else {

@@ -66,16 +66,47 @@ pub(crate) struct Parts {
     pub disk: DiskWork,
 }
 
+/// What a loop could not do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Failed {
+    /// The master gave no answer, or a refusal.
+    Call,
+    /// It answered, and this machine could not take in what it said.
+    Keep,
+}
+
+impl Failed {
+    fn sentence(self) -> &'static str {
+        match self {
+            Self::Call => "no answer from the master, going on without it",
+            Self::Keep => "what the master said cannot be kept here, going on with what was kept before",
+        }
+    }
+
+    fn over(self) -> &'static str {
+        match self {
+            Self::Call => "the master answers again",
+            Self::Keep => "what the master says is kept again",
+        }
+    }
+}
+
 /// How often one loop has tried in vain, and the last reason that it told.
 struct Tries {
     backoff: Backoff,
-    said: Option<Code>,
+    said: Option<(Failed, Code)>,
 }
 
 impl Tries {
-    /// Whether this is another reason than the last one since an answer.
-    fn is_news(&mut self, code: Code) -> bool {
-        self.said.replace(code) != Some(code)
+    /// Whether this is another reason than the last one since a try that went well.
+    fn is_news(&mut self, failed: Failed, code: Code) -> bool {
+        self.said.replace((failed, code)) != Some((failed, code))
+    }
+
+    /// A try went well: what is over by that, if it was told.
+    fn went_well(&mut self) -> Option<&'static str> {
+        self.backoff.reset();
+        self.said.take().map(|(failed, _)| failed.over())
     }
 }
 
@@ -132,8 +163,8 @@ impl Master {
 
     /// Says what failed, once for each new reason, and waits before the next try. A revoked node keeps what it runs,
     /// and asks seldom whether it has been taken back.
-    async fn wait_after(&self, what: &'static str, problem: &Problem, tries: &mut Tries) {
-        let news = tries.is_news(problem.code);
+    async fn wait_after(&self, what: &'static str, failed: Failed, problem: &Problem, tries: &mut Tries) {
+        let news = tries.is_news(failed, problem.code);
         if news && problem.code == codes::REVOKED {
             warn!(
                 what,
@@ -142,7 +173,7 @@ impl Master {
                  (`plat token create --node NAME`), run `plat-agent enroll --again` with it and restart the agent"
             );
         } else if news {
-            warn!(what, problem = problem.one_line(), "no answer from the master, going on without it");
+            warn!(what, problem = problem.one_line(), "{}", failed.sentence());
         }
         if problem.code == codes::STALE_CERTIFICATE || problem.code == codes::NO_CERTIFICATE {
             self.stale.notify_one();
@@ -167,11 +198,11 @@ impl Master {
         Tries { backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(30), seed), said: None }
     }
 
+    /// To be called once the master has answered and what it said is kept.
     fn back(&self, what: &'static str, tries: &mut Tries) {
-        if tries.said.take().is_some() {
-            info!(what, "the master answers again");
+        if let Some(over) = tries.went_well() {
+            info!(what, "{over}");
         }
-        tries.backoff.reset();
     }
 }
 
@@ -181,11 +212,24 @@ mod tests {
 
     #[test]
     fn each_new_reason_is_told_once_until_there_is_an_answer() {
-        let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1), 0);
-        let mut tries = Tries { backoff, said: None };
+        let mut tries = tries();
         let reasons = [codes::UNREACHABLE, codes::UNREACHABLE, codes::REVOKED, codes::REVOKED, codes::UNREACHABLE];
-        assert_eq!(reasons.map(|code| tries.is_news(code)), [true, false, true, false, true]);
-        tries.said = None;
-        assert!(tries.is_news(codes::UNREACHABLE));
+        assert_eq!(reasons.map(|code| tries.is_news(Failed::Call, code)), [true, false, true, false, true]);
+        assert_eq!(tries.went_well(), Some("the master answers again"));
+        assert!(tries.is_news(Failed::Call, codes::UNREACHABLE));
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_kept_is_not_told_as_none() {
+        let mut tries = tries();
+        assert!(tries.is_news(Failed::Keep, codes::DISK_FULL));
+        assert!(tries.is_news(Failed::Call, codes::DISK_FULL), "the master's disk is another");
+        assert!(tries.is_news(Failed::Keep, codes::DISK_FULL));
+        assert_eq!(tries.went_well(), Some("what the master says is kept again"));
+        assert_eq!(tries.went_well(), None);
+    }
+
+    fn tries() -> Tries {
+        Tries { backoff: Backoff::new(Duration::from_millis(1), Duration::from_millis(1), 0), said: None }
     }
 }

@@ -57,6 +57,10 @@ const RESHAPED: (f64, f64) = (0.1, 20.0);
 /// Questions a second, and at once, of one instance for its tree. Scripts that wait for a child ask about once a second.
 const ASKING: (f64, f64) = (5.0, 50.0);
 
+/// Renewals a second, and at once, of one node: each is kept for good and audited. One that is well renews twice a day; one whose
+/// clock is wrong may take each new certificate for an old one.
+const RENEWING: (f64, f64) = (1.0 / 60.0, 20.0);
+
 /// The grid. Share it as `Arc<Grid>`.
 pub struct Grid {
     name: GridName,
@@ -72,6 +76,8 @@ pub struct Grid {
     reshaped: Bucket<NodeId>,
     /// How often each instance has asked for something.
     asking: Bucket<InstanceId>,
+    /// How often each node has asked for a new certificate.
+    renewing: Bucket<NodeId>,
     last_look: rounds::LastLook,
     closing: watch::Sender<bool>,
 }
@@ -100,6 +106,7 @@ impl Grid {
             scans: limit::Places::new("questions about use at a time", limit::SCANS_MAX),
             reshaped: Bucket::new(RESHAPED.0, RESHAPED.1),
             asking: Bucket::new(ASKING.0, ASKING.1),
+            renewing: Bucket::new(RENEWING.0, RENEWING.1),
             last_look: rounds::LastLook::default(),
             closing: watch::Sender::new(false),
         }))

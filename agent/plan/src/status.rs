@@ -5,10 +5,11 @@ use crate::facts::{Ending, Occupant, ServiceFact, ServiceRun};
 use crate::given::Given;
 use crate::partition::Verdict;
 use crate::render::Rendered;
+use crate::results::PromiseFact;
 use crate::timers;
 use plat_document::release::Restart;
 use plat_model::Timestamp;
-use plat_model::id::ServiceName;
+use plat_model::id::{PromiseName, ServiceName};
 use plat_model::instance::{
     InstanceDesired, InstanceState, InstanceStatus, PromiseStatus, ServiceKind, ServiceState, ServiceStatus,
 };
@@ -42,6 +43,7 @@ pub(crate) fn status(
         holds: fact.holds,
         message: fact.message.chars().take(MESSAGE_MAX).collect(),
         checked: fact.checked.wall,
+        since: Some(promised_since(before, name, fact)),
     });
     InstanceStatus {
         id: desired.id.clone(),
@@ -56,6 +58,12 @@ pub(crate) fn status(
         said: occupant.and_then(|occupant| occupant.said.clone()).filter(|_| !gone),
         ran: occupant.map(|occupant| occupant.asked.over.clone()).unwrap_or_default(),
     }
+}
+
+/// Since when a promise has held, or not held: as said before, if that is still so.
+fn promised_since(before: Option<&InstanceStatus>, name: &PromiseName, fact: &PromiseFact) -> Timestamp {
+    let said = before.and_then(|before| before.promises.iter().find(|said| said.name == *name));
+    said.filter(|said| said.holds == fact.holds).and_then(|said| said.since).unwrap_or(fact.checked.wall)
 }
 
 /// Those that the runtime knows, and those that have not run yet because it is not their time.

@@ -86,17 +86,20 @@ impl Apt<'_> {
     ) -> Result<(Vec<Package>, T), Problem> {
         check_names(names)?;
         self.prepare()?;
-        let fresh = self.refresh_if_stale()?;
-        let attempt = || {
-            let packages = self.resolve(names)?;
+        let fresh = self.is_stale().then(|| self.refresh()).transpose()?;
+        let attempt = |away: Option<&Problem>| {
+            let packages = self.resolve(names).map_err(|problem| match away {
+                Some(away) if problem.code == codes::SOURCE_FETCH => not_reached(problem, away),
+                _ => problem,
+            })?;
             with(&packages).map(|done| (packages, done))
         };
-        match attempt() {
-            Err(_) if !fresh => {
-                self.refresh()?;
-                attempt()
+        match (attempt(fresh.as_ref().and_then(Option::as_ref)), &fresh) {
+            (Err(_), None) => {
+                let away = self.refresh()?;
+                attempt(away.as_ref())
             }
-            other => other,
+            (other, _) => other,
         }
     }
 
@@ -145,27 +148,24 @@ impl Apt<'_> {
         self.tools.run(words.collect(), self.environment())
     }
 
-    /// Whether it refreshed.
-    fn refresh_if_stale(&self) -> Result<bool, Problem> {
-        let age = fs::metadata(self.folder.join("refreshed"))
-            .and_then(|m| m.modified())
-            .ok()
-            .and_then(|at| at.elapsed().ok());
-        if age.is_some_and(|age| age < STALE) {
-            return Ok(false);
-        }
-        self.refresh().map(|()| true)
+    /// Whether all package sources have not been read for long.
+    fn is_stale(&self) -> bool {
+        let read = fs::metadata(self.folder.join("refreshed")).and_then(|m| m.modified()).ok();
+        read.and_then(|at| at.elapsed().ok()).is_none_or(|age| age >= STALE)
     }
 
-    fn refresh(&self) -> Result<(), Problem> {
+    /// Why not all package sources could be read, if some were.
+    fn refresh(&self) -> Result<Option<Problem>, Problem> {
         self.tools.tell("fetching package lists")?;
-        if self.update(&["--error-on=any"])?.failure.is_some() {
+        let away = self.update(&["--error-on=any"])?.failure;
+        if away.is_some() {
             // One archive of several may be away; what is needed may be in the others.
             if let Some(problem) = self.update(&[])?.failure {
                 return Err(problem);
             }
         }
-        fs::write(self.folder.join("refreshed"), "").map_err(|e| io_problem("cannot prepare a folder for apt", &e))
+        fs::write(self.folder.join("refreshed"), "").map_err(|e| io_problem("cannot prepare a folder for apt", &e))?;
+        Ok(away)
     }
 
     /// Asked with an empty cache, so that all of them are told.
@@ -201,6 +201,14 @@ impl Apt<'_> {
     }
 }
 
+/// Names that could not be resolved after not all package sources were read: the names may well be right.
+fn not_reached(problem: Problem, away: &Problem) -> Problem {
+    let why = format!("not all package sources could be read: {}\n{}", away.why, problem.why);
+    Problem::new(problem.code, problem.what).because(why).fix(
+        "see whether this machine reaches its package sources (`apt-get update` as root tells which not); if it does, check the names",
+    )
+}
+
 /// A line of `--print-uris`: `'URL' file size SHA256:…`.
 fn parse_uri(line: &str) -> Option<Package> {
     let (url, rest) = line.strip_prefix('\'')?.split_once("' ")?;
@@ -233,6 +241,38 @@ mod tests {
         assert!(names("redis-tools=5:7.0~rc1-1").is_ok());
         for bad in ["-oAPT::x", "", "a b", "a;b", "../x"] {
             assert!(names(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// Reads no package list, as on a machine that reaches none of its sources; apt itself calls that well.
+    struct Away;
+
+    impl Tools for Away {
+        fn run(&self, command: Vec<String>, _: BTreeMap<String, String>) -> Result<Ran, Problem> {
+            let strict = command.iter().any(|word| word == "--error-on=any");
+            let away =
+                || Problem::new(codes::SOURCE_FETCH, "apt-get failed").because("Could not resolve 'deb.example'");
+            Ok(Ran { failure: strict.then(away) })
+        }
+
+        fn tell(&self, _: &str) -> Result<(), Problem> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_machine_that_does_not_reach_its_package_sources_is_told_so_and_not_to_check_names_first() {
+        if !Path::new("/usr/bin/apt-get").exists() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let apt = Apt { folder: folder.path(), tools: &Away };
+        // The lists are fresh from the second time on, and looked for once more.
+        for _ in 0..2 {
+            let problem = apt.packages(&["plat-no-such-package".to_owned()], |_| Ok(())).unwrap_err();
+            let unread = "not all package sources could be read: Could not resolve 'deb.example'";
+            assert!(problem.why.starts_with(unread), "{problem}");
+            assert!(problem.todo.starts_with("see whether this machine reaches its package sources"), "{problem}");
         }
     }
 }

@@ -100,3 +100,17 @@ fn an_answer_that_brings_nothing_new_is_refused_and_what_came_is_forgotten() {
     assert_eq!(keeper.accept(part()).unwrap_err().code, codes::BAD_MESSAGE);
     assert_eq!(keeper.came(), Held::default());
 }
+
+#[test]
+fn what_the_disk_had_no_room_for_need_not_be_sent_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (keeper, _) = open(&folder);
+    let in_the_way = folder.path().join("desired.new");
+    fs::create_dir(&in_the_way).unwrap();
+    assert_ne!(keeper.accept(answer(1, &["a"])).unwrap_err().code, codes::BAD_MESSAGE);
+    assert!(keeper.current().is_none(), "what is not on the disk is not acted on");
+    assert_eq!(keeper.held().releases.len(), 1);
+    fs::remove_dir(&in_the_way).unwrap();
+    let index = DesiredIndex { documents: Vec::new(), ..answer(1, &["a"]) };
+    assert_eq!(keeper.accept(index).unwrap(), Accepted::New);
+}

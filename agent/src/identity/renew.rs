@@ -24,10 +24,26 @@ fn due(validity: Validity, seed: u64) -> Timestamp {
     validity.renew_at().plus(life / 10 * share / 1000)
 }
 
+/// How far a clock is from the master's that has just made a certificate, if by this clock that needs no use yet, or none any
+/// more: the wait for its successor would be none at all.
+fn wrong_clock(made: Validity, seed: u64, now: Timestamp) -> Option<String> {
+    // The master dates what it makes back by some minutes, for clocks that are not quite right.
+    let (ahead, behind) = (now.since(made.not_before), made.not_before.since(now));
+    let told = |by: Duration, how| format!("about {} h {} min {how}", by.as_secs() / 3600, by.as_secs() / 60 % 60);
+    if !behind.is_zero() {
+        Some(told(behind, "behind"))
+    } else if due(made, seed) <= now {
+        Some(told(ahead, "ahead"))
+    } else {
+        None
+    }
+}
+
 /// Renews for ever.
 pub(crate) async fn keep(identity: &Identity, master: &Master, dial: &Dial) {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300), master.seed ^ 0x7e7e);
     let mut stale = false;
+    let mut clock_told = false;
     loop {
         let now = master.clock.now();
         let validity = identity.own.validity();
@@ -44,11 +60,24 @@ pub(crate) async fn keep(identity: &Identity, master: &Master, dial: &Dial) {
         match renew(identity, by, dial).await {
             Ok(()) => {
                 stale = false;
-                backoff.reset();
                 info!(until = %identity.own.validity().not_after, "certificate renewed");
                 if let Err(problem) = master.reconnect() {
                     warn!(problem = problem.one_line(), "no new channel");
                 }
+                let Some(off) = wrong_clock(identity.own.validity(), master.seed, master.clock.now()) else {
+                    backoff.reset();
+                    clock_told = false;
+                    continue;
+                };
+                if !clock_told {
+                    warn!(
+                        "the master has just made this node's certificate, and by this machine's clock it is due to be \
+                         made anew or not good yet: this clock is {off} of the master's; set the one that is wrong \
+                         (`timedatectl` tells whether it is kept right); until then it is renewed seldom and in vain"
+                    );
+                    clock_told = true;
+                }
+                tokio::time::sleep(backoff.next_delay()).await;
             }
             Err(problem) => {
                 if backoff.failures() == 0 {
@@ -98,5 +127,16 @@ mod tests {
         assert_eq!(due(validity, 0), Timestamp::from_seconds(500));
         assert!(due(validity, 999) < Timestamp::from_seconds(600));
         assert!(due(validity, 999) > Timestamp::from_seconds(598));
+    }
+
+    #[test]
+    fn a_certificate_just_made_tells_by_how_much_a_clock_is_wrong() {
+        let day = 24 * 3600;
+        let made = Validity { not_before: Timestamp(0), not_after: Timestamp::from_seconds(day) };
+        let off = |seconds| wrong_clock(made, 0, Timestamp::from_seconds(seconds));
+        assert_eq!([off(0), off(300), off(11 * 3600)], [None, None, None]);
+        assert_eq!(off(13 * 3600).unwrap(), "about 13 h 0 min ahead");
+        assert_eq!(off(3 * day + 90).unwrap(), "about 72 h 1 min ahead");
+        assert_eq!(off(-7200).unwrap(), "about 2 h 0 min behind");
     }
 }

@@ -1,8 +1,9 @@
 //! Reports what changed, and learns what is desired.
 
-use super::Master;
+use super::{Failed, Master};
 use crate::desired::Accepted;
 use plat_model::node::NodeReport;
+use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
 use plat_wire::IntoModel;
 use plat_wire::convert::{DesiredIndex, sync_request};
@@ -23,7 +24,7 @@ pub(super) async fn run(master: &Master) {
     // After an answer that could not be put together everything is asked for anew.
     let mut ask_for_all = false;
     let mut behind = false;
-    // The last answer had no room for all that is missing.
+    // The last answer had no room for all that is missing, or could not be kept.
     let mut more = false;
     // What had been announced when the last answer was asked for: the same word is not asked about twice.
     let mut answered = 0;
@@ -42,7 +43,6 @@ pub(super) async fn run(master: &Master) {
         let began = Instant::now();
         match once(master, report, ask_for_all).await {
             Ok(answer) => {
-                master.back("sync", &mut tries);
                 for problem in &answer.refused.0 {
                     warn!(problem = problem.one_line(), "the master refused a part of the report");
                 }
@@ -51,17 +51,25 @@ pub(super) async fn run(master: &Master) {
                     warn!(problem = problem.one_line(), "nothing is taken from the master");
                 }
                 behind = older.is_some();
-                match accept(master, answer).await {
-                    Ok(Accepted::Part) => more = true,
-                    Ok(Accepted::New | Accepted::Old) => (ask_for_all, more, answered) = (false, false, newest),
-                    Err(problem) => {
-                        (ask_for_all, more) = (true, false);
-                        master.wait_after("sync", &problem, &mut tries).await;
-                    }
-                }
+                let accepted = accept(master, answer).await;
                 let desired = master.desired.current();
                 let listed = |id: &_| desired.as_ref().is_some_and(|desired| desired.instances.contains_key(id));
                 master.board.taken(mark, listed);
+                match accepted {
+                    Ok(Accepted::Part) => {
+                        master.back("sync", &mut tries);
+                        more = true;
+                    }
+                    Ok(Accepted::New | Accepted::Old) => {
+                        master.back("sync", &mut tries);
+                        (ask_for_all, more, answered) = (false, false, newest);
+                    }
+                    Err(problem) => {
+                        // What came whole and only found no room on the disk need not come again.
+                        (ask_for_all, more) = (problem.code == codes::BAD_MESSAGE, true);
+                        master.wait_after("sync", Failed::Keep, &problem, &mut tries).await;
+                    }
+                }
                 let (ended, took) = (Instant::now(), began.elapsed().min(GATHER));
                 // A pace, and no wait for something: syncs take at most half of the time.
                 tokio::time::sleep(took).await;
@@ -69,7 +77,7 @@ pub(super) async fn run(master: &Master) {
                 let word = announced.wait_for(|announced| *announced > newest);
                 let _newer = tokio::time::timeout_at(ended + GATHER, word).await;
             }
-            Err(problem) => master.wait_after("sync", &problem, &mut tries).await,
+            Err(problem) => master.wait_after("sync", Failed::Call, &problem, &mut tries).await,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Pushes usage reports until the master has booked them.
 
-use super::Master;
+use super::{Failed, Master};
 use plat_model::Problem;
 use plat_wire::limits::{SYNC_DEADLINE, fitting};
 use plat_wire::v1::PushUsageRequest;
@@ -22,18 +22,19 @@ pub(super) async fn run(master: &Master) {
         let mut client = master.client();
         let answer = master.call(SYNC_DEADLINE, client.push_usage(request)).await;
         let result = match answer {
-            Ok(answer) => {
-                master.metering.booked(answer.booked).await.and_then(|()| progressed(answer.booked, &reports))
-            }
-            Err(problem) => Err(problem),
+            Ok(answer) => match master.metering.booked(answer.booked).await {
+                Ok(()) => progressed(answer.booked, &reports).map_err(|problem| (Failed::Call, problem)),
+                Err(problem) => Err((Failed::Keep, problem)),
+            },
+            Err(problem) => Err((Failed::Call, problem)),
         };
         match result {
             Ok(()) => master.back("usage", &mut tries),
-            Err(problem) => {
+            Err((failed, problem)) => {
                 if problem.code == plat_model::problem::codes::LEDGER_GAP {
                     error!(last, problem = problem.one_line(), "the ledger lacks reports of this node");
                 }
-                master.wait_after("usage", &problem, &mut tries).await;
+                master.wait_after("usage", failed, &problem, &mut tries).await;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The stream of nudges: what the master holds for this node, as soon as it does.
 
-use super::{Master, logs};
+use super::{Failed, Master, logs};
 use plat_model::Problem;
 use plat_model::problem::codes;
 use plat_wire::status::to_problem;
@@ -58,7 +58,7 @@ pub(super) async fn run(master: &Arc<Master>) {
         let mut stream = match opened {
             Ok(response) => response.into_inner(),
             Err(status) => {
-                master.wait_after("watch", &to_problem(&status), &mut tries).await;
+                master.wait_after("watch", Failed::Call, &to_problem(&status), &mut tries).await;
                 continue;
             }
         };
@@ -87,7 +87,7 @@ pub(super) async fn run(master: &Arc<Master>) {
         };
         match end {
             End::NewChannel => before = Some(stream),
-            End::Lost(problem) => master.wait_after("watch", &problem, &mut tries).await,
+            End::Lost(problem) => master.wait_after("watch", Failed::Call, &problem, &mut tries).await,
         }
     }
 }

@@ -190,6 +190,14 @@ fn a_machine_that_is_not_enrolled_is_left_as_it_is() {
     assert!(fs::read_dir(folder.path()).unwrap().next().is_none());
 }
 
+#[test]
+fn a_release_that_is_pulled_by_a_part_of_its_digest_is_told_where_the_whole_one_is() {
+    let ended =
+        Command::new(env!("CARGO_BIN_EXE_plat-agent")).args(["cache", "pull", "0123456789ab"]).output().unwrap();
+    assert!(!ended.status.success());
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("`plat release show RELEASE` tells it"), "{ended:?}");
+}
+
 /// Everything beneath a folder that is not a folder.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());

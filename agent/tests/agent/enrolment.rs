@@ -10,7 +10,7 @@ use plat_model::instance::{InstanceState, Wish};
 use plat_model::parameters::Secret;
 use plat_model::problem::codes;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_enrols_once_and_its_keys_are_its_own() {
@@ -134,4 +134,22 @@ async fn a_node_that_slept_past_its_certificate_comes_back_by_itself() {
     rig.want(1, Wish::Started);
     rig.until_state(1, InstanceState::Ready).await;
     assert_eq!(rig.master.state().renewed_by, [Identity::Rejoin(NodeId::parse("n1").unwrap())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_clock_is_far_ahead_renews_seldom_and_keeps_its_tenants() {
+    let mut rig = Rig::enrolled().await;
+    // Certificates are good for an hour: by this clock each new one is due as soon as it is made.
+    rig.clock.set(45 * 60);
+    rig.start();
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    let renewals = || rig.master.state().renewed_by.len();
+    until("it is renewed", || (renewals() > 0, renewals())).await;
+    let (first, began) = (renewals(), Instant::now());
+    until("it is renewed twice more", || (renewals() >= first + 2, renewals())).await;
+    assert!(began.elapsed() > Duration::from_secs(1), "{} renewals in {:?}", renewals() - first, began.elapsed());
+    rig.clock.set(0);
+    rig.want(1, Wish::Stopped);
+    rig.until_state(1, InstanceState::Stopped).await;
 }

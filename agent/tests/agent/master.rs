@@ -50,6 +50,8 @@ pub struct State {
     pub lose_answers: bool,
     pub revoked: bool,
     pub syncs: u32,
+    /// Bodies of instances that have been sent.
+    pub bodies: usize,
     pub renewed_by: Vec<Identity>,
     /// Public keys of all that asked to enrol.
     pub enrolling: Vec<Vec<u8>>,
@@ -232,8 +234,9 @@ impl NodeService for Service {
         }
         let desired = &state.desired;
         let lacking = desired.instances.values().filter(|one| held.instances.get(&one.id) != Some(&one.generation));
+        let bodies: Vec<_> = lacking.map(Into::into).collect();
         let documents = desired.releases.iter().filter(|(digest, _)| !held.releases.contains(*digest));
-        Ok(Response::new(v1::SyncResponse {
+        let answer = v1::SyncResponse {
             generation: desired.generation.0,
             instances: desired
                 .instances
@@ -246,12 +249,14 @@ impl NodeService for Service {
                 .iter()
                 .map(|(digest, number)| v1::Rebuild { digest: digest.to_string(), number: *number })
                 .collect(),
-            bodies: lacking.map(Into::into).collect(),
+            bodies,
             documents: documents
                 .map(|(digest, document)| v1::ReleaseBody { digest: digest.to_string(), document: document.clone() })
                 .collect(),
             refused: refused.0.iter().map(Into::into).collect(),
-        }))
+        };
+        state.bodies += answer.bodies.len();
+        Ok(Response::new(answer))
     }
 
     async fn push_usage(

@@ -393,3 +393,21 @@ async fn a_check_that_hangs_keeps_no_instance_from_being_destroyed() {
     rig.want(1, Wish::Destroyed);
     rig.until_state(1, InstanceState::Destroyed).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_kept_is_asked_for_in_the_end_and_not_sent_anew_each_time() {
+    let mut rig = Rig::running().await;
+    until("it asks", || (rig.master.state().syncs > 0, ())).await;
+    let in_the_way = rig.data().join("desired.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    rig.want(1, Wish::Started);
+    let sent = || rig.master.state().bodies;
+    until("the instance is told of", || (sent() > 0, sent())).await;
+    let (before, syncs) = (rig.master.state().syncs, || rig.master.state().syncs);
+    until("it is asked again, and again", || (syncs() > before + 2, syncs())).await;
+    assert_eq!(sent(), 1);
+    assert!(rig.status(1).is_none(), "what is not on the disk is not acted on");
+    std::fs::remove_dir(&in_the_way).unwrap();
+    rig.until_state(1, InstanceState::Ready).await;
+    rig.kill().await;
+}

@@ -196,7 +196,11 @@ pub struct PromiseView {
     pub holds: bool,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// When the check was made that this was told after.
     pub checked: Option<String>,
+    /// Since when it has held, or not held.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -260,7 +264,13 @@ impl From<v1::InstanceView> for InstanceView {
             promises: status
                 .promises
                 .into_iter()
-                .map(|p| PromiseView { name: p.name, holds: p.holds, message: p.message, checked: time(p.checked_ms) })
+                .map(|p| PromiseView {
+                    name: p.name,
+                    holds: p.holds,
+                    message: p.message,
+                    checked: time(p.checked_ms),
+                    since: p.since_ms.and_then(time),
+                })
                 .collect(),
             installation: view.installation.map(|i| InstallationView::of(String::new(), Some(i))),
             ran: status.ran.into_iter().map(Into::into).collect(),

@@ -5,8 +5,8 @@ use crate::change::Change;
 use crate::leave;
 use crate::record::{Key, Record};
 use crate::state::State;
-use plat_model::id::{NodeId, PartitionName, PartitionRef};
-use plat_model::instance::{InstanceState, InstanceStatus, Wish};
+use plat_model::id::{NodeId, PartitionName, PartitionRef, ServiceName};
+use plat_model::instance::{InstanceState, InstanceStatus, ServiceKind, Wish};
 use plat_model::node::{Inventory, Node, NodeReport, PARTITIONS_MAX, PartitionOffer};
 use plat_model::problem::{Problem, codes};
 use plat_model::release::{InstallState, Installation};
@@ -189,8 +189,34 @@ fn take_status(
             return Err(refuse(codes::STALE_REPORT, node, told, "it is not to be destroyed"));
         }
         absorbed.changes.extend(leave::leave(state, instance, now));
-    } else if known != Some(told) {
-        absorbed.changes.push(Change::put(Record::Status(told.clone())));
+    } else {
+        let told = known.map_or_else(|| told.clone(), |known| since_before(known, told));
+        if known != Some(&told) {
+            absorbed.changes.push(Change::put(Record::Status(told)));
+        }
     }
     Ok(())
+}
+
+/// What is told, since when it was first told to be so: an agent that was started anew counts from its start. A service of which
+/// another process runs may have been away meanwhile, and then it is the agent who knows since when all is as it is.
+fn since_before(known: &InstanceStatus, told: &InstanceStatus) -> InstanceStatus {
+    let mut told = told.clone();
+    let as_known = told.generation == known.generation && told.state == known.state;
+    if as_known && processes(&told).eq(processes(known)) {
+        told.since = told.since.min(known.since);
+    }
+    for promise in &mut told.promises {
+        let before = known.promises.iter().find(|before| before.name == promise.name && before.holds == promise.holds);
+        if let (Some(since), Some(before)) = (&mut promise.since, before.and_then(|before| before.since)) {
+            *since = before.min(*since);
+        }
+    }
+    told
+}
+
+/// The processes of services that are to run all the time.
+fn processes(status: &InstanceStatus) -> impl Iterator<Item = (&ServiceName, Option<u32>)> {
+    let services = status.services.iter().filter(|service| service.kind == ServiceKind::Service);
+    services.map(|service| (&service.name, service.pid))
 }

@@ -25,6 +25,7 @@ pub mod decision;
 pub mod desired;
 pub mod expire;
 pub mod ledger;
+pub mod logs;
 pub mod rebuild;
 pub mod record;
 pub mod release;

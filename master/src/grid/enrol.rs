@@ -82,7 +82,7 @@ impl Grid {
     /// counted from its last sign of life.
     ///
     /// # Errors
-    /// `BAD_CSR`; `STALE_CERTIFICATE` and `REVOKED` as the caller's row says.
+    /// `BAD_CSR`; `STALE_CERTIFICATE` and `REVOKED` as the caller's row says; `OVERLOADED` if one node asks all the time.
     pub async fn renew(&self, caller: &Caller, csr: &[u8], rejoin_csr: Option<&[u8]>) -> Result<Renewed, Problems> {
         let key = RequestedKey::parse(csr)?;
         let rejoin_key = rejoin_csr.map(RequestedKey::parse).transpose()?;
@@ -95,6 +95,7 @@ impl Grid {
             return Ok(Renewed { chain, rejoin_chain: None, root: self.ca.root_der().to_vec() });
         }
         let node = caller.node()?.clone();
+        self.renewing.take(&node)?;
         let subject = Subject::Node(node.clone());
         let rejoin_serial = self
             .change(caller, &subject, |state, _| {

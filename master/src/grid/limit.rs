@@ -94,11 +94,20 @@ impl<K: Ord + Clone + Display> Bucket<K> {
         *at = now;
         if *level < 1.0 {
             return Err(Problem::new(codes::OVERLOADED, "too many calls")
-                .because(format!("{source} made more than {} in a second", self.rate))
+                .because(format!("{source} made more than {}", self.told()))
                 .fix("wait a few seconds and try again"));
         }
         *level -= 1.0;
         Ok(())
+    }
+
+    /// Its rate in words: whole calls, in a second or in as many as one call takes.
+    fn told(&self) -> String {
+        if self.rate < 1.0 {
+            format!("one in {:.0} seconds", 1.0 / self.rate)
+        } else {
+            format!("{} in a second", self.rate)
+        }
     }
 }
 
@@ -126,7 +135,9 @@ mod tests {
         bucket.take(&block("2001:db8:1::1".parse().unwrap())).unwrap();
         tokio::time::advance(Duration::from_millis(500)).await;
         bucket.take(&from).unwrap();
-        assert!(bucket.take(&from).is_err());
+        let refused = bucket.take(&from).unwrap_err();
+        assert_eq!(refused.why, "2001:db8:: made more than 2 in a second");
+        assert_eq!(Bucket::<IpAddr>::new(1.0 / 60.0, 1.0).told(), "one in 60 seconds");
     }
 
     #[test]

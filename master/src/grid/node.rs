@@ -8,7 +8,7 @@ use super::{Caller, Grid, Stream, Topic};
 use crate::store::CommitError;
 use plat_master_plan::access::{Subject, authorize};
 use plat_master_plan::desired::{self, Index};
-use plat_master_plan::{Expected, absorb, run};
+use plat_master_plan::{Expected, absorb, logs, run};
 use plat_model::id::{Digest, InstanceId, NodeId};
 use plat_model::instance::InstanceDesired;
 use plat_model::node::NodeReport;
@@ -139,7 +139,8 @@ impl Grid {
     /// The last lines that an instance's services wrote, fetched from its node.
     ///
     /// # Errors
-    /// `NOT_FOUND`; `UNREACHABLE` while its node is not connected; `OVERLOADED`.
+    /// `NOT_FOUND`, also of a service or hook that it does not have; `UNREACHABLE` while its node is not connected;
+    /// `OVERLOADED`.
     pub async fn logs(
         self: &Arc<Self>,
         caller: &Caller,
@@ -155,6 +156,10 @@ impl Grid {
                         .because("it waits for a place")
                         .fix("see `plat explain instance`")
                 })?;
+                // A promise, when promises are asked about, has no log.
+                if !ask.promises {
+                    logs::can_write(state, instance, ask.service.as_ref(), ask.hook.as_ref())?;
+                }
                 // An older agent would take it for a question about services.
                 if ask.hook.is_some() {
                     run::knows(state, &place.node)?;

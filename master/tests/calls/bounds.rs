@@ -62,3 +62,22 @@ async fn a_node_whose_shape_changes_without_end_is_slowed_down() {
     assert_eq!(refused, Some(codes::OVERLOADED));
     client.sync(v1::SyncRequest::default()).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_node_that_renews_without_end_is_slowed_down_and_others_are_not() {
+    let world = world().await;
+    let (mut credentials, other) = (world.node("n1").await.credentials, world.node("n2").await);
+    let mut refused = None;
+    for _ in 0..40 {
+        match world.renew(&credentials).await {
+            Ok(next) => credentials = next,
+            answer => {
+                refused = Some(code(answer));
+                break;
+            }
+        }
+    }
+    assert_eq!(refused, Some(codes::OVERLOADED));
+    world.node_client(&credentials).sync(v1::SyncRequest::default()).await.unwrap();
+    world.renew(&other.credentials).await.unwrap();
+}

@@ -1,5 +1,6 @@
 use crate::world::{code, key, request, soon, world};
 use plat_model::problem::codes;
+use plat_wire::status::to_problem;
 use plat_wire::v1;
 
 fn chunk(ticket: &str, text: &str) -> v1::LogChunk {
@@ -73,4 +74,27 @@ async fn logs_of_an_instance_whose_node_is_away_say_so() {
         }
     };
     assert_eq!(code::<()>(Err(soon(away).await)), codes::UNREACHABLE);
+}
+
+#[tokio::test]
+async fn logs_of_what_an_instance_does_not_have_are_refused_with_what_it_has() {
+    let world = world().await;
+    world.release().await;
+    let (_joined, _nudges) = world.present("n1").await;
+    let mut client = world.grid_client(&world.operator);
+    client.request(request("shop", "db")).await.unwrap();
+    let placed = async {
+        while client.show_instance(key("shop", "db")).await.unwrap().into_inner().placement.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(placed).await;
+    let ask = v1::LogsRequest { key: Some(key("shop", "db")), ..Default::default() };
+    let service = client.logs(v1::LogsRequest { service: "wbe".into(), follow: true, ..ask.clone() }).await;
+    let problem = to_problem(&service.unwrap_err());
+    assert_eq!((problem.code, problem.todo.as_str()), (codes::NOT_FOUND, "it has web"));
+    let hook = client.logs(v1::LogsRequest { hook: "configure".into(), ..ask.clone() }).await;
+    let problem = to_problem(&hook.unwrap_err());
+    assert_eq!((problem.code, problem.todo.as_str()), (codes::NOT_FOUND, "its release has no hooks"));
+    client.logs(v1::LogsRequest { service: "web".into(), ..ask }).await.unwrap();
 }

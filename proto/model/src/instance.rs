@@ -300,7 +300,11 @@ pub struct PromiseStatus {
     /// What the check said; bounded to 500 characters.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// When the check was made that this was told after: of later ones that said the same nothing is told.
     pub checked: Timestamp,
+    /// Since when it has held, or not held, without a break that was told of. `None`: its agent is older.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 #[cfg(test)]

@@ -130,8 +130,8 @@ fn status() -> impl Strategy<Value = InstanceStatus> {
         .prop_map(|((name, kind, state), (pid, restarts, last_exit, since), (schedule, next, skipped))| {
             ServiceStatus { name, kind, state, pid, restarts, last_exit, since, schedule, next, skipped }
         });
-    let promise = (name(PromiseName::parse), any::<bool>(), text(), time())
-        .prop_map(|(name, holds, message, checked)| PromiseStatus { name, holds, message, checked });
+    let promise = (name(PromiseName::parse), any::<bool>(), text(), time(), option::of(time()))
+        .prop_map(|(name, holds, message, checked, since)| PromiseStatus { name, holds, message, checked, since });
     let head = (id(), any::<u64>().prop_map(Generation), select(states), time(), text());
     let said = option::of((any::<bool>(), text()).prop_map(|(well, text)| Said { well, text }));
     let more = (said, vec(run(), 0..RUNS_MAX));

@@ -267,9 +267,10 @@ pub async fn logs(context: &Context, args: LogsArgs) -> Result<()> {
         }
     }
     if silent {
-        output::note(&match &args.hook {
-            Some(hook) => format!("hook {hook} of {} has written nothing yet", args.name),
-            None => format!("the services of {} have written nothing yet", args.name),
+        output::note(&match (&args.hook, &args.service) {
+            (Some(hook), _) => format!("hook {hook} of {} has written nothing yet", args.name),
+            (None, Some(service)) => format!("service {service} of {} has written nothing yet", args.name),
+            (None, None) => format!("the services of {} have written nothing yet", args.name),
         });
     }
     Ok(())

@@ -2,8 +2,9 @@
 
 use super::{Draw, ago, clean, now, table};
 use crate::view::{
-    CheckView, ExplanationView, InProject, InstanceView, NodeView, ProblemView, ReleaseView, ServiceView,
+    CheckView, ExplanationView, InProject, InstanceView, NodeView, ProblemView, PromiseView, ReleaseView, ServiceView,
 };
+use plat_model::Timestamp;
 use serde_json::Value;
 use std::fmt::Write as _;
 
@@ -132,15 +133,23 @@ impl Draw for InstanceView {
         text += &pairs("connection", &all(&self.connection));
         let services = self.services.iter().map(|one| (one.name.clone(), service_line(one)));
         text += &pairs("services", &services.collect::<Vec<_>>());
-        let promises = self.promises.iter().map(|p| {
-            let holds = if p.holds { "holds" } else { "does not hold" };
-            let message = if p.message.is_empty() { String::new() } else { format!(": {}", clean(&p.message)) };
-            (p.name.clone(), format!("{holds}, checked {} ago{message}", ago(p.checked.as_deref(), now())))
-        });
+        let promises = self.promises.iter().map(|p| (p.name.clone(), promise_line(p, now())));
         text += &pairs("promises", &promises.collect::<Vec<_>>());
         text += &pairs("runs", &self.ran.iter().map(run::line).collect::<Vec<_>>());
         text
     }
+}
+
+/// How a promise is, in a line. When it was checked is not told: checks that say the same as the one before do not travel.
+fn promise_line(one: &PromiseView, now: Timestamp) -> String {
+    let mut line = if one.holds { "holds" } else { "does not hold" }.to_owned();
+    if one.since.is_some() {
+        let _ = write!(line, " for {}", ago(one.since.as_deref(), now));
+    }
+    if !one.message.is_empty() {
+        let _ = write!(line, ": {}", clean(&one.message));
+    }
+    line
 }
 
 /// How a service is, in a line.
@@ -413,5 +422,21 @@ mod tests {
                 "tls.mode; on | off; on; "
             ]
         );
+    }
+
+    #[test]
+    fn a_promise_is_told_with_since_when_it_is_so_and_not_with_a_check_that_was_not_the_last() {
+        let at = |text: &str| Some(text.to_owned());
+        let mut one = PromiseView {
+            name: "answers".into(),
+            holds: true,
+            message: "HTTP 200".into(),
+            checked: at("2026-01-01T00:59:00Z"),
+            since: at("2026-01-01T00:00:00Z"),
+        };
+        let now = Timestamp::parse("2026-01-01T03:00:00Z").unwrap();
+        assert_eq!(promise_line(&one, now), "holds for 3h: HTTP 200");
+        (one.holds, one.since) = (false, None);
+        assert_eq!(promise_line(&one, now), "does not hold: HTTP 200");
     }
 }

@@ -2,11 +2,14 @@ use super::given::*;
 use plat_master_plan::allocate::allocate;
 use plat_master_plan::{Change, desired};
 use plat_model::Generation;
-use plat_model::id::InstanceId;
-use plat_model::instance::{InstanceState, Wish};
+use plat_model::id::{InstanceId, PromiseName, ServiceName};
+use plat_model::instance::{
+    InstanceState, InstanceStatus, PromiseStatus, ServiceKind, ServiceState, ServiceStatus, Wish,
+};
 use plat_model::node::NodeReport;
 use plat_model::problem::codes;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 fn placed() -> (Grid, InstanceId) {
     let mut grid = Grid::new();
@@ -127,4 +130,48 @@ fn only_what_a_node_does_not_hold_is_sent_and_its_generation_grows_with_each_cha
     assert_eq!(bodies.iter().map(|body| &body.id).collect::<Vec<_>>(), [&id]);
     grid.reports(&id, InstanceState::Stopped);
     assert_eq!(desired::generation(&grid.state, &node("n1")), next.generation);
+}
+
+#[test]
+fn an_agent_that_was_started_anew_does_not_set_back_since_when_an_instance_is_as_it_is() {
+    let (mut grid, id) = placed();
+    let began = grid.now;
+    let generation = grid.instance("db").generation;
+    let ready = |now, pid, holds| {
+        let mut status = InstanceStatus::bare(id.clone(), generation, InstanceState::Ready, now);
+        status.services = vec![ServiceStatus {
+            name: ServiceName::parse("db").unwrap(),
+            kind: ServiceKind::Service,
+            state: ServiceState::Running,
+            pid: Some(pid),
+            restarts: 0,
+            last_exit: String::new(),
+            since: began,
+            schedule: String::new(),
+            next: None,
+            skipped: 0,
+        }];
+        let name = PromiseName::parse("answers").unwrap();
+        status.promises = vec![PromiseStatus { name, holds, message: String::new(), checked: now, since: Some(now) }];
+        NodeReport { instances: vec![status], ..NodeReport::default() }
+    };
+    let since = |grid: &Grid| {
+        let status = &grid.state.statuses[&id];
+        (status.since, status.promises[0].since.unwrap(), status.promises[0].checked)
+    };
+    grid.report("n1", ready(began, 7, true));
+    grid.later(Duration::from_secs(3600));
+    let anew = grid.now;
+    grid.report("n1", ready(anew, 7, true));
+    assert_eq!(since(&grid), (began, began, anew));
+    grid.later(Duration::from_secs(3600));
+    let broken = grid.now;
+    grid.report("n1", ready(broken, 7, false));
+    assert_eq!(since(&grid), (began, broken, broken), "the promise is another word");
+    grid.report("n1", ready(broken, 8, false));
+    assert_eq!(since(&grid), (broken, broken, broken), "its process is another");
+    grid.later(Duration::from_secs(3600));
+    let failed = grid.now;
+    grid.reports(&id, InstanceState::Failed);
+    assert_eq!(grid.state.statuses[&id].since, failed);
 }

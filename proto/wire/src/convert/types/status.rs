@@ -74,6 +74,7 @@ impl From<&PromiseStatus> for v1::PromiseStatus {
             holds: status.holds,
             message: bounded(&status.message, TEXT_MAX),
             checked_ms: status.checked.0,
+            since_ms: status.since.map(|since| since.0),
         }
     }
 }
@@ -84,7 +85,11 @@ impl IntoModel for v1::PromiseStatus {
         let name = at.field("name").parse(&self.name, PromiseName::parse, problems);
         let message = at.field("message").text(self.message, TEXT_MAX, problems);
         let checked = at.field("checked_ms").time(self.checked_ms, problems);
-        Some(PromiseStatus { name: name?, holds: self.holds, message: message?, checked: checked? })
+        let since = match self.since_ms {
+            None => Some(None),
+            Some(since) => at.field("since_ms").time(since, problems).map(Some),
+        };
+        Some(PromiseStatus { name: name?, holds: self.holds, message: message?, checked: checked?, since: since? })
     }
 }
 
