@@ -2,14 +2,14 @@
 
 mod roots;
 
-use super::machine::{ip, on_a_machine};
+use super::machine::{Machine, ip, on_a_machine};
 use nix::mount::{MsFlags, mount};
 use plat_model::node::{NodeFile, ResourceFile};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 #[test]
@@ -384,15 +384,21 @@ fn what_a_killed_run_left_is_finished_but_not_what_is_mounted_in_it() {
     });
 }
 
+/// A machine with one partition: a directory in that, and one of somebody else's that must stay.
+fn formatted(machine: &Machine) -> (PathBuf, PathBuf) {
+    ip("link set lo up");
+    machine.configure(1);
+    machine.must(&["apply"]);
+    let (inside, precious) = (machine.path("srv/plat/partitions/part0/srv"), machine.path("precious"));
+    fs::create_dir(&precious).unwrap();
+    fs::write(precious.join("file"), "kept").unwrap();
+    (inside, precious)
+}
+
 #[test]
 fn what_a_service_has_mounted_in_a_partition_for_itself_keeps_it() {
     on_a_machine(|machine| {
-        ip("link set lo up");
-        machine.configure(1);
-        machine.must(&["apply"]);
-        let (inside, precious) = (machine.path("srv/plat/partitions/part0/srv"), machine.path("precious"));
-        fs::create_dir(&precious).unwrap();
-        fs::write(precious.join("file"), "kept").unwrap();
+        let (inside, precious) = formatted(machine);
         // Over its own copy of all that is there.
         let script = format!(
             "mount --bind {0} {0} && mount --bind {1} {2} && echo ready; read end; \
@@ -418,12 +424,7 @@ fn what_a_service_has_mounted_in_a_partition_for_itself_keeps_it() {
 #[test]
 fn what_a_service_has_mounted_keeps_it_although_its_only_process_is_in_a_jail() {
     on_a_machine(|machine| {
-        ip("link set lo up");
-        machine.configure(1);
-        machine.must(&["apply"]);
-        let (inside, precious) = (machine.path("srv/plat/partitions/part0/srv"), machine.path("precious"));
-        fs::create_dir(&precious).unwrap();
-        fs::write(precious.join("file"), "kept").unwrap();
+        let (inside, precious) = formatted(machine);
         let jail = machine.path("jail");
         fs::create_dir(&jail).unwrap();
         let script = format!(
