@@ -44,6 +44,7 @@ macro_rules! suite {
             what_runs_makes_no_program_that_gives_rights_and_no_namespace
             a_program_whose_output_another_has_ends_all_the_same
             what_is_said_to_be_enforced_is
+            the_next_instance_is_held_to_nothing_that_the_last_one_was
             a_run_that_has_ended_is_on_the_bill_whole_until_the_next_one
             clearing_ends_all_at_once_and_forgetting_leaves_nothing
             logs_are_bounded_and_read_on
@@ -384,6 +385,38 @@ pub async fn what_is_said_to_be_enforced_is(node: Node) {
     assert_eq!(unlimited, Resources::default());
     let ran = host.runtime().run(&place, &many).await.unwrap();
     assert_eq!(ran.exit.to_string(), "exit code 0", "{:?}", ran.tail);
+    node.done(host).await;
+}
+
+/// What systemd says of a partition's slice that no file of the kernel says everywhere.
+fn slice_says(node: &Node, property: &str) -> String {
+    let state = node.state().join("host").canonicalize().unwrap();
+    let hash = sha2::Sha256::digest(state.as_os_str().as_encoded_bytes());
+    let id: String = hash.iter().take(6).map(|b| format!("{b:02x}")).collect();
+    let show = ["show", "--value", "--property", property, &format!("plat-{id}-p0.slice")].map(str::to_owned);
+    let said = std::process::Command::new("systemctl").args(show).output().unwrap();
+    String::from_utf8(said.stdout).unwrap().trim().to_owned()
+}
+
+pub async fn the_next_instance_is_held_to_nothing_that_the_last_one_was(node: Node) {
+    let host = node.occupied().await;
+    let asked = Resources { processes: Some(10), memory_mib: Some(64), ..Resources::default() };
+    host.perform(&Action::Limit { partition: part(), resources: asked }).await.unwrap();
+    if node.runtime == Runtime::Systemd {
+        assert_eq!((slice_says(&node, "TasksMax"), slice_says(&node, "MemoryMax")), ("10".into(), "67108864".into()));
+    }
+    host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    host.perform(&Action::Free { partition: part() }).await.unwrap();
+    drop(host);
+    let host = node.occupied().await;
+    assert_eq!(host.observe_partition(&part()).await.unwrap().limits, Some(Resources::default()));
+    let many = program("i=0; while [ $i -lt 40 ]; do sleep 2 & i=$((i+1)); done; wait", 20);
+    let ran = host.runtime().run(&place(&node), &many).await.unwrap();
+    assert_eq!(ran.exit.to_string(), "exit code 0", "{:?}", ran.tail);
+    if node.runtime == Runtime::Systemd {
+        let now = ["TasksMax", "MemoryMax", "CPUQuotaPerSecUSec"].map(|property| slice_says(&node, property));
+        assert_eq!(now, ["infinity"; 3]);
+    }
     node.done(host).await;
 }
 

@@ -141,6 +141,8 @@ impl Runtime for SystemdRuntime {
     }
 
     async fn forget(&self, partition: &PartitionName) -> Result<(), Problem> {
+        // systemd remembers what a slice that it has stopped was held to: the next instance is held to nothing yet.
+        self.inner.limit(partition, Resources::default()).await?;
         self.inner.held.set_limits(partition, None);
         let slice = self.inner.names.slice(partition);
         let wrong = format!("the slice of partition {partition} cannot be stopped");
@@ -152,7 +154,7 @@ impl Runtime for SystemdRuntime {
 
     /// What runs already too.
     async fn limit(&self, place: &Place, asked: Resources) -> Result<Resources, Problem> {
-        self.inner.limit(place, asked).await?;
+        self.inner.limit(&place.partition.name, asked).await?;
         let by_slice = self.inner.slices.enforces();
         let by_user = self.inner.confinement(place)?.processes;
         Ok(Resources {

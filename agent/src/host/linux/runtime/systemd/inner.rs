@@ -347,8 +347,7 @@ impl Inner {
     }
 
     /// Holds the partition's slice to these amounts.
-    pub async fn limit(&self, place: &Place, asked: Resources) -> Result<(), Problem> {
-        let name = &place.partition.name;
+    pub async fn limit(&self, name: &PartitionName, asked: Resources) -> Result<(), Problem> {
         if self.held.limits(name) == Some(asked) {
             return Ok(());
         }
