@@ -10,6 +10,7 @@ mod journal;
 mod names;
 mod program;
 mod seen;
+mod tmp;
 mod unit;
 mod usage;
 
@@ -132,6 +133,7 @@ impl Runtime for SystemdRuntime {
             if let Some(group) = inner.group(&partition).filter(|group| group.exists()) {
                 cgroup::kill(&group);
             }
+            inner.tmp.leave(&partition)?;
             for service in &services {
                 inner.held.records.forget(&inner.held.records.service(&partition, service))?;
             }

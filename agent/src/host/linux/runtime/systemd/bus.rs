@@ -429,8 +429,9 @@ fn variant(value: &Value) -> Variant<'static> {
         Value::Allowed(names) => Variant::from((true, names.into_iter().map(str::to_owned).collect::<Vec<_>>())),
         Value::Files(paths) => Variant::from(paths.into_iter().map(|path| (path, false)).collect::<Vec<_>>()),
         Value::Pairs(pairs) => Variant::from(pairs),
-        Value::Binds(paths) => {
-            Variant::from(paths.into_iter().map(|path| (path.clone(), path, true, RECURSIVE)).collect::<Vec<_>>())
+        Value::Binds(binds) => {
+            let told = binds.into_iter().map(|bind| (bind.from, bind.to, !bind.is_needed, RECURSIVE));
+            Variant::from(told.collect::<Vec<_>>())
         }
         Value::Fields(fields) => Variant::from(fields.into_iter().map(String::into_bytes).collect::<Vec<_>>()),
     }
