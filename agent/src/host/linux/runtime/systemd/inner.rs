@@ -77,7 +77,7 @@ impl Inner {
         }
         let (names, (send, over)) = (Names::of(&setting.state), mpsc::unbounded_channel());
         let connected = async {
-            let bus = Bus::connect(send).await?;
+            let bus = Bus::connect(names.clone(), send).await?;
             let version = bus.version().await?;
             Ok::<_, Wrong>((bus, version))
         };
@@ -348,12 +348,16 @@ impl Inner {
         went
     }
 
-    /// Starts a unit. What is left of an earlier one goes.
+    /// Starts a unit. What is left of an earlier one goes, and of this one if it never began.
     async fn begin(&self, unit: &str, properties: &[Property]) -> Result<Seen, Wrong> {
         let mut started = self.bus.start(unit, properties, None).await;
         if started.as_ref().is_err_and(|wrong| wrong.is(EXISTS)) {
             self.release(unit).await?;
             started = self.bus.start(unit, properties, None).await;
+        }
+        if matches!(started, Err(Wrong::Held)) {
+            // systemd would start it again.
+            self.release(unit).await?;
         }
         started
     }

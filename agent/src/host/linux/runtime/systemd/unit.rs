@@ -58,6 +58,11 @@ pub struct Around<'a> {
     pub version: u32,
 }
 
+/// How long a unit may take until its program is executed. Once it has become its user, that user's other processes may hold
+/// it, as long as they like.
+pub const START_SECONDS: u32 = 30;
+/// The first version of systemd that kills at once what takes longer.
+const WITH_KILLS: u32 = 246;
 /// "No limit", as systemd says it.
 const INFINITY: u64 = u64::MAX;
 /// How long systemd waits before it starts again what failed while the agent is away. The agent, where it is there, has
@@ -156,6 +161,7 @@ fn program(
         ("Slice", text(around.slice)),
         // Counts as started when the program is executed, so that what cannot be is told.
         ("Type", text("exec")),
+        ("TimeoutStartUSec", Value::Number(micros(START_SECONDS))),
         ("ExecStartEx", Value::Command(command.to_vec())),
         ("EnvironmentFiles", Value::Files(vec![around.environment.display().to_string()])),
         ("UnsetEnvironment", Value::Texts(added.map(|name| (*name).to_owned()).collect())),
@@ -168,6 +174,10 @@ fn program(
         ("LimitCORE", Value::Number(0)),
         ("LimitNOFILE", Value::Number(confinement.files)),
     ];
+    if around.version >= WITH_KILLS {
+        // What is held does not end by itself: it would be held for the time of a stop once more.
+        unit.push(("TimeoutStartFailureMode", text("kill")));
+    }
     if let Some(bounds) = &confinement.bounds {
         unit.extend(bounds::properties(bounds, around));
     }

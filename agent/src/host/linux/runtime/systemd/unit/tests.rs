@@ -72,7 +72,7 @@ fn a_program_that_is_run_to_its_end_is_held_in_by_the_same() {
     assert_eq!(value(&program, "WorkingDirectory"), Some(&text("/srv/plat/partitions/part0/srv")));
     let service = unit_of(&place, &spec(), &confinement, around(252));
     let same = ["Slice", "User", "Group", "NoNewPrivileges", "SystemCallFilter", "LimitNPROC", "NetworkNamespacePath"];
-    for name in same.into_iter().chain(["BindPaths"]) {
+    for name in same.into_iter().chain(["BindPaths", "TimeoutStartUSec", "TimeoutStartFailureMode"]) {
         assert!(value(&program, name).is_some() && value(&program, name) == value(&service, name), "{name}");
     }
 }
@@ -115,6 +115,7 @@ fn what_this_systemd_does_not_know_is_not_said_and_a_partition_in_tmp_is_seen() 
     let unit = |version| unit_of(&place, &spec(), &confinement, around(version));
     assert_eq!(value(&unit(252), "RestartSteps"), None);
     assert_eq!(value(&unit(254), "RestartSteps"), Some(&Value::Word(6)));
+    assert_eq!(value(&unit(245), "TimeoutStartFailureMode"), None);
     let unit = unit(252);
     let Some(Value::Binds(seen)) = value(&unit, "BindPaths") else { panic!("nothing is seen") };
     assert!(seen.iter().any(|bind| bind.to == "/tmp/grid/partitions/part0"), "{seen:?}");
