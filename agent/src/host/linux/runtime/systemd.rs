@@ -196,12 +196,7 @@ impl Runtime for SystemdRuntime {
     }
 
     fn logs(&self, partition: &PartitionName, service: Option<&ServiceName>) -> Box<dyn LogLines> {
-        Box::new(JournalLines {
-            records: self.inner.held.records.clone(),
-            names: self.inner.names.clone(),
-            partition: partition.clone(),
-            service: service.cloned(),
-            read: BTreeMap::new(),
-        })
+        let (records, names) = (self.inner.held.records.clone(), self.inner.names.clone());
+        Box::new(JournalLines::new(records, names, partition.clone(), service.cloned()))
     }
 }
