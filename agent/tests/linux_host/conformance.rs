@@ -41,11 +41,14 @@ macro_rules! suite {
             nothing_is_inherited_and_no_privileges_are_gained
             what_runs_writes_nowhere_but_into_its_partition
             what_is_temporary_is_its_own
+            what_is_temporary_is_in_the_partition_as_long_as_a_folder_is_left_there_for_it
             what_runs_sees_processes_of_its_user_and_of_nobody_else
             what_runs_has_sockets_of_four_families_and_no_others
             what_runs_makes_no_program_that_gives_rights_and_no_namespace
             a_program_whose_output_another_has_ends_all_the_same
             what_is_said_to_be_enforced_is
+            the_next_instance_is_held_to_nothing_that_the_last_one_was
+            a_service_whose_directory_is_not_there_has_ended_as_often_as_it_was_started
             a_run_that_has_ended_is_on_the_bill_whole_until_the_next_one
             clearing_ends_all_at_once_and_forgetting_leaves_nothing
             logs_are_bounded_and_read_on
@@ -389,6 +392,52 @@ pub async fn what_is_said_to_be_enforced_is(node: Node) {
     assert_eq!(unlimited, Resources::default());
     let ran = host.runtime().run(&place, &many).await.unwrap();
     assert_eq!(ran.exit.to_string(), "exit code 0", "{:?}", ran.tail);
+    node.done(host).await;
+}
+
+/// What systemd says of a partition's slice that no file of the kernel says everywhere.
+fn slice_says(node: &Node, property: &str) -> String {
+    let state = node.state().join("host").canonicalize().unwrap();
+    let hash = sha2::Sha256::digest(state.as_os_str().as_encoded_bytes());
+    let id: String = hash.iter().take(6).map(|b| format!("{b:02x}")).collect();
+    let show = ["show", "--value", "--property", property, &format!("plat-{id}-p0.slice")].map(str::to_owned);
+    let said = std::process::Command::new("systemctl").args(show).output().unwrap();
+    String::from_utf8(said.stdout).unwrap().trim().to_owned()
+}
+
+pub async fn the_next_instance_is_held_to_nothing_that_the_last_one_was(node: Node) {
+    let host = node.occupied().await;
+    let asked = Resources { processes: Some(10), memory_mib: Some(64), ..Resources::default() };
+    host.perform(&Action::Limit { partition: part(), resources: asked }).await.unwrap();
+    if node.runtime == Runtime::Systemd {
+        assert_eq!((slice_says(&node, "TasksMax"), slice_says(&node, "MemoryMax")), ("10".into(), "67108864".into()));
+    }
+    host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    host.perform(&Action::Free { partition: part() }).await.unwrap();
+    drop(host);
+    let host = node.occupied().await;
+    assert_eq!(host.observe_partition(&part()).await.unwrap().limits, Some(Resources::default()));
+    let many = program("i=0; while [ $i -lt 40 ]; do sleep 2 & i=$((i+1)); done; wait", 20);
+    let ran = host.runtime().run(&place(&node), &many).await.unwrap();
+    assert_eq!(ran.exit.to_string(), "exit code 0", "{:?}", ran.tail);
+    if node.runtime == Runtime::Systemd {
+        let now = ["TasksMax", "MemoryMax", "CPUQuotaPerSecUSec"].map(|property| slice_says(&node, property));
+        assert_eq!(now, ["infinity"; 3]);
+    }
+    node.done(host).await;
+}
+
+pub async fn a_service_whose_directory_is_not_there_has_ended_as_often_as_it_was_started(node: Node) {
+    let host = node.occupied().await;
+    let lost = ServiceSpec { directory: "srv/gone".into(), ..spec("db", "exec sleep 600") };
+    for times in 1..=2 {
+        let problem = begin(&host, &node, &lost).await.unwrap_err();
+        assert_eq!(problem.code, codes::SERVICE_START);
+        assert!(problem.why.contains("srv/gone"), "{problem}");
+        let fact = fact(&host, "db").await;
+        assert_eq!((how(&fact), fact.restarts, fact.short_runs), (Ending::Failure, times, times));
+        assert!(fact.last_exit.contains("srv/gone"), "{}", fact.last_exit);
+    }
     node.done(host).await;
 }
 

@@ -1,5 +1,6 @@
 //! The Linux host with real processes. What needs root fails where CI is set and root is missing.
 
+use futures_util::future::join_all;
 use plat_agent::config::Runtime;
 use plat_agent::host::linux::{LinuxConfig, LinuxHost};
 use plat_agent::host::{Counters, Event, Follow, Host, LogsAsked, Wanted};
@@ -112,5 +113,29 @@ mod systemd {
             [ignore = "the machine's first process must be systemd"]
             node(Some(account(NEXT.fetch_add(1, Ordering::Relaxed))))
         );
+
+        #[tokio::test(flavor = "multi_thread")]
+        #[ignore = "the machine's first process must be systemd"]
+        async fn a_unit_that_its_user_holds_before_it_begins_is_ended_and_says_so() {
+            let node = node(Some(account(NEXT.fetch_add(1, Ordering::Relaxed)))).unwrap();
+            let host = node.occupied().await;
+            start(&host, &spec("holds", "exec perl -e '$| = 1; open(F, \">begun\"); kill(\"STOP\", -1) while 1'"))
+                .await
+                .unwrap();
+            until("it holds what comes", async || node.home().join("begun").exists()).await;
+            let begun = Instant::now();
+            let names: Vec<_> = (0..8).map(|n| format!("s{n}")).collect();
+            let specs: Vec<_> = names.iter().map(|name| spec(name, "exec sleep 600")).collect();
+            let went = join_all(specs.iter().map(|spec| start(&host, spec))).await;
+            assert!(begun.elapsed() < Duration::from_secs(60), "it took {:?}", begun.elapsed());
+            let held: Vec<_> = names.iter().zip(went).filter_map(|(name, went)| Some((name, went.err()?))).collect();
+            assert!(!held.is_empty(), "nothing was held");
+            for (name, problem) in held {
+                assert_eq!(problem.why, "something held it for 30 s before it began", "{problem}");
+                let fact = fact(&host, name).await;
+                assert!(matches!(fact.state, ServiceRun::Ended { .. }) && fact.short_runs == 1, "{fact:?}");
+            }
+            node.done(host).await;
+        }
     }
 }

@@ -12,7 +12,7 @@ mod rights;
 mod syscalls;
 
 use mounts::Mounts;
-pub use mounts::{PRIVATE, SHARED_MEMORY_BYTES, TEMPORARY, resolver};
+pub use mounts::{PRIVATE, SHARED_MEMORY_BYTES, TEMPORARY, TMP_BYTES, find_tmp, resolver};
 use nix::sched::{CloneFlags, unshare};
 use plat_model::Problem;
 use plat_model::node::Account;

@@ -62,11 +62,50 @@ pub async fn what_is_temporary_is_its_own(node: Node) {
     let script = format!(
         "[ ! -e {path} ] && [ ! -e /run/systemd/system ] && for d in /tmp /var/tmp /dev/shm; do echo x > $d/{name}-its || exit 1; done"
     );
-    // A partition that is in /tmp itself is in the machine's under systemd.
-    let shares = node.runtime == Runtime::Systemd && node.home().starts_with("/tmp");
-    assert_eq!(said(&host, &node, &script).await, (!shares, String::new()));
+    assert_eq!(said(&host, &node, &script).await, (true, String::new()));
     let is_there = |folder: &str| Path::new(folder).join(format!("{name}-its")).exists();
     assert_eq!(["/tmp", "/var/tmp", "/dev/shm"].map(is_there), [false; 3]);
+    node.done(host).await;
+}
+
+pub async fn what_is_temporary_is_in_the_partition_as_long_as_a_folder_is_left_there_for_it(node: Node) {
+    // One in /tmp has to be put back there itself.
+    let folder = open_folder();
+    let outside = folder.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::set_permissions(&outside, fs::Permissions::from_mode(0o777)).unwrap();
+    let runtime = node.runtime;
+    let mut node = Node::at(folder, node.account.clone());
+    node.runtime = runtime;
+    let (host, tmp) = (node.occupied().await, node.home().join("tmp"));
+    let make = || {
+        fs::create_dir(&tmp).unwrap();
+        let of = node.account.as_ref();
+        chown(&tmp, of.map(|account| account.uid), of.map(|account| account.gid)).unwrap();
+    };
+    let holds = |name: &str| fs::read_to_string(tmp.join(name)).unwrap_or_default();
+    make();
+    assert_eq!(said(&host, &node, "echo x > /tmp/one; echo y > /var/tmp/two; cat tmp/one").await, (true, "x".into()));
+    assert_eq!((holds("one").as_str(), holds("two").as_str()), ("x\n", "y\n"));
+    // Another folder is another /tmp, for who is started from then on.
+    begin(&host, &node, &spec("old", "until [ -e tmp/new ]; do sleep 0.01; done; echo x > /tmp/old; exec sleep 600"))
+        .await
+        .unwrap();
+    fs::rename(&tmp, node.home().join("before")).unwrap();
+    make();
+    begin(&host, &node, &spec("new", "echo x > /tmp/new; exec sleep 600")).await.unwrap();
+    until("both wrote", async || holds("new") == "x\n" && node.home().join("before/old").exists()).await;
+    // A link leads nowhere, and nor does nothing.
+    fs::rename(&tmp, node.home().join("after")).unwrap();
+    symlink(&outside, &tmp).unwrap();
+    assert!(said(&host, &node, "echo x > /tmp/three && echo x > /var/tmp/four").await.0);
+    fs::remove_file(&tmp).unwrap();
+    assert!(said(&host, &node, "echo x > /tmp/five").await.0);
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    host.runtime().clear(&place(&node)).await.unwrap();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let home = node.home().display().to_string();
+    assert!(!mounts.contains(&home), "{mounts}");
     node.done(host).await;
 }
 

@@ -29,7 +29,7 @@ pub const TEMPORARY: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 /// Most bytes of what is in a program's `/dev/shm`.
 pub const SHARED_MEMORY_BYTES: u64 = 1 << 30;
 /// Most bytes of what is in its `/tmp`, where it was to be a folder of its own that is not there.
-const TMP_BYTES: u64 = 64 << 20;
+pub const TMP_BYTES: u64 = 64 << 20;
 
 /// What is at a place with all that is mounted there, as a mount that is nowhere yet.
 const TREE: OpenTreeFlags =
@@ -208,9 +208,15 @@ fn make_place(path: &Path, tree: &OwnedFd) -> io::Result<()> {
     fs::File::create(path).map(drop)
 }
 
+/// As [`find_tmp`], wherever else it is put.
+fn own_tmp(bounds: &Bounds) -> io::Result<Option<OwnedFd>> {
+    let this = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    find_tmp(bounds)?.map(|folder| Ok(open_tree(&folder, "", this)?)).transpose()
+}
+
 /// The folder for what is temporary, if it is to be one of the program's own and its owner has left one there. Nothing is
 /// made in it: what has to be put back beneath `/tmp` needs a `/tmp` of nobody's.
-fn own_tmp(bounds: &Bounds) -> io::Result<Option<OwnedFd>> {
+pub fn find_tmp(bounds: &Bounds) -> io::Result<Option<OwnedFd>> {
     let (Tmp::Within(name), Some(top)) = (&bounds.tmp, bounds.writable.first()) else { return Ok(None) };
     let mut kept = [&bounds.writable, &bounds.readable, &bounds.visible, &bounds.hidden].into_iter().flatten();
     if kept.any(|path| TEMPORARY.iter().any(|folder| path.starts_with(folder))) {
@@ -219,12 +225,7 @@ fn own_tmp(bounds: &Bounds) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = openat(CWD, top, flags, FileMode::empty())?;
     // A link there leads nowhere.
-    let Ok(folder) = openat2(&top, name, flags, FileMode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
-    else {
-        return Ok(None);
-    };
-    let this = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    Ok(Some(open_tree(&folder, "", this)?))
+    Ok(openat2(&top, name, flags, FileMode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS).ok())
 }
 
 /// A list of processes with those of other users left out: for root, who alone can have a new one.

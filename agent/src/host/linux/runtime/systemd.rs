@@ -10,6 +10,7 @@ mod journal;
 mod names;
 mod program;
 mod seen;
+mod tmp;
 mod unit;
 mod usage;
 
@@ -132,6 +133,7 @@ impl Runtime for SystemdRuntime {
             if let Some(group) = inner.group(&partition).filter(|group| group.exists()) {
                 cgroup::kill(&group);
             }
+            inner.tmp.leave(&partition)?;
             for service in &services {
                 inner.held.records.forget(&inner.held.records.service(&partition, service))?;
             }
@@ -141,6 +143,8 @@ impl Runtime for SystemdRuntime {
     }
 
     async fn forget(&self, partition: &PartitionName) -> Result<(), Problem> {
+        // systemd remembers what a slice that it has stopped was held to: the next instance is held to nothing yet.
+        self.inner.limit(partition, Resources::default()).await?;
         self.inner.held.set_limits(partition, None);
         let slice = self.inner.names.slice(partition);
         let wrong = format!("the slice of partition {partition} cannot be stopped");
@@ -152,7 +156,7 @@ impl Runtime for SystemdRuntime {
 
     /// What runs already too.
     async fn limit(&self, place: &Place, asked: Resources) -> Result<Resources, Problem> {
-        self.inner.limit(place, asked).await?;
+        self.inner.limit(&place.partition.name, asked).await?;
         let by_slice = self.inner.slices.enforces();
         let by_user = self.inner.confinement(place)?.processes;
         Ok(Resources {
@@ -192,12 +196,7 @@ impl Runtime for SystemdRuntime {
     }
 
     fn logs(&self, partition: &PartitionName, service: Option<&ServiceName>) -> Box<dyn LogLines> {
-        Box::new(JournalLines {
-            records: self.inner.held.records.clone(),
-            names: self.inner.names.clone(),
-            partition: partition.clone(),
-            service: service.cloned(),
-            read: BTreeMap::new(),
-        })
+        let (records, names) = (self.inner.held.records.clone(), self.inner.names.clone());
+        Box::new(JournalLines::new(records, names, partition.clone(), service.cloned()))
     }
 }

@@ -1,9 +1,11 @@
 //! systemd's bus: one connection, on which calls go out without waiting for each other, and on which systemd tells what
 //! happens to units. What it tells is kept as the level of each unit.
 
-use super::names::{of_path, path_of};
+mod turns;
+
+use super::names::{Names, of_path, path_of};
 use super::seen::{Said, Seen};
-use super::unit::{Property, Value};
+use super::unit::{Property, START_SECONDS, Value};
 use futures_util::StreamExt;
 use plat_model::Problem;
 use plat_model::problem::codes;
@@ -11,7 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
+use turns::{Turn, Turns};
 use zbus::message::Type;
 use zbus::{Connection, DBusError, Message, MessageStream, ObjectPath, OwnedVariant, Variant};
 
@@ -30,12 +33,15 @@ pub const EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 /// Calls under way at once: a bus allows 128 without an answer to each connection (`max_replies_per_connection` of
 /// dbus-daemon(1)), refuses what is more, and does not count one as over because nobody waits for it any longer.
 const CALLS: usize = 64;
-/// Jobs under way at once. For each, systemd has its bus tell it whether the one who asked is still there, and a bus does
-/// that 512 times for a connection (`max_match_rules_per_connection`); at the next, systemd leaves its bus, comes back, and
-/// tells nobody anything any more. A quarter is left for all others.
-const JOBS: usize = 192;
-/// As many of those that last as long as a service takes to end: they keep none of the others waiting.
-const STOPS: usize = 192;
+/// Jobs of a kind under way at once. For each, systemd has its bus tell it whether the one who asked is still there, and a bus
+/// does that 512 times for a connection (`max_match_rules_per_connection`); at the next, systemd leaves its bus, comes back, and
+/// tells nobody anything any more. Three kinds take three quarters: starts, which a tenant can hold for a while
+/// ([`super::unit::START_SECONDS`]); stops of what is given its time, which lasts as long as its release says; and those of what
+/// has been killed or has ended, which keep neither waiting.
+const JOBS: usize = 128;
+/// As many of them has one partition: enough for all that systemd, which is one thread, starts meanwhile, and so few that it
+/// takes 16 partitions with nothing but units that hang to have others wait for one of them.
+const SHARE: usize = 8;
 
 /// A change of a property that is held back until somebody looks is a level, so one place is enough.
 type Units = BTreeMap<String, watch::Sender<Seen>>;
@@ -75,9 +81,11 @@ impl Drop for Waits<'_> {
 
 pub struct Bus {
     connection: Connection,
+    names: Names,
     calls: Semaphore,
-    jobs: Semaphore,
-    stops: Semaphore,
+    starts: Turns,
+    stops: Turns,
+    ends: Turns,
     told: Arc<Told>,
 }
 
@@ -85,6 +93,8 @@ pub struct Bus {
 pub enum Wrong {
     /// The name of the error that systemd answered, and its text.
     Answered(String, String),
+    /// It was not executed in its time, and has been killed.
+    Held,
     /// Nobody knows what became of it.
     Bus(String),
 }
@@ -109,6 +119,7 @@ impl Wrong {
     pub fn problem(self, what: impl Into<String>) -> Problem {
         let (code, why) = match self {
             Self::Answered(name, text) => (codes::SERVICE_START, format!("systemd: {text} ({name})")),
+            Self::Held => (codes::SERVICE_START, format!("something held it for {START_SECONDS} s before it began")),
             Self::Bus(why) => (codes::UNREACHABLE, format!("systemd's bus: {why}")),
         };
         Problem::new(code, what).because(why).fix("see `systemctl status` and the journal; it is tried again")
@@ -137,13 +148,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Bus {
     /// Connects, and hears from now on of everything that happens to units. Names of units that have ended or were started
     /// again by systemd are sent to `over`; when that closes, the connection is lost, or systemd's own was.
-    pub async fn connect(over: mpsc::UnboundedSender<String>) -> Result<Self, Wrong> {
+    pub async fn connect(names: Names, over: mpsc::UnboundedSender<String>) -> Result<Self, Wrong> {
         let connection = Connection::system().await?;
         let mut stream = MessageStream::from(&connection);
         // Else systemd waits when many units change at once.
         stream.set_max_queued(std::num::NonZeroUsize::new(4096).unwrap_or(std::num::NonZeroUsize::MIN));
-        let [calls, jobs, stops] = [CALLS, JOBS, STOPS].map(Semaphore::new);
-        let bus = Self { connection, calls, jobs, stops, told: Arc::default() };
+        let [starts, stops, ends] = [(); 3].map(|()| Turns::new(JOBS, SHARE));
+        let bus = Self { connection, names, calls: Semaphore::new(CALLS), starts, stops, ends, told: Arc::default() };
         let heard = bus.told.clone();
         tokio::spawn(async move {
             while let Some(Ok(message)) = stream.next().await {
@@ -183,7 +194,7 @@ impl Bus {
     where
         B: serde::Serialize + zbus::wire::DynamicType + Sync,
     {
-        let _turn = turn(&self.calls).await?;
+        let _turn = self.calls.acquire().await.map_err(|why| Wrong::Bus(why.to_string()))?;
         Ok(self.connection.call_method(Some(SERVICE), path, Some(interface), method, body).await?)
     }
 
@@ -229,21 +240,21 @@ impl Bus {
             told.extend(output.as_ref().map(|output| (name, Variant::Fd(zbus::Fd::from(output)))));
         }
         let none: [(&str, Vec<(&str, Variant<'_>)>); 0] = [];
-        let _turn = turn(&self.jobs).await?;
-        self.job(unit, "StartTransientUnit", &(unit, "fail", told, &none[..])).await?;
+        let _turn = self.turn(&self.starts, unit).await?;
+        let went = self.job(unit, "StartTransientUnit", &(unit, "fail", told, &none[..])).await?;
         let now = seen.borrow().clone();
-        Ok(now)
+        if went == "failed" && now.was_killed_in_time() { Err(Wrong::Held) } else { Ok(now) }
     }
 
-    /// Stops a unit and waits until nothing of it is left. One that is not there is stopped.
+    /// Stops a unit that has ended or was killed, and waits until nothing of it is left. One that is not there is stopped.
     pub async fn stop(&self, unit: &str) -> Result<(), Wrong> {
-        let _turn = turn(&self.jobs).await?;
+        let _turn = self.turn(&self.ends, unit).await?;
         self.stopped(unit).await
     }
 
-    /// The same for one that may take its time to end: that begins when systemd is told. Whether it was enough.
+    /// The same for one that is given its time to end: that begins when systemd is told. Whether it was enough.
     pub async fn stop_within(&self, unit: &str, longest: Duration) -> Result<bool, Wrong> {
-        let _turn = turn(&self.stops).await?;
+        let _turn = self.turn(&self.stops, unit).await?;
         match tokio::time::timeout(longest, self.stopped(unit)).await {
             Ok(stopped) => stopped.map(|()| true),
             Err(_) => Ok(false),
@@ -302,6 +313,13 @@ impl Bus {
         over.map(|seen| seen.clone()).map_err(|_| Wrong::Bus("the connection was lost".into()))
     }
 
+    /// A turn of the unit's partition; of what is none's, of its own.
+    async fn turn<'a>(&self, turns: &'a Turns, unit: &str) -> Result<Turn<'a>, Wrong> {
+        let partition = self.names.partition_of(unit);
+        let who = partition.as_ref().map_or(unit, |partition| partition.as_str());
+        turns.take(who).await.map_err(|why| Wrong::Bus(why.to_string()))
+    }
+
     /// Queues a job of a unit, in its turn, and waits until it is done or has failed.
     async fn job<B>(&self, unit: &str, method: &str, body: &B) -> Result<String, Wrong>
     where
@@ -319,10 +337,6 @@ impl Bus {
         }
         Err(Wrong::Bus("the connection was lost".into()))
     }
-}
-
-async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, Wrong> {
-    turns.acquire().await.map_err(|why| Wrong::Bus(why.to_string()))
 }
 
 fn absent_is_fine(answer: Result<Message, Wrong>) -> Result<(), Wrong> {
@@ -429,8 +443,9 @@ fn variant(value: &Value) -> Variant<'static> {
         Value::Allowed(names) => Variant::from((true, names.into_iter().map(str::to_owned).collect::<Vec<_>>())),
         Value::Files(paths) => Variant::from(paths.into_iter().map(|path| (path, false)).collect::<Vec<_>>()),
         Value::Pairs(pairs) => Variant::from(pairs),
-        Value::Binds(paths) => {
-            Variant::from(paths.into_iter().map(|path| (path.clone(), path, true, RECURSIVE)).collect::<Vec<_>>())
+        Value::Binds(binds) => {
+            let told = binds.into_iter().map(|bind| (bind.from, bind.to, !bind.is_needed, RECURSIVE));
+            Variant::from(told.collect::<Vec<_>>())
         }
         Value::Fields(fields) => Variant::from(fields.into_iter().map(String::into_bytes).collect::<Vec<_>>()),
     }

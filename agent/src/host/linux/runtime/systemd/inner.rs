@@ -4,7 +4,8 @@ use super::bus::{Bus, EXISTS, Wrong};
 use super::journal;
 use super::names::Names;
 use super::seen::{Seen, bring_up};
-use super::unit::{limits_of, unit_of, variables};
+use super::tmp::Places;
+use super::unit::{Around, Property, limits_of, unit_of, variables};
 use crate::host::Event;
 use crate::host::linux::account::refuse_root;
 use crate::host::linux::cgroup::Slices;
@@ -40,6 +41,7 @@ pub struct Inner {
     pub slices: Slices,
     pub names: Names,
     pub bus: Bus,
+    pub tmp: Arc<Places>,
     pub version: u32,
     over: Mutex<Option<mpsc::UnboundedReceiver<String>>>,
 }
@@ -73,16 +75,16 @@ impl Inner {
         if !lives_here() {
             return Err(unusable("it is not this machine's first process, or the agent is not root"));
         }
-        let (send, over) = mpsc::unbounded_channel();
+        let (names, (send, over)) = (Names::of(&setting.state), mpsc::unbounded_channel());
         let connected = async {
-            let bus = Bus::connect(send).await?;
+            let bus = Bus::connect(names.clone(), send).await?;
             let version = bus.version().await?;
             Ok::<_, Wrong>((bus, version))
         };
         let (bus, version) = connected.await.map_err(|wrong| unusable(&wrong.problem("").why))?;
-        let (names, held) = (Names::of(&setting.state), Held::new(setting));
-        let (slices, over) = (Slices::open(), Mutex::new(Some(over)));
-        Ok(Arc::new(Self { held, slices, names, bus, version, over }))
+        let (held, slices, over) = (Held::new(setting), Slices::open(), Mutex::new(Some(over)));
+        let tmp = Arc::new(Places::new(names.clone()));
+        Ok(Arc::new(Self { held, slices, names, bus, tmp, version, over }))
     }
 
     /// Finds what runs, and hears from now on of what ends.
@@ -305,24 +307,25 @@ impl Inner {
         let (file, text) = (folder.join("environment"), variables(&spec.environment));
         let (records, of, first) = (self.held.records.clone(), (partition.clone(), service.clone()), state.clone());
         let path = file.clone();
-        let (top, within, what) = (place.directory.clone(), spec.directory.clone(), cannot_start(&spec.command));
+        let (top, within) = (place.directory.clone(), spec.directory.clone());
+        let (tmp, bounds) = (self.tmp.clone(), confinement.bounds.clone());
         let written = beside(move || {
             private_folder(&folder)?;
-            let entered = open_within(&top, &within);
-            entered.map_err(|why| Problem::new(codes::SERVICE_START, what).because(why))?;
             disk::replace(&path, text.as_bytes(), Durability::Process)?;
             // Before there is a unit: one without a record is nobody's.
-            records.write(&of.0, &of.1, &first)
+            records.write(&of.0, &of.1, &first)?;
+            Ok(open_within(&top, &within).and_then(|_| bounds.map_or(Ok(None), |bounds| tmp.show(&of.0, &bounds))))
         });
-        written.await?;
-        let (unit, slice) = (self.names.service(partition, service), self.names.slice(partition));
-        let properties = unit_of(place, &slice, spec, &confinement, &file, self.version);
-        let mut started = self.bus.start(&unit, &properties, None).await;
-        if started.as_ref().is_err_and(|wrong| wrong.is(EXISTS)) {
-            self.release(&unit).await.map_err(lost("an earlier unit cannot be ended"))?;
-            started = self.bus.start(&unit, &properties, None).await;
-        }
         let cannot = || cannot_start(&spec.command);
+        let (unit, slice) = (self.names.service(partition, service), self.names.slice(partition));
+        let started = match written.await? {
+            Ok(tmp) => {
+                let around = Around { slice: &slice, environment: &file, tmp: tmp.as_deref(), version: self.version };
+                let properties = unit_of(place, spec, &confinement, around);
+                self.begin(&unit, &properties).await.map_err(|wrong| wrong.problem(cannot()))
+            }
+            Err(why) => Err(Problem::new(codes::SERVICE_START, cannot()).because(why)),
+        };
         let went = match started {
             Ok(seen) => {
                 self.note(partition, service, &mut state, &seen).await?;
@@ -331,8 +334,7 @@ impl Inner {
                     None => Ok(()),
                 }
             }
-            Err(wrong) => {
-                let problem = wrong.problem(cannot());
+            Err(problem) => {
                 state.error = problem.one_line();
                 state.ends(self.held.setting.clock.moment(), &state.boot.clone());
                 self.held.write(partition, service, &state).await?;
@@ -346,9 +348,22 @@ impl Inner {
         went
     }
 
+    /// Starts a unit. What is left of an earlier one goes, and of this one if it never began.
+    async fn begin(&self, unit: &str, properties: &[Property]) -> Result<Seen, Wrong> {
+        let mut started = self.bus.start(unit, properties, None).await;
+        if started.as_ref().is_err_and(|wrong| wrong.is(EXISTS)) {
+            self.release(unit).await?;
+            started = self.bus.start(unit, properties, None).await;
+        }
+        if matches!(started, Err(Wrong::Held)) {
+            // systemd would start it again.
+            self.release(unit).await?;
+        }
+        started
+    }
+
     /// Holds the partition's slice to these amounts.
-    pub async fn limit(&self, place: &Place, asked: Resources) -> Result<(), Problem> {
-        let name = &place.partition.name;
+    pub async fn limit(&self, name: &PartitionName, asked: Resources) -> Result<(), Problem> {
         if self.held.limits(name) == Some(asked) {
             return Ok(());
         }

@@ -33,6 +33,8 @@ const ROUNDED: u64 = 2;
 struct Entry {
     #[serde(rename = "_SYSTEMD_INVOCATION_ID")]
     run: Option<String>,
+    #[serde(rename = "_SYSTEMD_UNIT")]
+    unit: Option<String>,
     #[serde(rename = "PLAT_INSTANCE")]
     instance: Option<String>,
     #[serde(rename = "MESSAGE")]
@@ -126,30 +128,35 @@ impl Entry {
 
 /// Entries that match and are wanted, in order; none if the journal cannot be read.
 fn read(arguments: &[&str], most: usize, is_wanted: impl Fn(&Entry) -> bool) -> Said {
+    let mut said = Said::default();
+    each(arguments, |entry| match is_wanted(&entry) {
+        true => said.take(entry, most),
+        false => said.cursor = Some(entry.cursor),
+    });
+    said
+}
+
+/// Entries that match, in order.
+fn each(arguments: &[&str], take: impl FnMut(Entry)) {
     let mut journal = Command::new("journalctl");
     journal.args([
         "--quiet",
         "--no-pager",
         "--output=json",
         "--all",
-        "--output-fields=MESSAGE,PLAT_INSTANCE,_SYSTEMD_INVOCATION_ID",
+        "--output-fields=MESSAGE,PLAT_INSTANCE,_SYSTEMD_INVOCATION_ID,_SYSTEMD_UNIT",
     ]);
     let begun = journal.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-    let mut said = Said::default();
     match begun {
         Ok(mut child) => {
             // One at a time: a tenant says how much there is.
             let entries = child.stdout.take().map(|out| BufReader::new(out).split(b'\n')).into_iter().flatten();
             let entries = entries.map_while(Result::ok).filter_map(|json| serde_json::from_slice(&json).ok());
-            entries.for_each(|entry: Entry| match is_wanted(&entry) {
-                true => said.take(entry, most),
-                false => said.cursor = Some(entry.cursor),
-            });
+            entries.for_each(take);
             let _ = child.wait();
         }
         Err(why) => tracing::warn!(%why, "journalctl cannot be run"),
     }
-    said
 }
 
 /// What has been said until now can be read afterwards.
@@ -187,41 +194,99 @@ fn why(unit: &str, run: &str) -> Option<String> {
     texts.iter().find(|text| known.iter().any(|start| text.contains(start))).or(texts.first()).cloned()
 }
 
+/// A service of an instance.
+type Key = (InstanceId, ServiceName);
+
 /// Lines of the services that the partition has records of, of the instances that those are of.
 pub struct JournalLines {
-    pub records: Records,
-    pub names: Names,
-    pub partition: PartitionName,
+    records: Records,
+    names: Names,
+    partition: PartitionName,
     /// `None`: of all.
-    pub service: Option<ServiceName>,
-    /// Where to go on.
-    pub read: BTreeMap<(InstanceId, ServiceName), String>,
+    service: Option<ServiceName>,
+    /// Up to where those have been read that have said something.
+    read: BTreeMap<Key, String>,
+    is_begun: bool,
+}
+
+impl JournalLines {
+    pub fn new(records: Records, names: Names, partition: PartitionName, service: Option<ServiceName>) -> Self {
+        Self { records, names, partition, service, read: BTreeMap::new(), is_begun: false }
+    }
+}
+
+/// One look at the journal: after which entry, and for whom.
+#[derive(Debug, PartialEq, Eq)]
+struct Look {
+    after: Option<String>,
+    of: Vec<Key>,
+}
+
+/// As few as can be, for each is a process: those that have been read go on together, and so do those that had said nothing.
+/// The first time each is looked at by itself: one that has said much would push the others' lines out.
+fn looks(read: &BTreeMap<Key, String>, wanted: impl Iterator<Item = Key>, is_first: bool) -> Vec<Look> {
+    if is_first {
+        return wanted.map(|key| Look { after: None, of: vec![key] }).collect();
+    }
+    let (known, silent): (Vec<_>, Vec<_>) = wanted.partition(|key| read.contains_key(key));
+    let after = known.iter().filter_map(|key| read.get(key)).min_by_key(|cursor| number(cursor)).cloned();
+    let looks = [Look { after, of: known }, Look { after: None, of: silent }];
+    looks.into_iter().filter(|look| !look.of.is_empty()).collect()
+}
+
+/// Which entry a cursor is of, of all that one journal daemon has numbered.
+fn number(cursor: &str) -> Option<(&str, u64)> {
+    let part = |name: &str| cursor.split(';').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+    Some((part("s")?, u64::from_str_radix(part("i")?, 16).ok()?))
+}
+
+fn is_after(cursor: &str, other: &str) -> bool {
+    match (number(cursor), number(other)) {
+        (Some(this), Some(that)) if this.0 == that.0 => this.1 > that.1,
+        _ => cursor != other,
+    }
 }
 
 impl LogLines for JournalLines {
     fn fresh(&mut self) -> Vec<(i64, ServiceName, String)> {
         let Ok(runs) = self.records.runs(&self.partition) else { return Vec::new() };
         let wanted = runs.into_iter().filter(|(service, _)| self.service.as_ref().is_none_or(|only| only == service));
+        let unit = |service: &ServiceName| self.names.service(&self.partition, service);
+        let by_unit: BTreeMap<_, _> = wanted
+            .map(|(service, state)| {
+                let (instance, since) = (state.instance.to_string(), Since::of(&state));
+                (unit(&service), ((state.instance, service), instance, since))
+            })
+            .collect();
+        let is_first = !std::mem::replace(&mut self.is_begun, true);
+        if is_first {
+            catch_up();
+        }
         let mut lines = Vec::new();
-        // Each by itself: one that says much does not push the others' lines out.
-        for (service, state) in wanted {
-            let unit = self.names.service(&self.partition, &service);
-            let (instance, since) = (state.instance.to_string(), Since::of(&state));
-            let is_of = |entry: &Entry| entry.is_of(entry.instance.as_ref(), &instance, &since);
-            let unit_is = format!("_SYSTEMD_UNIT={unit}");
-            let key = (state.instance, service.clone());
-            let from = match self.read.get(&key) {
-                Some(cursor) => format!("--after-cursor={cursor}"),
-                None => {
-                    catch_up();
-                    format!("--lines={LINES_MAX}")
+        for look in looks(&self.read, by_unit.values().map(|(key, ..)| key.clone()), is_first) {
+            let from = look.after.map_or(format!("--lines={LINES_MAX}"), |cursor| format!("--after-cursor={cursor}"));
+            let units: Vec<_> = look.of.iter().map(|(_, name)| format!("_SYSTEMD_UNIT={}", unit(name))).collect();
+            let mut arguments = vec![&*from, "_TRANSPORT=stdout"];
+            arguments.extend(units.iter().map(String::as_str));
+            // For each of them as much as is told at once.
+            let (mut said, mut last) = (BTreeMap::<_, Said>::new(), None);
+            each(&arguments, |entry| {
+                let Some((key, instance, since)) = entry.unit.as_ref().and_then(|unit| by_unit.get(unit)) else {
+                    return;
+                };
+                if self.read.get(key).is_some_and(|read| !is_after(&entry.cursor, read)) {
+                    return;
                 }
-            };
-            let said = read(&[&from, &unit_is, "_TRANSPORT=stdout"], LINE_MAX, is_of);
-            if let Some(last) = said.cursor {
-                self.read.insert(key, last);
+                last = Some(entry.cursor.clone());
+                if entry.is_of(entry.instance.as_ref(), instance, since) {
+                    said.entry(key).or_default().take(entry, LINE_MAX);
+                }
+            });
+            for ((_, service), said) in said {
+                lines.extend(said.lines.into_iter().map(|line| (line.millis, service.clone(), line.text)));
             }
-            lines.extend(said.lines.into_iter().map(|line| (line.millis, service.clone(), line.text)));
+            // Up to there all of them have been read.
+            self.read.extend(last.iter().flat_map(|last| look.of.iter().map(|key| (key.clone(), last.clone()))));
         }
         lines.sort_by_key(|line| line.0);
         lines
@@ -247,6 +312,28 @@ mod tests {
         assert_eq!(text("[104, 105, 27, 255]", 99), "hi\u{fffd}");
         assert_eq!(text("null", 99), "");
         assert_eq!(text(r#""long""#, 2), "lo");
+    }
+
+    fn key(service: &str) -> Key {
+        (InstanceId::parse(&"a".repeat(32)).unwrap(), ServiceName::parse(service).unwrap())
+    }
+
+    #[test]
+    fn however_many_services_are_followed_the_journal_is_asked_once_for_them_and_once_for_the_silent() {
+        let all: Vec<_> = (0..9).map(|n| key(&format!("s{n}"))).collect();
+        assert_eq!(looks(&BTreeMap::new(), all.iter().cloned(), true).len(), 9, "each by itself at first");
+        let read: BTreeMap<_, _> = (0..5).map(|n| (all[n].clone(), format!("s=ab;i={:x};b=c", 0x10 - n))).collect();
+        let known = Look { after: Some("s=ab;i=c;b=c".into()), of: all[..5].to_vec() };
+        let silent = Look { after: None, of: all[5..].to_vec() };
+        assert_eq!(looks(&read, all.iter().cloned(), false), [known, silent]);
+        assert_eq!(looks(&read, all[..5].iter().cloned(), false).len(), 1);
+    }
+
+    #[test]
+    fn an_entry_comes_after_those_with_lower_numbers_and_after_another_daemons() {
+        assert!(is_after("s=ab;i=10;b=c", "s=ab;i=f;b=d") && !is_after("s=ab;i=f;b=c", "s=ab;i=10;b=d"));
+        assert!(!is_after("s=ab;i=f", "s=ab;i=f") && is_after("s=ab;i=1", "s=cd;i=2"));
+        assert!(is_after("odd", "even") && !is_after("odd", "odd"));
     }
 
     #[test]

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 /// Where the machine's own agent keeps the host's part of its state. Its slices are those that node-format writes.
 const MACHINE: &str = "/var/lib/plat/agent/host";
 
+/// Where folders of partitions are mounted for systemd to mount them from.
+const TMP: &str = "/run/plat-tmp";
+
 /// The names of one agent's units: another agent of the same machine, with another state, has others.
 #[derive(Debug, Clone)]
 pub struct Names {
@@ -43,6 +46,11 @@ impl Names {
     pub fn group(&self, partition: &PartitionName) -> PathBuf {
         let own = if self.prefix == "plat" { PathBuf::new() } else { format!("{}.slice", self.prefix).into() };
         Path::new("plat.slice").join(own).join(self.slice(partition))
+    }
+
+    /// Where the partition's `tmp` is mounted, for systemd.
+    pub fn tmp(&self, partition: &PartitionName) -> PathBuf {
+        Path::new(TMP).join(&self.prefix).join(partition.as_str())
     }
 
     pub fn service(&self, partition: &PartitionName, service: &ServiceName) -> String {

@@ -2,7 +2,7 @@
 
 use super::inner::{Inner, cannot_start, code_of};
 use super::journal;
-use super::unit::{run_of, variables};
+use super::unit::{Around, run_of, variables};
 use crate::host::linux::disk::{self, Durability, private_folder};
 use crate::host::linux::runtime::{Exit, Place, Ran, Used, beside};
 use crate::host::linux::shim::launch::open_within;
@@ -20,17 +20,17 @@ use tokio::sync::oneshot;
 struct Variables(PathBuf);
 
 impl Variables {
-    /// Writes them, unless `first` finds what speaks against that. Whoever asked may stop waiting before it is done: the
-    /// file goes all the same.
-    async fn write(
+    /// Writes them, unless `first` finds what speaks against that; with what it found. Whoever asked may stop waiting before
+    /// it is done: the file goes all the same.
+    async fn write<T: Send + 'static>(
         path: PathBuf,
         text: String,
-        first: impl FnOnce() -> Result<(), Problem> + Send + 'static,
-    ) -> Result<Self, Problem> {
+        first: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+    ) -> Result<(Self, T), Problem> {
         let made = beside(move || {
-            first()?;
+            let found = first()?;
             let file = Self(path);
-            disk::replace(&file.0, text.as_bytes(), Durability::Process).map(|()| file)
+            disk::replace(&file.0, text.as_bytes(), Durability::Process).map(|()| (file, found))
         });
         made.await
     }
@@ -80,12 +80,19 @@ impl Inner {
         let (unit, slice) = (self.names.program(name, &run.name, &id), self.names.slice(name));
         let folder = self.held.records.runs_folder(name);
         let (environment, log) = (folder.join(format!("{id}.environment")), self.held.records.run_log(name, &run.name));
-        let properties = run_of(place, &slice, run, &self.confinement(place)?, &environment, self.version);
-        let text = variables(&run.environment);
-        let wrong = failed.clone();
+        let confinement = self.confinement(place)?;
+        let (wrong, partition, tmp, bounds) =
+            (failed.clone(), name.clone(), self.tmp.clone(), confinement.bounds.clone());
         let (top, within) = (place.directory.clone(), run.directory.clone());
-        let first = move || open_within(&top, &within).map_err(wrong).and_then(|_| private_folder(&folder));
-        let _variables = Variables::write(environment, text, first).await?;
+        let first = move || {
+            let entered = open_within(&top, &within);
+            let tmp = entered.and_then(|_| bounds.map_or(Ok(None), |bounds| tmp.show(&partition, &bounds)));
+            private_folder(&folder).and(tmp.map_err(wrong))
+        };
+        let text = variables(&run.environment);
+        let (_variables, tmp) = Variables::write(environment.clone(), text, first).await?;
+        let around = Around { slice: &slice, environment: &environment, tmp: tmp.as_deref(), version: self.version };
+        let properties = run_of(place, run, &confinement, around);
         let (output, input) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)
                 .map_err(|e| failed(e.to_string()))?;
@@ -178,7 +185,7 @@ mod tests {
         in_turn().block_on(async {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("id.environment");
-            let file = Variables::write(path.clone(), "A=b\n".into(), || Ok(())).await.unwrap();
+            let (file, ()) = Variables::write(path.clone(), "A=b\n".into(), || Ok(())).await.unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), "A=b\n");
             drop(file);
             spawn_blocking(|| ()).await.unwrap();

@@ -82,6 +82,11 @@ impl Seen {
         }
     }
 
+    /// Whether it took longer than it may, and was killed for that.
+    pub fn was_killed_in_time(&self) -> bool {
+        self.result == "timeout" && self.exit() == Some(Exit::Signal(9))
+    }
+
     /// Whether systemd could not make it a program, and at which step.
     pub fn failed_step(&self) -> Option<i32> {
         (self.code == 1 && (200..=245).contains(&self.status) && self.result == "exit-code").then_some(self.status)

@@ -33,10 +33,36 @@ pub enum Value {
     Fields(Vec<String>),
     /// Paths, each with options of its own.
     Pairs(Vec<(String, String)>),
-    /// Paths that are seen where they are, if they are there, with all that is mounted in them.
-    Binds(Vec<String>),
+    /// Paths that are seen, with all that is mounted in them.
+    Binds(Vec<Bind>),
 }
 
+/// A path that is seen, where it is or elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bind {
+    pub from: String,
+    pub to: String,
+    /// Without it the unit cannot be started.
+    pub is_needed: bool,
+}
+
+/// What else a unit is made of.
+#[derive(Clone, Copy)]
+pub struct Around<'a> {
+    pub slice: &'a str,
+    /// The file with its variables.
+    pub environment: &'a Path,
+    /// What is its `/tmp`; `None`: one in memory.
+    pub tmp: Option<&'a Path>,
+    /// The number of systemd's.
+    pub version: u32,
+}
+
+/// How long a unit may take until its program is executed. Once it has become its user, that user's other processes may hold
+/// it, as long as they like.
+pub const START_SECONDS: u32 = 30;
+/// The first version of systemd that kills at once what takes longer.
+const WITH_KILLS: u32 = 246;
 /// "No limit", as systemd says it.
 const INFINITY: u64 = u64::MAX;
 /// How long systemd waits before it starts again what failed while the agent is away. The agent, where it is there, has
@@ -63,15 +89,8 @@ const ADDED: [&str; 11] = [
     "USER",
 ];
 
-/// A service that outlives the agent. `environment` is the file with its variables.
-pub fn unit_of(
-    place: &Place,
-    slice: &str,
-    spec: &ServiceSpec,
-    confinement: &Confinement,
-    environment: &Path,
-    version: u32,
-) -> Vec<Property> {
+/// A service that outlives the agent.
+pub fn unit_of(place: &Place, spec: &ServiceSpec, confinement: &Confinement, around: Around<'_>) -> Vec<Property> {
     let partition = &place.partition.name;
     let restart = match spec.restart {
         // Each of its runs is the plan's.
@@ -80,7 +99,7 @@ pub fn unit_of(
         Restart::OnFailure => "on-failure",
         Restart::Never => "no",
     };
-    let mut unit = program(slice, &spec.command, &spec.environment, confinement, environment, version);
+    let mut unit = program(&spec.command, &spec.environment, confinement, around);
     unit.extend([
         ("Description", text(format!("{} of partition {partition}", spec.name))),
         ("WorkingDirectory", text(working_directory(place, &spec.directory))),
@@ -110,7 +129,7 @@ pub fn unit_of(
         // Any of its processes may say that it is alive.
         unit.push(("NotifyAccess", text("all")));
     }
-    if version >= WITH_STEPS {
+    if around.version >= WITH_STEPS {
         unit.push(("RestartMaxDelayUSec", Value::Number(RESTART_LONGEST.0)));
         unit.push(("RestartSteps", Value::Word(RESTART_LONGEST.1)));
     }
@@ -118,15 +137,8 @@ pub fn unit_of(
 }
 
 /// A program that is run to its end; its output goes where whoever starts it says.
-pub fn run_of(
-    place: &Place,
-    slice: &str,
-    run: &Run,
-    confinement: &Confinement,
-    environment: &Path,
-    version: u32,
-) -> Vec<Property> {
-    let mut unit = program(slice, &run.command, &run.environment, confinement, environment, version);
+pub fn run_of(place: &Place, run: &Run, confinement: &Confinement, around: Around<'_>) -> Vec<Property> {
+    let mut unit = program(&run.command, &run.environment, confinement, around);
     unit.extend([
         ("Description", text(format!("{} of partition {}", run.name, place.partition.name))),
         ("WorkingDirectory", text(working_directory(place, &run.directory))),
@@ -139,20 +151,19 @@ pub fn run_of(
 
 /// What holds of every program in a partition.
 fn program(
-    slice: &str,
     command: &[String],
     variables: &BTreeMap<String, String>,
     confinement: &Confinement,
-    environment: &Path,
-    version: u32,
+    around: Around<'_>,
 ) -> Vec<Property> {
     let added = ADDED.iter().filter(|name| !variables.contains_key(**name));
     let mut unit = vec![
-        ("Slice", text(slice)),
+        ("Slice", text(around.slice)),
         // Counts as started when the program is executed, so that what cannot be is told.
         ("Type", text("exec")),
+        ("TimeoutStartUSec", Value::Number(micros(START_SECONDS))),
         ("ExecStartEx", Value::Command(command.to_vec())),
-        ("EnvironmentFiles", Value::Files(vec![environment.display().to_string()])),
+        ("EnvironmentFiles", Value::Files(vec![around.environment.display().to_string()])),
         ("UnsetEnvironment", Value::Texts(added.map(|name| (*name).to_owned()).collect())),
         ("KillMode", text("mixed")),
         ("UMask", Value::Word(0o027)),
@@ -163,8 +174,12 @@ fn program(
         ("LimitCORE", Value::Number(0)),
         ("LimitNOFILE", Value::Number(confinement.files)),
     ];
+    if around.version >= WITH_KILLS {
+        // What is held does not end by itself: it would be held for the time of a stop once more.
+        unit.push(("TimeoutStartFailureMode", text("kill")));
+    }
     if let Some(bounds) = &confinement.bounds {
-        unit.extend(bounds::properties(bounds, version));
+        unit.extend(bounds::properties(bounds, around));
     }
     if let Some(account) = &confinement.account {
         unit.push(("User", text(account.uid)));

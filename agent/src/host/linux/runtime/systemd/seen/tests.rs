@@ -137,3 +137,16 @@ fn a_program_that_cannot_be_executed_is_told_from_one_that_ends() {
     unit.take("ExecMainStatus", &Said::Signed(3));
     assert_eq!(unit.failed_step(), None);
 }
+
+#[test]
+fn one_that_was_killed_because_it_took_too_long_is_told_from_one_that_was_killed() {
+    let mut unit = seen("failed", 1);
+    unit.take("ExecMainCode", &Said::Signed(2));
+    unit.take("ExecMainStatus", &Said::Signed(9));
+    unit.take("Result", &Said::Text("signal".into()));
+    assert!(!unit.was_killed_in_time());
+    unit.take("Result", &Said::Text("timeout".into()));
+    assert!(unit.was_killed_in_time());
+    unit.take("ExecMainStatus", &Said::Signed(15));
+    assert!(!unit.was_killed_in_time(), "it was told to end, and took too long for that");
+}

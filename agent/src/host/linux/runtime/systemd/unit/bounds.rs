@@ -1,7 +1,7 @@
 //! What a program has of the machine, as systemd is told of it: the same that [`crate::host::linux::confine`] does itself.
 
-use super::{Property, Value, text};
-use crate::host::linux::confine::{Bounds, FAMILIES, PRIVATE, SHARED_MEMORY_BYTES, TEMPORARY};
+use super::{Around, Bind, Property, Value, text};
+use crate::host::linux::confine::{Bounds, FAMILIES, PRIVATE, SHARED_MEMORY_BYTES, TEMPORARY, TMP_BYTES};
 use std::path::{Path, PathBuf};
 
 /// The first versions of systemd that hide processes of other users, and that give System V objects and queues apart.
@@ -17,25 +17,37 @@ pub fn missing(version: u32) -> Vec<String> {
     processes.into_iter().chain(since(WITH_OBJECTS, "System V objects of its own")).collect()
 }
 
-pub fn properties(bounds: &Bounds, version: u32) -> Vec<Property> {
+pub fn properties(bounds: &Bounds, around: Around<'_>) -> Vec<Property> {
     let is_hidden = |path: &&PathBuf| {
-        let hidden = bounds.hidden.iter().map(PathBuf::as_path).chain(PRIVATE.iter().map(Path::new));
+        let hidden = bounds.hidden.iter().map(PathBuf::as_path).chain(PRIVATE.iter().chain(&TEMPORARY).map(Path::new));
         hidden.into_iter().any(|folder| path.starts_with(folder))
     };
     let (back, there): (Vec<_>, Vec<_>) = bounds.writable.iter().partition(is_hidden);
     let shown = |path: &PathBuf| path.display().to_string();
+    let seen = |path: String| Bind { from: path.clone(), to: path, is_needed: false };
+    let mut written: Vec<_> = back.into_iter().map(shown).map(seen).collect();
     let readable = bounds.readable.iter().filter(is_hidden).map(shown);
+    let read = OF_SYSTEMD.map(str::to_owned).into_iter().chain(readable).map(seen);
     let mut emptied: Vec<_> = bounds.hidden.iter().map(|path| (shown(path), "ro".to_owned())).collect();
     emptied.push(("/run".into(), "ro".into()));
-    emptied.push(("/dev/shm".into(), format!("mode=1777,nosuid,size={SHARED_MEMORY_BYTES}")));
+    let in_memory = |path: &str, bytes: u64| (path.to_owned(), format!("mode=1777,nosuid,size={bytes}"));
+    let [tmp @ .., shared_memory] = TEMPORARY;
+    emptied.push(in_memory(shared_memory, SHARED_MEMORY_BYTES));
+    match around.tmp {
+        Some(from) => {
+            let there = |to: &str| Bind { from: from.display().to_string(), to: to.to_owned(), is_needed: true };
+            written.extend(tmp.map(there));
+        }
+        None => emptied.extend(tmp.map(|path| in_memory(path, TMP_BYTES))),
+    }
     let mut all = vec![
         ("NoNewPrivileges", Value::Flag(true)),
         ("ProtectSystem", text("strict")),
         ("ProtectHome", text("tmpfs")),
         ("TemporaryFileSystem", Value::Pairs(emptied)),
         ("ReadWritePaths", Value::Texts(there.into_iter().map(shown).collect())),
-        ("BindPaths", Value::Binds(back.into_iter().map(shown).collect())),
-        ("BindReadOnlyPaths", Value::Binds(OF_SYSTEMD.map(str::to_owned).into_iter().chain(readable).collect())),
+        ("BindPaths", Value::Binds(written)),
+        ("BindReadOnlyPaths", Value::Binds(read.collect())),
         ("RestrictAddressFamilies", Value::Allowed(FAMILIES.iter().map(|(name, _)| *name).collect())),
         ("RestrictNamespaces", Value::Number(0)),
         ("RestrictSUIDSGID", Value::Flag(true)),
@@ -43,15 +55,11 @@ pub fn properties(bounds: &Bounds, version: u32) -> Vec<Property> {
         ("SystemCallFilter", Value::Allowed(vec!["@system-service"])),
         ("SystemCallErrorNumber", Value::Signal(1)),
     ];
-    if version >= WITH_PROCESSES {
+    if around.version >= WITH_PROCESSES {
         all.push(("ProtectProc", text("invisible")));
     }
-    if version >= WITH_OBJECTS {
+    if around.version >= WITH_OBJECTS {
         all.push(("PrivateIPC", Value::Flag(true)));
-    }
-    // A partition in /tmp could not be seen any more.
-    if !bounds.writable.iter().any(|path| TEMPORARY[..2].iter().any(|shared| path.starts_with(shared))) {
-        all.push(("PrivateTmp", Value::Flag(true)));
     }
     all
 }

@@ -26,6 +26,11 @@ fn spec() -> ServiceSpec {
     }
 }
 
+fn around(version: u32) -> Around<'static> {
+    let (environment, tmp) = (Path::new("/var/lib/environment"), Path::new("/run/plat-tmp/plat/part0"));
+    Around { slice: "plat-part0.slice", environment, tmp: Some(tmp), version }
+}
+
 fn limits() -> Resources {
     Resources { processes: Some(64), memory_mib: Some(512), cpu_millis: Some(1500), ..Resources::default() }
 }
@@ -44,7 +49,7 @@ fn value<'a>(unit: &'a [Property], name: &str) -> Option<&'a Value> {
 fn a_service_is_all_that_its_specification_and_its_confinement_say() {
     let place = place("/srv/plat/partitions/part0");
     let confinement = Confinement::of(&place, limits(), Path::new("/var/lib/plat-agent/host"));
-    let unit = unit_of(&place, "plat-part0.slice", &spec(), &confinement, Path::new("/var/lib/environment"), 252);
+    let unit = unit_of(&place, &spec(), &confinement, around(252));
     assert_eq!(told(&unit), include_str!("golden/service.txt").trim_end());
     let names: std::collections::BTreeSet<_> = unit.iter().map(|(name, _)| name).collect();
     assert_eq!(names.len(), unit.len(), "each is said once");
@@ -61,13 +66,13 @@ fn a_program_that_is_run_to_its_end_is_held_in_by_the_same() {
         directory: "srv".into(),
         timeout_seconds: 90,
     };
-    let program = run_of(&place, "plat-part0.slice", &run, &confinement, Path::new("/var/lib/environment"), 252);
+    let program = run_of(&place, &run, &confinement, around(252));
     assert_eq!(value(&program, "RuntimeMaxUSec"), Some(&Value::Number(90_000_000)));
     assert_eq!(value(&program, "Restart"), None);
     assert_eq!(value(&program, "WorkingDirectory"), Some(&text("/srv/plat/partitions/part0/srv")));
-    let service = unit_of(&place, "plat-part0.slice", &spec(), &confinement, Path::new("/var/lib/environment"), 252);
-    for name in ["Slice", "User", "Group", "NoNewPrivileges", "SystemCallFilter", "LimitNPROC", "NetworkNamespacePath"]
-    {
+    let service = unit_of(&place, &spec(), &confinement, around(252));
+    let same = ["Slice", "User", "Group", "NoNewPrivileges", "SystemCallFilter", "LimitNPROC", "NetworkNamespacePath"];
+    for name in same.into_iter().chain(["BindPaths", "TimeoutStartUSec", "TimeoutStartFailureMode"]) {
         assert!(value(&program, name).is_some() && value(&program, name) == value(&service, name), "{name}");
     }
 }
@@ -78,7 +83,7 @@ fn only_a_service_is_started_again_and_only_as_its_specification_says() {
     let confinement = Confinement::of(&place, Resources::default(), Path::new("/var/lib/plat-agent/host"));
     let of = |kind, restart| {
         let spec = ServiceSpec { kind, restart, ..spec() };
-        let unit = unit_of(&place, "s.slice", &spec, &confinement, Path::new("/e"), 252);
+        let unit = unit_of(&place, &spec, &confinement, around(252));
         (value(&unit, "Restart").cloned(), value(&unit, "RemainAfterExit").cloned())
     };
     let expected = |restart, remains| (Some(text(restart)), Some(Value::Flag(remains)));
@@ -96,7 +101,7 @@ fn who_must_say_that_it_is_alive_is_listened_to_and_nobody_else() {
     let confinement = Confinement::of(&place, Resources::default(), Path::new("/var/lib/plat-agent/host"));
     let of = |watchdog_seconds| {
         let spec = ServiceSpec { watchdog_seconds, ..spec() };
-        let unit = unit_of(&place, "s.slice", &spec, &confinement, Path::new("/e"), 252);
+        let unit = unit_of(&place, &spec, &confinement, around(252));
         (value(&unit, "WatchdogUSec").cloned(), value(&unit, "NotifyAccess").cloned())
     };
     assert_eq!(of(None), (None, None));
@@ -107,10 +112,26 @@ fn who_must_say_that_it_is_alive_is_listened_to_and_nobody_else() {
 fn what_this_systemd_does_not_know_is_not_said_and_a_partition_in_tmp_is_seen() {
     let place = place("/tmp/grid/partitions/part0");
     let confinement = Confinement::of(&place, Resources::default(), Path::new("/var/lib/plat-agent/host"));
-    let unit = |version| unit_of(&place, "s.slice", &spec(), &confinement, Path::new("/e"), version);
+    let unit = |version| unit_of(&place, &spec(), &confinement, around(version));
     assert_eq!(value(&unit(252), "RestartSteps"), None);
     assert_eq!(value(&unit(254), "RestartSteps"), Some(&Value::Word(6)));
-    assert_eq!(value(&unit(254), "PrivateTmp"), None);
+    assert_eq!(value(&unit(245), "TimeoutStartFailureMode"), None);
+    let unit = unit(252);
+    let Some(Value::Binds(seen)) = value(&unit, "BindPaths") else { panic!("nothing is seen") };
+    assert!(seen.iter().any(|bind| bind.to == "/tmp/grid/partitions/part0"), "{seen:?}");
+}
+
+#[test]
+fn a_partition_without_a_tmp_has_a_small_one_in_memory() {
+    let place = place("/srv/plat/partitions/part0");
+    let confinement = Confinement::of(&place, Resources::default(), Path::new("/var/lib/plat-agent/host"));
+    let unit = unit_of(&place, &spec(), &confinement, Around { tmp: None, ..around(252) });
+    let Some(Value::Pairs(emptied)) = value(&unit, "TemporaryFileSystem") else { panic!("nothing is empty") };
+    for folder in ["/tmp", "/var/tmp"] {
+        let (_, options) = emptied.iter().find(|(path, _)| path == folder).unwrap();
+        assert_eq!(options, "mode=1777,nosuid,size=67108864");
+    }
+    assert!(!format!("{:?}", value(&unit, "BindPaths")).contains("\"/tmp\""));
 }
 
 #[test]
