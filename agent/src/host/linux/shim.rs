@@ -4,6 +4,7 @@
 pub mod launch;
 pub mod line_log;
 mod notify;
+pub mod pace;
 pub mod tree;
 
 use super::cgroup::Counted;

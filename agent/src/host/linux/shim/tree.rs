@@ -3,6 +3,7 @@
 use super::launch::{Program, launch};
 use super::line_log::LineLog;
 use super::notify::Notices;
+use super::pace::Pace;
 use crate::host::linux::process::descendants;
 use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -102,6 +103,7 @@ pub struct Tree {
     cgroup: Option<PathBuf>,
     signals: SignalFd,
     output: Option<OwnedFd>,
+    pace: Pace,
     exit: Option<Exit>,
     childless: bool,
 }
@@ -131,6 +133,7 @@ impl Tree {
             cgroup: program.groups.unified.clone().filter(|_| program.group_is_own),
             signals,
             output: Some(output),
+            pace: Pace::new(Instant::now()),
             exit: None,
             childless: false,
         })
@@ -161,8 +164,9 @@ impl Tree {
                 Some(_) => Some(pause.map_or(OVER, |pause| pause.min(OVER))),
                 None => pause,
             };
-            let woken = self.wait(pause, policy);
-            self.copy_output(log);
+            let rest = self.pace.rest(Instant::now());
+            let woken = self.wait(pause.into_iter().chain(rest).min(), policy);
+            self.copy_output(log, Copied::Due);
             if let Some(notices) = policy.notices
                 && notices.heard()
             {
@@ -214,14 +218,14 @@ impl Tree {
                 self.kill_all();
             }
         }
-        self.copy_output(log);
+        self.copy_output(log, Copied::Left);
         log.finish();
         Finished { exit: self.exit.unwrap_or(Exit::Code(0)), timed_out, over, told, unheard }
     }
 
     fn wait(&mut self, pause: Option<Duration>, policy: &Policy<'_>) -> Woken {
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
-        if let Some(output) = &self.output {
+        if let Some(output) = self.output.as_ref().filter(|_| self.pace.rest(Instant::now()).is_none()) {
             fds.push(PollFd::new(output, PollFlags::IN));
         }
         let peer = fds.len();
@@ -245,14 +249,22 @@ impl Tree {
         woken
     }
 
-    /// Copies what there is, within a bound, so that a flood does not keep the rest from being looked at.
-    fn copy_output(&mut self, log: &mut LineLog) {
+    /// Copies what there is, within a bound, so that a flood does not keep the rest from being looked at, and no faster than
+    /// its pace while the tree lives.
+    fn copy_output(&mut self, log: &mut LineLog, what: Copied) {
         let mut buffer = [0; 16 * 1024];
         for _ in 0..64 {
+            let now = Instant::now();
             let Some(output) = &self.output else { return };
+            if what == Copied::Due && self.pace.rest(now).is_some() {
+                return;
+            }
             match rustix::io::read(output, &mut buffer) {
                 Ok(0) => self.output = None,
-                Ok(n) => log.write(&buffer[..n]),
+                Ok(n) => {
+                    self.pace.count(&buffer[..n], now);
+                    log.write(&buffer[..n]);
+                }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return,
             }
@@ -308,6 +320,15 @@ impl Tree {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
         }
     }
+}
+
+/// How much of a program's output is copied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Copied {
+    /// No more than its pace allows.
+    Due,
+    /// All: its processes are gone, and no more than a pipe holds can be left.
+    Left,
 }
 
 #[derive(Default)]
