@@ -94,6 +94,8 @@ pub struct Finished {
     pub over: Option<Over>,
     /// It was told to end, and did not end by itself.
     pub told: bool,
+    /// Whoever told this process to end its tree, ended by itself or not, waits for this process to end.
+    pub awaited: bool,
     /// It was ended because nothing was heard of it.
     pub unheard: bool,
 }
@@ -112,6 +114,19 @@ pub struct Tree {
 pub const STOP: Signal = Signal::SIGTERM;
 /// Asks a shim to kill its tree at once.
 pub const KILL: Signal = Signal::SIGINT;
+
+/// Waits until this process is told to end its tree, if that comes within `time`. For when there is no tree any more.
+pub fn told_within(time: Duration) -> bool {
+    let mut told = SigSet::empty();
+    told.add(STOP);
+    told.add(KILL);
+    // What came before is still there to be read: a tree has them blocked, too.
+    let signals = told.thread_block().and_then(|()| SignalFd::with_flags(&told, SfdFlags::SFD_NONBLOCK));
+    let Ok(signals) = signals else { return true };
+    let timeout = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
+    let _ = poll(&mut [PollFd::new(&signals, PollFlags::IN)], Some(&timeout));
+    matches!(signals.read_signal(), Ok(Some(_)))
+}
 
 impl Tree {
     /// Starts the program. From here on all that it starts belongs to this process, however it detaches.
@@ -145,7 +160,7 @@ impl Tree {
         let (mut phase, mut until) = (Phase::Running, policy.longest.and_then(|longest| started.checked_add(longest)));
         let (mut timed_out, mut told, mut noted, mut reaped) = (false, false, started, false);
         let mut heard_until = policy.notices.and_then(|notices| started.checked_add(notices.longest()));
-        let mut unheard = false;
+        let (mut unheard, mut awaited) = (false, false);
         let (mut over, mut asked) = (None, started);
         loop {
             let pause = match phase {
@@ -172,6 +187,7 @@ impl Tree {
             {
                 heard_until = Instant::now().checked_add(notices.longest());
             }
+            awaited |= woken.stop || woken.kill;
             told |= (woken.stop || woken.kill || woken.hangup) && self.exit.is_none() && !unheard;
             reaped |= self.reap();
             if self.childless {
@@ -220,7 +236,7 @@ impl Tree {
         }
         self.copy_output(log, Copied::Left);
         log.finish();
-        Finished { exit: self.exit.unwrap_or(Exit::Code(0)), timed_out, over, told, unheard }
+        Finished { exit: self.exit.unwrap_or(Exit::Code(0)), timed_out, over, told, awaited, unheard }
     }
 
     fn wait(&mut self, pause: Option<Duration>, policy: &Policy<'_>) -> Woken {
