@@ -207,6 +207,8 @@ mod tests {
         let text = "version = 1\n[build]\nmemory_mib = 512\nprocesses = 100\ndisk_mib = 1024\nlongest_seconds = 600\n";
         let build = Config::parse(text, "f").unwrap().releases.build;
         assert_eq!(build, BuildLimits { memory: 512 << 20, processes: 100, disk: 1 << 30, longest_seconds: 600 });
+        let hours = Config::parse("version = 1\n", "f").unwrap().releases.build.longest_seconds / 3600;
+        assert_eq!(hours, 2, "no build keeps the others waiting for a day without being asked to");
         let text = "version = 1\n[build]\nmemory_mib = 1\nprocesses = 1\ndisk_mib = 1\nlongest_seconds = 1\n";
         assert_eq!(Config::parse(text, "f").unwrap_err().0.len(), 4);
     }

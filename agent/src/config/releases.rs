@@ -40,7 +40,7 @@ pub struct BuildLimits {
 
 impl Default for BuildLimits {
     fn default() -> Self {
-        Self { memory: 4 << 30, processes: 4096, disk: 32 << 30, longest_seconds: DAY }
+        Self { memory: 4 << 30, processes: 4096, disk: 32 << 30, longest_seconds: 2 * 3600 }
     }
 }
 

@@ -112,8 +112,16 @@ impl Worker {
     async fn perform(&mut self, action: &Action) {
         let is_install = matches!(action, Action::InstallRelease { .. });
         let shared = self.shared.clone();
+        let turns = is_install.then(|| shared.turns(&self.digest));
+        let at_once = turns.and_then(|turns| turns.try_acquire().ok());
+        if is_install && at_once.is_none() {
+            self.tell("waiting for another release to be installed".into());
+        }
         let work = async {
-            let _turn = if is_install { shared.installing.acquire().await.ok() } else { None };
+            let _turn = match (at_once, turns) {
+                (None, Some(turns)) => turns.acquire().await.ok(),
+                (turn, _) => turn,
+            };
             info!(release = self.digest.short(), step = action.step(), "performing");
             shared.host.perform(action).await
         };
@@ -152,18 +160,22 @@ impl Worker {
     }
 
     async fn progress(&self) {
-        let fact = self.shared.host.observe_release(&self.digest).await;
-        if let ReleaseFact::Building(progress) = &fact {
-            let desired = self.shared.current();
-            let number = desired.and_then(|desired| desired.rebuilds.get(&self.digest).copied());
-            self.shared.board.installation(Installation {
-                digest: self.digest.clone(),
-                state: InstallState::Installing,
-                progress: progress.clone(),
-                problem: None,
-                rebuild: self.shared.again.acted_on(&self.digest, number.unwrap_or(0)),
-            });
-            self.shared.set_release_fact(&self.digest, fact);
+        if let ReleaseFact::Building(progress) = self.shared.host.observe_release(&self.digest).await {
+            self.tell(progress);
         }
+    }
+
+    /// Tells what an installation is doing.
+    fn tell(&self, progress: String) {
+        let desired = self.shared.current();
+        let number = desired.and_then(|desired| desired.rebuilds.get(&self.digest).copied());
+        self.shared.board.installation(Installation {
+            digest: self.digest.clone(),
+            state: InstallState::Installing,
+            progress: progress.clone(),
+            problem: None,
+            rebuild: self.shared.again.acted_on(&self.digest, number.unwrap_or(0)),
+        });
+        self.shared.set_release_fact(&self.digest, ReleaseFact::Building(progress));
     }
 }

@@ -15,8 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, Semaphore, watch};
 
-/// Installations at once: each may use all cores of the machine.
-const INSTALLATIONS: usize = 2;
+/// Installations at once of releases for which programs run: each may use all cores of the machine.
+const BUILDS: usize = 2;
+/// Installations at once of what is only fetched and unpacked, which waits for no build.
+const UNPACKINGS: usize = 4;
 
 pub(crate) struct Shared {
     pub node: NodeId,
@@ -27,7 +29,8 @@ pub(crate) struct Shared {
     pub metering: Arc<Metering>,
     pub inside: Arc<Inside>,
     pub place: watch::Sender<Arc<Option<Place>>>,
-    pub installing: Semaphore,
+    building: Semaphore,
+    unpacking: Semaphore,
     pub policy: KeepPolicy,
     pub again: Again,
     /// Wakes who looks for what nothing uses any more.
@@ -77,7 +80,8 @@ impl Shared {
             metering,
             inside,
             place: watch::Sender::new(Arc::new(None)),
-            installing: Semaphore::new(INSTALLATIONS),
+            building: Semaphore::new(BUILDS),
+            unpacking: Semaphore::new(UNPACKINGS),
             policy,
             again,
             tidy: Notify::new(),
@@ -133,6 +137,12 @@ impl Shared {
         let document = Arc::new(Release::from_canonical_json(desired.releases.get(digest)?).ok()?);
         lock(&self.releases).entry(digest.clone()).or_default().document = Some(document.clone());
         Some(document)
+    }
+
+    /// Whose turns an installation of the release waits for.
+    pub fn turns(&self, digest: &Digest) -> &Semaphore {
+        let is_only_unpacked = self.document(digest).is_some_and(|release| release.is_only_unpacked());
+        if is_only_unpacked { &self.unpacking } else { &self.building }
     }
 
     /// Notes which release is applied in a partition; `None` when it is empty.

@@ -10,7 +10,7 @@ use plat_model::id::ServiceName;
 use plat_model::instance::{InstanceDesired, InstanceState, Wish};
 use plat_model::parameters::Parameters;
 use plat_model::problem::codes;
-use plat_model::release::InstallState;
+use plat_model::release::{InstallState, Installation};
 use std::fs;
 use std::time::Duration;
 
@@ -201,6 +201,43 @@ async fn a_satisfied_node_says_and_does_nothing_more() {
     rig.read_logs("t0").await;
     assert_eq!(rig.master.state().syncs, syncs);
     assert_eq!(rig.host.performed().len(), steps);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installation_that_waits_for_others_says_so_and_what_is_only_unpacked_does_not_wait() {
+    let rig = Rig::running().await;
+    let other = |name: &str, build: &str| {
+        let text = format!("version: 1\nname: {name}\n{build}files: {{a: {{template: b}}}}\n");
+        Release::parse_yaml(&text, "other.yaml").unwrap()
+    };
+    let built = ["one", "two", "three"].map(|name| other(name, "build: {commands: [[make]]}\n"));
+    let plain = other("plain", "");
+    let step = |release: &Release| format!("install release {}", release.digest().short());
+    let supply = |release: &Release| {
+        let (digest, text) = (release.digest(), release.to_canonical_json());
+        rig.master.want(|desired| drop(desired.releases.insert(digest, text)));
+    };
+    let told = async |release: &Release, what: &str| {
+        until(what, || {
+            let told = rig.master.state().installed.get(&release.digest()).cloned();
+            let installs = |one: &Installation| one.state == InstallState::Installing && one.progress == what;
+            (told.as_ref().is_some_and(installs), told)
+        })
+        .await;
+    };
+    for release in &built {
+        rig.host.block(&step(release));
+    }
+    for release in &built[..2] {
+        supply(release);
+        told(release, "").await;
+    }
+    supply(&built[2]);
+    told(&built[2], "waiting for another release to be installed").await;
+    supply(&plain);
+    until("what is only unpacked is there", || (rig.host.is_installed(&plain.digest()), rig.host.performed())).await;
+    built.iter().for_each(|release| rig.host.unblock(&step(release)));
+    until("the last is there", || (rig.host.is_installed(&built[2].digest()), rig.host.performed())).await;
 }
 
 /// What was desired is not any more; the master is told so.

@@ -3,7 +3,7 @@
 use super::sources::{builds, laid};
 use super::web::{Answer, Asked, Web};
 use super::*;
-use plat_agent::config::ReleaseSettings;
+use plat_agent::config::{BuildLimits, ReleaseSettings};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -257,28 +257,89 @@ async fn a_server_that_falls_silent_is_given_up_for_the_next() {
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
 }
 
+/// Installs the second while the first one's command runs, which is let go when `is_done` says so.
+async fn beside(node: &Node, host: &LinuxHost, texts: [&str; 2], is_done: impl AsyncFnMut() -> bool) {
+    let [first, second] = texts;
+    let digest = Digest::parse(&hex(first.as_bytes())).unwrap();
+    let second = async {
+        until("the first one's command runs", async || {
+            matches!(host.observe_release(&digest).await, ReleaseFact::Building(what) if what.starts_with("running"))
+        })
+        .await;
+        install(host, second).await.1
+    };
+    let done = async {
+        until("the second one has come so far", is_done).await;
+        go_on(node, &digest);
+    };
+    let (first, second, ()) = tokio::join!(install(host, first), second, done);
+    first.1.unwrap();
+    second.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fetching_waits_for_nobodys_build() {
     let (node, host) = builds(UID + 77).await;
     let slow = document(archive(&node, &large(11, 1000)), &[&["sh", "-c", WAIT]]);
     let bytes = large(12, 1000);
     let web = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
+    let quick = document(serde_json::json!({"app": source(&format!("{}/x", web.url), &bytes)}), &[&["true"]]);
+    beside(&node, &host, [&slow, &quick], async || entry(&node, &bytes).exists()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_only_unpacked_waits_for_nobodys_build_and_is_sealed() {
+    let (node, host) = builds(UID + 116).await;
+    let slow = document(archive(&node, &large(11, 1000)), &[&["sh", "-c", WAIT]]);
+    let bytes = large(15, 1000);
+    let web = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
     let quick = document(serde_json::json!({"app": source(&format!("{}/x", web.url), &bytes)}), &[]);
-    let first = Digest::parse(&hex(slow.as_bytes())).unwrap();
+    let digest = Digest::parse(&hex(quick.as_bytes())).unwrap();
+    let is_there = async || host.observe_release(&digest).await == ReleaseFact::Installed;
+    beside(&node, &host, [&slow, &quick], is_there).await;
+    let folder = node.folder.path().join("releases").join(digest.as_str());
+    for entry in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap()) {
+        assert!(entry.uid() == nix::unistd::geteuid().as_raw() && entry.mode() & 0o222 == 0 || entry.is_dir());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_of_a_build_does_not_pass_while_it_waits_for_another() {
+    if !root_is_here() {
+        return;
+    }
+    let (node, host) = builds(UID + 117).await;
+    drop(host);
+    let build = BuildLimits { longest_seconds: 8, ..BuildLimits::default() };
+    let host = open_with(&node, &ReleaseSettings { build, ..ReleaseSettings::default() }).await;
+    let texts = ["one", "other"].map(|name| {
+        let command = format!("{WAIT}; : {name}");
+        document(archive(&node, &large(11, 1000)), &[&["sh", "-c", &command]])
+    });
+    let digests = texts.each_ref().map(|text| Digest::parse(&hex(text.as_bytes())).unwrap());
+    let building = async |which: usize, what: &str| {
+        let is = |fact| matches!(fact, ReleaseFact::Building(doing) if doing.starts_with(what));
+        until(what, async || is(host.observe_release(&digests[which]).await)).await;
+    };
+    // Together they take longer than each may.
+    let lasts = async |which: usize, seconds: u64| {
+        building(which, "running").await;
+        let begun = Instant::now();
+        until("it has lasted", async || begun.elapsed() > Duration::from_secs(seconds)).await;
+        go_on(&node, &digests[which]);
+    };
     let second = async {
-        until("the first one's command runs", async || {
-            matches!(host.observe_release(&first).await, ReleaseFact::Building(what) if what.starts_with("running"))
-        })
-        .await;
-        install(&host, &quick).await.1
+        building(0, "running").await;
+        install(&host, &texts[1]).await.1
     };
-    let fetched = async {
-        until("the second one's file is here", async || entry(&node, &bytes).exists()).await;
-        go_on(&node, &first);
+    let in_turn = async {
+        building(1, "waiting for another release to be built").await;
+        lasts(0, 5).await;
+        lasts(1, 4).await;
     };
-    let (slow, quick, ()) = tokio::join!(install(&host, &slow), second, fetched);
-    slow.1.unwrap();
-    quick.unwrap();
+    let (first, second, ()) = tokio::join!(install(&host, &texts[0]), second, in_turn);
+    first.1.unwrap_or_else(|problem| panic!("{problem}"));
+    second.unwrap_or_else(|problem| panic!("{problem}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,6 +31,7 @@ mod doors;
 mod erasing;
 mod fetching;
 mod forged;
+mod full;
 mod hostile;
 mod images;
 mod instances;

@@ -50,6 +50,27 @@ async fn who_follows_an_instances_log_reads_on_and_nothing_of_the_next_instance(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_says_too_much_is_held_back_and_looked_after() {
+    let node = Node::new(None);
+    let host = node.occupied().await;
+    start(&host, &spec("talks", "exec yes ''")).await.unwrap();
+    let main = running(&fact(&host, "talks").await);
+    let said = || {
+        let io = fs::read_to_string(format!("/proc/{main}/io")).unwrap();
+        let bytes: u64 = io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap();
+        bytes
+    };
+    // As much as may come at once, and what a pipe holds.
+    until("it has said much", async || said() > 170_000).await;
+    let (begun, before) = (Instant::now(), said());
+    until("it has said more", async || said() > before + 20_000).await;
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+    kill9(main.into());
+    assert_eq!(ended(&host, "talks").await.last_exit, "signal 9 (SIGKILL)");
+    node.done(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_shim_is_small() {
     let node = Node::new(None);
     let host = node.occupied().await;

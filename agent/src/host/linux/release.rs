@@ -43,6 +43,8 @@ pub struct Releases {
     data: PathBuf,
     events: mpsc::Sender<Event>,
     building: Mutex<BTreeMap<Digest, String>>,
+    /// Whose turn it is to be built, where one release is at a time.
+    turn: tokio::sync::Mutex<()>,
     cache: Arc<Cache>,
     settings: ReleaseSettings,
     group: BuildGroup,
@@ -60,7 +62,17 @@ impl Releases {
         let cache = Arc::new(Cache::new(spawner.clone(), state.join("cache"), settings.clone(), Some(events.clone())));
         let data = state.parent().unwrap_or(state).to_owned();
         let (logs, group) = (state.join("releases"), BuildGroup::open(state));
-        Self { data, spawner, logs, events, building: Mutex::default(), cache, settings, group }
+        Self {
+            data,
+            spawner,
+            logs,
+            events,
+            building: Mutex::default(),
+            turn: Default::default(),
+            cache,
+            settings,
+            group,
+        }
     }
 
     pub fn observe(&self, node: &NodeFile, digest: &Digest) -> ReleaseFact {
@@ -188,6 +200,17 @@ impl Releases {
         })
     }
 
+    /// Waits until no other release is being built, however long that takes.
+    async fn turn(&self, told: &(impl Fn(String) + Sync)) -> tokio::sync::MutexGuard<'_, ()> {
+        if let Ok(turn) = self.turn.try_lock() {
+            return turn;
+        }
+        told("> waiting for another release to be built".into());
+        let turn = self.turn.lock().await;
+        told("> beginning".into());
+        turn
+    }
+
     /// Builds what has been fetched, and publishes it.
     async fn build(
         &self,
@@ -200,6 +223,10 @@ impl Releases {
         let wrong = |path: &Path, e: &std::io::Error| {
             io_problem(codes::BUILD_FAILED, format!("cannot make {}", path.display()), e)
         };
+        let unpacker = who_asks(node.builder.as_ref()).filter(|_| made.is_some() || release.is_only_unpacked());
+        let is_alone = node.builder.is_some() && unpacker.is_none();
+        // The time that it may take begins after this.
+        let _turn = if is_alone { Some(self.turn(told).await) } else { None };
         let published = node.releases.join(digest.as_str());
         fs::create_dir_all(&node.releases).map_err(|e| wrong(&node.releases, &e))?;
         let room = rustix::fs::statvfs(&node.releases).map_err(|e| wrong(&node.releases, &e.into()))?;
@@ -231,11 +258,11 @@ impl Releases {
             release: release.clone(),
             staging: staging.0.clone(),
             published: published.clone(),
-            packages,
+            packages: unpacker.is_none().then_some(packages),
             cache: self.cache.folder().to_owned(),
-            lock: node.releases.join(".building"),
+            lock: is_alone.then(|| node.releases.join(".building")),
             log: self.logs.join(format!("{digest}-commands")),
-            builder: node.builder.clone(),
+            builder: unpacker.or_else(|| node.builder.clone()),
             limits: self.settings.build,
             spare: self.settings.policy.min_free,
             hidden: hidden(node, &self.data),

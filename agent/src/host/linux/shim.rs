@@ -4,6 +4,7 @@
 pub mod launch;
 pub mod line_log;
 mod notify;
+pub mod pace;
 pub mod tree;
 
 use super::cgroup::Counted;
@@ -20,7 +21,7 @@ use plat_model::id::InstanceId;
 use plat_model::{Problem, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tree::{Exit, Finished, Over, Phase, Policy, Tree, Used, used};
 
@@ -229,8 +230,12 @@ pub fn serve(mut task: ServiceTask, line: Line) {
             state.ends(SystemClock.moment(), &boot);
             state.error = problem.one_line();
             state.used = used();
-            let _ = write(&state);
+            let written = write(&state);
             let _ = line.say(&Answer::Failed(problem));
+            drop(line);
+            if written.is_err() {
+                write_end(&state, &path);
+            }
             return;
         }
     };
@@ -261,7 +266,26 @@ pub fn serve(mut task: ServiceTask, line: Line) {
     state.unheard = notices.filter(|_| finished.unheard).map(|notices| notices.seconds);
     // It was not told before it was silent.
     state.told &= state.unheard.is_none();
-    let _ = write(&state);
+    if finished.awaited {
+        // Whoever told it to end knows that it has, and has nothing to learn from this.
+        let _ = write(&state);
+    } else {
+        write_end(&state, &path);
+    }
+}
+
+/// How long between two attempts.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Writes down how the service ended, once there is room on the disk for it: till then this process stays, for without it
+/// nobody would know, and what has succeeded would be done again. It stays no longer than until it is told to end, or
+/// the place of what it would write is gone.
+fn write_end(state: &RunState, path: &Path) {
+    while replace_json(path, state, Durability::Process).is_err() {
+        if !path.parent().is_some_and(Path::is_dir) || tree::told_within(AGAIN) {
+            break;
+        }
+    }
 }
 
 /// One program to run to its end.

@@ -136,7 +136,7 @@ impl Planner<'_> {
     fn is_half_made(&self, path: &Path) -> bool {
         let Some(PathFact::Directory { owner, mode, half_made, .. }) = self.facts.paths.get(path) else { return false };
         let looks_so = owner.uid == self.facts.caller.uid && is_unfinished(*mode);
-        *half_made || (looks_so && self.claims.has(&Thing::BegunDirectory { path: path.into() }))
+        looks_so && (*half_made || self.claims.has(&Thing::BegunDirectory { path: path.into() }))
     }
 
     /// What an older record says of half-made ones: by the end of the run they are whole, or gone.

@@ -13,6 +13,11 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 impl Release {
+    /// Whether nothing is run to make it: see [`super::Source::is_only_unpacked`].
+    pub fn is_only_unpacked(&self) -> bool {
+        self.build.is_none() && self.sources.values().all(super::Source::is_only_unpacked)
+    }
+
     /// Reads a document that stands alone. `file` is the name that places are told with.
     ///
     /// # Errors

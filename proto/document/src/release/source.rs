@@ -89,6 +89,20 @@ pub enum Source {
     },
 }
 
+impl Source {
+    /// Whether all of it is in files that are fetched by the digests that are named here: they are unpacked, and neither a
+    /// program of the node's nor what else is on the node has a part in it.
+    pub fn is_only_unpacked(&self) -> bool {
+        let is_fetched = |address: &str| address.starts_with("http://") || address.starts_with("https://");
+        match self {
+            Self::Archive { url: from, .. } | Self::Oci { layout: from, sha256: Some(_), .. } => is_fetched(from),
+            Self::Crate { registry, .. } | Self::Npm { registry, .. } => is_fetched(registry),
+            Self::Deb { locks, .. } => !locks.is_empty(),
+            Self::Oci { sha256: None, .. } | Self::Directory { .. } | Self::Git { .. } | Self::Pypi { .. } => false,
+        }
+    }
+}
+
 /// What packages of Debian are, with all that they depend on, on one kind of machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

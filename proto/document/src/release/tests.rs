@@ -447,3 +447,23 @@ fn a_volume_is_named_in_templates_and_a_document_without_volumes_is_the_same_as_
     let plain = Release::parse_yaml("version: 1\nname: a\nfiles: {c: {template: d}}\n", "f").unwrap();
     assert!(!plain.to_canonical_json().contains("volumes"));
 }
+
+#[test]
+fn what_is_only_unpacked_has_no_commands_and_all_its_sources_are_fetched_by_digests() {
+    let is = |sources: &str, build: &str| {
+        let text =
+            format!("version: 1\nname: a\nsources: {{s: {{{sources}}}}}\n{build}files: {{c: {{template: d}}}}\n");
+        Release::parse_yaml(&text, "f").unwrap().is_only_unpacked()
+    };
+    let pin = "a".repeat(64);
+    let fetched = format!("archive: {{url: \"https://h/a.tar\", sha256: {pin}}}");
+    assert!(is(&fetched, ""));
+    assert!(is(&format!("crate: {{name: a, version: 1.0.0, sha256: {pin}}}"), ""));
+    assert!(!is(&fetched, "build: {commands: [[make]]}\n"));
+    assert!(
+        !is(&format!("archive: {{url: /srv/a.tar, sha256: {pin}}}"), ""),
+        "the node's user must be able to read it"
+    );
+    assert!(!is("directory: {path: /srv/a}", ""));
+    assert!(!is("deb: {packages: [redis-server]}", ""), "apt finds out what it needs");
+}

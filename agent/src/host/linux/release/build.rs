@@ -3,7 +3,8 @@
 //!
 //! Where the agent is root, the build's own process stays root and has others become the builder, so that no command can
 //! hold it still, and what a command leaves running is killed before anybody looks at what it made. One release is built
-//! at a time there: while a command runs, nothing else is within its user's reach.
+//! at a time there: while a command runs, nothing else is within its user's reach. What is only unpacked is therefore
+//! unpacked as a user that no command ever is, and waits for nobody.
 
 use super::cache::pin::Pin;
 use super::cache::store::Shelf;
@@ -68,14 +69,15 @@ pub struct BuildTask {
     pub staging: PathBuf,
     /// Where it will be.
     pub published: PathBuf,
-    /// The package tools' own folder, shared by all builds.
-    pub packages: PathBuf,
+    /// The package tools' own folder, shared by all builds; `None`: none of them is needed.
+    pub packages: Option<PathBuf>,
     /// The cache that all was fetched into.
     pub cache: PathBuf,
-    /// Held while one release is built.
-    pub lock: PathBuf,
+    /// Held while one release is built; `None`: nothing of it runs as a user that others are built as.
+    pub lock: Option<PathBuf>,
     /// Where the output of commands goes: a file that no command reaches.
     pub log: PathBuf,
+    /// Who builds it; of what is only unpacked, who does that.
     pub builder: Option<Account>,
     pub limits: BuildLimits,
     /// Bytes that must stay free where it is built.
@@ -108,22 +110,21 @@ struct Laid {
 impl BuildTask {
     pub fn perform(&self, line: &Line) -> Result<(), Problem> {
         let wrong = |e: io::Error| io_problem(codes::BUILD_FAILED, "cannot build a release", &e);
-        line.progress("> waiting for another release to be built")?;
-        let lock = File::create(&self.lock).map_err(wrong)?;
-        if self.builder.is_some() {
-            wait_for(&lock, line).map_err(wrong)?;
+        let lock = self.lock.as_ref().map(File::create).transpose().map_err(wrong)?;
+        if let Some(lock) = &lock {
+            wait_for(lock, line).map_err(wrong)?;
         }
         // All that is started is below this process, whoever started it ends.
         nix::sys::prctl::set_child_subreaper(true).map_err(|e| wrong(e.into()))?;
         self.end_all()?;
-        let (staging, packages) = (open_top(&self.staging)?, open_top(&self.packages)?);
-        self.give(&staging, self.builder.as_ref())
-            .and_then(|()| self.give(&packages, self.builder.as_ref()))
-            .map_err(wrong)?;
-        let laid = self.lay_all(&lock, line);
+        let staging = open_top(&self.staging)?;
+        self.give(&staging, self.builder.as_ref()).map_err(wrong)?;
         // What is in the packages' folder is used for other releases too.
+        let packages = self.packages.as_deref().map(open_top).transpose()?;
+        packages.as_ref().map_or(Ok(()), |folder| self.give(folder, self.builder.as_ref())).map_err(wrong)?;
+        let laid = self.lay_all(lock.as_ref(), line);
         self.end_all()?;
-        self.give(&packages, None).map_err(wrong)?;
+        packages.as_ref().map_or(Ok(()), |folder| self.give(folder, None)).map_err(wrong)?;
         let laid = laid?;
         let run = self.run_commands(&laid, line);
         self.end_all()?;
@@ -140,7 +141,7 @@ impl BuildTask {
     /// Kills what this build has started, and what runs as the builder: while the lock is held, that is of this release or
     /// left by a build that was killed.
     fn end_all(&self) -> Result<(), Problem> {
-        let builder = self.builder.as_ref().filter(|_| nix::unistd::geteuid().is_root());
+        let builder = self.builder.as_ref().filter(|_| nix::unistd::geteuid().is_root() && self.lock.is_some());
         let ended = builder.map_or(Ok(()), end_all_of).and_then(|()| end_all_below());
         ended.map_err(|problem| Problem { code: codes::BUILD_FAILED, ..problem })
     }
@@ -158,16 +159,20 @@ impl BuildTask {
     }
 
     /// Has a process become the builder and prepare what there is to build from.
-    fn lay_all(&self, lock: &File, line: &Line) -> Result<Laid, Problem> {
+    fn lay_all(&self, lock: Option<&File>, line: &Line) -> Result<Laid, Problem> {
         let wrong = |e: &dyn std::fmt::Display| Problem::new(codes::INTERNAL, "cannot lay sources").because(e);
         let (mut said, say) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| wrong(&e))?;
         match split().map_err(|e| wrong(&e))? {
             Side::Child => {
                 // It is the parent's: whatever becomes of this process, the lock goes with the build.
                 drop(said);
-                let _ = nix::unistd::close(lock.as_raw_fd());
+                if let Some(lock) = lock {
+                    let _ = nix::unistd::close(lock.as_raw_fd());
+                }
                 let laid = Shelf::open(&self.cache).and_then(|shelf| {
                     self.shut_in(&shelf, line)?;
+                    // Nobody would look for it, where it is not the builder's.
+                    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
                     self.lay_here(&shelf, line)
                 });
                 let _ = serde_json::to_writer(File::from(say), &laid);
@@ -206,7 +211,7 @@ impl BuildTask {
         let paths = sources.values().filter_map(here).filter(|path| path.starts_with('/'));
         let network = if !is_made && sources.values().any(asks) { Network::Same } else { Network::None };
         let bounds = Bounds {
-            writable: vec![self.staging.clone(), self.packages.clone()],
+            writable: [self.staging.clone()].into_iter().chain(self.packages.clone()).collect(),
             readable: resolver().filter(|_| network == Network::Same).into_iter().collect(),
             hidden: self.hidden.clone(),
             visible: paths.map(PathBuf::from).collect(),
@@ -266,7 +271,8 @@ impl BuildTask {
                 if let Some(locked) = deb::lock_of(locks)? {
                     return deb::lay_locked(locked, shelf, &self.staging.join(into), line);
                 }
-                deb::lay(packages, &self.packages, &self.staging.join(into), line)
+                let own = self.packages.as_ref().ok_or_else(|| Problem::new(codes::INTERNAL, "apt has no folder"))?;
+                deb::lay(packages, own, &self.staging.join(into), line)
             }
             Source::Crate { name, version, sha256, registry, into } => {
                 crates::Crate { name, version, sha256, registry }.lay(&place(into)?, shelf, line)
@@ -346,9 +352,13 @@ impl BuildTask {
 /// Takes the lock as soon as nobody else has it, unless nobody waits for that any more.
 fn wait_for(lock: &File, line: &Line) -> io::Result<()> {
     const AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    // This agent has one built at a time: what holds it was begun by another, or is being broken off.
+    let mut is_told = false;
     loop {
         match flock(lock, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => {}
+            Err(Errno::WOULDBLOCK) if is_told => {}
+            // Nobody that listens is noticed below.
+            Err(Errno::WOULDBLOCK) => is_told = line.progress("> waiting for another release to be built").is_ok(),
             Err(Errno::INTR) => continue,
             taken => return Ok(taken?),
         }

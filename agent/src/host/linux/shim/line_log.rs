@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 pub const FILE_MAX: u64 = 1 << 20;
 /// Longest line, in bytes; a longer one is cut into several.
 const LINE_MAX: usize = 4096;
+/// How much is written at once, in bytes, at most by a line more.
+const BATCH: usize = 64 * 1024;
 /// How many of the last lines are kept at hand, and how much of each.
 const TAIL: usize = 10;
 const TAIL_LINE: usize = 500;
@@ -20,7 +22,10 @@ pub struct LineLog {
     path: PathBuf,
     file: Option<File>,
     size: u64,
+    /// The beginning of a line that has no end yet.
     line: Vec<u8>,
+    /// Lines that are not written yet; empty between two calls.
+    batch: String,
     tail: VecDeque<String>,
 }
 
@@ -29,10 +34,12 @@ impl LineLog {
     pub fn open(path: PathBuf) -> Self {
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).ok();
         let size = file.as_ref().and_then(|f| f.metadata().ok()).map_or(0, |m| m.len());
-        Self { path, file, size, line: Vec::new(), tail: VecDeque::new() }
+        Self { path, file, size, line: Vec::new(), batch: String::new(), tail: VecDeque::new() }
     }
 
+    /// What came at once gets one time, and is written at once: lines cost whoever says them next to nothing.
     pub fn write(&mut self, bytes: &[u8]) {
+        let stamp = stamp();
         for piece in bytes.split_inclusive(|b| *b == b'\n') {
             let (text, ends) = match piece.split_last() {
                 Some((b'\n', text)) => (text, true),
@@ -40,20 +47,22 @@ impl LineLog {
             };
             for part in text.chunks(LINE_MAX) {
                 if self.line.len() + part.len() > LINE_MAX {
-                    self.end_line();
+                    self.end_line(&stamp);
                 }
                 self.line.extend_from_slice(part);
             }
             if ends {
-                self.end_line();
+                self.end_line(&stamp);
             }
         }
+        self.flush();
     }
 
     /// Writes what has no end of line yet.
     pub fn finish(&mut self) {
         if !self.line.is_empty() {
-            self.end_line();
+            self.end_line(&stamp());
+            self.flush();
         }
     }
 
@@ -62,32 +71,46 @@ impl LineLog {
         self.tail.iter().cloned().collect()
     }
 
-    fn end_line(&mut self) {
-        let text: String =
-            String::from_utf8_lossy(&self.line).chars().filter(|c| !c.is_control() || *c == '\t').collect();
+    fn end_line(&mut self, stamp: &str) {
+        let begins = self.batch.len();
+        self.batch.push_str(stamp);
+        let text = String::from_utf8_lossy(&self.line);
+        self.batch.extend(text.chars().filter(|c| !c.is_control() || *c == '\t'));
         self.line.clear();
-        let stamped = format!("{} {text}\n", SystemClock.now().0);
-        if self.size + stamped.len() as u64 > FILE_MAX {
+        let mut last = if self.tail.len() == TAIL { self.tail.pop_front() } else { None }.unwrap_or_default();
+        last.clear();
+        last.extend(self.batch[begins + stamp.len()..].chars().take(TAIL_LINE));
+        self.tail.push_back(last);
+        self.batch.push('\n');
+        if self.size + self.batch.len() as u64 > FILE_MAX {
+            let line = self.batch.split_off(begins);
+            self.flush();
             self.rotate();
+            self.batch = line;
         }
-        if let Some(file) = &mut self.file
-            && file.write_all(stamped.as_bytes()).is_ok()
+        if self.batch.len() >= BATCH {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.batch.is_empty()
+            && let Some(file) = &mut self.file
         {
-            self.size += stamped.len() as u64;
+            let written = file.write_all(self.batch.as_bytes());
+            self.size += self.batch.len() as u64;
+            if written.is_err() {
+                // A part of it may be there.
+                self.size = file.metadata().map_or(self.size, |metadata| metadata.len());
+            }
         }
-        if self.tail.len() == TAIL {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(text.chars().take(TAIL_LINE).collect());
+        self.batch.clear();
     }
 
     fn rotate(&mut self) {
         let _ = fs::rename(&self.path, older(&self.path));
-        *self = Self {
-            line: std::mem::take(&mut self.line),
-            tail: std::mem::take(&mut self.tail),
-            ..Self::open(self.path.clone())
-        };
+        let fresh = Self::open(self.path.clone());
+        (self.file, self.size) = (fresh.file, fresh.size);
         if self.size > FILE_MAX {
             // It could not be renamed: start over rather than grow.
             if let Some(file) = &self.file {
@@ -96,6 +119,11 @@ impl LineLog {
             self.size = 0;
         }
     }
+}
+
+/// What is before a line of now.
+fn stamp() -> String {
+    format!("{} ", SystemClock.now().0)
 }
 
 fn older(path: &Path) -> PathBuf {
@@ -232,6 +260,28 @@ mod tests {
         assert!(late.fresh().is_empty());
         file.write_all(b" and half\n").unwrap();
         assert_eq!(late.fresh(), [(17, "half and half".to_owned())]);
+    }
+
+    /// How often this thread has called for something to be written.
+    fn writes() -> u64 {
+        let text = fs::read_to_string("/proc/thread-self/io").unwrap();
+        text.lines().find_map(|line| line.strip_prefix("syscw: ")).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn many_lines_at_once_are_written_at_once_with_one_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = LineLog::open(path.clone());
+        let before = writes();
+        log.write(&[b'\n'; 4000]);
+        assert_eq!(writes() - before, 1);
+        let lines = last_lines(&path, 5000);
+        assert_eq!(lines.len(), 4000);
+        assert_eq!(lines[0], lines[3999]);
+        let before = writes();
+        log.write(&[b'\n'; 65536]);
+        assert!(writes() - before <= 16, "{}", writes() - before);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::launch::{Program, launch};
 use super::line_log::LineLog;
 use super::notify::Notices;
+use super::pace::Pace;
 use crate::host::linux::process::descendants;
 use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -93,6 +94,8 @@ pub struct Finished {
     pub over: Option<Over>,
     /// It was told to end, and did not end by itself.
     pub told: bool,
+    /// Whoever told this process to end its tree, ended by itself or not, waits for this process to end.
+    pub awaited: bool,
     /// It was ended because nothing was heard of it.
     pub unheard: bool,
 }
@@ -102,6 +105,7 @@ pub struct Tree {
     cgroup: Option<PathBuf>,
     signals: SignalFd,
     output: Option<OwnedFd>,
+    pace: Pace,
     exit: Option<Exit>,
     childless: bool,
 }
@@ -110,6 +114,19 @@ pub struct Tree {
 pub const STOP: Signal = Signal::SIGTERM;
 /// Asks a shim to kill its tree at once.
 pub const KILL: Signal = Signal::SIGINT;
+
+/// Waits until this process is told to end its tree, if that comes within `time`. For when there is no tree any more.
+pub fn told_within(time: Duration) -> bool {
+    let mut told = SigSet::empty();
+    told.add(STOP);
+    told.add(KILL);
+    // What came before is still there to be read: a tree has them blocked, too.
+    let signals = told.thread_block().and_then(|()| SignalFd::with_flags(&told, SfdFlags::SFD_NONBLOCK));
+    let Ok(signals) = signals else { return true };
+    let timeout = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
+    let _ = poll(&mut [PollFd::new(&signals, PollFlags::IN)], Some(&timeout));
+    matches!(signals.read_signal(), Ok(Some(_)))
+}
 
 impl Tree {
     /// Starts the program. From here on all that it starts belongs to this process, however it detaches.
@@ -131,6 +148,7 @@ impl Tree {
             cgroup: program.groups.unified.clone().filter(|_| program.group_is_own),
             signals,
             output: Some(output),
+            pace: Pace::new(Instant::now()),
             exit: None,
             childless: false,
         })
@@ -142,7 +160,7 @@ impl Tree {
         let (mut phase, mut until) = (Phase::Running, policy.longest.and_then(|longest| started.checked_add(longest)));
         let (mut timed_out, mut told, mut noted, mut reaped) = (false, false, started, false);
         let mut heard_until = policy.notices.and_then(|notices| started.checked_add(notices.longest()));
-        let mut unheard = false;
+        let (mut unheard, mut awaited) = (false, false);
         let (mut over, mut asked) = (None, started);
         loop {
             let pause = match phase {
@@ -161,13 +179,15 @@ impl Tree {
                 Some(_) => Some(pause.map_or(OVER, |pause| pause.min(OVER))),
                 None => pause,
             };
-            let woken = self.wait(pause, policy);
-            self.copy_output(log);
+            let rest = self.pace.rest(Instant::now());
+            let woken = self.wait(pause.into_iter().chain(rest).min(), policy);
+            self.copy_output(log, Copied::Due);
             if let Some(notices) = policy.notices
                 && notices.heard()
             {
                 heard_until = Instant::now().checked_add(notices.longest());
             }
+            awaited |= woken.stop || woken.kill;
             told |= (woken.stop || woken.kill || woken.hangup) && self.exit.is_none() && !unheard;
             reaped |= self.reap();
             if self.childless {
@@ -214,14 +234,14 @@ impl Tree {
                 self.kill_all();
             }
         }
-        self.copy_output(log);
+        self.copy_output(log, Copied::Left);
         log.finish();
-        Finished { exit: self.exit.unwrap_or(Exit::Code(0)), timed_out, over, told, unheard }
+        Finished { exit: self.exit.unwrap_or(Exit::Code(0)), timed_out, over, told, awaited, unheard }
     }
 
     fn wait(&mut self, pause: Option<Duration>, policy: &Policy<'_>) -> Woken {
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
-        if let Some(output) = &self.output {
+        if let Some(output) = self.output.as_ref().filter(|_| self.pace.rest(Instant::now()).is_none()) {
             fds.push(PollFd::new(output, PollFlags::IN));
         }
         let peer = fds.len();
@@ -245,14 +265,22 @@ impl Tree {
         woken
     }
 
-    /// Copies what there is, within a bound, so that a flood does not keep the rest from being looked at.
-    fn copy_output(&mut self, log: &mut LineLog) {
+    /// Copies what there is, within a bound, so that a flood does not keep the rest from being looked at, and no faster than
+    /// its pace while the tree lives.
+    fn copy_output(&mut self, log: &mut LineLog, what: Copied) {
         let mut buffer = [0; 16 * 1024];
         for _ in 0..64 {
+            let now = Instant::now();
             let Some(output) = &self.output else { return };
+            if what == Copied::Due && self.pace.rest(now).is_some() {
+                return;
+            }
             match rustix::io::read(output, &mut buffer) {
                 Ok(0) => self.output = None,
-                Ok(n) => log.write(&buffer[..n]),
+                Ok(n) => {
+                    self.pace.count(&buffer[..n], now);
+                    log.write(&buffer[..n]);
+                }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(_) => return,
             }
@@ -308,6 +336,15 @@ impl Tree {
             let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
         }
     }
+}
+
+/// How much of a program's output is copied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Copied {
+    /// No more than its pace allows.
+    Due,
+    /// All: its processes are gone, and no more than a pipe holds can be left.
+    Left,
 }
 
 #[derive(Default)]

@@ -116,7 +116,10 @@ impl Kernels {
             link.ipv6.filter(|ipv6| ipv6.address == EUI64).map(|_| (link.index, near))
         };
         let mut all: BTreeMap<u32, IpNet> = links.iter().filter_map(of).collect();
-        let there: BTreeSet<(u32, IpNet)> = addresses.iter().map(|(link, found, _)| (*link, found.address)).collect();
+        // Since 5.18 the kernel says which it made; before, one like that is taken for it.
+        let says = addresses.iter().any(|(.., besides)| besides.is_kernels);
+        let made = addresses.iter().filter(|(.., besides)| besides.is_kernels || !says);
+        let there: BTreeSet<(u32, IpNet)> = made.map(|(link, found, _)| (*link, found.address)).collect();
         all.retain(|link, near| there.contains(&(*link, *near)));
         all
     }

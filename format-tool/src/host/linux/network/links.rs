@@ -94,7 +94,7 @@ fn read(message: LinkMessage) -> Option<Link> {
     if let LinkKind::Tap(owner) = &mut fact.kind
         && !(is_whole && message.header.link_layer_type == LinkLayerType::Ether)
     {
-        *owner = None;
+        *owner = SPOILED;
     }
     // Of a pair that is the other end.
     let far = on.filter(|_| elsewhere && fact.kind == LinkKind::Veth);
@@ -136,6 +136,9 @@ fn is_isolated(part: &LinkInfo) -> bool {
     port.iter().any(|attribute| matches!(attribute, InfoBridgePort::Isolated(true)))
 }
 
+/// Whose one is said to be that is not as it was made: no partition's. Where it has to come back, nobody else can open it.
+const SPOILED: Option<u32> = Some(0);
+
 fn read_kind(info: &[LinkInfo]) -> LinkKind {
     let mut kind = LinkKind::Other(String::new());
     let (mut owner, mut mode, mut spoiled) = (None, None, false);
@@ -159,7 +162,7 @@ fn read_kind(info: &[LinkInfo]) -> LinkKind {
         }
     }
     // Given to a group as well, or to go with whoever has it open: not as it was made, whoever owns it.
-    let owner = owner.filter(|_| !spoiled);
+    let owner = if spoiled { SPOILED } else { owner };
     match mode {
         Some(TUN_TYPE_TAP) => LinkKind::Tap(owner),
         Some(TUN_TYPE_TUN) => LinkKind::Tun(owner),

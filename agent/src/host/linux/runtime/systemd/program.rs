@@ -7,12 +7,14 @@ use crate::host::linux::disk::{self, Durability, private_folder};
 use crate::host::linux::runtime::{Exit, Place, Ran, Used, beside};
 use crate::host::linux::shim::launch::open_within;
 use crate::host::linux::shim::line_log::LineLog;
+use crate::host::linux::shim::pace::Pace;
 use plat_agent_plan::action::Run;
 use plat_model::Problem;
 use plat_model::problem::codes;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::oneshot;
 
@@ -123,18 +125,25 @@ impl Inner {
     }
 }
 
-/// Copies all that it says to its log until `over` closes; the last lines.
+/// Copies all that it says to its log until `over` closes, no faster than its pace; the last lines.
 async fn copy(reader: Receiver, log: PathBuf, mut over: oneshot::Receiver<()>) -> Vec<String> {
     let Ok(mut log) = tokio::task::spawn_blocking(move || LineLog::open(log)).await else { return Vec::new() };
-    let mut buffer = vec![0; 64 * 1024];
+    let mut buffer = vec![0; 16 * 1024];
+    let mut pace = Pace::new(Instant::now());
     // Its processes are gone by then, and all that they said is in the pipe. Another that it gave its output to may hold the
     // pipe open, and say more for ever.
     let mut left: Option<u64> = None;
     while left != Some(0) {
         if left.is_none() {
+            let due = async {
+                if let Some(rest) = pace.rest(Instant::now()) {
+                    tokio::time::sleep(rest).await;
+                }
+                reader.readable().await
+            };
             tokio::select! {
                 _ = &mut over => left = Some(rustix::io::ioctl_fionread(&reader).unwrap_or(0)),
-                ready = reader.readable() => if ready.is_err() { break },
+                ready = due => if ready.is_err() { break },
             }
         }
         let read = match left {
@@ -151,6 +160,7 @@ async fn copy(reader: Receiver, log: PathBuf, mut over: oneshot::Receiver<()>) -
             _ => break,
         };
         left = left.map(|left| left.saturating_sub(count as u64));
+        pace.count(&buffer[..count], Instant::now());
         let written = tokio::task::spawn_blocking(move || {
             log.write(&buffer[..count]);
             (log, buffer)
@@ -174,6 +184,31 @@ mod tests {
     use std::fs;
     use tokio::runtime::Builder;
     use tokio::task::spawn_blocking;
+
+    #[tokio::test]
+    async fn a_program_that_says_too_much_is_held_back_until_it_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let (output, input) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK).unwrap();
+        rustix::io::ioctl_fionbio(&input, false).unwrap();
+        let (over, is_over) = oneshot::channel();
+        let copied = tokio::spawn(copy(Receiver::from_owned_fd(output).unwrap(), folder.path().join("log"), is_over));
+        // More than may come at once, by what two seconds let through and what the pipe holds.
+        let lines = vec![b'\n'; 100_000 + 20_000 + 70_000];
+        let begun = Instant::now();
+        let input = spawn_blocking(move || {
+            let mut input = fs::File::from(input);
+            std::io::Write::write_all(&mut input, &lines).map(|()| input).unwrap()
+        })
+        .await
+        .unwrap();
+        let took = begun.elapsed();
+        assert!(took.as_secs() >= 1, "{took:?}");
+        // Who holds the other end and says nothing more keeps nobody waiting, and what was said is there.
+        drop(over);
+        assert_eq!(copied.await.unwrap(), vec![String::new(); 10]);
+        drop(input);
+    }
 
     /// A runtime with one thread for work that blocks: what is asked of it is done in that order.
     fn in_turn() -> tokio::runtime::Runtime {
