@@ -288,6 +288,29 @@ fn a_tap_that_was_told_to_be_no_ethernet_is_made_anew() {
 }
 
 #[test]
+fn a_spoiled_tap_that_a_failed_run_brings_back_can_be_opened_by_nobody() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        let network = "mode = \"bridge\"\ntap_mode = \"routed\"\nguard = false\n";
+        machine.configure_with(1, network, "");
+        machine.must(&["apply"]);
+        ip("link set part0 down");
+        Guest::behind_tap("part0").becomes_infiniband();
+        machine.configure_with(2, network, "");
+        let in_the_way = machine.path("var/lib/plat/.node-format-node.json");
+        fs::create_dir_all(in_the_way.join("here")).unwrap();
+        let (code, said) = machine.run(&["apply"]);
+        assert!(code != 0 && said.contains("cannot write"), "{said}");
+        // A tap without an owner is everybody's.
+        assert_eq!(machine.network().links["part0"].kind, LinkKind::Tap(Some(0)));
+        fs::remove_dir_all(in_the_way).unwrap();
+        machine.must(&["apply"]);
+        assert_eq!(machine.must(&["verify"]), "the machine is as it was formatted\n");
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
 fn an_answer_of_the_kernel_that_is_lost_leaves_nothing_behind_that_nobody_knows() {
     on_a_machine(|machine| {
         ip("link set lo up");

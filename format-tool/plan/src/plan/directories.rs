@@ -124,11 +124,12 @@ impl Planner<'_> {
     }
 
     /// Whether an empty directory in one that goes is its partition's. In one that root keeps from its user only what is his by
-    /// number is.
+    /// number is; in a half-made one, unless it has been given back to its user by now, all are.
     fn is_the_partitions(&self, directory: &Directory, inner: Inner) -> bool {
         let Directory { path, owner, partition, half_made, .. } = directory;
-        let user = self.user_of(path).filter(|_| owner.uid == self.facts.caller.uid);
-        *partition && (*half_made || inner.owner.uid == user.unwrap_or(owner.uid))
+        let is_roots = owner.uid == self.facts.caller.uid;
+        let user = self.user_of(path).filter(|_| is_roots);
+        *partition && ((*half_made && is_roots) || inner.owner.uid == user.unwrap_or(owner.uid))
     }
 
     /// Whether a run was at work on a partition's directory and did not come to its end: it is marked, or an older record says so
@@ -136,7 +137,7 @@ impl Planner<'_> {
     fn is_half_made(&self, path: &Path) -> bool {
         let Some(PathFact::Directory { owner, mode, half_made, .. }) = self.facts.paths.get(path) else { return false };
         let looks_so = owner.uid == self.facts.caller.uid && is_unfinished(*mode);
-        looks_so && (*half_made || self.claims.has(&Thing::BegunDirectory { path: path.into() }))
+        *half_made || (looks_so && self.claims.has(&Thing::BegunDirectory { path: path.into() }))
     }
 
     /// What an older record says of half-made ones: by the end of the run they are whole, or gone.

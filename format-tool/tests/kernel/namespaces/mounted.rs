@@ -75,8 +75,9 @@ fn a_namespace_that_cannot_be_unmounted_keeps_its_pair_and_the_others_come_back(
         assert_eq!(status.code(), Some(1), "{why}");
         assert!(why.contains("cannot remove namespace part") && why.contains("as it was before the run"), "{why}");
         assert_eq!(machine.must(&["verify"]), "the machine is as it was formatted\n");
-        for name in ["part0", "part1"] {
-            let gateway: SocketAddr = "10.200.0.1:80".parse().unwrap();
+        // A port for each: a program that another test starts just now may have the first one's listener for a moment.
+        for (name, gateway) in [("part0", "10.200.0.1:80"), ("part1", "10.200.0.1:81")] {
+            let gateway: SocketAddr = gateway.parse().unwrap();
             let answering = answer(TcpListener::bind(gateway).unwrap());
             assert_eq!(inside(machine, name, move || hello(gateway)), "hello");
             answering.join().unwrap();

@@ -2,7 +2,7 @@
 
 use super::super::Planner;
 use crate::action::Namespace;
-use crate::facts::{About, NamespaceFact, Odd, Route};
+use crate::facts::{About, LinkFact, LinkKind, NamespaceFact, Odd, Route};
 use crate::thing::{Claims, Thing};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -66,12 +66,26 @@ impl Planner<'_> {
         let odd = others.into_iter().flat_map(|others| others.odd.values().flatten()).filter(is_set);
         let odd = odd.map(|odd| odd.what.clone());
         let odd = odd.map(|what| format!("{goes} {what}, which node-format did not make there"));
-        let lost = eth0.into_iter().chain(links).chain(odd).collect();
+        let away = self.end_elsewhere(name, veth, found);
+        let lost = eth0.into_iter().chain(links).chain(odd).chain(away).collect();
         self.lose(lost);
         // Undoing it brings these back.
         let others = found.map(|found| gateways.others_on(found)).unwrap_or_default();
         self.notes
             .extend(others.into_iter().map(|what| format!("{goes} {what}, which node-format did not make there")));
+    }
+
+    /// What is said where our end of a pair goes and the other one is not in its namespace any more.
+    fn end_elsewhere(&self, name: &str, veth: &str, inside: Option<&NamespaceFact>) -> Option<String> {
+        let is_pair = |link: &LinkFact| link.kind == LinkKind::Veth;
+        let is_inside = inside.is_some_and(|inside| inside.outside.as_deref() == Some(veth))
+            || self.facts.others_inside.get(name).is_some_and(|others| others.links.values().any(|far| far == veth));
+        let is_away = self.facts.links.get(veth).is_some_and(is_pair) && !is_inside;
+        is_away.then(|| {
+            format!(
+                "{veth} goes, and with it its other end, which is not in namespace {name} any more, and what is on it"
+            )
+        })
     }
 
     /// What a namespace that stays loses of others' where it is made as it must be, and what its pair of links does.
@@ -91,7 +105,7 @@ impl Planner<'_> {
                 let lost = ends.map(|(end, _)| {
                     format!("{veth} goes, and with it {end} in namespace {name}, which was eth0, and what is on it")
                 });
-                let lost = lost.collect();
+                let lost = lost.chain(self.end_elsewhere(name, veth, found.inside.as_ref())).collect();
                 self.lose(lost);
             }
             Some(there) => {

@@ -4,6 +4,7 @@ use super::super::Seen;
 use super::super::links::Ends;
 use super::{INNER, MADE_BY_THE_KERNEL};
 use node_format_plan::facts::{About, Odd, Others};
+use plat_model::id::shorten;
 use std::collections::BTreeMap;
 
 /// Links of this namespace that are one pair with a link of the machine's, and with which. Indexes are each namespace's own: both
@@ -27,5 +28,6 @@ pub(super) fn others(seen: &Seen, far: &BTreeMap<&str, &String>) -> Others {
     let on_lo = addresses.chain(routes).map(|(what, ipv6)| Odd { what, ipv6, source: None, about: About::Other });
     let on_lo: std::collections::BTreeSet<Odd> = on_lo.chain(seen.unlinked.iter().cloned()).collect();
     odd.extend((!on_lo.is_empty()).then(|| ("lo".to_owned(), on_lo)));
-    Others { links: links.map(|name| (name.clone(), end(name))).collect(), odd }
+    // Whoever is root in there names them, and somebody reads the names on a terminal.
+    Others { links: links.map(|name| (shorten(name), end(name))).collect(), odd }
 }
