@@ -269,20 +269,25 @@ fn an_account_that_somebody_makes_meanwhile_is_not_taken_for_ours() {
 
 #[test]
 fn whoever_runs_a_set_uid_program_runs_something() {
+    // Nobody else's: other tests, beside this one, take partitions away.
+    const UID: &str = "63500";
     on_a_machine(|machine| {
         machine.configure(1);
+        let config = machine.path("format.toml");
+        let text = fs::read_to_string(&config).unwrap();
+        fs::write(config, text.replace("first_uid = 61000", &format!("first_uid = {UID}"))).unwrap();
         ip("link set lo up");
         machine.must(&["apply"]);
         // Real and effective uid differ. It ends with the other end of its standard input.
         let mut program = Command::new("setpriv");
-        program.args(["--ruid", &super::machine::FIRST_UID.to_string(), "cat"]).stdin(Stdio::piped());
+        program.args(["--ruid", UID, "cat"]).stdin(Stdio::piped());
         let mut running = program.stdout(Stdio::piped()).spawn().unwrap();
         let mut begun = [0];
         running.stdin.as_mut().unwrap().write_all(b"x").unwrap();
         running.stdout.as_mut().unwrap().read_exact(&mut begun).unwrap();
         let (code, why) = machine.run(&["reset"]);
         assert_eq!(code, 4, "{why}");
-        assert!(why.contains("processes of uid 61000 are running"), "{why}");
+        assert!(why.contains(&format!("processes of uid {UID} are running")), "{why}");
         drop(running.stdin.take());
         running.wait().unwrap();
         machine.must(&["reset"]);
