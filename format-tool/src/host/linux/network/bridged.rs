@@ -27,8 +27,10 @@ pub(super) fn set_by_hand(
     let entries: Vec<Entry> = connection.ask(entries, |message| Entry::read(&message))?;
     for Entry { link, mac, of_bridge, by_hand } in entries {
         let Some(link) = by_index.get(&link) else { continue };
-        let known = kernels.get(&if of_bridge { link.master.unwrap_or(link.index) } else { link.index });
-        let is_kernels = known.is_some_and(|macs| macs.contains(&mac)) && !by_hand;
+        // A link takes frames for all that its bridge knows.
+        let where_known = link.master.into_iter().chain((!of_bridge || link.master.is_none()).then_some(link.index));
+        let is_known = where_known.filter_map(|index| kernels.get(&index)).any(|macs| macs.contains(&mac));
+        let is_kernels = is_known && !by_hand;
         if is_kernels || (!of_bridge && !is_meant(&link.fact.kind)) {
             continue;
         }
@@ -57,7 +59,7 @@ fn is_meant(kind: &LinkKind) -> bool {
 }
 
 /// By index, the hardware addresses that the kernel itself notes: of a bridge its own and its ports', of each link those of what
-/// stands on it, and its bridge's.
+/// stands on it.
 fn of_the_kernel(links: &[Link]) -> BTreeMap<u32, BTreeSet<Mac>> {
     let mut all: BTreeMap<u32, BTreeSet<Mac>> = BTreeMap::new();
     for link in links {
@@ -73,10 +75,6 @@ fn of_the_kernel(links: &[Link]) -> BTreeMap<u32, BTreeSet<Mac>> {
         chain.for_each(|on| {
             all.entry(*on).or_default().insert(link.fact.mac);
         });
-    }
-    for link in links {
-        let of_its_bridge = link.master.and_then(|bridge| all.get(&bridge)).cloned().unwrap_or_default();
-        all.entry(link.index).or_default().extend(of_its_bridge);
     }
     all
 }
