@@ -4,7 +4,7 @@ use crate::facts::{PartitionFact, ReleaseFact};
 use crate::given::{Given, Place, instance_of};
 use crate::moment::Moment;
 use crate::partition::{PartitionPlan, plan_partition};
-use crate::release::{ReleaseGiven, ReleasePlan, plan_release};
+use crate::release::{Rebuild, ReleaseGiven, ReleasePlan, plan_release};
 use crate::render::applied_release;
 use plat_document::Release;
 use plat_model::Problem;
@@ -24,8 +24,8 @@ pub struct NodeFacts {
     pub reported: BTreeMap<InstanceId, InstanceStatus>,
     /// Releases that are to go if nothing needs them.
     pub garbage: BTreeSet<Digest>,
-    /// Releases that were to be built again, where no plan has settled that since.
-    pub again: BTreeSet<Digest>,
+    /// Of releases that were to be built again, the wishes that were settled last.
+    pub settled: BTreeMap<Digest, u64>,
     /// Why nothing is begun that takes room.
     pub shortage: Option<Problem>,
 }
@@ -42,12 +42,13 @@ pub fn plan(place: &Place, file: &NodeFile, desired: &NodeDesired, facts: &NodeF
     let digests: BTreeSet<&Digest> = desired.releases.keys().chain(facts.releases.keys()).collect();
     let releases = digests.into_iter().filter_map(|digest| {
         let document = desired.releases.get(digest).map(String::as_str);
+        let number = |of: &BTreeMap<Digest, u64>| of.get(digest).copied().unwrap_or(0);
         let given = ReleaseGiven {
             digest,
             document,
             in_use: in_use.contains(digest),
             garbage: facts.garbage.contains(digest),
-            again: facts.again.contains(digest),
+            rebuild: Rebuild { wanted: number(&desired.rebuilds), settled: number(&facts.settled) },
             shortage: facts.shortage.as_ref(),
             fact: facts.releases.get(digest)?,
             now,

@@ -19,12 +19,37 @@ pub struct ReleaseGiven<'a> {
     pub in_use: bool,
     /// It is to go if nothing needs it: see [`crate::plan_garbage`].
     pub garbage: bool,
-    /// It was to be built again, and no plan has settled that since.
-    pub again: bool,
+    pub rebuild: Rebuild,
     /// Why nothing is begun that takes room.
     pub shortage: Option<&'a Problem>,
     pub fact: &'a ReleaseFact,
     pub now: Moment,
+}
+
+/// Wishes to build a release again are numbered; 0: there was none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rebuild {
+    /// The last that the master told of.
+    pub wanted: u64,
+    /// The last that a plan has settled. One that is larger than the last wanted was given by a master that has forgotten it.
+    pub settled: u64,
+}
+
+impl Rebuild {
+    /// A smaller number is new too: it comes from a master that was restored from a copy.
+    fn is_new(self) -> bool {
+        self.wanted != 0 && self.wanted != self.settled
+    }
+
+    /// The same before anything new was wanted.
+    pub fn without_news(self) -> Self {
+        Self { wanted: self.acted_on(), settled: self.acted_on() }
+    }
+
+    /// The last that was acted on, of those that the master knows.
+    pub fn acted_on(self) -> u64 {
+        if self.settled <= self.wanted { self.settled } else { 0 }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -32,10 +57,10 @@ pub struct ReleasePlan {
     pub action: Option<Action>,
     pub waiting: Vec<Waiting>,
     pub wake_at: Option<Steady>,
-    /// What to report, but for the number of the last wish to build it again; `None` if there is nothing to say of it any more.
+    /// What to report, as if what is settled were settled; `None` if there is nothing to say of it any more.
     pub status: Option<Installation>,
-    /// That it was to be built again is acted on by this, or is not to be: whichever, it is not asked for any more.
-    pub settles_again: bool,
+    /// The wish to build it again that is acted on by this, or is not to be: whichever, it is not asked for any more.
+    pub settles: Option<u64>,
 }
 
 /// An installation that the same input can never make succeed is tried again only so often: somebody may mend what the
@@ -46,6 +71,7 @@ const HOPELESS: Duration = Duration::from_secs(3600);
 const ROOM: Duration = Duration::from_secs(10);
 
 pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
+    let again = given.rebuild.is_new();
     let mut plan = ReleasePlan::default();
     let said = |state, progress: &str, problem| {
         let (digest, progress) = (given.digest.clone(), progress.to_owned());
@@ -56,7 +82,7 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
     let who = || format!("release {}", given.digest.short());
     match (given.document, given.fact) {
         // What instances consist of stays as it is.
-        (Some(_), ReleaseFact::Installed) if given.again && !given.in_use => {
+        (Some(_), ReleaseFact::Installed) if again && !given.in_use => {
             plan.action = Some(Action::RemoveRelease { digest: given.digest.clone() });
             plan.status = said(InstallState::Installing, "is removed, to be built again", None);
         }
@@ -70,7 +96,7 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
         (Some(document), ReleaseFact::Failed { attempts, at, problem }) => {
             plan.status = said(InstallState::Failed, "", Some(problem.clone()));
             let wait = match problem.category() {
-                _ if given.again => Duration::ZERO,
+                _ if again => Duration::ZERO,
                 Category::Invalid => HOPELESS,
                 _ => INSTALL.after(*attempts),
             };
@@ -116,7 +142,10 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
     }
     // What waits for room, or is being built already, is asked for still.
     let is_declined = given.document.is_none() || given.fact == &ReleaseFact::Installed;
-    plan.settles_again = given.again && (plan.action.is_some() || is_declined);
+    plan.settles = (again && (plan.action.is_some() || is_declined)).then_some(given.rebuild.wanted);
+    if let Some(status) = &mut plan.status {
+        status.rebuild = plan.settles.unwrap_or_else(|| given.rebuild.acted_on());
+    }
     plan
 }
 

@@ -31,19 +31,12 @@ impl Again {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a number is one that is not settled; 0 is a release that nobody wished to be built again. A smaller one is
-    /// new too: it comes from a master that was restored from a copy, and has forgotten those in between.
-    pub fn is_new(&self, release: &Digest, number: u64) -> bool {
-        number > 0 && self.lock().get(release) != Some(&number)
+    /// The number that was settled last; 0: none.
+    pub fn settled(&self, release: &Digest) -> u64 {
+        self.lock().get(release).copied().unwrap_or(0)
     }
 
-    /// The last number that was settled, where `number` is the last that the master gave. One that is larger than that was
-    /// given by a master that has forgotten it.
-    pub fn acted_on(&self, release: &Digest, number: u64) -> u64 {
-        self.lock().get(release).copied().filter(|settled| *settled <= number).unwrap_or(0)
-    }
-
-    /// From now on the number is not new.
+    /// From now on this number is the last.
     ///
     /// # Errors
     /// If that cannot be written down: then nothing may follow from it.
@@ -73,30 +66,18 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_new_until_it_is_settled_and_then_never_also_for_the_next_agent() {
+    fn what_was_settled_is_known_to_the_next_agent_too() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rebuilds");
         let again = open(&path);
-        assert_eq!([0, 2, 2].map(|number| again.is_new(&digest(1), number)), [false, true, true]);
+        assert_eq!(again.settled(&digest(1)), 0);
+        again.settle(&digest(1), 5).unwrap();
         again.settle(&digest(1), 2).unwrap();
-        assert!(!again.is_new(&digest(1), 2));
-        assert!(again.is_new(&digest(2), 2), "each release has numbers of its own");
-        assert_eq!([2, 3].map(|number| open(&path).is_new(&digest(1), number)), [false, true]);
+        assert_eq!([1, 2].map(|n| again.settled(&digest(n))), [2, 0], "each release has numbers of its own");
+        assert_eq!(open(&path).settled(&digest(1)), 2);
         std::fs::write(&path, "nonsense").unwrap();
         let (lost, problem) = Again::open(path);
-        assert!(problem.is_some() && lost.is_new(&digest(1), 2));
-    }
-
-    #[test]
-    fn what_a_master_asks_for_that_was_restored_is_new_also_if_it_counts_from_before() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("rebuilds");
-        let again = open(&path);
-        again.settle(&digest(1), 5).unwrap();
-        assert_eq!([0, 3].map(|number| again.is_new(&digest(1), number)), [false, true]);
-        assert_eq!([3, 5, 6].map(|number| again.acted_on(&digest(1), number)), [0, 5, 5]);
-        again.settle(&digest(1), 3).unwrap();
-        assert_eq!([3, 4].map(|number| again.acted_on(&digest(1), number)), [3, 3]);
-        assert_eq!([3, 4].map(|number| open(&path).is_new(&digest(1), number)), [false, true]);
+        assert!(problem.is_some());
+        assert_eq!(lost.settled(&digest(1)), 0);
     }
 }

@@ -3,7 +3,6 @@
 use super::Shared;
 use crate::usage::Arrival;
 use futures_util::future::join_all;
-use plat_agent_plan::action::Note;
 use plat_agent_plan::facts::Failure;
 use plat_agent_plan::{
     Action, Given, Moment, PartitionFact, PartitionPlan, Place, ReleaseFact, Rendered, Steady, instance_of,
@@ -27,6 +26,8 @@ struct Worker {
     name: PartitionName,
     wake: Arc<Notify>,
     failures: Vec<Failure>,
+    /// What was wanted when they failed.
+    failed_with: Option<InstanceDesired>,
     cache: Option<Cache>,
     /// A check was broken off last time: the next one runs to its end, so that events cannot starve promises.
     broke_off: bool,
@@ -55,8 +56,17 @@ enum Round {
 }
 
 pub(super) async fn run(shared: Arc<Shared>, name: PartitionName, wake: Arc<Notify>) {
-    let (failures, cache, settled) = (Vec::new(), None, false);
-    let mut worker = Worker { shared, name, wake, failures, cache, broke_off: false, followed: false, settled };
+    let mut worker = Worker {
+        shared,
+        name,
+        wake,
+        failures: Vec::new(),
+        failed_with: None,
+        cache: None,
+        broke_off: false,
+        followed: false,
+        settled: false,
+    };
     loop {
         if let Round::Idle(until) = worker.round().await {
             match until {
@@ -73,6 +83,7 @@ pub(super) async fn run(shared: Arc<Shared>, name: PartitionName, wake: Arc<Noti
 impl Worker {
     async fn round(&mut self) -> Round {
         let now = self.shared.clock.moment();
+        self.forget_what_failed_otherwise();
         let fact = match self.shared.host.observe_partition(&self.name).await {
             Ok(fact) => PartitionFact { failures: self.failures.clone(), ..fact },
             Err(problem) => {
@@ -176,7 +187,7 @@ impl Worker {
             let (group, later) = rest.split_at(together);
             rest = later;
             if let Err(problem) = self.before(first).await {
-                self.failed(first, problem);
+                self.failed(first, problem, begun_for);
                 return Round::Again;
             }
             let host = self.shared.host.clone();
@@ -203,7 +214,7 @@ impl Worker {
                     Ok(()) => self.went_well(action),
                     Err(problem) => {
                         has_failed = true;
-                        self.failed(action, problem);
+                        self.failed(action, problem, begun_for);
                     }
                 }
             }
@@ -250,23 +261,31 @@ impl Worker {
         }
     }
 
-    fn failed(&mut self, action: &Action, problem: Problem) {
+    fn failed(&mut self, action: &Action, problem: Problem, begun_for: Option<&InstanceDesired>) {
         let step = action.step();
         let before = self.failures.iter().position(|failure| failure.step == step);
         let attempts = before.map_or(0, |at| self.failures.swap_remove(at).attempts) + 1;
         warn!(partition = %self.name, step, attempts, problem = problem.one_line(), "step failed");
         self.failures.push(Failure { step, problem, attempts, at: self.shared.clock.moment() });
+        self.failed_with = begun_for.map(essence);
     }
 
     fn went_well(&mut self, action: &Action) {
-        match action {
-            // What failed with what was configured before is tried anew.
-            Action::Note { note: Note::Configured { .. }, .. } => self.failures.clear(),
-            _ if self.failures.is_empty() => {}
-            _ => {
-                let step = action.step();
-                self.failures.retain(|failure| failure.step != step);
-            }
+        if !self.failures.is_empty() {
+            let step = action.step();
+            self.failures.retain(|failure| failure.step != step);
+        }
+    }
+
+    /// What failed is tried at once when something else is wanted: that may be what helps.
+    fn forget_what_failed_otherwise(&mut self) {
+        if self.failures.is_empty() {
+            return;
+        }
+        let Some(desired) = self.shared.current() else { return };
+        let Some(before) = &self.failed_with else { return };
+        if desired.instances.get(&before.id).is_none_or(|now| essence(now) != *before) {
+            self.failures.clear();
         }
     }
 
@@ -311,6 +330,11 @@ impl Worker {
             _ => std::future::pending().await,
         }
     }
+}
+
+/// What decides how an instance is to be. A bang and what is run once change nothing that could help.
+fn essence(desired: &InstanceDesired) -> InstanceDesired {
+    InstanceDesired { generation: Generation::ZERO, bang: 0, runs: Vec::new(), ..desired.clone() }
 }
 
 /// Whether two actions may run at once.

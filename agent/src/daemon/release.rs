@@ -1,9 +1,10 @@
 //! The worker of one release: installs it while it is desired, removes it when it is not and nobody uses it.
 
 use super::Shared;
-use plat_agent_plan::{Action, Moment, ReleaseFact, ReleaseGiven, Steady, plan_release, shortage};
+use plat_agent_plan::{Action, Moment, Rebuild, ReleaseFact, ReleaseGiven, Steady, plan_release, shortage};
 use plat_model::Problem;
 use plat_model::id::Digest;
+use plat_model::node::NodeDesired;
 use plat_model::release::{InstallState, Installation};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,8 +53,6 @@ impl Worker {
             return Some((None, None));
         };
         let document = desired.releases.get(&self.digest).map(String::as_str);
-        let number = desired.rebuilds.get(&self.digest).copied().unwrap_or(0);
-        let again = self.shared.again.is_new(&self.digest, number);
         let shortage = match (document, &fact) {
             (Some(_), ReleaseFact::Absent | ReleaseFact::Failed { .. }) => self.shortage().await,
             _ => None,
@@ -63,21 +62,20 @@ impl Worker {
             document,
             in_use: self.shared.in_use(&self.digest),
             garbage: self.shared.is_garbage(&self.digest),
-            again,
+            rebuild: self.rebuild(&desired),
             shortage: shortage.as_ref(),
             fact: &fact,
             now: self.shared.clock.moment(),
         };
         let mut plan = plan_release(&given);
-        if plan.settles_again
+        if let Some(number) = plan.settles
             && let Err(problem) = self.shared.again.settle(&self.digest, number)
         {
             warn!(release = self.digest.short(), problem = problem.one_line(), "it is not built again");
-            plan = plan_release(&ReleaseGiven { again: false, ..given });
+            plan = plan_release(&ReleaseGiven { rebuild: given.rebuild.without_news(), ..given });
         }
         if let Some(status) = plan.status {
-            let rebuild = self.shared.again.acted_on(&self.digest, number);
-            self.shared.board.installation(Installation { rebuild, ..status });
+            self.shared.board.installation(status);
         }
         if document.is_none() {
             self.failed = None;
@@ -97,6 +95,11 @@ impl Worker {
             self.shared.set_release_fact(&self.digest, fact);
         }
         Some((plan.action, plan.wake_at))
+    }
+
+    fn rebuild(&self, desired: &NodeDesired) -> Rebuild {
+        let wanted = desired.rebuilds.get(&self.digest).copied().unwrap_or(0);
+        Rebuild { wanted, settled: self.shared.again.settled(&self.digest) }
     }
 
     /// Why there is no room to begin. What nothing uses is looked for then.
@@ -168,13 +171,12 @@ impl Worker {
     /// Tells what an installation is doing.
     fn tell(&self, progress: String) {
         let desired = self.shared.current();
-        let number = desired.and_then(|desired| desired.rebuilds.get(&self.digest).copied());
         self.shared.board.installation(Installation {
             digest: self.digest.clone(),
             state: InstallState::Installing,
             progress: progress.clone(),
             problem: None,
-            rebuild: self.shared.again.acted_on(&self.digest, number.unwrap_or(0)),
+            rebuild: desired.map_or(0, |desired| self.rebuild(&desired).acted_on()),
         });
         self.shared.set_release_fact(&self.digest, ReleaseFact::Building(progress));
     }

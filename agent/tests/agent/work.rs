@@ -409,6 +409,41 @@ async fn what_was_rendered_for_one_instance_is_never_used_for_the_next_in_its_pa
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_failed_is_tried_anew_when_something_else_is_wanted_and_not_for_a_bang() {
+    let rig = Rig::running().await;
+    let text = "version: 1\nname: plain\nparameters: {type: object, properties: {word: {type: string}}}\n\
+                hooks: {configure: {command: [/bin/configure]}}\nservices:\n  main: {command: [/bin/main]}\n";
+    let plain = Release::parse_yaml(text, "plain.yaml").unwrap();
+    rig.host.fail("start service main", 1000);
+    let want = |generation, bang, word: &str| {
+        let parameters = Parameters::parse_json(&format!("{{\"word\": \"{word}\"}}")).unwrap();
+        let wanted = instance(1, Wish::Started);
+        let generation = Generation(generation);
+        let wanted = InstanceDesired { release: plain.digest(), parameters, generation, bang, ..wanted };
+        rig.master.want(|desired| {
+            desired.releases.insert(plain.digest(), plain.to_canonical_json());
+            desired.instances.insert(wanted.id.clone(), wanted.clone());
+        });
+    };
+    // How often it was tried, as is told with this generation.
+    let tries = |generation| {
+        let status = rig.status(1).filter(|status| status.generation == Generation(generation))?;
+        status.detail.strip_prefix("start service main failed ")?.strip_suffix(" times")?.parse::<u32>().ok()
+    };
+    want(1, 0, "one");
+    until("it has failed again and again", || (tries(1).is_some_and(|tries| tries >= 3), tries(1))).await;
+    want(2, 1, "one");
+    until("its hook has run for the bang", || {
+        let runs = rig.host.performed().iter().filter(|step| *step == "part0 run hook configure").count();
+        (runs == 2 && tries(2).is_some(), (runs, tries(2)))
+    })
+    .await;
+    assert!(tries(2) >= Some(3), "{:?}", tries(2));
+    want(3, 1, "other");
+    until("it is tried anew", || (tries(3).is_some_and(|tries| tries < 3), tries(3))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_check_that_hangs_keeps_no_instance_from_being_destroyed() {
     let rig = Rig::running().await;
     rig.host.block("check promise answers");

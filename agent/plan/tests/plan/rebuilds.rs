@@ -1,7 +1,7 @@
 //! Releases that are to be built again.
 
 use crate::world::{World, at, digest};
-use plat_agent_plan::{Action, ReleaseFact};
+use plat_agent_plan::{Action, Rebuild, ReleaseFact};
 use plat_model::instance::Wish;
 use plat_model::problem::{Problem, codes};
 use plat_model::release::InstallState;
@@ -11,7 +11,7 @@ fn supplied(fact: ReleaseFact) -> World {
     world.wish(1, 0, Wish::Started, "{}");
     world.desired.instances.clear();
     world.facts.releases.insert(digest(), fact);
-    world.facts.again.insert(digest());
+    world.desired.rebuilds.insert(digest(), 1);
     world
 }
 
@@ -22,7 +22,7 @@ fn failed(code: plat_model::Code) -> ReleaseFact {
 
 /// Whether the wish is used up by what is planned.
 fn is_settled(world: &World) -> bool {
-    world.plan().releases.remove(&digest()).unwrap().settles_again
+    world.plan().releases.remove(&digest()).unwrap().settles.is_some()
 }
 
 fn action(world: &World) -> Option<Action> {
@@ -35,7 +35,7 @@ fn what_failed_is_tried_at_once_also_where_nobody_thought_that_it_would_help() {
         let mut world = supplied(failed(code));
         assert!(matches!(action(&world), Some(Action::InstallRelease { .. })));
         assert!(is_settled(&world));
-        world.facts.again.clear();
+        world.facts.settled.insert(digest(), 1);
         assert_eq!(action(&world), None, "by itself it would wait");
     }
 }
@@ -64,6 +64,29 @@ fn what_an_instance_consists_of_is_never_removed() {
     let mut world = World::new(1);
     world.wish(1, 0, Wish::Started, "{}");
     world.settle();
-    world.facts.again.insert(digest());
+    world.desired.rebuilds.insert(digest(), 1);
     assert_eq!((action(&world), is_settled(&world)), (None, true), "it is declined, and not done later");
+}
+
+#[test]
+fn a_number_is_new_until_it_is_settled_also_when_a_restored_master_counts_from_before() {
+    let numbers = |wanted, settled| {
+        let mut world = supplied(ReleaseFact::Installed);
+        world.desired.rebuilds.insert(digest(), wanted);
+        world.facts.settled.insert(digest(), settled);
+        let plan = world.plan().releases.remove(&digest()).unwrap();
+        (plan.settles, plan.status.unwrap().rebuild)
+    };
+    assert_eq!(numbers(0, 0), (None, 0), "nobody wished it");
+    assert_eq!(numbers(2, 0), (Some(2), 2));
+    assert_eq!(numbers(2, 2), (None, 2));
+    assert_eq!(numbers(3, 5), (Some(3), 3), "the master has forgotten 5");
+    assert_eq!(numbers(0, 5), (None, 0));
+    let mut world = supplied(ReleaseFact::Building("compiles".into()));
+    world.desired.rebuilds.insert(digest(), 3);
+    world.facts.settled.insert(digest(), 5);
+    let told = world.plan().releases.remove(&digest()).unwrap().status.unwrap();
+    assert_eq!(told.rebuild, 0, "what the master never asked for is not said to be done");
+    let rebuild = Rebuild { wanted: 3, settled: 2 };
+    assert_eq!(rebuild.without_news(), Rebuild { wanted: 2, settled: 2 });
 }
