@@ -314,23 +314,44 @@ fn hold_back<'a>(given: &Given<'a>, plan: &mut PartitionPlan) -> Option<&'a Fail
 /// Takes an action, and what builds on it, out of the plan.
 fn leave_out(at: usize, plan: &mut PartitionPlan) {
     // Services, promises and what was asked for do not build on each other; everything else does on what is before it.
-    match plan.actions[at] {
-        Action::StartService { .. } | Action::CheckPromise { .. } | Action::RunAsked { .. } => {
-            drop(plan.actions.remove(at));
-        }
-        // What is before it is worth doing now only as far as it leaves a mark: the rest would be done again and again.
-        _ => {
-            let asked = plan.actions.pop_if(|action| matches!(action, Action::RunAsked { .. }));
-            let leaves_mark = |action: &Action| match action {
-                // These say what is about to be done with the rest, and are written down again with the next try.
-                Action::Note { note: Note::Prepared { .. } | Note::Revived { .. }, .. } => false,
-                Action::Note { .. } | Action::StopService { .. } | Action::StartService { .. } => true,
-                _ => false,
-            };
-            plan.actions.truncate(plan.actions[..at].iter().rposition(leaves_mark).map_or(0, |last| last + 1));
-            plan.actions.extend(asked);
-        }
+    if let Action::StartService { .. } | Action::CheckPromise { .. } | Action::RunAsked { .. } = plan.actions[at] {
+        plan.actions.remove(at);
+        return;
     }
+    let asked = plan.actions.pop_if(|action| matches!(action, Action::RunAsked { .. }));
+    let later = plan.actions.split_off(at);
+    // Those that are restarted for a promise are stopped together or not at all.
+    let is_revival = |action: &Action| matches!(action, Action::Note { note: Note::Revived { times: 1.. }, .. });
+    if !plan.actions.iter().any(is_revival) {
+        plan.actions.extend(apart(later));
+    }
+    // What is before it is worth doing now only as far as it leaves a mark: the rest would be done again and again.
+    let leaves_mark = |action: &Action| match action {
+        // These say what is about to be done with the rest, and are written down again with the next try.
+        Action::Note { note: Note::Prepared { .. } | Note::Revived { .. }, .. } => false,
+        Action::Note { .. } | Action::StopService { .. } | Action::StartService { .. } => true,
+        _ => false,
+    };
+    plan.actions.truncate(plan.actions.iter().rposition(leaves_mark).map_or(0, |last| last + 1));
+    plan.actions.extend(asked);
+}
+
+/// What does not build on the first of these: where that is the stop of a service, others are stopped all the same, and
+/// started as long as nothing is between that wants all of them stopped.
+fn apart(actions: Vec<Action>) -> Vec<Action> {
+    let mut actions = actions.into_iter();
+    let Some(Action::StopService { service: stays, .. }) = actions.next() else { return Vec::new() };
+    let mut all_stopped = false;
+    let is_apart = |action: &Action| match action {
+        Action::StopService { .. } => true,
+        Action::StartService { spec, .. } => !all_stopped && spec.name != stays,
+        Action::Note { note: Note::Done { .. } | Note::Timed { .. }, .. } => !all_stopped,
+        _ => {
+            all_stopped = true;
+            false
+        }
+    };
+    actions.filter(is_apart).collect()
 }
 
 fn with_failure(verdict: Verdict, failure: Option<&Failure>) -> Verdict {

@@ -462,6 +462,39 @@ fn two_steps_that_fail_wait_longer_each_time_and_neither_has_the_other_tried_aga
     ));
 }
 
+#[test]
+fn a_service_that_cannot_be_stopped_keeps_no_other_from_being_stopped() {
+    let mut world = World::new(1);
+    world.wish(1, 0, Wish::Started, "{}");
+    world.settle();
+    world.failing = ["stop service web", "stop service worker"].map(str::to_owned).into();
+    world.wish(1, 0, Wish::Destroyed, "{}");
+    for _ in 0..10 {
+        world.settle();
+        world.later(10);
+    }
+    world.failing.remove("stop service worker");
+    world.later(60);
+    // As it may be while the one is not due: it is waited for, and the other is stopped.
+    let services = &mut world.facts.partitions.get_mut(&part(0)).unwrap();
+    services.failures.iter_mut().find(|failure| failure.step == "stop service web").unwrap().at = world.now;
+    world.take_done();
+    world.settle();
+    assert_eq!(world.take_done(), ["part0 stop service worker"]);
+    let runs = |world: &World, name: &str| {
+        let services = &world.facts.partitions[&part(0)].services;
+        services
+            .get(&ServiceName::parse(name).unwrap())
+            .is_some_and(|fact| matches!(fact.state, ServiceRun::Running { .. }))
+    };
+    assert_eq!((runs(&world, "web"), runs(&world, "worker")), (true, false));
+    world.failing.clear();
+    world.later(600);
+    world.settle();
+    assert!(!runs(&world, "web"));
+    assert!(world.take_done().contains(&"part0 erase".to_owned()));
+}
+
 /// When it was restarted in an hour, in seconds; `between` happens every five seconds.
 fn restarts_in_an_hour(world: &mut World, mut between: impl FnMut(&mut World)) -> Vec<u64> {
     let (begin, mut restarts) = (world.now, Vec::new());

@@ -208,11 +208,10 @@ impl Cgroups {
         self.files.read(partition, &source.base.join(partition), counter, source.reader)
     }
 
-    /// Kills all in the partition's groups, waits until they are gone, and removes the groups.
+    /// Removes the partition's groups, once nothing is left in them.
     pub fn remove(&self, partition: &str) {
         self.files.forget(partition);
         if let Some(folder) = self.of_partition(partition) {
-            kill(&folder);
             for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
                 let _ = fs::remove_dir(entry.path());
             }
@@ -224,8 +223,9 @@ impl Cgroups {
     }
 }
 
-/// Kills all in a group and below it, and waits up to 10 s until they are gone.
-pub fn kill(folder: &Path) {
+/// Kills all in a group and below it, if there is one, and waits up to 10 s until they are gone. Meanwhile no thread is held:
+/// what does not end may be a tenant's doing.
+pub async fn kill(folder: &Path) {
     if fs::write(folder.join("cgroup.kill"), "1").is_err() {
         return;
     }
@@ -233,7 +233,7 @@ pub fn kill(folder: &Path) {
     while Instant::now() < until
         && fs::read_to_string(folder.join("cgroup.events")).is_ok_and(|text| text.contains("populated 1"))
     {
-        std::thread::park_timeout(Duration::from_millis(2));
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 

@@ -8,7 +8,6 @@ mod runs;
 mod usage;
 
 use super::{Adopted, LogLines, Memory, Place, Ran, Runtime, Setting, Usage, beside, joined, signal_main};
-use crate::host::linux::cgroup;
 use crate::host::linux::confine::Bounds;
 use crate::host::linux::disk::private_folder;
 use crate::host::linux::process::boot_id;
@@ -151,11 +150,9 @@ impl Runtime for ShimRuntime {
             ended?;
         }
         self.inner.held.setting.settle(partition).await;
+        self.inner.empty_group(partition).await;
         let (inner, partition) = (self.inner.clone(), partition.clone());
         let cleared = beside(move || {
-            if let Some(group) = inner.cgroups.of_partition(partition.as_str()).filter(|group| group.exists()) {
-                cgroup::kill(&group);
-            }
             for service in &services {
                 inner.held.records.forget(&inner.held.records.service(&partition, service))?;
             }
@@ -167,6 +164,7 @@ impl Runtime for ShimRuntime {
 
     async fn forget(&self, partition: &PartitionName) -> Result<(), Problem> {
         self.inner.held.set_limits(partition, None);
+        self.inner.empty_group(partition).await;
         let (inner, partition) = (self.inner.clone(), partition.clone());
         let gone = beside(move || {
             inner.cgroups.remove(partition.as_str());

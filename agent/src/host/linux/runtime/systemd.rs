@@ -128,11 +128,11 @@ impl Runtime for SystemdRuntime {
         }
         self.inner.end_strays(partition).await?;
         self.inner.held.setting.settle(partition).await;
+        if let Some(group) = self.inner.group(partition) {
+            cgroup::kill(&group).await;
+        }
         let (inner, partition) = (self.inner.clone(), partition.clone());
         let cleared = beside(move || {
-            if let Some(group) = inner.group(&partition).filter(|group| group.exists()) {
-                cgroup::kill(&group);
-            }
             inner.tmp.leave(&partition)?;
             for service in &services {
                 inner.held.records.forget(&inner.held.records.service(&partition, service))?;

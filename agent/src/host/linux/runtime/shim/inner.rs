@@ -108,29 +108,36 @@ impl Inner {
         main: Option<Process>,
         group: Option<PathBuf>,
     ) -> Result<(), Problem> {
-        let mark = format!("{}.{partition}.{service}.", self.mark);
-        let ended = tokio::task::spawn_blocking(move || {
-            if let Some(group) = group.filter(|group| group.exists()) {
-                cgroup::kill(&group);
-            }
-            let until = Instant::now() + Duration::from_secs(10);
-            loop {
+        if let Some(group) = group {
+            cgroup::kill(&group).await;
+        }
+        let mark: Arc<str> = format!("{}.{partition}.{service}.", self.mark).into();
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            let mark = mark.clone();
+            let left = beside(move || {
                 let mut left = marked(&mark, uid);
                 left.extend(main.filter(|main| main.is_alive()));
-                if left.is_empty() {
-                    return true;
-                }
+                let is_empty = left.is_empty();
                 left.into_iter().for_each(Process::kill);
-                if Instant::now() > until {
-                    return false;
-                }
-                std::thread::park_timeout(Duration::from_millis(5));
+                Ok(!is_empty)
+            });
+            if !left.await? {
+                return Ok(());
             }
-        });
-        match ended.await {
-            Ok(true) => Ok(()),
-            _ => Err(Problem::new(codes::SERVICE_START, format!("processes of service {service} do not end"))
-                .fix("find out what holds them; the machine may have to be restarted")),
+            if Instant::now() > until {
+                return Err(Problem::new(codes::SERVICE_START, format!("processes of service {service} do not end"))
+                    .fix("find out what holds them; the machine may have to be restarted"));
+            }
+            // Between the looks no thread is held.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Ends whatever is left in the partition's group.
+    pub async fn empty_group(&self, partition: &PartitionName) {
+        if let Some(group) = self.cgroups.of_partition(partition.as_str()) {
+            cgroup::kill(&group).await;
         }
     }
 
