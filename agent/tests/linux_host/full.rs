@@ -1,4 +1,4 @@
-//! A shim where there is no room: its service's end is written down all the same.
+//! A shim where there is no room: its service's end is written down all the same, and nothing is left of what cannot start.
 
 use super::*;
 use plat_agent_plan::facts::Ending;
@@ -22,9 +22,8 @@ fn fill(disk: &Bind) -> PathBuf {
     path
 }
 
-/// Starts a one-shot that is done when it is let go, lets it go when there is no room left, and waits until its shim has
-/// tried to write that down.
-async fn succeeds_on_a_full_disk(node: &Node, host: &LinuxHost, disk: &Bind) -> PathBuf {
+/// Starts a one-shot that is done when it is let go, and lets it go when there is no room left.
+async fn succeeds_on_a_full_disk(node: &Node, host: &LinuxHost, disk: &Bind, keeps_room: bool) -> PathBuf {
     let once = ServiceSpec {
         kind: ServiceKind::Oneshot,
         restart: Restart::Never,
@@ -32,12 +31,17 @@ async fn succeeds_on_a_full_disk(node: &Node, host: &LinuxHost, disk: &Bind) -> 
     };
     start(host, &once).await.unwrap();
     let main = running(&fact(host, "once").await);
-    let ballast = fill(disk);
     let folder = node.state().join("host/partitions/p0/services/once");
+    let room = folder.join("state.room");
+    until("room is kept", async || room.exists()).await;
+    if !keeps_room {
+        fs::remove_file(room).unwrap();
+    }
+    let ballast = fill(disk);
     let touched = || fs::metadata(&folder).unwrap().modified().unwrap();
     let before = touched();
     fs::write(node.home().join("go"), "").unwrap();
-    until("its shim has tried", async || !alive(main) && touched() != before).await;
+    until("its shim has tried to write that down", async || !alive(main) && touched() != before).await;
     ballast
 }
 
@@ -48,12 +52,52 @@ async fn a_one_shot_that_succeeded_when_the_disk_was_full_has_succeeded() {
     }
     let (node, disk) = with_small_disk();
     let host = node.occupied().await;
-    let ballast = succeeds_on_a_full_disk(&node, &host, &disk).await;
-    fs::remove_file(ballast).unwrap();
-    let fact = ended(&host, "once").await;
-    assert!(matches!(fact.state, ServiceRun::Ended { how: Ending::Success, .. }), "{fact:?}");
-    assert_eq!(fact.last_exit, "exit code 0");
+    for keeps_room in [true, false] {
+        let ballast = succeeds_on_a_full_disk(&node, &host, &disk, keeps_room).await;
+        if !keeps_room {
+            fs::remove_file(&ballast).unwrap();
+        }
+        let fact = ended(&host, "once").await;
+        assert!(matches!(fact.state, ServiceRun::Ended { how: Ending::Success, .. }), "{fact:?}");
+        assert_eq!(fact.last_exit, "exit code 0");
+        let _gone_already = fs::remove_file(ballast);
+        fs::remove_file(node.home().join("go")).unwrap();
+    }
     node.done(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_started_on_a_full_disk_leaves_nobody_behind_and_its_record_as_it_was() {
+    if !root_is_here() {
+        return;
+    }
+    let (node, disk) = with_small_disk();
+    let host = node.occupied().await;
+    start(&host, &spec("witness", "sleep 1000")).await.unwrap();
+    let witness = node.service_state("witness")["shim"]["pid"].as_u64().unwrap();
+    let stat = fs::read_to_string(format!("/proc/{witness}/stat")).unwrap();
+    let spawner: u32 = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
+    start(&host, &spec("brief", "exit 3")).await.unwrap();
+    let before = ended(&host, "brief").await;
+    let ballast = fill(&disk);
+    for _ in 0..3 {
+        let problem = start(&host, &spec("brief", "exit 4")).await.unwrap_err();
+        assert_eq!(problem.code, codes::DISK_FULL, "{problem}");
+    }
+    until("nobody but the witness is left", async || children(spawner).len() == 1).await;
+    fs::remove_file(ballast).unwrap();
+    assert_eq!(fact(&host, "brief").await, before);
+    node.done(host).await;
+}
+
+/// The processes that this one has started.
+fn children(parent: u32) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").unwrap().flatten().filter_map(|one| one.file_name().to_str()?.parse().ok());
+    let is_one = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.split(' ').nth(1) == Some(&parent.to_string()))
+    };
+    pids.filter(is_one).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +107,7 @@ async fn who_ends_a_service_does_not_wait_for_room_on_the_disk() {
     }
     let (node, disk) = with_small_disk();
     let host = node.occupied().await;
-    let ballast = succeeds_on_a_full_disk(&node, &host, &disk).await;
+    let ballast = succeeds_on_a_full_disk(&node, &host, &disk, false).await;
     let shim = node.service_state("once")["shim"]["pid"].as_u64().unwrap();
     assert!(alive(shim.try_into().unwrap()));
     let stop = async { host.runtime().stop(&part(), &service("once")).await };

@@ -20,6 +20,7 @@ use plat_agent_plan::{Moment, Steady};
 use plat_model::id::InstanceId;
 use plat_model::{Problem, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -218,7 +219,9 @@ pub fn serve(mut task: ServiceTask, line: Line) {
     let write = |state: &RunState| replace_json(&path, state, Durability::Process);
     // Before anything runs: a shim that dies from here on is missed, and what it started is found by its mark.
     let mut notices = None;
-    let started = write(&state).and_then(|()| {
+    let noted = write(&state);
+    let is_noted = noted.is_ok();
+    let started = noted.and_then(|()| {
         if let Some(seconds) = task.watchdog_seconds {
             notices = Some(Notices::open(&mut task.program, seconds)?);
         }
@@ -230,11 +233,12 @@ pub fn serve(mut task: ServiceTask, line: Line) {
             state.ends(SystemClock.moment(), &boot);
             state.error = problem.one_line();
             state.used = used();
-            let written = write(&state);
+            // Without a note there is nothing to correct: whoever asked is told, and no record speaks of this run.
+            let is_over = !is_noted || write(&state).is_ok();
             let _ = line.say(&Answer::Failed(problem));
             drop(line);
-            if written.is_err() {
-                write_end(&state, &path);
+            if !is_over {
+                write_end(&state, &path, None);
             }
             return;
         }
@@ -244,6 +248,7 @@ pub fn serve(mut task: ServiceTask, line: Line) {
     let _ = line.say(&Answer::Started { pid: tree.main.as_raw() as u32 });
     // From now on the agent may come and go.
     drop(line);
+    let room = Room::take(&path);
     let mut log = LineLog::open(task.folder.join("log"));
     let policy = Policy {
         stop_signal: nix::sys::signal::Signal::try_from(task.stop_signal).unwrap_or(tree::STOP),
@@ -270,21 +275,55 @@ pub fn serve(mut task: ServiceTask, line: Line) {
         // Whoever told it to end knows that it has, and has nothing to learn from this.
         let _ = write(&state);
     } else {
-        write_end(&state, &path);
+        write_end(&state, &path, room.as_ref());
     }
+    drop(room);
 }
 
 /// How long between two attempts.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Writes down how the service ended, once there is room on the disk for it: till then this process stays, for without it
-/// nobody would know, and what has succeeded would be done again. It stays no longer than until it is told to end, or
-/// the place of what it would write is gone.
-fn write_end(state: &RunState, path: &Path) {
+/// Writes down how the service ended, also where the disk is full. Where there is not even the room that was taken for it
+/// this process stays till there is, for without it nobody would know, and what has succeeded would be done again. It
+/// stays no longer than until it is told to end, or the place of what it would write is gone.
+fn write_end(state: &RunState, path: &Path, room: Option<&Room>) {
     while replace_json(path, state, Durability::Process).is_err() {
+        if room.is_some_and(|room| room.write(state, path).is_ok()) {
+            break;
+        }
         if !path.parent().is_some_and(Path::is_dir) || tree::told_within(AGAIN) {
             break;
         }
+    }
+}
+
+/// Room on the disk that is kept for how a service ends: what is full by then takes no more, but lets be written over.
+struct Room(PathBuf);
+
+impl Room {
+    const BYTES: usize = 8192;
+
+    /// None where there is no room already.
+    fn take(path: &Path) -> Option<Self> {
+        let room = Self(path.with_extension("room"));
+        std::fs::write(&room.0, [b' '; Self::BYTES]).is_ok().then_some(room)
+    }
+
+    /// Without the last lines of its log, if they do not fit in; what is left over stays blank.
+    fn write(&self, state: &RunState, path: &Path) -> std::io::Result<()> {
+        let mut text = serde_json::to_vec(state)?;
+        if text.len() > Self::BYTES {
+            text = serde_json::to_vec(&RunState { tail: Vec::new(), ..state.clone() })?;
+        }
+        text.resize(text.len().max(Self::BYTES), b' ');
+        std::fs::OpenOptions::new().write(true).open(&self.0)?.write_all(&text)?;
+        std::fs::rename(&self.0, path)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let _not_there_any_more = std::fs::remove_file(&self.0);
     }
 }
 
