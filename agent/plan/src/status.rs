@@ -24,8 +24,8 @@ pub(crate) fn status(
     verdict: Verdict,
 ) -> InstanceStatus {
     let before = given.previous.filter(|previous| previous.id == desired.id);
-    let since =
-        before.filter(|previous| previous.state == verdict.state).map_or(given.now.wall, |previous| previous.since);
+    let as_before = before.filter(|previous| previous.state == verdict.state);
+    let since = as_before.map_or(given.now.wall, |previous| previous.since);
     let occupant = given.fact.occupant.as_ref().filter(|occupant| occupant.instance == desired.id);
     let gone = verdict.state == InstanceState::Destroyed || occupant.is_none();
     let connection = occupant.map(|occupant| occupant.connection.clone()).unwrap_or_default();
@@ -43,7 +43,7 @@ pub(crate) fn status(
         holds: fact.holds,
         message: fact.message.chars().take(MESSAGE_MAX).collect(),
         checked: fact.checked.wall,
-        since: Some(promised_since(before, name, fact)),
+        since: promised_since(before, name, fact),
     });
     InstanceStatus {
         id: desired.id.clone(),
@@ -57,13 +57,17 @@ pub(crate) fn status(
         promises: promises.collect(),
         said: occupant.and_then(|occupant| occupant.said.clone()).filter(|_| !gone),
         ran: occupant.map(|occupant| occupant.asked.over.clone()).unwrap_or_default(),
+        found: before.is_none() || as_before.is_some_and(|previous| previous.found),
     }
 }
 
-/// Since when a promise has held, or not held: as said before, if that is still so.
-fn promised_since(before: Option<&InstanceStatus>, name: &PromiseName, fact: &PromiseFact) -> Timestamp {
-    let said = before.and_then(|before| before.promises.iter().find(|said| said.name == *name));
-    said.filter(|said| said.holds == fact.holds).and_then(|said| said.since).unwrap_or(fact.checked.wall)
+/// Since when a promise has held, or not held: as said before, if that is still so. `None`: it was so when it was looked first.
+fn promised_since(before: Option<&InstanceStatus>, name: &PromiseName, fact: &PromiseFact) -> Option<Timestamp> {
+    match before?.promises.iter().find(|said| said.name == *name) {
+        Some(said) if said.holds == fact.holds => said.since,
+        Some(_) => Some(fact.checked.wall),
+        None => before.filter(|before| !before.found).map(|_| fact.checked.wall),
+    }
 }
 
 /// Those that the runtime knows, and those that have not run yet because it is not their time.

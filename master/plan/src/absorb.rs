@@ -190,7 +190,7 @@ fn take_status(
         }
         absorbed.changes.extend(leave::leave(state, instance, now));
     } else {
-        let told = known.map_or_else(|| told.clone(), |known| since_before(known, told));
+        let told = with_since(known, told, instance.created, now);
         if known != Some(&told) {
             absorbed.changes.push(Change::put(Record::Status(told)));
         }
@@ -198,19 +198,31 @@ fn take_status(
     Ok(())
 }
 
-/// What is told, since when it was first told to be so: an agent that was started anew counts from its start. A service of which
-/// another process runs may have been away meanwhile, and then it is the agent who knows since when all is as it is.
-fn since_before(known: &InstanceStatus, told: &InstanceStatus) -> InstanceStatus {
+/// What is told, with since when it is so. An agent that was started anew knows only since when it has looked: as long as nothing
+/// is another, what was told before goes on. A service of which another process runs may have been away meanwhile. What a
+/// wrong clock says, from before the instance was or from what is to come, is not taken either.
+fn with_since(
+    known: Option<&InstanceStatus>,
+    told: &InstanceStatus,
+    created: Timestamp,
+    now: Timestamp,
+) -> InstanceStatus {
     let mut told = told.clone();
-    let as_known = told.generation == known.generation && told.state == known.state;
-    if as_known && processes(&told).eq(processes(known)) {
-        told.since = told.since.min(known.since);
+    let can_be = |since: &Timestamp| (created..=now.max(created)).contains(since);
+    let bounded = |since: Timestamp| since.min(now).max(created);
+    let same = |known: &&InstanceStatus| {
+        known.generation == told.generation && known.state == told.state && processes(known).eq(processes(&told))
+    };
+    let before = known.filter(same).map(|known| known.since).filter(can_be);
+    if std::mem::take(&mut told.found) || !can_be(&told.since) {
+        told.since = before.unwrap_or_else(|| bounded(told.since));
     }
     for promise in &mut told.promises {
-        let before = known.promises.iter().find(|before| before.name == promise.name && before.holds == promise.holds);
-        if let (Some(since), Some(before)) = (&mut promise.since, before.and_then(|before| before.since)) {
-            *since = before.min(*since);
-        }
+        let mut before = known.iter().flat_map(|known| &known.promises);
+        let before = before.find(|before| before.name == promise.name && before.holds == promise.holds);
+        let before = before.and_then(|before| before.since).filter(can_be);
+        let since = promise.since.filter(can_be).or(before);
+        promise.since = Some(since.unwrap_or_else(|| bounded(promise.since.unwrap_or(promise.checked))));
     }
     told
 }

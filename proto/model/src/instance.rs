@@ -216,6 +216,9 @@ pub struct InstanceStatus {
     /// The last runs that were asked for and are over, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ran: Vec<RunResult>,
+    /// It was in this state when its agent looked first, which is what `since` says: of what was before the agent knows nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub found: bool,
 }
 
 impl InstanceStatus {
@@ -233,6 +236,7 @@ impl InstanceStatus {
             promises: Vec::new(),
             said: None,
             ran: Vec::new(),
+            found: false,
         }
     }
 }
@@ -302,7 +306,7 @@ pub struct PromiseStatus {
     pub message: String,
     /// When the check was made that this was told after: of later ones that said the same nothing is told.
     pub checked: Timestamp,
-    /// Since when it has held, or not held, without a break that was told of. `None`: its agent is older.
+    /// Since when it has held, or not held, without a break that was told of. `None`: its agent does not know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
 }

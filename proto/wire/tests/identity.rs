@@ -134,10 +134,11 @@ fn status() -> impl Strategy<Value = InstanceStatus> {
         .prop_map(|(name, holds, message, checked, since)| PromiseStatus { name, holds, message, checked, since });
     let head = (id(), any::<u64>().prop_map(Generation), select(states), time(), text());
     let said = option::of((any::<bool>(), text()).prop_map(|(well, text)| Said { well, text }));
-    let more = (said, vec(run(), 0..RUNS_MAX));
+    let more = (said, vec(run(), 0..RUNS_MAX), any::<bool>());
     (head, option::of(problem()), parameters(), vec(service, 0..3), vec(promise, 0..3), more).prop_map(
-        |((id, generation, state, since, detail), problem, connection, services, promises, (said, ran))| {
-            InstanceStatus { id, generation, state, since, detail, problem, connection, services, promises, said, ran }
+        |((id, generation, state, since, detail), problem, connection, services, promises, (said, ran, found))| {
+            let bare = InstanceStatus::bare(id, generation, state, since);
+            InstanceStatus { detail, problem, connection, services, promises, said, ran, found, ..bare }
         },
     )
 }

@@ -1,13 +1,13 @@
 use super::given::*;
 use plat_master_plan::allocate::allocate;
 use plat_master_plan::{Change, desired};
-use plat_model::Generation;
 use plat_model::id::{InstanceId, PromiseName, ServiceName};
 use plat_model::instance::{
     InstanceState, InstanceStatus, PromiseStatus, ServiceKind, ServiceState, ServiceStatus, Wish,
 };
 use plat_model::node::NodeReport;
 use plat_model::problem::codes;
+use plat_model::{Generation, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -133,12 +133,14 @@ fn only_what_a_node_does_not_hold_is_sent_and_its_generation_grows_with_each_cha
 }
 
 #[test]
-fn an_agent_that_was_started_anew_does_not_set_back_since_when_an_instance_is_as_it_is() {
+fn since_when_an_instance_is_as_it_is_goes_on_over_a_new_agent_and_ends_with_what_an_agent_saw() {
     let (mut grid, id) = placed();
     let began = grid.now;
     let generation = grid.instance("db").generation;
-    let ready = |now, pid, holds| {
-        let mut status = InstanceStatus::bare(id.clone(), generation, InstanceState::Ready, now);
+    // As an agent tells that has just begun to look, or (`seen`) that has seen it become so.
+    let ready = |now, pid, holds, seen: Option<Timestamp>| {
+        let mut status = InstanceStatus::bare(id.clone(), generation, InstanceState::Ready, seen.unwrap_or(now));
+        status.found = seen.is_none();
         status.services = vec![ServiceStatus {
             name: ServiceName::parse("db").unwrap(),
             kind: ServiceKind::Service,
@@ -152,25 +154,36 @@ fn an_agent_that_was_started_anew_does_not_set_back_since_when_an_instance_is_as
             skipped: 0,
         }];
         let name = PromiseName::parse("answers").unwrap();
-        status.promises = vec![PromiseStatus { name, holds, message: String::new(), checked: now, since: Some(now) }];
+        status.promises = vec![PromiseStatus { name, holds, message: String::new(), checked: now, since: seen }];
         NodeReport { instances: vec![status], ..NodeReport::default() }
     };
     let since = |grid: &Grid| {
         let status = &grid.state.statuses[&id];
         (status.since, status.promises[0].since.unwrap(), status.promises[0].checked)
     };
-    grid.report("n1", ready(began, 7, true));
-    grid.later(Duration::from_secs(3600));
+    let hour = Duration::from_secs(3600);
+    grid.report("n1", ready(began, 7, true, Some(began)));
+    grid.later(hour);
     let anew = grid.now;
-    grid.report("n1", ready(anew, 7, true));
-    assert_eq!(since(&grid), (began, began, anew));
-    grid.later(Duration::from_secs(3600));
+    grid.report("n1", ready(anew, 7, true, None));
+    assert_eq!(since(&grid), (began, began, anew), "another agent found it so");
+    grid.later(hour);
     let broken = grid.now;
-    grid.report("n1", ready(broken, 7, false));
+    grid.report("n1", ready(broken, 7, false, None));
     assert_eq!(since(&grid), (began, broken, broken), "the promise is another word");
-    grid.report("n1", ready(broken, 8, false));
+    grid.report("n1", ready(broken, 8, false, None));
     assert_eq!(since(&grid), (broken, broken, broken), "its process is another");
-    grid.later(Duration::from_secs(3600));
+    grid.later(hour);
+    let between = grid.now;
+    grid.later(hour);
+    let now = grid.now;
+    grid.report("n1", ready(now, 8, false, Some(between)));
+    assert_eq!(since(&grid), (between, between, now), "it was otherwise while the master was away");
+    for wrong in [Timestamp(1), Timestamp(now.0 + 86_400_000)] {
+        grid.report("n1", ready(now, 8, false, Some(wrong)));
+        assert_eq!(since(&grid), (between, between, now), "a clock that is wrong says nothing");
+    }
+    grid.later(hour);
     let failed = grid.now;
     grid.reports(&id, InstanceState::Failed);
     assert_eq!(grid.state.statuses[&id].since, failed);

@@ -120,6 +120,7 @@ impl From<&InstanceStatus> for v1::InstanceStatus {
             promises: status.promises.iter().map(Into::into).collect(),
             said: status.said.as_ref().map(Into::into),
             ran: status.ran.iter().map(Into::into).collect(),
+            found: status.found,
         }
     }
 }
@@ -149,6 +150,7 @@ impl IntoModel for v1::InstanceStatus {
             promises: promises?,
             said: said?,
             ran: ran?,
+            found: self.found,
         })
     }
 }
