@@ -8,9 +8,9 @@ mod taken;
 pub(in crate::host::linux) use taken::Taken;
 
 use super::connection::{Connection, Request};
-use super::kernels::Kernels;
 use super::links::Ends;
-use super::{addresses, links, perform, refused, remove_taps, routes, see};
+use super::near::{Followed, Near};
+use super::{addresses, links, perform, refused, remove_taps, routes, see, set_links};
 use crate::host::Outcome;
 use crate::host::linux::{failed, sysctls};
 use nix::errno::Errno;
@@ -90,20 +90,20 @@ impl Namespaces {
         folder::mounted_again(&self.folder, names).map_err(|e| failed("mounts cannot be looked at", e))
     }
 
-    /// Performs actions that all make namespaces what they must be, or that all remove them. `taken`: so far.
-    pub fn perform(&self, batch: &[Action], taken: &mut Taken) -> Outcome {
+    /// Performs actions that all make namespaces what they must be, or that all remove them. `taken`, `followed`: so far.
+    pub fn perform(&self, batch: &[Action], taken: &mut Taken, followed: &mut Followed) -> Outcome {
         let removes =
             |action: &Action| matches!(action, Action::SetNamespace { state, .. } if state.to.inside.is_none());
         if batch.first().is_some_and(removes) {
             return self.remove(batch, taken);
         }
         let mut done = vec![false; batch.len()];
-        let problem = self.make_all(batch, &mut done, taken).err();
+        let problem = self.make_all(batch, &mut done, taken, followed).err();
         Outcome { done, problem }
     }
 
     /// Step by step for all of them at once: to the kernel each step is one question and many requests.
-    fn make_all(&self, batch: &[Action], done: &mut [bool], taken: &mut Taken) -> Result<()> {
+    fn make_all(&self, batch: &[Action], done: &mut [bool], taken: &mut Taken, followed: &mut Followed) -> Result<()> {
         let mut all = Vec::with_capacity(batch.len());
         for (action, done) in batch.iter().zip(done) {
             all.extend(self.begin(action, done)?);
@@ -119,7 +119,7 @@ impl Namespaces {
             from: making.from.outside.clone().filter(|_| making.is_paired()).unwrap_or_else(blank),
             to: making.outside.clone(),
         });
-        all_of(perform(&joined.collect::<Vec<_>>()))?;
+        all_of(set_links(&joined.collect::<Vec<_>>(), followed))?;
         for making in &all {
             let taken = taken.entry(making.name.into()).or_default();
             in_a_thread(|| enter(&making.namespace).and_then(|()| furnish(making.inside, taken)))
@@ -190,7 +190,7 @@ impl Namespaces {
         let state = Box::new(Change { from: alone, to: state.from.clone() });
         let back = Action::SetNamespace { name: name.clone(), veth: veth.clone(), state };
         // The next run mends what does not come back.
-        let _ = self.make_all(&[back], &mut [false], taken);
+        let _ = self.make_all(&[back], &mut [false], taken, &mut Followed::default());
         true
     }
 
@@ -386,7 +386,7 @@ fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<()> {
     too_many.try_for_each(|(key, _, otherwise)| sysctls::write(key, otherwise))?;
     let mut connection = Connection::open()?;
     let all: Vec<links::Link> = links::all(&mut connection)?;
-    let near = Kernels::near(&all, &addresses::all(&mut connection)?);
+    let near = Near::new(&all, &addresses::all(&mut connection)?);
     let indexes: super::Indexes = all.iter().map(|link| (link.name.clone(), link.index)).collect();
     let index = |name: &str| indexes.get(name).copied().ok_or(Errno::ENODEV);
     let (lo, inner) = (index("lo")?, index(INNER)?);
@@ -398,8 +398,9 @@ fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<()> {
     }
     if let (Some(from), Some(to)) = (&found.link, &wanted.link) {
         requests.extend(links::set(&handle, inner, from, to, &indexes).unwrap_or_default());
-        let near = near.get(&inner).filter(|_| from.up && to.up && from.mac != to.mac);
-        requests.extend(near.into_iter().flat_map(|near| addresses::follow(&handle, inner, *near, to.mac)));
+        if from.up && to.up && from.mac != to.mac {
+            requests.extend(taken.followed.follow(&handle, (INNER, inner), &near, to.mac));
+        }
     }
     requests.extend(found.routes.difference(&wanted.routes).map(|route| routes::remove(&handle, inner, route)));
     requests.extend(found.addresses.difference(&wanted.addresses).map(|ip| addresses::remove(&handle, inner, *ip)));

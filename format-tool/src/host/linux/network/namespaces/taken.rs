@@ -1,6 +1,7 @@
 //! What was taken out of a namespace, with what no fact says of it, should it have to come back.
 
 use super::super::connection::{Connection, Request};
+use super::super::near::Followed;
 use super::super::{addresses, links, routes};
 use super::INNER;
 use ipnet::IpNet;
@@ -19,6 +20,7 @@ pub(in crate::host::linux) type Taken = BTreeMap<String, Inside>;
 pub(in crate::host::linux) struct Inside {
     protocols: BTreeMap<Route, RouteProtocol>,
     addresses: BTreeMap<IpNet, AddressMessage>,
+    pub followed: Followed,
 }
 
 impl Inside {
@@ -30,6 +32,7 @@ impl Inside {
         Ok(Self {
             protocols: routes::protocols(&mut connection, (inner.index, INNER))?,
             addresses: addresses::told(&mut connection, inner.index)?,
+            ..Self::default()
         })
     }
 
