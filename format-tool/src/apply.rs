@@ -6,7 +6,7 @@ use crate::record::Record;
 use node_format_plan::facts::PathFact;
 use node_format_plan::thing::Thing;
 use node_format_plan::{
-    Action, Consent, Forgotten, HostFacts, Kind, Layout, Plan, Scope, plan, privileges_lacking, rollback,
+    Action, Consent, Forgotten, HostFacts, Kind, Layout, Plan, Scope, left_out, plan, privileges_lacking, rollback,
     rollback_scope, scope, still_used, undoing,
 };
 use plat_model::problem::{Problem, Problems, codes};
@@ -356,6 +356,7 @@ fn undo(cause: Problem, begun: Work, host: &mut dyn Host, record: &mut Record, t
         }
     }
     but.extend(begun.lost());
+    but.extend(left_out(&begun.done));
     if !begun.finished.is_empty() {
         but.push(format!("what was made of half-made partitions, which stays: {}", listed(&begun.finished)));
     }
