@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 /// The actions that take these back, last first. A link that comes back is told what it had been told of routers while it is
 /// down: what went with it was said long before it went, and whoever is behind it may be waiting.
-pub fn undoing(done: &[Action]) -> Vec<Action> {
-    let back = done.iter().rev().filter_map(Action::inverse);
+pub fn undoing(done: &[&Action]) -> Vec<Action> {
+    let back = done.iter().rev().filter_map(|action| action.inverse());
     let (told, mut back): (Vec<_>, Vec<_>) = back.partition(is_told_anew);
     let links: BTreeSet<String> = told.iter().filter_map(Action::link).collect();
     let mut raised = Vec::new();
@@ -32,7 +32,7 @@ fn is_told_anew(action: &Action) -> bool {
 }
 
 /// What undoing these does not bring back, in words: of what is taken away and made anew the facts do not say all.
-pub fn left_out(done: &[Action]) -> Vec<String> {
+pub fn left_out(done: &[&Action]) -> Vec<String> {
     let mut out = LeftOut::default();
     for action in done {
         match action {
@@ -116,6 +116,10 @@ mod tests {
     use crate::facts::{LinkKind, NamespaceFact, Route};
     use std::collections::BTreeMap;
 
+    fn all(actions: &[Action]) -> Vec<&Action> {
+        actions.iter().collect()
+    }
+
     #[test]
     fn a_link_that_comes_back_hears_no_router_before_it_is_told_to_hear_none() {
         let gone = |link: &str| {
@@ -138,7 +142,7 @@ mod tests {
             remove("part1", tap, false),
             remove("plat0", LinkKind::Bridge, true),
         ];
-        let back: Vec<String> = undoing(&done).iter().map(describe).collect();
+        let back: Vec<String> = undoing(&all(&done)).iter().map(describe).collect();
         let order = [
             "+ bridge plat0 up",
             "+ tap part1 down owner 20000",
@@ -150,7 +154,7 @@ mod tests {
         ];
         assert_eq!(back, order);
         // What was not removed was not told otherwise.
-        assert_eq!(undoing(&done[..2]), done[..2].iter().rev().filter_map(Action::inverse).collect::<Vec<_>>());
+        assert_eq!(undoing(&all(&done[..2])), done[..2].iter().rev().filter_map(Action::inverse).collect::<Vec<_>>());
     }
 
     #[test]
@@ -187,7 +191,7 @@ mod tests {
             set(1, (veth("br0"), eth0()), (veth("br0"), eth0())),
             set(2, (None, inside(None)), (veth("br0"), eth0())),
         ];
-        assert_eq!(left_out(&new), [""; 0]);
+        assert_eq!(left_out(&all(&new)), [""; 0]);
         let removed = (0..12).map(|n| Action::RemoveLink { name: format!("tap{n}"), link: tap(None) });
         let others = [
             moved(Some("br0"), None),
@@ -196,7 +200,8 @@ mod tests {
             set(2, (veth("br0"), inside(None)), (veth("br0"), eth0())),
             set(3, (veth("br0"), None), (veth("br0"), eth0())),
         ];
-        let said = left_out(&others.into_iter().chain(removed).collect::<Vec<_>>());
+        let removed: Vec<Action> = others.into_iter().chain(removed).collect();
+        let said = left_out(&all(&removed));
         let named: Vec<&str> = said.iter().map(|what| what.rsplit_once(": ").unwrap().1).collect();
         let links = "part-v0, part-v2, tap0, tap1, tap2, tap3, tap4, tap5, tap6, tap7 and 4 more";
         assert_eq!(named, ["part-v3", "part-v2", links, "tap0, part-v1", "part0"]);
