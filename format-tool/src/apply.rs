@@ -6,7 +6,7 @@ use crate::record::Record;
 use node_format_plan::facts::PathFact;
 use node_format_plan::thing::Thing;
 use node_format_plan::{
-    Action, Consent, Forgotten, HostFacts, Kind, Layout, Plan, Scope, plan, privileges_lacking, rollback,
+    Action, Consent, Forgotten, HostFacts, Kind, Layout, Plan, Scope, left_out, plan, privileges_lacking, rollback,
     rollback_scope, scope, still_used, undoing,
 };
 use plat_model::problem::{Problem, Problems, codes};
@@ -69,7 +69,7 @@ fn observe_and_plan(wish: Wish, host: &mut dyn Host, record: &Record) -> Result<
 pub fn apply(wish: Wish, host: &mut dyn Host, record: &mut Record, progress: Progress) -> Result<Applied, Problems> {
     let (plan, facts) = observe_and_plan(wish, host, record)?;
     let unchanged = plan.is_empty();
-    carry_out(plan, &facts, host, record, progress, &mut |host, record| verify(wish, host, record, unchanged))
+    carry_out(plan, facts, host, record, progress, &mut |host, record| verify(wish, host, record, unchanged))
 }
 
 /// Gives an uplink back that was not confirmed; nothing else is looked at or changed. It is never undone: the machine may be
@@ -98,16 +98,19 @@ pub fn roll_back(host: &mut dyn Host, record: &mut Record) -> Result<Applied, Pr
 /// Performs a plan whole, or undoes what of it was done.
 fn carry_out(
     plan: Plan,
-    facts: &HostFacts,
+    facts: HostFacts,
     host: &mut dyn Host,
     record: &mut Record,
     progress: Progress,
     proof: &mut dyn FnMut(&mut dyn Host, &Record) -> Result<(), Problem>,
 ) -> Result<Applied, Problems> {
-    let lacking = privileges_lacking(&plan, facts);
+    let lacking = privileges_lacking(&plan, &facts);
     if !lacking.is_empty() {
         return Err(lacking);
     }
+    let tenants = plan.tenants_links(&facts);
+    // Of a large node they take as much memory as the plan, and there will be new ones.
+    drop(facts);
     if let Some(lock) = record.children() {
         host.hold(lock)?;
     }
@@ -116,11 +119,10 @@ fn carry_out(
     record.strike(first)?;
     record.add(plan.known.iter().cloned())?;
     let mut work = Work { before_taking, lost: plan.lost.clone(), ..Work::default() };
-    let tenants = plan.tenants_links(facts);
     let outcome = perform_all(&plan.actions, host, record, &tenants, progress, &mut work);
     let applied = match outcome.and_then(|()| proof(host, record)).and_then(|()| record.strike(last)) {
         Ok(()) => Ok(Applied { plan, excused: work.excused }),
-        Err(problem) => Err(undo(problem, work, host, record, &tenants)),
+        Err(problem) => Err(undo(problem, &plan.actions, work, host, record, &tenants)),
     };
     // The record may be opened again by this process.
     host.let_go();
@@ -180,7 +182,7 @@ fn perform(
     let unknown = done.len() < batch.len();
     work.unknown |= unknown;
     let pairs = || batch.iter().zip(done.iter().copied());
-    work.done.extend(pairs().filter(|(_, done)| *done).map(|(action, _)| action.clone()));
+    work.done.extend(done.iter().copied().chain(std::iter::repeat(false)).take(batch.len()));
     // What a partition's user can bring about at any moment, he can also keep from being mended: his directory, its limit,
     // his links. A failure with nothing left undone is none of those: something was done half-way.
     let his_alone = |action: &Action, fresh: bool| match action {
@@ -220,7 +222,8 @@ fn perform(
 /// What came of the batches so far.
 #[derive(Default)]
 struct Work {
-    done: Vec<Action>,
+    /// Of the actions so far, in their order.
+    done: Vec<bool>,
     excused: Vec<Problem>,
     /// Whether of some action nobody knows if it took effect.
     unknown: bool,
@@ -239,8 +242,8 @@ struct Work {
 }
 
 impl Work {
-    /// What undoing it does not bring back, in words: what went along with what was taken away, whosever it is.
-    fn lost(&self) -> Option<String> {
+    /// What undoing these does not bring back, in words: what went along with what was taken away, whosever it is.
+    fn lost(&self, done: &[&Action]) -> Option<String> {
         let takes = |action: &Action| match action {
             Action::RemoveLink { .. } | Action::RemoveAddress(_) | Action::ReturnUplink(_) => true,
             Action::RemoveDirectory(_) => true,
@@ -250,7 +253,7 @@ impl Work {
             Action::SetNamespace { state, .. } => state.from.outside.is_some() || state.to.inside.is_none(),
             other => other.kind() == Kind::SetSysctls,
         };
-        if self.lost.is_empty() || !self.done.iter().any(takes) {
+        if self.lost.is_empty() || !done.iter().copied().any(takes) {
             return None;
         }
         let named = self.lost.iter().take(LOST_NAMED).cloned().collect::<Vec<_>>().join("; ");
@@ -326,9 +329,17 @@ fn unconfirmed(action: &Action, record: &Record) -> Option<String> {
     (uplink.carries && !confirmed).then(|| uplink.link.clone())
 }
 
-/// Takes back what was done, last first. Goes on after a failure and reports all.
-fn undo(cause: Problem, begun: Work, host: &mut dyn Host, record: &mut Record, tenants: &BTreeSet<String>) -> Problems {
-    let back = undoing(&begun.done);
+/// Takes back what of these actions was done, last first. Goes on after a failure and reports all.
+fn undo(
+    cause: Problem,
+    actions: &[Action],
+    begun: Work,
+    host: &mut dyn Host,
+    record: &mut Record,
+    tenants: &BTreeSet<String>,
+) -> Problems {
+    let done: Vec<&Action> = actions.iter().zip(&begun.done).filter(|(_, done)| **done).map(|(one, _)| one).collect();
+    let back = undoing(&done);
     const NEXT: &str = "see to the cause, then run `node-format apply` to go on or `node-format reset` to go back";
     let mut problems = Problems::default();
     let mut work = Work::default();
@@ -355,7 +366,8 @@ fn undo(cause: Problem, begun: Work, host: &mut dyn Host, record: &mut Record, t
             problems.push(Problem::new(codes::UNDO_FAILED, what).because(problem.one_line()).fix(NEXT));
         }
     }
-    but.extend(begun.lost());
+    but.extend(begun.lost(&done));
+    but.extend(left_out(&done));
     if !begun.finished.is_empty() {
         but.push(format!("what was made of half-made partitions, which stays: {}", listed(&begun.finished)));
     }

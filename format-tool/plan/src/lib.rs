@@ -38,4 +38,4 @@ pub use plan::{
 pub use render::{Detail, describe, render};
 pub use settings::Settings;
 pub use thing::{Claims, Thing};
-pub use undo::undoing;
+pub use undo::{left_out, undoing};

@@ -1,13 +1,13 @@
 //! What was done, taken back.
 
-use crate::action::Action;
+use crate::action::{Action, Change, Namespace};
 use crate::facts::LinkFact;
 use std::collections::BTreeSet;
 
 /// The actions that take these back, last first. A link that comes back is told what it had been told of routers while it is
 /// down: what went with it was said long before it went, and whoever is behind it may be waiting.
-pub fn undoing(done: &[Action]) -> Vec<Action> {
-    let back = done.iter().rev().filter_map(Action::inverse);
+pub fn undoing(done: &[&Action]) -> Vec<Action> {
+    let back = done.iter().rev().filter_map(|action| action.inverse());
     let (told, mut back): (Vec<_>, Vec<_>) = back.partition(is_told_anew);
     let links: BTreeSet<String> = told.iter().filter_map(Action::link).collect();
     let mut raised = Vec::new();
@@ -31,13 +31,94 @@ fn is_told_anew(action: &Action) -> bool {
     matches!(action, Action::SetSysctl { key, from, .. } if from.is_empty() && key.ends_with(".accept_ra"))
 }
 
+/// What undoing these does not bring back, in words: of what is taken away and made anew the facts do not say all.
+pub fn left_out(done: &[&Action]) -> Vec<String> {
+    let mut out = LeftOut::default();
+    for action in done {
+        match action {
+            Action::RemoveLink { name, .. } => out.links.push(name),
+            Action::SetLink { name, from, to } if from.bridge.is_some() && from.bridge != to.bridge => {
+                out.ports.push(name);
+            }
+            Action::ReturnUplink(uplink) => out.ports.push(&uplink.link),
+            Action::SetNamespace { name, veth, state } => out.namespace((name, veth), state),
+            _ => {}
+        }
+    }
+    out.in_words()
+}
+
+/// Most of one kind that are named.
+const NAMED: usize = 10;
+
+#[derive(Default)]
+struct LeftOut<'a> {
+    links: Vec<&'a str>,
+    ports: Vec<&'a str>,
+    namespaces: Vec<&'a str>,
+    /// Pairs that had one end.
+    whole: Vec<&'a str>,
+    /// Those of which the other end was out of sight.
+    gone: Vec<&'a str>,
+}
+
+impl<'a> LeftOut<'a> {
+    fn namespace(&mut self, (name, veth): (&'a str, &'a str), Change { from, to }: &Change<Namespace>) {
+        let bridge = |namespace: &Namespace| namespace.outside.as_ref().and_then(|link| link.bridge.clone());
+        match (&from.outside, &from.inside) {
+            (None, _) => {}
+            (Some(_), None) => self.gone.push(veth),
+            (Some(_), Some(inside)) if inside.link.is_none() => {
+                self.whole.push(veth);
+                self.links.push(veth);
+            }
+            _ if to.outside.is_none() => self.links.push(veth),
+            _ if bridge(from).is_some() && bridge(from) != bridge(to) => self.ports.push(veth),
+            _ => {}
+        }
+        self.namespaces.extend((from.inside.is_some() && to.inside.is_none()).then_some(name));
+    }
+
+    fn in_words(self) -> Vec<String> {
+        let all = [
+            (self.gone, "links whose other end was in no namespace of a partition"),
+            (self.whole, "pairs of links of which one end was missing, and is there now"),
+            (
+                self.links,
+                "what node-format does not know of links that were made anew (queues of `tc`, aliases, other settings of a link, \
+                 flags of a port), if somebody set it",
+            ),
+            (self.ports, "flags of ports that left their bridge meanwhile (`bridge link`), if somebody set them"),
+            (
+                self.namespaces,
+                "what node-format does not know of namespaces that were made anew (settings of the kernel, rules, packet filters), \
+                 if somebody set it, and whoever runs in the old ones",
+            ),
+        ];
+        let meant = all.into_iter().filter(|(names, _)| !names.is_empty());
+        meant.map(|(names, what)| format!("{what}: {}", listed(&names))).collect()
+    }
+}
+
+fn listed(names: &[&str]) -> String {
+    let named = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::action::Change;
     use crate::describe;
-    use crate::facts::{LinkKind, Route};
+    use crate::facts::{LinkKind, NamespaceFact, Route};
     use std::collections::BTreeMap;
+
+    fn all(actions: &[Action]) -> Vec<&Action> {
+        actions.iter().collect()
+    }
 
     #[test]
     fn a_link_that_comes_back_hears_no_router_before_it_is_told_to_hear_none() {
@@ -61,7 +142,7 @@ mod tests {
             remove("part1", tap, false),
             remove("plat0", LinkKind::Bridge, true),
         ];
-        let back: Vec<String> = undoing(&done).iter().map(describe).collect();
+        let back: Vec<String> = undoing(&all(&done)).iter().map(describe).collect();
         let order = [
             "+ bridge plat0 up",
             "+ tap part1 down owner 20000",
@@ -73,6 +154,56 @@ mod tests {
         ];
         assert_eq!(back, order);
         // What was not removed was not told otherwise.
-        assert_eq!(undoing(&done[..2]), done[..2].iter().rev().filter_map(Action::inverse).collect::<Vec<_>>());
+        assert_eq!(undoing(&all(&done[..2])), done[..2].iter().rev().filter_map(Action::inverse).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_does_not_come_back_of_what_is_made_anew_is_said() {
+        let link = |kind, bridge: Option<&str>| LinkFact {
+            kind,
+            up: true,
+            bridge: bridge.map(String::from),
+            group: 0,
+            mac: [0; 6],
+            mtu: None,
+            isolated: false,
+        };
+        let veth = |bridge| Some(link(LinkKind::Veth, Some(bridge)));
+        let inside = |link| Some(NamespaceFact { link, ..NamespaceFact::default() });
+        let set = |n: u32, from: (Option<LinkFact>, Option<NamespaceFact>), to: (_, _)| Action::SetNamespace {
+            name: format!("part{n}"),
+            veth: format!("part-v{n}"),
+            state: Box::new(Change {
+                from: Namespace { outside: from.0, inside: from.1 },
+                to: Namespace { outside: to.0, inside: to.1 },
+            }),
+        };
+        let eth0 = || inside(Some(link(LinkKind::Veth, None)));
+        let tap = |bridge| link(LinkKind::Tap(None), bridge);
+        let moved = |from, to| Action::SetLink { name: "tap0".into(), from: tap(from), to: tap(to) };
+        let made = Action::AddLink { name: "tap1".into(), link: tap(Some("br0")) };
+        // What is new is gone again, and what stays where it is loses nothing.
+        let new = [
+            made.clone(),
+            moved(None, Some("br0")),
+            moved(Some("br0"), Some("br0")),
+            set(0, (None, None), (veth("br0"), eth0())),
+            set(1, (veth("br0"), eth0()), (veth("br0"), eth0())),
+            set(2, (None, inside(None)), (veth("br0"), eth0())),
+        ];
+        assert_eq!(left_out(&all(&new)), [""; 0]);
+        let removed = (0..12).map(|n| Action::RemoveLink { name: format!("tap{n}"), link: tap(None) });
+        let others = [
+            moved(Some("br0"), None),
+            set(0, (veth("br0"), eth0()), (None, None)),
+            set(1, (veth("br0"), eth0()), (veth("br1"), eth0())),
+            set(2, (veth("br0"), inside(None)), (veth("br0"), eth0())),
+            set(3, (veth("br0"), None), (veth("br0"), eth0())),
+        ];
+        let removed: Vec<Action> = others.into_iter().chain(removed).collect();
+        let said = left_out(&all(&removed));
+        let named: Vec<&str> = said.iter().map(|what| what.rsplit_once(": ").unwrap().1).collect();
+        let links = "part-v0, part-v2, tap0, tap1, tap2, tap3, tap4, tap5, tap6, tap7 and 4 more";
+        assert_eq!(named, ["part-v3", "part-v2", links, "tap0, part-v1", "part0"]);
     }
 }

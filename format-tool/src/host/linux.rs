@@ -34,6 +34,8 @@ pub struct LinuxHost {
     taken: accounts::Entries,
     /// What was taken out of namespaces, should it have to come back.
     taken_inside: network::Taken,
+    /// For link-local addresses.
+    followed: network::Followed,
     /// For the settings of the kernel.
     begun: sysctls::Begun,
 }
@@ -66,6 +68,7 @@ impl LinuxHost {
             excused: Vec::new(),
             taken: accounts::Entries::default(),
             taken_inside: network::Taken::default(),
+            followed: network::Followed::default(),
             begun: sysctls::Begun::default(),
         })
     }
@@ -187,12 +190,14 @@ impl Host for LinuxHost {
             Kind::SetSysctls => each(batch, |action| sysctls::perform(action, &mut self.begun)),
             Kind::SetGuard => one_by_one(batch, |action| guard::perform(action, self.held.as_ref())),
             Kind::MoveUplink => move_uplinks(batch),
-            Kind::AddNamespaces | Kind::RemoveNamespaces => self.namespaces().perform(batch, &mut self.taken_inside),
+            Kind::AddNamespaces | Kind::RemoveNamespaces => {
+                self.namespaces().perform(batch, &mut self.taken_inside, &mut self.followed)
+            }
             Kind::AddTaps => network::add_taps(batch),
             Kind::RemoveTaps => network::remove_taps(batch),
+            Kind::SetLinks => network::set_links(batch, &mut self.followed),
             Kind::AddBridges
             | Kind::RemoveBridges
-            | Kind::SetLinks
             | Kind::AddAddresses
             | Kind::RemoveAddresses
             | Kind::AddRoutes
@@ -219,6 +224,7 @@ impl Host for LinuxHost {
         self.held = None;
         self.begun = sysctls::Begun::default();
         self.taken_inside = network::Taken::default();
+        self.followed = network::Followed::default();
     }
 
     fn interrupted(&mut self) -> bool {

@@ -233,13 +233,16 @@ fn what_went_along_with_a_link_that_is_made_again_is_named_by_the_run_that_faile
         machine.configure(1);
         machine.must(&["apply"]);
         ip("address add 172.31.0.1/24 dev plat0");
+        ip("link set part0 alias his");
         let home = machine.path("srv/plat/partitions/part0");
         let (code, why) = acting_before("unlinkat", &machine.command(&["reset"]), || {
             fs::write(home.join("srv/his"), "").unwrap();
         });
         let lost = "plat0 goes, and with it the address 172.31.0.1/24, which node-format did not make";
-        let said = format!("the machine is as it was before the run but for what may have gone along: {lost}\n");
-        assert!(code == 1 && why.contains(&said), "{why}");
+        let said =
+            format!("the machine is as it was before the run but for what may have gone along: {lost}; and for what");
+        assert!(code == 1 && why.contains(&said) && why.contains("aliases"), "{why}");
+        assert!(why.contains("if somebody set it: part0, plat0\n"), "{why}");
         fs::remove_file(home.join("srv/his")).unwrap();
         machine.must(&["reset"]);
     });

@@ -204,7 +204,7 @@ fn an_address_that_somebody_adds_inside_keeps_nothing_from_being_formatted() {
     });
 }
 
-/// Routes and addresses of the inner end, as `ip` shows them.
+/// Routes and addresses of the inner end, as `ip` shows them, and whether it listens to routers.
 fn shown(machine: &Machine) -> Vec<String> {
     inside(machine, "part0", || {
         let ip = |arguments: &str| {
@@ -213,6 +213,8 @@ fn shown(machine: &Machine) -> Vec<String> {
         };
         let all = ip("-4 route show dev eth0") + &ip("-6 route show dev eth0") + &ip("-o address show dev eth0");
         // The kernel makes that of the link in its own time.
+        let told = std::fs::read_to_string("/proc/sys/net/ipv6/conf/eth0/accept_ra").unwrap();
+        let all = format!("{all}accept_ra {told}");
         let lines = all.lines().filter(|line| !line.contains("fe80::")).map(|line| line.trim_end().to_owned());
         let mut lines: Vec<_> =
             lines.map(|line| line.split_once(": ").map_or(line.clone(), |(_, of)| of.into())).collect();
@@ -232,6 +234,7 @@ fn what_a_run_that_fails_brings_back_into_a_namespace_is_as_it_was() {
             ip("-6 route add 2001:db8:99::/48 dev eth0 proto bird");
             ip("address add 10.98.0.1/24 broadcast 10.98.0.99 dev eth0 noprefixroute");
             ip("address add 2001:db8:98::1/64 dev eth0 nodad preferred_lft 0");
+            std::fs::write("/proc/sys/net/ipv6/conf/eth0/accept_ra", "2").unwrap();
         });
         let before = shown(machine);
         assert!(before.iter().any(|line| line.contains("proto babel")), "{before:#?}");
@@ -240,7 +243,7 @@ fn what_a_run_that_fails_brings_back_into_a_namespace_is_as_it_was() {
         let (code, why) = acting_before("unlinkat", &machine.command(&["reset"]), || {
             std::fs::write(home.join("srv/his"), "").unwrap();
         });
-        assert!(code == 1 && why.contains("the machine is as it was before the run"), "{why}");
+        assert!(code == 1 && why.contains("and whoever runs in the old ones: part0\n"), "{why}");
         assert_eq!(shown(machine), before);
         std::fs::remove_file(home.join("srv/his")).unwrap();
         // It is repaired, and that is taken back.
@@ -255,6 +258,47 @@ fn what_a_run_that_fails_brings_back_into_a_namespace_is_as_it_was() {
         assert!(code == 1 && why.contains("the machine is not as it was made"), "{why}");
         assert_eq!(shown(machine), before);
         machine.must(&["apply"]);
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn half_a_pair_is_half_again_after_a_run_that_fails_or_the_run_says_that_it_is_not() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(2, NETWORK, "");
+        machine.must(&["apply"]);
+        ip("link delete part-v0");
+        inside(machine, "part0", || ip("link set lo down"));
+        inside(machine, "part1", || {
+            ip("link set eth0 down");
+            ip("link set eth0 name wan0");
+        });
+        let eth0 = |name: &str| {
+            inside(machine, name, || {
+                Command::new("ip").args(["link", "show", "eth0"]).output().unwrap().status.success()
+            })
+        };
+        let ends = || (machine.network().links.contains_key("part-v0"), eth0("part0"), eth0("part1"));
+        assert_eq!(ends(), (false, false, false));
+        std::fs::remove_file(machine.path("srv/plat/resources/part0/resource.json")).unwrap();
+        let (code, why) = acting_once("fdatasync", &machine.command(&["apply"]), || {
+            let is_whole = ends() == (true, true, true);
+            if is_whole {
+                inside(machine, "part0", || ip("address add 10.97.0.1/24 dev eth0"));
+            }
+            is_whole
+        });
+        assert!(code == 1 && why.contains("the machine is not as it was made"), "{why}");
+        assert_eq!(ends(), (false, false, true), "{why}");
+        assert!(why.contains("for pairs of links of which one end was missing, and is there now: part-v1;"), "{why}");
+        let lo_is_down = inside(machine, "part0", || {
+            let shown = Command::new("ip").args(["link", "show", "up", "dev", "lo"]).output().unwrap();
+            shown.stdout.is_empty()
+        });
+        assert!(lo_is_down, "{why}");
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
         machine.must(&["reset"]);
     });
 }

@@ -1,5 +1,6 @@
 //! The link-local addresses of links that stay and get another hardware address.
 
+use super::effects::acting_once;
 use super::guard::tap::Guest;
 use super::machine::{Machine, ip, on_a_machine, until};
 use super::uplink::{World, where_is};
@@ -8,7 +9,10 @@ use node_format_plan::link_local;
 /// Those of a link.
 fn near(machine: &Machine, link: &str) -> Vec<String> {
     let all = machine.network().addresses.into_iter().filter(|found| found.link == link);
-    all.map(|found| found.address.to_string()).filter(|address| address.starts_with("fe80:")).collect()
+    let mut all: Vec<String> =
+        all.map(|found| found.address.to_string()).filter(|address| address.starts_with("fe80:")).collect();
+    all.sort();
+    all
 }
 
 /// What follows from the hardware address that it has.
@@ -70,9 +74,45 @@ fn a_link_local_address_of_a_hardware_address_that_a_tap_had_is_nobodys() {
         assert_eq!((near(machine, "part0"), said(machine, &["plan", "--reset"])), (first.clone(), vec![]));
         machine.must(&["apply"]);
         assert_eq!(near(machine, "part0"), first);
-        // What somebody set is his.
+        // What somebody set is his, also where it looks like what the kernel would make of the hardware address.
         ip("address add fe80::77/64 dev part0 nodad");
         assert_eq!(said(machine, &["plan", "--reset"]).len(), 1);
+        guest.takes([2, 0, 0, 0, 0, 0x78]);
+        ip("address add fe80::ff:fe00:78/64 dev part0 nodad");
+        let notes = said(machine, &["plan", "--reset"]);
+        assert!(notes.len() == 2 && notes.iter().any(|note| note.contains("fe80::ff:fe00:78/64")), "{notes:?}");
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_run_that_fails_leaves_the_link_local_addresses_of_a_tap_that_had_another_hardware_address() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        let guests = ["part0", "part1"].map(Guest::behind_tap);
+        let both = |machine: &Machine| ["part0", "part1"].map(|link| near(machine, link));
+        until("each has one", || both(machine).iter().all(|all| !all.is_empty()));
+        guests.iter().for_each(|guest| guest.takes([2, 0, 0, 0, 0, 0x77]));
+        // What follows from the old one on the first, which somebody set on the other besides that of the new one.
+        let first = near(machine, "part1").remove(0);
+        ip("link set part1 down");
+        ip("link set part1 up");
+        until("the kernel made another", || near(machine, "part1") == ["fe80::ff:fe00:77/64"]);
+        ip(&format!("address add {first} dev part1 nodad"));
+        let before = both(machine);
+        let is_mended = || machine.network().links["part0"].mac != [2, 0, 0, 0, 0, 0x77];
+        std::fs::remove_file(machine.path("srv/plat/resources/part0/resource.json")).unwrap();
+        let (code, why) = acting_once("fdatasync", &machine.command(&["apply"]), || {
+            is_mended() && {
+                ip("address delete 10.200.0.2/32 dev plat0");
+                true
+            }
+        });
+        assert!(code == 1 && why.contains("the machine is not as it was made"), "{why}");
+        assert_eq!((both(machine), is_mended()), (before, false), "{why}");
+        machine.must(&["apply"]);
         machine.must(&["reset"]);
     });
 }

@@ -134,7 +134,7 @@ impl Planner<'_> {
             from = alone;
         }
         if found.mac != wanted.mac && !(found.up && self.moving.contains(name)) {
-            self.say_what_goes_with_its_mac(name);
+            self.say_what_goes_with_its_mac(name, found.mac);
         }
         let to = if is_raised_last { lowered(&wanted) } else { wanted };
         if from != to {

@@ -4,11 +4,12 @@ use super::Planner;
 use super::links::veth;
 use crate::action::Action;
 use crate::facts::{About, AddressFact, HostFacts, LinkFact, MTU, Odd, Route};
+use crate::guard::link_local;
 use crate::thing::{Claims, Thing, Uplink};
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 impl Planner<'_> {
     /// What somebody else joined to a bridge that goes, or set on it: ports stay, addresses and routes do not.
@@ -57,8 +58,8 @@ impl Planner<'_> {
         self.lose(lost.collect());
     }
 
-    /// What it forgets with the hardware address of one that stays.
-    pub(super) fn say_what_goes_with_its_mac(&mut self, link: &str) {
+    /// What it forgets with the hardware address of one that stays, and with the link-local address that follows from that.
+    pub(super) fn say_what_goes_with_its_mac(&mut self, link: &str, mac: [u8; 6]) {
         let odd = self.facts.odd.get(link).into_iter().flatten().filter(|odd| odd.about == About::Neighbour);
         let lost = odd.map(|odd| {
             format!(
@@ -66,8 +67,22 @@ impl Planner<'_> {
                 odd.what
             )
         });
+        let near = link_local(mac);
+        let lost = lost.chain(self.routes_from(link, near).map(|what| comes_from(near.into(), &what, link, true)));
         let lost = lost.collect();
         self.lose(lost);
+    }
+
+    /// Routes by a link from this link-local address of it, if the kernel made that.
+    fn routes_from(&self, link: &str, near: Ipv6Addr) -> impl Iterator<Item = String> {
+        let net = IpNet::new_assert(near.into(), 64);
+        let is_set = |odd: &Odd| odd.about == About::Address(net);
+        let odd = || self.facts.odd.get(link).into_iter().flatten();
+        let goes = self.facts.address(link, net).is_some() && !odd().any(is_set);
+        let routes = self.facts.routes.iter().filter(move |route| goes && route.link == link);
+        let routes = routes.filter(move |route| route.source == Some(near.into()));
+        let odd = odd().filter(move |odd| goes && odd.source == Some(near.into()));
+        routes.map(|route| format!("the route to {}", route.destination)).chain(odd.map(|odd| odd.what.clone()))
     }
 
     /// What somebody else set on a link: addresses (of IPv6 alone, if not `ipv4`), routes, neighbours.
@@ -151,11 +166,7 @@ impl Planner<'_> {
         let odd = self.facts.odd.iter().flat_map(|(link, odd)| odd.iter().map(move |odd| (link, odd)));
         let odd = odd.map(|(link, odd)| (link, odd.source, odd.ipv6, odd.what.clone()));
         let notes = routes.chain(odd).filter(|(link, ..)| stays(link)).filter_map(|(link, source, ipv6, what)| {
-            let source = source.filter(|source| gone.contains(source))?;
-            let how = if ipv6 { "goes on without it" } else { "goes" };
-            Some(format!(
-                "{source} goes, and {what} by {link}, which is from there and which node-format did not make, {how}"
-            ))
+            Some(comes_from(source.filter(|source| gone.contains(source))?, &what, link, ipv6))
         });
         let notes = notes.collect();
         self.lose(notes);
@@ -206,6 +217,12 @@ impl Planner<'_> {
             }
         }
     }
+}
+
+/// What becomes of a route, with its article, when the address that it is from goes.
+pub(super) fn comes_from(source: IpAddr, what: &str, link: &str, ipv6: bool) -> String {
+    let how = if ipv6 { "goes on without it" } else { "goes" };
+    format!("{source} goes, and {what} by {link}, which is from there and which node-format did not make, {how}")
 }
 
 /// What somebody set on a link of frames; of its bridge alone, or of itself too.

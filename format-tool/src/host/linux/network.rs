@@ -7,6 +7,7 @@ mod given;
 mod kernels;
 mod links;
 mod namespaces;
+mod near;
 mod neighbours;
 mod pppoe;
 mod routes;
@@ -15,6 +16,7 @@ mod taps;
 mod uplink;
 
 pub(super) use namespaces::{Namespaces, Taken};
+pub(super) use near::Followed;
 pub(super) use taps::{add_taps, remove_taps};
 pub(super) use uplink::{NotMoved, move_uplink};
 
@@ -26,6 +28,7 @@ use indexmap::IndexSet;
 use ipnet::IpNet;
 use kernels::Kernels;
 use links::{Ends, Link};
+use near::Near;
 use nix::errno::Errno;
 use node_format_plan::Action;
 use node_format_plan::facts::{About, AddressFact, Further, Leases, LinkFact, LinkKind, Odd, Route, SetFrames};
@@ -183,8 +186,13 @@ fn named<T>(by_index: BTreeMap<u32, T>, names: &BTreeMap<u32, String>) -> BTreeM
 
 /// Performs actions that are a few requests each.
 pub(super) fn perform(batch: &[Action]) -> Outcome {
+    set_links(batch, &mut Followed::default())
+}
+
+/// As [`perform`], of links that may get another hardware address while they are up.
+pub(super) fn set_links(batch: &[Action], followed: &mut Followed) -> Outcome {
     let mut done = vec![false; batch.len()];
-    let result = Connection::open().and_then(|mut connection| call(&mut connection, batch, &mut done));
+    let result = Connection::open().and_then(|mut connection| call(&mut connection, batch, &mut done, followed));
     match result {
         Ok(problem) => Outcome { done, problem },
         Err(e) => Outcome { done, problem: Some(failed("the network cannot be changed", e)) },
@@ -192,11 +200,16 @@ pub(super) fn perform(batch: &[Action]) -> Outcome {
 }
 
 /// Asks the kernel for each action; notes which took effect and returns the first failure.
-fn call(connection: &mut Connection, batch: &[Action], done: &mut Vec<bool>) -> io::Result<Option<Problem>> {
+fn call(
+    connection: &mut Connection,
+    batch: &[Action],
+    done: &mut Vec<bool>,
+    followed: &mut Followed,
+) -> io::Result<Option<Problem>> {
     let all: Vec<Link> = links::all(connection)?;
     let near = match batch.iter().any(|action| new_mac(action).is_some()) {
-        true => Kernels::near(&all, &addresses::all(connection)?),
-        false => BTreeMap::new(),
+        true => Near::new(&all, &addresses::all(connection)?),
+        false => Near::default(),
     };
     let all: BTreeMap<String, Link> = all.into_iter().map(|link| (link.name.clone(), link)).collect();
     let indexes: Indexes = all.iter().map(|(name, link)| (name.clone(), link.index)).collect();
@@ -208,7 +221,7 @@ fn call(connection: &mut Connection, batch: &[Action], done: &mut Vec<bool>) -> 
     let mut problem = None;
     done.fill(true);
     for (n, action) in batch.iter().enumerate() {
-        match requests_for(&connection.handle, action, &indexes, &near) {
+        match requests_for(&connection.handle, action, &indexes, (&near, followed)) {
             // Whoever may open a tap can let it go; what has its name, or a bridge's, by now is somebody else's.
             _ if is_gone(action) => {}
             Some(some) => some.into_iter().for_each(|request| {
@@ -240,20 +253,19 @@ fn new_mac(action: &Action) -> Option<[u8; 6]> {
     }
 }
 
-/// The requests for one action, in order. `None`: it speaks of a link that does not exist. `near`: see [`Kernels::near`].
+/// The requests for one action, in order. `None`: it speaks of a link that does not exist.
 fn requests_for(
     handle: &Handle,
     action: &Action,
     indexes: &Indexes,
-    near: &BTreeMap<u32, IpNet>,
+    (near, followed): (&Near, &mut Followed),
 ) -> Option<Vec<Request>> {
     let index = |name: &str| indexes.get(name).copied();
     let one = match action {
         Action::SetLink { name, from, to } => {
             let index = index(name)?;
             let mut all = links::set(handle, index, from, to, indexes)?;
-            let near = near.get(&index).zip(new_mac(action));
-            all.extend(near.into_iter().flat_map(|(near, mac)| addresses::follow(handle, index, *near, mac)));
+            all.extend(new_mac(action).into_iter().flat_map(|mac| followed.follow(handle, (name, index), near, mac)));
             return Some(all);
         }
         Action::AddLink { name, link } => links::add_bridge(handle, name, link),

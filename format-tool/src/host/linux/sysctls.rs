@@ -30,7 +30,7 @@ pub(super) fn set_to(key: &str, value: &str) -> Option<(String, String)> {
     read(key).filter(|found| found == value).map(|found| (key.to_owned(), found))
 }
 
-fn read(key: &str) -> Option<String> {
+pub(super) fn read(key: &str) -> Option<String> {
     std::fs::read_to_string(path(key)).ok().map(|text| text.trim().to_owned())
 }
 
@@ -84,10 +84,14 @@ pub(super) fn perform(action: &Action, begun: &mut Begun) -> Result<()> {
 }
 
 fn put_back(key: &str, value: &str) -> Result<()> {
+    write_if_there(key, value).map_err(|e| failed(format!("cannot set {key} to {value}"), e))
+}
+
+/// Of a link that is gone there is nothing to put back.
+pub(super) fn write_if_there(key: &str, value: &str) -> io::Result<()> {
     match write(key, value) {
-        // Of a link that is gone: there is nothing to put back.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome.map_err(|e| failed(format!("cannot set {key} to {value}"), e)),
+        outcome => outcome,
     }
 }
 

@@ -1,8 +1,10 @@
 //! What somebody else set in a partition's namespace, or on its pair of links, and that goes with them: named.
 
 use super::super::Planner;
+use super::super::losses::comes_from;
 use crate::action::Namespace;
 use crate::facts::{About, LinkFact, LinkKind, NamespaceFact, Odd, Route};
+use crate::guard::link_local;
 use crate::thing::{Claims, Thing};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -110,7 +112,7 @@ impl Planner<'_> {
             }
             Some(there) => {
                 if there.mac != outside.mac {
-                    self.say_what_goes_with_its_mac(veth);
+                    self.say_what_goes_with_its_mac(veth, there.mac);
                 }
                 if let Some(bridge) = there.bridge.as_ref().filter(|_| there.bridge != outside.bridge) {
                     self.say_what_its_bridge_forgets(veth, bridge);
@@ -119,15 +121,18 @@ impl Planner<'_> {
             None => {}
         }
         let Some(from) = &found.inside else { return };
-        if link.is_some_and(|link| to.link.as_ref().is_some_and(|wanted| wanted.mac != link.mac)) {
-            let odd = others.into_iter().flat_map(|others| others.odd.get("eth0")).flatten();
-            let lost = odd.filter(|odd| odd.about == About::Neighbour).map(|odd| {
+        if let Some(link) = link.filter(|link| to.link.as_ref().is_some_and(|wanted| wanted.mac != link.mac)) {
+            let odd = || others.into_iter().flat_map(|others| others.odd.get("eth0")).flatten();
+            let lost = odd().filter(|odd| odd.about == About::Neighbour).map(|odd| {
                 format!(
                     "eth0 in namespace {name} gets another hardware address, and with the old one goes {}, which node-format did not make",
                     odd.what
                 )
             });
-            let lost = lost.collect();
+            let near = link_local(link.mac).into();
+            let from_near = odd().filter(|odd| odd.source == Some(near));
+            let inner = format!("eth0 in namespace {name}");
+            let lost = lost.chain(from_near.map(|odd| comes_from(near, &odd.what, &inner, true))).collect();
             self.lose(lost);
         }
         let taken = NamespaceFact {

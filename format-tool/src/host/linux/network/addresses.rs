@@ -4,7 +4,6 @@ use super::connection::{Connection, Request, unless};
 use ipnet::IpNet;
 use nix::errno::Errno;
 use node_format_plan::facts::{AddressFact, Further};
-use node_format_plan::link_local;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
@@ -12,7 +11,7 @@ use rtnetlink::packet_route::address::{
 use rtnetlink::{AddressAddRequest, Handle};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// The kernel makes addresses of announced prefixes of this length alone (RFC 4862, 5.5.3).
 const LENGTH_OF_A_ROUTERS: u8 = 64;
@@ -24,6 +23,8 @@ pub(super) type Found = (u32, AddressFact, Besides);
 pub(super) struct Besides {
     /// The kernel says that it made it of the link (Linux 5.18; before that it says so of none).
     pub is_kernels: bool,
+    /// It says who made it: itself, or a program that told it its name.
+    pub is_told: bool,
     /// The kernel has made no route to its network (`noprefixroute`): if there is one, a program made it.
     pub without_route: bool,
     /// Of IPv4, another one of its network came first.
@@ -40,9 +41,14 @@ pub(super) fn all(connection: &mut Connection) -> io::Result<Vec<Found>> {
     connection.ask(answers, read)
 }
 
+/// Whether this kernel says which it made. Where it does not, one like its own is taken for it.
+pub(super) fn are_told_apart(all: &[Found]) -> bool {
+    all.iter().any(|(.., besides)| besides.is_told)
+}
+
 fn read(message: AddressMessage) -> Option<Found> {
     let (mut local, mut address, mut broadcast, mut metric) = (None, None, None, 0);
-    let (mut is_kernels, mut without_route, mut managed) = (false, false, false);
+    let (mut is_kernels, mut is_told, mut without_route, mut managed) = (false, false, false, false);
     let flags = message.header.flags;
     let leased = ends(&message);
     let ipv4 = message.header.family == AddressFamily::Inet;
@@ -59,7 +65,7 @@ fn read(message: AddressMessage) -> Option<Found> {
                 without_route = flags.contains(AddressFlags::Noprefixroute);
                 managed = flags.contains(AddressFlags::Managetempaddr);
             }
-            AddressAttribute::Protocol(by) => is_kernels = *by == AddressProtocol::LinkLocal,
+            AddressAttribute::Protocol(by) => (is_kernels, is_told) = (*by == AddressProtocol::LinkLocal, true),
             _ => {}
         }
     }
@@ -73,7 +79,15 @@ fn read(message: AddressMessage) -> Option<Found> {
     Some((
         message.header.index,
         AddressFact { link: String::new(), address, leased, bound_only },
-        Besides { is_kernels, without_route, secondary, of_a_router, broadcast, further: Further { peer, metric } },
+        Besides {
+            is_kernels,
+            is_told,
+            without_route,
+            secondary,
+            of_a_router,
+            broadcast,
+            further: Further { peer, metric },
+        },
     ))
 }
 
@@ -165,14 +179,15 @@ pub(super) fn remove(handle: &Handle, index: u32, address: IpNet) -> Request {
     Box::pin(handle.address().del(message).execute())
 }
 
-/// The link-local address that follows from another hardware address in the place of the one that the link has. The kernel itself
-/// makes one where a link comes up, and leaves it as it is while that stays up.
-pub(super) fn follow(handle: &Handle, index: u32, near: IpNet, mac: [u8; 6]) -> [Request; 2] {
-    let of_mac = |ip: Ipv6Addr| IpNet::new_assert(ip.into(), near.prefix_len());
-    let mut request = new(handle, index, of_mac(link_local(mac)));
+/// A link-local one in the kernel's name.
+pub(super) fn add_near(handle: &Handle, index: u32, near: IpNet) -> Request {
+    let mut request = new(handle, index, near);
     request.message_mut().attributes.push(AddressAttribute::Protocol(AddressProtocol::LinkLocal));
-    let (made, gone) = (Box::pin(request.execute()), remove(handle, index, near));
-    [unless(made, Errno::EEXIST), unless(gone, Errno::EADDRNOTAVAIL)]
+    unless(Box::pin(request.execute()), Errno::EEXIST)
+}
+
+pub(super) fn remove_if_there(handle: &Handle, index: u32, address: IpNet) -> Request {
+    unless(remove(handle, index, address), Errno::EADDRNOTAVAIL)
 }
 
 /// The plan names addresses alone; rtnetlink would add a broadcast address to those of IPv4.

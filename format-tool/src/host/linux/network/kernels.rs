@@ -1,10 +1,10 @@
 //! What the kernel makes by itself of the links and addresses there are, and makes again once they come back: a closed list.
 //! What is neither on it nor said in full by the facts could not be put back exactly.
 
-use super::addresses::Found;
+use super::addresses::{self, Found};
 use super::links::{Ipv6, Link};
 use ipnet::IpNet;
-use node_format_plan::facts::LinkFact;
+use node_format_plan::facts::{LinkFact, LinkKind};
 use node_format_plan::link_local;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -31,11 +31,19 @@ pub(super) struct Kernels {
     /// Links on which neighbours need no asking for.
     without_neighbours: BTreeSet<u32>,
     ipv6: BTreeMap<u32, Ipv6>,
+    told_apart: bool,
+}
+
+impl Link {
+    /// Whether the kernel makes its link-local address of the hardware address.
+    pub fn makes_of_its_mac(&self) -> bool {
+        self.ipv6.is_some_and(|ipv6| ipv6.address == EUI64)
+    }
 }
 
 impl Kernels {
     pub fn new(links: &[Link], addresses: &[Found]) -> Self {
-        let mut all = Self::default();
+        let mut all = Self { told_apart: addresses::are_told_apart(addresses), ..Self::default() };
         for link in links {
             all.ipv6.extend(link.ipv6.map(|ipv6| (link.index, ipv6)));
             all.without_neighbours.extend(link.without_neighbours.then_some(link.index));
@@ -98,30 +106,19 @@ impl Kernels {
         neighbour.is_multicast() || self.is_broadcast(link, neighbour) || self.without_neighbours.contains(&link)
     }
 
-    /// Whether it makes this link-local address again once IPv6 is switched on anew.
+    /// Whether it makes this link-local address again once IPv6 is switched on anew. On links that are made anew, with the hardware
+    /// address that they are to have, one that somebody set is his though it looks like the kernel's.
     pub fn follows(&self, (link, found, besides): &Found, fact: &LinkFact) -> bool {
         match self.ipv6.get(link) {
             Some(ipv6) if ipv6.address == EUI64 => {
-                found.address.addr() == IpAddr::V6(link_local(fact.mac)) && found.address.prefix_len() == 64
+                let is_nodes = matches!(fact.kind, LinkKind::Bridge | LinkKind::Tap(_) | LinkKind::Tun(_));
+                let is_set = is_nodes && self.told_apart && !besides.is_kernels;
+                let like_it = found.address.addr() == IpAddr::V6(link_local(fact.mac));
+                like_it && found.address.prefix_len() == 64 && !is_set
             }
             Some(ipv6) => OF_A_SECRET.contains(&ipv6.address) && besides.is_kernels,
             None => false,
         }
-    }
-
-    /// By link, the address that it made of the link's hardware address.
-    pub fn near(links: &[Link], addresses: &[Found]) -> BTreeMap<u32, IpNet> {
-        let of = |link: &Link| {
-            let near = IpNet::new(link_local(link.fact.mac).into(), 64).ok()?;
-            link.ipv6.filter(|ipv6| ipv6.address == EUI64).map(|_| (link.index, near))
-        };
-        let mut all: BTreeMap<u32, IpNet> = links.iter().filter_map(of).collect();
-        // Since 5.18 the kernel says which it made; before, one like that is taken for it.
-        let says = addresses.iter().any(|(.., besides)| besides.is_kernels);
-        let made = addresses.iter().filter(|(.., besides)| besides.is_kernels || !says);
-        let there: BTreeSet<(u32, IpNet)> = made.map(|(link, found, _)| (*link, found.address)).collect();
-        all.retain(|link, near| there.contains(&(*link, *near)));
-        all
     }
 
     /// The largest packet of IPv6 there, if that is less than the link takes.

@@ -8,9 +8,9 @@ mod taken;
 pub(in crate::host::linux) use taken::Taken;
 
 use super::connection::{Connection, Request};
-use super::kernels::Kernels;
 use super::links::Ends;
-use super::{addresses, links, perform, refused, remove_taps, routes, see};
+use super::near::{Followed, Near};
+use super::{addresses, links, perform, refused, remove_taps, routes, see, set_links};
 use crate::host::Outcome;
 use crate::host::linux::{failed, sysctls};
 use nix::errno::Errno;
@@ -90,36 +90,38 @@ impl Namespaces {
         folder::mounted_again(&self.folder, names).map_err(|e| failed("mounts cannot be looked at", e))
     }
 
-    /// Performs actions that all make namespaces what they must be, or that all remove them. `taken`: so far.
-    pub fn perform(&self, batch: &[Action], taken: &mut Taken) -> Outcome {
+    /// Performs actions that all make namespaces what they must be, or that all remove them. `taken`, `followed`: so far.
+    pub fn perform(&self, batch: &[Action], taken: &mut Taken, followed: &mut Followed) -> Outcome {
         let removes =
             |action: &Action| matches!(action, Action::SetNamespace { state, .. } if state.to.inside.is_none());
         if batch.first().is_some_and(removes) {
             return self.remove(batch, taken);
         }
         let mut done = vec![false; batch.len()];
-        let problem = self.make_all(batch, &mut done, taken).err();
+        let problem = self.make_all(batch, &mut done, taken, followed).err();
         Outcome { done, problem }
     }
 
     /// Step by step for all of them at once: to the kernel each step is one question and many requests.
-    fn make_all(&self, batch: &[Action], done: &mut [bool], taken: &mut Taken) -> Result<()> {
+    fn make_all(&self, batch: &[Action], done: &mut [bool], taken: &mut Taken, followed: &mut Followed) -> Result<()> {
         let mut all = Vec::with_capacity(batch.len());
         for (action, done) in batch.iter().zip(done) {
             all.extend(self.begin(action, done)?);
         }
-        let (paired, single): (Vec<&Making>, Vec<&Making>) = all.iter().partition(|making| making.is_paired());
-        // Half a pair is of no use: what is left of it goes.
-        let halves = single.iter().filter_map(|making| Some((making.veth, making.from.outside.clone()?)));
-        let halves = halves.map(|(veth, link)| Action::RemoveLink { name: veth.into(), link });
-        all_of(perform(&halves.collect::<Vec<_>>()))?;
+        // Half a pair is of no use: what is left of it goes. So does the whole one where there was none before the run.
+        let gone = all.iter().filter(|making| making.outside.is_none() || !making.is_paired());
+        let gone = gone.filter_map(|making| Some((making.veth, making.from.outside.clone()?)));
+        let gone = gone.map(|(veth, link)| Action::RemoveLink { name: veth.into(), link });
+        all_of(perform(&gone.collect::<Vec<_>>()))?;
+        let pairs = all.iter().filter_map(|making| Some((making, making.outside?)));
+        let (paired, single): (Vec<Pair>, Vec<Pair>) = pairs.partition(|(making, _)| making.is_paired());
         add_pairs(&single)?;
-        let joined = paired.iter().chain(&single).map(|making| Action::SetLink {
+        let joined = paired.iter().chain(&single).map(|(making, outside)| Action::SetLink {
             name: making.veth.into(),
             from: making.from.outside.clone().filter(|_| making.is_paired()).unwrap_or_else(blank),
-            to: making.outside.clone(),
+            to: (*outside).clone(),
         });
-        all_of(perform(&joined.collect::<Vec<_>>()))?;
+        all_of(set_links(&joined.collect::<Vec<_>>(), followed))?;
         for making in &all {
             let taken = taken.entry(making.name.into()).or_default();
             in_a_thread(|| enter(&making.namespace).and_then(|()| furnish(making.inside, taken)))
@@ -131,7 +133,7 @@ impl Namespaces {
     /// The namespace itself, where it is missing. `done`: whatever is made of it must be undone if the rest fails.
     fn begin<'a>(&self, action: &'a Action, done: &mut bool) -> Result<Option<Making<'a>>> {
         let Action::SetNamespace { name, veth, state } = action else { return Ok(None) };
-        let (Some(outside), Some(inside)) = (&state.to.outside, &state.to.inside) else { return Ok(None) };
+        let (outside, Some(inside)) = (state.to.outside.as_ref(), &state.to.inside) else { return Ok(None) };
         let broken = |e: io::Error| failed(format!("cannot make namespace {name}"), e);
         if state.from.inside.is_none() {
             self.mount(name).map_err(broken)?;
@@ -190,7 +192,7 @@ impl Namespaces {
         let state = Box::new(Change { from: alone, to: state.from.clone() });
         let back = Action::SetNamespace { name: name.clone(), veth: veth.clone(), state };
         // The next run mends what does not come back.
-        let _ = self.make_all(&[back], &mut [false], taken);
+        let _ = self.make_all(&[back], &mut [false], taken, &mut Followed::default());
         true
     }
 
@@ -284,10 +286,14 @@ struct Making<'a> {
     name: &'a str,
     veth: &'a str,
     from: &'a Namespace,
-    outside: &'a LinkFact,
+    /// `None`: there is to be no pair.
+    outside: Option<&'a LinkFact>,
     inside: &'a NamespaceFact,
     namespace: File,
 }
+
+/// One that is to have its pair, and the outer end of that.
+type Pair<'a> = (&'a Making<'a>, &'a LinkFact);
 
 impl Making<'_> {
     fn is_paired(&self) -> bool {
@@ -295,13 +301,13 @@ impl Making<'_> {
     }
 }
 
-fn add_pairs(single: &[&Making]) -> Result<()> {
+fn add_pairs(single: &[Pair]) -> Result<()> {
     if single.is_empty() {
         return Ok(());
     }
-    let pair = |connection: &Connection, making: &Making| {
-        let inner = (INNER, making.inside.link.as_ref().unwrap_or(making.outside));
-        let outer = (making.veth, making.outside);
+    let pair = |connection: &Connection, (making, outside): &Pair| {
+        let inner = (INNER, making.inside.link.as_ref().unwrap_or(outside));
+        let outer = (making.veth, *outside);
         links::add_pair(&connection.handle, outer, inner, making.namespace.as_raw_fd())
     };
     let results = Connection::open().and_then(|mut connection| {
@@ -310,7 +316,7 @@ fn add_pairs(single: &[&Making]) -> Result<()> {
     });
     let results = results.map_err(|e| failed("the network cannot be changed", e))?;
     let refusals =
-        single.iter().zip(results).filter_map(|(making, result)| Some(refused(making.action, result.err()?)));
+        single.iter().zip(results).filter_map(|((making, _), result)| Some(refused(making.action, result.err()?)));
     refusals.map(Err).next().unwrap_or(Ok(()))
 }
 
@@ -376,20 +382,28 @@ fn is_link_local(ip: std::net::IpAddr) -> bool {
 /// Makes the current namespace what it must be, from whatever it is. `taken`: from it, by this run.
 fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<()> {
     let (found, _) = look_inside(&Ends::new())?;
+    let before = taken.settings();
+    taken.note_settings();
     if !(found.routes.is_empty() && found.addresses.is_empty()) {
         taken.extend(Inside::look()?);
     }
     // Before there is a link that a router could be heard on.
     wanted.sysctls.iter().try_for_each(|(key, value)| sysctls::write(key, value))?;
-    let set = sysctls::OF_A_NAMESPACE.iter().filter(|(key, ..)| found.sysctls.contains_key(*key));
-    let mut too_many = set.filter(|(key, ..)| !wanted.sysctls.contains_key(*key));
-    too_many.try_for_each(|(key, _, otherwise)| sysctls::write(key, otherwise))?;
+    for (key, _, otherwise) in sysctls::OF_A_NAMESPACE.iter().filter(|(key, ..)| !wanted.sysctls.contains_key(*key)) {
+        let guess = found.sysctls.contains_key(*key).then_some(*otherwise);
+        let to = before.get(key).map(String::as_str).or(guess);
+        to.map_or(Ok(()), |to| sysctls::write_if_there(key, to))?;
+    }
     let mut connection = Connection::open()?;
     let all: Vec<links::Link> = links::all(&mut connection)?;
-    let near = Kernels::near(&all, &addresses::all(&mut connection)?);
+    let near = Near::new(&all, &addresses::all(&mut connection)?);
     let indexes: super::Indexes = all.iter().map(|link| (link.name.clone(), link.index)).collect();
     let index = |name: &str| indexes.get(name).copied().ok_or(Errno::ENODEV);
-    let (lo, inner) = (index("lo")?, index(INNER)?);
+    let lo = index("lo")?;
+    let inner = match index(INNER) {
+        Err(_) if wanted.link.is_none() => 0, // Nothing is asked of it.
+        found => found?,
+    };
     let handle = connection.handle.clone();
     let mut requests: Vec<Request> = Vec::new();
     if wanted.lo_up && !found.lo_up {
@@ -398,8 +412,9 @@ fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<()> {
     }
     if let (Some(from), Some(to)) = (&found.link, &wanted.link) {
         requests.extend(links::set(&handle, inner, from, to, &indexes).unwrap_or_default());
-        let near = near.get(&inner).filter(|_| from.up && to.up && from.mac != to.mac);
-        requests.extend(near.into_iter().flat_map(|near| addresses::follow(&handle, inner, *near, to.mac)));
+        if from.up && to.up && from.mac != to.mac {
+            requests.extend(taken.followed.follow(&handle, (INNER, inner), &near, to.mac));
+        }
     }
     requests.extend(found.routes.difference(&wanted.routes).map(|route| routes::remove(&handle, inner, route)));
     requests.extend(found.addresses.difference(&wanted.addresses).map(|ip| addresses::remove(&handle, inner, *ip)));
@@ -411,5 +426,9 @@ fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<()> {
     let (was, be) = (&found.local_routes, &wanted.local_routes);
     requests.extend(was.difference(be).map(|range| routes::remove_local(&handle, lo, *range)));
     requests.extend(be.difference(was).map(|range| routes::add_local(&handle, lo, *range)));
+    if found.lo_up && !wanted.lo_up {
+        let down = rtnetlink::LinkUnspec::new_with_index(lo).down().build();
+        requests.push(Box::pin(handle.link().set(down).execute()));
+    }
     called(connection.call(requests))
 }

@@ -1,8 +1,10 @@
 //! What was taken out of a namespace, with what no fact says of it, should it have to come back.
 
 use super::super::connection::{Connection, Request};
+use super::super::near::Followed;
 use super::super::{addresses, links, routes};
 use super::INNER;
+use crate::host::linux::sysctls;
 use ipnet::IpNet;
 use node_format_plan::facts::Route;
 use rtnetlink::Handle;
@@ -14,11 +16,14 @@ use std::io;
 /// By name of the namespace.
 pub(in crate::host::linux) type Taken = BTreeMap<String, Inside>;
 
-/// What was on the inner end of the pair.
+/// What was on the inner end of the pair, and what the kernel was told there.
 #[derive(Default)]
 pub(in crate::host::linux) struct Inside {
     protocols: BTreeMap<Route, RouteProtocol>,
     addresses: BTreeMap<IpNet, AddressMessage>,
+    /// Of those that node-format sets.
+    settings: BTreeMap<&'static str, String>,
+    pub followed: Followed,
 }
 
 impl Inside {
@@ -26,11 +31,27 @@ impl Inside {
     pub fn look() -> io::Result<Self> {
         let mut connection = Connection::open()?;
         let links = links::all(&mut connection)?;
-        let Some(inner) = links.iter().find(|link| link.name == INNER) else { return Ok(Self::default()) };
+        let mut there = Self::default();
+        there.note_settings();
+        let Some(inner) = links.iter().find(|link| link.name == INNER) else { return Ok(there) };
         Ok(Self {
             protocols: routes::protocols(&mut connection, (inner.index, INNER))?,
             addresses: addresses::told(&mut connection, inner.index)?,
+            ..there
         })
+    }
+
+    /// Takes in the settings of the current namespace, but for those that are known from before.
+    pub fn note_settings(&mut self) {
+        for (key, ..) in sysctls::OF_A_NAMESPACE {
+            if let Some(value) = sysctls::read(key).filter(|_| !self.settings.contains_key(key)) {
+                self.settings.insert(key, value);
+            }
+        }
+    }
+
+    pub fn settings(&self) -> BTreeMap<&'static str, String> {
+        self.settings.clone()
     }
 
     /// As it was, if it was there.
@@ -56,6 +77,9 @@ impl Inside {
         }
         for (address, told) in later.addresses {
             self.addresses.entry(address).or_insert(told);
+        }
+        for (key, value) in later.settings {
+            self.settings.entry(key).or_insert(value);
         }
     }
 }
