@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// How the names of steps begin that check a promise.
+pub(crate) const CHECK: &str = "check promise ";
+
 /// One effect on the host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Action {
@@ -173,7 +176,7 @@ impl Action {
             Self::StartService { spec, .. } => format!("start service {}", spec.name),
             Self::StopService { service, .. } => format!("stop service {service}"),
             Self::Reload { service, .. } => format!("reload service {service}"),
-            Self::CheckPromise { promise, .. } => format!("check promise {promise}"),
+            Self::CheckPromise { promise, .. } => format!("{CHECK}{promise}"),
             Self::Erase { .. } => "erase".into(),
             Self::Free { .. } => "free".into(),
         }

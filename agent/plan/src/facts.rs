@@ -1,7 +1,7 @@
 //! What is there, as the host observed it. "Unknown" is an observation: what could not be read is looked at again, not
 //! made anew.
 
-use crate::action::{Loaded, Note, ServiceSpec};
+use crate::action::{CHECK, Loaded, Note, ServiceSpec};
 use crate::asked::Asked;
 use crate::fingerprint;
 use crate::moment::Moment;
@@ -265,4 +265,11 @@ pub struct Failure {
     /// In a row.
     pub attempts: u32,
     pub at: Moment,
+}
+
+impl Failure {
+    /// Whether it counts also when nothing is left to do: what is asked again and again is not planned until it is due.
+    pub fn outlasts_rest(&self) -> bool {
+        self.step.starts_with(CHECK)
+    }
 }

@@ -318,6 +318,17 @@ fn leave_out(at: usize, plan: &mut PartitionPlan) {
         plan.actions.remove(at);
         return;
     }
+    // A reload has its note behind it, and nothing else.
+    if let Action::Reload { service, .. } = &plan.actions[at] {
+        let reloaded = service.clone();
+        plan.actions.retain(|action| match action {
+            Action::Reload { service, .. } | Action::Note { note: Note::Reloaded { service, .. }, .. } => {
+                *service != reloaded
+            }
+            _ => true,
+        });
+        return;
+    }
     let asked = plan.actions.pop_if(|action| matches!(action, Action::RunAsked { .. }));
     let later = plan.actions.split_off(at);
     // Those that are restarted for a promise are stopped together or not at all.

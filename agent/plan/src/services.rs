@@ -90,6 +90,7 @@ pub(crate) fn bring_up(given: &Given<'_>, occupant: &Occupant, upkeep: &Upkeep, 
     let partition = &given.partition.name;
     stop_others(given, upkeep, plan);
     let mut running = Running { all: plan.actions.is_empty(), ..Running::default() };
+    let mut reloads = Vec::new();
     for spec in &upkeep.services {
         let fact = given.fact.services.get(&spec.name);
         if rests(given, occupant, spec) {
@@ -115,7 +116,9 @@ pub(crate) fn bring_up(given: &Given<'_>, occupant: &Occupant, upkeep: &Upkeep, 
             ServiceRun::Running { since, .. } if same && spec.stays() => {
                 running.since = running.since.max(since.steady);
                 settle(given, fact, spec, since.steady, &mut running, plan);
-                running.all &= !reload(given, spec, fact, plan);
+                let reload = reload(given, spec, fact);
+                running.all &= reload.is_none();
+                reloads.extend(reload.into_iter().flatten());
             }
             ServiceRun::Running { .. } if same => {}
             ServiceRun::Ended { how: Ending::Success, .. } if same && !spec.stays() => {
@@ -170,27 +173,28 @@ pub(crate) fn bring_up(given: &Given<'_>, occupant: &Occupant, upkeep: &Upkeep, 
             }
         }
     }
+    // Last: one that fails keeps no service from being started.
+    plan.actions.append(&mut reloads);
     running
 }
 
-/// Makes a run read files again that have changed since it read them; whether it has to.
-fn reload(given: &Given<'_>, spec: &ServiceSpec, fact: &ServiceFact, plan: &mut PartitionPlan) -> bool {
-    let Some(reload) = &spec.reload else { return false };
+/// What makes a run read files again that have changed since it read them, if it has to.
+fn reload(given: &Given<'_>, spec: &ServiceSpec, fact: &ServiceFact) -> Option<[Action; 2]> {
+    let reload = spec.reload.as_ref()?;
     let occupant = given.fact.occupant.as_ref();
     let again = occupant.and_then(|occupant| occupant.reloaded.get(&spec.name)).filter(|again| again.run == fact.run);
     if again.map_or(&fact.loaded, |again| &again.files) == &reload.files {
-        return false;
+        return None;
     }
     let (partition, service) = (given.partition.name.clone(), spec.name.clone());
     let loaded = Loaded { run: fact.run.clone(), files: reload.files.clone() };
-    plan.actions.push(Action::Reload {
+    let again = Action::Reload {
         partition: partition.clone(),
         service: service.clone(),
         run: fact.run.clone(),
         how: reload.how.clone(),
-    });
-    plan.actions.push(Action::Note { partition, note: Note::Reloaded { service, loaded } });
-    true
+    };
+    Some([again, Action::Note { partition, note: Note::Reloaded { service, loaded } }])
 }
 
 /// A service that failed before has to run for a while before it counts as being up.

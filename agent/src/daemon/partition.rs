@@ -117,7 +117,7 @@ impl Worker {
         }
         if plan.actions.is_empty() {
             if !plan.held_back {
-                self.failures.clear();
+                self.failures.retain(Failure::outlasts_rest);
             }
             return Round::Idle(plan.wake_at.into_iter().chain(tries_again).min());
         }
@@ -223,7 +223,7 @@ impl Worker {
             }
         }
         if !plan.held_back {
-            self.failures.clear();
+            self.failures.retain(Failure::outlasts_rest);
         }
         Round::Again
     }

@@ -105,6 +105,24 @@ fn a_reload_that_failed_is_tried_again_and_one_that_was_done_is_not() {
 }
 
 #[test]
+fn a_reload_that_fails_keeps_no_other_service_from_being_started_again() {
+    let mut world = World::with_release(SHOP);
+    world.wish(1, 0, Wish::Started, "{}");
+    ready(&mut world);
+    world.failing.insert("reload service two".into());
+    world.wish(1, 0, Wish::Started, r#"{"b": "B"}"#);
+    world.settle();
+    world.take_done();
+    for _ in 0..3 {
+        world.end(0, "three");
+        world.later(90);
+        world.settle();
+        let done = world.take_done();
+        assert!(done.contains(&"part0 start service three".to_owned()), "{done:?}");
+    }
+}
+
+#[test]
 fn the_example_of_nginx_goes_on_with_another_text_and_reloads_with_another_port() {
     let nginx = include_str!("../../../../examples/releases/nginx.yaml");
     let checked = "check promise serves-the-page";

@@ -463,6 +463,24 @@ fn two_steps_that_fail_wait_longer_each_time_and_neither_has_the_other_tried_aga
 }
 
 #[test]
+fn a_check_whose_result_cannot_be_kept_waits_longer_each_time() {
+    let mut world = World::new(1);
+    world.wish(1, 0, Wish::Started, "{}");
+    world.settle();
+    world.later(60);
+    world.settle();
+    world.failing.insert("check promise breathes".into());
+    world.take_done();
+    let mut tries = 0;
+    for _ in 0..600 {
+        world.later(1);
+        world.settle();
+        tries += world.take_done().iter().filter(|done| *done == "part0 check promise breathes").count();
+    }
+    assert!((4..=15).contains(&tries), "{tries} in ten minutes, of twenty periods");
+}
+
+#[test]
 fn a_service_that_cannot_be_stopped_keeps_no_other_from_being_stopped() {
     let mut world = World::new(1);
     world.wish(1, 0, Wish::Started, "{}");

@@ -1,7 +1,7 @@
 //! A small node: one partition or more, a release with everything in it, and facts that actions edit.
 
 use plat_agent_plan::action::{Note, ServiceSpec};
-use plat_agent_plan::facts::ServiceRun;
+use plat_agent_plan::facts::{Failure, ServiceRun};
 use plat_agent_plan::{
     Action, Begun, End, Ground, Moment, NodeFacts, NodePlan, Outcomes, PartitionFact, PartitionPlan, Place,
     ReleaseFact, RunBegun, Steady, permit, plan,
@@ -270,7 +270,7 @@ impl World {
                 }
             }
             if !failed && !plan.held_back {
-                self.facts.partitions.get_mut(&name).unwrap().failures.clear();
+                self.facts.partitions.get_mut(&name).unwrap().failures.retain(Failure::outlasts_rest);
             }
         }
         did
@@ -281,7 +281,7 @@ impl World {
         let attempts = fact.failure(&step).map_or(0, |failure| failure.attempts) + 1;
         fact.failures.retain(|failure| failure.step != step);
         let problem = plat_model::Problem::new(plat_model::problem::codes::HOOK_FAILED, "it failed");
-        fact.failures.push(plat_agent_plan::facts::Failure { step, problem, attempts, at: self.now });
+        fact.failures.push(Failure { step, problem, attempts, at: self.now });
     }
 
     fn apply(&mut self, name: &PartitionName, action: &Action) {

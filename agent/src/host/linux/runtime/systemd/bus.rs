@@ -42,6 +42,9 @@ const JOBS: usize = 128;
 /// As many of them has one partition: enough for all that systemd, which is one thread, starts meanwhile, and so few that it
 /// takes 16 partitions with nothing but units that hang to have others wait for one of them.
 const SHARE: usize = 8;
+/// Of stops: what is to be stopped all at once is not to wait in rows for what takes the time it was given, which its release
+/// bounds.
+const STOPS_SHARE: usize = 32;
 
 /// A change of a property that is held back until somebody looks is a level, so one place is enough.
 type Units = BTreeMap<String, watch::Sender<Seen>>;
@@ -153,7 +156,7 @@ impl Bus {
         let mut stream = MessageStream::from(&connection);
         // Else systemd waits when many units change at once.
         stream.set_max_queued(std::num::NonZeroUsize::new(4096).unwrap_or(std::num::NonZeroUsize::MIN));
-        let [starts, stops, ends] = [(); 3].map(|()| Turns::new(JOBS, SHARE));
+        let [starts, stops, ends] = [SHARE, STOPS_SHARE, SHARE].map(|share| Turns::new(JOBS, share));
         let bus = Self { connection, names, calls: Semaphore::new(CALLS), starts, stops, ends, told: Arc::default() };
         let heard = bus.told.clone();
         tokio::spawn(async move {
