@@ -17,6 +17,7 @@ pub mod config;
 pub mod host;
 pub mod identity;
 pub mod inside;
+pub mod memory;
 pub mod privileged;
 pub mod telemetry;
 mod together;

@@ -6,7 +6,7 @@ use plat_agent::clock::SystemClock;
 use plat_agent::config::Config;
 use plat_agent::host::linux::{LinuxConfig, Network, assume, share};
 use plat_agent::identity::{Enrolment, enroll, enroll_again, enrolled_already, expect_enrolled};
-use plat_agent::{privileged, telemetry};
+use plat_agent::{memory, privileged, telemetry};
 use plat_link::Address;
 use plat_model::id::{Digest, NodeId};
 use plat_model::parameters::Secret;
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     if let Some(code) = plat_agent::host::linux::subcommand().or_else(privileged::subcommand) {
         return code;
     }
+    memory::keep_together();
     let args = Args::parse();
     telemetry::init();
     match start(args) {

@@ -4,6 +4,7 @@ use super::handover::Taking;
 use super::network::Start;
 use super::protocol::{ANSWER_MAX, Call, Message, Nature, QUESTION_MAX, Question, WINDOW, encode, read, write};
 use crate::host::{Counters, Event, Host, LogsAsked, Wanted, unread};
+use crate::memory::Rush;
 use async_trait::async_trait;
 use plat_agent_plan::{Action, Disk, PartitionFact, ReleaseFact, StoreFacts};
 use plat_model::Problem;
@@ -37,6 +38,7 @@ struct State {
     cancelled: Vec<u64>,
     /// Events that the daemon has not taken. The same one twice is one, so there are never many.
     events: BTreeSet<Event>,
+    rush: Rush,
     is_over: bool,
 }
 
@@ -70,6 +72,8 @@ impl Shared {
             Message::Answer { id, value } => {
                 if let Some(call) = state.calls.remove(&id) {
                     let _nobody_waits = call.send(value);
+                    let left = state.calls.len();
+                    state.rush.under_way(left);
                 }
             }
             Message::Line { id, service, text } => {

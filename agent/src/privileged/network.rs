@@ -3,7 +3,7 @@
 use super::{RemoteHost, Taking};
 use crate::clock::SystemClock;
 use crate::config::Config;
-use crate::{DiskWork, Settings, telemetry};
+use crate::{DiskWork, Settings, memory, telemetry};
 use plat_agent_plan::KeepPolicy;
 use plat_link::{Address, DialSettings};
 use plat_model::Problem;
@@ -68,6 +68,7 @@ pub fn subcommand() -> Option<ExitCode> {
     if std::env::args_os().nth(1)? != SUBCOMMAND {
         return None;
     }
+    memory::keep_together();
     let confined = confine();
     telemetry::init();
     Some(match confined.and_then(run) {

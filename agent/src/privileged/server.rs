@@ -5,6 +5,7 @@ use super::handover::Giving;
 use super::network::Start;
 use super::protocol::{ANSWER_MAX, Call, Message, Nature, QUESTION_MAX, Question, WINDOW, encode, read, write};
 use crate::host::{Event, Host};
+use crate::memory::Rush;
 use crate::pace::Sparing;
 use plat_model::Problem;
 use plat_model::problem::codes;
@@ -91,6 +92,7 @@ where
         ids: HashMap::new(),
         bytes: Arc::new(Semaphore::new(BYTES_MAX)),
         refusals: Sparing::new(1, 10),
+        rush: Rush::default(),
     };
     tokio::pin!(writing, reading);
     let mut is_read = false;
@@ -135,6 +137,7 @@ struct Served {
     ids: HashMap<u64, Id>,
     bytes: Arc<Semaphore>,
     refusals: Sparing,
+    rush: Rush,
 }
 
 impl Served {
@@ -183,6 +186,7 @@ impl Served {
     async fn ended(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
         let task = ended.as_ref().map_or_else(tokio::task::JoinError::id, |(task, ())| *task);
         let Some(running) = self.running.remove(&task) else { return };
+        self.rush.under_way(self.running.len());
         self.ids.remove(&running.id);
         if let Err(why) = ended
             && why.is_panic()
