@@ -36,6 +36,8 @@ struct State {
     logs: HashMap<u64, mpsc::Sender<Line>>,
     /// Calls that nobody waits for any more, which root's part is still to be told.
     cancelled: Vec<u64>,
+    /// It is to be told that somebody is here.
+    is_to_speak: bool,
     /// Events that the daemon has not taken. The same one twice is one, so there are never many.
     events: BTreeSet<Event>,
     rush: Rush,
@@ -46,7 +48,7 @@ struct Shared {
     state: Mutex<State>,
     next: AtomicU64,
     out: mpsc::Sender<Vec<u8>>,
-    cancel: Notify,
+    aside: Notify,
     event: Notify,
     over: watch::Sender<bool>,
 }
@@ -87,6 +89,10 @@ impl Shared {
                 state.events.insert(event);
                 self.event.notify_one();
             }
+            Message::Speak => {
+                state.is_to_speak = true;
+                self.aside.notify_one();
+            }
         }
         Ok(())
     }
@@ -120,7 +126,7 @@ impl Drop for Asked {
         let waits = state.calls.remove(&self.id).is_some() | state.logs.remove(&self.id).is_some();
         if waits {
             state.cancelled.push(self.id);
-            self.shared.cancel.notify_one();
+            self.shared.aside.notify_one();
         }
     }
 }
@@ -145,7 +151,7 @@ impl RemoteHost {
             state: Mutex::default(),
             next: AtomicU64::new(0),
             out,
-            cancel: Notify::new(),
+            aside: Notify::new(),
             event: Notify::new(),
             over: watch::Sender::new(false),
         });
@@ -252,7 +258,7 @@ async fn send<S: AsyncWrite>(shared: Arc<Shared>, mut frames: mpsc::Receiver<Vec
                 Some(frame) => write(&mut to, &frame).await,
                 None => return,
             },
-            () = shared.cancel.notified() => cancel(&shared, &mut frames, &mut to).await,
+            () = shared.aside.notified() => say_aside(&shared, &mut frames, &mut to).await,
             () = is_over(&mut over) => return,
         };
         if written.is_err() {
@@ -262,18 +268,24 @@ async fn send<S: AsyncWrite>(shared: Arc<Shared>, mut frames: mpsc::Receiver<Vec
 }
 
 /// A call is called off after it was made: what waited when it was is sent before.
-async fn cancel<S: AsyncWrite>(
+async fn say_aside<S: AsyncWrite>(
     shared: &Shared,
     frames: &mut mpsc::Receiver<Vec<u8>>,
     to: &mut WriteHalf<S>,
 ) -> std::io::Result<()> {
-    let cancelled = std::mem::take(&mut shared.lock().cancelled);
+    let (cancelled, is_to_speak) = {
+        let mut state = shared.lock();
+        (std::mem::take(&mut state.cancelled), std::mem::take(&mut state.is_to_speak))
+    };
     for _ in 0..FRAMES {
         let Ok(frame) = frames.try_recv() else { break };
         write(to, &frame).await?;
     }
     for id in cancelled {
         write(to, &encode(&Question::Cancel { id }, QUESTION_MAX)?).await?;
+    }
+    if is_to_speak {
+        write(to, &encode(&Question::Here, QUESTION_MAX)?).await?;
     }
     Ok(())
 }

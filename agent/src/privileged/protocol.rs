@@ -35,6 +35,8 @@ pub enum Question {
         id: u64,
         lines: u32,
     },
+    /// To [`Message::Speak`].
+    Here,
 }
 
 /// One call of [`crate::host::Host`].
@@ -87,6 +89,8 @@ pub enum Message {
         id: u64,
     },
     Event(Event),
+    /// Nothing was heard of the other part for long: it is to say something.
+    Speak,
 }
 
 /// A value as a frame.

@@ -136,7 +136,7 @@ impl Running {
     async fn serve(&mut self, start: &Start, host: &Arc<dyn Host>, events: &mut mpsc::Receiver<Event>) {
         let Some((stream, giving)) = self.stream.take() else { return };
         if let Err(problem) = serve(host.clone(), events, stream, giving, start).await {
-            warn!(problem = problem.one_line(), "refused");
+            warn!(problem = problem.one_line(), "the part with the network is ended");
             let _gone = pidfd_send_signal(&self.handle, Signal::KILL);
         }
     }

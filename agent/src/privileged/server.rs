@@ -15,8 +15,9 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::Instant;
 
@@ -32,6 +33,9 @@ const COUNTED_MAX: usize = 32_768;
 const LOGS_MAX: usize = 256;
 /// Frames that wait for the socket.
 const FRAMES: usize = 64;
+/// When nothing was heard for so long the other part is asked to speak, and given as long again. Its samples of usage are
+/// oftener wherever there is an instance.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// What all calls share.
 #[derive(Clone)]
@@ -55,7 +59,8 @@ struct Running {
 /// Serves until the other end is closed. Events that come meanwhile are told; the others stay for the next to be served.
 ///
 /// # Errors
-/// FORGED if the other end does not keep to the protocol: it must not be served any longer.
+/// FORGED if the other end does not keep to the protocol, STALLED if it says nothing any more: it must not be served any
+/// longer.
 pub async fn serve<S>(
     host: Arc<dyn Host>,
     events: &mut mpsc::Receiver<Event>,
@@ -69,15 +74,18 @@ where
     let (mut from, mut to) = tokio::io::split(stream);
     let (out, mut frames) = mpsc::channel::<Vec<u8>>(FRAMES);
     let (asked, mut questions) = mpsc::channel(1);
+    let heard = Notify::new();
+    let watching = watch(&heard, out.clone());
     let writing = async move {
         while let Some(frame) = frames.recv().await {
             write(&mut to, &frame).await?;
         }
         Ok::<(), io::Error>(())
     };
-    let reading = async move {
+    let reading = async {
         loop {
             let question = read::<Question>(&mut from, QUESTION_MAX).await;
+            heard.notify_one();
             let goes_on = matches!(question, Ok(Some(_)));
             if asked.send(question).await.is_err() || !goes_on {
                 return;
@@ -94,7 +102,7 @@ where
         refusals: Sparing::new(1, 10),
         rush: Rush::default(),
     };
-    tokio::pin!(writing, reading);
+    tokio::pin!(writing, reading, watching);
     let mut is_read = false;
     let conversation = async {
         let nature = Nature { runtime: served.desk.host.runtime_name(), enforces: served.desk.host.enforces() };
@@ -116,11 +124,34 @@ where
     loop {
         tokio::select! {
             ended = &mut conversation => return ended,
+            () = &mut watching => return Err(silent()),
             // Nobody takes what is said any more.
             _ = &mut writing => return Ok(()),
             () = &mut reading, if !is_read => is_read = true,
         }
     }
+}
+
+/// Until the other end has said nothing for too long, although it was asked to.
+async fn watch(heard: &Notify, out: mpsc::Sender<Vec<u8>>) {
+    let speaks = || tokio::time::timeout(SILENCE, heard.notified());
+    let speak = encode(&Message::Speak, ANSWER_MAX).unwrap_or_default();
+    loop {
+        if speaks().await.is_ok() {
+            continue;
+        }
+        // Where there is no room it has been told much that it does not take.
+        let _full = out.try_send(speak.clone());
+        if speaks().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn silent() -> Problem {
+    Problem::new(codes::STALLED, "the part with the network says nothing any more")
+        .because(format!("it was asked to speak, and has not for {} s", SILENCE.as_secs()))
+        .fix("it is ended and started anew; if that happens again and again, tell how in an issue")
 }
 
 fn breach(why: impl std::fmt::Display) -> Problem {
@@ -160,6 +191,7 @@ impl Served {
                     running.window.add_permits(room.min(lines as usize));
                 }
             }
+            Question::Here => {}
         }
         Ok(())
     }
@@ -258,5 +290,63 @@ impl Desk {
             },
         }
         drop(turn);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{RemoteHost, handover};
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::config::Config;
+    use crate::host::fake::FakeHost;
+    use plat_model::node::NodeFile;
+    use std::path::Path;
+    use tokio::io::{AsyncReadExt, DuplexStream};
+
+    fn root(stream: DuplexStream) -> (impl Future<Output = Result<(), Problem>>, handover::Taking) {
+        let host = Arc::new(FakeHost::new(NodeFile::bare(Path::new("/srv")), Arc::new(SystemClock)));
+        let (giving, taking) = handover::pair().unwrap();
+        let serves = async move {
+            let mut events = host.events();
+            serve(host, &mut events, stream, giving, &Start::new(&Config::default())).await
+        };
+        (serves, taking)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_says_nothing_any_more_is_given_up_whether_it_reads_or_not() {
+        for reads in [true, false] {
+            let (stream, mut theirs) = tokio::io::duplex(64);
+            let (serves, _taking) = root(stream);
+            let begun = Instant::now();
+            let hangs = async {
+                let mut buffer = [0; 64];
+                while reads && theirs.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+                std::future::pending::<()>().await;
+            };
+            let problem = tokio::select! {
+                ended = serves => ended.unwrap_err(),
+                () = hangs => unreachable!(),
+            };
+            assert_eq!(problem.code, codes::STALLED);
+            assert_eq!(begun.elapsed().as_secs(), 2 * SILENCE.as_secs());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_has_nothing_to_ask_for_a_day_is_served_on() {
+        let (stream, theirs) = tokio::io::duplex(1 << 16);
+        let (serves, taking) = root(stream);
+        let idle = async {
+            let (host, _start) = RemoteHost::open(theirs, taking).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(86_400)).await;
+            host.node().await.unwrap();
+        };
+        tokio::select! {
+            biased;
+            () = idle => {}
+            ended = serves => panic!("{ended:?}"),
+        }
     }
 }
