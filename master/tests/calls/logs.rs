@@ -1,11 +1,23 @@
 use crate::world::{code, key, request, soon, world};
 use plat_model::problem::codes;
+use plat_wire::ends::GridClient;
 use plat_wire::status::to_problem;
 use plat_wire::v1;
 
 fn chunk(ticket: &str, text: &str) -> v1::LogChunk {
     let line = v1::LogText { service: "web".into(), text: text.into() };
     v1::LogChunk { ticket: ticket.into(), lines: vec![line], problem: None }
+}
+
+/// Requests shop/db, and waits until a node has it.
+async fn placed(client: &mut GridClient) {
+    client.request(request("shop", "db")).await.unwrap();
+    let placed = async {
+        while client.show_instance(key("shop", "db")).await.unwrap().into_inner().placement.is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(placed).await;
 }
 
 #[tokio::test]
@@ -15,13 +27,7 @@ async fn logs_travel_from_the_node_to_whoever_asked_and_from_no_other_node() {
     let (joined, mut nudges) = world.present("n1").await;
     let stranger = world.node("n2").await;
     let mut client = world.grid_client(&world.operator);
-    client.request(request("shop", "db")).await.unwrap();
-    let placed = async {
-        while client.show_instance(key("shop", "db")).await.unwrap().into_inner().placement.is_none() {
-            tokio::task::yield_now().await;
-        }
-    };
-    soon(placed).await;
+    placed(&mut client).await;
     let ask = v1::LogsRequest {
         key: Some(key("shop", "db")),
         service: "web".into(),
@@ -56,13 +62,7 @@ async fn logs_of_an_instance_whose_node_is_away_say_so() {
     world.release().await;
     let (_joined, nudges) = world.present("n1").await;
     let mut client = world.grid_client(&world.operator);
-    client.request(request("shop", "db")).await.unwrap();
-    let placed = async {
-        while client.show_instance(key("shop", "db")).await.unwrap().into_inner().placement.is_none() {
-            tokio::task::yield_now().await;
-        }
-    };
-    soon(placed).await;
+    placed(&mut client).await;
     drop(nudges);
     let ask = v1::LogsRequest { key: Some(key("shop", "db")), ..Default::default() };
     let away = async {
@@ -82,13 +82,7 @@ async fn logs_of_what_an_instance_does_not_have_are_refused_with_what_it_has() {
     world.release().await;
     let (_joined, _nudges) = world.present("n1").await;
     let mut client = world.grid_client(&world.operator);
-    client.request(request("shop", "db")).await.unwrap();
-    let placed = async {
-        while client.show_instance(key("shop", "db")).await.unwrap().into_inner().placement.is_none() {
-            tokio::task::yield_now().await;
-        }
-    };
-    soon(placed).await;
+    placed(&mut client).await;
     let ask = v1::LogsRequest { key: Some(key("shop", "db")), ..Default::default() };
     let service = client.logs(v1::LogsRequest { service: "wbe".into(), follow: true, ..ask.clone() }).await;
     let problem = to_problem(&service.unwrap_err());
