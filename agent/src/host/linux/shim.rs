@@ -20,8 +20,10 @@ use plat_agent_plan::{Moment, Steady};
 use plat_model::id::InstanceId;
 use plat_model::{Problem, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tree::{Exit, Finished, Over, Phase, Policy, Tree, Used, used};
@@ -271,13 +273,12 @@ pub fn serve(mut task: ServiceTask, line: Line) {
     state.unheard = notices.filter(|_| finished.unheard).map(|notices| notices.seconds);
     // It was not told before it was silent.
     state.told &= state.unheard.is_none();
+    // Whoever told it to end knows that it has, and has nothing to learn from this.
     if finished.awaited {
-        // Whoever told it to end knows that it has, and has nothing to learn from this.
-        let _ = write(&state);
+        note_end(&state, &path, room.as_ref());
     } else {
         write_end(&state, &path, room.as_ref());
     }
-    drop(room);
 }
 
 /// How long between two attempts.
@@ -287,14 +288,19 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// this process stays till there is, for without it nobody would know, and what has succeeded would be done again. It
 /// stays no longer than until it is told to end, or the place of what it would write is gone.
 fn write_end(state: &RunState, path: &Path, room: Option<&Room>) {
-    while replace_json(path, state, Durability::Process).is_err() {
-        if room.is_some_and(|room| room.write(state, path).is_ok()) {
-            break;
-        }
+    while !note_end(state, path, room) {
         if !path.parent().is_some_and(Path::is_dir) || tree::told_within(AGAIN) {
             break;
         }
     }
+}
+
+/// Whether it is written down, at worst without the last lines of the log.
+fn note_end(state: &RunState, path: &Path, room: Option<&Room>) -> bool {
+    let into_room = |state: &RunState| room.is_some_and(|room| room.become_record(state, path).is_ok());
+    into_room(state)
+        || replace_json(path, state, Durability::Process).is_ok()
+        || into_room(&RunState { tail: Vec::new(), ..state.clone() })
 }
 
 /// Room on the disk that is kept for how a service ends: what is full by then takes no more, but lets be written over.
@@ -306,17 +312,18 @@ impl Room {
     /// None where there is no room already.
     fn take(path: &Path) -> Option<Self> {
         let room = Self(path.with_extension("room"));
-        std::fs::write(&room.0, [b' '; Self::BYTES]).is_ok().then_some(room)
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&room.0).ok()?;
+        file.write_all(&[b' '; Self::BYTES]).is_ok().then_some(room)
     }
 
-    /// Without the last lines of its log, if they do not fit in; what is left over stays blank.
-    fn write(&self, state: &RunState, path: &Path) -> std::io::Result<()> {
-        let mut text = serde_json::to_vec(state)?;
+    fn become_record(&self, state: &RunState, path: &Path) -> std::io::Result<()> {
+        let text = serde_json::to_vec(state)?;
         if text.len() > Self::BYTES {
-            text = serde_json::to_vec(&RunState { tail: Vec::new(), ..state.clone() })?;
+            return Err(std::io::ErrorKind::StorageFull.into());
         }
-        text.resize(text.len().max(Self::BYTES), b' ');
-        std::fs::OpenOptions::new().write(true).open(&self.0)?.write_all(&text)?;
+        let mut file = OpenOptions::new().write(true).open(&self.0)?;
+        file.write_all(&text)?;
+        file.set_len(text.len() as u64)?;
         std::fs::rename(&self.0, path)
     }
 }
