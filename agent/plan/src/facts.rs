@@ -208,6 +208,9 @@ pub struct ServiceFact {
     pub last_exit: String,
     /// Its last log lines, when it has just ended; at most 10, bounded.
     pub last_lines: Vec<String>,
+    /// Why the last run could not begin at all, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Problem>,
 }
 
 impl ServiceFact {
@@ -222,6 +225,7 @@ impl ServiceFact {
             short_runs: 0,
             last_exit: String::new(),
             last_lines: Vec::new(),
+            refused: None,
         }
     }
 }

@@ -223,6 +223,10 @@ fn unfinished(spec: &ServiceSpec) -> Problem {
 
 /// What is wrong with a program that ended by itself.
 pub(crate) fn exited(fact: &ServiceFact, spec: &ServiceSpec) -> Problem {
+    // It did not get as far as to end.
+    if let Some(refused) = &fact.refused {
+        return refused.clone();
+    }
     let mut why =
         if fact.last_exit.is_empty() { "how it ended is not known".to_owned() } else { fact.last_exit.clone() };
     if !fact.last_lines.is_empty() {

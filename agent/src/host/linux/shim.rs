@@ -76,6 +76,9 @@ pub struct RunState {
     pub exit: Option<Exit>,
     /// Why it did not start, or was lost; else empty.
     pub error: String,
+    /// The same of one that could not be started, whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Problem>,
     pub restarts: u32,
     pub last_exit: String,
     pub short_runs: u32,
@@ -205,6 +208,7 @@ pub fn serve(mut task: ServiceTask, line: Line) {
         finished: None,
         exit: None,
         error: String::new(),
+        refused: None,
         restarts: task.restarts,
         last_exit: task.last_exit.clone(),
         short_runs: task.short_runs,
@@ -233,7 +237,7 @@ pub fn serve(mut task: ServiceTask, line: Line) {
         Ok(tree) => tree,
         Err(problem) => {
             state.ends(SystemClock.moment(), &boot);
-            state.error = problem.one_line();
+            (state.error, state.refused) = (problem.one_line(), Some(problem.clone()));
             state.used = used();
             // Without a note there is nothing to correct: whoever asked is told, and no record speaks of this run.
             let is_over = !is_noted || write(&state).is_ok();

@@ -137,6 +137,7 @@ fn fact(state: &RunState, boot: &str) -> ServiceFact {
         short_runs: state.short_runs(),
         last_exit: state.last_exit(),
         last_lines: state.tail.clone(),
+        refused: state.refused.clone(),
     }
 }
 

@@ -290,6 +290,7 @@ impl Inner {
             finished: None,
             exit: None,
             error: String::new(),
+            refused: None,
             restarts: before.as_ref().map_or(0, RunState::restarts),
             last_exit: before.as_ref().map_or_else(String::new, RunState::last_exit),
             short_runs: before.as_ref().map_or(0, RunState::short_runs),
@@ -330,12 +331,17 @@ impl Inner {
             Ok(seen) => {
                 self.note(partition, service, &mut state, &seen).await?;
                 match seen.failed_step() {
-                    Some(step) => Err(Problem::new(code_of(step), cannot()).because(&state.error)),
+                    Some(step) => {
+                        let problem = Problem::new(code_of(step), cannot()).because(&state.error);
+                        state.refused = Some(problem.clone());
+                        self.held.write(partition, service, &state).await?;
+                        Err(problem)
+                    }
                     None => Ok(()),
                 }
             }
             Err(problem) => {
-                state.error = problem.one_line();
+                (state.error, state.refused) = (problem.one_line(), Some(problem.clone()));
                 state.ends(self.held.setting.clock.moment(), &state.boot.clone());
                 self.held.write(partition, service, &state).await?;
                 Err(problem)

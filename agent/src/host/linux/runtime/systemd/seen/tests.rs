@@ -29,6 +29,7 @@ fn begun() -> RunState {
         finished: None,
         exit: None,
         error: String::new(),
+        refused: None,
         restarts: 0,
         last_exit: String::new(),
         short_runs: 0,
