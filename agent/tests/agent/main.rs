@@ -2,6 +2,7 @@
 
 mod binary;
 mod enrolment;
+mod groups;
 mod master;
 mod meters;
 mod parts;
