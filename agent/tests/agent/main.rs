@@ -1,6 +1,7 @@
 //! The whole agent over loopback: real TLS, a master that keeps what it is told in maps, a fake host.
 
 mod binary;
+mod burst;
 mod enrolment;
 mod groups;
 mod master;

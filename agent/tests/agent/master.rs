@@ -11,6 +11,7 @@ use plat_model::{Generation, Problem};
 use plat_wire::IntoModel;
 use plat_wire::convert::ReadSync;
 use plat_wire::ends::node_server;
+use plat_wire::limits::bytes_of;
 use plat_wire::status::to_status;
 use plat_wire::v1;
 use plat_wire::v1::node_service_server::NodeService;
@@ -50,6 +51,9 @@ pub struct State {
     pub lose_answers: bool,
     pub revoked: bool,
     pub syncs: u32,
+    /// The largest report that came with one, in bytes on the wire, and the statuses that came with all.
+    pub largest: usize,
+    pub told: usize,
     /// Bodies of instances that have been sent.
     pub bodies: usize,
     pub renewed_by: Vec<Identity>,
@@ -222,9 +226,13 @@ impl NodeService for Service {
 
     async fn sync(&self, request: Request<v1::SyncRequest>) -> Result<Response<v1::SyncResponse>, Status> {
         self.check(&request)?;
-        let ReadSync { report, held, refused } = ReadSync::from_wire(request.into_inner());
+        let request = request.into_inner();
+        let bytes = bytes_of(&request);
+        let ReadSync { report, held, refused } = ReadSync::from_wire(request);
         let mut state = self.0.state();
         state.syncs += 1;
+        state.largest = state.largest.max(bytes);
+        state.told += report.instances.len();
         state.inventory = report.inventory.or(state.inventory.take());
         for status in report.instances {
             state.statuses.insert(status.id.clone(), status);

@@ -79,7 +79,11 @@ pub struct Rig {
 type Running = (oneshot::Sender<()>, JoinHandle<Result<(), Problem>>);
 
 pub fn part() -> PartitionName {
-    PartitionName::parse("part0").unwrap()
+    numbered(0)
+}
+
+pub fn numbered(n: u32) -> PartitionName {
+    PartitionName::parse(&format!("part{n}")).unwrap()
 }
 
 pub fn release() -> Release {
@@ -111,10 +115,19 @@ pub async fn until<T: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> (bo
 impl Rig {
     /// A master that answers, and a node that is formatted but not enrolled.
     pub async fn new() -> Self {
+        Self::of(1).await
+    }
+
+    /// As [`Rig::new`], with so many partitions.
+    pub async fn of(partitions: u32) -> Self {
         let master = Master::new();
         let server = master.serve(0).await;
-        let partition = NodePartition { addresses: vec!["fd00::1".parse().unwrap()], ..NodePartition::bare(part()) };
-        let file = NodeFile { partitions: vec![partition], ..NodeFile::bare(Path::new("/srv")) };
+        let partition = |n: u32| {
+            let address = format!("fd00::{:x}", n + 1).parse().unwrap();
+            NodePartition { addresses: vec![address], ..NodePartition::bare(numbered(n)) }
+        };
+        let partitions = (0..partitions).map(partition).collect();
+        let file = NodeFile { partitions, ..NodeFile::bare(Path::new("/srv")) };
         let clock = Arc::new(WallClock::default());
         let host = Arc::new(FakeHost::new(file, clock.clone()));
         let (port, policy) = (server.address.port(), KeepPolicy::default());
