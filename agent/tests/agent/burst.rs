@@ -8,16 +8,16 @@ use plat_wire::limits::LIST_BYTES;
 
 const MANY: u32 = 1000;
 
-fn wanted(n: u32, wish: Wish, generation: u64) -> InstanceDesired {
+pub fn wanted(n: u32, wish: Wish, generation: u64) -> InstanceDesired {
     let generation = Generation(generation);
     InstanceDesired { partition: numbered(n - 1), generation, ..instance(n, wish) }
 }
 
-fn count(rig: &Rig, state: InstanceState) -> usize {
+pub fn count(rig: &Rig, state: InstanceState) -> usize {
     rig.master.state().statuses.values().filter(|status| status.state == state).count()
 }
 
-fn want(rig: &Rig, all: impl Iterator<Item = InstanceDesired>) {
+pub fn want(rig: &Rig, all: impl Iterator<Item = InstanceDesired>) {
     rig.master.want(|desired| {
         desired.releases.insert(release().digest(), release().to_canonical_json());
         desired.instances.extend(all.map(|one| (one.id.clone(), one)));

@@ -1,5 +1,6 @@
 //! The whole agent over loopback: real TLS, a master that keeps what it is told in maps, a fake host.
 
+mod absence;
 mod binary;
 mod burst;
 mod enrolment;
