@@ -118,3 +118,33 @@ fn a_service_that_exits_at_once_is_told_with_its_last_lines_and_tried_again_late
     eventually("tried again", PATIENCE, || if restarts() > first { Ok(()) } else { Err("not yet") });
     assert!(grid.plat.run(&["logs", "brief"]).out.contains("on fire"));
 }
+
+#[test]
+fn a_node_shows_what_keeps_its_services_and_what_it_holds_them_to_and_nothing_that_it_does_not() {
+    if !root_or_skip("what a node shows") {
+        return;
+    }
+    let grid = quiet_grid("shows", &[1]);
+    let seen = grid.plat.json(&["node", "show", "n1"]);
+    let enforced: Vec<_> = seen["enforced"].as_array().into_iter().flatten().filter_map(|one| one.as_str()).collect();
+    // The controllers of either version that its machine has; partitions have users, and no limits of disk.
+    let groups = grid.nodes[0].space.sh("for place in $(awk '$3 == \"cgroup2\" { print $2 }' /proc/mounts); do
+             cat $place/cgroup.controllers; done; awk '$3 == \"cgroup\" { print $4 }' /proc/mounts | tr , ' '");
+    let has = |controller: &str| groups.split_whitespace().any(|one| one == controller);
+    for (amount, is_held) in [("cpu", has("cpu")), ("memory", has("memory")), ("processes", true), ("disk", false)] {
+        assert_eq!(enforced.contains(&amount), is_held, "{amount}: {seen}\n{groups}");
+    }
+    assert_eq!(seen["runtime"], "shim");
+    let shown = grid.plat.run(&["node", "show", "n1"]).out;
+    let line = |of: &str| shown.lines().find_map(|line| line.strip_prefix(of)).map(str::trim);
+    assert_eq!((line("runtime"), line("enforces")), (Some("shim"), Some(enforced.join(" ").as_str())), "{shown}");
+
+    // Who insists on what it does not enforce gets no place there.
+    grid.plat.json(&["request", "strict", "--release", "quiet", "--enforced", "disk"]);
+    eventually("told why it waits", PATIENCE, || {
+        let seen = grid.plat.json(&["show", "strict"]);
+        let on = seen["waiting"][0]["on"].as_str().unwrap_or_default();
+        if on.contains("it holds nobody to what was asked for of disk") { Ok(()) } else { Err(seen.to_string()) }
+    });
+    grid.plat.json(&["request", "easy", "--release", "quiet", "--enforced", "processes", "--wait", "--timeout", "60"]);
+}

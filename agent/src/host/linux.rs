@@ -338,7 +338,7 @@ impl Host for LinuxHost {
 
     async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem> {
         let memory = self.occupants.observe(partition)?;
-        let limits = self.held_to().get(partition).copied();
+        let limits = self.held_to().get(partition).copied().filter(|_| self.runtime.keeps_limits(partition));
         Ok(PartitionFact {
             occupant: memory.occupant.clone(),
             limits,

@@ -80,7 +80,15 @@ pub(crate) async fn keep(identity: &Identity, master: &Master, dial: &Dial) {
                 tokio::time::sleep(backoff.next_delay()).await;
             }
             Err(problem) => {
-                if backoff.failures() == 0 {
+                if backoff.failures() == 0 && !validity.holds_at(now) && !identity.rejoin.validity().holds_at(now) {
+                    warn!(
+                        problem = problem.one_line(),
+                        "both certificates of this node have ended by this machine's clock, its services go on; if the \
+                         clock is right, have an operator revoke the node and make a token for its name (`plat node revoke \
+                         NAME`, `plat token create --node NAME`), run `plat-agent enroll --again` with it and restart the \
+                         agent"
+                    );
+                } else if backoff.failures() == 0 {
                     warn!(problem = problem.one_line(), "certificate could not be renewed, trying again");
                 }
                 stale |= problem.code == codes::STALE_CERTIFICATE;

@@ -11,6 +11,7 @@ use plat_model::{Generation, Problem};
 use plat_wire::IntoModel;
 use plat_wire::convert::ReadSync;
 use plat_wire::ends::node_server;
+use plat_wire::limits::bytes_of;
 use plat_wire::status::to_status;
 use plat_wire::v1;
 use plat_wire::v1::node_service_server::NodeService;
@@ -50,6 +51,9 @@ pub struct State {
     pub lose_answers: bool,
     pub revoked: bool,
     pub syncs: u32,
+    /// The largest report that came with one, in bytes on the wire, and the statuses that came with all.
+    pub largest: usize,
+    pub told: usize,
     /// Bodies of instances that have been sent.
     pub bodies: usize,
     pub renewed_by: Vec<Identity>,
@@ -59,6 +63,10 @@ pub struct State {
     pub log_lines: Vec<String>,
     /// How long certificates of nodes are good, in seconds.
     pub node_life: u64,
+    /// And those that they get anew.
+    pub renewed_life: u64,
+    /// And the rejoin certificates that they get when they enrol.
+    pub rejoin_life: u64,
 }
 
 impl State {
@@ -91,7 +99,8 @@ impl Master {
         params.distinguished_name.push(DnType::CommonName, "root");
         let key = KeyPair::generate().unwrap();
         let root = params.self_signed(&key).unwrap().der().to_vec();
-        let state = Mutex::new(State { node_life: 3600, ..State::default() });
+        let state = State { node_life: 3600, renewed_life: 3600, rejoin_life: 36_000, ..State::default() };
+        let state = Mutex::new(state);
         let (grid, issuer) = (GridName::parse("campus").unwrap(), Issuer::new(params, key));
         Arc::new(Self { grid, root, issuer, state, nudge: watch::Sender::new(0) })
     }
@@ -185,11 +194,12 @@ impl NodeService for Service {
             return Err(Status::unavailable("the answer was lost"));
         }
         let life = self.0.state().node_life;
+        let rejoin_life = self.0.state().rejoin_life;
         Ok(Response::new(v1::EnrollResponse {
             grid: self.0.grid.to_string(),
             node: asked.name.clone(),
             chain_der: self.0.sign(&format!("node/{}", asked.name), &asked.csr_der, life),
-            rejoin_chain_der: self.0.sign(&format!("rejoin/{}", asked.name), &asked.rejoin_csr_der, 36_000),
+            rejoin_chain_der: self.0.sign(&format!("rejoin/{}", asked.name), &asked.rejoin_csr_der, rejoin_life),
             root_der: self.0.root.clone(),
         }))
     }
@@ -199,7 +209,8 @@ impl NodeService for Service {
         let (Identity::Node(node) | Identity::Rejoin(node)) = &by else {
             return Err(to_status(Problem::new(codes::DENIED, "not a node")));
         };
-        let chain_der = self.0.sign(&format!("node/{node}"), &request.get_ref().csr_der, 3600);
+        let life = self.0.state().renewed_life;
+        let chain_der = self.0.sign(&format!("node/{node}"), &request.get_ref().csr_der, life);
         let rejoin_chain_der = self.0.sign(&format!("rejoin/{node}"), &request.get_ref().rejoin_csr_der, 72_000);
         self.0.state().renewed_by.push(by);
         Ok(Response::new(v1::RenewResponse { chain_der, root_der: self.0.root.clone(), rejoin_chain_der }))
@@ -222,9 +233,13 @@ impl NodeService for Service {
 
     async fn sync(&self, request: Request<v1::SyncRequest>) -> Result<Response<v1::SyncResponse>, Status> {
         self.check(&request)?;
-        let ReadSync { report, held, refused } = ReadSync::from_wire(request.into_inner());
+        let request = request.into_inner();
+        let bytes = bytes_of(&request);
+        let ReadSync { report, held, refused } = ReadSync::from_wire(request);
         let mut state = self.0.state();
         state.syncs += 1;
+        state.largest = state.largest.max(bytes);
+        state.told += report.instances.len();
         state.inventory = report.inventory.or(state.inventory.take());
         for status in report.instances {
             state.statuses.insert(status.id.clone(), status);

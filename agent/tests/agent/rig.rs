@@ -42,25 +42,35 @@ publish:
   address: "{{ partition.url_host }}"
 "#;
 
-/// The machine's clocks, of which somebody may set the one on the wall.
+/// The machine's clocks, of which somebody may set the one on the wall; and time may pass for both.
 #[derive(Default)]
 pub struct WallClock {
     ahead_millis: AtomicI64,
+    passed_millis: AtomicI64,
 }
 
 impl WallClock {
     pub fn set(&self, ahead_seconds: i64) {
         self.ahead_millis.store(ahead_seconds * 1000, Ordering::SeqCst);
     }
+
+    /// As if so much time had passed.
+    pub fn pass(&self, seconds: i64) {
+        self.passed_millis.fetch_add(seconds * 1000, Ordering::SeqCst);
+    }
+
+    fn passed(&self) -> i64 {
+        self.passed_millis.load(Ordering::SeqCst)
+    }
 }
 
 impl Clock for WallClock {
     fn now(&self) -> Timestamp {
-        Timestamp(SystemClock.now().0 + self.ahead_millis.load(Ordering::SeqCst))
+        Timestamp(SystemClock.now().0 + self.passed() + self.ahead_millis.load(Ordering::SeqCst))
     }
 
     fn steady(&self) -> Steady {
-        SystemClock.steady()
+        SystemClock.steady().plus(Duration::from_millis(u64::try_from(self.passed()).unwrap()))
     }
 }
 
@@ -72,6 +82,9 @@ pub struct Rig {
     pub server: Option<Server>,
     pub port: u16,
     pub policy: KeepPolicy,
+    /// The length of a metering window, and how much of the disk may wait to be booked.
+    pub window: Duration,
+    pub outbox_bytes: u64,
     agent: Option<Running>,
 }
 
@@ -79,7 +92,11 @@ pub struct Rig {
 type Running = (oneshot::Sender<()>, JoinHandle<Result<(), Problem>>);
 
 pub fn part() -> PartitionName {
-    PartitionName::parse("part0").unwrap()
+    numbered(0)
+}
+
+pub fn numbered(n: u32) -> PartitionName {
+    PartitionName::parse(&format!("part{n}")).unwrap()
 }
 
 pub fn release() -> Release {
@@ -111,10 +128,19 @@ pub async fn until<T: std::fmt::Debug>(what: &str, mut look: impl FnMut() -> (bo
 impl Rig {
     /// A master that answers, and a node that is formatted but not enrolled.
     pub async fn new() -> Self {
+        Self::of(1).await
+    }
+
+    /// As [`Rig::new`], with so many partitions.
+    pub async fn of(partitions: u32) -> Self {
         let master = Master::new();
         let server = master.serve(0).await;
-        let partition = NodePartition { addresses: vec!["fd00::1".parse().unwrap()], ..NodePartition::bare(part()) };
-        let file = NodeFile { partitions: vec![partition], ..NodeFile::bare(Path::new("/srv")) };
+        let partition = |n: u32| {
+            let address = format!("fd00::{:x}", n + 1).parse().unwrap();
+            NodePartition { addresses: vec![address], ..NodePartition::bare(numbered(n)) }
+        };
+        let partitions = (0..partitions).map(partition).collect();
+        let file = NodeFile { partitions, ..NodeFile::bare(Path::new("/srv")) };
         let clock = Arc::new(WallClock::default());
         let host = Arc::new(FakeHost::new(file, clock.clone()));
         let (port, policy) = (server.address.port(), KeepPolicy::default());
@@ -126,6 +152,8 @@ impl Rig {
             server: Some(server),
             port,
             policy,
+            window: Duration::from_secs(1),
+            outbox_bytes: Config::default().outbox_bytes,
             agent: None,
         }
     }
@@ -163,7 +191,8 @@ impl Rig {
     }
 
     pub fn start(&mut self) {
-        let config = Config { data: self.data(), window: Duration::from_secs(1), ..Config::default() };
+        let (window, outbox_bytes) = (self.window, self.outbox_bytes);
+        let config = Config { data: self.data(), window, outbox_bytes, ..Config::default() };
         let settings = Settings { policy: self.policy, ..Settings::new(&config, 7) };
         let (stop, stopped) = oneshot::channel();
         let (host, clock) = (self.host.clone(), self.clock.clone());

@@ -351,7 +351,7 @@ async fn what_says_where_a_partition_is_follows_node_json() {
 }
 
 /// Waits until the agent has told all that it has to.
-async fn quiet(rig: &Rig) {
+pub async fn quiet(rig: &Rig) {
     let (mut seen, mut quiet) = (0, 0);
     until("all is told", || {
         let syncs = rig.master.state().syncs;

@@ -1,5 +1,7 @@
 //! A partition whose service tries what a hostile tenant would, beside one that works. Each attempt is refused or contained;
 //! the neighbour and the agent go on. Disks that fill are `tests/guest`'s, where the kernel has limits for them.
+//!
+//! Every runtime holds it in: `suite!` makes a test of each check, on a street of its own whose host has that runtime.
 
 use super::doors::listen_on;
 use super::*;
@@ -7,8 +9,40 @@ use nix::libc::SYS_ptrace;
 use plat_agent_plan::SOCKET;
 use std::sync::Arc;
 
+/// A test of each check, with users of its own each: `$next` gives the first of two.
+macro_rules! suite {
+    (one [$($note:meta),*] $runtime:expr, $next:expr, $check:ident) => {
+        $(#[$note])*
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $check() {
+            match $crate::hostile::Street::new($runtime, $next).await {
+                Some(street) => $crate::hostile::$check(street).await,
+                None => eprintln!("SKIPPED: {} needs root", stringify!($check)),
+            }
+        }
+    };
+    ($notes:tt $runtime:expr, $next:expr) => {
+        $crate::hostile::suite!($notes $runtime, $next;
+            links_in_its_folders_lead_the_agent_nowhere
+            no_file_gives_it_rights
+            a_fork_bomb_stays_within_its_partition
+            what_it_writes_too_much_is_bounded_where_the_node_says_so
+            it_reads_nothing_of_its_neighbour_nor_of_the_agent
+            it_speaks_with_nobody_at_a_socket_that_is_not_its_own
+            it_puts_no_word_into_its_neighbours_log
+            it_does_nothing_to_processes_that_are_not_its_own
+            it_changes_no_release_and_no_mount
+            nothing_of_it_stays_when_it_is_stopped_or_erased
+        );
+    };
+    ($notes:tt $runtime:expr, $next:expr; $($check:ident)*) => {
+        $($crate::hostile::suite!(one $notes $runtime, $next, $check);)*
+    };
+}
+pub(crate) use suite;
+
 /// Two partitions with users of their own: the hostile one is `p0`.
-struct Street {
+pub struct Street {
     node: Node,
     host: Arc<LinuxHost>,
     own: u32,
@@ -30,17 +64,19 @@ fn neighbour() -> PartitionName {
 /// Listens at a socket that is open to all, with a secret in its environment.
 const VICTIM: &str = r#"exec perl -MIO::Socket::UNIX -e '
     umask 0; mkdir "run"; chmod 0777, "run"; unlink "run/db.sock";
-    my $open = IO::Socket::UNIX->new(Local => "run/db.sock", Listen => 5) or die; open(my $up, ">", "up");
+    my $open = IO::Socket::UNIX->new(Local => "run/db.sock", Listen => 5) or die; print STDERR "I am up\n";
+    open(my $up, ">", "up");
     while (my $peer = $open->accept) { open(my $heard, ">>", "heard"); print $heard "somebody\n"; }'"#;
 
 impl Street {
     /// `None` where there is no root.
-    async fn new(own: u32) -> Option<Self> {
+    pub async fn new(runtime: Runtime, own: u32) -> Option<Self> {
         if !root_is_here() {
             return None;
         }
         let folder = tempfile::Builder::new().prefix("plat-test-").tempdir_in("/var/lib").unwrap();
-        let node = Node::at(folder, Some(account(own)));
+        let mut node = Node::at(folder, Some(account(own)));
+        node.runtime = runtime;
         let path = node.folder.path().join("node.json");
         let mut file = NodeFile::parse(&fs::read_to_string(&path).unwrap()).unwrap();
         let other = NodePartition { account: Some(account(own + 1)), ..NodePartition::bare(neighbour()) };
@@ -80,11 +116,20 @@ impl Street {
         self.node.home().with_file_name("p1").join(path)
     }
 
+    /// Processes of its user, each as the kernel tells it.
+    fn own(&self) -> Vec<String> {
+        let is_own = |entry: &fs::DirEntry| entry.metadata().is_ok_and(|about| about.uid() == self.own);
+        let own = fs::read_dir("/proc").unwrap().flatten().filter(is_own);
+        own.map(|entry| fs::read_to_string(entry.path().join("stat")).unwrap_or_default()).collect()
+    }
+
+    /// Those that run: one that is dead, and that nobody has asked yet how it ended, does nothing more.
+    fn live(&self) -> Vec<String> {
+        self.own().into_iter().filter(|process| !process.is_empty() && !process.contains(") Z ")).collect()
+    }
+
     fn count_own(&self) -> usize {
-        let of_user = |entry: std::io::Result<fs::DirEntry>| {
-            entry.and_then(|entry| entry.metadata()).is_ok_and(|about| about.uid() == self.own)
-        };
-        fs::read_dir("/proc").unwrap().map(of_user).filter(|is| *is).count()
+        self.own().len()
     }
 
     /// What the service says, when it has ended with everything that it started.
@@ -92,7 +137,7 @@ impl Street {
         let spec = with_script("attack", script);
         start(&self.host, &spec).await.unwrap();
         let fact = ended(&self.host, "attack").await;
-        assert_eq!(self.count_own(), 0, "something of it is left: {script}");
+        assert_eq!(self.live(), [""; 0], "something of it is left: {script}");
         (fact.last_exit, fact.last_lines.join("\n"))
     }
 
@@ -136,9 +181,7 @@ const GONE: [&str; 4] = ["No such file", "nonexistent", "Permission denied", "Re
 /// Of what its user could not do either, if it were there.
 const ABSENT: [&str; 1] = ["No such file"];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn links_in_its_folders_lead_the_agent_nowhere() {
-    let Some(street) = Street::new(UID + 300).await else { return };
+pub async fn links_in_its_folders_lead_the_agent_nowhere(street: Street) {
     let (outside, theirs) = (street.node.folder.path().join("open"), street.theirs("etc"));
     fs::create_dir(&outside).unwrap();
     fs::set_permissions(&outside, fs::Permissions::from_mode(0o777)).unwrap();
@@ -172,9 +215,7 @@ async fn links_in_its_folders_lead_the_agent_nowhere() {
     street.done().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_file_gives_it_rights() {
-    let Some(street) = Street::new(UID + 302).await else { return };
+pub async fn no_file_gives_it_rights(street: Street) {
     street.is_refused("cp /bin/sh sh; chmod 4755 sh", &["not permitted"]).await;
     street.is_refused("umask 0; install -m 6755 /bin/sh sh", &["not permitted"]).await;
     street
@@ -192,9 +233,7 @@ async fn no_file_gives_it_rights() {
     street.done().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fork_bomb_stays_within_its_partition() {
-    let Some(street) = Street::new(UID + 304).await else { return };
+pub async fn a_fork_bomb_stays_within_its_partition(street: Street) {
     let resources = Resources { processes: Some(40), ..Resources::default() };
     street.host.perform(&Action::Limit { partition: part(), resources }).await.unwrap();
     assert!(street.host.enforces().processes, "a user of its own is held to it where no group is");
@@ -209,9 +248,7 @@ async fn a_fork_bomb_stays_within_its_partition() {
     street.done().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_it_writes_too_much_is_bounded_where_the_node_says_so() {
-    let Some(street) = Street::new(UID + 306).await else { return };
+pub async fn what_it_writes_too_much_is_bounded_where_the_node_says_so(street: Street) {
     // Its log, on the agent's disk.
     let (exit, _) = street.tries("head -c 20000000 /dev/zero | tr '\\0' 'x' | fold -w 1000").await;
     assert_eq!(exit, "exit code 0");
@@ -227,9 +264,7 @@ async fn what_it_writes_too_much_is_bounded_where_the_node_says_so() {
     street.done().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn it_reads_nothing_of_its_neighbour_nor_of_the_agent() {
-    let Some(street) = Street::new(UID + 308).await else { return };
+pub async fn it_reads_nothing_of_its_neighbour_nor_of_the_agent(street: Street) {
     let (home, victim) = (street.theirs(""), street.victim.0);
     street.is_refused(&format!("cat {}/secret", home.display()), &GONE).await;
     street.is_refused(&format!("echo x > {}/etc/planted", home.display()), &GONE).await;
@@ -246,9 +281,7 @@ async fn it_reads_nothing_of_its_neighbour_nor_of_the_agent() {
     street.done().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn it_speaks_with_nobody_at_a_socket_that_is_not_its_own() {
-    let Some(street) = Street::new(UID + 310).await else { return };
+pub async fn it_speaks_with_nobody_at_a_socket_that_is_not_its_own(street: Street) {
     let (inside, _) = listen_on(&street.host);
     let partitions = street.host.node().await.unwrap().partitions;
     let instances = [instance(), InstanceId::parse(&"b".repeat(32)).unwrap()];
@@ -279,9 +312,35 @@ async fn it_speaks_with_nobody_at_a_socket_that_is_not_its_own() {
     street.done().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn it_does_nothing_to_processes_that_are_not_its_own() {
-    let Some(street) = Street::new(UID + 312).await else { return };
+/// Says so at the two sockets of a journal that is kept for all, in the words of who runs the neighbour. One that cannot be
+/// reached is no way.
+const FORGES: &str = r#"perl -MSocket -e '
+    my ($unit, $instance) = @ARGV;
+    socket(my $native, AF_UNIX, SOCK_DGRAM, 0); socket(my $stream, AF_UNIX, SOCK_STREAM, 0);
+    my @fields = ("MESSAGE=forged", "PLAT_INSTANCE=$instance", "PLAT_PARTITION=p1", "PLAT_SERVICE=victim",
+        "UNIT=$unit", "_SYSTEMD_UNIT=$unit", "_TRANSPORT=stdout");
+    send($native, join("\n", @fields, ""), 0, pack_sockaddr_un("/run/systemd/journal/socket"));
+    if (connect($stream, pack_sockaddr_un("/run/systemd/journal/stdout"))) {
+        syswrite($stream, join("\n", "victim", $unit, 6, 0, 0, 0, 0, "forged", ""));
+    }'"#;
+
+pub async fn it_puts_no_word_into_its_neighbours_log(street: Street) {
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", street.victim.0)).unwrap();
+    let unit = groups.trim_end().rsplit('/').next().unwrap();
+    let (exit, said) = street.tries(&format!("{FORGES} {unit} {}; echo tried", "b".repeat(32))).await;
+    // In its own it says what it likes.
+    assert!(exit == "exit code 0" && said.contains("tried"), "{exit}: {said}");
+    let asked = LogsAsked { service: None, hook: None, lines: 100, follow: Follow::No };
+    let mut lines = street.host.logs(&neighbour(), &asked).await.unwrap();
+    let mut said = Vec::new();
+    while let Some((_, text)) = lines.recv().await {
+        said.push(text);
+    }
+    assert_eq!(said, ["I am up"], "that it said itself");
+    street.done().await;
+}
+
+pub async fn it_does_nothing_to_processes_that_are_not_its_own(street: Street) {
     let victim = street.victim.0;
     let attach = |pid: &str| format!("perl -e 'syscall({SYS_ptrace}, 16, shift, 0, 0) == 0 or die \"$!\\n\"' {pid}");
     for pid in [victim.to_string(), "$PPID".to_owned(), std::process::id().to_string()] {
@@ -294,9 +353,7 @@ async fn it_does_nothing_to_processes_that_are_not_its_own() {
     street.done().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn it_changes_no_release_and_no_mount() {
-    let Some(street) = Street::new(UID + 314).await else { return };
+pub async fn it_changes_no_release_and_no_mount(street: Street) {
     let release = street.node.folder.path().join("releases/app");
     fs::create_dir_all(&release).unwrap();
     fs::write(release.join("program"), "released").unwrap();
@@ -315,9 +372,7 @@ async fn it_changes_no_release_and_no_mount() {
     street.done().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_it_stays_when_it_is_stopped_or_erased() {
-    let Some(street) = Street::new(UID + 316).await else { return };
+pub async fn nothing_of_it_stays_when_it_is_stopped_or_erased(street: Street) {
     // Away from its parent, its session, its variables and its group of processes.
     let hides =
         "trap '' TERM HUP; (env -i setsid sh -c 'trap \"\" TERM HUP; (setsid sleep 600 &) ; setsid sleep 600' &)";
@@ -325,9 +380,9 @@ async fn nothing_of_it_stays_when_it_is_stopped_or_erased() {
     start(&street.host, &with_script("hides", &format!("{hides}; echo x > hidden; sleep 600"))).await.unwrap();
     until("it has hidden", async || street.node.home().join("hidden").exists() && street.count_own() >= 4).await;
     street.host.perform(&Action::StopService { partition: part(), service: service("hides") }).await.unwrap();
-    assert_eq!(street.count_own(), 0);
+    assert_eq!(street.live(), [""; 0]);
     start(&street.host, &spec("again", hides)).await.unwrap();
     street.host.perform(&Action::Erase { partition: part() }).await.unwrap();
-    assert_eq!(street.count_own(), 0);
+    assert_eq!(street.live(), [""; 0]);
     street.done().await;
 }

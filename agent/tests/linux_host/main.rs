@@ -70,6 +70,15 @@ mod shim {
 
         conformance::suite!([] root_is_here().then(|| Node::new(Some(account(NEXT.fetch_add(1, Ordering::Relaxed))))));
     }
+
+    mod hostile {
+        use super::*;
+        use std::sync::atomic::{AtomicU32, Ordering};
+
+        static NEXT: AtomicU32 = AtomicU32::new(UID + 300);
+
+        crate::hostile::suite!([] Runtime::Shim, NEXT.fetch_add(2, Ordering::Relaxed));
+    }
 }
 
 /// Units of systemd: `tests/machine` runs these within a machine that it boots.
@@ -138,5 +147,16 @@ mod systemd {
             }
             node.done(host).await;
         }
+    }
+    mod hostile {
+        use super::*;
+        use std::sync::atomic::{AtomicU32, Ordering};
+
+        static NEXT: AtomicU32 = AtomicU32::new(UID + 260);
+
+        crate::hostile::suite!(
+            [ignore = "the machine's first process must be systemd"]
+            Runtime::Systemd, NEXT.fetch_add(2, Ordering::Relaxed)
+        );
     }
 }

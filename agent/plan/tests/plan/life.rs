@@ -1,8 +1,9 @@
 //! One instance through its life.
 
 use crate::world::{RELEASE, World, digest, instance_id, part};
-use plat_agent_plan::facts::ServiceRun;
+use plat_agent_plan::facts::{Ending, ServiceRun};
 use plat_agent_plan::{Action, Disk, KeepPolicy, ReleaseFact, shortage};
+use plat_model::Problem;
 use plat_model::id::{PromiseName, ServiceName};
 use plat_model::instance::{InstanceState, ServiceState, Wish};
 use plat_model::parameters::Secret;
@@ -460,6 +461,21 @@ fn two_steps_that_fail_wait_longer_each_time_and_neither_has_the_other_tried_aga
         world.facts.partitions[&part(0)].services[&ServiceName::parse("web").unwrap()].state,
         ServiceRun::Running { .. }
     ));
+}
+
+#[test]
+fn a_service_that_could_not_be_started_says_why_also_while_it_waits() {
+    let mut world = World::new(1);
+    world.wish(1, 0, Wish::Started, "{}");
+    world.settle();
+    let name = ServiceName::parse("web").unwrap();
+    let fact = world.facts.partitions.get_mut(&part(0)).unwrap().services.get_mut(&name).unwrap();
+    fact.state = ServiceRun::Ended { at: world.now, how: Ending::Failure };
+    fact.short_runs = 3;
+    fact.refused = Some(Problem::new(codes::SERVICE_START, "service web cannot be started").fix("mend it"));
+    world.settle();
+    let problem = world.status(1).unwrap().problem.as_ref().unwrap();
+    assert_eq!((problem.code, problem.todo.as_str()), (codes::SERVICE_START, "mend it"));
 }
 
 #[test]

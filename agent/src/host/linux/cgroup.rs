@@ -9,7 +9,7 @@ mod slices;
 
 use super::process::boot_id;
 use files::OpenFiles;
-pub use files::text;
+pub use files::{number, text};
 use hierarchy::{Counter, Mounts, Reader};
 use limits::Limits;
 use plat_model::resources::{Enforced, Resources};
@@ -92,10 +92,8 @@ impl Cgroups {
     fn unified(mounts: &Mounts, id: &str) -> io::Result<PathBuf> {
         let mount = mounts.unified.as_ref().ok_or_else(|| io::Error::other("cgroup v2 is not mounted"))?;
         let base = mount.join("plat").join(id);
-        fs::create_dir_all(&base)?;
-        for folder in [mount, &mount.join("plat"), &base] {
-            delegate(folder);
-        }
+        delegate(mount);
+        make(&base)?;
         Ok(base)
     }
 
@@ -151,6 +149,11 @@ impl Cgroups {
         counting.chain(self.limits.legacy()).map(|base| base.join(partition)).collect()
     }
 
+    /// The numbers of the groups that hold a partition to what it may have, of those that there are.
+    pub fn holders(&self, partition: &str) -> Vec<Option<u64>> {
+        self.limits.holders(partition)
+    }
+
     /// Which amounts groups can enforce here.
     pub fn limits(&self) -> Enforced {
         self.limits.enforced()
@@ -162,16 +165,14 @@ impl Cgroups {
     /// The file that could not be written: what is before it in the order cpu, memory, processes holds.
     pub fn limit(&self, partition: &str, asked: Resources) -> Result<Resources, (PathBuf, io::Error)> {
         if let Some(folder) = self.of_partition(partition) {
-            fs::create_dir_all(&folder).map_err(|why| (folder.clone(), why))?;
-            delegate(&folder);
+            make(&folder).map_err(|why| (folder, why))?;
         }
         self.limits.set(partition, asked)
     }
 
     fn make_unified(&self, partition: &str, name: &str) -> Option<PathBuf> {
         let parent = self.of_partition(partition)?;
-        fs::create_dir_all(&parent).ok()?;
-        delegate(&parent);
+        make(&parent).ok()?;
         let leaf = parent.join(name);
         fs::create_dir_all(&leaf).ok()?;
         Some(leaf)
@@ -235,6 +236,20 @@ pub async fn kill(folder: &Path) {
     {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// Makes a group, and those above it that somebody has taken away; each hands down what it has.
+fn make(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {
+            folder.parent().map_or(Err(why), make)?;
+            fs::create_dir_all(folder)?;
+        }
+        Err(why) if why.kind() != io::ErrorKind::AlreadyExists => return Err(why),
+        _ => {}
+    }
+    delegate(folder);
+    Ok(())
 }
 
 /// Hands down the controllers there are. One that is not there (or is taken by cgroup v1) is done without.

@@ -32,7 +32,8 @@
 //!
 //! Where J has no totals of an occupant, or another's (it was damaged, or the power failed before a new occupant's first
 //! line was durable), what was used so far is not known. Then a new epoch begins, from K's present readings, that says
-//! so ([`Counters::lost`]): the report that bridges the two epochs tells the loss instead of a number.
+//! so ([`Counters::lost`]): the report that bridges the two epochs tells the loss instead of a number. So it does where
+//! somebody has taken a group away: with it went what it had counted since it was read last.
 
 mod disk_level;
 mod journal;
@@ -252,6 +253,9 @@ impl Meters {
         let Usage { group, runs } = self.runtime.usage(partition, memory)?;
         let mut level = Level { memory: Some(0), ..Level::default() };
         let totals = &mut slot.totals;
+        if group.as_ref().is_some_and(|reading| totals.is_another_group(reading)) {
+            *totals = totals.anew(Self::epoch()?, "the partition's control group was taken away");
+        }
         if let Some(reading) = &group {
             totals.add_group(reading);
         }

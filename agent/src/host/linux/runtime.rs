@@ -195,6 +195,10 @@ pub trait Runtime: Send + Sync {
     /// SERVICE_START if what could enforce them did not take them.
     async fn limit(&self, place: &Place, asked: Resources) -> Result<Resources, Problem>;
 
+    /// Whether what was told last by [`Runtime::limit`] holds still: not if somebody has taken away the groups that hold the
+    /// partition to it. True if nothing was told.
+    fn keeps_limits(&self, partition: &PartitionName) -> bool;
+
     /// What of a confinement cannot be kept on this machine, a line each: services run without that.
     ///
     /// # Errors

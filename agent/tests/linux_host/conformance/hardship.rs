@@ -1,4 +1,5 @@
-//! What goes on beside what takes its time, is dead and not waited for, or was started by an agent of another version.
+//! What goes on beside what takes its time, is dead and not waited for, was started by an agent of another version, or lost its
+//! control groups.
 
 use super::*;
 
@@ -74,5 +75,81 @@ pub async fn an_agent_of_another_version_finds_what_runs_and_goes_on_with_it(nod
     kill9(running(&before).into());
     assert_eq!(ended(&host, "db").await.last_exit, "signal 9 (SIGKILL)");
     stop(&host, "more").await;
+    node.done(host).await;
+}
+
+/// The partition's groups, of either version: those of a process, and the one of all of it.
+fn groups(host: &LinuxHost, pid: u32) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mounts = mounts.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4));
+    let of = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let of: Vec<&str> = of.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect();
+    let under = |mount| of.iter().filter(|path| path.starts_with("/plat")).map(move |path| format!("{mount}{path}"));
+    let all = mounts.flat_map(under).map(PathBuf::from).filter(|group| group.exists());
+    all.chain(host.runtime().group(&part())).collect()
+}
+
+/// Kills all in these groups, and removes them.
+async fn take_away(groups: &[PathBuf]) {
+    for group in groups {
+        let _none_of_version_1 = fs::write(group.join("cgroup.kill"), "1");
+    }
+    until("the groups are gone", async || {
+        for group in groups {
+            for within in fs::read_dir(group).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(within.path());
+            }
+            let _ = fs::remove_dir(group);
+        }
+        groups.iter().all(|group| !group.exists())
+    })
+    .await;
+}
+
+pub async fn groups_that_somebody_takes_away_are_made_again_with_their_limits_and_the_gap_is_told(node: Node) {
+    let host = node.occupied().await;
+    if host.runtime().group(&part()).is_none() {
+        eprintln!("SKIPPED: there are no control groups here");
+        return node.done(host).await;
+    }
+    let resources = Resources { processes: Some(30), memory_mib: Some(512), ..Resources::default() };
+    let limit = async || host.perform(&Action::Limit { partition: part(), resources }).await.unwrap();
+    let limits = async || host.observe_partition(&part()).await.unwrap().limits;
+    let busy = spec("busy", "while :; do :; done");
+    limit().await;
+    begin(&host, &node, &busy).await.unwrap();
+    until("it has used CPU time", async || known(&counters(&host).await, Meter::CpuMicros) > 100_000).await;
+    let told = counters(&host).await;
+    assert_eq!(limits().await, Some(resources), "it is told once");
+
+    // While it runs.
+    let all = groups(&host, running(&fact(&host, "busy").await));
+    take_away(&all).await;
+    let ended = ended(&host, "busy").await;
+    assert_eq!((how(&ended), ended.restarts), (Ending::Failure, 1));
+    assert_eq!(limits().await, None, "nothing holds it any more");
+    limit().await;
+    begin(&host, &node, &busy).await.unwrap();
+    assert_eq!(limits().await, Some(resources));
+    let run = fact(&host, "busy").await.run;
+    let many = program("i=0; while [ $i -lt 60 ]; do sleep 2 & i=$((i+1)); done; wait", 20);
+    let held = host.runtime().run(&place(&node), &many).await.unwrap().exit.to_string() != "exit code 0";
+    assert_eq!(held, host.enforces().processes);
+    let gap = counters(&host).await;
+    assert!(gap.epoch != told.epoch && gap.lost.as_deref().is_some_and(|why| why.contains("taken away")), "{gap:?}");
+    let fresh = known(&gap, Meter::CpuMicros);
+    until("it is counted", async || known(&counters(&host).await, Meter::CpuMicros) > fresh).await;
+    assert_eq!(fact(&host, "busy").await.run, run);
+
+    // And while nothing does.
+    stop(&host, "busy").await;
+    let before = counters(&host).await;
+    assert_eq!(before.epoch, gap.epoch, "a stop is no gap");
+    take_away(&all).await;
+    assert_eq!(limits().await, None);
+    limit().await;
+    begin(&host, &node, &busy).await.unwrap();
+    assert_eq!(limits().await, Some(resources));
+    assert_ne!(counters(&host).await.epoch, before.epoch);
     node.done(host).await;
 }

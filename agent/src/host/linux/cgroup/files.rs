@@ -1,7 +1,7 @@
 //! Files of groups that are read in every window: opened once, for opening costs several times as much as reading.
 
 use super::hierarchy::{Counter, Reader};
-use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat, stat};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -54,6 +54,11 @@ impl OpenFiles {
     pub fn forget(&self, partition: &str) {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).remove(partition);
     }
+}
+
+/// The number that tells a group from one that is made in its place; `None` if there is no such group.
+pub fn number(folder: &Path) -> Option<u64> {
+    Some(stat(folder).ok()?.st_ino)
 }
 
 fn open(folder: &Path, file: &str) -> rustix::io::Result<Kept> {

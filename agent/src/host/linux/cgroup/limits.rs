@@ -1,5 +1,6 @@
 //! Which files of control groups hold a partition to what it may have, in either version.
 
+use super::files::number;
 use super::hierarchy::Mounts;
 use plat_model::resources::{Enforced, Resources};
 use std::fs;
@@ -51,6 +52,11 @@ impl Limits {
     /// The folders of the partitions' groups of version 1.
     pub fn legacy(&self) -> impl Iterator<Item = &PathBuf> {
         self.trees().filter(|tree| !tree.is_unified).map(|tree| &tree.base)
+    }
+
+    /// The numbers of the groups that hold a partition, of those that there are.
+    pub fn holders(&self, partition: &str) -> Vec<Option<u64>> {
+        self.trees().map(|tree| number(&tree.base.join(partition))).collect()
     }
 
     pub fn enforced(&self) -> Enforced {

@@ -47,6 +47,11 @@ impl Traffic {
         Self { received: 0, sent: 0, links }
     }
 
+    /// Goes on from the same links, and from zero.
+    pub fn anew(self) -> Self {
+        Self::from_here(self.links)
+    }
+
     pub fn add(&mut self, now: Links) {
         for (name, link) in &now {
             let before = self.links.get(name).filter(|before| {

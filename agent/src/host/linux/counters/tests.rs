@@ -71,6 +71,10 @@ impl Runtime for Idle {
         Ok(asked)
     }
 
+    fn keeps_limits(&self, _: &PartitionName) -> bool {
+        true
+    }
+
     async fn unconfined(&self) -> Result<Vec<String>, Problem> {
         Ok(Vec::new())
     }

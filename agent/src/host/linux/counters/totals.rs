@@ -55,6 +55,28 @@ impl Totals {
         }
     }
 
+    /// Goes on in a new epoch, from zero: nobody knows all of what was used before it.
+    pub fn anew(&self, epoch: u64, why: &str) -> Self {
+        Self {
+            epoch,
+            lost: Some(why.into()),
+            cpu_micros: 0,
+            io_bytes: 0,
+            wall_millis: 0,
+            group: None,
+            traffic: self.traffic.clone().map(Traffic::anew),
+            ..self.clone()
+        }
+    }
+
+    /// Whether the group that has been counted was taken away, and this is one that was made in its place: what that one had
+    /// counted last nobody knows. In another boot all are others.
+    pub fn is_another_group(&self, now: &Reading) -> bool {
+        let boot = |identity: &str| identity.split_once(':').map(|(boot, _)| boot.to_owned());
+        let before = self.group.as_ref().map(|(identity, ..)| identity);
+        before.is_some_and(|before| *before != now.identity && boot(before) == boot(&now.identity))
+    }
+
     /// What was received and sent; `None` if counting begins only with these links, and nobody knows what was before.
     pub fn add_traffic(&mut self, links: Links) -> Option<(u64, u64)> {
         match &mut self.traffic {
@@ -137,11 +159,25 @@ mod tests {
     #[test]
     fn a_control_group_that_is_made_again_loses_nothing_and_counts_nothing_twice() {
         let mut totals = totals();
-        totals.add_group(&reading("one", 100));
-        totals.add_group(&reading("one", 150));
-        totals.add_group(&reading("two", 30));
-        totals.add_group(&reading("two", 30));
+        totals.add_group(&reading("one:1", 100));
+        totals.add_group(&reading("one:1", 150));
+        assert!(!totals.is_another_group(&reading("two:1", 30)), "as after each boot");
+        totals.add_group(&reading("two:1", 30));
+        totals.add_group(&reading("two:1", 30));
         assert_eq!(totals.cpu_micros, 180);
+    }
+
+    #[test]
+    fn after_a_control_group_that_was_taken_away_an_epoch_begins_that_says_so() {
+        let mut totals = totals();
+        totals.add_group(&reading("one:1", 100));
+        totals.add_wall(at(100, 100), at(200, 200));
+        assert!(!totals.is_another_group(&reading("one:1", 150)) && totals.is_another_group(&reading("one:2", 30)));
+        let mut anew = totals.anew(8, "it was taken away");
+        anew.add_group(&reading("one:2", 30));
+        anew.add_wall(at(100, 100), at(250, 250));
+        assert_eq!((anew.epoch, anew.cpu_micros, anew.wall_millis), (8, 30, 50));
+        assert_eq!(anew.lost.as_deref(), Some("it was taken away"));
     }
 
     fn at(wall: i64, steady: u64) -> Moment {

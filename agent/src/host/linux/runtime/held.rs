@@ -40,7 +40,13 @@ pub struct Held {
     pub records: Records,
     locks: Mutex<Locks>,
     /// What each partition is held to.
-    limits: Mutex<BTreeMap<PartitionName, Resources>>,
+    limits: Mutex<BTreeMap<PartitionName, Limited>>,
+}
+
+/// What a partition was told to be held to, and the groups that hold it: the number of each, `None` while it is not made yet.
+struct Limited {
+    to: Resources,
+    by: Vec<Option<u64>>,
 }
 
 impl Held {
@@ -55,16 +61,29 @@ impl Held {
 
     /// What the partition is held to, if it was told so.
     pub fn limits(&self, partition: &PartitionName) -> Option<Resources> {
-        self.limits.lock().unwrap_or_else(PoisonError::into_inner).get(partition).copied()
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).get(partition).map(|limited| limited.to)
     }
 
-    /// The partition is held to these amounts from now on; `None`: to what node.json says.
-    pub fn set_limits(&self, partition: &PartitionName, asked: Option<Resources>) {
+    /// The partition is held to these amounts from now on, by these groups.
+    pub fn set_limits(&self, partition: &PartitionName, to: Resources, by: Vec<Option<u64>>) {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).insert(partition.clone(), Limited { to, by });
+    }
+
+    /// The partition is held to what node.json says.
+    pub fn forget_limits(&self, partition: &PartitionName) {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).remove(partition);
+    }
+
+    /// Whether the groups that hold the partition are still those that were told so; `now` are those that there are. One that
+    /// was made since is the first.
+    pub fn keeps_limits(&self, partition: &PartitionName, now: &[Option<u64>]) -> bool {
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        match asked {
-            Some(asked) => drop(limits.insert(partition.clone(), asked)),
-            None => drop(limits.remove(partition)),
+        let Some(limited) = limits.get_mut(partition) else { return true };
+        let keeps = limited.by.iter().zip(now).all(|(told, now)| told.is_none() || told == now);
+        if keeps {
+            limited.by = now.to_vec();
         }
+        keeps
     }
 
     /// What holds the partition's programs in now, besides its groups, which enforce so much.

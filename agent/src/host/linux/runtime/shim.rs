@@ -163,7 +163,7 @@ impl Runtime for ShimRuntime {
     }
 
     async fn forget(&self, partition: &PartitionName) -> Result<(), Problem> {
-        self.inner.held.set_limits(partition, None);
+        self.inner.held.forget_limits(partition);
         self.inner.empty_group(partition).await;
         let (inner, partition) = (self.inner.clone(), partition.clone());
         let gone = beside(move || {
@@ -186,12 +186,16 @@ impl Runtime for ShimRuntime {
                 .because(format!("{}: {why}", file.display()))
                 .fix("if it holds more memory than that, it must give some back first: restart or stop the instance")
             })?;
-            inner.held.set_limits(&partition, Some(asked));
+            inner.held.set_limits(&partition, asked, inner.cgroups.holders(partition.as_str()));
             Ok(limited)
         });
         let by_groups = joined(limited.await)?;
         let by_user = Resources { processes: self.inner.confinement(place).processes, ..Resources::default() };
         Ok(by_groups.or(by_user))
+    }
+
+    fn keeps_limits(&self, partition: &PartitionName) -> bool {
+        self.inner.held.keeps_limits(partition, &self.inner.cgroups.holders(partition.as_str()))
     }
 
     async fn unconfined(&self) -> Result<Vec<String>, Problem> {

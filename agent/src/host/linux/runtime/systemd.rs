@@ -145,7 +145,7 @@ impl Runtime for SystemdRuntime {
     async fn forget(&self, partition: &PartitionName) -> Result<(), Problem> {
         // systemd remembers what a slice that it has stopped was held to: the next instance is held to nothing yet.
         self.inner.limit(partition, Resources::default()).await?;
-        self.inner.held.set_limits(partition, None);
+        self.inner.held.forget_limits(partition);
         let slice = self.inner.names.slice(partition);
         let wrong = format!("the slice of partition {partition} cannot be stopped");
         self.inner.bus.stop(&slice).await.map_err(|why| why.problem(wrong))?;
@@ -165,6 +165,10 @@ impl Runtime for SystemdRuntime {
             cpu_millis: asked.cpu_millis.filter(|_| by_slice.cpu),
             disk_mib: None,
         })
+    }
+
+    fn keeps_limits(&self, partition: &PartitionName) -> bool {
+        self.inner.keeps_limits(partition)
     }
 
     async fn unconfined(&self) -> Result<Vec<String>, Problem> {

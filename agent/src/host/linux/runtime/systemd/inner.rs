@@ -8,7 +8,7 @@ use super::tmp::Places;
 use super::unit::{Around, Property, limits_of, unit_of, variables};
 use crate::host::Event;
 use crate::host::linux::account::refuse_root;
-use crate::host::linux::cgroup::Slices;
+use crate::host::linux::cgroup::{self, Slices};
 use crate::host::linux::disk::{self, Durability, private_folder};
 use crate::host::linux::process::{Process, boot_id};
 use crate::host::linux::runtime::{Adopted, Confinement, Held, Place, Setting, beside};
@@ -370,13 +370,22 @@ impl Inner {
 
     /// Holds the partition's slice to these amounts.
     pub async fn limit(&self, name: &PartitionName, asked: Resources) -> Result<(), Problem> {
-        if self.held.limits(name) == Some(asked) {
+        if self.held.limits(name) == Some(asked) && self.keeps_limits(name) {
             return Ok(());
         }
         let set = self.bus.set(&self.names.slice(name), &limits_of(asked)).await;
         set.map_err(|why| why.problem(format!("the limits of partition {name} cannot be set")))?;
-        self.held.set_limits(name, Some(asked));
+        self.held.set_limits(name, asked, self.holders(name));
         Ok(())
+    }
+
+    pub fn keeps_limits(&self, name: &PartitionName) -> bool {
+        self.held.keeps_limits(name, &self.holders(name))
+    }
+
+    /// The number of the slice's group, if systemd has made it.
+    fn holders(&self, name: &PartitionName) -> Vec<Option<u64>> {
+        vec![self.group(name).and_then(|group| cgroup::number(&group))]
     }
 }
 
