@@ -20,7 +20,7 @@ use crate::host::Event;
 use build::{BuildTask, MANIFEST, Made, Manifest};
 use cache::pin::Pin;
 use cache::{Cache, Wanted, who_asks};
-use group::BuildGroup;
+use group::{Beside, BuildGroup};
 use plat_agent_plan::{ReleaseFact, parse_release};
 use plat_document::Release;
 use plat_model::Problem;
@@ -251,8 +251,8 @@ impl Releases {
                 made => made.map_err(|e| wrong(folder, &e))?,
             }
         }
-        let (groups, missing) = self.group.hold(&self.settings.build);
-        missing.iter().for_each(|missing| told(format!("not enforced on this machine: {missing}")));
+        let held = self.group.hold(&self.settings.build, if is_alone { Beside::Nobody } else { Beside::Others });
+        held.missing.iter().for_each(|missing| told(format!("not enforced on this machine: {missing}")));
         let task = Task::Build(Box::new(BuildTask {
             digest: digest.clone(),
             release: release.clone(),
@@ -266,7 +266,7 @@ impl Releases {
             limits: self.settings.build,
             spare: self.settings.policy.min_free,
             hidden: hidden(node, &self.data),
-            groups,
+            groups: held.groups.clone(),
             made,
         }));
         match self.spawner.within(&task, task.longest(), told).await? {
