@@ -39,7 +39,7 @@ pub use asked::{Asked, Begun as RunBegun};
 #[cfg(feature = "fake")]
 pub use effect::{Begun, End, Outcomes};
 pub use facts::{PartitionFact, ReleaseFact};
-pub use garbage::{Disk, GarbagePlan, KeepPolicy, StoreFacts, Stored, StoredFact, plan_garbage, shortage};
+pub use garbage::{Disk, GarbagePlan, KeepPolicy, StoreFacts, Stored, StoredFact, is_roomier, plan_garbage, shortage};
 pub use given::{Given, Place, instance_of};
 pub use moment::{Moment, Steady};
 pub use node::{NodeFacts, NodePlan, plan, releases_in_use};

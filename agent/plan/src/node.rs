@@ -50,6 +50,7 @@ pub fn plan(place: &Place, file: &NodeFile, desired: &NodeDesired, facts: &NodeF
             garbage: facts.garbage.contains(digest),
             rebuild: Rebuild { wanted: number(&desired.rebuilds), settled: number(&facts.settled) },
             shortage: facts.shortage.as_ref(),
+            roomier: false,
             fact: facts.releases.get(digest)?,
             now,
         };

@@ -5,6 +5,7 @@ use crate::backoff::INSTALL;
 use crate::facts::ReleaseFact;
 use crate::moment::{Moment, Steady};
 use plat_model::id::Digest;
+use plat_model::problem::codes;
 use plat_model::release::{InstallState, Installation};
 use plat_model::{Category, Problem, Waiting};
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub struct ReleaseGiven<'a> {
     pub rebuild: Rebuild,
     /// Why nothing is begun that takes room.
     pub shortage: Option<&'a Problem>,
+    /// There is clearly more room than when the last attempt began: see [`crate::is_roomier`].
+    pub roomier: bool,
     pub fact: &'a ReleaseFact,
     pub now: Moment,
 }
@@ -67,6 +70,9 @@ pub struct ReleasePlan {
 /// document points at.
 const HOPELESS: Duration = Duration::from_secs(3600);
 
+/// One that ran out of room, while there is no more than when it began: what it wrote is gone, and it would write it again.
+const ROOMLESS: Duration = HOPELESS;
+
 /// How often it is looked whether there is room again.
 const ROOM: Duration = Duration::from_secs(10);
 
@@ -95,9 +101,11 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
         }
         (Some(document), ReleaseFact::Failed { attempts, at, problem }) => {
             plan.status = said(InstallState::Failed, "", Some(problem.clone()));
+            let waits_for_room = problem.code == codes::DISK_FULL && !given.roomier;
             let wait = match problem.category() {
                 _ if again => Duration::ZERO,
                 Category::Invalid => HOPELESS,
+                _ if waits_for_room => ROOMLESS,
                 _ => INSTALL.after(*attempts),
             };
             let retry = at.steady.plus(wait);
@@ -107,10 +115,12 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
                 plan.action = Some(install(document));
                 plan.status = said(InstallState::Installing, "is tried again", None);
             } else {
-                plan.wake_at = Some(retry);
+                let look = given.now.steady.plus(ROOM);
+                plan.wake_at = Some(if waits_for_room { retry.min(look) } else { retry });
+                let room = if waits_for_room { "more room on the disk, or " } else { "" };
                 plan.waiting.push(Waiting {
                     who: who(),
-                    on: format!("the next try at {}, after {attempts} failed", given.now.tell(retry)),
+                    on: format!("{room}the next try at {}, after {attempts} failed", given.now.tell(retry)),
                     since: at.wall,
                     todo: problem.todo.clone(),
                 });

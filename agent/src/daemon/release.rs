@@ -1,11 +1,14 @@
 //! The worker of one release: installs it while it is desired, removes it when it is not and nobody uses it.
 
 use super::Shared;
-use plat_agent_plan::{Action, Moment, Rebuild, ReleaseFact, ReleaseGiven, Steady, plan_release, shortage};
+use plat_agent_plan::{
+    Action, Disk, Moment, Rebuild, ReleaseFact, ReleaseGiven, Steady, is_roomier, plan_release, shortage,
+};
 use plat_model::Problem;
 use plat_model::id::Digest;
 use plat_model::node::NodeDesired;
 use plat_model::release::{InstallState, Installation};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -17,11 +20,13 @@ struct Worker {
     wake: Arc<Notify>,
     /// The last attempt's failure: attempts, when, why.
     failed: Option<(u32, Moment, Problem)>,
+    /// The disks as they were when that attempt began.
+    had: BTreeMap<u64, Disk>,
 }
 
 /// Ends when the release is neither there nor desired.
 pub(super) async fn run(shared: Arc<Shared>, digest: Digest, wake: Arc<Notify>) {
-    let mut worker = Worker { shared, digest, wake, failed: None };
+    let mut worker = Worker { shared, digest, wake, failed: None, had: BTreeMap::new() };
     while let Some(next) = worker.look().await {
         match next {
             (Some(action), _) => worker.perform(&action).await,
@@ -53,9 +58,18 @@ impl Worker {
             return Some((None, None));
         };
         let document = desired.releases.get(&self.digest).map(String::as_str);
-        let shortage = match (document, &fact) {
-            (Some(_), ReleaseFact::Absent | ReleaseFact::Failed { .. }) => self.shortage().await,
+        let looked = match (document, &fact) {
+            (Some(_), ReleaseFact::Absent | ReleaseFact::Failed { .. }) => Some(self.shared.host.observe_disks().await),
             _ => None,
+        };
+        let (disks, shortage) = match looked {
+            None => (BTreeMap::new(), None),
+            Some(Ok(disks)) => {
+                let shortage = shortage(&disks, &self.shared.policy);
+                // What nothing uses is looked for then.
+                (disks, shortage.inspect(|_| self.shared.tidy.notify_one()))
+            }
+            Some(Err(problem)) => (BTreeMap::new(), Some(problem)),
         };
         let given = ReleaseGiven {
             digest: &self.digest,
@@ -64,6 +78,7 @@ impl Worker {
             garbage: self.shared.is_garbage(&self.digest),
             rebuild: self.rebuild(&desired),
             shortage: shortage.as_ref(),
+            roomier: is_roomier(&self.had, &disks),
             fact: &fact,
             now: self.shared.clock.moment(),
         };
@@ -73,6 +88,9 @@ impl Worker {
         {
             warn!(release = self.digest.short(), problem = problem.one_line(), "it is not built again");
             plan = plan_release(&ReleaseGiven { rebuild: given.rebuild.without_news(), ..given });
+        }
+        if let Some(Action::InstallRelease { .. }) = &plan.action {
+            self.had = disks;
         }
         if let Some(status) = plan.status {
             self.shared.board.installation(status);
@@ -100,14 +118,6 @@ impl Worker {
     fn rebuild(&self, desired: &NodeDesired) -> Rebuild {
         let wanted = desired.rebuilds.get(&self.digest).copied().unwrap_or(0);
         Rebuild { wanted, settled: self.shared.again.settled(&self.digest) }
-    }
-
-    /// Why there is no room to begin. What nothing uses is looked for then.
-    async fn shortage(&self) -> Option<Problem> {
-        match self.shared.host.observe_disks().await {
-            Ok(disks) => shortage(&disks, &self.shared.policy).inspect(|_| self.shared.tidy.notify_one()),
-            Err(problem) => Some(problem),
-        }
     }
 
     /// Installs or removes. While that lasts its progress is told, and an installation that is no longer wanted is

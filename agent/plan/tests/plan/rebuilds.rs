@@ -1,10 +1,12 @@
 //! Releases that are to be built again.
 
-use crate::world::{World, at, digest};
-use plat_agent_plan::{Action, Rebuild, ReleaseFact};
+use crate::world::{World, at, digest, release};
+use plat_agent_plan::{Action, Disk, Moment, Rebuild, ReleaseFact, ReleaseGiven, is_roomier, plan_release};
 use plat_model::instance::Wish;
 use plat_model::problem::{Problem, codes};
 use plat_model::release::InstallState;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 fn supplied(fact: ReleaseFact) -> World {
     let mut world = World::new(1);
@@ -47,6 +49,51 @@ fn what_waits_for_room_goes_on_waiting() {
     assert_eq!((action(&world), is_settled(&world)), (None, false));
     world.facts.shortage = None;
     assert_eq!((action(&world).is_some(), is_settled(&world)), (true, true));
+}
+
+#[test]
+fn what_ran_out_of_room_is_begun_again_when_there_is_more_than_it_had_or_after_long() {
+    let fact = failed(codes::DISK_FULL);
+    let ReleaseFact::Failed { at: then, .. } = fact else { unreachable!() };
+    let (digest, document) = (digest(), release().to_canonical_json());
+    let plan_after = |seconds: u64, roomier| {
+        let passed = Duration::from_secs(seconds);
+        let now = Moment { steady: then.steady.plus(passed), ..then };
+        let rebuild = Rebuild::default();
+        let given = ReleaseGiven {
+            digest: &digest,
+            document: Some(&document),
+            in_use: true,
+            garbage: false,
+            rebuild,
+            shortage: None,
+            roomier,
+            fact: &fact,
+            now,
+        };
+        (plan_release(&given), now)
+    };
+    let (plan, now) = plan_after(301, false);
+    assert_eq!(plan.action, None, "what it wrote is gone, so there is as much room as it had");
+    assert!(plan.wake_at.unwrap() <= now.steady.plus(Duration::from_secs(10)), "whether there is more is looked at");
+    assert!(plan.waiting[0].on.starts_with("more room on the disk"), "{:?}", plan.waiting);
+    assert!(plan_after(301, true).0.action.is_some());
+    assert_eq!(plan_after(299, true).0.action, None, "no sooner than what fails for another reason");
+    assert!(plan_after(3600, false).0.action.is_some());
+}
+
+#[test]
+fn more_room_is_more_than_what_comes_and_goes() {
+    const MIB: u64 = 1 << 20;
+    let disks = |free: [u64; 2]| {
+        let disk = |free| Disk { place: "/srv".into(), free: free * MIB, asked: Vec::new() };
+        BTreeMap::from([(1, disk(free[0])), (2, disk(free[1]))])
+    };
+    let had = disks([1600, 10]);
+    for (free, more) in [([1600, 10], false), ([1799, 73], false), ([1800, 10], true), ([0, 74], true)] {
+        assert_eq!(is_roomier(&had, &disks(free)), more, "{free:?}");
+    }
+    assert!(!is_roomier(&BTreeMap::new(), &had), "nobody knows what it had");
 }
 
 #[test]

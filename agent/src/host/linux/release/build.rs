@@ -380,6 +380,9 @@ fn run_within(
     ran
 }
 
+/// What programs say where there is no room.
+const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+
 /// A program's failure, with its last lines.
 pub fn failed(what: &str, ran: &Ran, timeout_seconds: u32) -> Problem {
     let how = match &ran.over {
@@ -387,8 +390,8 @@ pub fn failed(what: &str, ran: &Ran, timeout_seconds: u32) -> Problem {
         None if ran.timed_out => format!("it took longer than {timeout_seconds} s"),
         None => ran.exit.to_string(),
     };
-    let full =
-        matches!(ran.over, Some(Over::Free(_))) || ran.tail.iter().any(|text| text.contains("No space left on device"));
+    let is_of_room = |text: &String| FULL.iter().any(|words| text.contains(words));
+    let full = matches!(ran.over, Some(Over::Free(_))) || ran.tail.iter().any(is_of_room);
     Problem::new(if full { codes::DISK_FULL } else { codes::BUILD_FAILED }, what)
         .because(format!("{how}\n{}", ran.tail.join("\n")).trim_end())
 }
