@@ -174,3 +174,17 @@ async fn nothing_is_begun_with_a_release_that_is_being_removed_to_be_built_again
     rig.until_state(1, InstanceState::Ready).await;
     assert_eq!((attempts(&rig, "remove"), attempts(&rig, "install")), (1, 2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ran_out_of_room_is_begun_again_when_there_is_more_than_it_had() {
+    let mut rig = Rig::enrolled().await;
+    rig.host.fail_for_room(&format!("install release {}", release().digest().short()), 1);
+    rig.host.set_free(1 << 30);
+    want(&rig, 0);
+    rig.start();
+    until_told(&rig, InstallState::Failed, 0, Some(codes::DISK_FULL)).await;
+    // By itself it would be tried after an hour.
+    rig.host.set_free(1 << 40);
+    until_state(&rig, InstallState::Installed).await;
+    assert_eq!(attempts(&rig, "install"), 2);
+}

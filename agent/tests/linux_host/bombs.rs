@@ -3,7 +3,7 @@
 use super::cache::{open_with, source};
 use super::room::SmallDisk;
 use super::sources::builds;
-use super::web::Web;
+use super::web::{Answer, Web};
 use super::*;
 use plat_agent::config::{BuildLimits, ReleaseSettings};
 use plat_agent_plan::KeepPolicy;
@@ -109,4 +109,35 @@ async fn laying_sources_leaves_free_what_is_to_stay_free() {
         assert_eq!(problem.code, codes::DISK_FULL, "{problem}");
     }
     until("what was laid is gone", async || disk.free() + MIB > before).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lays_sources_is_in_the_groups_of_its_build() {
+    if !root_is_here() {
+        return;
+    }
+    let (_node, host) = builds(UID + 144).await;
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let silent = Web::serve(move |_| {
+        let _gone = wait.lock().unwrap().recv();
+        Answer::nothing()
+    });
+    let git = serde_json::json!({"git": {"url": format!("{}/app.git", silent.url), "commit": "a".repeat(40)}});
+    let groups = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let document = document(serde_json::json!({ "app": git }), &[]);
+    let limits = host.enforces();
+    let seen = async {
+        until("git asks", async || !silent.asked().is_empty()).await;
+        let of_builder = running_as(UID + 144);
+        assert!(!of_builder.is_empty());
+        for pid in of_builder {
+            let groups = groups(pid);
+            assert_eq!(groups.contains("/.builds"), limits.memory || limits.processes, "{groups}");
+        }
+    };
+    tokio::select! {
+        (_, done) = install(&host, &document) => panic!("{done:?}"),
+        () = seen => drop(go),
+    }
 }
