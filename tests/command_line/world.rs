@@ -124,15 +124,27 @@ impl World {
 impl World {
     /// Says for an enrolled node that it is there and offers a partition, as long as what this returns lives.
     pub async fn present(&self, name: &str) -> tonic::Streaming<v1::Nudge> {
+        let (mut client, inventory) = self.node_client(name);
+        client.sync(v1::SyncRequest { inventory: Some(inventory), ..Default::default() }).await.unwrap();
+        client.watch(v1::WatchRequest {}).await.unwrap().into_inner()
+    }
+
+    /// Says for an enrolled node how a release is there; what it is told to hold.
+    pub async fn says(&self, name: &str, installation: v1::Installation) -> v1::SyncResponse {
+        let (mut client, inventory) = self.node_client(name);
+        let (inventory, installations) = (Some(inventory), vec![installation]);
+        let said = v1::SyncRequest { inventory, installations, ..Default::default() };
+        client.sync(said).await.unwrap().into_inner()
+    }
+
+    fn node_client(&self, name: &str) -> (plat_wire::ends::NodeClient, v1::Inventory) {
         let file = self.path(&format!("agent-{name}")).join("identity.pem");
         let credentials = Credentials::load(GridName::parse("campus").unwrap(), &file).unwrap();
         let (address, trust) = (Address::parse(&self.url).unwrap(), Trust::Credentials(credentials));
         let channel = plat_link::dial(&address, trust, DialSettings::default(), plat_link::tcp).unwrap();
-        let mut client = plat_wire::ends::node_client(channel);
         let offer = v1::PartitionOffer { name: "part0".into(), ..Default::default() };
-        let inventory = v1::Inventory { partitions: vec![offer], ..Default::default() };
-        client.sync(v1::SyncRequest { inventory: Some(inventory), ..Default::default() }).await.unwrap();
-        client.watch(v1::WatchRequest {}).await.unwrap().into_inner()
+        let inventory = v1::Inventory { partitions: vec![offer], does_once: true, ..Default::default() };
+        (plat_wire::ends::node_client(channel), inventory)
     }
 }
 

@@ -151,3 +151,12 @@ pub fn shortage(disks: &BTreeMap<u64, Disk>, policy: &KeepPolicy) -> Option<Prob
             .fix("free some space there; it goes on by itself. What nothing uses has been removed already"),
     )
 }
+
+/// Least of what counts as more room, in bytes: others write and remove all the time.
+const MORE: u64 = 64 << 20;
+
+/// Whether some disk has clearly more room than it had: an eighth of it and 64 MiB.
+pub fn is_roomier(had: &BTreeMap<u64, Disk>, disks: &BTreeMap<u64, Disk>) -> bool {
+    let more = |id, free: u64| disks.get(id).is_some_and(|disk| disk.free >= free.saturating_add(MORE.max(free / 8)));
+    had.iter().any(|(id, disk)| more(id, disk.free))
+}

@@ -39,13 +39,13 @@ pub use asked::{Asked, Begun as RunBegun};
 #[cfg(feature = "fake")]
 pub use effect::{Begun, End, Outcomes};
 pub use facts::{PartitionFact, ReleaseFact};
-pub use garbage::{Disk, GarbagePlan, KeepPolicy, StoreFacts, Stored, StoredFact, plan_garbage, shortage};
+pub use garbage::{Disk, GarbagePlan, KeepPolicy, StoreFacts, Stored, StoredFact, is_roomier, plan_garbage, shortage};
 pub use given::{Given, Place, instance_of};
 pub use moment::{Moment, Steady};
 pub use node::{NodeFacts, NodePlan, plan, releases_in_use};
 pub use partition::{PartitionPlan, plan_partition, plan_rendered};
 pub use permit::{Ground, json_bytes, parse_release, permit, promise_log};
-pub use release::{Rebuild, ReleaseGiven, ReleasePlan, plan_release};
+pub use release::{Rebuild, ReleaseGiven, ReleasePlan, Settled, Settling, Unremoved, plan_release, plan_unsettled};
 pub use render::{Rendered, RenderedPromise, SOCKET, Upkeep, applied_release, render, render_given};
 pub use results::{PromiseFact, Stretch};
 pub use timers::Timer;

@@ -4,7 +4,7 @@ use crate::facts::{PartitionFact, ReleaseFact};
 use crate::given::{Given, Place, instance_of};
 use crate::moment::Moment;
 use crate::partition::{PartitionPlan, plan_partition};
-use crate::release::{Rebuild, ReleaseGiven, ReleasePlan, plan_release};
+use crate::release::{Rebuild, ReleaseGiven, ReleasePlan, Settled, plan_release};
 use crate::render::applied_release;
 use plat_document::Release;
 use plat_model::Problem;
@@ -25,7 +25,7 @@ pub struct NodeFacts {
     /// Releases that are to go if nothing needs them.
     pub garbage: BTreeSet<Digest>,
     /// Of releases that were to be built again, the wishes that were settled last.
-    pub settled: BTreeMap<Digest, u64>,
+    pub settled: BTreeMap<Digest, Settled>,
     /// Why nothing is begun that takes room.
     pub shortage: Option<Problem>,
 }
@@ -42,14 +42,17 @@ pub fn plan(place: &Place, file: &NodeFile, desired: &NodeDesired, facts: &NodeF
     let digests: BTreeSet<&Digest> = desired.releases.keys().chain(facts.releases.keys()).collect();
     let releases = digests.into_iter().filter_map(|digest| {
         let document = desired.releases.get(digest).map(String::as_str);
-        let number = |of: &BTreeMap<Digest, u64>| of.get(digest).copied().unwrap_or(0);
+        let wanted = desired.rebuilds.get(digest).copied().unwrap_or(0);
+        let settled = facts.settled.get(digest).copied().unwrap_or_default();
         let given = ReleaseGiven {
             digest,
             document,
             in_use: in_use.contains(digest),
             garbage: facts.garbage.contains(digest),
-            rebuild: Rebuild { wanted: number(&desired.rebuilds), settled: number(&facts.settled) },
+            rebuild: Rebuild { wanted, settled },
             shortage: facts.shortage.as_ref(),
+            roomier: false,
+            unremoved: None,
             fact: facts.releases.get(digest)?,
             now,
         };

@@ -2,8 +2,10 @@
 //! once.
 
 use crate::durable;
+use plat_agent_plan::{Settled, Settling};
 use plat_model::Problem;
 use plat_model::id::Digest;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,8 +15,34 @@ const VERSION: u32 = 1;
 
 pub(crate) struct Again {
     path: PathBuf,
-    /// The number that was settled last, of each release.
-    settled: Mutex<BTreeMap<Digest, u64>>,
+    /// What was settled last, of each release.
+    settled: Mutex<BTreeMap<Digest, Kept>>,
+}
+
+/// As it is in the file.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Kept {
+    Begun(u64),
+    Declined { declined: u64 },
+}
+
+impl From<Settled> for Kept {
+    fn from(settled: Settled) -> Self {
+        match settled.how {
+            Settling::Begun => Self::Begun(settled.number),
+            Settling::Declined => Self::Declined { declined: settled.number },
+        }
+    }
+}
+
+impl From<Kept> for Settled {
+    fn from(kept: Kept) -> Self {
+        match kept {
+            Kept::Begun(number) => Self::begun(number),
+            Kept::Declined { declined: number } => Self { number, how: Settling::Declined },
+        }
+    }
 }
 
 impl Again {
@@ -27,23 +55,23 @@ impl Again {
         (Self { path, settled: Mutex::new(settled) }, problem)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, u64>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, Kept>> {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number that was settled last; 0: none.
-    pub fn settled(&self, release: &Digest) -> u64 {
-        self.lock().get(release).copied().unwrap_or(0)
+    /// What was settled last.
+    pub fn settled(&self, release: &Digest) -> Settled {
+        self.lock().get(release).copied().map(Settled::from).unwrap_or_default()
     }
 
-    /// From now on this number is the last.
+    /// From now on this is the last.
     ///
     /// # Errors
     /// If that cannot be written down: then nothing may follow from it.
-    pub fn settle(&self, release: &Digest, number: u64) -> Result<(), Problem> {
+    pub fn settle(&self, release: &Digest, what: Settled) -> Result<(), Problem> {
         let mut settled = self.lock();
         let mut next = settled.clone();
-        next.insert(release.clone(), number);
+        next.insert(release.clone(), what.into());
         durable::write(&self.path, FORM, VERSION, &next)?;
         *settled = next;
         Ok(())
@@ -70,14 +98,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rebuilds");
         let again = open(&path);
-        assert_eq!(again.settled(&digest(1)), 0);
-        again.settle(&digest(1), 5).unwrap();
-        again.settle(&digest(1), 2).unwrap();
-        assert_eq!([1, 2].map(|n| again.settled(&digest(n))), [2, 0], "each release has numbers of its own");
-        assert_eq!(open(&path).settled(&digest(1)), 2);
+        assert_eq!(again.settled(&digest(1)), Settled::default());
+        again.settle(&digest(1), Settled::begun(5)).unwrap();
+        again.settle(&digest(1), Settled::begun(2)).unwrap();
+        assert_eq!([1, 2].map(|n| again.settled(&digest(n)).number), [2, 0], "each release has numbers of its own");
+        assert_eq!(open(&path).settled(&digest(1)), Settled::begun(2));
+        let declined = Settled { number: 3, how: Settling::Declined };
+        again.settle(&digest(1), declined).unwrap();
+        assert_eq!(open(&path).settled(&digest(1)), declined);
         std::fs::write(&path, "nonsense").unwrap();
         let (lost, problem) = Again::open(path);
         assert!(problem.is_some());
-        assert_eq!(lost.settled(&digest(1)), 0);
+        assert_eq!(lost.settled(&digest(1)), Settled::default());
     }
 }

@@ -1,11 +1,15 @@
 //! The worker of one release: installs it while it is desired, removes it when it is not and nobody uses it.
 
 use super::Shared;
-use plat_agent_plan::{Action, Moment, Rebuild, ReleaseFact, ReleaseGiven, Steady, plan_release, shortage};
+use plat_agent_plan::{
+    Action, Disk, Moment, Rebuild, ReleaseFact, ReleaseGiven, Steady, Unremoved, is_roomier, plan_release,
+    plan_unsettled, shortage,
+};
 use plat_model::Problem;
 use plat_model::id::Digest;
 use plat_model::node::NodeDesired;
 use plat_model::release::{InstallState, Installation};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -17,11 +21,15 @@ struct Worker {
     wake: Arc<Notify>,
     /// The last attempt's failure: attempts, when, why.
     failed: Option<(u32, Moment, Problem)>,
+    /// The disks as they were when that attempt began.
+    had: BTreeMap<u64, Disk>,
+    /// The last removal, if it failed.
+    unremoved: Option<Unremoved>,
 }
 
 /// Ends when the release is neither there nor desired.
 pub(super) async fn run(shared: Arc<Shared>, digest: Digest, wake: Arc<Notify>) {
-    let mut worker = Worker { shared, digest, wake, failed: None };
+    let mut worker = Worker { shared, digest, wake, failed: None, had: BTreeMap::new(), unremoved: None };
     while let Some(next) = worker.look().await {
         match next {
             (Some(action), _) => worker.perform(&action).await,
@@ -38,6 +46,9 @@ impl Worker {
     /// Observes, tells, and plans. `None`: there is nothing of it any more, and nothing to come.
     async fn look(&mut self) -> Option<(Option<Action>, Option<Steady>)> {
         let observed = self.shared.host.observe_release(&self.digest).await;
+        if observed == ReleaseFact::Absent {
+            self.unremoved = None;
+        }
         let fact = match (&observed, &self.failed) {
             (ReleaseFact::Absent, Some((attempts, at, problem))) => {
                 ReleaseFact::Failed { attempts: *attempts, at: *at, problem: problem.clone() }
@@ -53,9 +64,18 @@ impl Worker {
             return Some((None, None));
         };
         let document = desired.releases.get(&self.digest).map(String::as_str);
-        let shortage = match (document, &fact) {
-            (Some(_), ReleaseFact::Absent | ReleaseFact::Failed { .. }) => self.shortage().await,
+        let looked = match (document, &fact) {
+            (Some(_), ReleaseFact::Absent | ReleaseFact::Failed { .. }) => Some(self.shared.host.observe_disks().await),
             _ => None,
+        };
+        let (disks, shortage) = match looked {
+            None => (BTreeMap::new(), None),
+            Some(Ok(disks)) => {
+                let shortage = shortage(&disks, &self.shared.policy);
+                // What nothing uses is looked for then.
+                (disks, shortage.inspect(|_| self.shared.tidy.notify_one()))
+            }
+            Some(Err(problem)) => (BTreeMap::new(), Some(problem)),
         };
         let given = ReleaseGiven {
             digest: &self.digest,
@@ -64,15 +84,20 @@ impl Worker {
             garbage: self.shared.is_garbage(&self.digest),
             rebuild: self.rebuild(&desired),
             shortage: shortage.as_ref(),
+            roomier: is_roomier(&self.had, &disks),
+            unremoved: self.unremoved.as_ref(),
             fact: &fact,
             now: self.shared.clock.moment(),
         };
         let mut plan = plan_release(&given);
-        if let Some(number) = plan.settles
-            && let Err(problem) = self.shared.again.settle(&self.digest, number)
+        if let Some(settled) = plan.settles
+            && let Err(problem) = self.shared.again.settle(&self.digest, settled)
         {
             warn!(release = self.digest.short(), problem = problem.one_line(), "it is not built again");
-            plan = plan_release(&ReleaseGiven { rebuild: given.rebuild.without_news(), ..given });
+            plan = plan_unsettled(&given, &problem);
+        }
+        if let Some(Action::InstallRelease { .. }) = &plan.action {
+            self.had = disks;
         }
         if let Some(status) = plan.status {
             self.shared.board.installation(status);
@@ -102,19 +127,12 @@ impl Worker {
         Rebuild { wanted, settled: self.shared.again.settled(&self.digest) }
     }
 
-    /// Why there is no room to begin. What nothing uses is looked for then.
-    async fn shortage(&self) -> Option<Problem> {
-        match self.shared.host.observe_disks().await {
-            Ok(disks) => shortage(&disks, &self.shared.policy).inspect(|_| self.shared.tidy.notify_one()),
-            Err(problem) => Some(problem),
-        }
-    }
-
     /// Installs or removes. While that lasts its progress is told, and an installation that is no longer wanted is
     /// broken off.
     async fn perform(&mut self, action: &Action) {
         let is_install = matches!(action, Action::InstallRelease { .. });
         let shared = self.shared.clone();
+        let wanted = shared.current().map_or(0, |desired| self.rebuild(&desired).wanted);
         let turns = is_install.then(|| shared.turns(&self.digest));
         let at_once = turns.and_then(|turns| turns.try_acquire().ok());
         if is_install && at_once.is_none() {
@@ -146,17 +164,21 @@ impl Worker {
             Ok(()) => {
                 self.failed = None;
                 if !is_install {
+                    self.unremoved = None;
                     self.shared.no_garbage(&self.digest);
                     self.shared.tidy.notify_one();
                 }
             }
             Err(problem) => {
-                let attempts = self.failed.as_ref().map_or(0, |(attempts, ..)| *attempts) + 1;
+                let before = match is_install {
+                    true => self.failed.as_ref().map(|(attempts, ..)| *attempts),
+                    false => self.unremoved.as_ref().filter(|one| one.rebuild == wanted).map(|one| one.attempts),
+                };
+                let (attempts, at) = (before.unwrap_or(0) + 1, shared.clock.moment());
                 warn!(release = self.digest.short(), attempts, problem = problem.one_line(), "step failed");
-                self.failed = Some((attempts, shared.clock.moment(), problem));
-                if !is_install {
-                    // Removing has no state of its own to wait in.
-                    tokio::time::sleep(Duration::from_secs(30)).await;
+                match is_install {
+                    true => self.failed = Some((attempts, at, problem)),
+                    false => self.unremoved = Some(Unremoved { attempts, at, problem, rebuild: wanted }),
                 }
             }
         }

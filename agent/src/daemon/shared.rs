@@ -15,10 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, Semaphore, watch};
 
-/// Installations at once of releases for which programs run: each may use all cores of the machine.
-const BUILDS: usize = 2;
-/// Installations at once of what is only fetched and unpacked, which waits for no build.
-const UNPACKINGS: usize = 4;
+/// Installations at once, from the first file that is fetched: of releases for which programs run, of which the host has few
+/// built at a time, and of what is only fetched and unpacked, which waits for no build. Together fewer than a host begins.
+const BUILDS: usize = 6;
+const UNPACKINGS: usize = 8;
 
 pub(crate) struct Shared {
     pub node: NodeId,

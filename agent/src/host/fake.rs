@@ -56,6 +56,12 @@ impl FakeHost {
         self.lock().failing.insert(step.into(), times);
     }
 
+    /// The same, for want of room.
+    pub fn fail_for_room(&self, step: &str, times: u32) {
+        self.lock().roomless.insert(step.into());
+        self.fail(step, times);
+    }
+
     /// The next attempt at a step finds a bug.
     pub fn panic_at(&self, step: &str) {
         self.lock().bugs.insert(step.into());
@@ -276,7 +282,8 @@ impl Host for FakeHost {
         }
         assert!(!world.bugs.remove(&step), "a bug was asked for");
         if world.is_faulty(&step) {
-            return Err(Problem::new(codes::HOOK_FAILED, format!("{step} failed")).because("a fault was asked for"));
+            let code = if world.roomless.contains(&step) { codes::DISK_FULL } else { codes::HOOK_FAILED };
+            return Err(Problem::new(code, format!("{step} failed")).because("a fault was asked for"));
         }
         if !matches!(action, Action::RunAsked { .. }) {
             world.permit(action)?;

@@ -25,6 +25,7 @@ pub mod runtime;
 mod shim;
 pub mod spawner;
 mod task;
+mod turns;
 
 pub use account::assume;
 pub use namespace::Network;

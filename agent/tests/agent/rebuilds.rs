@@ -1,7 +1,9 @@
 //! Releases that are to be built again.
 
 use crate::rig::{Rig, instance, release, until};
+use plat_model::Code;
 use plat_model::instance::{InstanceState, Wish};
+use plat_model::problem::codes;
 use plat_model::release::{InstallState, Installation};
 
 /// The release is to be there, and to be built again so often.
@@ -26,6 +28,16 @@ async fn until_state(rig: &Rig, state: InstallState) {
     until(&format!("it is {state:?}"), || {
         let told = rig.master.state().installed.get(&release().digest()).cloned();
         (told.as_ref().is_some_and(|told| told.state == state), told)
+    })
+    .await;
+}
+
+/// What is told is this state, of this wish, with this problem.
+async fn until_told(rig: &Rig, state: InstallState, rebuild: u64, code: Option<Code>) {
+    until("it is told so", || {
+        let told = rig.master.state().installed.get(&release().digest()).cloned();
+        let seen = told.map(|told| (told.state, told.rebuild, told.problem.map(|problem| problem.code)));
+        (seen == Some((state, rebuild, code)), seen)
     })
     .await;
 }
@@ -66,10 +78,58 @@ async fn a_release_that_nothing_uses_is_removed_and_built_again_once_and_one_in_
     rig.want(1, Wish::Started);
     rig.until_state(1, InstanceState::Ready).await;
     want(&rig, 4);
+    until_told(&rig, InstallState::Installed, 4, Some(codes::IN_USE)).await;
     rig.want(1, Wish::Stopped);
     rig.until_state(1, InstanceState::Stopped).await;
     assert_eq!((attempts(&rig, "remove"), attempts(&rig, "install")), (1, 2));
     assert!(rig.host.is_installed(&instance(1, Wish::Started).release));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_that_was_declined_is_told_as_that_also_by_the_next_agent_and_when_nothing_uses_the_release_any_more() {
+    let mut rig = Rig::running().await;
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    want(&rig, 1);
+    until_told(&rig, InstallState::Installed, 1, Some(codes::IN_USE)).await;
+    rig.kill().await;
+    rig.master.state().installed.clear();
+    rig.start();
+    until_told(&rig, InstallState::Installed, 1, Some(codes::IN_USE)).await;
+    rig.want(1, Wish::Destroyed);
+    rig.until_state(1, InstanceState::Destroyed).await;
+    until_told(&rig, InstallState::Installed, 1, Some(codes::IN_USE)).await;
+    assert_eq!((attempts(&rig, "remove"), attempts(&rig, "install")), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_cannot_be_removed_is_told_to_be_as_it_was_and_why_and_is_built_again_later() {
+    let rig = Rig::running().await;
+    want(&rig, 0);
+    until_state(&rig, InstallState::Installed).await;
+    rig.host.fail(&format!("remove release {}", release().digest().short()), 1);
+    want(&rig, 1);
+    until_told(&rig, InstallState::Installed, 1, Some(codes::HOOK_FAILED)).await;
+    assert!(rig.host.is_installed(&release().digest()));
+    assert_eq!((attempts(&rig, "remove"), attempts(&rig, "install")), (1, 1));
+    until_told(&rig, InstallState::Installed, 1, None).await;
+    assert_eq!((attempts(&rig, "remove"), attempts(&rig, "install")), (2, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_killed_while_a_release_is_removed_to_be_built_again_has_the_next_agent_do_it() {
+    let mut rig = Rig::running().await;
+    want(&rig, 0);
+    until_state(&rig, InstallState::Installed).await;
+    let removal = format!("remove release {}", release().digest().short());
+    rig.host.block(&removal);
+    want(&rig, 1);
+    until_told(&rig, InstallState::Installing, 0, None).await;
+    rig.kill().await;
+    rig.host.unblock(&removal);
+    rig.start();
+    until_told(&rig, InstallState::Installed, 1, None).await;
+    assert_eq!((attempts(&rig, "remove"), attempts(&rig, "install")), (1, 2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,4 +173,18 @@ async fn nothing_is_begun_with_a_release_that_is_being_removed_to_be_built_again
     rig.host.unblock(&removal);
     rig.until_state(1, InstanceState::Ready).await;
     assert_eq!((attempts(&rig, "remove"), attempts(&rig, "install")), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ran_out_of_room_is_begun_again_when_there_is_more_than_it_had() {
+    let mut rig = Rig::enrolled().await;
+    rig.host.fail_for_room(&format!("install release {}", release().digest().short()), 1);
+    rig.host.set_free(1 << 30);
+    want(&rig, 0);
+    rig.start();
+    until_told(&rig, InstallState::Failed, 0, Some(codes::DISK_FULL)).await;
+    // By itself it would be tried after an hour.
+    rig.host.set_free(1 << 40);
+    until_state(&rig, InstallState::Installed).await;
+    assert_eq!(attempts(&rig, "install"), 2);
 }

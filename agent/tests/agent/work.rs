@@ -210,7 +210,8 @@ async fn an_installation_that_waits_for_others_says_so_and_what_is_only_unpacked
         let text = format!("version: 1\nname: {name}\n{build}files: {{a: {{template: b}}}}\n");
         Release::parse_yaml(&text, "other.yaml").unwrap()
     };
-    let built = ["one", "two", "three"].map(|name| other(name, "build: {commands: [[make]]}\n"));
+    let names = ["one", "two", "three", "four", "five", "six", "seven"];
+    let built = names.map(|name| other(name, "build: {commands: [[make]]}\n"));
     let plain = other("plain", "");
     let step = |release: &Release| format!("install release {}", release.digest().short());
     let supply = |release: &Release| {
@@ -228,16 +229,16 @@ async fn an_installation_that_waits_for_others_says_so_and_what_is_only_unpacked
     for release in &built {
         rig.host.block(&step(release));
     }
-    for release in &built[..2] {
+    for release in &built[..6] {
         supply(release);
         told(release, "").await;
     }
-    supply(&built[2]);
-    told(&built[2], "waiting for another release to be installed").await;
+    supply(&built[6]);
+    told(&built[6], "waiting for another release to be installed").await;
     supply(&plain);
     until("what is only unpacked is there", || (rig.host.is_installed(&plain.digest()), rig.host.performed())).await;
     built.iter().for_each(|release| rig.host.unblock(&step(release)));
-    until("the last is there", || (rig.host.is_installed(&built[2].digest()), rig.host.performed())).await;
+    until("the last is there", || (rig.host.is_installed(&built[6].digest()), rig.host.performed())).await;
 }
 
 /// What was desired is not any more; the master is told so.

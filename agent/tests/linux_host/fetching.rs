@@ -84,6 +84,13 @@ async fn what_another_process_fetches_is_waited_for_and_not_written_to() {
     assert!(!path.exists());
 }
 
+/// Files beneath a folder that processes hold.
+fn held(folder: &Path) -> Vec<PathBuf> {
+    let fds = holders(folder).into_iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten());
+    let links = fds.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+    links.filter(|path| path.starts_with(folder)).collect()
+}
+
 /// Processes that hold a file beneath a folder.
 fn holders(folder: &Path) -> Vec<u32> {
     let pids = fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_str()?.parse::<u32>().ok());
@@ -121,4 +128,66 @@ async fn who_asks_a_server_ends_with_who_waits_for_it() {
     let ((_, done), ()) = tokio::join!(install(&host, &text), end);
     assert!(done.is_err());
     drop(go);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn releases_of_a_slow_server_hold_no_other_up_and_what_is_in_the_cache_waits_for_no_server() {
+    let (node, host) = builds(UID + 143).await;
+    let (cached, fresh, late) = (large(60, 1000), large(61, 1000), large(62, 1000));
+    let files = [&cached, &fresh, &late].map(|bytes| (format!("/{}", hex(bytes)), bytes.clone()));
+    let web = Web::of(files.into_iter().collect());
+    let here = |bytes: &[u8], name: &str| {
+        let source = source(&format!("{}/{}", web.url, hex(bytes)), bytes);
+        whole(serde_json::json!({"sources": {"app": source}, "title": name}))
+    };
+    install(&host, &here(&cached, "one")).await.1.unwrap_or_else(|p| panic!("{p}"));
+    let slow = dripping(4096, Duration::from_millis(100));
+    let slow = |n: usize| {
+        let of = |m: usize| {
+            let pin = hex(format!("{n} {m}").as_bytes());
+            (
+                format!("s{m}"),
+                serde_json::json!({"archive": {"url": format!("{slow}/{n}/{m}"), "sha256": pin, "into": format!("s{m}")}}),
+            )
+        };
+        document((0..6).map(of).collect::<serde_json::Map<_, _>>().into(), &[])
+    };
+    let doing = async |text: &str| match host.observe_release(&Digest::parse(&hex(text.as_bytes())).unwrap()).await {
+        ReleaseFact::Building(doing) => doing,
+        _ => String::new(),
+    };
+    // One of them has no more than its share.
+    let texts: Vec<String> = (0..8).map(slow).collect();
+    let beside = async {
+        until("it has its share", async || fetches(&node) == 3).await;
+        install(&host, &here(&fresh, "two")).await.1.unwrap_or_else(|p| panic!("{p}"));
+        assert_eq!(fetches(&node), 3);
+    };
+    tokio::select! {
+        (_, done) = install(&host, &texts[0]) => panic!("{done:?}"),
+        () = beside => {}
+    }
+    until("nothing is fetched any more", async || fetches(&node) == 0).await;
+    // As many as there are turns for.
+    let all = futures_util::future::join_all(texts.iter().map(|text| install(&host, text)));
+    let late = here(&late, "three");
+    let rest = async {
+        until("all turns are taken", async || fetches(&node) == 24).await;
+        install(&host, &here(&cached, "four")).await.1.unwrap_or_else(|p| panic!("{p}"));
+        tokio::select! {
+            (_, done) = install(&host, &late) => panic!("nothing is left for it: {done:?}"),
+            () = until("it says what it waits for", async || doing(&late).await.contains("waiting for a turn to fetch")) => {}
+        }
+    };
+    tokio::select! {
+        done = all => panic!("{done:?}"),
+        () = rest => {}
+    }
+}
+
+/// Files that are being fetched.
+fn fetches(node: &Node) -> usize {
+    let folder = node.state().canonicalize().unwrap().join("host/cache/partial");
+    let open: std::collections::BTreeSet<PathBuf> = held(&folder).into_iter().collect();
+    open.len()
 }

@@ -13,10 +13,10 @@ use std::process::Command;
 const MIB: u64 = 1 << 20;
 
 /// An ext4 file system in a file, at the place of the node's releases, which holds the agent's state too.
-struct SmallDisk(PathBuf);
+pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn under(node: &Node, mib: u64) -> Self {
+    pub fn under(node: &Node, mib: u64) -> Self {
         let (image, place) = (node.folder.path().join("image"), node.folder.path().join("releases"));
         fs::File::create(&image).unwrap().set_len(mib * MIB).unwrap();
         fs::create_dir_all(&place).unwrap();
@@ -29,7 +29,7 @@ impl SmallDisk {
         Self(place)
     }
 
-    fn free(&self) -> u64 {
+    pub fn free(&self) -> u64 {
         let disk = nix::sys::statvfs::statvfs(&self.0).unwrap();
         disk.blocks_available() * disk.fragment_size()
     }

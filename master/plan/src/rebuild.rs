@@ -5,6 +5,7 @@ use crate::decision::Decision;
 use crate::record::{Key, Record};
 use crate::run::knows;
 use crate::state::State;
+use plat_model::Timestamp;
 use plat_model::id::{Digest, NodeId};
 use plat_model::node::Node;
 use plat_model::problem::{Problem, Problems, codes};
@@ -29,7 +30,12 @@ pub struct Rebuild {
 /// # Errors
 /// [`codes::NOT_FOUND`] for each unknown name, and for a node that the release is not to be on; [`codes::IN_USE`] if there is
 /// no node that could.
-pub fn rebuild(state: &State, digest: &Digest, nodes: &BTreeSet<NodeId>) -> Result<Decision<Vec<Rebuild>>, Problems> {
+pub fn rebuild(
+    state: &State,
+    digest: &Digest,
+    nodes: &BTreeSet<NodeId>,
+    now: Timestamp,
+) -> Result<Decision<Vec<Rebuild>>, Problems> {
     let mut problems = Problems::default();
     let (mut changes, mut answer) = (Vec::new(), Vec::new());
     let all: Vec<&NodeId> = match nodes.is_empty() {
@@ -50,7 +56,8 @@ pub fn rebuild(state: &State, digest: &Digest, nodes: &BTreeSet<NodeId>) -> Resu
         let verdict = verdict(state, digest, row);
         let mut number = row.rebuilds.get(digest).copied().unwrap_or(0);
         if verdict.is_ok() {
-            number += 1;
+            // A master that was restored from a copy has forgotten the last ones, and gives none of them again.
+            number = (number + 1).max(u64::try_from(now.0).unwrap_or(0));
             let mut rebuilds = row.rebuilds.clone();
             rebuilds.insert(digest.clone(), number);
             changes.push(Change::put(Record::Node(Node { rebuilds, ..row.clone() })));

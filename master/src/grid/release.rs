@@ -88,9 +88,9 @@ impl Grid {
         text: &str,
         nodes: &BTreeSet<NodeId>,
     ) -> Result<(Digest, Vec<Rebuild>), Problems> {
-        self.change(caller, &Subject::Grid, |state, _| {
+        self.change(caller, &Subject::Grid, |state, now| {
             let digest = release::resolve(state, text)?;
-            let Decision { changes, read, answer } = rebuild::rebuild(state, &digest, nodes)?;
+            let Decision { changes, read, answer } = rebuild::rebuild(state, &digest, nodes, now)?;
             Ok(Decision { changes, read, answer: (digest, answer) })
         })
         .await

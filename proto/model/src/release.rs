@@ -60,7 +60,8 @@ pub struct Installation {
     pub progress: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
-    /// The last wish to build it again that the node has acted on; 0: none. What is told is what came of it, or comes.
+    /// The last wish to build it again that the node has acted on; 0: none. What is told is what came of it, or comes:
+    /// `Installed` with a problem says that it is there as it was, and why it was not built again.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rebuild: u64,
 }

@@ -1,10 +1,16 @@
 //! Releases that are to be built again.
 
-use crate::world::{World, at, digest};
-use plat_agent_plan::{Action, Rebuild, ReleaseFact};
+use crate::world::{World, at, digest, release};
+use plat_agent_plan::{
+    Action, Disk, Moment, Rebuild, ReleaseFact, ReleaseGiven, ReleasePlan, Settled, Settling, Unremoved, is_roomier,
+    plan_release, plan_unsettled,
+};
+use plat_model::id::Digest;
 use plat_model::instance::Wish;
 use plat_model::problem::{Problem, codes};
 use plat_model::release::InstallState;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 fn supplied(fact: ReleaseFact) -> World {
     let mut world = World::new(1);
@@ -18,6 +24,13 @@ fn supplied(fact: ReleaseFact) -> World {
 fn failed(code: plat_model::Code) -> ReleaseFact {
     let now = at(plat_model::Timestamp::from_seconds(1_800_000_000));
     ReleaseFact::Failed { attempts: 9, at: now, problem: Problem::new(code, "it failed") }
+}
+
+/// Of a release that nothing uses and nobody asks for anew.
+fn given<'a>(digest: &'a Digest, document: &'a str, fact: &'a ReleaseFact, now: Moment) -> ReleaseGiven<'a> {
+    let (document, rebuild) = (Some(document), Rebuild::default());
+    let (in_use, garbage, roomier, shortage, unremoved) = (false, false, false, None, None);
+    ReleaseGiven { digest, document, in_use, garbage, rebuild, shortage, roomier, unremoved, fact, now }
 }
 
 /// Whether the wish is used up by what is planned.
@@ -35,7 +48,7 @@ fn what_failed_is_tried_at_once_also_where_nobody_thought_that_it_would_help() {
         let mut world = supplied(failed(code));
         assert!(matches!(action(&world), Some(Action::InstallRelease { .. })));
         assert!(is_settled(&world));
-        world.facts.settled.insert(digest(), 1);
+        world.facts.settled.insert(digest(), Settled::begun(1));
         assert_eq!(action(&world), None, "by itself it would wait");
     }
 }
@@ -50,32 +63,140 @@ fn what_waits_for_room_goes_on_waiting() {
 }
 
 #[test]
+fn what_ran_out_of_room_is_begun_again_when_there_is_more_than_it_had_or_after_long() {
+    let fact = failed(codes::DISK_FULL);
+    let ReleaseFact::Failed { at: then, .. } = fact else { unreachable!() };
+    let (digest, document) = (digest(), release().to_canonical_json());
+    let plan_after = |seconds: u64, roomier| {
+        let passed = Duration::from_secs(seconds);
+        let now = Moment { steady: then.steady.plus(passed), ..then };
+        let given = ReleaseGiven { roomier, ..given(&digest, &document, &fact, now) };
+        (plan_release(&given), now)
+    };
+    let (plan, now) = plan_after(301, false);
+    assert_eq!(plan.action, None, "what it wrote is gone, so there is as much room as it had");
+    assert!(plan.wake_at.unwrap() <= now.steady.plus(Duration::from_secs(10)), "whether there is more is looked at");
+    assert!(plan.waiting[0].on.starts_with("more room on the disk"), "{:?}", plan.waiting);
+    assert!(plan_after(301, true).0.action.is_some());
+    assert_eq!(plan_after(299, true).0.action, None, "no sooner than what fails for another reason");
+    assert!(plan_after(3600, false).0.action.is_some());
+}
+
+#[test]
+fn more_room_is_more_than_what_comes_and_goes() {
+    const MIB: u64 = 1 << 20;
+    let disks = |free: [u64; 2]| {
+        let disk = |free| Disk { place: "/srv".into(), free: free * MIB, asked: Vec::new() };
+        BTreeMap::from([(1, disk(free[0])), (2, disk(free[1]))])
+    };
+    let had = disks([1600, 10]);
+    for (free, more) in [([1600, 10], false), ([1799, 73], false), ([1800, 10], true), ([0, 74], true)] {
+        assert_eq!(is_roomier(&had, &disks(free)), more, "{free:?}");
+    }
+    assert!(!is_roomier(&BTreeMap::new(), &had), "nobody knows what it had");
+}
+
+#[test]
 fn what_is_there_and_unused_is_removed_first_and_what_is_built_now_is_left_alone() {
     let mut world = supplied(ReleaseFact::Installed);
     let plan = world.plan().releases.remove(&digest()).unwrap();
     assert!(matches!(plan.action, Some(Action::RemoveRelease { .. })));
-    assert_eq!(plan.status.unwrap().state, InstallState::Installing);
+    assert_eq!(plan.settles, None, "who is killed meanwhile still has it to be built");
+    let told = plan.status.unwrap();
+    assert_eq!((told.state, told.rebuild), (InstallState::Installing, 0));
     world.facts.releases.insert(digest(), ReleaseFact::Building("compiles".into()));
     assert_eq!((action(&world), is_settled(&world)), (None, false));
+    world.facts.releases.insert(digest(), ReleaseFact::Absent);
+    assert!(matches!(action(&world), Some(Action::InstallRelease { .. })) && is_settled(&world));
 }
 
 #[test]
-fn what_an_instance_consists_of_is_never_removed() {
+fn what_an_instance_consists_of_is_never_removed_and_that_is_told_until_it_is_asked_for_again() {
     let mut world = World::new(1);
     world.wish(1, 0, Wish::Started, "{}");
     world.settle();
     world.desired.rebuilds.insert(digest(), 1);
-    assert_eq!((action(&world), is_settled(&world)), (None, true), "it is declined, and not done later");
+    let told = |world: &World| {
+        let plan = world.plan().releases.remove(&digest()).unwrap();
+        let status = plan.status.unwrap();
+        (plan.action, plan.settles, status.state, status.rebuild, status.problem.map(|problem| problem.code))
+    };
+    let declined = Settled { number: 1, how: Settling::Declined };
+    let in_use = Some(codes::IN_USE);
+    assert_eq!(told(&world), (None, Some(declined), InstallState::Installed, 1, in_use));
+    world.facts.settled.insert(digest(), declined);
+    assert_eq!(told(&world), (None, None, InstallState::Installed, 1, in_use));
+    world.desired.instances.clear();
+    world.facts.partitions.clear();
+    assert_eq!(told(&world), (None, None, InstallState::Installed, 1, in_use), "it is not done later");
+    world.desired.rebuilds.insert(digest(), 2);
+    assert!(matches!(told(&world).0, Some(Action::RemoveRelease { .. })));
+    world.facts.settled.insert(digest(), Settled::begun(2));
+    assert_eq!(told(&world), (None, None, InstallState::Installed, 2, None));
+}
+
+#[test]
+fn a_removal_that_failed_is_told_with_its_wish_and_tried_again_after_a_while() {
+    let problem = Problem::new(codes::BUILD_FAILED, "it cannot be removed");
+    let then = at(plat_model::Timestamp::from_seconds(1_800_000_000));
+    let unremoved = Unremoved { attempts: 1, at: then, problem: problem.clone(), rebuild: 3 };
+    let (digest, document) = (digest(), release().to_canonical_json());
+    let plan = |wanted, in_use, seconds| {
+        let now = Moment { steady: then.steady.plus(Duration::from_secs(seconds)), ..then };
+        let rebuild = Rebuild { wanted, settled: Settled::begun(2) };
+        let unremoved = Some(&unremoved);
+        let given =
+            ReleaseGiven { in_use, rebuild, unremoved, ..given(&digest, &document, &ReleaseFact::Installed, now) };
+        plan_release(&given)
+    };
+    let waits = plan(3, false, 4);
+    assert_eq!((waits.action, waits.settles), (None, None));
+    assert_eq!(waits.wake_at, Some(then.steady.plus(Duration::from_secs(5))));
+    let told = waits.status.unwrap();
+    assert_eq!((told.state, told.rebuild, told.problem), (InstallState::Installed, 3, Some(problem.clone())));
+    let is_removed = |plan: ReleasePlan| matches!(plan.action, Some(Action::RemoveRelease { .. }));
+    assert!(is_removed(plan(3, false, 5)));
+    assert!(is_removed(plan(4, false, 0)), "a new wish is not kept waiting");
+    let declined = plan(3, true, 5);
+    assert_eq!(declined.settles, Some(Settled { number: 3, how: Settling::Declined }));
+    // One that is to be gone waits as well.
+    let unremoved = Unremoved { rebuild: 0, ..unremoved.clone() };
+    let unremoved = Some(&unremoved);
+    let given = given(&digest, &document, &ReleaseFact::Installed, then);
+    let given = ReleaseGiven { document: None, garbage: true, unremoved, ..given };
+    let gone = plan_release(&given);
+    assert_eq!((gone.action, gone.status.unwrap().problem), (None, Some(problem)));
+}
+
+#[test]
+fn nothing_is_begun_for_a_wish_that_cannot_be_written_down() {
+    let problem = Problem::new(codes::BAD_STATE_FILE, "it cannot be written");
+    let (digest, document) = (digest(), release().to_canonical_json());
+    for fact in [ReleaseFact::Absent, failed(codes::BUILD_FAILED)] {
+        let now = at(plat_model::Timestamp::from_seconds(1_800_001_000));
+        let rebuild = Rebuild { wanted: 3, settled: Settled::begun(2) };
+        let given = ReleaseGiven { rebuild, ..given(&digest, &document, &fact, now) };
+        assert!(plan_release(&given).action.is_some());
+        let plan = plan_unsettled(&given, &problem);
+        assert_eq!(
+            (plan.action.clone(), plan.settles),
+            (None, None),
+            "or it would be built once more for it: {fact:?}"
+        );
+        let told = plan.status.unwrap();
+        assert_eq!((told.rebuild, told.problem), (2, Some(problem.clone())));
+        assert!(plan.wake_at.is_some());
+    }
 }
 
 #[test]
 fn a_number_is_new_until_it_is_settled_also_when_a_restored_master_counts_from_before() {
     let numbers = |wanted, settled| {
-        let mut world = supplied(ReleaseFact::Installed);
+        let mut world = supplied(ReleaseFact::Absent);
         world.desired.rebuilds.insert(digest(), wanted);
-        world.facts.settled.insert(digest(), settled);
+        world.facts.settled.insert(digest(), Settled::begun(settled));
         let plan = world.plan().releases.remove(&digest()).unwrap();
-        (plan.settles, plan.status.unwrap().rebuild)
+        (plan.settles.map(|settled| settled.number), plan.status.unwrap().rebuild)
     };
     assert_eq!(numbers(0, 0), (None, 0), "nobody wished it");
     assert_eq!(numbers(2, 0), (Some(2), 2));
@@ -84,9 +205,7 @@ fn a_number_is_new_until_it_is_settled_also_when_a_restored_master_counts_from_b
     assert_eq!(numbers(0, 5), (None, 0));
     let mut world = supplied(ReleaseFact::Building("compiles".into()));
     world.desired.rebuilds.insert(digest(), 3);
-    world.facts.settled.insert(digest(), 5);
+    world.facts.settled.insert(digest(), Settled::begun(5));
     let told = world.plan().releases.remove(&digest()).unwrap().status.unwrap();
     assert_eq!(told.rebuild, 0, "what the master never asked for is not said to be done");
-    let rebuild = Rebuild { wanted: 3, settled: 2 };
-    assert_eq!(rebuild.without_news(), Rebuild { wanted: 2, settled: 2 });
 }

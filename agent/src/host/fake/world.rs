@@ -36,6 +36,8 @@ pub(super) struct World {
     pub events: Option<mpsc::Sender<Event>>,
     /// Step → how many more times it fails.
     pub failing: BTreeMap<String, u32>,
+    /// Those of them that fail for want of room.
+    pub roomless: BTreeSet<String>,
     /// Steps at whose next attempt there is a panic.
     pub bugs: BTreeSet<String>,
     pub faults: Option<(StdRng, u32)>,
@@ -84,6 +86,7 @@ impl World {
             doors: BTreeMap::new(),
             events: None,
             failing: BTreeMap::new(),
+            roomless: BTreeSet::new(),
             bugs: BTreeSet::new(),
             faults: None,
             performed: Vec::new(),

@@ -20,7 +20,7 @@ use crate::host::Event;
 use build::{BuildTask, MANIFEST, Made, Manifest};
 use cache::pin::Pin;
 use cache::{Cache, Wanted, who_asks};
-use group::BuildGroup;
+use group::{Beside, BuildGroup};
 use plat_agent_plan::{ReleaseFact, parse_release};
 use plat_document::Release;
 use plat_model::Problem;
@@ -33,7 +33,7 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 /// The releases of this node.
 pub struct Releases {
@@ -43,8 +43,7 @@ pub struct Releases {
     data: PathBuf,
     events: mpsc::Sender<Event>,
     building: Mutex<BTreeMap<Digest, String>>,
-    /// Whose turn it is to be built, where one release is at a time.
-    turn: tokio::sync::Mutex<()>,
+    turns: BuildTurns,
     cache: Arc<Cache>,
     settings: ReleaseSettings,
     group: BuildGroup,
@@ -54,8 +53,19 @@ pub struct Releases {
 const UNFINISHED: &str = ".unfinished-";
 /// Releases that are being built at once, whoever asks: each takes processes.
 const BUILDING_MAX: usize = 16;
+/// Of those, at once: builds beside each other, where there is no builder, and what is unpacked.
+const BUILDS: usize = 2;
+const UNPACKINGS: usize = 4;
 /// Logs that are kept of releases that are not there.
 const LOGS_MAX: usize = 200;
+
+/// What is waited for after all is fetched, so that a slow server keeps nobody from being built.
+struct BuildTurns {
+    /// One release at a time has the builder.
+    alone: Semaphore,
+    beside: Semaphore,
+    unpacked: Semaphore,
+}
 
 impl Releases {
     pub fn new(spawner: Arc<Spawner>, state: &Path, settings: ReleaseSettings, events: mpsc::Sender<Event>) -> Self {
@@ -68,7 +78,11 @@ impl Releases {
             logs,
             events,
             building: Mutex::default(),
-            turn: Default::default(),
+            turns: BuildTurns {
+                alone: Semaphore::new(1),
+                beside: Semaphore::new(BUILDS),
+                unpacked: Semaphore::new(UNPACKINGS),
+            },
             cache,
             settings,
             group,
@@ -200,15 +214,19 @@ impl Releases {
         })
     }
 
-    /// Waits until no other release is being built, however long that takes.
-    async fn turn(&self, told: &(impl Fn(String) + Sync)) -> tokio::sync::MutexGuard<'_, ()> {
-        if let Ok(turn) = self.turn.try_lock() {
-            return turn;
+    /// Waits for a turn, however long that takes.
+    async fn turn<'a>(
+        turns: &'a Semaphore,
+        what: &str,
+        told: &(impl Fn(String) + Sync),
+    ) -> Result<SemaphorePermit<'a>, Problem> {
+        if let Ok(turn) = turns.try_acquire() {
+            return Ok(turn);
         }
-        told("> waiting for another release to be built".into());
-        let turn = self.turn.lock().await;
+        told(format!("> waiting for another release to be {what}"));
+        let turn = turns.acquire().await;
         told("> beginning".into());
-        turn
+        turn.map_err(|e| Problem::new(codes::INTERNAL, "there are no turns any more").because(e))
     }
 
     /// Builds what has been fetched, and publishes it.
@@ -223,10 +241,16 @@ impl Releases {
         let wrong = |path: &Path, e: &std::io::Error| {
             io_problem(codes::BUILD_FAILED, format!("cannot make {}", path.display()), e)
         };
-        let unpacker = who_asks(node.builder.as_ref()).filter(|_| made.is_some() || release.is_only_unpacked());
+        let is_unpacked = made.is_some() || release.is_only_unpacked();
+        let unpacker = who_asks(node.builder.as_ref()).filter(|_| is_unpacked);
         let is_alone = node.builder.is_some() && unpacker.is_none();
+        let (turns, what) = match (is_alone, is_unpacked) {
+            (true, _) => (&self.turns.alone, "built"),
+            (false, true) => (&self.turns.unpacked, "unpacked"),
+            (false, false) => (&self.turns.beside, "built"),
+        };
         // The time that it may take begins after this.
-        let _turn = if is_alone { Some(self.turn(told).await) } else { None };
+        let _turn = Self::turn(turns, what, told).await?;
         let published = node.releases.join(digest.as_str());
         fs::create_dir_all(&node.releases).map_err(|e| wrong(&node.releases, &e))?;
         let room = rustix::fs::statvfs(&node.releases).map_err(|e| wrong(&node.releases, &e.into()))?;
@@ -251,8 +275,8 @@ impl Releases {
                 made => made.map_err(|e| wrong(folder, &e))?,
             }
         }
-        let (groups, missing) = self.group.hold(&self.settings.build);
-        missing.iter().for_each(|missing| told(format!("not enforced on this machine: {missing}")));
+        let held = self.group.hold(&self.settings.build, if is_alone { Beside::Nobody } else { Beside::Others });
+        held.missing.iter().for_each(|missing| told(format!("not enforced on this machine: {missing}")));
         let task = Task::Build(Box::new(BuildTask {
             digest: digest.clone(),
             release: release.clone(),
@@ -266,7 +290,7 @@ impl Releases {
             limits: self.settings.build,
             spare: self.settings.policy.min_free,
             hidden: hidden(node, &self.data),
-            groups,
+            groups: held.groups.clone(),
             made,
         }));
         match self.spawner.within(&task, task.longest(), told).await? {

@@ -8,7 +8,7 @@ use crate::Result;
 use crate::args::{ReleaseCommand, SupplyArgs, Wait};
 use crate::document;
 use crate::output;
-use crate::view::{CheckView, InstallationView, RebuildView, ReleaseView};
+use crate::view::{CheckView, InstallationView, ProblemView, RebuildView, ReleaseView};
 use plat_model::Problem;
 use plat_model::problem::codes;
 use plat_wire::v1;
@@ -93,8 +93,9 @@ async fn rebuild(context: &Context, release: String, nodes: Vec<String>, wait: &
     let mut failed = Vec::new();
     for one in asked.iter_mut().filter(|one| one.asked) {
         one.why = match view.nodes.iter().find(|node| node.node == one.node) {
+            // One that is there as it was, with its problem, was not built again.
+            Some(InstallationView { problem: Some(problem), .. }) => said(problem),
             Some(node) if node.state == "installed" => "it is built again".into(),
-            Some(InstallationView { problem: Some(problem), .. }) => format!("{} {}", problem.code, problem.what),
             _ => "it is not to be there any more".into(),
         };
         if one.why != "it is built again" {
@@ -106,8 +107,14 @@ async fn rebuild(context: &Context, release: String, nodes: Vec<String>, wait: &
     }
     Err(Problem::new(codes::BUILD_FAILED, format!("release {release} was not built again everywhere"))
         .because(failed.join("; "))
-        .fix(format!("`plat release show {release}` tells more; it is tried again later by itself"))
+        .fix(format!("`plat release show {release}` tells more; what failed is tried again later by itself"))
         .into())
+}
+
+/// A problem of a node, in a line.
+fn said(problem: &ProblemView) -> String {
+    let why = if problem.why.is_empty() { String::new() } else { format!(" ({})", problem.why) };
+    format!("{} {}{why}", problem.code, problem.what)
 }
 
 /// How it is where `matters`.

@@ -24,7 +24,7 @@ fn reports(grid: &mut Grid, on: &str, digest: &Digest, state: InstallState) {
 }
 
 fn ask(grid: &mut Grid, digest: &Digest, nodes: &[&str]) -> Result<Vec<Rebuild>, Problems> {
-    let decision = rebuild(&grid.state, digest, &nodes.iter().map(|name| node(name)).collect())?;
+    let decision = rebuild(&grid.state, digest, &nodes.iter().map(|name| node(name)).collect(), grid.now)?;
     Ok(grid.commit(decision))
 }
 
@@ -39,13 +39,26 @@ fn each_node_is_told_that_can_do_something_and_the_others_say_why_not() {
     reports(&mut grid, "n2", &digest, InstallState::Installing);
     let before = (grid.desired("n1").generation, grid.desired("n2").generation);
     let told: Vec<_> = ask(&mut grid, &digest, &[]).unwrap().into_iter().map(|one| (one.asked, one.number)).collect();
-    assert_eq!(told, [(true, 1), (false, 0)]);
-    assert_eq!((number(&grid, "n1", &digest), number(&grid, "n2", &digest)), (Some(1), None));
+    let first = u64::try_from(grid.now.0).unwrap();
+    assert_eq!(told, [(true, first), (false, 0)]);
+    assert_eq!((number(&grid, "n1", &digest), number(&grid, "n2", &digest)), (Some(first), None));
     let after = (grid.desired("n1").generation, grid.desired("n2").generation);
     assert!(after.0 > before.0 && after.1 == before.1, "only one of them has anything to learn");
     ask(&mut grid, &digest, &["n1"]).unwrap();
-    assert_eq!(number(&grid, "n1", &digest), Some(2));
+    assert_eq!(number(&grid, "n1", &digest), Some(first + 1), "also within one millisecond");
     grid.check();
+}
+
+#[test]
+fn a_master_that_was_restored_from_a_copy_gives_no_number_that_a_node_has_had() {
+    let (mut grid, digest) = grid();
+    reports(&mut grid, "n1", &digest, InstallState::Failed);
+    let copy = grid.state.clone();
+    let given: Vec<u64> = (0..3).map(|_| ask(&mut grid, &digest, &["n1"]).unwrap()[0].number).collect();
+    grid.state = copy;
+    grid.now = grid.now.plus(std::time::Duration::from_secs(1));
+    let next = ask(&mut grid, &digest, &["n1"]).unwrap()[0].number;
+    assert!(given.iter().all(|number| *number < next), "{next} after {given:?}");
 }
 
 #[test]
@@ -89,7 +102,7 @@ fn a_node_with_an_older_agent_is_not_asked() {
 fn a_node_that_enrols_again_is_given_no_number_twice() {
     let (mut grid, digest) = grid();
     reports(&mut grid, "n1", &digest, InstallState::Failed);
-    ask(&mut grid, &digest, &["n1"]).unwrap();
+    let given = ask(&mut grid, &digest, &["n1"]).unwrap()[0].number;
     let revoked = certify::revoke_node(&grid.state, &node("n1"), grid.now).unwrap();
     grid.commit(revoked);
     let (token, secret) = grid.token(Purpose::Node(Some(node("n1"))));
@@ -97,5 +110,5 @@ fn a_node_that_enrols_again_is_given_no_number_twice() {
     let claim = certify::Claim { token: &token, secret_hash: &secret, keys: &secret };
     let enrolled = certify::enroll(&grid.state, &claim, None, serials, grid.now).unwrap();
     grid.commit(enrolled);
-    assert_eq!(number(&grid, "n1", &digest), Some(1));
+    assert_eq!(number(&grid, "n1", &digest), Some(given));
 }

@@ -6,18 +6,19 @@
 //! at a time there: while a command runs, nothing else is within its user's reach. What is only unpacked is therefore
 //! unpacked as a user that no command ever is, and waits for nobody.
 
+mod laying;
+
 use super::cache::pin::Pin;
 use super::cache::store::Shelf;
 use super::disk_use::DiskUse;
 use super::sources::unpack::{self, Form, Room};
 use super::sources::{archive, crates, deb, directory, git, npm, oci, pypi, tools, tree};
 use crate::config::BuildLimits;
-use crate::host::linux::account::{assume, end_all_below, end_all_of};
+use crate::host::linux::account::{end_all_below, end_all_of};
 use crate::host::linux::cgroup::Groups;
-use crate::host::linux::confine::{Bounds, Company, Confining, Modes, Network, Tmp, plan, resolver};
+use crate::host::linux::confine::{Bounds, Company, Modes, Network, Tmp, resolver};
 use crate::host::linux::disk::{io_problem, now};
 use crate::host::linux::partition::files::open_top;
-use crate::host::linux::posix::{Side, split};
 use crate::host::linux::runtime::Confinement;
 use crate::host::linux::shim::RunTask;
 use crate::host::linux::shim::launch::Program;
@@ -37,7 +38,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Name of the file that says that a release is whole, and what went into it.
@@ -129,6 +130,8 @@ impl BuildTask {
         let run = self.run_commands(&laid, line);
         self.end_all()?;
         run?;
+        // What came since it was last looked at, and what was laid so fast that it never was.
+        self.disk().over_in_the_end().map_or(Ok(()), |over| Err(self.is_over(&over)))?;
         tree::seal(&staging, self.builder.as_ref().map(|builder| builder.uid))
             .map_err(|e| io_problem(codes::BUILD_FAILED, "cannot seal what was built", &e))?;
         let manifest = Manifest { version: 1, digest: self.digest.clone(), built: now(), sources: laid.sources };
@@ -156,77 +159,6 @@ impl BuildTask {
             |account| (account.uid, account.gid),
         );
         Ok(fchown(folder, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
-    }
-
-    /// Has a process become the builder and prepare what there is to build from.
-    fn lay_all(&self, lock: Option<&File>, line: &Line) -> Result<Laid, Problem> {
-        let wrong = |e: &dyn std::fmt::Display| Problem::new(codes::INTERNAL, "cannot lay sources").because(e);
-        let (mut said, say) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| wrong(&e))?;
-        match split().map_err(|e| wrong(&e))? {
-            Side::Child => {
-                // It is the parent's: whatever becomes of this process, the lock goes with the build.
-                drop(said);
-                if let Some(lock) = lock {
-                    let _ = nix::unistd::close(lock.as_raw_fd());
-                }
-                let laid = Shelf::open(&self.cache).and_then(|shelf| {
-                    self.shut_in(&shelf, line)?;
-                    // Nobody would look for it, where it is not the builder's.
-                    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
-                    self.lay_here(&shelf, line)
-                });
-                let _ = serde_json::to_writer(File::from(say), &laid);
-                std::process::exit(0)
-            }
-            Side::Parent(child) => {
-                drop(say);
-                let text = listen(&mut said, line);
-                if text.is_none() {
-                    let _ = nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL);
-                }
-                let _ = nix::sys::wait::waitpid(child, None);
-                let text = text.ok_or_else(|| wrong(&"nobody waits for it any more"))?;
-                serde_json::from_slice(&text).map_err(|_| wrong(&"the process that did was killed"))?
-            }
-        }
-    }
-
-    /// Has this process become the builder, with no more of the machine than laying sources takes: what they are made of is
-    /// somebody else's, and so are the programs that fetch and unpack some of them.
-    fn shut_in(&self, shelf: &Shelf, line: &Line) -> Result<(), Problem> {
-        let asks = |source: &Source| match source {
-            Source::Git { .. } | Source::Pypi { .. } => true,
-            Source::Deb { locks, .. } => locks.is_empty(),
-            _ => false,
-        };
-        let here = |source: &Source| match source {
-            Source::Archive { url: path, .. } | Source::Directory { path, .. } | Source::Oci { layout: path, .. } => {
-                Some(path.clone())
-            }
-            Source::Crate { registry: path, .. } | Source::Npm { registry: path, .. } => Some(path.clone()),
-            Source::Git { url, .. } => Some(url.strip_prefix("file://").unwrap_or(url).to_owned()),
-            _ => None,
-        };
-        let (sources, is_made) = (&self.release.sources, self.made.is_some());
-        let paths = sources.values().filter_map(here).filter(|path| path.starts_with('/'));
-        let network = if !is_made && sources.values().any(asks) { Network::Same } else { Network::None };
-        let bounds = Bounds {
-            writable: [self.staging.clone()].into_iter().chain(self.packages.clone()).collect(),
-            readable: resolver().filter(|_| network == Network::Same).into_iter().collect(),
-            hidden: self.hidden.clone(),
-            visible: paths.map(PathBuf::from).collect(),
-            network,
-            modes: Modes::Any,
-            tmp: Tmp::Memory(self.limits.memory),
-            company: Company::None,
-        };
-        let builder = self.builder.as_ref();
-        let (steps, mut confining) = (plan(&bounds), Confining::new(&bounds, builder).reading(shelf.folder()));
-        let of_build = |problem| Problem { code: codes::BUILD_FAILED, ..problem };
-        confining.perform(&steps.as_started).map_err(of_build)?;
-        assume(builder)?;
-        confining.perform(&steps.as_user).map_err(of_build)?;
-        confining.missing.into_iter().try_for_each(|missing| line.progress(missing))
     }
 
     fn lay_here(&self, shelf: &Shelf, line: &Line) -> Result<Laid, Problem> {
@@ -315,7 +247,7 @@ impl BuildTask {
             let (groups, group_is_own) = (self.groups.clone(), self.builder.is_some());
             let program =
                 Program { confinement, groups, group_is_own, ..program(command.clone(), environment, &self.staging) };
-            let disk = DiskUse::new(&self.staging, self.limits.disk, self.spare);
+            let disk = self.disk();
             let ran = run_within(program, &self.log, laid.timeout_seconds, Some(&|| disk.over()), line)?;
             if ran.timed_out || ran.over.is_some() || ran.exit != Exit::Code(0) {
                 let at = format!("build.commands[{n}]");
@@ -327,6 +259,22 @@ impl BuildTask {
 }
 
 impl BuildTask {
+    fn disk(&self) -> DiskUse {
+        DiskUse::new(&self.staging, self.limits.disk, self.spare)
+    }
+
+    /// What it means that it has become too large, whatever was being done.
+    fn is_over(&self, over: &Over) -> Problem {
+        let code = if matches!(over, Over::Free(_)) { codes::DISK_FULL } else { codes::BUILD_FAILED };
+        let fix = match over {
+            Over::Free(_) => "free some space on that file system",
+            Over::Written(_) => "raise what the node allows, or lay less of it",
+        };
+        Problem::new(code, format!("release {} takes too much of the disk", self.digest.short()))
+            .because(what_is_over(over))
+            .fix(fix)
+    }
+
     /// What a command has of this machine: its folder.
     fn confinement(&self, laid: &Laid) -> Confinement {
         let bounds = Bounds {
@@ -365,26 +313,6 @@ fn wait_for(lock: &File, line: &Line) -> io::Result<()> {
         match poll(&mut [PollFd::new(line.stream(), PollFlags::RDHUP)], Some(&AGAIN)) {
             Ok(0) | Err(Errno::INTR) => {}
             _ => return Err(io::Error::other("nobody waits for it any more")),
-        }
-    }
-}
-
-/// All that comes, to its end; `None` when nobody waits for it any more.
-fn listen(said: &mut OwnedFd, line: &Line) -> Option<Vec<u8>> {
-    let (mut text, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
-    loop {
-        let mut fds = [PollFd::new(&*said, PollFlags::IN), PollFd::new(line.stream(), PollFlags::RDHUP)];
-        match poll(&mut fds, None) {
-            Err(Errno::INTR) => continue,
-            Err(_) => return None,
-            Ok(_) if !fds[1].revents().is_empty() => return None,
-            Ok(_) => {}
-        }
-        match rustix::io::read(&*said, &mut buffer) {
-            Ok(0) => return Some(text),
-            Ok(n) => text.extend_from_slice(&buffer[..n]),
-            Err(Errno::INTR) => {}
-            Err(_) => return None,
         }
     }
 }
@@ -452,16 +380,25 @@ fn run_within(
     ran
 }
 
+/// What programs say where there is no room.
+const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+
 /// A program's failure, with its last lines.
 pub fn failed(what: &str, ran: &Ran, timeout_seconds: u32) -> Problem {
     let how = match &ran.over {
-        Some(Over::Written(bytes)) => format!("it wrote more than {} MiB, which `build.disk_mib` allows", bytes >> 20),
-        Some(Over::Free(bytes)) => format!("it left less than {} MiB free on the disk", bytes >> 20),
+        Some(over) => what_is_over(over),
         None if ran.timed_out => format!("it took longer than {timeout_seconds} s"),
         None => ran.exit.to_string(),
     };
-    let full =
-        matches!(ran.over, Some(Over::Free(_))) || ran.tail.iter().any(|text| text.contains("No space left on device"));
+    let is_of_room = |text: &String| FULL.iter().any(|words| text.contains(words));
+    let full = matches!(ran.over, Some(Over::Free(_))) || ran.tail.iter().any(is_of_room);
     Problem::new(if full { codes::DISK_FULL } else { codes::BUILD_FAILED }, what)
         .because(format!("{how}\n{}", ran.tail.join("\n")).trim_end())
+}
+
+fn what_is_over(over: &Over) -> String {
+    match over {
+        Over::Written(bytes) => format!("it wrote more than {} MiB, which `build.disk_mib` allows", bytes >> 20),
+        Over::Free(bytes) => format!("it left less than {} MiB free on the disk", bytes >> 20),
+    }
 }

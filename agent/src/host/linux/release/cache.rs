@@ -1,6 +1,6 @@
 //! The node's cache: files by the digests of their contents, fetched once for all releases that name them.
 //!
-//! What a source pins is fetched here before the release is built: several files at a time, each asked of the mirrors
+//! What a source pins is fetched here before the release is built: some files of each at a time, each asked of the mirrors
 //! first, which cannot deceive, for only what has the digest is kept; then of where the release says that it is. A fetch
 //! that was cut off goes on where it stopped, also at another place or with another agent. A build reads the cache and
 //! checks again what it reads.
@@ -21,6 +21,7 @@ use crate::config::ReleaseSettings;
 use crate::host::Event;
 use crate::host::linux::spawner::Spawner;
 use crate::host::linux::task::{Answer, Task};
+use crate::host::linux::turns::Turns;
 use futures_util::future::try_join_all;
 use pin::{Content, Pin};
 use plat_document::Release;
@@ -33,11 +34,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use task::FetchTask;
+use task::{Effort, FetchTask};
 use tokio::sync::{Semaphore, mpsc};
 
-/// Files that are fetched at once, of all releases together.
-const AT_ONCE: usize = 4;
+/// Files that are fetched at once, of all releases together, and of each: a server that is slow has no more than that wait.
+const AT_ONCE: usize = 24;
+const OF_ONE: usize = 3;
+/// Files of the cache that are looked at before, at once.
+const LOOKS: usize = 4;
 /// Who asks servers where the agent is root: a user that owns nothing.
 const NOBODY: u32 = 65534;
 
@@ -46,7 +50,8 @@ pub struct Cache {
     folder: PathBuf,
     spawner: Arc<Spawner>,
     settings: ReleaseSettings,
-    turns: Semaphore,
+    turns: Turns,
+    looks: Semaphore,
     /// One at a time fetches a content; the next finds it there. Kept as long as anybody wants it.
     pub wanted: Mutex<Gates>,
     /// Who waits for it on the cache's disk.
@@ -76,7 +81,8 @@ impl Cache {
         events: Option<mpsc::Sender<Event>>,
     ) -> Self {
         let room = Room::new(folder.clone(), &settings, events);
-        Self { folder, spawner, settings, turns: Semaphore::new(AT_ONCE), wanted: Mutex::default(), room }
+        let (turns, looks) = (Turns::new(AT_ONCE, OF_ONE), Semaphore::new(LOOKS));
+        Self { folder, spawner, settings, turns, looks, wanted: Mutex::default(), room }
     }
 
     pub fn spawner(&self) -> &Spawner {
@@ -113,20 +119,25 @@ impl Cache {
                 }
             }
         }
-        Ok(self.wishing(release.sources.clone(), wishes))
+        Ok(self.wishing(release.digest().to_string(), release.sources.clone(), wishes))
     }
 
     /// Wants one file that can be done without: it has less time than what a release consists of.
     pub fn want_one(self: &Arc<Self>, name: String, pin: Pin, url: String) -> Wanted {
         let wish =
             Wish { source: String::new(), name, pin: pin.clone(), urls: vec![url], longest: self.settings.longest / 2 };
-        self.wishing(BTreeMap::new(), BTreeMap::from([(pin, wish)]))
+        self.wishing(pin.path(), BTreeMap::new(), BTreeMap::from([(pin, wish)]))
     }
 
-    fn wishing(self: &Arc<Self>, sources: BTreeMap<String, Source>, wishes: BTreeMap<Pin, Wish>) -> Wanted {
+    fn wishing(
+        self: &Arc<Self>,
+        who: String,
+        sources: BTreeMap<String, Source>,
+        wishes: BTreeMap<Pin, Wish>,
+    ) -> Wanted {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         let gates = wishes.keys().map(|pin| (pin.clone(), wanted.entry(pin.clone()).or_default().clone())).collect();
-        Wanted { cache: self.clone(), sources, wishes: wishes.into_values().collect(), gates }
+        Wanted { cache: self.clone(), who, sources, wishes: wishes.into_values().collect(), gates }
     }
 }
 
@@ -150,6 +161,8 @@ pub fn is_of(wanted: &Gates, path: &str) -> bool {
 /// The contents of one release, wanted until this is dropped.
 pub struct Wanted {
     cache: Arc<Cache>,
+    /// Whose share of the turns it has.
+    who: String,
     sources: BTreeMap<String, Source>,
     wishes: Vec<Wish>,
     gates: Gates,
@@ -201,11 +214,20 @@ impl Wanted {
             false => problem,
         };
         let _alone = gate.lock().await;
+        if cache.folder.join(wish.pin.path()).exists() {
+            // No server is asked, so that no turn is waited for.
+            let _look = cache.looks.acquire().await.map_err(|_| ended("has no turn"))?;
+            let task = self.task(wish, account.clone(), &which, Effort::Look);
+            if let Answer::Done = cache.spawner.within(&task, task.longest(), told).await.map_err(at)? {
+                return Ok(());
+            }
+        }
         let mut attempts = 0;
         loop {
-            let turn = cache.turns.acquire().await.map_err(|_| ended("has no turn"))?;
+            let waits = || told(format!("> waiting for a turn to fetch {} {which}", wish.name));
+            let turn = cache.turns.take_after(&self.who, waits).await.map_err(|_| ended("has no turn"))?;
             told(format!("> fetching {} {which}", wish.name));
-            let task = self.task(wish, account.clone(), &which);
+            let task = self.task(wish, account.clone(), &which, Effort::Fetch);
             let answer = cache.spawner.within(&task, task.longest(), told).await.map_err(at)?;
             drop(turn);
             attempts += 1;
@@ -222,11 +244,12 @@ impl Wanted {
         }
     }
 
-    fn task(&self, wish: &Wish, account: Option<Account>, which: &str) -> Task {
+    fn task(&self, wish: &Wish, account: Option<Account>, which: &str, effort: Effort) -> Task {
         let cache = &self.cache;
         Task::Fetch(Box::new(FetchTask {
             folder: cache.folder.clone(),
             pin: wish.pin.clone(),
+            effort,
             name: format!("fetching {} {which}", wish.name),
             mirrors: cache.settings.mirrors.clone(),
             urls: wish.urls.clone(),

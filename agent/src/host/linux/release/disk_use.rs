@@ -22,12 +22,16 @@ impl DiskUse {
         Self { folder: folder.to_owned(), most, spare, walk: RefCell::default() }
     }
 
+    /// Looks at the disk.
+    pub fn full(&self) -> Option<Over> {
+        let disk = rustix::fs::statvfs(&self.folder).ok()?;
+        (disk.f_bavail * disk.f_frsize < self.spare).then_some(Over::Free(self.spare))
+    }
+
     /// Goes on counting, and looks at the disk.
     pub fn over(&self) -> Option<Over> {
-        if let Ok(disk) = rustix::fs::statvfs(&self.folder)
-            && disk.f_bavail * disk.f_frsize < self.spare
-        {
-            return Some(Over::Free(self.spare));
+        if let Some(full) = self.full() {
+            return Some(full);
         }
         let mut walk = self.walk.borrow_mut();
         if walk.is_none() {
@@ -43,6 +47,18 @@ impl DiskUse {
                 None
             }
             Some(Ok(None)) | None => None,
+        }
+    }
+
+    /// Counts all of it, when nobody writes to it any more.
+    pub fn over_in_the_end(&self) -> Option<Over> {
+        let mut walk = Walk::begin(&self.folder).ok()?;
+        loop {
+            match walk.go_on(Instant::now() + SLICE) {
+                Ok(Some(bytes)) => return (bytes > self.most).then_some(Over::Written(self.most)),
+                Ok(None) => {}
+                Err(_) => return None,
+            }
         }
     }
 }

@@ -21,10 +21,19 @@ use std::time::{Duration, Instant};
 /// How often one server is asked to go on with what it cut off, as long as more comes each time.
 const ATTEMPTS: u32 = 5;
 
+/// How much is done for a content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effort {
+    /// It is looked whether it is there.
+    Look,
+    Fetch,
+}
+
 #[derive(Serialize, Deserialize)]
 pub struct FetchTask {
     pub folder: PathBuf,
     pub pin: Pin,
+    pub effort: Effort,
     pub name: String,
     /// Bases of addresses that have contents by their digests; asked first.
     pub mirrors: Vec<String>,
@@ -59,9 +68,19 @@ impl FetchTask {
         Duration::from_secs(self.longest_seconds) + PUBLISH
     }
 
-    /// Done, or without room.
+    /// Done, or without room; nothing told where it is not there and only looked for.
     pub fn perform(&self, line: &Line) -> Result<Answer, Problem> {
         let store = Store::open(&self.folder)?;
+        if self.effort == Effort::Look {
+            return Ok(match store.check(&self.pin)? {
+                Held::Whole => Answer::Done,
+                Held::Nothing => Answer::Told(None),
+                Held::Damaged => {
+                    line.progress(self.damaged())?;
+                    Answer::Told(None)
+                }
+            });
+        }
         let Some(file) = self.begin(&store, line)? else { return Ok(Answer::Done) };
         let until = Instant::now() + Duration::from_secs(self.longest_seconds);
         let mirrors_until = until - Duration::from_secs(self.longest_seconds / 2);
@@ -112,9 +131,7 @@ impl FetchTask {
                     }
                     return Ok(None);
                 }
-                Held::Damaged => {
-                    line.progress(format!("{} was damaged in the cache and is fetched again", self.name))?
-                }
+                Held::Damaged => line.progress(self.damaged())?,
                 Held::Nothing if held.is_some() => return Ok(held),
                 Held::Nothing => {}
             }
@@ -129,6 +146,10 @@ impl FetchTask {
                 }
             }
         }
+    }
+
+    fn damaged(&self) -> String {
+        format!("{} was damaged in the cache and is fetched again", self.name)
     }
 
     fn publish(&self, store: &Store, file: &File, place: &str, line: &Line) -> Result<Answer, Problem> {

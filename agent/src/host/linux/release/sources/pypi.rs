@@ -141,7 +141,7 @@ impl Pip<'_> {
         let said = |words: &str| ran.tail.iter().any(|text| text.contains(words));
         if said("DO NOT MATCH THE HASHES") {
             problem.code = codes::SOURCE_CHECKSUM;
-        } else if said("ERROR: Wheel") && said("is invalid") {
+        } else if problem.code != codes::DISK_FULL && said("ERROR: Wheel") && said("is invalid") {
             problem.code = codes::BAD_ARCHIVE;
         }
         Err(problem)

@@ -2,6 +2,7 @@
 
 use super::tree::Tree;
 use crate::host::linux::disk::io_problem;
+use nix::sys::resource::{Resource, getrlimit};
 use plat_document::Release;
 use plat_model::Problem;
 use plat_model::problem::codes;
@@ -17,6 +18,9 @@ const UNPACKED_MAX: u64 = 32 << 30;
 const ENTRIES_MAX: u64 = 2_000_000;
 /// The head and the rounding of an entry of a tar archive, in bytes, at most; of its name too, if that is long.
 const ENTRY_MAX: u64 = 4096;
+/// Of [`memory`], whatever this process may have.
+const MEMORY_MAX: u64 = 128 << 20;
+const MEMORY_MIN: u64 = 8 << 20;
 
 /// The contents of an archive, as long as one may be that fits: all of that, with the head and the rounding of each entry.
 pub fn stream(file: impl Read + Seek + 'static, room: &Room) -> io::Result<io::Take<Box<dyn Read>>> {
@@ -29,12 +33,46 @@ fn decompress(mut file: impl Read + Seek + 'static) -> io::Result<Box<dyn Read>>
     let n = file.read(&mut magic)?;
     file.rewind()?;
     let file = BufReader::new(file);
+    let most = memory();
     Ok(match &magic[..n] {
         [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => Box::new(liblzma::read::XzDecoder::new_multi_decoder(file)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::stream::read::Decoder::with_buffer(file)?),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => {
+            let stream = liblzma::stream::Stream::new_stream_decoder(most, liblzma::stream::CONCATENATED)?;
+            Box::new(Held { from: liblzma::bufread::XzDecoder::new_stream(file, stream), most })
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            let mut from = zstd::stream::read::Decoder::with_buffer(file)?;
+            from.window_log_max(most.ilog2())?;
+            Box::new(Held { from, most })
+        }
         _ => Box::new(file),
     })
+}
+
+/// What unpacking one archive may have of memory, in bytes: an archive of a few bytes can ask for gigabytes. Half of what this
+/// process may have, and as much as what `xz -9` and `zstd --long` make takes.
+fn memory() -> u64 {
+    let own = getrlimit(Resource::RLIMIT_DATA).map_or(MEMORY_MAX, |(soft, _)| soft / 2);
+    own.clamp(MEMORY_MIN, MEMORY_MAX)
+}
+
+/// What has a dictionary, told in words if that has no room.
+struct Held<R> {
+    from: R,
+    most: u64,
+}
+
+impl<R: Read> Read for Held<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.from.read(buffer).map_err(|e| match e.to_string() {
+            // Neither library has a kind for it.
+            text if text.contains("memory") => io::Error::other(format!(
+                "unpacking it takes more than {} MiB of memory, which is what this node gives to it ({text})",
+                self.most >> 20
+            )),
+            _ => e,
+        })
+    }
 }
 
 /// What is unpacked.
@@ -107,8 +145,12 @@ pub fn refuse(why: &str, path: &Path) -> io::Error {
 
 /// What it means that a source cannot be unpacked.
 pub fn problem(what: String, error: &io::Error) -> Problem {
-    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-    io_problem(if full { codes::DISK_FULL } else { codes::BAD_ARCHIVE }, what, error)
+    match error.kind() {
+        io::ErrorKind::FileTooLarge => Problem::new(codes::BUILD_FAILED, what)
+            .because(format!("one of its files is larger than `build.disk_mib` allows ({error})"))
+            .fix("raise what the node allows, or use another archive"),
+        _ => io_problem(codes::BAD_ARCHIVE, what, error),
+    }
 }
 
 /// The problem if a link that was laid leads out of the tree.

@@ -1,11 +1,10 @@
 //! systemd's bus: one connection, on which calls go out without waiting for each other, and on which systemd tells what
 //! happens to units. What it tells is kept as the level of each unit.
 
-mod turns;
-
 use super::names::{Names, of_path, path_of};
 use super::seen::{Said, Seen};
 use super::unit::{Property, START_SECONDS, Value};
+use crate::host::linux::turns::{Turn, Turns};
 use futures_util::StreamExt;
 use plat_model::Problem;
 use plat_model::problem::codes;
@@ -14,7 +13,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
-use turns::{Turn, Turns};
 use zbus::message::Type;
 use zbus::{Connection, DBusError, Message, MessageStream, ObjectPath, OwnedVariant, Variant};
 

@@ -1,8 +1,7 @@
 //! Turns at something of which only so many can be under way at once, dealt out so that nobody takes all of them.
 
-use super::lock;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// So many in all, and so many for each who asks: who has all of his own waits by himself, and is not before anybody else.
@@ -27,15 +26,31 @@ struct Share<'a> {
     of: Arc<Semaphore>,
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Turns {
     pub fn new(most: usize, share: usize) -> Self {
         Self { common: Semaphore::new(most), share, shares: Mutex::default() }
     }
 
     pub async fn take(&self, who: &str) -> Result<Turn<'_>, AcquireError> {
+        self.take_after(who, || {}).await
+    }
+
+    /// `waits` is called if others have all turns. Who waits for himself alone need not be told.
+    pub async fn take_after(&self, who: &str, waits: impl FnOnce()) -> Result<Turn<'_>, AcquireError> {
         let _share = self.share_of(who);
         let _own = _share.of.clone().acquire_owned().await?;
-        Ok(Turn { _common: self.common.acquire().await?, _own, _share })
+        let _common = match self.common.try_acquire() {
+            Ok(turn) => turn,
+            Err(_) => {
+                waits();
+                self.common.acquire().await?
+            }
+        };
+        Ok(Turn { _common, _own, _share })
     }
 
     fn share_of(&self, who: &str) -> Share<'_> {
@@ -68,6 +83,10 @@ mod tests {
         assert!(take("a").is_none());
         let _others = [take("b").unwrap(), take("b").unwrap(), take("c").unwrap()];
         assert!(take("d").is_none(), "no more than that at once");
+        let told = std::cell::Cell::new(0);
+        let waits = |who: &'static str| turns.take_after(who, || told.set(told.get() + 1)).now_or_never();
+        assert!(waits("a").is_none() && told.get() == 0, "he waits for himself");
+        assert!(waits("d").is_none() && told.get() == 1, "he waits for others");
         greedy.pop();
         assert!(take("d").is_some(), "what one gives back is anybody's");
     }
