@@ -2,7 +2,8 @@
 
 use super::super::effects::acting_once;
 use super::super::machine::{Machine, ip, on_a_machine};
-use super::{NETWORK, inside, shown_in};
+use super::{NETWORK, answer, hello, inside, shown_in};
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 
 /// Three namespaces; in the first two somebody set what a run takes from there.
@@ -161,6 +162,99 @@ fn addresses_of_one_network_go_all_and_come_back_in_their_order() {
         machine.must(&["apply"]);
         machine.must(&["verify"]);
         assert_eq!(order(), [""; 0]);
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn ipv6_that_somebody_switched_off_inside_is_on_again_and_off_after_a_run_that_fails() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, NETWORK, "");
+        machine.must(&["apply"]);
+        let path = |link: &str| format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
+        let off = || {
+            let read = move |link: &str| std::fs::read_to_string(path(link)).unwrap_or_default().trim().to_owned();
+            inside(machine, "part0", move || ["eth0", "lo"].map(read))
+        };
+        inside(machine, "part0", move || std::fs::write(path("all"), "1").unwrap());
+        let before = shown_in(machine, "part0");
+        assert_eq!(off(), ["1", "1"]);
+        let plan = machine.must(&["plan"]);
+        let line = "~ namespace part0 by part-v0 10.200.0.2 -> 10.200.0.2,fd00:1::1:0:0:1, other routes, settings\n";
+        assert!(plan.contains(line), "{plan}");
+        std::fs::remove_file(machine.path("srv/plat/resources/part0/resource.json")).unwrap();
+        let (code, why) = acting_once("fdatasync", &machine.command(&["apply"]), || {
+            let is_time = off() == ["0", "0"];
+            if is_time {
+                inside(machine, "part0", || ip("address add 10.97.0.1/24 dev eth0"));
+            }
+            is_time
+        });
+        assert!(code == 1 && why.contains("the machine is as it was before the run"), "{why}");
+        assert_eq!((off(), shown_in(machine, "part0")), (["1", "1"].map(String::from), before));
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_link_inside_that_takes_too_little_for_ipv6_is_repaired_and_as_it_was_after_a_run_that_fails() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, NETWORK, "");
+        machine.must(&["apply"]);
+        inside(machine, "part0", || {
+            // What the kernel begins with where IPv6 comes back.
+            std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+            ip("link set eth0 mtu 1000");
+        });
+        let shown = || {
+            inside(machine, "part0", || {
+                let shown = Command::new("ip").args(["-o", "address", "show", "dev", "eth0"]).output().unwrap();
+                let mtu = std::fs::read_to_string("/proc/sys/net/ipv6/conf/eth0/mtu").unwrap_or_default();
+                (String::from_utf8(shown.stdout).unwrap(), mtu)
+            })
+        };
+        let before = shown();
+        assert_eq!(before.1, "");
+        std::fs::remove_file(machine.path("srv/plat/resources/part0/resource.json")).unwrap();
+        let (code, why) = acting_once("fdatasync", &machine.command(&["apply"]), || {
+            let is_time = shown().1 == "1500\n";
+            if is_time {
+                inside(machine, "part0", || ip("address add 10.97.0.1/24 dev eth0"));
+            }
+            is_time
+        });
+        assert!(code == 1 && why.contains("the machine is as it was before the run"), "{why}");
+        assert_eq!(shown(), before);
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
+        let server: SocketAddr = "[fd00:1::1:0:0:1]:80".parse().unwrap();
+        let answering = inside(machine, "part0", move || answer(TcpListener::bind(server).unwrap()));
+        assert_eq!(hello(server), "hello");
+        answering.join().unwrap();
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn ipv6_that_is_switched_off_where_no_partition_has_any_stays_off() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, NETWORK, "");
+        let config = std::fs::read_to_string(machine.path("format.toml")).unwrap();
+        let without = config.replace("ipv6_prefix = \"fd00:1::/64\"\n", "");
+        std::fs::write(machine.path("format.toml"), without).unwrap();
+        machine.must(&["apply"]);
+        assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+        let path = "/proc/sys/net/ipv6/conf/eth0/disable_ipv6";
+        inside(machine, "part0", move || std::fs::write(path, "1").unwrap());
+        inside(machine, "part0", || ip("link set eth0 down"));
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
+        assert_eq!(inside(machine, "part0", move || std::fs::read_to_string(path).unwrap()), "1\n");
         machine.must(&["reset"]);
     });
 }

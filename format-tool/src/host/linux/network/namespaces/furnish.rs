@@ -12,6 +12,9 @@ use node_format_plan::facts::NamespaceFact;
 use rtnetlink::{Handle, LinkUnspec};
 use std::io;
 
+/// Bytes that a link must take for the kernel to have IPv6 there (RFC 8200, 5).
+const LEAST_OF_IPV6: u32 = 1280;
+
 /// What did not come to be.
 #[derive(Default)]
 pub(super) struct Furnished {
@@ -35,10 +38,15 @@ impl Furnished {
 /// Makes the current namespace what it must be, from whatever it is: what is refused keeps nothing else. `taken`: from it, by this
 /// run.
 pub(super) fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<Furnished> {
-    let (found, _) = look_inside(&Ends::new())?;
+    let (mut found, _) = look_inside(&Ends::new())?;
     let mut furnished = Furnished::default();
     let before = taken.settings();
     taken.note_settings();
+    // Without IPv6 there are none of its settings.
+    if let Some(mtu) = raised(&found, wanted) {
+        raise(mtu)?;
+        (found, _) = look_inside(&Ends::new())?;
+    }
     if !(found.routes.is_empty() && found.addresses.is_empty()) {
         taken.extend(Inside::look()?);
     }
@@ -105,6 +113,23 @@ fn removals(handle: &Handle, (lo, inner): (u32, u32), found: &NamespaceFact, wan
     let local = local.map(|range| routes::remove_local(handle, lo, *range));
     let addresses = found.addresses.difference(&wanted.addresses);
     let addresses = addresses.map(|ip| addresses::remove_if_there(handle, inner, *ip));
+    // Where IPv6 went with the size of packets the kernel says so.
+    let addresses = addresses.map(|request| unless(request, Errno::ENXIO));
     let routes = ways.chain(local).map(|request| unless(request, Errno::ESRCH));
     routes.chain(addresses).collect()
+}
+
+/// What the inner end must take first, if it takes too little for IPv6.
+fn raised(found: &NamespaceFact, wanted: &NamespaceFact) -> Option<u32> {
+    let (from, to) = (found.link.as_ref()?.mtu?, wanted.link.as_ref()?.mtu?);
+    (from < LEAST_OF_IPV6 && to >= LEAST_OF_IPV6).then_some(to)
+}
+
+fn raise(mtu: u32) -> io::Result<()> {
+    let mut connection = Connection::open()?;
+    let all: Vec<links::Link> = links::all(&mut connection)?;
+    let inner = all.iter().find(|link| link.name == INNER).ok_or(Errno::ENODEV)?;
+    let set = LinkUnspec::new_with_index(inner.index).mtu(mtu).build();
+    let request: Request = Box::pin(connection.handle.link().set(set).execute());
+    connection.call(vec![request])?.into_iter().try_for_each(|result| result.map_err(io::Error::from))
 }
