@@ -261,6 +261,14 @@ impl Work {
         let more = if more > 0 { format!("; and {more} more, which `plan` named") } else { String::new() };
         Some(format!("what may have gone along: {named}{more}"))
     }
+
+    /// What of it was left as it is, in words.
+    fn kept(&self) -> Option<String> {
+        let named = self.excused.iter().take(LOST_NAMED).map(Problem::one_line).collect::<Vec<_>>().join("; ");
+        let more = self.excused.len().saturating_sub(LOST_NAMED);
+        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+        (!named.is_empty()).then(|| format!("what a partition's user can keep as it is: {named}{more}"))
+    }
 }
 
 /// Most of what went along that is named in one sentence.
@@ -376,8 +384,7 @@ fn undo(
         problems.push(problem);
     }
     let is_undone = problems.is_empty() && begun.erased.is_empty();
-    let kept = work.excused.first().filter(|_| is_undone);
-    but.extend(kept.map(|problem| format!("what a partition's user can keep as it is: {}", problem.one_line())));
+    but.extend(work.kept());
     let undone = match (is_undone, but.is_empty()) {
         (false, true) => String::new(),
         (false, false) => format!("; nor does this come back: {}", but.join("; and ")),

@@ -437,6 +437,8 @@ pub struct Route {
 pub struct Others {
     /// Links but `lo` and `eth0`; of the end of a pair, which of the machine's links is the other one (empty: none of them).
     pub links: BTreeMap<String, String>,
+    /// Ends of pairs, `eth0` too, of which the other one is in a third namespace.
+    pub elsewhere: BTreeSet<String>,
     /// By `lo` and `eth0`, what is on them and [`NamespaceFact`] does not say. Routes by no link are by `lo`.
     pub odd: BTreeMap<String, BTreeSet<Odd>>,
 }

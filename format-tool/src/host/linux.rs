@@ -191,7 +191,10 @@ impl Host for LinuxHost {
             Kind::SetGuard => one_by_one(batch, |action| guard::perform(action, self.held.as_ref())),
             Kind::MoveUplink => move_uplinks(batch),
             Kind::AddNamespaces | Kind::RemoveNamespaces => {
-                self.namespaces().perform(batch, &mut self.taken_inside, &mut self.followed)
+                let namespaces = self.namespaces();
+                let (outcome, left_out) = namespaces.perform(batch, &mut self.taken_inside, &mut self.followed);
+                self.excused.extend(left_out);
+                outcome
             }
             Kind::AddTaps => network::add_taps(batch),
             Kind::RemoveTaps => network::remove_taps(batch),

@@ -1,6 +1,6 @@
 //! What could not be put back exactly is not taken, and what is put back is there.
 
-use super::machine::{Machine, ip, on_a_machine};
+use super::machine::{Machine, ip, on_a_machine, until};
 use super::uplink::{TAKE, World, where_is};
 use std::fs;
 use std::process::Command;
@@ -159,6 +159,7 @@ fn a_route_whose_router_could_not_be_found_again_is_not_taken() {
         ip("route delete 2001:db8:9::/64 dev up0");
         // What a router of announcements alone led to.
         ip("address add 2001:db8:6::5/64 dev up0 nodad mngtmpaddr valid_lft 3600 preferred_lft 3600");
+        until("the kernel's own route to it", || shown("-6 route show table local").contains("local 2001:db8:6::5 "));
         ip("route add 2001:db8:9::/64 via 2001:db8:6::1 dev up0");
         is_refused(machine, "the route to 2001:db8:9::/64 by a router", "announced");
         ip("route replace 2001:db8:9::/64 via 2001:db8::1 dev up0 src 2001:db8:6::5");

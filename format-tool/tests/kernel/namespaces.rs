@@ -2,6 +2,7 @@
 
 mod mounted;
 mod others;
+mod undone;
 
 use super::effects::{acting_before, acting_once};
 use super::machine::{Machine, ip, on_a_machine};
@@ -204,9 +205,13 @@ fn an_address_that_somebody_adds_inside_keeps_nothing_from_being_formatted() {
     });
 }
 
-/// Routes and addresses of the inner end, as `ip` shows them, and whether it listens to routers.
 fn shown(machine: &Machine) -> Vec<String> {
-    inside(machine, "part0", || {
+    shown_in(machine, "part0")
+}
+
+/// Routes and addresses of the inner end, as `ip` shows them, and whether it listens to routers.
+fn shown_in(machine: &Machine, name: &str) -> Vec<String> {
+    inside(machine, name, || {
         let ip = |arguments: &str| {
             let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
             String::from_utf8(output.stdout).unwrap()

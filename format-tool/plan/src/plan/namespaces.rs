@@ -9,6 +9,7 @@ use crate::facts::{LinkFact, LinkKind, NamespaceFact};
 use crate::thing::Thing;
 use others::Gateways;
 use plat_model::problem::{Problem, codes};
+use std::collections::BTreeMap;
 
 impl Planner<'_> {
     pub(super) fn namespaces(&mut self) {
@@ -129,7 +130,16 @@ fn completed(wanted: &Namespace, found: &Namespace) -> Namespace {
     };
     let inside = wanted.inside.as_ref().map(|inside| NamespaceFact {
         link: link(&inside.link, found.inside.as_ref().and_then(|found| found.link.as_ref())),
+        sysctls: inside.sysctls.clone().into_iter().chain(kept(inside, found.inside.as_ref())).collect(),
         ..inside.clone()
     });
     Namespace { outside: link(&wanted.outside, found.outside.as_ref()), inside }
+}
+
+/// Whoever has no use for IPv6 in there may have switched it off.
+fn kept(wanted: &NamespaceFact, found: Option<&NamespaceFact>) -> BTreeMap<String, String> {
+    let is_needed = wanted.addresses.iter().any(|address| address.addr().is_ipv6());
+    let found = found.filter(|_| !is_needed).into_iter().flat_map(|found| &found.sysctls);
+    let off = found.filter(|(key, _)| key.ends_with(".disable_ipv6"));
+    off.map(|(key, value)| (key.clone(), value.clone())).collect()
 }

@@ -7,9 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Those that a partition's namespace may need, what they are then set to, and what they are otherwise.
-pub(super) const OF_A_NAMESPACE: [(&str, &str, &str); 2] =
-    [("net.ipv6.ip_nonlocal_bind", "1", "0"), ("net.ipv6.conf.eth0.accept_ra", "0", "1")];
+/// Those that matter in a partition's namespace, of what value it is said that they have it, and what they are otherwise. With
+/// IPv6 switched off the kernel takes none of its addresses and ranges.
+pub(super) const OF_A_NAMESPACE: [(&str, &str, &str); 4] = [
+    ("net.ipv6.ip_nonlocal_bind", "1", "0"),
+    ("net.ipv6.conf.eth0.accept_ra", "0", "1"),
+    ("net.ipv6.conf.eth0.disable_ipv6", "1", "0"),
+    ("net.ipv6.conf.lo.disable_ipv6", "1", "0"),
+];
 
 /// Those of these that the kernel has.
 pub(super) fn observe(keys: &BTreeSet<String>) -> BTreeMap<String, String> {

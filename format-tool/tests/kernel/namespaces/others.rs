@@ -168,3 +168,26 @@ fn both_ends_of_a_pair_have_the_link_local_address_of_the_hardware_address_that_
         machine.must(&["reset"]);
     });
 }
+
+#[test]
+fn the_other_end_of_a_pair_goes_from_another_namespace_and_that_is_said() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(2, NETWORK, "");
+        machine.must(&["apply"]);
+        let other = machine.path("run/netns/part0").display().to_string();
+        inside(machine, "part1", move || {
+            ip(&format!("link add one type veth peer name far netns {other}"));
+            ip("link add two type veth peer name three");
+        });
+        machine.configure_with(1, NETWORK, "");
+        let goes = "namespace part1 goes, and with it the link";
+        let said = [
+            format!("{goes} one in it and its other end, in another namespace, which node-format did not make"),
+            format!("{goes} three in it, which node-format did not make"),
+            format!("{goes} two in it, which node-format did not make"),
+        ];
+        assert_eq!(notes(machine, &["apply"]), said);
+        machine.must(&["reset"]);
+    });
+}

@@ -55,13 +55,17 @@ impl Planner<'_> {
         gateways: &Gateways,
     ) {
         let goes = format!("namespace {name} goes, and with it");
+        let others = self.facts.others_inside.get(name);
+        let end = |link: &str| match others.is_some_and(|others| others.elsewhere.contains(link)) {
+            true => " and its other end, in another namespace",
+            false => "",
+        };
         let eth0 = self.far_end_of_others(name, veth).map(|far| match far {
-            "" => format!("{goes} the link eth0 in it, which is no pair with {veth}"),
+            "" => format!("{goes} the link eth0 in it{}, which is no pair with {veth}", end("eth0")),
             far => format!("{goes} the link eth0 in it and {far}, which it is one pair with instead of {veth}"),
         });
-        let others = self.facts.others_inside.get(name);
         let links = others.into_iter().flat_map(|others| &others.links).map(|(link, far)| match far.as_str() {
-            "" => format!("{goes} the link {link} in it, which node-format did not make"),
+            "" => format!("{goes} the link {link} in it{}, which node-format did not make", end(link)),
             far if far == veth => format!("{goes} the link {link} in it, which was eth0, and what is on it"),
             far => format!("{goes} the link {link} in it and {far}, one pair, which node-format did not make"),
         });

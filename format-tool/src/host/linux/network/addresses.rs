@@ -1,6 +1,7 @@
 //! Addresses on links.
 
 use super::connection::{Connection, Request, unless};
+use indexmap::IndexMap;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use node_format_plan::facts::{AddressFact, Further};
@@ -9,7 +10,6 @@ use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope, CacheInfo,
 };
 use rtnetlink::{AddressAddRequest, Handle};
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -96,8 +96,8 @@ pub(super) fn ends(told: &AddressMessage) -> bool {
     !told.header.flags.contains(AddressHeaderFlags::Permanent)
 }
 
-/// The addresses of a link as the kernel tells of them, by what the plan calls each.
-pub(super) fn told(connection: &mut Connection, link: u32) -> io::Result<BTreeMap<IpNet, AddressMessage>> {
+/// The addresses of a link as the kernel tells of them and orders them, by what the plan calls each.
+pub(super) fn told(connection: &mut Connection, link: u32) -> io::Result<IndexMap<IpNet, AddressMessage>> {
     let answers = connection.handle.address().get().execute();
     connection.ask(answers, |message| {
         let (index, found, _) = read(message.clone())?;

@@ -1,18 +1,22 @@
 //! Network namespaces of partitions, as `ip netns` keeps them: a file in `/run/netns` that the namespace is mounted on,
 //! with one pair of links to the bridge.
 
+mod failures;
 mod folder;
+mod furnish;
 mod others;
 mod taken;
 
 pub(in crate::host::linux) use taken::Taken;
 
-use super::connection::{Connection, Request};
+use super::connection::Connection;
 use super::links::Ends;
-use super::near::{Followed, Near};
-use super::{addresses, links, perform, refused, remove_taps, routes, see, set_links};
+use super::near::Followed;
+use super::{links, perform, refused, remove_taps, see, set_links};
 use crate::host::Outcome;
 use crate::host::linux::{failed, sysctls};
+use failures::Failures;
+use furnish::furnish;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -91,43 +95,72 @@ impl Namespaces {
     }
 
     /// Performs actions that all make namespaces what they must be, or that all remove them. `taken`, `followed`: so far.
-    pub fn perform(&self, batch: &[Action], taken: &mut Taken, followed: &mut Followed) -> Outcome {
+    /// Besides, what of others' could not come back.
+    pub fn perform(&self, batch: &[Action], taken: &mut Taken, followed: &mut Followed) -> (Outcome, Vec<Problem>) {
         let removes =
             |action: &Action| matches!(action, Action::SetNamespace { state, .. } if state.to.inside.is_none());
         if batch.first().is_some_and(removes) {
-            return self.remove(batch, taken);
+            return (self.remove(batch, taken), Vec::new());
         }
         let mut done = vec![false; batch.len()];
-        let problem = self.make_all(batch, &mut done, taken, followed).err();
-        Outcome { done, problem }
+        let (problem, left_out) = self.make_all(batch, &mut done, taken, followed).told();
+        (Outcome { done, problem }, left_out)
     }
 
-    /// Step by step for all of them at once: to the kernel each step is one question and many requests.
-    fn make_all(&self, batch: &[Action], done: &mut [bool], taken: &mut Taken, followed: &mut Followed) -> Result<()> {
+    /// Step by step for all of them at once: to the kernel each step is one question and many requests. One that fails keeps no
+    /// other from being made.
+    fn make_all<'a>(
+        &self,
+        batch: &'a [Action],
+        done: &mut [bool],
+        taken: &mut Taken,
+        followed: &mut Followed,
+    ) -> Failures<'a> {
+        let mut failures = Failures::default();
         let mut all = Vec::with_capacity(batch.len());
         for (action, done) in batch.iter().zip(done) {
-            all.extend(self.begin(action, done)?);
+            let Action::SetNamespace { name, state, .. } = action else { continue };
+            match self.begin(action, done) {
+                Ok(making) => all.extend(making),
+                Err(problem) => {
+                    let lost = state.to.inside.as_ref().zip(taken.get(name));
+                    let lost = lost.map(|(wanted, taken)| taken.all_of(wanted, state.from.inside.as_ref()));
+                    failures.add(name, problem, lost.unwrap_or_default());
+                }
+            }
         }
         // Half a pair is of no use: what is left of it goes. So does the whole one where there was none before the run.
         let gone = all.iter().filter(|making| making.outside.is_none() || !making.is_paired());
-        let gone = gone.filter_map(|making| Some((making.veth, making.from.outside.clone()?)));
-        let gone = gone.map(|(veth, link)| Action::RemoveLink { name: veth.into(), link });
-        all_of(perform(&gone.collect::<Vec<_>>()))?;
+        let gone = gone.filter_map(|making| Some((making.name, making.veth, making.from.outside.clone()?)));
+        let gone = gone.map(|(name, veth, link)| (name, Action::RemoveLink { name: veth.into(), link }));
+        let (names, gone): (Vec<_>, Vec<_>) = gone.unzip();
+        failures.of(&names, perform(&gone));
         let pairs = all.iter().filter_map(|making| Some((making, making.outside?)));
         let (paired, single): (Vec<Pair>, Vec<Pair>) = pairs.partition(|(making, _)| making.is_paired());
-        add_pairs(&single)?;
-        let joined = paired.iter().chain(&single).map(|(making, outside)| Action::SetLink {
-            name: making.veth.into(),
-            from: making.from.outside.clone().filter(|_| making.is_paired()).unwrap_or_else(blank),
-            to: (*outside).clone(),
+        let names: Vec<&str> = single.iter().map(|(making, _)| making.name).collect();
+        failures.of(&names, add_pairs(&single));
+        let joined = paired.iter().chain(single.iter().filter(|(making, _)| !failures.has(making.name)));
+        let joined = joined.map(|(making, outside)| {
+            let from = making.from.outside.clone().filter(|_| making.is_paired()).unwrap_or_else(blank);
+            (making.name, Action::SetLink { name: making.veth.into(), from, to: (*outside).clone() })
         });
-        all_of(set_links(&joined.collect::<Vec<_>>(), followed))?;
+        let (names, joined): (Vec<_>, Vec<_>) = joined.unzip();
+        failures.of(&names, set_links(&joined, followed));
         for making in &all {
             let taken = taken.entry(making.name.into()).or_default();
-            in_a_thread(|| enter(&making.namespace).and_then(|()| furnish(making.inside, taken)))
-                .map_err(|e| why(e, making.action))?;
+            let furnished = in_a_thread(|| enter(&making.namespace).and_then(|()| furnish(making.inside, taken)));
+            match furnished {
+                Ok(furnished) => {
+                    let refusal = furnished.refusal.map(|e| why(e, making.action));
+                    failures.furnished(making.name, refusal, furnished.left_out);
+                }
+                Err(e) => {
+                    let lost = taken.all_of(making.inside, making.from.inside.as_ref());
+                    failures.add(making.name, why(e, making.action), lost);
+                }
+            }
         }
-        Ok(())
+        failures
     }
 
     /// The namespace itself, where it is missing. `done`: whatever is made of it must be undone if the rest fails.
@@ -173,10 +206,12 @@ impl Namespaces {
     fn note(&self, batch: &[Action], taken: &mut Taken) -> io::Result<()> {
         in_a_thread(|| {
             for action in batch {
-                let Action::SetNamespace { name, .. } = action else { continue };
+                let Action::SetNamespace { name, state, .. } = action else { continue };
                 let Some(namespace) = self.open(name)? else { continue };
                 enter(&namespace)?;
-                taken.entry(name.clone()).or_default().extend(Inside::look()?);
+                let taken = taken.entry(name.clone()).or_default();
+                taken.extend(Inside::look()?);
+                taken.local_routes.extend(state.from.inside.iter().flat_map(|inside| &inside.local_routes));
             }
             Ok(())
         })
@@ -293,7 +328,7 @@ struct Making<'a> {
 }
 
 /// One that is to have its pair, and the outer end of that.
-type Pair<'a> = (&'a Making<'a>, &'a LinkFact);
+type Pair<'m, 'a> = (&'m Making<'a>, &'a LinkFact);
 
 impl Making<'_> {
     fn is_paired(&self) -> bool {
@@ -301,9 +336,9 @@ impl Making<'_> {
     }
 }
 
-fn add_pairs(single: &[Pair]) -> Result<()> {
+fn add_pairs(single: &[Pair]) -> Outcome {
     if single.is_empty() {
-        return Ok(());
+        return Outcome::first(0, 0, None);
     }
     let pair = |connection: &Connection, (making, outside): &Pair| {
         let inner = (INNER, making.inside.link.as_ref().unwrap_or(outside));
@@ -314,19 +349,20 @@ fn add_pairs(single: &[Pair]) -> Result<()> {
         let requests = single.iter().map(|making| pair(&connection, making)).collect();
         connection.call(requests)
     });
-    let results = results.map_err(|e| failed("the network cannot be changed", e))?;
-    let refusals =
-        single.iter().zip(results).filter_map(|((making, _), result)| Some(refused(making.action, result.err()?)));
-    refusals.map(Err).next().unwrap_or(Ok(()))
+    match results {
+        Ok(results) => {
+            let refusals = single.iter().zip(&results);
+            let mut refusals = refusals.filter_map(|((making, _), result)| Some((making.action, result.err()?)));
+            let problem = refusals.next().map(|(action, e)| refused(action, e));
+            Outcome { done: results.iter().map(std::result::Result::is_ok).collect(), problem }
+        }
+        Err(e) => Outcome { done: Vec::new(), problem: Some(failed("the network cannot be changed", e)) },
+    }
 }
 
 /// A pair's end as the kernel makes it.
 fn blank() -> LinkFact {
     LinkFact { kind: LinkKind::Veth, up: false, bridge: None, group: 0, mac: [0; 6], mtu: None, isolated: false }
-}
-
-fn all_of(outcome: Outcome) -> Result<()> {
-    outcome.problem.map_or(Ok(()), Err)
 }
 
 fn pair(action: &Action) -> Option<Action> {
@@ -351,11 +387,6 @@ fn why(e: io::Error, action: &Action) -> Problem {
     }
 }
 
-/// The first refusal of all.
-fn called(results: io::Result<Vec<std::result::Result<(), Errno>>>) -> io::Result<()> {
-    results?.into_iter().try_for_each(|result| result.map_err(io::Error::from))
-}
-
 /// `outer`: of the machine's links.
 fn look_inside(outer: &Ends) -> io::Result<(NamespaceFact, Others)> {
     let seen = see(&mut Connection::open()?)?;
@@ -377,58 +408,4 @@ fn look_inside(outer: &Ends) -> io::Result<(NamespaceFact, Others)> {
 
 fn is_link_local(ip: std::net::IpAddr) -> bool {
     matches!(ip, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local())
-}
-
-/// Makes the current namespace what it must be, from whatever it is. `taken`: from it, by this run.
-fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<()> {
-    let (found, _) = look_inside(&Ends::new())?;
-    let before = taken.settings();
-    taken.note_settings();
-    if !(found.routes.is_empty() && found.addresses.is_empty()) {
-        taken.extend(Inside::look()?);
-    }
-    // Before there is a link that a router could be heard on.
-    wanted.sysctls.iter().try_for_each(|(key, value)| sysctls::write(key, value))?;
-    for (key, _, otherwise) in sysctls::OF_A_NAMESPACE.iter().filter(|(key, ..)| !wanted.sysctls.contains_key(*key)) {
-        let guess = found.sysctls.contains_key(*key).then_some(*otherwise);
-        let to = before.get(key).map(String::as_str).or(guess);
-        to.map_or(Ok(()), |to| sysctls::write_if_there(key, to))?;
-    }
-    let mut connection = Connection::open()?;
-    let all: Vec<links::Link> = links::all(&mut connection)?;
-    let near = Near::new(&all, &addresses::all(&mut connection)?);
-    let indexes: super::Indexes = all.iter().map(|link| (link.name.clone(), link.index)).collect();
-    let index = |name: &str| indexes.get(name).copied().ok_or(Errno::ENODEV);
-    let lo = index("lo")?;
-    let inner = match index(INNER) {
-        Err(_) if wanted.link.is_none() => 0, // Nothing is asked of it.
-        found => found?,
-    };
-    let handle = connection.handle.clone();
-    let mut requests: Vec<Request> = Vec::new();
-    if wanted.lo_up && !found.lo_up {
-        let up = rtnetlink::LinkUnspec::new_with_index(lo).up().build();
-        requests.push(Box::pin(handle.link().set(up).execute()));
-    }
-    if let (Some(from), Some(to)) = (&found.link, &wanted.link) {
-        requests.extend(links::set(&handle, inner, from, to, &indexes).unwrap_or_default());
-        if from.up && to.up && from.mac != to.mac {
-            requests.extend(taken.followed.follow(&handle, (INNER, inner), &near, to.mac));
-        }
-    }
-    requests.extend(found.routes.difference(&wanted.routes).map(|route| routes::remove(&handle, inner, route)));
-    requests.extend(found.addresses.difference(&wanted.addresses).map(|ip| addresses::remove(&handle, inner, *ip)));
-    requests.extend(wanted.addresses.difference(&found.addresses).map(|ip| taken.add_address(&handle, inner, *ip)));
-    // A router must be reachable before there is a way through it.
-    let missing = wanted.routes.difference(&found.routes);
-    let (through, direct): (Vec<_>, Vec<_>) = missing.partition(|route| route.via.is_some());
-    requests.extend(direct.into_iter().chain(through).map(|route| taken.add_route(&handle, inner, route)));
-    let (was, be) = (&found.local_routes, &wanted.local_routes);
-    requests.extend(was.difference(be).map(|range| routes::remove_local(&handle, lo, *range)));
-    requests.extend(be.difference(was).map(|range| routes::add_local(&handle, lo, *range)));
-    if found.lo_up && !wanted.lo_up {
-        let down = rtnetlink::LinkUnspec::new_with_index(lo).down().build();
-        requests.push(Box::pin(handle.link().set(down).execute()));
-    }
-    called(connection.call(requests))
 }

@@ -3,6 +3,7 @@
 
 use super::connection::{Connection, Request};
 use super::{Indexes, addresses, links, refused, routes};
+use indexmap::IndexMap;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use node_format_plan::Action;
@@ -12,7 +13,7 @@ use node_format_plan::{needs_it_up, strangers};
 use plat_model::problem::Problem;
 use rtnetlink::packet_route::address::AddressMessage;
 use rtnetlink::{Handle, LinkUnspec};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 
 /// Why an uplink was not moved whole.
@@ -58,7 +59,7 @@ fn go(connection: &mut Connection, uplink: &Uplink, take: bool, begun: &mut bool
     let from = if take { &uplink.link } else { &uplink.bridge };
     let told = match indexes.get(from) {
         Some(index) => addresses::told(connection, *index)?,
-        None => BTreeMap::new(),
+        None => Default::default(),
     };
     let stays_up =
         !take && !needs_it_up(uplink, &seen.addresses, &seen.routes, seen.stacked.get(&uplink.link)).is_empty();
@@ -138,7 +139,7 @@ fn steps(
     uplink: &Uplink,
     (take, up): (bool, bool),
     indexes: &Indexes,
-    told: &BTreeMap<IpNet, AddressMessage>,
+    told: &IndexMap<IpNet, AddressMessage>,
     seen: &BTreeSet<Route>,
 ) -> Option<Vec<(Request, Done)>> {
     let (port, bridge) = (indexes.get(&uplink.link).copied(), indexes.get(&uplink.bridge).copied());

@@ -29,5 +29,6 @@ pub(super) fn others(seen: &Seen, far: &BTreeMap<&str, &String>) -> Others {
     let on_lo: std::collections::BTreeSet<Odd> = on_lo.chain(seen.unlinked.iter().cloned()).collect();
     odd.extend((!on_lo.is_empty()).then(|| ("lo".to_owned(), on_lo)));
     // Whoever is root in there names them, and somebody reads the names on a terminal.
-    Others { links: links.map(|name| (shorten(name), end(name))).collect(), odd }
+    let elsewhere = seen.ends.values().filter(|name| !far.contains_key(name.as_str())).map(|name| shorten(name));
+    Others { links: links.map(|name| (shorten(name), end(name))).collect(), elsewhere: elsewhere.collect(), odd }
 }

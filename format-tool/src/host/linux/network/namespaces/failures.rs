@@ -1,0 +1,74 @@
+//! What came of namespaces that were to be made what they must be, where that failed.
+
+use crate::host::Outcome;
+use crate::host::linux::failed;
+use indexmap::IndexSet;
+use plat_model::problem::Problem;
+
+/// Most of what one of them has lost that is named.
+const NAMED: usize = 20;
+
+/// By name of the namespace.
+#[derive(Default)]
+pub(super) struct Failures<'a> {
+    failed: IndexSet<&'a str>,
+    first: Option<Problem>,
+    /// Of those that failed, what was in them before the run and does not come back.
+    lost: Vec<(&'a str, Vec<String>)>,
+    /// Of the others.
+    left_out: Vec<(&'a str, Vec<String>)>,
+}
+
+impl<'a> Failures<'a> {
+    pub fn has(&self, name: &str) -> bool {
+        self.failed.contains(name)
+    }
+
+    pub fn add(&mut self, name: &'a str, problem: Problem, lost: Vec<String>) {
+        self.failed.insert(name);
+        self.first.get_or_insert(problem);
+        self.lost.extend((!lost.is_empty()).then_some((name, lost)));
+    }
+
+    /// One step of these.
+    pub fn of(&mut self, names: &[&'a str], outcome: Outcome) {
+        let is_done = |n: usize| outcome.done.get(n).copied().unwrap_or_default();
+        self.failed.extend(names.iter().enumerate().filter(|(n, _)| !is_done(*n)).map(|(_, name)| *name));
+        self.first = self.first.take().or(outcome.problem);
+    }
+
+    /// The last step of one.
+    pub fn furnished(&mut self, name: &'a str, refusal: Option<Problem>, left_out: Vec<String>) {
+        match refusal {
+            Some(problem) => self.add(name, problem, left_out),
+            None if left_out.is_empty() => {}
+            None if self.has(name) => self.lost.push((name, left_out)),
+            None => self.left_out.push((name, left_out)),
+        }
+    }
+
+    /// The first failure, with all that failed; and what others lack.
+    pub fn told(self) -> (Option<Problem>, Vec<Problem>) {
+        let Self { failed: names, first, lost, left_out } = self;
+        let problem = first.map(|mut problem| {
+            if names.len() > 1 {
+                let all = names.into_iter().collect::<Vec<_>>().join(", ");
+                problem.why.push_str(&format!("; not what they were to be are the namespaces {all}"));
+            }
+            for (name, lost) in lost {
+                problem.why.push_str(&format!("; {}", in_words(name, &lost)));
+            }
+            problem
+        });
+        let without = "the kernel or somebody in there does not let it come back";
+        let left_out = left_out.into_iter().map(|(name, what)| failed(in_words(name, &what), without));
+        (problem, left_out.collect())
+    }
+}
+
+fn in_words(name: &str, what: &[String]) -> String {
+    let named = what.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let more = what.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("namespace {name} does not get back {named}{more}")
+}

@@ -1,0 +1,135 @@
+//! The inside of a namespace, made what it must be.
+
+use super::super::connection::{Connection, Request, unless};
+use super::super::links::{self, Ends};
+use super::super::near::Near;
+use super::super::{Indexes, addresses, routes};
+use super::taken::Inside;
+use super::{INNER, look_inside};
+use crate::host::linux::sysctls;
+use nix::errno::Errno;
+use node_format_plan::facts::NamespaceFact;
+use rtnetlink::{Handle, LinkUnspec};
+use std::io;
+
+/// Bytes that a link must take for the kernel to have IPv6 there (RFC 8200, 5).
+const LEAST_OF_IPV6: u32 = 1280;
+
+/// What did not come to be.
+#[derive(Default)]
+pub(super) struct Furnished {
+    /// What was there before the run, in words.
+    pub left_out: Vec<String>,
+    /// Why, the first of all else.
+    pub refusal: Option<io::Error>,
+}
+
+impl Furnished {
+    /// Whether it was refused; `what` was there before.
+    fn note(&mut self, what: Option<String>, result: io::Result<()>) {
+        match (what, result) {
+            (_, Ok(())) => {}
+            (Some(what), Err(e)) => self.left_out.push(format!("{what} ({e})")),
+            (None, Err(e)) => drop(self.refusal.get_or_insert(e)),
+        }
+    }
+}
+
+/// Makes the current namespace what it must be, from whatever it is: what is refused keeps nothing else. `taken`: from it, by this
+/// run.
+pub(super) fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<Furnished> {
+    let (mut found, _) = look_inside(&Ends::new())?;
+    let mut furnished = Furnished::default();
+    let before = taken.settings();
+    taken.note_settings();
+    // Without IPv6 there are none of its settings.
+    if let Some(mtu) = raised(&found, wanted) {
+        raise(mtu)?;
+        (found, _) = look_inside(&Ends::new())?;
+    }
+    if !(found.routes.is_empty() && found.addresses.is_empty()) {
+        taken.extend(Inside::look()?);
+    }
+    taken.local_routes.extend(&found.local_routes);
+    // Before there is a link that a router could be heard on.
+    for (key, value) in &wanted.sysctls {
+        furnished.note(None, sysctls::write(key, value));
+    }
+    for (key, _, otherwise) in sysctls::OF_A_NAMESPACE.iter().filter(|(key, ..)| !wanted.sysctls.contains_key(*key)) {
+        let guess = found.sysctls.contains_key(*key).then_some(*otherwise);
+        let to = before.get(key).map(String::as_str).or(guess);
+        furnished.note(None, to.map_or(Ok(()), |to| sysctls::write_if_there(key, to)));
+    }
+    let mut connection = Connection::open()?;
+    let all: Vec<links::Link> = links::all(&mut connection)?;
+    let near = Near::new(&all, &addresses::all(&mut connection)?);
+    let indexes: Indexes = all.iter().map(|link| (link.name.clone(), link.index)).collect();
+    let index = |name: &str| indexes.get(name).copied().ok_or(Errno::ENODEV);
+    let lo = index("lo")?;
+    let inner = match index(INNER) {
+        Err(_) if wanted.link.is_none() => 0, // Nothing is asked of it.
+        found => found?,
+    };
+    let handle = connection.handle.clone();
+    let mut requests: Vec<(Option<String>, Request)> = Vec::new();
+    if wanted.lo_up && !found.lo_up {
+        let up = LinkUnspec::new_with_index(lo).up().build();
+        requests.push((None, Box::pin(handle.link().set(up).execute())));
+    }
+    if let (Some(from), Some(to)) = (&found.link, &wanted.link) {
+        let set = links::set(&handle, inner, from, to, &indexes).unwrap_or_default();
+        requests.extend(set.into_iter().map(|request| (None, request)));
+        if from.up && to.up && from.mac != to.mac {
+            let follow = taken.followed.follow(&handle, (INNER, inner), &near, to.mac);
+            requests.extend(follow.map(|request| (None, request)));
+        }
+    }
+    let gone = removals(&handle, (lo, inner), &found, wanted);
+    requests.extend(gone.into_iter().map(|request| (None, request)));
+    let missing = taken.in_order(wanted.addresses.difference(&found.addresses)).into_iter();
+    requests.extend(missing.map(|ip| (taken.address(*ip), taken.add_address(&handle, inner, *ip))));
+    // A router must be reachable before there is a way through it.
+    let missing = wanted.routes.difference(&found.routes);
+    let (through, direct): (Vec<_>, Vec<_>) = missing.partition(|route| route.via.is_some());
+    let missing = direct.into_iter().chain(through);
+    requests.extend(missing.map(|route| (taken.route(route), taken.add_route(&handle, inner, route))));
+    let missing = wanted.local_routes.difference(&found.local_routes);
+    requests.extend(missing.map(|range| (taken.local_route(*range), routes::add_local(&handle, lo, *range))));
+    if found.lo_up && !wanted.lo_up {
+        let down = LinkUnspec::new_with_index(lo).down().build();
+        requests.push((None, Box::pin(handle.link().set(down).execute())));
+    }
+    let (names, requests): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
+    for (what, result) in names.into_iter().zip(connection.call(requests)?) {
+        furnished.note(what, result.map_err(io::Error::from));
+    }
+    Ok(furnished)
+}
+
+/// What is not wanted goes; what the kernel took already, with a link that is down or with an address before, is gone.
+fn removals(handle: &Handle, (lo, inner): (u32, u32), found: &NamespaceFact, wanted: &NamespaceFact) -> Vec<Request> {
+    let ways = found.routes.difference(&wanted.routes).map(|route| routes::remove(handle, inner, route));
+    let local = found.local_routes.difference(&wanted.local_routes);
+    let local = local.map(|range| routes::remove_local(handle, lo, *range));
+    let addresses = found.addresses.difference(&wanted.addresses);
+    let addresses = addresses.map(|ip| addresses::remove_if_there(handle, inner, *ip));
+    // Where IPv6 went with the size of packets the kernel says so.
+    let addresses = addresses.map(|request| unless(request, Errno::ENXIO));
+    let routes = ways.chain(local).map(|request| unless(request, Errno::ESRCH));
+    routes.chain(addresses).collect()
+}
+
+/// What the inner end must take first, if it takes too little for IPv6.
+fn raised(found: &NamespaceFact, wanted: &NamespaceFact) -> Option<u32> {
+    let (from, to) = (found.link.as_ref()?.mtu?, wanted.link.as_ref()?.mtu?);
+    (from < LEAST_OF_IPV6 && to >= LEAST_OF_IPV6).then_some(to)
+}
+
+fn raise(mtu: u32) -> io::Result<()> {
+    let mut connection = Connection::open()?;
+    let all: Vec<links::Link> = links::all(&mut connection)?;
+    let inner = all.iter().find(|link| link.name == INNER).ok_or(Errno::ENODEV)?;
+    let set = LinkUnspec::new_with_index(inner.index).mtu(mtu).build();
+    let request: Request = Box::pin(connection.handle.link().set(set).execute());
+    connection.call(vec![request])?.into_iter().try_for_each(|result| result.map_err(io::Error::from))
+}
