@@ -1,8 +1,7 @@
 //! A master that is away for longer than a certificate lives.
 
-use crate::binary::{Node, formatted, is_alive, wanted as sleeper};
+use crate::binary::{Node, enrolled, is_alive, wanted as sleeper};
 use crate::burst::{count, want, wanted};
-use crate::master::Master;
 use crate::rig::{Rig, part, until};
 use plat_agent::clock::{Clock, SystemClock};
 use plat_agent_plan::facts::ServiceRun;
@@ -117,12 +116,7 @@ fn run_of(node: &Node) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_slept_past_both_its_certificates_keeps_its_services_and_says_how_to_come_back() {
-    let master = Master::new();
-    let server = master.serve(0).await;
-    let folder = tempfile::tempdir().unwrap();
-    formatted(folder.path());
-    let mut node = Node { folder, master: master.clone(), agent: None };
-    node.enroll(&server.address);
+    let (master, server, mut node) = enrolled().await;
     node.start();
     let (desired, document) = sleeper(node.folder.path(), Wish::Started);
     master.want_instance(desired, &document);

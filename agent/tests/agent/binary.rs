@@ -1,6 +1,6 @@
 //! The real binary on this machine, without root: enrol, run, be killed, run again.
 
-use crate::master::Master;
+use crate::master::{Master, Server};
 use crate::rig::{instance, part, until};
 use plat_document::Release;
 use plat_link::Address;
@@ -136,14 +136,20 @@ publish:
     (desired, release.to_canonical_json())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_service_outlives_the_killed_agent_and_is_adopted_by_the_next() {
+/// A master, and a node that has joined it and whose agent does not run.
+pub async fn enrolled() -> (Arc<Master>, Server, Node) {
     let master = Master::new();
     let server = master.serve(0).await;
     let folder = tempfile::tempdir().unwrap();
     formatted(folder.path());
-    let mut node = Node { folder, master: master.clone(), agent: None };
+    let node = Node { folder, master: master.clone(), agent: None };
     node.enroll(&server.address);
+    (master, server, node)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_outlives_the_killed_agent_and_is_adopted_by_the_next() {
+    let (master, _server, mut node) = enrolled().await;
 
     node.start();
     let (desired, document) = wanted(node.folder.path(), Wish::Started);
