@@ -256,15 +256,22 @@ impl Work {
         if self.lost.is_empty() || !done.iter().copied().any(takes) {
             return None;
         }
-        let named = self.lost.iter().take(LOST_NAMED).cloned().collect::<Vec<_>>().join("; ");
-        let more = self.lost.len().saturating_sub(LOST_NAMED);
+        let named = self.lost.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
+        let more = self.lost.len().saturating_sub(NAMED);
         let more = if more > 0 { format!("; and {more} more, which `plan` named") } else { String::new() };
         Some(format!("what may have gone along: {named}{more}"))
     }
 }
 
-/// Most of what went along that is named in one sentence.
-const LOST_NAMED: usize = 10;
+/// Most of what went along, or was left undone, that is named in one sentence.
+const NAMED: usize = 10;
+
+fn some(problems: &[Problem]) -> String {
+    let named: Vec<String> = problems.iter().take(NAMED).map(Problem::one_line).collect();
+    let more = problems.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("{}{more}", named.join("; "))
+}
 
 /// A second look: the plan must be empty now.
 fn verify(wish: Wish, host: &mut dyn Host, record: &Record, unchanged: bool) -> Result<(), Problem> {
@@ -391,6 +398,13 @@ fn undo(
     let undone = match half_made(begun.directories, host).as_slice() {
         [] => undone,
         left => format!("{undone}; until the next `apply` makes them whole these are root's: {}", listed(left)),
+    };
+    let undone = match begun.excused.is_empty() {
+        true => undone,
+        false => format!(
+            "; left undone before that, for a partition's user can keep it so: {}{undone}",
+            some(&begun.excused)
+        ),
     };
     let todo = if cause.todo.is_empty() { "see to the cause, then run it again".into() } else { cause.todo };
     let problem = Problem::new(codes::APPLY_FAILED, cause.what).because(format!("{}{undone}", cause.why)).fix(todo);
