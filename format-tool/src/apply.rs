@@ -248,8 +248,11 @@ impl Work {
             Action::RemoveLink { .. } | Action::RemoveAddress(_) | Action::ReturnUplink(_) => true,
             Action::RemoveDirectory(_) => true,
             Action::SetLink { from, to, .. } => {
-                from.mac != to.mac || (from.up && !to.up) || (from.bridge.is_some() && from.bridge != to.bridge)
+                let is_lesser = from.mtu.zip(to.mtu).is_some_and(|(was, mtu)| mtu < was);
+                from.mac != to.mac || (from.up && !to.up) || from.bridge != to.bridge || is_lesser
             }
+            // A bridge takes no larger packets than a port of its does.
+            Action::AddLink { link, .. } => link.bridge.is_some() && link.mtu.is_some(),
             Action::SetNamespace { state, .. } => state.from.outside.is_some() || state.to.inside.is_none(),
             other => other.kind() == Kind::SetSysctls,
         };
