@@ -248,16 +248,19 @@ impl Work {
             Action::RemoveLink { .. } | Action::RemoveAddress(_) | Action::ReturnUplink(_) => true,
             Action::RemoveDirectory(_) => true,
             Action::SetLink { from, to, .. } => {
-                from.mac != to.mac || (from.up && !to.up) || (from.bridge.is_some() && from.bridge != to.bridge)
+                let is_lesser = from.mtu.zip(to.mtu).is_some_and(|(was, mtu)| mtu < was);
+                from.mac != to.mac || (from.up && !to.up) || from.bridge != to.bridge || is_lesser
             }
+            // A bridge takes no larger packets than a port of its does.
+            Action::AddLink { link, .. } => link.bridge.is_some() && link.mtu.is_some(),
             Action::SetNamespace { state, .. } => state.from.outside.is_some() || state.to.inside.is_none(),
             other => other.kind() == Kind::SetSysctls,
         };
         if self.lost.is_empty() || !done.iter().copied().any(takes) {
             return None;
         }
-        let named = self.lost.iter().take(LOST_NAMED).cloned().collect::<Vec<_>>().join("; ");
-        let more = self.lost.len().saturating_sub(LOST_NAMED);
+        let named = self.lost.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
+        let more = self.lost.len().saturating_sub(NAMED);
         let more = if more > 0 { format!("; and {more} more, which `plan` named") } else { String::new() };
         Some(format!("what may have gone along: {named}{more}"))
     }
@@ -271,8 +274,15 @@ impl Work {
     }
 }
 
-/// Most of what went along that is named in one sentence.
-const LOST_NAMED: usize = 10;
+/// Most of what went along, or was left undone, that is named in one sentence.
+const NAMED: usize = 10;
+
+fn some(problems: &[Problem]) -> String {
+    let named: Vec<String> = problems.iter().take(NAMED).map(Problem::one_line).collect();
+    let more = problems.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("{}{more}", named.join("; "))
+}
 
 /// A second look: the plan must be empty now.
 fn verify(wish: Wish, host: &mut dyn Host, record: &Record, unchanged: bool) -> Result<(), Problem> {
@@ -398,6 +408,13 @@ fn undo(
     let undone = match half_made(begun.directories, host).as_slice() {
         [] => undone,
         left => format!("{undone}; until the next `apply` makes them whole these are root's: {}", listed(left)),
+    };
+    let undone = match begun.excused.is_empty() {
+        true => undone,
+        false => format!(
+            "; left undone before that, for a partition's user can keep it so: {}{undone}",
+            some(&begun.excused)
+        ),
     };
     let todo = if cause.todo.is_empty() { "see to the cause, then run it again".into() } else { cause.todo };
     let problem = Problem::new(codes::APPLY_FAILED, cause.what).because(format!("{}{undone}", cause.why)).fix(todo);

@@ -1,6 +1,7 @@
 //! Linux. One match: each kind of action has a file of its own.
 
 mod accounts;
+mod attributes;
 mod directories;
 mod disk;
 mod files;
@@ -32,6 +33,8 @@ pub struct LinuxHost {
     excused: Vec<Problem>,
     /// What was taken out of the user database, should it have to come back.
     taken: accounts::Entries,
+    /// What files had that were removed, should they have to come back.
+    taken_files: files::Taken,
     /// What was taken out of namespaces, should it have to come back.
     taken_inside: network::Taken,
     /// For link-local addresses.
@@ -67,6 +70,7 @@ impl LinuxHost {
             held: None,
             excused: Vec::new(),
             taken: accounts::Entries::default(),
+            taken_files: files::Taken::default(),
             taken_inside: network::Taken::default(),
             followed: network::Followed::default(),
             begun: sysctls::Begun::default(),
@@ -205,7 +209,7 @@ impl Host for LinuxHost {
             | Kind::RemoveAddresses
             | Kind::AddRoutes
             | Kind::RemoveRoutes => network::perform(batch),
-            Kind::WriteFiles(_) => files::perform(&mut self.tree, batch),
+            Kind::WriteFiles(_) => files::perform(&mut self.tree, batch, &mut self.taken_files),
         }
     }
 
@@ -226,6 +230,7 @@ impl Host for LinuxHost {
     fn let_go(&mut self) {
         self.held = None;
         self.begun = sysctls::Begun::default();
+        self.taken_files = files::Taken::default();
         self.taken_inside = network::Taken::default();
         self.followed = network::Followed::default();
     }

@@ -335,3 +335,32 @@ fn an_answer_of_the_kernel_that_is_lost_leaves_nothing_behind_that_nobody_knows(
         assert!(unknown > 2, "{unknown} of {at}");
     });
 }
+
+#[test]
+fn a_change_of_a_link_that_the_kernel_refuses_half_way_is_taken_back_whole_and_said() {
+    for users in [true, false] {
+        on_a_machine(move |machine| {
+            ip("link set lo up");
+            machine.configure(1);
+            let config = fs::read_to_string(machine.path("format.toml")).unwrap();
+            let config = config.replace("[partitions]\n", &format!("[partitions]\nusers = {users}\n"));
+            fs::write(machine.path("format.toml"), config).unwrap();
+            machine.must(&["apply"]);
+            // A bridge does not take what another link stands on so.
+            ip("link set part0 nomaster");
+            ip("link set part0 address 02:00:00:00:00:77 mtu 1300");
+            ip("link add link part0 name upon type macvlan mode bridge");
+            let before = machine.everything();
+            let (code, why) = machine.run(&["apply"]);
+            assert_eq!(code, 1, "{why}");
+            assert!(why.contains("the machine is as it was before the run"), "{why}");
+            assert!(why.contains("the kernel refused `~ link part0") && !why.contains("P0505"), "{why}");
+            assert_eq!(why.contains("for a partition's user can keep it so"), users, "{why}");
+            assert_eq!(machine.everything(), before, "{why}");
+            ip("link delete upon");
+            machine.must(&["apply"]);
+            machine.must(&["verify"]);
+            machine.must(&["reset"]);
+        });
+    }
+}

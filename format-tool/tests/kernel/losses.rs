@@ -98,13 +98,63 @@ fn a_bridge_of_large_packets_keeps_them_and_what_stands_on_it_too() {
         assert_eq!(machine.must(&["apply"]), "nothing to do\n");
         machine.must(&["reset"]);
         assert_eq!(machine.everything(), before);
-        // Whoever asks for less is told whom that takes it from.
-        machine.configure_with(1, &format!("{network}mtu = 1500\n"), "");
-        let notes = notes(machine, &["plan"]);
-        assert!(
-            notes.iter().any(|note| note.contains("br0, which takes packets of 9000 bytes, takes 1500")),
-            "{notes:?}"
-        );
+        // So that taps are all that comes.
+        for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            fs::write(format!("/proc/sys/net/{key}"), "1").unwrap();
+        }
+        // Whoever asks for less is told whom that takes it from, where taps are made and where they are there.
+        let lesser = "br0, which takes packets of 9000 bytes, takes 1500 while taps of this `mtu` are its ports; so does \
+                      what stands on it, afterwards too: upon";
+        for taps in [false, true] {
+            ip("link set upon mtu 9000");
+            machine.configure_with(1, &format!("{network}taps = {taps}\n"), "");
+            machine.must(&["apply"]);
+            machine.configure_with(1, &format!("{network}mtu = 1500\n"), LIMITS);
+            assert_eq!(notes(machine, &["plan"]), [lesser]);
+            let why = failing_at_the_end(machine);
+            assert!(why.contains(&format!("but for what may have gone along: {lesser}\n")), "{why}");
+            assert_eq!((mtu(machine, "br0"), mtu(machine, "upon")), (9000, 1500));
+            assert_eq!(notes(machine, &["plan"]), [lesser.trim_end_matches(": upon")]);
+        }
+    });
+}
+
+/// So that `node.json` is to be another one.
+const LIMITS: &str = "[limits]\nmemory_mib = 512\n";
+
+/// An `apply` that fails at the last thing that it does.
+fn failing_at_the_end(machine: &Machine) -> String {
+    let in_the_way = machine.path("var/lib/plat/.node-format-node.json");
+    fs::create_dir_all(in_the_way.join("here")).unwrap();
+    let (code, why) = machine.run(&["apply"]);
+    fs::remove_dir_all(in_the_way).unwrap();
+    assert_eq!(code, 1, "{why}");
+    why
+}
+
+#[test]
+fn links_on_a_bridge_that_is_to_take_smaller_packets_are_named() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        let network = "mode = \"bridge\"\nguard = false\n";
+        machine.configure_with(1, network, "");
+        machine.must(&["apply"]);
+        for (link, mtu) in [("upon", 1500), ("less", 1300)] {
+            ip(&format!("link add link plat0 name {link} mtu {mtu} type macvlan mode bridge"));
+        }
+        machine.configure_with(1, &format!("{network}mtu = 1400\n"), LIMITS);
+        let lesser =
+            "plat0 takes packets of 1400 bytes instead of 1500; so does what stands on it, afterwards too: upon";
+        assert_eq!(notes(machine, &["plan"]), [lesser]);
+        let why = failing_at_the_end(machine);
+        assert!(why.contains(&format!("before the run but for what may have gone along: {lesser}\n")), "{why}");
+        assert_eq!(["plat0", "upon", "less", "part0"].map(|link| mtu(machine, link)), [1500, 1400, 1300, 1500]);
+        // Now it takes nothing from anybody, nor does more.
+        assert_eq!(notes(machine, &["plan"]), [""; 0]);
+        machine.must(&["apply"]);
+        machine.configure_with(1, network, "");
+        assert_eq!(notes(machine, &["apply"]), [""; 0]);
+        machine.must(&["reset"]);
     });
 }
 

@@ -6,6 +6,7 @@ mod announced;
 mod effects;
 mod enrolment;
 mod exactly;
+mod files;
 mod formatting;
 mod guard;
 mod half_made;

@@ -136,6 +136,10 @@ impl Planner<'_> {
         if found.mac != wanted.mac && !(found.up && self.moving.contains(name)) {
             self.say_what_goes_with_its_mac(name, found.mac);
         }
+        if from.mtu.zip(wanted.mtu).is_some_and(|(was, mtu)| mtu < was) || from.bridge != wanted.bridge {
+            self.say_lesser_mtu(&wanted);
+        }
+        self.say_lesser_mtu_above(name, found, &wanted);
         let to = if is_raised_last { lowered(&wanted) } else { wanted };
         if from != to {
             self.add.push(Action::SetLink { name: name.into(), from, to });

@@ -3,9 +3,10 @@
 use super::Planner;
 use super::links::veth;
 use crate::action::Action;
-use crate::facts::{About, AddressFact, HostFacts, LinkFact, MTU, Odd, Route};
+use crate::facts::{About, AddressFact, HostFacts, LinkFact, LinkKind, MTU, Odd, Route};
 use crate::guard::link_local;
 use crate::thing::{Claims, Thing, Uplink};
+use crate::undo::listed;
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
 use std::collections::{BTreeMap, BTreeSet};
@@ -197,24 +198,43 @@ impl Planner<'_> {
         let Some(bridge) = port.bridge.as_ref().filter(|bridge| !self.layout.links.contains_key(*bridge)) else {
             return;
         };
-        let (mtu, whole) = (port.mtu.unwrap_or(MTU), self.facts.links.get(bridge).and_then(|link| link.mtu));
+        let Some(whole) = self.facts.links.get(bridge).and_then(|link| link.mtu) else { return };
+        let mtu = port.mtu.unwrap_or(MTU);
         let is_alone = !self.facts.links.values().any(|link| link.bridge.as_ref() == Some(bridge));
-        if let Some(whole) = whole.filter(|whole| is_alone && (mtu != *whole || *whole != MTU)) {
-            let note = format!(
-                "{bridge}, which takes packets of {whole} bytes, has no other port: unless that was set with `ip link set`, it takes {mtu} while taps are its ports, and {MTU} afterwards"
-            );
-            if !self.notes.contains(&note) {
-                self.notes.push(note);
+        let above = larger_above(self.facts, bridge, mtu);
+        let above = if mtu < whole && !above.is_empty() { format!(": {}", listed(&above)) } else { String::new() };
+        let note = match is_alone {
+            true if mtu == whole && whole == MTU => return,
+            true => {
+                let note = format!(
+                    "{bridge}, which takes packets of {whole} bytes, has no other port: unless that was set with `ip link set`, it takes {mtu} while taps are its ports, and {MTU} afterwards"
+                );
+                let keeps =
+                    if above.is_empty() { "" } else { "; what stands on it takes no more then either, and keeps that" };
+                format!("{note}{keeps}{above}")
             }
-            return;
+            false if mtu < whole => format!(
+                "{bridge}, which takes packets of {whole} bytes, takes {mtu} while taps of this `mtu` are its ports; so does what stands on it, afterwards too{above}"
+            ),
+            false => return,
+        };
+        match above.is_empty() {
+            _ if self.notes.contains(&note) => {}
+            true => self.notes.push(note),
+            false => self.lose(vec![note]),
         }
-        if let Some(whole) = whole.filter(|whole| mtu < *whole) {
+    }
+
+    /// What stands on a link takes no larger packets than that does, also when that takes larger ones again.
+    pub(super) fn say_lesser_mtu_above(&mut self, link: &str, from: &LinkFact, to: &LinkFact) {
+        let Some((was, mtu)) = from.mtu.zip(to.mtu).filter(|(was, mtu)| mtu < was) else { return };
+        let above = larger_above(self.facts, link, mtu);
+        if !above.is_empty() {
             let note = format!(
-                "{bridge}, which takes packets of {whole} bytes, takes {mtu} while taps of this `mtu` are its ports; so does what stands on it, afterwards too"
+                "{link} takes packets of {mtu} bytes instead of {was}; so does what stands on it, afterwards too: {}",
+                listed(&above)
             );
-            if !self.notes.contains(&note) {
-                self.notes.push(note);
-            }
+            self.lose(vec![note]);
         }
     }
 }
@@ -278,6 +298,27 @@ fn stacked_on<'a>(facts: &'a HostFacts, link: &'a str) -> BTreeSet<&'a str> {
         below.extend(above.filter(|name| all.insert(*name)));
     }
     all
+}
+
+/// Kinds of links that the kernel gives a lesser MTU with the link that they stand on, and no greater one. (An ipvlan has what
+/// its link has; tunnels have their own.)
+const LOWERED: [&str; 4] = ["vlan", "macvlan", "macvtap", "macsec"];
+
+/// Links on top of this one that take larger packets than these, and no more once it does not.
+fn larger_above<'a>(facts: &'a HostFacts, link: &'a str, mtu: u32) -> Vec<&'a str> {
+    let is_lowered = |name: &str| {
+        let link = facts.links.get(name);
+        link.is_some_and(|link| {
+            matches!(&link.kind, LinkKind::Other(kind) if LOWERED.contains(&kind.as_str()))
+                && link.mtu.is_some_and(|its| its > mtu)
+        })
+    };
+    let (mut all, mut below) = (BTreeSet::new(), vec![link]);
+    while let Some(link) = below.pop() {
+        let above = facts.stacked.get(link).into_iter().flatten().map(String::as_str);
+        below.extend(above.filter(|name| is_lowered(name) && all.insert(*name)));
+    }
+    all.into_iter().collect()
 }
 
 /// Of IPv4, what on a link depends on its addresses and is somebody else's.

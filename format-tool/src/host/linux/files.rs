@@ -1,5 +1,6 @@
 //! Files: read whole, replaced by one rename each. Those of a batch are on the disk together at its end.
 
+use super::attributes::{self, Kept};
 use super::directories::Tree;
 use super::failed;
 use crate::host::Outcome;
@@ -11,6 +12,7 @@ use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -21,6 +23,8 @@ use std::path::{Path, PathBuf};
 const SIZE_MAX: u64 = 64 << 20;
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// Nothing is followed, nor waited for.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 pub(super) fn read(tree: &mut Tree, path: &Path) -> Result<Option<FileFact>> {
     let wrong = |why: String| Problem::new(codes::FILE, format!("{} cannot be read", path.display())).because(why);
@@ -30,8 +34,7 @@ pub(super) fn read(tree: &mut Tree, path: &Path) -> Result<Option<FileFact>> {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
         Err(e) => return Err(wrong(e.to_string())),
     };
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+    let file = match rustix::fs::openat(parent, name, READ, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(Errno::NOENT) => return Ok(None),
         // There is something, but nothing that was written here.
@@ -53,7 +56,10 @@ fn strange() -> FileFact {
     FileFact { owner: Owner::default(), mode: 0, text: String::new() }
 }
 
-pub(super) fn perform(tree: &mut Tree, batch: &[Action]) -> Outcome {
+/// What files had besides their texts that a run removed.
+pub(super) type Taken = BTreeMap<PathBuf, Kept>;
+
+pub(super) fn perform(tree: &mut Tree, batch: &[Action], taken: &mut Taken) -> Outcome {
     for (n, action) in batch.iter().enumerate() {
         let Action::WriteFile { path, purpose, from, to } = action else { continue };
         // The agent waits for `node.json`, so that takes its place whole even the first time.
@@ -63,8 +69,8 @@ pub(super) fn perform(tree: &mut Tree, batch: &[Action]) -> Outcome {
             (None, _) => Way::InPlace,
         };
         let result = match to {
-            Some(file) => write(tree, path, file, way),
-            None => remove(tree, path),
+            Some(file) => write(tree, path, file, (way, taken.remove(path))),
+            None => remove(tree, path).map(|kept| taken.extend(kept.map(|kept| (path.clone(), kept)))),
         };
         if let Err(e) = result {
             let problem = failed(format!("cannot write {}", path.display()), e);
@@ -94,11 +100,11 @@ fn settle(tree: &mut Tree, batch: &[Action]) -> Result<()> {
     Ok(())
 }
 
-/// Removes a file, with what a killed run left beside it. One that is gone is removed.
-fn remove(tree: &mut Tree, path: &Path) -> std::io::Result<()> {
+/// Removes a file, with what a killed run left beside it; what it had besides its text. One that is gone is removed.
+fn remove(tree: &mut Tree, path: &Path) -> std::io::Result<Option<Kept>> {
     let (parent, name) = match tree.parent(path) {
         Ok(found) => found,
-        Err(Errno::NOENT) => return Ok(()),
+        Err(Errno::NOENT) => return Ok(None),
         // Behind it the file may be, and nobody would know it any more.
         Err(Errno::NOTDIR | Errno::LOOP) => {
             let why = "something that is no directory is on the way: put the directory back, or remove what is there";
@@ -107,7 +113,20 @@ fn remove(tree: &mut Tree, path: &Path) -> std::io::Result<()> {
         Err(e) => return Err(e.into()),
     };
     unlink(parent, &new_name(name))?;
-    Ok(unlink(parent, name)?)
+    let kept = open_plain(parent, name).ok().flatten().and_then(|file| Kept::of(&file));
+    unlink(parent, name)?;
+    Ok(kept)
+}
+
+/// `None`: there is no file of the name.
+fn open_plain(parent: &OwnedFd, name: &OsStr) -> std::io::Result<Option<File>> {
+    match rustix::fs::openat(parent, name, READ, Mode::empty()) {
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => Ok(None),
+        opened => {
+            let file = File::from(opened?);
+            Ok(file.metadata()?.is_file().then_some(file))
+        }
+    }
 }
 
 /// What the name of a file or directory begins with before it takes its place: nobody else's does.
@@ -144,8 +163,10 @@ enum Way {
     Over,
 }
 
-fn write(tree: &mut Tree, path: &Path, wanted: &FileFact, way: Way) -> std::io::Result<()> {
+/// With what the file had that it replaces, or that it is made anew of: `kept`.
+fn write(tree: &mut Tree, path: &Path, wanted: &FileFact, (way, kept): (Way, Option<Kept>)) -> std::io::Result<()> {
     let (parent, name) = tree.parent(path)?;
+    let old = if way == Way::Over { open_plain(parent, name)? } else { None };
     let name_now = if way == Way::InPlace { name.to_os_string() } else { new_name(name) };
     if way != Way::InPlace {
         unlink(parent, &name_now)?;
@@ -155,6 +176,9 @@ fn write(tree: &mut Tree, path: &Path, wanted: &FileFact, way: Way) -> std::io::
     let written = file.write_all(wanted.text.as_bytes()).and_then(|()| {
         // Whatever the umask says; whoever may read it, reads it whole.
         super::directories::own(&file, wanted.owner)?;
+        old.map_or(Ok(()), |old| attributes::copy(&old, &file))?;
+        kept.map_or(Ok(()), |kept| kept.put_on(&file))?;
+        // Of a list of access control it says what the list may give at most.
         rustix::fs::fchmod(&file, Mode::from_raw_mode(wanted.mode))?;
         match way {
             Way::InPlace => Ok(()),

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod bridged;
+mod changes;
 mod connection;
 mod given;
 mod kernels;
@@ -15,6 +16,7 @@ mod socket;
 mod taps;
 mod uplink;
 
+pub(super) use changes::set_links;
 pub(super) use namespaces::{Namespaces, Taken};
 pub(super) use near::Followed;
 pub(super) use taps::{add_taps, remove_taps};
@@ -28,7 +30,6 @@ use indexmap::IndexSet;
 use ipnet::IpNet;
 use kernels::Kernels;
 use links::{Ends, Link};
-use near::Near;
 use nix::errno::Errno;
 use node_format_plan::Action;
 use node_format_plan::facts::{About, AddressFact, Further, Leases, LinkFact, LinkKind, Odd, Route, SetFrames};
@@ -186,88 +187,66 @@ fn named<T>(by_index: BTreeMap<u32, T>, names: &BTreeMap<u32, String>) -> BTreeM
 
 /// Performs actions that are a few requests each.
 pub(super) fn perform(batch: &[Action]) -> Outcome {
-    set_links(batch, &mut Followed::default())
-}
-
-/// As [`perform`], of links that may get another hardware address while they are up.
-pub(super) fn set_links(batch: &[Action], followed: &mut Followed) -> Outcome {
-    let mut done = vec![false; batch.len()];
-    let result = Connection::open().and_then(|mut connection| call(&mut connection, batch, &mut done, followed));
+    let mut sent = false;
+    let result = Connection::open().and_then(|mut connection| {
+        let links = by_name(links::all(&mut connection)?);
+        call(&mut connection, &links, batch, &mut sent)
+    });
     match result {
-        Ok(problem) => Outcome { done, problem },
-        Err(e) => Outcome { done, problem: Some(failed("the network cannot be changed", e)) },
+        Ok(why) => {
+            let done = why.iter().map(Option::is_none).collect();
+            let problem = batch.iter().zip(why).find_map(|(action, why)| Some(refused(action, why?)));
+            Outcome { done, problem }
+        }
+        Err(e) => {
+            // Whether what was sent took effect, only the answers say.
+            let done = if sent { Vec::new() } else { vec![false; batch.len()] };
+            Outcome { done, problem: Some(failed("the network cannot be changed", e)) }
+        }
     }
 }
 
-/// Asks the kernel for each action; notes which took effect and returns the first failure.
+fn by_name(links: Vec<Link>) -> BTreeMap<String, Link> {
+    links.into_iter().map(|link| (link.name.clone(), link)).collect()
+}
+
+/// Asks the kernel for each action; why it refused those that it did not do. `sent`: whether it was asked for any.
 fn call(
     connection: &mut Connection,
+    links: &BTreeMap<String, Link>,
     batch: &[Action],
-    done: &mut Vec<bool>,
-    followed: &mut Followed,
-) -> io::Result<Option<Problem>> {
-    let all: Vec<Link> = links::all(connection)?;
-    let near = match batch.iter().any(|action| new_mac(action).is_some()) {
-        true => Near::new(&all, &addresses::all(connection)?),
-        false => Near::default(),
-    };
-    let all: BTreeMap<String, Link> = all.into_iter().map(|link| (link.name.clone(), link)).collect();
-    let indexes: Indexes = all.iter().map(|(name, link)| (name.clone(), link.index)).collect();
+    sent: &mut bool,
+) -> io::Result<Vec<Option<Errno>>> {
+    let indexes: Indexes = links.iter().map(|(name, link)| (name.clone(), link.index)).collect();
     let is_gone = |action: &Action| match action {
-        Action::RemoveLink { name, link } => !all.get(name).is_some_and(|found| links::is_still(&found.fact, link)),
+        Action::RemoveLink { name, link } => !links.get(name).is_some_and(|found| links::is_still(&found.fact, link)),
         _ => false,
     };
     let (mut requests, mut of) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-    let mut problem = None;
-    done.fill(true);
+    let mut why = vec![None; batch.len()];
     for (n, action) in batch.iter().enumerate() {
-        match requests_for(&connection.handle, action, &indexes, (&near, followed)) {
+        match requests_for(&connection.handle, action, &indexes) {
             // Whoever may open a tap can let it go; what has its name, or a bridge's, by now is somebody else's.
             _ if is_gone(action) => {}
             Some(some) => some.into_iter().for_each(|request| {
                 requests.push(request);
                 of.push(n);
             }),
-            None => {
-                done[n] = false;
-                problem = problem.or_else(|| Some(refused(action, Errno::ENODEV)));
-            }
+            None => why[n] = Some(Errno::ENODEV),
         }
     }
-    // They were sent: whether they took effect, only the answers say.
-    let results = connection.call(requests).inspect_err(|_| done.clear())?;
-    for (result, n) in results.into_iter().zip(of) {
-        if let Err(e) = result {
-            done[n] = false;
-            problem = problem.or_else(|| Some(refused(&batch[n], e)));
-        }
+    *sent |= !requests.is_empty();
+    for (result, n) in connection.call(requests)?.into_iter().zip(of) {
+        why[n] = why[n].or(result.err());
     }
-    Ok(problem)
-}
-
-/// The hardware address that a link gets while it is up.
-fn new_mac(action: &Action) -> Option<[u8; 6]> {
-    match action {
-        Action::SetLink { from, to, .. } if from.up && to.up && from.mac != to.mac => Some(to.mac),
-        _ => None,
-    }
+    Ok(why)
 }
 
 /// The requests for one action, in order. `None`: it speaks of a link that does not exist.
-fn requests_for(
-    handle: &Handle,
-    action: &Action,
-    indexes: &Indexes,
-    (near, followed): (&Near, &mut Followed),
-) -> Option<Vec<Request>> {
+fn requests_for(handle: &Handle, action: &Action, indexes: &Indexes) -> Option<Vec<Request>> {
     let index = |name: &str| indexes.get(name).copied();
     let one = match action {
-        Action::SetLink { name, from, to } => {
-            let index = index(name)?;
-            let mut all = links::set(handle, index, from, to, indexes)?;
-            all.extend(new_mac(action).into_iter().flat_map(|mac| followed.follow(handle, (name, index), near, mac)));
-            return Some(all);
-        }
+        Action::SetLink { name, from, to } => return links::set(handle, index(name)?, from, to, indexes),
         Action::AddLink { name, link } => links::add_bridge(handle, name, link),
         Action::RemoveLink { name, .. } => links::remove(handle, index(name)?),
         Action::AddAddress(added) if added.bound_only => {

@@ -2,12 +2,12 @@
 //! (`/etc/.pwd.lock`, as lckpwdf), each replaced by one rename. They are opened in a held directory: a root that stands for
 //! a machine's may hold links that lead out of it, and pipes that nobody writes to.
 
-mod attributes;
 mod lines;
 #[cfg(test)]
 mod tests;
 mod unmade;
 
+use super::super::attributes;
 use super::super::directories::Tree;
 use super::super::failed;
 use super::super::files::new_name;
