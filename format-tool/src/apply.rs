@@ -267,10 +267,8 @@ impl Work {
 
     /// What of it was left as it is, in words.
     fn kept(&self) -> Option<String> {
-        let named = self.excused.iter().take(LOST_NAMED).map(Problem::one_line).collect::<Vec<_>>().join("; ");
-        let more = self.excused.len().saturating_sub(LOST_NAMED);
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        (!named.is_empty()).then(|| format!("what a partition's user can keep as it is: {named}{more}"))
+        let has_any = !self.excused.is_empty();
+        has_any.then(|| format!("what a partition's user can keep as it is: {}", some(&self.excused)))
     }
 }
 
