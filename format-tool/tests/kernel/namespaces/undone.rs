@@ -1,10 +1,10 @@
 //! What a run that fails brings back into namespaces, whatever somebody did in one of them.
 
 use super::super::effects::acting_once;
-use super::super::machine::{Machine, ip, on_a_machine};
+use super::super::machine::{Machine, ip, on_a_machine, until};
 use super::{NETWORK, answer, hello, inside, shown_in};
 use std::net::{SocketAddr, TcpListener};
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// Three namespaces; in the first two somebody set what a run takes from there.
 fn prepared(machine: &Machine) -> [Vec<String>; 2] {
@@ -255,6 +255,34 @@ fn ipv6_that_is_switched_off_where_no_partition_has_any_stays_off() {
         machine.must(&["apply"]);
         machine.must(&["verify"]);
         assert_eq!(inside(machine, "part0", move || std::fs::read_to_string(path).unwrap()), "1\n");
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_namespace_beside_one_that_cannot_be_made_keeps_its_link_local_addresses() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, NETWORK, "");
+        machine.must(&["apply"]);
+        ip("link set part-v0 down");
+        ip("link set part-v0 address 02:00:00:00:00:77");
+        ip("link set part-v0 up");
+        let near = || {
+            let all = machine.network().addresses.into_iter().filter(|found| found.link == "part-v0");
+            all.map(|found| found.address.to_string()).collect::<Vec<_>>()
+        };
+        until("it has one", || near() == ["fe80::ff:fe00:77/64"]);
+        machine.configure_with(2, NETWORK, "");
+        let plain = machine.command(&["apply"]);
+        let mut refused = Command::new("strace");
+        refused.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=mount:error=EPERM"]);
+        let Output { status, stderr, .. } = refused.arg(plain.get_program()).args(plain.get_args()).output().unwrap();
+        let why = String::from_utf8(stderr).unwrap();
+        assert!(status.code() == Some(1) && why.contains("cannot make namespace part1"), "{why}");
+        assert!(why.contains("the machine is as it was before the run\n"), "{why}");
+        assert_eq!(near(), ["fe80::ff:fe00:77/64"]);
+        machine.must(&["apply"]);
         machine.must(&["reset"]);
     });
 }
