@@ -1,6 +1,6 @@
 //! What a run that fails brings back into namespaces, whatever somebody did in one of them.
 
-use super::super::effects::acting_once;
+use super::super::effects::{acting_before, acting_once};
 use super::super::machine::{Machine, ip, on_a_machine, until};
 use super::{NETWORK, answer, hello, inside, shown_in};
 use std::net::{SocketAddr, TcpListener};
@@ -283,6 +283,33 @@ fn a_namespace_beside_one_that_cannot_be_made_keeps_its_link_local_addresses() {
         assert!(why.contains("the machine is as it was before the run\n"), "{why}");
         assert_eq!(near(), ["fe80::ff:fe00:77/64"]);
         machine.must(&["apply"]);
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_namespace_that_nothing_was_done_to_is_not_named_by_a_run_that_fails() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(2, NETWORK, "");
+        machine.must(&["apply"]);
+        inside(machine, "part0", || {
+            ip("link set eth0 down");
+            ip("link set eth0 name eth9");
+        });
+        let path = machine.path("run/netns/part0");
+        let away = machine.path("away");
+        std::fs::write(&away, "").unwrap();
+        let before = machine.network().links["part-v0"].clone();
+        // After the run has looked.
+        let (code, why) = acting_before("fdatasync", &machine.command(&["apply"]), || {
+            nix::mount::mount(Some(&path), &away, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>).unwrap();
+            nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        });
+        assert!(code == 1 && why.contains("cannot make namespace part0"), "{why}");
+        assert!(why.contains("the machine is as it was before the run\n") && !why.contains("P0505"), "{why}");
+        assert_eq!(machine.network().links["part-v0"], before);
+        nix::mount::umount2(&away, nix::mount::MntFlags::MNT_DETACH).unwrap();
         machine.must(&["reset"]);
     });
 }
