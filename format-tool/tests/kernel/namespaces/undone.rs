@@ -313,3 +313,36 @@ fn a_namespace_that_nothing_was_done_to_is_not_named_by_a_run_that_fails() {
         machine.must(&["reset"]);
     });
 }
+
+#[test]
+fn an_eth0_that_was_a_port_of_somebodys_bridge_is_named_before_it_leaves_and_where_it_comes_back() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, NETWORK, "");
+        machine.must(&["apply"]);
+        inside(machine, "part0", || {
+            ip("link add brx type bridge");
+            ip("link set brx up");
+            ip("link set eth0 master brx");
+        });
+        let is_port = || {
+            inside(machine, "part0", || {
+                let shown = Command::new("ip").args(["link", "show", "master", "brx"]).output().unwrap();
+                !shown.stdout.is_empty()
+            })
+        };
+        let said = "eth0 in namespace part0 leaves brx, and with it goes what was set there for it as a port";
+        assert!(machine.must(&["plan"]).contains(&format!("! {said}\n")));
+        machine.configure_with(2, NETWORK, "");
+        std::fs::create_dir_all(machine.path("var/lib/plat/.node-format-node.json/in")).unwrap();
+        let (code, why) = machine.run(&["apply"]);
+        let flags =
+            "flags of eth0 as a port that left its bridge meanwhile, if somebody set them, in namespaces: part0";
+        assert!(code == 1 && why.contains(said) && why.contains(flags), "{why}");
+        assert!(is_port());
+        std::fs::remove_dir_all(machine.path("var/lib/plat/.node-format-node.json")).unwrap();
+        machine.must(&["apply"]);
+        assert!(!is_port());
+        machine.must(&["reset"]);
+    });
+}
