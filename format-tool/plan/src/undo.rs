@@ -55,6 +55,8 @@ const NAMED: usize = 10;
 struct LeftOut<'a> {
     links: Vec<&'a str>,
     ports: Vec<&'a str>,
+    /// Namespaces whose inner end was a port of a bridge in there.
+    inner: Vec<&'a str>,
     namespaces: Vec<&'a str>,
     /// Pairs that had one end.
     whole: Vec<&'a str>,
@@ -76,6 +78,10 @@ impl<'a> LeftOut<'a> {
             _ if bridge(from).is_some() && bridge(from) != bridge(to) => self.ports.push(veth),
             _ => {}
         }
+        let inner = |namespace: &Namespace| namespace.inside.as_ref().and_then(|inside| inside.link.clone());
+        if let (Some(was), Some(is)) = (inner(from), inner(to)) {
+            self.inner.extend((was.bridge.is_some() && was.bridge != is.bridge).then_some(name));
+        }
         self.namespaces.extend((from.inside.is_some() && to.inside.is_none()).then_some(name));
     }
 
@@ -89,6 +95,7 @@ impl<'a> LeftOut<'a> {
                  flags of a port), if somebody set it",
             ),
             (self.ports, "flags of ports that left their bridge meanwhile (`bridge link`), if somebody set them"),
+            (self.inner, "flags of eth0 as a port that left its bridge meanwhile, if somebody set them, in namespaces"),
             (
                 self.namespaces,
                 "what node-format does not know of namespaces that were made anew (settings of the kernel, rules, packet filters), \
@@ -199,11 +206,12 @@ mod tests {
             set(1, (veth("br0"), eth0()), (veth("br1"), eth0())),
             set(2, (veth("br0"), inside(None)), (veth("br0"), eth0())),
             set(3, (veth("br0"), None), (veth("br0"), eth0())),
+            set(4, (veth("br0"), inside(veth("brx"))), (veth("br0"), eth0())),
         ];
         let removed: Vec<Action> = others.into_iter().chain(removed).collect();
         let said = left_out(&all(&removed));
         let named: Vec<&str> = said.iter().map(|what| what.rsplit_once(": ").unwrap().1).collect();
         let links = "part-v0, part-v2, tap0, tap1, tap2, tap3, tap4, tap5, tap6, tap7 and 4 more";
-        assert_eq!(named, ["part-v3", "part-v2", links, "tap0, part-v1", "part0"]);
+        assert_eq!(named, ["part-v3", "part-v2", links, "tap0, part-v1", "part4", "part0"]);
     }
 }

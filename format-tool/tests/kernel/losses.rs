@@ -1,7 +1,7 @@
 //! What somebody else set and the kernel takes along with what is ours: refused, named, or kept.
 
 use super::effects::acting_before;
-use super::machine::{Machine, ip, on_a_machine};
+use super::machine::{Machine, ip, on_a_machine, until};
 use super::uplink::{TAKE, World};
 use node_format_plan::facts::AddressFact;
 use std::fs;
@@ -217,11 +217,12 @@ fn what_was_set_in_the_tables_of_a_bridge_is_named() {
         ip("link add upon link plat0 type macvlan");
         ip("link set upon up");
         let of_others = "plat0 goes, and with it the link upon on top of it, which node-format did not make";
-        // What is learned, and what the kernel makes of addresses, comes again.
-        assert!(bridge("fdb add 02:00:00:00:00:70 dev part0 master dynamic"));
         assert_eq!(notes(machine, &["plan", "--reset"]), [of_others]);
         ip("link add nic type veth peer name wire");
         ip("link set nic master plat0 up");
+        ip("link set wire up");
+        // What is learned, and what the kernel makes of addresses, comes again. A port learns nothing before it is heard on.
+        until("the port learns", || bridge("fdb add 02:00:00:00:00:70 dev nic master dynamic"));
         let stands_alone = "plat0 goes, and nic, which node-format did not join to it, stands alone then";
         assert_eq!(notes(machine, &["plan", "--reset"]), [stands_alone, of_others]);
         for entry in ["71 dev part0 master static", "72 dev part0", "73 dev plat0 self", "74 dev nic master permanent"]

@@ -1,6 +1,6 @@
 //! The link-local addresses of links that stay and get another hardware address.
 
-use super::effects::acting_once;
+use super::effects::{acting_before, acting_once};
 use super::guard::tap::Guest;
 use super::machine::{Machine, ip, on_a_machine, until};
 use super::uplink::{World, where_is};
@@ -113,6 +113,31 @@ fn a_run_that_fails_leaves_the_link_local_addresses_of_a_tap_that_had_another_ha
         assert!(code == 1 && why.contains("the machine is not as it was made"), "{why}");
         assert_eq!((both(machine), is_mended()), (before, false), "{why}");
         machine.must(&["apply"]);
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_link_that_got_the_wanted_hardware_address_meanwhile_keeps_its_link_local_address() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, "mode = \"bridge\"\nguard = false\ntaps = false\nnamespaces = true\n", "");
+        machine.must(&["apply"]);
+        let wanted = of_its_mac(machine, "part-v0");
+        let own = machine.network().links["part-v0"].mac.map(|byte| format!("{byte:02x}")).join(":");
+        let takes = |mac: &str| {
+            ip("link set part-v0 down");
+            ip(&format!("link set part-v0 address {mac}"));
+            ip("link set part-v0 up");
+            until("it has one", || !near(machine, "part-v0").is_empty());
+        };
+        takes("02:00:00:00:00:77");
+        assert_eq!(near(machine, "part-v0"), ["fe80::ff:fe00:77/64"]);
+        assert!(machine.must(&["plan"]).contains("namespace part0 by part-v0 other link\n"));
+        // After the run has looked.
+        let (code, why) = acting_before("fdatasync", &machine.command(&["apply"]), || takes(&own));
+        assert_eq!((code, near(machine, "part-v0")), (0, vec![wanted]), "{why}");
+        machine.must(&["verify"]);
         machine.must(&["reset"]);
     });
 }

@@ -1,10 +1,10 @@
 //! What a run that fails brings back into namespaces, whatever somebody did in one of them.
 
-use super::super::effects::acting_once;
-use super::super::machine::{Machine, ip, on_a_machine};
+use super::super::effects::{acting_before, acting_once};
+use super::super::machine::{Machine, ip, on_a_machine, until};
 use super::{NETWORK, answer, hello, inside, shown_in};
 use std::net::{SocketAddr, TcpListener};
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// Three namespaces; in the first two somebody set what a run takes from there.
 fn prepared(machine: &Machine) -> [Vec<String>; 2] {
@@ -255,6 +255,94 @@ fn ipv6_that_is_switched_off_where_no_partition_has_any_stays_off() {
         machine.must(&["apply"]);
         machine.must(&["verify"]);
         assert_eq!(inside(machine, "part0", move || std::fs::read_to_string(path).unwrap()), "1\n");
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_namespace_beside_one_that_cannot_be_made_keeps_its_link_local_addresses() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, NETWORK, "");
+        machine.must(&["apply"]);
+        ip("link set part-v0 down");
+        ip("link set part-v0 address 02:00:00:00:00:77");
+        ip("link set part-v0 up");
+        let near = || {
+            let all = machine.network().addresses.into_iter().filter(|found| found.link == "part-v0");
+            all.map(|found| found.address.to_string()).collect::<Vec<_>>()
+        };
+        until("it has one", || near() == ["fe80::ff:fe00:77/64"]);
+        machine.configure_with(2, NETWORK, "");
+        let plain = machine.command(&["apply"]);
+        let mut refused = Command::new("strace");
+        refused.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=mount:error=EPERM"]);
+        let Output { status, stderr, .. } = refused.arg(plain.get_program()).args(plain.get_args()).output().unwrap();
+        let why = String::from_utf8(stderr).unwrap();
+        assert!(status.code() == Some(1) && why.contains("cannot make namespace part1"), "{why}");
+        assert!(why.contains("the machine is as it was before the run\n"), "{why}");
+        assert_eq!(near(), ["fe80::ff:fe00:77/64"]);
+        machine.must(&["apply"]);
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_namespace_that_nothing_was_done_to_is_not_named_by_a_run_that_fails() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(2, NETWORK, "");
+        machine.must(&["apply"]);
+        inside(machine, "part0", || {
+            ip("link set eth0 down");
+            ip("link set eth0 name eth9");
+        });
+        let path = machine.path("run/netns/part0");
+        let away = machine.path("away");
+        std::fs::write(&away, "").unwrap();
+        let before = machine.network().links["part-v0"].clone();
+        // After the run has looked.
+        let (code, why) = acting_before("fdatasync", &machine.command(&["apply"]), || {
+            nix::mount::mount(Some(&path), &away, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>).unwrap();
+            nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        });
+        assert!(code == 1 && why.contains("cannot make namespace part0"), "{why}");
+        assert!(why.contains("the machine is as it was before the run\n") && !why.contains("P0505"), "{why}");
+        assert_eq!(machine.network().links["part-v0"], before);
+        nix::mount::umount2(&away, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn an_eth0_that_was_a_port_of_somebodys_bridge_is_named_before_it_leaves_and_where_it_comes_back() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, NETWORK, "");
+        machine.must(&["apply"]);
+        inside(machine, "part0", || {
+            ip("link add brx type bridge");
+            ip("link set brx up");
+            ip("link set eth0 master brx");
+        });
+        let is_port = || {
+            inside(machine, "part0", || {
+                let shown = Command::new("ip").args(["link", "show", "master", "brx"]).output().unwrap();
+                !shown.stdout.is_empty()
+            })
+        };
+        let said = "eth0 in namespace part0 leaves brx, and with it goes what was set there for it as a port";
+        assert!(machine.must(&["plan"]).contains(&format!("! {said}\n")));
+        machine.configure_with(2, NETWORK, "");
+        std::fs::create_dir_all(machine.path("var/lib/plat/.node-format-node.json/in")).unwrap();
+        let (code, why) = machine.run(&["apply"]);
+        let flags =
+            "flags of eth0 as a port that left its bridge meanwhile, if somebody set them, in namespaces: part0";
+        assert!(code == 1 && why.contains(said) && why.contains(flags), "{why}");
+        assert!(is_port());
+        std::fs::remove_dir_all(machine.path("var/lib/plat/.node-format-node.json")).unwrap();
+        machine.must(&["apply"]);
+        assert!(!is_port());
         machine.must(&["reset"]);
     });
 }

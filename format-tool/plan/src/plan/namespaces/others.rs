@@ -7,6 +7,7 @@ use crate::facts::{About, LinkFact, LinkKind, NamespaceFact, Odd, Route};
 use crate::guard::link_local;
 use crate::thing::{Claims, Thing};
 use ipnet::IpNet;
+use plat_model::id::shorten;
 use std::net::IpAddr;
 
 /// The machine's addresses that partitions' processes have as their routers: a partition's own are in their networks.
@@ -125,6 +126,12 @@ impl Planner<'_> {
             None => {}
         }
         let Some(from) = &found.inside else { return };
+        let stays = |bridge: &&String| to.link.as_ref().is_some_and(|wanted| wanted.bridge.as_ref() == Some(*bridge));
+        if let Some(bridge) = link.and_then(|link| link.bridge.as_ref()).filter(|bridge| !stays(bridge)) {
+            let bridge = shorten(bridge);
+            let what = "what was set there for it as a port";
+            self.lose(vec![format!("eth0 in namespace {name} leaves {bridge}, and with it goes {what}")]);
+        }
         if let Some(link) = link.filter(|link| to.link.as_ref().is_some_and(|wanted| wanted.mac != link.mac)) {
             let odd = || others.into_iter().flat_map(|others| others.odd.get("eth0")).flatten();
             let lost = odd().filter(|odd| odd.about == About::Neighbour).map(|odd| {

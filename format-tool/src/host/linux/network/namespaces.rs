@@ -163,17 +163,19 @@ impl Namespaces {
         failures
     }
 
-    /// The namespace itself, where it is missing. `done`: whatever is made of it must be undone if the rest fails.
+    /// The namespace itself, where it is missing. `done`: whatever is made of it must be undone if the rest fails. One that is gone
+    /// since it was looked at was not begun.
     fn begin<'a>(&self, action: &'a Action, done: &mut bool) -> Result<Option<Making<'a>>> {
         let Action::SetNamespace { name, veth, state } = action else { return Ok(None) };
         let (outside, Some(inside)) = (state.to.outside.as_ref(), &state.to.inside) else { return Ok(None) };
         let broken = |e: io::Error| failed(format!("cannot make namespace {name}"), e);
         if state.from.inside.is_none() {
             self.mount(name).map_err(broken)?;
+            *done = true;
         }
-        *done = true;
         let opened = self.open(name).and_then(|opened| opened.ok_or_else(|| Errno::ENOENT.into()));
         let namespace = opened.map_err(broken)?;
+        *done = true;
         Ok(Some(Making { action, name, veth, from: &state.from, outside, inside, namespace }))
     }
 

@@ -42,7 +42,7 @@ struct Step {
 
 impl Followed {
     /// The address that follows from the new hardware address takes the place of the kernel's old one; the second time that is
-    /// taken back, whatever follows from what by then.
+    /// taken back, whatever follows from what by then. Of a link that has the new one already nothing goes.
     pub(super) fn follow(
         &mut self,
         handle: &Handle,
@@ -53,6 +53,7 @@ impl Followed {
         let (made, gone) = match self.0.remove(name) {
             Some(None) => (None, None),
             Some(Some(Step { gone, made })) => (Some(gone), made),
+            None if near.made.get(&index) == Some(&of_mac(mac)) => (None, None),
             None => {
                 let (gone, made) = (near.made.get(&index).copied(), of_mac(mac));
                 let is_new = !near.there.contains(&(index, made));
