@@ -5,8 +5,8 @@ use anyhow::{Context, Result};
 use plat_tests::eventually::eventually;
 use plat_wire::v1;
 use std::fs;
+use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -16,9 +16,9 @@ const RUNS: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The service: says its name, and stays.
-pub fn say(socket: &str, rest: &[String]) -> Result<()> {
+pub fn say(address: &str, rest: &[String]) -> Result<()> {
     let name = rest.first().context("no name")?;
-    UnixDatagram::unbound()?.send_to(name.as_bytes(), socket)?;
+    UdpSocket::bind("127.0.0.1:0")?.send_to(name.as_bytes(), address)?;
     loop {
         std::thread::park();
     }
@@ -28,9 +28,8 @@ pub async fn measure() -> Result<()> {
     let dev = Dev::start(4)?;
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-    let socket = folder.path().join("says");
-    let heard = tokio::net::UnixDatagram::bind(&socket)?;
-    fs::set_permissions(&socket, fs::Permissions::from_mode(0o777))?;
+    // Of the files of /tmp a service sees none but its own.
+    let heard = tokio::net::UdpSocket::bind("127.0.0.1:0").await?;
     let program = folder.path().join("program");
     fs::create_dir(&program)?;
     fs::copy(std::env::current_exe()?, program.join("say"))?;
@@ -38,7 +37,7 @@ pub async fn measure() -> Result<()> {
         "version: 1\nname: say\nsources:\n  program: {{directory: {{path: \"{}\"}}}}\nservices:\n  say:\n    command: \
          [\"{{{{ release.directory }}}}/say\", \"{SAY}\", \"{}\", \"{{{{ instance.name }}}}\"]\n",
         program.display(),
-        socket.display()
+        heard.local_addr()?
     );
     let daemons = dev.daemons()?;
     let mut grid = dev.client()?;
