@@ -57,7 +57,11 @@ pub(crate) fn status(
         promises: promises.collect(),
         said: occupant.and_then(|occupant| occupant.said.clone()).filter(|_| !gone),
         ran: occupant.map(|occupant| occupant.asked.over.clone()).unwrap_or_default(),
-        found: before.is_none() || as_before.is_some_and(|previous| previous.found),
+        found: match before {
+            // What is new here is seen from its beginning.
+            None => occupant.is_some_and(|occupant| !occupant.configured.is_empty()),
+            Some(_) => as_before.is_some_and(|previous| previous.found),
+        },
     }
 }
 

@@ -133,8 +133,12 @@ impl Worker {
         let partition = self.shared.partition(&self.name)?;
         let instance = instance_of(&desired, &self.name, fact);
         let release = instance.and_then(|instance| self.shared.document(&instance.release));
-        let release_fact = instance.map(|instance| self.shared.release_fact(&instance.release));
-        let release_fact = release_fact.flatten().unwrap_or_else(|| ReleaseFact::Building("is looked at".into()));
+        let release_fact = instance.and_then(|instance| self.shared.release_fact(&instance.release));
+        // Its worker has not looked yet, and wakes this one when it has.
+        if release.is_some() && release_fact.is_none() {
+            return None;
+        }
+        let release_fact = release_fact.unwrap_or(ReleaseFact::Absent);
         let previous = instance.and_then(|instance| self.shared.board.said(&instance.id));
         let given = Given {
             place,

@@ -445,6 +445,24 @@ async fn what_failed_is_tried_anew_when_something_else_is_wanted_and_not_for_a_b
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_started_anew_says_of_what_it_finds_that_it_found_it() {
+    let mut rig = Rig::running().await;
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    let status = rig.status(1).unwrap();
+    assert!(!status.found && status.promises[0].since.is_some(), "it saw it become so: {status:?}");
+    for _ in 0..5 {
+        rig.kill().await;
+        rig.master.state().statuses.clear();
+        rig.start();
+        until("it is told", || (rig.status(1).is_some(), ())).await;
+        rig.until_state(1, InstanceState::Ready).await;
+        let status = rig.status(1).unwrap();
+        assert!(status.found && status.promises[0].since.is_none(), "{status:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_check_that_hangs_keeps_no_instance_from_being_destroyed() {
     let rig = Rig::running().await;
     rig.host.block("check promise answers");
