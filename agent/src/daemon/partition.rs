@@ -108,7 +108,7 @@ impl Worker {
             let kept = self.shared.inside.keep(&partition, speaks.map(|occupant| &occupant.instance));
             tries_again = kept.await.map(|soon| now.steady.plus(soon));
         }
-        let Some((plan, instance)) = self.plan(&fact, now) else { return Round::Idle(None) };
+        let Some((plan, instance)) = self.plan(&fact, now) else { return Round::Idle(tries_again) };
         for waiting in &plan.waiting {
             debug!(partition = %self.name, who = waiting.who, on = waiting.on, "waiting");
         }
@@ -134,8 +134,9 @@ impl Worker {
         let instance = instance_of(&desired, &self.name, fact);
         let release = instance.and_then(|instance| self.shared.document(&instance.release));
         let release_fact = instance.and_then(|instance| self.shared.release_fact(&instance.release));
-        // Its worker has not looked yet, and wakes this one when it has.
-        if release.is_some() && release_fact.is_none() {
+        // Its worker has not looked yet, and wakes this one when it has. An end does not depend on it.
+        let is_to_run = instance.is_some_and(|instance| instance.wish == Wish::Started);
+        if is_to_run && release.is_some() && release_fact.is_none() {
             return None;
         }
         let release_fact = release_fact.unwrap_or(ReleaseFact::Absent);
