@@ -85,14 +85,20 @@ fn what_has_read_its_files_by_a_restart_is_not_told_to_reload() {
     assert_eq!(ready(&mut world), ["write files", "start service two"]);
 }
 
-#[test]
-fn a_reload_that_failed_is_tried_again_and_one_that_was_done_is_not() {
+/// A file of a service is another, and its reload fails.
+fn with_a_reload_that_fails() -> World {
     let mut world = World::with_release(SHOP);
     world.wish(1, 0, Wish::Started, "{}");
     ready(&mut world);
     world.failing.insert("reload service two".into());
     world.wish(1, 0, Wish::Started, r#"{"b": "B"}"#);
     world.settle();
+    world
+}
+
+#[test]
+fn a_reload_that_failed_is_tried_again_and_one_that_was_done_is_not() {
+    let mut world = with_a_reload_that_fails();
     assert_eq!(world.status(1).unwrap().state, InstanceState::Failed);
     world.take_done();
     world.failing.clear();
@@ -106,12 +112,7 @@ fn a_reload_that_failed_is_tried_again_and_one_that_was_done_is_not() {
 
 #[test]
 fn a_reload_that_fails_keeps_no_other_service_from_being_started_again() {
-    let mut world = World::with_release(SHOP);
-    world.wish(1, 0, Wish::Started, "{}");
-    ready(&mut world);
-    world.failing.insert("reload service two".into());
-    world.wish(1, 0, Wish::Started, r#"{"b": "B"}"#);
-    world.settle();
+    let mut world = with_a_reload_that_fails();
     world.take_done();
     for _ in 0..3 {
         world.end(0, "three");
