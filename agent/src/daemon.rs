@@ -157,7 +157,8 @@ impl Dispatcher {
             }
             match worker {
                 Who::Partition(name) => partition::run(shared, name, wake).await,
-                Who::Release(digest) => release::run(shared, digest, wake).await,
+                // Of each partition's worker no more is to be kept than it needs itself.
+                Who::Release(digest) => Box::pin(release::run(shared, digest, wake)).await,
             }
         });
         self.workers.insert(task.id(), who);

@@ -1,5 +1,5 @@
-//! Memory that a rush has taken goes back to the machine. An allocator keeps what was freed for the next time; an agent whose
-//! hundreds of instances came at once may not see such a time again for months.
+//! Memory goes back to the machine when it is not used any more. An allocator keeps what was freed for the next time; an agent
+//! whose hundreds of instances came at once may not see such a time again for months, nor another release to check.
 
 #![expect(unsafe_code, reason = "the allocator is told by foreign calls")]
 
@@ -15,9 +15,11 @@ impl Rush {
     /// To be told how many calls are under way, whenever one is over.
     pub fn under_way(&mut self, calls: usize) {
         self.0 |= calls >= RUSH;
-        if self.0 && calls <= CALM {
-            self.0 = false;
-            give_back();
+        if calls <= CALM {
+            let checked = plat_document::schema::forget_schema();
+            if std::mem::take(&mut self.0) || checked {
+                give_back();
+            }
         }
     }
 }

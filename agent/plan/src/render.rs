@@ -41,7 +41,8 @@ pub struct Rendered {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Upkeep {
     pub services: Vec<ServiceSpec>,
-    pub promises: BTreeMap<PromiseName, RenderedPromise>,
+    /// In boxes, for a map takes room for eleven where it has one, and a node may have a thousand of them.
+    pub promises: BTreeMap<PromiseName, Box<RenderedPromise>>,
     pub publish: Publication,
     /// What every program of the instance finds in its environment.
     pub environment: BTreeMap<String, String>,
@@ -225,7 +226,10 @@ pub fn render(
     let promises = release
         .promises
         .iter()
-        .filter_map(|(name, promise)| Some((name.clone(), rendered_promise(name, promise, &public, &mut problems)?)))
+        .filter_map(|(name, promise)| {
+            let rendered = rendered_promise(name, promise, &public, &mut problems)?;
+            Some((name.clone(), Box::new(rendered)))
+        })
         .collect();
     let publish = publish(release, &public, &occupant.secrets, &mut problems);
     let upkeep = Upkeep { services, promises, publish, environment: base };

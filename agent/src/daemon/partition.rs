@@ -27,8 +27,8 @@ struct Worker {
     wake: Arc<Notify>,
     failures: Vec<Failure>,
     /// What was wanted when they failed.
-    failed_with: Option<InstanceDesired>,
-    cache: Option<Cache>,
+    failed_with: Option<Box<InstanceDesired>>,
+    cache: Option<Box<Cache>>,
     /// A check was broken off last time: the next one runs to its end, so that events cannot starve promises.
     broke_off: bool,
     followed: bool,
@@ -68,7 +68,8 @@ pub(super) async fn run(shared: Arc<Shared>, name: PartitionName, wake: Arc<Noti
         settled: false,
     };
     loop {
-        if let Round::Idle(until) = worker.round().await {
+        // A round's memory is taken for a round: there may be a thousand workers, of which hardly any does something.
+        if let Round::Idle(until) = Box::pin(worker.round()).await {
             match until {
                 None => worker.wake.notified().await,
                 Some(until) => {
@@ -171,7 +172,7 @@ impl Worker {
         }
         // While the partition is another's there is nothing to render, and nothing to remember.
         let rendered = render_given(given)?;
-        self.cache = Some(Cache {
+        self.cache = Some(Box::new(Cache {
             instance: desired.id.clone(),
             generation: desired.generation,
             release: desired.release.clone(),
@@ -179,7 +180,7 @@ impl Worker {
             partition: partition.clone(),
             secrets: occupant.secrets.clone(),
             rendered: rendered.clone(),
-        });
+        }));
         Some(rendered)
     }
 
@@ -272,7 +273,7 @@ impl Worker {
         let attempts = before.map_or(0, |at| self.failures.swap_remove(at).attempts) + 1;
         warn!(partition = %self.name, step, attempts, problem = problem.one_line(), "step failed");
         self.failures.push(Failure { step, problem, attempts, at: self.shared.clock.moment() });
-        self.failed_with = begun_for.map(essence);
+        self.failed_with = begun_for.map(essence).map(Box::new);
     }
 
     fn went_well(&mut self, action: &Action) {
@@ -289,7 +290,7 @@ impl Worker {
         }
         let Some(desired) = self.shared.current() else { return };
         let Some(before) = &self.failed_with else { return };
-        if desired.instances.get(&before.id).is_none_or(|now| essence(now) != *before) {
+        if desired.instances.get(&before.id).is_none_or(|now| essence(now) != **before) {
             self.failures.clear();
         }
     }

@@ -8,16 +8,34 @@ use jsonschema::Validator;
 use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
 use serde_json::{Value, json};
-use std::sync::LazyLock;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The schema of a whole document, all extends laid over each other.
 const RESOLVED: &str = include_str!("release.schema.json");
 
-static SCHEMA: LazyLock<Result<(Value, Validator), String>> = LazyLock::new(|| {
+/// The schema, and what it was compiled to: milliseconds of work, and more than a MiB.
+struct Compiled {
+    schema: Value,
+    validator: Validator,
+}
+
+static COMPILED: Mutex<Option<Arc<Compiled>>> = Mutex::new(None);
+
+fn compiled() -> Result<Arc<Compiled>, String> {
+    let mut kept = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(compiled) = &*kept {
+        return Ok(compiled.clone());
+    }
     let schema: Value = serde_json::from_str(RESOLVED).map_err(|e| e.to_string())?;
     let validator = options().build(&schema).map_err(|e| e.to_string())?;
-    Ok((schema, validator))
-});
+    Ok(kept.insert(Arc::new(Compiled { schema, validator })).clone())
+}
+
+/// Gives back the memory that documents are checked with; the next one takes it again. For who will hardly see another
+/// document for months. Says whether there was any.
+pub fn forget_schema() -> bool {
+    COMPILED.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
+}
 
 /// How every schema is compiled: nothing is fetched, and patterns run in linear time and bounded memory.
 pub(crate) fn options() -> jsonschema::ValidationOptions<'static> {
@@ -29,7 +47,7 @@ pub(crate) fn options() -> jsonschema::ValidationOptions<'static> {
 /// The JSON Schema for editors: the form of a release, and besides it `extends`, with which nothing else is required.
 /// Directives (`$append` and the like) are what editors will mark, for they stand where something else is expected.
 pub fn schema() -> Value {
-    let mut schema = SCHEMA.as_ref().map(|(schema, _)| schema.clone()).unwrap_or_default();
+    let mut schema = compiled().map(|compiled| compiled.schema.clone()).unwrap_or_default();
     if let Some(required) = schema.as_object_mut().and_then(|map| map.remove("required")) {
         schema["if"] = json!({ "not": { "required": ["extends"] } });
         schema["then"] = json!({ "required": required });
@@ -53,13 +71,14 @@ pub(crate) struct Form {
 pub(crate) fn check_form(tree: &Node) -> Form {
     let mut problems = Problems::default();
     let mut unknown = Some(Vec::new());
-    let (schema, validator) = match &*SCHEMA {
+    let compiled = match compiled() {
         Ok(compiled) => compiled,
         Err(error) => {
             let broken = Problem::new(codes::INTERNAL, "the schema of releases is broken").because(error);
             return Form { problems: broken.into(), unknown: None };
         }
     };
+    let Compiled { schema, validator } = &*compiled;
     let value = tree.to_json();
     let violations = validator.iter_errors(&value).take(PROBLEMS_MAX).flat_map(|e| violation::explain(&e, schema));
     for Violation { path, code, mut expected, todo } in violations.take(PROBLEMS_MAX) {

@@ -143,3 +143,12 @@ fn editors_accept_a_document_that_leaves_the_rest_to_what_it_extends() {
     assert!(accepts(&schema(), "extends: base\nservices: {}"));
     assert!(!accepts(&schema(), "services: {}"));
 }
+
+#[test]
+fn documents_are_checked_as_before_when_the_memory_for_it_was_given_back() {
+    let problems = || Release::parse_yaml("version: 1\nname: UPPER\nservices: {}\n", "t").unwrap_err().to_string();
+    let before = problems();
+    assert!(crate::schema::forget_schema(), "it was kept for the next document");
+    assert_eq!(problems(), before);
+    assert!(Release::parse_yaml(EXAMPLES[0].1, "t").is_ok());
+}

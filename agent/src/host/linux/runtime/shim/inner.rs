@@ -57,21 +57,27 @@ impl Inner {
         inner.runs.changed(&partition);
         // Opened now, and looked at again afterwards: the id may have become another's in between.
         let handle = state.shim.handle().filter(|_| state.is_attended(&boot_id()));
+        let run = state.run;
         tokio::spawn(async move {
             if let Some(handle) = handle.and_then(|fd| watched(fd).ok()) {
                 let _ = handle.readable().await;
             }
-            let lock = inner.held.lock(&partition, &service);
-            {
-                let _turn = lock.lock().await;
-                if let Err(problem) = inner.recover(&partition, &service).await {
-                    tracing::warn!(%partition, %service, problem = problem.one_line(), "cannot clear up after a shim");
-                }
-            }
-            inner.watched.lock().unwrap_or_else(PoisonError::into_inner).remove(&state.run);
-            inner.held.setting.settle(&partition).await;
-            let _ = inner.held.setting.events.send(Event::Partition(partition)).await;
+            // While it runs, no memory is held for what is done when it has ended.
+            Box::pin(inner.has_ended(partition, &service, &run)).await;
         });
+    }
+
+    async fn has_ended(&self, partition: PartitionName, service: &ServiceName, run: &str) {
+        let lock = self.held.lock(&partition, service);
+        {
+            let _turn = lock.lock().await;
+            if let Err(problem) = self.recover(&partition, service).await {
+                tracing::warn!(%partition, %service, problem = problem.one_line(), "cannot clear up after a shim");
+            }
+        }
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).remove(run);
+        self.held.setting.settle(&partition).await;
+        let _ = self.held.setting.events.send(Event::Partition(partition)).await;
     }
 
     /// If the last run's shim is gone without having written how it ended: ends all that is left, and writes that.

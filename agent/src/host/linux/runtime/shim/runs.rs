@@ -93,6 +93,8 @@ impl Runs {
             }
         }
         runs.sort_by_key(|seen| seen.record.started);
+        // They stay for as long as nothing starts or ends.
+        runs.shrink_to_fit();
         Ok(runs)
     }
 }
