@@ -97,7 +97,7 @@ fn services(
             kind: spec.map_or(ServiceKind::Service, |spec| spec.kind),
             state: fact.map_or(ServiceState::Stopped, |fact| state_of(fact, spec, on_purpose)),
             pid: fact.and_then(pid_of),
-            restarts: fact.map_or(0, |fact| fact.restarts),
+            restarts: fact.map_or(0, restarts),
             last_exit: fact.map(|fact| fact.last_exit.clone()).unwrap_or_default(),
             since: fact.and_then(since_of).unwrap_or(since),
             schedule: schedule.map(|schedule| schedule.as_str().to_owned()).unwrap_or_default(),
@@ -111,6 +111,11 @@ fn services(
     all.extend(unknown.map(|spec| one(&spec.name, None)));
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
+}
+
+/// How often it was started again: a run that has ended is followed by another, or not.
+fn restarts(fact: &ServiceFact) -> u32 {
+    fact.restarts.saturating_sub(u32::from(matches!(fact.state, ServiceRun::Ended { .. })))
 }
 
 fn state_of(fact: &ServiceFact, spec: Option<&ServiceSpec>, on_purpose: bool) -> ServiceState {

@@ -67,7 +67,12 @@ pub(super) async fn run(master: &Master) {
                     Err(problem) => {
                         // What came whole and only found no room on the disk need not come again.
                         (ask_for_all, more) = (problem.code == codes::BAD_MESSAGE, true);
-                        master.wait_after("sync", Failed::Keep, &problem, &mut tries).await;
+                        let pause = master.wait_after("sync", Failed::Keep, &problem, &mut tries);
+                        // What is told does not depend on what is kept.
+                        tokio::select! {
+                            () = pause => {}
+                            () = master.board.changed(), if !ask_for_all => {}
+                        }
                     }
                 }
                 let (ended, took) = (Instant::now(), began.elapsed().min(GATHER));

@@ -119,3 +119,33 @@ async fn who_ends_a_service_does_not_wait_for_room_on_the_disk() {
     assert!(matches!(fact(&host, "once").await.state, ServiceRun::Ended { how: Ending::Told, .. }));
     node.done(host).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_check_said_is_known_where_it_cannot_be_written_and_fails_nothing() {
+    if !root_is_here() {
+        return;
+    }
+    let (node, disk) = with_small_disk();
+    let host = node.occupied().await;
+    let promise = PromiseName::parse("answers").unwrap();
+    let said = async || {
+        let ask = Action::CheckPromise {
+            partition: part(),
+            promise: promise.clone(),
+            of: String::new(),
+            check: Check::Exec(vec!["/bin/test".into(), "!".into(), "-e".into(), "sick".into()]),
+            timeout_seconds: 5,
+            environment: BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]),
+        };
+        host.perform(&ask).await.unwrap();
+        host.observe_partition(&part()).await.unwrap().promises[&promise].holds
+    };
+    let ballast = fill(&disk);
+    assert!(said().await);
+    fs::write(node.home().join("sick"), "").unwrap();
+    assert!(!said().await, "there is no room for this either");
+    fs::remove_file(ballast).unwrap();
+    fs::remove_file(node.home().join("sick")).unwrap();
+    assert!(said().await);
+    node.done(host).await;
+}

@@ -193,7 +193,8 @@ fn a_service_that_exits_again_and_again_is_failed_with_its_last_lines_and_waits_
     let problem = status.problem.clone().unwrap();
     assert_eq!(problem.code, codes::SERVICE_EXITED);
     assert!(problem.why.contains("exit code 1") && problem.why.contains("cannot open the shop"), "{problem}");
-    assert_eq!(status.services[0].state, ServiceState::Backoff);
+    let service = &status.services[0];
+    assert_eq!((service.state, service.restarts), (ServiceState::Backoff, 5), "started once, and five times again");
     world.crashing.clear();
     world.later(60);
     world.settle();

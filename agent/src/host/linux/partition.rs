@@ -167,7 +167,8 @@ impl Occupants {
     }
 
     /// Keeps what a promise has said, after what it said before. After a loss of power every service is another run, of
-    /// which nothing has been asked yet.
+    /// which nothing has been asked yet. Where it cannot be written it is known all the same, and written with what comes
+    /// after it: that is no failure of a check, nor of what is checked.
     pub async fn checked(
         &self,
         partition: &PartitionName,
@@ -177,7 +178,14 @@ impl Occupants {
         at: Moment,
     ) -> Result<(), Problem> {
         let change = Change::Checked { promise: promise.clone(), of: of.to_owned(), holds, message, at };
-        self.change(partition, change, Durability::Process).await
+        self.usable(partition)?;
+        match self.journal.append(vec![Entry { partition: partition.clone(), change }], Durability::Process).await {
+            Err(problem) if matches!(problem.code, codes::DISK_FULL | codes::BAD_STATE_FILE) => {
+                tracing::warn!(%partition, %promise, problem = problem.one_line(), "what a check said cannot be written");
+                Ok(())
+            }
+            kept => kept,
+        }
     }
 
     /// Nothing of the instance is left; its secrets go too.

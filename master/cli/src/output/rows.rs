@@ -133,17 +133,26 @@ impl Draw for InstanceView {
         text += &pairs("connection", &all(&self.connection));
         let services = self.services.iter().map(|one| (one.name.clone(), service_line(one)));
         text += &pairs("services", &services.collect::<Vec<_>>());
-        let promises = self.promises.iter().map(|p| (p.name.clone(), promise_line(p, now())));
+        // Of what does not run nothing is asked.
+        let is_asked = !matches!(self.state.as_str(), "stopping" | "stopped" | "destroying");
+        let promises = self.promises.iter().map(|p| (p.name.clone(), promise_line(p, now(), is_asked)));
         text += &pairs("promises", &promises.collect::<Vec<_>>());
         text += &pairs("runs", &self.ran.iter().map(run::line).collect::<Vec<_>>());
         text
     }
 }
 
-/// How a promise is, in a line. When it was checked is not told: checks that say the same as the one before do not travel.
-fn promise_line(one: &PromiseView, now: Timestamp) -> String {
-    let mut line = if one.holds { "holds" } else { "does not hold" }.to_owned();
-    if one.since.is_some() {
+/// How a promise is, in a line; of one that is not asked any more, how it was. When it was checked is not told: checks that
+/// say the same as the one before do not travel.
+fn promise_line(one: &PromiseView, now: Timestamp, is_asked: bool) -> String {
+    let mut line = match (one.holds, is_asked) {
+        (true, true) => "holds",
+        (false, true) => "does not hold",
+        (true, false) => "held when it was asked last",
+        (false, false) => "did not hold when it was asked last",
+    }
+    .to_owned();
+    if one.since.is_some() && is_asked {
         let _ = write!(line, " for {}", ago(one.since.as_deref(), now));
     }
     if !one.message.is_empty() {
@@ -435,8 +444,10 @@ mod tests {
             since: at("2026-01-01T00:00:00Z"),
         };
         let now = Timestamp::parse("2026-01-01T03:00:00Z").unwrap();
-        assert_eq!(promise_line(&one, now), "holds for 3h: HTTP 200");
+        assert_eq!(promise_line(&one, now, true), "holds for 3h: HTTP 200");
+        assert_eq!(promise_line(&one, now, false), "held when it was asked last: HTTP 200");
         (one.holds, one.since) = (false, None);
-        assert_eq!(promise_line(&one, now), "does not hold: HTTP 200");
+        assert_eq!(promise_line(&one, now, true), "does not hold: HTTP 200");
+        assert_eq!(promise_line(&one, now, false), "did not hold when it was asked last: HTTP 200");
     }
 }
