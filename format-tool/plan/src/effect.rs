@@ -6,6 +6,7 @@ use crate::facts::{AddressFact, GroupFact, HostFacts, PathFact, Route, UserFact}
 use crate::forwarding::{as_written, is_meant, written_along};
 use crate::thing::Uplink;
 use indexmap::IndexMap;
+use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -74,7 +75,7 @@ impl HostFacts {
                 put(&mut self.links, veth.clone(), state.to.outside.clone());
                 put(&mut self.namespaces, name.clone(), state.to.inside.clone());
             }
-            Action::AddAddress(address) => drop(self.addresses.insert(address.clone())),
+            Action::AddAddress(address) => self.add_address(address.clone()),
             Action::RemoveAddress(AddressFact { link, address, .. }) => {
                 self.addresses.retain(|found| (&found.link, found.address) != (link, *address));
             }
@@ -112,6 +113,15 @@ impl HostFacts {
         }
     }
 
+    /// As the kernel tells of them: the newest of IPv6 comes first, of IPv4 last.
+    fn add_address(&mut self, address: AddressFact) {
+        let is_later = |found: &AddressFact| found.link == address.link && found.address.addr().is_ipv6();
+        let before = self.addresses.iter().position(is_later).filter(|_| address.address.addr().is_ipv6());
+        if !self.addresses.contains(&address) {
+            self.addresses.shift_insert(before.unwrap_or(self.addresses.len()), address);
+        }
+    }
+
     /// With a link go its addresses and routes, and its ports stand alone.
     fn remove_link(&mut self, name: &str) {
         self.links.remove(name);
@@ -138,7 +148,9 @@ impl HostFacts {
             self.further.entry(to.into()).or_default().extend(uplink.further.clone());
         }
         self.further.retain(|_, further| !further.is_empty());
-        for address in &uplink.addresses {
+        let (ipv4, ipv6): (Vec<&IpNet>, Vec<&IpNet>) =
+            uplink.addresses.iter().partition(|address| address.addr().is_ipv4());
+        for address in ipv4.into_iter().chain(ipv6.into_iter().rev()) {
             // However it was marked where it was.
             let found = self.address(from, *address).cloned();
             if let Some(found) = &found {
@@ -146,7 +158,7 @@ impl HostFacts {
             }
             let marked = found.is_some_and(|found| found.bound_only);
             let moved = AddressFact { link: to.into(), address: *address, leased: false, bound_only: marked };
-            self.addresses.extend(there.then_some(moved));
+            there.then_some(moved).into_iter().for_each(|moved| self.add_address(moved));
         }
         for route in &uplink.routes {
             self.routes.remove(&Route { link: from.into(), ..route.clone() });

@@ -17,6 +17,7 @@ mod losses;
 mod machine;
 mod missing;
 mod namespaces;
+mod order;
 mod routes;
 mod scope;
 mod uplink;
@@ -170,6 +171,7 @@ pub fn plan(
     planner.namespaces();
     planner.routes();
     planner.uplink();
+    planner.keep_the_order_of_addresses();
     planner.sysctls(machine::Part::Link);
     planner.say_what_links_are_missing();
     planner.needs();

@@ -18,6 +18,7 @@ mod losses;
 mod machine;
 mod namespaces;
 mod near;
+mod order;
 mod places;
 mod races;
 mod told;

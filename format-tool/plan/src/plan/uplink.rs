@@ -7,6 +7,7 @@ mod take;
 use super::listening::{accept_ra, forwarded};
 use super::losses::{lost_with_addresses, lost_with_port, promote_secondaries};
 use super::machine::setting;
+use super::order::comes_behind;
 use super::{Before, Plan, Planner, setting_before};
 use crate::action::Action;
 use crate::facts::{AddressFact, HostFacts, LinkFact, Route, Scope};
@@ -33,7 +34,8 @@ impl Planner<'_> {
                     }
                     (_, false) => {
                         self.remove.push(Action::ReturnUplink(uplink.clone()));
-                        self.notes.extend(lowered(uplink, self.facts));
+                        self.notes
+                            .extend(lowered(uplink, self.facts).into_iter().chain(comes_behind(uplink, self.facts)));
                         self.say_what_its_bridge_forgets(&uplink.link, &uplink.bridge);
                         if !self.leaving.contains(&uplink.bridge) {
                             self.lose(lost_on_return(uplink, self.facts, self.claims));
@@ -221,7 +223,7 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         }
         plan.notes.extend(lost_with_port(facts, &uplink.link, &uplink.bridge));
         plan.notes.extend(lost_on_return(uplink, facts, claims));
-        plan.notes.extend(lowered(uplink, facts));
+        plan.notes.extend(lowered(uplink, facts).into_iter().chain(comes_behind(uplink, facts)));
         plan.actions.push(Action::ReturnUplink(uplink.clone()));
         plan.actions.extend(ending_on(&uplink.bridge, facts).cloned().map(Action::RemoveAddress));
     }
