@@ -263,6 +263,22 @@ fn each(batch: &[Action], mut perform: impl FnMut(&Action) -> Result<()>) -> Out
     Outcome { done, problem }
 }
 
+/// Most failures that are told together.
+const TOLD: usize = 10;
+
+/// The first failure in full, of the others what failed and why.
+fn told_together(mut problems: impl Iterator<Item = Problem>) -> Option<Problem> {
+    let mut first = problems.next()?;
+    for more in problems.by_ref().take(TOLD - 1) {
+        first.why.push_str(&format!("; besides, {}", more.one_line()));
+    }
+    match problems.count() {
+        0 => {}
+        more => first.why.push_str(&format!("; and {more} more")),
+    }
+    Some(first)
+}
+
 /// In order, up to the first failure. What takes several steps counts as done once it is begun: taking it back undoes
 /// whatever there is of it.
 fn move_uplinks(batch: &[Action]) -> Outcome {
@@ -335,5 +351,15 @@ mod tests {
             (problem.what.as_str(), problem.why.as_str()),
             ("g1 cannot be made", "it is there; besides, g3 cannot be made")
         );
+    }
+
+    #[test]
+    fn failures_that_are_told_together_are_bounded() {
+        let failures = |amount: usize| (0..amount).map(|n| failed(format!("g{n} cannot be made"), format!("why {n}")));
+        assert_eq!(told_together(failures(0)), None);
+        assert_eq!(told_together(failures(1)).unwrap(), failed("g0 cannot be made", "why 0"));
+        let all = told_together(failures(12)).unwrap();
+        assert!(all.why.starts_with("why 0; besides, P0504: g1 cannot be made (why 1); besides, "), "{}", all.why);
+        assert!(all.why.ends_with("g9 cannot be made (why 9); and 2 more"), "{}", all.why);
     }
 }

@@ -22,7 +22,7 @@ pub(super) use near::Followed;
 pub(super) use taps::{add_taps, remove_taps};
 pub(super) use uplink::{NotMoved, move_uplink};
 
-use super::failed;
+use super::{failed, told_together};
 use crate::host::Outcome;
 use addresses::Found;
 use connection::{Connection, Request, unless};
@@ -195,8 +195,7 @@ pub(super) fn perform(batch: &[Action]) -> Outcome {
     match result {
         Ok(why) => {
             let done = why.iter().map(Option::is_none).collect();
-            let problem = batch.iter().zip(why).find_map(|(action, why)| Some(refused(action, why?)));
-            Outcome { done, problem }
+            Outcome { done, problem: refusals(batch, &why) }
         }
         Err(e) => {
             // Whether what was sent took effect, only the answers say.
@@ -264,6 +263,11 @@ fn requests_for(handle: &Handle, action: &Action, indexes: &Indexes) -> Option<V
         _ => return None,
     };
     Some(vec![one])
+}
+
+/// Why actions were refused, if any were.
+fn refusals(batch: &[Action], why: &[Option<Errno>]) -> Option<Problem> {
+    told_together(batch.iter().zip(why).filter_map(|(action, why)| Some(refused(action, (*why)?))))
 }
 
 fn refused(action: &Action, why: Errno) -> Problem {

@@ -113,6 +113,7 @@ fn namespaces_that_cannot_be_undone_are_all_named_with_what_they_lost_and_keep_n
         });
         assert!(code == 5 && why.contains("not what they were to be are the namespaces part1, part0"), "{why}");
         for name in ["part0", "part1"] {
+            assert!(why.contains(&format!("P0504: cannot make namespace {name} (No such file")), "{why}");
             let lost =
                 format!("namespace {name} does not get back the address 10.98.0.1/24, the address 2001:db8:98::1");
             assert!(why.contains(&lost), "{why}");

@@ -4,7 +4,7 @@
 use super::connection::{Connection, Request};
 use super::links::{self, Link};
 use super::near::{Followed, Near};
-use super::{addresses, by_name, call, refused};
+use super::{addresses, by_name, call, refusals};
 use crate::host::Outcome;
 use crate::host::linux::failed;
 use nix::errno::Errno;
@@ -83,8 +83,7 @@ fn set_each(
         why[n] = why[n].or(result.err());
     }
     take_back(connection, batch, &links, &mut done, sent)?;
-    let problem = batch.iter().zip(why).find_map(|(action, why)| Some(refused(action, why?)));
-    Ok((done, problem))
+    Ok((done, refusals(batch, &why)))
 }
 
 /// The hardware address that a link gets while it is up.

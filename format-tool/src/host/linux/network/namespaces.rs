@@ -14,7 +14,7 @@ use super::links::Ends;
 use super::near::Followed;
 use super::{links, perform, refused, remove_taps, see, set_links};
 use crate::host::Outcome;
-use crate::host::linux::{failed, sysctls};
+use crate::host::linux::{failed, sysctls, told_together};
 use failures::Failures;
 use furnish::furnish;
 use nix::errno::Errno;
@@ -354,8 +354,8 @@ fn add_pairs(single: &[Pair]) -> Outcome {
     match results {
         Ok(results) => {
             let refusals = single.iter().zip(&results);
-            let mut refusals = refusals.filter_map(|((making, _), result)| Some((making.action, result.err()?)));
-            let problem = refusals.next().map(|(action, e)| refused(action, e));
+            let refusals = refusals.filter_map(|((making, _), result)| Some(refused(making.action, result.err()?)));
+            let problem = told_together(refusals);
             Outcome { done: results.iter().map(std::result::Result::is_ok).collect(), problem }
         }
         Err(e) => Outcome { done: Vec::new(), problem: Some(failed("the network cannot be changed", e)) },

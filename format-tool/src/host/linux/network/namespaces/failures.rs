@@ -1,7 +1,7 @@
 //! What came of namespaces that were to be made what they must be, where that failed.
 
 use crate::host::Outcome;
-use crate::host::linux::failed;
+use crate::host::linux::{failed, told_together};
 use indexmap::IndexSet;
 use plat_model::problem::Problem;
 
@@ -12,7 +12,7 @@ const NAMED: usize = 20;
 #[derive(Default)]
 pub(super) struct Failures<'a> {
     failed: IndexSet<&'a str>,
-    first: Option<Problem>,
+    reasons: Vec<Problem>,
     /// Of those that failed, what was in them before the run and does not come back.
     lost: Vec<(&'a str, Vec<String>)>,
     /// Of the others.
@@ -26,7 +26,7 @@ impl<'a> Failures<'a> {
 
     pub fn add(&mut self, name: &'a str, problem: Problem, lost: Vec<String>) {
         self.failed.insert(name);
-        self.first.get_or_insert(problem);
+        self.reasons.push(problem);
         self.lost.extend((!lost.is_empty()).then_some((name, lost)));
     }
 
@@ -34,7 +34,7 @@ impl<'a> Failures<'a> {
     pub fn of(&mut self, names: &[&'a str], outcome: Outcome) {
         let is_done = |n: usize| outcome.done.get(n).copied().unwrap_or_default();
         self.failed.extend(names.iter().enumerate().filter(|(n, _)| !is_done(*n)).map(|(_, name)| *name));
-        self.first = self.first.take().or(outcome.problem);
+        self.reasons.extend(outcome.problem);
     }
 
     /// The last step of one.
@@ -47,10 +47,10 @@ impl<'a> Failures<'a> {
         }
     }
 
-    /// The first failure, with all that failed; and what others lack.
+    /// Why they failed, with the names of all that did; and what others lack.
     pub fn told(self) -> (Option<Problem>, Vec<Problem>) {
-        let Self { failed: names, first, lost, left_out } = self;
-        let problem = first.map(|mut problem| {
+        let Self { failed: names, reasons, lost, left_out } = self;
+        let problem = told_together(reasons.into_iter()).map(|mut problem| {
             if names.len() > 1 {
                 let all = names.into_iter().collect::<Vec<_>>().join(", ");
                 problem.why.push_str(&format!("; not what they were to be are the namespaces {all}"));
