@@ -98,11 +98,11 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
             let record = config.record(&host)?;
             let plan = drift(Wish::new(&layout, Contents::Keep), &mut host, &record);
             let plan = plan.map_err(|problems| no_repair(config.located(problems)))?;
-            if plan.is_empty() && *output == Form::Text {
+            if plan.is_satisfied() && *output == Form::Text {
                 return print(&(noted(&plan) + "the machine is as it was formatted\n"));
             }
             print(&rendered(args, &plan, *output))?;
-            if plan.is_empty() { Ok(Exit::Done) } else { Err(drifted(&plan).into()) }
+            if plan.is_satisfied() { Ok(Exit::Done) } else { Err(drifted(&plan).into()) }
         }
         Verb::Init { partitions, stdout } => init::run(args, &mut host, *partitions, *stdout),
         Verb::Apply { take_uplink, confirm_within, master, token_file } => {
@@ -199,9 +199,11 @@ fn say_excused(excused: &[Problem]) {
 }
 
 fn drifted(plan: &Plan) -> Problem {
-    Problem::new(codes::DRIFT, codes::DRIFT.title())
-        .because(format!("see the list: {}", plan.count()))
-        .fix("`node-format apply` makes it so")
+    let drift = Problem::new(codes::DRIFT, codes::DRIFT.title());
+    if plan.is_empty() {
+        return drift.because("see what is left as it is").fix("do what is said there, then run `node-format apply`");
+    }
+    drift.because(format!("see the list: {}", plan.count())).fix("`node-format apply` makes it so")
 }
 
 /// What keeps `apply` from making the machine as the configuration says is proof that it is not. A failure to look at

@@ -357,7 +357,8 @@ impl Action {
 
     /// Whether a partition's own user may bring about, at any moment, what this action mends: mode and group of his own
     /// directory, whether it
-    /// counts into its limit, and of a tap or tun that he may open its hardware address, its owner, and whether it is there.
+    /// counts into its limit, of a tap or tun that he may open its hardware address, its owner, and whether it is there, and
+    /// what is inside of a namespace.
     /// It is no proof that the machine is not as it was made.
     pub fn is_tenants_doing(&self) -> bool {
         match self {
@@ -365,6 +366,12 @@ impl Action {
             // Which project a directory is of is its owner's to say.
             Self::SetDiskLimit { from, to: Some(to), .. } => *from == Some(*to),
             Self::AddLink { link, .. } | Self::RemoveLink { link, .. } => link.is_tenants(),
+            // In there he may be root: over its own end he takes the pair away.
+            Self::SetNamespace { state, .. } => {
+                let Change { from, to } = &**state;
+                let is_whole = from.outside.is_none() || from.outside == to.outside;
+                from.inside.is_some() && to.inside.is_some() && is_whole
+            }
             Self::SetLink { from, to, .. } => to.is_tenants() && LinkFact { mac: to.mac, ..from.clone() } == *to,
             _ => false,
         }

@@ -45,6 +45,9 @@ pub struct Plan {
     pub known: Vec<Thing>,
     /// What is left as it is although one might expect otherwise, for people.
     pub notes: Vec<String>,
+    /// Those of them that say what is not as it must be, and is left so: whoever is root in a partition's namespace may have
+    /// brought it about, and may not keep anything else from being made.
+    pub left: Vec<String>,
     /// Those of them that say what of somebody else's goes along with what goes: undoing the plan does not bring it back.
     pub lost: Vec<String>,
 }
@@ -63,6 +66,11 @@ pub struct Forgotten {
 impl Plan {
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty()
+    }
+
+    /// Whether the machine is as it must be. One that is not may have nothing that could be done.
+    pub fn is_satisfied(&self) -> bool {
+        self.actions.is_empty() && self.left.is_empty()
     }
 
     /// When what of [`Plan::forget`] is to be struck out.
@@ -176,7 +184,7 @@ pub fn plan(
     planner.say_what_links_are_missing();
     planner.needs();
     planner.files();
-    let Planner { mut remove, add, forget, known, notes, lost, problems, .. } = planner;
+    let Planner { mut remove, add, forget, known, notes, left, lost, problems, .. } = planner;
     remove.reverse();
     let is_node_file = |action: &Action| action.kind() == Kind::WriteFiles(Purpose::Node);
     let (node_file, add): (Vec<_>, Vec<_>) = add.into_iter().partition(is_node_file);
@@ -188,7 +196,7 @@ pub fn plan(
     let grows = add.iter().any(makes_partitions) || (remove.is_empty() && !add.is_empty());
     let (ahead, behind) = if grows { (Vec::new(), node_file) } else { (node_file, Vec::new()) };
     let actions: Vec<Action> = ahead.into_iter().chain(gone).chain(remove).chain(add).chain(behind).collect();
-    problems.none_or(Plan { actions, forget, known, notes, lost })
+    problems.none_or(Plan { actions, forget, known, notes, left, lost })
 }
 
 /// What of the plan this process may not do.
@@ -263,6 +271,7 @@ struct Planner<'a> {
     forget: Vec<Thing>,
     known: Vec<Thing>,
     notes: Vec<String>,
+    left: Vec<String>,
     lost: Vec<String>,
     problems: Problems,
     memberships: BTreeMap<&'a str, BTreeSet<&'a str>>,
@@ -296,6 +305,7 @@ impl<'a> Planner<'a> {
             forget: Vec::new(),
             known: Vec::new(),
             notes: Vec::new(),
+            left: Vec::new(),
             lost: Vec::new(),
             problems: Problems::default(),
             memberships: accounts::memberships(facts),

@@ -1,7 +1,9 @@
 //! What somebody else set in a partition's namespace, or gave it: named, refused, kept.
 
+use super::super::effects::acting_before;
 use super::super::machine::{Machine, ip, on_a_machine};
 use super::{NETWORK, inside};
+use std::process::{Command, Output};
 
 /// What a run says is lost, without what it says of every user that goes.
 fn notes(machine: &Machine, verb: &[&str]) -> Vec<String> {
@@ -25,16 +27,21 @@ fn join(machine: &Machine) {
 
 fn addresses(machine: &Machine, link: &str) -> Vec<String> {
     let link = link.to_owned();
-    inside(machine, "part0", move || {
-        let shown =
-            std::process::Command::new("ip").args(["-4", "-o", "address", "show", "dev", &link]).output().unwrap();
-        let text = String::from_utf8(shown.stdout).unwrap();
-        text.lines().filter_map(|line| line.split_whitespace().nth(3)).map(str::to_owned).collect()
-    })
+    inside(machine, "part0", move || addresses_here(&link))
+}
+
+fn eth0() -> Vec<String> {
+    addresses_here("eth0")
+}
+
+fn addresses_here(link: &str) -> Vec<String> {
+    let shown = Command::new("ip").args(["-4", "-o", "address", "show", "dev", link]).output().unwrap();
+    let text = String::from_utf8(shown.stdout).unwrap();
+    text.lines().filter_map(|line| line.split_whitespace().nth(3)).map(str::to_owned).collect()
 }
 
 #[test]
-fn an_eth0_of_somebody_elses_is_refused_where_ours_is_gone_and_named_where_it_goes() {
+fn an_eth0_of_somebody_elses_stays_where_ours_is_gone_keeps_nothing_else_and_is_named_where_it_goes() {
     on_a_machine(|machine| {
         ip("link set lo up");
         machine.configure_with(1, NETWORK, "");
@@ -42,8 +49,18 @@ fn an_eth0_of_somebody_elses_is_refused_where_ours_is_gone_and_named_where_it_go
         assert_eq!(notes(machine, &["plan", "--reset"]), [""; 0]);
         ip("link delete part-v0");
         join(machine);
-        let (code, why) = machine.run(&["apply"]);
-        assert!(code == 4 && why.contains("P0501") && why.contains("one pair with the link cni0"), "{why}");
+        let (code, why) = machine.run(&["verify"]);
+        assert!(code == 3 && why.contains("one pair with the link cni0, not with part-v0"), "{why}");
+        machine.configure_with(2, NETWORK, "");
+        let said = notes(machine, &["apply"]);
+        assert!(
+            matches!(&said[..], [one] if one.contains("one pair with the link cni0, not with part-v0")),
+            "{said:?}"
+        );
+        assert_eq!(inside(machine, "part1", eth0), ["10.200.0.3/32"]);
+        assert_eq!(machine.run(&["verify"]).0, 3);
+        machine.configure_with(1, NETWORK, "");
+        machine.must(&["apply"]);
         assert_eq!(addresses(machine, "eth0"), ["10.88.0.2/16"]);
         let said = "namespace part0 goes, and with it the link eth0 in it and cni0, which it is one pair with instead of part-v0";
         assert_eq!(notes(machine, &["plan", "--reset"]), [said]);
@@ -68,8 +85,8 @@ fn an_eth0_of_somebody_elses_keeps_its_addresses_where_ours_was_called_otherwise
         });
         join(machine);
         assert_eq!(machine.run(&["verify"]).0, 3);
-        let (code, why) = machine.run(&["apply"]);
-        assert!(code == 4 && why.contains("P0501"), "{why}");
+        machine.must(&["apply"]);
+        assert_eq!(machine.run(&["verify"]).0, 3);
         assert_eq!(addresses(machine, "eth0"), ["10.88.0.2/16"]);
         let said = notes(machine, &["plan", "--reset"]);
         assert!(
@@ -145,8 +162,7 @@ fn both_ends_of_a_pair_have_the_link_local_address_of_the_hardware_address_that_
         machine.configure_with(1, NETWORK, "");
         machine.must(&["apply"]);
         let own = |link: &'static str| {
-            let shown =
-                std::process::Command::new("ip").args(["-6", "-o", "address", "show", "dev", link]).output().unwrap();
+            let shown = Command::new("ip").args(["-6", "-o", "address", "show", "dev", link]).output().unwrap();
             let text = String::from_utf8(shown.stdout).unwrap();
             let near =
                 text.lines().filter_map(|line| line.split_whitespace().nth(3)).find(|one| one.starts_with("fe80:"));
@@ -188,6 +204,67 @@ fn the_other_end_of_a_pair_goes_from_another_namespace_and_that_is_said() {
             format!("{goes} two in it, which node-format did not make"),
         ];
         assert_eq!(notes(machine, &["apply"]), said);
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn what_somebody_set_inside_in_the_place_of_ours_keeps_nothing_else_from_being_made() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(2, NETWORK, "");
+        machine.must(&["apply"]);
+        inside(machine, "part0", || {
+            ip("link add his type bridge");
+            ip("link set his up");
+            ip("route delete default");
+            ip("route add default dev his");
+            ip("address delete 10.200.0.2/32 dev eth0");
+        });
+        inside(machine, "part1", || ip("address delete 10.200.0.3/32 dev eth0"));
+        for round in 0..2 {
+            let Output { status, stderr, .. } = machine.command(&["apply"]).output().unwrap();
+            let why = String::from_utf8(stderr).unwrap();
+            assert_eq!(status.code(), Some(0), "{why}");
+            let said = "namespace part0 is not as it must be (somebody in there has set something in the place of the route to 0.0.0.0/0 (File exists (os error 17)))";
+            assert!(why.contains(said), "{round}: {why}");
+            assert_eq!(
+                [inside(machine, "part0", eth0), inside(machine, "part1", eth0)],
+                [["10.200.0.2/32"], ["10.200.0.3/32"]]
+            );
+            assert_eq!(machine.run(&["verify"]).0, 3);
+        }
+        // A run that fails says so, too.
+        machine.configure_with(3, NETWORK, "");
+        std::fs::create_dir_all(machine.path("var/lib/plat/.node-format-node.json/in")).unwrap();
+        let (code, why) = machine.run(&["apply"]);
+        assert!(code == 1 && why.contains("namespace part0 is not as it must be"), "{why}");
+        std::fs::remove_dir_all(machine.path("var/lib/plat/.node-format-node.json")).unwrap();
+        inside(machine, "part0", || ip("route delete default dev his"));
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_pair_that_goes_from_inside_while_a_run_is_at_work_keeps_nothing_else_from_being_made() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(2, NETWORK, "");
+        machine.must(&["apply"]);
+        for name in ["part0", "part1"] {
+            inside(machine, name, || ip("address add 10.98.0.1/24 dev eth0"));
+        }
+        // After the run has looked.
+        let (code, why) = acting_before("fdatasync", &machine.command(&["apply"]), || {
+            inside(machine, "part0", || ip("link delete eth0"));
+        });
+        assert!(code == 0 && why.contains("namespace part0 is not as it must be"), "{why}");
+        assert_eq!(inside(machine, "part1", eth0), ["10.200.0.3/32"]);
+        assert_eq!(machine.run(&["verify"]).0, 3);
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
         machine.must(&["reset"]);
     });
 }

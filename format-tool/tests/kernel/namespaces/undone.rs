@@ -2,7 +2,7 @@
 
 use super::super::effects::{acting_before, acting_once};
 use super::super::machine::{Machine, ip, on_a_machine, until};
-use super::{NETWORK, answer, hello, inside, shown_in};
+use super::{NETWORK, answer, hello, inside, shown_in, spoil};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output};
 
@@ -33,7 +33,7 @@ fn fails_late(machine: &Machine, before: &[Vec<String>; 2], act: impl Fn()) -> (
     acting_once("fdatasync", &machine.command(&["apply"]), || {
         let is_time = both(machine) != *before && !both(machine).concat().iter().any(|line| line.contains("10.99.0.0"));
         if is_time {
-            inside(machine, "part0", || ip("address add 10.97.0.1/24 dev eth0"));
+            spoil(machine);
             act();
         }
         is_time
@@ -154,7 +154,7 @@ fn addresses_of_one_network_go_all_and_come_back_in_their_order() {
         let (code, why) = acting_once("fdatasync", &machine.command(&["apply"]), || {
             let is_time = order() == [""; 0];
             if is_time {
-                inside(machine, "part0", || ip("address add 10.97.0.1/24 dev eth0"));
+                spoil(machine);
             }
             is_time
         });
@@ -188,7 +188,7 @@ fn ipv6_that_somebody_switched_off_inside_is_on_again_and_off_after_a_run_that_f
         let (code, why) = acting_once("fdatasync", &machine.command(&["apply"]), || {
             let is_time = off() == ["0", "0"];
             if is_time {
-                inside(machine, "part0", || ip("address add 10.97.0.1/24 dev eth0"));
+                spoil(machine);
             }
             is_time
         });
@@ -224,7 +224,7 @@ fn a_link_inside_that_takes_too_little_for_ipv6_is_repaired_and_as_it_was_after_
         let (code, why) = acting_once("fdatasync", &machine.command(&["apply"]), || {
             let is_time = shown().1 == "1500\n";
             if is_time {
-                inside(machine, "part0", || ip("address add 10.97.0.1/24 dev eth0"));
+                spoil(machine);
             }
             is_time
         });

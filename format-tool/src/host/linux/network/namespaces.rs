@@ -14,7 +14,7 @@ use super::links::Ends;
 use super::near::Followed;
 use super::{links, perform, refused, remove_taps, see, set_links};
 use crate::host::Outcome;
-use crate::host::linux::{failed, sysctls, told_together};
+use crate::host::linux::{failed, sysctls};
 use failures::Failures;
 use furnish::furnish;
 use nix::errno::Errno;
@@ -38,6 +38,7 @@ const INNER: &str = "eth0";
 const MADE_BY_THE_KERNEL: &[&str] =
     &["tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip6tnl0", "ip6gre0", "ip6_vti0"];
 const NONE: Option<&str> = None;
+const PAIR: &str = "its pair of links";
 
 /// Where they are kept.
 pub(in crate::host::linux) struct Namespaces {
@@ -137,25 +138,56 @@ impl Namespaces {
         failures.of(&names, perform(&gone));
         let pairs = all.iter().filter_map(|making| Some((making, making.outside?)));
         let (paired, single): (Vec<Pair>, Vec<Pair>) = pairs.partition(|(making, _)| making.is_paired());
-        let names: Vec<&str> = single.iter().map(|(making, _)| making.name).collect();
-        failures.of(&names, add_pairs(&single));
-        let joined = paired.iter().chain(single.iter().filter(|(making, _)| !failures.has(making.name)));
+        let mut without = BTreeSet::new();
+        match add_pairs(&single) {
+            Ok(results) => {
+                for ((making, _), result) in single.iter().zip(results) {
+                    let Err(e) = result else { continue };
+                    without.insert(making.name);
+                    making.failed(e.into(), PAIR, taken, &mut failures);
+                }
+            }
+            Err(e) => {
+                let names: Vec<&str> = single.iter().map(|(making, _)| making.name).collect();
+                let problem = Some(failed("the network cannot be changed", e));
+                failures.of(&names, Outcome { done: Vec::new(), problem });
+            }
+        }
+        let is_there = |making: &Making| !failures.has(making.name) && !without.contains(making.name);
+        let joined = paired.iter().chain(single.iter().filter(|(making, _)| is_there(making)));
         let joined = joined.map(|(making, outside)| {
             let from = making.from.outside.clone().filter(|_| making.is_paired()).unwrap_or_else(blank);
             (making.name, Action::SetLink { name: making.veth.into(), from, to: (*outside).clone() })
         });
         let (names, joined): (Vec<_>, Vec<_>) = joined.unzip();
-        failures.of(&names, set_links(&joined, followed));
-        for making in &all {
-            let taken = taken.entry(making.name.into()).or_default();
-            let furnished = in_a_thread(|| enter(&making.namespace).and_then(|()| furnish(making.inside, taken)));
+        let set = set_links(&joined, followed);
+        let mut gone = if set.problem.is_some() { went_meanwhile(&all) } else { BTreeSet::new() };
+        gone.retain(|name| !without.contains(name));
+        let is_his = |(name, done): (&&str, &bool)| *done || gone.contains(name);
+        if set.done.len() == names.len() && names.iter().zip(&set.done).all(is_his) {
+            // With its own end whoever is root in there takes the pair away.
+            without.extend(&gone);
+            gone.iter().for_each(|name| failures.keep(name, vec![format!("{PAIR}, which went meanwhile")]));
+        } else {
+            failures.of(&names, set);
+        }
+        for making in all.iter().filter(|making| !without.contains(making.name)) {
+            let inside = taken.entry(making.name.into()).or_default();
+            let furnished = in_a_thread(|| {
+                enter(&making.namespace)?;
+                Ok(furnish(making.inside, inside))
+            });
             match furnished {
-                Ok(furnished) => {
-                    let refusal = furnished.refusal.map(|e| why(e, making.action));
+                Ok(Ok(furnished)) => {
+                    let (his, refused): (Vec<_>, Vec<_>) =
+                        furnished.refused.into_iter().partition(|(_, e)| making.may_be_kept(e));
+                    failures.keep(making.name, his.into_iter().map(|(what, e)| format!("{what} ({e})")).collect());
+                    let refusal = refused.into_iter().next().map(|(_, e)| why(e, making.action));
                     failures.furnished(making.name, refusal, furnished.left_out);
                 }
+                Ok(Err(e)) => making.failed(e, INNER, taken, &mut failures),
                 Err(e) => {
-                    let lost = taken.all_of(making.inside, making.from.inside.as_ref());
+                    let lost = inside.all_of(making.inside, making.from.inside.as_ref());
                     failures.add(making.name, why(e, making.action), lost);
                 }
             }
@@ -332,34 +364,55 @@ struct Making<'a> {
 /// One that is to have its pair, and the outer end of that.
 type Pair<'m, 'a> = (&'m Making<'a>, &'a LinkFact);
 
-impl Making<'_> {
+impl<'a> Making<'a> {
+    /// Whether whoever is root in a namespace that was there already may have kept it so: not where the kernel cannot do it, or the
+    /// machine has no room.
+    fn may_be_kept(&self, e: &io::Error) -> bool {
+        let machines = [Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT, Errno::EPROTONOSUPPORT];
+        let machines =
+            machines.into_iter().chain([Errno::EPERM, Errno::ENOMEM, Errno::ENOBUFS, Errno::EMFILE, Errno::ENFILE]);
+        let errno = e.raw_os_error().map(Errno::from_raw);
+        self.from.inside.is_some() && errno.is_some_and(|errno| !machines.into_iter().any(|other| other == errno))
+    }
+
+    /// Nothing else is done to it.
+    fn failed(&self, e: io::Error, what: &str, taken: &Taken, failures: &mut Failures<'a>) {
+        let inside = taken.get(self.name);
+        let lost = inside.map(|inside| inside.all_of(self.inside, self.from.inside.as_ref())).unwrap_or_default();
+        if self.may_be_kept(&e) {
+            failures.keep(self.name, vec![format!("{what} ({e})")]);
+            failures.furnished(self.name, None, lost);
+        } else {
+            failures.add(self.name, why(e, self.action), lost);
+        }
+    }
+
     fn is_paired(&self) -> bool {
         self.from.outside.is_some() && self.from.inside.as_ref().is_some_and(|inside| inside.link.is_some())
     }
 }
 
-fn add_pairs(single: &[Pair]) -> Outcome {
+/// Those of these whose pair is gone by now, though it was there, or was made.
+fn went_meanwhile<'a>(all: &[Making<'a>]) -> BTreeSet<&'a str> {
+    let links = Connection::open().and_then(|mut connection| links::all(&mut connection));
+    let Ok(links) = links else { return BTreeSet::new() };
+    let is_there = |veth: &str| links.iter().any(|link: &links::Link| link.name == veth);
+    let gone = all.iter().filter(|making| making.from.inside.is_some() && making.outside.is_some());
+    gone.filter(|making| !is_there(making.veth)).map(|making| making.name).collect()
+}
+
+fn add_pairs(single: &[Pair]) -> io::Result<Vec<std::result::Result<(), Errno>>> {
     if single.is_empty() {
-        return Outcome::first(0, 0, None);
+        return Ok(Vec::new());
     }
     let pair = |connection: &Connection, (making, outside): &Pair| {
         let inner = (INNER, making.inside.link.as_ref().unwrap_or(outside));
         let outer = (making.veth, *outside);
         links::add_pair(&connection.handle, outer, inner, making.namespace.as_raw_fd())
     };
-    let results = Connection::open().and_then(|mut connection| {
-        let requests = single.iter().map(|making| pair(&connection, making)).collect();
-        connection.call(requests)
-    });
-    match results {
-        Ok(results) => {
-            let refusals = single.iter().zip(&results);
-            let refusals = refusals.filter_map(|((making, _), result)| Some(refused(making.action, result.err()?)));
-            let problem = told_together(refusals);
-            Outcome { done: results.iter().map(std::result::Result::is_ok).collect(), problem }
-        }
-        Err(e) => Outcome { done: Vec::new(), problem: Some(failed("the network cannot be changed", e)) },
-    }
+    let mut connection = Connection::open()?;
+    let requests = single.iter().map(|making| pair(&connection, making)).collect();
+    connection.call(requests)
 }
 
 /// A pair's end as the kernel makes it.

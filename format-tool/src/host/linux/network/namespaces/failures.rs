@@ -3,7 +3,7 @@
 use crate::host::Outcome;
 use crate::host::linux::{failed, told_together};
 use indexmap::IndexSet;
-use plat_model::problem::Problem;
+use plat_model::problem::{Problem, codes};
 
 /// Most of what one of them has lost that is named.
 const NAMED: usize = 20;
@@ -17,6 +17,8 @@ pub(super) struct Failures<'a> {
     lost: Vec<(&'a str, Vec<String>)>,
     /// Of the others.
     left_out: Vec<(&'a str, Vec<String>)>,
+    /// Of these, what somebody in there keeps from being as it must be.
+    kept: Vec<(&'a str, Vec<String>)>,
 }
 
 impl<'a> Failures<'a> {
@@ -37,7 +39,7 @@ impl<'a> Failures<'a> {
         self.reasons.extend(outcome.problem);
     }
 
-    /// The last step of one.
+    /// The last step of one. `left_out`: what was in it before the run.
     pub fn furnished(&mut self, name: &'a str, refusal: Option<Problem>, left_out: Vec<String>) {
         match refusal {
             Some(problem) => self.add(name, problem, left_out),
@@ -47,9 +49,14 @@ impl<'a> Failures<'a> {
         }
     }
 
+    /// Whoever is root in there can bring that about at any moment: it is no failure of the machine's.
+    pub fn keep(&mut self, name: &'a str, what: Vec<String>) {
+        self.kept.extend((!what.is_empty()).then_some((name, what)));
+    }
+
     /// Why they failed, with the names of all that did; and what others lack.
     pub fn told(self) -> (Option<Problem>, Vec<Problem>) {
-        let Self { failed: names, reasons, lost, left_out } = self;
+        let Self { failed: names, reasons, lost, left_out, kept } = self;
         let problem = told_together(reasons.into_iter()).map(|mut problem| {
             if names.len() > 1 {
                 let all = names.into_iter().collect::<Vec<_>>().join(", ");
@@ -62,13 +69,21 @@ impl<'a> Failures<'a> {
         });
         let without = "the kernel or somebody in there does not let it come back";
         let left_out = left_out.into_iter().map(|(name, what)| failed(in_words(name, &what), without));
-        (problem, left_out.collect())
+        let kept = kept.into_iter().map(|(name, what)| {
+            Problem::new(codes::FOREIGN, format!("namespace {name} is not as it must be"))
+                .because(format!("somebody in there has set something in the place of {}", some(&what)))
+        });
+        (problem, left_out.chain(kept).collect())
     }
 }
 
 fn in_words(name: &str, what: &[String]) -> String {
+    format!("namespace {name} does not get back {}", some(what))
+}
+
+fn some(what: &[String]) -> String {
     let named = what.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     let more = what.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("namespace {name} does not get back {named}{more}")
+    format!("{named}{more}")
 }

@@ -12,6 +12,7 @@ use node_format_plan::facts::NamespaceFact;
 use rtnetlink::{Handle, LinkUnspec};
 use std::io;
 
+const ITS_LINK: &str = "its eth0";
 /// Bytes that a link must take for the kernel to have IPv6 there (RFC 8200, 5).
 const LEAST_OF_IPV6: u32 = 1280;
 
@@ -20,17 +21,33 @@ const LEAST_OF_IPV6: u32 = 1280;
 pub(super) struct Furnished {
     /// What was there before the run, in words.
     pub left_out: Vec<String>,
-    /// Why, the first of all else.
-    pub refusal: Option<io::Error>,
+    /// Of all else, what and why.
+    pub refused: Vec<(String, io::Error)>,
+}
+
+/// What is asked for, in words.
+enum Asked {
+    /// It was there before.
+    Back(String),
+    Wanted(String),
+}
+
+impl Asked {
+    fn new(back: Option<String>, wanted: impl FnOnce() -> String) -> Self {
+        back.map_or_else(|| Self::Wanted(wanted()), Self::Back)
+    }
+
+    fn wanted(what: &str) -> Self {
+        Self::Wanted(what.into())
+    }
 }
 
 impl Furnished {
-    /// Whether it was refused; `what` was there before.
-    fn note(&mut self, what: Option<String>, result: io::Result<()>) {
-        match (what, result) {
+    fn note(&mut self, asked: Asked, result: io::Result<()>) {
+        match (asked, result) {
             (_, Ok(())) => {}
-            (Some(what), Err(e)) => self.left_out.push(format!("{what} ({e})")),
-            (None, Err(e)) => drop(self.refusal.get_or_insert(e)),
+            (Asked::Back(what), Err(e)) => self.left_out.push(format!("{what} ({e})")),
+            (Asked::Wanted(what), Err(e)) => self.refused.push((what, e)),
         }
     }
 }
@@ -53,12 +70,13 @@ pub(super) fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<
     taken.local_routes.extend(&found.local_routes);
     // Before there is a link that a router could be heard on.
     for (key, value) in &wanted.sysctls {
-        furnished.note(None, sysctls::write(key, value));
+        furnished.note(Asked::Wanted(format!("the setting {key}")), sysctls::write(key, value));
     }
     for (key, _, otherwise) in sysctls::OF_A_NAMESPACE.iter().filter(|(key, ..)| !wanted.sysctls.contains_key(*key)) {
         let guess = found.sysctls.contains_key(*key).then_some(*otherwise);
         let to = before.get(key).map(String::as_str).or(guess);
-        furnished.note(None, to.map_or(Ok(()), |to| sysctls::write_if_there(key, to)));
+        let written = to.map_or(Ok(()), |to| sysctls::write_if_there(key, to));
+        furnished.note(Asked::Wanted(format!("the setting {key}")), written);
     }
     let mut connection = Connection::open()?;
     let all: Vec<links::Link> = links::all(&mut connection)?;
@@ -71,52 +89,68 @@ pub(super) fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<
         found => found?,
     };
     let handle = connection.handle.clone();
-    let mut requests: Vec<(Option<String>, Request)> = Vec::new();
+    let mut requests: Vec<(Asked, Request)> = Vec::new();
     if wanted.lo_up && !found.lo_up {
         let up = LinkUnspec::new_with_index(lo).up().build();
-        requests.push((None, Box::pin(handle.link().set(up).execute())));
+        requests.push((Asked::wanted("its lo"), Box::pin(handle.link().set(up).execute())));
     }
     if let (Some(from), Some(to)) = (&found.link, &wanted.link) {
         let set = links::set(&handle, inner, from, to, &indexes).unwrap_or_default();
-        requests.extend(set.into_iter().map(|request| (None, request)));
+        requests.extend(set.into_iter().map(|request| (Asked::wanted(ITS_LINK), request)));
         if from.up && to.up && from.mac != to.mac {
             let follow = taken.followed.follow(&handle, (INNER, inner), &near, to.mac);
-            requests.extend(follow.map(|request| (None, request)));
+            requests.extend(follow.map(|request| (Asked::wanted(ITS_LINK), request)));
         }
     }
     let gone = removals(&handle, (lo, inner), &found, wanted);
-    requests.extend(gone.into_iter().map(|request| (None, request)));
+    requests.extend(gone.into_iter().map(|(what, request)| (Asked::Wanted(what), request)));
     let missing = taken.in_order(wanted.addresses.difference(&found.addresses)).into_iter();
-    requests.extend(missing.map(|ip| (taken.address(*ip), taken.add_address(&handle, inner, *ip))));
+    requests.extend(missing.map(|ip| {
+        let asked = Asked::new(taken.address(*ip), || format!("the address {ip}"));
+        (asked, taken.add_address(&handle, inner, *ip))
+    }));
     // A router must be reachable before there is a way through it.
     let missing = wanted.routes.difference(&found.routes);
     let (through, direct): (Vec<_>, Vec<_>) = missing.partition(|route| route.via.is_some());
     let missing = direct.into_iter().chain(through);
-    requests.extend(missing.map(|route| (taken.route(route), taken.add_route(&handle, inner, route))));
+    requests.extend(missing.map(|route| {
+        let asked = Asked::new(taken.route(route), || format!("the route to {}", route.destination));
+        (asked, taken.add_route(&handle, inner, route))
+    }));
     let missing = wanted.local_routes.difference(&found.local_routes);
-    requests.extend(missing.map(|range| (taken.local_route(*range), routes::add_local(&handle, lo, *range))));
+    requests.extend(missing.map(|range| {
+        let asked = Asked::new(taken.local_route(*range), || format!("the local route {range}"));
+        (asked, routes::add_local(&handle, lo, *range))
+    }));
     if found.lo_up && !wanted.lo_up {
         let down = LinkUnspec::new_with_index(lo).down().build();
-        requests.push((None, Box::pin(handle.link().set(down).execute())));
+        requests.push((Asked::wanted("its lo"), Box::pin(handle.link().set(down).execute())));
     }
-    let (names, requests): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
-    for (what, result) in names.into_iter().zip(connection.call(requests)?) {
-        furnished.note(what, result.map_err(io::Error::from));
+    let (asked, requests): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
+    for (asked, result) in asked.into_iter().zip(connection.call(requests)?) {
+        furnished.note(asked, result.map_err(io::Error::from));
     }
     Ok(furnished)
 }
 
 /// What is not wanted goes; what the kernel took already, with a link that is down or with an address before, is gone.
-fn removals(handle: &Handle, (lo, inner): (u32, u32), found: &NamespaceFact, wanted: &NamespaceFact) -> Vec<Request> {
-    let ways = found.routes.difference(&wanted.routes).map(|route| routes::remove(handle, inner, route));
+fn removals(
+    handle: &Handle,
+    (lo, inner): (u32, u32),
+    found: &NamespaceFact,
+    wanted: &NamespaceFact,
+) -> Vec<(String, Request)> {
+    let ways = found.routes.difference(&wanted.routes);
+    let ways = ways.map(|route| (format!("the route to {}", route.destination), routes::remove(handle, inner, route)));
     let local = found.local_routes.difference(&wanted.local_routes);
-    let local = local.map(|range| routes::remove_local(handle, lo, *range));
+    let local = local.map(|range| (format!("the local route {range}"), routes::remove_local(handle, lo, *range)));
     let addresses = found.addresses.difference(&wanted.addresses);
-    let addresses = addresses.map(|ip| addresses::remove_if_there(handle, inner, *ip));
+    let addresses = addresses.map(|ip| (format!("the address {ip}"), addresses::remove_if_there(handle, inner, *ip)));
     // Where IPv6 went with the size of packets the kernel says so.
-    let addresses = addresses.map(|request| unless(request, Errno::ENXIO));
-    let routes = ways.chain(local).map(|request| unless(request, Errno::ESRCH));
-    routes.chain(addresses).collect()
+    let addresses = addresses.map(|(what, request)| (what, unless(request, Errno::ENXIO)));
+    let routes = ways.chain(local).map(|(what, request)| (what, unless(request, Errno::ESRCH)));
+    let gone = routes.chain(addresses);
+    gone.map(|(what, request)| (format!("{what}, which is not to be there"), request)).collect()
 }
 
 /// What the inner end must take first, if it takes too little for IPv6.
