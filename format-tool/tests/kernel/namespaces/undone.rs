@@ -347,3 +347,45 @@ fn an_eth0_that_was_a_port_of_somebodys_bridge_is_named_before_it_leaves_and_whe
         machine.must(&["reset"]);
     });
 }
+
+#[test]
+fn half_a_pair_is_left_as_it_is_by_a_run_that_is_bound_to_fail() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(3, NETWORK, "");
+        machine.must(&["apply"]);
+        inside(machine, "part0", || ip("address add 10.98.0.1/24 dev eth0"));
+        for name in ["part1", "part2"] {
+            inside(machine, name, || {
+                ip("link set eth0 down");
+                ip("link set eth0 name eth9");
+            });
+        }
+        let paths = ["part0", "part2"].map(|name| machine.path("run/netns").join(name));
+        let away = machine.path("away");
+        std::fs::write(&away, "").unwrap();
+        nix::mount::mount(Some(&paths[1]), &away, None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>).unwrap();
+        nix::mount::umount2(&paths[1], nix::mount::MntFlags::MNT_DETACH).unwrap();
+        // With its number: one that is made anew has another.
+        let links = || {
+            ["part-v1", "part-v2"].map(|link| {
+                let shown = Command::new("ip").args(["-o", "link", "show", link]).output().unwrap();
+                String::from_utf8(shown.stdout).unwrap()
+            })
+        };
+        let before = links();
+        assert!(before.iter().all(|shown| !shown.is_empty()));
+        // After the run has looked.
+        let (code, why) = acting_before("fdatasync", &machine.command(&["apply"]), || {
+            nix::mount::umount2(&paths[0], nix::mount::MntFlags::MNT_DETACH).unwrap();
+        });
+        assert!(code == 1 && why.contains("cannot make namespace part0"), "{why}");
+        assert!(why.contains("the machine is as it was before the run\n") && !why.contains("P0505"), "{why}");
+        assert_eq!(links(), before);
+        assert!(!paths[1].exists());
+        nix::mount::umount2(&away, nix::mount::MntFlags::MNT_DETACH).unwrap();
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
+        machine.must(&["reset"]);
+    });
+}

@@ -119,9 +119,9 @@ impl Namespaces {
     ) -> Failures<'a> {
         let mut failures = Failures::default();
         let mut all = Vec::with_capacity(batch.len());
-        for (action, done) in batch.iter().zip(done) {
+        for (n, action) in batch.iter().enumerate() {
             let Action::SetNamespace { name, state, .. } = action else { continue };
-            match self.begin(action, done) {
+            match self.begin(n, action, &mut done[n]) {
                 Ok(making) => all.extend(making),
                 Err(problem) => {
                     let lost = state.to.inside.as_ref().zip(taken.get(name));
@@ -129,6 +129,13 @@ impl Namespaces {
                     failures.add(name, problem, lost.unwrap_or_default());
                 }
             }
+        }
+        if failures.any() {
+            all.retain(|making| {
+                let waits = making.outside.is_some() && making.is_half_paired() && self.leave(making).is_ok();
+                done[making.n] &= !waits;
+                !waits
+            });
         }
         // Half a pair is of no use: what is left of it goes. So does the whole one where there was none before the run.
         let gone = all.iter().filter(|making| making.outside.is_none() || !making.is_paired());
@@ -197,7 +204,7 @@ impl Namespaces {
 
     /// The namespace itself, where it is missing. `done`: whatever is made of it must be undone if the rest fails. One that is gone
     /// since it was looked at was not begun.
-    fn begin<'a>(&self, action: &'a Action, done: &mut bool) -> Result<Option<Making<'a>>> {
+    fn begin<'a>(&self, n: usize, action: &'a Action, done: &mut bool) -> Result<Option<Making<'a>>> {
         let Action::SetNamespace { name, veth, state } = action else { return Ok(None) };
         let (outside, Some(inside)) = (state.to.outside.as_ref(), &state.to.inside) else { return Ok(None) };
         let broken = |e: io::Error| failed(format!("cannot make namespace {name}"), e);
@@ -208,7 +215,12 @@ impl Namespaces {
         let opened = self.open(name).and_then(|opened| opened.ok_or_else(|| Errno::ENOENT.into()));
         let namespace = opened.map_err(broken)?;
         *done = true;
-        Ok(Some(Making { action, name, veth, from: &state.from, outside, inside, namespace }))
+        Ok(Some(Making { n, action, name, veth, from: &state.from, outside, inside, namespace }))
+    }
+
+    /// Of a run that is bound to fail nothing more is begun that it could not bring back: half a pair.
+    fn leave(&self, making: &Making) -> io::Result<()> {
+        if making.from.inside.is_none() { self.unmount(making.name) } else { Ok(()) }
     }
 
     fn remove(&self, batch: &[Action], taken: &mut Taken) -> Outcome {
@@ -351,6 +363,8 @@ fn is_left(file: &File) -> io::Result<bool> {
 
 /// A namespace that is being made what it must be.
 struct Making<'a> {
+    /// Its place in the batch.
+    n: usize,
     action: &'a Action,
     name: &'a str,
     veth: &'a str,
@@ -385,6 +399,10 @@ impl<'a> Making<'a> {
         } else {
             failures.add(self.name, why(e, self.action), lost);
         }
+    }
+
+    fn is_half_paired(&self) -> bool {
+        self.from.outside.is_some() && !self.is_paired()
     }
 
     fn is_paired(&self) -> bool {

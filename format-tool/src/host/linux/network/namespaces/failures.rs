@@ -22,6 +22,10 @@ pub(super) struct Failures<'a> {
 }
 
 impl<'a> Failures<'a> {
+    pub fn any(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
     pub fn has(&self, name: &str) -> bool {
         self.failed.contains(name)
     }
