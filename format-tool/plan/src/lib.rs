@@ -32,8 +32,8 @@ pub use guard::link_local;
 pub use init::propose as proposal;
 pub use layout::Layout;
 pub use plan::{
-    Consent, Contents, Forgotten, Plan, needs_it_up, plan, privileges_lacking, rollback, rollback_scope, scope,
-    still_used, strangers,
+    Consent, Contents, Forgotten, Plan, lowered_above, needs_it_up, plan, privileges_lacking, rollback, rollback_scope,
+    scope, still_used, strangers,
 };
 pub use render::{Detail, describe, render};
 pub use settings::Settings;

@@ -23,6 +23,7 @@ mod scope;
 mod uplink;
 
 pub use accounts::still_used;
+pub use losses::lowered_above;
 pub use scope::scope;
 pub use uplink::{needs_it_up, rollback, rollback_scope, strangers};
 

@@ -249,13 +249,18 @@ fn namespace_line(from: &Namespace, to: &Namespace) -> String {
             let or_none = |text: String| if text.is_empty() { "none".into() } else { text };
             let changed = || format!(" {} -> {}", or_none(addresses(old)), or_none(addresses(new)));
             let addresses = (old.addresses != new.addresses).then(changed);
+            let mtus = [(&from.outside, &to.outside), (&old.link, &new.link)];
+            let mtus =
+                mtus.map(|(from, to)| (from.as_ref().and_then(|link| link.mtu), to.as_ref().and_then(|link| link.mtu)));
+            let mtu = mtus.into_iter().filter_map(|(from, to)| from.zip(to)).find(|(from, to)| from != to);
+            let mtu = mtu.map(|(from, to)| format!(" mtu {from} -> {to}"));
             let link = from.outside != to.outside || old.link != new.link;
             let routes = (&old.routes, &old.local_routes) != (&new.routes, &new.local_routes);
             let settings = (old.lo_up, &old.sysctls) != (new.lo_up, &new.sysctls);
             let all = [(link, "link"), (routes, "routes"), (settings, "settings")];
             let differ: Vec<_> = all.into_iter().filter(|(differs, _)| *differs).map(|(_, what)| what).collect();
             let others = (!differ.is_empty()).then(|| format!(" other {}", differ.join(", ")));
-            addresses.into_iter().chain(others).collect::<Vec<_>>().join(",")
+            addresses.into_iter().chain(mtu).chain(others).collect::<Vec<_>>().join(",")
         }
         (None, Some(new)) => format!(" {}", addresses(new)),
         (_, None) => String::new(),

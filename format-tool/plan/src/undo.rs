@@ -107,8 +107,8 @@ impl<'a> LeftOut<'a> {
     }
 }
 
-pub(crate) fn listed(names: &[&str]) -> String {
-    let named = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+pub(crate) fn listed(names: &[impl AsRef<str>]) -> String {
+    let named = names.iter().take(NAMED).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(NAMED) {
         0 => named,
         more => format!("{named} and {more} more"),

@@ -2,7 +2,7 @@
 
 use super::Planner;
 use super::links::veth;
-use crate::action::Action;
+use crate::action::{Action, Namespace};
 use crate::facts::{About, AddressFact, HostFacts, LinkFact, LinkKind, MTU, Odd, Route};
 use crate::guard::link_local;
 use crate::thing::{Claims, Thing, Uplink};
@@ -225,6 +225,24 @@ impl Planner<'_> {
         }
     }
 
+    /// As of other links, of both ends of a pair.
+    pub(super) fn say_lesser_mtu_of_pair(&mut self, (name, veth): (&str, &str), found: &Namespace, wanted: &Namespace) {
+        if let Some((from, to)) = found.outside.as_ref().zip(wanted.outside.as_ref()) {
+            self.say_lesser_mtu_above(veth, from, to);
+        }
+        let inner = |namespace: &Namespace| namespace.inside.as_ref()?.link.as_ref()?.mtu;
+        let Some((was, mtu)) = inner(found).zip(inner(wanted)).filter(|(was, mtu)| mtu < was) else { return };
+        let above = self.facts.others_inside.get(name).into_iter().flat_map(|others| &others.above);
+        let above: Vec<&str> = above.filter(|(_, its)| **its > mtu).map(|(link, _)| link.as_str()).collect();
+        if !above.is_empty() {
+            let note = format!(
+                "eth0 in namespace {name} takes packets of {mtu} bytes instead of {was}; so does what stands on it, afterwards too: {}",
+                listed(&above)
+            );
+            self.lose(vec![note]);
+        }
+    }
+
     /// What stands on a link takes no larger packets than that does, also when that takes larger ones again.
     pub(super) fn say_lesser_mtu_above(&mut self, link: &str, from: &LinkFact, to: &LinkFact) {
         let Some((was, mtu)) = from.mtu.zip(to.mtu).filter(|(was, mtu)| mtu < was) else { return };
@@ -305,20 +323,32 @@ fn stacked_on<'a>(facts: &'a HostFacts, link: &'a str) -> BTreeSet<&'a str> {
 const LOWERED: [&str; 4] = ["vlan", "macvlan", "macvtap", "macsec"];
 
 /// Links on top of this one that take larger packets than these, and no more once it does not.
-fn larger_above<'a>(facts: &'a HostFacts, link: &'a str, mtu: u32) -> Vec<&'a str> {
-    let is_lowered = |name: &str| {
-        let link = facts.links.get(name);
-        link.is_some_and(|link| {
-            matches!(&link.kind, LinkKind::Other(kind) if LOWERED.contains(&kind.as_str()))
-                && link.mtu.is_some_and(|its| its > mtu)
-        })
+fn larger_above(facts: &HostFacts, link: &str, mtu: u32) -> Vec<String> {
+    let above = lowered_above(&facts.links, &facts.stacked, link);
+    above.into_iter().filter(|(_, its)| *its > mtu).map(|(name, _)| name).collect()
+}
+
+/// Links on top of this one that take no larger packets than it does, and what each takes. `stacked`: by link, those that stand on
+/// it.
+pub fn lowered_above(
+    links: &BTreeMap<String, LinkFact>,
+    stacked: &BTreeMap<String, BTreeSet<String>>,
+    link: &str,
+) -> BTreeMap<String, u32> {
+    let lowered = |name: &String| match links.get(name) {
+        Some(LinkFact { kind: LinkKind::Other(kind), mtu, .. }) if LOWERED.contains(&kind.as_str()) => *mtu,
+        _ => None,
     };
-    let (mut all, mut below) = (BTreeSet::new(), vec![link]);
+    let (mut all, mut below) = (BTreeMap::new(), vec![link.to_owned()]);
     while let Some(link) = below.pop() {
-        let above = facts.stacked.get(link).into_iter().flatten().map(String::as_str);
-        below.extend(above.filter(|name| is_lowered(name) && all.insert(*name)));
+        for name in stacked.get(&link).into_iter().flatten() {
+            if let Some(mtu) = lowered(name).filter(|_| !all.contains_key(name)) {
+                all.insert(name.clone(), mtu);
+                below.push(name.clone());
+            }
+        }
     }
-    all.into_iter().collect()
+    all
 }
 
 /// Of IPv4, what on a link depends on its addresses and is somebody else's.

@@ -83,6 +83,7 @@ impl Planner<'_> {
                 let wanted = completed(&wanted.state, &found);
                 if found != wanted {
                     self.say_what_is_taken_from_namespace((name, veth), (&found, &wanted), &gateways);
+                    self.say_lesser_mtu_of_pair((name, veth), &found, &wanted);
                     self.add.push(set(name, veth, found, wanted));
                 }
             }

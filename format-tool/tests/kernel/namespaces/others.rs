@@ -268,3 +268,42 @@ fn a_pair_that_goes_from_inside_while_a_run_is_at_work_keeps_nothing_else_from_b
         machine.must(&["reset"]);
     });
 }
+
+#[test]
+fn links_on_an_eth0_that_is_to_take_smaller_packets_are_named() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, NETWORK, "");
+        machine.must(&["apply"]);
+        inside(machine, "part0", || {
+            for (link, mtu) in [("upon", 1500), ("less", 1300)] {
+                ip(&format!("link add link eth0 name {link} mtu {mtu} type macvlan mode bridge"));
+            }
+        });
+        let mtus = || {
+            inside(machine, "part0", || {
+                let shown = |link: &str| {
+                    let shown = Command::new("ip").args(["-o", "link", "show", link]).output().unwrap();
+                    let text = String::from_utf8(shown.stdout).unwrap();
+                    text.split(" mtu ").nth(1).map(|rest| rest.split(' ').next().unwrap().to_owned())
+                };
+                ["eth0", "upon", "less"].map(shown).map(Option::unwrap)
+            })
+        };
+        machine.configure_with(1, &format!("{NETWORK}mtu = 1400\n"), "[limits]\nmemory_mib = 512\n");
+        let takes = "takes packets of 1400 bytes instead of 1500; so does what stands on it, afterwards too:";
+        let said = [format!("eth0 in namespace part0 {takes} upon")];
+        let plan = machine.must(&["plan"]);
+        assert!(plan.contains("~ namespace part0 by part-v0 mtu 1500 -> 1400, other link\n"), "{plan}");
+        assert_eq!(notes(machine, &["plan"]), said);
+        std::fs::create_dir_all(machine.path("srv/plat/resources/part0/.node-format-resource.json/in")).unwrap();
+        let (code, why) = machine.run(&["apply"]);
+        assert!(code == 1 && said.iter().all(|said| why.contains(said)), "{why}");
+        assert_eq!(mtus(), ["1500", "1400", "1300"]);
+        std::fs::remove_dir_all(machine.path("srv/plat/resources/part0/.node-format-resource.json")).unwrap();
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
+        assert_eq!(mtus(), ["1400", "1400", "1300"]);
+        machine.must(&["reset"]);
+    });
+}

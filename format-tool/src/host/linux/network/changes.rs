@@ -10,7 +10,6 @@ use crate::host::linux::failed;
 use nix::errno::Errno;
 use node_format_plan::Action;
 use node_format_plan::facts::LinkFact;
-use plat_model::problem::Problem;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -28,7 +27,7 @@ pub(in crate::host::linux) fn set_links(batch: &[Action], followed: &mut Followe
         match set_each(&mut connection, now, followed, &mut sent) {
             Ok((these, why)) => {
                 done.extend(these);
-                problem = problem.or(why);
+                problem = problem.or(refusals(now, &why));
             }
             Err(e) => {
                 // What was sent may have been done.
@@ -39,6 +38,13 @@ pub(in crate::host::linux) fn set_links(batch: &[Action], followed: &mut Followe
         rest = later;
     }
     Outcome { done, problem }
+}
+
+/// One link of the current namespace.
+pub(super) fn set_one(name: &str, from: &LinkFact, to: &LinkFact, followed: &mut Followed) -> io::Result<()> {
+    let action = Action::SetLink { name: name.into(), from: from.clone(), to: to.clone() };
+    let (_, why) = set_each(&mut Connection::open()?, &[action], followed, &mut false)?;
+    why.into_iter().flatten().next().map_or(Ok(()), |why| Err(why.into()))
 }
 
 /// How many of these, from the first on, are each about another link.
@@ -53,7 +59,7 @@ fn set_each(
     batch: &[Action],
     followed: &mut Followed,
     sent: &mut bool,
-) -> io::Result<(Vec<bool>, Option<Problem>)> {
+) -> io::Result<(Vec<bool>, Vec<Option<Errno>>)> {
     let all = links::all(connection)?;
     let near = match batch.iter().any(|action| new_mac(action).is_some()) {
         true => Near::new(&all, &addresses::all(connection)?),
@@ -83,7 +89,7 @@ fn set_each(
         why[n] = why[n].or(result.err());
     }
     take_back(connection, batch, &links, &mut done, sent)?;
-    Ok((done, refusals(batch, &why)))
+    Ok((done, why))
 }
 
 /// The hardware address that a link gets while it is up.

@@ -1,14 +1,14 @@
 //! The inside of a namespace, made what it must be.
 
+use super::super::changes::set_one;
 use super::super::connection::{Connection, Request, unless};
 use super::super::links::{self, Ends};
-use super::super::near::Near;
 use super::super::{Indexes, addresses, routes};
 use super::taken::Inside;
 use super::{INNER, look_inside};
 use crate::host::linux::sysctls;
 use nix::errno::Errno;
-use node_format_plan::facts::NamespaceFact;
+use node_format_plan::facts::{LinkFact, NamespaceFact};
 use rtnetlink::{Handle, LinkUnspec};
 use std::io;
 
@@ -60,8 +60,8 @@ pub(super) fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<
     let before = taken.settings();
     taken.note_settings();
     // Without IPv6 there are none of its settings.
-    if let Some(mtu) = raised(&found, wanted) {
-        raise(mtu)?;
+    if let Some((from, to)) = raised(&found, wanted) {
+        furnished.note(Asked::wanted(ITS_LINK), set_one(INNER, &from, &to, &mut taken.followed));
         (found, _) = look_inside(&Ends::new())?;
     }
     if !(found.routes.is_empty() && found.addresses.is_empty()) {
@@ -80,7 +80,6 @@ pub(super) fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<
     }
     let mut connection = Connection::open()?;
     let all: Vec<links::Link> = links::all(&mut connection)?;
-    let near = Near::new(&all, &addresses::all(&mut connection)?);
     let indexes: Indexes = all.iter().map(|link| (link.name.clone(), link.index)).collect();
     let index = |name: &str| indexes.get(name).copied().ok_or(Errno::ENODEV);
     let lo = index("lo")?;
@@ -94,13 +93,10 @@ pub(super) fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<
         let up = LinkUnspec::new_with_index(lo).up().build();
         requests.push((Asked::wanted("its lo"), Box::pin(handle.link().set(up).execute())));
     }
-    if let (Some(from), Some(to)) = (&found.link, &wanted.link) {
-        let set = links::set(&handle, inner, from, to, &indexes).unwrap_or_default();
-        requests.extend(set.into_iter().map(|request| (Asked::wanted(ITS_LINK), request)));
-        if from.up && to.up && from.mac != to.mac {
-            let follow = taken.followed.follow(&handle, (INNER, inner), &near, to.mac);
-            requests.extend(follow.map(|request| (Asked::wanted(ITS_LINK), request)));
-        }
+    if let (Some(from), Some(to)) = (&found.link, &wanted.link)
+        && from != to
+    {
+        furnished.note(Asked::wanted(ITS_LINK), set_one(INNER, from, to, &mut taken.followed));
     }
     let gone = removals(&handle, (lo, inner), &found, wanted);
     requests.extend(gone.into_iter().map(|(what, request)| (Asked::Wanted(what), request)));
@@ -154,16 +150,8 @@ fn removals(
 }
 
 /// What the inner end must take first, if it takes too little for IPv6.
-fn raised(found: &NamespaceFact, wanted: &NamespaceFact) -> Option<u32> {
-    let (from, to) = (found.link.as_ref()?.mtu?, wanted.link.as_ref()?.mtu?);
-    (from < LEAST_OF_IPV6 && to >= LEAST_OF_IPV6).then_some(to)
-}
-
-fn raise(mtu: u32) -> io::Result<()> {
-    let mut connection = Connection::open()?;
-    let all: Vec<links::Link> = links::all(&mut connection)?;
-    let inner = all.iter().find(|link| link.name == INNER).ok_or(Errno::ENODEV)?;
-    let set = LinkUnspec::new_with_index(inner.index).mtu(mtu).build();
-    let request: Request = Box::pin(connection.handle.link().set(set).execute());
-    connection.call(vec![request])?.into_iter().try_for_each(|result| result.map_err(io::Error::from))
+fn raised(found: &NamespaceFact, wanted: &NamespaceFact) -> Option<(LinkFact, LinkFact)> {
+    let (link, mtu) = (found.link.as_ref()?, wanted.link.as_ref()?.mtu?);
+    (link.mtu? < LEAST_OF_IPV6 && mtu >= LEAST_OF_IPV6)
+        .then(|| (link.clone(), LinkFact { mtu: Some(mtu), ..link.clone() }))
 }

@@ -4,6 +4,7 @@ use super::super::Seen;
 use super::super::links::Ends;
 use super::{INNER, MADE_BY_THE_KERNEL};
 use node_format_plan::facts::{About, Odd, Others};
+use node_format_plan::lowered_above;
 use plat_model::id::shorten;
 use std::collections::BTreeMap;
 
@@ -30,5 +31,7 @@ pub(super) fn others(seen: &Seen, far: &BTreeMap<&str, &String>) -> Others {
     odd.extend((!on_lo.is_empty()).then(|| ("lo".to_owned(), on_lo)));
     // Whoever is root in there names them, and somebody reads the names on a terminal.
     let elsewhere = seen.ends.values().filter(|name| !far.contains_key(name.as_str())).map(|name| shorten(name));
-    Others { links: links.map(|name| (shorten(name), end(name))).collect(), elsewhere: elsewhere.collect(), odd }
+    let above = lowered_above(&seen.links, &seen.stacked, INNER);
+    let above = above.into_iter().map(|(name, mtu)| (shorten(&name), mtu)).collect();
+    Others { above, links: links.map(|name| (shorten(name), end(name))).collect(), elsewhere: elsewhere.collect(), odd }
 }
