@@ -6,6 +6,7 @@ use rustix::fs::{XattrFlags, getxattr, setxattr};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::{Command, Output};
 
 const FILES: [(&str, u32); 2] = [("srv/plat/resources/part0/resource.json", 0o640), ("var/lib/plat/node.json", 0o644)];
 const NAMES: [&str; 2] = ["system.posix_acl_access", "user.backup"];
@@ -87,6 +88,30 @@ fn files_that_a_failed_run_brings_back_have_what_they_had() {
         assert!(code == 1 && !why.contains("P0505"), "{why}");
         assert_eq!(all(machine), before, "{why}");
         fs::remove_file(home.join("srv/his")).unwrap();
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_file_whose_attributes_cannot_be_kept_is_not_rewritten() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        FILES.iter().for_each(|(path, _)| {
+            setxattr(machine.path(path), NAMES[1], b"monday", XattrFlags::empty()).unwrap();
+        });
+        let before = all(machine);
+        machine.configure_with(1, "mode = \"bridge\"\nguard = false\n", "[limits]\nmemory_mib = 512\n");
+        let plain = machine.command(&["apply"]);
+        let mut refused = Command::new("strace");
+        refused.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=fsetxattr:error=ENOSPC"]);
+        let Output { status, stderr, .. } = refused.arg(plain.get_program()).args(plain.get_args()).output().unwrap();
+        let why = String::from_utf8(stderr).unwrap();
+        assert!(status.code() == Some(1) && why.contains("its attribute user.backup cannot be kept: "), "{why}");
+        assert!(why.contains("as it was before the run\n"), "{why}");
+        assert_eq!(all(machine), before);
+        machine.must(&["apply"]);
         machine.must(&["reset"]);
     });
 }

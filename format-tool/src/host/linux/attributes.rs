@@ -11,26 +11,58 @@ const OF_THE_TEXT: [&str; 2] = ["security.ima", "security.evm"];
 /// Gives a new file the extended attributes of the one that it replaces.
 ///
 /// # Errors
-/// If one that says who may read it cannot be set, as a label of SELinux: the file is then better not replaced.
+/// If one cannot be read or set: the file is then better not replaced.
 pub(super) fn copy(from: &File, to: &File) -> io::Result<()> {
-    names(from)?.into_iter().try_for_each(|name| read(from, name)?.map_or(Ok(()), |one| one.put_on(to)))
+    names(from)?.into_iter().try_for_each(|name| {
+        let one = read(from, &name).map_err(|e| cannot_be_kept(&name, e))?;
+        one.map_or(Ok(()), |one| one.put_on(to).map_err(|e| cannot_be_kept(&name, e)))
+    })
+}
+
+fn cannot_be_kept(name: &str, e: Errno) -> io::Error {
+    io::Error::other(format!("its attribute {name} cannot be kept: {e}"))
 }
 
 /// Those of a file that is gone by now.
-pub(super) struct Kept(Vec<Attribute>);
+#[derive(Default)]
+pub(super) struct Kept {
+    all: Vec<Attribute>,
+    /// What could not be read, in words.
+    unread: Vec<String>,
+}
 
 impl Kept {
     /// `None`: a new file has the same.
     pub fn of(file: &File) -> Option<Self> {
-        let names = names(file).ok()?;
-        let all: Vec<Attribute> = names.into_iter().filter_map(|name| read(file, name).ok()?).collect();
-        (!all.iter().all(|one| is_usual(&one.name))).then_some(Self(all))
+        let mut kept = Self::default();
+        let listed = names(file).unwrap_or_else(|e| {
+            kept.unread.push(format!("that cannot be listed ({e})"));
+            Vec::new()
+        });
+        for name in listed {
+            match read(file, &name) {
+                Ok(one) => kept.all.extend(one),
+                Err(e) => kept.unread.push(format!("{name} ({e})")),
+            }
+        }
+        let is_usual = kept.unread.is_empty() && kept.all.iter().all(|one| is_usual(&one.name));
+        (!is_usual).then_some(kept)
     }
 
+    /// Those that the file then lacks, in words.
+    ///
     /// # Errors
-    /// As [`copy`].
-    pub fn put_on(&self, to: &File) -> io::Result<()> {
-        self.0.iter().try_for_each(|one| one.put_on(to))
+    /// If one that says who may read it cannot be set, as a label of SELinux: the file is then better not there.
+    pub fn put_on(self, to: &File) -> io::Result<Vec<String>> {
+        let mut lacking = self.unread;
+        for one in self.all {
+            match one.put_on(to) {
+                Ok(()) => {}
+                Err(e) if says_who(&one.name) => return Err(cannot_be_kept(&one.name, e)),
+                Err(e) => lacking.push(format!("{} ({e})", one.name)),
+            }
+        }
+        Ok(lacking)
     }
 }
 
@@ -40,36 +72,30 @@ struct Attribute {
 }
 
 impl Attribute {
-    fn put_on(&self, to: &File) -> io::Result<()> {
-        // Where the file system itself labels what is on it, it does so alike, and nobody else may.
+    fn put_on(&self, to: &File) -> rustix::io::Result<()> {
+        // Where the file system itself makes what is on it, it does so alike, and nobody else may.
         if value(to, &self.name).is_ok_and(|there| there == self.value) {
             return Ok(());
         }
-        unless_it_says_who(&self.name, rustix::fs::fsetxattr(to, &self.name, &self.value, XattrFlags::empty()))
-            .map(drop)
+        rustix::fs::fsetxattr(to, &self.name, &self.value, XattrFlags::empty())
     }
 }
 
-/// `None`: it is not to be kept, or need not be.
-fn read(file: &File, name: String) -> io::Result<Option<Attribute>> {
-    if OF_THE_TEXT.contains(&name.as_str()) {
+/// `None`: it need not be kept.
+fn read(file: &File, name: &str) -> rustix::io::Result<Option<Attribute>> {
+    if OF_THE_TEXT.contains(&name) {
         return Ok(None);
     }
-    let value = match value(file, &name) {
+    match value(file, name) {
         // One that is gone meanwhile is not missed.
-        Err(Errno::NODATA) => None,
-        other => unless_it_says_who(&name, other)?,
-    };
-    Ok(value.map(|value| Attribute { name, value }))
+        Err(Errno::NODATA) => Ok(None),
+        other => Ok(Some(Attribute { name: name.to_owned(), value: other? })),
+    }
 }
 
-/// What came of an attribute; `None`: it failed, and nobody may read the file who could not before.
-fn unless_it_says_who<T>(name: &str, result: rustix::io::Result<T>) -> io::Result<Option<T>> {
-    let says_who = name.starts_with("security.") || name.starts_with("system.posix_acl");
-    match result {
-        Err(e) if says_who => Err(io::Error::other(format!("its attribute {name} cannot be kept: {e}"))),
-        other => Ok(other.ok()),
-    }
+/// Whether without it somebody may read the file who could not before.
+fn says_who(name: &str) -> bool {
+    name.starts_with("security.") || name.starts_with("system.")
 }
 
 /// Whether a file has no attribute but a label, which every program keeps. What cannot be listed is none.
@@ -99,4 +125,27 @@ fn value(file: &File, name: &str) -> rustix::io::Result<Vec<u8>> {
     let length = rustix::fs::fgetxattr(file, name, &mut value[..])?;
     value.truncate(length);
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(name: &str) -> Attribute {
+        Attribute { name: name.into(), value: b"monday".to_vec() }
+    }
+
+    #[test]
+    fn an_attribute_that_cannot_come_back_is_named_and_keeps_no_other_from_it() {
+        let file = tempfile::tempfile().unwrap();
+        let all = vec![note("of.no.kind"), note("user.backup")];
+        let kept = Kept { all, unread: vec!["user.secret (EPERM)".into()] };
+        let lacking = kept.put_on(&file).unwrap();
+        assert!(lacking[0] == "user.secret (EPERM)" && lacking[1].starts_with("of.no.kind ("), "{lacking:?}");
+        assert_eq!((lacking.len(), value(&file, "user.backup")), (2, Ok(b"monday".to_vec())));
+        // Of one that says who may read it nothing less will do.
+        let kept = Kept { all: vec![note("system.of_no_kind")], unread: Vec::new() };
+        let why = kept.put_on(&file).unwrap_err().to_string();
+        assert!(why.starts_with("its attribute system.of_no_kind cannot be kept: "), "{why}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::attributes::{self, Kept};
 use super::directories::Tree;
-use super::failed;
+use super::{failed, told_together};
 use crate::host::Outcome;
 use indexmap::IndexSet;
 use node_format_plan::Action;
@@ -60,6 +60,7 @@ fn strange() -> FileFact {
 pub(super) type Taken = BTreeMap<PathBuf, Kept>;
 
 pub(super) fn perform(tree: &mut Tree, batch: &[Action], taken: &mut Taken) -> Outcome {
+    let mut lacking = Vec::new();
     for (n, action) in batch.iter().enumerate() {
         let Action::WriteFile { path, purpose, from, to } = action else { continue };
         // The agent waits for `node.json`, so that takes its place whole even the first time.
@@ -69,15 +70,20 @@ pub(super) fn perform(tree: &mut Tree, batch: &[Action], taken: &mut Taken) -> O
             (None, _) => Way::InPlace,
         };
         let result = match to {
-            Some(file) => write(tree, path, file, (way, taken.remove(path))),
+            Some(file) => write(tree, path, file, (way, taken.remove(path))).map(|without| {
+                let what = || format!("{} does not get back all that it had", path.display());
+                let why = || format!("it is there without its attributes {}", without.join(", "));
+                lacking.extend((!without.is_empty()).then(|| failed(what(), why())));
+            }),
             None => remove(tree, path).map(|kept| taken.extend(kept.map(|kept| (path.clone(), kept)))),
         };
         if let Err(e) = result {
             let problem = failed(format!("cannot write {}", path.display()), e);
-            return Outcome::first(n, batch.len(), Some(problem));
+            return Outcome::first(n, batch.len(), told_together([problem].into_iter().chain(lacking)));
         }
     }
-    Outcome::first(batch.len(), batch.len(), settle(tree, batch).err())
+    let problem = settle(tree, batch).err().or_else(|| told_together(lacking.into_iter()));
+    Outcome::first(batch.len(), batch.len(), problem)
 }
 
 /// What a whole batch needs at its end: the disk, and systemd where units changed.
@@ -163,8 +169,13 @@ enum Way {
     Over,
 }
 
-/// With what the file had that it replaces, or that it is made anew of: `kept`.
-fn write(tree: &mut Tree, path: &Path, wanted: &FileFact, (way, kept): (Way, Option<Kept>)) -> std::io::Result<()> {
+/// With what the file had that it replaces, or that it is made anew of: `kept`. What of that it then lacks, in words.
+fn write(
+    tree: &mut Tree,
+    path: &Path,
+    wanted: &FileFact,
+    (way, kept): (Way, Option<Kept>),
+) -> std::io::Result<Vec<String>> {
     let (parent, name) = tree.parent(path)?;
     let old = if way == Way::Over { open_plain(parent, name)? } else { None };
     let name_now = if way == Way::InPlace { name.to_os_string() } else { new_name(name) };
@@ -177,14 +188,15 @@ fn write(tree: &mut Tree, path: &Path, wanted: &FileFact, (way, kept): (Way, Opt
         // Whatever the umask says; whoever may read it, reads it whole.
         super::directories::own(&file, wanted.owner)?;
         old.map_or(Ok(()), |old| attributes::copy(&old, &file))?;
-        kept.map_or(Ok(()), |kept| kept.put_on(&file))?;
+        let lacking = kept.map_or_else(|| Ok(Vec::new()), |kept| kept.put_on(&file))?;
         // Of a list of access control it says what the list may give at most.
         rustix::fs::fchmod(&file, Mode::from_raw_mode(wanted.mode))?;
         match way {
-            Way::InPlace => Ok(()),
-            Way::WholeAtOnce => Ok(put_new(parent, &name_now, name)?),
-            Way::Over => Ok(rustix::fs::renameat(parent, &name_now, parent, name)?),
+            Way::InPlace => {}
+            Way::WholeAtOnce => put_new(parent, &name_now, name)?,
+            Way::Over => rustix::fs::renameat(parent, &name_now, parent, name)?,
         }
+        Ok(lacking)
     });
     if written.is_err() {
         let _ = rustix::fs::unlinkat(parent, &name_now, AtFlags::empty());
