@@ -441,6 +441,8 @@ pub struct Others {
     pub elsewhere: BTreeSet<String>,
     /// By `lo` and `eth0`, what is on them and [`NamespaceFact`] does not say. Routes by no link are by `lo`.
     pub odd: BTreeMap<String, BTreeSet<Odd>>,
+    /// Of `eth0` as a port of a bridge in there, what somebody set in that, in words.
+    pub of_bridge: BTreeSet<String>,
     /// Links on top of `eth0` that take no larger packets than it does, and what each takes.
     pub above: BTreeMap<String, u32>,
 }

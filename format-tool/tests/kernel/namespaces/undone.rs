@@ -325,6 +325,8 @@ fn an_eth0_that_was_a_port_of_somebodys_bridge_is_named_before_it_leaves_and_whe
             ip("link add brx type bridge");
             ip("link set brx up");
             ip("link set eth0 master brx");
+            let entry = ["fdb", "add", "02:00:00:00:00:aa", "dev", "eth0", "master", "static"];
+            assert!(Command::new("bridge").args(entry).status().unwrap().success());
         });
         let is_port = || {
             inside(machine, "part0", || {
@@ -332,7 +334,8 @@ fn an_eth0_that_was_a_port_of_somebodys_bridge_is_named_before_it_leaves_and_whe
                 !shown.stdout.is_empty()
             })
         };
-        let said = "eth0 in namespace part0 leaves brx, and with it goes what was set there for it as a port";
+        let said = "eth0 in namespace part0 leaves brx, and with it goes what was set there for it as a port: the entry \
+                    02:00:00:00:00:aa set with `bridge fdb`";
         assert!(machine.must(&["plan"]).contains(&format!("! {said}\n")));
         machine.configure_with(2, NETWORK, "");
         std::fs::create_dir_all(machine.path("var/lib/plat/.node-format-node.json/in")).unwrap();

@@ -6,6 +6,7 @@ use crate::action::Namespace;
 use crate::facts::{About, LinkFact, LinkKind, NamespaceFact, Odd, Route};
 use crate::guard::link_local;
 use crate::thing::{Claims, Thing};
+use crate::undo::listed;
 use ipnet::IpNet;
 use plat_model::id::shorten;
 use std::net::IpAddr;
@@ -130,7 +131,9 @@ impl Planner<'_> {
         if let Some(bridge) = link.and_then(|link| link.bridge.as_ref()).filter(|bridge| !stays(bridge)) {
             let bridge = shorten(bridge);
             let what = "what was set there for it as a port";
-            self.lose(vec![format!("eth0 in namespace {name} leaves {bridge}, and with it goes {what}")]);
+            let set: Vec<&String> = others.into_iter().flat_map(|others| &others.of_bridge).collect();
+            let named = if set.is_empty() { String::new() } else { format!(": {}", listed(&set)) };
+            self.lose(vec![format!("eth0 in namespace {name} leaves {bridge}, and with it goes {what}{named}")]);
         }
         if let Some(link) = link.filter(|link| to.link.as_ref().is_some_and(|wanted| wanted.mac != link.mac)) {
             let odd = || others.into_iter().flat_map(|others| others.odd.get("eth0")).flatten();

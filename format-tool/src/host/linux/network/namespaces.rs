@@ -476,7 +476,10 @@ fn look_inside(outer: &Ends) -> io::Result<(NamespaceFact, Others)> {
         outside: far.get(INNER).map(|name| (*name).clone()),
         sysctls: sysctls::OF_A_NAMESPACE.iter().filter_map(|(key, value, _)| sysctls::set_to(key, value)).collect(),
     };
-    Ok((inside, others::others(&seen, &far)))
+    let others = others::others(&seen, &far);
+    let is_port = inside.link.as_ref().is_some_and(|link| link.bridge.is_some());
+    let of_bridge = if is_port { others::set_for_a_port()? } else { BTreeSet::new() };
+    Ok((inside, Others { of_bridge, ..others }))
 }
 
 fn is_link_local(ip: std::net::IpAddr) -> bool {

@@ -1,18 +1,28 @@
 //! What is in a partition's namespace besides what it was made with: it goes with it.
 
-use super::super::Seen;
+use super::super::connection::Connection;
 use super::super::links::Ends;
+use super::super::{Seen, bridged, links};
 use super::{INNER, MADE_BY_THE_KERNEL};
 use node_format_plan::facts::{About, Odd, Others};
 use node_format_plan::lowered_above;
 use plat_model::id::shorten;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 
 /// Links of this namespace that are one pair with a link of the machine's, and with which. Indexes are each namespace's own: both
 /// must name the other.
 pub(super) fn far_ends<'a>(here: &'a Ends, outer: &'a Ends) -> BTreeMap<&'a str, &'a String> {
     let far = here.iter().filter_map(|((index, far), name)| Some((name.as_str(), outer.get(&(*far, *index))?)));
     far.collect()
+}
+
+/// What somebody set in the bridge that `eth0` is a port of.
+pub(super) fn set_for_a_port() -> io::Result<BTreeSet<String>> {
+    let mut connection = Connection::open()?;
+    let links = links::all(&mut connection)?;
+    let set = bridged::set_by_hand(&mut connection, &links)?.remove(INNER).unwrap_or_default();
+    Ok(set.into_iter().filter(|set| set.of_bridge).map(|set| set.what).collect())
 }
 
 pub(super) fn others(seen: &Seen, far: &BTreeMap<&str, &String>) -> Others {
@@ -27,11 +37,17 @@ pub(super) fn others(seen: &Seen, far: &BTreeMap<&str, &String>) -> Others {
     let routes =
         routes.map(|route| (format!("the route to {}", route.destination), route.destination.addr().is_ipv6()));
     let on_lo = addresses.chain(routes).map(|(what, ipv6)| Odd { what, ipv6, source: None, about: About::Other });
-    let on_lo: std::collections::BTreeSet<Odd> = on_lo.chain(seen.unlinked.iter().cloned()).collect();
+    let on_lo: BTreeSet<Odd> = on_lo.chain(seen.unlinked.iter().cloned()).collect();
     odd.extend((!on_lo.is_empty()).then(|| ("lo".to_owned(), on_lo)));
     // Whoever is root in there names them, and somebody reads the names on a terminal.
     let elsewhere = seen.ends.values().filter(|name| !far.contains_key(name.as_str())).map(|name| shorten(name));
     let above = lowered_above(&seen.links, &seen.stacked, INNER);
     let above = above.into_iter().map(|(name, mtu)| (shorten(&name), mtu)).collect();
-    Others { above, links: links.map(|name| (shorten(name), end(name))).collect(), elsewhere: elsewhere.collect(), odd }
+    Others {
+        above,
+        of_bridge: BTreeSet::new(),
+        links: links.map(|name| (shorten(name), end(name))).collect(),
+        elsewhere: elsewhere.collect(),
+        odd,
+    }
 }
