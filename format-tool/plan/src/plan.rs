@@ -49,7 +49,8 @@ pub struct Plan {
     /// Those of them that say what is not as it must be, and is left so: whoever is root in a partition's namespace may have
     /// brought it about, and may not keep anything else from being made.
     pub left: Vec<String>,
-    /// Those of them that say what of somebody else's goes along with what goes: undoing the plan does not bring it back.
+    /// Those of them that say what of somebody else's goes along with what goes: undoing the plan does not bring it back. Before
+    /// them, what only undoing it changes.
     pub lost: Vec<String>,
 }
 

@@ -75,8 +75,9 @@ impl Planner<'_> {
                 gone.address, gone.link, first.address
             ))
         });
-        let lost = lost.collect();
-        self.lose(lost);
+        // If all is done nobody misses it.
+        let lost: Vec<String> = lost.collect();
+        self.lost.splice(0..0, lost);
     }
 }
 
