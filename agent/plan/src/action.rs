@@ -278,6 +278,12 @@ impl Publication {
         });
         Parameters::new(filled.collect::<Result<_, Problem>>()?)
     }
+
+    /// The same of one that is only texts, which no template has to be filled in for; `None` of any other.
+    pub fn constant(&self) -> Option<Result<Parameters, Problem>> {
+        let one = |(key, value): (&String, &Prepared)| Some((key.clone(), Value::String(value.constant()?.to_owned())));
+        Some(Parameters::new(self.values.iter().map(one).collect::<Option<_>>()?))
+    }
 }
 
 /// One program run to its end, as the partition's user.

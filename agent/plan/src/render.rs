@@ -414,7 +414,9 @@ fn publish(release: &Release, context: &Context, secrets: &BTreeSet<String>, pro
         let at = format!("publish.{key}");
         let template = prepare(text, context, secrets).map_err(|problem| within(problem, &at));
         if let Some((template, seen)) = problems.keep(template) {
-            values.insert(key.clone(), template);
+            // Without secrets it is known here.
+            let value = if let Seen::Text(text) = &seen { Prepared::verbatim(text) } else { template };
+            values.insert(key.clone(), value);
             all.insert(key, seen);
         }
     }

@@ -391,6 +391,10 @@ impl Host for LinuxHost {
                 self.spawner.perform(&Task::Write(WriteTask { directory, account, files, secrets })).await.map(drop)
             }
             Action::Publish { partition, publication } => {
+                // No process for what is known.
+                if let Some(connection) = publication.constant() {
+                    return self.occupants.published(partition, connection?, &publication.fingerprint).await;
+                }
                 let (account, secrets) = (self.place(partition)?.partition.account, self.secrets(partition)?);
                 let task = FillTask { account, publication: publication.clone(), secrets };
                 match self.spawner.perform(&Task::Fill(task)).await? {

@@ -45,6 +45,8 @@ fn an_instance_is_brought_up_in_order_and_published_once_its_promises_hold() {
     assert_eq!(status.state, InstanceState::Ready);
     assert_eq!(status.connection.to_json(), r#"{"url":"http://[fd00::1]:8080/"}"#);
     assert_eq!(status.services[0].state, ServiceState::Running);
+    let upkeep = world.facts.partitions[&part(0)].occupant.as_ref().unwrap().upkeep.clone().unwrap();
+    assert!(upkeep.publish.constant().is_some(), "without a secret in it no process fills it in");
 }
 
 #[test]

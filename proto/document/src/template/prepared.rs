@@ -34,6 +34,9 @@ impl fmt::Debug for Prepared {
     }
 }
 
+/// The template that its one value goes through as it is.
+const VERBATIM: &str = "{{ text }}";
+
 impl Prepared {
     /// Takes what the template uses out of `context`, whose own secrets do not count; `known` are the names of all that
     /// there will be.
@@ -62,7 +65,13 @@ impl Prepared {
     /// One that becomes `text`, whatever is in it.
     pub fn verbatim(text: impl Into<String>) -> Self {
         let values = Map::from_iter([("text".to_owned(), Json::String(text.into()))]);
-        Self { text: "{{ text }}".into(), values, secrets: BTreeSet::new() }
+        Self { text: VERBATIM.into(), values, secrets: BTreeSet::new() }
+    }
+
+    /// What one of [`Self::verbatim`] becomes, without a template being looked at.
+    pub fn constant(&self) -> Option<&str> {
+        let text = self.values.get("text").filter(|_| self.values.len() == 1 && self.secrets.is_empty());
+        text.filter(|_| self.text == VERBATIM)?.as_str()
     }
 
     /// One that becomes a secret.

@@ -143,6 +143,17 @@ fn what_is_prepared_becomes_elsewhere_what_is_rendered_here() {
     let one = Prepared::new("{{ parameters.port }}", &public, &known()).unwrap();
     assert!(!serde_json::to_string(&one).unwrap().contains("hunter"), "what it does not use stays here");
     assert_eq!(Prepared::verbatim("{{ a }}").fill(&BTreeMap::new()).unwrap(), "{{ a }}");
+    assert_eq!(Prepared::verbatim("{{ a }}").constant(), Some("{{ a }}"));
+    let same = |text: &str| serde_json::from_str::<Prepared>(text).unwrap().constant().map(str::to_owned);
+    assert_eq!(same(r#"{"text": "{{ text }}", "values": {"text": "a"}}"#).as_deref(), Some("a"));
+    for other in [
+        r#"{"text": "{{ text }}", "values": {"text": "a", "b": "c"}}"#,
+        r#"{"text": "{{ text }}", "values": {"text": {"a": 1}}}"#,
+        r#"{"text": "{{ text }}", "values": {"text": "a"}, "secrets": ["b"]}"#,
+        r#"{"text": "{{ text }}!", "values": {"text": "a"}}"#,
+    ] {
+        assert_eq!(same(other), None, "{other}");
+    }
 }
 
 #[test]
