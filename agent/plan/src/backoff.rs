@@ -17,6 +17,9 @@ pub(crate) const SERVICE: Backoff = Backoff { first: Duration::from_secs(1), lon
 pub(crate) const STEP: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(60) };
 /// Installations: each attempt may fetch much.
 pub(crate) const INSTALL: Backoff = Backoff { first: Duration::from_secs(5), longest: Duration::from_secs(300) };
+/// Those that ran out of room, while there is no more than when they began: whoever took it may give it back at once, and
+/// what took it itself would write it all again.
+pub(crate) const ROOMLESS: Backoff = Backoff { first: INSTALL.first, longest: Duration::from_secs(3600) };
 /// Promises that do not hold.
 pub(crate) const PROMISE: Backoff = Backoff { first: Duration::from_millis(250), longest: Duration::from_secs(60) };
 

@@ -1,7 +1,7 @@
 //! What to do about one release of the node.
 
 use crate::action::Action;
-use crate::backoff::INSTALL;
+use crate::backoff::{INSTALL, ROOMLESS};
 use crate::facts::ReleaseFact;
 use crate::moment::{Moment, Steady};
 use plat_model::id::Digest;
@@ -111,9 +111,6 @@ pub struct ReleasePlan {
 /// document points at.
 const HOPELESS: Duration = Duration::from_secs(3600);
 
-/// One that ran out of room, while there is no more than when it began: what it wrote is gone, and it would write it again.
-const ROOMLESS: Duration = HOPELESS;
-
 /// How often it is looked whether there is room again.
 const ROOM: Duration = Duration::from_secs(10);
 
@@ -149,13 +146,15 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
         }
         (Some(document), ReleaseFact::Failed { attempts, at, problem }) => {
             plan.status = said(InstallState::Failed, "", Some(problem.clone()));
-            let waits_for_room = problem.code == codes::DISK_FULL && !given.roomier;
+            let soonest = INSTALL.after(*attempts);
             let wait = match problem.category() {
                 _ if again => Duration::ZERO,
                 Category::Invalid => HOPELESS,
-                _ if waits_for_room => ROOMLESS,
-                _ => INSTALL.after(*attempts),
+                _ if problem.code == codes::DISK_FULL && !given.roomier => ROOMLESS.after(*attempts),
+                _ => soonest,
             };
+            // More room has it tried sooner.
+            let waits_for_room = problem.code == codes::DISK_FULL && wait > soonest;
             let retry = at.steady.plus(wait);
             if retry <= given.now.steady && given.shortage.is_some() {
                 plan.wait_for_room(given);

@@ -175,16 +175,34 @@ async fn nothing_is_begun_with_a_release_that_is_being_removed_to_be_built_again
     assert_eq!((attempts(&rig, "remove"), attempts(&rig, "install")), (1, 2));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_ran_out_of_room_is_begun_again_when_there_is_more_than_it_had() {
+/// Its installation has run out of room, so often.
+async fn roomless(attempts: u32) -> Rig {
     let mut rig = Rig::enrolled().await;
-    rig.host.fail_for_room(&format!("install release {}", release().digest().short()), 1);
+    rig.host.fail_for_room(&format!("install release {}", release().digest().short()), attempts);
     rig.host.set_free(1 << 30);
     want(&rig, 0);
     rig.start();
     until_told(&rig, InstallState::Failed, 0, Some(codes::DISK_FULL)).await;
-    // By itself it would be tried after an hour.
+    for number in 1..u64::from(attempts) {
+        want(&rig, number);
+        until_told(&rig, InstallState::Failed, number, Some(codes::DISK_FULL)).await;
+    }
+    rig
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ran_out_of_room_is_begun_again_when_there_is_more_than_it_had() {
+    let rig = roomless(9).await;
+    // By itself it would be tried after 1280 seconds.
+    rig.clock.pass(301);
     rig.host.set_free(1 << 40);
+    until_state(&rig, InstallState::Installed).await;
+    assert_eq!(attempts(&rig, "install"), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ran_out_of_room_is_soon_begun_again_with_as_much_as_it_had() {
+    let rig = roomless(1).await;
     until_state(&rig, InstallState::Installed).await;
     assert_eq!(attempts(&rig, "install"), 2);
 }

@@ -62,24 +62,40 @@ fn what_waits_for_room_goes_on_waiting() {
     assert_eq!((action(&world).is_some(), is_settled(&world)), (true, true));
 }
 
+/// What is planned so many seconds after the last of so many attempts that ran out of room, and when that is.
+fn after_running_out_of_room(attempts: u32, seconds: u64, roomier: bool) -> (ReleasePlan, Moment) {
+    let then = at(plat_model::Timestamp::from_seconds(1_800_000_000));
+    let problem = Problem::new(codes::DISK_FULL, "no room");
+    let fact = ReleaseFact::Failed { attempts, at: then, problem };
+    let (digest, document) = (digest(), release().to_canonical_json());
+    let now = Moment { steady: then.steady.plus(Duration::from_secs(seconds)), ..then };
+    (plan_release(&ReleaseGiven { roomier, ..given(&digest, &document, &fact, now) }), now)
+}
+
 #[test]
 fn what_ran_out_of_room_is_begun_again_when_there_is_more_than_it_had_or_after_long() {
-    let fact = failed(codes::DISK_FULL);
-    let ReleaseFact::Failed { at: then, .. } = fact else { unreachable!() };
-    let (digest, document) = (digest(), release().to_canonical_json());
-    let plan_after = |seconds: u64, roomier| {
-        let passed = Duration::from_secs(seconds);
-        let now = Moment { steady: then.steady.plus(passed), ..then };
-        let given = ReleaseGiven { roomier, ..given(&digest, &document, &fact, now) };
-        (plan_release(&given), now)
-    };
-    let (plan, now) = plan_after(301, false);
+    let (plan, now) = after_running_out_of_room(20, 301, false);
     assert_eq!(plan.action, None, "what it wrote is gone, so there is as much room as it had");
     assert!(plan.wake_at.unwrap() <= now.steady.plus(Duration::from_secs(10)), "whether there is more is looked at");
     assert!(plan.waiting[0].on.starts_with("more room on the disk"), "{:?}", plan.waiting);
-    assert!(plan_after(301, true).0.action.is_some());
-    assert_eq!(plan_after(299, true).0.action, None, "no sooner than what fails for another reason");
-    assert!(plan_after(3600, false).0.action.is_some());
+    let is_begun = |seconds, roomier| after_running_out_of_room(20, seconds, roomier).0.action.is_some();
+    assert!(is_begun(301, true));
+    assert!(!is_begun(299, true), "no sooner than what fails for another reason");
+    assert!(is_begun(3600, false) && !is_begun(3599, false));
+}
+
+#[test]
+fn what_ran_out_of_room_that_somebody_gave_back_is_begun_again_soon_and_what_goes_on_doing_so_soon_waits_an_hour() {
+    // There is as much room as when it began, and was less in between: nobody knows who took it.
+    let waits = [5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600];
+    for (wait, attempts) in waits.into_iter().zip(1..) {
+        let (plan, now) = after_running_out_of_room(attempts, wait - 1, false);
+        assert_eq!(plan.action, None, "after {attempts}");
+        assert!(plan.wake_at.unwrap() <= now.steady.plus(Duration::from_secs(1)));
+        assert!(after_running_out_of_room(attempts, wait, false).0.action.is_some(), "after {attempts}");
+        let waits_for_room = plan.waiting[0].on.starts_with("more room on the disk");
+        assert_eq!(waits_for_room, wait > 300, "before, more has it begun no sooner");
+    }
 }
 
 #[test]
