@@ -1,7 +1,7 @@
 //! What to do about one release of the node.
 
 use crate::action::Action;
-use crate::backoff::{INSTALL, ROOMLESS};
+use crate::backoff::{INSTALL, ROOMLESS, sooner};
 use crate::facts::ReleaseFact;
 use crate::moment::{Moment, Steady};
 use plat_model::id::Digest;
@@ -111,7 +111,7 @@ pub struct ReleasePlan {
 /// document points at.
 const HOPELESS: Duration = Duration::from_secs(3600);
 
-/// How often it is looked whether there is room again.
+/// How often it is looked whether there is room again, or what is wanted can be written down.
 const ROOM: Duration = Duration::from_secs(10);
 
 pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
@@ -218,9 +218,19 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
 pub fn plan_unsettled(given: &ReleaseGiven<'_>, problem: &Problem) -> ReleasePlan {
     let given = ReleaseGiven { rebuild: given.rebuild.without_news(), ..*given };
     let mut plan = plan_release(&given);
-    if let Some(Action::InstallRelease { .. }) = &plan.action {
-        plan = ReleasePlan::default();
-        plan.wait_for(&given, "waiting for what is wanted to be written down", problem);
+    match &plan.action {
+        Some(Action::InstallRelease { .. }) => {
+            plan = ReleasePlan::default();
+            plan.wait_for(&given, "waiting for what is wanted to be written down", problem);
+        }
+        Some(_) => {}
+        None => {
+            let is_there = |status: &&mut Installation| status.state == InstallState::Installed;
+            if let Some(status) = plan.status.as_mut().filter(is_there) {
+                status.problem = Some(problem.clone());
+            }
+            plan.wait_on(&given, problem);
+        }
     }
     plan
 }
@@ -272,7 +282,12 @@ impl ReleasePlan {
             problem: Some(problem.clone()),
             rebuild: given.rebuild.acted_on(),
         });
-        self.wake_at = Some(given.now.steady.plus(ROOM));
+        self.wait_on(given, problem);
+    }
+
+    /// Looks again soon.
+    fn wait_on(&mut self, given: &ReleaseGiven<'_>, problem: &Problem) {
+        self.wake_at = sooner(self.wake_at, given.now.steady.plus(ROOM));
         self.waiting.push(Waiting {
             who: format!("release {}", given.digest.short()),
             on: problem.one_line(),

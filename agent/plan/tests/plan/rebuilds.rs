@@ -188,11 +188,13 @@ fn a_removal_that_failed_is_told_with_its_wish_and_tried_again_after_a_while() {
 fn nothing_is_begun_for_a_wish_that_cannot_be_written_down() {
     let problem = Problem::new(codes::BAD_STATE_FILE, "it cannot be written");
     let (digest, document) = (digest(), release().to_canonical_json());
-    for fact in [ReleaseFact::Absent, failed(codes::BUILD_FAILED)] {
+    for fact in [ReleaseFact::Absent, failed(codes::BUILD_FAILED), ReleaseFact::Installed] {
         let now = at(plat_model::Timestamp::from_seconds(1_800_001_000));
         let rebuild = Rebuild { wanted: 3, settled: Settled::begun(2) };
-        let given = ReleaseGiven { rebuild, ..given(&digest, &document, &fact, now) };
-        assert!(plan_release(&given).action.is_some());
+        let in_use = fact == ReleaseFact::Installed;
+        let given = ReleaseGiven { in_use, rebuild, ..given(&digest, &document, &fact, now) };
+        let written = plan_release(&given);
+        assert_eq!((written.action.is_some(), written.settles.is_some()), (!in_use, true));
         let plan = plan_unsettled(&given, &problem);
         assert_eq!(
             (plan.action.clone(), plan.settles),
@@ -201,8 +203,16 @@ fn nothing_is_begun_for_a_wish_that_cannot_be_written_down() {
         );
         let told = plan.status.unwrap();
         assert_eq!((told.rebuild, told.problem), (2, Some(problem.clone())));
-        assert!(plan.wake_at.is_some());
+        assert_eq!(plan.wake_at, Some(now.steady.plus(Duration::from_secs(10))), "it is tried again: {fact:?}");
+        assert_eq!(plan.waiting.len(), 1);
     }
+    // One that waits anyhow is told as what it is, and the wish is not forgotten for as long.
+    let fact = failed(codes::SOURCE_CHECKSUM);
+    let now = at(plat_model::Timestamp::from_seconds(1_800_000_001));
+    let rebuild = Rebuild { wanted: 3, settled: Settled::begun(2) };
+    let plan = plan_unsettled(&ReleaseGiven { rebuild, ..given(&digest, &document, &fact, now) }, &problem);
+    assert_eq!(plan.wake_at, Some(now.steady.plus(Duration::from_secs(10))));
+    assert_eq!(plan.status.unwrap().problem.unwrap().code, codes::SOURCE_CHECKSUM);
 }
 
 #[test]
