@@ -244,7 +244,7 @@ pub fn serve(mut task: ServiceTask, line: Line) {
             let _ = line.say(&Answer::Failed(problem));
             drop(line);
             if !is_over {
-                write_end(&state, &path, None);
+                write_end(&state, &path, &mut None);
             }
             return;
         }
@@ -254,7 +254,7 @@ pub fn serve(mut task: ServiceTask, line: Line) {
     let _ = line.say(&Answer::Started { pid: tree.main.as_raw() as u32 });
     // From now on the agent may come and go.
     drop(line);
-    let room = Room::take(&path);
+    let mut room = Room::take(&path);
     let mut log = LineLog::open(task.folder.join("log"));
     let policy = Policy {
         stop_signal: nix::sys::signal::Signal::try_from(task.stop_signal).unwrap_or(tree::STOP),
@@ -279,9 +279,9 @@ pub fn serve(mut task: ServiceTask, line: Line) {
     state.told &= state.unheard.is_none();
     // Whoever told it to end knows that it has, and has nothing to learn from this.
     if finished.awaited {
-        note_end(&state, &path, room.as_ref());
+        note_end(&state, &path, &mut room);
     } else {
-        write_end(&state, &path, room.as_ref());
+        write_end(&state, &path, &mut room);
     }
 }
 
@@ -291,7 +291,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Writes down how the service ended, also where the disk is full. Where there is not even the room that was taken for it
 /// this process stays till there is, for without it nobody would know, and what has succeeded would be done again. It
 /// stays no longer than until it is told to end, or the place of what it would write is gone.
-fn write_end(state: &RunState, path: &Path, room: Option<&Room>) {
+fn write_end(state: &RunState, path: &Path, room: &mut Option<Room>) {
     while !note_end(state, path, room) {
         if !path.parent().is_some_and(Path::is_dir) || tree::told_within(AGAIN) {
             break;
@@ -299,12 +299,17 @@ fn write_end(state: &RunState, path: &Path, room: Option<&Room>) {
     }
 }
 
-/// Whether it is written down, at worst without the last lines of the log.
-fn note_end(state: &RunState, path: &Path, room: Option<&Room>) -> bool {
-    let into_room = |state: &RunState| room.is_some_and(|room| room.become_record(state, path).is_ok());
-    into_room(state)
-        || replace_json(path, state, Durability::Process).is_ok()
-        || into_room(&RunState { tail: Vec::new(), ..state.clone() })
+/// Whether it is written down, at worst without the last lines of the log. Whoever reads that may start the next run at once,
+/// which keeps room under the same name: what is there of this run's is gone before.
+fn note_end(state: &RunState, path: &Path, room: &mut Option<Room>) -> bool {
+    if let Some(room) = room.take() {
+        let brief = || RunState { tail: Vec::new(), ..state.clone() };
+        if room.become_record(state, path).or_else(|_| room.become_record(&brief(), path)).is_ok() {
+            return true;
+        }
+        room.give_up();
+    }
+    replace_json(path, state, Durability::Process).is_ok()
 }
 
 /// Room on the disk that is kept for how a service ends: what is full by then takes no more, but lets be written over.
@@ -317,23 +322,23 @@ impl Room {
     fn take(path: &Path) -> Option<Self> {
         let room = Self(path.with_extension("room"));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&room.0).ok()?;
-        file.write_all(&[b' '; Self::BYTES]).is_ok().then_some(room)
+        if file.write_all(&[b' '; Self::BYTES]).is_err() {
+            room.give_up();
+            return None;
+        }
+        Some(room)
     }
 
+    /// There is none any more then. One that is longer than it takes what else is free.
     fn become_record(&self, state: &RunState, path: &Path) -> std::io::Result<()> {
         let text = serde_json::to_vec(state)?;
-        if text.len() > Self::BYTES {
-            return Err(std::io::ErrorKind::StorageFull.into());
-        }
         let mut file = OpenOptions::new().write(true).open(&self.0)?;
         file.write_all(&text)?;
         file.set_len(text.len() as u64)?;
         std::fs::rename(&self.0, path)
     }
-}
 
-impl Drop for Room {
-    fn drop(&mut self) {
+    fn give_up(&self) {
         let _not_there_any_more = std::fs::remove_file(&self.0);
     }
 }
@@ -368,4 +373,48 @@ pub fn run_within(task: &RunTask, over: Option<&dyn Fn() -> Option<Over>>, line:
     let finished = tree.watch(&policy, &mut log, |_, _| {});
     let Finished { exit, timed_out, over, .. } = finished;
     Ok(Ran { exit, timed_out, over, used: used(), tail: log.tail() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn ended(tail: Vec<String>) -> RunState {
+        let [started, ended] = [1, 2].map(Timestamp::from_seconds);
+        let state = json!({
+            "version": RunState::VERSION, "run": "one", "boot": "this", "shim": {"pid": 7, "start": 1}, "main": null,
+            "instance": "0".repeat(32), "fingerprint": "", "phase": "Ended", "started": started, "ended": ended,
+            "exit": {"Code": 0}, "error": "", "restarts": 0, "last_exit": "", "short_runs": 0, "told": false, "cgroup": null,
+            "used": Used::default(), "tail": tail,
+        });
+        serde_json::from_value(state).unwrap()
+    }
+
+    #[test]
+    fn who_has_written_how_its_run_ended_leaves_the_room_of_the_next_run_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let name = path.with_extension("room");
+        for lines in [1, 1000] {
+            let state = ended(vec!["a line of its log".into(); lines]);
+            let mut room = Room::take(&path);
+            assert!(note_end(&state, &path, &mut room) && !name.exists());
+            let written: RunState = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            assert_eq!(written.tail, state.tail);
+            let next = Room::take(&path);
+            drop(room);
+            assert!(next.is_some() && name.exists());
+        }
+    }
+
+    #[test]
+    fn room_that_somebody_has_removed_is_done_without() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.json");
+        let mut room = Room::take(&path);
+        std::fs::remove_file(path.with_extension("room")).unwrap();
+        assert!(note_end(&ended(Vec::new()), &path, &mut room));
+        assert!(path.exists());
+    }
 }
