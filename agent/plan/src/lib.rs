@@ -45,7 +45,9 @@ pub use moment::{Moment, Steady};
 pub use node::{NodeFacts, NodePlan, plan, releases_in_use};
 pub use partition::{PartitionPlan, plan_partition, plan_rendered};
 pub use permit::{Ground, json_bytes, parse_release, permit, promise_log};
-pub use release::{Rebuild, ReleaseGiven, ReleasePlan, Settled, Settling, Unremoved, plan_release, plan_unsettled};
+pub use release::{
+    InUse, Rebuild, ReleaseGiven, ReleasePlan, Settled, Settling, Unremoved, plan_release, plan_unsettled,
+};
 pub use render::{Rendered, RenderedPromise, SOCKET, Upkeep, applied_release, render, render_given};
 pub use results::{PromiseFact, Stretch};
 pub use timers::Timer;

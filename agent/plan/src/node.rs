@@ -4,7 +4,7 @@ use crate::facts::{PartitionFact, ReleaseFact};
 use crate::given::{Given, Place, instance_of};
 use crate::moment::Moment;
 use crate::partition::{PartitionPlan, plan_partition};
-use crate::release::{Rebuild, ReleaseGiven, ReleasePlan, Settled, plan_release};
+use crate::release::{InUse, Rebuild, ReleaseGiven, ReleasePlan, Settled, plan_release};
 use crate::render::applied_release;
 use plat_document::Release;
 use plat_model::Problem;
@@ -39,6 +39,7 @@ pub struct NodePlan {
 /// Plans everything at once.
 pub fn plan(place: &Place, file: &NodeFile, desired: &NodeDesired, facts: &NodeFacts, now: Moment) -> NodePlan {
     let in_use = releases_in_use(desired, facts.partitions.values());
+    let all_seen = file.partitions.iter().all(|partition| facts.partitions.contains_key(&partition.name));
     let digests: BTreeSet<&Digest> = desired.releases.keys().chain(facts.releases.keys()).collect();
     let releases = digests.into_iter().filter_map(|digest| {
         let document = desired.releases.get(digest).map(String::as_str);
@@ -47,7 +48,11 @@ pub fn plan(place: &Place, file: &NodeFile, desired: &NodeDesired, facts: &NodeF
         let given = ReleaseGiven {
             digest,
             document,
-            in_use: in_use.contains(digest),
+            in_use: match in_use.contains(digest) {
+                true => InUse::Yes,
+                false if all_seen => InUse::No,
+                false => InUse::Unknown,
+            },
             garbage: facts.garbage.contains(digest),
             rebuild: Rebuild { wanted, settled },
             shortage: facts.shortage.as_ref(),

@@ -16,8 +16,7 @@ pub struct ReleaseGiven<'a> {
     pub digest: &'a Digest,
     /// Its document, if it is to be available.
     pub document: Option<&'a str>,
-    /// Some instance on this node consists of it.
-    pub in_use: bool,
+    pub in_use: InUse,
     /// It is to go if nothing needs it: see [`crate::plan_garbage`].
     pub garbage: bool,
     pub rebuild: Rebuild,
@@ -29,6 +28,15 @@ pub struct ReleaseGiven<'a> {
     pub unremoved: Option<&'a Unremoved>,
     pub fact: &'a ReleaseFact,
     pub now: Moment,
+}
+
+/// Whether some instance on this node consists of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InUse {
+    Yes,
+    No,
+    /// None that is known does, but not every partition has been looked at.
+    Unknown,
 }
 
 /// Wishes to build a release again are numbered; 0: there was none.
@@ -114,6 +122,9 @@ const HOPELESS: Duration = Duration::from_secs(3600);
 /// How often it is looked whether there is room again, or what is wanted can be written down.
 const ROOM: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether every partition has been looked at.
+const UNSEEN: Duration = Duration::from_secs(1);
+
 pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
     let again = given.rebuild.is_new();
     let was_declined = given.rebuild.settled.how == Settling::Declined;
@@ -126,8 +137,22 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
         |document: &str| Action::InstallRelease { digest: given.digest.clone(), document: document.to_owned() };
     let who = || format!("release {}", given.digest.short());
     match (given.document, given.fact) {
+        (Some(_), ReleaseFact::Installed) if again && given.in_use == InUse::Unknown => {
+            plan.status = said(
+                InstallState::Installed,
+                "waits for a look at every partition, to be built again if none uses it",
+                None,
+            );
+            plan.wake_at = Some(given.now.steady.plus(UNSEEN));
+            plan.waiting.push(Waiting {
+                who: who(),
+                on: "a look at every partition, before it is removed to be built again".into(),
+                since: given.now.wall,
+                todo: "nothing, unless the agent's log says that a partition cannot be observed".into(),
+            });
+        }
         // What instances consist of stays as it is.
-        (Some(_), ReleaseFact::Installed) if again && !given.in_use => {
+        (Some(_), ReleaseFact::Installed) if again && given.in_use == InUse::No => {
             plan.status = match given.removal_that_failed() {
                 Some(failed) => said(InstallState::Installed, "", Some(failed.problem.clone())),
                 None => said(InstallState::Installing, "is removed, to be built again", None),
@@ -173,7 +198,7 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
                 });
             }
         }
-        (None, ReleaseFact::Installed) if given.in_use => {
+        (None, ReleaseFact::Installed) if given.in_use == InUse::Yes => {
             plan.status = said(InstallState::Installed, "", None);
             plan.waiting.push(Waiting {
                 who: who(),
@@ -182,7 +207,8 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
                 todo: "destroy them, or let them use another release".into(),
             });
         }
-        (None, ReleaseFact::Installed) if !given.garbage => {
+        // When all is known, it is said anew what is to go.
+        (None, ReleaseFact::Installed) if !given.garbage || given.in_use == InUse::Unknown => {
             plan.status = said(InstallState::Absent, "", None);
             plan.waiting.push(Waiting {
                 who: who(),
@@ -203,7 +229,7 @@ pub fn plan_release(given: &ReleaseGiven<'_>) -> ReleasePlan {
     plan.settles = match (&plan.action, given.fact) {
         _ if !again => None,
         (Some(Action::InstallRelease { .. }), _) => Some(Settled::begun(wanted)),
-        (None, ReleaseFact::Installed) if given.in_use => Some(Settled::declined(wanted)),
+        (None, ReleaseFact::Installed) if given.in_use == InUse::Yes => Some(Settled::declined(wanted)),
         _ if given.document.is_none() => Some(Settled::begun(wanted)),
         _ => None,
     };

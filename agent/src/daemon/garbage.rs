@@ -1,7 +1,7 @@
 //! What nothing uses any more: looked at from time to time, and at once when there is less to be used or no room.
 
 use super::Shared;
-use plat_agent_plan::{GarbagePlan, Stored, plan_garbage};
+use plat_agent_plan::{GarbagePlan, InUse, Stored, plan_garbage};
 use plat_model::Problem;
 use plat_model::id::Digest;
 use std::collections::BTreeSet;
@@ -31,7 +31,7 @@ async fn look(shared: &Shared) -> Result<(), Problem> {
         Stored::Release(digest) => Some(digest),
         Stored::Content(_) => None,
     });
-    let is_needed = |digest: &&Digest| desired.releases.contains_key(*digest) || shared.in_use(digest);
+    let is_needed = |digest: &&Digest| desired.releases.contains_key(*digest) || shared.in_use(digest) != InUse::No;
     let needed: BTreeSet<Digest> = releases.filter(is_needed).cloned().collect();
     let GarbagePlan { actions, releases } = plan_garbage(&facts, &needed, &shared.policy, shared.clock.now());
     // Their own workers remove them: nobody else knows what they are about to do.

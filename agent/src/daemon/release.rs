@@ -2,7 +2,7 @@
 
 use super::Shared;
 use plat_agent_plan::{
-    Action, Disk, Moment, Rebuild, ReleaseFact, ReleaseGiven, Steady, Unremoved, is_roomier, plan_release,
+    Action, Disk, InUse, Moment, Rebuild, ReleaseFact, ReleaseGiven, Steady, Unremoved, is_roomier, plan_release,
     plan_unsettled, shortage,
 };
 use plat_model::Problem;
@@ -113,7 +113,7 @@ impl Worker {
             // From here on nothing is begun with it, until it is there again. What was begun before is in use now.
             let removed = ReleaseFact::Building("is removed, and then built again if it is wanted".into());
             self.shared.set_release_fact(&self.digest, removed);
-            if !given.in_use && self.shared.in_use(&self.digest) {
+            if given.in_use == InUse::No && self.shared.in_use(&self.digest) != InUse::No {
                 return Some((None, Some(self.shared.clock.steady())));
             }
         } else {

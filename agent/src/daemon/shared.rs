@@ -7,7 +7,7 @@ use crate::host::Host;
 use crate::inside::Inside;
 use crate::report::Board;
 use crate::usage::Metering;
-use plat_agent_plan::{KeepPolicy, Place, ReleaseFact, applied_release};
+use plat_agent_plan::{InUse, KeepPolicy, Place, ReleaseFact, applied_release};
 use plat_document::Release;
 use plat_model::id::{Digest, NodeId, PartitionName};
 use plat_model::node::NodePartition;
@@ -166,7 +166,7 @@ impl Shared {
     /// Whether it is known of each partition which release runs in it.
     pub fn has_seen_all_partitions(&self) -> bool {
         let (known, seen) = (lock(&self.partitions), lock(&self.seen));
-        known.keys().all(|name| seen.contains(name)) && !known.is_empty()
+        known.keys().all(|name| seen.contains(name)) && self.place.borrow().is_some()
     }
 
     /// Says anew which releases are to go, and wakes their workers.
@@ -191,8 +191,14 @@ impl Shared {
         std::mem::take(&mut *lock(&self.releases_dirty))
     }
 
-    pub fn in_use(&self, digest: &Digest) -> bool {
+    pub fn in_use(&self, digest: &Digest) -> InUse {
+        // First, for what is seen is applied before.
+        let all_seen = self.has_seen_all_partitions();
         let wanted = self.current().is_some_and(|d| d.instances.values().any(|instance| &instance.release == digest));
-        wanted || lock(&self.applied).values().any(|applied| applied == digest)
+        match wanted || lock(&self.applied).values().any(|applied| applied == digest) {
+            true => InUse::Yes,
+            false if all_seen => InUse::No,
+            false => InUse::Unknown,
+        }
     }
 }

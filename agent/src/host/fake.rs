@@ -74,7 +74,7 @@ impl FakeHost {
         world.tell(Event::NodeFile);
     }
 
-    /// The step waits until [`FakeHost::unblock`].
+    /// The step waits until [`FakeHost::unblock`], and so does a look at a partition: `observe PARTITION`.
     pub fn block(&self, step: &str) {
         self.blocked.send_modify(|blocked| {
             blocked.insert(step.into());
@@ -85,6 +85,12 @@ impl FakeHost {
         self.blocked.send_modify(|blocked| {
             blocked.remove(step);
         });
+    }
+
+    /// Returns once the step is not blocked.
+    async fn open(&self, step: &str) {
+        let mut blocked = self.blocked.subscribe();
+        let _open = blocked.wait_for(|blocked| !blocked.contains(step)).await;
     }
 
     /// `PARTITION step` of all that was done or tried, oldest first.
@@ -251,6 +257,7 @@ impl Host for FakeHost {
     }
 
     async fn observe_partition(&self, partition: &PartitionName) -> Result<PartitionFact, Problem> {
+        self.open(&format!("observe {partition}")).await;
         Ok(self.fact(partition))
     }
 
@@ -271,8 +278,7 @@ impl Host for FakeHost {
             }
         }
         let step = action.step();
-        let mut blocked = self.blocked.subscribe();
-        let _open = blocked.wait_for(|blocked| !blocked.contains(&step)).await;
+        self.open(&step).await;
         let now = self.clock.moment();
         let mut world = self.lock();
         let place = action.partition().map_or("-", PartitionName::as_str);

@@ -1,8 +1,9 @@
 //! Releases that are to be built again.
 
-use crate::rig::{Rig, instance, release, until};
+use crate::rig::{RELEASE, Rig, instance, release, until};
+use plat_document::Release;
 use plat_model::Code;
-use plat_model::instance::{InstanceState, Wish};
+use plat_model::instance::{InstanceDesired, InstanceState, Wish};
 use plat_model::problem::codes;
 use plat_model::release::{InstallState, Installation};
 
@@ -130,6 +131,30 @@ async fn who_is_killed_while_a_release_is_removed_to_be_built_again_has_the_next
     rig.start();
     until_told(&rig, InstallState::Installed, 1, None).await;
     assert_eq!((attempts(&rig, "remove"), attempts(&rig, "install")), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_is_not_removed_to_be_built_again_before_it_is_known_what_runs_in_every_partition() {
+    let mut rig = Rig::running().await;
+    rig.want(1, Wish::Started);
+    rig.until_state(1, InstanceState::Ready).await;
+    rig.kill().await;
+    let next = Release::parse_yaml(&RELEASE.replace("name: echo", "name: next"), "next.yaml").unwrap();
+    let desired = InstanceDesired { release: next.digest(), ..instance(1, Wish::Started) };
+    rig.master.want_instance(desired, &next.to_canonical_json());
+    want(&rig, 1);
+    // What runs is of the release still.
+    rig.host.block(&format!("install release {}", next.digest().short()));
+    rig.host.block("observe part0");
+    rig.start();
+    until("it is told that this is not known yet", || {
+        let told = rig.master.state().installed.get(&release().digest()).cloned();
+        (told.as_ref().is_some_and(|told| told.rebuild == 0 && told.progress.contains("every partition")), told)
+    })
+    .await;
+    rig.host.unblock("observe part0");
+    until_told(&rig, InstallState::Installed, 1, Some(codes::IN_USE)).await;
+    assert_eq!((attempts(&rig, "remove"), attempts(&rig, "install")), (0, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

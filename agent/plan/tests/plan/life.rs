@@ -377,7 +377,7 @@ fn a_release_that_nobody_uses_any_more_is_removed_and_not_before() {
     assert!(world.plan().releases[&digest()].action.is_none(), "an instance consists of it");
     world.forget(1);
     assert!(world.plan().releases[&digest()].action.is_none(), "a forgotten instance still runs from it");
-    world.facts.partitions.clear();
+    world.empty(0);
     assert!(world.plan().releases[&digest()].action.is_none(), "it may be wanted again");
     world.facts.garbage.insert(digest());
     assert!(matches!(world.plan().releases[&digest()].action, Some(Action::RemoveRelease { .. })));

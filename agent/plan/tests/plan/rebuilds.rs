@@ -2,8 +2,8 @@
 
 use crate::world::{World, at, digest, release};
 use plat_agent_plan::{
-    Action, Disk, Moment, Rebuild, ReleaseFact, ReleaseGiven, ReleasePlan, Settled, Settling, Unremoved, is_roomier,
-    plan_release, plan_unsettled,
+    Action, Disk, InUse, Moment, Rebuild, ReleaseFact, ReleaseGiven, ReleasePlan, Settled, Settling, Unremoved,
+    is_roomier, plan_release, plan_unsettled,
 };
 use plat_model::id::Digest;
 use plat_model::instance::Wish;
@@ -29,7 +29,7 @@ fn failed(code: plat_model::Code) -> ReleaseFact {
 /// Of a release that nothing uses and nobody asks for anew.
 fn given<'a>(digest: &'a Digest, document: &'a str, fact: &'a ReleaseFact, now: Moment) -> ReleaseGiven<'a> {
     let (document, rebuild) = (Some(document), Rebuild::default());
-    let (in_use, garbage, roomier, shortage, unremoved) = (false, false, false, None, None);
+    let (in_use, garbage, roomier, shortage, unremoved) = (InUse::No, false, false, None, None);
     ReleaseGiven { digest, document, in_use, garbage, rebuild, shortage, roomier, unremoved, fact, now }
 }
 
@@ -143,12 +143,29 @@ fn what_an_instance_consists_of_is_never_removed_and_that_is_told_until_it_is_as
     world.facts.settled.insert(digest(), declined);
     assert_eq!(told(&world), (None, None, InstallState::Installed, 1, in_use));
     world.desired.instances.clear();
-    world.facts.partitions.clear();
+    world.empty(0);
     assert_eq!(told(&world), (None, None, InstallState::Installed, 1, in_use), "it is not done later");
     world.desired.rebuilds.insert(digest(), 2);
     assert!(matches!(told(&world).0, Some(Action::RemoveRelease { .. })));
     world.facts.settled.insert(digest(), Settled::begun(2));
     assert_eq!(told(&world), (None, None, InstallState::Installed, 2, None));
+}
+
+#[test]
+fn nothing_is_removed_while_a_partition_that_may_use_it_has_not_been_looked_at() {
+    let mut world = supplied(ReleaseFact::Installed);
+    world.facts.partitions.clear();
+    let plan = world.plan().releases.remove(&digest()).unwrap();
+    assert_eq!((plan.action, plan.settles), (None, None));
+    assert_eq!((plan.wake_at, plan.waiting.len()), (Some(world.now.steady.plus(Duration::from_secs(1))), 1));
+    let told = plan.status.unwrap();
+    assert_eq!((told.state, told.rebuild), (InstallState::Installed, 0));
+    assert!(told.progress.contains("every partition"), "{}", told.progress);
+    world.desired.releases.clear();
+    world.facts.garbage.insert(digest());
+    assert_eq!(action(&world), None);
+    world.empty(0);
+    assert!(matches!(action(&world), Some(Action::RemoveRelease { .. })));
 }
 
 #[test]
@@ -165,15 +182,15 @@ fn a_removal_that_failed_is_told_with_its_wish_and_tried_again_after_a_while() {
             ReleaseGiven { in_use, rebuild, unremoved, ..given(&digest, &document, &ReleaseFact::Installed, now) };
         plan_release(&given)
     };
-    let waits = plan(3, false, 4);
+    let waits = plan(3, InUse::No, 4);
     assert_eq!((waits.action, waits.settles), (None, None));
     assert_eq!(waits.wake_at, Some(then.steady.plus(Duration::from_secs(5))));
     let told = waits.status.unwrap();
     assert_eq!((told.state, told.rebuild, told.problem), (InstallState::Installed, 3, Some(problem.clone())));
     let is_removed = |plan: ReleasePlan| matches!(plan.action, Some(Action::RemoveRelease { .. }));
-    assert!(is_removed(plan(3, false, 5)));
-    assert!(is_removed(plan(4, false, 0)), "a new wish is not kept waiting");
-    let declined = plan(3, true, 5);
+    assert!(is_removed(plan(3, InUse::No, 5)));
+    assert!(is_removed(plan(4, InUse::No, 0)), "a new wish is not kept waiting");
+    let declined = plan(3, InUse::Yes, 5);
     assert_eq!(declined.settles, Some(Settled { number: 3, how: Settling::Declined }));
     // One that is to be gone waits as well.
     let unremoved = Unremoved { rebuild: 0, ..unremoved.clone() };
@@ -191,10 +208,10 @@ fn nothing_is_begun_for_a_wish_that_cannot_be_written_down() {
     for fact in [ReleaseFact::Absent, failed(codes::BUILD_FAILED), ReleaseFact::Installed] {
         let now = at(plat_model::Timestamp::from_seconds(1_800_001_000));
         let rebuild = Rebuild { wanted: 3, settled: Settled::begun(2) };
-        let in_use = fact == ReleaseFact::Installed;
+        let in_use = if fact == ReleaseFact::Installed { InUse::Yes } else { InUse::No };
         let given = ReleaseGiven { in_use, rebuild, ..given(&digest, &document, &fact, now) };
         let written = plan_release(&given);
-        assert_eq!((written.action.is_some(), written.settles.is_some()), (!in_use, true));
+        assert_eq!((written.action.is_some(), written.settles.is_some()), (in_use == InUse::No, true));
         let plan = plan_unsettled(&given, &problem);
         assert_eq!(
             (plan.action.clone(), plan.settles),

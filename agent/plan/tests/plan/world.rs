@@ -204,6 +204,11 @@ impl World {
         one.end(End { how: how.into(), last_lines: Vec::new() }, self.now);
     }
 
+    /// A partition has been looked at, and there is nothing in it.
+    pub fn empty(&mut self, partition: usize) {
+        self.facts.partitions.insert(part(partition), PartitionFact::default());
+    }
+
     pub fn forget(&mut self, instance: usize) {
         self.desired.generation = self.desired.generation.next();
         self.desired.instances.remove(&instance_id(instance));
