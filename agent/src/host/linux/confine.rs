@@ -6,6 +6,7 @@
 //! namespaces, Landlock and system calls each keep most of the same things away. Nothing of it can be undone by the
 //! program.
 
+mod filter;
 mod hidden;
 mod mounts;
 mod rights;

@@ -1,12 +1,9 @@
 //! System calls that no program within bounds has a use for, or only to break out of them.
 
 use super::Modes;
+use super::filter::{Answer, When, filter};
 use nix::libc;
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    apply_filter,
-};
-use std::collections::BTreeMap;
+use seccompiler::{BpfProgram, apply_filter};
 use std::io;
 use std::sync::OnceLock;
 
@@ -119,21 +116,16 @@ const MODES: &[(i64, u8)] = &[
 /// ask in the way of before.
 const UNKNOWN: &[i64] = &[libc::SYS_clone3, libc::SYS_openat2];
 
-/// Added to each number by the ABI x32, which some kernels have.
-#[cfg(target_arch = "x86_64")]
-const X32: i64 = 0x4000_0000;
+/// A filter for each kind of sockets, for those that may not set every mode. Made once: processes that are forked afterwards
+/// have them.
+static MADE: [OnceLock<Option<BpfProgram>>; 2] = [OnceLock::new(), OnceLock::new()];
 
-/// A list of filters for each kind of sockets, for those that may not set every mode. Made once: processes that are forked
-/// afterwards have them.
-static MADE: [OnceLock<Result<Vec<BpfProgram>, String>>; 2] = [OnceLock::new(), OnceLock::new()];
-
-fn made(sockets: Sockets) -> io::Result<&'static [BpfProgram]> {
+fn made(sockets: Sockets) -> Option<&'static BpfProgram> {
     let kept = match sockets {
         Sockets::Internet => &MADE[0],
         Sockets::Local => &MADE[1],
     };
-    let filters = kept.get_or_init(|| make(sockets, Modes::Plain).map_err(|e| e.to_string()));
-    filters.as_deref().map_err(|why| io::Error::other(why.clone()))
+    kept.get_or_init(|| make(sockets, Modes::Plain)).as_ref()
 }
 
 /// Makes ready what most programs are forbidden, so that none of those that are forked has to.
@@ -147,54 +139,28 @@ pub fn prepare() {
 /// # Errors
 /// If this kernel has no filters, or they are not known for this kind of machine.
 pub fn forbid(sockets: Sockets, modes: Modes) -> io::Result<()> {
-    let apply =
-        |filters: &[BpfProgram]| filters.iter().try_for_each(|filter| apply_filter(filter).map_err(io::Error::other));
+    let unknown = || io::Error::other(format!("the system calls of {} are not known", std::env::consts::ARCH));
     match modes {
-        Modes::Plain => apply(made(sockets)?),
-        Modes::Any => apply(&make(sockets, modes)?),
+        Modes::Plain => apply_filter(made(sockets).ok_or_else(unknown)?),
+        Modes::Any => apply_filter(&make(sockets, modes).ok_or_else(unknown)?),
     }
+    .map_err(io::Error::other)
 }
 
-fn make(sockets: Sockets, modes: Modes) -> io::Result<Vec<BpfProgram>> {
-    let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = FORBIDDEN.iter().map(|call| (*call, Vec::new())).collect();
-    for (call, argument) in MODES.iter().filter(|_| modes == Modes::Plain) {
-        let with = |bit: u64| holds(*argument, SeccompCmpOp::MaskedEq(bit), bit);
-        rules.insert(*call, vec![with(libc::S_ISUID.into())?, with(libc::S_ISGID.into())?]);
-    }
-    let namespaces = NAMESPACES.iter().map(|flag| {
-        let flag = u64::from(flag.unsigned_abs());
-        holds(0, SeccompCmpOp::MaskedEq(flag), flag)
-    });
-    rules.insert(libc::SYS_clone, namespaces.collect::<Result<_, _>>()?);
-    let other = |(_, family): &(&str, i32)| condition(0, SeccompCmpOp::Ne, u64::from(family.unsigned_abs()));
-    let other = sockets.families().iter().map(other).collect::<Result<_, _>>()?;
-    let other = vec![SeccompRule::new(other).map_err(io::Error::other)?];
-    let families = BTreeMap::from([(libc::SYS_socket, other)]);
-    // A mode is all that is to be looked for in how a file is opened.
+fn make(sockets: Sockets, modes: Modes) -> Option<BpfProgram> {
+    let denied = Answer::Error(libc::EPERM);
+    // As on a kernel that does not have them. A mode is all that is to be looked for in how a file is opened.
     let unknown = UNKNOWN.iter().filter(|call| modes == Modes::Plain || **call != libc::SYS_openat2);
-    let unknown = unknown.map(|call| (*call, Vec::new())).collect();
-    Ok(vec![
-        filter(rules, denied)?,
-        // As on a kernel that does not have them.
-        filter(families, SeccompAction::Errno(libc::EAFNOSUPPORT.unsigned_abs()))?,
-        filter(unknown, SeccompAction::Errno(libc::ENOSYS.unsigned_abs()))?,
-    ])
-}
-
-/// An argument, of which the lower half counts, compares so.
-fn holds(argument: u8, how: SeccompCmpOp, with: u64) -> io::Result<SeccompRule> {
-    SeccompRule::new(vec![condition(argument, how, with)?]).map_err(io::Error::other)
-}
-
-fn condition(argument: u8, how: SeccompCmpOp, with: u64) -> io::Result<SeccompCondition> {
-    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, with).map_err(io::Error::other)
-}
-
-fn filter(mut rules: BTreeMap<i64, Vec<SeccompRule>>, answer: SeccompAction) -> io::Result<BpfProgram> {
-    #[cfg(target_arch = "x86_64")]
-    rules.append(&mut rules.iter().map(|(call, rule)| (call + X32, rule.clone())).collect());
-    let machine = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, answer, machine).map_err(io::Error::other)?;
-    filter.try_into().map_err(io::Error::other)
+    let unknown = unknown.map(|call| (*call, (When::Always, Answer::Error(libc::ENOSYS))));
+    let mode = libc::S_ISUID | libc::S_ISGID;
+    let modes = MODES.iter().filter(|_| modes == Modes::Plain);
+    let modes = modes.map(|(call, argument)| (*call, (When::Any(*argument, mode), denied)));
+    let namespaces = NAMESPACES.iter().fold(0, |all, flag| all | flag.unsigned_abs());
+    let families = sockets.families().iter().map(|(_, family)| family.unsigned_abs()).collect();
+    let rules = FORBIDDEN.iter().map(|call| (*call, (When::Always, denied)));
+    let rules = rules.chain(unknown).chain(modes).chain([
+        (libc::SYS_clone, (When::Any(0, namespaces), denied)),
+        (libc::SYS_socket, (When::NoneOf(0, families), Answer::Error(libc::EAFNOSUPPORT))),
+    ]);
+    filter(&rules.map(|(call, rule)| Some((u32::try_from(call).ok()?, rule))).collect::<Option<_>>()?)
 }
