@@ -78,6 +78,8 @@ pub(crate) fn keep(
             }
         }
     }
+    // What it publishes is of files that it has not read.
+    broken.extend(running.unread.clone());
     let restarts = |spec: &&ServiceSpec| spec.stays() && !services::rests(given, occupant, spec);
     if let Some(name) = not_alive.filter(|_| upkeep.services.iter().any(|spec| restarts(&spec))) {
         let revived = Note::Revived { times: occupant.revivals.saturating_add(1) };

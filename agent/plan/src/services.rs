@@ -21,7 +21,7 @@ pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How the services of an instance are.
 #[derive(Default)]
 pub(crate) struct Running {
-    /// All run that are to, with the configuration they are to have.
+    /// All run that are to, with the configuration they are to have, or could not be told to read that again.
     pub all: bool,
     /// When the youngest of them was started; zero if there are none.
     pub since: Steady,
@@ -29,6 +29,8 @@ pub(crate) struct Running {
     pub unsettled: Option<Problem>,
     /// A one-shot has not succeeded yet.
     pub unfinished: Option<Problem>,
+    /// One goes on with files that have changed, because its reload failed.
+    pub unread: Option<Problem>,
     /// What has a schedule did not succeed when it ran last.
     pub lapsed: Option<Problem>,
     exited: Option<Problem>,
@@ -117,7 +119,11 @@ pub(crate) fn bring_up(given: &Given<'_>, occupant: &Occupant, upkeep: &Upkeep, 
                 running.since = running.since.max(since.steady);
                 settle(given, fact, spec, since.steady, &mut running, plan);
                 let reload = reload(given, spec, fact);
-                running.all &= reload.is_none();
+                match reload.as_ref().and_then(|[again, _]| given.fact.failure(&again.step())) {
+                    // It may fail for long: what an instance promises is looked after meanwhile.
+                    Some(failure) if occupant.started => running.unread = Some(failure.problem.clone()),
+                    _ => running.all &= reload.is_none(),
+                }
                 reloads.extend(reload.into_iter().flatten());
             }
             ServiceRun::Running { .. } if same => {}

@@ -19,6 +19,14 @@ services:
   three: {command: ["/bin/three"], files: []}
 "#;
 
+const PROMISES: &str = "
+promises:
+  answers: {exec: [/bin/answers]}
+  breathes: {role: alive, exec: [/bin/breathes]}
+publish:
+  one: \"{{ parameters.b|default('b') }}\"
+";
+
 /// What is done to a ready instance when its parameters change.
 fn done(release: &str, parameters: &str) -> Vec<String> {
     let mut world = World::with_release(release);
@@ -86,8 +94,8 @@ fn what_has_read_its_files_by_a_restart_is_not_told_to_reload() {
 }
 
 /// A file of a service is another, and its reload fails.
-fn with_a_reload_that_fails() -> World {
-    let mut world = World::with_release(SHOP);
+fn with_a_reload_that_fails(promises: &str) -> World {
+    let mut world = World::with_release(&format!("{SHOP}{promises}"));
     world.wish(1, 0, Wish::Started, "{}");
     ready(&mut world);
     world.failing.insert("reload service two".into());
@@ -98,7 +106,7 @@ fn with_a_reload_that_fails() -> World {
 
 #[test]
 fn a_reload_that_failed_is_tried_again_and_one_that_was_done_is_not() {
-    let mut world = with_a_reload_that_fails();
+    let mut world = with_a_reload_that_fails("");
     assert_eq!(world.status(1).unwrap().state, InstanceState::Failed);
     world.take_done();
     world.failing.clear();
@@ -112,7 +120,7 @@ fn a_reload_that_failed_is_tried_again_and_one_that_was_done_is_not() {
 
 #[test]
 fn a_reload_that_fails_keeps_no_other_service_from_being_started_again() {
-    let mut world = with_a_reload_that_fails();
+    let mut world = with_a_reload_that_fails("");
     world.take_done();
     for _ in 0..3 {
         world.end(0, "three");
@@ -121,6 +129,40 @@ fn a_reload_that_fails_keeps_no_other_service_from_being_started_again() {
         let done = world.take_done();
         assert!(done.contains(&"part0 start service three".to_owned()), "{done:?}");
     }
+}
+
+#[test]
+fn while_a_reload_fails_promises_are_checked_and_nothing_is_published() {
+    let mut world = with_a_reload_that_fails(PROMISES);
+    let holds = |world: &World| world.status(1).unwrap().promises.iter().map(|one| one.holds).collect::<Vec<_>>();
+    world.broken.insert("answers".into());
+    world.later(90);
+    world.settle();
+    assert_eq!(holds(&world), [false, true]);
+    world.broken.clear();
+    world.later(90);
+    world.settle();
+    assert_eq!((holds(&world), world.status(1).unwrap().state), (vec![true, true], InstanceState::Failed));
+    assert!(!world.take_done().contains(&"part0 publish".to_owned()), "it is not as it is to be");
+    world.failing.clear();
+    world.later(90);
+    world.settle();
+    let done = world.take_done();
+    assert!(done.contains(&"part0 publish".to_owned()), "{done:?}");
+    assert_eq!(world.status(1).unwrap().state, InstanceState::Ready);
+}
+
+#[test]
+fn what_is_not_alive_is_restarted_also_while_a_reload_fails() {
+    let mut world = with_a_reload_that_fails(PROMISES);
+    world.broken.insert("breathes".into());
+    world.take_done();
+    for _ in 0..20 {
+        world.later(10);
+        world.settle();
+    }
+    let done = world.take_done();
+    assert!(done.contains(&"part0 stop service one".to_owned()), "{done:?}");
 }
 
 #[test]
