@@ -348,7 +348,7 @@ fn leave_out(at: usize, plan: &mut PartitionPlan) {
 }
 
 /// What does not build on the first of these: where that is the stop of a service, others are stopped all the same, and
-/// started as long as nothing is between that wants all of them stopped.
+/// reloaded and started as long as nothing is between that wants all of them stopped.
 fn apart(actions: Vec<Action>) -> Vec<Action> {
     let mut actions = actions.into_iter();
     let Some(Action::StopService { service: stays, .. }) = actions.next() else { return Vec::new() };
@@ -356,7 +356,8 @@ fn apart(actions: Vec<Action>) -> Vec<Action> {
     let is_apart = |action: &Action| match action {
         Action::StopService { .. } => true,
         Action::StartService { spec, .. } => !all_stopped && spec.name != stays,
-        Action::Note { note: Note::Done { .. } | Note::Timed { .. }, .. } => !all_stopped,
+        Action::Reload { .. } => !all_stopped,
+        Action::Note { note: Note::Reloaded { .. } | Note::Done { .. } | Note::Timed { .. }, .. } => !all_stopped,
         _ => {
             all_stopped = true;
             false

@@ -27,7 +27,11 @@ services:
 
 /// It is half past some hour.
 fn ready() -> World {
-    let mut world = World::with_release(RELEASE);
+    ready_with(RELEASE)
+}
+
+fn ready_with(release: &str) -> World {
+    let mut world = World::with_release(release);
     world.now.wall = Timestamp::parse("2027-01-15T08:30:00Z").unwrap();
     world.wish(1, 0, Wish::Started, "{}");
     world.settle();
@@ -142,6 +146,22 @@ fn what_has_a_schedule_runs_at_its_times_and_says_when_the_next_is() {
     }
     assert_eq!(service(&world, "backup").state, ServiceState::Done);
     assert_eq!(world.status(1).unwrap().state, InstanceState::Ready);
+}
+
+#[test]
+fn a_stop_that_fails_holds_up_no_reload_and_no_run_whose_time_has_come() {
+    let mut world = ready_with(&RELEASE.replace("[/bin/web]", "[/bin/web], files: [etc/lines], reload: {signal: HUP}"));
+    let services = &mut world.facts.partitions.get_mut(&part(0)).unwrap().services;
+    // One that the instance does not have, and files that it has not read yet.
+    services.insert("old".parse().unwrap(), services["web"].clone());
+    services.get_mut("web").unwrap().loaded = "others".into();
+    world.failing.insert("stop service old".into());
+    world.later(3600);
+    world.settle();
+    let done = world.take_done();
+    for step in ["reload service web", "start service backup"] {
+        assert!(done.contains(&format!("part0 {step}")), "{step}: {done:?}");
+    }
 }
 
 #[test]
