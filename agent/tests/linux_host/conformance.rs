@@ -54,6 +54,7 @@ macro_rules! suite {
             logs_are_bounded_and_read_on
             groups_that_somebody_takes_away_are_made_again_with_their_limits_and_the_gap_is_told
             what_takes_its_time_to_stop_keeps_nothing_else
+            however_many_take_their_time_to_stop_others_are_told_to_and_have_their_own
             dead_processes_that_nobody_waits_for_are_no_hindrance_and_go_with_the_service
             an_agent_of_another_version_finds_what_runs_and_goes_on_with_it
         );

@@ -35,10 +35,6 @@ impl Turns {
         Self { common: Semaphore::new(most), share, shares: Mutex::default() }
     }
 
-    pub async fn take(&self, who: &str) -> Result<Turn<'_>, AcquireError> {
-        self.take_after(who, || {}).await
-    }
-
     /// `waits` is called if others have all turns. Who waits for himself alone need not be told.
     pub async fn take_after(&self, who: &str, waits: impl FnOnce()) -> Result<Turn<'_>, AcquireError> {
         let _share = self.share_of(who);
@@ -74,6 +70,12 @@ impl Drop for Share<'_> {
 mod tests {
     use super::*;
     use futures_util::FutureExt;
+
+    impl Turns {
+        async fn take(&self, who: &str) -> Result<Turn<'_>, AcquireError> {
+            self.take_after(who, || {}).await
+        }
+    }
 
     #[test]
     fn who_has_all_of_his_share_keeps_himself_waiting_and_nobody_else() {

@@ -31,6 +31,39 @@ pub async fn what_takes_its_time_to_stop_keeps_nothing_else(node: Node) {
     node.done(host).await;
 }
 
+pub async fn however_many_take_their_time_to_stop_others_are_told_to_and_have_their_own(node: Node) {
+    let host = node.occupied().await;
+    let deaf = |name: &str| spec(name, &format!("trap '' TERM; echo > {name}; exec sleep 600"));
+    let hour = |spec| ServiceSpec { stop_timeout_seconds: 3600, ..spec };
+    // As many as systemd is told to stop at once.
+    let slow: Vec<_> = (0..32).map(|n| hour(deaf(&format!("slow{n}")))).collect();
+    let hears = hour(spec("hears", "trap 'echo > heard; exit' TERM; echo > hears; while :; do sleep 0.1; done"));
+    let all: Vec<_> = slow.iter().cloned().chain([deaf("deaf"), hears]).collect();
+    for began in host.runtime().start(&place(&node), &all).await {
+        began.unwrap();
+    }
+    until("all are ready", async || all.iter().all(|one| node.home().join(one.name.as_str()).exists())).await;
+    let others = async {
+        until("they are being stopped", async || {
+            let services = host.observe_partition(&part()).await.unwrap().services;
+            services.values().filter(|fact| matches!(fact.state, ServiceRun::Stopping { .. })).count() == slow.len()
+        })
+        .await;
+        tokio::join!(stop(&host, "hears"), stop(&host, "deaf"));
+    };
+    tokio::select! {
+        _ = join_all(slow.iter().map(|one| stop(&host, one.name.as_str()))) => panic!("they ignore their signal, and have an hour"),
+        done = tokio::time::timeout(Duration::from_secs(60), others) => done.expect("they wait for the others"),
+    }
+    assert!(node.home().join("heard").exists(), "it was not told, or had no time");
+    for name in ["hears", "deaf"] {
+        let fact = fact(&host, name).await;
+        assert!(matches!(fact.state, ServiceRun::Ended { how: Ending::Told, .. }), "{fact:?}");
+    }
+    host.runtime().clear(&place(&node)).await.unwrap();
+    node.done(host).await;
+}
+
 /// A process whose parent has not asked how it ended.
 fn dead_child_of(parent: u32) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();

@@ -1,6 +1,8 @@
 //! systemd's bus: one connection, on which calls go out without waiting for each other, and on which systemd tells what
 //! happens to units. What it tells is kept as the level of each unit.
 
+mod stopping;
+
 use super::names::{Names, of_path, path_of};
 use super::seen::{Said, Seen};
 use super::unit::{Property, START_SECONDS, Value};
@@ -11,7 +13,6 @@ use plat_model::problem::codes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, watch};
 use zbus::message::Type;
 use zbus::{Connection, DBusError, Message, MessageStream, ObjectPath, OwnedVariant, Variant};
@@ -40,8 +41,8 @@ const JOBS: usize = 128;
 /// As many of them has one partition: enough for all that systemd, which is one thread, starts meanwhile, and so few that it
 /// takes 16 partitions with nothing but units that hang to have others wait for one of them.
 const SHARE: usize = 8;
-/// Of stops: what is to be stopped all at once is not to wait in rows for what takes the time it was given, which its release
-/// bounds.
+/// Of stops: what is to be stopped all at once is not to wait in rows for what takes the time it was given. Four partitions can
+/// have all turns by that, for as long as their releases say: whoever comes to none is stopped without ([`stopping`]).
 const STOPS_SHARE: usize = 32;
 
 /// A change of a property that is held back until somebody looks is a level, so one place is enough.
@@ -241,7 +242,7 @@ impl Bus {
             told.extend(output.as_ref().map(|output| (name, Variant::Fd(zbus::Fd::from(output)))));
         }
         let none: [(&str, Vec<(&str, Variant<'_>)>); 0] = [];
-        let _turn = self.turn(&self.starts, unit).await?;
+        let _turn = turn(&self.starts, &self.whose(unit)).await?;
         let went = self.job(unit, "StartTransientUnit", &(unit, "fail", told, &none[..])).await?;
         let now = seen.borrow().clone();
         if went == "failed" && now.was_killed_in_time() { Err(Wrong::Held) } else { Ok(now) }
@@ -249,17 +250,8 @@ impl Bus {
 
     /// Stops a unit that has ended or was killed, and waits until nothing of it is left. One that is not there is stopped.
     pub async fn stop(&self, unit: &str) -> Result<(), Wrong> {
-        let _turn = self.turn(&self.ends, unit).await?;
+        let _turn = turn(&self.ends, &self.whose(unit)).await?;
         self.stopped(unit).await
-    }
-
-    /// The same for one that is given its time to end: that begins when systemd is told. Whether it was enough.
-    pub async fn stop_within(&self, unit: &str, longest: Duration) -> Result<bool, Wrong> {
-        let _turn = self.turn(&self.stops, unit).await?;
-        match tokio::time::timeout(longest, self.stopped(unit)).await {
-            Ok(stopped) => stopped.map(|()| true),
-            Err(_) => Ok(false),
-        }
     }
 
     async fn stopped(&self, unit: &str) -> Result<(), Wrong> {
@@ -314,11 +306,9 @@ impl Bus {
         over.map(|seen| seen.clone()).map_err(|_| Wrong::Bus("the connection was lost".into()))
     }
 
-    /// A turn of the unit's partition; of what is none's, of its own.
-    async fn turn<'a>(&self, turns: &'a Turns, unit: &str) -> Result<Turn<'a>, Wrong> {
-        let partition = self.names.partition_of(unit);
-        let who = partition.as_ref().map_or(unit, |partition| partition.as_str());
-        turns.take(who).await.map_err(|why| Wrong::Bus(why.to_string()))
+    /// Whose turns a unit takes: its partition's; what is none's, its own.
+    fn whose(&self, unit: &str) -> String {
+        self.names.partition_of(unit).map_or_else(|| unit.to_owned(), |partition| partition.to_string())
     }
 
     /// Queues a job of a unit, in its turn, and waits until it is done or has failed.
@@ -338,6 +328,11 @@ impl Bus {
         }
         Err(Wrong::Bus("the connection was lost".into()))
     }
+}
+
+async fn turn<'a>(turns: &'a Turns, who: &str) -> Result<Turn<'a>, Wrong> {
+    let waits = || tracing::debug!(who, on = "a turn at systemd, which others have all of", "waiting");
+    turns.take_after(who, waits).await.map_err(|why| Wrong::Bus(why.to_string()))
 }
 
 fn absent_is_fine(answer: Result<Message, Wrong>) -> Result<(), Wrong> {

@@ -26,9 +26,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// How long systemd may take to end what has not ended in its time.
-const STOP_SLACK: Duration = Duration::from_secs(10);
-
 /// How a service is made to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -250,9 +247,8 @@ impl Inner {
         state.phase = if how == Ending::Kill { Phase::Killing } else { Phase::Stopping };
         self.held.write(partition, service, &state).await?;
         let wrong = || lost("a service cannot be stopped");
-        // A service that is listened to can have systemd wait for longer than it was told to.
-        let longest = Duration::from_secs(state.systemd.map_or(0, |by| by.stop_seconds).into()) + STOP_SLACK;
-        if how == Ending::Kill || !self.bus.stop_within(&unit, longest).await.map_err(wrong())? {
+        let time = Duration::from_secs(state.systemd.map_or(0, |by| by.stop_seconds).into());
+        if how == Ending::Kill || !self.bus.stop_within(&unit, time).await.map_err(wrong())? {
             self.bus.kill(&unit).await.map_err(wrong())?;
             self.bus.stop(&unit).await.map_err(wrong())?;
         }
