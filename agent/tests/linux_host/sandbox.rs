@@ -134,6 +134,16 @@ async fn a_build_that_fills_the_disk_or_the_memory_is_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn when_a_build_is_told_as_failed_the_room_it_took_is_there_again() {
+    let yard = Yard::new(Some(UID + 127));
+    yard.fails("for n in $(seq 3000); do echo x > f$n; done; echo no more; exit 1", &["no more"]).await;
+    let node = fs::read_to_string(yard.path("node.json")).unwrap();
+    let releases = NodeFile::parse(&node).unwrap().releases;
+    let left = fs::read_dir(releases).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(left.filter(|name| name.starts_with(".unfinished")).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_build_does_nothing_to_processes_that_are_not_its_own() {
     // As who this test is: what keeps it from them is not that they are another user's.
     let yard = Yard::new(None);

@@ -14,12 +14,10 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// The service, in C, and by which of its words its processes are known.
-const SERVICE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/figures/say.c");
+/// By which of its words the service's processes are known.
 const SAY: &str = "fd00:5::1";
 const PORT: &str = "7000";
 const INSTANCES: usize = 500;
@@ -27,7 +25,7 @@ const ROUNDS: usize = 3;
 const HUB: &str = "[fd00:5::1]:7000";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Needs root, `ip`, and a C compiler.
+/// Needs root and `ip`.
 pub fn measure() -> Result<()> {
     if !root_or_skip("many instances at once") {
         return Ok(());
@@ -44,8 +42,7 @@ pub fn measure() -> Result<()> {
     let program = grid.folder.path().join("program");
     fs::create_dir(&program)?;
     fs::set_permissions(grid.folder.path(), fs::Permissions::from_mode(0o755))?;
-    let built = Command::new("cc").args(["-O2", SERVICE, "-o"]).arg(program.join("say")).status()?;
-    ensure!(built.success(), "{SERVICE} cannot be built");
+    super::say::build(&program)?;
     let command = format!("[\"{{{{ release.directory }}}}/say\", \"{SAY}\", \"{PORT}\", \"{{{{ instance.name }}}}\"]");
     let sources = "sources:\n  program: {directory: {path: \"{folder}/program\"}}";
     grid.release("say", &format!("version: 1\nname: say\n{sources}\nservices:\n  say: {{command: {command}}}\n"));

@@ -4,6 +4,7 @@
 mod burst;
 mod dev;
 mod idle;
+mod say;
 mod start;
 
 use std::process::Command;
@@ -18,11 +19,6 @@ const OTHERS: [(&str, &[&str]); 4] = [
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
-    if let [word, address, rest @ ..] = &arguments[..]
-        && word == start::SAY
-    {
-        return start::say(address, rest);
-    }
     let wanted = |part: &str| arguments.is_empty() || arguments.iter().any(|word| word == part);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if wanted("start") {

@@ -5,39 +5,27 @@ use anyhow::{Context, Result};
 use plat_tests::eventually::eventually;
 use plat_wire::v1;
 use std::fs;
-use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
-/// The first argument of this program when it is the service.
-pub const SAY: &str = "--say-that-you-run";
 const RUNS: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The service: says its name, and stays.
-pub fn say(address: &str, rest: &[String]) -> Result<()> {
-    let name = rest.first().context("no name")?;
-    UdpSocket::bind("127.0.0.1:0")?.send_to(name.as_bytes(), address)?;
-    loop {
-        std::thread::park();
-    }
-}
 
 pub async fn measure() -> Result<()> {
     let dev = Dev::start(4)?;
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
     // Of the files of /tmp a service sees none but its own.
-    let heard = tokio::net::UdpSocket::bind("127.0.0.1:0").await?;
+    let heard = tokio::net::UdpSocket::bind("[::1]:0").await?;
     let program = folder.path().join("program");
     fs::create_dir(&program)?;
-    fs::copy(std::env::current_exe()?, program.join("say"))?;
+    super::say::build(&program)?;
     let document = format!(
         "version: 1\nname: say\nsources:\n  program: {{directory: {{path: \"{}\"}}}}\nservices:\n  say:\n    command: \
-         [\"{{{{ release.directory }}}}/say\", \"{SAY}\", \"{}\", \"{{{{ instance.name }}}}\"]\n",
+         [\"{{{{ release.directory }}}}/say\", \"::1\", \"{}\", \"{{{{ instance.name }}}}\"]\n",
         program.display(),
-        heard.local_addr()?
+        heard.local_addr()?.port()
     );
     let daemons = dev.daemons()?;
     let mut grid = dev.client()?;

@@ -293,9 +293,15 @@ impl Releases {
             groups: held.groups.clone(),
             made,
         }));
-        match self.spawner.within(&task, task.longest(), told).await? {
-            Answer::Done => {}
-            other => return Err(Problem::new(codes::INTERNAL, format!("a build answered {other:?}"))),
+        let built = match self.spawner.within(&task, task.longest(), told).await {
+            Ok(Answer::Done) => Ok(()),
+            Ok(other) => Err(Problem::new(codes::INTERNAL, format!("a build answered {other:?}"))),
+            Err(problem) => Err(problem),
+        };
+        if built.is_err() {
+            // Whose turn comes next is not to find the disk full of this.
+            staging.away().await;
+            return built;
         }
         super::runtime::beside(move || publish(staging, &published)).await
     }
@@ -364,6 +370,20 @@ impl Drop for Building<'_> {
 
 /// A folder that is removed unless it is published.
 struct Staging(PathBuf);
+
+impl Staging {
+    /// Removes it, whether or not that is waited for to its end.
+    async fn away(mut self) {
+        let (done, is_gone) = tokio::sync::oneshot::channel();
+        let path = std::mem::take(&mut self.0);
+        std::thread::spawn(move || {
+            discard(&path);
+            // Who does not wait any more need not be told.
+            let _ = done.send(());
+        });
+        let _ = is_gone.await;
+    }
+}
 
 impl Drop for Staging {
     fn drop(&mut self) {
