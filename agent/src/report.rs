@@ -1,5 +1,6 @@
 //! What there is to tell the master: only what has changed since it last took a report in.
 
+use plat_model::Problem;
 use plat_model::id::{Digest, InstanceId};
 use plat_model::instance::InstanceStatus;
 use plat_model::node::{Inventory, NodeReport};
@@ -22,10 +23,21 @@ struct State {
     /// Grows with every change.
     revision: u64,
     inventory: Option<(u64, Inventory)>,
+    troubles: BTreeMap<Trouble, Problem>,
     instances: BTreeMap<InstanceId, (u64, InstanceStatus)>,
     installations: BTreeMap<Digest, (u64, Installation)>,
     /// All up to this one have been taken in by the master.
     taken: u64,
+}
+
+/// What can be wrong with the whole node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Trouble {
+    /// What the master says cannot be kept.
+    Word,
+    /// Nothing is begun that takes room.
+    Room,
+    Clock,
 }
 
 enum News<'a> {
@@ -52,12 +64,32 @@ impl Board {
 
     pub fn inventory(&self, inventory: Inventory) {
         let new = self.with(|state| {
+            let inventory = Inventory { troubles: state.troubles.values().cloned().collect(), ..inventory };
             let new = state.inventory.as_ref().is_none_or(|(_, old)| *old != inventory);
             if new {
                 state.revision += 1;
                 state.inventory = Some((state.revision, inventory));
             }
             new
+        });
+        self.wake(new);
+    }
+
+    /// `None`: not any more.
+    pub fn trouble(&self, what: Trouble, problem: Option<Problem>) {
+        let new = self.with(|state| {
+            let before = match problem.clone() {
+                Some(problem) => state.troubles.insert(what, problem),
+                None => state.troubles.remove(&what),
+            };
+            if before == problem {
+                return false;
+            }
+            // Before the node knows what it has, it is told together with that.
+            let Some((revision, inventory)) = &mut state.inventory else { return false };
+            state.revision += 1;
+            (*revision, inventory.troubles) = (state.revision, state.troubles.values().cloned().collect());
+            true
         });
         self.wake(new);
     }

@@ -1,6 +1,8 @@
 //! Formats, and how failures are told.
 
 use crate::world::World;
+use plat_model::Problem;
+use plat_model::problem::codes;
 use serde_json::Value;
 
 const WRONG: &str = "version: 1\nname: x\nservces: {}\nfils: {}\n";
@@ -89,4 +91,16 @@ fn lists_of_all_projects_name_the_project() {
     assert!(all.starts_with("PROJECT") && all.contains("shop"), "{all}");
     assert_eq!(all.lines().next().unwrap().matches("PROJECT").count(), 1);
     assert_eq!(world.done(&["list", "--all", "-o", "wide"]).out.lines().next().unwrap().matches("PROJECT").count(), 1);
+}
+
+#[test]
+fn what_is_wrong_with_a_node_as_a_whole_is_shown_with_what_to_do() {
+    let world = World::new();
+    world.node("n1");
+    let full = Problem::new(codes::DISK_FULL, "there is too little room in /srv").fix("free some space there");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(world.in_trouble("n1", &full));
+    let node = world.done(&["node", "show", "n1"]).out;
+    assert!(node.contains("P0404") && node.contains("too little room in /srv") && node.contains("free some"), "{node}");
+    assert_eq!(world.plat.json(&["node", "show", "n1"])["troubles"][0]["code"], "P0404");
 }

@@ -137,6 +137,13 @@ impl World {
         client.sync(said).await.unwrap().into_inner()
     }
 
+    /// Says for an enrolled node what is wrong with it as a whole.
+    pub async fn in_trouble(&self, name: &str, problem: &plat_model::Problem) {
+        let (mut client, inventory) = self.node_client(name);
+        let inventory = Some(v1::Inventory { troubles: vec![problem.into()], ..inventory });
+        client.sync(v1::SyncRequest { inventory, ..Default::default() }).await.unwrap();
+    }
+
     fn node_client(&self, name: &str) -> (plat_wire::ends::NodeClient, v1::Inventory) {
         let file = self.path(&format!("agent-{name}")).join("identity.pem");
         let credentials = Credentials::load(GridName::parse("campus").unwrap(), &file).unwrap();

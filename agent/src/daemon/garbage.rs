@@ -1,7 +1,8 @@
 //! What nothing uses any more: looked at from time to time, and at once when there is less to be used or no room.
 
 use super::Shared;
-use plat_agent_plan::{GarbagePlan, InUse, Stored, plan_garbage};
+use crate::report::Trouble;
+use plat_agent_plan::{GarbagePlan, InUse, Stored, plan_garbage, shortage};
 use plat_model::Problem;
 use plat_model::id::Digest;
 use std::collections::BTreeSet;
@@ -9,24 +10,30 @@ use std::sync::Arc;
 use std::time::Duration;
 use tracing::{info, warn};
 
-/// How often it is looked when nothing gives reason to.
+/// How often it is looked when nothing gives reason to, and while there is too little room.
 const PERIOD: Duration = Duration::from_secs(3600);
+const SHORT: Duration = Duration::from_secs(60);
 
 /// Runs until it is dropped.
 pub(super) async fn run(shared: Arc<Shared>) {
     loop {
-        if let Err(problem) = look(&shared).await {
+        let short = look(&shared).await.unwrap_or_else(|problem| {
             warn!(problem = problem.one_line(), "what nothing uses cannot be removed");
-        }
-        let _woken = tokio::time::timeout(PERIOD, shared.tidy.notified()).await;
+            None
+        });
+        let again = if short.is_some() { SHORT } else { PERIOD };
+        shared.board.trouble(Trouble::Room, short);
+        let _woken = tokio::time::timeout(again, shared.tidy.notified()).await;
     }
 }
 
-async fn look(shared: &Shared) -> Result<(), Problem> {
+/// Gives what is wrong where there is too little room.
+async fn look(shared: &Shared) -> Result<Option<Problem>, Problem> {
+    let facts = shared.host.observe_store().await?;
+    let short = shortage(&facts.disks, &shared.policy);
     // Before the first word of the master nothing is known to be unwanted, and before all partitions were seen not what
     // is used.
-    let Some(desired) = shared.current().filter(|_| shared.has_seen_all_partitions()) else { return Ok(()) };
-    let facts = shared.host.observe_store().await?;
+    let Some(desired) = shared.current().filter(|_| shared.has_seen_all_partitions()) else { return Ok(short) };
     let releases = facts.entries.iter().filter_map(|entry| match &entry.what {
         Stored::Release(digest) => Some(digest),
         Stored::Content(_) => None,
@@ -43,5 +50,5 @@ async fn look(shared: &Shared) -> Result<(), Problem> {
             Err(problem) => warn!(step, problem = problem.one_line(), "step failed"),
         }
     }
-    Ok(())
+    Ok(short)
 }

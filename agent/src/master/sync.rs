@@ -2,9 +2,10 @@
 
 use super::{Failed, Master};
 use crate::desired::Accepted;
+use crate::report::Trouble;
 use plat_model::node::NodeReport;
 use plat_model::problem::codes;
-use plat_model::{Problem, Problems};
+use plat_model::{Problem, Problems, Timestamp};
 use plat_wire::IntoModel;
 use plat_wire::convert::{DesiredIndex, sync_request};
 use plat_wire::limits::{LIST_BYTES, SYNC_DEADLINE};
@@ -43,6 +44,8 @@ pub(super) async fn run(master: &Master) {
         let began = Instant::now();
         match once(master, report, ask_for_all).await {
             Ok(answer) => {
+                let off = answer.now.and_then(|now| wrong_clock(now, began.elapsed(), master.clock.now()));
+                master.board.trouble(Trouble::Clock, off);
                 for problem in &answer.refused.0 {
                     warn!(problem = problem.one_line(), "the master refused a part of the report");
                 }
@@ -55,6 +58,7 @@ pub(super) async fn run(master: &Master) {
                 let desired = master.desired.current();
                 let listed = |id: &_| desired.as_ref().is_some_and(|desired| desired.instances.contains_key(id));
                 master.board.taken(mark, listed);
+                master.board.trouble(Trouble::Word, accepted.as_ref().err().cloned());
                 match accepted {
                     Ok(Accepted::Part) => {
                         master.back("sync", &mut tries);
@@ -85,6 +89,28 @@ pub(super) async fn run(master: &Master) {
             Err(problem) => master.wait_after("sync", Failed::Call, &problem, &mut tries).await,
         }
     }
+}
+
+/// A clock that is so far from the master's is wrong: certificates and windows of usage bear minutes.
+const OFF: Duration = Duration::from_secs(60);
+
+/// What is wrong with this machine's clock, or the master's, by what the master's said when it answered a call that took so long.
+fn wrong_clock(master: Timestamp, took: Duration, now: Timestamp) -> Option<Problem> {
+    let (ahead, behind) = (now.since(master), master.since(now));
+    let (by, how) = if behind.is_zero() { (ahead, "ahead of") } else { (behind, "behind") };
+    if by <= OFF + took {
+        return None;
+    }
+    // In steps, so that one trouble is told once.
+    let by = match by.as_secs() {
+        seconds if seconds < 3600 => format!("{} minutes", seconds / 60),
+        seconds if seconds < 48 * 3600 => format!("about {} hours", seconds.div_ceil(3600)),
+        seconds => format!("about {} days", seconds / (24 * 3600)),
+    };
+    Some(
+        Problem::new(codes::WRONG_CLOCK, format!("the node's clock is {by} {how} the master's"))
+            .fix("set the one that is wrong; `timedatectl` tells whether a machine's is kept right"),
+    )
 }
 
 async fn once(master: &Master, report: NodeReport, ask_for_all: bool) -> Result<DesiredIndex, Problem> {

@@ -11,4 +11,5 @@ mod parts;
 mod rebuilds;
 mod rig;
 mod runs;
+mod troubles;
 mod work;

@@ -1,5 +1,6 @@
 //! A master that holds one node: what it wants, what it was told.
 
+use plat_agent::clock::{Clock, SystemClock};
 use plat_link::{Address, Credentials, Key, Peer, ServeSettings, listen, serve};
 use plat_model::id::{Digest, GridName, InstanceId};
 use plat_model::identity::Identity;
@@ -67,6 +68,8 @@ pub struct State {
     pub renewed_life: u64,
     /// And the rejoin certificates that they get when they enrol.
     pub rejoin_life: u64,
+    /// As a master of before did not.
+    pub tells_time: bool,
 }
 
 impl State {
@@ -269,6 +272,7 @@ impl NodeService for Service {
                 .map(|(digest, document)| v1::ReleaseBody { digest: digest.to_string(), document: document.clone() })
                 .collect(),
             refused: refused.0.iter().map(Into::into).collect(),
+            now_ms: if state.tells_time { SystemClock.now().0 } else { 0 },
         };
         state.bodies += answer.bodies.len();
         Ok(Response::new(answer))

@@ -335,6 +335,9 @@ pub struct NodeView {
     pub runtime: Option<String>,
     /// What every partition is held to.
     pub enforced: Vec<String>,
+    /// What is wrong with it as a whole, a full disk or a wrong clock.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<ProblemView>,
     pub partitions: Vec<PartitionView>,
     pub releases: Vec<NodeReleaseView>,
 }
@@ -374,6 +377,7 @@ impl From<v1::NodeView> for NodeView {
             generation_reported: view.generation_reported,
             runtime: Some(view.runtime).filter(|runtime| !runtime.is_empty()),
             enforced: view.enforced,
+            troubles: view.troubles.into_iter().map(Into::into).collect(),
             partitions: view
                 .partitions
                 .into_iter()

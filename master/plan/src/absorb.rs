@@ -7,7 +7,7 @@ use crate::record::{Key, Record};
 use crate::state::State;
 use plat_model::id::{NodeId, PartitionName, PartitionRef, ServiceName};
 use plat_model::instance::{InstanceState, InstanceStatus, ServiceKind, Wish};
-use plat_model::node::{Inventory, Node, NodeReport, PARTITIONS_MAX, PartitionOffer};
+use plat_model::node::{Inventory, Node, NodeReport, PARTITIONS_MAX, PartitionOffer, TROUBLES_MAX};
 use plat_model::problem::{Problem, codes};
 use plat_model::release::{InstallState, Installation};
 use plat_model::run::RUNS_MAX;
@@ -71,6 +71,8 @@ fn take_inventory(state: &State, row: &Node, told: &Inventory, absorbed: &mut Ab
         Some("two partitions have the same name".into())
     } else if told.partitions.iter().any(|offer| offer.addresses.len() > ADDRESSES_MAX) {
         Some(format!("a partition has more than {ADDRESSES_MAX} addresses"))
+    } else if told.troubles.len() > TROUBLES_MAX || told.troubles.iter().any(is_large) {
+        Some("it has too much trouble to tell".into())
     } else {
         None
     };
@@ -102,7 +104,8 @@ fn take_inventory(state: &State, row: &Node, told: &Inventory, absorbed: &mut Ab
         inventory.partitions.iter().map(|offer| (offer.name.clone(), offer.clone())).collect()
     };
     let as_whole = |inventory: &Inventory| {
-        (inventory.capacity, inventory.enforced, inventory.runtime.clone(), inventory.does_once)
+        let Inventory { capacity, enforced, runtime, does_once, troubles, partitions: _ } = inventory.clone();
+        (capacity, enforced, runtime, does_once, troubles)
     };
     let same = as_whole(&inventory) == as_whole(&row.inventory) && by_name(&inventory) == by_name(&row.inventory);
     if !same {

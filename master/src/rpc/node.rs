@@ -71,6 +71,7 @@ impl NodeService for Service {
             bodies: synced.bodies.iter().map(Into::into).collect(),
             documents: documents.map(|(d, document)| v1::ReleaseBody { digest: d.to_string(), document }).collect(),
             refused: read.refused.0.iter().chain(&synced.refused).map(Into::into).collect(),
+            now_ms: self.0.now().0,
         }))
     }
 

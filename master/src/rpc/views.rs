@@ -115,6 +115,7 @@ pub(super) fn node(view: NodeView) -> v1::NodeView {
         generation_desired: view.desired.0,
         generation_reported: view.reported.0,
         runtime: inventory.runtime.clone(),
+        troubles: inventory.troubles.iter().map(Into::into).collect(),
         enforced: inventory.enforced.names().into_iter().map(str::to_owned).collect(),
     }
 }

@@ -244,6 +244,7 @@ impl NodeFile {
             runtime: String::new(),
             enforced: Enforced::default(),
             does_once: false,
+            troubles: Vec::new(),
         }
     }
 }
@@ -275,7 +276,14 @@ pub struct Inventory {
     /// Whether it does what is asked for once: runs a hook, builds a release again. An older agent does not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub does_once: bool,
+    /// What is wrong with the node as a whole, and with none of its instances alone: a full disk, a wrong clock. At most
+    /// [`TROUBLES_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub troubles: Vec<Problem>,
 }
+
+/// Most troubles that a node may tell of itself.
+pub const TROUBLES_MAX: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionOffer {

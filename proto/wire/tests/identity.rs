@@ -154,8 +154,9 @@ fn installation() -> impl Strategy<Value = Installation> {
 fn inventory() -> impl Strategy<Value = Inventory> {
     let offer = (vec(any::<IpAddr>(), 0..3), resources());
     let offers = btree_map("[a-z][a-z0-9]{0,14}", offer, 0..4);
-    let told = (enforced(), "[a-z]{0,8}", any::<bool>());
-    (resources(), offers, told).prop_map(|(capacity, offers, (enforced, runtime, does_once))| Inventory {
+    let told = (enforced(), "[a-z]{0,8}", any::<bool>(), vec(problem(), 0..3));
+    (resources(), offers, told).prop_map(|(capacity, offers, (enforced, runtime, does_once, troubles))| Inventory {
+        troubles,
         enforced,
         runtime,
         does_once,

@@ -387,6 +387,7 @@ impl Draw for NodeView {
         text += &pairs("labels", &labels);
         let enforced = if self.enforced.is_empty() { "no limits".into() } else { self.enforced.join(" ") };
         let _ = writeln!(text, "enforces  {enforced}");
+        self.troubles.iter().for_each(|trouble| text += &problem_lines(trouble));
         let rows = self.partitions.iter();
         let rows = rows.map(|p| vec![p.name.clone(), or_dash(p.instance.as_deref()), p.addresses.join(" ")]).collect();
         text += &table(&["PARTITION", "INSTANCE", "ADDRESSES"], rows);

@@ -120,6 +120,7 @@ codes! { LINK:
     VERSION_SKEW = 605 Conflict "the two sides' versions are too far apart";
     BAD_ADDRESS = 606 Invalid "an address cannot be used";
     OVERLOADED = 607 Exhausted "too many calls at once";
+    WRONG_CLOCK = 608 Failed "a node's clock and the master's differ";
 }
 
 // P07xx: the command line.

@@ -12,7 +12,7 @@ use plat_model::release::RELEASE_MAX;
 use plat_model::run::RUNS_MAX;
 use plat_model::tree::SHARED_MAX;
 use plat_model::usage::UsageReport;
-use plat_model::{Generation, Problems};
+use plat_model::{Generation, Problems, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 owned! { v1::InstanceBody, InstanceDesired; }
@@ -171,6 +171,8 @@ pub struct DesiredIndex {
     pub documents: Vec<(Digest, String)>,
     /// Parts of the report that the master did not accept.
     pub refused: Problems,
+    /// The master's clock when it answered; `None`: an older one does not say.
+    pub now: Option<Timestamp>,
 }
 
 impl IntoModel for v1::SyncResponse {
@@ -199,6 +201,7 @@ impl IntoModel for v1::SyncResponse {
             bodies: bodies?,
             documents: documents?,
             refused: Problems(refused?),
+            now: (self.now_ms != 0).then_some(Timestamp(self.now_ms)),
         })
     }
 }

@@ -11,7 +11,7 @@ use crate::limits::{ADDRESSES_MAX, LABEL_TEXT_MAX, LABELS_MAX, PROBLEM_TEXT_MAX,
 use crate::v1;
 use plat_model::id::{NodeId, PartitionName, PartitionRef};
 use plat_model::instance::PlacementRules;
-use plat_model::node::{Inventory, PARTITIONS_MAX, PartitionOffer};
+use plat_model::node::{Inventory, PARTITIONS_MAX, PartitionOffer, TROUBLES_MAX};
 use plat_model::resources::{Enforced, Resources};
 use plat_model::{Code, Problem, Problems, Waiting};
 use std::collections::BTreeMap;
@@ -198,6 +198,7 @@ impl From<&Inventory> for v1::Inventory {
             enforced: names(inventory.enforced),
             runtime: inventory.runtime.clone(),
             does_once: inventory.does_once,
+            troubles: inventory.troubles.iter().map(Into::into).collect(),
         }
     }
 }
@@ -212,6 +213,7 @@ impl IntoModel for v1::Inventory {
         }
         // What a newer node enforces besides is not asked for here.
         let enforced = self.enforced.iter().fold(Enforced::default(), |all, name| all.with(name).unwrap_or(all));
+        let troubles = at.field("troubles").all(self.troubles, TROUBLES_MAX, problems)?;
         let at = at.field("partitions");
         let partitions = at.all(self.partitions, PARTITIONS_MAX, problems)?;
         let mut seen = std::collections::BTreeSet::new();
@@ -222,6 +224,7 @@ impl IntoModel for v1::Inventory {
             }
         }
         drop(seen);
-        Some(Inventory { capacity, partitions, enforced, runtime: self.runtime, does_once: self.does_once })
+        let (runtime, does_once) = (self.runtime, self.does_once);
+        Some(Inventory { capacity, partitions, enforced, runtime, does_once, troubles })
     }
 }
