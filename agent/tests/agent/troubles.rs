@@ -45,7 +45,7 @@ async fn a_master_that_does_not_tell_the_time_has_no_other_clock() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_word_that_finds_no_room() {
-    let mut rig = Rig::running().await;
+    let rig = Rig::running().await;
     until("it asks", || (rig.master.state().syncs > 0, ())).await;
     let in_the_way = rig.data().join("desired.new");
     // What it was told first may be on its way to the disk by that name.
