@@ -205,6 +205,58 @@ fn what_took_the_name_of_a_link_that_is_to_go_stays() {
     });
 }
 
+/// A tun beside each tap.
+const BRIDGED: &str = "mode = \"bridge\"\ntuns = true\ntun_ipv4_network = \"10.201.0.0/24\"\nguard = false\n";
+
+/// As [`BRIDGED`], with routed taps.
+fn routed() -> String {
+    format!("tap_mode = \"routed\"\n{BRIDGED}")
+}
+
+#[test]
+fn what_went_with_a_link_that_its_user_let_go_is_gone_and_nothing_is_said_of_it() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        let let_go = |links: &'static [&str]| move || links.iter().for_each(|link| ip(&format!("link delete {link}")));
+        for (network, links) in [(&routed(), &["part1", "part-tun1"] as &[&str]), (&BRIDGED.to_owned(), &["part-tun1"])]
+        {
+            machine.configure_with(2, network, "");
+            let before = machine.everything();
+            machine.must(&["apply"]);
+            machine.configure_with(1, network, "");
+            let ended = acting_before("unlinkat", &machine.command(&["apply"]), let_go(links));
+            assert_eq!(ended, (0, String::new()));
+            let shown = machine.must(&["show"]);
+            assert!(shown.contains("part0") && !links.iter().any(|link| shown.contains(link)), "{shown}");
+            machine.configure_with(2, network, "");
+            machine.must(&["apply"]);
+            assert_eq!(acting_before("unlinkat", &machine.command(&["reset"]), let_go(links)), (0, String::new()));
+            assert_eq!(machine.must(&["show"]), "nothing was made\n");
+            assert_eq!(machine.everything(), before);
+        }
+    });
+}
+
+#[test]
+fn a_link_that_its_user_let_go_leaves_nothing_in_the_record_of_a_run_that_is_undone() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, &routed(), "");
+        fs::create_dir_all(machine.path("var/lib/plat/.node-format-node.json/here")).unwrap();
+        let before = machine.everything();
+        let (code, why) = acting_once("openat", &machine.command(&["apply"]), || {
+            let there = machine.network();
+            let whole = there.routes.iter().any(|route| route.link == "part0")
+                && there.addresses.iter().any(|found| found.link == "part-tun0" && found.address.addr().is_ipv4());
+            whole.then(|| ["part0", "part-tun0"].map(|link| ip(&format!("link delete {link}")))).is_some()
+        });
+        assert!(code == 1 && why.contains("cannot write"), "{why}");
+        assert!(why.contains("the machine is as it was before the run") && !why.contains("can keep"), "{why}");
+        assert_eq!(machine.must(&["show"]), "nothing was made\n");
+        assert_eq!(machine.everything(), before);
+    });
+}
+
 const TAKING: [&str; 4] = ["apply", "--take-uplink", "--confirm-within", "3600"];
 
 #[test]

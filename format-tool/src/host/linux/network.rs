@@ -219,13 +219,20 @@ fn call(
     let indexes: Indexes = links.iter().map(|(name, link)| (name.clone(), link.index)).collect();
     let is_gone = |action: &Action| match action {
         Action::RemoveLink { name, link } => !links.get(name).is_some_and(|found| links::is_still(&found.fact, link)),
+        Action::RemoveAddress(AddressFact { link, .. }) | Action::RemoveRoute(Route { link, .. }) => {
+            !links.contains_key(link)
+        }
+        Action::SetLink { name, from, to } => {
+            !links.contains_key(name) && *to == LinkFact { up: false, ..from.clone() }
+        }
         _ => false,
     };
     let (mut requests, mut of) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
     let mut why = vec![None; batch.len()];
     for (n, action) in batch.iter().enumerate() {
         match requests_for(&connection.handle, action, &indexes) {
-            // Whoever may open a tap can let it go; what has its name, or a bridge's, by now is somebody else's.
+            // Whoever may open a tap can let it go: what is on it goes along, and it is up no more. What has its name, or a
+            // bridge's, by now is somebody else's.
             _ if is_gone(action) => {}
             Some(some) => some.into_iter().for_each(|request| {
                 requests.push(request);
@@ -247,22 +254,25 @@ fn requests_for(handle: &Handle, action: &Action, indexes: &Indexes) -> Option<V
     let one = match action {
         Action::SetLink { name, from, to } => return links::set(handle, index(name)?, from, to, indexes),
         Action::AddLink { name, link } => links::add_bridge(handle, name, link),
-        Action::RemoveLink { name, .. } => links::remove(handle, index(name)?),
+        Action::RemoveLink { name, .. } => unless(links::remove(handle, index(name)?), Errno::ENODEV),
         Action::AddAddress(added) if added.bound_only => {
             addresses::add_for_binding(handle, index(&added.link)?, added.address)
         }
         Action::AddAddress(added) => addresses::add(handle, index(&added.link)?, added.address),
-        // The kernel itself takes IPv6 addresses off a link that is lowered.
-        Action::RemoveAddress(gone) => {
-            unless(addresses::remove(handle, index(&gone.link)?, gone.address), Errno::EADDRNOTAVAIL)
-        }
+        Action::RemoveAddress(gone) => without(addresses::remove(handle, index(&gone.link)?, gone.address)),
         Action::AddLocalRoute { range } => routes::add_local(handle, index("lo")?, *range),
-        Action::RemoveLocalRoute { range } => routes::remove_local(handle, index("lo")?, *range),
+        Action::RemoveLocalRoute { range } => without(routes::remove_local(handle, index("lo")?, *range)),
         Action::AddRoute(route) => routes::add(handle, index(&route.link)?, route),
-        Action::RemoveRoute(route) => routes::remove(handle, index(&route.link)?, route),
+        Action::RemoveRoute(route) => without(routes::remove(handle, index(&route.link)?, route)),
         _ => return None,
     };
     Some(vec![one])
+}
+
+/// One that removes what may be gone by then: with its link, with IPv6 on it, or, an address of IPv6, because that was lowered.
+fn without(removal: Request) -> Request {
+    let reasons = [Errno::ENODEV, Errno::ENXIO, Errno::EADDRNOTAVAIL, Errno::ESRCH];
+    reasons.into_iter().fold(removal, unless)
 }
 
 /// Why actions were refused, if any were.
