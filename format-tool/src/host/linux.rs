@@ -200,7 +200,11 @@ impl Host for LinuxHost {
                 self.excused.extend(left_out);
                 outcome
             }
-            Kind::AddTaps => network::add_taps(batch),
+            Kind::AddTaps => {
+                let (outcome, left_out) = network::add_taps(batch);
+                self.excused.extend(left_out);
+                outcome
+            }
             Kind::RemoveTaps => network::remove_taps(batch),
             Kind::SetLinks => network::set_links(batch, &mut self.followed),
             Kind::AddBridges

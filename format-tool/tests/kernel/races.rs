@@ -1,6 +1,7 @@
 //! What somebody else does between the look and the deed: a program of the run's is preceded by it.
 
 use super::effects::{acting_before, acting_once};
+use super::guard::tap::Guest;
 use super::machine::{Machine, ip, on_a_machine, program};
 use super::uplink::{TAKE, World, where_is};
 use nix::mount::{MsFlags, mount};
@@ -254,6 +255,26 @@ fn a_link_that_its_user_let_go_leaves_nothing_in_the_record_of_a_run_that_is_und
         assert!(why.contains("the machine is as it was before the run") && !why.contains("can keep"), "{why}");
         assert_eq!(machine.must(&["show"]), "nothing was made\n");
         assert_eq!(machine.everything(), before);
+    });
+}
+
+#[test]
+fn a_tenant_who_makes_something_else_of_his_new_tap_keeps_no_other_from_being_made() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        let tap = || Path::new("/proc/sys/net/ipv4/conf/part0").exists();
+        let (code, said) = acting_once("netlink message", &machine.command(&["apply"]), || {
+            tap().then(|| Guest::behind_tap("part0").becomes_infiniband()).is_some()
+        });
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains("not joined to the network: part0") && !said.contains("part1"), "{said}");
+        assert_eq!(machine.network().links["part1"].bridge.as_deref(), Some("plat0"));
+        let (code, said) = machine.run(&["verify"]);
+        assert!(code == 3 && said.contains("+ tap part0"), "{said}");
+        machine.must(&["apply"]);
+        assert_eq!(machine.must(&["verify"]), "the machine is as it was formatted\n");
+        machine.must(&["reset"]);
     });
 }
 

@@ -6,38 +6,65 @@ use super::links::{self, Link};
 use super::near::{Followed, Near};
 use super::{addresses, by_name, call, refusals};
 use crate::host::Outcome;
-use crate::host::linux::failed;
+use crate::host::linux::{failed, told_together};
 use nix::errno::Errno;
 use node_format_plan::Action;
 use node_format_plan::facts::LinkFact;
+use plat_model::problem::Problem;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 /// `followed`: so far, of links that get another hardware address while they are up.
 pub(in crate::host::linux) fn set_links(batch: &[Action], followed: &mut Followed) -> Outcome {
-    let (mut done, mut problem, mut rest) = (Vec::with_capacity(batch.len()), None, batch);
-    let cannot = |e: io::Error| failed("the network cannot be changed", e);
+    let changed = change(batch, followed);
+    Outcome { problem: changed.problem(batch, |_| false), done: changed.done }
+}
+
+/// What came of changes.
+#[derive(Default)]
+pub(super) struct Changed {
+    /// As of an [`Outcome`].
+    pub done: Vec<bool>,
+    /// Why the kernel refused those that it did, in whole or in part.
+    why: Vec<Option<Errno>>,
+    /// Why it could not be asked for the rest.
+    broken: Option<io::Error>,
+}
+
+impl Changed {
+    /// But for those that are told of elsewhere, by their place in the batch.
+    pub fn problem(&self, batch: &[Action], is_told: impl Fn(usize) -> bool) -> Option<Problem> {
+        let why: Vec<Option<Errno>> = self.why.iter().enumerate().map(|(n, why)| why.filter(|_| !is_told(n))).collect();
+        let broken = self.broken.as_ref().map(|e| failed("the network cannot be changed", e));
+        told_together(refusals(batch, &why).into_iter().chain(broken))
+    }
+}
+
+/// As [`set_links`].
+pub(super) fn change(batch: &[Action], followed: &mut Followed) -> Changed {
+    let mut changed = Changed::default();
     let mut connection = match Connection::open() {
         Ok(connection) => connection,
-        Err(e) => return Outcome { done: vec![false; batch.len()], problem: Some(cannot(e)) },
+        Err(e) => return Changed { done: vec![false; batch.len()], broken: Some(e), ..changed },
     };
+    let mut rest = batch;
     while !rest.is_empty() {
         let (now, later) = rest.split_at(each_once(rest));
         let mut sent = false;
         match set_each(&mut connection, now, followed, &mut sent) {
-            Ok((these, why)) => {
-                done.extend(these);
-                problem = problem.or(refusals(now, &why));
+            Ok((done, why)) => {
+                changed.done.extend(done);
+                changed.why.extend(why);
             }
             Err(e) => {
                 // What was sent may have been done.
-                done.extend(rest.iter().map(|_| false).filter(|_| !sent));
-                return Outcome { done, problem: problem.or_else(|| Some(cannot(e))) };
+                changed.done.extend(rest.iter().map(|_| false).filter(|_| !sent));
+                return Changed { broken: Some(e), ..changed };
             }
         }
         rest = later;
     }
-    Outcome { done, problem }
+    changed
 }
 
 /// One link of the current namespace.
@@ -217,6 +244,20 @@ mod tests {
         let elsewhere = LinkFact { bridge: Some("br1".into()), ..joined() };
         let found = LinkFact { isolated: false, ..elsewhere.clone() };
         assert_eq!(without(&found, &joined(), &elsewhere), Some(joined()));
+    }
+
+    #[test]
+    fn what_a_link_that_is_gone_was_refused_hides_no_other_refusal() {
+        let batch = [set("tap0", tap(), joined()), set("tap1", tap(), joined())];
+        // As where the link-local address of the one did not follow.
+        let (done, why) = (vec![true, false], vec![Some(Errno::ENOBUFS), Some(Errno::ENODEV)]);
+        let changed = Changed { done, why, broken: None };
+        let problem = changed.problem(&batch, |n| n == 1).unwrap();
+        assert!(problem.what.contains("link tap0") && !problem.one_line().contains("tap1"), "{}", problem.one_line());
+        assert!(changed.problem(&batch, |_| false).unwrap().one_line().contains("tap1"));
+        assert_eq!(changed.problem(&batch, |_| true), None);
+        let broken = Changed { broken: Some(Errno::ENOBUFS.into()), ..changed };
+        assert!(broken.problem(&batch, |_| true).unwrap().what.contains("cannot be changed"));
     }
 
     #[test]

@@ -9,10 +9,11 @@ mod taken;
 
 pub(in crate::host::linux) use taken::Taken;
 
+use super::changes::change;
 use super::connection::Connection;
 use super::links::Ends;
 use super::near::Followed;
-use super::{links, perform, refused, remove_taps, see, set_links};
+use super::{links, perform, refused, remove_taps, see};
 use crate::host::Outcome;
 use crate::host::linux::{failed, sysctls};
 use failures::Failures;
@@ -167,16 +168,18 @@ impl Namespaces {
             (making.name, Action::SetLink { name: making.veth.into(), from, to: (*outside).clone() })
         });
         let (names, joined): (Vec<_>, Vec<_>) = joined.unzip();
-        let set = set_links(&joined, followed);
-        let mut gone = if set.problem.is_some() { went_meanwhile(&all) } else { BTreeSet::new() };
+        let set = change(&joined, followed);
+        let refused = set.problem(&joined, |_| false);
+        let mut gone = if refused.is_some() { went_meanwhile(&all) } else { BTreeSet::new() };
         gone.retain(|name| !without.contains(name));
         let is_his = |(name, done): (&&str, &bool)| *done || gone.contains(name);
         if set.done.len() == names.len() && names.iter().zip(&set.done).all(is_his) {
             // With its own end whoever is root in there takes the pair away.
             without.extend(&gone);
             gone.iter().for_each(|name| failures.keep(name, vec![format!("{PAIR}, which went meanwhile")]));
+            failures.besides(set.problem(&joined, |n| gone.contains(names[n])));
         } else {
-            failures.of(&names, set);
+            failures.of(&names, Outcome { done: set.done, problem: refused });
         }
         for making in all.iter().filter(|making| !without.contains(making.name)) {
             let inside = taken.entry(making.name.into()).or_default();

@@ -7,11 +7,13 @@ use crate::host::linux::{failed, tap};
 use nix::errno::Errno;
 use node_format_plan::Action;
 use node_format_plan::facts::{LinkFact, LinkKind};
-use std::collections::BTreeSet;
+use plat_model::problem::{Problem, codes};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-/// Makes taps by ioctl, then joins them to their bridge and raises them with pipelined requests.
-pub(in crate::host::linux) fn add_taps(batch: &[Action]) -> Outcome {
+/// Makes taps by ioctl, then joins them to their bridge and raises them with pipelined requests. Besides, what a user of one kept
+/// from that.
+pub(in crate::host::linux) fn add_taps(batch: &[Action]) -> (Outcome, Option<Problem>) {
     let mut done = vec![false; batch.len()];
     for (n, action) in batch.iter().enumerate() {
         let Action::AddLink { name, link } = action else { continue };
@@ -21,13 +23,34 @@ pub(in crate::host::linux) fn add_taps(batch: &[Action]) -> Outcome {
             _ => Err(io::ErrorKind::Unsupported.into()),
         };
         if let Err(e) = made {
-            return Outcome { done, problem: Some(failed(format!("cannot make {name}"), e)) };
+            return (Outcome { done, problem: Some(failed(format!("cannot make {name}"), e)) }, None);
         }
         done[n] = true; // It exists, so it must be undone if what follows fails.
     }
     let joins: Vec<Action> = batch.iter().filter_map(join).collect();
     let joined = perform(&joins);
-    Outcome { done, problem: joined.problem.filter(|_| any_is_there(&joins, &joined.done)) }
+    let Some(problem) = joined.problem else { return (Outcome { done, problem: None }, None) };
+    let refused: Vec<&Action> = not_done(&joins, &joined.done).collect();
+    match Connection::open().and_then(|mut connection| see(&mut connection)) {
+        Ok(seen) if refused.iter().all(|action| is_his_doing(action, &seen.links)) => {
+            let there = refused.iter().filter_map(|action| action.link()).filter(|name| seen.links.contains_key(name));
+            (Outcome { done, problem: None }, spoiled(&there.collect::<Vec<_>>(), &problem))
+        }
+        _ => (Outcome { done, problem: Some(problem) }, None),
+    }
+}
+
+/// Whether a partition's user keeps his tap from being joined: he let it go, or it is not what was made. The next run makes it anew.
+fn is_his_doing(join: &Action, there: &BTreeMap<String, LinkFact>) -> bool {
+    let Action::SetLink { name, to, .. } = join else { return false };
+    there.get(name).is_none_or(|found| to.is_tenants() && found.kind != to.kind)
+}
+
+fn spoiled(names: &[String], refusal: &Problem) -> Option<Problem> {
+    let what = || format!("not joined to the network: {}", names.join(", "));
+    let why = || format!("somebody who may open it has made something else of it; {}", refusal.one_line());
+    (!names.is_empty())
+        .then(|| Problem::new(codes::FOREIGN, what()).because(why()).fix("the next `apply` makes it anew"))
 }
 
 /// From a tap as the kernel makes it to a tap as it must be.
@@ -78,11 +101,14 @@ pub(in crate::host::linux) fn remove_taps(batch: &[Action]) -> Outcome {
 /// Whether a link is there that one of these was not done to. Whoever may open a tap can let it go at any moment, and the
 /// next run makes it anew.
 fn any_is_there(actions: &[Action], done: &[bool]) -> bool {
-    let done = done.iter().chain(std::iter::repeat(&false));
-    let undone = actions.iter().zip(done).filter(|(_, done)| !**done).filter_map(|(action, _)| action.link());
-    let undone: BTreeSet<String> = undone.collect();
+    let undone: BTreeSet<String> = not_done(actions, done).filter_map(Action::link).collect();
     let there = Connection::open().and_then(|mut connection| links::all(&mut connection));
     there.map_or(true, |there| there.iter().any(|link| undone.contains(&link.name)))
+}
+
+fn not_done<'a>(actions: &'a [Action], done: &'a [bool]) -> impl Iterator<Item = &'a Action> {
+    let done = done.iter().chain(std::iter::repeat(&false));
+    actions.iter().zip(done).filter(|(_, done)| !**done).map(|(action, _)| action)
 }
 
 fn remove_group(group: u32, ours: &BTreeSet<String>) -> io::Result<()> {

@@ -43,6 +43,11 @@ impl<'a> Failures<'a> {
         self.reasons.extend(outcome.problem);
     }
 
+    /// Of a step that was done, what went wrong all the same.
+    pub fn besides(&mut self, problem: Option<Problem>) {
+        self.reasons.extend(problem);
+    }
+
     /// The last step of one. `left_out`: what was in it before the run.
     pub fn furnished(&mut self, name: &'a str, refusal: Option<Problem>, left_out: Vec<String>) {
         match refusal {
