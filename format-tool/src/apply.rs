@@ -118,7 +118,10 @@ fn carry_out(
     let Forgotten { first, before_taking, last } = plan.forgotten();
     record.strike(first)?;
     record.add(plan.known.iter().cloned())?;
-    let mut work = Work { before_taking, lost: plan.lost.clone(), ..Work::default() };
+    let made: BTreeSet<Thing> = plan.actions.iter().filter_map(Action::makes).collect();
+    let settings = record.claims().iter().filter(|thing| matches!(thing, Thing::Sysctl { .. }) && made.contains(thing));
+    let settings = settings.cloned().collect();
+    let mut work = Work { before_taking, settings, lost: plan.lost.clone(), ..Work::default() };
     let outcome = perform_all(&plan.actions, host, record, &tenants, progress, &mut work);
     let applied = match outcome.and_then(|()| proof(host, record)).and_then(|()| record.strike(last)) {
         Ok(()) => Ok(Applied { plan, excused: work.excused }),
@@ -237,6 +240,8 @@ struct Work {
     before_taking: Vec<Thing>,
     /// What of that was struck out.
     struck: Vec<Thing>,
+    /// Settings of the kernel that were ours and somebody else's again, as the record knew them.
+    settings: Vec<Thing>,
     /// See [`Plan::lost`].
     lost: Vec<String>,
 }
@@ -388,7 +393,8 @@ fn undo(
         but.push(format!("what was made of half-made partitions, which stays: {}", listed(&begun.finished)));
     }
     // What they name is there again.
-    if let Err(problem) = record.add(begun.struck) {
+    let settings = begun.settings.into_iter().filter(|thing| !record.claims().has(thing)).collect::<Vec<_>>();
+    if let Err(problem) = record.add(begun.struck.into_iter().chain(settings)) {
         problems.push(problem);
     }
     let is_undone = problems.is_empty() && begun.erased.is_empty();

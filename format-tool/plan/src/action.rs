@@ -2,7 +2,7 @@
 //! things it makes or removes.
 
 use crate::facts::{AddressFact, FileFact, Guard, Inner, LinkFact, LinkKind, NamespaceFact, Owner, Route};
-use crate::thing::{Last, Thing, Uplink};
+use crate::thing::{Along, Last, Thing, Uplink};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -299,7 +299,7 @@ impl Action {
             Self::AddRoute(route) => Thing::Route(route.clone()),
             Self::SetSysctl { key, was, from, to, along, .. } if to != was && !to.is_empty() => {
                 let last = Last(Some(from.clone()));
-                Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone(), last }
+                Thing::Sysctl { key: key.clone(), was: was.clone(), along: Along(along.clone()), last }
             }
             Self::SetGuard { to: Some(guard), .. } => Thing::Guard { families: guard.families() },
             Self::TakeUplink(uplink) => Thing::Uplink(uplink.clone()),
@@ -328,7 +328,7 @@ impl Action {
             }
             Self::SetSysctl { key, was, to, along, .. } if to == was || to.is_empty() => {
                 let last = Last::default();
-                Some(Thing::Sysctl { key: key.clone(), was: was.clone(), along: along.clone(), last })
+                Some(Thing::Sysctl { key: key.clone(), was: was.clone(), along: Along(along.clone()), last })
             }
             Self::SetGuard { from: Some(guard), to: None } => Some(Thing::Guard { families: guard.families() }),
             Self::WriteFile { path, to: None, .. } => Some(Thing::File { path: path.clone() }),

@@ -16,7 +16,7 @@ const REDIRECTS: &str = "net.ipv4.conf.all.accept_redirects";
 const FORCED: &str = "net.ipv6.conf.*.force_forwarding";
 
 /// The settings that the kernel writes along with this one; `*` is each link, and what links to come will have.
-pub(crate) fn written_along(key: &str) -> &'static [&'static str] {
+pub fn written_along(key: &str) -> &'static [&'static str] {
     match key {
         IPV4 => &["net.ipv4.conf.*.forwarding", REDIRECTS],
         IPV6 => &["net.ipv6.conf.*.forwarding", FORCED],

@@ -28,6 +28,7 @@ mod undo;
 pub use action::{Action, Kind};
 pub use config::{EXAMPLE, Places, parse, parse_with_places};
 pub use facts::{HostFacts, Scope};
+pub use forwarding::written_along;
 pub use guard::link_local;
 pub use init::propose as proposal;
 pub use layout::Layout;

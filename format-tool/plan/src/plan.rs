@@ -30,7 +30,7 @@ pub use uplink::{needs_it_up, rollback, rollback_scope, strangers};
 use crate::action::{Action, Kind, Purpose};
 use crate::facts::HostFacts;
 use crate::layout::Layout;
-use crate::thing::{Claims, Thing};
+use crate::thing::{Along, Claims, Thing};
 use plat_model::problem::{Problem, Problems, codes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -249,7 +249,7 @@ fn limit_made<'a>(thing: &'a Thing, facts: &'a HostFacts) -> Option<(&'a str, u3
 }
 
 fn setting_before(thing: &Thing) -> Option<(&str, Before<'_>)> {
-    let Thing::Sysctl { key, was, along, last } = thing else { return None };
+    let Thing::Sysctl { key, was, along: Along(along), last } = thing else { return None };
     Some((key, Before { was, along, last: last.0.as_deref() }))
 }
 

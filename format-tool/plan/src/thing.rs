@@ -69,8 +69,8 @@ pub enum Thing {
         key: String,
         was: String,
         /// Others that the kernel wrote along with it, as they were before: setting it back does not bring them back.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-        along: BTreeMap<String, String>,
+        #[serde(default, skip_serializing_if = "Along::is_empty")]
+        along: Along,
         #[serde(default, skip_serializing_if = "Last::is_unknown")]
         last: Last,
     },
@@ -118,6 +118,38 @@ impl PartialOrd for Last {
 }
 
 impl Ord for Last {
+    fn cmp(&self, _: &Self) -> Ordering {
+        Ordering::Equal
+    }
+}
+
+/// What the kernel wrote along with a setting, as it was before. Others may set it anew while the setting is somebody else's again:
+/// it too is known of a thing, and no part of what the thing is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Along(pub BTreeMap<String, String>);
+
+impl Along {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl PartialEq for Along {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Along {}
+
+impl PartialOrd for Along {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Along {
     fn cmp(&self, _: &Self) -> Ordering {
         Ordering::Equal
     }

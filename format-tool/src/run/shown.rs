@@ -29,7 +29,7 @@ fn line(thing: &Thing) -> String {
         Thing::LocalRoute { range } => ("local route", range.to_string()),
         Thing::Route(route) => ("route", format!("{} on {}", route.destination, route.link)),
         Thing::Sysctl { key, was, along, .. } => {
-            let along: String = along.iter().map(|(key, was)| format!(", {key} {was}")).collect();
+            let along: String = along.0.iter().map(|(key, was)| format!(", {key} {was}")).collect();
             ("kernel setting", format!("{key}, before {was}{along}"))
         }
         Thing::Guard { .. } => ("packet filter table", "plat".into()),

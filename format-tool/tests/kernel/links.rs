@@ -198,7 +198,7 @@ fn what_the_kernel_changes_along_with_forwarding_comes_back_too() {
 }
 
 /// A reset that fails at the user database, once the links are gone.
-fn failing_reset(machine: &Machine) -> String {
+pub fn failing_reset(machine: &Machine) -> String {
     let etc = machine.path("etc");
     unshare(CloneFlags::CLONE_NEWNS).unwrap();
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();

@@ -8,6 +8,7 @@ mod enrolment;
 mod exactly;
 mod files;
 mod formatting;
+mod forwarding;
 mod guard;
 mod half_made;
 mod killed;

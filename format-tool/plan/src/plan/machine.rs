@@ -6,7 +6,7 @@ use crate::action::{Action, Change};
 use crate::facts::{Guard, LinkFact, LinkKind, Presence};
 use crate::forwarding::{IPV6, as_written, is_meant, written_along};
 use crate::layout::Layout;
-use crate::thing::{Last, Thing};
+use crate::thing::{Along, Last, Thing};
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +24,8 @@ impl Planner<'_> {
                 // Of a run that was killed the one may be as it was, and what goes along with it not yet.
                 Some(found) if found != before.was || self.changed_along(before) => {
                     if !self.is_set_back_on_the_way(key) {
+                        let along = self.along_once_back(key, found, before);
+                        let before = Before { along: &along, ..before };
                         self.remove.push(setting(key, before, found, self.once_its_link_is_gone(key, before.was)));
                     }
                 }
@@ -60,10 +62,14 @@ impl Planner<'_> {
             if found == wanted {
                 continue; // It will be so by itself.
             }
-            let along = self.changes_along(key, &found);
-            let now = Before { was: &found, along: &along, last: None };
-            let before = self.settings_before.get(key.as_str()).copied().unwrap_or(now);
-            self.add.push(setting(key, before, &found, wanted));
+            let mut along = self.changes_along(key, &found);
+            let ours = self.settings_before.get(key.as_str()).copied();
+            // Somebody put it back, and may have set those on their own since; or a run that was killed did, and came no further.
+            for (other, value) in ours.iter().flat_map(|before| before.along) {
+                along.entry(other.clone()).or_insert_with(|| value.clone());
+            }
+            let before = ours.unwrap_or(Before { was: &found, along: &along, last: None });
+            self.add.push(setting(key, Before { along: &along, ..before }, &found, wanted));
         }
     }
 
@@ -72,7 +78,7 @@ impl Planner<'_> {
         let Some(&Before { was, along, last: Some(last) }) = self.settings_before.get(key) else { return };
         if key.ends_with(".accept_ra") && last != wanted {
             let last = Last(Some(wanted.into()));
-            self.known.push(Thing::Sysctl { key: key.into(), was: was.into(), along: along.clone(), last });
+            self.known.push(Thing::Sysctl { key: key.into(), was: was.into(), along: Along(along.clone()), last });
         }
     }
 
@@ -124,6 +130,25 @@ impl Planner<'_> {
         differ.map(|(other, value)| (other.clone(), value.clone())).collect()
     }
 
+    /// What those are to be that go along with a setting which goes back: as they were before, or as somebody set them since.
+    fn along_once_back(&self, key: &str, found: &str, before: Before<'_>) -> BTreeMap<String, String> {
+        let mut along = before.along.clone();
+        if found == before.was {
+            return along; // The kernel has written them already.
+        }
+        let is_meant = |other: &str| written_along(key).iter().any(|pattern| is_meant(other, pattern));
+        let pairs: BTreeSet<&String> = self.claims.iter().filter_map(outer_end).collect();
+        let goes = |other: &str| self.is_of_ours(other) || link_of(other).is_some_and(|link| pairs.contains(&link));
+        let all = self.facts.sysctls.iter().filter(|(other, _)| is_meant(other));
+        for (other, value) in all.filter(|(other, value)| as_written(other, found) != Some(value)) {
+            match as_written(other, before.was) == Some(value) || goes(other) {
+                true => drop(along.remove(other)), // It will be so by itself.
+                false => drop(along.insert(other.clone(), value.clone())),
+            }
+        }
+        along
+    }
+
     fn part_of(&self, key: &str) -> Part {
         let Some(link) = link_of(key) else { return Part::Machine };
         if key.ends_with(".accept_ra") {
@@ -158,7 +183,11 @@ impl Planner<'_> {
 
     /// Whether a setting is of a link of ours that is not wanted any more.
     fn is_of_ours_that_goes(&self, key: &str) -> bool {
-        let Some(name) = link_of(key).filter(|link| !self.layout.links.contains_key(link)) else { return false };
+        link_of(key).is_some_and(|link| !self.layout.links.contains_key(&link)) && self.is_of_ours(key)
+    }
+
+    fn is_of_ours(&self, key: &str) -> bool {
+        let Some(name) = link_of(key) else { return false };
         let made = [Thing::Bridge { name: name.clone() }, Thing::Tap { name: name.clone() }, Thing::Tun { name }];
         made.iter().any(|thing| self.claims.has(thing))
     }
@@ -349,6 +378,10 @@ pub(super) enum Part {
     Deaf,
     /// Single links, once they are there.
     Link,
+}
+
+fn outer_end(thing: &Thing) -> Option<&String> {
+    if let Thing::Namespace { veth, .. } = thing { Some(veth) } else { None }
 }
 
 /// The link that a setting is of; `None`: of the machine as a whole.

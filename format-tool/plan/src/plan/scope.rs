@@ -9,15 +9,13 @@ use crate::facts::{Guard, Scope};
 use crate::forwarding::{IPV6, of_a_link, written_along};
 use crate::layout::Layout;
 use crate::thing::{Claims, Thing};
-use std::collections::BTreeSet;
 
 /// What to look at, to plan from these claims towards this layout.
 pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
     let mut scope = of_layout(layout);
-    let recorded: BTreeSet<&str> = claims.iter().filter_map(setting_before).map(|(key, _)| key).collect();
-    let new = layout.sysctls.keys().filter(|key| !recorded.contains(key.as_str()));
-    let along = new.flat_map(|key| written_along(key)).map(|pattern| (*pattern).to_owned());
-    scope.sysctls.extend(along);
+    let recorded = claims.iter().filter_map(setting_before).map(|(key, _)| key);
+    let along = layout.sysctls.keys().map(String::as_str).chain(recorded).flat_map(written_along);
+    scope.sysctls.extend(along.map(|pattern| (*pattern).to_owned()));
     // Who runs something under a number that is given out would run it in the partition.
     let new =
         layout.users.iter().filter(|(name, user)| !claims.has(&Thing::User { name: (*name).clone(), uid: user.uid }));
@@ -50,7 +48,7 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
             Thing::Sysctl { key, along, .. } => {
                 scope.sysctls.insert(key.clone());
                 if !layout.sysctls.contains_key(key) {
-                    scope.sysctls.extend(along.keys().cloned());
+                    scope.sysctls.extend(along.0.keys().cloned());
                 }
             }
             Thing::Guard { families } => scope.guard.extend(families.iter().cloned()),

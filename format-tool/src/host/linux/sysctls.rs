@@ -1,7 +1,7 @@
 //! Settings of the kernel, in the network namespace of the thread.
 
 use super::failed;
-use node_format_plan::Action;
+use node_format_plan::{Action, written_along};
 use plat_model::problem::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -48,7 +48,9 @@ pub(super) fn write(key: &str, value: &str) -> io::Result<()> {
 pub(super) struct Begun {
     /// Links that it made. What they were to be was a guess, and others may set them as soon as they are there.
     links: BTreeSet<String>,
-    keys: BTreeSet<String>,
+    /// Those that it set, and what the kernel wrote along with each (of links that were there) as it was until then: others may
+    /// have set that since the record was written.
+    keys: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Begun {
@@ -61,7 +63,7 @@ impl Begun {
         let Action::SetSysctl { key, from, to, was, .. } = action else { return true };
         let is_made = action.link().is_some_and(|link| self.links.contains(&link));
         // Who has put it back already takes nothing away.
-        let is_done = found == to && (to == was || self.keys.contains(key));
+        let is_done = found == to && (to == was || self.keys.contains_key(key));
         found == from || from.is_empty() || is_made || is_done
     }
 }
@@ -79,16 +81,38 @@ pub(super) fn perform(action: &Action, begun: &mut Begun) -> Result<()> {
         );
         return Err(problem.fix("see what else changes it, then run it again"));
     }
-    begun.keys.insert(key.clone());
-    if to != was {
-        return write(key, to).map_err(|e| failed(format!("cannot set {key} to {to}"), e));
+    // A run comes upon one again where it is undone.
+    let before = begun.keys.insert(key.clone(), written_along_now(key));
+    if to == was {
+        put_back(key, to)?
+    } else {
+        must_write(key, to)?
     }
-    put_back(key, to)?;
+    let along = before.as_ref().or((to == was).then_some(along));
     // One that cannot be put back keeps no other from it.
-    along.iter().map(|(key, value)| put_back(key, value)).fold(Ok(()), Result::and)
+    let all = along.into_iter().flatten().map(|(key, value)| put_back(key, value)).fold(Ok(()), Result::and);
+    if all.is_err() && before.is_none() {
+        // What is not done is not undone: nothing of it may stay.
+        let noted = begun.keys.remove(key).unwrap_or_default();
+        let back = std::iter::once((key, from)).chain(&noted);
+        back.for_each(|(key, value)| drop(put_back(key, value)));
+    }
+    all
+}
+
+/// What the kernel will write along with this one, as it is.
+fn written_along_now(key: &str) -> BTreeMap<String, String> {
+    observe(&written_along(key).iter().map(|pattern| (*pattern).to_owned()).collect())
+}
+
+fn must_write(key: &str, value: &str) -> Result<()> {
+    write(key, value).map_err(|e| failed(format!("cannot set {key} to {value}"), e))
 }
 
 fn put_back(key: &str, value: &str) -> Result<()> {
+    if read(key).is_some_and(|found| found == value) {
+        return Ok(()); // The kernel writes others along even where nothing changes.
+    }
     write_if_there(key, value).map_err(|e| failed(format!("cannot set {key} to {value}"), e))
 }
 
@@ -134,7 +158,7 @@ mod tests {
         let mut begun = Begun::default();
         let forwards = set("net.ipv4.ip_forward", "0", "0", "1");
         assert!(!begun.is_as_seen(&forwards, &"1".into()), "a reset would take it away");
-        begun.keys.insert("net.ipv4.ip_forward".into());
+        begun.keys.insert("net.ipv4.ip_forward".into(), BTreeMap::new());
         assert!(begun.is_as_seen(&forwards, &"1".into()), "of a run that is undone it is what there was");
         assert!(begun.is_as_seen(&forwards.inverse().unwrap(), &"0".into()), "it is put back already");
 
