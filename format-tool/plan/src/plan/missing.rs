@@ -42,6 +42,14 @@ pub(super) fn missing(facts: &HostFacts, claims: &Claims, is_made_anew: impl Fn(
             notes.extend((!what.is_empty()).then(|| format!("{link} is not there: {now} {}", what.join("; it "))));
         }
     }
+    for thing in claims.iter() {
+        let Thing::Uplink(uplink) = thing else { continue };
+        let now = facts.links.get(&uplink.link).and_then(|found| found.bridge.as_ref());
+        let (now, had) = (now.filter(|bridge| **bridge != uplink.bridge), uplink.carried());
+        if let Some(bridge) = now.filter(|_| !had.is_empty()) {
+            notes.push(format!("{} is a port of {bridge} by now, and does not get back {}", uplink.link, listed(&had)));
+        }
+    }
     if !gone.is_empty() {
         let (are, node_format) = (if gone.len() == 1 { "is" } else { "are" }, "which node-format made");
         notes.push(format!(
