@@ -35,8 +35,12 @@ impl Planner<'_> {
         self.refuse_stacked(link);
         self.refuse_deaf(wanted, &announced);
         self.refuse_another_address(wanted, found, &announced);
-        let addresses: Vec<IpNet> = own.map(|address| address.address).collect();
-        let routes: BTreeSet<Route> = self.facts.routes.iter().filter(|route| route.link == *link).cloned().collect();
+        // What the node had there of its own goes before, or comes to the bridge by itself.
+        let is_ours = |address: IpNet| self.claims.has(&Thing::Address { link: link.clone(), address });
+        let addresses: Vec<IpNet> = own.map(|address| address.address).filter(|address| !is_ours(*address)).collect();
+        let routes = self.facts.routes.iter().filter(|route| route.link == *link);
+        let routes = routes.filter(|route| !self.claims.has(&Thing::Route((*route).clone())));
+        let routes: BTreeSet<Route> = routes.cloned().collect();
         let carries = !addresses.is_empty() || !routes.is_empty() || !announced.is_empty();
         let mut further = self.facts.further.get(link).cloned().unwrap_or_default();
         further.retain(|address, _| addresses.contains(address));
