@@ -251,6 +251,8 @@ impl Work {
     fn lost(&self, done: &[&Action]) -> Option<String> {
         let takes = |action: &Action| match action {
             Action::RemoveLink { .. } | Action::RemoveAddress(_) | Action::ReturnUplink(_) => true,
+            // Undone, they may be the last of their link.
+            Action::AddAddress(_) | Action::TakeUplink(_) => true,
             Action::RemoveDirectory(_) => true,
             Action::SetLink { from, to, .. } => {
                 let is_lesser = from.mtu.zip(to.mtu).is_some_and(|(was, mtu)| mtu < was);

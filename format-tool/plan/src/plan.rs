@@ -181,6 +181,7 @@ pub fn plan(
     planner.namespaces();
     planner.routes();
     planner.uplink();
+    planner.say_what_goes_with_addresses();
     planner.keep_the_order_of_addresses();
     planner.sysctls(machine::Part::Link);
     planner.say_what_links_are_missing();

@@ -1,5 +1,7 @@
 //! What somebody else set and the kernel takes along with what is ours: refused, named, or kept.
 
+mod last_address;
+
 use super::effects::acting_before;
 use super::machine::{Machine, ip, on_a_machine, until};
 use super::uplink::{TAKE, World};

@@ -17,7 +17,7 @@ use std::time::Duration;
 const NETWORK: &str = "mode = \"bridge\"\nnamespaces = true\nguard = false\n";
 
 /// Runs work inside the namespace of a partition.
-fn inside<T: Send + 'static>(machine: &Machine, name: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub fn inside<T: Send + 'static>(machine: &Machine, name: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let namespace = File::open(machine.path("run/netns").join(name)).unwrap();
     let thread = std::thread::spawn(move || {
         setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();

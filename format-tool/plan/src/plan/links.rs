@@ -15,7 +15,7 @@ impl Planner<'_> {
         self.part(&gone, Part::Bridges);
         self.part(&gone, Part::Ports);
         self.addresses();
-        self.say_what_goes_with_addresses();
+        self.refuse_first_address();
         self.sysctls(machine::Part::Deaf);
         self.raise_last();
     }

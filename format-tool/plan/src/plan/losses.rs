@@ -1,16 +1,21 @@
 //! What somebody else set and the kernel takes away along with what is ours: named, or refused before it is ours.
 
+mod addresses;
+
 use super::Planner;
 use super::links::veth;
 use crate::action::{Action, Namespace};
-use crate::facts::{About, AddressFact, HostFacts, LinkFact, LinkKind, MTU, Odd, Route};
+use crate::facts::{About, AddressFact, HostFacts, LinkFact, LinkKind, MTU, Odd};
 use crate::guard::link_local;
-use crate::thing::{Claims, Thing, Uplink};
+use crate::thing::{Thing, Uplink};
 use crate::undo::listed;
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
+
+pub(super) use addresses::{lost_with_addresses, promote_secondaries};
+use addresses::{lost_with_first_addresses, of_others_on};
 
 impl Planner<'_> {
     /// What somebody else joined to a bridge that goes, or set on it: ports stay, addresses and routes do not.
@@ -121,68 +126,27 @@ impl Planner<'_> {
         addresses.chain(routes).chain(odd).collect()
     }
 
-    /// What goes with addresses of links that stay; and where that would be so one day, a refusal.
+    /// What goes with addresses of links that stay, whatever takes them; and what would if the run failed.
     pub(super) fn say_what_goes_with_addresses(&mut self) {
-        self.refuse_first_address();
-        let mut removed: BTreeMap<&str, BTreeSet<IpNet>> = BTreeMap::new();
-        for action in &self.remove {
-            if let Action::RemoveAddress(AddressFact { link, address, .. }) = action
-                && !self.leaving.contains(link)
-            {
-                removed.entry(link).or_default().insert(*address);
-            }
-        }
-        let lost = removed
-            .iter()
-            .flat_map(|(link, removed)| lost_with_addresses(self.facts, self.claims, link, removed, &BTreeSet::new()));
-        self.lose(lost.collect());
-        self.say_what_comes_from_addresses();
-    }
-
-    /// Routes by links that stay, from addresses that go.
-    fn say_what_comes_from_addresses(&mut self) {
-        let gone = self.remove.iter().filter_map(|action| match action {
-            Action::RemoveAddress(found) => Some(found.address.addr()),
-            _ => None,
-        });
-        let with_links = self.facts.addresses.iter().filter(|found| self.leaving.contains(&found.link));
-        // What an uplink brought is on it again before it goes from here.
-        let is_back = |address: &IpAddr| {
-            self.claims.iter().any(|thing| match thing {
-                Thing::Uplink(uplink) => {
-                    let there = self.facts.links.get(&uplink.link);
-                    let is_ours = |link: &LinkFact| link.bridge.as_ref().is_none_or(|bridge| *bridge == uplink.bridge);
-                    there.is_some_and(is_ours) && uplink.addresses.iter().any(|one| one.addr() == *address)
-                }
-                _ => false,
-            })
-        };
-        let gone = gone.chain(with_links.map(|found| found.address.addr()));
-        let gone: BTreeSet<IpAddr> = gone.filter(|address| !is_back(address)).collect();
-        let stays = |link: &String| !self.leaving.contains(link);
-        let routes = self.facts.routes.iter().filter(|route| !self.claims.has(&Thing::Route((*route).clone())));
-        let routes = routes.map(|Route { destination, link, source, .. }| {
-            (link, *source, destination.addr().is_ipv6(), format!("the route to {destination}"))
-        });
-        let odd = self.facts.odd.iter().flat_map(|(link, odd)| odd.iter().map(move |odd| (link, odd)));
-        let odd = odd.map(|(link, odd)| (link, odd.source, odd.ipv6, odd.what.clone()));
-        let notes = routes.chain(odd).filter(|(link, ..)| stays(link)).filter_map(|(link, source, ipv6, what)| {
-            Some(comes_from(source.filter(|source| gone.contains(source))?, &what, link, ipv6))
-        });
-        let notes = notes.collect();
-        self.lose(notes);
+        let actions: Vec<&Action> = self.remove.iter().chain(&self.add).collect();
+        let lost = lost_with_addresses(self.facts, self.claims, &actions, &self.leaving);
+        let undone = lost_with_first_addresses(self.facts, self.claims, &self.add, &self.leaving);
+        self.lose(lost);
+        // If all is done nobody misses it.
+        self.lost.extend(undone);
     }
 
     /// With the last IPv4 address of an interface the kernel takes the routes there, whosever they are. So the first one is
     /// not to be ours where there are any.
-    fn refuse_first_address(&mut self) {
+    pub(super) fn refuse_first_address(&mut self) {
         let Some(needed) = &self.layout.needs_link else { return };
         let is_meant = |found: &AddressFact| found.link == needed.name && found.address.addr().is_ipv4();
         let adds = |action: &Action| matches!(action, Action::AddAddress(added) if is_meant(added));
         if self.facts.addresses.iter().any(is_meant) || !self.add.iter().any(adds) {
             return;
         }
-        let there: Vec<String> = of_others_on(self.facts, self.claims, &needed.name, &BTreeSet::new()).collect();
+        let there: Vec<String> =
+            of_others_on(self.facts, self.claims, &needed.name, &BTreeSet::new()).map(|(what, _)| what).collect();
         if !there.is_empty() {
             self.problems.push(
                 Problem::new(codes::UPLINK, format!("the addresses of {} cannot be the partitions' alone", needed.name))
@@ -275,38 +239,6 @@ pub(super) fn lost_with_port(facts: &HostFacts, port: &str, bridge: &str) -> Vec
     lost.map(|what| format!("{port} goes from {bridge}, and with it {what}, which node-format did not make")).collect()
 }
 
-/// What somebody else set that the kernel takes from a link with these addresses of it. `moved`: what goes elsewhere.
-pub(super) fn lost_with_addresses(
-    facts: &HostFacts,
-    claims: &Claims,
-    link: &str,
-    removed: &BTreeSet<IpNet>,
-    moved: &BTreeSet<Route>,
-) -> Vec<String> {
-    let is_ours = |address: &IpNet| {
-        removed.contains(address) || claims.has(&Thing::Address { link: link.into(), address: *address })
-    };
-    let there: Vec<IpNet> =
-        facts.addresses.iter().filter(|found| found.link == link).map(|found| found.address).collect();
-    let ipv4: Vec<IpNet> = there.into_iter().filter(|address| address.addr().is_ipv4()).collect();
-    let mut lost = Vec::new();
-    let promotes = |of: &str| facts.sysctls.get(&promote_secondaries(of)).is_some_and(|value| value != "0");
-    if !promotes("all") && !promotes(link) {
-        for (n, first) in ipv4.iter().enumerate().filter(|(_, address)| removed.contains(*address)) {
-            let same = |other: &&IpNet| other.prefix_len() == first.prefix_len() && other.trunc() == first.trunc();
-            let after = ipv4.iter().skip(n + 1).filter(same).filter(|other| !is_ours(other));
-            lost.extend(after.map(|other| format!("{first} goes from {link}, and with it {other}, which came to the same network after it: node-format did not add it")));
-        }
-    }
-    if ipv4.iter().any(|address| removed.contains(address)) && ipv4.iter().all(|address| removed.contains(address)) {
-        let others = of_others_on(facts, claims, link, moved);
-        lost.extend(others.map(|what| {
-            format!("the last IPv4 address goes from {link}, and with it {what}, which node-format did not make")
-        }));
-    }
-    lost
-}
-
 /// Links that go with this one.
 fn stacked_on<'a>(facts: &'a HostFacts, link: &'a str) -> BTreeSet<&'a str> {
     let mut all = BTreeSet::new();
@@ -349,29 +281,4 @@ pub fn lowered_above(
         }
     }
     all
-}
-
-/// Of IPv4, what on a link depends on its addresses and is somebody else's.
-fn of_others_on<'a>(
-    facts: &'a HostFacts,
-    claims: &'a Claims,
-    link: &'a str,
-    moved: &'a BTreeSet<Route>,
-) -> impl Iterator<Item = String> + 'a {
-    let routes = facts.routes.iter().filter(move |route| {
-        let moves = moved
-            .iter()
-            .any(|one| (one.destination, one.via, one.metric) == (route.destination, route.via, route.metric));
-        route.link == link
-            && route.destination.addr().is_ipv4()
-            && !moves
-            && !claims.has(&Thing::Route((*route).clone()))
-    });
-    let odd = facts.odd.get(link).into_iter().flatten().filter(|odd| !odd.ipv6);
-    routes.map(|route| format!("the route to {}", route.destination)).chain(odd.map(|odd| odd.what.clone()))
-}
-
-/// Whether a link keeps an address when the first one of its network goes.
-pub(super) fn promote_secondaries(link: &str) -> String {
-    format!("net.ipv4.conf.{}.promote_secondaries", link.replace('.', "/"))
 }

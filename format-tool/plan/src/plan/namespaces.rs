@@ -84,6 +84,9 @@ impl Planner<'_> {
                 if found != wanted {
                     self.say_what_is_taken_from_namespace((name, veth), (&found, &wanted), &gateways);
                     self.say_lesser_mtu_of_pair((name, veth), &found, &wanted);
+                    if let (Some(from), Some(to)) = (&found.inside, &wanted.inside) {
+                        self.say_what_goes_with_addresses_inside(name, from, to);
+                    }
                     self.add.push(set(name, veth, found, wanted));
                 }
             }

@@ -38,7 +38,7 @@ impl Planner<'_> {
                             .extend(lowered(uplink, self.facts).into_iter().chain(comes_behind(uplink, self.facts)));
                         self.say_what_its_bridge_forgets(&uplink.link, &uplink.bridge);
                         if !self.leaving.contains(&uplink.bridge) {
-                            self.lose(lost_on_return(uplink, self.facts, self.claims));
+                            self.lose(ways_lost(uplink, self.facts));
                             let Uplink { link, bridge, .. } = uplink;
                             let ending = ending_on(bridge, self.facts).map(|found| found.address);
                             self.notes.extend(ending.map(|address| {
@@ -222,11 +222,13 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
             continue;
         }
         plan.notes.extend(lost_with_port(facts, &uplink.link, &uplink.bridge));
-        plan.notes.extend(lost_on_return(uplink, facts, claims));
+        plan.notes.extend(ways_lost(uplink, facts));
         plan.notes.extend(lowered(uplink, facts).into_iter().chain(comes_behind(uplink, facts)));
         plan.actions.push(Action::ReturnUplink(uplink.clone()));
         plan.actions.extend(ending_on(&uplink.bridge, facts).cloned().map(Action::RemoveAddress));
     }
+    let actions: Vec<&Action> = plan.actions.iter().collect();
+    plan.notes.extend(lost_with_addresses(facts, claims, &actions, &BTreeSet::new()));
     let is_returned = |thing: &Thing| matches!(thing, Thing::Uplink(_)) && plan.forget.contains(thing);
     let returned = claims
         .iter()
@@ -267,16 +269,13 @@ pub fn needs_it_up<'a>(
     all
 }
 
-/// What somebody else set on the bridge that does not stay there without the uplink's addresses.
-fn lost_on_return(uplink: &Uplink, facts: &HostFacts, claims: &Claims) -> Vec<String> {
-    let addresses = uplink.addresses.iter().copied().collect();
-    let mut lost = lost_with_addresses(facts, claims, &uplink.bridge, &addresses, &uplink.routes);
+/// What a router announced on the bridge.
+fn ways_lost(uplink: &Uplink, facts: &HostFacts) -> Vec<String> {
     let Uplink { link, bridge, .. } = uplink;
     let ways = facts.announced.get(bridge).into_iter().flatten();
-    lost.extend(
-        ways.map(|to| format!("{link} goes from {bridge}, and with it the way to {to} that a router announced there")),
-    );
-    lost
+    let lost =
+        ways.map(|to| format!("{link} goes from {bridge}, and with it the way to {to} that a router announced there"));
+    lost.collect()
 }
 
 /// Where what an interface carried is now.
