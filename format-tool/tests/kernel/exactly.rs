@@ -35,6 +35,14 @@ fn another_link() {
     ip("link set eth1 up");
     ip("address add 10.9.9.1/24 dev eth1");
     ip("address add 2001:db8:9::1/64 dev eth1 nodad");
+    // The kernel makes these in its own time.
+    until("all routes of both ends are there", || {
+        let all = shown("-6 route show table all");
+        let has = |start: &str, end: &str| all.lines().any(|line| line.starts_with(start) && line.contains(end));
+        has("local 2001:db8:9::1 ", "dev eth1")
+            && has("multicast ff00::/8", "dev eth1")
+            && has("multicast ff00::/8", "dev beyond")
+    });
 }
 
 #[test]
