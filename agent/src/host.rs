@@ -4,6 +4,7 @@
 pub mod fake;
 pub mod linux;
 
+use crate::aside::Reached;
 use async_trait::async_trait;
 use plat_agent_plan::{Action, Disk, Moment, PartitionFact, ReleaseFact, StoreFacts};
 use plat_model::Problem;
@@ -13,7 +14,6 @@ use plat_model::resources::Enforced;
 use plat_model::usage::{Amount, Meter};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use tokio::sync::mpsc;
 
 /// Something on the host changed that a planner may care for.
@@ -115,7 +115,7 @@ pub trait Host: Send + Sync + 'static {
     /// The listening socket at which the partition's instance speaks with its agent, made anew in place of an earlier one:
     /// [`plat_agent_plan::SOCKET`] beneath its directory, its user's and nobody else's. `None` where there is nobody who
     /// could speak.
-    async fn door(&self, partition: &PartitionName) -> Result<Option<OwnedFd>, Problem>;
+    async fn door(&self, partition: &PartitionName) -> Result<Option<Reached>, Problem>;
     /// Events from now on. Taken once, by the daemon.
     fn events(&self) -> mpsc::Receiver<Event>;
 }

@@ -4,10 +4,14 @@
 //! [`Inside`] keeps the sockets and answers; [`serve`] holds those who speak to their limits; what an ask means is
 //! decided by [`plat_agent_plan::inside`].
 
+mod caller;
 pub mod client;
+#[cfg(test)]
+mod lingers;
 mod serve;
 mod spoken;
 
+use crate::aside::Reached;
 use crate::host::Host;
 use plat_agent_plan::Action;
 use plat_agent_plan::inside::{Answer, answer, parse};
@@ -21,11 +25,11 @@ use serde_json::{Value, json};
 use spoken::Spoken;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
-use tokio::net::UnixListener;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::warn;
@@ -46,6 +50,8 @@ pub struct Inside {
     known: Known,
     ask: AskMaster,
     doors: Mutex<BTreeMap<PartitionName, Door>>,
+    /// Of each partition for its connections, whichever socket they came by.
+    places: Mutex<BTreeMap<PartitionName, Weak<Semaphore>>>,
     spoken: Spoken,
 }
 
@@ -65,7 +71,7 @@ impl Drop for Door {
 
 impl Inside {
     pub fn new(host: Arc<dyn Host>, known: Known, ask: AskMaster) -> Self {
-        Self { host, known, ask, doors: Mutex::default(), spoken: Spoken::default() }
+        Self { host, known, ask, doors: Mutex::default(), places: Mutex::default(), spoken: Spoken::default() }
     }
 
     /// The next partition whose instance has said something new of itself. For the daemon alone.
@@ -75,6 +81,18 @@ impl Inside {
 
     fn doors(&self) -> MutexGuard<'_, BTreeMap<PartitionName, Door>> {
         self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that the partition's threads still have are not free for its next socket either.
+    fn places(&self, partition: &PartitionName) -> Arc<Semaphore> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = places.get(partition).and_then(Weak::upgrade) {
+            return known;
+        }
+        places.retain(|_, used| used.strong_count() > 0);
+        let new = Arc::new(Semaphore::new(serve::CONNECTIONS));
+        places.insert(partition.clone(), Arc::downgrade(&new));
+        new
     }
 
     /// Sees to it that this instance, and no other, is listened to in a partition. Where that cannot be, how soon it is to be
@@ -98,7 +116,8 @@ impl Inside {
                     partition: name.clone(),
                     instance: instance.clone(),
                 };
-                Ok(tokio::spawn(serve::serve(self.clone(), speaker, listener)).abort_handle())
+                let places = self.places(name);
+                Ok(tokio::spawn(serve::serve(self.clone(), speaker, listener, places)).abort_handle())
             }
             // Nobody could speak there.
             Ok(None) => return None,
@@ -151,9 +170,8 @@ fn away() -> Problem {
         .because("its partition is being emptied, or was given to another")
 }
 
-fn listener(fd: OwnedFd) -> Result<UnixListener, Problem> {
-    UnixListener::from_std(fd.into())
-        .map_err(|why| Problem::new(codes::INTERNAL, "a socket cannot be listened at").because(why))
+fn listener(door: Reached) -> Result<AsyncFd<Reached>, Problem> {
+    door.watched().map_err(|why| Problem::new(codes::INTERNAL, "a socket cannot be listened at").because(why))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! stops no service.
 
 pub mod args;
+pub mod aside;
 pub mod clock;
 pub mod config;
 pub mod host;

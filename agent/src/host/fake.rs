@@ -5,6 +5,7 @@ mod door;
 mod world;
 
 use super::{Counters, Event, Follow, Host, LogsAsked, Wanted};
+use crate::aside::{By, Reached};
 use crate::clock::Clock;
 use async_trait::async_trait;
 use plat_agent_plan::action::Note;
@@ -19,7 +20,6 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -210,6 +210,11 @@ impl FakeHost {
         Ok(stream)
     }
 
+    /// Sockets that are made from now on are reached by these; else by nobody but this process.
+    pub fn reached_by(&self, by: By) {
+        self.lock().reached_by = by;
+    }
+
     /// Another number whenever a fact of a partition may be another.
     pub fn changes(&self) -> u64 {
         self.lock().changes
@@ -341,13 +346,14 @@ impl Host for FakeHost {
         Ok(lines)
     }
 
-    async fn door(&self, partition: &PartitionName) -> Result<Option<OwnedFd>, Problem> {
+    async fn door(&self, partition: &PartitionName) -> Result<Option<Reached>, Problem> {
         if self.lock().is_to_fail("open socket") {
             return Err(Problem::new(codes::DISK_FULL, "the socket cannot be made"));
         }
         let (listener, address) = door::open()?;
+        let by = self.lock().reached_by;
         self.lock().doors.insert(partition.clone(), address);
-        Ok(Some(listener))
+        Ok(Some(Reached::new(listener, by)))
     }
 
     fn events(&self) -> mpsc::Receiver<Event> {

@@ -33,6 +33,7 @@ pub(crate) use posix::watched;
 pub use release::share;
 
 use super::{Counters, Event, Host, LogsAsked, Wanted, unread};
+use crate::aside::Reached;
 use crate::clock::Clock;
 use crate::config::{ReleaseSettings, Runtime as Wish};
 use crate::pace::Sparing;
@@ -58,7 +59,6 @@ use release::Releases;
 use runtime::{Exit, Place, Ran, Records, Runtime, Setting, beside};
 use spawner::Spawner;
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -476,7 +476,7 @@ impl Host for LinuxHost {
         Ok(logs::read(source, self.occupants.holders(), partition.clone(), asked))
     }
 
-    async fn door(&self, partition: &PartitionName) -> Result<Option<OwnedFd>, Problem> {
+    async fn door(&self, partition: &PartitionName) -> Result<Option<Reached>, Problem> {
         let place = self.place(partition)?;
         beside(move || door::open(place.directory, place.partition.account).map(Some)).await
     }

@@ -3,6 +3,7 @@
 use super::handover::Taking;
 use super::network::Start;
 use super::protocol::{ANSWER_MAX, Call, Message, Nature, QUESTION_MAX, Question, WINDOW, encode, read, write};
+use crate::aside::{By, Reached};
 use crate::host::{Counters, Event, Host, LogsAsked, Wanted, unread};
 use crate::memory::Rush;
 use async_trait::async_trait;
@@ -15,7 +16,6 @@ use plat_model::resources::Enforced;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
@@ -389,7 +389,7 @@ impl Host for RemoteHost {
         Ok(receive)
     }
 
-    async fn door(&self, partition: &PartitionName) -> Result<Option<OwnedFd>, Problem> {
+    async fn door(&self, partition: &PartitionName) -> Result<Option<Reached>, Problem> {
         let taking = self.doors.lock().await;
         let (asked, value) = self.call(Call::Door(partition.clone()), None).await?;
         if !answer::<Result<bool, Problem>>(&value)?? {
@@ -398,7 +398,7 @@ impl Host for RemoteHost {
         let door = taking.take(asked.id).map_err(|why| {
             Problem::new(codes::INTERNAL, "the agent's root part has not handed a socket over").because(why)
         })?;
-        Ok(Some(door))
+        Ok(Some(Reached::new(door, By::Tenants)))
     }
 
     fn events(&self) -> mpsc::Receiver<Event> {

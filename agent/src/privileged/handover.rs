@@ -1,9 +1,10 @@
 //! Open files from root's part to the other: beside the socket of the calls, which carries none. Each comes with the
 //! number of the call that it answers, and is there before the answer is.
 
+use crate::aside::{By, Reached};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, sendmsg, shutdown, socketpair,
 };
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -22,6 +23,8 @@ pub struct Taking(OwnedFd);
 pub fn pair() -> io::Result<(Giving, Taking)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (mine, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    // Nothing comes this way: root is sent no files that it would have to close.
+    shutdown(&mine, Shutdown::Read)?;
     Ok((Giving(mine), Taking(theirs)))
 }
 
@@ -57,7 +60,8 @@ impl Taking {
             match file {
                 Some(file) if got.bytes == 8 && u64::from_be_bytes(number) == id => return Ok(file),
                 _ if got.bytes == 0 => return Err(io::ErrorKind::NotFound.into()),
-                _ => {}
+                // A tenant may have come to it by now.
+                other => drop(other.map(|file| Reached::new(file, By::Tenants))),
             }
         }
     }

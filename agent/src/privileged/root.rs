@@ -3,6 +3,7 @@
 use super::handover::{self, Giving};
 use super::network::{SUBCOMMAND, Start};
 use super::{heard, serve};
+use crate::aside::refuse_files;
 use crate::config::Config;
 use crate::host::linux::{LinuxConfig, LinuxHost, Network};
 use crate::host::{Event, Host};
@@ -114,7 +115,7 @@ impl Part<'_> {
         let handle =
             pid.ok_or(io::ErrorKind::InvalidData.into()).and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?));
         let handle = handle.map_err(|e: io::Error| wrong(&e))?;
-        mine.set_nonblocking(true).map_err(|e| wrong(&e))?;
+        refuse_files(&mine).and_then(|()| mine.set_nonblocking(true)).map_err(|e| wrong(&e))?;
         let stream = UnixStream::from_std(mine).map_err(|e| wrong(&e))?;
         let errors = child.stderr.take().map(OwnedFd::from);
         let heard = errors.map(|errors| tokio::spawn(heard::copy(errors, io::stderr())));

@@ -1,5 +1,6 @@
 //! What the fake host holds, and what each action changes in it.
 
+use crate::aside::By;
 use crate::host::Event;
 use plat_agent_plan::action::{FileTemplate, ServiceSpec};
 use plat_agent_plan::facts::{Ending, ServiceRun};
@@ -33,6 +34,7 @@ pub(super) struct World {
     pub partitions: BTreeMap<PartitionName, Partition>,
     /// Where the agent listens to each instance, or has listened last.
     pub doors: BTreeMap<PartitionName, SocketAddr>,
+    pub reached_by: By,
     pub events: Option<mpsc::Sender<Event>>,
     /// Step → how many more times it fails.
     pub failing: BTreeMap<String, u32>,
@@ -84,6 +86,7 @@ impl World {
             asked: Vec::new(),
             partitions,
             doors: BTreeMap::new(),
+            reached_by: By::Us,
             events: None,
             failing: BTreeMap::new(),
             roomless: BTreeSet::new(),

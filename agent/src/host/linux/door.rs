@@ -4,6 +4,7 @@
 use super::account::become_for_files;
 use super::disk::io_problem;
 use super::partition::files::{open_top, parents};
+use crate::aside::{By, Reached, refuse_files};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use plat_agent_plan::SOCKET;
 use plat_model::Problem;
@@ -23,7 +24,7 @@ const TRIES: usize = 8;
 ///
 /// # Errors
 /// [`codes::FILES_FAILED`] if something that is no socket is in the way; [`codes::DISK_FULL`].
-pub fn open(directory: PathBuf, account: Option<Account>) -> Result<OwnedFd, Problem> {
+pub fn open(directory: PathBuf, account: Option<Account>) -> Result<Reached, Problem> {
     // Rights over files are a thread's own, and this one ends with them.
     let made = std::thread::spawn(move || {
         become_for_files(account.as_ref())?;
@@ -36,11 +37,12 @@ pub fn open(directory: PathBuf, account: Option<Account>) -> Result<OwnedFd, Pro
     made.join().unwrap_or_else(|_| Err(Problem::new(codes::INTERNAL, "the thread that makes a socket ended early")))
 }
 
-fn make(top: &OwnedFd) -> io::Result<OwnedFd> {
+fn make(top: &OwnedFd) -> io::Result<Reached> {
     let path = Path::new(SOCKET);
     let name = path.file_name().unwrap_or_default();
     let folder = parents(top, path.parent().unwrap_or(Path::new("")))?;
     let made = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    refuse_files(&made)?;
     // The file has this mode from its first moment on.
     fchmod(&made, Mode::from_raw_mode(0o600))?;
     // However long the partition's own path is, this one is short, and nobody can exchange what it leads through.
@@ -58,5 +60,5 @@ fn make(top: &OwnedFd) -> io::Result<OwnedFd> {
         }
     }
     listen(&made, Backlog::new(WAITING)?)?;
-    Ok(made)
+    Ok(Reached::new(made, By::Tenants))
 }

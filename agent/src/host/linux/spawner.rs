@@ -8,6 +8,7 @@ use super::confine;
 use super::namespace::Network;
 use super::posix::{Side, default_signals, ignore_children, split, watched};
 use super::task::{self, Answer, Task};
+use crate::aside::refuse_files;
 use plat_model::Problem;
 use plat_model::problem::codes;
 use rustix::net::{
@@ -102,7 +103,8 @@ impl Spawner {
         let (mine, theirs) = StdStream::pair().map_err(|e| wrong("cannot make a socket", &e))?;
         self.hand_over(&theirs).map_err(|e| wrong("cannot start a process", &e))?;
         drop(theirs);
-        mine.set_nonblocking(true).map_err(|e| wrong("cannot use a socket", &e))?;
+        // What answers may have become somebody else's user.
+        refuse_files(&mine).and_then(|()| mine.set_nonblocking(true)).map_err(|e| wrong("cannot use a socket", &e))?;
         let stream = UnixStream::from_std(mine).map_err(|e| wrong("cannot use a socket", &e))?;
         let mut text = serde_json::to_vec(task).map_err(|e| wrong("cannot write a task", &e))?;
         text.push(b'\n');
