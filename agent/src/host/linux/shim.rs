@@ -266,6 +266,9 @@ pub fn serve(mut task: ServiceTask, line: Line) {
         over: None,
     };
     drop(task);
+    if let Some(notices) = &notices {
+        notices.listen();
+    }
     let finished = tree.watch(&policy, &mut log, |phase, used| {
         (state.phase, state.used) = (phase, used);
         state.told |= phase != Phase::Running;

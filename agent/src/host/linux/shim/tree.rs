@@ -180,7 +180,8 @@ impl Tree {
                 None => pause,
             };
             let rest = self.pace.rest(Instant::now());
-            let woken = self.wait(pause.into_iter().chain(rest).min(), policy);
+            let deaf = policy.notices.and_then(Notices::deaf);
+            let woken = self.wait(pause.into_iter().chain(rest).chain(deaf).min(), policy);
             self.copy_output(log, Copied::Due);
             if let Some(notices) = policy.notices
                 && notices.heard()
