@@ -25,6 +25,43 @@ async fn a_killed_shim_leaves_no_second_service() {
     node.done(host).await;
 }
 
+/// As one that hangs, whatever for.
+fn hold_still(shim: u64) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim as i32), nix::sys::signal::Signal::SIGSTOP).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_does_not_end_is_killed_when_its_service_is_to_stop() {
+    let node = Node::new(None);
+    let host = node.occupied().await;
+    let spec = spec("db", "sleep 600 & exec sleep 600");
+    start(&host, &spec).await.unwrap();
+    let (pid, shim) = (running(&fact(&host, "db").await), node.service_state("db")["shim"]["pid"].as_u64().unwrap());
+    hold_still(shim);
+    let stop = Action::StopService { partition: part(), service: service("db") };
+    tokio::time::timeout(Duration::from_secs(45), host.perform(&stop)).await.expect("it is waited for").unwrap();
+    assert!(!alive(pid) && !alive(shim as u32));
+    let fact = ended(&host, "db").await;
+    assert!(fact.last_exit.contains("supervisor"), "{}", fact.last_exit);
+    start(&host, &spec).await.unwrap();
+    running(&self::fact(&host, "db").await);
+    node.done(host).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_does_not_end_keeps_no_partition_from_being_erased() {
+    let node = Node::new(None);
+    let host = node.occupied().await;
+    // However long it would have to stop.
+    start(&host, &ServiceSpec { stop_timeout_seconds: 3600, ..spec("db", "exec sleep 600") }).await.unwrap();
+    let (pid, shim) = (running(&fact(&host, "db").await), node.service_state("db")["shim"]["pid"].as_u64().unwrap());
+    hold_still(shim);
+    let erase = Action::Erase { partition: part() };
+    tokio::time::timeout(Duration::from_secs(45), host.perform(&erase)).await.expect("it is waited for").unwrap();
+    assert!(!alive(pid) && !alive(shim as u32));
+    node.done(host).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_follows_an_instances_log_reads_on_and_nothing_of_the_next_instance() {
     let node = Node::new(None);

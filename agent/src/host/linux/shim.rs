@@ -101,6 +101,9 @@ pub struct RunState {
     /// Of its processes that have ended.
     pub used: Used,
     pub tail: Vec<String>,
+    /// How long it has to end when its shim is told to stop it; an older shim does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_seconds: Option<u32>,
     /// If systemd keeps it and no shim, whose place its first process has here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub systemd: Option<BySystemd>,
@@ -123,6 +126,11 @@ impl RunState {
     /// Whether its shim is there and will write how it ends.
     pub fn is_attended(&self, boot: &str) -> bool {
         self.phase != Phase::Ended && self.boot == boot && self.shim.is_alive()
+    }
+
+    /// How long it has to end when its shim is told to stop it, if the shim has noted that.
+    pub fn stop_timeout(&self) -> Option<Duration> {
+        self.stop_seconds.map(|seconds| Duration::from_secs(seconds.into()))
     }
 
     /// How the last run that ended did so; empty if none has.
@@ -220,6 +228,7 @@ pub fn serve(mut task: ServiceTask, line: Line) {
         uid: task.program.confinement.account.as_ref().map(|account| account.uid),
         used: Used::default(),
         tail: Vec::new(),
+        stop_seconds: Some(task.stop_timeout_seconds),
         systemd: None,
     };
     let write = |state: &RunState| replace_json(&path, state, Durability::Process);

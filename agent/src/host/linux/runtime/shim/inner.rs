@@ -22,6 +22,17 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// How long after its time a shim may take to end what it stands by, and itself.
+const LATE: Duration = Duration::from_secs(15);
+/// The time of one that did not note it: longer than almost any service is given.
+const UNSAID: Duration = Duration::from_secs(3600);
+
+fn stuck(service: &ServiceName) -> Problem {
+    Problem::new(codes::SERVICE_START, format!("processes of service {service} do not end"))
+        .fix("find out what holds them; the machine may have to be restarted")
+}
 
 pub struct Inner {
     pub held: Held,
@@ -132,8 +143,7 @@ impl Inner {
                 return Ok(());
             }
             if Instant::now() > until {
-                return Err(Problem::new(codes::SERVICE_START, format!("processes of service {service} do not end"))
-                    .fix("find out what holds them; the machine may have to be restarted"));
+                return Err(stuck(service));
             }
             // Between the looks no thread is held.
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -147,6 +157,8 @@ impl Inner {
         }
     }
 
+    /// Tells the shim to end the service, and waits: no longer than for as long as that may take. Then the shim is killed, and
+    /// what it leaves is ended as after any other that was.
     pub async fn end(&self, partition: &PartitionName, service: &ServiceName, how: Signal) -> Result<(), Problem> {
         while let Some(state) = self.recover(partition, service).await? {
             if state.phase == Phase::Ended {
@@ -155,8 +167,13 @@ impl Inner {
             if let Some(handle) = state.shim.handle() {
                 let signal = if how == KILL { rustix::process::Signal::INT } else { rustix::process::Signal::TERM };
                 let _ = rustix::process::pidfd_send_signal(&handle, signal);
-                if let Ok(handle) = watched(handle) {
-                    let _ = handle.readable().await;
+                let patience = if how == KILL { LATE } else { state.stop_timeout().unwrap_or(UNSAID) + LATE };
+                if let Ok(handle) = watched(handle)
+                    && timeout(patience, handle.readable()).await.is_err()
+                {
+                    tracing::warn!(%partition, %service, waited_s = patience.as_secs(), "a shim that does not end is killed");
+                    let _ = rustix::process::pidfd_send_signal(handle.get_ref(), rustix::process::Signal::KILL);
+                    timeout(LATE, handle.readable()).await.map_err(|_| stuck(service))?.ok();
                 }
             }
         }

@@ -298,6 +298,7 @@ impl Inner {
             uid: place.partition.account.as_ref().map(|account| account.uid),
             used: Used::default(),
             tail: Vec::new(),
+            stop_seconds: None,
             systemd: Some(by),
         };
         let folder = self.held.records.service(partition, service);

@@ -41,6 +41,7 @@ fn begun() -> RunState {
         uid: None,
         used: Used::default(),
         tail: Vec::new(),
+        stop_seconds: None,
         systemd: Some(BySystemd { restarts: 0, watchdog_seconds: Some(7), stop_seconds: 5 }),
     }
 }
