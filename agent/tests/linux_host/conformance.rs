@@ -231,7 +231,7 @@ pub async fn what_has_ended_is_not_started_again_while_there_is_an_agent(node: N
 }
 
 /// Says that it is alive, until there is a file `quiet`.
-const TALKS: &str = r#"exec perl -MSocket -e '
+pub const TALKS: &str = r#"exec perl -MSocket -e '
     my $to = $ENV{NOTIFY_SOCKET}; $to =~ s/^@/\0/;
     socket(my $socket, AF_UNIX, SOCK_DGRAM, 0) or die;
     for (;;) {

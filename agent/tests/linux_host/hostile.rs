@@ -3,11 +3,15 @@
 //!
 //! Every runtime holds it in: `suite!` makes a test of each check, on a street of its own whose host has that runtime.
 
+mod lingers;
+
 use super::doors::listen_on;
 use super::*;
 use nix::libc::SYS_ptrace;
 use plat_agent_plan::SOCKET;
 use std::sync::Arc;
+
+pub use lingers::*;
 
 /// A test of each check, with users of its own each: `$next` gives the first of two.
 macro_rules! suite {
@@ -31,6 +35,8 @@ macro_rules! suite {
             it_speaks_with_nobody_at_a_socket_that_is_not_its_own
             it_puts_no_word_into_its_neighbours_log
             it_does_nothing_to_processes_that_are_not_its_own
+            what_it_sends_along_to_the_agent_keeps_nobody_waiting
+            what_it_sends_along_to_who_stands_by_a_service_keeps_nobody_waiting
             it_changes_no_release_and_no_mount
             nothing_of_it_stays_when_it_is_stopped_or_erased
         );
