@@ -117,6 +117,8 @@ pub struct HostFacts {
     pub busy_uids: BTreeSet<u32>,
     /// Of [`Scope::files`], those that exist.
     pub files: IndexMap<PathBuf, FileFact>,
+    /// Of [`Scope::files`], those where something else stands in the place of one, and what.
+    pub not_files: BTreeMap<PathBuf, String>,
 }
 
 /// A Unix owner by numbers.

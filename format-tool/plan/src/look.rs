@@ -3,7 +3,7 @@
 
 use crate::facts::{HostFacts, Inner, PathFact, Presence, Scope};
 use crate::forwarding::is_meant;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 impl HostFacts {
     /// What a look that asks for `scope` finds of this machine.
@@ -18,6 +18,7 @@ impl HostFacts {
         seen.mounted_on.retain(|path| scope.paths.contains(path));
         seen.listed.retain(|path| scope.contents.contains(path));
         seen.files.retain(|path, _| scope.files.contains(path));
+        seen.not_files.retain(|path, _| scope.files.contains(path));
         seen.disk_limits.retain(|path, _| scope.disk.contains_key(path));
         seen.file_systems.retain(|path, _| scope.disk.contains_key(path));
         seen.uncounted.retain(|path| scope.disk.contains_key(path));
@@ -79,7 +80,7 @@ impl HostFacts {
                 _ => *stranger = Some(name(other)),
             }
         }
-        for other in self.files.keys().filter(|other| is_in_it(other) && !scope.files.contains(*other)) {
+        for other in self.no_directories().filter(|other| is_in_it(other) && !scope.files.contains(*other)) {
             *stranger = Some(name(other));
         }
     }
@@ -89,7 +90,11 @@ impl HostFacts {
             Some(PathFact::Directory { stranger, inside, .. }) => stranger.is_none() && inside.is_empty(),
             _ => false,
         };
-        let mut all = self.paths.keys().chain(self.files.keys());
+        let mut all = self.paths.keys().chain(self.no_directories());
         holds_nothing && !all.any(|other| other.parent() == Some(directory))
+    }
+
+    fn no_directories(&self) -> impl Iterator<Item = &PathBuf> {
+        self.files.keys().chain(self.not_files.keys())
     }
 }

@@ -100,8 +100,10 @@ impl LinuxHost {
     /// # Errors
     /// If it cannot be read.
     pub fn machine_id(&mut self) -> Result<String> {
-        let file = files::read(&mut self.tree, Path::new("/etc/machine-id"))?;
-        Ok(file.map(|file| file.text.trim().to_owned()).unwrap_or_default())
+        Ok(match files::read(&mut self.tree, Path::new("/etc/machine-id"))? {
+            files::Found::File(file) => file.text.trim().to_owned(),
+            files::Found::Nothing | files::Found::Other(_) => String::new(),
+        })
     }
 
     /// Everything but the network.
@@ -129,8 +131,10 @@ impl LinuxHost {
         };
         disk::observe(&self.tree, &scope.disk, &mut facts);
         for path in &scope.files {
-            if let Some(file) = files::read(&mut self.tree, path)? {
-                facts.files.insert(path.clone(), file);
+            match files::read(&mut self.tree, path)? {
+                files::Found::Nothing => {}
+                files::Found::File(file) => drop(facts.files.insert(path.clone(), file)),
+                files::Found::Other(kind) => drop(facts.not_files.insert(path.clone(), kind.into())),
             }
         }
         if !scope.guard.is_empty() && facts.kernel.nft == Presence::Present {
@@ -222,6 +226,7 @@ impl Host for LinuxHost {
     }
 
     fn clear(&mut self, forgotten: &[Thing]) -> Result<()> {
+        files::clear(&mut self.tree, forgotten)?;
         self.tree.clear(forgotten)?;
         accounts::clear(&self.root, &self.tree, forgotten)
     }

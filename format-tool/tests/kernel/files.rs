@@ -4,7 +4,7 @@ use super::effects::acting_before;
 use super::machine::{Machine, ip, on_a_machine};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -113,5 +113,55 @@ fn a_file_whose_attributes_cannot_be_kept_is_not_rewritten() {
         assert_eq!(all(machine), before);
         machine.must(&["apply"]);
         machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn what_somebody_put_in_the_place_of_a_file_is_neither_replaced_nor_removed() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let (away, kind) = (machine.path("away"), |path: &Path| fs::symlink_metadata(path).unwrap().file_type());
+        type Put = fn(&Path);
+        let others: [(&str, Put); 3] = [
+            ("a symbolic link", |at| symlink("/somebody/file", at).unwrap()),
+            ("a pipe", |at| nix::unistd::mkfifo(at, nix::sys::stat::Mode::S_IRWXU).unwrap()),
+            ("a directory", |at| fs::create_dir(at).unwrap()),
+        ];
+        machine.configure_with(1, "mode = \"bridge\"\nguard = false\n", "[limits]\nmemory_mib = 512\n");
+        for ((path, _), (what, put)) in FILES.iter().flat_map(|file| others.iter().map(move |other| (file, other))) {
+            let path = machine.path(path);
+            fs::rename(&path, &away).unwrap();
+            put(&path);
+            let before = machine.everything();
+            let (code, why) = machine.run(&["apply"]);
+            assert!(
+                code == 4 && why.contains("is in the way") && why.contains(&format!("it is {what} by now")),
+                "{why}"
+            );
+            assert_eq!(machine.everything(), before);
+            let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir(&path));
+            fs::rename(&away, &path).unwrap();
+        }
+        machine.must(&["apply"]);
+        let [resources, node_file] = FILES.map(|(path, _)| machine.path(path));
+        // One that comes once the run has begun: the last file goes before it.
+        let (code, why) = acting_before("unlinkat", &machine.command(&["reset"]), || {
+            fs::rename(&resources, &away).unwrap();
+            symlink("/somebody/file", &resources).unwrap();
+        });
+        assert!(code == 1 && why.contains("it is a symbolic link by now, no file of node-format's"), "{why}");
+        assert!(kind(&resources).is_symlink() && node_file.exists());
+        fs::rename(&away, &resources).unwrap();
+        fs::rename(&node_file, &away).unwrap();
+        symlink(&away, &node_file).unwrap();
+        // What a killed run left beside one that is forgotten goes nevertheless.
+        let left = node_file.with_file_name(".node-format-node.json");
+        fs::write(&left, "").unwrap();
+        let said = machine.must(&["reset"]);
+        assert!(said.contains("! /var/lib/plat/node.json is left: it is a symbolic link by now"), "{said}");
+        assert!(kind(&node_file).is_symlink() && !left.exists() && away.exists());
+        assert!(!machine.path("srv/plat").exists());
     });
 }

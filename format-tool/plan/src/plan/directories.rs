@@ -219,7 +219,7 @@ impl Planner<'_> {
     }
 
     /// A directory that stays keeps those above it.
-    fn keep_above(&mut self, path: &Path) {
+    pub(super) fn keep_above(&mut self, path: &Path) {
         let forget = &mut self.forget;
         self.remove.retain(|action| match action {
             Action::RemoveDirectory(above) if path.starts_with(&above.path) && !above.partition => {

@@ -12,6 +12,15 @@ impl Planner<'_> {
         let wanted = self.layout.files(self.facts);
         for thing in self.claims.iter() {
             let Thing::File { path } = thing else { continue };
+            if let Some(kind) = self.facts.not_files.get(path) {
+                if !wanted.contains_key(path) {
+                    self.notes
+                        .push(format!("{} is left: it is {kind} by now, no file of node-format's", path.display()));
+                    self.forget.push(thing.clone());
+                    self.keep_above(path);
+                }
+                continue;
+            }
             match self.facts.files.get(path) {
                 None if wanted.contains_key(path) => self.forget.push(thing.clone()),
                 Some(_) if wanted.contains_key(path) => {}
@@ -37,7 +46,13 @@ impl Planner<'_> {
             let found = self.facts.files.get(&path);
             let owner = file.owner.unwrap_or(self.facts.caller);
             let wanted = FileFact { owner, mode: file.mode, text: file.text };
-            if found.is_some() && !self.claims.has(&Thing::File { path: path.clone() }) {
+            let ours = self.claims.has(&Thing::File { path: path.clone() });
+            if let Some(kind) = self.facts.not_files.get(&path) {
+                let by_now = if ours { " by now" } else { "" };
+                let why = format!("it is {kind}{by_now}, no file of node-format's");
+                let fix = "put the file back, or remove what is there; else set another place in [paths]";
+                self.foreign(format!("{} is in the way", path.display()), why, fix);
+            } else if found.is_some() && !ours {
                 let fix = "set another place in [paths], or remove it if nothing reads it";
                 self.foreign(format!("{} exists already", path.display()), "node-format did not write it", fix);
             } else if found != Some(&wanted) {

@@ -95,12 +95,7 @@ impl Tree {
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return None,
                 Err(why) => unknown(why),
                 Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => {
-                    let kind = match FileType::from_raw_mode(stat.st_mode) {
-                        FileType::Symlink => "a symbolic link",
-                        FileType::RegularFile => "a file",
-                        _ => "something else",
-                    };
-                    PathFact::Other { kind: kind.into() }
+                    PathFact::Other { kind: files::in_words(FileType::from_raw_mode(stat.st_mode)).into() }
                 }
                 Ok(stat) => {
                     let (owner, mode) = owner_and_mode(&stat);

@@ -5,12 +5,12 @@ use super::directories::Tree;
 use super::{failed, told_together};
 use crate::host::Outcome;
 use indexmap::IndexSet;
-use node_format_plan::Action;
 use node_format_plan::action::Purpose;
 use node_format_plan::facts::{FileFact, Owner};
+use node_format_plan::{Action, Thing};
 use plat_model::problem::{Problem, Result, codes};
 use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -26,34 +26,74 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 /// Nothing is followed, nor waited for.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
-pub(super) fn read(tree: &mut Tree, path: &Path) -> Result<Option<FileFact>> {
+/// What is at the path of a file.
+pub(super) enum Found {
+    Nothing,
+    File(FileFact),
+    /// Something that node-format writes none of: its kind.
+    Other(&'static str),
+}
+
+pub(super) fn read(tree: &mut Tree, path: &Path) -> Result<Found> {
     let wrong = |why: String| Problem::new(codes::FILE, format!("{} cannot be read", path.display())).because(why);
     let (parent, name) = match tree.parent(path) {
         Ok(found) => found,
         // What is in the way is a fact of the path it stands at.
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(Found::Nothing),
         Err(e) => return Err(wrong(e.to_string())),
     };
-    let file = match rustix::fs::openat(parent, name, READ, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(Errno::NOENT) => return Ok(None),
-        // There is something, but nothing that was written here.
-        Err(Errno::LOOP | Errno::NXIO) => return Ok(Some(strange())),
-        Err(e) => return Err(wrong(e.to_string())),
+    let file = match open(parent, name).map_err(|e| wrong(e.to_string()))? {
+        Opened::Nothing => return Ok(Found::Nothing),
+        Opened::Other(kind) => return Ok(Found::Other(kind)),
+        Opened::File(file) => file,
     };
     let found = file.metadata().map_err(|e| wrong(e.to_string()))?;
-    if !found.is_file() {
-        return Ok(Some(strange()));
-    }
     let mut text = String::new();
     file.take(SIZE_MAX).read_to_string(&mut text).map_err(|e| wrong(e.to_string()))?;
     let owner = Owner { uid: found.uid(), gid: found.gid() };
-    Ok(Some(FileFact { owner, mode: found.mode() & 0o7777, text }))
+    Ok(Found::File(FileFact { owner, mode: found.mode() & 0o7777, text }))
 }
 
-/// Something that is there and no file.
-fn strange() -> FileFact {
-    FileFact { owner: Owner::default(), mode: 0, text: String::new() }
+/// What a name in a directory is that was to be a file's.
+enum Opened {
+    Nothing,
+    File(File),
+    Other(&'static str),
+}
+
+/// Nothing but a file is opened: a device may begin something, and a pipe tell whoever waits at it.
+fn open(parent: &OwnedFd, name: &OsStr) -> std::io::Result<Opened> {
+    let is_file = |kind| kind == FileType::RegularFile;
+    let kind = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(Opened::Nothing),
+        found => FileType::from_raw_mode(found?.st_mode),
+    };
+    if !is_file(kind) {
+        return Ok(Opened::Other(in_words(kind)));
+    }
+    match rustix::fs::openat(parent, name, READ, Mode::empty()) {
+        Err(Errno::NOENT) => Ok(Opened::Nothing),
+        Err(Errno::LOOP) => Ok(Opened::Other(in_words(FileType::Symlink))),
+        Err(Errno::NXIO) => Ok(Opened::Other(in_words(FileType::Socket))),
+        opened => {
+            let opened = opened?;
+            let kind = FileType::from_raw_mode(rustix::fs::fstat(&opened)?.st_mode);
+            Ok(if is_file(kind) { Opened::File(opened.into()) } else { Opened::Other(in_words(kind)) })
+        }
+    }
+}
+
+/// With its article.
+pub(super) fn in_words(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Symlink => "a symbolic link",
+        FileType::RegularFile => "a file",
+        FileType::Directory => "a directory",
+        FileType::Fifo => "a pipe",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        FileType::Unknown => "something else",
+    }
 }
 
 /// What files had besides their texts that a run removed.
@@ -118,19 +158,22 @@ fn remove(tree: &mut Tree, path: &Path) -> std::io::Result<Option<Kept>> {
         }
         Err(e) => return Err(e.into()),
     };
+    let found = open_own(parent, name)?;
     unlink(parent, &new_name(name))?;
-    let kept = open_plain(parent, name).ok().flatten().and_then(|file| Kept::of(&file));
     unlink(parent, name)?;
-    Ok(kept)
+    Ok(found.and_then(|file| Kept::of(&file)))
 }
 
-/// `None`: there is no file of the name.
-fn open_plain(parent: &OwnedFd, name: &OsStr) -> std::io::Result<Option<File>> {
-    match rustix::fs::openat(parent, name, READ, Mode::empty()) {
-        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => Ok(None),
-        opened => {
-            let file = File::from(opened?);
-            Ok(file.metadata()?.is_file().then_some(file))
+/// A file of ours, to be replaced or removed; `None`: it is gone.
+///
+/// # Errors
+/// If something else has come into its place: that is somebody else's.
+fn open_own(parent: &OwnedFd, name: &OsStr) -> std::io::Result<Option<File>> {
+    match open(parent, name)? {
+        Opened::Nothing => Ok(None),
+        Opened::File(file) => Ok(Some(file)),
+        Opened::Other(kind) => {
+            Err(std::io::Error::other(format!("it is {kind} by now, no file of node-format's: see what changes it")))
         }
     }
 }
@@ -149,6 +192,17 @@ pub(super) fn new_name(name: &OsStr) -> OsString {
 pub(super) fn is_one_of(all: &IndexSet<PathBuf>, path: &Path) -> bool {
     let whole = || path.file_name()?.to_str()?.strip_prefix(NEW).map(|name| path.with_file_name(name));
     all.contains(path) || whole().is_some_and(|whole| all.contains(&whole))
+}
+
+/// Takes away what a killed run left beside files that are forgotten.
+pub(super) fn clear(tree: &mut Tree, forgotten: &[Thing]) -> Result<()> {
+    forgotten.iter().try_for_each(|thing| {
+        let Thing::File { path } = thing else { return Ok(()) };
+        match tree.parent(path).and_then(|(parent, name)| unlink(parent, &new_name(name))) {
+            Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+            Err(e) => Err(failed(format!("what a killed run left beside {} cannot be removed", path.display()), e)),
+        }
+    })
 }
 
 fn unlink(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<()> {
@@ -177,7 +231,7 @@ fn write(
     (way, kept): (Way, Option<Kept>),
 ) -> std::io::Result<Vec<String>> {
     let (parent, name) = tree.parent(path)?;
-    let old = if way == Way::Over { open_plain(parent, name)? } else { None };
+    let old = if way == Way::Over { open_own(parent, name)? } else { None };
     let name_now = if way == Way::InPlace { name.to_os_string() } else { new_name(name) };
     if way != Way::InPlace {
         unlink(parent, &name_now)?;
