@@ -253,7 +253,6 @@ impl Work {
             Action::RemoveLink { .. } | Action::RemoveAddress(_) | Action::ReturnUplink(_) => true,
             // Undone, they may be the last of their link.
             Action::AddAddress(_) | Action::TakeUplink(_) => true,
-            Action::RemoveDirectory(_) => true,
             Action::SetLink { from, to, .. } => {
                 let is_lesser = from.mtu.zip(to.mtu).is_some_and(|(was, mtu)| mtu < was);
                 from.mac != to.mac || (from.up && !to.up) || from.bridge != to.bridge || is_lesser

@@ -21,7 +21,7 @@ pub struct User {
 }
 
 /// A directory as made, changed or removed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Directory {
     pub path: PathBuf,
     pub owner: Owner,

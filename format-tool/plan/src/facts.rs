@@ -60,8 +60,6 @@ pub struct HostFacts {
     /// Of the paths in [`Scope::paths`], those that something is mounted on as node-format sees it: what is seen there is no
     /// directory that it made.
     pub mounted_on: BTreeSet<PathBuf>,
-    /// Of those in [`Scope::contents`], with an access control list of their own, or with one of an empty directory in them.
-    pub listed: BTreeSet<PathBuf>,
     pub links: BTreeMap<String, LinkFact>,
     /// Those of one link in the order that the kernel tells them in: it prefers the first.
     pub addresses: IndexSet<AddressFact>,

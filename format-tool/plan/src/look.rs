@@ -16,7 +16,6 @@ impl HostFacts {
         }
         seen.mounted.retain(|path, _| scope.contents.contains(path));
         seen.mounted_on.retain(|path| scope.paths.contains(path));
-        seen.listed.retain(|path| scope.contents.contains(path));
         seen.files.retain(|path, _| scope.files.contains(path));
         seen.not_files.retain(|path, _| scope.files.contains(path));
         seen.disk_limits.retain(|path, _| scope.disk.contains_key(path));

@@ -41,6 +41,9 @@ pub fn left_out(done: &[&Action]) -> Vec<String> {
                 out.ports.push(name);
             }
             Action::ReturnUplink(uplink) => out.ports.push(&uplink.link),
+            Action::RemoveDirectory(directory) if !directory.half_made => {
+                out.directories.push(directory.path.to_str().unwrap_or_default());
+            }
             Action::SetNamespace { name, veth, state } => out.namespace((name, veth), state),
             _ => {}
         }
@@ -58,6 +61,7 @@ struct LeftOut<'a> {
     /// Namespaces whose inner end was a port of a bridge in there.
     inner: Vec<&'a str>,
     namespaces: Vec<&'a str>,
+    directories: Vec<&'a str>,
     /// Pairs that had one end.
     whole: Vec<&'a str>,
     /// Those of which the other end was out of sight.
@@ -101,6 +105,11 @@ impl<'a> LeftOut<'a> {
                 "what node-format does not know of namespaces that were made anew (settings of the kernel, rules, packet filters), \
                  if somebody set it, and whoever runs in the old ones",
             ),
+            (
+                self.directories,
+                "what node-format does not know of directories that were made anew (quota groups, where else they were mounted), if \
+                 somebody set it, and whoever had the old ones open",
+            ),
         ];
         let meant = all.into_iter().filter(|(names, _)| !names.is_empty());
         meant.map(|(names, what)| format!("{what}: {}", listed(&names))).collect()
@@ -118,7 +127,7 @@ pub(crate) fn listed(names: &[impl AsRef<str>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::action::Change;
+    use crate::action::{Change, Directory};
     use crate::describe;
     use crate::facts::{LinkKind, NamespaceFact, Route};
     use std::collections::BTreeMap;
@@ -208,10 +217,12 @@ mod tests {
             set(3, (veth("br0"), None), (veth("br0"), eth0())),
             set(4, (veth("br0"), inside(veth("brx"))), (veth("br0"), eth0())),
         ];
+        let directory = |half_made| Directory { path: "/srv/part7".into(), half_made, ..Directory::default() };
+        let removed = removed.chain([true, false].map(|half_made| Action::RemoveDirectory(directory(half_made))));
         let removed: Vec<Action> = others.into_iter().chain(removed).collect();
         let said = left_out(&all(&removed));
         let named: Vec<&str> = said.iter().map(|what| what.rsplit_once(": ").unwrap().1).collect();
         let links = "part-v0, part-v2, tap0, tap1, tap2, tap3, tap4, tap5, tap6, tap7 and 4 more";
-        assert_eq!(named, ["part-v3", "part-v2", links, "tap0, part-v1", "part4", "part0"]);
+        assert_eq!(named, ["part-v3", "part-v2", links, "tap0, part-v1", "part4", "part0", "/srv/part7"]);
     }
 }

@@ -108,7 +108,7 @@ impl LinuxHost {
 
     /// Everything but the network.
     fn observe_here(&mut self, scope: &Scope) -> Result<HostFacts> {
-        let directories::Seen { paths, mounted, mounted_on, listed } = self.tree.observe(scope);
+        let directories::Seen { paths, mounted, mounted_on } = self.tree.observe(scope);
         let inside = self.namespaces().observe(&scope.namespaces)?;
         let others = inside.iter().filter(|(_, (_, others))| *others != Others::default());
         let others_inside = others.map(|(name, (_, others))| (name.clone(), others.clone())).collect();
@@ -121,7 +121,6 @@ impl LinuxHost {
             paths,
             mounted,
             mounted_on,
-            listed,
             sysctls: sysctls::observe(&scope.sysctls),
             namespaces,
             others_inside,
@@ -187,10 +186,16 @@ impl Host for LinuxHost {
             Kind::AddAccounts => accounts::add(&self.root, &self.tree, batch, self.held.as_ref(), &self.taken),
             Kind::RemoveAccounts => accounts::remove(&self.root, &self.tree, batch, &mut self.taken),
             Kind::SetAccounts => accounts::set(&self.root, &self.tree, batch),
-            Kind::RemoveDirectories => one_by_one(batch, |action| self.tree.perform(action)),
+            Kind::RemoveDirectories => {
+                let outcome = one_by_one(batch, |action| self.tree.perform(action));
+                with_further(outcome, self.tree.lacking())
+            }
             // All are tried: what a failed removal brings back is to come back as far as it can, and what is made in vain is
             // taken away again.
-            Kind::MakeDirectories | Kind::SetDirectories => each(batch, |action| self.tree.perform(action)),
+            Kind::MakeDirectories | Kind::SetDirectories => {
+                let outcome = each(batch, |action| self.tree.perform(action));
+                with_further(outcome, self.tree.lacking())
+            }
             Kind::SetDiskLimits => each(batch, |action| {
                 self.excused.extend(disk::perform(&mut self.tree, action)?);
                 Ok(())
@@ -240,6 +245,7 @@ impl Host for LinuxHost {
         self.held = None;
         self.begun = sysctls::Begun::default();
         self.taken_files = files::Taken::default();
+        self.tree.let_go();
         self.taken_inside = network::Taken::default();
         self.followed = network::Followed::default();
     }
@@ -274,6 +280,11 @@ fn each(batch: &[Action], mut perform: impl FnMut(&Action) -> Result<()>) -> Out
 
 /// Most failures that are told together.
 const TOLD: usize = 10;
+
+/// What was done, and what is to be told besides.
+fn with_further(Outcome { done, problem }: Outcome, further: Vec<Problem>) -> Outcome {
+    Outcome { done, problem: told_together(problem.into_iter().chain(further)) }
+}
 
 /// The first failure in full, of the others what failed and why.
 fn told_together(mut problems: impl Iterator<Item = Problem>) -> Option<Problem> {

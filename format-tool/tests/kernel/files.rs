@@ -2,7 +2,7 @@
 
 use super::effects::acting_before;
 use super::machine::{Machine, ip, on_a_machine};
-use rustix::fs::{XattrFlags, getxattr, setxattr};
+use rustix::fs::{IFlags, XattrFlags, getxattr, ioctl_getflags, ioctl_setflags, setxattr};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 
 const FILES: [(&str, u32); 2] = [("srv/plat/resources/part0/resource.json", 0o640), ("var/lib/plat/node.json", 0o644)];
 const NAMES: [&str; 2] = ["system.posix_acl_access", "user.backup"];
+const LABEL: &str = "security.plat";
 
 /// Lets uid 62345 read it.
 fn note(path: &Path, mode: u32) {
@@ -88,6 +89,63 @@ fn files_that_a_failed_run_brings_back_have_what_they_had() {
         assert!(code == 1 && !why.contains("P0505"), "{why}");
         assert_eq!(all(machine), before, "{why}");
         fs::remove_file(home.join("srv/his")).unwrap();
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_file_that_has_a_label_and_flags_alone_gets_them_back() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let flags = |path: &Path| ioctl_getflags(fs::File::open(path).unwrap());
+        for (path, _) in FILES {
+            let path = machine.path(path);
+            setxattr(&path, LABEL, b"secret", XattrFlags::empty()).unwrap();
+            let _ = flags(&path).map(|flags| {
+                ioctl_setflags(fs::File::open(&path).unwrap(), flags | IFlags::NODUMP).unwrap();
+            });
+        }
+        let look = || FILES.map(|(path, _)| (value(&machine.path(path), LABEL), flags(&machine.path(path))));
+        let before = look();
+        assert!(before.iter().all(|(label, _)| label == b"secret"));
+        let home = machine.path("srv/plat/partitions/part0");
+        let (code, why) = acting_before("unlinkat", &machine.command(&["reset"]), || {
+            fs::write(home.join("srv/his"), "").unwrap();
+        });
+        assert!(code == 1 && !why.contains("P0505"), "{why}");
+        assert_eq!(look(), before, "{why}");
+        machine.configure_with(1, "mode = \"bridge\"\nguard = false\n", "[limits]\nmemory_mib = 512\n");
+        machine.must(&["apply"]);
+        assert_eq!(look(), before);
+        fs::remove_file(home.join("srv/his")).unwrap();
+        machine.must(&["reset"]);
+    });
+}
+
+/// Has uid 62345 read whatever is made in a directory from now on.
+fn hand_on(directory: &Path) {
+    let entries = [(1u16, 7u16, u32::MAX), (2, 5, 62_345), (4, 5, u32::MAX), (16, 5, u32::MAX), (32, 5, u32::MAX)];
+    let mut value = 2u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in entries {
+        value.extend(tag.to_le_bytes().into_iter().chain(rights.to_le_bytes()).chain(id.to_le_bytes()));
+    }
+    setxattr(directory, "system.posix_acl_default", &value, XattrFlags::empty()).unwrap();
+}
+
+#[test]
+fn what_is_made_lets_nobody_in_but_whom_its_mode_says() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        ["srv", "var/lib", "etc"].iter().for_each(|directory| hand_on(&machine.path(directory)));
+        machine.must(&["apply"]);
+        let made = ["srv/plat", "srv/plat/partitions/part0", "srv/plat/partitions/part0/srv", FILES[0].0, FILES[1].0];
+        for path in made.into_iter().chain(["etc/passwd", "etc/shadow"]) {
+            let lists = [NAMES[0], "system.posix_acl_default"].map(|name| value(&machine.path(path), name));
+            assert!(lists.iter().all(Vec::is_empty), "{path}: {lists:?}");
+        }
         machine.must(&["reset"]);
     });
 }

@@ -4,7 +4,8 @@
 use super::effects::acting_once;
 use super::machine::{FIRST_UID, Machine, ip, on_a_machine, program};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use rustix::fs::{XattrFlags, getxattr, setxattr};
+use rustix::fs::{IFlags, XattrFlags, getxattr, ioctl_getflags, ioctl_setflags, setxattr};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -36,14 +37,22 @@ fn all(home: &Path) -> Vec<String> {
 
 /// A run that removes the partition's directory, and then cannot make users of another name.
 fn fail(machine: &Machine) -> String {
+    fail_in(machine, &[])
+}
+
+/// As [`fail`], started by another program.
+fn fail_in(machine: &Machine, starter: &[&str]) -> String {
     let config = fs::read_to_string(machine.path("format.toml")).unwrap();
     let other = config.replace("[partitions]\n", "[partitions]\nbase_name = \"guest\"\n");
     fs::write(machine.path("format.toml"), other).unwrap();
     program(&machine.path("bin/systemd-sysusers"), "exit 1");
     let path = format!("{}:{}", machine.path("bin").display(), std::env::var("PATH").unwrap());
-    let Output { status, stderr, .. } = machine.command(&["apply"]).env("PATH", path).output().unwrap();
+    let plain = machine.command(&["apply"]);
+    let all: Vec<&OsStr> =
+        starter.iter().map(OsStr::new).chain([plain.get_program()]).chain(plain.get_args()).collect();
+    let Output { status, stderr, .. } = Command::new(all[0]).args(&all[1..]).env("PATH", path).output().unwrap();
     let why = String::from_utf8(stderr).unwrap();
-    assert!(status.code() == Some(1) && why.contains("systemd-sysusers failed"), "{why}");
+    assert!(!status.success() && why.contains("systemd-sysusers failed"), "{why}");
     fs::write(machine.path("format.toml"), config).unwrap();
     why
 }
@@ -59,6 +68,22 @@ fn list(path: &Path, name: &str) {
         value.extend(tag.to_le_bytes().into_iter().chain(rights.to_le_bytes()).chain(id.to_le_bytes()));
     }
     setxattr(path, name, &value, XattrFlags::empty()).unwrap();
+}
+
+/// Of a directory and those in it, what is said of them besides.
+fn noted(home: &Path) -> Vec<(PathBuf, String)> {
+    let inner = fs::read_dir(home).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<PathBuf> = inner.chain([home.to_path_buf()]).collect();
+    paths.sort();
+    let noted = |path: &Path| {
+        let value = |name| {
+            let mut value = [0; 256];
+            getxattr(path, name, &mut value[..]).map(|length| value[..length].to_vec())
+        };
+        let all = [ACCESS, DEFAULT, "user.backup", "security.plat"].map(value);
+        format!("{all:?} {:?}", ioctl_getflags(fs::File::open(path).unwrap()))
+    };
+    paths.into_iter().map(|path| (path.clone(), noted(&path))).collect()
 }
 
 fn is_listed(path: &Path) -> bool {
@@ -81,10 +106,43 @@ fn a_run_that_fails_leaves_what_is_in_a_partition_to_whom_it_belongs() {
         let locked = all(&home);
         fail(machine);
         assert_eq!(all(&home), locked);
-        // What a list says does not come back, and that is said.
-        list(&home.join("var"), ACCESS);
+        // What is said of them besides comes back with them.
+        for (path, noted) in [(home.join("var"), ACCESS), (home.clone(), DEFAULT), (home.clone(), ACCESS)] {
+            list(&path, noted);
+            setxattr(&path, "user.backup", b"monday", XattrFlags::empty()).unwrap();
+            setxattr(&path, "security.plat", b"secret", XattrFlags::empty()).unwrap();
+            let opened = fs::File::open(&path).unwrap();
+            // Where the file system has any.
+            let _ = ioctl_getflags(&opened).and_then(|flags| ioctl_setflags(&opened, flags | IFlags::NODUMP));
+        }
+        let (before, noted_before) = (all(&home), noted(&home));
         let why = fail(machine);
-        assert!(why.contains("but for what may have gone along: the access control lists of /srv/plat"), "{why}");
+        assert!(
+            why.contains("directories that were made anew") && why.contains("had the old ones open: /srv/plat"),
+            "{why}"
+        );
+        assert!(!why.contains("does not get back") && !why.contains("P0505"), "{why}");
+        assert_eq!((all(&home), noted(&home)), (before, noted_before));
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn what_a_directory_does_not_get_back_is_named() {
+    on_a_machine(|machine| {
+        let home = formatted(machine);
+        for path in [home.clone(), home.join("var")] {
+            setxattr(path, "user.backup", b"monday", XattrFlags::empty()).unwrap();
+        }
+        let before = all(&home);
+        let refused = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=fsetxattr:error=ENOSPC"];
+        let why = fail_in(machine, &refused);
+        assert_eq!(all(&home), before, "{why}");
+        assert!(why.contains("error[P0505]") && why.contains("part0 does not get back all that it had"), "{why}");
+        for lacking in ["user.backup (No space left on device (os error 28)) of `var` in it", "user.backup (No space"] {
+            assert!(why.contains(lacking), "{why}");
+        }
+        machine.must(&["apply"]);
         machine.must(&["reset"]);
     });
 }

@@ -182,9 +182,6 @@ impl Planner<'_> {
                     }),
             );
         }
-        if stranger.is_none() && self.facts.listed.contains(&directory.path) {
-            self.lost.push(format!("the access control lists of {shown}, and of the directories in it"));
-        }
         match (stranger, directory.partition, self.consent.contents) {
             (_, true, Contents::Erase) => self.remove.push(Action::EraseDirectory(directory)),
             (None, ..) => self.remove.push(Action::RemoveDirectory(directory)),

@@ -1,14 +1,17 @@
 //! Directories beneath a held handle. No symbolic link is followed anywhere on the way (openat2 with RESOLVE_BENEATH and
 //! RESOLVE_NO_SYMLINKS), for the owner of a partition may put one where we walk.
 
-mod acl;
 mod emptied;
 mod erase;
+mod had;
 mod mark;
+#[cfg(test)]
+mod tests;
 
 use super::mounts::{Mounts, mount_in, mount_of};
-use super::{failed, files, quota};
+use super::{attributes, failed, files, quota};
 use emptied::Emptied;
+use had::Had;
 use indexmap::IndexMap;
 use node_format_plan::action::{Directory, UNFINISHED};
 use node_format_plan::facts::{Inner, Owner, PathFact};
@@ -39,6 +42,10 @@ pub(super) struct Tree {
     parents: Vec<(PathBuf, OwnedFd)>,
     /// In a partition's directory that could not be erased, the one that was moved meanwhile.
     moved: PathBuf,
+    /// What directories had that a run removed, should they have to come back.
+    taken: BTreeMap<PathBuf, Had>,
+    /// What of that did not come back with them.
+    lacking: Vec<Problem>,
 }
 
 impl Tree {
@@ -48,7 +55,15 @@ impl Tree {
         let place = root.canonicalize().unwrap_or_else(|_| root.to_path_buf());
         let root = rustix::fs::open(root, flags, Mode::empty())
             .map_err(|e| Problem::new(codes::FILE, format!("{} cannot be opened", root.display())).because(e))?;
-        Ok(Self { root, place, is_the_machines, parents: Vec::new(), moved: PathBuf::new() })
+        Ok(Self {
+            root,
+            place,
+            is_the_machines,
+            parents: Vec::new(),
+            moved: PathBuf::new(),
+            taken: BTreeMap::new(),
+            lacking: Vec::new(),
+        })
     }
 
     pub fn is_the_machines(&self) -> bool {
@@ -83,7 +98,7 @@ impl Tree {
     /// What is at each path of the scope; a path that is missing does not exist.
     pub fn observe(&mut self, scope: &Scope) -> Seen {
         self.parents.clear();
-        let (mut mounted, mut mounted_on, mut listed) = (IndexMap::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut mounted, mut mounted_on) = (IndexMap::new(), BTreeSet::new());
         let mounts = if scope.contents.is_empty() { Mounts::default() } else { Mounts::look() };
         let facts = scope.paths.iter().filter_map(|path| {
             let seen = self
@@ -109,18 +124,19 @@ impl Tree {
                     if goes && let Some(who) = self.mounted(&mounts, path) {
                         mounted.insert(path.clone(), who);
                     }
-                    held.map_or_else(unknown, |Contents { stranger, inside, listed: is_listed }| {
-                        if is_listed {
-                            listed.insert(path.clone());
-                        }
-                        PathFact::Directory { owner, mode, stranger, inside, half_made }
+                    held.map_or_else(unknown, |Contents { stranger, inside }| PathFact::Directory {
+                        owner,
+                        mode,
+                        stranger,
+                        inside,
+                        half_made,
                     })
                 }
             };
             Some((path.clone(), fact))
         });
         let paths = facts.collect();
-        Seen { paths, mounted, mounted_on, listed }
+        Seen { paths, mounted, mounted_on }
     }
 
     fn is_mounted_on(&mut self, path: &Path) -> bool {
@@ -157,7 +173,6 @@ impl Tree {
     fn contents(&self, path: &Path, scope: &Scope) -> rustix::io::Result<Contents> {
         let mut held = Contents::default();
         let directory = self.openat2(path, OFlags::RDONLY)?;
-        held.listed = acl::is_on(&directory);
         for entry in Dir::read_from(&directory)? {
             let entry = entry?;
             let name = entry.file_name();
@@ -180,7 +195,6 @@ impl Tree {
                 Ok(inner) => match (first_in(&inner)?, owner_and_mode(&rustix::fs::fstat(&inner)?)) {
                     (Some(first), _) => held.stranger = Some(format!("{shown}/{first}")),
                     (None, (owner, mode)) => {
-                        held.listed |= acl::is_on(&inner);
                         held.inside.insert(shown, Inner { owner, mode });
                     }
                 },
@@ -195,7 +209,9 @@ impl Tree {
         let (verb, path, result) = match action {
             Action::MakeDirectory(directory) => ("make", &directory.path, self.make(directory)),
             Action::FinishDirectory(directory) => ("finish", &directory.path, self.finish(directory)),
-            Action::RemoveDirectory(directory) => ("remove", &directory.path, self.remove(directory)),
+            Action::RemoveDirectory(directory) => {
+                ("remove", &directory.path, self.remove(directory, !directory.half_made))
+            }
             Action::EraseDirectory(directory) => ("erase", &directory.path, self.erase(directory)),
             Action::SetDirectory { path, to, .. } => ("change", path, self.set(path, to.0, to.1)),
             _ => return Ok(()),
@@ -215,6 +231,7 @@ impl Tree {
 
     /// Makes it by another name, of which one that was killed may have left some: whoever finds it in its place finds it whole.
     fn make(&mut self, directory: &Directory) -> rustix::io::Result<()> {
+        let had = self.taken.remove(&directory.path).filter(|_| !directory.half_made);
         let (parent, name) = self.parent(&directory.path)?;
         let new = files::new_name(name);
         unmake(parent, &new)?;
@@ -222,8 +239,11 @@ impl Tree {
             Some(Ok(means)) => quota::make(means, parent.as_fd(), &new).map_err(errno)?,
             _ => rustix::fs::mkdirat(parent, &new, Mode::from_raw_mode(UNFINISHED))?,
         }
+        let (mut had, mut lacking) = (had.unwrap_or_default(), Vec::new());
         let made = rustix::fs::openat(parent, &new, INNER, Mode::empty()).and_then(|made| {
-            fill(&made, directory)?;
+            attributes::take_lists(&made)?;
+            fill(&made, directory, &mut had, &mut lacking)?;
+            had.put_on(&made, &mut lacking)?;
             match directory.half_made {
                 true => mark::set(&made),
                 false => give(&made, directory.owner, directory.mode),
@@ -238,7 +258,26 @@ impl Tree {
         if placed.is_err() {
             let _ = unmake(parent, &new);
         }
+        self.lack(&directory.path, &lacking);
         placed
+    }
+
+    fn lack(&mut self, path: &Path, what: &[String]) {
+        let problem = || {
+            let why = format!("it is there without its attributes {}", what.join(", "));
+            failed(format!("{} does not get back all that it had", path.display()), why)
+        };
+        self.lacking.extend((!what.is_empty()).then(problem));
+    }
+
+    /// What directories did not get back that they had.
+    pub fn lacking(&mut self) -> Vec<Problem> {
+        std::mem::take(&mut self.lacking)
+    }
+
+    /// Nothing comes back any more.
+    pub fn let_go(&mut self) {
+        self.taken.clear();
     }
 
     /// Takes away what a killed run left of directories that did not come to their place.
@@ -257,8 +296,8 @@ impl Tree {
         // An older record alone may say that it is half-made.
         mark::set(&held)?;
         // Whom its user let in before it was begun to be emptied is nobody's choice any more.
-        acl::remove(&held)?;
-        fill(&held, directory)?;
+        attributes::take_lists(&held)?;
+        fill(&held, directory, &mut Had::default(), &mut Vec::new())?;
         mark::replace(&held, directory.owner, directory.mode)
     }
 
@@ -267,22 +306,33 @@ impl Tree {
     }
 
     /// A partition's goes with the empty directories in it; anything else in it is an error, and then all of it stays as it was.
-    fn remove(&mut self, directory: &Directory) -> rustix::io::Result<()> {
+    /// `keeps`: whether it may come back.
+    fn remove(&mut self, directory: &Directory, keeps: bool) -> rustix::io::Result<()> {
         let path = &directory.path;
         let held = directory.partition.then(|| self.open_own(path)).transpose()?;
         let mut emptied = match &held {
             Some(held) => Some(Emptied::new(held)?),
             None => None,
         };
+        let mut had = match &held {
+            Some(held) => Some(Had::of(held)),
+            None => self.openat2(path, OFlags::RDONLY).ok().as_ref().map(Had::of),
+        };
         self.parents.retain(|(held, _)| held != path);
-        let removed = emptied.as_mut().map_or(Ok(()), Emptied::go_on).and_then(|()| {
+        let removed = emptied.as_mut().map_or(Ok(()), |emptied| emptied.go_on(&mut had)).and_then(|()| {
             let (parent, name) = self.parent(path)?;
             rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
         });
-        if removed.is_err()
-            && let Some(emptied) = emptied
-        {
-            emptied.put_back()?;
+        let mut had = had.unwrap_or_default();
+        match emptied.filter(|_| removed.is_err()) {
+            Some(emptied) => {
+                let mut lacking = Vec::new();
+                let back = emptied.put_back(&mut had, &mut lacking);
+                self.lack(path, &lacking);
+                back?;
+            }
+            None if keeps && removed.is_ok() => drop(self.taken.insert(path.clone(), had)),
+            None => {}
         }
         removed
     }
@@ -293,7 +343,8 @@ impl Tree {
         // What is left if this fails, or is killed, is no whole partition.
         mark::set(&held)?;
         erase::erase(&held, &mut self.moved)?;
-        self.remove(directory)
+        // Of what was half-made nothing comes back.
+        self.remove(directory, false)
     }
 
     /// A handle on a directory that exists.
@@ -309,8 +360,6 @@ pub(super) struct Seen {
     pub mounted: IndexMap<PathBuf, String>,
     /// Those that something is mounted on as this process sees it.
     pub mounted_on: BTreeSet<PathBuf>,
-    /// See [`node_format_plan::HostFacts::listed`].
-    pub listed: BTreeSet<PathBuf>,
 }
 
 fn owner_and_mode(stat: &rustix::fs::Stat) -> (Owner, u32) {
@@ -322,7 +371,6 @@ fn owner_and_mode(stat: &rustix::fs::Stat) -> (Owner, u32) {
 struct Contents {
     stranger: Option<String>,
     inside: BTreeMap<String, Inner>,
-    listed: bool,
 }
 
 fn is_dots(name: &CStr) -> bool {
@@ -341,7 +389,7 @@ fn first_in(directory: &OwnedFd) -> rustix::io::Result<Option<String>> {
 }
 
 /// Makes what belongs into a directory that is still root's own.
-fn fill(made: &OwnedFd, directory: &Directory) -> rustix::io::Result<()> {
+fn fill(made: &OwnedFd, directory: &Directory, had: &mut Had, lacking: &mut Vec<String>) -> rustix::io::Result<()> {
     for (name, Inner { owner, mode }) in &directory.inside {
         let found = match rustix::fs::mkdirat(made, name.as_str(), Mode::from_raw_mode(UNFINISHED)) {
             Ok(()) => false,
@@ -353,16 +401,17 @@ fn fill(made: &OwnedFd, directory: &Directory) -> rustix::io::Result<()> {
             Err(Errno::NOTDIR | Errno::LOOP) => continue,
             opened => opened?,
         };
+        if found && mount_of(&inner)? != mount_of(made)? {
+            return Err(Errno::XDEV);
+        }
+        attributes::take_lists(&inner)?;
         if found {
-            if mount_of(&inner)? != mount_of(made)? {
-                return Err(Errno::XDEV);
-            }
-            acl::remove(&inner)?;
             // A run that was killed leaves empty ones, and what it did not come to erase.
             if rustix::fs::fstat(&inner)?.st_uid != owner.uid && first_in(&inner)?.is_some() {
                 continue;
             }
         }
+        had.put_on_inner(name, &inner, lacking)?;
         give(&inner, *owner, *mode)?;
     }
     Ok(())
@@ -399,64 +448,4 @@ pub(super) fn own(held: &impl AsFd, owner: Owner) -> rustix::io::Result<()> {
 
 fn errno(e: std::io::Error) -> Errno {
     Errno::from_io_error(&e).unwrap_or(Errno::IO)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_came_to_be_mounted_on_a_directory_is_not_changed() {
-        use nix::mount::{MntFlags, MsFlags, mount, umount2};
-        if !rustix::process::geteuid().is_root() {
-            assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI must run it");
-            eprintln!("SKIPPED: this test needs root");
-            return;
-        }
-        let test = std::thread::spawn(|| {
-            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
-            const NONE: Option<&str> = None;
-            mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).unwrap();
-            let (root, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-            let (at, owner) = (root.path().join("part0"), Owner { uid: 61_000, gid: 61_000 });
-            std::fs::create_dir(&at).unwrap();
-            mount(Some(foreign.path()), &at, NONE, MsFlags::MS_BIND, NONE).unwrap();
-            let mut tree = Tree::open(root.path()).unwrap();
-            let path = PathBuf::from("/part0");
-            let set = Action::SetDirectory { path: path.clone(), from: (Owner::default(), 0o755), to: (owner, 0o750) };
-            assert!(tree.perform(&set).unwrap_err().todo.contains("mounted"));
-            let limit = Action::SetDiskLimit { path, id: 61_000, file_system: None, from: None, to: Some(1) };
-            let why = crate::host::linux::disk::perform(&mut tree, &limit).unwrap_err().why;
-            assert!(why.contains("mounted there"), "{why}");
-            assert_eq!(std::os::unix::fs::MetadataExt::uid(&foreign.path().metadata().unwrap()), 0);
-            umount2(&at, MntFlags::empty()).unwrap();
-            tree.perform(&set).unwrap();
-        });
-        test.join().unwrap();
-    }
-
-    #[test]
-    fn a_directory_that_cannot_be_made_whole_is_not_there_nor_what_a_killed_run_left_of_it() {
-        let root = tempfile::tempdir().unwrap();
-        let owner = Owner { uid: rustix::process::getuid().as_raw(), gid: rustix::process::getgid().as_raw() };
-        let make = |inside: [&str; 2]| {
-            let (path, inner) = (PathBuf::from("/part0"), Inner { owner, mode: 0o700 });
-            let inside = inside.into_iter().map(|name| (name.to_owned(), inner)).collect();
-            let (mode, partition, limited, half_made) = (0o700, true, false, false);
-            Action::MakeDirectory(Directory { path, owner, mode, inside, partition, limited, half_made })
-        };
-        let names = || std::fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name());
-        std::fs::create_dir_all(root.path().join(".node-format-part0/first")).unwrap();
-        let mut tree = Tree::open(root.path()).unwrap();
-        assert!(tree.perform(&make(["first", "missing/second"])).is_err());
-        assert_eq!(names().count(), 0);
-        tree.perform(&make(["first", "second"])).unwrap();
-        assert!(names().eq(["part0"]) && root.path().join("part0/second").is_dir());
-        // Somebody else's is nothing of ours, nor replaced by it.
-        assert!(tree.perform(&make(["first", "second"])).is_err());
-        assert!(names().eq(["part0"]));
-        std::fs::create_dir_all(root.path().join(".node-format-part1/first")).unwrap();
-        tree.clear(&[Thing::PartitionDirectory { path: "/part1".into() }]).unwrap();
-        assert!(names().eq(["part0"]));
-    }
 }

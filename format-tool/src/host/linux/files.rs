@@ -158,10 +158,11 @@ fn remove(tree: &mut Tree, path: &Path) -> std::io::Result<Option<Kept>> {
         }
         Err(e) => return Err(e.into()),
     };
-    let found = open_own(parent, name)?;
+    // No partition's user can set any.
+    let (found, mut room) = (open_own(parent, name)?, usize::MAX);
     unlink(parent, &new_name(name))?;
     unlink(parent, name)?;
-    Ok(found.and_then(|file| Kept::of(&file)))
+    Ok(found.map(|file| Kept::of(&file, &mut room)))
 }
 
 /// A file of ours, to be replaced or removed; `None`: it is gone.
@@ -228,7 +229,7 @@ fn write(
     tree: &mut Tree,
     path: &Path,
     wanted: &FileFact,
-    (way, kept): (Way, Option<Kept>),
+    (way, mut kept): (Way, Option<Kept>),
 ) -> std::io::Result<Vec<String>> {
     let (parent, name) = tree.parent(path)?;
     let old = if way == Way::Over { open_own(parent, name)? } else { None };
@@ -238,7 +239,11 @@ fn write(
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(parent, &name_now, flags, Mode::from_raw_mode(0o600))?);
-    let written = file.write_all(wanted.text.as_bytes()).and_then(|()| {
+    let begun = attributes::take_lists(&file).map_err(std::io::Error::from).and_then(|()| {
+        kept.iter_mut().for_each(|kept| kept.begin(&file));
+        old.as_ref().map_or(Ok(()), |old| attributes::copy_flags(old, &file))
+    });
+    let written = begun.and_then(|()| file.write_all(wanted.text.as_bytes())).and_then(|()| {
         // Whatever the umask says; whoever may read it, reads it whole.
         super::directories::own(&file, wanted.owner)?;
         old.map_or(Ok(()), |old| attributes::copy(&old, &file))?;

@@ -170,8 +170,12 @@ impl Etc {
 
     /// Whether a program that reads accounts and writes the files anew leaves all else in them as it is.
     pub fn is_plain(&self) -> Result<bool> {
+        // Such a program would have it on the new ones.
+        if self.held.as_ref().is_some_and(attributes::hands_lists_on) {
+            return Ok(false);
+        }
         for name in DATABASE {
-            let attributed = self.open_file(name)?.is_some_and(|file| !attributes::are_usual(&file));
+            let attributed = self.open_file(name)?.is_some_and(|file| !attributes::is_usual(&file));
             if attributed || !lines::is_plain(name, &self.read(name)?) {
                 return Ok(false);
             }
@@ -253,14 +257,17 @@ impl Etc {
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(rustix::fs::openat(held, &new, flags, Mode::from_raw_mode(0o600))?);
-        let written = file.write_all(text.as_bytes()).and_then(|()| {
+        let begun = attributes::take_lists(&file).map_err(std::io::Error::from);
+        let begun = begun.and_then(|()| old.as_ref().map_or(Ok(()), |old| attributes::copy_flags(old, &file)));
+        let written = begun.and_then(|()| file.write_all(text.as_bytes())).and_then(|()| {
             match &old {
                 None => rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?,
                 Some(old) => {
                     let found = old.metadata()?;
                     fchown(&file, Some(found.uid()), Some(found.gid()))?;
-                    file.set_permissions(found.permissions())?;
                     attributes::copy(old, &file)?;
+                    // Of a list of access control it says what the list may give at most.
+                    file.set_permissions(found.permissions())?;
                 }
             }
             file.sync_all()?;

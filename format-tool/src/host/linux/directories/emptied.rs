@@ -1,6 +1,6 @@
 //! Taking the empty directories out of a partition's, and putting them back if it cannot go.
 
-use super::{INNER, UNFINISHED, errno, give, is_dots, mark, owner_and_mode, quota};
+use super::{Had, INNER, UNFINISHED, attributes, errno, give, is_dots, mark, owner_and_mode, quota};
 use node_format_plan::facts::Owner;
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, Mode};
@@ -23,14 +23,16 @@ impl<'a> Emptied<'a> {
     }
 
     /// Takes out the empty directories. It is root's meanwhile, and marked: one of a run that is killed is finished by the next.
-    pub fn go_on(&mut self) -> rustix::io::Result<()> {
+    pub fn go_on(&mut self, had: &mut Option<Had>) -> rustix::io::Result<()> {
         for entry in Dir::read_from(self.held)? {
             let entry = entry?;
             let name = entry.file_name();
             if is_dots(name) {
                 continue;
             }
-            let (owner, mode) = owner_and_mode(&rustix::fs::statat(self.held, name, AtFlags::SYMLINK_NOFOLLOW)?);
+            let inner = rustix::fs::openat(self.held, name, INNER, Mode::empty())?;
+            let (owner, mode) = owner_and_mode(&rustix::fs::fstat(&inner)?);
+            had.iter_mut().for_each(|had| had.with_inner(&name.to_string_lossy(), &inner));
             if self.taken.is_empty() {
                 mark::set(self.held)?;
             }
@@ -40,10 +42,13 @@ impl<'a> Emptied<'a> {
         Ok(())
     }
 
-    pub fn put_back(&self) -> rustix::io::Result<()> {
+    pub fn put_back(&self, had: &mut Had, lacking: &mut Vec<String>) -> rustix::io::Result<()> {
         for (name, owner, mode) in &self.taken {
             rustix::fs::mkdirat(self.held, name, Mode::from_raw_mode(UNFINISHED))?;
-            give(&rustix::fs::openat(self.held, name, INNER, Mode::empty())?, *owner, *mode)?;
+            let inner = rustix::fs::openat(self.held, name, INNER, Mode::empty())?;
+            attributes::take_lists(&inner)?;
+            had.put_on_inner(&name.to_string_lossy(), &inner, lacking)?;
+            give(&inner, *owner, *mode)?;
         }
         self.was.map_or(Ok(()), |(owner, mode)| mark::replace(self.held, owner, mode))
     }

@@ -177,6 +177,55 @@ fn a_file_that_is_rewritten_keeps_its_mode_and_attributes() {
 }
 
 #[test]
+fn a_file_that_is_rewritten_is_read_by_nobody_who_could_not_read_it() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI must run it");
+        eprintln!("SKIPPED: this test needs root");
+        return;
+    }
+    let root = Root::new();
+    root.write("passwd", "part1:x:1:1::/:/x\n");
+    root.write("shadow", "root:$6$hash:1::::::\npart1:!*:::::::\n");
+    fs::set_permissions(root.path("shadow"), fs::Permissions::from_mode(0o640)).unwrap();
+    // Whatever is made in it from now on, uid 53900 may read.
+    let entries = [(1u16, 7u16, u32::MAX), (2, 4, 53_900), (4, 5, u32::MAX), (16, 5, u32::MAX), (32, 5, u32::MAX)];
+    let mut list = 2u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in entries {
+        list.extend(tag.to_le_bytes().into_iter().chain(rights.to_le_bytes()).chain(u32::to_le_bytes(id)));
+    }
+    rustix::fs::setxattr(root.path(""), "system.posix_acl_default", &list, XattrFlags::empty()).unwrap();
+    assert!(!root.etc().is_plain().unwrap(), "other programs would have it on the new files");
+    root.etc().remove(&accounts(&[("part1", 1)], &[])).unwrap();
+    assert_eq!(root.text("shadow"), "root:$6$hash:1::::::\n");
+    for (name, mode) in [("shadow", 0o640), ("passwd", 0o644)] {
+        let path = root.path(name);
+        assert!(rustix::fs::getxattr(&path, "system.posix_acl_access", &mut [0; 64][..]).is_err(), "{name}");
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, mode, "{name}");
+    }
+}
+
+#[test]
+fn what_somebody_noted_on_a_file_keeps_other_programs_from_writing_it() {
+    let root = Root::new();
+    root.write("passwd", "root:x:0:0::/root:/bin/sh\n");
+    let plain = || root.etc().is_plain().unwrap();
+    let file = File::open(root.path("passwd")).unwrap();
+    // Root's, and whoever can set flags.
+    let noted = rustix::fs::fsetxattr(&file, "security.plat", b"kept", XattrFlags::empty()).is_ok();
+    assert!(noted != plain(), "{noted}");
+    let _ = rustix::fs::fremovexattr(&file, "security.plat");
+    assert!(plain());
+    let Ok(flags) = rustix::fs::ioctl_getflags(&file) else { return };
+    rustix::fs::ioctl_setflags(&file, flags | rustix::fs::IFlags::NODUMP).unwrap();
+    assert!(!plain());
+    root.write("shadow", "part1:!*:::::::\n");
+    root.write("passwd", "part1:x:1:1::/:/x\n");
+    root.etc().remove(&accounts(&[("part1", 1)], &[])).unwrap();
+    let file = File::open(root.path("passwd")).unwrap();
+    assert!(rustix::fs::ioctl_getflags(&file).unwrap().contains(rustix::fs::IFlags::NODUMP));
+}
+
+#[test]
 fn what_a_killed_run_left_is_cleared_away_and_nothing_of_somebody_elses() {
     if !rustix::process::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI must run it");
