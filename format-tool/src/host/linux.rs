@@ -33,6 +33,8 @@ pub struct LinuxHost {
     excused: Vec<Problem>,
     /// What was taken out of the user database, should it have to come back.
     taken: accounts::Entries,
+    /// Who was put into which groups, or taken out, should that have to be taken back.
+    moved: accounts::Moved,
     /// What files had that were removed, should they have to come back.
     taken_files: files::Taken,
     /// What was taken out of namespaces, should it have to come back.
@@ -70,6 +72,7 @@ impl LinuxHost {
             held: None,
             excused: Vec::new(),
             taken: accounts::Entries::default(),
+            moved: accounts::Moved::new(),
             taken_files: files::Taken::default(),
             taken_inside: network::Taken::default(),
             followed: network::Followed::default(),
@@ -185,7 +188,7 @@ impl Host for LinuxHost {
         match first.kind() {
             Kind::AddAccounts => accounts::add(&self.root, &self.tree, batch, self.held.as_ref(), &self.taken),
             Kind::RemoveAccounts => accounts::remove(&self.root, &self.tree, batch, &mut self.taken),
-            Kind::SetAccounts => accounts::set(&self.root, &self.tree, batch),
+            Kind::SetAccounts => accounts::set(&self.root, &self.tree, batch, &mut self.moved),
             Kind::RemoveDirectories => {
                 let outcome = one_by_one(batch, |action| self.tree.perform(action));
                 with_further(outcome, self.tree.lacking())
@@ -244,6 +247,7 @@ impl Host for LinuxHost {
     fn let_go(&mut self) {
         self.held = None;
         self.begun = sysctls::Begun::default();
+        self.moved.clear();
         self.taken_files = files::Taken::default();
         self.tree.let_go();
         self.taken_inside = network::Taken::default();

@@ -7,8 +7,8 @@ mod database;
 use super::directories::Tree;
 use super::{failed, program};
 use crate::host::Outcome;
-pub use database::Entries;
 use database::{Accounts, Etc, SHELL, Texts, left};
+pub use database::{Entries, Moved};
 use node_format_plan::action::User;
 use node_format_plan::facts::{GroupFact, Left, Subordinate, UserFact};
 use node_format_plan::{Action, Thing};
@@ -163,7 +163,7 @@ pub(super) fn remove(root: &Path, tree: &Tree, batch: &[Action], taken: &mut Ent
 }
 
 /// What is known of users but their number, which others may have written too.
-pub(super) fn set(root: &Path, tree: &Tree, batch: &[Action]) -> Outcome {
+pub(super) fn set(root: &Path, tree: &Tree, batch: &[Action], moved: &mut Moved) -> Outcome {
     let changes: Vec<(&User, &User)> = batch
         .iter()
         .filter_map(|action| match action {
@@ -172,7 +172,7 @@ pub(super) fn set(root: &Path, tree: &Tree, batch: &[Action]) -> Outcome {
         })
         .collect();
     match Etc::open(root, tree) {
-        Ok(etc) => settle(&etc, batch, etc.set(&changes)),
+        Ok(etc) => settle(&etc, batch, etc.set(&changes, moved)),
         Err(problem) => Outcome::first(0, batch.len(), Some(problem)),
     }
 }

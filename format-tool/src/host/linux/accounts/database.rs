@@ -26,7 +26,7 @@ use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use lines::{Accounts, Entries, SHELL, Texts, left};
+pub use lines::{Accounts, Entries, Moved, SHELL, Texts, left};
 
 /// Longest file of the user database that is read, in bytes.
 const SIZE_MAX: u64 = 64 << 20;
@@ -130,9 +130,9 @@ impl Etc {
         self.rewrite(|texts| unmade::take_out(texts, before, actions))
     }
 
-    /// Gives users other groups, another first group and another home.
-    pub fn set(&self, changes: &[(&User, &User)]) -> Result<()> {
-        self.rewrite(|texts| lines::set(texts, changes))
+    /// Gives users other groups, another first group and another home; takes back what was `moved` before.
+    pub fn set(&self, changes: &[(&User, &User)], moved: &mut Moved) -> Result<()> {
+        self.rewrite(|texts| lines::set(texts, changes, moved))
     }
 
     /// Takes away what a run that was killed left: files on their way, and of these accounts those that are half made.

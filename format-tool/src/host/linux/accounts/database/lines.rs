@@ -175,8 +175,17 @@ fn with_members(text: &str, members: &BTreeMap<(&str, usize), BTreeSet<&str>>) -
     })
 }
 
-/// Gives users other groups, their first group and their home, those of the uid that each had.
-pub(super) fn set(texts: &mut Texts, changes: &[(&User, &User)]) {
+/// By group and user, in the lists of which files the name was put, or from which it was taken.
+pub type Moved = BTreeMap<(String, String), BTreeSet<&'static str>>;
+
+/// Gives users other groups, their first group and their home, those of the uid that each had. What was `moved` before is taken
+/// back: in the files that it was moved in, for the others may have said something else all along. Then it says what was now.
+pub(super) fn set(texts: &mut Texts, changes: &[(&User, &User)], moved: &mut Moved) {
+    let before = std::mem::take(moved);
+    for (from, to) in changes {
+        let groups = from.groups.symmetric_difference(&to.groups);
+        moved.extend(groups.map(|group| ((group.clone(), to.name.clone()), BTreeSet::new())));
+    }
     let users: BTreeMap<Identity, &User> = changes.iter().map(|(_, to)| ((to.name.as_str(), to.uid), *to)).collect();
     for (file, text) in texts {
         *text = each_line(text, |line| match *file {
@@ -192,18 +201,31 @@ pub(super) fn set(texts: &mut Texts, changes: &[(&User, &User)]) {
             )),
             "group" | "gshadow" => {
                 let group = name_of(line);
-                let joins = |(from, to): &&(&User, &User)| to.groups.contains(group) && !from.groups.contains(group);
+                let is_meant = |user: &User| {
+                    let there = before.get(&(group.to_owned(), user.name.clone()));
+                    there.is_none_or(|files| files.contains(file))
+                };
+                let joins = |(from, to): &&(&User, &User)| {
+                    to.groups.contains(group) && !from.groups.contains(group) && is_meant(to)
+                };
                 let leaves = |member: &str| {
                     changes.iter().any(|(from, to)| {
-                        from.name == member && from.groups.contains(group) && !to.groups.contains(group)
+                        from.name == member && from.groups.contains(group) && !to.groups.contains(group) && is_meant(to)
                     })
                 };
                 let joined: Vec<&str> = changes.iter().filter(joins).map(|(_, to)| to.name.as_str()).collect();
-                Some(each_field(line, |n, field| match n {
-                    3 if !joined.is_empty() || field.split(',').any(leaves) => {
-                        listed(field, |member| !leaves(member), joined.iter().copied()).into()
+                Some(each_field(line, |n, field| {
+                    let is_there = |name: &&str| field.split(',').any(|member| member == *name);
+                    let gone = field.split(',').filter(|member| leaves(member));
+                    let came = joined.iter().copied().filter(|name| !is_there(name));
+                    let names: Vec<&str> = if n == 3 { gone.chain(came).collect() } else { Vec::new() };
+                    if names.is_empty() {
+                        return field.into();
                     }
-                    _ => field.into(),
+                    for name in names {
+                        moved.entry((group.to_owned(), name.to_owned())).or_default().insert(*file);
+                    }
+                    listed(field, |member| !leaves(member), joined.iter().copied()).into()
                 }))
             }
             _ => Some(line.to_owned()),

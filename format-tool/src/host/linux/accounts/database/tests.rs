@@ -68,18 +68,42 @@ fn of_a_user_only_what_is_said_is_changed() {
     root.write("shadow", "part1:$6$hash:7::::::\n");
     root.write("group", "www:x:5:ann,,part1,part10\nkvm:x:6:\n");
     root.write("gshadow", "www:!:part1:part1\nkvm:!::\n");
-    let user = |gid, home: &str, group: &str| User {
-        name: "part1".into(),
-        uid: 1,
-        gid,
-        home: home.into(),
-        groups: [group.to_owned()].into(),
-    };
-    root.etc().set(&[(&user(9, "/old", "www"), &user(1, "/new", "kvm"))]).unwrap();
+    let set = |from: &User, to: &User| root.etc().set(&[(from, to)], &mut Moved::new()).unwrap();
+    set(&user(9, "/old", "www"), &user(1, "/new", "kvm"));
     assert_eq!(root.text("passwd"), "part1:x:1:1:Ann:/new:/bin/zsh\npart10:x:2:2::/old:/x\n");
     assert_eq!(root.text("shadow"), "part1:$6$hash:7::::::\n");
     assert_eq!(root.text("group"), "www:x:5:ann,part10\nkvm:x:6:part1\n");
     assert_eq!(root.text("gshadow"), "www:!:part1:\nkvm:!::part1\n");
+}
+
+fn user(gid: u32, home: &str, group: &str) -> User {
+    User { name: "part1".into(), uid: 1, gid, home: home.into(), groups: [group.to_owned()].into() }
+}
+
+#[test]
+fn what_is_taken_back_of_a_users_groups_is_taken_back_where_it_was_done() {
+    let root = Root::new();
+    root.write("passwd", "part1:x:1:9:Ann:/old:/bin/zsh\n");
+    // Each file says something else of both groups.
+    for (group, gshadow) in [
+        ("www:x:5:ann,part1\nkvm:x:6:\n", "www:!::ann\nkvm:!::part1\n"),
+        ("www:x:5:part1\nkvm:x:6:\n", "www:!::part1\nkvm:!::\n"),
+        ("www:x:5:part1\nkvm:x:6:\n", ""),
+    ] {
+        root.write("group", group);
+        root.write("gshadow", gshadow);
+        let (from, to, mut moved) = (user(9, "/old", "www"), user(1, "/new", "kvm"), Moved::new());
+        root.etc().set(&[(&from, &to)], &mut moved).unwrap();
+        assert!(!root.text("group").contains("www:x:5:part1") && root.text("group").contains("kvm:x:6:part1"));
+        root.etc().set(&[(&to, &from)], &mut moved).unwrap();
+        assert_eq!((root.text("group").as_str(), root.text("gshadow").as_str()), (group, gshadow));
+    }
+    // Whom somebody else had taken out by then is not put back.
+    root.write("group", "www:x:5:\nkvm:x:6:\n");
+    let (from, to, mut moved) = (user(9, "/old", "www"), user(9, "/old", "kvm"), Moved::new());
+    root.etc().set(&[(&from, &to)], &mut moved).unwrap();
+    root.etc().set(&[(&to, &from)], &mut moved).unwrap();
+    assert_eq!(root.text("group"), "www:x:5:\nkvm:x:6:\n");
 }
 
 #[test]
