@@ -121,7 +121,8 @@ fn carry_out(
     let made: BTreeSet<Thing> = plan.actions.iter().filter_map(Action::makes).collect();
     let settings = record.claims().iter().filter(|thing| matches!(thing, Thing::Sysctl { .. }) && made.contains(thing));
     let settings = settings.cloned().collect();
-    let mut work = Work { before_taking, settings, lost: plan.lost.clone(), ..Work::default() };
+    let (lost, cleared) = (plan.lost.clone(), plan.cleared.clone());
+    let mut work = Work { before_taking, settings, lost, cleared, ..Work::default() };
     let outcome = perform_all(&plan.actions, host, record, &tenants, progress, &mut work);
     let applied = match outcome.and_then(|()| proof(host, record)).and_then(|()| record.strike(last)) {
         Ok(()) => Ok(Applied { plan, excused: work.excused }),
@@ -244,6 +245,8 @@ struct Work {
     settings: Vec<Thing>,
     /// See [`Plan::lost`].
     lost: Vec<String>,
+    /// See [`Plan::cleared`].
+    cleared: Vec<String>,
 }
 
 impl Work {
@@ -390,6 +393,7 @@ fn undo(
     }
     but.extend(begun.lost(&done));
     but.extend(left_out(&done));
+    but.extend((!begun.cleared.is_empty()).then(|| format!("what was taken out first {}", begun.cleared.join("; "))));
     if !begun.finished.is_empty() {
         but.push(format!("what was made of half-made partitions, which stays: {}", listed(&begun.finished)));
     }

@@ -52,6 +52,8 @@ pub struct Plan {
     /// Those of them that say what of somebody else's goes along with what goes: undoing the plan does not bring it back. Before
     /// them, what only undoing it changes.
     pub lost: Vec<String>,
+    /// Those of them that say what of somebody else's is taken away before the first action, and so stays away.
+    pub cleared: Vec<String>,
 }
 
 /// What is struck out of the record, and when.
@@ -60,8 +62,8 @@ pub struct Forgotten {
     pub first: Vec<Thing>,
     /// What an interface that is gone has left on the bridge is removed before: what another one brings there comes after.
     pub before_taking: Vec<Thing>,
-    /// Once all is done: root's word, and places that are left because they hold something else. A run that fails would lose
-    /// the one, and with the other what it made.
+    /// Once all is done: root's word, places that are left because they hold something else, and who is gone. A run that fails
+    /// would lose the one, with the other what it made, and by the last whose the directories are.
     pub last: Vec<Thing>,
 }
 
@@ -89,6 +91,7 @@ impl Plan {
                 | (Thing::Uplink(_), None) => &mut forgotten.last,
                 (Thing::Uplink(gone), Some(taken)) if gone.link != taken => &mut forgotten.before_taking,
                 (Thing::Directory { .. } | Thing::PartitionDirectory { .. } | Thing::File { .. }, _)
+                | (Thing::User { .. } | Thing::Group { .. }, _)
                     if !made.contains(thing) =>
                 {
                     &mut forgotten.last
@@ -187,7 +190,7 @@ pub fn plan(
     planner.say_what_links_are_missing();
     planner.needs();
     planner.files();
-    let Planner { mut remove, add, forget, known, notes, left, lost, problems, .. } = planner;
+    let Planner { mut remove, add, forget, known, notes, left, lost, cleared, problems, .. } = planner;
     remove.reverse();
     let is_node_file = |action: &Action| action.kind() == Kind::WriteFiles(Purpose::Node);
     let (node_file, add): (Vec<_>, Vec<_>) = add.into_iter().partition(is_node_file);
@@ -199,7 +202,7 @@ pub fn plan(
     let grows = add.iter().any(makes_partitions) || (remove.is_empty() && !add.is_empty());
     let (ahead, behind) = if grows { (Vec::new(), node_file) } else { (node_file, Vec::new()) };
     let actions: Vec<Action> = ahead.into_iter().chain(gone).chain(remove).chain(add).chain(behind).collect();
-    problems.none_or(Plan { actions, forget, known, notes, left, lost })
+    problems.none_or(Plan { actions, forget, known, notes, left, lost, cleared })
 }
 
 /// What of the plan this process may not do.
@@ -276,6 +279,7 @@ struct Planner<'a> {
     notes: Vec<String>,
     left: Vec<String>,
     lost: Vec<String>,
+    cleared: Vec<String>,
     problems: Problems,
     memberships: BTreeMap<&'a str, BTreeSet<&'a str>>,
     /// The uid that each user of ours was made with.
@@ -310,6 +314,7 @@ impl<'a> Planner<'a> {
             notes: Vec::new(),
             left: Vec::new(),
             lost: Vec::new(),
+            cleared: Vec::new(),
             problems: Problems::default(),
             memberships: accounts::memberships(facts),
             made_users: claims.iter().filter_map(|thing| made_user(thing)).collect(),

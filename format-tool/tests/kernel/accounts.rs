@@ -1,5 +1,6 @@
 //! The user database: what others wrote in it stays as it is, whatever becomes of a run.
 
+use super::effects::acting_before;
 use super::machine::{Machine, ip, on_a_machine, program, until};
 use rustix::fs::XattrFlags;
 use std::fs;
@@ -271,5 +272,43 @@ fn a_program_has_all_that_it_reads_although_the_run_is_killed() {
         until("all is read", || machine.path("read").exists());
         let read = fs::read_to_string(machine.path("read")).unwrap();
         assert!(read.len() > 1 << 16 && read.contains("u part999 ") && read.ends_with('\n'), "{}", read.len());
+    });
+}
+
+#[test]
+fn names_that_a_reset_takes_out_of_groups_are_said_and_come_back_where_a_run_took_them() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(1);
+        machine.must(&["apply"]);
+        let line = |name: &str| {
+            let line = text(machine, name).lines().find(|line| line.starts_with("docker:")).map(str::to_owned);
+            line.unwrap_or_default()
+        };
+        // In one of the files alone.
+        edit(machine, "group", "part0:", "docker:x:999:part0\npart0:");
+        edit(machine, "gshadow", "part0:", "docker:!*::\npart0:");
+        machine.configure_with(1, "mode = \"bridge\"\nguard = false\n", "[limits]\nmemory_mib = 512\n");
+        let in_the_way = machine.path("var/lib/plat/.node-format-node.json");
+        fs::create_dir_all(in_the_way.join("here")).unwrap();
+        let (code, why) = machine.run(&["apply"]);
+        fs::remove_dir_all(in_the_way).unwrap();
+        assert!(code == 1 && why.contains("as it was before the run\n"), "{why}");
+        assert_eq!([line("group"), line("gshadow")], ["docker:x:999:part0", "docker:!*::"]);
+        // Somebody takes the user away by hand, and forgets the group.
+        for name in ["passwd", "shadow"] {
+            let whole = text(machine, name);
+            let others: Vec<&str> = whole.split_inclusive('\n').filter(|line| !line.starts_with("part0:")).collect();
+            fs::write(machine.path("etc").join(name), others.concat()).unwrap();
+        }
+        let taken = "of group docker, names that nobody has any more: part0\n";
+        let said = machine.must(&["plan", "--reset"]);
+        assert!(said.contains(&format!("! taken out first, and not put back: {taken}")), "{said}");
+        let his = machine.path("srv/plat/partitions/part0/srv/his");
+        let (code, why) = acting_before("unlinkat", &machine.command(&["reset"]), || fs::write(&his, "").unwrap());
+        assert!(code == 1 && why.contains("what was taken out first of group docker"), "{why}");
+        assert_eq!([line("group"), line("gshadow")], ["docker:x:999:", "docker:!*::"]);
+        fs::remove_file(his).unwrap();
+        machine.must(&["reset"]);
     });
 }

@@ -1,10 +1,11 @@
 //! Users and groups wanted × found.
 
-use super::Planner;
+use super::{Planner, made_user};
 use crate::action::{Action, User};
 use crate::facts::{HostFacts, Left, Subordinate};
 use crate::layout::WantedUser;
 use crate::thing::Thing;
+use crate::undo::listed;
 use plat_model::problem::{Problem, Problems, codes};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -85,6 +86,7 @@ impl Planner<'_> {
         let first_groups = by_number(others.map(|(name, user)| (user.gid, name.as_str())));
         self.drop_groups(&first_groups);
         self.drop_users(&by_uid);
+        self.say_who_is_taken_out();
         for (name, gid) in &self.layout.groups {
             self.group(name, *gid, &by_gid, &first_groups);
         }
@@ -242,6 +244,29 @@ impl Planner<'_> {
     /// Whether a user of ours goes.
     fn leaves(&self, user: &str) -> bool {
         self.made_users.contains_key(user) && !self.layout.users.contains_key(user)
+    }
+
+    /// Names of users that are gone, which groups still list. What a run that was killed wrote of users looks the same, so they are
+    /// taken out with what it left.
+    fn say_who_is_taken_out(&mut self) {
+        let facts = self.facts;
+        let is_gone = |thing: &&Thing| match thing {
+            Thing::User { name, .. } => {
+                !facts.users.contains_key(name) && facts.left_in_shadow.get(name) != Some(&Left::Old)
+            }
+            _ => false,
+        };
+        let gone = self.claims.iter().filter(is_gone).filter_map(made_user);
+        let gone: BTreeSet<&str> = gone.map(|(name, _)| name).collect();
+        for (group, found) in &facts.groups {
+            let comes = |name: &&str| self.layout.users.get(*name).is_some_and(|user| user.groups.contains(group));
+            let lists = |name: &&str| found.members.contains(*name) || found.in_shadow.contains(*name);
+            let names: Vec<&str> = gone.iter().copied().filter(|name| lists(name) && !comes(name)).collect();
+            if !names.is_empty() {
+                self.cleared.push(format!("of group {group}, names that nobody has any more: {}", listed(&names)));
+            }
+        }
+        self.notes.extend(self.cleared.iter().map(|what| format!("taken out first, and not put back: {what}")));
     }
 
     fn drop_users(&mut self, by_uid: &Holders) {

@@ -287,7 +287,8 @@ fn names_gone(text: &str, gone: &BTreeSet<Identity>) -> BTreeSet<String> {
 /// of new accounts, or without a line there are members of groups, and in passwd and group they have none.
 pub(super) fn half_made<'a>(accounts: &Accounts<'a>, texts: &Texts) -> Accounts<'a> {
     let text = |file: &str| texts.get(file).map_or("", String::as_str);
-    let lists = text("group").lines().chain(text("gshadow").lines()).filter_map(|line| line.rsplit(':').next());
+    let lists = text("group").lines().flat_map(|line| line.split(':').skip(3));
+    let lists = lists.chain(text("gshadow").lines().flat_map(|line| line.split(':').skip(2)));
     let members: BTreeSet<&str> = lists.flat_map(|list| list.split(',')).collect();
     let kept = |all: &BTreeSet<Identity<'a>>, last: &str, is_begun: &dyn Fn(&str) -> bool| {
         let taken: BTreeSet<&str> = text(last).lines().map(name_of).collect();
