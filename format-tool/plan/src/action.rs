@@ -39,6 +39,10 @@ pub struct Directory {
     pub half_made: bool,
 }
 
+/// What the name of a file or directory begins with before it takes its place: nobody else's does, and one that a killed run left
+/// is removed.
+pub const ON_ITS_WAY: &str = ".node-format-";
+
 /// Mode of a directory that nobody but root may have yet, or any more.
 pub const UNFINISHED: u32 = 0o1700;
 

@@ -2,6 +2,7 @@
 //! remove whatever it names: what root believes is root's, with all that it lies in.
 
 use super::wrong;
+use node_format_plan::action::ON_ITS_WAY;
 use plat_model::problem::{Problem, Result};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
@@ -206,7 +207,7 @@ impl Place {
 
     /// The name of a file beside the record: nobody else's begins so.
     pub fn name_with(&self, ending: &str) -> OsString {
-        let mut name = OsString::from(".node-format-");
+        let mut name = OsString::from(ON_ITS_WAY);
         name.push(self.name());
         name.push(".");
         name.push(ending);

@@ -136,3 +136,14 @@ fn hostile_paths_and_names_are_refused() {
         assert!(parse("f.toml", &text).is_err(), "{link}");
     }
 }
+
+#[test]
+fn a_place_that_looks_like_something_on_its_way_is_refused() {
+    let text = |path: &str| format!("version = 1\n[partitions]\namount = 1\n[paths]\nnode_file = \"{path}\"\n");
+    for path in ["/etc/.node-format-shadow", "/var/.node-format-x/node.json"] {
+        let wrong = parse("f.toml", &text(path)).unwrap_err();
+        assert_eq!((wrong.0.len(), wrong.0[0].code, wrong.0[0].at.as_str()), (1, codes::BAD_CONFIG, "f.toml:5:1"));
+        assert!(wrong.0[0].why.contains("`.node-format-`"), "{wrong}");
+    }
+    assert!(parse("f.toml", &text("/var/lib/.node-formats/node.json")).is_ok());
+}

@@ -1,6 +1,7 @@
 //! What is wrong with settings in themselves.
 
 use super::{LIMITS, Network, NetworkMode, Paths, Settings, TapMode};
+use crate::action::ON_ITS_WAY;
 use plat_model::id::PartitionName;
 use plat_model::node::PARTITIONS_MAX;
 use plat_model::problem::{Problem, Problems, codes};
@@ -288,6 +289,9 @@ fn check_path(path: &Path) -> Result<(), &'static str> {
     }
     if path.parent().is_none() {
         return Err("it is the root of the file system");
+    }
+    if path.iter().any(|name| name.as_encoded_bytes().starts_with(ON_ITS_WAY.as_bytes())) {
+        return Err("names that begin with `.node-format-` are those of what is on its way to its place");
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use super::directories::Tree;
 use super::{failed, told_together};
 use crate::host::Outcome;
 use indexmap::IndexSet;
-use node_format_plan::action::Purpose;
+use node_format_plan::action::{ON_ITS_WAY, Purpose};
 use node_format_plan::facts::{FileFact, Owner};
 use node_format_plan::{Action, Thing};
 use plat_model::problem::{Problem, Result, codes};
@@ -179,19 +179,16 @@ fn open_own(parent: &OwnedFd, name: &OsStr) -> std::io::Result<Option<File>> {
     }
 }
 
-/// What the name of a file or directory begins with before it takes its place: nobody else's does.
-const NEW: &str = ".node-format-";
-
 /// Where a file or directory is made before it takes its place.
 pub(super) fn new_name(name: &OsStr) -> OsString {
-    let mut new = OsString::from(NEW);
+    let mut new = OsString::from(ON_ITS_WAY);
     new.push(name);
     new
 }
 
 /// Whether the path is one of these, or on its way to be.
 pub(super) fn is_one_of(all: &IndexSet<PathBuf>, path: &Path) -> bool {
-    let whole = || path.file_name()?.to_str()?.strip_prefix(NEW).map(|name| path.with_file_name(name));
+    let whole = || path.file_name()?.to_str()?.strip_prefix(ON_ITS_WAY).map(|name| path.with_file_name(name));
     all.contains(path) || whole().is_some_and(|whole| all.contains(&whole))
 }
 
