@@ -3,7 +3,7 @@
 use super::super::machine::{Machine, ip, on_a_machine};
 use super::super::namespaces::inside;
 use super::super::uplink::{TAKE, World, where_is};
-use super::{failing_at_the_end, notes, routes_on};
+use super::{failing_at, failing_at_the_end, notes, routes_on};
 use std::fs;
 
 const LAST: &str = "the last IPv4 address goes from plat0, and with it";
@@ -15,14 +15,9 @@ fn with_other_ranges(machine: &Machine, amount: u32, network: &str) {
     fs::write(machine.path("format.toml"), config.replace("10.200.0.0/16", "10.201.0.0/16")).unwrap();
 }
 
-/// An `apply` that fails at the last thing that it does to the network's partitions.
+/// At the last thing that an `apply` does to the network's partitions.
 fn failing_at_a_resource(machine: &Machine) -> String {
-    let in_the_way = machine.path("srv/plat/resources/part0/.node-format-resource.json");
-    fs::create_dir_all(in_the_way.join("here")).unwrap();
-    let (code, why) = machine.run(&["apply"]);
-    fs::remove_dir_all(in_the_way).unwrap();
-    assert_eq!(code, 1, "{why}");
-    why
+    failing_at(machine, "srv/plat/resources/part0/.node-format-resource.json")
 }
 
 #[test]
