@@ -233,7 +233,11 @@ impl Record {
     /// [`codes::RECORD`].
     pub fn finish(mut self) -> Result<Option<PathBuf>> {
         if !self.claims.is_empty() {
-            return if self.short { Ok(None) } else { self.rewrite().map(|()| None) };
+            return match if self.short { Ok(()) } else { self.rewrite() } {
+                Err(problem) if self.torn => Err(problem),
+                // It is there whole, and only longer than it need be: the next run makes it short.
+                _ => Ok(None),
+            };
         }
         let Some(place) = &self.place else { return Ok(None) };
         place.put_aside().map_err(|e| self.wrong(e))?;

@@ -123,7 +123,7 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
             let consent = Consent { take_uplink: *take_uplink, ..Consent::default() };
             let watch = take_uplink.then(|| uplink::Watch::start(args, *confirm_within)).transpose()?;
             let applied = change(args, &mut host, record, Wish::new(&layout, consent));
-            let watch = uplink::settle(watch, applied.is_ok(), &host, record, &config.epoch)?;
+            let watch = uplink::settle(watch, applied.is_ok(), &host, record, &config.epoch);
             applied.map_err(|problems| config.located(problems))?;
             if watch {
                 // Said before the enrolment, which may fail.
@@ -184,11 +184,13 @@ fn change(args: &Args, host: &mut LinuxHost, record: &Path, wish: Wish) -> Resul
     let result = apply(wish, host, &mut record, &mut progress);
     let finished = record.finish();
     let Applied { plan, excused } = result?;
+    say_excused(&excused);
+    let done = print(&render(&plan, if args.verbose { Detail::Things } else { Detail::Kinds }))?;
+    // What was done is said first.
     if let Some(left) = finished? {
         say(&format!("! {} is left: it holds something else", left.display()));
     }
-    say_excused(&excused);
-    print(&render(&plan, if args.verbose { Detail::Things } else { Detail::Kinds }))
+    Ok(done)
 }
 
 /// What a partition's user may have kept from being done: nothing else is the worse for it.

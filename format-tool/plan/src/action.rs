@@ -366,7 +366,8 @@ impl Action {
     /// It is no proof that the machine is not as it was made.
     pub fn is_tenants_doing(&self) -> bool {
         match self {
-            Self::SetDirectory { from, to, .. } => from.0.uid == to.0.uid && from.0.uid != 0,
+            // Or one of his subordinate numbers': that of a third one is refused before.
+            Self::SetDirectory { from, to, .. } => from.0.uid != 0 && to.0.uid != 0,
             // Which project a directory is of is its owner's to say.
             Self::SetDiskLimit { from, to: Some(to), .. } => *from == Some(*to),
             Self::AddLink { link, .. } | Self::RemoveLink { link, .. } => link.is_tenants(),

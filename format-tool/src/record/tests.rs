@@ -240,3 +240,22 @@ fn what_is_known_of_a_setting_replaces_what_was_known_before_and_older_records_k
     fs::write(&path, format!("{FIRST}{HERE}{done}{gone}")).unwrap();
     assert!(Record::read(&path, &epoch()).unwrap().claims().is_empty());
 }
+
+#[test]
+fn a_record_that_cannot_be_made_short_is_whole_and_the_run_has_not_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let path = folder.path().join("record");
+    let group = |gid| Thing::Group { name: format!("part{gid}"), gid };
+    let mut record = Record::open(&path, &epoch()).unwrap();
+    record.add([group(61_000), group(61_001)]).unwrap();
+    record.strike([group(61_000)]).unwrap();
+    let in_the_way = folder.path().join(".node-format-record.new");
+    fs::create_dir_all(in_the_way.join("in")).unwrap();
+    assert_eq!(record.finish().unwrap(), None);
+    assert!(Record::read(&path, &epoch()).unwrap().claims().iter().eq([&group(61_001)]));
+    let long = fs::read_to_string(&path).unwrap().lines().count();
+    fs::remove_dir_all(in_the_way).unwrap();
+    Record::open(&path, &epoch()).unwrap().finish().unwrap();
+    assert!(fs::read_to_string(&path).unwrap().lines().count() < long);
+}

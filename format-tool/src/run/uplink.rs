@@ -57,22 +57,17 @@ impl Watch {
     }
 }
 
-/// Whether there is anything to confirm. A watch that has nothing to wait for ends here.
-pub(super) fn settle(
-    watch: Option<Watch>,
-    applied: bool,
-    host: &LinuxHost,
-    record: &Path,
-    epoch: &Epoch,
-) -> Result<bool, Problem> {
-    let Some(watch) = watch else { return Ok(false) };
-    let record = Record::read(&host.beneath_root(record), epoch);
-    let pending = record.as_ref().is_ok_and(|record| unconfirmed(record.claims()).next().is_some());
-    if !pending {
-        watch.stop();
-        return record.map(|_| false);
+/// Whether there is anything to confirm. A watch that has nothing to wait for ends here; a record that cannot be read at the
+/// moment does not say so.
+pub(super) fn settle(watch: Option<Watch>, applied: bool, host: &LinuxHost, record: &Path, epoch: &Epoch) -> bool {
+    let Some(watch) = watch else { return false };
+    match Record::read(&host.beneath_root(record), epoch) {
+        Ok(record) if unconfirmed(record.claims()).next().is_none() => {
+            watch.stop();
+            false
+        }
+        _ => applied,
     }
-    Ok(applied)
 }
 
 /// Interfaces that carried something and are taken without confirmation.
@@ -205,16 +200,19 @@ fn give_back(host: &mut LinuxHost, place: &Path, epoch: &Epoch, mine: impl Fn() 
     let confirmed = confirmed(record.claims());
     let finished = record.finish();
     let Applied { plan, excused } = rolled?;
-    finished?;
     super::say_excused(&excused);
-    if plan.is_empty() && !confirmed.is_empty() {
+    let done = if plan.is_empty() && !confirmed.is_empty() {
         let links = confirmed.join(", ");
-        return print(&format!(
+        print(&format!(
             "nothing to do: {links} is confirmed; take `uplink` out of the configuration and run `node-format apply` to \
              give it back\n"
-        ));
-    }
-    print(&node_format_plan::render(&plan, node_format_plan::Detail::Things))
+        ))
+    } else {
+        print(&node_format_plan::render(&plan, node_format_plan::Detail::Things))
+    };
+    // What was done is said first.
+    finished?;
+    done
 }
 
 /// Waits until the run has taken an uplink and then for so long. False: it was confirmed, or the run ended without.

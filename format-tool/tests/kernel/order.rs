@@ -70,3 +70,45 @@ fn an_address_that_comes_back_behind_another_one_is_named() {
         assert_eq!(preferred(machine, "up0")[0], ["198.51.100.9/24", "192.0.2.7/24"]);
     });
 }
+
+#[test]
+fn what_an_uplink_brought_that_comes_back_behind_another_one_is_named() {
+    on_a_machine(|machine| {
+        let _world = World::new();
+        machine.configure_with(1, TAKE, "");
+        machine.must(&["apply", "--take-uplink"]);
+        machine.must(&["confirm"]);
+        ip("address add 198.51.100.9/24 dev plat0");
+        let config = std::fs::read_to_string(machine.path("format.toml")).unwrap();
+        std::fs::write(machine.path("format.toml"), config.replace("uplink = \"up0\"\n", "")).unwrap();
+        renumber(machine, "10.201.0.0/16");
+        std::fs::create_dir_all(machine.path("srv/plat/resources/part0/.node-format-resource.json/in")).unwrap();
+        let (code, why) = machine.run(&["apply"]);
+        let said = "192.0.2.7/24 goes from plat0, and with it its place before 198.51.100.9/24";
+        assert!(code == 1 && why.contains(said), "{why}");
+        assert_eq!(preferred(machine, "plat0")[0][0], "198.51.100.9/24");
+    });
+}
+
+/// What the kernel takes as the source of what goes there.
+fn source(to: &str) -> String {
+    let got = std::process::Command::new("ip").args(["route", "get"]).args(to.split(' ')).output().unwrap();
+    let got = String::from_utf8(got.stdout).unwrap();
+    got.split_whitespace().skip_while(|word| *word != "src").nth(1).unwrap_or_default().to_owned()
+}
+
+#[test]
+fn no_partitions_address_is_chosen_for_what_stays_on_a_link() {
+    on_a_machine(|machine| {
+        let _world = World::with_ipv4();
+        ip("route add 169.254.0.0/16 dev up0 scope link");
+        machine.configure_with(2, "mode = \"interface\"\nlink = \"up0\"\nguard = false\n", "");
+        let chosen = || ["169.254.9.9", "224.0.0.251 oif up0", "255.255.255.255 oif up0", "198.51.100.1"].map(source);
+        let before = chosen();
+        assert_eq!(before, ["192.0.2.7"; 4]);
+        machine.must(&["apply"]);
+        assert_eq!(chosen(), before);
+        machine.must(&["verify"]);
+        machine.must(&["reset"]);
+    });
+}

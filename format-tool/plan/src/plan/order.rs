@@ -57,9 +57,13 @@ impl Planner<'_> {
                 _ => false,
             })
         };
-        let gone = self.remove.iter().filter_map(|action| match action {
-            Action::RemoveAddress(gone) if !gone.bound_only && !self.leaving.contains(&gone.link) => Some(gone),
-            _ => None,
+        let gone = self.remove.iter().flat_map(|action| match action {
+            Action::RemoveAddress(gone) if !gone.bound_only && !self.leaving.contains(&gone.link) => vec![gone],
+            // If it is taken again, what it brings comes anew too.
+            Action::ReturnUplink(uplink) if !self.leaving.contains(&uplink.bridge) => {
+                uplink.addresses.iter().filter_map(|one| self.facts.address(&uplink.bridge, *one)).collect()
+            }
+            _ => Vec::new(),
         });
         let lost = gone.filter_map(|gone| {
             let stays = |found: &&AddressFact| {

@@ -1,12 +1,14 @@
 //! What a file or directory has besides its text, owner and mode: its label, lists of who may read it, flags of chattr(1).
 
+use plat_model::id::shorten;
 use rustix::fd::AsFd;
 use rustix::fs::{IFlags, XattrFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::Errno;
+use std::ffi::{CStr, CString};
 use std::io;
 
 /// Those that the kernel makes of the text by itself: of another text they would be wrong.
-const OF_THE_TEXT: [&str; 2] = ["security.ima", "security.evm"];
+const OF_THE_TEXT: [&CStr; 2] = [c"security.ima", c"security.evm"];
 
 /// Lists of access control: who else may read it, or come in; and what is put on whatever is made in it.
 const LISTS: [&str; 2] = ["system.posix_acl_access", DEFAULT_LIST];
@@ -51,8 +53,13 @@ pub(super) fn copy(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
     })
 }
 
-fn cannot_be_kept(name: &str, e: Errno) -> io::Error {
-    io::Error::other(format!("its attribute {name} cannot be kept: {e}"))
+fn cannot_be_kept(name: &CStr, e: Errno) -> io::Error {
+    io::Error::other(format!("its attribute {} cannot be kept: {e}", shown(name)))
+}
+
+/// A name is any bytes, and may be a partition's user's.
+fn shown(name: &CStr) -> String {
+    shorten(&name.to_string_lossy())
 }
 
 /// Flags of chattr(1) but those that keep it from being changed, and what is a project's: who sees to these is elsewhere.
@@ -107,14 +114,14 @@ impl Kept {
         for name in listed {
             match read(&file, &name) {
                 Ok(None) => {}
-                Ok(Some(one)) => match room.checked_sub(name.len() + one.value.len()) {
+                Ok(Some(one)) => match room.checked_sub(name.count_bytes() + one.value.len()) {
                     Some(left) => {
                         *room = left;
                         kept.all.push(one);
                     }
                     None => left_out += 1,
                 },
-                Err(e) => kept.unread.push(format!("{name} ({e})")),
+                Err(e) => kept.unread.push(format!("{} ({e})", shown(&name))),
             }
         }
         kept.unread.extend((left_out > 0).then(|| format!("that are too long ({left_out})")));
@@ -137,7 +144,7 @@ impl Kept {
             match one.put_on(&to) {
                 Ok(()) => {}
                 Err(e) if says_who(&one.name) => return Err(cannot_be_kept(&one.name, e)),
-                Err(e) => lacking.push(format!("{} ({e})", one.name)),
+                Err(e) => lacking.push(format!("{} ({e})", shown(&one.name))),
             }
         }
         Ok(lacking)
@@ -145,7 +152,7 @@ impl Kept {
 }
 
 struct Attribute {
-    name: String,
+    name: CString,
     value: Vec<u8>,
 }
 
@@ -155,12 +162,12 @@ impl Attribute {
         if value(&to, &self.name).is_ok_and(|there| there == self.value) {
             return Ok(());
         }
-        rustix::fs::fsetxattr(to, &self.name, &self.value, XattrFlags::empty())
+        rustix::fs::fsetxattr(to, self.name.as_c_str(), &self.value, XattrFlags::empty())
     }
 }
 
 /// `None`: it need not be kept.
-fn read(file: impl AsFd, name: &str) -> rustix::io::Result<Option<Attribute>> {
+fn read(file: impl AsFd, name: &CStr) -> rustix::io::Result<Option<Attribute>> {
     if OF_THE_TEXT.contains(&name) {
         return Ok(None);
     }
@@ -172,18 +179,18 @@ fn read(file: impl AsFd, name: &str) -> rustix::io::Result<Option<Attribute>> {
 }
 
 /// Whether without it somebody may read the file who could not before.
-fn says_who(name: &str) -> bool {
-    name.starts_with("security.") || name.starts_with("system.")
+fn says_who(name: &CStr) -> bool {
+    [b"security.".as_slice(), b"system."].iter().any(|kind| name.to_bytes().starts_with(kind))
 }
 
 /// Whether a file has nothing but what every program keeps, or the kernel makes anew: a label of SELinux. Of what cannot be listed
 /// there is none.
 pub(super) fn is_usual(file: impl AsFd) -> bool {
-    let is_kept = |name: &String| name == "security.selinux" || OF_THE_TEXT.contains(&name.as_str());
+    let is_kept = |name: &CString| name.as_c_str() == c"security.selinux" || OF_THE_TEXT.contains(&name.as_c_str());
     Flags::of(&file).has_none() && names(&file).is_ok_and(|names| names.iter().all(is_kept))
 }
 
-fn names(file: impl AsFd) -> io::Result<Vec<String>> {
+fn names(file: impl AsFd) -> io::Result<Vec<CString>> {
     let length = match rustix::fs::flistxattr_query(&file) {
         Ok(length) => length,
         // The file system knows no attributes.
@@ -193,10 +200,10 @@ fn names(file: impl AsFd) -> io::Result<Vec<String>> {
     let mut list = vec![0; length];
     let length = rustix::fs::flistxattr(&file, &mut list[..])?;
     let names = list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+    Ok(names.map(CString::new).collect::<Result<_, _>>()?)
 }
 
-fn value(file: impl AsFd, name: &str) -> rustix::io::Result<Vec<u8>> {
+fn value(file: impl AsFd, name: &CStr) -> rustix::io::Result<Vec<u8>> {
     let mut value = vec![0; rustix::fs::fgetxattr_query(&file, name)?];
     let length = rustix::fs::fgetxattr(&file, name, &mut value[..])?;
     value.truncate(length);
@@ -207,20 +214,33 @@ fn value(file: impl AsFd, name: &str) -> rustix::io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn note(name: &str) -> Attribute {
-        Attribute { name: name.into(), value: b"monday".to_vec() }
+    fn note(name: &CStr) -> Attribute {
+        Attribute { name: name.to_owned(), value: b"monday".to_vec() }
+    }
+
+    #[test]
+    fn a_name_is_any_bytes() {
+        let (from, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        let name = c"user.gr\xf6\xdfe";
+        note(name).put_on(&from).unwrap();
+        assert!(!is_usual(&from));
+        copy(&from, &to).unwrap();
+        assert_eq!(value(&to, name), Ok(b"monday".to_vec()));
+        let again = tempfile::tempfile().unwrap();
+        assert!(Kept::of(&from, &mut 1000).put_on(&again).unwrap().is_empty());
+        assert_eq!(value(&again, name), Ok(b"monday".to_vec()));
     }
 
     #[test]
     fn an_attribute_that_cannot_come_back_is_named_and_keeps_no_other_from_it() {
         let file = tempfile::tempfile().unwrap();
-        let all = vec![note("of.no.kind"), note("user.backup")];
+        let all = vec![note(c"of.no.kind"), note(c"user.backup")];
         let kept = Kept { all, flags: Flags::default(), unread: vec!["user.secret (EPERM)".into()] };
         let lacking = kept.put_on(&file).unwrap();
         assert!(lacking[0] == "user.secret (EPERM)" && lacking[1].starts_with("of.no.kind ("), "{lacking:?}");
-        assert_eq!((lacking.len(), value(&file, "user.backup")), (2, Ok(b"monday".to_vec())));
+        assert_eq!((lacking.len(), value(&file, c"user.backup")), (2, Ok(b"monday".to_vec())));
         // Of one that says who may read it nothing less will do.
-        let kept = Kept { all: vec![note("system.of_no_kind")], ..Kept::default() };
+        let kept = Kept { all: vec![note(c"system.of_no_kind")], ..Kept::default() };
         let why = kept.put_on(&file).unwrap_err().to_string();
         assert!(why.starts_with("its attribute system.of_no_kind cannot be kept: "), "{why}");
     }

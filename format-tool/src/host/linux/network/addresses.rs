@@ -52,9 +52,9 @@ fn read(message: AddressMessage) -> Option<Found> {
     let flags = message.header.flags;
     let leased = ends(&message);
     let ipv4 = message.header.family == AddressFamily::Inet;
-    let near = ipv4 && message.header.scope == AddressScope::Link;
+    let own = ipv4 && message.header.scope == AddressScope::Host;
     let bound_only =
-        near || (message.header.family == AddressFamily::Inet6 && flags.contains(AddressHeaderFlags::Deprecated));
+        own || (message.header.family == AddressFamily::Inet6 && flags.contains(AddressHeaderFlags::Deprecated));
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(ip) => local = Some(*ip),
@@ -140,7 +140,8 @@ fn new(handle: &Handle, index: u32, address: IpNet) -> AddressAddRequest {
 }
 
 /// An address for whoever binds to it: the kernel, which takes the newest of IPv6 and the first of IPv4 that fits for a
-/// connection of anybody else's, shall not choose it while there is another.
+/// connection of anybody else's, shall not choose it while there is another. One of link scope would be the first for whatever
+/// stays on the link.
 pub(super) fn add_for_binding(handle: &Handle, index: u32, address: IpNet) -> Request {
     let mut request = new(handle, index, address);
     if address.addr().is_ipv6() {
@@ -149,7 +150,7 @@ pub(super) fn add_for_binding(handle: &Handle, index: u32, address: IpNet) -> Re
         request.message_mut().attributes.push(AddressAttribute::CacheInfo(never_preferred));
     }
     if address.addr().is_ipv4() {
-        request.message_mut().header.scope = AddressScope::Link;
+        request.message_mut().header.scope = AddressScope::Host;
     }
     Box::pin(request.execute())
 }
