@@ -36,11 +36,15 @@ pub fn lingering() -> Lingering {
 impl Lingering {
     /// Sends it along with a text, and has it no more. The peer is to be held on to.
     pub fn send(self, to: impl AsFd, text: &str) -> rustix::io::Result<TcpStream> {
+        self.send_by(to, text, SendFlags::empty())
+    }
+
+    pub fn send_by(self, to: impl AsFd, text: &str, how: SendFlags) -> rustix::io::Result<TcpStream> {
         let files = [self.sent.as_fd()];
         let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut room);
         control.push(SendAncillaryMessage::ScmRights(&files));
-        let sent = sendmsg(to, &[IoSlice::new(text.as_bytes())], &mut control, SendFlags::NOSIGNAL);
+        let sent = sendmsg(to, &[IoSlice::new(text.as_bytes())], &mut control, SendFlags::NOSIGNAL | how);
         if sent.is_err() {
             setsockopt(&self.sent, sockopt::Linger, &libc::linger { l_onoff: 0, l_linger: 0 }).unwrap();
         }

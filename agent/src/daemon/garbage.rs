@@ -17,12 +17,18 @@ const SHORT: Duration = Duration::from_secs(60);
 /// Runs until it is dropped.
 pub(super) async fn run(shared: Arc<Shared>) {
     loop {
-        let short = look(&shared).await.unwrap_or_else(|problem| {
-            warn!(problem = problem.one_line(), "what nothing uses cannot be removed");
-            None
-        });
-        let again = if short.is_some() { SHORT } else { PERIOD };
-        shared.board.trouble(Trouble::Room, short);
+        let again = match look(&shared).await {
+            Ok(short) => {
+                let again = if short.is_some() { SHORT } else { PERIOD };
+                shared.board.trouble(Trouble::Room, short);
+                again
+            }
+            // Whether there is room nobody knows: what was said of that stands.
+            Err(problem) => {
+                warn!(problem = problem.one_line(), "what nothing uses cannot be removed");
+                SHORT
+            }
+        };
         let _woken = tokio::time::timeout(again, shared.tidy.notified()).await;
     }
 }

@@ -6,6 +6,7 @@ use crate::aside::FILES_MAX;
 use nix::sys::socket::{getsockopt, sockopt};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_oobinline;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, Shutdown, SocketFlags, accept_with, recv, recvmsg,
     send, shutdown,
@@ -22,6 +23,8 @@ const SOME: usize = 4096;
 /// then copies until one of the two says no more. All that is left when it is over, to be closed by the thread's end.
 pub fn listen([listener, ours]: [OwnedFd; 2]) -> Vec<OwnedFd> {
     let taken = accept_with(&listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+    // Else the kernel lets go of what comes out of band as it passes over it, in the middle of this thread's life.
+    let taken = taken.and_then(|taken| set_socket_oobinline(&taken, true).map(|()| taken));
     let (said, taken) = match taken {
         Ok(taken) => match getsockopt(&taken, sockopt::PeerCredentials) {
             Ok(peer) => (i64::from(peer.uid()), Some(taken)),

@@ -6,6 +6,7 @@ use crate::aside::tests::{lingering, within};
 use crate::clock::SystemClock;
 use crate::host::fake::FakeHost;
 use plat_model::node::NodeFile;
+use rustix::net::SendFlags;
 use std::net::TcpStream;
 use std::path::Path;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -46,6 +47,14 @@ impl Street {
         stream
     }
 
+    /// The same with what a reader passes over, unless he asks for it.
+    fn attack_out_of_band(&mut self) -> std::os::unix::net::UnixStream {
+        let stream = self.host.speak(&self.parts[0].name).unwrap();
+        self.held.push(lingering().send_by(&stream, "!", SendFlags::OOB).unwrap());
+        rustix::io::write(&stream, b"{\"v\": 1, ").unwrap();
+        stream
+    }
+
     /// Asks, and is answered.
     async fn is_heard(&self, part: usize) {
         let mut stream = UnixStream::from_std(self.host.speak(&self.parts[part].name).unwrap()).unwrap();
@@ -80,6 +89,18 @@ fn what_comes_along_keeps_nobody_waiting() {
             let _closed = BufReader::new(&mut attack).read_line(&mut line).await;
             assert_eq!(line, "", "it was answered");
         }
+    });
+}
+
+#[test]
+fn what_comes_along_out_of_band_keeps_nobody_waiting() {
+    on_a_street(async |mut street| {
+        let mut attacks = Vec::new();
+        for _ in 0..2 * serve::CONNECTIONS {
+            attacks.push(street.attack_out_of_band());
+            street.is_heard(1).await;
+        }
+        street.is_heard(0).await;
     });
 }
 

@@ -29,22 +29,25 @@ pub(super) async fn run(master: &Master) {
     let mut more = false;
     // What had been announced when the last answer was asked for: the same word is not asked about twice.
     let mut answered = 0;
+    let (mut clocks, mut look) = (Clocks::default(), false);
     loop {
         let news = master.board.news(NEWS_MAX, LIST_BYTES);
         let held = master.desired.current().map_or(0, |desired| desired.generation.0);
         let newest = *announced.borrow_and_update();
-        if news.is_none() && (newest <= held || newest <= answered) && !ask_for_all && !more {
+        if news.is_none() && (newest <= held || newest <= answered) && !ask_for_all && !more && !look {
             tokio::select! {
                 () = master.board.changed() => {}
+                () = tokio::time::sleep(clocks.looked_at_in()) => look = true,
                 changed = announced.changed() => if changed.is_err() { return },
             }
             continue;
         }
+        look = false;
         let (report, mark) = news.unwrap_or_default();
         let began = Instant::now();
         match once(master, report, ask_for_all).await {
             Ok(answer) => {
-                let off = answer.now.and_then(|now| wrong_clock(now, began.elapsed(), master.clock.now()));
+                let off = answer.now.and_then(|now| clocks.differ(now, began.elapsed(), master.clock.now()));
                 master.board.trouble(Trouble::Clock, off);
                 for problem in &answer.refused.0 {
                     warn!(problem = problem.one_line(), "the master refused a part of the report");
@@ -91,26 +94,51 @@ pub(super) async fn run(master: &Master) {
     }
 }
 
-/// A clock that is so far from the master's is wrong: certificates and windows of usage bear minutes.
-const OFF: Duration = Duration::from_secs(60);
+/// A clock that is so far from the master's is wrong, in milliseconds: certificates and windows of usage bear minutes.
+const OFF: i64 = 60_000;
+/// How soon the clocks are looked at again where nothing else is said: one that is wrong is being set.
+const WRONG: Duration = Duration::from_secs(60);
+const RIGHT: Duration = Duration::from_secs(3600);
 
-/// What is wrong with this machine's clock, or the master's, by what the master's said when it answered a call that took so long.
-fn wrong_clock(master: Timestamp, took: Duration, now: Timestamp) -> Option<Problem> {
-    let (ahead, behind) = (now.since(master), master.since(now));
-    let (by, how) = if behind.is_zero() { (ahead, "ahead of") } else { (behind, "behind") };
-    if by <= OFF + took {
-        return None;
+/// This machine's clock beside the master's.
+#[derive(Default)]
+struct Clocks {
+    /// By how many milliseconds this one was said to be ahead.
+    told: Option<i64>,
+}
+
+impl Clocks {
+    fn looked_at_in(&self) -> Duration {
+        if self.told.is_some() { WRONG } else { RIGHT }
     }
-    // In steps, so that one trouble is told once.
-    let by = match by.as_secs() {
-        seconds if seconds < 3600 => format!("{} minutes", seconds / 60),
-        seconds if seconds < 48 * 3600 => format!("about {} hours", seconds.div_ceil(3600)),
-        seconds => format!("about {} days", seconds / (24 * 3600)),
-    };
-    Some(
-        Problem::new(codes::WRONG_CLOCK, format!("the node's clock is {by} {how} the master's"))
-            .fix("set the one that is wrong; `timedatectl` tells whether a machine's is kept right"),
-    )
+
+    /// What is wrong, by what the master's clock said when it answered a call that took so long. What differs little from what
+    /// was told is no news.
+    fn differ(&mut self, master: Timestamp, took: Duration, now: Timestamp) -> Option<Problem> {
+        let ahead = now.0.saturating_sub(master.0);
+        let slack = took.as_millis().try_into().unwrap_or(OFF);
+        let least = if self.told.is_some() { OFF * 3 / 4 } else { OFF.saturating_add(slack) };
+        if ahead.saturating_abs() <= least {
+            self.told = None;
+            return None;
+        }
+        let is_alike =
+            |told: &i64| told.saturating_sub(ahead).saturating_abs() <= (OFF / 4).max(ahead.saturating_abs() / 10);
+        let ahead = self.told.filter(is_alike).unwrap_or(ahead);
+        self.told = Some(ahead);
+        let minutes = (ahead.unsigned_abs() + 30_000) / 60_000;
+        let by = match minutes {
+            1 => "about a minute".to_owned(),
+            minutes if minutes < 90 => format!("about {minutes} minutes"),
+            minutes if minutes < 48 * 60 => format!("about {} hours", (minutes + 30) / 60),
+            minutes => format!("about {} days", (minutes + 12 * 60) / (24 * 60)),
+        };
+        let how = if ahead > 0 { "ahead of" } else { "behind" };
+        Some(
+            Problem::new(codes::WRONG_CLOCK, format!("the node's clock is {by} {how} the master's"))
+                .fix("set the one that is wrong; `timedatectl` tells whether a machine's is kept right"),
+        )
+    }
 }
 
 async fn once(master: &Master, report: NodeReport, ask_for_all: bool) -> Result<DesiredIndex, Problem> {
@@ -127,4 +155,26 @@ async fn accept(master: &Master, answer: DesiredIndex) -> Result<Accepted, Probl
     let desired = master.desired.clone();
     // The disk may be slow; the loops that watch and push must not wait for it.
     master.disk.run(move || desired.accept(answer)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_drifts_is_told_of_seldom_and_one_that_was_set_right_at_once() {
+        let mut clocks = Clocks::default();
+        let mut told = |seconds: i64, took: u64| {
+            let master = Timestamp::from_seconds(1_800_000_000);
+            let now = Timestamp(master.0 + seconds * 1000);
+            clocks.differ(master, Duration::from_secs(took), now).map(|problem| problem.what)
+        };
+        assert_eq!(told(61, 5), None, "the call took as long");
+        let first = told(62, 0).unwrap();
+        assert!(first.contains("about a minute ahead of"), "{first}");
+        assert_eq!([told(70, 0), told(50, 0), told(58, 9)].map(Option::unwrap), [first.clone(), first.clone(), first]);
+        assert!(told(40, 0).is_none() && told(58, 0).is_none());
+        assert!(told(-7300, 0).unwrap().contains("about 2 hours behind"));
+        assert!(told(5 * 86_400, 0).unwrap().contains("about 5 days ahead of"));
+    }
 }

@@ -11,7 +11,7 @@ use plat_master_plan::desired::{self, Index};
 use plat_master_plan::{Expected, absorb, logs, run};
 use plat_model::id::{Digest, InstanceId, NodeId};
 use plat_model::instance::InstanceDesired;
-use plat_model::node::NodeReport;
+use plat_model::node::{Inventory, Node, NodeReport};
 use plat_model::problem::codes;
 use plat_model::{Generation, Problem};
 use plat_wire::limits::LIST_BYTES;
@@ -95,7 +95,13 @@ impl Grid {
             if absorbed.changes.is_empty() {
                 return Ok(absorbed.refused);
             }
-            let own_shape = |change: &plat_master_plan::Change| matches!(change.key(), plat_master_plan::Key::Node(_));
+            let before = snapshot.state.nodes.get(node).map(shape);
+            let own_shape = |change: &plat_master_plan::Change| match change {
+                plat_master_plan::Change::Put(record) => {
+                    matches!(&**record, plat_master_plan::Record::Node(row) if Some(shape(row)) != before)
+                }
+                plat_master_plan::Change::Delete(key) => matches!(key, plat_master_plan::Key::Node(_)),
+            };
             if absorbed.changes.iter().any(own_shape) {
                 if !std::mem::replace(&mut counted, true) {
                     self.reshaped.take(node)?;
@@ -194,4 +200,9 @@ impl Grid {
             passed = self.relay.pass(node, chunks, holds) => passed,
         }
     }
+}
+
+/// What a node is. What is wrong with it comes and goes, and is nobody's doing.
+fn shape(node: &Node) -> Inventory {
+    Inventory { troubles: Vec::new(), ..node.inventory.clone() }
 }
