@@ -15,6 +15,7 @@ pub mod inside;
 
 mod asked;
 mod backoff;
+mod clocks;
 #[cfg(feature = "fake")]
 mod effect;
 mod fingerprint;
@@ -36,6 +37,7 @@ mod volumes;
 
 pub use action::Action;
 pub use asked::{Asked, Begun as RunBegun};
+pub use clocks::Clocks;
 #[cfg(feature = "fake")]
 pub use effect::{Begun, End, Outcomes};
 pub use facts::{PartitionFact, ReleaseFact};
