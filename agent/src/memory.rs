@@ -12,7 +12,7 @@ const CALM: usize = 8;
 pub(crate) struct Rush(bool);
 
 impl Rush {
-    /// To be told how many calls are under way, whenever one is over.
+    /// To be told how many calls are under way, whenever one is over. When they are few, what documents are checked with goes too.
     pub fn under_way(&mut self, calls: usize) {
         self.0 |= calls >= RUSH;
         if calls <= CALM {

@@ -52,25 +52,24 @@ pub enum When {
 }
 
 /// The filter that answers these calls so where their rule holds, and allows all else; `None` for a kind of machine whose
-/// calls are not known.
+/// calls are not known, and for a rule that is longer than a comparison jumps.
 pub fn filter(rules: &BTreeMap<u32, (When, Answer)>) -> Option<BpfProgram> {
     let mut program = vec![load(ARCHITECTURE), jump(libc::BPF_JEQ, MACHINE?, 1, 0), answer(Answer::End), load(NUMBER)];
     if cfg!(target_arch = "x86_64") {
         // As a kernel that does not have it answers.
         program.extend([jump(libc::BPF_JGE, X32, 0, 1), answer(Answer::Error(libc::ENOSYS))]);
     }
-    let rules: Vec<_> = rules.iter().map(|(call, rule)| (*call, body(rule))).collect();
-    program.extend(search(&rules));
+    let rules: Vec<_> = rules.iter().map(|(call, rule)| Some((*call, body(rule)?))).collect::<Option<_>>()?;
+    program.extend(search(&rules)?);
     Some(program)
 }
 
 /// Goes on with the rule of the call, whose number is at hand.
-fn search(rules: &[(u32, BpfProgram)]) -> BpfProgram {
-    match rules {
+fn search(rules: &[(u32, BpfProgram)]) -> Option<BpfProgram> {
+    Some(match rules {
         [] => vec![answer(Answer::Allow)],
         [(call, body)] => {
-            // A rule is some few instructions.
-            let past = u8::try_from(body.len()).unwrap_or(u8::MAX);
+            let past = u8::try_from(body.len()).ok()?;
             let mut program = vec![jump(libc::BPF_JEQ, *call, 0, past)];
             program.extend(body.iter().cloned());
             program.push(answer(Answer::Allow));
@@ -78,7 +77,7 @@ fn search(rules: &[(u32, BpfProgram)]) -> BpfProgram {
         }
         _ => {
             let (lower, upper) = rules.split_at(rules.len() / 2);
-            let (first, lower, upper) = (upper[0].0, search(lower), search(upper));
+            let (first, lower, upper) = (upper[0].0, search(lower)?, search(upper)?);
             // A comparison alone does not jump far enough.
             let far = sock_filter { k: lower.len() as u32, ..of(libc::BPF_JMP | libc::BPF_JA) };
             let mut program = vec![jump(libc::BPF_JGE, first, 0, 1), far];
@@ -86,24 +85,25 @@ fn search(rules: &[(u32, BpfProgram)]) -> BpfProgram {
             program.extend(upper);
             program
         }
-    }
+    })
 }
 
 /// Ends with an answer in every case.
-fn body((when, then): &(When, Answer)) -> BpfProgram {
-    match when {
+fn body((when, then): &(When, Answer)) -> Option<BpfProgram> {
+    Some(match when {
         When::Always => vec![answer(*then)],
         When::Any(argument, bits) => {
             vec![lower_half(*argument), jump(libc::BPF_JSET, *bits, 0, 1), answer(*then), answer(Answer::Allow)]
         }
         When::NoneOf(argument, values) => {
             let mut program = vec![lower_half(*argument)];
-            let past = |at: usize| u8::try_from(values.len() - at).unwrap_or(u8::MAX);
-            program.extend(values.iter().enumerate().map(|(at, value)| jump(libc::BPF_JEQ, *value, past(at), 0)));
+            for (at, value) in values.iter().enumerate() {
+                program.push(jump(libc::BPF_JEQ, *value, u8::try_from(values.len() - at).ok()?, 0));
+            }
             program.extend([answer(*then), answer(Answer::Allow)]);
             program
         }
-    }
+    })
 }
 
 fn of(code: u32) -> sock_filter {
