@@ -179,7 +179,7 @@ impl Occupants {
     ) -> Result<(), Problem> {
         let change = Change::Checked { promise: promise.clone(), of: of.to_owned(), holds, message, at };
         self.usable(partition)?;
-        match self.journal.append(vec![Entry { partition: partition.clone(), change }], Durability::Process).await {
+        match self.change(partition, change, Durability::Process).await {
             Err(problem) if matches!(problem.code, codes::DISK_FULL | codes::BAD_STATE_FILE) => {
                 tracing::warn!(%partition, %promise, problem = problem.one_line(), "what a check said cannot be written");
                 Ok(())

@@ -33,7 +33,7 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 
 /// The releases of this node.
 pub struct Releases {
@@ -374,23 +374,26 @@ struct Staging(PathBuf);
 impl Staging {
     /// Removes it, whether or not that is waited for to its end.
     async fn away(mut self) {
-        let (done, is_gone) = tokio::sync::oneshot::channel();
+        let _ended = self.go().await;
+    }
+
+    /// Tells when it is gone.
+    fn go(&mut self) -> oneshot::Receiver<()> {
+        let (done, is_gone) = oneshot::channel();
         let path = std::mem::take(&mut self.0);
-        std::thread::spawn(move || {
-            discard(&path);
-            // Who does not wait any more need not be told.
-            let _ = done.send(());
-        });
-        let _ = is_gone.await;
+        if path.exists() {
+            std::thread::spawn(move || {
+                discard(&path);
+                drop(done);
+            });
+        }
+        is_gone
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        let path = std::mem::take(&mut self.0);
-        if path.exists() {
-            std::thread::spawn(move || discard(&path));
-        }
+        let _nobody_waits = self.go();
     }
 }
 
