@@ -425,3 +425,19 @@ impl LinkFact {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_directory_it_is_its_user_may_change_among_his_own_numbers_and_nobody_elses() {
+        let set = |from, to| {
+            let [from, to] = [from, to].map(|uid| (Owner { uid, gid: uid }, 0o750));
+            Action::SetDirectory { path: "/srv/part0".into(), from, to }
+        };
+        assert!(set(20_000, 20_000).is_tenants_doing());
+        assert!(set(165_536, 20_000).is_tenants_doing(), "a subordinate one");
+        assert!(!set(0, 20_000).is_tenants_doing() && !set(20_000, 0).is_tenants_doing());
+    }
+}
