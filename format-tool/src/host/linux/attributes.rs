@@ -1,11 +1,14 @@
 //! What a file or directory has besides its text, owner and mode: its label, lists of who may read it, flags of chattr(1).
 
+use super::failed;
 use plat_model::id::shorten;
+use plat_model::problem::Problem;
 use rustix::fd::AsFd;
 use rustix::fs::{IFlags, XattrFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
 use std::io;
+use std::path::Path;
 
 /// Those that the kernel makes of the text by itself: of another text they would be wrong.
 const OF_THE_TEXT: [&CStr; 2] = [c"security.ima", c"security.evm"];
@@ -40,17 +43,24 @@ pub(super) fn copy_flags(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
     Flags::of(from).put_on(to).map_err(|e| io::Error::other(format!("its flags (`lsattr`) cannot be kept: {e}")))
 }
 
-/// Gives a new file the extended attributes of the one that it replaces.
+/// Gives a new file, which has none of its directory's lists any more ([`take_lists`]), the extended attributes of the one that it
+/// replaces.
 ///
 /// # Errors
 /// If one cannot be read or set: the file is then better not replaced.
 pub(super) fn copy(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
     let (from, to) = (&from, &to);
-    take_lists(to)?;
     names(from)?.into_iter().try_for_each(|name| {
         let one = read(from, &name).map_err(|e| cannot_be_kept(&name, e))?;
         one.map_or(Ok(()), |one| one.put_on(to).map_err(|e| cannot_be_kept(&name, e)))
     })
+}
+
+/// What is to be told of something that came back without these.
+pub(super) fn without(path: &Path, lacking: &[String]) -> Option<Problem> {
+    let what = || format!("{} does not get back all that it had", path.display());
+    let why = || format!("it is there without its attributes {}", lacking.join(", "));
+    (!lacking.is_empty()).then(|| failed(what(), why()))
 }
 
 fn cannot_be_kept(name: &CStr, e: Errno) -> io::Error {

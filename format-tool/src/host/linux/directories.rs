@@ -263,11 +263,7 @@ impl Tree {
     }
 
     fn lack(&mut self, path: &Path, what: &[String]) {
-        let problem = || {
-            let why = format!("it is there without its attributes {}", what.join(", "));
-            failed(format!("{} does not get back all that it had", path.display()), why)
-        };
-        self.lacking.extend((!what.is_empty()).then(problem));
+        self.lacking.extend(attributes::without(path, what));
     }
 
     /// What directories did not get back that they had.

@@ -110,11 +110,8 @@ pub(super) fn perform(tree: &mut Tree, batch: &[Action], taken: &mut Taken) -> O
             (None, _) => Way::InPlace,
         };
         let result = match to {
-            Some(file) => write(tree, path, file, (way, taken.remove(path))).map(|without| {
-                let what = || format!("{} does not get back all that it had", path.display());
-                let why = || format!("it is there without its attributes {}", without.join(", "));
-                lacking.extend((!without.is_empty()).then(|| failed(what(), why())));
-            }),
+            Some(file) => write(tree, path, file, (way, taken.remove(path)))
+                .map(|without| lacking.extend(attributes::without(path, &without))),
             None => remove(tree, path).map(|kept| taken.extend(kept.map(|kept| (path.clone(), kept)))),
         };
         if let Err(e) = result {
