@@ -38,7 +38,7 @@ use crate::clock::Clock;
 use crate::config::{ReleaseSettings, Runtime as Wish};
 use crate::pace::Sparing;
 use async_trait::async_trait;
-use counters::{DiskLevels, Meters};
+use counters::{DiskLevels, Meters, Way};
 use logs::HookLog;
 use node_file::NodeFiles;
 use partition::Occupants;
@@ -130,7 +130,7 @@ impl LinuxHost {
             .canonicalize()
             .map_err(|e| disk::io_problem(codes::BAD_STATE_FILE, format!("cannot use {}", state.display()), &e))?;
         let (send, events) = mpsc::channel(256);
-        let spawner = Arc::new(Spawner::new(config.executable, config.network));
+        let spawner = Arc::new(Spawner::new(config.executable, config.network.clone()));
         // The runtime has runs counted, and what counts asks the runtime.
         let counts: Arc<OnceLock<Weak<Meters>>> = Arc::default();
         let settle = {
@@ -164,7 +164,8 @@ impl LinuxHost {
         let adopted = runtime.open().await?;
         tracing::info!(runtime = runtime.kind(), services = adopted.len(), "services taken over");
         // What has ended until here is read with the rest: nobody starts another run yet.
-        let meters = Arc::new(Meters::open(&state, runtime.clone(), config.clock.clone(), occupants.holders().all())?);
+        let holders = occupants.holders().all();
+        let meters = Arc::new(Meters::open(&state, runtime.clone(), config.clock.clone(), config.network, holders)?);
         let _ = counts.set(Arc::downgrade(&meters));
         let node = NodeFiles::new(config.node_file);
         if let Err(e) = node.watch(send.clone()) {
@@ -367,14 +368,14 @@ impl Host for LinuxHost {
             Action::NoteUsed { digest } => self.releases.note_used(digest),
             Action::RemoveContent { path } => self.releases.remove_content(path),
             Action::Occupy { partition, instance, secrets } => {
-                let namespace = self.place(partition)?.partition.namespace;
+                let way = Way::of(&self.place(partition)?.partition);
                 let is_new = self.occupants.observe(partition)?.occupant.is_none();
                 self.occupants.occupy(partition, instance, secrets).await?;
                 if is_new {
                     self.held_to().insert(partition.clone(), Resources::default());
                 }
                 let (meters, partition, instance) = (self.meters.clone(), partition.clone(), instance.clone());
-                beside(move || meters.begin(&partition, &instance, namespace.as_deref())).await
+                beside(move || meters.begin(&partition, &instance, &way)).await
             }
             Action::Limit { partition, resources } => self.limit(partition, *resources).await,
             Action::PrepareVolumes { partition, volumes } => {
@@ -450,10 +451,11 @@ impl Host for LinuxHost {
         // Files of /proc and of control groups for each of them, and a sync: not on the agent's only thread.
         let read = tokio::task::spawn_blocking(move || {
             let places = node.as_ref().map(|node| counters::places(node, &partitions));
+            let unknown = |why: String| (Amount::Unknown(why.clone()), Way::Unknown(why));
             let place = |partition: &PartitionName| match places.as_ref().map(|places| places.get(partition)) {
-                Ok(Some((place, namespace))) => (disks.read(partition, place), *namespace),
-                Ok(None) => (Amount::Unknown("node.json has the partition no more".into()), None),
-                Err(problem) => (Amount::Unknown(problem.one_line()), None),
+                Ok(Some((place, way))) => (disks.read(partition, place), way.clone()),
+                Ok(None) => unknown("node.json has the partition no more".into()),
+                Err(problem) => unknown(problem.one_line()),
             };
             meters.read(&partitions, wanted, place)
         });

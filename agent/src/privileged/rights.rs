@@ -15,9 +15,12 @@ const NEEDED: &[(CapabilitySet, &str)] = &[
     (CapabilitySet::LINUX_IMMUTABLE, "what a tenant could mark as unchangeable is erased all the same"),
     (
         CapabilitySet::SYS_ADMIN,
-        "namespaces are entered, builds get mounts of their own, limits of the disk read, objects of System V removed",
+        "namespaces are entered, builds get mounts of their own, limits of the disk and counts of traffic read, objects of System V removed",
     ),
-    (CapabilitySet::NET_ADMIN, "the empty network of a build is given its loopback"),
+    (
+        CapabilitySet::NET_ADMIN,
+        "the empty network of a build is given its loopback, and the kernel the program that counts partitions' traffic",
+    ),
     (CapabilitySet::SYS_CHROOT, "namespaces are entered together with their file systems"),
     (CapabilitySet::SYS_PTRACE, "counters and marks of processes of other users are read in /proc"),
     (CapabilitySet::SYS_RESOURCE, "the agent's own records are written also where a limit of the disk is reached"),

@@ -9,8 +9,10 @@ use plat_model::resources::Resources;
 
 mod bounds;
 mod hardship;
+mod traffic;
 pub use bounds::*;
 pub use hardship::*;
+pub use traffic::*;
 
 /// A test of each check, over the nodes that `$node` makes; none where it can make none.
 macro_rules! suite {
@@ -57,6 +59,7 @@ macro_rules! suite {
             however_many_take_their_time_to_stop_others_are_told_to_and_have_their_own
             dead_processes_that_nobody_waits_for_are_no_hindrance_and_go_with_the_service
             an_agent_of_another_version_finds_what_runs_and_goes_on_with_it
+            what_goes_through_sockets_is_counted_to_the_byte_also_while_no_agent_is_there
         );
     };
     ($notes:tt $node:expr; $($check:ident)*) => {

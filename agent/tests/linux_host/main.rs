@@ -52,6 +52,7 @@ mod storage;
 mod volumes;
 mod web;
 mod wheels;
+mod wires;
 
 use built::*;
 use rig::*;

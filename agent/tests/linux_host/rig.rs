@@ -10,6 +10,7 @@ pub struct Node {
     pub account: Option<Account>,
     pub builder: Option<Account>,
     pub namespace: Option<PathBuf>,
+    pub tap: Option<String>,
     pub storage: Vec<PathBuf>,
     pub directories: BTreeMap<String, u32>,
     pub limits: Resources,
@@ -38,9 +39,9 @@ impl Node {
     pub fn at(folder: tempfile::TempDir, account: Option<Account>) -> Self {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let directories = plat_model::node::Skeleton::default().directories;
-        let (builder, namespace, storage, limits) = (None, None, Vec::new(), Resources::default());
+        let (builder, namespace, tap, storage, limits) = (None, None, None, Vec::new(), Resources::default());
         let runtime = Runtime::Shim;
-        let node = Self { folder, account, builder, namespace, storage, directories, limits, runtime };
+        let node = Self { folder, account, builder, namespace, tap, storage, directories, limits, runtime };
         fs::create_dir_all(node.home()).unwrap();
         if let Some(account) = &node.account {
             chown(node.home(), Some(account.uid), Some(account.gid)).unwrap();
@@ -59,6 +60,7 @@ impl Node {
                 account: self.account.clone(),
                 addresses: vec!["127.0.0.1".parse().unwrap()],
                 namespace: self.namespace.clone(),
+                tap: self.tap.clone(),
                 storage: self.storage.clone(),
                 limits: self.limits,
                 ..NodePartition::bare(part())

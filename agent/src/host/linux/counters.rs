@@ -41,13 +41,15 @@ mod network;
 mod totals;
 
 pub use disk_level::{DiskLevels, Place as DiskPlace, Walk};
+pub use network::Way;
 
+use super::Network;
 use super::disk::{self, Durability, Stored};
 use super::runtime::{Memory, Records, RunState, Runtime, Usage, Used};
 use crate::clock::Clock;
 use crate::host::{Counters, Wanted};
 use journal::{Journal, encode};
-use network::Namespaces;
+use network::NetworkMeter;
 use plat_model::Problem;
 use plat_model::id::{InstanceId, PartitionName};
 use plat_model::node::{NodeFile, NodePartition};
@@ -66,7 +68,7 @@ struct Slot {
 pub struct Meters {
     runtime: Arc<dyn Runtime>,
     clock: Arc<dyn Clock>,
-    namespaces: Namespaces,
+    network: NetworkMeter,
     all: Mutex<BTreeMap<PartitionName, Arc<Mutex<Slot>>>>,
     /// Locked before `all` and the slots, never after.
     journal: Mutex<Journal>,
@@ -77,7 +79,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Meters {
-    /// Opens the totals in the host's folder. `holders` are the partitions that are held, and by whom.
+    /// Opens the totals in the host's folder. `machine` is the network that partitions share; `holders`
+    /// are those that are held, and by whom.
     ///
     /// # Errors
     /// BAD_STATE_FILE if they cannot be read.
@@ -85,6 +88,7 @@ impl Meters {
         state: &Path,
         runtime: Arc<dyn Runtime>,
         clock: Arc<dyn Clock>,
+        machine: Network,
         holders: BTreeMap<PartitionName, InstanceId>,
     ) -> Result<Self, Problem> {
         let (journal, kept) = Journal::open(state.join("counters"))?;
@@ -105,8 +109,11 @@ impl Meters {
         totals.retain(|partition, totals| holders.get(partition) == Some(&totals.instance));
         let slot = |totals| Arc::new(Mutex::new(Slot { totals, is_kept: false }));
         let all = totals.into_iter().map(|(partition, totals)| (partition, slot(totals))).collect();
-        let (namespaces, all, journal) = (Namespaces::default(), Mutex::new(all), Mutex::new(journal));
-        let this = Self { runtime, clock, namespaces, all, journal };
+        let (network, all, journal) = (NetworkMeter::new(machine), Mutex::new(all), Mutex::new(journal));
+        let this = Self { runtime, clock, network, all, journal };
+        if let Some(group) = holders.keys().next().and_then(|partition| this.runtime.group_folder(partition)) {
+            this.network.begin(&group);
+        }
         for (partition, instance) in holders.iter().filter(|(partition, _)| this.slot(partition).is_none()) {
             match this.counted_late(partition, instance, "the record of what had been counted was lost") {
                 Ok(totals) => drop(lock(&this.all).insert(partition.clone(), slot(totals))),
@@ -145,21 +152,17 @@ impl Meters {
         Ok(totals)
     }
 
-    /// Counts for `instance` from zero, unless it is counted already; the traffic of the namespace, if it has one.
-    pub fn begin(
-        &self,
-        partition: &PartitionName,
-        instance: &InstanceId,
-        namespace: Option<&Path>,
-    ) -> Result<(), Problem> {
+    /// Counts for `instance` from zero, unless it is counted already; its traffic goes this way.
+    pub fn begin(&self, partition: &PartitionName, instance: &InstanceId, way: &Way) -> Result<(), Problem> {
         if self.slot(partition).is_some_and(|slot| &lock(&slot).totals.instance == instance) {
             return Ok(());
         }
         // What an earlier occupant used of a group that could not be removed is not this one's.
-        let _ = self.runtime.group(partition);
+        let folder = self.runtime.group(partition);
         let group = self.runtime.usage(partition, Memory::NotAsked)?.group;
         let mut totals = Totals::new(Self::epoch()?, instance.clone(), self.clock.moment(), group.as_ref());
-        totals.traffic = namespace.and_then(|file| self.namespaces.read(file).ok()).map(network::Traffic::from_here);
+        let links = self.network.glance().read(partition, way, folder.as_deref());
+        totals.traffic = links.ok().map(network::Traffic::from_here);
         lock(&self.all).insert(partition.clone(), Arc::new(Mutex::new(Slot { totals, is_kept: false })));
         self.keep(std::slice::from_ref(partition), Durability::Process)
     }
@@ -168,6 +171,7 @@ impl Meters {
     pub fn forget(&self, partition: &PartitionName) -> Result<(), Problem> {
         let mut journal = lock(&self.journal);
         lock(&self.all).remove(partition);
+        self.network.forget(partition);
         match journal.needs_rewrite() {
             true => self.rewrite(&mut journal),
             false => journal.append(&encode(partition, None)).map(drop),
@@ -281,34 +285,31 @@ impl Meters {
         Ok(level)
     }
 
-    /// The traffic of a partition with a namespace: received and sent, or why it is not known.
-    fn traffic(&self, namespace: Option<&Path>, totals: &mut Totals) -> Result<(u64, u64), String> {
-        let shared =
-            "the partition shares the machine's network, where nobody keeps its traffic apart from the others'";
-        let links = self.namespaces.read(namespace.ok_or(shared)?)?;
-        totals.add_traffic(links).ok_or_else(|| "its links are counted only from now on".into())
-    }
-
-    /// Reads partitions; `place` tells of each the level of its disk, and its network namespace if it has one. Those that
-    /// nobody holds are left out.
-    pub fn read<'a>(
+    /// Reads partitions; `place` tells of each the level of its disk, and which way its traffic goes. Those that nobody
+    /// holds are left out.
+    pub fn read(
         &self,
         partitions: &[PartitionName],
         wanted: Wanted,
-        place: impl Fn(&PartitionName) -> (Amount, Option<&'a Path>),
+        place: impl Fn(&PartitionName) -> (Amount, Way),
     ) -> Vec<(PartitionName, Result<Counters, Problem>)> {
-        let mut read = Vec::with_capacity(partitions.len());
+        let (mut read, mut look) = (Vec::with_capacity(partitions.len()), self.network.look());
         for partition in partitions {
             let Some(slot) = self.slot(partition) else { continue };
             let mut slot = lock(&slot);
-            let (disk, namespace) = place(partition);
+            let (disk, way) = place(partition);
             let readings = match wanted {
                 Wanted::Levels => {
                     let memory = self.runtime.memory(partition, &slot.totals.instance);
                     memory.map(|memory| levels(memory, disk))
                 }
                 Wanted::All => self.update(partition, &mut slot, Memory::Asked).map(|level| {
-                    let traffic = self.traffic(namespace, &mut slot.totals);
+                    let group = self.runtime.group_folder(partition);
+                    let links = look.read(partition, &way, group.as_deref());
+                    let traffic = links.and_then(|links| {
+                        let counted = slot.totals.add_traffic(links);
+                        counted.ok_or_else(|| "it is counted only from now on".into())
+                    });
                     let mut readings = levels(level.memory, disk);
                     readings.extend(sums(&slot.totals, &level, traffic));
                     readings
@@ -330,8 +331,8 @@ impl Meters {
     }
 }
 
-/// Where the files of each of these partitions are, and its network namespace.
-pub fn places<'a>(node: &'a NodeFile, of: &[PartitionName]) -> BTreeMap<PartitionName, (DiskPlace, Option<&'a Path>)> {
+/// Where the files of each of these partitions are, and which way its traffic goes.
+pub fn places(node: &NodeFile, of: &[PartitionName]) -> BTreeMap<PartitionName, (DiskPlace, Way)> {
     let of: BTreeSet<&PartitionName> = of.iter().collect();
     let place = |partition: &NodePartition| DiskPlace {
         directory: node.root.join(partition.name.as_str()),
@@ -340,7 +341,7 @@ pub fn places<'a>(node: &'a NodeFile, of: &[PartitionName]) -> BTreeMap<Partitio
         storage: partition.storage.clone(),
     };
     let all = node.partitions.iter().filter(|partition| of.contains(&partition.name));
-    all.map(|partition| (partition.name.clone(), (place(partition), partition.namespace.as_deref()))).collect()
+    all.map(|partition| (partition.name.clone(), (place(partition), Way::of(partition)))).collect()
 }
 
 fn levels(memory: Option<u64>, disk: Amount) -> BTreeMap<Meter, Amount> {

@@ -51,13 +51,46 @@ impl Network {
     /// # Errors
     /// As [`Command::spawn`].
     pub fn spawn(&self, command: &mut Command) -> io::Result<Child> {
-        let Some(network) = &self.0 else { return command.spawn() };
+        self.within(|| command.spawn())
+    }
+
+    /// Does something in it.
+    ///
+    /// # Errors
+    /// Those of `act`, or if the kernel does not let it be entered.
+    pub fn within<T: Send>(&self, act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        let Some(network) = &self.0 else { return act() };
         // A thread of its own, which ends there: the others stay where they are.
-        let spawn = || {
+        let there = || {
             setns(network, CloneFlags::CLONE_NEWNET)?;
-            command.spawn()
+            act()
         };
-        let ended = std::thread::scope(|scope| scope.spawn(spawn).join());
-        ended.unwrap_or_else(|_| Err(io::Error::other("the thread that starts it ended early")))
+        let ended = std::thread::scope(|scope| scope.spawn(there).join());
+        ended.unwrap_or_else(|_| Err(io::Error::other("the thread in the machine's network ended early")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_in_the_machines_network_leaves_this_one_where_it_is() {
+        let shown = || std::fs::read_link("/proc/thread-self/ns/net");
+        let here = shown().unwrap();
+        assert_eq!(Network::default().within(shown).unwrap(), here);
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI must have it");
+            return;
+        }
+        // This thread alone leaves, as the process does whose only one it is.
+        let moved = std::thread::spawn(move || {
+            let there = File::open("/proc/thread-self/ns/net").unwrap();
+            nix::sched::unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let network = Network(Some(Arc::new(there)));
+            (network.within(shown).unwrap(), shown().unwrap())
+        });
+        let (machine, own) = moved.join().unwrap();
+        assert!(machine == here && own != here);
     }
 }

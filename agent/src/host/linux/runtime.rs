@@ -227,6 +227,9 @@ pub trait Runtime: Send + Sync {
     /// The control group that all of the partition is in; it is made if it is not there. `None` where there are none.
     fn group(&self, partition: &PartitionName) -> Option<PathBuf>;
 
+    /// Where that group is, whether it is there or not.
+    fn group_folder(&self, partition: &PartitionName) -> Option<PathBuf>;
+
     /// Of one service, or of all that there are when it is looked.
     fn logs(&self, partition: &PartitionName, service: Option<&ServiceName>) -> Box<dyn LogLines>;
 }

@@ -1,24 +1,31 @@
 //! What goes through a partition's links.
 //!
 //! A partition with a network namespace of its own has all its traffic there, and what its links have counted is its: of
-//! all but the loopback, whose bytes leave nothing. A partition that shares the machine's network is not counted: its tap
-//! and tun carry only what is behind them, and what its processes send and receive beside that nobody keeps apart.
+//! all but the loopback, whose bytes leave nothing. Of one that shares the machine's network its [`sockets`] are counted,
+//! and what is behind its tap and its tun by those.
 //!
 //! A link that is made again starts from zero. It then has another number, or another namespace, or has counted less than
 //! before, for a link never counts backwards.
 
+mod bpf;
 mod links;
+mod program;
+mod sockets;
 
+use super::super::namespace::Network;
 use super::super::process::boot_id;
 use links::dump;
 use nix::sched::{CloneFlags, setns};
+use plat_model::id::PartitionName;
+use plat_model::node::NodePartition;
 use serde::{Deserialize, Serialize};
+use sockets::Sockets;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One reading of the links of a partition, by their names.
 pub type Links = BTreeMap<String, Link>;
@@ -31,6 +38,12 @@ pub struct Link {
     pub received: u64,
     /// Bytes that it sent.
     pub sent: u64,
+}
+
+impl Link {
+    fn seen_from_the_other_end(&self) -> Self {
+        Self { identity: self.identity.clone(), received: self.sent, sent: self.received }
+    }
 }
 
 /// The traffic of one instance: sums of differences.
@@ -65,19 +78,139 @@ impl Traffic {
     }
 }
 
+/// The way that a partition's traffic goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Way {
+    /// By the links in its own network namespace, which this file leads to.
+    Own(PathBuf),
+    /// By sockets in the machine's network, and by these links of the machine, a tap and a tun: what the partition sends by
+    /// them they receive.
+    Shared(Vec<String>),
+    /// Nobody knows, for this reason.
+    Unknown(String),
+}
+
+impl Way {
+    pub fn of(partition: &NodePartition) -> Self {
+        let tun = partition.tun.as_ref().map(|tun| &tun.name);
+        match &partition.namespace {
+            Some(file) => Self::Own(file.clone()),
+            None => Self::Shared(partition.tap.iter().chain(tun).cloned().collect()),
+        }
+    }
+}
+
+/// Reads what partitions have sent and received.
+pub struct NetworkMeter {
+    machine: Network,
+    namespaces: Namespaces,
+    sockets: Mutex<Sockets>,
+}
+
+impl NetworkMeter {
+    /// Of partitions that share this network, or have one of their own.
+    pub fn new(machine: Network) -> Self {
+        Self { machine, namespaces: Namespaces::default(), sockets: Mutex::default() }
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, Sockets> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees to it that sockets of groups beside this one are counted from now on, and forgets groups that are gone.
+    pub fn begin(&self, group: &Path) {
+        let mut sockets = self.sockets();
+        match sockets.watch(group) {
+            Ok(()) => sockets.tidy(group),
+            // Each reading says so too.
+            Err(why) => tracing::warn!(why, "network bytes of partitions without a namespace are unknown"),
+        }
+    }
+
+    /// The partition is free.
+    pub fn forget(&self, partition: &PartitionName) {
+        self.sockets().forget(partition);
+    }
+
+    /// The machine's.
+    fn links(&self) -> Result<Links, String> {
+        let read = self.machine.within(|| {
+            let (boot, inode) = (boot_id(), std::fs::metadata("/proc/thread-self/ns/net")?.ino());
+            dump(|index| format!("{boot}:{inode}:{index}"))
+        });
+        read.map_err(|why| format!("the machine's links cannot be read: {why}"))
+    }
+
+    /// A look at all partitions, one after the other.
+    pub fn look(&self) -> Look<'_> {
+        Look { meter: self, is_thorough: true, watched: None, machine: None }
+    }
+
+    /// A look at one: what was attached to a group that still stands is taken for being so.
+    pub fn glance(&self) -> Look<'_> {
+        Look { is_thorough: false, ..self.look() }
+    }
+}
+
+/// One look at all partitions: what is the same for all of them is asked once.
+pub struct Look<'a> {
+    meter: &'a NetworkMeter,
+    is_thorough: bool,
+    /// Whether sockets are counted.
+    watched: Option<Result<(), String>>,
+    /// The links of the machine's network.
+    machine: Option<Result<Links, String>>,
+}
+
+impl Look<'_> {
+    /// `group` is the control group that all of the partition is in, where there are such.
+    ///
+    /// # Errors
+    /// In words, for a person who reads why the traffic is unknown.
+    pub fn read(&mut self, partition: &PartitionName, way: &Way, group: Option<&Path>) -> Result<Links, String> {
+        match way {
+            Way::Own(file) => self.meter.namespaces.read(file),
+            Way::Shared(links) => self.shared(partition, links, group),
+            Way::Unknown(why) => Err(why.clone()),
+        }
+    }
+
+    fn shared(&mut self, partition: &PartitionName, links: &[String], group: Option<&Path>) -> Result<Links, String> {
+        let group =
+            group.ok_or("there is no control group to tell its sockets from others' in the machine's network")?;
+        let mut sockets = self.meter.sockets();
+        let is_watched = |sockets: &mut Sockets| match !self.is_thorough && sockets.is_watched(group) {
+            true => Ok(()),
+            false => sockets.watch(group),
+        };
+        self.watched.get_or_insert_with(|| is_watched(&mut sockets)).clone()?;
+        let mut all: Links =
+            sockets.read(partition, group)?.map(|link| (SOCKETS.to_owned(), link)).into_iter().collect();
+        if !links.is_empty() {
+            let machine = self.machine.get_or_insert_with(|| self.meter.links()).as_ref().map_err(String::clone)?;
+            let of = |name: &String| Some((name.clone(), machine.get(name)?.seen_from_the_other_end()));
+            all.extend(links.iter().filter_map(of));
+        }
+        Ok(all)
+    }
+}
+
+/// Longer than a link's name can be.
+const SOCKETS: &str = "sockets of its group";
+
 /// Who asks for a namespace's links, and where the answer goes.
 type Question = (PathBuf, Sender<Result<Links, String>>);
 
 /// Reads links in other namespaces: a thread of its own enters one after the other, and does nothing else.
 #[derive(Default)]
-pub struct Namespaces {
+struct Namespaces {
     reader: Mutex<Option<Sender<Question>>>,
 }
 
 impl Namespaces {
     /// # Errors
     /// In words, for a person who reads why the traffic is unknown.
-    pub fn read(&self, file: &Path) -> Result<Links, String> {
+    fn read(&self, file: &Path) -> Result<Links, String> {
         let (send, answer) = channel();
         let question = (file.to_owned(), send);
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);

@@ -39,6 +39,10 @@ impl Runtime for Idle {
         None
     }
 
+    fn group_folder(&self, _: &PartitionName) -> Option<PathBuf> {
+        None
+    }
+
     fn logs(&self, _: &PartitionName, _: Option<&ServiceName>) -> Box<dyn LogLines> {
         unreachable!("nobody counts lines")
     }
@@ -97,11 +101,12 @@ fn instance() -> InstanceId {
 }
 
 fn open(folder: &Path) -> Meters {
-    Meters::open(folder, Arc::new(Idle), Arc::new(SystemClock), [(part(), instance())].into()).unwrap()
+    Meters::open(folder, Arc::new(Idle), Arc::new(SystemClock), Network::default(), [(part(), instance())].into())
+        .unwrap()
 }
 
 fn read(meters: &Meters) -> Result<Counters, Problem> {
-    let disk = |_: &PartitionName| (Amount::Known(0), None);
+    let disk = |_: &PartitionName| (Amount::Known(0), Way::Unknown("nobody asked".into()));
     meters.read(&[part()], Wanted::All, disk).pop().unwrap().1
 }
 

@@ -261,6 +261,10 @@ impl Runtime for ShimRuntime {
     fn group(&self, partition: &PartitionName) -> Option<PathBuf> {
         // With the one that programs run in, for which it is first needed.
         self.inner.cgroups.make(partition.as_str(), "run").unified?;
+        self.group_folder(partition)
+    }
+
+    fn group_folder(&self, partition: &PartitionName) -> Option<PathBuf> {
         self.inner.cgroups.of_partition(partition.as_str())
     }
 

@@ -80,6 +80,10 @@ impl Runtime for SystemdRuntime {
     }
 
     async fn open(&self) -> Result<Vec<Adopted>, Problem> {
+        // Its group is there before anything is in it, so that all of that is counted.
+        let base = self.inner.names.base();
+        let wrong = |why: bus::Wrong| why.problem(format!("{base} cannot be started"));
+        self.inner.bus.begin(&base).await.map_err(wrong)?;
         self.inner.adopt().await
     }
 
@@ -195,7 +199,12 @@ impl Runtime for SystemdRuntime {
         Ok(self.inner.memory(partition))
     }
 
+    /// systemd makes it with the first that is in it.
     fn group(&self, partition: &PartitionName) -> Option<PathBuf> {
+        self.group_folder(partition)
+    }
+
+    fn group_folder(&self, partition: &PartitionName) -> Option<PathBuf> {
         self.inner.group(partition)
     }
 

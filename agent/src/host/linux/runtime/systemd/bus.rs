@@ -248,6 +248,11 @@ impl Bus {
         if went == "failed" && now.was_killed_in_time() { Err(Wrong::Held) } else { Ok(now) }
     }
 
+    /// Starts a unit that systemd knows, or can make of its name, if it does not run yet.
+    pub async fn begin(&self, unit: &str) -> Result<(), Wrong> {
+        self.job(unit, "StartUnit", &(unit, "replace")).await.map(drop)
+    }
+
     /// Stops a unit that has ended or was killed, and waits until nothing of it is left. One that is not there is stopped.
     pub async fn stop(&self, unit: &str) -> Result<(), Wrong> {
         let _turn = turn(&self.ends, &self.whose(unit)).await?;

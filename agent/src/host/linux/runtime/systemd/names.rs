@@ -42,9 +42,14 @@ impl Names {
         format!("{}-{}.slice", self.prefix, escape(partition.as_str()))
     }
 
+    /// The slice that all partitions' slices are in.
+    pub fn base(&self) -> String {
+        format!("{}.slice", self.prefix)
+    }
+
     /// The folder of the slice's control group, beneath the root of systemd's.
     pub fn group(&self, partition: &PartitionName) -> PathBuf {
-        let own = if self.prefix == "plat" { PathBuf::new() } else { format!("{}.slice", self.prefix).into() };
+        let own = if self.prefix == "plat" { PathBuf::new() } else { self.base().into() };
         Path::new("plat.slice").join(own).join(self.slice(partition))
     }
 
