@@ -51,17 +51,32 @@ pub enum When {
     NoneOf(u8, Vec<u32>),
 }
 
-/// The filter that answers these calls so where their rule holds, and allows all else; `None` for a kind of machine whose
-/// calls are not known, and for a rule that is longer than a comparison jumps.
-pub fn filter(rules: &BTreeMap<u32, (When, Answer)>) -> Option<BpfProgram> {
-    let mut program = vec![load(ARCHITECTURE), jump(libc::BPF_JEQ, MACHINE?, 1, 0), answer(Answer::End), load(NUMBER)];
+/// Why there is no filter.
+pub type Unmade = &'static str;
+
+/// The filter that answers these calls so where their rule holds, and allows all else.
+///
+/// # Errors
+/// Where the calls of this kind of machine are not known, and for two rules of one call or one longer than a comparison
+/// jumps.
+pub fn filter(rules: impl IntoIterator<Item = (i64, (When, Answer))>) -> Result<BpfProgram, Unmade> {
+    let machine = MACHINE.ok_or("the system calls of this kind of machine are not known")?;
+    let mut sorted = BTreeMap::new();
+    for (call, rule) in rules {
+        let call = u32::try_from(call).map_err(|_| "a rule is of no system call")?;
+        // Either could be the stricter one.
+        if sorted.insert(call, rule).is_some() {
+            return Err("there are two rules of one system call");
+        }
+    }
+    let mut program = vec![load(ARCHITECTURE), jump(libc::BPF_JEQ, machine, 1, 0), answer(Answer::End), load(NUMBER)];
     if cfg!(target_arch = "x86_64") {
         // As a kernel that does not have it answers.
         program.extend([jump(libc::BPF_JGE, X32, 0, 1), answer(Answer::Error(libc::ENOSYS))]);
     }
-    let rules: Vec<_> = rules.iter().map(|(call, rule)| Some((*call, body(rule)?))).collect::<Option<_>>()?;
-    program.extend(search(&rules)?);
-    Some(program)
+    let rules: Option<Vec<_>> = sorted.iter().map(|(call, rule)| Some((*call, body(rule)?))).collect();
+    program.extend(rules.and_then(|rules| search(&rules)).ok_or("a rule is longer than a comparison jumps")?);
+    Ok(program)
 }
 
 /// Goes on with the rule of the call, whose number is at hand.
@@ -178,7 +193,7 @@ mod tests {
                     (n * 2 + 1, (when, Answer::Error(n as i32 + 1)))
                 })
                 .collect();
-            let program = filter(&rules).unwrap();
+            let program = filter(rules.iter().map(|(call, rule)| (i64::from(*call), rule.clone()))).unwrap();
             for number in 0..count * 2 + 3 {
                 for argument in 0..11 {
                     let expected = match rules.get(&number) {
@@ -195,8 +210,17 @@ mod tests {
     }
 
     #[test]
+    fn two_rules_of_one_call_and_one_that_is_too_long_are_refused_each_with_its_reason() {
+        let always = |call| (call, (When::Always, Answer::End));
+        assert!(filter([always(1), always(2)]).is_ok());
+        assert!(filter([always(1), always(2), always(1)]).unwrap_err().contains("two rules"));
+        assert!(filter([(1, (When::NoneOf(0, (0..300).collect()), Answer::End))]).unwrap_err().contains("longer"));
+        assert!(filter([always(-1)]).unwrap_err().contains("no system call"));
+    }
+
+    #[test]
     fn calls_of_another_machine_end_the_process_and_those_of_x32_are_not_there() {
-        let program = filter(&BTreeMap::new()).unwrap();
+        let program = filter([]).unwrap();
         let i386 = 0x4000_0003;
         assert_eq!(run(&program, &call(i386, 1, [0; 6])), Answer::End.value());
         let x32 = run(&program, &call(MACHINE.unwrap(), X32 + 1, [0; 6]));

@@ -1,7 +1,7 @@
 //! System calls that no program within bounds has a use for, or only to break out of them.
 
 use super::Modes;
-use super::filter::{Answer, When, filter};
+use super::filter::{Answer, Unmade, When, filter};
 use nix::libc;
 use seccompiler::{BpfProgram, apply_filter};
 use std::io;
@@ -118,14 +118,14 @@ const UNKNOWN: &[i64] = &[libc::SYS_clone3, libc::SYS_openat2];
 
 /// A filter for each kind of sockets, for those that may not set every mode. Made once: processes that are forked afterwards
 /// have them.
-static MADE: [OnceLock<Option<BpfProgram>>; 2] = [OnceLock::new(), OnceLock::new()];
+static MADE: [OnceLock<Result<BpfProgram, Unmade>>; 2] = [OnceLock::new(), OnceLock::new()];
 
-fn made(sockets: Sockets) -> Option<&'static BpfProgram> {
+fn made(sockets: Sockets) -> Result<&'static BpfProgram, Unmade> {
     let kept = match sockets {
         Sockets::Internet => &MADE[0],
         Sockets::Local => &MADE[1],
     };
-    kept.get_or_init(|| make(sockets, Modes::Plain)).as_ref()
+    kept.get_or_init(|| make(sockets, Modes::Plain)).as_ref().map_err(|why| *why)
 }
 
 /// Makes ready what most programs are forbidden, so that none of those that are forked has to.
@@ -139,15 +139,14 @@ pub fn prepare() {
 /// # Errors
 /// If this kernel has no filters, or they are not known for this kind of machine.
 pub fn forbid(sockets: Sockets, modes: Modes) -> io::Result<()> {
-    let unknown = || io::Error::other(format!("the system calls of {} are not known", std::env::consts::ARCH));
     match modes {
-        Modes::Plain => apply_filter(made(sockets).ok_or_else(unknown)?),
-        Modes::Any => apply_filter(&make(sockets, modes).ok_or_else(unknown)?),
+        Modes::Plain => apply_filter(made(sockets).map_err(io::Error::other)?),
+        Modes::Any => apply_filter(&make(sockets, modes).map_err(io::Error::other)?),
     }
     .map_err(io::Error::other)
 }
 
-fn make(sockets: Sockets, modes: Modes) -> Option<BpfProgram> {
+fn make(sockets: Sockets, modes: Modes) -> Result<BpfProgram, Unmade> {
     let denied = Answer::Error(libc::EPERM);
     // As on a kernel that does not have them. A mode is all that is to be looked for in how a file is opened.
     let unknown = UNKNOWN.iter().filter(|call| modes == Modes::Plain || **call != libc::SYS_openat2);
@@ -158,9 +157,22 @@ fn make(sockets: Sockets, modes: Modes) -> Option<BpfProgram> {
     let namespaces = NAMESPACES.iter().fold(0, |all, flag| all | flag.unsigned_abs());
     let families = sockets.families().iter().map(|(_, family)| family.unsigned_abs()).collect();
     let rules = FORBIDDEN.iter().map(|call| (*call, (When::Always, denied)));
-    let rules = rules.chain(unknown).chain(modes).chain([
+    filter(rules.chain(unknown).chain(modes).chain([
         (libc::SYS_clone, (When::Any(0, namespaces), denied)),
         (libc::SYS_socket, (When::NoneOf(0, families), Answer::Error(libc::EAFNOSUPPORT))),
-    ]);
-    filter(&rules.map(|(call, rule)| Some((u32::try_from(call).ok()?, rule))).collect::<Option<_>>()?)
+    ]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_a_filter_for_every_kind_of_program() {
+        for sockets in [Sockets::Internet, Sockets::Local] {
+            for modes in [Modes::Plain, Modes::Any] {
+                make(sockets, modes).unwrap();
+            }
+        }
+    }
 }
