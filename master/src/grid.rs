@@ -51,7 +51,8 @@ use tokio::sync::watch;
 /// this many in a row mean that the record is written without end.
 const TRIES: usize = 32;
 
-/// Changes a second, and at once, of one node's own shape: partitions come and go when somebody formats the node.
+/// Changes a second, and at once, of one node's own shape: partitions come and go when somebody formats the node. As many of what
+/// is wrong with it as a whole: each writes all that is known of the node.
 const RESHAPED: (f64, f64) = (0.1, 20.0);
 
 /// Questions a second, and at once, of one instance for its tree. Scripts that wait for a child ask about once a second.
@@ -74,6 +75,7 @@ pub struct Grid {
     scans: limit::Places,
     /// How often each node's own shape has changed: each time is an audit entry.
     reshaped: Bucket<NodeId>,
+    troubled: Bucket<NodeId>,
     /// How often each instance has asked for something.
     asking: Bucket<InstanceId>,
     /// How often each node has asked for a new certificate.
@@ -105,6 +107,7 @@ impl Grid {
             places: limit::Places::new("open streams", limit::STREAMS_MAX),
             scans: limit::Places::new("questions about use at a time", limit::SCANS_MAX),
             reshaped: Bucket::new(RESHAPED.0, RESHAPED.1),
+            troubled: Bucket::new(RESHAPED.0, RESHAPED.1),
             asking: Bucket::new(ASKING.0, ASKING.1),
             renewing: Bucket::new(RENEWING.0, RENEWING.1),
             last_look: rounds::LastLook::default(),

@@ -65,7 +65,8 @@ impl Grid {
     /// audit log only if the node's own shape changed: the rest is state, not somebody's act.
     ///
     /// # Errors
-    /// The caller may not, the store failed, or `OVERLOADED` if the node's own shape changes all the time. What is wrong
+    /// The caller may not, the store failed, or `OVERLOADED` if the node's own shape, or what is
+    /// wrong with it, changes all the time. What is wrong
     /// with parts of the report is in the answer.
     pub async fn sync(
         &self,
@@ -96,18 +97,21 @@ impl Grid {
                 return Ok(absorbed.refused);
             }
             let before = snapshot.state.nodes.get(node).map(shape);
-            let own_shape = |change: &plat_master_plan::Change| match change {
-                plat_master_plan::Change::Put(record) => {
-                    matches!(&**record, plat_master_plan::Record::Node(row) if Some(shape(row)) != before)
-                }
-                plat_master_plan::Change::Delete(key) => matches!(key, plat_master_plan::Key::Node(_)),
-            };
-            if absorbed.changes.iter().any(own_shape) {
+            let rewritten = absorbed.changes.iter().find_map(|change| match change {
+                plat_master_plan::Change::Put(record) => match &**record {
+                    plat_master_plan::Record::Node(row) => Some(Some(shape(row)) != before),
+                    _ => None,
+                },
+                plat_master_plan::Change::Delete(key) => matches!(key, plat_master_plan::Key::Node(_)).then_some(true),
+            });
+            if let Some(own_shape) = rewritten {
                 if !std::mem::replace(&mut counted, true) {
-                    self.reshaped.take(node)?;
+                    if own_shape { &self.reshaped } else { &self.troubled }.take(node)?;
                 }
-                let entry = plat_master_plan::Record::Audit(super::audit(caller, &subject, now));
-                absorbed.changes.push(plat_master_plan::Change::put(entry));
+                if own_shape {
+                    let entry = plat_master_plan::Record::Audit(super::audit(caller, &subject, now));
+                    absorbed.changes.push(plat_master_plan::Change::put(entry));
+                }
             }
             let expected = Expected { at: snapshot.revision, read: absorbed.read };
             match self.store.commit(expected, absorbed.changes).await {

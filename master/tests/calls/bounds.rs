@@ -45,22 +45,34 @@ async fn use_is_looked_up_for_a_hundred_days_at_most() {
 }
 
 #[tokio::test]
-async fn a_node_whose_shape_changes_without_end_is_slowed_down() {
+async fn a_node_whose_shape_or_troubles_change_without_end_is_slowed_down() {
     let world = world().await;
     let node = world.node("n1").await;
     let mut client = world.node_client(&node.credentials);
-    let mut refused = None;
-    for memory in 1..=40 {
+    let shape = |memory| {
         let capacity = v1::Resources { memory_mib: Some(memory), ..Default::default() };
-        let inventory = v1::Inventory { capacity: Some(capacity), ..Default::default() };
-        let answer = client.sync(v1::SyncRequest { inventory: Some(inventory), ..Default::default() }).await;
-        if answer.is_err() {
-            refused = Some(code(answer));
-            break;
+        v1::Inventory { capacity: Some(capacity), ..Default::default() }
+    };
+    let trouble = |number| {
+        let trouble =
+            v1::Problem { code: "P0404".into(), what: format!("{number} bytes are free"), ..Default::default() };
+        v1::Inventory { troubles: vec![trouble], ..shape(7) }
+    };
+    // Neither takes from what the other may do.
+    for inventory in [&trouble as &dyn Fn(u32) -> v1::Inventory, &shape] {
+        let mut refused = None;
+        for number in 10..=50 {
+            let answer =
+                client.sync(v1::SyncRequest { inventory: Some(inventory(number)), ..Default::default() }).await;
+            if answer.is_err() {
+                refused = Some((number, code(answer)));
+                break;
+            }
         }
+        let (number, code) = refused.unwrap();
+        assert!(number > 20 && code == codes::OVERLOADED, "{number}");
+        client.sync(v1::SyncRequest::default()).await.unwrap();
     }
-    assert_eq!(refused, Some(codes::OVERLOADED));
-    client.sync(v1::SyncRequest::default()).await.unwrap();
 }
 
 #[tokio::test]
