@@ -6,7 +6,7 @@
 //!
 //! What fails to be written is not in memory either, with one exception: of changes that nothing depends on
 //! ([`Durability::Process`]) the agent knows all the same. After a failure the file is in doubt, and the next change
-//! writes all of it anew.
+//! writes all of it anew; one that nothing depends on does so after a second at the earliest, however many come.
 
 mod form;
 mod writer;
@@ -25,6 +25,9 @@ use writer::Writer;
 
 /// What was written before and must not stay on the disk, such as secrets of what is gone, does so for this long at most.
 const SHED_AFTER: Duration = Duration::from_secs(60);
+
+/// For so long after a failure nothing is written for changes alone that nothing depends on.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What a journal keeps. Cheap to clone.
 pub trait Kept: Clone + Default + Send + 'static {
@@ -216,6 +219,7 @@ fn run<S: Kept>(view: &View<S>, writer: &mut Writer, sheds: bool, after: Duratio
     let _ended = Ended(view);
     // Whether memory and the file may differ.
     let mut behind = false;
+    let mut failed: Option<(Instant, Problem)> = None;
     let mut shed_at = sheds.then(|| Instant::now() + after);
     loop {
         let renewed = match next(view, shed_at) {
@@ -223,7 +227,14 @@ fn run<S: Kept>(view: &View<S>, writer: &mut Writer, sheds: bool, after: Duratio
                 if batch.iter().flat_map(|pending| &pending.entries).any(S::sheds) {
                     shed_at.get_or_insert_with(|| Instant::now() + after);
                 }
-                behind = commit(view, writer, batch).is_err();
+                let needs_nothing = batch.iter().all(|pending| pending.durability == Durability::Process);
+                let soon = |failed: &&(Instant, Problem)| needs_nothing && failed.0.elapsed() < AGAIN_AFTER;
+                if let Some((_, why)) = failed.as_ref().filter(soon) {
+                    settle(view, batch, &Err(why.clone()));
+                    continue;
+                }
+                failed = commit(view, writer, batch).err().map(|why| (Instant::now(), why));
+                behind = failed.is_some();
                 if !writer.is_long() {
                     continue;
                 }
@@ -253,7 +264,7 @@ fn rewrite<S: Kept>(view: &View<S>, writer: &mut Writer) -> Result<(), Problem> 
     writer.rewrite(&state.entries())
 }
 
-/// Writes what waits, then changes the state by it, then tells.
+/// Writes what waits, and settles it.
 fn commit<S: Kept>(view: &View<S>, writer: &mut Writer, batch: Vec<Pending<S::Entry>>) -> Result<(), Problem> {
     let entries = || batch.iter().flat_map(|pending| &pending.entries);
     let written = if writer.is_in_doubt() {
@@ -266,6 +277,12 @@ fn commit<S: Kept>(view: &View<S>, writer: &mut Writer, batch: Vec<Pending<S::En
             .append(batch.iter().map(|pending| &pending.entries))
             .and_then(|()| if durable { writer.sync() } else { Ok(()) })
     };
+    settle(view, batch, &written);
+    written
+}
+
+/// Changes the state by what waited, then tells.
+fn settle<S: Kept>(view: &View<S>, batch: Vec<Pending<S::Entry>>, written: &Result<(), Problem>) {
     let mut inner = view.lock();
     for pending in &batch {
         if written.is_ok() || pending.durability == Durability::Process {
@@ -277,7 +294,6 @@ fn commit<S: Kept>(view: &View<S>, writer: &mut Writer, batch: Vec<Pending<S::En
         // Whoever asked may have stopped waiting; the change stands.
         let _ = pending.done.send(written.clone());
     }
-    written
 }
 
 #[cfg(test)]

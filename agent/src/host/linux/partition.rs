@@ -25,6 +25,7 @@ use state::{Change, Entry, Memory, State};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Who holds each partition now, for whoever outlives the host.
 #[derive(Clone)]
@@ -48,6 +49,8 @@ pub struct Occupants {
     journal: Journal<State>,
     /// Partitions of which an older agent's record cannot be used, until it is mended.
     unusable: BTreeMap<PartitionName, Problem>,
+    /// What a check said could not be written last.
+    unwritten: AtomicBool,
 }
 
 impl Occupants {
@@ -86,7 +89,7 @@ impl Occupants {
             // All of it is in memory, and written with the first change.
             Err(problem) => tracing::warn!(problem = problem.one_line(), "occupants cannot be kept in one file yet"),
         }
-        Ok(Self { journal: Journal::start(opened)?, unusable })
+        Ok(Self { journal: Journal::start(opened)?, unusable, unwritten: AtomicBool::new(false) })
     }
 
     pub fn holders(&self) -> Holders {
@@ -181,10 +184,18 @@ impl Occupants {
         self.usable(partition)?;
         match self.change(partition, change, Durability::Process).await {
             Err(problem) if matches!(problem.code, codes::DISK_FULL | codes::BAD_STATE_FILE) => {
-                tracing::warn!(%partition, %promise, problem = problem.one_line(), "what a check said cannot be written");
+                // Said once: others' checks fail to be written with it.
+                if !self.unwritten.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(problem = problem.one_line(), "what checks say cannot be written");
+                }
                 Ok(())
             }
-            kept => kept,
+            kept => {
+                if self.unwritten.swap(false, Ordering::Relaxed) {
+                    tracing::info!("what checks say is written again");
+                }
+                kept
+            }
         }
     }
 

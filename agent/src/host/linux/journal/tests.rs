@@ -138,6 +138,25 @@ async fn what_cannot_be_written_is_not_remembered_unless_nothing_depends_on_it_a
     assert_eq!(opened(path).unwrap().state, remembered);
 }
 
+#[tokio::test]
+async fn while_nothing_can_be_written_nobody_tries_without_end_for_what_nothing_depends_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, aside) = (folder.path().join("there/journal"), folder.path().join("aside"));
+    fs::create_dir(folder.path().join("there")).unwrap();
+    let journal = start(&path);
+    fs::rename(folder.path().join("there"), &aside).unwrap();
+    add(&journal, "a", Durability::Process).await.unwrap_err();
+    fs::rename(&aside, folder.path().join("there")).unwrap();
+    // It could be written by now.
+    let begun = Instant::now();
+    let soon = add(&journal, "b", Durability::Process).await;
+    assert!(soon.is_err() && !path.exists() || begun.elapsed() >= AGAIN_AFTER);
+    assert_eq!(sums(&journal).0["all"], 2, "it is known all the same");
+    add(&journal, "c", Durability::Power).await.unwrap();
+    assert_eq!(opened(path).unwrap().state, sums(&journal));
+    add(&journal, "d", Durability::Process).await.unwrap();
+}
+
 #[test]
 fn where_there_is_no_room_for_another_file_the_one_there_is_is_gone_on_with() {
     let folder = tempfile::tempdir().unwrap();
