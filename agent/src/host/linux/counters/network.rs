@@ -65,16 +65,25 @@ impl Traffic {
         Self::from_here(self.links)
     }
 
-    pub fn add(&mut self, now: Links) {
+    /// False: some of what went through since the reading before was not counted by anybody.
+    pub fn add(&mut self, now: Links) -> bool {
+        let mut is_whole = true;
         for (name, link) in &now {
-            let before = self.links.get(name).filter(|before| {
+            let before = self.links.get(name);
+            if name == SOCKETS {
+                // It had a namespace until now: what went through there is counted.
+                let Some(before) = before else { continue };
+                is_whole &= !sockets::is_interrupted(&before.identity, &link.identity);
+            }
+            let goes_on = before.filter(|before| {
                 before.identity == link.identity && before.received <= link.received && before.sent <= link.sent
             });
-            self.received += link.received - before.map_or(0, |before| before.received);
-            self.sent += link.sent - before.map_or(0, |before| before.sent);
+            self.received += link.received - goes_on.map_or(0, |before| before.received);
+            self.sent += link.sent - goes_on.map_or(0, |before| before.sent);
         }
         // One that is gone now is another when it comes back.
         self.links = now;
+        is_whole
     }
 }
 
@@ -184,8 +193,7 @@ impl Look<'_> {
             false => sockets.watch(group),
         };
         self.watched.get_or_insert_with(|| is_watched(&mut sockets)).clone()?;
-        let mut all: Links =
-            sockets.read(partition, group)?.map(|link| (SOCKETS.to_owned(), link)).into_iter().collect();
+        let mut all = Links::from([(SOCKETS.to_owned(), sockets.read(partition, group)?)]);
         if !links.is_empty() {
             let machine = self.machine.get_or_insert_with(|| self.meter.links()).as_ref().map_err(String::clone)?;
             let of = |name: &String| Some((name.clone(), machine.get(name)?.seen_from_the_other_end()));
@@ -279,5 +287,29 @@ mod tests {
         traffic.add(Links::new());
         traffic.add(links("two", 5, 4));
         assert_eq!((traffic.received, traffic.sent), (460, 68), "it was gone in between");
+    }
+
+    fn sockets(identity: &str, received: u64) -> Links {
+        [(SOCKETS.to_owned(), Link { identity: identity.into(), received, sent: 0 })].into()
+    }
+
+    #[test]
+    fn what_was_counted_in_a_namespace_is_not_counted_again_as_of_sockets() {
+        let mut traffic = Traffic::from_here(links("one", 100, 0));
+        assert!(traffic.add(links("one", 150, 0)) && traffic.add(sockets("boot:1:7", 150)));
+        assert_eq!(traffic.received, 50);
+        traffic.add(sockets("boot:1:7", 160));
+        assert_eq!(traffic.received, 60);
+    }
+
+    #[test]
+    fn a_count_that_was_taken_away_is_said_once_and_another_group_is_none() {
+        let mut traffic = Traffic::from_here(sockets("boot:1:none", 0));
+        assert!(traffic.add(sockets("boot:1:7", 30)), "the group was made since");
+        assert!(!traffic.add(sockets("boot:2:7", 5)) && traffic.add(sockets("boot:2:7", 6)));
+        assert_eq!(traffic.received, 36);
+        // Who took the group away began another epoch.
+        assert!(traffic.add(sockets("boot:2:8", 1)) && traffic.add(sockets("next boot:1:8", 1)));
+        assert_eq!(traffic.received, 38);
     }
 }

@@ -77,12 +77,12 @@ impl Totals {
         before.is_some_and(|before| *before != now.identity && boot(before) == boot(&now.identity))
     }
 
-    /// What was received and sent; `None` if counting begins only with these links, and nobody knows what was before.
+    /// What was received and sent; `None` if nobody knows what was before these links, or between the last and these.
     pub fn add_traffic(&mut self, links: Links) -> Option<(u64, u64)> {
         match &mut self.traffic {
             Some(traffic) => {
-                traffic.add(links);
-                Some((traffic.received, traffic.sent))
+                let is_whole = traffic.add(links);
+                is_whole.then_some((traffic.received, traffic.sent))
             }
             None => {
                 self.traffic = Some(Traffic::from_here(links));

@@ -40,6 +40,18 @@ struct Counting {
     number: u32,
 }
 
+/// Whether the same group was counted in another map before, so that nobody counted in between. In another boot, or for
+/// another group, everything begins anew.
+pub fn is_interrupted(before: &str, now: &str) -> bool {
+    let parts = |identity: &str| -> Vec<String> { identity.splitn(3, ':').map(str::to_owned).collect() };
+    match (&parts(before)[..], &parts(now)[..]) {
+        ([boot, map, group], [boot_now, map_now, group_now]) => {
+            boot == boot_now && group == group_now && map != map_now
+        }
+        _ => false,
+    }
+}
+
 impl Sockets {
     /// Sees to it that what is in groups beside this one is counted from now on. What is counted already goes on.
     ///
@@ -95,19 +107,22 @@ impl Sockets {
         Ok(())
     }
 
-    /// What has gone through the sockets of a partition, whose group this is; `None` where nothing has been put into one yet.
+    /// What has gone through the sockets of a partition, whose group this is, if it has been made.
     ///
     /// # Errors
     /// As of [`Sockets::watch`], which comes first.
-    pub fn read(&mut self, partition: &PartitionName, group: &Path) -> Result<Option<Link>, String> {
+    pub fn read(&mut self, partition: &PartitionName, group: &Path) -> Result<Link, String> {
         let Some(counting) = &self.counting else { return Err("nobody counts what goes through its sockets".into()) };
-        let Some(own) = number(group) else { return Ok(None) };
+        let identity = |group: &str| format!("{}:{}:{group}", boot_id(), counting.number);
+        let Some(own) = number(group) else {
+            return Ok(Link { identity: identity("none"), received: 0, sent: 0 });
+        };
         let counted =
             bpf::look_up(counting.map.as_fd(), own).map_err(|e| format!("its sockets cannot be read: {e}"))?;
         // Nothing has been sent or received yet.
         let [received, sent] = counted.unwrap_or_default();
         self.groups.insert(partition.clone(), own);
-        Ok(Some(Link { identity: format!("{}:{}:{own}", boot_id(), counting.number), received, sent }))
+        Ok(Link { identity: identity(&own.to_string()), received, sent })
     }
 
     /// Another group may stand where the one stood that is counted in.
@@ -175,7 +190,7 @@ mod tests {
     }
 
     fn identity(sockets: &mut Sockets, groups: &Groups) -> String {
-        sockets.read(&part(), &groups.part()).unwrap().unwrap().identity
+        sockets.read(&part(), &groups.part()).unwrap().identity
     }
 
     #[test]
@@ -214,11 +229,12 @@ mod tests {
         }
         sockets.tidy(&groups.part());
         assert_eq!(bpf::keys(map.as_fd()), [own]);
-        let link = sockets.read(&part(), &groups.part()).unwrap().unwrap();
+        let link = sockets.read(&part(), &groups.part()).unwrap();
         assert_eq!((link.received, link.sent), (7, 8));
         sockets.forget(&part());
         assert!(bpf::keys(map.as_fd()).is_empty());
         fs::remove_dir(groups.part()).unwrap();
-        assert_eq!(sockets.read(&part(), &groups.part()), Ok(None));
+        let none = sockets.read(&part(), &groups.part()).unwrap();
+        assert_eq!((none.received, none.sent), (0, 0));
     }
 }
