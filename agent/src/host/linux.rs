@@ -313,9 +313,11 @@ impl Host for LinuxHost {
     }
 
     fn enforces(&self) -> Enforced {
-        let by_user = self.node.read().is_ok_and(|node| node.partitions.iter().all(|one| one.account.is_some()));
+        let node = self.node.read();
+        let by_user = node.as_ref().is_ok_and(|node| node.partitions.iter().all(|one| one.account.is_some()));
+        let disk = node.is_ok_and(|node| node.limits_disk());
         let here = self.runtime.enforces();
-        Enforced { processes: here.processes || by_user, confinement: self.is_confining, ..here }
+        Enforced { processes: here.processes || by_user, disk, confinement: self.is_confining, ..here }
     }
 
     async fn observe_release(&self, digest: &Digest) -> ReleaseFact {

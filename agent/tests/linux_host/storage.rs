@@ -240,3 +240,18 @@ async fn an_erased_partition_has_the_directories_that_node_json_names_with_their
     assert_eq!(fs::metadata(node.home()).unwrap().mode() & 0o7777, 0o750);
     node.done(host).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_partitions_all_have_a_limit_of_their_own_says_that_disk_is_enforced() {
+    let mut node = Node::new(None);
+    node.limits.disk_mib = Some(100);
+    node.write_node_file();
+    let host = node.open().await;
+    assert!(!host.enforces().disk, "a number that no file system knows holds nobody");
+    drop(host);
+    let path = node.folder.path().join("node.json");
+    let mut file = NodeFile::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+    file.skeleton.limited = true;
+    fs::write(&path, file.to_json()).unwrap();
+    assert!(node.open().await.enforces().disk);
+}

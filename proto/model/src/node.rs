@@ -232,6 +232,11 @@ impl NodeFile {
         self.partitions.iter().find(|partition| &partition.name == name)
     }
 
+    /// Whether the file system holds each partition to a limit of its own; the master finds no place for an ask of more.
+    pub fn limits_disk(&self) -> bool {
+        self.skeleton.limited && self.partitions.iter().all(|partition| partition.limits.disk_mib.is_some())
+    }
+
     /// What of this is reported to the master; what the agent alone knows is not in it.
     pub fn inventory(&self) -> Inventory {
         Inventory {
