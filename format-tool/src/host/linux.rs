@@ -22,6 +22,7 @@ use node_format_plan::{Action, HostFacts, Kind, Scope, Thing};
 use plat_model::problem::{Problem, Result, codes};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread::Builder;
 
 /// The machine that this process runs on; its files perhaps beneath another root.
 pub struct LinuxHost {
@@ -111,7 +112,7 @@ impl LinuxHost {
 
     /// Everything but the network.
     fn observe_here(&mut self, scope: &Scope) -> Result<HostFacts> {
-        let directories::Seen { paths, mounted, mounted_on } = self.tree.observe(scope);
+        let directories::Seen { paths, mounted, mounted_on } = self.tree.observe(scope)?;
         let inside = self.namespaces().observe(&scope.namespaces)?;
         let others = inside.iter().filter(|(_, (_, others))| *others != Others::default());
         let others_inside = others.map(|(name, (_, others))| (name.clone(), others.clone())).collect();
@@ -164,11 +165,12 @@ impl Host for LinuxHost {
     fn observe(&mut self, scope: &Scope) -> Result<HostFacts> {
         // The network's tables are the longest answer, and nobody else waits for the kernel as long.
         std::thread::scope(|threads| {
-            let network = scope.network.then(|| threads.spawn(network::observe));
+            // Where a thread is refused, one comes after the other.
+            let network = scope.network.then(|| Builder::new().spawn_scoped(threads, network::observe).ok());
             let mut facts = self.observe_here(scope)?;
             if let Some(seen) = network {
                 let panicked = |_| Err(failed("the network cannot be looked at", "a thread of node-format panicked"));
-                let seen = seen.join().unwrap_or_else(panicked)?;
+                let seen = seen.map_or_else(network::observe, |seen| seen.join().unwrap_or_else(panicked))?;
                 (facts.links, facts.addresses) = (seen.links, seen.addresses);
                 (facts.local_routes, facts.routes) = (seen.local_routes, seen.routes);
                 (facts.announced, facts.leases) = (seen.announced, seen.leases);

@@ -22,6 +22,7 @@ mod near;
 mod order;
 mod places;
 mod races;
+mod threadless;
 mod told;
 mod uplink;
 mod way_back;

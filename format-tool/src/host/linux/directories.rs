@@ -96,10 +96,19 @@ impl Tree {
     }
 
     /// What is at each path of the scope; a path that is missing does not exist.
-    pub fn observe(&mut self, scope: &Scope) -> Seen {
+    ///
+    /// # Errors
+    /// If it cannot be told what is mounted where.
+    pub fn observe(&mut self, scope: &Scope) -> Result<Seen> {
         self.parents.clear();
         let (mut mounted, mut mounted_on) = (IndexMap::new(), BTreeSet::new());
-        let mounts = if scope.contents.is_empty() { Mounts::default() } else { Mounts::look() };
+        let mounts = match scope.contents.is_empty() {
+            true => Mounts::default(),
+            false => Mounts::look().map_err(|e| {
+                failed("what others have mounted cannot be looked at", e)
+                    .fix("if processes are too many (`TasksMax=`, `kernel.pid_max`), end some; then run it again")
+            })?,
+        };
         let facts = scope.paths.iter().filter_map(|path| {
             let seen = self
                 .parent(path)
@@ -136,7 +145,7 @@ impl Tree {
             Some((path.clone(), fact))
         });
         let paths = facts.collect();
-        Seen { paths, mounted, mounted_on }
+        Ok(Seen { paths, mounted, mounted_on })
     }
 
     fn is_mounted_on(&mut self, path: &Path) -> bool {

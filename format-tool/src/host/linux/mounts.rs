@@ -71,11 +71,13 @@ impl Mount {
 }
 
 impl Mounts {
-    pub fn look() -> Self {
+    /// # Errors
+    /// If no thread can be started for it: what only another one sees must not be overlooked for that.
+    pub fn look() -> std::io::Result<Self> {
         Self::look_in(Path::new("/proc"))
     }
 
-    fn look_in(proc: &Path) -> Self {
+    fn look_in(proc: &Path) -> std::io::Result<Self> {
         let mut mounts = Self::default();
         let own = std::fs::read(proc.join("self/mountinfo"));
         mounts.own = own.map(|text| mounts.take_in(&text, String::new())).unwrap_or_default();
@@ -101,7 +103,7 @@ impl Mounts {
                 let who = format!("process {name} ({})", plat_model::id::shorten(comm.trim_end()));
                 // One that is in a jail of its own shows only what is mounted there; and what another root was mounted above,
                 // those alone whose root is beneath.
-                let all = if whole { None } else { within::mountinfo(&process.path(), proc).ok() };
+                let all = if whole { None } else { within::mountinfo(&process.path(), proc)? };
                 whole |= all.is_some();
                 let texts = [all, std::fs::read(process.path().join("mountinfo")).ok()];
                 told = texts.into_iter().flatten().map(|text| mounts.take_in(&text, who.clone())).count() > 0;
@@ -113,7 +115,7 @@ impl Mounts {
                 (asked.whole, asked.times) = (whole, if is_beneath { TIMES } else { asked.times + 1 });
             }
         }
-        mounts
+        Ok(mounts)
     }
 
     fn take_in(&mut self, text: &[u8], who: String) -> BTreeMap<u64, Mount> {
@@ -217,7 +219,7 @@ mod tests {
                 fs::write(path.join("mountinfo"), text).unwrap();
             }
         }
-        let mounts = Mounts::look_in(proc.path());
+        let mounts = Mounts::look_in(proc.path()).unwrap();
         assert_eq!(mounts.beneath(Path::new("/srv/part0"), 20), Some("process 115 ()"));
         assert_eq!(mounts.beneath(Path::new("/srv/part1"), 20), None);
     }
@@ -236,7 +238,7 @@ mod tests {
             symlink(root, path.join("root")).unwrap();
             fs::write(path.join("mountinfo"), text).unwrap();
         }
-        let mounts = Mounts::look_in(proc.path());
+        let mounts = Mounts::look_in(proc.path()).unwrap();
         assert_eq!(mounts.beneath(Path::new("/srv/part0"), 20), Some("process 101 ()"));
     }
 

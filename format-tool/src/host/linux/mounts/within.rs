@@ -6,15 +6,17 @@ use rustix::fs::{Mode, OFlags, open, openat};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::thread::Builder;
 
-/// All that is mounted in the namespace that a process is in; `proc`: where processes are shown.
+/// All that is mounted in the namespace that a process is in; `proc`: where processes are shown. `None`: this process may not
+/// enter it, which takes CAP_SYS_ADMIN and CAP_SYS_CHROOT.
 ///
 /// # Errors
-/// If this process may not enter it, which takes CAP_SYS_ADMIN and CAP_SYS_CHROOT.
-pub(super) fn mountinfo(process: &Path, proc: &Path) -> io::Result<Vec<u8>> {
-    let namespace = File::open(process.join("ns/mnt"))?;
-    let proc = open(proc, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let look = || {
+/// If no thread can be started to enter it.
+pub(super) fn mountinfo(process: &Path, proc: &Path) -> io::Result<Option<Vec<u8>>> {
+    let look = || -> io::Result<Vec<u8>> {
+        let namespace = File::open(process.join("ns/mnt"))?;
+        let proc = open(proc, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         // The root is a thread's own from here on; by entering it becomes that of the namespace.
         unshare(CloneFlags::CLONE_FS)?;
         setns(namespace, CloneFlags::CLONE_NEWNS)?;
@@ -24,6 +26,8 @@ pub(super) fn mountinfo(process: &Path, proc: &Path) -> io::Result<Vec<u8>> {
         Ok(text)
     };
     // It can serve nobody else afterwards: it ends.
-    let ended = std::thread::scope(|scope| scope.spawn(look).join());
-    ended.unwrap_or_else(|_| Err(io::Error::other("a thread of node-format panicked")))
+    std::thread::scope(|scope| {
+        let thread = Builder::new().spawn_scoped(scope, look)?;
+        Ok(thread.join().ok().and_then(Result::ok))
+    })
 }

@@ -1,6 +1,7 @@
 //! Network namespaces of partitions, as `ip netns` keeps them: a file in `/run/netns` that the namespace is mounted on,
 //! with one pair of links to the bridge.
 
+mod elsewhere;
 mod failures;
 mod folder;
 mod furnish;
@@ -16,11 +17,12 @@ use super::near::Followed;
 use super::{links, perform, refused, remove_taps, see};
 use crate::host::Outcome;
 use crate::host::linux::{failed, sysctls};
+use elsewhere::{elsewhere, enter};
 use failures::Failures;
 use furnish::furnish;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, unshare};
 use node_format_plan::Action;
 use node_format_plan::action::{Change, Namespace};
 use node_format_plan::facts::{LinkFact, LinkKind, NamespaceFact, Others};
@@ -58,7 +60,7 @@ impl Namespaces {
         }
         let outer = Connection::open().and_then(|mut connection| links::all(&mut connection));
         let seen = outer.map(|outer: Vec<_>| links::ends(&outer)).and_then(|outer| {
-            in_a_thread(|| {
+            elsewhere(|| {
                 let look = |name: &String| {
                     let Some(namespace) = self.open(name)? else { return Ok(None) };
                     enter(&namespace)?;
@@ -183,7 +185,7 @@ impl Namespaces {
         }
         for making in all.iter().filter(|making| !without.contains(making.name)) {
             let inside = taken.entry(making.name.into()).or_default();
-            let furnished = in_a_thread(|| {
+            let furnished = elsewhere(|| {
                 enter(&making.namespace)?;
                 Ok(furnish(making.inside, inside))
             });
@@ -253,7 +255,7 @@ impl Namespaces {
 
     /// What these have, before they go.
     fn note(&self, batch: &[Action], taken: &mut Taken) -> io::Result<()> {
-        in_a_thread(|| {
+        elsewhere(|| {
             for action in batch {
                 let Action::SetNamespace { name, state, .. } = action else { continue };
                 let Some(namespace) = self.open(name)? else { continue };
@@ -323,7 +325,7 @@ impl Namespaces {
     fn mount(&self, name: &str) -> io::Result<()> {
         let (file, is_new) = self.place(name)?;
         let at = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let mounted = in_a_thread(|| {
+        let mounted = elsewhere(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
             let namespace = Path::new("/proc/thread-self/ns/net");
             Ok(mount(Some(namespace), at.as_str(), NONE, MsFlags::MS_BIND, NONE)?)
@@ -444,16 +446,6 @@ fn blank() -> LinkFact {
 fn pair(action: &Action) -> Option<Action> {
     let Action::SetNamespace { veth, state, .. } = action else { return None };
     Some(Action::RemoveLink { name: veth.clone(), link: state.from.outside.clone()? })
-}
-
-/// A thread that entered another namespace can serve nobody else: it ends.
-fn in_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    let ended = std::thread::scope(|scope| scope.spawn(work).join());
-    ended.unwrap_or_else(|_| Err(io::Error::other("a thread of node-format panicked")))
-}
-
-fn enter(namespace: &File) -> io::Result<()> {
-    Ok(setns(namespace, CloneFlags::CLONE_NEWNET)?)
 }
 
 fn why(e: io::Error, action: &Action) -> Problem {
