@@ -258,7 +258,9 @@ impl Work {
             Action::AddAddress(_) | Action::TakeUplink(_) => true,
             Action::SetLink { from, to, .. } => {
                 let is_lesser = from.mtu.zip(to.mtu).is_some_and(|(was, mtu)| mtu < was);
-                from.mac != to.mac || (from.up && !to.up) || from.bridge != to.bridge || is_lesser
+                // Once it is set, a bridge follows its ports no more.
+                let is_kept = from.mtu.is_none() && to.mtu.is_some();
+                from.mac != to.mac || (from.up && !to.up) || from.bridge != to.bridge || is_lesser || is_kept
             }
             // A bridge takes no larger packets than a port of its does.
             Action::AddLink { link, .. } => link.bridge.is_some() && link.mtu.is_some(),

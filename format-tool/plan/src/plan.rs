@@ -184,6 +184,7 @@ pub fn plan(
     planner.namespaces();
     planner.routes();
     planner.uplink();
+    planner.bridge_of_uplink();
     planner.say_what_goes_with_addresses();
     planner.keep_the_order_of_addresses();
     planner.sysctls(machine::Part::Link);

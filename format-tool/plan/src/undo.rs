@@ -1,7 +1,7 @@
 //! What was done, taken back.
 
 use crate::action::{Action, Change, Namespace};
-use crate::facts::LinkFact;
+use crate::facts::{LinkFact, LinkKind};
 use std::collections::BTreeSet;
 
 /// The actions that take these back, last first. A link that comes back is told what it had been told of routers while it is
@@ -23,7 +23,28 @@ pub fn undoing(done: &[&Action]) -> Vec<Action> {
         }
     }
     back.splice(at..at, told.into_iter().chain(raised));
+    let (mtus, mut back): (Vec<_>, Vec<_>) = back.into_iter().partition(is_bridges_mtu);
+    back.extend(mtus.into_iter().map(|back| as_found(back, done)));
     back
+}
+
+/// Whether of a bridge that stays only the MTU changes. It comes back last: where the kernel lets it follow its ports there is
+/// nothing left to set then, and it goes on doing so.
+fn is_bridges_mtu(action: &Action) -> bool {
+    let Action::SetLink { from, to, .. } = action else { return false };
+    let changes = from.mtu.zip(to.mtu).is_some_and(|(from, to)| from != to);
+    changes && to.kind == LinkKind::Bridge && LinkFact { mtu: from.mtu, ..to.clone() } == *from
+}
+
+/// The last change of a link, to what it was before the first.
+fn as_found(last: Action, done: &[&Action]) -> Action {
+    let Action::SetLink { name, from, to } = last else { return last };
+    let first = done.iter().find_map(|action| match action {
+        Action::SetLink { name: changed, from, .. } if *changed == name => Some(from.clone()),
+        _ => None,
+    });
+    let to = first.unwrap_or(to);
+    Action::SetLink { name, from: LinkFact { mtu: from.mtu, ..to.clone() }, to }
 }
 
 /// Of a link that is not there yet, whether it listens to routers.
@@ -171,6 +192,28 @@ mod tests {
         assert_eq!(back, order);
         // What was not removed was not told otherwise.
         assert_eq!(undoing(&all(&done[..2])), done[..2].iter().rev().filter_map(Action::inverse).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_bridge_gets_its_mtu_back_when_its_ports_have_theirs() {
+        let link =
+            |kind, up, mtu| LinkFact { kind, up, bridge: None, group: 0, mac: [0; 6], mtu: Some(mtu), isolated: false };
+        let set = |name: &str, from, to| Action::SetLink { name: name.into(), from, to };
+        let bridge = |up, mtu| link(LinkKind::Bridge, up, mtu);
+        let tap = |mtu| link(LinkKind::Tap(None), true, mtu);
+        let done = [
+            set("part0", tap(1500), tap(1400)),
+            set("plat0", bridge(false, 1500), bridge(true, 1500)),
+            set("plat0", bridge(true, 1500), bridge(true, 1400)),
+        ];
+        let back: Vec<String> = undoing(&all(&done)).iter().map(describe).collect();
+        // It is left as it was found, down.
+        let order = [
+            "~ link plat0 up mtu 1500 -> down mtu 1500",
+            "~ link part0 up mtu 1400 -> up mtu 1500",
+            "~ link plat0 down mtu 1400 -> down mtu 1500",
+        ];
+        assert_eq!(back, order);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod links;
 mod locked;
 mod losses;
 mod machine;
+mod mtu;
 mod namespaces;
 mod near;
 mod order;

@@ -48,10 +48,12 @@ impl Planner<'_> {
         }
     }
 
-    /// With an uplink a bridge takes the smallest MTU of its ports'.
+    /// With an uplink a bridge gets its MTU last.
     fn completed(&self, wanted: &LinkFact, found: &LinkFact) -> LinkFact {
-        let follows = wanted.kind == LinkKind::Bridge && self.layout.uplink.is_some();
-        wanted.on(found, if follows { found.mtu } else { Some(MTU) })
+        if wanted.kind == LinkKind::Bridge && self.layout.uplink.is_some() {
+            return LinkFact { mtu: found.mtu, ..wanted.clone() };
+        }
+        wanted.on(found, Some(MTU))
     }
 
     /// The links of one part, removed, made, changed.

@@ -117,7 +117,7 @@ impl Planner<'_> {
     }
 
     /// If the `eth0` in a namespace is no pair with this link, the one that it is a pair with (empty: none of the machine's).
-    fn far_end_of_others(&self, name: &str, veth: &str) -> Option<&str> {
+    pub(super) fn far_end_of_others(&self, name: &str, veth: &str) -> Option<&str> {
         let inside = self.facts.namespaces.get(name).filter(|inside| inside.link.is_some())?;
         let far = inside.outside.as_deref().unwrap_or_default();
         (far != veth).then_some(far)

@@ -2,6 +2,7 @@
 //!
 //! A run may have been cut off anywhere in between: the record knows what is to be moved, and moving it again does no harm.
 
+mod mtu;
 mod take;
 
 use super::listening::{accept_ra, forwarded};

@@ -1,0 +1,68 @@
+//! How large packets a bridge with an uplink takes: what the smallest of its ports does, and no more than `mtu`. The kernel sees to
+//! that by itself, but for a bridge whose MTU was ever set. So it is set last, when all ports are what they must be: where the
+//! kernel has seen to it there is nothing left to set, and it goes on seeing to it.
+
+use crate::action::Action;
+use crate::facts::{LinkFact, MTU};
+use crate::plan::Planner;
+use crate::plan::links::veth;
+use crate::thing::Thing;
+
+impl Planner<'_> {
+    pub(in crate::plan) fn bridge_of_uplink(&mut self) {
+        let (layout, facts) = (self.layout, self.facts);
+        let Some(uplink) = &layout.uplink else { return };
+        let bridge = &uplink.bridge;
+        let Some(wanted) = layout.links.get(bridge) else { return };
+        let Some(smallest) = self.smallest_port(&uplink.link, bridge) else { return };
+        let mtu = wanted.mtu.map_or(smallest, |mtu| mtu.min(smallest));
+        let found = facts.links.get(bridge).filter(|found| found.kind == wanted.kind);
+        let set = |from: Option<u32>| {
+            let from = LinkFact { mtu: from, ..wanted.clone() };
+            Action::SetLink { name: bridge.clone(), to: LinkFact { mtu: Some(mtu), ..from.clone() }, from }
+        };
+        let is_taken = self.add.iter().any(|action| matches!(action, Action::TakeUplink(_)));
+        match found.map(|found| found.mtu) {
+            Some(None) => {}
+            Some(Some(was)) if was != mtu => {
+                let action = set(Some(was));
+                if let Action::SetLink { from, to, .. } = &action {
+                    self.say_lesser_mtu_above(bridge, from, to);
+                }
+                self.add.push(action);
+            }
+            // No port of its keeps it from taking what the uplink does.
+            found if mtu < smallest && (found.is_none() || is_taken) => {
+                self.lost.push(format!("{bridge} keeps its MTU from now on, and follows its ports no more"));
+                self.add.push(set(None));
+            }
+            _ => {}
+        }
+    }
+
+    /// `None`: of no port is it known.
+    fn smallest_port(&self, uplink: &str, bridge: &str) -> Option<u32> {
+        let is_port = |link: &&LinkFact| link.bridge.as_deref() == Some(bridge);
+        let ports = self.layout.links.values().filter(is_port).map(|link| Some(link.mtu.unwrap_or(MTU)));
+        let pairs = self.layout.namespaces.iter().filter_map(|(name, wanted)| {
+            let outside = wanted.state.outside.as_ref().filter(is_port)?;
+            match self.far_end_of_others(name, &wanted.veth) {
+                None => Some(outside.mtu.unwrap_or(MTU)),
+                // It is left as it is.
+                Some(_) => self.facts.links.get(&wanted.veth).filter(is_port)?.mtu,
+            }
+        });
+        let is_ours = |name: &str, link: &LinkFact| {
+            link.thing(name).is_some_and(|thing| self.claims.has(&thing))
+                || self.claims.iter().any(|thing| match thing {
+                    Thing::Uplink(uplink) => uplink.link == name,
+                    thing => veth(thing) == Some(name),
+                })
+        };
+        let others = self.facts.links.iter().filter(|(_, link)| is_port(link));
+        let others = others.filter(|(name, link)| !self.layout.links.contains_key(*name) && !is_ours(name, link));
+        let own = self.facts.links.get(uplink).map(|link| link.mtu);
+        let all = ports.chain(others.map(|(_, link)| link.mtu)).chain(own).flatten();
+        all.chain(pairs).min()
+    }
+}
