@@ -29,6 +29,9 @@ impl Planner<'_> {
                 if let Action::SetLink { from, to, .. } = &action {
                     self.say_lesser_mtu_above(bridge, from, to);
                 }
+                if !is_taken && mtu < was {
+                    self.say_lesser_mtu_than_uplink(uplink);
+                }
                 self.add.push(action);
             }
             // No port of its keeps it from taking what the uplink does.

@@ -53,13 +53,7 @@ impl Planner<'_> {
         }
         let uplink = Uplink { link, bridge, was_up, carries, addresses, further, routes, announced };
         let link = &wanted.link;
-        let lesser = self.layout.links.get(&wanted.bridge).and_then(|bridge| bridge.mtu);
-        if let Some((lesser, whole)) = lesser.zip(found.mtu).filter(|(lesser, whole)| lesser < whole) {
-            self.notes.push(format!(
-                "{link} takes packets of {whole} bytes, {} takes {lesser} (`mtu`): so does the machine there",
-                wanted.bridge
-            ));
-        }
+        self.say_lesser_mtu_than_uplink(wanted);
         if !confirmed {
             self.notes.push(format!(
                 "{} gets the hardware address of {link}: a configuration that finds {link} by that (networkd's `MACAddress=`, netplan's `macaddress:`) finds both",
@@ -80,6 +74,18 @@ impl Planner<'_> {
             );
         }
         self.add.push(Action::TakeUplink(uplink));
+    }
+
+    /// The machine's own packets are what goes by the bridge, too.
+    pub(super) fn say_lesser_mtu_than_uplink(&mut self, wanted: &WantedUplink) {
+        let WantedUplink { link, bridge } = wanted;
+        let lesser = self.layout.links.get(bridge).and_then(|bridge| bridge.mtu);
+        let whole = self.facts.links.get(link).and_then(|found| found.mtu);
+        if let Some((lesser, whole)) = lesser.zip(whole).filter(|(lesser, whole)| lesser < whole) {
+            self.notes.push(format!(
+                "{link} takes packets of {whole} bytes, {bridge} takes {lesser} (`mtu`): so does the machine there"
+            ));
+        }
     }
 
     /// What DHCP gave stays with its client, which knows nothing of the bridge.
