@@ -36,6 +36,10 @@ impl HostFacts {
                     group.members.remove(&user.name);
                     group.in_shadow.remove(&user.name);
                 });
+                self.other_lists.retain(|_, names| {
+                    names.remove(&user.name);
+                    !names.is_empty()
+                });
             }
             Action::SetUser { to, .. } => {
                 let fact = UserFact { uid: to.uid, gid: to.gid, home: to.home.clone() };

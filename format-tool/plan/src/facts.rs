@@ -46,6 +46,9 @@ pub struct HostFacts {
     pub kernel: Kernel,
     pub users: BTreeMap<String, UserFact>,
     pub groups: BTreeMap<String, GroupFact>,
+    /// By name, who is in the lists of lines of group(5), and of gshadow(5) if this process may read it, that are no line of a group
+    /// there.
+    pub other_lists: BTreeMap<String, BTreeSet<String>>,
     /// Names with a line in shadow(5), or in gshadow(5), though there is no such user or group, if this process may read it.
     pub left_in_shadow: BTreeMap<String, Left>,
     pub left_in_gshadow: BTreeMap<String, Left>,

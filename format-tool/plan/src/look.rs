@@ -35,6 +35,7 @@ impl HostFacts {
         if !scope.accounts {
             seen.users.clear();
             seen.groups.clear();
+            seen.other_lists.clear();
             seen.left_in_shadow.clear();
             seen.left_in_gshadow.clear();
             seen.subordinate_uids.clear();

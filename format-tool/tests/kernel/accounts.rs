@@ -168,6 +168,49 @@ fn a_name_that_a_group_lists_already_gets_no_user() {
 }
 
 #[test]
+fn a_name_in_any_line_of_any_list_gets_no_user_and_is_said_before_it_is_taken_out() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        // A long list goes on in a further line; gshadow has a line of a group that is gone, and group one of too many fields.
+        let group = "www:x:33:ann,part0\nwww:x:33:bob\nodd:x:34::part1\n";
+        let gshadow = "www:*::part1\nwww:*::bob\ngone:!:part0:\n";
+        let listing = || {
+            fs::write(machine.path("etc/group"), format!("{}{group}", text(machine, "group"))).unwrap();
+            fs::write(machine.path("etc/gshadow"), format!("{}{gshadow}", text(machine, "gshadow"))).unwrap();
+        };
+        write(machine, ["root:x:0:0:root:/root:/bin/sh\n", "root:x:0:\n", "root:*:1::::::\n", "root:*::\n"]);
+        listing();
+        let before = machine.everything();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        for said in
+            ["group gone lists part0 already", "group odd lists part1 already", "group www lists part0 and 1 more"]
+        {
+            assert!(why.contains("P0501") && why.contains(said), "{said} in {why}");
+        }
+        assert_eq!(machine.everything(), before);
+        write(machine, ["root:x:0:0:root:/root:/bin/sh\n", "root:x:0:\n", "root:*:1::::::\n", "root:*::\n"]);
+        machine.must(&["apply"]);
+        // Somebody takes the users away by hand.
+        for name in ["passwd", "shadow"] {
+            let whole = text(machine, name);
+            let others: Vec<&str> = whole.split_inclusive('\n').filter(|line| !line.starts_with("part")).collect();
+            fs::write(machine.path("etc").join(name), others.concat()).unwrap();
+        }
+        listing();
+        let said = machine.must(&["plan", "--reset"]);
+        for taken in ["gone, names that nobody has any more: part0", "odd, names that nobody has any more: part1"] {
+            assert!(said.contains(&format!("! taken out first, and not put back: of group {taken}\n")), "{said}");
+        }
+        assert!(said.contains("of group www, names that nobody has any more: part0, part1\n"), "{said}");
+        machine.must(&["reset"]);
+        assert!(text(machine, "group").ends_with("www:x:33:ann\nwww:x:33:bob\nodd:x:34::\n"));
+        assert!(text(machine, "gshadow").ends_with("www:*::\nwww:*::bob\ngone:!::\n"));
+    });
+}
+
+#[test]
 fn a_line_that_a_new_account_would_take_over_is_refused() {
     on_a_machine(|machine| {
         ip("link set lo up");

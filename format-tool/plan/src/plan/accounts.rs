@@ -20,6 +20,16 @@ pub(super) fn memberships(facts: &HostFacts) -> BTreeMap<&str, BTreeSet<&str>> {
     of
 }
 
+/// By group, or whatever else has the name, all whom lists name.
+fn lists(facts: &HostFacts) -> BTreeMap<&String, BTreeSet<&str>> {
+    let of_groups = facts.groups.iter().map(|(name, group)| (name, group.members.iter().chain(&group.in_shadow)));
+    let mut lists: BTreeMap<&String, BTreeSet<&str>> = BTreeMap::new();
+    of_groups.for_each(|(name, names)| lists.entry(name).or_default().extend(names.map(String::as_str)));
+    let others = facts.other_lists.iter();
+    others.for_each(|(name, names)| lists.entry(name).or_default().extend(names.iter().map(String::as_str)));
+    lists
+}
+
 /// Why a user that runs something cannot be removed: as itself, or in a user namespace as one of its subordinate uids.
 fn running(name: &str, uid: u32, facts: &HostFacts) -> Option<Problem> {
     let is_its_own = |range: &&Subordinate| range.owner == name || range.owner.parse() == Ok(uid);
@@ -122,11 +132,11 @@ impl Planner<'_> {
     /// Names of new users that a group lists already: they would be in it at once. Said once for a group.
     fn refuse_listed(&mut self) {
         let facts = self.facts;
-        for (group, found) in &facts.groups {
+        for (group, names) in lists(facts) {
             let is_listed = |user: &User| {
                 // A run that was killed may have written this much.
                 let begun = user.groups.contains(group) && self.made_user(&user.name, user.uid);
-                !begun && (found.members.contains(&user.name) || found.in_shadow.contains(&user.name))
+                !begun && names.contains(user.name.as_str())
             };
             let listed: Vec<&str> = self
                 .add
@@ -258,10 +268,9 @@ impl Planner<'_> {
         };
         let gone = self.claims.iter().filter(is_gone).filter_map(made_user);
         let gone: BTreeSet<&str> = gone.map(|(name, _)| name).collect();
-        for (group, found) in &facts.groups {
+        for (group, all) in lists(facts) {
             let comes = |name: &&str| self.layout.users.get(*name).is_some_and(|user| user.groups.contains(group));
-            let lists = |name: &&str| found.members.contains(*name) || found.in_shadow.contains(*name);
-            let names: Vec<&str> = gone.iter().copied().filter(|name| lists(name) && !comes(name)).collect();
+            let names: Vec<&str> = gone.intersection(&all).copied().filter(|name| !comes(name)).collect();
             if !names.is_empty() {
                 self.cleared.push(format!("of group {group}, names that nobody has any more: {}", listed(&names)));
             }

@@ -23,6 +23,7 @@ use std::process::{Child, Command, Stdio};
 pub(super) struct Found {
     pub users: BTreeMap<String, UserFact>,
     pub groups: BTreeMap<String, GroupFact>,
+    pub other_lists: BTreeMap<String, BTreeSet<String>>,
     pub left_in_shadow: BTreeMap<String, Left>,
     pub left_in_gshadow: BTreeMap<String, Left>,
     pub subordinate_uids: BTreeSet<Subordinate>,
@@ -47,11 +48,20 @@ fn read(etc: &Etc) -> Result<Found> {
         }
     }
     for line in etc.read("group")?.lines() {
-        if let [name, _, gid, members] = fields(line).as_slice()
-            && let Ok(gid) = gid.parse()
-        {
-            let members = members.split(',').filter(|member| !member.is_empty()).map(str::to_owned).collect();
-            accounts.groups.insert(name.clone(), GroupFact { gid, members, ..GroupFact::default() });
+        match fields(line).as_slice() {
+            // A long list goes on in a further line of the name.
+            [name, _, gid, members] if let Ok(gid) = gid.parse() => {
+                let group = || GroupFact { gid, ..GroupFact::default() };
+                accounts.groups.entry(name.clone()).or_insert_with(group).members.extend(listed(members));
+            }
+            [name, _, _, lists @ ..] => {
+                accounts
+                    .other_lists
+                    .entry(name.clone())
+                    .or_default()
+                    .extend(lists.iter().flat_map(|list| listed(list)));
+            }
+            _ => {}
         }
     }
     // Nobody else may read them, and nobody else makes users.
@@ -60,16 +70,23 @@ fn read(etc: &Etc) -> Result<Found> {
     accounts.left_in_shadow = left("shadow", &shadow, |name| accounts.users.contains_key(name));
     accounts.left_in_gshadow = left("gshadow", &gshadow, |name| accounts.groups.contains_key(name));
     for line in gshadow.lines() {
-        if let [name, _, administrators, members] = fields(line).as_slice()
-            && let Some(group) = accounts.groups.get_mut(name)
-        {
-            let named = administrators.split(',').chain(members.split(','));
-            group.in_shadow = named.filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        if let [name, _, lists @ ..] = fields(line).as_slice() {
+            let named = lists.iter().flat_map(|list| listed(list));
+            match accounts.groups.get_mut(name) {
+                Some(group) => group.in_shadow.extend(named),
+                None => accounts.other_lists.entry(name.clone()).or_default().extend(named),
+            }
         }
     }
+    accounts.other_lists.retain(|_, names| !names.is_empty());
     accounts.subordinate_uids = subordinate(&etc.read("subuid")?);
     accounts.subordinate_gids = subordinate(&etc.read("subgid")?);
     Ok(accounts)
+}
+
+/// The names in a list of group(5) or gshadow(5).
+fn listed(list: &str) -> impl Iterator<Item = String> {
+    list.split(',').filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 /// The ranges of subuid(5) and subgid(5).
@@ -187,8 +204,8 @@ fn settle(etc: &Etc, batch: &[Action], result: Result<()>) -> Outcome {
     let has_user = |name: &str, uid: u32| accounts.users.get(name).is_some_and(|found| found.uid == uid);
     let has_group = |name: &str, gid: u32| accounts.groups.get(name).is_some_and(|found| found.gid == gid);
     // Of whom there is no more a user.
-    let listed: BTreeSet<&String> =
-        accounts.groups.values().flat_map(|group| group.members.iter().chain(&group.in_shadow)).collect();
+    let lists = accounts.groups.values().flat_map(|group| group.members.iter().chain(&group.in_shadow));
+    let listed: BTreeSet<&String> = lists.chain(accounts.other_lists.values().flatten()).collect();
     let lingers = |name: &String| {
         !accounts.users.contains_key(name) && (listed.contains(name) || accounts.left_in_shadow.contains_key(name))
     };

@@ -73,7 +73,9 @@ impl<'a> New<'a> {
     }
 
     fn was_member(&self, file: &str, group: &str, member: &str) -> bool {
-        line(self.before, file, group).is_some_and(|line| field(line, 3).split(',').any(|found| found == member))
+        let lines = self.before.get(file).into_iter().flat_map(|text| text.lines());
+        let mut lists = lines.filter(|line| name_of(line) == group).map(|line| field(line, 3));
+        lists.any(|list| list.split(',').any(|found| found == member))
     }
 }
 
