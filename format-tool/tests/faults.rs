@@ -2,7 +2,7 @@
 
 use node_format::{Epoch, FakeHost, Fault, Host, Killed, Outcome, Record, Wish, apply, propose, roll_back};
 use node_format_plan::facts::{
-    AddressFact, FileFact, LinkFact, LinkKind, Owner, PathFact, Presence, Route, Subordinate,
+    About, AddressFact, FileFact, LinkFact, LinkKind, Odd, Owner, PathFact, Presence, Route, Subordinate,
 };
 use node_format_plan::{Action, Claims, Consent, Contents, HostFacts, Layout, Scope, Thing, parse};
 use plat_model::problem::{Problem, Problems, codes};
@@ -366,6 +366,25 @@ fn what_went_with_a_pair_that_was_made_anew_is_named_by_a_run_that_fails() {
     host.fault = Some(Fault::Fails(host.performed + last));
     let problems = run(&layout(2), &mut host, &record).unwrap_err();
     let lost = "but for what may have gone along: part-v0 goes, and with it the address 172.31.0.1/24";
+    assert!(problems.to_string().contains(lost), "{problems}");
+}
+
+#[test]
+fn what_goes_with_the_first_address_in_a_namespace_again_is_named_by_a_run_that_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("format/record");
+    let layout = |amount| layout_with(amount, "namespaces = true\n");
+    let mut host = bare();
+    run(&layout(1), &mut host, &record).unwrap();
+    host.facts.namespaces.get_mut("part0").unwrap().addresses.retain(|address| address.addr().is_ipv6());
+    let what = "the route 10.98.0.0/16 of table 77".into();
+    let odd = [Odd { what, ipv6: false, source: None, about: About::Other }].into();
+    host.facts.others_inside.entry("part0".into()).or_default().odd.insert("eth0".into(), odd);
+    let last = actions(&layout(2), &mut host, &record) - 1;
+    host.fault = Some(Fault::Fails(host.performed + last));
+    let problems = run(&layout(2), &mut host, &record).unwrap_err();
+    let lost = "but for what may have gone along: the last IPv4 address goes from eth0 in namespace part0 again, and with it the \
+                route 10.98.0.0/16 of table 77, which";
     assert!(problems.to_string().contains(lost), "{problems}");
 }
 

@@ -3,7 +3,7 @@
 use super::super::machine::{Machine, ip, on_a_machine};
 use super::super::namespaces::inside;
 use super::super::uplink::{TAKE, World, where_is};
-use super::{failing_at, failing_at_the_end, notes, routes_on};
+use super::{LIMITS, failing_at, failing_at_the_end, notes, routes_on};
 use std::fs;
 
 const LAST: &str = "the last IPv4 address goes from plat0, and with it";
@@ -132,6 +132,33 @@ fn what_goes_with_the_last_address_in_a_namespace_is_named() {
                     node-format did not make there";
         assert_eq!(notes(machine, &["apply"]), [lost]);
         assert!(!inside(machine, "part0", shown));
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn what_goes_with_the_first_address_in_a_namespace_again_is_named_by_a_run_that_failed() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        let network = "mode = \"bridge\"\nnamespaces = true\nguard = false\n";
+        machine.configure_with(1, network, "");
+        machine.must(&["apply"]);
+        inside(machine, "part0", || {
+            ip("address del 10.200.0.2/32 dev eth0");
+            ip("route add 10.98.0.0/16 dev eth0 table 77");
+            ip("neighbour add 10.98.0.1 lladdr 02:00:00:00:00:09 dev eth0 nud permanent");
+        });
+        machine.configure_with(1, network, LIMITS);
+        assert_eq!(notes(machine, &["plan"]), [""; 0]);
+        let why = failing_at_the_end(machine);
+        assert!(!inside(machine, "part0", || routes_on("eth0").contains("10.98.0.0/16")), "{why}");
+        for lost in ["the neighbour 10.98.0.1, set by hand", "the route 10.98.0.0/16 of table 77"] {
+            let said = "the last IPv4 address goes from eth0 in namespace part0 again, and with it";
+            assert!(why.contains(&format!("{said} {lost}, which node-format did not make there")), "{lost}: {why}");
+        }
+        inside(machine, "part0", || ip("route add 10.98.0.0/16 dev eth0 table 77"));
+        assert_eq!(notes(machine, &["apply"]), [""; 0]);
+        assert!(inside(machine, "part0", || routes_on("eth0").contains("10.98.0.0/16")), "if all is done it stays");
         machine.must(&["reset"]);
     });
 }

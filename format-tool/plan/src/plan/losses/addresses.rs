@@ -17,20 +17,28 @@ impl Planner<'_> {
         from: &NamespaceFact,
         to: &NamespaceFact,
     ) {
-        let mut there = from.addresses.iter().filter(|address| address.addr().is_ipv4()).peekable();
-        if there.peek().is_none() || there.any(|address| to.addresses.contains(address)) {
-            return;
-        }
+        let has_ipv4 = |inside: &NamespaceFact| inside.addresses.iter().any(|address| address.addr().is_ipv4());
+        let keeps = from.addresses.intersection(&to.addresses).any(|address| address.addr().is_ipv4());
         let mac = |inside: &NamespaceFact| inside.link.as_ref().map(|link| link.mac);
         let is_said = |about: About| about == About::Neighbour && mac(from) != mac(to);
-        let odd = self.facts.others_inside.get(name).into_iter().filter_map(|others| others.odd.get("eth0")).flatten();
-        let lost = odd.filter(|odd| !odd.ipv6 && !is_said(odd.about)).map(|odd| {
-            format!(
-                "the last IPv4 address goes from eth0 in namespace {name}, and with it {}, which node-format did not make there",
-                odd.what
-            )
+        let odd = self.facts.others_inside.get(name).into_iter().flat_map(|others| &others.odd);
+        let of_ipv4 = odd.filter(|(link, _)| *link == "eth0").flat_map(|(_, odd)| odd);
+        let of_ipv4 = of_ipv4.filter(|odd| !odd.ipv6 && !is_said(odd.about)).map(|odd| {
+            move |goes: &str| {
+                format!("the last IPv4 address {goes}, and with it {}, which node-format did not make there", odd.what)
+            }
         });
-        self.lose(lost.collect());
+        match (has_ipv4(from), has_ipv4(to)) {
+            (true, _) if !keeps => {
+                let lost = of_ipv4.map(|say| say(&format!("goes from eth0 in namespace {name}")));
+                self.lose(lost.collect());
+            }
+            // If all is done nobody misses it.
+            (false, true) => {
+                self.lost.extend(of_ipv4.map(|say| say(&format!("goes from eth0 in namespace {name} again"))));
+            }
+            _ => {}
+        }
     }
 }
 
