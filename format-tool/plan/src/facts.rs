@@ -442,7 +442,8 @@ pub struct Others {
     pub links: BTreeMap<String, String>,
     /// Ends of pairs, `eth0` too, of which the other one is in a third namespace.
     pub elsewhere: BTreeSet<String>,
-    /// By `lo` and `eth0`, what is on them and [`NamespaceFact`] does not say. Routes by no link are by `lo`.
+    /// By `lo` and `eth0`, what is on them and [`NamespaceFact`] does not say; routes by no link are by `lo`. By another link, its
+    /// routes that are from an address of `eth0` alone.
     pub odd: BTreeMap<String, BTreeSet<Odd>>,
     /// Of `eth0` as a port of a bridge in there, what somebody set in that, in words.
     pub of_bridge: BTreeSet<String>,

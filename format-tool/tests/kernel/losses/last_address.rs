@@ -164,6 +164,58 @@ fn what_goes_with_the_first_address_in_a_namespace_again_is_named_by_a_run_that_
 }
 
 #[test]
+fn routes_by_other_links_from_an_address_that_goes_in_a_namespace_are_named() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        let network = "mode = \"bridge\"\nnamespaces = true\nguard = false\n";
+        machine.configure_with(1, network, "");
+        machine.must(&["apply"]);
+        inside(machine, "part0", || {
+            ip("link add x0 type veth peer name x1");
+            ip("address add 172.20.0.1/24 dev x0");
+            ip("link set x1 up");
+            ip("link set x0 up");
+            ip("route add 10.4.0.0/16 dev x0");
+        });
+        let set = || {
+            ip("route add 10.5.0.0/16 dev x0 src 10.200.0.2");
+            ip("route add 10.6.0.0/16 via 172.20.0.9 dev x0 src 10.200.0.2 mtu 1400");
+            ip("route add 10.7.0.0/16 dev lo src 10.200.0.2");
+        };
+        inside(machine, "part0", set);
+        let goes = |what: &str, link: &str| {
+            format!(
+                "10.200.0.2 goes, and {what} by {link} in namespace part0, which is from there and which node-format did not make, goes"
+            )
+        };
+        let lost = [
+            goes("the route to 10.7.0.0/16", "lo"),
+            goes("the route 10.6.0.0/16 with an mtu or other properties", "x0"),
+            goes("the route to 10.5.0.0/16", "x0"),
+        ];
+        with_other_ranges(machine, 1, network);
+        let why = failing_at_a_resource(machine);
+        assert!(lost.iter().all(|lost| why.contains(lost)), "{why}");
+        inside(machine, "part0", set);
+        assert_eq!(notes(machine, &["apply"]), lost);
+        let left = inside(machine, "part0", || routes_on("x0") + &routes_on("lo"));
+        assert!(
+            left.contains("10.4.0.0/16") && !["10.5.", "10.6.", "10.7."].iter().any(|gone| left.contains(gone)),
+            "{left}"
+        );
+        // Of another link's address nothing goes, nor is it named twice what goes with a link.
+        inside(machine, "part0", || ip("route add 10.5.0.0/16 dev x0 src 172.20.0.1"));
+        machine.configure_with(1, network, "");
+        assert_eq!(notes(machine, &["apply"]), [""; 0]);
+        inside(machine, "part0", || ip("route add 10.6.0.0/16 dev x0 src 10.200.0.2"));
+        let of_links = ["x0", "x1"].map(|link| {
+            format!("namespace part0 goes, and with it the link {link} in it, which node-format did not make")
+        });
+        assert_eq!(notes(machine, &["reset"]), of_links);
+    });
+}
+
+#[test]
 fn an_interface_that_had_the_nodes_own_addresses_becomes_the_uplink_without_them() {
     on_a_machine(|machine| {
         let world = World::with_ipv4();

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 impl Planner<'_> {
-    /// What goes with the addresses of an `eth0` that stays: routes of the main table are taken from there, and said, in any case.
+    /// What goes with the addresses of an `eth0` that stays: routes of the main table are taken from there, and said, in any case. Those
+    /// by other links go too, if they are from there.
     pub(in super::super) fn say_what_goes_with_addresses_inside(
         &mut self,
         name: &str,
@@ -28,8 +29,9 @@ impl Planner<'_> {
                 format!("the last IPv4 address {goes}, and with it {}, which node-format did not make there", odd.what)
             }
         });
+        let all_go = has_ipv4(from) && !keeps;
         match (has_ipv4(from), has_ipv4(to)) {
-            (true, _) if !keeps => {
+            _ if all_go => {
                 let lost = of_ipv4.map(|say| say(&format!("goes from eth0 in namespace {name}")));
                 self.lose(lost.collect());
             }
@@ -39,6 +41,18 @@ impl Planner<'_> {
             }
             _ => {}
         }
+        let stay: BTreeSet<IpAddr> = to.addresses.iter().map(IpNet::addr).collect();
+        let gone = from.addresses.iter().map(IpNet::addr).filter(|address| !stay.contains(address));
+        let gone: BTreeSet<IpAddr> = gone.collect();
+        let odd = self.facts.others_inside.get(name).into_iter().flat_map(|others| &others.odd);
+        let odd = odd.flat_map(|(link, odd)| odd.iter().map(move |odd| (link, odd)));
+        let odd = odd.filter(|(link, odd)| odd.ipv6 || !all_go || *link != "eth0");
+        let lost = odd.filter_map(|(link, odd)| {
+            let source = odd.source.filter(|source| gone.contains(source))?;
+            Some(comes_from(source, &odd.what, &format!("{link} in namespace {name}"), odd.ipv6))
+        });
+        let lost = lost.collect();
+        self.lose(lost);
     }
 }
 

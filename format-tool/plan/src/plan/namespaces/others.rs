@@ -71,7 +71,9 @@ impl Planner<'_> {
             far if far == veth => format!("{goes} the link {link} in it, which was eth0, and what is on it"),
             far => format!("{goes} the link {link} in it and {far}, one pair, which node-format did not make"),
         });
-        let odd = others.into_iter().flat_map(|others| others.odd.values().flatten()).filter(is_set);
+        // With every other link goes what is on it.
+        let on_ours = others.into_iter().flat_map(|others| &others.odd).filter(|(link, _)| is_named(link));
+        let odd = on_ours.flat_map(|(_, odd)| odd).filter(is_set);
         let odd = odd.map(|odd| odd.what.clone());
         let odd = odd.map(|what| format!("{goes} {what}, which node-format did not make there"));
         let away = self.end_elsewhere(name, veth, found);
@@ -161,6 +163,11 @@ impl Planner<'_> {
             )
         }));
     }
+}
+
+/// Whether what is on a link is named by itself.
+fn is_named(link: &str) -> bool {
+    matches!(link, "lo" | "eth0")
 }
 
 /// What the kernel made by itself is nobody's.
