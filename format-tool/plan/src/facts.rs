@@ -366,6 +366,9 @@ pub struct Further {
     pub peer: Option<IpAddr>,
     /// Of the route to its network; 0 is the kernel's default.
     pub metric: u32,
+    /// Of IPv4, how far it is valid, as the kernel numbers that; `None`: everywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<u8>,
 }
 
 /// Something of a link that could not be put back exactly.

@@ -264,7 +264,7 @@ fn what_ipv6_was_told_for_one_interface_alone_is_not_lost() {
 }
 
 #[test]
-fn without_the_bridge_an_address_comes_back_with_its_other_end_and_metric() {
+fn without_the_bridge_an_address_comes_back_with_its_other_end_its_metric_and_its_scope() {
     on_a_machine(|machine| {
         let world = World::with_ipv4();
         ip("route delete default");
@@ -272,6 +272,8 @@ fn without_the_bridge_an_address_comes_back_with_its_other_end_and_metric() {
         ip("address add 192.0.2.7 peer 192.0.2.1/32 dev up0 metric 50");
         ip("address add 2001:db8::7/64 dev up0 nodad metric 70");
         ip("route add default via 192.0.2.1 dev up0");
+        ip("address add 198.51.100.9/32 dev up0 scope host");
+        ip("address add 198.51.100.10/32 dev up0 scope link");
         machine.configure_with(1, TAKE, "");
         let routes = || {
             let six = shown("-6 route show dev up0");
@@ -283,6 +285,8 @@ fn without_the_bridge_an_address_comes_back_with_its_other_end_and_metric() {
             machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
             ip("link delete plat0");
             machine.must(&[verb]);
+            let scopes = ["host", "link"].map(|scope| shown(&format!("-o address show dev up0 scope {scope}")));
+            assert!(scopes[0].contains("198.51.100.9/32") && scopes[1].contains("198.51.100.10/32"), "{scopes:?}");
             machine.must(&["reset"]);
             assert_eq!((machine.everything(), routes()), before, "{verb}");
         }

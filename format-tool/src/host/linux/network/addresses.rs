@@ -69,6 +69,8 @@ fn read(message: AddressMessage) -> Option<Found> {
             _ => {}
         }
     }
+    // Of IPv6 it follows from the address.
+    let scope = Some(message.header.scope).filter(|scope| ipv4 && *scope != AddressScope::Universe).map(u8::from);
     // On a link between two ends `address` is the other one's.
     let peer = address.filter(|other| local.is_some_and(|own| own != *other));
     let address = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
@@ -86,7 +88,7 @@ fn read(message: AddressMessage) -> Option<Found> {
             secondary,
             of_a_router,
             broadcast,
-            further: Further { peer, metric },
+            further: Further { peer, metric, scope },
         },
     ))
 }
@@ -162,6 +164,7 @@ pub(super) fn add(handle: &Handle, index: u32, address: IpNet) -> Request {
 /// One of which the record alone still knows.
 pub(super) fn add_as_recorded(handle: &Handle, index: u32, address: IpNet, further: Further) -> Request {
     let mut request = new(handle, index, address);
+    request.message_mut().header.scope = further.scope.map_or(AddressScope::Universe, AddressScope::from);
     let attributes = &mut request.message_mut().attributes;
     if let Some(peer) = further.peer {
         attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Address(_)));
