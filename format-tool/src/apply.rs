@@ -119,10 +119,10 @@ fn carry_out(
     record.strike(first)?;
     record.add(plan.known.iter().cloned())?;
     let made: BTreeSet<Thing> = plan.actions.iter().filter_map(Action::makes).collect();
-    let settings = record.claims().iter().filter(|thing| matches!(thing, Thing::Sysctl { .. }) && made.contains(thing));
-    let settings = settings.cloned().collect();
+    let is_meant = |thing: &&Thing| matches!(thing, Thing::Sysctl { .. } | Thing::User { .. } | Thing::Group { .. });
+    let again = record.claims().iter().filter(|thing| is_meant(thing) && made.contains(thing)).cloned().collect();
     let (lost, cleared) = (plan.lost.clone(), plan.cleared.clone());
-    let mut work = Work { before_taking, settings, lost, cleared, ..Work::default() };
+    let mut work = Work { before_taking, again, lost, cleared, ..Work::default() };
     let outcome = perform_all(&plan.actions, host, record, &tenants, progress, &mut work);
     let applied = match outcome.and_then(|()| proof(host, record)).and_then(|()| record.strike(last)) {
         Ok(()) => Ok(Applied { plan, excused: work.excused }),
@@ -241,8 +241,9 @@ struct Work {
     before_taking: Vec<Thing>,
     /// What of that was struck out.
     struck: Vec<Thing>,
-    /// Settings of the kernel that were ours and somebody else's again, as the record knew them.
-    settings: Vec<Thing>,
+    /// What was ours and is made again, as the record knew it: settings of the kernel that were somebody else's again, accounts that
+    /// somebody took away.
+    again: Vec<Thing>,
     /// See [`Plan::lost`].
     lost: Vec<String>,
     /// See [`Plan::cleared`].
@@ -400,8 +401,8 @@ fn undo(
         but.push(format!("what was made of half-made partitions, which stays: {}", listed(&begun.finished)));
     }
     // What they name is there again.
-    let settings = begun.settings.into_iter().filter(|thing| !record.claims().has(thing)).collect::<Vec<_>>();
-    if let Err(problem) = record.add(begun.struck.into_iter().chain(settings)) {
+    let again = begun.again.into_iter().filter(|thing| !record.claims().has(thing)).collect::<Vec<_>>();
+    if let Err(problem) = record.add(begun.struck.into_iter().chain(again)) {
         problems.push(problem);
     }
     let is_undone = problems.is_empty() && begun.erased.is_empty();

@@ -28,6 +28,30 @@ fn full(amount: u32) -> Layout {
     )
 }
 
+#[test]
+fn a_run_that_fails_keeps_in_mind_whose_directories_they_are_though_somebody_removed_the_account() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("format/record");
+    let mut host = bare();
+    run(&layout(2), &mut host, &record).unwrap();
+    let whole = host.facts.clone();
+    host.facts.users.remove("part1");
+    host.facts.groups.remove("part1");
+    let (before, was) = (host.facts.clone(), claims(&record));
+    for at in 0..actions(&layout(2), &mut host, &record) {
+        for fails in [Fault::Fails, Fault::HalfWay] {
+            host.fault = Some(fails(host.performed + at));
+            assert!(run(&layout(2), &mut host, &record).is_err());
+            assert_eq!((&host.facts, claims(&record)), (&before, was.clone()), "action {at}");
+        }
+    }
+    host.fault = None;
+    run(&layout(2), &mut host, &record).unwrap();
+    assert_eq!(host.facts, whole);
+    run(&Layout::default(), &mut host, &record).unwrap();
+    assert_eq!(host.facts, bare().facts);
+}
+
 fn layout_with(amount: u32, more: &str) -> Layout {
     let text = format!(
         "version = 1\n[partitions]\namount = {amount}\n[builder]\n[network]\nmode = \"bridge\"\n\

@@ -85,13 +85,15 @@ impl Plan {
             _ => None,
         });
         let mut forgotten = Forgotten::default();
-        for thing in &self.forget {
+        // Whose account is made again was ours all along, also if that is undone.
+        let is_account = |thing: &Thing| matches!(thing, Thing::User { .. } | Thing::Group { .. });
+        for thing in self.forget.iter().filter(|thing| !(is_account(thing) && made.contains(thing))) {
             let when = match (thing, taken) {
                 (Thing::UplinkConfirmed { .. } | Thing::Guard { .. } | Thing::BegunDirectory { .. }, _)
                 | (Thing::Uplink(_), None) => &mut forgotten.last,
                 (Thing::Uplink(gone), Some(taken)) if gone.link != taken => &mut forgotten.before_taking,
+                (Thing::User { .. } | Thing::Group { .. }, _) => &mut forgotten.last,
                 (Thing::Directory { .. } | Thing::PartitionDirectory { .. } | Thing::File { .. }, _)
-                | (Thing::User { .. } | Thing::Group { .. }, _)
                     if !made.contains(thing) =>
                 {
                     &mut forgotten.last

@@ -319,6 +319,32 @@ fn a_program_has_all_that_it_reads_although_the_run_is_killed() {
 }
 
 #[test]
+fn an_account_that_somebody_removed_by_hand_is_known_still_after_an_apply_that_fails() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        write(machine, PLAIN);
+        machine.configure(2);
+        let before = machine.everything();
+        machine.must(&["apply"]);
+        for name in DATABASE {
+            let whole = text(machine, name);
+            let others: Vec<&str> = whole.split_inclusive('\n').filter(|line| !line.starts_with("part1:")).collect();
+            fs::write(machine.path("etc").join(name), others.concat()).unwrap();
+        }
+        let (removed, known) = (machine.everything(), machine.must(&["show"]));
+        let in_the_way = machine.path("var/lib/plat/.node-format-node.json");
+        machine.configure_with(2, "mode = \"bridge\"\nguard = false\n", "[limits]\nmemory_mib = 512\n");
+        fs::create_dir_all(in_the_way.join("here")).unwrap();
+        let (code, why) = machine.run(&["apply"]);
+        fs::remove_dir_all(in_the_way).unwrap();
+        assert!(code == 1 && why.contains("the machine is as it was before the run\n"), "{why}");
+        assert_eq!((machine.everything(), machine.must(&["show"])), (removed, known));
+        machine.must(&["reset"]);
+        assert_eq!(machine.everything(), before);
+    });
+}
+
+#[test]
 fn names_that_a_reset_takes_out_of_groups_are_said_and_come_back_where_a_run_took_them() {
     on_a_machine(|machine| {
         ip("link set lo up");
