@@ -7,7 +7,7 @@ use node_format_plan::facts::PathFact;
 use node_format_plan::thing::Thing;
 use node_format_plan::{
     Action, Consent, Forgotten, HostFacts, Kind, Layout, Plan, Scope, left_out, plan, privileges_lacking, rollback,
-    rollback_scope, scope, still_used, undoing,
+    rollback_scope, scope, still_used, undoing, written_along,
 };
 use plat_model::problem::{Problem, Problems, codes};
 use std::collections::BTreeSet;
@@ -121,8 +121,12 @@ fn carry_out(
     let made: BTreeSet<Thing> = plan.actions.iter().filter_map(Action::makes).collect();
     let is_meant = |thing: &&Thing| matches!(thing, Thing::Sysctl { .. } | Thing::User { .. } | Thing::Group { .. });
     let again = record.claims().iter().filter(|thing| is_meant(thing) && made.contains(thing)).cloned().collect();
+    let touched: BTreeSet<Thing> = plan.actions.iter().filter_map(Action::removes).chain(made).collect();
+    let has_along = |thing: &&Thing| matches!(thing, Thing::Sysctl { key, .. } if !written_along(key).is_empty());
+    let settings =
+        record.claims().iter().filter(|thing| has_along(thing) && touched.contains(thing)).cloned().collect();
     let (lost, cleared) = (plan.lost.clone(), plan.cleared.clone());
-    let mut work = Work { before_taking, again, lost, cleared, ..Work::default() };
+    let mut work = Work { before_taking, again, settings, lost, cleared, ..Work::default() };
     let outcome = perform_all(&plan.actions, host, record, &tenants, progress, &mut work);
     let applied = match outcome.and_then(|()| proof(host, record)).and_then(|()| record.strike(last)) {
         Ok(()) => Ok(Applied { plan, excused: work.excused }),
@@ -244,6 +248,8 @@ struct Work {
     /// What was ours and is made again, as the record knew it: settings of the kernel that were somebody else's again, accounts that
     /// somebody took away.
     again: Vec<Thing>,
+    /// Settings of the kernel that others change along with, as the record knew them: what those were before may be told anew.
+    settings: Vec<Thing>,
     /// See [`Plan::lost`].
     lost: Vec<String>,
     /// See [`Plan::cleared`].
@@ -402,7 +408,9 @@ fn undo(
     }
     // What they name is there again.
     let again = begun.again.into_iter().filter(|thing| !record.claims().has(thing)).collect::<Vec<_>>();
-    if let Err(problem) = record.add(begun.struck.into_iter().chain(again)) {
+    let mut settings = begun.settings;
+    settings.retain(|thing| problems.is_empty() && record.claims().has(thing));
+    if let Err(problem) = record.add(begun.struck.into_iter().chain(again).chain(settings)) {
         problems.push(problem);
     }
     let is_undone = problems.is_empty() && begun.erased.is_empty();

@@ -52,6 +52,31 @@ fn a_run_that_fails_keeps_in_mind_whose_directories_they_are_though_somebody_rem
     assert_eq!(host.facts, bare().facts);
 }
 
+#[test]
+fn a_run_that_fails_knows_still_what_settings_were_before_that_others_change_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("format/record");
+    let mut host = bare();
+    let (link, all) = ("net.ipv4.conf.eth0.forwarding", "net.ipv4.ip_forward");
+    host.facts.sysctls.insert(link.into(), "1".into());
+    run(&layout(1), &mut host, &record).unwrap();
+    // Equal are any two of the same key, whatever is known of it.
+    let known = || format!("{:?}", claims(&record));
+    let was = known();
+    assert!(was.contains(&format!("along: Along({{\"{link}\": \"1\"}})")), "{was}");
+    // Somebody set the one since, and the other too.
+    for (set, wanted) in [([(link, "0"), (all, "1")], Layout::default()), ([(link, "0"), (all, "2")], layout(1))] {
+        host.facts.sysctls.extend(set.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        let facts = host.facts.clone();
+        for at in 0..actions(&wanted, &mut host, &record) {
+            host.fault = Some(Fault::Fails(host.performed + at));
+            assert!(run(&wanted, &mut host, &record).is_err());
+            assert_eq!(known(), was, "action {at}");
+            host.facts.clone_from(&facts);
+        }
+    }
+}
+
 fn layout_with(amount: u32, more: &str) -> Layout {
     let text = format!(
         "version = 1\n[partitions]\namount = {amount}\n[builder]\n[network]\nmode = \"bridge\"\n\
