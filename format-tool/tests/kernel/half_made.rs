@@ -132,6 +132,27 @@ fn what_a_user_put_in_the_place_of_a_directory_stays_and_keeps_nothing() {
 }
 
 #[test]
+fn a_directory_is_its_users_only_in_its_place_and_made_whole_by_the_next_run_if_a_killed_one_did_not_come_to_that() {
+    on_a_machine(|machine| {
+        let home = formatted(machine);
+        machine.configure(2);
+        let (made, placed) = (home.with_file_name(".node-format-part1"), home.with_file_name("part1"));
+        let (mut was_his, mut was_made) = (false, false);
+        let ended = killed_once(&machine.command(&["apply"]), || {
+            was_made |= made.exists();
+            was_his |= made.exists() && owner_and_mode(&made).0 != 0;
+            placed.exists()
+        });
+        assert!(matches!(ended, Ended::Killed(_)) && was_made && !was_his, "{ended:?}");
+        assert!(is_marked(&placed) && owner_and_mode(&placed) == HALF_MADE);
+        machine.must(&["apply"]);
+        assert!(!is_marked(&placed) && owner_and_mode(&placed) == (FIRST_UID + 1, FIRST_UID + 1, 0o750));
+        machine.must(&["verify"]);
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
 fn a_directory_that_a_killed_run_had_not_brought_to_its_place_is_taken_away() {
     on_a_machine(|machine| {
         let home = formatted(machine);

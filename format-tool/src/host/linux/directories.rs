@@ -238,7 +238,8 @@ impl Tree {
         })
     }
 
-    /// Makes it by another name, of which one that was killed may have left some: whoever finds it in its place finds it whole.
+    /// Makes it by another name, of which one that was killed may have left some: whoever finds it in its place finds it whole, or
+    /// marked as half-made. By the other name it is never its user's, who could keep it from being taken away.
     fn make(&mut self, directory: &Directory) -> rustix::io::Result<()> {
         let had = self.taken.remove(&directory.path).filter(|_| !directory.half_made);
         let (parent, name) = self.parent(&directory.path)?;
@@ -253,17 +254,29 @@ impl Tree {
             attributes::take_lists(&made)?;
             fill(&made, directory, &mut had, &mut lacking)?;
             had.put_on(&made, &mut lacking)?;
-            match directory.half_made {
-                true => mark::set(&made),
-                false => give(&made, directory.owner, directory.mode),
+            let is_anothers = directory.owner.uid != rustix::process::geteuid().as_raw();
+            if directory.half_made || (directory.partition && is_anothers) {
+                mark::set(&made)?;
+            }
+            // Where there can be no mark, it would be taken for one that root locked.
+            if !directory.half_made && !mark::is_on(&made) {
+                give(&made, directory.owner, directory.mode)?;
+            }
+            Ok(made)
+        });
+        let placed = made.and_then(|made| {
+            match rustix::fs::renameat_with(parent, &new, parent, name, RenameFlags::NOREPLACE) {
+                // Not every file system knows that (nfs).
+                Err(Errno::INVAL) => rustix::fs::renameat(parent, &new, parent, name)?,
+                placed => placed?,
+            }
+            match !directory.half_made && mark::is_on(&made) {
+                true => mark::replace(&made, directory.owner, directory.mode).inspect_err(|_| {
+                    let _ = mark::set(&made).and_then(|()| unmake(parent, name));
+                }),
+                false => Ok(()),
             }
         });
-        let placed =
-            made.and_then(|()| match rustix::fs::renameat_with(parent, &new, parent, name, RenameFlags::NOREPLACE) {
-                // Not every file system knows that (nfs).
-                Err(Errno::INVAL) => rustix::fs::renameat(parent, &new, parent, name),
-                placed => placed,
-            });
         if placed.is_err() {
             let _ = unmake(parent, &new);
         }
