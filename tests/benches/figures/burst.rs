@@ -23,6 +23,8 @@ const PORT: &str = "7000";
 const INSTANCES: usize = 500;
 const ROUNDS: usize = 3;
 const HUB: &str = "[fd00:5::1]:7000";
+/// One window of metering.
+const QUIET: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Needs root and `ip`.
@@ -53,6 +55,7 @@ pub fn measure() -> Result<()> {
         one.push(took.1);
         if round == 0 {
             memory(&grid)?;
+            wakeups(&grid);
             restart(&mut grid)?;
         }
         let pids = services(&grid);
@@ -207,6 +210,27 @@ fn memory(grid: &Grid) -> Result<()> {
     let (median, most) = (shims[shims.len() / 2], shims[shims.len() - 1]);
     println!("  private memory of a shim           {:>7.2} MiB, at most {:.2}", mib(median), mib(most));
     Ok(())
+}
+
+/// How often processes were given a processor, by all their threads.
+fn switches(pids: &[u32]) -> u64 {
+    let threads = pids.iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten());
+    let counted = threads.map(|thread| {
+        let text = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| line.split_once("ctxt_switches:"));
+        lines.filter_map(|(_, number)| number.trim().parse::<u64>().ok()).sum::<u64>()
+    });
+    counted.sum()
+}
+
+/// With nothing asked, and all that was has been told.
+fn wakeups(grid: &Grid) {
+    let (daemons, shims) = (daemons(grid), processes(grid, "shim"));
+    until_idle(&daemons);
+    let before = (switches(&daemons), switches(&shims));
+    std::thread::sleep(QUIET);
+    let (agent, shims) = (switches(&daemons).saturating_sub(before.0), switches(&shims).saturating_sub(before.1));
+    println!("  woken up in {} s, both parts of the agent {agent} times, all shims {shims} times", QUIET.as_secs());
 }
 
 /// The agent is killed and started again: until it has taken over what runs.
