@@ -3,6 +3,7 @@
 mod examples;
 mod grid;
 mod load;
+mod logs;
 mod namespaces;
 mod postgresql;
 mod refusals;

@@ -36,14 +36,19 @@ impl Plat {
         Self { command: Box::new(command), profile }
     }
 
+    /// Its command line, for somebody else to run.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = (self.command)();
+        command.env("PLAT_PROFILE", &self.profile).arg("--plain").args(arguments);
+        command
+    }
+
     /// Runs it to its end.
     ///
     /// # Panics
     /// If it cannot be run.
     pub fn run(&self, arguments: &[&str]) -> Ran {
-        let mut command = (self.command)();
-        command.env("PLAT_PROFILE", &self.profile).arg("--plain").args(arguments);
-        let out = command.output().expect("plat can be run");
+        let out = self.command(arguments).output().expect("plat can be run");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Ran { code: out.status.code().unwrap_or(-1), out: text(out.stdout), errors: text(out.stderr) }
     }
