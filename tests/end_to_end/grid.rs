@@ -51,6 +51,9 @@ fn an_instance_is_requested_changed_stopped_started_and_destroyed() {
 
     grid.plat.json(&["request", "one", "--param", "greeting=moin", "--wait", "--timeout", "60"]);
     assert_eq!(grid.plat.json(&["show", "one"])["connection"]["greeting"], "moin");
+    let told = grid.plat.run(&["show", "one", "--promises"]);
+    let last = told.out.lines().last().unwrap_or_default();
+    assert!(told.code == 0 && last.starts_with("greets: ") && last.contains(", held "), "{told:?}");
 
     grid.plat.json(&["stop", "one", "--wait", "--timeout", "60"]);
     assert_eq!(node.processes_of(partition), Vec::<u32>::new());
