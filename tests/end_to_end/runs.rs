@@ -6,6 +6,7 @@ use plat_tests::grid::PATIENCE;
 use plat_tests::namespace::root_or_skip;
 use serde_json::Value;
 use std::fs;
+use std::time::{Duration, Instant};
 
 /// Its hook does as the files in `srv` say, and counts.
 const HOOKED: &str = "
@@ -152,4 +153,36 @@ fn a_release_is_built_again_while_nothing_uses_it_and_an_instance_of_it_keeps_wh
     grid.plat.run(&["destroy", "--yes", "one"]);
     grid.until_gone("one", PATIENCE);
     assert!(!home.join("volumes").exists());
+}
+
+#[test]
+fn what_is_to_be_destroyed_later_keeps_its_data_till_then_may_be_taken_back_and_is_erased_when_its_time_is_over() {
+    if !root_or_skip("what is destroyed later") {
+        return;
+    }
+    let grid = quiet_grid("later", &[1]);
+    grid.release("counts", COUNTS);
+    let ready = grid.plat.json(&["request", "one", "--release", "counts", "--wait", "--timeout", "60"]);
+    let partition = ready["partition"].as_str().expect("it is placed").to_owned();
+    let home = grid.nodes[0].partition(&partition);
+    let kept = home.join("volumes/data/kept");
+    fs::write(&kept, "forty-two").expect("it can be written");
+
+    grid.plat.json(&["destroy", "one", "--keep-for", "1h", "--wait", "--timeout", "60"]);
+    assert_eq!(grid.nodes[0].processes_of(&partition), Vec::<u32>::new());
+    assert_eq!(fs::read_to_string(&kept).expect("it is kept"), "forty-two");
+    let again = grid.plat.json(&["undestroy", "one", "--wait", "--timeout", "60"]);
+    let again = again.as_array().map_or(&again, |list| &list[0]);
+    assert_eq!((&again["id"], &again["partition"]), (&ready["id"], &ready["partition"]), "it is the same instance");
+    assert_eq!(fs::read_to_string(&kept).expect("it is kept"), "forty-two");
+    let starts = || fs::read_to_string(home.join("volumes/data/starts")).unwrap_or_default();
+    eventually("it has started", PATIENCE, || if starts() == "once\nonce\n" { Ok(()) } else { Err(starts()) });
+
+    // And for good.
+    let asked = Instant::now();
+    grid.plat.json(&["destroy", "one", "--keep-for", "2"]);
+    grid.until_gone("one", PATIENCE);
+    assert!(asked.elapsed() >= Duration::from_secs(2), "gone after {:?}", asked.elapsed());
+    assert!(!home.join("volumes").exists());
+    assert_eq!(grid.nodes[0].processes_of(&partition), Vec::<u32>::new());
 }
