@@ -3,6 +3,7 @@
 mod examples;
 mod grid;
 mod load;
+mod lock;
 mod logs;
 mod namespaces;
 mod postgresql;

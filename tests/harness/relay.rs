@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,32 @@ type Kept = Arc<Mutex<BTreeMap<String, Arc<OnceLock<Vec<u8>>>>>>;
 /// # Panics
 /// If it cannot.
 pub fn start(space: &Namespace, address: &'static str) {
+    let kept = Kept::default();
+    listen(space, address, move |stream| answer(stream, &kept));
+}
+
+/// Answers at `address` within `space` with the files of a folder, for as long as the test runs.
+///
+/// # Panics
+/// If it cannot.
+pub fn serve(space: &Namespace, address: &'static str, folder: PathBuf) {
+    listen(space, address, move |mut stream| {
+        let line = request(&stream)?;
+        let path = line.strip_prefix("GET /")?.split(' ').next()?.to_owned();
+        let (said, body) = match std::fs::read(folder.join(path)) {
+            Ok(body) => ("200 OK", body),
+            Err(_) => ("404 Not Found", Vec::new()),
+        };
+        let head = format!("HTTP/1.1 {said}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        stream.write_all(&[head.as_bytes(), &body].concat()).ok()
+    });
+}
+
+fn listen(
+    space: &Namespace,
+    address: &'static str,
+    answer: impl Fn(TcpStream) -> Option<()> + Clone + Send + Sync + 'static,
+) {
     let net = File::open(space.own("ns/net")).expect("a namespace can be opened");
     let bind = move || {
         // A thread of its own, which ends: no other is moved.
@@ -33,26 +60,29 @@ pub fn start(space: &Namespace, address: &'static str) {
         TcpListener::bind(address).expect("the address is of the namespace")
     };
     let listener = std::thread::spawn(bind).join().expect("it was bound");
-    let kept = Kept::default();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let kept = kept.clone();
-            std::thread::spawn(move || answer(stream, &kept));
+            let answer = answer.clone();
+            std::thread::spawn(move || answer(stream));
         }
     });
 }
 
-fn answer(mut stream: TcpStream, kept: &Kept) -> Option<()> {
+/// The first line of a request, all of whose head is read.
+fn request(stream: &TcpStream) -> Option<String> {
     let mut head = BufReader::new(stream.try_clone().ok()?);
     let mut line = String::new();
     head.read_line(&mut line).ok()?;
-    let url = line.strip_prefix("GET http://")?.split(' ').next()?.to_owned();
     loop {
         let mut header = String::new();
         if head.read_line(&mut header).ok()? == 0 || header.trim().is_empty() {
-            break;
+            return Some(line);
         }
     }
+}
+
+fn answer(mut stream: TcpStream, kept: &Kept) -> Option<()> {
+    let url = request(&stream)?.strip_prefix("GET http://")?.split(' ').next()?.to_owned();
     let once = kept.lock().unwrap_or_else(PoisonError::into_inner).entry(url.clone()).or_default().clone();
     let answer = once.get_or_init(|| {
         fetch(&url)
