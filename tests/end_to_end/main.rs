@@ -2,6 +2,7 @@
 
 mod examples;
 mod grid;
+mod killed;
 mod load;
 mod lock;
 mod logs;
