@@ -1,9 +1,9 @@
 //! The example releases, kept by systemd.
 
-use crate::node::{bare_machine, until_node_is};
+use crate::node::{bare_machine, join};
 use plat_tests::eventually::eventually;
 use plat_tests::examples::{EXAMPLES, KEPT};
-use plat_tests::grid::{Grid, PATIENCE, URL};
+use plat_tests::grid::{Grid, PATIENCE};
 use plat_tests::machine::{Machine, machine_or_skip};
 use plat_tests::relay;
 
@@ -25,13 +25,7 @@ fn the_examples_keep_their_data_under_systemd_when_everything_is_killed_and_the_
     relay::start(&grid.hub, relay::DEBIAN);
     let mut machine = bare_machine(&grid, "edge-9", "fd00:5::13/64");
     machine.reach_debian();
-    machine.sh("node-format init --partitions 3");
-    let token = grid.token("edge-9.token", &["--node", "edge-9"]);
-    machine.install(token.as_ref(), "/root/edge-9.token", 0o600);
-    machine.sh(&format!("node-format apply --master {URL} --token-file /root/edge-9.token"));
-    machine.sh("systemctl enable --now plat-agent");
-    until_node_is(&grid, "edge-9", "online");
-    assert_eq!(grid.plat.json(&["node", "show", "edge-9"])["runtime"], "systemd");
+    join(&grid, &machine, "edge-9", 3);
     let requested = EXAMPLES.iter().map(|example| {
         example.supply(&grid);
         (example, example.request(&grid))

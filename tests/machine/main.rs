@@ -8,6 +8,7 @@ mod examples;
 mod master;
 mod node;
 mod runtime;
+mod work;
 
 /// Puts programs and files where packaging/README.md says, and does what it says to do after that. The machine is on.
 fn install(machine: &Machine, folder: &str, programs: [&str; 2], unit: &str) {

@@ -63,6 +63,18 @@ fn assert_unchanged(before: &[String], after: &[String]) {
     assert_eq!((only(before, after), only(after, before)), (vec![], vec![]), "(what is lost, what is left)");
 }
 
+/// Makes a bare machine a node, as docs/operations/format.md says, and waits until it is one.
+pub fn join(grid: &Grid, machine: &Machine, name: &str, partitions: u32) {
+    machine.sh(&format!("node-format init --partitions {partitions}"));
+    let token = grid.token(&format!("{name}.token"), &["--node", name]);
+    let place = format!("/root/{name}.token");
+    machine.install(token.as_ref(), &place, 0o600);
+    machine.sh(&format!("node-format apply --master {URL} --token-file {place}"));
+    machine.sh("systemctl enable --now plat-agent");
+    until_node_is(grid, name, "online");
+    assert_eq!(grid.plat.json(&["node", "show", name])["runtime"], "systemd");
+}
+
 pub fn until_node_is(grid: &Grid, name: &str, wished: &str) {
     eventually(&format!("{name} {wished}"), PATIENCE, || {
         let seen = grid.plat.json(&["node", "show", name]);
