@@ -9,6 +9,8 @@ use plat_tests::namespace::only_child;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A service that says since when it runs.
@@ -22,6 +24,13 @@ services:
 promises:
   speaks: {exec: [/usr/bin/test, -s, \"{{ partition.directory }}/srv/boot\"]}
 resources: {memory_mib: 16}
+";
+
+/// Works hard once, and says how long it took.
+const BOOT_SH: &str = "echo booted
+[ -e srv/worked ] || { i=0; while [ $i -lt 2000000 ]; do i=$((i + 1)); done; times > srv/worked; }
+date +%s.%N > srv/boot
+exec sleep inf
 ";
 
 /// A machine that has booted, with what packaging/README.md says a node has.
@@ -82,6 +91,24 @@ pub fn until_node_is(grid: &Grid, name: &str, wished: &str) {
     });
 }
 
+/// What an instance was booked for, by meter.
+fn booked(grid: &Grid, name: &str) -> BTreeMap<String, u64> {
+    let sums = grid.plat.json(&["usage", name]);
+    let sum = |sum: &Value| Some((sum["meter"].as_str()?.to_owned(), sum["amount"].as_u64()?));
+    sums.as_array().into_iter().flatten().filter_map(sum).collect()
+}
+
+/// What a shell's `times` says of itself, in microseconds.
+fn worked(times: &str) -> u64 {
+    let micros = |time: &str| {
+        let (minutes, seconds) = time.trim_end_matches('s').split_once('m').expect("minutes and seconds");
+        let seconds: f64 = seconds.parse().expect("seconds");
+        Duration::from_secs_f64(60.0 * minutes.parse::<f64>().expect("minutes") + seconds).as_micros()
+    };
+    let own = times.lines().next().unwrap_or_default();
+    own.split_whitespace().map(|time| u64::try_from(micros(time)).expect("no such long time")).sum()
+}
+
 #[test]
 fn a_bare_machine_becomes_a_node_is_one_again_after_a_reboot_and_goes_back() {
     if !machine_or_skip("the life of a machine") {
@@ -89,7 +116,8 @@ fn a_bare_machine_becomes_a_node_is_one_again_after_a_reboot_and_goes_back() {
     }
     let grid = Grid::new("machine");
     let mut machine = bare_machine(&grid, "edge-7", "fd00:5::11/64");
-    machine.write("/usr/local/share/boot/boot.sh", "echo booted\ndate +%s.%N > srv/boot\nexec sleep inf\n", 0o644);
+    machine.write("/usr/local/share/boot/boot.sh", BOOT_SH, 0o644);
+    machine.write("/etc/plat/agent.toml", "version = 1\nwindow_seconds = 1\n", 0o644);
     let before = state(&machine);
 
     // It becomes a node, as docs/operations/format.md says.
@@ -148,6 +176,14 @@ fn a_bare_machine_becomes_a_node_is_one_again_after_a_reboot_and_goes_back() {
         said => Err(format!("{said:?}")),
     });
     let formatted = state(&machine);
+    let work = worked(&machine.sh(&format!("cat /srv/plat/partitions/{partition}/srv/worked")));
+    assert!(work > 100_000, "it worked for {work} µs");
+    let cpu = |booked: &BTreeMap<String, u64>| booked.get("cpu-micros").copied().unwrap_or(0);
+    let used = eventually("its work is booked", PATIENCE, || match booked(&grid, "one") {
+        used if cpu(&used) >= work => Ok(used),
+        used => Err(format!("{used:?} of {work}")),
+    });
+    assert!(cpu(&used) < 2 * work, "it is booked once: {used:?} for {work}");
 
     // It is switched off and on, and nobody does anything.
     machine.power_off();
@@ -163,6 +199,13 @@ fn a_bare_machine_becomes_a_node_is_one_again_after_a_reboot_and_goes_back() {
         again => Err(again),
     });
     grid.until("one", "ready", PATIENCE);
+    // The kernel counts anew, the ledger does not: nothing is lost, nor booked again.
+    let after = eventually("booked again", PATIENCE, || match booked(&grid, "one") {
+        after if after.get("wall-millis") > used.get("wall-millis").map(|wall| wall + 3000).as_ref() => Ok(after),
+        after => Err(format!("{after:?} after {used:?}")),
+    });
+    assert!(used.iter().all(|(meter, amount)| after[meter] >= *amount), "{after:?} after {used:?}");
+    assert!(cpu(&after) - cpu(&used) < work / 2, "{after:?} after {used:?}");
     let journal = machine.sh("journalctl --boot --unit plat-agent --output cat --no-pager");
     let line = |text: &str| journal.lines().position(|line| line.contains(text));
     let (links, runs) = (line("+ tap: 3"), line("agent runs"));
