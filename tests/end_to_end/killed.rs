@@ -14,7 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 const KILLS: usize = 15;
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
-/// After something was wished, the agent is killed within this time: about what its work takes.
+/// After something was wished, the agent is killed within this time, which is what its work takes; more often soon than late:
+/// most is done at once.
 const BUSY: Duration = Duration::from_millis(1500);
 
 /// Two services, each of which says so if another of its kind runs.
@@ -111,7 +112,7 @@ fn an_agent_that_is_killed_at_any_instant_starts_nothing_twice_leaves_nothing_an
                 *wished = next(&grid, name, *wished, round);
             }
         }
-        let moment = start.elapsed() + BUSY.mul_f64(random.random::<f64>());
+        let moment = start.elapsed() + BUSY.mul_f64(random.random::<f64>().powi(3));
         while start.elapsed() < moment {
             std::thread::park_timeout(Duration::from_millis(1));
         }
