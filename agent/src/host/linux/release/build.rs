@@ -22,6 +22,7 @@ use crate::host::linux::partition::files::open_top;
 use crate::host::linux::runtime::Confinement;
 use crate::host::linux::shim::RunTask;
 use crate::host::linux::shim::launch::Program;
+use crate::host::linux::shim::line_log::Follower;
 use crate::host::linux::shim::tree::{Exit, Over};
 use crate::host::linux::task::{Line, Ran};
 use minijinja::{Environment, UndefinedBehavior, context};
@@ -35,6 +36,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, FlockOperation, Gid, Mode, OFlags, Uid, fchmod, fchown, flock, fsync, openat, unlinkat};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -248,7 +250,7 @@ impl BuildTask {
             let program =
                 Program { confinement, groups, group_is_own, ..program(command.clone(), environment, &self.staging) };
             let disk = self.disk();
-            let ran = run_within(program, &self.log, laid.timeout_seconds, Some(&|| disk.over()), line)?;
+            let ran = run_within(program, &self.log, laid.timeout_seconds, &|| disk.over(), line)?;
             if ran.timed_out || ran.over.is_some() || ran.exit != Exit::Code(0) {
                 let at = format!("build.commands[{n}]");
                 return Err(failed(&format!("the build command {name} failed"), &ran, laid.timeout_seconds).at(at));
@@ -355,10 +357,10 @@ pub fn program(command: Vec<String>, environment: BTreeMap<String, String>, dire
     }
 }
 
-/// Runs a program and all that it starts to its end; its last lines are in the result, all of it in the release's log.
-/// `log` is written on the way.
+/// Runs a program and all that it starts to its end; its last lines are in the result. What it writes is told as it does,
+/// and so comes into the release's log. `log` is written on the way.
 pub fn run_program(program: Program, log: &Path, timeout_seconds: u32, line: &Line) -> Result<Ran, Problem> {
-    run_within(program, log, timeout_seconds, None, line)
+    run_within(program, log, timeout_seconds, &|| None, line)
 }
 
 /// The same, killed when `over` says so.
@@ -366,18 +368,44 @@ fn run_within(
     program: Program,
     log: &Path,
     timeout_seconds: u32,
-    over: Option<&dyn Fn() -> Option<Over>>,
+    over: &dyn Fn() -> Option<Over>,
     line: &Line,
 ) -> Result<Ran, Problem> {
+    let clear = || {
+        for leftover in [log.to_owned(), log.with_extension("1")] {
+            let _ = fs::remove_file(leftover);
+        }
+    };
+    clear();
+    let output = RefCell::new(Follower::new(log.to_owned()));
     let task = RunTask { program, timeout_seconds, log: log.to_owned() };
-    let ran = crate::host::linux::shim::run_within(&task, over, line);
-    for (_, text) in crate::host::linux::shim::line_log::last_lines(log, 5000) {
-        line.progress(text)?;
+    let over = || {
+        // Where nobody listens any more it is killed for that.
+        let _nobody = tell(&mut output.borrow_mut(), line);
+        over()
+    };
+    let ran = crate::host::linux::shim::run_within(&task, Some(&over), line);
+    let told = tell(&mut output.borrow_mut(), line);
+    clear();
+    told.and(ran)
+}
+
+/// Most lines of a program that are told at a time: the last ones.
+const LINES: usize = 5000;
+
+/// Tells what a program has written since this was called last. No line of it is taken for the agent's own, which begin
+/// with `> ` and `~ `.
+fn tell(output: &mut Follower, line: &Line) -> Result<(), Problem> {
+    let mut fresh = output.fresh();
+    let left_out = fresh.len().saturating_sub(LINES);
+    if left_out > 0 {
+        line.progress(format!("({left_out} lines are left out)"))?;
     }
-    for leftover in [log.to_owned(), log.with_extension("1")] {
-        let _ = fs::remove_file(leftover);
-    }
-    ran
+    fresh.drain(..left_out).for_each(drop);
+    fresh.into_iter().try_for_each(|(_, text)| {
+        let is_as_ours = text.starts_with("> ") || text.starts_with("~ ");
+        line.progress(if is_as_ours { format!(" {text}") } else { text })
+    })
 }
 
 /// What programs say where there is no room.

@@ -132,16 +132,6 @@ fn older(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// The last `lines` lines, oldest first, each with the milliseconds since 1970 at which it was written.
-pub fn last_lines(path: &Path, lines: usize) -> Vec<(i64, String)> {
-    let mut text = read_end(path);
-    if text.lines().count() < lines {
-        text = read_end(&older(path)) + &text;
-    }
-    let all: Vec<&str> = text.lines().collect();
-    all[all.len().saturating_sub(lines)..].iter().map(|line| stamped(line)).collect()
-}
-
 fn stamped(line: &str) -> (i64, String) {
     match line.split_once(' ').and_then(|(at, rest)| Some((at.parse().ok()?, rest))) {
         Some((at, rest)) => (at, rest.to_owned()),
@@ -193,19 +183,14 @@ impl Follower {
     }
 }
 
-fn read_end(path: &Path) -> String {
-    let mut bytes = Vec::new();
-    if let Ok(mut file) = File::open(path) {
-        let size = file.metadata().map_or(0, |m| m.len());
-        let _ = file.seek(SeekFrom::Start(size.saturating_sub(FILE_MAX)));
-        let _ = file.take(FILE_MAX).read_to_end(&mut bytes);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// All lines that are kept.
+    fn kept(path: &Path) -> Vec<(i64, String)> {
+        Follower::new(path.to_owned()).fresh()
+    }
 
     #[test]
     fn a_flood_leaves_two_files_of_bounded_size_and_the_last_lines() {
@@ -222,11 +207,12 @@ mod tests {
             fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len()).collect();
         assert_eq!(sizes.len(), 2);
         assert!(sizes.iter().all(|size| *size <= FILE_MAX), "{sizes:?}");
-        let lines = last_lines(&path, 1200);
-        assert_eq!(lines.len(), 1200);
-        assert_eq!(lines[1199].1, "last[31m without end");
-        assert!(lines[1198].1.starts_with("3999 "));
-        assert!(lines[1199].0 > 1_500_000_000_000);
+        let lines = kept(&path);
+        assert!(lines.len() > 1000, "{}", lines.len());
+        let [.., before, last] = lines.as_slice() else { unreachable!() };
+        assert_eq!(last.1, "last[31m without end");
+        assert!(before.1.starts_with("3999 "));
+        assert!(last.0 > 1_500_000_000_000);
         assert_eq!(log.tail().len(), TAIL);
     }
 
@@ -252,8 +238,8 @@ mod tests {
         assert!(seen == written, "{} of {}", seen.len(), written.len());
         // One that comes later reads what there still is, and goes on from there.
         let mut late = Follower::new(path.clone());
-        let kept = texts(late.fresh());
-        assert!(kept.len() > 1000 && written.ends_with(&kept), "{}", kept.len());
+        let left = texts(late.fresh());
+        assert!(left.len() > 1000 && written.ends_with(&left), "{}", left.len());
         // A line that is not whole waits.
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
         file.write_all(b"17 half").unwrap();
@@ -276,7 +262,7 @@ mod tests {
         let before = writes();
         log.write(&[b'\n'; 4000]);
         assert_eq!(writes() - before, 1);
-        let lines = last_lines(&path, 5000);
+        let lines = kept(&path);
         assert_eq!(lines.len(), 4000);
         assert_eq!(lines[0], lines[3999]);
         let before = writes();
@@ -291,6 +277,6 @@ mod tests {
         let mut log = LineLog::open(path.clone());
         log.write(&vec![b'x'; 10 * LINE_MAX]);
         log.finish();
-        assert_eq!(last_lines(&path, 100).len(), 10);
+        assert_eq!(kept(&path).len(), 10);
     }
 }
