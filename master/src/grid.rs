@@ -24,7 +24,7 @@ pub use enrol::{Admitted, Renewed, Signed};
 pub use limit::{Bucket, Place, block};
 pub use node::Synced;
 pub use nudge::Topic;
-pub use relay::{CHUNK_LINES_MAX, Chunk, LogAsk, LogText, LogsWanted};
+pub use relay::{CHUNK_LINES_MAX, Chunk, LogAsk, LogOf, LogText, LogsWanted};
 pub use request::{Ask as RequestAsk, Key as InstanceKey, Outcome};
 pub use rounds::{Placed, Wake};
 pub use stream::Stream;

@@ -1,6 +1,6 @@
 //! What agents call: the stream of nudges, the report and its answer.
 
-use super::relay::{LogAsk, LogText, LogsWanted};
+use super::relay::{LogAsk, LogOf, LogText, LogsWanted};
 use super::request::{self, Key};
 use super::show::{self, NodeView, Page};
 use super::stream::send;
@@ -8,7 +8,7 @@ use super::{Caller, Grid, Stream, Topic};
 use crate::store::CommitError;
 use plat_master_plan::access::{Subject, authorize};
 use plat_master_plan::desired::{self, Index};
-use plat_master_plan::{Expected, absorb, logs, run};
+use plat_master_plan::{Expected, absorb, logs, release, run};
 use plat_model::id::{Digest, InstanceId, NodeId};
 use plat_model::instance::InstanceDesired;
 use plat_model::node::{Inventory, Node, NodeReport};
@@ -177,7 +177,31 @@ impl Grid {
                 Ok((instance.id.clone(), place.node.clone()))
             })
             .await?;
-        let reader = self.relay.open(&node, &id, ask)?;
+        let reader = self.relay.open(&node, LogOf::Instance(id), ask)?;
+        self.stream(caller, |to| reader.read(to))
+    }
+
+    /// The last lines of what a node wrote down while it built a release.
+    ///
+    /// # Errors
+    /// `NOT_FOUND`, also where the node has not begun to build it; `UNREACHABLE` while the node is not connected;
+    /// `VERSION_SKEW` of an agent that does not tell; `OVERLOADED`.
+    pub async fn release_log(
+        self: &Arc<Self>,
+        caller: &Caller,
+        text: &str,
+        node: &NodeId,
+        ask: LogAsk,
+    ) -> Result<Stream<Vec<LogText>>, Problem> {
+        let digest = self
+            .look(caller, &Subject::Node(node.clone()), |state| {
+                let digest = release::resolve(state, text)?;
+                state.nodes.get(node).ok_or_else(|| show::no_node(node))?;
+                run::knows(state, node)?;
+                Ok(digest)
+            })
+            .await?;
+        let reader = self.relay.open(node, LogOf::Release(digest), ask)?;
         self.stream(caller, |to| reader.read(to))
     }
 
@@ -193,9 +217,13 @@ impl Grid {
         let node = caller.node()?;
         let state = self.store.snapshot().state;
         authorize(&state, &caller.principal, caller.rpc, &Subject::Node(node.clone()))?;
-        let holds = |instance: &InstanceId| {
-            let state = self.store.snapshot().state;
-            state.placed.get(node).is_some_and(|on| on.contains(instance))
+        let holds = |of: &LogOf| match of {
+            LogOf::Instance(instance) => {
+                let state = self.store.snapshot().state;
+                state.placed.get(node).is_some_and(|on| on.contains(instance))
+            }
+            // How this node built it, whether or not it is to be there any more.
+            LogOf::Release(_) => true,
         };
         tokio::select! {
             biased;

@@ -1,10 +1,10 @@
-//! Logs on their way from a node to whoever asked. A ticket joins the two; it names the node and the instance, so that
+//! Logs on their way from a node to whoever asked. A ticket joins the two; it names the node and whose log it is, so that
 //! no node can speak into another's. Nothing is kept: a reader who is slow slows the node's stream, and no other's.
 
 use crate::pki;
 use futures_util::{Stream, StreamExt};
 use plat_model::Problem;
-use plat_model::id::{HookName, InstanceId, NodeId, ServiceName};
+use plat_model::id::{Digest, HookName, InstanceId, NodeId, ServiceName};
 use plat_model::problem::codes;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,8 +22,16 @@ const FIRST_WORD: Duration = Duration::from_secs(10);
 /// Most lines in one chunk.
 pub const CHUNK_LINES_MAX: usize = 10_000;
 
-/// What is asked for.
+/// Whose log.
 #[derive(Debug, Clone)]
+pub enum LogOf {
+    Instance(InstanceId),
+    /// How the node built it.
+    Release(Digest),
+}
+
+/// What is asked for. Of a release: `lines` and `follow`.
+#[derive(Debug, Clone, Default)]
 pub struct LogAsk {
     /// `None`: all services.
     pub service: Option<ServiceName>,
@@ -40,7 +48,7 @@ pub struct LogAsk {
 #[derive(Debug, Clone)]
 pub struct LogsWanted {
     pub ticket: String,
-    pub instance: InstanceId,
+    pub of: LogOf,
     pub ask: LogAsk,
 }
 
@@ -72,7 +80,7 @@ struct Inner {
 
 struct Ticket {
     node: NodeId,
-    instance: InstanceId,
+    of: LogOf,
     to: mpsc::Sender<Piece>,
 }
 
@@ -116,11 +124,11 @@ impl Relay {
         receiver
     }
 
-    /// Asks a node for the logs of an instance.
+    /// Asks a node for a log.
     ///
     /// # Errors
     /// [`codes::UNREACHABLE`] if the node has no stream open, [`codes::OVERLOADED`] past the limits.
-    pub(super) fn open(&self, node: &NodeId, instance: &InstanceId, ask: LogAsk) -> Result<Reader, Problem> {
+    pub(super) fn open(&self, node: &NodeId, of: LogOf, ask: LogAsk) -> Result<Reader, Problem> {
         let ticket = pki::hex(&pki::random::<16>()?);
         let (to, pieces) = mpsc::channel(BUFFER);
         let mut inner = self.lock();
@@ -135,7 +143,7 @@ impl Relay {
                 .fix("see `plat node show`; its agent connects again by itself once it runs and reaches the master")
         };
         let queue = inner.nodes.get(node).ok_or_else(away)?;
-        let wanted = LogsWanted { ticket: ticket.clone(), instance: instance.clone(), ask };
+        let wanted = LogsWanted { ticket: ticket.clone(), of: of.clone(), ask };
         queue.try_send(wanted).map_err(|error| match error {
             mpsc::error::TrySendError::Closed(_) => away(),
             mpsc::error::TrySendError::Full(_) => {
@@ -143,7 +151,7 @@ impl Relay {
                     .fix("try again in a few seconds")
             }
         })?;
-        inner.tickets.insert(ticket.clone(), Ticket { node: node.clone(), instance: instance.clone(), to });
+        inner.tickets.insert(ticket.clone(), Ticket { node: node.clone(), of, to });
         Ok(Reader { ticket, node: node.clone(), pieces, relay: self.clone() })
     }
 
@@ -152,7 +160,7 @@ impl Relay {
         &self,
         node: &NodeId,
         mut chunks: impl Stream<Item = Result<Chunk, Problem>> + Unpin,
-        holds: impl Fn(&InstanceId) -> bool,
+        holds: impl Fn(&LogOf) -> bool,
     ) -> Result<(), Problem> {
         let mut speaking = Speaking { relay: self, open: BTreeMap::new() };
         loop {
@@ -178,11 +186,11 @@ impl Relay {
         &self,
         node: &NodeId,
         ticket: &str,
-        holds: impl Fn(&InstanceId) -> bool,
+        holds: impl Fn(&LogOf) -> bool,
     ) -> Result<Option<mpsc::Sender<Piece>>, Problem> {
         let inner = self.lock();
         let Some(found) = inner.tickets.get(ticket) else { return Ok(None) };
-        if &found.node != node || !holds(&found.instance) {
+        if &found.node != node || !holds(&found.of) {
             return Err(Problem::new(codes::NOT_YOURS, format!("node `{node}` sent logs that are not its own"))
                 .because("the ticket was given to another node, or the instance is not here any more"));
         }
@@ -228,7 +236,7 @@ mod tests {
         let (node, instance) = (NodeId::parse("n1").unwrap(), InstanceId::parse(&"a".repeat(32)).unwrap());
         let _wanted = relay.attach(&node);
         let ask = LogAsk { service: None, hook: None, lines: 1, follow: true, promises: false };
-        let mut reader = relay.open(&node, &instance, ask).unwrap();
+        let mut reader = relay.open(&node, LogOf::Instance(instance), ask).unwrap();
         let chunk = Chunk { ticket: reader.ticket.clone(), lines: Vec::new(), problem: None };
         let chunks = futures_util::stream::iter([Ok(chunk)]).chain(futures_util::stream::pending());
         let mut pass = Box::pin(relay.pass(&node, chunks, |_| true));

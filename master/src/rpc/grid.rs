@@ -86,6 +86,16 @@ impl GridService for Service {
         Ok(Response::new(v1::RebuildReleaseResponse { digest: digest.to_string(), nodes: nodes.collect() }))
     }
 
+    type ReleaseLogStream = Answers<v1::LogLines>;
+    async fn release_log(&self, request: Request<v1::ReleaseLogRequest>) -> Answer<Self::ReleaseLogStream> {
+        let caller = caller(&request)?;
+        let ask = request.into_inner();
+        let node = NodeId::parse(&ask.node).map_err(status)?;
+        let lines = LogAsk { lines: log_lines(ask.lines), follow: ask.follow, ..LogAsk::default() };
+        let stream = self.0.release_log(&caller, &ask.release, &node, lines).await.map_err(status)?;
+        Ok(Response::new(answers(stream, log_lines_of)))
+    }
+
     async fn request(&self, request: Request<v1::RequestRequest>) -> Answer<v1::InstanceView> {
         let caller = caller(&request)?;
         let wire = request.into_inner();

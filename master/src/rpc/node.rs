@@ -1,7 +1,7 @@
 //! NodeService: wire → model → one verb of the grid → wire.
 
 use super::{Answers, answers, caller, said, status};
-use crate::grid::{CHUNK_LINES_MAX, Chunk, Grid, LogText, LogsWanted};
+use crate::grid::{CHUNK_LINES_MAX, Chunk, Grid, LogOf, LogText, LogsWanted};
 use futures_util::StreamExt;
 use plat_model::id::{Digest, NodeId};
 use plat_model::problem::codes;
@@ -112,14 +112,21 @@ fn rebuilds(of: &BTreeMap<Digest, u64>) -> Vec<v1::Rebuild> {
 }
 
 fn nudge((generation, logs): (Generation, Vec<LogsWanted>)) -> v1::Nudge {
-    let wanted = logs.into_iter().map(|wanted| v1::LogsWanted {
-        ticket: wanted.ticket,
-        instance: wanted.instance.to_string(),
-        service: wanted.ask.service.map_or_else(String::new, |service| service.to_string()),
-        lines: wanted.ask.lines,
-        follow: wanted.ask.follow,
-        promises: wanted.ask.promises,
-        hook: wanted.ask.hook.map_or_else(String::new, |hook| hook.to_string()),
+    let wanted = logs.into_iter().map(|LogsWanted { ticket, of, ask }| {
+        let (instance, release) = match of {
+            LogOf::Instance(id) => (id.to_string(), String::new()),
+            LogOf::Release(digest) => (String::new(), digest.to_string()),
+        };
+        v1::LogsWanted {
+            ticket,
+            instance,
+            service: ask.service.map_or_else(String::new, |service| service.to_string()),
+            lines: ask.lines,
+            follow: ask.follow,
+            promises: ask.promises,
+            hook: ask.hook.map_or_else(String::new, |hook| hook.to_string()),
+            release,
+        }
     });
     v1::Nudge { generation: generation.0, logs: wanted.collect() }
 }

@@ -177,7 +177,7 @@ impl World {
         let joined = self.node(name).await;
         let mut client = self.node_client(&joined.credentials);
         let offer = v1::PartitionOffer { name: "part0".into(), ..Default::default() };
-        let inventory = v1::Inventory { partitions: vec![offer], ..Default::default() };
+        let inventory = v1::Inventory { partitions: vec![offer], does_once: true, ..Default::default() };
         let report = v1::SyncRequest { inventory: Some(inventory), ..Default::default() };
         let synced = client.sync(report).await.unwrap().into_inner();
         assert_eq!(synced.refused, []);

@@ -84,7 +84,7 @@ pub fn log_lines(asked: u32) -> u32 {
 /// How long the call `/plat.v1.Service/Method` may take; `None` for a stream, which has no end of its own.
 pub fn deadline(path: &str) -> Option<Duration> {
     match path.rsplit('/').next().unwrap_or_default() {
-        "Watch" | "PushLogs" | "WatchInstance" | "WatchGrid" | "Logs" | "ExportLedger" => None,
+        "Watch" | "PushLogs" | "WatchInstance" | "WatchGrid" | "Logs" | "ReleaseLog" | "ExportLedger" => None,
         "Sync" | "PushUsage" => Some(SYNC_DEADLINE),
         "Enroll" | "Renew" | "Login" => Some(IDENTITY_DEADLINE),
         _ => Some(CALL_DEADLINE),

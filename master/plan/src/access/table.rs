@@ -22,6 +22,7 @@ pub const TABLE: &[Row] = &[
     may("plat.v1.GridService/ShowRelease", PEOPLE, Ownership::Nothing),
     may("plat.v1.GridService/Supply", OPERATOR, Ownership::Nothing),
     may("plat.v1.GridService/RebuildRelease", OPERATOR, Ownership::Nothing),
+    may("plat.v1.GridService/ReleaseLog", OPERATOR, Ownership::Nothing),
     may("plat.v1.GridService/Request", PEOPLE, Ownership::Project),
     may("plat.v1.GridService/SetWish", PEOPLE, Ownership::Project),
     may("plat.v1.GridService/RunHook", PEOPLE, Ownership::Project),
