@@ -58,21 +58,33 @@ pub enum Wanted {
 /// Which log lines somebody wants to read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogsAsked {
-    /// `None`: of all services.
-    pub service: Option<ServiceName>,
-    /// Of the runs of this hook instead.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hook: Option<HookName>,
+    pub of: LogOf,
     /// How many of the last ones first; at most 10,000.
     pub lines: usize,
     pub follow: Follow,
+}
+
+/// Who wrote them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LogOf {
+    /// A service of a partition's instance; `None`: all of them.
+    Services(PartitionName, Option<ServiceName>),
+    /// The runs of this hook.
+    Hook(PartitionName, HookName),
+    /// The builds of this release. Those are followed to the end of the one that is under way.
+    Release(Digest),
+}
+
+impl LogOf {
+    /// What lines of builds are said to be of.
+    pub const BUILD: &str = "build";
 }
 
 /// Whether lines that are written later are wanted too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Follow {
     No,
-    /// Until the receiver is dropped.
+    /// Until the receiver is dropped, or nothing more can come.
     Yes,
 }
 
@@ -105,13 +117,10 @@ pub trait Host: Send + Sync + 'static {
         partitions: &[PartitionName],
         wanted: Wanted,
     ) -> Vec<(PartitionName, Result<Counters, Problem>)>;
-    /// The last lines of a partition's services, or of a hook, oldest first, then those that are still written if that was asked
-    /// for; each with its service and at most 8 KiB long. The channel is bounded and ends after the last line.
-    async fn logs(
-        &self,
-        partition: &PartitionName,
-        asked: &LogsAsked,
-    ) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem>;
+    /// The last lines of what is asked about, oldest first, then those that are still written if that was asked
+    /// for; each with its service and at most 8 KiB long. The channel is bounded and ends after the last line. Of a release
+    /// that was not begun to be built here: NOT_FOUND.
+    async fn logs(&self, asked: &LogsAsked) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem>;
     /// The listening socket at which the partition's instance speaks with its agent, made anew in place of an earlier one:
     /// [`plat_agent_plan::SOCKET`] beneath its directory, its user's and nobody else's. `None` where there is nobody who
     /// could speak.

@@ -4,7 +4,7 @@
 mod door;
 mod world;
 
-use super::{Counters, Event, Follow, Host, LogsAsked, Wanted};
+use super::{Counters, Event, Follow, Host, LogOf, LogsAsked, Wanted};
 use crate::aside::{By, Reached};
 use crate::clock::Clock;
 use async_trait::async_trait;
@@ -327,19 +327,26 @@ impl Host for FakeHost {
         read.collect()
     }
 
-    async fn logs(
-        &self,
-        partition: &PartitionName,
-        asked: &LogsAsked,
-    ) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem> {
-        let fact = self.fact(partition);
+    async fn logs(&self, asked: &LogsAsked) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem> {
         let (send, lines) = mpsc::channel(16);
-        let services = fact.services.into_keys().filter(|name| asked.service.as_ref().is_none_or(|one| one == name));
-        for name in services.take(16) {
+        let wrote: Vec<ServiceName> = match &asked.of {
+            LogOf::Services(partition, of) => self
+                .fact(partition)
+                .services
+                .into_keys()
+                .filter(|name| of.as_ref().is_none_or(|one| one == name))
+                .collect(),
+            LogOf::Hook(_, hook) => vec![ServiceName::parse(hook.as_str())?],
+            LogOf::Release(digest) if self.is_installed(digest) => vec![ServiceName::parse(LogOf::BUILD)?],
+            LogOf::Release(digest) => {
+                return Err(Problem::new(codes::NOT_FOUND, format!("release {} has no log", digest.short())));
+            }
+        };
+        for name in wrote.into_iter().take(16) {
             let text = format!("a line of {name}");
             let _full = send.try_send((name, text));
         }
-        if asked.follow == Follow::Yes {
+        if asked.follow == Follow::Yes && !matches!(asked.of, LogOf::Release(_)) {
             // Nothing more is ever written, but the channel stays open for as long as somebody reads.
             tokio::spawn(async move { send.closed().await });
         }

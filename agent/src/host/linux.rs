@@ -39,7 +39,6 @@ use crate::config::{ReleaseSettings, Runtime as Wish};
 use crate::pace::Sparing;
 use async_trait::async_trait;
 use counters::{DiskLevels, Meters, Way};
-use logs::HookLog;
 use node_file::NodeFiles;
 use partition::Occupants;
 use partition::erase::EraseTask;
@@ -467,17 +466,8 @@ impl Host for LinuxHost {
         })
     }
 
-    async fn logs(
-        &self,
-        partition: &PartitionName,
-        asked: &LogsAsked,
-    ) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem> {
-        self.place(partition)?;
-        let source = match &asked.hook {
-            Some(hook) => HookLog::open(&Records::new(&self.state), partition, hook)?,
-            None => self.runtime.logs(partition, asked.service.as_ref()),
-        };
-        Ok(logs::read(source, self.occupants.holders(), partition.clone(), asked))
+    async fn logs(&self, asked: &LogsAsked) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem> {
+        logs::open(self, asked)
     }
 
     async fn door(&self, partition: &PartitionName) -> Result<Option<Reached>, Problem> {

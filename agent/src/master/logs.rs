@@ -1,10 +1,10 @@
 //! Answers somebody who wants to read logs.
 
 use super::Master;
-use crate::host::{Follow, LogsAsked};
+use crate::host::{Follow, LogOf, LogsAsked};
 use plat_agent_plan::{PartitionFact, PromiseFact, Stretch};
 use plat_model::Problem;
-use plat_model::id::{HookName, InstanceId, PromiseName, ServiceName};
+use plat_model::id::{Digest, HookName, InstanceId, PromiseName, ServiceName};
 use plat_model::problem::codes;
 use plat_wire::limits::{LOG_LINE_MAX, log_lines};
 use plat_wire::v1::{LogChunk, LogText, LogsWanted};
@@ -66,6 +66,13 @@ pub(super) async fn push(master: &Master, wanted: LogsWanted) {
 }
 
 async fn open(master: &Master, wanted: &LogsWanted) -> Result<Said, Problem> {
+    let follow = if wanted.follow { Follow::Yes } else { Follow::No };
+    let asked = |of| LogsAsked { of, lines: log_lines(wanted.lines) as usize, follow };
+    if !wanted.release.is_empty() {
+        let digest = Digest::parse(&wanted.release)?;
+        let lines = master.host.logs(&asked(LogOf::Release(digest.clone()))).await;
+        return lines.map(Said::Lines).map_err(|problem| not_begun(master, &digest, problem));
+    }
     let instance = InstanceId::parse(&wanted.instance)?;
     let service = if wanted.service.is_empty() { None } else { Some(ServiceName::parse(&wanted.service)?) };
     let hook = if wanted.hook.is_empty() { None } else { Some(HookName::parse(&wanted.hook)?) };
@@ -82,9 +89,25 @@ async fn open(master: &Master, wanted: &LogsWanted) -> Result<Said, Problem> {
     if wanted.promises {
         return Ok(Said::Results(results(&fact)));
     }
-    let follow = if wanted.follow { Follow::Yes } else { Follow::No };
-    let asked = LogsAsked { service, hook, lines: log_lines(wanted.lines) as usize, follow };
-    master.host.logs(partition, &asked).await.map(Said::Lines)
+    let partition = partition.clone();
+    let of = match hook {
+        Some(hook) => LogOf::Hook(partition, hook),
+        None => LogOf::Services(partition, service),
+    };
+    master.host.logs(&asked(of)).await.map(Said::Lines)
+}
+
+/// What can be done where a release has no log.
+fn not_begun(master: &Master, digest: &Digest, problem: Problem) -> Problem {
+    if problem.code != codes::NOT_FOUND {
+        return problem;
+    }
+    let short = digest.short();
+    if master.desired.current().is_some_and(|desired| desired.releases.contains_key(digest)) {
+        return problem
+            .fix(format!("it is to be here: `plat release show {short}` tells what it waits for; ask again then"));
+    }
+    problem.fix(format!("it is not to be here: `plat supply {short} --node NODE` has this node build it"))
 }
 
 /// What the promises of a partition have said, each oldest first.

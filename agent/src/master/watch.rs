@@ -13,7 +13,7 @@ use tonic::Streaming;
 /// Readers of logs at once; more are ignored, and their reader asks again.
 const READERS: usize = 16;
 
-/// Readers of one instance's logs at once, so that nobody takes all of them.
+/// Readers of one instance's or release's logs at once, so that nobody takes all of them.
 const READERS_OF_ONE: usize = 2;
 
 /// Who reads logs.
@@ -30,10 +30,10 @@ impl Readers {
         Self { all: Arc::new(Semaphore::new(READERS)), of: BTreeMap::new() }
     }
 
-    fn turn(&mut self, instance: &str) -> Option<Turn> {
+    fn turn(&mut self, of: &str) -> Option<Turn> {
         self.of.retain(|_, readers| readers.available_permits() < READERS_OF_ONE);
         let all = self.all.clone().try_acquire_owned().ok()?;
-        let of = self.of.entry(instance.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(READERS_OF_ONE)));
+        let of = self.of.entry(of.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(READERS_OF_ONE)));
         Some((all, of.clone().try_acquire_owned().ok()?))
     }
 }
@@ -70,7 +70,8 @@ pub(super) async fn run(master: &Arc<Master>) {
                         master.announced.send_replace(nudge.generation);
                         while tasks.try_join_next().is_some() {}
                         for wanted in nudge.logs {
-                            if let Some(turn) = readers.turn(&wanted.instance) {
+                            let of = if wanted.release.is_empty() { &wanted.instance } else { &wanted.release };
+                            if let Some(turn) = readers.turn(of) {
                                 let master = master.clone();
                                 tasks.spawn(async move {
                                     logs::push(&master, wanted).await;

@@ -380,9 +380,9 @@ impl Host for RemoteHost {
         read.unwrap_or_else(|problem| unread(partitions, &problem))
     }
 
-    async fn logs(&self, partition: &PartitionName, asked: &LogsAsked) -> Result<mpsc::Receiver<Line>, Problem> {
+    async fn logs(&self, asked: &LogsAsked) -> Result<mpsc::Receiver<Line>, Problem> {
         let (log, lines) = mpsc::channel(WINDOW);
-        let (call, value) = self.call(Call::Logs(partition.clone(), asked.clone()), Some(log)).await?;
+        let (call, value) = self.call(Call::Logs(asked.clone()), Some(log)).await?;
         answer::<Result<(), Problem>>(&value)??;
         let (send, receive) = mpsc::channel(1);
         tokio::spawn(pass_lines(call, lines, send));

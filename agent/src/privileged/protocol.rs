@@ -51,7 +51,7 @@ pub enum Call {
     Partition(PartitionName),
     Perform(Box<Action>),
     Counters(Vec<PartitionName>, Wanted),
-    Logs(PartitionName, LogsAsked),
+    Logs(LogsAsked),
     /// Answered by whether there is one; the socket itself comes beside.
     Door(PartitionName),
 }

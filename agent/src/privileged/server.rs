@@ -276,7 +276,7 @@ impl Desk {
                 });
                 self.answer(id, &given).await;
             }
-            Call::Logs(partition, asked) => match host.logs(&partition, &asked).await {
+            Call::Logs(asked) => match host.logs(&asked).await {
                 Err(problem) => self.answer(id, &Err::<(), _>(problem)).await,
                 Ok(mut lines) => {
                     self.answer(id, &Ok::<(), Problem>(())).await;

@@ -310,7 +310,8 @@ impl NodeService for Service {
         while let Some(chunk) = chunks.message().await? {
             let ticket = chunk.ticket;
             let lines = chunk.lines.into_iter().map(|line| format!("{ticket} {}: {}", line.service, line.text));
-            self.0.state().log_lines.extend(lines);
+            let problem = chunk.problem.iter().map(|one| format!("{ticket} {}: {}", one.code, one.todo));
+            self.0.state().log_lines.extend(lines.chain(problem));
         }
         Ok(Response::new(v1::PushLogsResponse {}))
     }

@@ -3,6 +3,7 @@
 use crate::rig::{RELEASE, Rig, instance, release, until};
 use plat_document::Release;
 use plat_model::Code;
+use plat_model::id::Digest;
 use plat_model::instance::{InstanceDesired, InstanceState, Wish};
 use plat_model::problem::codes;
 use plat_model::release::{InstallState, Installation};
@@ -230,4 +231,22 @@ async fn what_ran_out_of_room_is_soon_begun_again_with_as_much_as_it_had() {
     let rig = roomless(1).await;
     until_state(&rig, InstallState::Installed).await;
     assert_eq!(attempts(&rig, "install"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_a_release_was_built_is_told_and_where_it_was_not_what_can_be_done() {
+    let rig = Rig::running().await;
+    rig.host.block(&format!("install release {}", release().digest().short()));
+    rig.want(1, Wish::Started);
+    until("it is wanted", || (rig.status(1).is_some(), rig.master.state().syncs)).await;
+    rig.read_build("t1", &release().digest()).await;
+    let told = rig.master.state().log_lines.clone();
+    assert!(told[0].starts_with("t1 P0301: it is to be here"), "{told:?}");
+    rig.host.unblock(&format!("install release {}", release().digest().short()));
+    rig.until_state(1, InstanceState::Ready).await;
+    rig.read_build("t2", &release().digest()).await;
+    assert_eq!(rig.master.state().log_lines[1..], ["t2 build: a line of build"]);
+    rig.read_build("t3", &Digest::parse(&"0".repeat(64)).unwrap()).await;
+    let told = rig.master.state().log_lines.clone();
+    assert!(told[2].starts_with("t3 P0301: it is not to be here: `plat supply 000000000000"), "{told:?}");
 }

@@ -10,7 +10,7 @@ use plat_agent_plan::{KeepPolicy, Steady};
 use plat_document::Release;
 use plat_link::Address;
 use plat_link::tls::RootPin;
-use plat_model::id::{InstanceId, InstanceName, NodeId, PartitionName};
+use plat_model::id::{Digest, InstanceId, InstanceName, NodeId, PartitionName};
 use plat_model::instance::{InstanceDesired, InstanceState, InstanceStatus, Wish};
 use plat_model::node::{NodeFile, NodePartition};
 use plat_model::parameters::Secret;
@@ -244,6 +244,12 @@ impl Rig {
     pub async fn read_results(&self, ticket: &str) {
         let instance = instance(1, Wish::Started).id.to_string();
         self.ask_lines(LogsWanted { ticket: ticket.into(), instance, promises: true, ..LogsWanted::default() }).await;
+    }
+
+    /// Asks how a release was built.
+    pub async fn read_build(&self, ticket: &str, digest: &Digest) {
+        self.ask_lines(LogsWanted { ticket: ticket.into(), release: digest.to_string(), ..LogsWanted::default() })
+            .await;
     }
 
     async fn ask_lines(&self, wanted: LogsWanted) {

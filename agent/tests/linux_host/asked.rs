@@ -21,8 +21,8 @@ async fn over(host: &LinuxHost) -> Vec<RunResult> {
 }
 
 async fn log(host: &LinuxHost, follow: Follow) -> Receiver<(ServiceName, String)> {
-    let hook = Some(HookName::parse("configure").unwrap());
-    host.logs(&part(), &LogsAsked { service: None, hook, lines: 100, follow }).await.unwrap()
+    let of = LogOf::Hook(part(), HookName::parse("configure").unwrap());
+    host.logs(&LogsAsked { of, lines: 100, follow }).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -282,6 +282,7 @@ async fn who_does_not_keep_to_the_protocol_is_not_served_any_longer_and_the_next
         said(&json!({"Call": {"id": 1, "call": {"Perform": {"RunAsRoot": {"command": ["/bin/sh"]}}}}})),
         said(&json!({"Call": {"id": 1, "call": "Node", "as": "root"}})),
         said(&json!({"Call": {"id": 1, "call": {"Partition": "../p0"}}})),
+        said(&json!({"Call": {"id": 1, "call": {"Logs": {"of": {"Release": "../x"}, "lines": 1, "follow": "No"}}}})),
         said(&json!({"Call": {"id": -1, "call": "Node"}})),
         (u32::MAX).to_be_bytes().to_vec(),
         [said(&call), said(&call)].concat(),
@@ -324,17 +325,17 @@ async fn a_flood_is_held_back_and_others_are_served_meanwhile() {
 
     // Logs that are followed: more than anybody needs are refused, and said to be.
     let outside = remote(&host).await;
-    let asked = LogsAsked { service: None, hook: None, lines: 1, follow: Follow::Yes };
+    let asked = LogsAsked { of: LogOf::Services(part(), None), lines: 1, follow: Follow::Yes };
     let mut followed = Vec::new();
     let refused = loop {
-        match outside.logs(&part(), &asked).await {
+        match outside.logs(&asked).await {
             Ok(lines) => followed.push(lines),
             Err(problem) => break problem,
         }
     };
     assert_eq!((refused.code, followed.len()), (codes::TOO_MANY, 256));
     followed.pop();
-    until("there is room for another", async || outside.logs(&part(), &asked).await.is_ok()).await;
+    until("there is room for another", async || outside.logs(&asked).await.is_ok()).await;
     drop((followed, outside));
     node.done(Arc::into_inner(settled(host).await).unwrap()).await;
 }
@@ -346,8 +347,8 @@ async fn a_log_comes_whole_to_who_reads_it_slowly_and_a_call_that_nobody_waits_f
     let outside = remote(&host).await;
     let talks = spec("talks", "i=0; while [ $i -lt 2000 ]; do echo $i; i=$((i+1)); done; exec sleep 600");
     outside.perform(&Action::StartService { partition: part(), spec: talks }).await.unwrap();
-    let asked = LogsAsked { service: Some(service("talks")), hook: None, lines: 10_000, follow: Follow::Yes };
-    let mut lines = outside.logs(&part(), &asked).await.unwrap();
+    let asked = LogsAsked { of: LogOf::Services(part(), Some(service("talks"))), lines: 10_000, follow: Follow::Yes };
+    let mut lines = outside.logs(&asked).await.unwrap();
     for n in 0..2000 {
         assert_eq!(lines.recv().await, Some((service("talks"), n.to_string())));
         // Others are answered while lines wait.
@@ -440,8 +441,8 @@ async fn no_secret_leaves_the_host_in_what_is_said_or_logged() {
     assert_eq!(outside.perform(&writes(vec![bad])).await.unwrap_err().code, codes::BAD_TEMPLATE);
     outside.observe_partition(&part()).await.unwrap();
     outside.counters(&[part()], Wanted::All).await;
-    let asked = LogsAsked { service: None, hook: None, lines: 10, follow: Follow::Yes };
-    let mut lines = outside.logs(&part(), &asked).await.unwrap();
+    let asked = LogsAsked { of: LogOf::Services(part(), None), lines: 10, follow: Follow::Yes };
+    let mut lines = outside.logs(&asked).await.unwrap();
     assert_eq!(lines.recv().await.unwrap().1, "24 etc/own");
     let secret = fs::read_to_string(node.home().join("etc/own")).unwrap();
     assert!(heard.text().contains("password") && heard.text().contains("24 etc/own"), "all of it is heard");

@@ -336,8 +336,8 @@ pub async fn it_puts_no_word_into_its_neighbours_log(street: Street) {
     let (exit, said) = street.tries(&format!("{FORGES} {unit} {}; echo tried", "b".repeat(32))).await;
     // In its own it says what it likes.
     assert!(exit == "exit code 0" && said.contains("tried"), "{exit}: {said}");
-    let asked = LogsAsked { service: None, hook: None, lines: 100, follow: Follow::No };
-    let mut lines = street.host.logs(&neighbour(), &asked).await.unwrap();
+    let asked = LogsAsked { of: LogOf::Services(neighbour(), None), lines: 100, follow: Follow::No };
+    let mut lines = street.host.logs(&asked).await.unwrap();
     let mut said = Vec::new();
     while let Some((_, text)) = lines.recv().await {
         said.push(text);

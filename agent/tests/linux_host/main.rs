@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use plat_agent::config::Runtime;
 use plat_agent::host::linux::{LinuxConfig, LinuxHost};
-use plat_agent::host::{Counters, Event, Follow, Host, LogsAsked, Wanted};
+use plat_agent::host::{Counters, Event, Follow, Host, LogOf, LogsAsked, Wanted};
 use plat_agent_plan::action::{FileTemplate, Note, Publication, ReloadHow, ReloadSpec, Run, ServiceSpec};
 use plat_agent_plan::facts::{ServiceFact, ServiceRun};
 use plat_agent_plan::{Action, ReleaseFact};
@@ -49,6 +49,7 @@ mod services;
 mod shares;
 mod sources;
 mod storage;
+mod told;
 mod volumes;
 mod web;
 mod wheels;

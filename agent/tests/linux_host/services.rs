@@ -66,11 +66,11 @@ async fn a_shim_that_does_not_end_keeps_no_partition_from_being_erased() {
 async fn who_follows_an_instances_log_reads_on_and_nothing_of_the_next_instance() {
     let node = Node::new(None);
     let host = node.occupied().await;
-    let asked = LogsAsked { service: Some(service("talks")), hook: None, lines: 10, follow: Follow::Yes };
+    let asked = LogsAsked { of: LogOf::Services(part(), Some(service("talks"))), lines: 10, follow: Follow::Yes };
     start(&host, &spec("talks", "echo one; while [ ! -e go ]; do sleep 0.01; done; echo two; exec sleep 600"))
         .await
         .unwrap();
-    let mut lines = host.logs(&part(), &asked).await.unwrap();
+    let mut lines = host.logs(&asked).await.unwrap();
     assert_eq!(lines.recv().await, Some((service("talks"), "one".into())));
     fs::write(node.home().join("go"), "").unwrap();
     assert_eq!(lines.recv().await, Some((service("talks"), "two".into())));

@@ -1,11 +1,14 @@
-//! Reading logs of services and hooks, and following them.
+//! Reading logs of services, hooks and builds, and following them.
 
+use super::LinuxHost;
 use super::partition::Holders;
+use super::release::Doing;
 use super::runtime::{LogLines, Records};
 use super::shim::line_log::Follower;
-use crate::host::{Follow, LogsAsked};
+use crate::host::{Follow, LogOf, LogsAsked};
 use plat_model::Problem;
-use plat_model::id::{HookName, InstanceId, PartitionName, ServiceName};
+use plat_model::id::{Digest, InstanceId, PartitionName, ServiceName};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -14,43 +17,66 @@ const LINES_MAX: usize = 10_000;
 /// How often followed logs are looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// What is read of one partition, for as long as the same instance is in it.
+/// For how long lines are to be read.
+enum Until {
+    /// As long as the same instance is in the partition.
+    HandedOn { holders: Holders, partition: PartitionName, instance: Option<InstanceId> },
+    /// To the end of the build that is under way.
+    Built { doing: Doing, digest: Digest },
+}
+
 struct Reader {
     source: Box<dyn LogLines>,
-    holders: Holders,
-    partition: PartitionName,
-    /// Who was in it when the reading began.
-    instance: Option<InstanceId>,
+    until: Until,
     /// How many of the kept lines are wanted; after the first look, all.
     most: usize,
 }
 
-/// The lines of the instance that is in the partition now.
-pub fn read(
-    source: Box<dyn LogLines>,
-    holders: Holders,
-    partition: PartitionName,
-    asked: &LogsAsked,
-) -> mpsc::Receiver<(ServiceName, String)> {
+/// What is asked for. Of partitions: the lines of the instance that is in it now.
+///
+/// # Errors
+/// There is no such partition, or NOT_FOUND where there is no log of a release.
+pub fn open(host: &LinuxHost, asked: &LogsAsked) -> Result<mpsc::Receiver<(ServiceName, String)>, Problem> {
+    let (source, until) = match &asked.of {
+        LogOf::Services(partition, service) => {
+            (host.runtime.logs(partition, service.as_ref()), of_partition(host, partition)?)
+        }
+        LogOf::Hook(partition, hook) => {
+            let log = Records::new(&host.state).run_log(partition, hook.as_str());
+            (OneLog::open(hook.as_str(), log)?, of_partition(host, partition)?)
+        }
+        LogOf::Release(digest) => {
+            let (log, doing) = host.releases.log(digest)?;
+            (OneLog::open(LogOf::BUILD, log)?, Until::Built { doing, digest: digest.clone() })
+        }
+    };
+    Ok(read(Reader { source, until, most: asked.lines.min(LINES_MAX) }, asked.follow))
+}
+
+fn of_partition(host: &LinuxHost, partition: &PartitionName) -> Result<Until, Problem> {
+    host.place(partition)?;
+    let holders = host.occupants.holders();
+    let instance = holders.of(partition);
+    Ok(Until::HandedOn { holders, partition: partition.clone(), instance })
+}
+
+fn read(mut reader: Reader, follow: Follow) -> mpsc::Receiver<(ServiceName, String)> {
     let (send, receive) = mpsc::channel(256);
-    let follow = asked.follow;
-    let (instance, most) = (holders.of(&partition), asked.lines.min(LINES_MAX));
-    let mut reader = Reader { source, holders, partition, instance, most };
     tokio::spawn(async move {
         loop {
             // Beside the agent's only thread, which waits for no disk.
             let looked = tokio::task::spawn_blocking(move || {
-                let lines = reader.look();
-                (reader, lines)
+                let (lines, goes_on) = reader.look();
+                (reader, lines, goes_on)
             });
-            let Ok((back, Some(lines))) = looked.await else { return };
+            let Ok((back, lines, goes_on)) = looked.await else { return };
             reader = back;
             for line in lines {
                 if send.send(line).await.is_err() {
                     return;
                 }
             }
-            if follow == Follow::No {
+            if follow == Follow::No || !goes_on {
                 return;
             }
             tokio::select! {
@@ -62,32 +88,40 @@ pub fn read(
     receive
 }
 
-/// What all runs of one hook wrote, whoever had them run.
-pub struct HookLog {
-    hook: ServiceName,
+/// One log, whoever had its lines written.
+struct OneLog {
+    name: ServiceName,
     follower: Follower,
 }
 
-impl HookLog {
-    pub fn open(records: &Records, partition: &PartitionName, hook: &HookName) -> Result<Box<dyn LogLines>, Problem> {
-        let follower = Follower::new(records.run_log(partition, hook.as_str()));
-        Ok(Box::new(Self { hook: ServiceName::parse(hook.as_str())?, follower }))
+impl OneLog {
+    fn open(name: &str, path: PathBuf) -> Result<Box<dyn LogLines>, Problem> {
+        Ok(Box::new(Self { name: ServiceName::parse(name)?, follower: Follower::new(path) }))
     }
 }
 
-impl LogLines for HookLog {
+impl LogLines for OneLog {
     fn fresh(&mut self) -> Vec<(i64, ServiceName, String)> {
-        self.follower.fresh().into_iter().map(|(at, text)| (at, self.hook.clone(), text)).collect()
+        self.follower.fresh().into_iter().map(|(at, text)| (at, self.name.clone(), text)).collect()
     }
 }
 
 impl Reader {
-    /// The next lines; `None` when another instance, or none, is in the partition.
-    fn look(&mut self) -> Option<Vec<(ServiceName, String)>> {
+    /// The next lines, and whether there may be more.
+    fn look(&mut self) -> (Vec<(ServiceName, String)>, bool) {
+        // Before: what is written until a build ends is read.
+        let is_building = match &self.until {
+            Until::Built { doing, digest } => doing.is_building(digest),
+            Until::HandedOn { .. } => false,
+        };
         let mut lines = self.source.fresh();
         lines.drain(..lines.len().saturating_sub(std::mem::replace(&mut self.most, usize::MAX)));
-        // Afterwards: what was read may have been the next one's.
-        (self.holders.of(&self.partition) == self.instance)
-            .then(|| lines.into_iter().map(|(_, service, text)| (service, text)).collect())
+        let lines = lines.into_iter().map(|(_, service, text)| (service, text)).collect();
+        match &self.until {
+            Until::Built { .. } => (lines, is_building),
+            // Afterwards: what was read may have been the next one's.
+            Until::HandedOn { holders, partition, instance } if holders.of(partition) == *instance => (lines, true),
+            Until::HandedOn { .. } => (Vec::new(), false),
+        }
     }
 }

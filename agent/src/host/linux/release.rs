@@ -32,7 +32,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 
 /// The releases of this node.
@@ -42,11 +42,25 @@ pub struct Releases {
     /// All that is the agent's.
     data: PathBuf,
     events: mpsc::Sender<Event>,
-    building: Mutex<BTreeMap<Digest, String>>,
+    building: Doing,
     turns: BuildTurns,
     cache: Arc<Cache>,
     settings: ReleaseSettings,
     group: BuildGroup,
+}
+
+/// Releases that are being built, and what is being done for each.
+#[derive(Clone, Default)]
+pub struct Doing(Arc<Mutex<BTreeMap<Digest, String>>>);
+
+impl Doing {
+    pub fn is_building(&self, digest: &Digest) -> bool {
+        self.lock().contains_key(digest)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Digest, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Folders that are being filled or emptied; nothing is in them that anybody may use.
@@ -77,7 +91,7 @@ impl Releases {
             spawner,
             logs,
             events,
-            building: Mutex::default(),
+            building: Doing::default(),
             turns: BuildTurns {
                 alone: Semaphore::new(1),
                 beside: Semaphore::new(BUILDS),
@@ -90,7 +104,7 @@ impl Releases {
     }
 
     pub fn observe(&self, node: &NodeFile, digest: &Digest) -> ReleaseFact {
-        let building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        let building = self.building.lock();
         match building.get(digest) {
             Some(doing) => ReleaseFact::Building(doing.clone()),
             None if is_whole(&node.releases.join(digest.as_str())) => ReleaseFact::Installed,
@@ -135,7 +149,7 @@ impl Releases {
         private_folder(&self.logs)?;
         self.forget_old_logs(node);
         let release = parse_release(digest, document)?;
-        let log = Mutex::new(LineLog::open(self.logs.join(format!("{digest}.log"))));
+        let log = Mutex::new(LineLog::open(self.log_path(digest)));
         let write =
             |text: &str| log.lock().unwrap_or_else(PoisonError::into_inner).write(format!("{text}\n").as_bytes());
         // `> ` is before what is to be seen now, `~ ` before what is not worth a line in the log.
@@ -144,7 +158,7 @@ impl Releases {
                 write(&doing);
             }
             if let Some(what) = doing.strip_prefix("> ").or_else(|| doing.strip_prefix("~ ")) {
-                self.building.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone(), what.to_owned());
+                self.building.lock().insert(digest.clone(), what.to_owned());
                 let _ = self.events.try_send(Event::Release(digest.clone()));
             }
         };
@@ -159,8 +173,9 @@ impl Releases {
                 }
             }
         };
-        if let Err(problem) = &result {
-            write(&problem.to_string());
+        match &result {
+            Ok(()) => write(&format!("release {digest} is built")),
+            Err(problem) => write(&problem.to_string()),
         }
         result
     }
@@ -313,7 +328,9 @@ impl Releases {
             let _ = tokio::task::spawn_blocking(move || discard(&aside)).await;
             self.cache.room.freed();
         }
-        let _ = fs::remove_file(self.logs.join(format!("{digest}.log")));
+        for log in [self.log_path(digest), self.logs.join(format!("{digest}.log.1"))] {
+            let _ = fs::remove_file(log);
+        }
         self.note_used(digest)
     }
 
@@ -348,7 +365,7 @@ struct Building<'a>(&'a Releases, Digest);
 
 impl<'a> Building<'a> {
     fn begin(releases: &'a Releases, digest: &Digest) -> Result<Self, Problem> {
-        let mut building = releases.building.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut building = releases.building.lock();
         if building.contains_key(digest) {
             return Err(Problem::new(codes::CONFLICT, format!("release {} is being built already", digest.short())));
         }
@@ -363,7 +380,7 @@ impl<'a> Building<'a> {
 
 impl Drop for Building<'_> {
     fn drop(&mut self) {
-        self.0.building.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        self.0.building.lock().remove(&self.1);
         let _ = self.0.events.try_send(Event::Release(self.1.clone()));
     }
 }

@@ -1,7 +1,7 @@
 //! What releases and the cache take of the disk, and since when nothing uses it.
 
 use super::cache::store::{OFFER, PARTIAL};
-use super::{LOGS_MAX, Releases, is_whole};
+use super::{Doing, LOGS_MAX, Releases, is_whole};
 use crate::host::linux::disk::{self, Durability, Stored as File, io_problem};
 use plat_agent_plan::{Disk, ReleaseFact, StoreFacts, Stored, StoredFact};
 use plat_model::id::Digest;
@@ -80,6 +80,23 @@ impl Releases {
             }
             _ => Ok(()),
         }
+    }
+
+    pub fn log_path(&self, digest: &Digest) -> PathBuf {
+        self.logs.join(format!("{digest}.log"))
+    }
+
+    /// Where the log of a release's builds is, and what tells whether one is under way.
+    ///
+    /// # Errors
+    /// NOT_FOUND if none was begun here.
+    pub fn log(&self, digest: &Digest) -> Result<(PathBuf, Doing), Problem> {
+        let path = self.log_path(digest);
+        if !path.exists() && !self.building.is_building(digest) {
+            return Err(Problem::new(codes::NOT_FOUND, format!("release {} has no log on this node", digest.short()))
+                .because("its build has not begun, or it was removed with its log"));
+        }
+        Ok((path, self.building.clone()))
     }
 
     /// Of releases that are not there, whose builds failed or were removed elsewhere, the newest logs stay.
