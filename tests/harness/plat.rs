@@ -1,8 +1,11 @@
 //! The command line of a user, as a user runs it: arguments in, exit code and text out.
 
+use crate::grid::PATIENCE;
 use serde_json::Value;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 /// `plat` with one profile.
 pub struct Plat {
@@ -53,6 +56,22 @@ impl Plat {
         Ran { code: out.status.code().unwrap_or(-1), out: text(out.stdout), errors: text(out.stderr) }
     }
 
+    /// Begins it, to read what it prints while it does.
+    ///
+    /// # Panics
+    /// If it cannot be run.
+    pub fn follow(&self, arguments: &[&str]) -> Followed {
+        let mut command = (self.command)();
+        command.env("PLAT_PROFILE", &self.profile).arg("--plain").args(arguments).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("plat can be run");
+        let out = child.stdout.take().expect("it is a pipe");
+        let (send, lines) = channel();
+        std::thread::spawn(move || {
+            BufReader::new(out).lines().map_while(Result::ok).try_for_each(|line| send.send(line)).ok()
+        });
+        Followed { child, lines }
+    }
+
     /// Runs it, which must succeed; what it printed as JSON.
     ///
     /// # Panics
@@ -75,5 +94,49 @@ impl Plat {
         assert_eq!(ran.code, exit, "{said}");
         assert!(ran.errors.contains(&format!("error[{problem}]")), "{problem} was expected: {said}");
         ran.errors
+    }
+}
+
+/// `plat` that runs, ended with this.
+pub struct Followed {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Followed {
+    /// Reads up to this line.
+    ///
+    /// # Panics
+    /// If it ends before, or prints nothing for too long.
+    #[track_caller]
+    pub fn until(&mut self, line: &str) {
+        let next = || self.lines.recv_timeout(PATIENCE).unwrap_or_else(|e| panic!("`{line}` was expected: {e}"));
+        while next() != line {}
+    }
+
+    /// All that it prints to its end, and its exit code.
+    ///
+    /// # Panics
+    /// If it neither ends nor prints anything for too long.
+    #[track_caller]
+    pub fn rest(&mut self) -> (i32, Vec<String>) {
+        use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
+        let mut rest = Vec::new();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => rest.push(line),
+                Err(Disconnected) => break,
+                Err(Timeout) => panic!("it does not end: {rest:?}"),
+            }
+        }
+        let status = self.child.wait().expect("it is this process's");
+        (status.code().unwrap_or(-1), rest)
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        let _has_ended = self.child.kill();
+        let _ = self.child.wait();
     }
 }

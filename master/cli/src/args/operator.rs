@@ -42,6 +42,27 @@ built again only where no instance uses it. Nodes that do neither say why.")]
         #[command(flatten)]
         wait: Wait,
     },
+    /// Print how a node built a release, also while it does
+    #[command(after_help = "Examples:
+  plat release log postgresql --node edge-7       the last lines of what its build wrote
+  plat release log postgresql --node edge-7 -f    on, to the end of the build (an hour at most)
+  plat release log 3f2a90c1d4e5 --node edge-7 -n 10000 -o json    one object a line
+
+A node keeps the last 2 MiB of what builds of a release wrote, also of one that failed.
+`plat release show` tells where it is being built.")]
+    Log {
+        /// Name (its newest), or digest
+        release: String,
+        /// The node that builds it, or has
+        #[arg(long)]
+        node: String,
+        /// How many of the last lines
+        #[arg(long, short = 'n', default_value_t = 100)]
+        lines: u32,
+        /// Go on as more is written, until the build has ended
+        #[arg(long, short)]
+        follow: bool,
+    },
     /// Check a release document here, without a grid
     Check {
         /// The document, YAML

@@ -1,6 +1,7 @@
-//! Releases: add, list, show, rebuild, check, schema; and their supply.
+//! Releases: add, list, show, rebuild, log, check, schema; and their supply.
 
 mod lock;
+mod log;
 mod wait;
 
 use super::{Context, done, pages};
@@ -41,6 +42,9 @@ pub async fn run(context: &Context, command: ReleaseCommand) -> Result<()> {
             context.printer.one(&ReleaseView::from(answer))
         }
         ReleaseCommand::Rebuild { release, node, wait } => rebuild(context, release, node, &wait).await,
+        ReleaseCommand::Log { release, node, lines, follow } => {
+            log::run(context, v1::ReleaseLogRequest { release, node, lines, follow }).await
+        }
         ReleaseCommand::Check { file, explain: Some(path) } => context.printer.text(&document::explain(&file, &path)?),
         ReleaseCommand::Check { file, explain: None } => {
             let release = document::load(&file)?;
