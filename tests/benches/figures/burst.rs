@@ -224,6 +224,7 @@ fn switches(pids: &[u32]) -> u64 {
 }
 
 /// With nothing asked, and all that was has been told.
+#[expect(clippy::disallowed_methods, reason = "it is this stretch of time that is measured")]
 fn wakeups(grid: &Grid) {
     let (daemons, shims) = (daemons(grid), processes(grid, "shim"));
     until_idle(&daemons);
