@@ -53,6 +53,7 @@ mod told;
 mod volumes;
 mod web;
 mod wheels;
+mod whole;
 mod wires;
 
 use built::*;

@@ -5,7 +5,7 @@ use super::journal;
 use super::names::Names;
 use super::seen::{Seen, bring_up};
 use super::tmp::Places;
-use super::unit::{Around, Property, limits_of, unit_of, variables};
+use super::unit::{Around, COUNTED, Property, limits_of, unit_of, variables};
 use crate::host::Event;
 use crate::host::linux::account::refuse_root;
 use crate::host::linux::cgroup::{self, Slices};
@@ -21,6 +21,7 @@ use plat_model::id::{PartitionName, ServiceName};
 use plat_model::problem::{Code, codes};
 use plat_model::resources::Resources;
 use rustix::time::{ClockId, clock_gettime};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub struct Inner {
     pub bus: Bus,
     pub tmp: Arc<Places>,
     pub version: u32,
+    /// Partitions whose slices have been told to count.
+    counting: Mutex<BTreeSet<PartitionName>>,
     over: Mutex<Option<mpsc::UnboundedReceiver<String>>>,
 }
 
@@ -81,7 +84,7 @@ impl Inner {
         let (bus, version) = connected.await.map_err(|wrong| unusable(&wrong.problem("").why))?;
         let (held, slices, over) = (Held::new(setting), Slices::open(), Mutex::new(Some(over)));
         let tmp = Arc::new(Places::new(names.clone()));
-        Ok(Arc::new(Self { held, slices, names, bus, tmp, version, over }))
+        Ok(Arc::new(Self { held, slices, names, bus, tmp, version, counting: Mutex::default(), over }))
     }
 
     /// Finds what runs, and hears from now on of what ends.
@@ -320,7 +323,11 @@ impl Inner {
             Ok(tmp) => {
                 let around = Around { slice: &slice, environment: &file, tmp: tmp.as_deref(), version: self.version };
                 let properties = unit_of(place, spec, &confinement, around);
-                self.begin(&unit, &properties).await.map_err(|wrong| wrong.problem(cannot()))
+                let begun = match self.count(partition).await {
+                    Ok(()) => self.begin(&unit, &properties).await,
+                    Err(wrong) => Err(wrong),
+                };
+                begun.map_err(|wrong| wrong.problem(cannot()))
             }
             Err(why) => Err(Problem::new(codes::SERVICE_START, cannot()).because(why)),
         };
@@ -373,6 +380,16 @@ impl Inner {
         let set = self.bus.set(&self.names.slice(name), &limits_of(asked)).await;
         set.map_err(|why| why.problem(format!("the limits of partition {name} cannot be set")))?;
         self.held.set_limits(name, asked, self.holders(name));
+        Ok(())
+    }
+
+    /// Has the partition's slice count all that is in it, before anything is; systemd remembers it until the machine's next start.
+    pub async fn count(&self, name: &PartitionName) -> Result<(), Wrong> {
+        let counting = || self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        if !counting().contains(name) {
+            self.bus.set(&self.names.slice(name), &COUNTED).await?;
+            counting().insert(name.clone());
+        }
         Ok(())
     }
 

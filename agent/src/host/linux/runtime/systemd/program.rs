@@ -104,6 +104,7 @@ impl Inner {
         let (over, is_over) = oneshot::channel();
         let said = tokio::spawn(copy(reader, log, is_over));
         let mut guard = Guard { inner: self.clone(), unit: unit.clone(), is_over: false };
+        self.count(name).await.map_err(|wrong| wrong.problem(cannot()))?;
         let seen = self.bus.start(&unit, &properties, Some(input)).await.map_err(|wrong| wrong.problem(cannot()))?;
         let seen = if seen.is_over() && seen.main > 0 {
             seen

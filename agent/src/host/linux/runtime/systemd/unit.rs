@@ -195,6 +195,9 @@ fn program(
     unit
 }
 
+/// What a partition's slice counts by itself. Of what its units alone count, the kernel forgets everything with the last of them.
+pub const COUNTED: [Property; 1] = [("IOAccounting", Value::Flag(true))];
+
 /// What a partition's slice is held to.
 pub fn limits_of(limits: Resources) -> Vec<Property> {
     let weight = limits.cpu_millis.map_or(INFINITY, |millis| u64::from(millis / 10).clamp(1, 10_000));
