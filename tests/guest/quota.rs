@@ -3,9 +3,9 @@
 use super::guest;
 use plat_tests::guest::Guest;
 
-const FORMAT: &str = "/host/node-format --config /root/format.toml";
+pub const FORMAT: &str = "/host/node-format --config /root/format.toml";
 
-fn configure(guest: &mut Guest, disk_mib: u32) {
+pub fn configure(guest: &mut Guest, disk_mib: u32) {
     let text = format!(
         "version = 1\n[partitions]\namount = 3\n[network]\nmode = \"none\"\ntaps = false\nguard = false\n\
          [limits]\ndisk_mib = {disk_mib}\ndisk_quota = true\n"
