@@ -55,7 +55,7 @@ pub fn measure() -> Result<()> {
         one.push(took.1);
         if round == 0 {
             memory(&grid)?;
-            wakeups(&grid);
+            wakeups(&grid)?;
             restart(&mut grid)?;
         }
         let pids = services(&grid);
@@ -224,14 +224,15 @@ fn switches(pids: &[u32]) -> u64 {
 }
 
 /// With nothing asked, and all that was has been told.
-#[expect(clippy::disallowed_methods, reason = "it is this stretch of time that is measured")]
-fn wakeups(grid: &Grid) {
+fn wakeups(grid: &Grid) -> Result<()> {
     let (daemons, shims) = (daemons(grid), processes(grid, "shim"));
     until_idle(&daemons);
     let before = (switches(&daemons), switches(&shims));
-    std::thread::sleep(QUIET);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    runtime.block_on(tokio::time::sleep(QUIET));
     let (agent, shims) = (switches(&daemons).saturating_sub(before.0), switches(&shims).saturating_sub(before.1));
     println!("  woken up in {} s, both parts of the agent {agent} times, all shims {shims} times", QUIET.as_secs());
+    Ok(())
 }
 
 /// The agent is killed and started again: until it has taken over what runs.
