@@ -73,6 +73,26 @@ fn after_running_out_of_room(attempts: u32, seconds: u64, roomier: bool) -> (Rel
 }
 
 #[test]
+fn what_failed_is_tried_again_after_pauses_that_grow_up_to_five_minutes() {
+    let (digest, document) = (digest(), release().to_canonical_json());
+    let then = at(plat_model::Timestamp::from_seconds(1_800_000_000));
+    let planned = |code, attempts, seconds| {
+        let fact = ReleaseFact::Failed { attempts, at: then, problem: Problem::new(code, "it failed") };
+        let now = Moment { steady: then.steady.plus(Duration::from_secs(seconds)), ..then };
+        plan_release(&given(&digest, &document, &fact, now))
+    };
+    for (wait, attempts) in [5, 10, 20, 40, 80, 160, 300, 300].into_iter().zip(1..) {
+        for code in [codes::BUILD_FAILED, codes::SOURCE_FETCH] {
+            let early = planned(code, attempts, wait - 1);
+            assert_eq!(early.action, None, "{code} after {attempts}");
+            assert_eq!(early.wake_at, Some(then.steady.plus(Duration::from_secs(wait))), "{code} after {attempts}");
+            let due = planned(code, attempts, wait);
+            assert!(matches!(due.action, Some(Action::InstallRelease { .. })), "{code} after {attempts}");
+        }
+    }
+}
+
+#[test]
 fn what_ran_out_of_room_is_begun_again_when_there_is_more_than_it_had_or_after_long() {
     let (plan, now) = after_running_out_of_room(20, 301, false);
     assert_eq!(plan.action, None, "what it wrote is gone, so there is as much room as it had");
