@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-pub use syscalls::FAMILIES;
+pub use syscalls::{FAMILIES, FORBIDDEN_SERVICES};
 
 /// What a program has of the machine. It may read and execute what its user may, but for what is hidden; of processes it
 /// sees its user's alone; what is in its `/dev/shm` is its own and goes with it.

@@ -84,6 +84,20 @@ const FORBIDDEN: &[i64] = &[
     libc::SYS_vhangup,
 ];
 
+/// Those of them that systemd's `@system-service` has, as systemd calls them; but for those that its own filters of namespaces
+/// answer.
+pub const FORBIDDEN_SERVICES: [&str; 9] = [
+    "@keyring",
+    "io_uring_enter",
+    "io_uring_register",
+    "io_uring_setup",
+    "kcmp",
+    "process_madvise",
+    "process_vm_readv",
+    "process_vm_writev",
+    "userfaultfd",
+];
+
 /// What a process may not be split off with. One of time cannot be asked for so.
 const NAMESPACES: [i32; 7] = [
     libc::CLONE_NEWNS,

@@ -428,6 +428,10 @@ fn said(value: &OwnedVariant) -> Option<Said> {
 /// MS_REC of linux/mount.h.
 const RECURSIVE: u64 = 1 << 14;
 
+fn list(is_allowed: bool, names: Vec<&str>) -> Variant<'static> {
+    Variant::from((is_allowed, names.into_iter().map(str::to_owned).collect::<Vec<_>>()))
+}
+
 fn variant(value: &Value) -> Variant<'static> {
     match value.clone() {
         Value::Flag(flag) => Variant::from(flag),
@@ -441,7 +445,8 @@ fn variant(value: &Value) -> Variant<'static> {
             // Nothing in it is a variable to systemd.
             Variant::from(vec![(path, words, vec!["no-env-expand".to_owned()])])
         }
-        Value::Allowed(names) => Variant::from((true, names.into_iter().map(str::to_owned).collect::<Vec<_>>())),
+        Value::Allowed(names) => list(true, names),
+        Value::Denied(names) => list(false, names),
         Value::Files(paths) => Variant::from(paths.into_iter().map(|path| (path, false)).collect::<Vec<_>>()),
         Value::Pairs(pairs) => Variant::from(pairs),
         Value::Binds(binds) => {

@@ -27,6 +27,8 @@ pub enum Value {
     Command(Vec<String>),
     /// What alone is allowed.
     Allowed(Vec<&'static str>),
+    /// What is taken away again of what alone is allowed.
+    Denied(Vec<&'static str>),
     /// Files of variables, which must be there.
     Files(Vec<String>),
     /// Fields of all that is logged.

@@ -1,7 +1,9 @@
 //! What a program has of the machine, as systemd is told of it: the same that [`crate::host::linux::confine`] does itself.
 
 use super::{Around, Bind, Property, Value, text};
-use crate::host::linux::confine::{Bounds, FAMILIES, PRIVATE, SHARED_MEMORY_BYTES, TEMPORARY, TMP_BYTES};
+use crate::host::linux::confine::{
+    Bounds, FAMILIES, FORBIDDEN_SERVICES, PRIVATE, SHARED_MEMORY_BYTES, TEMPORARY, TMP_BYTES,
+};
 use std::path::{Path, PathBuf};
 
 /// The first versions of systemd that hide processes of other users, and that give System V objects and queues apart.
@@ -53,6 +55,8 @@ pub fn properties(bounds: &Bounds, around: Around<'_>) -> Vec<Property> {
         ("RestrictSUIDSGID", Value::Flag(true)),
         ("SystemCallArchitectures", Value::Texts(vec!["native".into()])),
         ("SystemCallFilter", Value::Allowed(vec!["@system-service"])),
+        // Less these.
+        ("SystemCallFilter", Value::Denied(FORBIDDEN_SERVICES.to_vec())),
         ("SystemCallErrorNumber", Value::Signal(1)),
     ];
     if around.version >= WITH_PROCESSES {

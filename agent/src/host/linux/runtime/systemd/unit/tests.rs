@@ -51,8 +51,11 @@ fn a_service_is_all_that_its_specification_and_its_confinement_say() {
     let confinement = Confinement::of(&place, limits(), Path::new("/var/lib/plat-agent/host"));
     let unit = unit_of(&place, &spec(), &confinement, around(252));
     assert_eq!(told(&unit), include_str!("golden/service.txt").trim_end());
+    // What is taken away from a list is said after it.
+    let lists = unit.iter().filter(|(name, _)| *name == "SystemCallFilter").map(|(_, value)| value);
+    assert!(matches!(lists.collect::<Vec<_>>()[..], [Value::Allowed(_), Value::Denied(_)]));
     let names: std::collections::BTreeSet<_> = unit.iter().map(|(name, _)| name).collect();
-    assert_eq!(names.len(), unit.len(), "each is said once");
+    assert_eq!(names.len() + 1, unit.len(), "each other is said once");
 }
 
 #[test]
