@@ -4,13 +4,16 @@
 use super::*;
 use plat_agent::host::linux::runtime::{Memory, Place, Reading, RunState};
 use plat_agent_plan::facts::Ending;
-use plat_document::release::{Restart, ServiceKind};
-use plat_model::resources::Resources;
+use plat_document::release::{Restart, ServiceKind, StopSignal};
 
+mod amounts;
 mod bounds;
+mod counted;
 mod hardship;
 mod traffic;
+pub use amounts::*;
 pub use bounds::*;
+pub use counted::*;
 pub use hardship::*;
 pub use traffic::*;
 
@@ -33,6 +36,7 @@ macro_rules! suite {
             a_service_runs_once_and_another_specification_is_another_run
             of_many_that_are_started_at_once_each_says_how_it_went
             stopping_kills_what_ignores_the_signal_and_what_detached
+            a_service_is_told_to_stop_by_the_signal_that_it_asked_for
             a_run_that_ends_by_itself_is_told_with_its_last_lines_and_counted
             a_one_shot_says_whether_it_succeeded_also_to_the_next_agent
             what_has_ended_is_not_started_again_while_there_is_an_agent
@@ -47,11 +51,15 @@ macro_rules! suite {
             what_runs_sees_processes_of_its_user_and_of_nobody_else
             what_runs_has_sockets_of_four_families_and_no_others
             what_runs_makes_no_program_that_gives_rights_and_no_namespace
+            what_runs_may_not_ask_the_kernel_for_what_no_program_needs
             a_program_whose_output_another_has_ends_all_the_same
             what_is_said_to_be_enforced_is
             the_next_instance_is_held_to_nothing_that_the_last_one_was
             a_service_whose_directory_is_not_there_has_ended_as_often_as_it_was_started
             a_run_that_has_ended_is_on_the_bill_whole_until_the_next_one
+            cpu_time_of_many_short_children_agrees_with_the_kernel
+            what_is_written_to_the_disk_is_counted
+            what_is_held_in_memory_is_what_the_kernel_says
             clearing_ends_all_at_once_and_forgetting_leaves_nothing
             logs_are_bounded_and_read_on
             groups_that_somebody_takes_away_are_made_again_with_their_limits_and_the_gap_is_told
@@ -157,6 +165,24 @@ pub async fn stopping_kills_what_ignores_the_signal_and_what_detached(node: Node
     assert!(!alive(pid) && !alive(detached));
     assert!(matches!(fact(&host, "stubborn").await.state, ServiceRun::Ended { .. }));
     stop(&host, "stubborn").await;
+    node.done(host).await;
+}
+
+pub async fn a_service_is_told_to_stop_by_the_signal_that_it_asked_for(node: Node) {
+    let host = node.occupied().await;
+    let signals = [("INT", StopSignal::Int), ("QUIT", StopSignal::Quit), ("USR2", StopSignal::Usr2)];
+    for (name, stop_signal) in signals {
+        let all = ["TERM", "INT", "QUIT", "HUP", "USR1", "USR2"]
+            .map(|name| format!("trap 'echo {name} >> got; exit' {name}"));
+        let script = format!("{}; echo > up; while :; do sleep 0.02; done", all.join("; "));
+        let patient = ServiceSpec { stop_signal, stop_timeout_seconds: 3600, ..spec("db", &script) };
+        begin(&host, &node, &patient).await.unwrap();
+        until("it is up", async || node.home().join("up").exists()).await;
+        stop(&host, "db").await;
+        assert_eq!(fs::read_to_string(node.home().join("got")).unwrap(), format!("{name}\n"));
+        fs::remove_file(node.home().join("got")).unwrap();
+        fs::remove_file(node.home().join("up")).unwrap();
+    }
     node.done(host).await;
 }
 
@@ -375,60 +401,6 @@ pub async fn nothing_is_inherited_and_no_privileges_are_gained(node: Node) {
     // Input, output, errors, and the folder that is listed.
     assert_eq!((open.as_str(), umask.as_str()), ("4", "0027"));
     assert!(privileges.ends_with('1'), "{privileges}");
-    node.done(host).await;
-}
-
-pub async fn what_is_said_to_be_enforced_is(node: Node) {
-    let host = node.occupied().await;
-    let place = place(&node);
-    let many = program("i=0; while [ $i -lt 40 ]; do sleep 2 & i=$((i+1)); done; wait", 20);
-    let asked = Resources { processes: Some(10), ..Resources::default() };
-    let enforced = host.runtime().limit(&place, asked).await.unwrap();
-    assert!(enforced.processes.is_none_or(|most| most == 10));
-    let ran = host.runtime().run(&place, &many).await.unwrap();
-    assert_eq!(ran.exit.to_string() != "exit code 0", enforced.processes.is_some(), "{:?}", ran.tail);
-    // As much as it may hold, and as much again.
-    let asked = Resources { memory_mib: Some(64), ..Resources::default() };
-    let enforced = host.runtime().limit(&place, asked).await.unwrap();
-    let large = program("head -c 134217728 /dev/zero | tail -c 134217728 > /dev/null", 60);
-    let ran = host.runtime().run(&place, &large).await.unwrap();
-    assert_eq!(ran.exit.to_string() != "exit code 0", enforced.memory_mib.is_some(), "{ran:?}");
-    let unlimited = host.runtime().limit(&place, Resources::default()).await.unwrap();
-    assert_eq!(unlimited, Resources::default());
-    let ran = host.runtime().run(&place, &many).await.unwrap();
-    assert_eq!(ran.exit.to_string(), "exit code 0", "{:?}", ran.tail);
-    node.done(host).await;
-}
-
-/// What systemd says of a partition's slice that no file of the kernel says everywhere.
-fn slice_says(node: &Node, property: &str) -> String {
-    let state = node.state().join("host").canonicalize().unwrap();
-    let hash = sha2::Sha256::digest(state.as_os_str().as_encoded_bytes());
-    let id: String = hash.iter().take(6).map(|b| format!("{b:02x}")).collect();
-    let show = ["show", "--value", "--property", property, &format!("plat-{id}-p0.slice")].map(str::to_owned);
-    let said = std::process::Command::new("systemctl").args(show).output().unwrap();
-    String::from_utf8(said.stdout).unwrap().trim().to_owned()
-}
-
-pub async fn the_next_instance_is_held_to_nothing_that_the_last_one_was(node: Node) {
-    let host = node.occupied().await;
-    let asked = Resources { processes: Some(10), memory_mib: Some(64), ..Resources::default() };
-    host.perform(&Action::Limit { partition: part(), resources: asked }).await.unwrap();
-    if node.runtime == Runtime::Systemd {
-        assert_eq!((slice_says(&node, "TasksMax"), slice_says(&node, "MemoryMax")), ("10".into(), "67108864".into()));
-    }
-    host.perform(&Action::Erase { partition: part() }).await.unwrap();
-    host.perform(&Action::Free { partition: part() }).await.unwrap();
-    drop(host);
-    let host = node.occupied().await;
-    assert_eq!(host.observe_partition(&part()).await.unwrap().limits, Some(Resources::default()));
-    let many = program("i=0; while [ $i -lt 40 ]; do sleep 2 & i=$((i+1)); done; wait", 20);
-    let ran = host.runtime().run(&place(&node), &many).await.unwrap();
-    assert_eq!(ran.exit.to_string(), "exit code 0", "{:?}", ran.tail);
-    if node.runtime == Runtime::Systemd {
-        let now = ["TasksMax", "MemoryMax", "CPUQuotaPerSecUSec"].map(|property| slice_says(&node, property));
-        assert_eq!(now, ["infinity"; 3]);
-    }
     node.done(host).await;
 }
 

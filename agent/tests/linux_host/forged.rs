@@ -246,6 +246,45 @@ pub async fn settled(host: Arc<LinuxHost>) -> Arc<LinuxHost> {
 }
 
 #[tokio::test]
+async fn a_partition_gets_nothing_of_the_instance_in_another_one() {
+    let node = Node::new(None);
+    let path = node.folder.path().join("node.json");
+    let mut file = NodeFile::parse(&fs::read_to_string(&path).unwrap()).unwrap();
+    let (p1, other) = (PartitionName::parse("p1").unwrap(), InstanceId::parse(&"b".repeat(32)).unwrap());
+    file.partitions.push(NodePartition::bare(p1.clone()));
+    fs::write(&path, file.to_json()).unwrap();
+    fs::create_dir(node.home().with_file_name("p1")).unwrap();
+    let host = Arc::new(node.occupied().await);
+    let outside = remote(&host).await;
+    let occupy = Action::Occupy { partition: p1.clone(), instance: other.clone(), secrets: BTreeMap::new() };
+    outside.perform(&occupy).await.unwrap();
+    let begin = |partition: &PartitionName, instance: &InstanceId| {
+        let spec = ServiceSpec { instance: instance.clone(), ..spec("web", "exec sleep 600") };
+        Action::StartService { partition: partition.clone(), spec }
+    };
+    let publish = |partition: &PartitionName| Action::Publish {
+        partition: partition.clone(),
+        publication: publication("password"),
+    };
+    // The secret is the first one's.
+    for action in [begin(&p1, &instance()), begin(&part(), &other), publish(&p1)] {
+        let (logs, guard) = Kept::logs();
+        let problem = outside.perform(&action).await.expect_err(&format!("{action:?}"));
+        drop(guard);
+        assert_eq!(problem.code, codes::FORGED, "{action:?}: {problem}");
+        assert!(logs.text().contains("refused") && logs.text().contains("P0417"), "{}", logs.text());
+    }
+    for action in [begin(&part(), &instance()), begin(&p1, &other), publish(&part())] {
+        outside.perform(&action).await.unwrap();
+    }
+    drop(outside);
+    for action in [Action::Erase { partition: p1.clone() }, Action::Free { partition: p1 }] {
+        host.perform(&action).await.unwrap();
+    }
+    node.done(Arc::into_inner(settled(host).await).unwrap()).await;
+}
+
+#[tokio::test]
 async fn a_partitions_directory_that_was_swapped_for_a_link_leads_nowhere() {
     let node = Node::new(None);
     let host = Arc::new(node.occupied().await);

@@ -9,6 +9,8 @@ use super::doors::listen_on;
 use super::*;
 use nix::libc::SYS_ptrace;
 use plat_agent_plan::SOCKET;
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
 use std::sync::Arc;
 
 pub use lingers::*;
@@ -39,6 +41,7 @@ macro_rules! suite {
             what_it_sends_along_to_who_stands_by_a_service_keeps_nobody_waiting
             it_changes_no_release_and_no_mount
             nothing_of_it_stays_when_it_is_stopped_or_erased
+            what_its_user_runs_elsewhere_on_the_machine_ends_when_it_is_erased
         );
     };
     ($notes:tt $runtime:expr, $next:expr; $($check:ident)*) => {
@@ -154,6 +157,16 @@ impl Street {
         assert!(why.iter().any(|why| said.contains(why)), "{script}: {exit}: {said}");
     }
 
+    /// The last lines that are told of a partition.
+    async fn log(&self, partition: &PartitionName, lines: usize) -> Vec<String> {
+        let asked = LogsAsked { of: LogOf::Services(partition.clone(), None), lines, follow: Follow::No };
+        let (mut lines, mut said) = (self.host.logs(&asked).await.unwrap(), Vec::new());
+        while let Some((_, text)) = lines.recv().await {
+            said.push(text);
+        }
+        said
+    }
+
     /// The neighbour runs as before, and the agent does what it is asked to.
     async fn goes_on(&self) {
         let fact = self.neighbours().await;
@@ -186,6 +199,20 @@ impl Street {
 const GONE: [&str; 4] = ["No such file", "nonexistent", "Permission denied", "Read-only file system"];
 /// Of what its user could not do either, if it were there.
 const ABSENT: [&str; 1] = ["No such file"];
+
+/// All that files beneath a folder take on the disk.
+fn size_of(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(about) if about.is_dir() => size_of(&entry.path()),
+        about => about.map_or(0, |about| about.blocks() * 512),
+    };
+    entries.map(size).sum()
+}
+
+fn size_of_journals() -> u64 {
+    ["/var/log/journal", "/run/log/journal"].iter().map(|folder| size_of(Path::new(folder))).sum()
+}
 
 pub async fn links_in_its_folders_lead_the_agent_nowhere(street: Street) {
     let (outside, theirs) = (street.node.folder.path().join("open"), street.theirs("etc"));
@@ -255,12 +282,19 @@ pub async fn a_fork_bomb_stays_within_its_partition(street: Street) {
 }
 
 pub async fn what_it_writes_too_much_is_bounded_where_the_node_says_so(street: Street) {
-    // Its log, on the agent's disk.
-    let (exit, _) = street.tries("head -c 20000000 /dev/zero | tr '\\0' 'x' | fold -w 1000").await;
+    // Its log, which nothing makes smaller; where systemd keeps it, as much as its journal is allowed is there.
+    let before = size_of_journals();
+    let (exit, _) = street.tries("head -c 15000000 /dev/urandom | base64 -w 1000; echo the end").await;
     assert_eq!(exit, "exit code 0");
-    let folder = street.node.state().join("host/partitions/p0/services/attack");
-    let kept: u64 = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    let kept = size_of(&street.node.state());
     assert!(kept < 4 << 20, "{kept} bytes of its log are kept");
+    let grown = size_of_journals().saturating_sub(before);
+    assert!(grown < 100 << 20, "the journal has grown by {grown} bytes");
+    let told = street.log(&part(), 10_000).await;
+    assert_eq!(told.last().map(String::as_str), Some("the end"));
+    let told: usize = told.iter().map(String::len).sum();
+    assert!((1 << 20..3 << 20).contains(&told), "{told} bytes are told");
+    assert_eq!(street.log(&neighbour(), 100).await, ["I am up"], "its neighbour's is as it was");
     // What is in memory counts as its memory.
     let resources = Resources { memory_mib: Some(64), ..Resources::default() };
     street.host.perform(&Action::Limit { partition: part(), resources }).await.unwrap();
@@ -336,13 +370,7 @@ pub async fn it_puts_no_word_into_its_neighbours_log(street: Street) {
     let (exit, said) = street.tries(&format!("{FORGES} {unit} {}; echo tried", "b".repeat(32))).await;
     // In its own it says what it likes.
     assert!(exit == "exit code 0" && said.contains("tried"), "{exit}: {said}");
-    let asked = LogsAsked { of: LogOf::Services(neighbour(), None), lines: 100, follow: Follow::No };
-    let mut lines = street.host.logs(&asked).await.unwrap();
-    let mut said = Vec::new();
-    while let Some((_, text)) = lines.recv().await {
-        said.push(text);
-    }
-    assert_eq!(said, ["I am up"], "that it said itself");
+    assert_eq!(street.log(&neighbour(), 100).await, ["I am up"], "that it said itself");
     street.done().await;
 }
 
@@ -389,6 +417,30 @@ pub async fn nothing_of_it_stays_when_it_is_stopped_or_erased(street: Street) {
     assert_eq!(street.live(), [""; 0]);
     start(&street.host, &spec("again", hides)).await.unwrap();
     street.host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    assert_eq!(street.live(), [""; 0]);
+    street.done().await;
+}
+
+pub async fn what_its_user_runs_elsewhere_on_the_machine_ends_when_it_is_erased(street: Street) {
+    // Not started by the agent, nor in any of its groups; one does not listen, one does not run at the moment.
+    let scripts = ["exec sleep 600", "trap '' TERM HUP; echo; while :; do sleep 600; done", "kill -STOP $$; sleep 600"];
+    let mut others = scripts.map(|script| {
+        let mut command = std::process::Command::new("/bin/sh");
+        command.args(["-c", script]).uid(street.own).gid(street.own).current_dir("/").stdin(Stdio::null());
+        command.stdout(Stdio::null()).spawn().unwrap()
+    });
+    start(&street.host, &with_script("web", "exec sleep 600")).await.unwrap();
+    let is_stopped = |pid| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|text| text.contains(") T "));
+    let [.., stopped] = &others;
+    until("one is stopped", async || is_stopped(stopped.id())).await;
+    for other in &others {
+        let groups = fs::read_to_string(format!("/proc/{}/cgroup", other.id())).unwrap();
+        assert!(alive(other.id()) && !groups.contains(&street.node.id()), "{groups}");
+    }
+    street.host.perform(&Action::Erase { partition: part() }).await.unwrap();
+    for other in &mut others {
+        assert!(other.try_wait().unwrap().is_some(), "it runs still");
+    }
     assert_eq!(street.live(), [""; 0]);
     street.done().await;
 }

@@ -38,9 +38,7 @@ async fn a_changed_limit_holds_for_what_runs_already_and_restarts_nothing() {
 
 /// How often the partition had to wait for CPU time, as its group says; `None` where none limits it.
 fn throttled(node: &Node) -> Option<u64> {
-    let state = node.state().join("host").canonicalize().unwrap();
-    let hash = sha2::Sha256::digest(state.as_os_str().as_encoded_bytes());
-    let id: String = hash.iter().take(6).map(|b| format!("{b:02x}")).collect();
+    let id = node.id();
     ["/sys/fs/cgroup", "/sys/fs/cgroup/cpu", "/sys/fs/cgroup/cpu,cpuacct"].into_iter().find_map(|mount| {
         let text = fs::read_to_string(Path::new(mount).join("plat").join(&id).join("p0/cpu.stat")).ok()?;
         text.lines().find_map(|line| line.strip_prefix("nr_throttled ")?.parse().ok())

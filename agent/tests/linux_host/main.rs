@@ -33,6 +33,7 @@ mod erasing;
 mod fetching;
 mod forged;
 mod full;
+mod groupless;
 mod hostile;
 mod images;
 mod instances;
@@ -49,6 +50,7 @@ mod services;
 mod shares;
 mod sources;
 mod storage;
+mod strangers;
 mod told;
 mod volumes;
 mod web;
@@ -96,6 +98,12 @@ mod systemd {
     }
 
     conformance::suite!([ignore = "the machine's first process must be systemd"] node(None));
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "the machine's first process must be systemd"]
+    async fn units_of_others_go_on_whatever_their_names_are() {
+        strangers::go_on(node(None).unwrap()).await;
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "the machine's first process must be systemd"]

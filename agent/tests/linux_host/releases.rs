@@ -86,6 +86,47 @@ async fn nothing_is_built_as_root_beside_partitions_that_have_users() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_build_of_a_killed_agent_left_is_no_release_and_goes_with_the_next_agent() {
+    let mut node = Node::new(None);
+    node.builder = is_root().then(|| account(UID + 22));
+    node.write_node_file();
+    let host = node.open().await;
+    let source = archive(&node, &tar(&[("a/x", "x", tar::EntryType::Regular)]));
+    let script = format!("mkdir -p deep/er; echo x > deep/er/file; chmod 500 deep/er deep; echo > begun; {WAIT}");
+    let document = document(source, &[&["sh", "-c", &script]]);
+    let digest = Digest::parse(&hex(document.as_bytes())).unwrap();
+    let releases = node.folder.path().join("releases");
+    let begun = || {
+        let entries = fs::read_dir(&releases).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).find(|path| path.join("begun").exists())
+    };
+    let left = releases.join(".unfinished-left");
+    // Whoever ends in an orderly way removes what is where he made it.
+    let moved_away = async {
+        until("its command runs", async || begun().is_some()).await;
+        fs::rename(begun().unwrap(), &left).unwrap();
+    };
+    tokio::select! {
+        (_, done) = install(&host, &document) => panic!("it has ended: {done:?}"),
+        () = moved_away => {}
+    }
+    drop(host);
+    assert!(left.join("deep/er/file").exists() && unfinished(&node) >= 1);
+
+    let host = node.open().await;
+    assert_eq!(host.observe_releases().await.unwrap(), []);
+    assert_eq!(host.observe_release(&digest).await, ReleaseFact::Absent);
+    until("what is left is removed", async || unfinished(&node) == 0).await;
+    let again = async {
+        until("its command runs again", async || begun().is_some()).await;
+        go_on(&node, &digest);
+    };
+    let ((_, done), ()) = tokio::join!(install(&host, &document), again);
+    done.unwrap();
+    assert_eq!(host.observe_releases().await.unwrap(), [digest]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_archive_that_reaches_out_is_refused_and_nothing_is_published() {
     let node = Node::new(None);
     let host = node.open().await;

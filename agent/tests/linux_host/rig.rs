@@ -109,6 +109,13 @@ impl Node {
         serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
     }
 
+    /// By which the names of its groups and units are told from another agent's.
+    pub fn id(&self) -> String {
+        let state = self.state().join("host").canonicalize().unwrap();
+        let hash = sha2::Sha256::digest(state.as_os_str().as_encoded_bytes());
+        hash.iter().take(6).map(|b| format!("{b:02x}")).collect()
+    }
+
     pub async fn done(self, host: LinuxHost) {
         host.perform(&Action::Erase { partition: part() }).await.unwrap();
         host.perform(&Action::Free { partition: part() }).await.unwrap();

@@ -66,6 +66,14 @@ async fn a_build_has_what_it_needs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_build_gains_no_rights_and_what_it_asks_of_the_kernel_is_filtered() {
+    let yard = Yard::new(Some(UID + 138));
+    let script =
+        "tr -d '\\t' < /proc/self/status > status; cat status; grep -x NoNewPrivs:1 status; grep -x Seccomp:2 status";
+    yard.builds(script, false).await.unwrap_or_else(|p| panic!("{p}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_build_reaches_the_network_only_if_its_release_says_so() {
     let yard = Yard::new(Some(UID + 121));
     let server = TcpListener::bind("127.0.0.1:0").unwrap();

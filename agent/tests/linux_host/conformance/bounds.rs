@@ -2,8 +2,10 @@
 
 use super::*;
 use nix::libc::{
-    CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, SYS_clone,
-    SYS_recvmsg, SYS_sendmsg,
+    CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, SYS_add_key,
+    SYS_bpf, SYS_clone, SYS_io_uring_enter, SYS_io_uring_register, SYS_io_uring_setup, SYS_kcmp, SYS_keyctl,
+    SYS_perf_event_open, SYS_process_vm_readv, SYS_process_vm_writev, SYS_ptrace, SYS_recvmsg, SYS_request_key,
+    SYS_sendmsg, SYS_userfaultfd,
 };
 
 /// What a shell in the partition says, and whether it went well.
@@ -18,7 +20,7 @@ async fn refused(host: &LinuxHost, node: &Node, script: &str) {
 }
 
 /// A folder that everybody may write to, beside the machine's own.
-fn open_folder() -> tempfile::TempDir {
+pub fn open_folder() -> tempfile::TempDir {
     let parent = if is_root() { Path::new("/var/lib") } else { Path::new(env!("CARGO_TARGET_TMPDIR")) };
     let folder = tempfile::Builder::new().prefix("plat-test-").tempdir_in(parent).unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
@@ -155,6 +157,31 @@ pub async fn what_runs_makes_no_program_that_gives_rights_and_no_namespace(node:
             print $made > 0 ? \"made \" : $! + 0 . \" \" }}'"
     );
     assert_eq!(said(&host, &node, &script).await.1.trim(), "1 1 1 1 1 1 1");
+    node.done(host).await;
+}
+
+pub async fn what_runs_may_not_ask_the_kernel_for_what_no_program_needs(node: Node) {
+    let host = node.occupied().await;
+    // In such a way that the kernel itself has another answer for whoever asks: a trace of itself by whoever began it, keys
+    // that there are not, memory that is not there. 1 is EPERM.
+    let calls = [
+        (SYS_bpf, "99, 0, 0"),
+        (SYS_keyctl, "9999, 0, 0, 0, 0"),
+        (SYS_add_key, "0, 0, 0, 0, 0"),
+        (SYS_request_key, "0, 0, 0, 0"),
+        (SYS_io_uring_setup, "0, 0"),
+        (SYS_io_uring_enter, "-1, 0, 0, 0, 0, 0"),
+        (SYS_io_uring_register, "-1, 0, 0, 0"),
+        (SYS_ptrace, "0, 0, 0, 0"),
+        (SYS_process_vm_readv, "$$, 0, 0, 0, 0, 0"),
+        (SYS_process_vm_writev, "$$, 0, 0, 0, 0, 0"),
+        (SYS_kcmp, "$$, $$, 99, 0, 0"),
+        (SYS_perf_event_open, "0, 0, 0, -1, 0"),
+        (SYS_userfaultfd, "1 << 30"),
+    ];
+    let asked = calls.map(|(call, with)| format!("syscall({call}, {with}) == -1 ? $! + 0 : \"done\""));
+    let script = format!("exec perl -e 'print join(\" \", {})'", asked.join(", "));
+    assert_eq!(said(&host, &node, &script).await, (true, ["1"; 13].join(" ")));
     node.done(host).await;
 }
 

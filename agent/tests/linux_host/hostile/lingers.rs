@@ -56,7 +56,11 @@ impl Street {
     }
 }
 
-async fn is_answered(path: PathBuf) {
+/// How long a question may take; that of who has taken all places at his socket himself, until they are given up.
+const AT_ONCE: Duration = Duration::from_secs(10);
+const IN_TURN: Duration = Duration::from_secs(40);
+
+async fn is_answered(path: PathBuf, within: Duration) {
     let ask = async {
         let mut stream = UnixStream::connect(path).await.unwrap();
         stream.write_all(b"{\"v\": 1, \"ask\": \"get\"}\n").await.unwrap();
@@ -64,7 +68,7 @@ async fn is_answered(path: PathBuf) {
         BufReader::new(stream).read_line(&mut line).await.unwrap();
         assert!(line.starts_with("{\"v\":1,"), "{line}");
     };
-    tokio::time::timeout(Duration::from_secs(10), ask).await.expect("nobody answers");
+    tokio::time::timeout(within, ask).await.expect("nobody answers");
 }
 
 pub async fn what_it_sends_along_to_the_agent_keeps_nobody_waiting(street: Street) {
@@ -76,13 +80,13 @@ pub async fn what_it_sends_along_to_the_agent_keeps_nobody_waiting(street: Stree
     }
     let attack = with_script("attack", &sends(&street.node.home().join(SOCKET).display().to_string(), "SOCK_STREAM"));
     street.sends(&attack).await;
-    is_answered(street.theirs(SOCKET)).await;
-    is_answered(street.node.home().join(SOCKET)).await;
+    is_answered(street.theirs(SOCKET), AT_ONCE).await;
+    is_answered(street.node.home().join(SOCKET), IN_TURN).await;
     for (partition, instance) in partitions.iter().zip(&instances) {
         inside.renew(&partition.name);
         inside.keep(partition, Some(instance)).await;
     }
-    is_answered(street.theirs(SOCKET)).await;
+    is_answered(street.theirs(SOCKET), AT_ONCE).await;
     street.stops(part(), "attack").await;
     street.done().await;
 }
