@@ -93,6 +93,29 @@ fn a_bridge_takes_no_more_than_it_is_to_although_no_port_says_so() {
 }
 
 #[test]
+fn a_bridge_takes_no_more_than_it_is_to_although_the_ports_that_said_so_go() {
+    on_a_machine(|machine| {
+        let _world = World::with_ipv4();
+        let pairs = "taps = false\nnamespaces = true\ngateway = true\n";
+        for (amount, had, then) in [
+            (1, "", "taps = false\n"),
+            (1, "", "tap_mode = \"routed\"\n"),
+            (0, "", ""),
+            (1, pairs, "taps = false\ngateway = true\n"),
+        ] {
+            machine.configure_with(1, &format!("{TAKE}mtu = 1400\n{had}"), "");
+            machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+            machine.must(&["confirm"]);
+            machine.configure_with(amount, &format!("{TAKE}mtu = 1400\n{then}"), "");
+            machine.must(&["apply"]);
+            assert_eq!(mtus(machine)[0], Some(1400), "{amount} {had} {then}");
+            assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+            machine.must(&["reset"]);
+        }
+    });
+}
+
+#[test]
 fn a_run_that_fails_says_of_a_bridge_that_it_does_not_follow_its_ports() {
     on_a_machine(|machine| {
         let _world = World::with_ipv4();

@@ -34,13 +34,28 @@ impl Planner<'_> {
                 }
                 self.add.push(action);
             }
-            // No port of its keeps it from taking what the uplink does.
-            found if mtu < smallest && (found.is_none() || is_taken) => {
+            // No port of its keeps it from taking what the uplink does, once those that go are gone.
+            found if mtu < smallest && (found.is_none() || is_taken || self.lets_go(bridge, mtu)) => {
                 self.lost.push(format!("{bridge} keeps its MTU from now on, and follows its ports no more"));
                 self.add.push(set(None));
             }
             _ => {}
         }
+    }
+
+    /// Whether a port of ours leaves the bridge that keeps it from taking more than this.
+    fn lets_go(&self, bridge: &str, mtu: u32) -> bool {
+        let is_port = |link: &LinkFact| link.bridge.as_deref() == Some(bridge);
+        let pairs =
+            || self.layout.namespaces.values().filter(|wanted| wanted.state.outside.as_ref().is_some_and(is_port));
+        let stays =
+            |name: &str| self.layout.links.get(name).is_some_and(is_port) || pairs().any(|wanted| wanted.veth == name);
+        let small = self.facts.links.iter().filter(|(_, link)| is_port(link) && link.mtu.is_some_and(|its| its <= mtu));
+        let is_ours = |name: &str, link: &LinkFact| {
+            link.thing(name).is_some_and(|thing| self.claims.has(&thing))
+                || self.claims.iter().any(|thing| veth(thing) == Some(name))
+        };
+        small.into_iter().any(|(name, link)| !stays(name) && is_ours(name, link))
     }
 
     /// `None`: of no port is it known.
