@@ -281,6 +281,8 @@ pub enum LinkKind {
 
 /// What the kernel gives a link that is made, in bytes (`ETH_DATA_LEN`).
 pub const MTU: u32 = 1500;
+/// Bytes that a link must take for the kernel to have IPv6 there (RFC 8200, 5).
+pub const LEAST_OF_IPV6: u32 = 1280;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

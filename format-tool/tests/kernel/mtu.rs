@@ -116,6 +116,27 @@ fn a_bridge_takes_no_more_than_it_is_to_although_the_ports_that_said_so_go() {
 }
 
 #[test]
+fn a_bridge_keeps_its_ipv6_beside_a_port_that_takes_too_little_for_it() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        machine.must(&["confirm"]);
+        // It follows its ports no more.
+        ip("link set plat0 mtu 1450");
+        ip("link set plat0 mtu 1500");
+        ip("link add d0 type veth peer name d1");
+        ip("link set d0 mtu 1000 up");
+        ip("link set d0 master plat0");
+        let said = machine.must(&["verify"]);
+        assert!(said.contains("! plat0 goes on taking packets of 1500 bytes, and its port d0 takes 1000"), "{said}");
+        assert!(machine.must(&["apply"]).ends_with("nothing to do\n"));
+        assert_eq!(mtus(machine)[0], Some(1500));
+        assert!(world.is_reached());
+    });
+}
+
+#[test]
 fn a_run_that_fails_says_of_a_bridge_that_it_does_not_follow_its_ports() {
     on_a_machine(|machine| {
         let _world = World::with_ipv4();

@@ -3,7 +3,7 @@
 //! kernel has seen to it there is nothing left to set, and it goes on seeing to it.
 
 use crate::action::Action;
-use crate::facts::{LinkFact, MTU};
+use crate::facts::{LEAST_OF_IPV6, LinkFact, MTU};
 use crate::plan::Planner;
 use crate::plan::links::veth;
 use crate::thing::Thing;
@@ -14,14 +14,24 @@ impl Planner<'_> {
         let Some(uplink) = &layout.uplink else { return };
         let bridge = &uplink.bridge;
         let Some(wanted) = layout.links.get(bridge) else { return };
-        let Some(smallest) = self.smallest_port(&uplink.link, bridge) else { return };
+        let Some((smallest, port)) = self.smallest_port(&uplink.link, bridge) else { return };
         let mtu = wanted.mtu.map_or(smallest, |mtu| mtu.min(smallest));
         let found = facts.links.get(bridge).filter(|found| found.kind == wanted.kind);
+        let is_taken = self.add.iter().any(|action| matches!(action, Action::TakeUplink(_)));
+        if mtu < LEAST_OF_IPV6 {
+            // It would lose IPv6, and the machine its addresses there.
+            let was = found.and_then(|found| found.mtu).filter(|was| !is_taken && *was > mtu);
+            self.notes.extend(was.map(|was| {
+                format!(
+                    "{bridge} goes on taking packets of {was} bytes, and its port {port} takes {mtu}: with less than {LEAST_OF_IPV6} the bridge would have no IPv6"
+                )
+            }));
+            return;
+        }
         let set = |from: Option<u32>| {
             let from = LinkFact { mtu: from, ..wanted.clone() };
             Action::SetLink { name: bridge.clone(), to: LinkFact { mtu: Some(mtu), ..from.clone() }, from }
         };
-        let is_taken = self.add.iter().any(|action| matches!(action, Action::TakeUplink(_)));
         match found.map(|found| found.mtu) {
             Some(None) => {}
             Some(Some(was)) if was != mtu => {
@@ -58,17 +68,19 @@ impl Planner<'_> {
         small.into_iter().any(|(name, link)| !stays(name) && is_ours(name, link))
     }
 
-    /// `None`: of no port is it known.
-    fn smallest_port(&self, uplink: &str, bridge: &str) -> Option<u32> {
+    /// What the smallest of its ports takes, and which that is. `None`: of no port is it known.
+    fn smallest_port<'b>(&'b self, uplink: &'b str, bridge: &str) -> Option<(u32, &'b str)> {
         let is_port = |link: &&LinkFact| link.bridge.as_deref() == Some(bridge);
-        let ports = self.layout.links.values().filter(is_port).map(|link| Some(link.mtu.unwrap_or(MTU)));
+        let ports = self.layout.links.iter().filter(|(_, link)| is_port(link));
+        let ports = ports.map(|(name, link)| (name.as_str(), Some(link.mtu.unwrap_or(MTU))));
         let pairs = self.layout.namespaces.iter().filter_map(|(name, wanted)| {
             let outside = wanted.state.outside.as_ref().filter(is_port)?;
-            match self.far_end_of_others(name, &wanted.veth) {
+            let mtu = match self.far_end_of_others(name, &wanted.veth) {
                 None => Some(outside.mtu.unwrap_or(MTU)),
                 // It is left as it is.
                 Some(_) => self.facts.links.get(&wanted.veth).filter(is_port)?.mtu,
-            }
+            };
+            Some((wanted.veth.as_str(), mtu))
         });
         let is_ours = |name: &str, link: &LinkFact| {
             link.thing(name).is_some_and(|thing| self.claims.has(&thing))
@@ -79,8 +91,9 @@ impl Planner<'_> {
         };
         let others = self.facts.links.iter().filter(|(_, link)| is_port(link));
         let others = others.filter(|(name, link)| !self.layout.links.contains_key(*name) && !is_ours(name, link));
-        let own = self.facts.links.get(uplink).map(|link| link.mtu);
-        let all = ports.chain(others.map(|(_, link)| link.mtu)).chain(own).flatten();
-        all.chain(pairs).min()
+        let others = others.map(|(name, link)| (name.as_str(), link.mtu));
+        let own = self.facts.links.get(uplink).map(|link| (uplink, link.mtu));
+        let all = own.into_iter().chain(ports).chain(others).chain(pairs);
+        all.filter_map(|(name, mtu)| Some((mtu?, name))).min_by_key(|(mtu, _)| *mtu)
     }
 }

@@ -8,13 +8,11 @@ use super::taken::Inside;
 use super::{INNER, look_inside};
 use crate::host::linux::sysctls;
 use nix::errno::Errno;
-use node_format_plan::facts::{LinkFact, NamespaceFact};
+use node_format_plan::facts::{LEAST_OF_IPV6, LinkFact, NamespaceFact};
 use rtnetlink::{Handle, LinkUnspec};
 use std::io;
 
 const ITS_LINK: &str = "its eth0";
-/// Bytes that a link must take for the kernel to have IPv6 there (RFC 8200, 5).
-const LEAST_OF_IPV6: u32 = 1280;
 
 /// What did not come to be.
 #[derive(Default)]
