@@ -264,10 +264,10 @@ impl Work {
             // Undone, they may be the last of their link.
             Action::AddAddress(_) | Action::TakeUplink(_) => true,
             Action::SetLink { from, to, .. } => {
-                let is_lesser = from.mtu.zip(to.mtu).is_some_and(|(was, mtu)| mtu < was);
+                let is_another = from.mtu.zip(to.mtu).is_some_and(|(was, mtu)| mtu != was);
                 // Once it is set, a bridge follows its ports no more.
                 let is_kept = from.mtu.is_none() && to.mtu.is_some();
-                from.mac != to.mac || (from.up && !to.up) || from.bridge != to.bridge || is_lesser || is_kept
+                from.mac != to.mac || (from.up && !to.up) || from.bridge != to.bridge || is_another || is_kept
             }
             // A bridge takes no larger packets than a port of its does.
             Action::AddLink { link, .. } => link.bridge.is_some() && link.mtu.is_some(),

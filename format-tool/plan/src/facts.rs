@@ -1,6 +1,10 @@
 //! What was found on the machine: only what a plan can depend on. What is not in a map does not exist; what could not
 //! be looked at is said to be unknown, which is never taken for absent.
 
+mod links;
+
+pub use links::{About, LEAST_OF_IPV6, LinkFact, LinkKind, MTU, Odd};
+
 use crate::thing::Announced;
 use indexmap::{IndexMap, IndexSet};
 use ipnet::IpNet;
@@ -265,48 +269,6 @@ pub struct FileFact {
     pub text: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LinkKind {
-    Bridge,
-    /// A persistent tap and the uid that may open it.
-    Tap(Option<u32>),
-    /// A persistent tun and the uid that may open it.
-    Tun(Option<u32>),
-    /// One end of a pair.
-    Veth,
-    /// As the kernel calls it; empty for hardware.
-    Other(String),
-}
-
-/// What the kernel gives a link that is made, in bytes (`ETH_DATA_LEN`).
-pub const MTU: u32 = 1500;
-/// Bytes that a link must take for the kernel to have IPv6 there (RFC 8200, 5).
-pub const LEAST_OF_IPV6: u32 = 1280;
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LinkFact {
-    pub kind: LinkKind,
-    /// Administratively up (IFF_UP).
-    #[serde(default)]
-    pub up: bool,
-    /// Name of the bridge it is a port of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bridge: Option<String>,
-    #[serde(default)]
-    pub group: u32,
-    /// A tun has none: zeros.
-    #[serde(default)]
-    pub mac: [u8; 6],
-    /// Bytes of the largest packet. Where it is wanted, `None` is whatever it is.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mtu: Option<u32>,
-    /// Whether, as a port of a bridge, it reaches only ports that are not isolated.
-    #[serde(default)]
-    pub isolated: bool,
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AddressFact {
@@ -373,21 +335,6 @@ pub struct Further {
     pub scope: Option<u8>,
 }
 
-/// Something of a link that could not be put back exactly.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Odd {
-    /// In words, with its article.
-    pub what: String,
-    #[serde(default)]
-    pub ipv6: bool,
-    /// Of a route of the main table, the source address that packets get: it is gone with that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<IpAddr>,
-    #[serde(default, skip_serializing_if = "About::is_other")]
-    pub about: About,
-}
-
 /// What somebody set of frames, which goes with the link.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -397,26 +344,6 @@ pub struct SetFrames {
     /// Whether its bridge keeps it, and forgets it once the link is no port of it any more.
     #[serde(default)]
     pub of_bridge: bool,
-}
-
-/// What kind of thing that is, where it matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum About {
-    #[default]
-    Other,
-    /// One of whom the hardware address was said; not one that this machine answers for.
-    Neighbour,
-    /// An address of the link.
-    Address(IpNet),
-    /// What the kernel made by itself, and would make otherwise by now: nobody's, where it goes with its link.
-    Kernels,
-}
-
-impl About {
-    fn is_other(&self) -> bool {
-        *self == Self::Other
-    }
 }
 
 /// A way to other machines.

@@ -152,3 +152,65 @@ fn a_run_that_fails_says_of_a_bridge_that_it_does_not_follow_its_ports() {
         assert_eq!(mtus(machine), [Some(1400), None]);
     });
 }
+
+#[test]
+fn what_somebody_set_of_ipv6_is_named_where_a_link_gets_another_mtu() {
+    on_a_machine(|machine| {
+        let _world = World::new();
+        let pairs = "taps = false\nnamespaces = true\ngateway = true\n";
+        machine.configure_with(1, &format!("{TAKE}{pairs}"), "");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        machine.must(&["confirm"]);
+        std::fs::write("/proc/sys/net/ipv6/conf/plat0/mtu", "1280").unwrap();
+        for route in [
+            "2001:db8:40::/48 via 2001:db8::9 dev plat0 mtu 1450",
+            "2001:db8:41::/48 via 2001:db8::9 dev plat0 mtu 1450 table 99",
+            "2001:db8:42::/48 via 2001:db8::9 dev plat0 mtu 1280",
+            "2001:db8:43::/48 via 2001:db8::9 dev plat0 mtu 1400",
+            // These the kernel leaves alone.
+            "2001:db8:44::/48 via 2001:db8::9 dev plat0 mtu lock 1450",
+            "2001:db8:45::/48 via 2001:db8::9 dev plat0 mtu 1300",
+        ] {
+            ip(&format!("-6 route add {route}"));
+        }
+        let netns = machine.path("run/netns/part0").display().to_string();
+        let inside = |what: &str| {
+            assert!(
+                Command::new("nsenter").arg(format!("--net={netns}")).args(what.split(' ')).status().unwrap().success()
+            )
+        };
+        inside("ip -6 route add 2001:db8:46::/48 dev eth0 mtu 1450");
+        machine.configure_with(1, &format!("{TAKE}mtu = 1400\n{pairs}"), "[limits]\nmemory_mib = 512\n");
+        let gone = |plan: bool| {
+            let both = [
+                "plat0 takes packets of 1400 bytes instead of 1500, and with that goes the mtu 1280 for IPv6 alone",
+                "goes the mtu 1450 of the route 2001:db8:40::/48",
+                "goes the mtu 1450 of the route 2001:db8:41::/48",
+                "goes the mtu 1280 of the route 2001:db8:42::/48",
+                "eth0 in namespace part0 takes packets of 1400 bytes instead of 1500, and with that goes the mtu 1450 of the route 2001:db8:46::/48",
+            ];
+            both.into_iter()
+                .chain((!plan).then_some("goes the mtu 1400 of the route 2001:db8:43::/48"))
+                .collect::<Vec<_>>()
+        };
+        let routes = || {
+            let shown =
+                Command::new("ip").args(["-6", "route", "show", "table", "all", "dev", "plat0"]).output().unwrap();
+            String::from_utf8(shown.stdout).unwrap()
+        };
+        let has = |shown: &str, route: &str, mtu: &str| {
+            shown.lines().any(|line| line.contains(route) && line.contains(&format!("mtu {mtu} ")))
+        };
+        let plan = machine.must(&["plan"]);
+        gone(true).iter().for_each(|what| assert!(plan.contains(what), "{what}: {plan}"));
+        assert!(["db8:43:", "db8:44:", "db8:45:"].iter().all(|route| !plan.contains(route)), "{plan}");
+        let why = failing(machine);
+        gone(false).iter().for_each(|what| assert!(why.contains(what), "{what}: {why}"));
+        // So it is: what is named has gone, and nothing else has.
+        let shown = routes();
+        for (route, mtu) in [("db8:40:", "1500"), ("db8:43:", "1500"), ("db8:44:", "lock 1450"), ("db8:45:", "1300")] {
+            assert!(has(&shown, route, mtu), "{route}: {shown}");
+        }
+        assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv6/conf/plat0/mtu").unwrap(), "1500\n");
+    });
+}

@@ -141,7 +141,7 @@ impl Planner<'_> {
         if from.mtu.zip(wanted.mtu).is_some_and(|(was, mtu)| mtu < was) || from.bridge != wanted.bridge {
             self.say_lesser_mtu(&wanted);
         }
-        self.say_lesser_mtu_above(name, found, &wanted);
+        self.say_what_another_mtu_does(name, found, &wanted);
         let to = if is_raised_last { lowered(&wanted) } else { wanted };
         if from != to {
             self.add.push(Action::SetLink { name: name.into(), from, to });

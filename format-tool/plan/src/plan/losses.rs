@@ -1,21 +1,22 @@
 //! What somebody else set and the kernel takes away along with what is ours: named, or refused before it is ours.
 
 mod addresses;
+mod mtu;
 
 use super::Planner;
 use super::links::veth;
-use crate::action::{Action, Namespace};
-use crate::facts::{About, AddressFact, HostFacts, LinkFact, LinkKind, MTU, Odd};
+use crate::action::Action;
+use crate::facts::{About, AddressFact, HostFacts, LinkFact, Odd};
 use crate::guard::link_local;
 use crate::thing::{Thing, Uplink};
-use crate::undo::listed;
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 pub(super) use addresses::{lost_with_addresses, promote_secondaries};
 use addresses::{lost_with_first_addresses, of_others_on};
+pub use mtu::lowered_above;
 
 impl Planner<'_> {
     /// What somebody else joined to a bridge that goes, or set on it: ports stay, addresses and routes do not.
@@ -119,7 +120,7 @@ impl Planner<'_> {
         let is_ours = |odd: &&Odd| match odd.about {
             About::Address(address) => self.claims.has(&Thing::Address { link: on.into(), address }),
             About::Kernels => true,
-            About::Neighbour | About::Other => false,
+            About::Neighbour | About::Mtu(_) | About::MtuOfRoute(_) | About::Other => false,
         };
         let odd = self.facts.odd.get(on).into_iter().flatten().filter(|odd| !is_ours(odd));
         let odd: BTreeSet<String> = odd.map(|odd| odd.what.clone()).collect();
@@ -156,69 +157,6 @@ impl Planner<'_> {
             );
         }
     }
-
-    /// A bridge takes no larger packets than all its ports do.
-    pub(super) fn say_lesser_mtu(&mut self, port: &LinkFact) {
-        let Some(bridge) = port.bridge.as_ref().filter(|bridge| !self.layout.links.contains_key(*bridge)) else {
-            return;
-        };
-        let Some(whole) = self.facts.links.get(bridge).and_then(|link| link.mtu) else { return };
-        let mtu = port.mtu.unwrap_or(MTU);
-        let is_alone = !self.facts.links.values().any(|link| link.bridge.as_ref() == Some(bridge));
-        let above = larger_above(self.facts, bridge, mtu);
-        let above = if mtu < whole && !above.is_empty() { format!(": {}", listed(&above)) } else { String::new() };
-        let note = match is_alone {
-            true if mtu == whole && whole == MTU => return,
-            true => {
-                let note = format!(
-                    "{bridge}, which takes packets of {whole} bytes, has no other port: unless that was set with `ip link set`, it takes {mtu} while taps are its ports, and {MTU} afterwards"
-                );
-                let keeps =
-                    if above.is_empty() { "" } else { "; what stands on it takes no more then either, and keeps that" };
-                format!("{note}{keeps}{above}")
-            }
-            false if mtu < whole => format!(
-                "{bridge}, which takes packets of {whole} bytes, takes {mtu} while taps of this `mtu` are its ports; so does what stands on it, afterwards too{above}"
-            ),
-            false => return,
-        };
-        match above.is_empty() {
-            _ if self.notes.contains(&note) => {}
-            true => self.notes.push(note),
-            false => self.lose(vec![note]),
-        }
-    }
-
-    /// As of other links, of both ends of a pair.
-    pub(super) fn say_lesser_mtu_of_pair(&mut self, (name, veth): (&str, &str), found: &Namespace, wanted: &Namespace) {
-        if let Some((from, to)) = found.outside.as_ref().zip(wanted.outside.as_ref()) {
-            self.say_lesser_mtu_above(veth, from, to);
-        }
-        let inner = |namespace: &Namespace| namespace.inside.as_ref()?.link.as_ref()?.mtu;
-        let Some((was, mtu)) = inner(found).zip(inner(wanted)).filter(|(was, mtu)| mtu < was) else { return };
-        let above = self.facts.others_inside.get(name).into_iter().flat_map(|others| &others.above);
-        let above: Vec<&str> = above.filter(|(_, its)| **its > mtu).map(|(link, _)| link.as_str()).collect();
-        if !above.is_empty() {
-            let note = format!(
-                "eth0 in namespace {name} takes packets of {mtu} bytes instead of {was}; so does what stands on it, afterwards too: {}",
-                listed(&above)
-            );
-            self.lose(vec![note]);
-        }
-    }
-
-    /// What stands on a link takes no larger packets than that does, also when that takes larger ones again.
-    pub(super) fn say_lesser_mtu_above(&mut self, link: &str, from: &LinkFact, to: &LinkFact) {
-        let Some((was, mtu)) = from.mtu.zip(to.mtu).filter(|(was, mtu)| mtu < was) else { return };
-        let above = larger_above(self.facts, link, mtu);
-        if !above.is_empty() {
-            let note = format!(
-                "{link} takes packets of {mtu} bytes instead of {was}; so does what stands on it, afterwards too: {}",
-                listed(&above)
-            );
-            self.lose(vec![note]);
-        }
-    }
 }
 
 /// What becomes of a route, with its article, when the address that it is from goes.
@@ -246,39 +184,6 @@ fn stacked_on<'a>(facts: &'a HostFacts, link: &'a str) -> BTreeSet<&'a str> {
     while let Some(link) = below.pop() {
         let above = facts.stacked.get(link).into_iter().flatten().map(String::as_str);
         below.extend(above.filter(|name| all.insert(*name)));
-    }
-    all
-}
-
-/// Kinds of links that the kernel gives a lesser MTU with the link that they stand on, and no greater one. (An ipvlan has what
-/// its link has; tunnels have their own.)
-const LOWERED: [&str; 4] = ["vlan", "macvlan", "macvtap", "macsec"];
-
-/// Links on top of this one that take larger packets than these, and no more once it does not.
-fn larger_above(facts: &HostFacts, link: &str, mtu: u32) -> Vec<String> {
-    let above = lowered_above(&facts.links, &facts.stacked, link);
-    above.into_iter().filter(|(_, its)| *its > mtu).map(|(name, _)| name).collect()
-}
-
-/// Links on top of this one that take no larger packets than it does, and what each takes. `stacked`: by link, those that stand on
-/// it.
-pub fn lowered_above(
-    links: &BTreeMap<String, LinkFact>,
-    stacked: &BTreeMap<String, BTreeSet<String>>,
-    link: &str,
-) -> BTreeMap<String, u32> {
-    let lowered = |name: &String| match links.get(name) {
-        Some(LinkFact { kind: LinkKind::Other(kind), mtu, .. }) if LOWERED.contains(&kind.as_str()) => *mtu,
-        _ => None,
-    };
-    let (mut all, mut below) = (BTreeMap::new(), vec![link.to_owned()]);
-    while let Some(link) = below.pop() {
-        for name in stacked.get(&link).into_iter().flatten() {
-            if let Some(mtu) = lowered(name).filter(|_| !all.contains_key(name)) {
-                all.insert(name.clone(), mtu);
-                below.push(name.clone());
-            }
-        }
     }
     all
 }

@@ -129,7 +129,7 @@ fn see_with(connection: &mut Connection, links: Vec<Link>) -> io::Result<Seen> {
             |(index, found, _): &Found| *index == link.index && found.leased && found.address.addr().is_ipv6();
         let heard = || seen.announced.contains_key(&link.name) || addresses.iter().any(of_a_router);
         if let Some(mtu) = kernels.lesser_mtu(link.index, &link.fact).filter(|_| !heard()) {
-            odd(&link.name, true, format!("the mtu {mtu} for IPv6 alone"), About::Other);
+            odd(&link.name, true, format!("the mtu {mtu} for IPv6 alone"), About::Mtu(mtu));
         }
     }
     for (index, neighbour, about) in neighbours {

@@ -37,7 +37,7 @@ impl Planner<'_> {
             Some(Some(was)) if was != mtu => {
                 let action = set(Some(was));
                 if let Action::SetLink { from, to, .. } = &action {
-                    self.say_lesser_mtu_above(bridge, from, to);
+                    self.say_what_another_mtu_does(bridge, from, to);
                 }
                 if !is_taken && mtu < was {
                     self.say_lesser_mtu_than_uplink(uplink);
@@ -46,6 +46,7 @@ impl Planner<'_> {
             }
             // No port of its keeps it from taking what the uplink does, once those that go are gone.
             found if mtu < smallest && (found.is_none() || is_taken || self.lets_go(bridge, mtu)) => {
+                self.say_what_goes_with_its_mtu(bridge, mtu, mtu);
                 self.lost.push(format!("{bridge} keeps its MTU from now on, and follows its ports no more"));
                 self.add.push(set(None));
             }

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use node_format_plan::facts::{About, Odd, Route};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RoutePreference, RouteProtocol, RouteScope,
-    RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RoutePreference, RouteProtocol,
+    RouteScope, RouteType,
 };
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What the kernel takes for an IPv6 route of which no metric is said.
 const METRIC_IPV6: u32 = 1024;
+/// Of what a route keeps to whatever the kernel learns, the bit of packets' size (`1 << RTAX_MTU`).
+const LOCKED_MTU: u32 = 1 << 2;
 
 /// All routes of interest.
 #[derive(Default)]
@@ -174,6 +176,8 @@ struct Told {
     several: Vec<u32>,
     /// It has what [`Route`] does not say.
     more: bool,
+    /// Of IPv6, the largest packet by it, unless the kernel is to leave that alone (`mtu lock`).
+    mtu: Option<u32>,
     ends: bool,
     /// It is for packets from some sources alone.
     narrow: bool,
@@ -197,6 +201,7 @@ impl Told {
             table: u32::from(header.table),
             several: Vec::new(),
             more: header.tos != 0,
+            mtu: None,
             ends: false,
             narrow: header.tos != 0,
         };
@@ -213,6 +218,7 @@ impl Told {
                 RouteAttribute::MultiPath(ways) => told.several.extend(ways.iter().map(|way| way.interface_index)),
                 RouteAttribute::CacheInfo(info) => told.ends = info.expires != 0,
                 RouteAttribute::Preference(RoutePreference::Medium) => {}
+                RouteAttribute::Metrics(metrics) => (told.more, told.mtu) = (true, mtu(metrics).filter(|_| ipv6)),
                 RouteAttribute::Source(_) => (told.more, told.narrow) = (true, true),
                 _ => told.more = true,
             }
@@ -290,12 +296,8 @@ impl Told {
         let on: Vec<String> =
             links.iter().filter_map(|on| names.get(on)).filter(|name| *name != "lo").cloned().collect();
         let source = self.source.filter(|_| self.is_main());
-        let odd = || Odd {
-            what: format!("the route {}{why}", self.destination),
-            ipv6: self.ipv6,
-            source,
-            about: About::Other,
-        };
+        let about = self.mtu.map_or(About::Other, About::MtuOfRoute);
+        let odd = || Odd { what: format!("the route {}{why}", self.destination), ipv6: self.ipv6, source, about };
         // What follows from an address, and what is a range that the machine answers for.
         let is_said = header.protocol == RouteProtocol::Kernel
             || (header.protocol == RouteProtocol::Static && self.local(header).is_some());
@@ -338,4 +340,11 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
 
 fn is_single(net: IpNet) -> bool {
     net.prefix_len() == net.max_prefix_len()
+}
+
+/// What a route says of packets' size, if that follows its link's.
+fn mtu(metrics: &[RouteMetric]) -> Option<u32> {
+    let is_locked = metrics.iter().any(|metric| matches!(metric, RouteMetric::Lock(which) if which & LOCKED_MTU != 0));
+    let mtu = metrics.iter().find_map(|metric| if let RouteMetric::Mtu(bytes) = metric { Some(*bytes) } else { None });
+    mtu.filter(|_| !is_locked)
 }
