@@ -137,6 +137,24 @@ fn a_bridge_keeps_its_ipv6_beside_a_port_that_takes_too_little_for_it() {
 }
 
 #[test]
+fn a_bridge_that_takes_less_for_a_port_of_somebody_elses_is_said_to() {
+    on_a_machine(|machine| {
+        let _world = taken(machine, "");
+        ip("link set plat0 mtu 1450");
+        ip("link set plat0 mtu 1500");
+        ip("link add d0 type veth peer name d1");
+        ip("link set d0 mtu 1300 up");
+        ip("link set d0 master plat0");
+        let plan = machine.must(&["plan"]);
+        let note =
+            "! up0 takes packets of 1500 bytes, plat0 takes 1300 (as its port d0 does): so does the machine there";
+        assert!(plan.contains(note), "{plan}");
+        machine.must(&["apply"]);
+        assert_eq!(mtus(machine), [Some(1300), Some(1500)]);
+    });
+}
+
+#[test]
 fn a_run_that_fails_says_of_a_bridge_that_it_does_not_follow_its_ports() {
     on_a_machine(|machine| {
         let _world = World::with_ipv4();

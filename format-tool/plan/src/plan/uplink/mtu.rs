@@ -70,7 +70,7 @@ impl Planner<'_> {
     }
 
     /// What the smallest of its ports takes, and which that is. `None`: of no port is it known.
-    fn smallest_port<'b>(&'b self, uplink: &'b str, bridge: &str) -> Option<(u32, &'b str)> {
+    pub(super) fn smallest_port<'b>(&'b self, uplink: &'b str, bridge: &str) -> Option<(u32, &'b str)> {
         let is_port = |link: &&LinkFact| link.bridge.as_deref() == Some(bridge);
         let ports = self.layout.links.iter().filter(|(_, link)| is_port(link));
         let ports = ports.map(|(name, link)| (name.as_str(), Some(link.mtu.unwrap_or(MTU))));

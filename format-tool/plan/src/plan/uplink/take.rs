@@ -79,11 +79,13 @@ impl Planner<'_> {
     /// The machine's own packets are what goes by the bridge, too.
     pub(super) fn say_lesser_mtu_than_uplink(&mut self, wanted: &WantedUplink) {
         let WantedUplink { link, bridge } = wanted;
-        let lesser = self.layout.links.get(bridge).and_then(|bridge| bridge.mtu);
+        let set = self.layout.links.get(bridge).and_then(|bridge| bridge.mtu).map(|mtu| (mtu, "`mtu`".to_owned()));
+        let port = self.smallest_port(link, bridge).map(|(mtu, port)| (mtu, format!("as its port {port} does")));
+        let lesser = set.into_iter().chain(port).min_by_key(|(mtu, _)| *mtu);
         let whole = self.facts.links.get(link).and_then(|found| found.mtu);
-        if let Some((lesser, whole)) = lesser.zip(whole).filter(|(lesser, whole)| lesser < whole) {
+        if let Some(((lesser, why), whole)) = lesser.zip(whole).filter(|((lesser, _), whole)| lesser < whole) {
             self.notes.push(format!(
-                "{link} takes packets of {whole} bytes, {bridge} takes {lesser} (`mtu`): so does the machine there"
+                "{link} takes packets of {whole} bytes, {bridge} takes {lesser} ({why}): so does the machine there"
             ));
         }
     }
