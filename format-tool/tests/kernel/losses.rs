@@ -314,21 +314,37 @@ fn routes_from_an_address_that_goes_are_named_whatever_they_have_besides() {
         ip("link set wg0 up");
         machine.configure(2);
         machine.must(&["apply"]);
+        let set_ipv6 = || ip("route add 2001:db8:9::/48 dev wg0 src fd00:1::2:0:0:1 table 99");
+        let sourced = || {
+            let shown = Command::new("ip").args(["-6", "route", "show", "table", "99"]).output().unwrap();
+            let shown = String::from_utf8(shown.stdout).unwrap();
+            assert!(shown.contains("2001:db8:9::/48"), "{shown}");
+            shown.contains("src fd00:1::2:0:0:1")
+        };
+        set_ipv6();
+        assert!(sourced());
+        let of_ipv6 = "fd00:1::2:0:0:1 goes, and the route 2001:db8:9::/48 of table 99 by wg0, which is from there and \
+                       which node-format did not make, goes on without it";
         for rest in ["10.91.0.0/16 mtu 1400", "tos 0x10 10.92.0.0/16", "10.93.0.0/16"] {
             ip(&format!("route add {rest} dev wg0 src 10.200.0.3"));
         }
         ip("route add 10.94.0.0/16 dev wg0 src 10.200.0.3 table 77");
         machine.configure(1);
-        let notes = notes(machine, &["plan"]);
+        let said = notes(machine, &["plan"]);
         let named =
-            |to: &str| notes.iter().any(|note| note.starts_with("10.200.0.3 goes, and the route") && note.contains(to));
-        assert!(["10.91.0.0", "10.92.0.0", "10.93.0.0"].into_iter().all(named), "{notes:?}");
-        assert!(!named("10.94.0.0"), "{notes:?}");
-        machine.must(&["apply"]);
+            |to: &str| said.iter().any(|note| note.starts_with("10.200.0.3 goes, and the route") && note.contains(to));
+        assert!(["10.91.0.0", "10.92.0.0", "10.93.0.0"].into_iter().all(named), "{said:?}");
+        assert!(!named("10.94.0.0"), "{said:?}");
+        // The kernel takes a source of IPv6 from routes of every table.
+        assert!(said.iter().any(|note| note == of_ipv6), "{said:?}");
+        assert!(notes(machine, &["apply"]).iter().any(|note| note == of_ipv6));
+        assert!(!sourced());
         let shown = Command::new("ip").args(["route", "show", "table", "all", "dev", "wg0"]).output().unwrap();
         let left = String::from_utf8(shown.stdout).unwrap();
         assert!(left.contains("10.94.0.0") && !left.contains("10.91") && !left.contains("10.92"), "{left}");
-        machine.must(&["reset"]);
+        ip("route replace 2001:db8:9::/48 dev wg0 src fd00:1::1:0:0:1 table 99");
+        let of_ipv6 = of_ipv6.replace("fd00:1::2", "fd00:1::1");
+        assert!(notes(machine, &["reset"]).contains(&of_ipv6));
     });
 }
 

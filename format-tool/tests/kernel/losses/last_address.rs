@@ -5,6 +5,7 @@ use super::super::namespaces::inside;
 use super::super::uplink::{TAKE, World, where_is};
 use super::{LIMITS, failing_at, failing_at_the_end, notes, routes_on};
 use std::fs;
+use std::process::Command;
 
 const LAST: &str = "the last IPv4 address goes from plat0, and with it";
 
@@ -212,6 +213,38 @@ fn routes_by_other_links_from_an_address_that_goes_in_a_namespace_are_named() {
             format!("namespace part0 goes, and with it the link {link} in it, which node-format did not make")
         });
         assert_eq!(notes(machine, &["reset"]), of_links);
+    });
+}
+
+#[test]
+fn routes_of_other_tables_from_an_ipv6_address_that_goes_in_a_namespace_are_named() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(1, "mode = \"bridge\"\nnamespaces = true\nguard = false\n", "");
+        machine.must(&["apply"]);
+        let shown = || {
+            let shown = Command::new("ip").args(["-6", "route", "show", "table", "99"]).output().unwrap();
+            String::from_utf8(shown.stdout).unwrap()
+        };
+        inside(machine, "part0", || {
+            ip("link add x0 type veth peer name x1");
+            ip("link set x1 up");
+            ip("link set x0 up");
+        });
+        let set = || ip("route replace 2001:db8:9::/48 dev x0 src fd00:1::1:0:0:1 table 99");
+        inside(machine, "part0", set);
+        assert!(inside(machine, "part0", shown).contains("src fd00:1::1:0:0:1"));
+        let config = fs::read_to_string(machine.path("format.toml")).unwrap();
+        fs::write(machine.path("format.toml"), config.replace("fd00:1::/64", "fd00:2::/64")).unwrap();
+        let lost = "fd00:1::1:0:0:1 goes, and the route 2001:db8:9::/48 of table 99 by x0 in namespace part0, which is from \
+                    there and which node-format did not make, goes on without it";
+        let why = failing_at_a_resource(machine);
+        assert!(why.contains(lost), "{why}");
+        inside(machine, "part0", set);
+        assert_eq!(notes(machine, &["apply"]), [lost]);
+        let left = inside(machine, "part0", shown);
+        assert!(left.contains("2001:db8:9::/48") && !left.contains("src"), "{left}");
+        machine.must(&["reset"]);
     });
 }
 
