@@ -96,6 +96,7 @@ impl Planner<'_> {
         let first_groups = by_number(others.map(|(name, user)| (user.gid, name.as_str())));
         self.drop_groups(&first_groups);
         self.drop_users(&by_uid);
+        self.say_who_leaves_lists();
         self.say_who_is_taken_out();
         for (name, gid) in &self.layout.groups {
             self.group(name, *gid, &by_gid, &first_groups);
@@ -309,6 +310,32 @@ impl Planner<'_> {
             };
             self.remove.push(Action::RemoveUser(user));
         }
+    }
+
+    /// Users that go, from lists that their own lines do not say: those of gshadow(5), and of lines that are no group's. Said
+    /// once for a group; one that goes itself takes its lists along.
+    fn say_who_leaves_lists(&mut self) {
+        let facts = self.facts;
+        let users = || {
+            self.remove
+                .iter()
+                .filter_map(|action| if let Action::RemoveUser(user) = action { Some(user) } else { None })
+        };
+        let goes = |group: &str| {
+            self.remove.iter().any(|action| matches!(action, Action::RemoveGroup { name, .. } if name == group))
+        };
+        let mut said = Vec::new();
+        for (group, all) in lists(facts).into_iter().filter(|(group, _)| !goes(group)) {
+            let is_listed = |user: &&User| all.contains(user.name.as_str()) && !user.groups.contains(group);
+            let names: Vec<&str> = users().filter(is_listed).map(|user| user.name.as_str()).collect();
+            if !names.is_empty() {
+                said.push(format!(
+                    "users that go are taken out of the lists of {group} (in /etc/gshadow, or of no group) too: {}",
+                    listed(&names)
+                ));
+            }
+        }
+        self.notes.extend(said);
     }
 
     /// The groups that a user is a member of, beside its own.
