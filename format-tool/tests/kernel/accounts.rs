@@ -261,6 +261,37 @@ fn a_number_that_is_somebodys_first_group_is_no_partitions() {
 }
 
 #[test]
+fn numbers_and_names_behind_blanks_are_somebodys() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        write(machine, PLAIN);
+        let mut people = text(machine, "passwd");
+        people.push_str("bob:x: 61000:33::/:/bin/sh\n part1:x:63001:33::/:/bin/sh\nann:x:61002:33\n");
+        fs::write(machine.path("etc/passwd"), people).unwrap();
+        edit(machine, "group", "www:x:33:", "www:x:33:\nusers:x:\t61001:");
+        machine.configure(3);
+        let before = machine.everything();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        let taken = |what: &str, by: &str| why.contains(&format!("error[P0501]: {what}\n  because: {by}"));
+        assert!(taken("uid 61000 of part0 is taken", "user bob has it"), "{why}");
+        assert!(taken("user part1 exists already", "it has uid 63001"), "{why}");
+        assert!(taken("uid 61002 of part2 is taken", "user ann has it"), "{why}");
+        assert!(taken("gid 61001 of part1 is taken", "group users has it"), "{why}");
+        assert_eq!(machine.everything(), before);
+        // Of a user of node-format's own it is no other number.
+        write(machine, PLAIN);
+        machine.must(&["apply"]);
+        edit(machine, "passwd", "part0:x:61000:61000:", " part0:x: 61000:\t61000:");
+        edit(machine, "group", "part0:x:61000:", "part0:x: 61000:");
+        assert_eq!(machine.must(&["apply"]), "nothing to do\n");
+        machine.must(&["reset"]);
+        assert_eq!(text(machine, "passwd"), PLAIN[0]);
+        assert_eq!(text(machine, "group"), PLAIN[1]);
+    });
+}
+
+#[test]
 fn a_partition_whose_containers_run_stays() {
     on_a_machine(|machine| {
         ip("link set lo up");

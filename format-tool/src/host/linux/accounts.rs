@@ -7,7 +7,7 @@ mod database;
 use super::directories::Tree;
 use super::{failed, program};
 use crate::host::Outcome;
-use database::{Accounts, Etc, SHELL, Texts, left};
+use database::{Accounts, Etc, SHELL, Texts, left, number};
 pub use database::{Entries, Moved};
 use node_format_plan::action::User;
 use node_format_plan::facts::{GroupFact, Left, Subordinate, UserFact};
@@ -38,19 +38,21 @@ pub(super) fn observe(root: &Path, tree: &Tree) -> Result<Found> {
 }
 
 fn read(etc: &Etc) -> Result<Found> {
-    let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
+    let fields = |line: &str| database::fields(line).map(str::to_owned).collect::<Vec<_>>();
     let mut accounts = Found::default();
     for line in etc.read("passwd")?.lines() {
-        if let [name, _, uid, gid, _, home, ..] = fields(line).as_slice()
-            && let (Ok(uid), Ok(gid)) = (uid.parse(), gid.parse())
+        // For the C library it may end behind the numbers.
+        if let [name, _, uid, gid, rest @ ..] = fields(line).as_slice()
+            && let (Some(uid), Some(gid)) = (number(uid), number(gid))
         {
-            accounts.users.insert(name.clone(), UserFact { uid, gid, home: home.into() });
+            let home = rest.get(1).map(Into::into).unwrap_or_default();
+            accounts.users.insert(name.clone(), UserFact { uid, gid, home });
         }
     }
     for line in etc.read("group")?.lines() {
         match fields(line).as_slice() {
             // A long list goes on in a further line of the name.
-            [name, _, gid, members] if let Ok(gid) = gid.parse() => {
+            [name, _, gid, members] if let Some(gid) = number(gid) => {
                 let group = || GroupFact { gid, ..GroupFact::default() };
                 accounts.groups.entry(name.clone()).or_insert_with(group).members.extend(listed(members));
             }
@@ -305,5 +307,26 @@ mod tests {
         let text = "bob:100000:65536\n# nobody\n1000:1:2\nann:x:1\n";
         let range = |owner: &str, first, count| Subordinate { owner: owner.into(), first, count };
         assert_eq!(subordinate(text), BTreeSet::from([range("bob", 100_000, 65_536), range("1000", 1, 2)]));
+    }
+
+    fn read_of(passwd: &str, group: &str) -> Found {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/passwd"), passwd).unwrap();
+        std::fs::write(root.path().join("etc/group"), group).unwrap();
+        observe(root.path(), &Tree::open(root.path()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn lines_are_read_as_the_c_library_reads_them() {
+        let found = read_of(
+            "bob:x: 63000:\t+7::/home/bob:\n \tann:x:+063001:1\neve:x:63002 :1::/:\nmax:x:4294967296:1::/:\nleast:x:-2:1::/:\nno:x::1::/:\n",
+            " www:x:\t63003:bob\nodd:x:6x:\n",
+        );
+        let user = |uid, gid, home: &str| UserFact { uid, gid, home: home.into() };
+        let users = [("bob", user(63_000, 7, "/home/bob")), ("ann", user(63_001, 1, ""))];
+        assert_eq!(found.users, users.map(|(name, fact)| (name.to_owned(), fact)).into());
+        let www = GroupFact { gid: 63_003, members: ["bob".to_owned()].into(), ..GroupFact::default() };
+        assert_eq!(found.groups, [("www".to_owned(), www)].into());
     }
 }

@@ -350,13 +350,26 @@ pub(super) fn is_plain(file: &str, text: &str) -> bool {
 }
 
 pub(super) fn name_of(line: &str) -> &str {
-    line.split(':').next().unwrap_or_default()
+    fields(line).next().unwrap_or_default()
+}
+
+/// What the C library leaves out before a line, and before a number in it.
+const BLANKS: [char; 5] = [' ', '\t', '\x0b', '\x0c', '\r'];
+
+/// Of a line as the C library reads it.
+pub fn fields(line: &str) -> impl Iterator<Item = &str> {
+    line.trim_start_matches(BLANKS).split(':')
+}
+
+/// As the C library reads it. (A line with one that is too great, or negative, it leaves out.)
+pub fn number(field: &str) -> Option<u32> {
+    field.trim_start_matches(BLANKS).parse().ok()
 }
 
 /// Of a line of passwd or group.
-fn identity(line: &str) -> Option<Identity<'_>> {
-    let mut fields = line.split(':');
-    Some((fields.next()?, fields.nth(1)?.parse().ok()?))
+pub fn identity(line: &str) -> Option<Identity<'_>> {
+    let mut fields = fields(line);
+    Some((fields.next()?, number(fields.nth(1)?)?))
 }
 
 /// Of a list of names those that stay, and further ones.

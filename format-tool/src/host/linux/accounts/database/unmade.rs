@@ -1,7 +1,7 @@
 //! What is taken out again of accounts that were to be made and were not, or not as they were to be: a program that fails
 //! has written some of the files, and one that finds a number taken gives another.
 
-use super::lines::{Texts, each_field, each_line, listed, name_of, new_in_gshadow};
+use super::lines::{Texts, each_field, each_line, listed, name_of, new_in_gshadow, number};
 use node_format_plan::Action;
 use node_format_plan::action::User;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,7 +68,7 @@ impl<'a> New<'a> {
 
     /// Whether the account is there with these numbers, each in its field.
     fn is_whole(&self, file: &str, name: &str, numbers: &[(usize, u32)]) -> bool {
-        let is = |line: &str, n: usize, number: u32| field(line, n).parse() == Ok(number);
+        let is = |line: &str, n: usize, number: u32| self::number(field(line, n)) == Some(number);
         self.line(file, name).is_some_and(|line| numbers.iter().all(|(n, number)| is(line, *n, *number)))
     }
 
