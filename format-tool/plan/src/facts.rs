@@ -1,13 +1,14 @@
 //! What was found on the machine: only what a plan can depend on. What is not in a map does not exist; what could not
 //! be looked at is said to be unknown, which is never taken for absent.
 
+mod accounts;
 mod links;
 
-pub use links::{About, LEAST_OF_IPV6, LinkFact, LinkKind, MTU, Odd};
-
 use crate::thing::Announced;
+pub use accounts::{GroupFact, Left, Subordinate, UserFact};
 use indexmap::{IndexMap, IndexSet};
 use ipnet::IpNet;
+pub use links::{About, LEAST_OF_IPV6, LinkFact, LinkKind, MTU, Odd};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -53,6 +54,10 @@ pub struct HostFacts {
     /// By name, who is in the lists of lines of group(5), and of gshadow(5) if this process may read it, that are no line of a group
     /// there.
     pub other_lists: BTreeMap<String, BTreeSet<String>>,
+    /// By name, numbers that lines of passwd(5) and group(5) have beside those of [`HostFacts::users`] and [`HostFacts::groups`]:
+    /// further lines of a name, and lines that are no group's here but are one's for other programs.
+    pub other_uids: BTreeMap<String, BTreeSet<u32>>,
+    pub other_gids: BTreeMap<String, BTreeSet<u32>>,
     /// Names with a line in shadow(5), or in gshadow(5), though there is no such user or group, if this process may read it.
     pub left_in_shadow: BTreeMap<String, Left>,
     pub left_in_gshadow: BTreeMap<String, Left>,
@@ -181,57 +186,6 @@ pub struct Kernel {
     pub nft: Presence,
     /// systemd as the first process.
     pub systemd: Presence,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct UserFact {
-    pub uid: u32,
-    pub gid: u32,
-    pub home: PathBuf,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GroupFact {
-    pub gid: u32,
-    #[serde(default)]
-    pub members: BTreeSet<String>,
-    /// Members and administrators by gshadow(5), if this process may read it.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub in_shadow: BTreeSet<String>,
-}
-
-/// What is left of an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Left {
-    /// To the byte what node-format writes of a new one: a run that was killed may have.
-    New,
-    /// Anything else, a password perhaps.
-    Old,
-}
-
-/// A range of numbers that is one user's, without an account for each.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Subordinate {
-    /// A name, or a uid in digits.
-    pub owner: String,
-    pub first: u32,
-    pub count: u32,
-}
-
-impl Subordinate {
-    /// The first and the last of these numbers that lie in it, if any do.
-    pub fn within(&self, numbers: impl Iterator<Item = u32>) -> Option<(u32, u32)> {
-        let end = u64::from(self.first) + u64::from(self.count);
-        let inside = numbers.filter(|number| *number >= self.first && u64::from(*number) < end);
-        inside.fold(None, |found, number| {
-            let (first, last) = found.unwrap_or((number, number));
-            Some((number.min(first), number.max(last)))
-        })
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -36,6 +36,8 @@ impl HostFacts {
             seen.users.clear();
             seen.groups.clear();
             seen.other_lists.clear();
+            seen.other_uids.clear();
+            seen.other_gids.clear();
             seen.left_in_shadow.clear();
             seen.left_in_gshadow.clear();
             seen.subordinate_uids.clear();

@@ -146,6 +146,7 @@ impl LinuxHost {
         if scope.accounts {
             let found = accounts::observe(&self.root, &self.tree)?;
             (facts.users, facts.groups, facts.other_lists) = (found.users, found.groups, found.other_lists);
+            (facts.other_uids, facts.other_gids) = (found.other_uids, found.other_gids);
             (facts.left_in_shadow, facts.left_in_gshadow) = (found.left_in_shadow, found.left_in_gshadow);
             (facts.subordinate_uids, facts.subordinate_gids) = (found.subordinate_uids, found.subordinate_gids);
         }

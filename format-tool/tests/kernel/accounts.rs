@@ -292,6 +292,30 @@ fn numbers_and_names_behind_blanks_are_somebodys() {
 }
 
 #[test]
+fn a_number_in_any_line_is_somebodys() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        write(machine, PLAIN);
+        edit(machine, "group", "www:x:33:", "www:x:33:\nwww:x:61000:\nodd:x:61001:www:");
+        edit(machine, "passwd", "www:x:33:", "www:x:61002:33::/:/bin/sh\nwww:x:33:");
+        machine.configure(3);
+        let before = machine.everything();
+        let (code, why) = machine.run(&["apply"]);
+        assert_eq!(code, 4, "{why}");
+        for (kind, number, name, line) in [
+            ("gid", 61_000, "part0", "www in /etc/group"),
+            ("gid", 61_001, "part1", "odd in /etc/group"),
+            ("uid", 61_002, "part2", "www in /etc/passwd"),
+        ] {
+            let said =
+                format!("error[P0501]: {kind} {number} of {name} is taken\n  because: a further line of {line} has it");
+            assert!(why.contains(&said), "{said} in {why}");
+        }
+        assert_eq!(machine.everything(), before);
+    });
+}
+
+#[test]
 fn a_partition_whose_containers_run_stays() {
     on_a_machine(|machine| {
         ip("link set lo up");

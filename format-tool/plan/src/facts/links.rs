@@ -54,7 +54,7 @@ pub struct Odd {
     pub what: String,
     #[serde(default)]
     pub ipv6: bool,
-    /// Of a route of the main table, the source address that packets get: it is gone with that.
+    /// Of a route, the source address that packets get, if it is gone with that: not of IPv4's in other tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<IpAddr>,
     #[serde(default, skip_serializing_if = "About::is_other")]

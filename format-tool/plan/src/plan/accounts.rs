@@ -85,6 +85,12 @@ fn renumbered(kind: &str, name: &str, (number, found): (&str, u32), made: u32) -
     format!("{kind} {name} is left: it has {number} {found} by now, and was made with {made}")
 }
 
+/// Whose further line has a number, if one has.
+fn further_line(file: &str, others: &BTreeMap<String, BTreeSet<u32>>, number: u32) -> Option<String> {
+    let (name, _) = others.iter().find(|(_, numbers)| numbers.contains(&number))?;
+    Some(format!("a further line of {name} in /etc/{file} has it"))
+}
+
 const RESERVE: &str = "choose other names or numbers in format.toml, or remove what is there";
 
 impl Planner<'_> {
@@ -348,7 +354,12 @@ impl Planner<'_> {
 
     fn group(&mut self, name: &str, gid: u32, by_gid: &Holders, first_groups: &Holders) {
         match self.facts.groups.get(name) {
-            None => {}
+            None => {
+                if let Some(found) = self.facts.other_gids.get(name).and_then(BTreeSet::first) {
+                    let why = format!("a line of it in /etc/group, with gid {found}, is no group's of four fields");
+                    return self.foreign(format!("group {name} exists already"), why, RESERVE);
+                }
+            }
             Some(found) if !self.claims.has(&Thing::Group { name: name.into(), gid: found.gid }) => {
                 let what = format!("group {name} exists already");
                 return self.foreign(what, format!("it has gid {}; node-format did not make it", found.gid), RESERVE);
@@ -362,6 +373,9 @@ impl Planner<'_> {
         };
         if let Some(other) = by_gid.get(&gid).into_iter().flatten().find(|other| !leaves(other)) {
             return self.foreign(format!("gid {gid} of {name} is taken"), format!("group {other} has it"), RESERVE);
+        }
+        if let Some(why) = further_line("group", &self.facts.other_gids, gid) {
+            return self.foreign(format!("gid {gid} of {name} is taken"), why, RESERVE);
         }
         if let Some(user) = first_groups.get(&gid).into_iter().flatten().next() {
             let why = format!("it is the first group of user {user}");
@@ -402,6 +416,8 @@ impl Planner<'_> {
             if let Some(other) = by_uid.get(&wanted.uid).into_iter().flatten().find(|other| !leaves(other)) {
                 let what = format!("uid {} of {name} is taken", wanted.uid);
                 self.foreign(what, format!("user {other} has it"), RESERVE);
+            } else if let Some(why) = further_line("passwd", &self.facts.other_uids, wanted.uid) {
+                self.foreign(format!("uid {} of {name} is taken", wanted.uid), why, RESERVE);
             } else if !self.made_user(name, wanted.uid)
                 && !by_uid.contains_key(&wanted.uid)
                 && self.facts.busy_uids.contains(&wanted.uid)

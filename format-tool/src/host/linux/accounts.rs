@@ -7,7 +7,7 @@ mod database;
 use super::directories::Tree;
 use super::{failed, program};
 use crate::host::Outcome;
-use database::{Accounts, Etc, SHELL, Texts, left, number};
+use database::{Accounts, Etc, SHELL, Texts, identity, left, number};
 pub use database::{Entries, Moved};
 use node_format_plan::action::User;
 use node_format_plan::facts::{GroupFact, Left, Subordinate, UserFact};
@@ -24,6 +24,8 @@ pub(super) struct Found {
     pub users: BTreeMap<String, UserFact>,
     pub groups: BTreeMap<String, GroupFact>,
     pub other_lists: BTreeMap<String, BTreeSet<String>>,
+    pub other_uids: BTreeMap<String, BTreeSet<u32>>,
+    pub other_gids: BTreeMap<String, BTreeSet<u32>>,
     pub left_in_shadow: BTreeMap<String, Left>,
     pub left_in_gshadow: BTreeMap<String, Left>,
     pub subordinate_uids: BTreeSet<Subordinate>,
@@ -46,10 +48,14 @@ fn read(etc: &Etc) -> Result<Found> {
             && let (Some(uid), Some(gid)) = (number(uid), number(gid))
         {
             let home = rest.get(1).map(Into::into).unwrap_or_default();
-            accounts.users.insert(name.clone(), UserFact { uid, gid, home });
+            let before = accounts.users.insert(name.clone(), UserFact { uid, gid, home });
+            if let Some(before) = before {
+                accounts.other_uids.entry(name.clone()).or_default().insert(before.uid);
+            }
         }
     }
-    for line in etc.read("group")?.lines() {
+    let groups = etc.read("group")?;
+    for line in groups.lines() {
         match fields(line).as_slice() {
             // A long list goes on in a further line of the name.
             [name, _, gid, members] if let Some(gid) = number(gid) => {
@@ -66,6 +72,12 @@ fn read(etc: &Etc) -> Result<Found> {
             _ => {}
         }
     }
+    for (name, gid) in groups.lines().filter_map(identity) {
+        accounts.other_gids.entry(name.to_owned()).or_default().insert(gid);
+    }
+    let (users, groups) = (&accounts.users, &accounts.groups);
+    besides(&mut accounts.other_uids, |name| users.get(name).map(|user| user.uid));
+    besides(&mut accounts.other_gids, |name| groups.get(name).map(|group| group.gid));
     // Nobody else may read them, and nobody else makes users.
     let secret = |name| if rustix::process::geteuid().is_root() { etc.read(name) } else { Ok(String::new()) };
     let (shadow, gshadow) = (secret("shadow")?, secret("gshadow")?);
@@ -84,6 +96,14 @@ fn read(etc: &Etc) -> Result<Found> {
     accounts.subordinate_uids = subordinate(&etc.read("subuid")?);
     accounts.subordinate_gids = subordinate(&etc.read("subgid")?);
     Ok(accounts)
+}
+
+/// Leaves those that are not a name's own.
+fn besides(numbers: &mut BTreeMap<String, BTreeSet<u32>>, own: impl Fn(&str) -> Option<u32>) {
+    numbers.retain(|name, of| {
+        own(name).map(|own| of.remove(&own));
+        !of.is_empty()
+    });
 }
 
 /// The names in a list of group(5) or gshadow(5).
@@ -328,5 +348,18 @@ mod tests {
         assert_eq!(found.users, users.map(|(name, fact)| (name.to_owned(), fact)).into());
         let www = GroupFact { gid: 63_003, members: ["bob".to_owned()].into(), ..GroupFact::default() };
         assert_eq!(found.groups, [("www".to_owned(), www)].into());
+        assert_eq!((found.other_uids, found.other_gids), Default::default());
+    }
+
+    #[test]
+    fn the_numbers_of_all_lines_are_known() {
+        let found = read_of(
+            "bob:x:63000:1::/:\nbob:x:63001:1::/:\nbob:x:63001:2::/:\n",
+            "www:x:33:ann\nwww:x:63002:bob\nwww:x:33:eve\nodd:x:63003::\nshort:x:63004\nnone:x::ann:bob\n",
+        );
+        assert_eq!(found.users["bob"].uid, 63_001);
+        assert_eq!(found.other_uids, [("bob".to_owned(), [63_000].into())].into());
+        let gids = [(63_002, "www"), (63_003, "odd"), (63_004, "short")];
+        assert_eq!(found.other_gids, gids.map(|(gid, name)| (name.to_owned(), [gid].into())).into());
     }
 }

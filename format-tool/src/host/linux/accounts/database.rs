@@ -26,7 +26,7 @@ use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-pub use lines::{Accounts, Entries, Moved, SHELL, Texts, fields, left, number};
+pub use lines::{Accounts, Entries, Moved, SHELL, Texts, fields, identity, left, number};
 
 /// Longest file of the user database that is read, in bytes.
 const SIZE_MAX: u64 = 64 << 20;
