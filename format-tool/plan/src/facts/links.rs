@@ -69,6 +69,8 @@ pub enum About {
     Other,
     /// One of whom the hardware address was said; not one that this machine answers for.
     Neighbour,
+    /// A route that is on each of several links.
+    Shared,
     /// An address of the link.
     Address(IpNet),
     /// What the kernel made by itself, and would make otherwise by now: nobody's, where it goes with its link.

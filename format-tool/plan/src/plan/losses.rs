@@ -120,7 +120,7 @@ impl Planner<'_> {
         let is_ours = |odd: &&Odd| match odd.about {
             About::Address(address) => self.claims.has(&Thing::Address { link: on.into(), address }),
             About::Kernels => true,
-            About::Neighbour | About::Mtu(_) | About::MtuOfRoute(_) | About::Other => false,
+            About::Neighbour | About::Shared | About::Mtu(_) | About::MtuOfRoute(_) | About::Other => false,
         };
         let odd = self.facts.odd.get(on).into_iter().flatten().filter(|odd| !is_ours(odd));
         let odd: BTreeSet<String> = odd.map(|odd| odd.what.clone()).collect();

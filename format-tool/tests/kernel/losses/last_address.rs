@@ -176,12 +176,17 @@ fn routes_by_other_links_from_an_address_that_goes_in_a_namespace_are_named() {
             ip("address add 172.20.0.1/24 dev x0");
             ip("link set x1 up");
             ip("link set x0 up");
+            ip("link add x2 type veth peer name x3");
+            ip("link set x3 up");
+            ip("link set x2 up");
             ip("route add 10.4.0.0/16 dev x0");
         });
         let set = || {
             ip("route add 10.5.0.0/16 dev x0 src 10.200.0.2");
             ip("route add 10.6.0.0/16 via 172.20.0.9 dev x0 src 10.200.0.2 mtu 1400");
             ip("route add 10.7.0.0/16 dev lo src 10.200.0.2");
+            ip("route add 10.8.0.0/16 src 10.200.0.2 nexthop dev x0 nexthop dev eth0");
+            ip("route add 10.9.0.0/16 src 10.200.0.2 nexthop dev x0 nexthop dev x2");
         };
         inside(machine, "part0", set);
         let goes = |what: &str, link: &str| {
@@ -189,9 +194,14 @@ fn routes_by_other_links_from_an_address_that_goes_in_a_namespace_are_named() {
                 "10.200.0.2 goes, and {what} by {link} in namespace part0, which is from there and which node-format did not make, goes"
             )
         };
+        // Once, whatever links it is by.
+        let last = "the last IPv4 address goes from eth0 in namespace part0, and with it the route 10.8.0.0/16 over several links, \
+                    which node-format did not make there";
         let lost = [
+            last.to_owned(),
             goes("the route to 10.7.0.0/16", "lo"),
             goes("the route 10.6.0.0/16 with an mtu or other properties", "x0"),
+            goes("the route 10.9.0.0/16 over several links", "x0"),
             goes("the route to 10.5.0.0/16", "x0"),
         ];
         with_other_ranges(machine, 1, network);
@@ -201,7 +211,8 @@ fn routes_by_other_links_from_an_address_that_goes_in_a_namespace_are_named() {
         assert_eq!(notes(machine, &["apply"]), lost);
         let left = inside(machine, "part0", || routes_on("x0") + &routes_on("lo"));
         assert!(
-            left.contains("10.4.0.0/16") && !["10.5.", "10.6.", "10.7."].iter().any(|gone| left.contains(gone)),
+            left.contains("10.4.0.0/16")
+                && !["10.5.", "10.6.", "10.7.", "10.8.", "10.9."].iter().any(|gone| left.contains(gone)),
             "{left}"
         );
         // Of another link's address nothing goes, nor is it named twice what goes with a link.
@@ -209,7 +220,7 @@ fn routes_by_other_links_from_an_address_that_goes_in_a_namespace_are_named() {
         machine.configure_with(1, network, "");
         assert_eq!(notes(machine, &["apply"]), [""; 0]);
         inside(machine, "part0", || ip("route add 10.6.0.0/16 dev x0 src 10.200.0.2"));
-        let of_links = ["x0", "x1"].map(|link| {
+        let of_links = ["x0", "x1", "x2", "x3"].map(|link| {
             format!("namespace part0 goes, and with it the link {link} in it, which node-format did not make")
         });
         assert_eq!(notes(machine, &["reset"]), of_links);

@@ -3,7 +3,7 @@
 use super::super::Planner;
 use super::comes_from;
 use crate::action::Action;
-use crate::facts::{About, AddressFact, HostFacts, LinkFact, NamespaceFact, Route};
+use crate::facts::{About, AddressFact, HostFacts, LinkFact, NamespaceFact, Odd, Route};
 use crate::thing::{Claims, Thing, Uplink};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,8 +44,10 @@ impl Planner<'_> {
         let stay: BTreeSet<IpAddr> = to.addresses.iter().map(IpNet::addr).collect();
         let gone = from.addresses.iter().map(IpNet::addr).filter(|address| !stay.contains(address));
         let gone: BTreeSet<IpAddr> = gone.collect();
-        let odd = self.facts.others_inside.get(name).into_iter().flat_map(|others| &others.odd);
-        let odd = odd.flat_map(|(link, odd)| odd.iter().map(move |odd| (link, odd)));
+        let all = || self.facts.others_inside.get(name).into_iter().flat_map(|others| &others.odd);
+        let odd = all().flat_map(|(link, odd)| odd.iter().map(move |odd| (link, odd)));
+        // What is on several links is said once: of `eth0`, if it is there too.
+        let odd = odd.filter(|(link, odd)| odd.about != About::Shared || first_with(all(), odd) == Some(*link));
         let odd = odd.filter(|(link, odd)| odd.ipv6 || !all_go || *link != "eth0");
         let lost = odd.filter_map(|(link, odd)| {
             let source = odd.source.filter(|source| gone.contains(source))?;
@@ -54,6 +56,11 @@ impl Planner<'_> {
         let lost = lost.collect();
         self.lose(lost);
     }
+}
+
+/// Of the links that this is on, the one that it is said of: `eth0`, or the first.
+fn first_with<'a>(odd: impl Iterator<Item = (&'a String, &'a BTreeSet<Odd>)>, one: &Odd) -> Option<&'a String> {
+    odd.filter(|(_, on_it)| on_it.contains(one)).map(|(link, _)| link).min_by_key(|link| (*link != "eth0", *link))
 }
 
 /// What somebody else set that goes with the addresses that these actions take from links. What is the last address of one only all of
@@ -216,7 +223,9 @@ fn lost_from_addresses(
     let routes = routes.map(|Route { destination, link, source, .. }| {
         (link, *source, destination.addr().is_ipv6(), format!("the route to {destination}"))
     });
-    let odd = facts.odd.iter().flat_map(|(link, odd)| odd.iter().map(move |odd| (link, odd)));
+    let all = || facts.odd.iter().filter(|(link, _)| stays(link));
+    let odd = all().flat_map(|(link, odd)| odd.iter().map(move |odd| (link, odd)));
+    let odd = odd.filter(|(link, odd)| odd.about != About::Shared || first_with(all(), odd) == Some(*link));
     let odd = odd.map(|(link, odd)| (link, odd.source, odd.ipv6, odd.what.clone()));
     let notes = routes.chain(odd).filter(|(link, ..)| stays(link)).filter_map(|(link, source, ipv6, what)| {
         Some(comes_from(source.filter(|source| gone.contains(source))?, &what, link, ipv6))

@@ -297,7 +297,8 @@ impl Told {
             links.iter().filter_map(|on| names.get(on)).filter(|name| *name != "lo").cloned().collect();
         // With an address the kernel takes that from routes of IPv6 in every table, and drops those of IPv4 in the main one alone.
         let source = self.source.filter(|_| self.ipv6 || self.is_main());
-        let about = self.mtu.map_or(About::Other, About::MtuOfRoute);
+        let of_links = if self.several.is_empty() { About::Other } else { About::Shared };
+        let about = self.mtu.map_or(of_links, About::MtuOfRoute);
         let odd = || Odd { what: format!("the route {}{why}", self.destination), ipv6: self.ipv6, source, about };
         // What follows from an address, and what is a range that the machine answers for.
         let is_said = header.protocol == RouteProtocol::Kernel
