@@ -48,7 +48,7 @@ async fn what_a_build_writes_is_told_while_it_does_kept_and_gone_with_the_releas
     };
     let ((_, built), left) = tokio::join!(install(&host, &document), followed);
     built.unwrap();
-    let end = ["two[31m".to_owned(), format!("release {digest} is built")];
+    let end = ["two[31m".to_owned(), format!("> release {digest} is built")];
     assert_eq!(left, end);
 
     // Nobody waits for more of what has ended.

@@ -130,6 +130,11 @@ impl Meters {
         Ok(this)
     }
 
+    /// The control group, or why there is none.
+    fn or_why<'a>(&'a self, group: Option<&'a Path>) -> Result<&'a Path, &'a str> {
+        group.ok_or_else(|| self.runtime.without_groups().unwrap_or("it could not be made"))
+    }
+
     fn slot(&self, partition: &PartitionName) -> Option<Arc<Mutex<Slot>>> {
         lock(&self.all).get(partition).cloned()
     }
@@ -161,7 +166,7 @@ impl Meters {
         let folder = self.runtime.group(partition);
         let group = self.runtime.usage(partition, Memory::NotAsked)?.group;
         let mut totals = Totals::new(Self::epoch()?, instance.clone(), self.clock.moment(), group.as_ref());
-        let links = self.network.glance().read(partition, way, folder.as_deref());
+        let links = self.network.glance().read(partition, way, self.or_why(folder.as_deref()));
         totals.traffic = links.ok().map(network::Traffic::from_here);
         lock(&self.all).insert(partition.clone(), Arc::new(Mutex::new(Slot { totals, is_kept: false })));
         self.keep(std::slice::from_ref(partition), Durability::Process)
@@ -305,7 +310,7 @@ impl Meters {
                 }
                 Wanted::All => self.update(partition, &mut slot, Memory::Asked).map(|level| {
                     let group = self.runtime.group_folder(partition);
-                    let links = look.read(partition, &way, group.as_deref());
+                    let links = look.read(partition, &way, self.or_why(group.as_deref()));
                     let traffic = links.and_then(|links| {
                         let counted = slot.totals.add_traffic(links);
                         counted.ok_or_else(|| "it is counted only from now on".into())

@@ -162,20 +162,19 @@ impl Releases {
                 let _ = self.events.try_send(Event::Release(digest.clone()));
             }
         };
-        write(&format!("building release {digest}"));
-        let result = match self.lay_shared(node, digest, &release, &told).await {
-            Some(result) => result,
-            None => {
-                let wanted = self.cache.want(&release)?;
-                match wanted.fetch(node.builder.as_ref(), &told).await {
-                    Ok(()) => self.build(node, digest, &release, None, &told).await,
-                    Err(problem) => Err(problem),
-                }
+        write(&format!("> building release {digest}"));
+        let build = async {
+            if let Some(result) = self.lay_shared(node, digest, &release, &told).await {
+                return result;
             }
+            let wanted = self.cache.want(&release)?;
+            wanted.fetch(node.builder.as_ref(), &told).await?;
+            self.build(node, digest, &release, None, &told).await
         };
+        let result: Result<(), Problem> = build.await;
         match &result {
-            Ok(()) => write(&format!("release {digest} is built")),
-            Err(problem) => write(&problem.to_string()),
+            Ok(()) => write(&format!("> release {digest} is built")),
+            Err(problem) => write(&format!("> {problem}")),
         }
         result
     }

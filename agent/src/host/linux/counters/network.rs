@@ -73,7 +73,9 @@ impl Traffic {
             if name == SOCKETS {
                 // It had a namespace until now: what went through there is counted.
                 let Some(before) = before else { continue };
+                let went_back = before.received > link.received || before.sent > link.sent;
                 is_whole &= !sockets::is_interrupted(&before.identity, &link.identity);
+                is_whole &= before.identity != link.identity || !went_back;
             }
             let goes_on = before.filter(|before| {
                 before.identity == link.identity && before.received <= link.received && before.sent <= link.sent
@@ -126,13 +128,11 @@ impl NetworkMeter {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sees to it that sockets of groups beside this one are counted from now on, and forgets groups that are gone.
+    /// Sees to it that sockets of groups beside this one are counted from now on.
     pub fn begin(&self, group: &Path) {
-        let mut sockets = self.sockets();
-        match sockets.watch(group) {
-            Ok(()) => sockets.tidy(group),
-            // Each reading says so too.
-            Err(why) => tracing::warn!(why, "network bytes of partitions without a namespace are unknown"),
+        // Each reading says so too.
+        if let Err(why) = self.sockets().watch(group) {
+            tracing::warn!(why, "network bytes of partitions without a namespace are unknown");
         }
     }
 
@@ -172,11 +172,11 @@ pub struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// `group` is the control group that all of the partition is in, where there are such.
+    /// `group` is the control group that all of the partition is in, or why there is none.
     ///
     /// # Errors
     /// In words, for a person who reads why the traffic is unknown.
-    pub fn read(&mut self, partition: &PartitionName, way: &Way, group: Option<&Path>) -> Result<Links, String> {
+    pub fn read(&mut self, partition: &PartitionName, way: &Way, group: Result<&Path, &str>) -> Result<Links, String> {
         match way {
             Way::Own(file) => self.meter.namespaces.read(file),
             Way::Shared(links) => self.shared(partition, links, group),
@@ -184,9 +184,14 @@ impl Look<'_> {
         }
     }
 
-    fn shared(&mut self, partition: &PartitionName, links: &[String], group: Option<&Path>) -> Result<Links, String> {
-        let group =
-            group.ok_or("there is no control group to tell its sockets from others' in the machine's network")?;
+    fn shared(
+        &mut self,
+        partition: &PartitionName,
+        links: &[String],
+        group: Result<&Path, &str>,
+    ) -> Result<Links, String> {
+        let ungrouped = |why| format!("there is no control group to tell its sockets from others' by: {why}");
+        let group = group.map_err(ungrouped)?;
         let mut sockets = self.meter.sockets();
         let is_watched = |sockets: &mut Sockets| match !self.is_thorough && sockets.is_watched(group) {
             true => Ok(()),

@@ -22,7 +22,7 @@ use crate::host::linux::partition::files::open_top;
 use crate::host::linux::runtime::Confinement;
 use crate::host::linux::shim::RunTask;
 use crate::host::linux::shim::launch::Program;
-use crate::host::linux::shim::line_log::Follower;
+use crate::host::linux::shim::line_log::{Follower, LineLog};
 use crate::host::linux::shim::tree::{Exit, Over};
 use crate::host::linux::task::{Line, Ran};
 use minijinja::{Environment, UndefinedBehavior, context};
@@ -377,7 +377,10 @@ fn run_within(
         }
     };
     clear();
+    // It is there before the program: what is written before the first look is not lost when it is begun anew by then.
+    drop(LineLog::open(log.to_owned()));
     let output = RefCell::new(Follower::new(log.to_owned()));
+    output.borrow_mut().fresh();
     let task = RunTask { program, timeout_seconds, log: log.to_owned() };
     let over = || {
         // Where nobody listens any more it is killed for that.
@@ -397,6 +400,9 @@ const LINES: usize = 5000;
 /// with `> ` and `~ `.
 fn tell(output: &mut Follower, line: &Line) -> Result<(), Problem> {
     let mut fresh = output.fresh();
+    if output.was_torn() {
+        line.progress("(lines are left out: they came faster than they were looked at)")?;
+    }
     let left_out = fresh.len().saturating_sub(LINES);
     if left_out > 0 {
         line.progress(format!("({left_out} lines are left out)"))?;

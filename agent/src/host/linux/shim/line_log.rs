@@ -142,45 +142,66 @@ fn stamped(line: &str) -> (i64, String) {
 /// The reading end of a log that is followed: knows how far it has been read.
 pub struct Follower {
     path: PathBuf,
-    /// The file that was read last, by its inode, and how much of it.
-    read: Option<(u64, u64)>,
+    /// The file that was read last, and how much of it. Held open: its inode is no other file's meanwhile.
+    read: Option<(File, u64)>,
     /// The beginning of a line that was not whole yet.
     begun: Vec<u8>,
+    /// Lines were lost since this was asked last.
+    torn: bool,
 }
 
 impl Follower {
     /// Begins with all that there is, the older file's too.
     pub fn new(path: PathBuf) -> Self {
-        let read = fs::metadata(older(&path)).ok().map(|m| (m.ino(), 0));
-        Self { path, read, begun: Vec::new() }
+        let read = File::open(older(&path)).ok().map(|file| (file, 0));
+        Self { path, read, begun: Vec::new(), torn: false }
     }
 
-    /// What was written since the last call. Of a log that was begun anew twice meanwhile some lines are lost.
+    /// What was written since the last call. Of a log that was begun anew more than once meanwhile some lines are lost.
     pub fn fresh(&mut self) -> Vec<(i64, String)> {
         let Ok(file) = File::open(&self.path) else { return Vec::new() };
-        let Ok(inode) = file.metadata().map(|m| m.ino()) else { return Vec::new() };
-        if let Some((known, offset)) = self.read.filter(|(known, _)| *known != inode)
-            && let Ok(older) = File::open(older(&self.path))
-            && older.metadata().is_ok_and(|m| m.ino() == known)
-        {
-            self.take(older, offset);
+        let Some(inode) = inode(&file) else { return Vec::new() };
+        let mut offset = 0;
+        if let Some((known, read)) = self.read.take() {
+            let before = self::inode(&known);
+            if before == Some(inode) {
+                offset = read;
+            } else {
+                self.take(&known, read);
+                let older = File::open(older(&self.path)).ok();
+                if older.as_ref().and_then(self::inode) != before {
+                    self.torn = true;
+                    if let Some(older) = older {
+                        self.take(&older, 0);
+                    }
+                }
+            }
         }
-        let offset = self.read.filter(|(known, _)| *known == inode).map_or(0, |(_, offset)| offset);
-        self.read = Some((inode, self.take(file, offset)));
+        let read = self.take(&file, offset);
+        self.read = Some((file, read));
         let end = self.begun.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
         let rest = self.begun.split_off(end);
         let whole = std::mem::replace(&mut self.begun, rest);
         String::from_utf8_lossy(&whole).lines().map(stamped).collect()
     }
 
+    /// Whether lines were lost since this was asked last.
+    pub fn was_torn(&mut self) -> bool {
+        std::mem::take(&mut self.torn)
+    }
+
     /// Reads from `offset` to the end, which is returned; from the beginning if it was made shorter.
-    fn take(&mut self, mut file: File, offset: u64) -> u64 {
+    fn take(&mut self, mut file: &File, offset: u64) -> u64 {
         let from = if file.metadata().is_ok_and(|m| m.len() < offset) { 0 } else { offset };
         if file.seek(SeekFrom::Start(from)).is_err() {
             return from;
         }
         from + file.take(FILE_MAX).read_to_end(&mut self.begun).map_or(0, |n| n as u64)
     }
+}
+
+fn inode(file: &File) -> Option<u64> {
+    file.metadata().ok().map(|metadata| metadata.ino())
 }
 
 #[cfg(test)]
@@ -214,6 +235,24 @@ mod tests {
         assert!(before.1.starts_with("3999 "));
         assert!(last.0 > 1_500_000_000_000);
         assert_eq!(log.tail().len(), TAIL);
+    }
+
+    #[test]
+    fn a_log_that_was_begun_anew_more_than_once_between_two_looks_is_said_to_be_torn() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = LineLog::open(path.clone());
+        let mut follower = Follower::new(path.clone());
+        assert!(follower.fresh().is_empty() && !follower.was_torn());
+        let mut write =
+            |lines: usize| (0..lines).for_each(|n| log.write(format!("{n} {}\n", "x".repeat(1000)).as_bytes()));
+        write(1500);
+        assert!(follower.fresh().len() == 1500 && !follower.was_torn(), "all of the older file and of the new one");
+        write(4000);
+        let fresh = follower.fresh();
+        assert!(follower.was_torn() && !follower.was_torn());
+        assert!(fresh.len() > 1000 && fresh.last().unwrap().1.starts_with("3999 "), "{}", fresh.len());
+        assert!(fresh.iter().all(|(_, text)| text.len() > 1000), "no halves");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 const MAP_CREATE: i32 = 0;
 const MAP_LOOKUP: i32 = 1;
+const MAP_UPDATE: i32 = 2;
 const MAP_DELETE: i32 = 3;
 const MAP_NEXT_KEY: i32 = 4;
 const PROGRAM_LOAD: i32 = 5;
@@ -119,14 +120,13 @@ pub fn look_up(map: BorrowedFd<'_>, key: u64) -> io::Result<Option<Value>> {
     }
 }
 
-/// Has a value for a key.
-#[cfg(test)]
+/// Has a value for a key, in place of one that is there.
 pub fn put_in(map: BorrowedFd<'_>, key: u64, value: Value) -> io::Result<()> {
     let mut argument = Argument::new();
     argument.file(0, map).long(8, (&raw const key).expose_provenance() as u64);
     argument.long(16, (&raw const value).expose_provenance() as u64);
     // SAFETY: as above.
-    unsafe { argument.call(2) }.map(drop)
+    unsafe { argument.call(MAP_UPDATE) }.map(drop)
 }
 
 /// Takes a key out, if it is in.

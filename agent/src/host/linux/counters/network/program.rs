@@ -7,6 +7,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// What the map has of a group: bytes received, bytes sent.
 pub type Value = [u64; 2];
 
+/// What it has of a group whose instance is gone: nothing goes through what sockets of it there still are.
+pub const GONE: Value = [u64::MAX; 2];
+
 /// As the kernel reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -40,7 +43,8 @@ const KEY: i16 = -8;
 const ZEROS: i16 = -24;
 
 /// Adds to `map` what goes in this direction through sockets of groups below the one that has the number `base`; each of its
-/// children, with all that is below it, is counted as one. What goes by a loopback is not counted. All packets pass.
+/// children, with all that is below it, is counted as one. What goes by a loopback is not counted. All packets pass but those of
+/// groups that are [`GONE`]: a socket that was handed to somebody else would be on nobody's bill.
 pub fn counting(map: BorrowedFd<'_>, base: u64, direction: Direction) -> Vec<Instruction> {
     let mut code = Code::default();
     code.add(COPY, 6, 1, 0, 0).add(LOAD_32, 7, 1, LENGTH, 0).add(LOAD_32, 8, 1, LINK, 0);
@@ -64,9 +68,12 @@ pub fn counting(map: BorrowedFd<'_>, base: u64, direction: Direction) -> Vec<Ins
     code.add(SET, 4, 0, 0, NO_EXIST).call(UPDATE);
     code.look_up(map).jump(IF_EQUAL, 0, 0, Label::Out);
     code.place(Label::Add);
+    code.add(LOAD_64, 1, 0, 0, 0).jump(IF_EQUAL, 1, -1, Label::Drop);
     code.add(ADD_TO_64, 0, 7, 8 * direction as i16, 0);
     code.place(Label::Out);
     code.add(SET, 0, 0, 0, 1).add(END, 0, 0, 0, 0);
+    code.place(Label::Drop);
+    code.add(SET, 0, 0, 0, 0).add(END, 0, 0, 0, 0);
     code.finish()
 }
 
@@ -74,6 +81,7 @@ const COPY: u8 = 0xbf;
 const SET: u8 = 0xb7;
 const PLUS: u8 = 0x07;
 const LOAD_32: u8 = 0x61;
+const LOAD_64: u8 = 0x79;
 const STORE_64: u8 = 0x7b;
 const ADD_TO_64: u8 = 0xdb;
 const CONSTANT: u8 = 0x18;
@@ -92,6 +100,7 @@ enum Label {
     Found,
     Add,
     Out,
+    Drop,
 }
 
 #[derive(Default)]
