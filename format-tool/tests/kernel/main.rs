@@ -18,6 +18,7 @@ mod locked;
 mod losses;
 mod machine;
 mod mtu;
+mod names;
 mod namespaces;
 mod near;
 mod order;

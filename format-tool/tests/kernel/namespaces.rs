@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-const NETWORK: &str = "mode = \"bridge\"\nnamespaces = true\nguard = false\n";
+pub const NETWORK: &str = "mode = \"bridge\"\nnamespaces = true\nguard = false\n";
 
 /// Runs work inside the namespace of a partition.
 pub fn inside<T: Send + 'static>(machine: &Machine, name: &str, work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -11,6 +11,7 @@ mod namespaces;
 mod near;
 mod neighbours;
 mod pppoe;
+mod readable;
 mod routes;
 mod socket;
 mod taps;
@@ -19,6 +20,7 @@ mod uplink;
 pub(super) use changes::set_links;
 pub(super) use namespaces::{Namespaces, Taken};
 pub(super) use near::Followed;
+pub(super) use readable::{meant, name_of};
 pub(super) use taps::{add_taps, remove_taps};
 pub(super) use uplink::{NotMoved, move_uplink};
 
@@ -59,7 +61,8 @@ pub(super) struct Seen {
     pub set_frames: BTreeMap<String, BTreeSet<SetFrames>>,
     /// What of a link could not be put back if it were taken from it.
     pub odd: BTreeMap<String, BTreeSet<Odd>>,
-    /// Routes by `lo`, or by no link, that somebody made: of kinds and tables that no other fact says.
+    /// Routes by `lo`, or by no link, that somebody made: of kinds and tables that no other fact says. In a namespace also what
+    /// cannot be read.
     pub unlinked: BTreeSet<Odd>,
     /// See [`links::ends`].
     pub ends: Ends,
@@ -167,6 +170,10 @@ fn see_with(connection: &mut Connection, links: Vec<Link>) -> io::Result<Seen> {
     }
     for (link, found) in routes.odd {
         seen.odd.entry(link).or_default().insert(found);
+    }
+    if connection.has_unread() {
+        let what = "something that cannot be read".to_owned();
+        seen.unlinked.insert(Odd { what, ipv6: false, source: None, about: About::Other });
     }
     seen.routes = routes.main;
     let bridges = links.iter().filter(|link| link.fact.kind == LinkKind::Bridge).map(|link| &link.name);

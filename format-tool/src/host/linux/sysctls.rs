@@ -1,6 +1,7 @@
 //! Settings of the kernel, in the network namespace of the thread.
 
 use super::failed;
+use super::network::{meant, name_of};
 use node_format_plan::{Action, written_along};
 use plat_model::problem::Result;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +27,7 @@ pub(super) fn observe(keys: &BTreeSet<String>) -> BTreeMap<String, String> {
 fn of_each_link(key: &str) -> Vec<String> {
     let Some((before, after)) = key.split_once(".*.") else { return vec![key.to_owned()] };
     let found = std::fs::read_dir(path(before)).into_iter().flatten().flatten();
-    let links = found.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name != "all");
+    let links = found.filter_map(|entry| name_of(entry.file_name())).filter(|name| name != "all");
     links.map(|link| format!("{before}.{}.{after}", link.replace('.', "/"))).collect()
 }
 
@@ -138,7 +139,8 @@ fn path(key: &str) -> PathBuf {
             }
         })
         .collect();
-    Path::new("/proc/sys").join(swapped)
+    let parts = swapped.split('/').map(|part| meant(part).unwrap_or_else(|| part.into()));
+    Path::new("/proc/sys").join(parts.collect::<PathBuf>())
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ pub(super) fn change(batch: &[Action], followed: &mut Followed) -> Changed {
 /// One link of the current namespace.
 pub(super) fn set_one(name: &str, from: &LinkFact, to: &LinkFact, followed: &mut Followed) -> io::Result<()> {
     let action = Action::SetLink { name: name.into(), from: from.clone(), to: to.clone() };
-    let (_, why) = set_each(&mut Connection::open()?, &[action], followed, &mut false)?;
+    let (_, why) = set_each(&mut Connection::open_within()?, &[action], followed, &mut false)?;
     why.into_iter().flatten().next().map_or(Ok(()), |why| Err(why.into()))
 }
 

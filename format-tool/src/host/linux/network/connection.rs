@@ -12,6 +12,8 @@ use rtnetlink::{Error, Handle};
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::runtime::{Builder, Runtime};
 
 /// How many requests are on their way at most: the answers to them all fit the receive buffer.
@@ -40,6 +42,17 @@ pub(super) struct Connection {
     runtime: Runtime,
     /// Ends with the connection.
     unasked: Unasked,
+    /// Messages of the kernel so far that told something.
+    told: Arc<AtomicU64>,
+    unread: Unread,
+}
+
+/// What becomes of answers that nobody can decode: rtnetlink drops them, and what they tell of would be taken for missing.
+enum Unread {
+    /// What was asked for is unknown.
+    Fails,
+    /// So many there were.
+    Counted(u64),
 }
 
 impl Connection {
@@ -49,9 +62,21 @@ impl Connection {
         let inside = runtime.enter();
         let (mut connection, handle, unasked) = rtnetlink::new_connection_with_socket::<Patient>()?;
         connection.socket_mut().socket_mut().set_rx_buf_sz(RECEIVE_BUFFER)?;
+        let told = connection.socket_mut().told.clone();
         runtime.spawn(connection);
         drop(inside);
-        Ok(Self { handle, runtime, unasked: Box::pin(unasked.map(|(message, _)| message)) })
+        let unasked = Box::pin(unasked.map(|(message, _)| message));
+        Ok(Self { handle, runtime, unasked, told, unread: Unread::Fails })
+    }
+
+    /// In a partition's namespace, where whoever is root could keep all from being asked.
+    pub fn open_within() -> io::Result<Self> {
+        Ok(Self { unread: Unread::Counted(0), ..Self::open()? })
+    }
+
+    /// Whether there is something of which nothing else is known.
+    pub fn has_unread(&self) -> bool {
+        matches!(self.unread, Unread::Counted(1..))
     }
 
     /// Waits for `work`. A connection that ends, or answers that are lost, are errors: rtnetlink itself takes the end
@@ -91,9 +116,52 @@ impl Connection {
         answers: impl Stream<Item = Result<A, Error>>,
         read: impl Fn(A) -> Option<T>,
     ) -> io::Result<C> {
-        self.wait(answers.try_filter_map(|answer| ready(Ok(read(answer)))).try_collect())?.map_err(|e| match e {
-            Error::NetlinkError(refusal) => refusal.to_io(),
-            other => io::Error::other(other),
-        })
+        let (before, mut answered) = (self.told.load(Ordering::Relaxed), 0);
+        let answers = answers.inspect_ok(|_| answered += 1);
+        let result = self.wait(answers.try_filter_map(|answer| ready(Ok(read(answer)))).try_collect())?.map_err(
+            |e| match e {
+                Error::NetlinkError(refusal) => refusal.to_io(),
+                other => io::Error::other(other),
+            },
+        )?;
+        match (self.told.load(Ordering::Relaxed).saturating_sub(before + answered), &mut self.unread) {
+            (0, _) => {}
+            (_, Unread::Fails) => return Err(io::Error::other("the kernel tells of something that cannot be read")),
+            (more, Unread::Counted(amount)) => *amount += more,
+        }
+        Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of two answers one is dropped.
+    fn ask(connection: &mut Connection) -> io::Result<Vec<u32>> {
+        let told = connection.told.clone();
+        let answers = stream::once(async move {
+            told.fetch_add(2, Ordering::Relaxed);
+            Ok(7)
+        });
+        connection.ask(answers, Some)
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_an_error_or_known() {
+        let why = ask(&mut Connection::open().unwrap()).unwrap_err().to_string();
+        assert_eq!(why, "the kernel tells of something that cannot be read");
+        let mut within = Connection::open_within().unwrap();
+        assert!(!within.has_unread());
+        assert_eq!(ask(&mut within).unwrap(), [7]);
+        assert!(within.has_unread());
+    }
+
+    #[test]
+    fn all_that_the_kernel_tells_is_read() {
+        let mut connection = Connection::open().unwrap();
+        let links = connection.handle.link().get().execute();
+        let links: Vec<u32> = connection.ask(links, |link| Some(link.header.index)).unwrap();
+        assert!(!links.is_empty() && connection.told.load(Ordering::Relaxed) >= links.len() as u64);
     }
 }

@@ -457,7 +457,7 @@ fn why(e: io::Error, action: &Action) -> Problem {
 
 /// `outer`: of the machine's links.
 fn look_inside(outer: &Ends) -> io::Result<(NamespaceFact, Others)> {
-    let seen = see(&mut Connection::open()?)?;
+    let seen = see(&mut Connection::open_within()?)?;
     let far: BTreeMap<&str, &String> = others::far_ends(&seen.ends, outer);
     let own = |ip| !is_link_local(ip);
     let on_it = seen.addresses.iter().filter(|found| found.link == INNER && !found.leased && own(found.address.addr()));

@@ -5,8 +5,9 @@ use std::io;
 
 /// The interfaces that a program (pppd) has PPPoE sessions by, in the network namespace of the thread.
 pub(super) fn carriers() -> io::Result<BTreeSet<String>> {
-    match std::fs::read_to_string("/proc/thread-self/net/pppoe") {
-        Ok(text) => Ok(read(&text)),
+    match std::fs::read("/proc/thread-self/net/pppoe") {
+        // A name may be any bytes.
+        Ok(text) => Ok(read(&String::from_utf8_lossy(&text))),
         // A kernel without it.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
         Err(e) => Err(e),

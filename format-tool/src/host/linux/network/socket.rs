@@ -1,18 +1,24 @@
 //! A netlink socket that lets others run between a few datagrams. rtnetlink reads all there is before it hands anything
-//! on: the links of 1000 partitions, taken apart, would be 20 MiB at once.
+//! on: the links of 1000 partitions, taken apart, would be 20 MiB at once. What it hands on can be decoded, and is counted.
 
-use bytes::BufMut;
+use super::readable::readable;
+use bytes::{BufMut, BytesMut};
 use rtnetlink::sys::{AsyncSocket, Socket, SocketAddr, TokioSocket};
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 /// Datagrams that are read in a row; one holds some 30 links.
 const IN_A_ROW: u32 = 4;
+/// Bytes of the longest datagram (netlink(7): 32 KiB).
+const LONGEST: usize = 64 << 10;
 
 pub(super) struct Patient {
     socket: TokioSocket,
     in_a_row: AtomicU32,
+    /// Messages that told something.
+    pub told: Arc<AtomicU64>,
 }
 
 impl AsyncSocket for Patient {
@@ -25,7 +31,7 @@ impl AsyncSocket for Patient {
     }
 
     fn new(protocol: isize) -> io::Result<Self> {
-        Ok(Self { socket: TokioSocket::new(protocol)?, in_a_row: AtomicU32::new(0) })
+        Ok(Self { socket: TokioSocket::new(protocol)?, in_a_row: AtomicU32::new(0), told: Arc::default() })
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
@@ -46,10 +52,14 @@ impl AsyncSocket for Patient {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let polled = self.socket.poll_recv_from(cx, buf);
+        let mut datagram = BytesMut::with_capacity(LONGEST);
+        let polled = self.socket.poll_recv_from(cx, &mut datagram);
         if polled.is_pending() {
             self.in_a_row.store(0, Ordering::Relaxed);
         }
+        let (messages, amount) = readable(&datagram);
+        self.told.fetch_add(amount, Ordering::Relaxed);
+        buf.put_slice(&messages);
         polled
     }
 

@@ -76,7 +76,7 @@ pub(super) fn furnish(wanted: &NamespaceFact, taken: &mut Inside) -> io::Result<
         let written = to.map_or(Ok(()), |to| sysctls::write_if_there(key, to));
         furnished.note(Asked::Wanted(format!("the setting {key}")), written);
     }
-    let mut connection = Connection::open()?;
+    let mut connection = Connection::open_within()?;
     let all: Vec<links::Link> = links::all(&mut connection)?;
     let indexes: Indexes = all.iter().map(|link| (link.name.clone(), link.index)).collect();
     let index = |name: &str| indexes.get(name).copied().ok_or(Errno::ENODEV);

@@ -20,7 +20,7 @@ pub(super) fn far_ends<'a>(here: &'a Ends, outer: &'a Ends) -> BTreeMap<&'a str,
 
 /// What somebody set in the bridge that `eth0` is a port of.
 pub(super) fn set_for_a_port() -> io::Result<BTreeSet<String>> {
-    let mut connection = Connection::open()?;
+    let mut connection = Connection::open_within()?;
     let links = links::all(&mut connection)?;
     let set = bridged::set_by_hand(&mut connection, &links)?.remove(INNER).unwrap_or_default();
     Ok(set.into_iter().filter(|set| set.of_bridge).map(|set| set.what).collect())

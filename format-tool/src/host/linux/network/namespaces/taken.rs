@@ -32,7 +32,7 @@ pub(in crate::host::linux) struct Inside {
 impl Inside {
     /// Of the current namespace.
     pub fn look() -> io::Result<Self> {
-        let mut connection = Connection::open()?;
+        let mut connection = Connection::open_within()?;
         let links = links::all(&mut connection)?;
         let mut there = Self::default();
         there.note_settings();
