@@ -1,14 +1,16 @@
 //! Partitions that a run was at work on which was killed or undone: no other is taken for one, and the next apply makes them
 //! whole.
 
-use super::effects::{Ended, killed_once};
+use super::effects::{Ended, acting_before, acting_once, killed_once};
 use super::locked::{formatted, give, owner_and_mode};
-use super::machine::{FIRST_UID, Machine, on_a_machine};
+use super::machine::{FIRST_UID, Machine, ip, on_a_machine};
+use super::places::{freeze, mount_btrfs};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 
 const MARK: &str = "trusted.plat.begun";
 const NONE: Option<&str> = None;
@@ -162,5 +164,48 @@ fn a_directory_that_a_killed_run_had_not_brought_to_its_place_is_taken_away() {
         assert!(matches!(ended, Ended::Killed(_)) && !home.with_file_name("part1").exists(), "{ended:?}");
         machine.must(&["reset"]);
         assert!(!machine.path("srv/plat").exists());
+    });
+}
+
+#[test]
+fn a_subvolume_that_its_user_makes_read_only_as_soon_as_it_is_his_is_made_or_taken_away() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        if !mount_btrfs(&machine.path("srv")) {
+            return;
+        }
+        let limits = "[limits]\ndisk_mib = 16\ndisk_quota = true\n";
+        machine.configure_with(1, "mode = \"bridge\"\nguard = false\n", limits);
+        let home = machine.path("srv/plat/partitions/part0");
+        // He says so again and again.
+        let mut times = 0;
+        let (code, why) = acting_once("fremovexattr", &machine.command(&["apply"]), || {
+            assert_eq!(owner_and_mode(&home), (FIRST_UID, FIRST_UID, 0o750));
+            freeze(&home);
+            times += 1;
+            times == 50
+        });
+        assert!(code == 1 && why.contains("cannot make directory /srv/plat/partitions/part0"), "{why}");
+        assert!(why.contains("the machine is as it was before the run") && !home.exists(), "{why}");
+        // What he has put into it by then keeps it, and it stays known.
+        times = 0;
+        let (code, why) = acting_once("fremovexattr", &machine.command(&["apply"]), || {
+            times += 1;
+            if times == 50 {
+                fs::write(home.join("srv/his"), "").unwrap();
+            }
+            freeze(&home);
+            times == 50
+        });
+        assert!(code != 0 && why.contains("part0 is not made to the end") && home.join("srv/his").exists(), "{why}");
+        machine.must(&["reset", "--erase"]);
+        assert!(!machine.path("srv/plat").exists());
+        // He says so once.
+        let (code, why) = acting_before("fremovexattr", &machine.command(&["apply"]), || freeze(&home));
+        assert_eq!(code, 0, "{why}");
+        assert!(is_whole(&home));
+        machine.must(&["verify"]);
+        machine.must(&["reset"]);
+        assert!(Command::new("umount").arg(machine.path("srv")).status().unwrap().success());
     });
 }

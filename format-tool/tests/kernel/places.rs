@@ -213,14 +213,14 @@ fn a_resource_file_keeps_its_reader() {
 }
 
 /// Makes a subvolume read-only.
-fn freeze(subvolume: &Path) {
+pub fn freeze(subvolume: &Path) {
     let done =
         Command::new("btrfs").args(["property", "set", "-t", "subvol"]).arg(subvolume).args(["ro", "true"]).status();
     assert!(done.unwrap().success());
 }
 
 /// A btrfs in a file, mounted where only this test's thread sees it.
-fn mount_btrfs(at: &Path) -> bool {
+pub fn mount_btrfs(at: &Path) -> bool {
     let image = at.with_extension("img");
     fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
     let Ok(made) = Command::new("mkfs.btrfs").arg("-q").arg(&image).status() else {

@@ -264,23 +264,33 @@ impl Tree {
             }
             Ok(made)
         });
+        let mut stays = None;
         let placed = made.and_then(|made| {
             match rustix::fs::renameat_with(parent, &new, parent, name, RenameFlags::NOREPLACE) {
                 // Not every file system knows that (nfs).
                 Err(Errno::INVAL) => rustix::fs::renameat(parent, &new, parent, name)?,
                 placed => placed?,
             }
-            match !directory.half_made && mark::is_on(&made) {
-                true => mark::replace(&made, directory.owner, directory.mode).inspect_err(|_| {
-                    let _ = mark::set(&made).and_then(|()| unmake(parent, name));
-                }),
-                false => Ok(()),
+            if directory.half_made || !mark::is_on(&made) {
+                return Ok(());
             }
+            mark::replace(&made, directory.owner, directory.mode).or_else(|e| {
+                match mark::set(&made).and_then(|()| unmake(parent, name)) {
+                    Ok(()) => Err(e),
+                    // It is there, and ours: that the run fails takes it away, or the next one.
+                    Err(_) => {
+                        stays = Some(e);
+                        Ok(())
+                    }
+                }
+            })
         });
         if placed.is_err() {
             let _ = unmake(parent, &new);
         }
         self.lack(&directory.path, &lacking);
+        let what = || format!("directory {} is not made to the end", directory.path.display());
+        self.lacking.extend(stays.map(|e| failed(what(), e)));
         placed
     }
 

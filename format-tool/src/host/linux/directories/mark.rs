@@ -1,11 +1,11 @@
 //! The mark of a partition's directory that is half-made: an extended attribute, which goes with it. Its user cannot set it.
 
-use super::give;
+use super::{errno, give, own, quota};
 use node_format_plan::action::UNFINISHED;
 use node_format_plan::facts::Owner;
 use rustix::fd::OwnedFd;
-use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
-use rustix::io::Result;
+use rustix::fs::{Mode, XattrFlags, fgetxattr, fremovexattr, fsetxattr};
+use rustix::io::{Errno, Result};
 use std::ffi::CStr;
 
 /// Who is not root makes partitions without users of their own: there it is nobody else who may set it.
@@ -17,19 +17,40 @@ pub(super) fn is_on(directory: &OwnedFd) -> bool {
     fgetxattr(directory, name(), &mut [0u8; 0]).is_ok()
 }
 
+/// How often a change is tried that its user keeps from being made by saying, again and again, that nobody may change it.
+const TRIES: usize = 50;
+
+/// Changes a directory although its user, of a subvolume of btrfs, may say at any moment that nobody may.
+fn insist(directory: &OwnedFd, change: impl Fn() -> Result<()>) -> Result<()> {
+    let mut result = change();
+    for _ in 1..TRIES {
+        if result != Err(Errno::ROFS) {
+            break;
+        }
+        quota::thaw(directory).map_err(errno)?;
+        result = change();
+    }
+    result
+}
+
 /// Makes a directory root's, and known as one that is half-made. Where there can be no mark, it looks like one that root locked.
 pub(super) fn set(directory: &OwnedFd) -> Result<()> {
     // Neither a file system without such attributes nor one without room keeps a partition from going.
-    let _ = fsetxattr(directory, name(), b"", XattrFlags::empty());
+    let mark = || insist(directory, || fsetxattr(directory, name(), b"", XattrFlags::empty()));
+    let marked = mark();
     let root = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    insist(directory, || own(directory, root))?;
+    // By now its user has no say in it any more.
+    let _ = marked.or_else(|_| mark());
     give(directory, root, UNFINISHED)
 }
 
-/// Gives a directory to its owner, as what it is said to be.
+/// Gives a directory, which is root's, to its owner, as what it is said to be. Once it is his, only the mark is left to go.
 pub(super) fn replace(directory: &OwnedFd, owner: Owner, mode: u32) -> Result<()> {
-    give(directory, owner, mode)?;
+    rustix::fs::fchmod(directory, Mode::from_raw_mode(mode))?;
+    own(directory, owner)?;
     match is_on(directory) {
-        true => fremovexattr(directory, name()),
+        true => insist(directory, || fremovexattr(directory, name())),
         false => Ok(()),
     }
 }
