@@ -22,13 +22,14 @@ use node_format_plan::{Action, HostFacts, Kind, Scope, Thing};
 use plat_model::problem::{Problem, Result, codes};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::Builder;
 
 /// The machine that this process runs on; its files perhaps beneath another root.
 pub struct LinuxHost {
     root: PathBuf,
     tree: directories::Tree,
-    signals: Option<signals::Stop>,
+    signals: Option<Arc<signals::Stop>>,
     /// What the programs that are started must keep open.
     held: Option<fs::File>,
     excused: Vec<Problem>,
@@ -81,12 +82,15 @@ impl LinuxHost {
         })
     }
 
-    /// From now on SIGINT and SIGTERM do not end the process: a run stops at its next batch and is undone.
+    /// From now on SIGINT and SIGTERM do not end the process: a run stops at its next batch, or in the middle of erasing, and is
+    /// undone.
     ///
     /// # Errors
     /// If the signals cannot be caught.
     pub fn stop_on_signals(&mut self) -> Result<()> {
-        self.signals = Some(signals::Stop::catch()?);
+        let signals = Arc::new(signals::Stop::catch()?);
+        self.tree.stop_on(signals.clone());
+        self.signals = Some(signals);
         Ok(())
     }
 
@@ -258,7 +262,7 @@ impl Host for LinuxHost {
     }
 
     fn interrupted(&mut self) -> bool {
-        self.signals.as_mut().is_some_and(signals::Stop::came)
+        self.signals.as_ref().is_some_and(|signals| signals.came())
     }
 }
 

@@ -5,6 +5,7 @@ mod accounts;
 mod announced;
 mod effects;
 mod enrolment;
+mod erased;
 mod exactly;
 mod files;
 mod formatting;

@@ -9,6 +9,7 @@ mod mark;
 mod tests;
 
 use super::mounts::{Mounts, mount_in, mount_of};
+use super::signals::Stop;
 use super::{attributes, failed, files, quota};
 use emptied::Emptied;
 use had::Had;
@@ -24,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How many parents' handles are kept: a walk in order needs the last few.
 const HANDLES: usize = 8;
@@ -46,6 +48,8 @@ pub(super) struct Tree {
     taken: BTreeMap<PathBuf, Had>,
     /// What of that did not come back with them.
     lacking: Vec<Problem>,
+    /// What may end erasing, which can take long.
+    stop: Option<Arc<Stop>>,
 }
 
 impl Tree {
@@ -63,7 +67,12 @@ impl Tree {
             moved: PathBuf::new(),
             taken: BTreeMap::new(),
             lacking: Vec::new(),
+            stop: None,
         })
+    }
+
+    pub fn stop_on(&mut self, signals: Arc<Stop>) {
+        self.stop = Some(signals);
     }
 
     pub fn is_the_machines(&self) -> bool {
@@ -226,7 +235,11 @@ impl Tree {
             _ => return Ok(()),
         };
         result.map_err(|e| {
-            let problem = failed(format!("cannot {verb} directory {}", path.display()), e);
+            let what = format!("cannot {verb} directory {}", path.display());
+            if e == Errno::INTR {
+                return failed(what, "a signal asked the run to stop");
+            }
+            let problem = failed(what, e);
             match e {
                 Errno::ROFS if matches!(action, Action::SetDirectory { .. }) => problem.fix(erase::read_only(path)),
                 Errno::PERM if matches!(action, Action::SetDirectory { .. }) => problem.fix(erase::kept(path)),
@@ -370,7 +383,8 @@ impl Tree {
         erase::thaw(&held)?;
         // What is left if this fails, or is killed, is no whole partition.
         mark::set(&held)?;
-        erase::erase(&held, &mut self.moved)?;
+        let stop = self.stop.clone();
+        erase::erase(&held, &mut self.moved, &|| stop.as_ref().is_some_and(|stop| stop.came()))?;
         // Of what was half-made nothing comes back.
         self.remove(directory, false)
     }

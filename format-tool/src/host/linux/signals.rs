@@ -17,7 +17,7 @@ impl Stop {
         caught.map(Self).map_err(|e| failed("signals cannot be caught", e))
     }
 
-    pub fn came(&mut self) -> bool {
+    pub fn came(&self) -> bool {
         matches!(self.0.read_signal(), Ok(Some(_)))
     }
 }

@@ -1,7 +1,9 @@
 //! Emptying what a tenant has left: whatever was said of it, however deep it lies, and nothing that is not in it.
 
-use super::{INNER, errno, is_dots, mount_of, quota};
+use super::{INNER, errno, give, is_dots, mount_of, quota};
 use crate::host::linux::place::{Place, place};
+use node_format_plan::action::UNFINISHED;
+use node_format_plan::facts::Owner;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags};
 use rustix::io::{Errno, Result};
@@ -20,14 +22,16 @@ struct Level {
 /// to be removed: what is in another subvolume, or encrypted without its key, cannot be.
 ///
 /// # Errors
-/// With [`Errno::AGAIN`] a directory was moved elsewhere while it was being emptied: which, is said in `moved`.
-pub(super) fn erase(held: &OwnedFd, moved: &mut PathBuf) -> Result<()> {
+/// With [`Errno::AGAIN`] a directory was moved elsewhere while it was being emptied: which, is said in `moved`. With
+/// [`Errno::INTR`] it is to `stop`.
+pub(super) fn erase(held: &OwnedFd, moved: &mut PathBuf, stop: &dyn Fn() -> bool) -> Result<()> {
     thaw(held)?;
+    take(held);
     let mount = mount_of(held)?;
     let mut here = rustix::fs::openat(held, c".", INNER, Mode::empty())?;
     let mut way: Vec<Level> = Vec::new();
     loop {
-        if let Some((name, inner)) = erase_contents(&here, mount)? {
+        if let Some((name, inner)) = erase_contents(&here, mount, stop)? {
             way.push(Level { place: place(&here)?, entered: name });
             here = inner;
             continue;
@@ -39,9 +43,16 @@ pub(super) fn erase(held: &OwnedFd, moved: &mut PathBuf) -> Result<()> {
             *moved = names.collect();
             return Err(Errno::AGAIN);
         }
-        // One in which something is made meanwhile is entered again.
+        // One in which root makes something meanwhile is entered again.
         let_go(&here, &above.entered)?;
     }
+}
+
+/// Makes a directory nobody's but root's: whoever has it open makes nothing in it any more, and it can be emptied to the end.
+fn take(directory: &OwnedFd) {
+    let root = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    // Where that cannot be it is emptied as it is.
+    let _ = give(directory, root, UNFINISHED);
 }
 
 /// Removes an empty directory; false: it is not empty.
@@ -138,8 +149,11 @@ fn remove(directory: &OwnedFd, name: &CStr) -> Result<()> {
 }
 
 /// Removes what is in a directory, up to the first directory that is not empty, which is returned.
-fn erase_contents(directory: &OwnedFd, mount: u64) -> Result<Option<(CString, OwnedFd)>> {
+fn erase_contents(directory: &OwnedFd, mount: u64, stop: &dyn Fn() -> bool) -> Result<Option<(CString, OwnedFd)>> {
     for entry in Dir::read_from(directory.as_fd())? {
+        if stop() {
+            return Err(Errno::INTR);
+        }
         let entry = entry?;
         let name = entry.file_name();
         if is_dots(name) {
@@ -152,6 +166,7 @@ fn erase_contents(directory: &OwnedFd, mount: u64) -> Result<Option<(CString, Ow
                 }
                 thaw(&inner)?;
                 if !let_go(directory, name)? {
+                    take(&inner);
                     return Ok(Some((name.to_owned(), inner)));
                 }
             }

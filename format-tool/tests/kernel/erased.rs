@@ -1,0 +1,65 @@
+//! Erasing partitions while somebody is at work in them: it comes to an end, and it can be ended.
+
+use super::effects::acting_once;
+use super::locked::formatted;
+use super::machine::on_a_machine;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+#[test]
+fn whoever_has_a_directory_open_does_not_keep_it_from_being_erased() {
+    on_a_machine(|machine| {
+        let home = formatted(machine);
+        let open = home.join("srv/open");
+        fs::create_dir(&open).unwrap();
+        for path in [&home, &home.join("srv"), &open] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        // For each line that he reads he tries to make a directory where he is, and says whether he could.
+        let script = "n=0; while read line; do n=$((n+1)); mkdir $n 2>/dev/null && echo made || echo refused; done";
+        let mut other = Command::new("sh");
+        other.args(["-c", script]).uid(65_001).gid(65_001).current_dir(&open);
+        let mut other = other.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ask = other.stdin.take().unwrap();
+        let mut says = BufReader::new(other.stdout.take().unwrap());
+        let mut made = 0;
+        let (code, why) = acting_once("unlinkat", &machine.command(&["reset", "--erase"]), || {
+            ask.write_all(b"\n").unwrap();
+            let mut said = String::new();
+            says.read_line(&mut said).unwrap();
+            made += u32::from(said == "made\n");
+            said == "refused\n" || made == 200
+        });
+        drop(ask);
+        other.wait().unwrap();
+        assert_eq!(code, 0, "{why}");
+        assert!((1..200).contains(&made), "{made}");
+        assert!(!home.exists());
+    });
+}
+
+#[test]
+fn erasing_can_be_ended_and_taken_up_again() {
+    on_a_machine(|machine| {
+        let home = formatted(machine);
+        for n in 0..20 {
+            fs::write(home.join(format!("srv/file{n}")), "").unwrap();
+        }
+        let (code, why) = acting_once("unlinkat", &machine.command(&["reset", "--erase"]), || {
+            fs::metadata(&home).unwrap().uid() == 0 && {
+                let child = fs::read_to_string("/proc/thread-self/children").unwrap();
+                kill(Pid::from_raw(child.trim().parse().unwrap()), Signal::SIGINT).unwrap();
+                true
+            }
+        });
+        assert!(code == 1 && why.contains("a signal asked the run to stop"), "{why}");
+        assert!(fs::read_dir(home.join("srv")).unwrap().count() >= 19, "{why}");
+        machine.must(&["reset", "--erase"]);
+        assert!(!home.exists());
+    });
+}
