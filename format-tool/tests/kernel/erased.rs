@@ -2,7 +2,7 @@
 
 use super::effects::acting_once;
 use super::locked::formatted;
-use super::machine::on_a_machine;
+use super::machine::{FIRST_UID, on_a_machine};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -59,6 +59,8 @@ fn erasing_can_be_ended_and_taken_up_again() {
         });
         assert!(code == 1 && why.contains("a signal asked the run to stop"), "{why}");
         assert!(fs::read_dir(home.join("srv")).unwrap().count() >= 19, "{why}");
+        let srv = fs::metadata(home.join("srv")).unwrap();
+        assert_eq!((srv.uid(), srv.mode() & 0o7777), (FIRST_UID, 0o750), "what was not erased is its user's");
         machine.must(&["reset", "--erase"]);
         assert!(!home.exists());
     });

@@ -449,7 +449,9 @@ fn fill(made: &OwnedFd, directory: &Directory, had: &mut Had, lacking: &mut Vec<
         attributes::take_lists(&inner)?;
         if found {
             // A run that was killed leaves empty ones, and what it did not come to erase.
-            if rustix::fs::fstat(&inner)?.st_uid != owner.uid && first_in(&inner)?.is_some() {
+            let (whose, found) = owner_and_mode(&rustix::fs::fstat(&inner)?);
+            let is_of_a_run = whose.uid == rustix::process::geteuid().as_raw() && found == UNFINISHED;
+            if whose.uid != owner.uid && !is_of_a_run && first_in(&inner)?.is_some() {
                 continue;
             }
         }

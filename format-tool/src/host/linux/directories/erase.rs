@@ -1,6 +1,6 @@
 //! Emptying what a tenant has left: whatever was said of it, however deep it lies, and nothing that is not in it.
 
-use super::{INNER, errno, give, is_dots, mount_of, quota};
+use super::{INNER, errno, give, is_dots, mount_of, owner_and_mode, quota};
 use crate::host::linux::place::{Place, place};
 use node_format_plan::action::UNFINISHED;
 use node_format_plan::facts::Owner;
@@ -16,6 +16,8 @@ struct Level {
     place: Place,
     /// The directory in it that is being emptied.
     entered: CString,
+    /// Whose that was.
+    was: (Owner, u32),
 }
 
 /// Removes all that is in a directory, of its mount only: what is mounted in it is not the partition's. Nothing is moved
@@ -31,10 +33,19 @@ pub(super) fn erase(held: &OwnedFd, moved: &mut PathBuf, stop: &dyn Fn() -> bool
     let mut here = rustix::fs::openat(held, c".", INNER, Mode::empty())?;
     let mut way: Vec<Level> = Vec::new();
     loop {
-        if let Some((name, inner)) = erase_contents(&here, mount, stop)? {
-            way.push(Level { place: place(&here)?, entered: name });
-            here = inner;
-            continue;
+        match erase_contents(&here, mount, stop) {
+            Ok(Some((entered, inner))) => {
+                let was = owner_and_mode(&rustix::fs::fstat(&inner)?);
+                way.push(Level { place: place(&here)?, entered, was });
+                take(&inner);
+                here = inner;
+                continue;
+            }
+            Ok(None) => {}
+            Err(e) => {
+                give_back(here, way);
+                return Err(e);
+            }
         }
         let Some(above) = way.pop() else { return Ok(()) };
         here = rustix::fs::openat(&here, c"..", INNER, Mode::empty())?;
@@ -53,6 +64,18 @@ fn take(directory: &OwnedFd) {
     let root = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     // Where that cannot be it is emptied as it is.
     let _ = give(directory, root, UNFINISHED);
+}
+
+/// What is not erased after all is its user's again, as far up as it is where it was.
+fn give_back(mut here: OwnedFd, mut way: Vec<Level>) {
+    while let Some(level) = way.pop() {
+        let _ = give(&here, level.was.0, level.was.1);
+        let above = rustix::fs::openat(&here, c"..", INNER, Mode::empty());
+        match above.and_then(|above| Ok((place(&above)? == level.place, above))) {
+            Ok((true, above)) => here = above,
+            _ => return,
+        }
+    }
 }
 
 /// Removes an empty directory; false: it is not empty.
@@ -166,7 +189,6 @@ fn erase_contents(directory: &OwnedFd, mount: u64, stop: &dyn Fn() -> bool) -> R
                 }
                 thaw(&inner)?;
                 if !let_go(directory, name)? {
-                    take(&inner);
                     return Ok(Some((name.to_owned(), inner)));
                 }
             }
