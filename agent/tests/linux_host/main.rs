@@ -69,19 +69,20 @@ mod shim {
 
     mod with_a_user {
         use super::*;
+        use std::sync::LazyLock;
         use std::sync::atomic::{AtomicU32, Ordering};
 
-        /// Users of their own: erasing a partition ends all of its user's.
-        static NEXT: AtomicU32 = AtomicU32::new(UID + 100);
+        static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| uids_from(1000));
 
         conformance::suite!([] root_is_here().then(|| Node::new(Some(account(NEXT.fetch_add(1, Ordering::Relaxed))))));
     }
 
     mod hostile {
         use super::*;
+        use std::sync::LazyLock;
         use std::sync::atomic::{AtomicU32, Ordering};
 
-        static NEXT: AtomicU32 = AtomicU32::new(UID + 300);
+        static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| uids_from(1200));
 
         crate::hostile::suite!([] Runtime::Shim, NEXT.fetch_add(2, Ordering::Relaxed));
     }

@@ -4,6 +4,15 @@ use super::*;
 
 pub const UID: u32 = 912_345;
 
+/// Set where these tests are run a second time, beside the first.
+pub const AGAIN: &str = "PLAT_TESTS_AGAIN";
+
+/// Users that no other test has: erasing a partition ends all of its user's.
+pub fn uids_from(first: u32) -> std::sync::atomic::AtomicU32 {
+    let beside = if std::env::var_os(AGAIN).is_some() { 1000 } else { 0 };
+    (UID + first + beside).into()
+}
+
 /// A node in a folder of its own; its processes and control groups go with it.
 pub struct Node {
     pub folder: tempfile::TempDir,
