@@ -3,6 +3,7 @@
 
 mod accounts;
 mod links;
+mod way;
 
 use crate::thing::Announced;
 pub use accounts::{GroupFact, Left, Subordinate, UserFact};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
+pub use way::Way;
 
 /// What to look at. The planner says it, so that a machine with a million files is not read through.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -79,6 +81,9 @@ pub struct HostFacts {
     pub local_routes: BTreeSet<IpNet>,
     /// Routes of the main table that the kernel did not make by itself.
     pub routes: BTreeSet<Route>,
+    /// Routes of any table that somebody made or a router announced, and neither [`HostFacts::routes`] nor
+    /// [`HostFacts::local_routes`] has.
+    pub ways: BTreeSet<Way>,
     /// By link, where the ways go that a router announced there: such a way is not among [`HostFacts::routes`].
     pub announced: BTreeMap<String, BTreeSet<IpNet>>,
     /// By link, what a DHCP client or another program keeps there as long as it was told.

@@ -38,9 +38,12 @@ pub fn propose(facts: &HostFacts, machine_id: &str, amount: Option<u32>) -> Stri
 
 fn network(text: &mut String, facts: &HostFacts, machine_id: &str) {
     text.push_str("\n[network]\nmode         = \"bridge\"\n");
-    let ways = facts.routes.iter().filter(|route| route.destination.prefix_len() == 0);
+    let routes = facts.routes.iter().map(|route| (route.destination, &route.link));
+    let ways = facts.ways.iter().filter(|way| way.main);
+    let ways = ways.flat_map(|way| way.links.iter().map(|link| (way.destination, link)));
     // Most machines have a way for each family.
-    for link in ways.map(|route| &route.link).collect::<BTreeSet<_>>() {
+    let out = routes.chain(ways).filter(|(to, link)| to.prefix_len() == 0 && *link != "lo");
+    for link in out.map(|(_, link)| link).collect::<BTreeSet<_>>() {
         let on_it = facts.addresses.iter().filter(|found| found.link == *link && !found.address.addr().is_loopback());
         let on_it: BTreeSet<_> = on_it.map(|found| found.address).collect();
         let addresses: Vec<_> = on_it.iter().map(ToString::to_string).collect();
@@ -83,7 +86,9 @@ fn free_ids(facts: &HostFacts) -> u32 {
 fn is_free(facts: &HostFacts, network: IpNet) -> bool {
     let overlaps =
         |other: IpNet| network.contains(&other.network()) || (other.prefix_len() > 0 && other.contains(&network));
-    let routes = facts.routes.iter().map(|route| route.destination).filter(|to| to.prefix_len() > 0);
+    let routes = facts.routes.iter().map(|route| route.destination);
+    let ways = facts.ways.iter().map(|way| way.destination).chain(facts.local_routes.iter().copied());
+    let routes = routes.chain(ways).filter(|to| to.prefix_len() > 0);
     !facts.addresses.iter().map(|found| found.address).chain(routes).any(overlaps)
 }
 
@@ -91,7 +96,7 @@ fn is_free(facts: &HostFacts, network: IpNet) -> bool {
 mod tests {
     use super::*;
     use crate::config::parse;
-    use crate::facts::{AddressFact, GroupFact, Route, Subordinate, UserFact};
+    use crate::facts::{AddressFact, GroupFact, Route, Subordinate, UserFact, Way};
 
     #[test]
     fn what_is_proposed_can_be_read_and_leaves_what_is_there_alone() {
@@ -129,6 +134,24 @@ mod tests {
         assert_eq!(text.matches("reached through up0").count(), 1, "{text}");
         assert!(text.contains("this machine's own") && !text.contains("choose one"), "{text}");
         assert!(propose(&facts, "", None).contains("choose one of this machine's own"));
+    }
+
+    #[test]
+    fn no_range_is_proposed_that_a_route_of_any_kind_leads_into_and_each_way_out_is_named() {
+        let way = |destination: &str, links: &[&str], main| {
+            let links = links.iter().map(|link| (*link).to_owned()).collect();
+            Way { destination: destination.parse().unwrap(), links, what: "a route".into(), main }
+        };
+        let mut facts = HostFacts::default();
+        facts.ways.insert(way("10.112.9.0/24", &[], true));
+        facts.ways.insert(way("10.113.9.0/24", &["up0"], false));
+        facts.ways.insert(way("0.0.0.0/0", &["up0", "up1"], true));
+        facts.ways.insert(way("0.0.0.0/0", &["wg0"], false));
+        facts.local_routes.insert("172.30.1.0/24".parse().unwrap());
+        let text = propose(&facts, "0123", None);
+        assert_eq!(parse("x", &text).unwrap().network.ipv4_network.unwrap().to_string(), "172.31.0.0/16");
+        let named: Vec<&str> = text.lines().filter(|line| line.contains("is reached through")).collect();
+        assert!(named.len() == 2 && named[0].contains("up0") && named[1].contains("up1"), "{text}");
     }
 
     #[test]

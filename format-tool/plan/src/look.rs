@@ -51,6 +51,7 @@ impl HostFacts {
             seen.addresses.clear();
             seen.local_routes.clear();
             seen.routes.clear();
+            seen.ways.clear();
             seen.announced.clear();
             seen.leases.clear();
             seen.odd.clear();

@@ -178,7 +178,7 @@ impl Host for LinuxHost {
                 let seen = seen.map_or_else(network::observe, |seen| seen.join().unwrap_or_else(panicked))?;
                 (facts.links, facts.addresses) = (seen.links, seen.addresses);
                 (facts.local_routes, facts.routes) = (seen.local_routes, seen.routes);
-                (facts.announced, facts.leases) = (seen.announced, seen.leases);
+                (facts.announced, facts.leases, facts.ways) = (seen.announced, seen.leases, seen.ways);
                 (facts.odd, facts.doubled, facts.refused) = (seen.odd, seen.doubled, seen.refused);
                 (facts.further, facts.stacked, facts.set_frames) = (seen.further, seen.stacked, seen.set_frames);
                 (facts.without_own_mac, facts.unknown_mac) = (seen.without_own_mac, seen.unknown_mac);

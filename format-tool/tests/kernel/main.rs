@@ -29,3 +29,4 @@ mod threadless;
 mod told;
 mod uplink;
 mod way_back;
+mod ways;

@@ -2,7 +2,7 @@
 
 use super::Planner;
 use crate::action::Action;
-use crate::facts::{AddressFact, LinkFact, Presence};
+use crate::facts::{AddressFact, LinkFact, Presence, Route, Way};
 use crate::thing::Thing;
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
@@ -114,24 +114,39 @@ impl Planner<'_> {
         self.refuse_routes_elsewhere();
     }
 
-    /// What goes to a range, or to a part of it, by somebody else's link would not come to the partitions. Ways to more
-    /// than the range are no matter: the narrowest is taken.
+    /// What goes to a range, or to a part of it, by somebody else's link, or nowhere, would not come to the partitions. Ways
+    /// to more than the range are no matter: the narrowest is taken.
     fn refuse_routes_elsewhere(&mut self) {
         let (layout, facts) = (self.layout, self.facts);
+        let mut problems = Vec::new();
+        let is_claimed = |name: &str, link: &LinkFact| link.thing(name).is_some_and(|thing| self.claims.has(&thing));
+        let is_ours = |link: &String| {
+            layout.links.contains_key(link) || facts.links.get(link).is_some_and(|fact| is_claimed(link, fact))
+        };
         for range in &layout.exclusive {
-            let other = facts.routes.iter().find(|route| {
-                let is_claimed = |link: &LinkFact| link.thing(&route.link).is_some_and(|thing| self.claims.has(&thing));
-                let ours = layout.links.contains_key(&route.link)
-                    || facts.links.get(&route.link).is_some_and(is_claimed)
-                    || self.claims.has(&Thing::Route((*route).clone()));
+            let is_elsewhere = |route: &&Route| {
+                let ours = is_ours(&route.link) || self.claims.has(&Thing::Route((*route).clone()));
                 !ours && range.contains(&route.destination)
-            });
-            let Some(other) = other else { continue };
-            self.problems.push(
-                Problem::new(codes::OVERLAP, format!("there is a route into {range} by {}", other.link))
-                    .because(format!("{} goes there, and would not reach partitions", other.destination))
+            };
+            let leads_elsewhere = |way: &&Way| {
+                let ours = !way.links.is_empty() && way.links.iter().all(is_ours);
+                way.main && !ours && range.contains(&way.destination)
+            };
+            let route = facts.routes.iter().find(is_elsewhere);
+            let route = route.map(|route| (route.link.clone(), format!("{} goes there, and", route.destination)));
+            let way = || facts.ways.iter().find(leads_elsewhere);
+            let of_way = |way: &Way| {
+                let links: Vec<&str> = way.links.iter().map(String::as_str).collect();
+                let by = if links.is_empty() { "no link".to_owned() } else { links.join(" and ") };
+                (by, format!("{} takes what goes there: it", way.what))
+            };
+            let Some((by, why)) = route.or_else(|| way().map(of_way)) else { continue };
+            problems.push(
+                Problem::new(codes::OVERLAP, format!("there is a route into {range} by {by}"))
+                    .because(format!("{why} would not reach partitions"))
                     .fix("choose another range in [network], or remove the route (`ip route`)"),
             );
         }
+        problems.into_iter().for_each(|problem| self.problems.push(problem));
     }
 }

@@ -34,7 +34,7 @@ use kernels::Kernels;
 use links::{Ends, Link};
 use nix::errno::Errno;
 use node_format_plan::Action;
-use node_format_plan::facts::{About, AddressFact, Further, Leases, LinkFact, LinkKind, Odd, Route, SetFrames};
+use node_format_plan::facts::{About, AddressFact, Further, Leases, LinkFact, LinkKind, Odd, Route, SetFrames, Way};
 use plat_model::problem::{Problem, Result, codes};
 use rtnetlink::Handle;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +50,7 @@ pub(super) struct Seen {
     /// Of these, those that no address made.
     pub marked_routes: BTreeSet<IpNet>,
     pub routes: BTreeSet<Route>,
+    pub ways: BTreeSet<Way>,
     pub announced: BTreeMap<String, BTreeSet<IpNet>>,
     pub leases: BTreeMap<String, Leases>,
     pub further: BTreeMap<String, BTreeMap<IpNet, Further>>,
@@ -118,6 +119,7 @@ fn see_with(connection: &mut Connection, links: Vec<Link>) -> io::Result<Seen> {
         doubled,
         refused,
         unlinked: routes.unlinked,
+        ways: routes.ways,
         ends: links::ends(&links),
         ..Seen::default()
     };

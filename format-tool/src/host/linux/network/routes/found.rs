@@ -4,7 +4,7 @@ use super::super::connection::Connection;
 use super::super::kernels::{Kernels, is_all_multicast};
 use super::TABLE_LOCAL;
 use ipnet::IpNet;
-use node_format_plan::facts::{About, Odd, Route};
+use node_format_plan::facts::{About, Odd, Route, Way};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RoutePreference, RouteProtocol,
@@ -39,6 +39,8 @@ pub(in super::super) struct Routes {
     pub odd: BTreeSet<(String, Odd)>,
     /// Of those, the ones by `lo` or by no link.
     pub unlinked: BTreeSet<Odd>,
+    /// Of all that is not in `main`, where it goes, unless the kernel made it by itself.
+    pub ways: BTreeSet<Way>,
     /// How many routes of the main table there are by destination and metric.
     amounts: BTreeMap<(IpNet, u32), u32>,
 }
@@ -109,11 +111,13 @@ struct Placed {
     marked: bool,
     /// If a program keeps it, of which link it is, and where it goes.
     kept: Option<(u32, IpNet)>,
+    way: Option<Way>,
 }
 
 impl Extend<Placed> for Routes {
     fn extend<I: IntoIterator<Item = Placed>>(&mut self, routes: I) {
-        for Placed { found, place, local, marked, kept } in routes {
+        for Placed { found, place, local, marked, kept, way } in routes {
+            self.ways.extend(way);
             if let Some((link, to)) = kept {
                 self.kept.entry(link).or_default().insert(to);
             }
@@ -147,7 +151,8 @@ pub(in super::super) fn all(
         let (told, header) = (Told::read(&message)?, &message.header);
         let (found, place, local) = (told.found(header, names, kernels), told.place(header), told.local(header));
         let kept = told.on.filter(|_| told.is_kept(header)).map(|on| (on, told.destination));
-        Some(Placed { found, place, local, marked: header.protocol == RouteProtocol::Static, kept })
+        let way = if matches!(found, Found::Main(_)) { None } else { told.way(header, names, kernels) };
+        Some(Placed { found, place, local, marked: header.protocol == RouteProtocol::Static, kept, way })
     })
 }
 
@@ -273,12 +278,41 @@ impl Told {
             let (via, source) = (self.via, self.source);
             return Found::Main(Route { destination: to, link: link.clone(), via, metric, source, onlink });
         }
-        let why = if header.kind != RouteType::Unicast {
+        self.odd_on(&links, names, header)
+    }
+
+    /// Where it goes, unless the kernel made it by itself, or it is a range that the machine answers for.
+    fn way(&self, header: &RouteHeader, names: &BTreeMap<u32, String>, kernels: &Kernels) -> Option<Way> {
+        let (in_local, by_kernel) = (self.table == u32::from(TABLE_LOCAL), header.protocol == RouteProtocol::Kernel);
+        let is_said = in_local && (by_kernel || self.local(header).is_some());
+        if header.flags.contains(RouteFlags::Cloned) || is_said || self.is_kernels(header, kernels) {
+            return None;
+        }
+        let indexes = || self.several.iter().copied().chain(self.on);
+        let links: BTreeSet<String> = indexes().filter_map(|on| names.get(&on)).cloned().collect();
+        if links.is_empty() && indexes().next().is_some() {
+            return None; // Of links that came since.
+        }
+        // Of IPv6 what leads nowhere is by `lo`.
+        let leads = !(header.kind != RouteType::Unicast && links.iter().all(|link| link == "lo"));
+        Some(Way {
+            destination: self.destination,
+            links: if leads { links } else { BTreeSet::new() },
+            what: format!("the route {}{}", self.destination, self.why(header)),
+            main: self.is_main() || in_local,
+        })
+    }
+
+    /// Why it could not be put back, in words that follow it.
+    fn why(&self, header: &RouteHeader) -> String {
+        if header.kind != RouteType::Unicast {
             format!(" of kind {}", format!("{:?}", header.kind).to_lowercase())
         } else if !self.several.is_empty() {
             " over several links".to_owned()
         } else if !self.is_main() {
             format!(" of table {}", self.table)
+        } else if header.protocol == RouteProtocol::Ra && self.ipv6 {
+            ", which a router announced".to_owned()
         } else if self.more {
             " with an mtu or other properties".to_owned()
         } else if self.ends {
@@ -287,19 +321,19 @@ impl Told {
             ", which a program made in the kernel's name".to_owned()
         } else {
             " of another scope".to_owned()
-        };
-        self.odd_on(&links, names, &why, header)
+        }
     }
 
     /// Nothing is ever taken from `lo`; but all that is there goes with its namespace.
-    fn odd_on(&self, links: &[u32], names: &BTreeMap<u32, String>, why: &str, header: &RouteHeader) -> Found {
+    fn odd_on(&self, links: &[u32], names: &BTreeMap<u32, String>, header: &RouteHeader) -> Found {
         let on: Vec<String> =
             links.iter().filter_map(|on| names.get(on)).filter(|name| *name != "lo").cloned().collect();
         // With an address the kernel takes that from routes of IPv6 in every table, and drops those of IPv4 in the main one alone.
         let source = self.source.filter(|_| self.ipv6 || self.is_main());
         let of_links = if self.several.is_empty() { About::Other } else { About::Shared };
         let about = self.mtu.map_or(of_links, About::MtuOfRoute);
-        let odd = || Odd { what: format!("the route {}{why}", self.destination), ipv6: self.ipv6, source, about };
+        let what = format!("the route {}{}", self.destination, self.why(header));
+        let odd = || Odd { what: what.clone(), ipv6: self.ipv6, source, about };
         // What follows from an address, and what is a range that the machine answers for.
         let is_said = header.protocol == RouteProtocol::Kernel
             || (header.protocol == RouteProtocol::Static && self.local(header).is_some());
