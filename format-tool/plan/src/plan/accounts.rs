@@ -100,7 +100,7 @@ impl Planner<'_> {
         let by_uid = by_number(facts.users.iter().map(|(name, user)| (user.uid, name.as_str())));
         let others = facts.users.iter().filter(|(name, user)| !self.made_user(name, user.uid));
         let first_groups = by_number(others.map(|(name, user)| (user.gid, name.as_str())));
-        self.drop_groups(&first_groups);
+        self.drop_groups(&by_gid, &first_groups);
         self.drop_users(&by_uid);
         self.say_who_leaves_lists();
         self.say_who_is_taken_out();
@@ -235,7 +235,7 @@ impl Planner<'_> {
         }
     }
 
-    fn drop_groups(&mut self, first_groups: &Holders) {
+    fn drop_groups(&mut self, by_gid: &Holders, first_groups: &Holders) {
         for thing in self.claims.iter() {
             let Thing::Group { name, gid } = thing else { continue };
             match self.facts.groups.get(name) {
@@ -252,7 +252,16 @@ impl Planner<'_> {
                     }
                 }
                 Some(found) => self.notes.push(renumbered("group", name, ("gid", found.gid), *gid)),
-                None => {}
+                None => {
+                    let mut holders = by_gid.get(gid).into_iter().flatten();
+                    let is_ours = |other: &str| self.claims.has(&Thing::Group { name: other.into(), gid: *gid });
+                    let renamed = holders.find(|other| !is_ours(other));
+                    self.notes.extend(
+                        renamed.map(|other| {
+                            format!("group {other} is left: it has gid {gid}, which {name} was made with")
+                        }),
+                    );
+                }
             }
             self.forget.push(thing.clone());
         }
