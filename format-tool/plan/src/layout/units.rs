@@ -33,7 +33,8 @@ impl Layout {
         }
         let file = WantedFile { purpose: Purpose::Unit, owner: Some(ROOT), mode: 0o644, text };
         self.files.insert(PathBuf::from(UNITS).join(name), file);
-        for above in Path::new(UNITS).ancestors().filter(|path| path.parent().is_some()) {
+        let above: Vec<&Path> = Path::new(UNITS).ancestors().filter(|path| path.parent().is_some()).collect();
+        for above in above.into_iter().rev() {
             let directory = super::WantedDirectory { owner: Some(ROOT), mode: 0o755, partition: None };
             self.directories.entry(above.to_path_buf()).or_insert(directory);
         }
