@@ -1,6 +1,6 @@
 //! A configuration that fits a machine: what `node-format init` writes. The same machine gives the same one.
 
-use crate::facts::{HostFacts, Presence};
+use crate::facts::{HostFacts, Presence, Scope};
 use crate::shares::fnv;
 use ipnet::IpNet;
 use std::collections::BTreeSet;
@@ -14,6 +14,14 @@ const IDS: u32 = 10_000;
 /// Networks that are tried in turn.
 const NETWORKS: [&str; 6] =
     ["10.112.0.0/16", "10.113.0.0/16", "172.30.0.0/16", "172.31.0.0/16", "192.168.240.0/20", "198.18.0.0/16"];
+
+/// What links that are made get: where it is 1, no IPv6.
+const IPV6_OFF: &str = "net.ipv6.conf.default.disable_ipv6";
+
+/// What to look at, to propose a configuration.
+pub fn scope() -> Scope {
+    Scope { network: true, accounts: true, sysctls: [IPV6_OFF.to_owned()].into(), ..Scope::default() }
+}
 
 /// The text of a configuration. `amount`: how many partitions, if that was said. `machine_id` makes the private IPv6
 /// prefix differ from other machines'.
@@ -53,7 +61,12 @@ fn network(text: &mut String, facts: &HostFacts, machine_id: &str) {
         Some(network) => drop(writeln!(text, "ipv4_network = \"{network}\"   # private; nothing here uses it")),
         None => text.push_str("# ipv4_network = \"…\"     # every network that was tried is in use here: choose one\n"),
     }
-    if facts.kernel.ipv6 != Presence::Absent {
+    let is_off = facts.sysctls.get(IPV6_OFF).is_some_and(|value| value == "1");
+    if facts.kernel.ipv6 == Presence::Absent {
+        text.push_str("# ipv6_prefix = \"…\"      # the kernel has no IPv6\n");
+    } else if is_off {
+        let _ = writeln!(text, "# ipv6_prefix = \"…\"      # IPv6 is switched off here (`{IPV6_OFF}`)");
+    } else {
         let (high, low) = (fnv(machine_id), fnv(&format!("plat {machine_id}")));
         let [a, b, c] = [high >> 24 & 0xFF, high & 0xFFFF, low & 0xFFFF];
         let whose = match machine_id {
@@ -162,5 +175,16 @@ mod tests {
         let settings = parse("format.toml", &propose(&facts, "", None)).unwrap();
         assert!(!settings.network.taps && !settings.network.guard && settings.network.ipv6_prefix.is_none());
         assert_eq!(settings.partitions.amount, 2);
+    }
+
+    #[test]
+    fn no_ipv6_is_proposed_where_it_is_switched_off_and_that_is_said() {
+        let mut facts = HostFacts::default();
+        facts.sysctls.insert(IPV6_OFF.into(), "1".into());
+        assert!(facts.seen(&scope()).sysctls.contains_key(IPV6_OFF));
+        let text = propose(&facts, "0123", None);
+        assert!(parse("x", &text).unwrap().network.ipv6_prefix.is_none() && text.contains(IPV6_OFF), "{text}");
+        facts.sysctls.insert(IPV6_OFF.into(), "0".into());
+        assert!(parse("x", &propose(&facts, "0123", None)).unwrap().network.ipv6_prefix.is_some());
     }
 }

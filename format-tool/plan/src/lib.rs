@@ -30,7 +30,7 @@ pub use config::{EXAMPLE, Places, parse, parse_with_places};
 pub use facts::{HostFacts, Scope};
 pub use forwarding::written_along;
 pub use guard::link_local;
-pub use init::propose as proposal;
+pub use init::{propose as proposal, scope as proposal_scope};
 pub use layout::Layout;
 pub use plan::{
     Consent, Contents, Forgotten, Plan, lowered_above, needs_it_up, plan, privileges_lacking, rollback, rollback_scope,

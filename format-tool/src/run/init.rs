@@ -3,14 +3,14 @@
 use super::{Exit, print};
 use crate::args::Args;
 use node_format::{Host, LinuxHost};
-use node_format_plan::{Scope, proposal};
+use node_format_plan::{proposal, proposal_scope};
 use plat_model::problem::{Problem, Problems, codes};
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 
 pub(super) fn run(args: &Args, host: &mut LinuxHost, amount: Option<u32>, stdout: bool) -> Result<Exit, Problems> {
-    let facts = host.observe(&Scope { network: true, accounts: true, ..Scope::default() })?;
+    let facts = host.observe(&proposal_scope())?;
     let text = proposal(&facts, &host.machine_id()?, amount);
     if stdout {
         return print(&text);

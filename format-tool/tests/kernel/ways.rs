@@ -1,4 +1,5 @@
-//! Routes of every kind that lead a range of the node's elsewhere, or nowhere.
+//! Machines whose network has no room for a node's: routes of every kind that lead a range elsewhere, or nowhere, and IPv6
+//! that is switched off.
 
 use super::machine::{ip, on_a_machine};
 
@@ -104,5 +105,29 @@ fn no_range_is_proposed_that_a_route_of_any_kind_leads_into() {
         ip("route add default nexthop via 192.0.0.1 dev eth7 nexthop via 192.0.1.1 dev eth8");
         let text = machine.must(&["init", "--stdout"]);
         assert!(text.contains("reached through eth7") && text.contains("reached through eth8"), "{text}");
+    });
+}
+
+#[test]
+fn where_ipv6_is_switched_off_none_is_proposed_and_a_prefix_is_refused() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        for of in ["all", "default"] {
+            std::fs::write(format!("/proc/sys/net/ipv6/conf/{of}/disable_ipv6"), "1").unwrap();
+        }
+        machine.configure(1);
+        let before = machine.everything();
+        let (code, why) = machine.run(&["apply"]);
+        assert!(code == 4 && why.contains("P0503") && why.contains("conf.default.disable_ipv6"), "{why}");
+        assert_eq!(machine.everything(), before);
+        std::fs::remove_file(machine.path("format.toml")).unwrap();
+        machine.must(&["init", "--partitions", "1"]);
+        let text = std::fs::read_to_string(machine.path("format.toml")).unwrap();
+        assert!(text.contains("conf.default.disable_ipv6"), "{text}");
+        let text = text.replace("guard        = true", "guard = false");
+        std::fs::write(machine.path("format.toml"), text).unwrap();
+        machine.must(&["apply"]);
+        machine.must(&["verify"]);
+        machine.must(&["reset"]);
     });
 }

@@ -1,6 +1,7 @@
 //! Addresses and local routes wanted × found.
 
 use super::Planner;
+use super::uplink::disable_ipv6;
 use crate::action::Action;
 use crate::facts::{AddressFact, LinkFact, Presence, Route, Way};
 use crate::thing::Thing;
@@ -43,14 +44,32 @@ impl Planner<'_> {
                     .fix("run `ip link set lo up`, or set `local_ranges = false` in [network]"),
             );
         }
-        let needs_ipv6 = self.layout.addresses.iter().any(|(_, address)| address.addr().is_ipv6());
-        if needs_ipv6 && self.facts.kernel.ipv6 == Presence::Absent {
-            self.problems.push(
-                Problem::new(codes::KERNEL_LACKS, "IPv6 addresses cannot be added")
-                    .because("the kernel has no IPv6, or it is switched off")
-                    .fix("switch it on, or leave out `ipv6_prefix` and use IPv4 only"),
-            );
-        }
+        self.refuse_where_ipv6_is_off();
+    }
+
+    /// The kernel would refuse the addresses.
+    fn refuse_where_ipv6_is_off(&mut self) {
+        let (layout, facts) = (self.layout, self.facts);
+        let mut ipv6 = layout.addresses.iter().filter(|(_, address)| address.addr().is_ipv6()).peekable();
+        let (why, how) = if ipv6.peek().is_none() {
+            return;
+        } else if facts.kernel.ipv6 == Presence::Absent {
+            ("the kernel has no IPv6, or it is switched off".into(), "switch it on".into())
+        } else {
+            let missing = ipv6.filter(|(link, address)| facts.address(link, *address).is_none());
+            let key = |(link, _): &(String, IpNet)| {
+                let stays = facts.links.contains_key(link) && !self.leaving.contains(link);
+                disable_ipv6(if stays { link } else { "default" })
+            };
+            let is_off = |key: &String| facts.sysctls.get(key).is_some_and(|value| value == "1");
+            let Some(key) = missing.map(key).find(is_off) else { return };
+            (format!("IPv6 is switched off (`{key}` is 1)"), format!("set it to 0 (`sysctl -w {key}=0`)"))
+        };
+        self.problems.push(
+            Problem::new(codes::KERNEL_LACKS, "IPv6 addresses cannot be added")
+                .because(why)
+                .fix(format!("{how}, or leave out `ipv6_prefix` and use IPv4 only")),
+        );
     }
 
     fn drop_addresses(&mut self) {

@@ -4,11 +4,12 @@ use super::listening::accept_ra;
 use super::losses::promote_secondaries;
 use super::machine::default_of;
 use super::setting_before;
-use super::uplink::addr_gen_mode;
-use crate::facts::{Guard, Scope};
+use super::uplink::{addr_gen_mode, disable_ipv6};
+use crate::facts::{Guard, LinkKind, Scope};
 use crate::forwarding::{IPV6, of_a_link, written_along};
 use crate::layout::Layout;
 use crate::thing::{Claims, Thing};
+use std::collections::BTreeSet;
 
 /// What to look at, to plan from these claims towards this layout.
 pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
@@ -76,13 +77,18 @@ fn of_layout(layout: &Layout) -> Scope {
         let makes = [&uplink.bridge, "default"].map(addr_gen_mode);
         listens.into_iter().chain(makes).chain([of_a_link(&uplink.link), IPV6.to_owned()])
     });
+    // Whether the kernel takes an address of IPv6 there; of taps and tuns, which are many, that is that of links that are made.
+    let is_one = |link: &String| layout.links.get(link).is_none_or(|fact| fact.kind == LinkKind::Bridge);
+    let ipv6 = layout.addresses.iter().filter(|(_, address)| address.addr().is_ipv6()).map(|(link, _)| link);
+    let ipv6 = ipv6.flat_map(|link| [Some("default"), Some(link.as_str()).filter(|_| is_one(link))]);
+    let ipv6: BTreeSet<String> = ipv6.flatten().map(disable_ipv6).collect();
     let settings = layout.sysctls.keys().flat_map(|key| [Some(key.clone()), default_of(layout, key)]);
     Scope {
         paths: layout.directories.keys().cloned().collect(),
         files: layout.files.keys().chain(layout.node_file.iter().map(|(path, _)| path)).cloned().collect(),
         disk: limits.map(|(path, limit)| (path.clone(), limit.id)).collect(),
         namespaces: layout.namespaces.keys().cloned().collect(),
-        sysctls: settings.flatten().chain(bridge).chain(heard.into_iter().flatten()).collect(),
+        sysctls: settings.flatten().chain(bridge).chain(heard.into_iter().flatten()).chain(ipv6).collect(),
         guard: layout.guard.as_ref().map(Guard::families).unwrap_or_default(),
         accounts: !layout.users.is_empty() || !layout.groups.is_empty(),
         network: !layout.links.is_empty() || !layout.addresses.is_empty() || layout.needs_link.is_some(),

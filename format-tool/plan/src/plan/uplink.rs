@@ -331,7 +331,7 @@ fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
     }
 }
 
-fn disable_ipv6(link: &str) -> String {
+pub(super) fn disable_ipv6(link: &str) -> String {
     format!("net.ipv6.conf.{}.disable_ipv6", link.replace('.', "/"))
 }
 
