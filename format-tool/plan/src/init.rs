@@ -153,7 +153,7 @@ mod tests {
     fn no_range_is_proposed_that_a_route_of_any_kind_leads_into_and_each_way_out_is_named() {
         let way = |destination: &str, links: &[&str], main| {
             let links = links.iter().map(|link| (*link).to_owned()).collect();
-            Way { destination: destination.parse().unwrap(), links, what: "a route".into(), main }
+            Way { destination: destination.parse().unwrap(), links, what: "a route".into(), metric: 0, main }
         };
         let mut facts = HostFacts::default();
         facts.ways.insert(way("10.112.9.0/24", &[], true));

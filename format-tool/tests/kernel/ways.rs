@@ -65,6 +65,9 @@ fn a_range_that_a_route_of_any_kind_leads_elsewhere_is_refused() {
         // Of another table, or to more than the range.
         ip("route add 10.200.9.0/24 dev eth7 table 77");
         ip("route add blackhole 10.0.0.0/8");
+        // What a routing program sets behind all that it announces.
+        ip("route add blackhole 10.200.0.0/16 metric 4000");
+        ip("route add unreachable fd00:1::/64 metric 2048");
         machine.must(&["apply"]);
         // What somebody sets on the node's own links does not lead elsewhere.
         ip("route add 10.200.9.0/24 dev plat0 mtu 1400");

@@ -14,6 +14,9 @@ pub struct Way {
     pub links: BTreeSet<String>,
     /// In words, with its article.
     pub what: String,
+    /// The lesser comes first, of routes to the same range.
+    #[serde(default)]
+    pub metric: u32,
     /// Whether each packet of the machine may take it: it is in the main table, or in the one that is asked before it.
     #[serde(default)]
     pub main: bool,

@@ -149,7 +149,7 @@ impl Planner<'_> {
             };
             let leads_elsewhere = |way: &&Way| {
                 let ours = !way.links.is_empty() && way.links.iter().all(is_ours);
-                way.main && !ours && range.contains(&way.destination)
+                way.main && !ours && range.contains(&way.destination) && !is_behind(way, range)
             };
             let route = facts.routes.iter().find(is_elsewhere);
             let route = route.map(|route| (route.link.clone(), format!("{} goes there, and", route.destination)));
@@ -168,4 +168,12 @@ impl Planner<'_> {
         }
         problems.into_iter().for_each(|problem| self.problems.push(problem));
     }
+}
+
+/// Whether a route to the whole range comes after the one that the node's address has, as what a routing program sets for all
+/// that it announces does: it takes only what nobody has.
+fn is_behind(way: &Way, range: &IpNet) -> bool {
+    /// What the kernel gives the route of an IPv6 address.
+    const OF_AN_ADDRESS: u32 = 256;
+    way.destination == *range && way.metric > if range.addr().is_ipv6() { OF_AN_ADDRESS } else { 0 }
 }

@@ -81,7 +81,9 @@ pub(in crate::host::linux) fn name_of(name: OsString) -> Option<String> {
 /// The name that this stands for.
 pub(in crate::host::linux) fn meant(name: &str) -> Option<OsString> {
     let index = name.strip_suffix(')')?.rsplit_once(" (link ")?.1.parse().ok()?;
-    Some(OsString::from_vec(if_indextoname(index).ok()?.into_bytes()))
+    let found = if_indextoname(index).ok()?.into_bytes();
+    // Another link may have the number by now.
+    (shown(&found, index) == name).then(|| OsString::from_vec(found))
 }
 
 fn of_an_address(_: &[u8], kind: u16, value: &[u8]) -> Fate {

@@ -299,6 +299,7 @@ impl Told {
             destination: self.destination,
             links: if leads { links } else { BTreeSet::new() },
             what: format!("the route {}{}", self.destination, self.why(header)),
+            metric: self.metric,
             main: self.is_main() || in_local,
         })
     }
