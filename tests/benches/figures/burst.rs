@@ -10,10 +10,11 @@ use plat_tests::grid::Grid;
 use plat_tests::namespace::root_or_skip;
 use plat_wire::ends::GridClient;
 use plat_wire::v1;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -212,15 +213,20 @@ fn memory(grid: &Grid) -> Result<()> {
     Ok(())
 }
 
-/// How often processes were given a processor, by all their threads.
-fn switches(pids: &[u32]) -> u64 {
+/// How often each thread of these processes was given a processor.
+fn switches(pids: &[u32]) -> BTreeMap<PathBuf, u64> {
     let threads = pids.iter().flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten());
     let counted = threads.map(|thread| {
         let text = fs::read_to_string(thread.path().join("status")).unwrap_or_default();
         let lines = text.lines().filter_map(|line| line.split_once("ctxt_switches:"));
-        lines.filter_map(|(_, number)| number.trim().parse::<u64>().ok()).sum::<u64>()
+        (thread.path(), lines.filter_map(|(_, number)| number.trim().parse::<u64>().ok()).sum())
     });
-    counted.sum()
+    counted.collect()
+}
+
+/// How much more that is than before; a thread that ended meanwhile tells nothing of its last.
+fn more(before: &BTreeMap<PathBuf, u64>, now: &BTreeMap<PathBuf, u64>) -> u64 {
+    now.iter().map(|(thread, count)| count - before.get(thread).unwrap_or(&0)).sum()
 }
 
 /// With nothing asked, and all that was has been told.
@@ -229,8 +235,8 @@ fn wakeups(grid: &Grid) -> Result<()> {
     until_idle(&daemons);
     let before = (switches(&daemons), switches(&shims));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    runtime.block_on(tokio::time::sleep(QUIET));
-    let (agent, shims) = (switches(&daemons).saturating_sub(before.0), switches(&shims).saturating_sub(before.1));
+    runtime.block_on(async { tokio::time::sleep(QUIET).await });
+    let (agent, shims) = (more(&before.0, &switches(&daemons)), more(&before.1, &switches(&shims)));
     println!("  woken up in {} s, both parts of the agent {agent} times, all shims {shims} times", QUIET.as_secs());
     Ok(())
 }

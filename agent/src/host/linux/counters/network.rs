@@ -51,25 +51,41 @@ impl Link {
 pub struct Traffic {
     pub received: u64,
     pub sent: u64,
-    links: Links,
+    /// A map would take a kilobyte for the one or two that there are.
+    #[serde(with = "few")]
+    links: Box<[(String, Link)]>,
+}
+
+/// As a map.
+mod few {
+    use super::{Link, Links};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(links: &[(String, Link)], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(links.iter().map(|(name, link)| (name, link)))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Box<[(String, Link)]>, D::Error> {
+        Ok(Links::deserialize(from)?.into_iter().collect())
+    }
 }
 
 impl Traffic {
     /// What was counted before was not this instance's, or cannot be told.
     pub fn from_here(links: Links) -> Self {
-        Self { received: 0, sent: 0, links }
+        Self { received: 0, sent: 0, links: links.into_iter().collect() }
     }
 
     /// Goes on from the same links, and from zero.
     pub fn anew(self) -> Self {
-        Self::from_here(self.links)
+        Self { received: 0, sent: 0, ..self }
     }
 
     /// False: some of what went through since the reading before was not counted by anybody.
     pub fn add(&mut self, now: Links) -> bool {
         let mut is_whole = true;
         for (name, link) in &now {
-            let before = self.links.get(name);
+            let before = self.links.iter().find(|(known, _)| known == name).map(|(_, link)| link);
             if name == SOCKETS {
                 // It had a namespace until now: what went through there is counted.
                 let Some(before) = before else { continue };
@@ -84,7 +100,7 @@ impl Traffic {
             self.sent += link.sent - goes_on.map_or(0, |before| before.sent);
         }
         // One that is gone now is another when it comes back.
-        self.links = now;
+        self.links = now.into_iter().collect();
         is_whole
     }
 }
