@@ -250,7 +250,8 @@ fn run<S: Kept>(view: &View<S>, writer: &mut Writer, sheds: bool, after: Duratio
             }
         };
         match renewed {
-            Ok(()) => (shed_at, behind) = (None, false),
+            // What was only in memory is in the file now.
+            Ok(()) => (shed_at, behind, failed) = (None, false, None),
             Err(problem) => {
                 tracing::warn!(problem = problem.one_line(), "the journal cannot be written anew yet");
                 shed_at = shed_at.map(|_| Instant::now() + after);

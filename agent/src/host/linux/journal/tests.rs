@@ -157,6 +157,25 @@ async fn while_nothing_can_be_written_nobody_tries_without_end_for_what_nothing_
     add(&journal, "d", Durability::Process).await.unwrap();
 }
 
+#[tokio::test]
+async fn what_is_changed_right_after_the_file_was_mended_is_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (there, aside) = (folder.path().join("there"), folder.path().join("aside"));
+    fs::create_dir(&there).unwrap();
+    // It gets rid of what was before, which mends it, well before a second is over.
+    let journal = Journal::shedding(opened(there.join("journal")).unwrap(), Duration::from_millis(100)).unwrap();
+    fs::rename(&there, &aside).unwrap();
+    add(&journal, "shed", Durability::Process).await.unwrap_err();
+    fs::rename(&aside, &there).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !there.join("journal").exists() {
+        assert!(Instant::now() < deadline);
+        tokio::task::yield_now().await;
+    }
+    add(&journal, "a", Durability::Process).await.unwrap();
+    assert_eq!(opened(there.join("journal")).unwrap().state, sums(&journal));
+}
+
 #[test]
 fn where_there_is_no_room_for_another_file_the_one_there_is_is_gone_on_with() {
     let folder = tempfile::tempdir().unwrap();
