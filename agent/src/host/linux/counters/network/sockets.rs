@@ -133,9 +133,16 @@ impl Sockets {
         };
         let counted =
             bpf::look_up(counting.map.as_fd(), own).map_err(|e| format!("its sockets cannot be read: {e}"))?;
+        if counted == Some(GONE) {
+            // It could not be removed when the one before was freed, and is the next one's.
+            let zero = bpf::put_in(counting.map.as_fd(), own, [0, 0]);
+            zero.map_err(|e| format!("its sockets are held up as those of one that is gone: {e}"))?;
+        }
         // Nothing has been sent or received yet.
         let [received, sent] = counted.filter(|counted| *counted != GONE).unwrap_or_default();
-        self.groups.insert(partition.clone(), own);
+        if self.groups.get(partition) != Some(&own) {
+            self.groups.insert(partition.clone(), own);
+        }
         Ok(Link { identity: identity(&own.to_string()), received, sent })
     }
 
@@ -261,6 +268,11 @@ mod tests {
         assert_eq!((has(own), has(1)), (Some([7, 8]), Some(GONE)));
         let link = sockets.read(&part(), &groups.part()).unwrap();
         assert_eq!((link.received, link.sent), (7, 8));
+        // One whose group could not be removed: who comes next has it.
+        sockets.forget(&part());
+        assert_eq!(has(own), Some(GONE));
+        let next = sockets.read(&part(), &groups.part()).unwrap();
+        assert_eq!((next.received, next.sent, has(own)), (0, 0, Some([0, 0])));
         fs::remove_dir(groups.part()).unwrap();
         let none = sockets.read(&part(), &groups.part()).unwrap();
         assert_eq!((none.received, none.sent), (0, 0));
