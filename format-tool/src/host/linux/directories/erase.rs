@@ -55,7 +55,10 @@ pub(super) fn erase(held: &OwnedFd, moved: &mut PathBuf, stop: &dyn Fn() -> bool
             return Err(Errno::AGAIN);
         }
         // One in which root makes something meanwhile is entered again.
-        let_go(&here, &above.entered)?;
+        if let Err(e) = let_go(&here, &above.entered) {
+            give_back(here, way);
+            return Err(e);
+        }
     }
 }
 
