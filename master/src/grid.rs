@@ -75,6 +75,7 @@ pub struct Grid {
     scans: limit::Places,
     /// How often each node's own shape has changed: each time is an audit entry.
     reshaped: Bucket<NodeId>,
+    /// How often what is wrong with each node has.
     troubled: Bucket<NodeId>,
     /// How often each instance has asked for something.
     asking: Bucket<InstanceId>,

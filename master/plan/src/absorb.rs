@@ -25,9 +25,20 @@ pub const ADDRESSES_MAX: usize = 64;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Absorbed {
     pub changes: Vec<Change>,
+    /// What of the node's own row is among the changes.
+    pub own: Option<Own>,
     pub read: Vec<Key>,
     /// What was not taken, and why.
     pub refused: Vec<Problem>,
+}
+
+/// What changes of a node itself: either is written with all that is known of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Own {
+    /// What it is and offers: somebody's act.
+    Shape,
+    /// What is wrong with it, which comes and goes, and is nobody's doing.
+    Troubles,
 }
 
 /// Takes in a report of `node`. What is known already changes nothing, so the same report may come again.
@@ -104,11 +115,16 @@ fn take_inventory(state: &State, row: &Node, told: &Inventory, absorbed: &mut Ab
         inventory.partitions.iter().map(|offer| (offer.name.clone(), offer.clone())).collect()
     };
     let as_whole = |inventory: &Inventory| {
-        let Inventory { capacity, enforced, runtime, does_once, troubles, partitions: _ } = inventory.clone();
-        (capacity, enforced, runtime, does_once, troubles)
+        let Inventory { capacity, enforced, runtime, does_once, troubles: _, partitions: _ } = inventory.clone();
+        (capacity, enforced, runtime, does_once)
     };
-    let same = as_whole(&inventory) == as_whole(&row.inventory) && by_name(&inventory) == by_name(&row.inventory);
-    if !same {
+    let is_same = as_whole(&inventory) == as_whole(&row.inventory) && by_name(&inventory) == by_name(&row.inventory);
+    absorbed.own = match (is_same, inventory.troubles == row.inventory.troubles) {
+        (false, _) => Some(Own::Shape),
+        (true, false) => Some(Own::Troubles),
+        (true, true) => None,
+    };
+    if absorbed.own.is_some() {
         absorbed.changes.push(Change::put(Record::Node(Node { inventory, ..row.clone() })));
     }
 }

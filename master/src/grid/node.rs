@@ -6,12 +6,13 @@ use super::show::{self, NodeView, Page};
 use super::stream::send;
 use super::{Caller, Grid, Stream, Topic};
 use crate::store::CommitError;
+use plat_master_plan::absorb::Own;
 use plat_master_plan::access::{Subject, authorize};
 use plat_master_plan::desired::{self, Index};
 use plat_master_plan::{Expected, absorb, logs, release, run};
 use plat_model::id::{Digest, InstanceId, NodeId};
 use plat_model::instance::InstanceDesired;
-use plat_model::node::{Inventory, Node, NodeReport};
+use plat_model::node::NodeReport;
 use plat_model::problem::codes;
 use plat_model::{Generation, Problem};
 use plat_wire::limits::LIST_BYTES;
@@ -65,9 +66,8 @@ impl Grid {
     /// audit log only if the node's own shape changed: the rest is state, not somebody's act.
     ///
     /// # Errors
-    /// The caller may not, the store failed, or `OVERLOADED` if the node's own shape, or what is
-    /// wrong with it, changes all the time. What is wrong
-    /// with parts of the report is in the answer.
+    /// The caller may not, the store failed, or `OVERLOADED` if the node's own shape, or what is wrong with it, changes all
+    /// the time. What is wrong with parts of the report is in the answer.
     pub async fn sync(
         &self,
         caller: &Caller,
@@ -96,22 +96,17 @@ impl Grid {
             if absorbed.changes.is_empty() {
                 return Ok(absorbed.refused);
             }
-            let before = snapshot.state.nodes.get(node).map(shape);
-            let rewritten = absorbed.changes.iter().find_map(|change| match change {
-                plat_master_plan::Change::Put(record) => match &**record {
-                    plat_master_plan::Record::Node(row) => Some(Some(shape(row)) != before),
-                    _ => None,
-                },
-                plat_master_plan::Change::Delete(key) => matches!(key, plat_master_plan::Key::Node(_)).then_some(true),
-            });
-            if let Some(own_shape) = rewritten {
-                if !std::mem::replace(&mut counted, true) {
-                    if own_shape { &self.reshaped } else { &self.troubled }.take(node)?;
+            if let Some(own) = absorbed.own
+                && !std::mem::replace(&mut counted, true)
+            {
+                match own {
+                    Own::Shape => self.reshaped.take(node)?,
+                    Own::Troubles => self.troubled.take(node)?,
                 }
-                if own_shape {
-                    let entry = plat_master_plan::Record::Audit(super::audit(caller, &subject, now));
-                    absorbed.changes.push(plat_master_plan::Change::put(entry));
-                }
+            }
+            if absorbed.own == Some(Own::Shape) {
+                let entry = plat_master_plan::Record::Audit(super::audit(caller, &subject, now));
+                absorbed.changes.push(plat_master_plan::Change::put(entry));
             }
             let expected = Expected { at: snapshot.revision, read: absorbed.read };
             match self.store.commit(expected, absorbed.changes).await {
@@ -232,9 +227,4 @@ impl Grid {
             passed = self.relay.pass(node, chunks, holds) => passed,
         }
     }
-}
-
-/// What a node is. What is wrong with it comes and goes, and is nobody's doing.
-fn shape(node: &Node) -> Inventory {
-    Inventory { troubles: Vec::new(), ..node.inventory.clone() }
 }
