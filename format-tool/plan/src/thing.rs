@@ -1,7 +1,7 @@
 //! What node-format makes, by identity: the entries of its record. A thing in the record is ours and may be changed and
 //! removed; anything else on the machine is not.
 
-use crate::facts::{Further, Route};
+use crate::facts::{Further, LinkFact, Route};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -244,6 +244,21 @@ impl Claims {
 
     pub fn has(&self, thing: &Thing) -> bool {
         self.0.contains(thing)
+    }
+
+    /// Whether a link of this name and kind was made.
+    pub(crate) fn has_link(&self, name: &str, link: &LinkFact) -> bool {
+        link.thing(name).is_some_and(|thing| self.has(&thing))
+    }
+
+    /// The same of a port of a bridge: one that was made, an uplink that was taken, or the outer end of a namespace's pair.
+    pub(crate) fn has_port(&self, name: &str, link: &LinkFact) -> bool {
+        let is_it = |thing: &Thing| match thing {
+            Thing::Uplink(uplink) => uplink.link == name,
+            Thing::Namespace { veth, .. } => veth == name,
+            _ => false,
+        };
+        self.has_link(name, link) || self.iter().any(is_it)
     }
 
     /// In a fixed order: parents before what is in them.

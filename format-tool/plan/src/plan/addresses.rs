@@ -3,7 +3,7 @@
 use super::Planner;
 use super::uplink::disable_ipv6;
 use crate::action::Action;
-use crate::facts::{AddressFact, LinkFact, Presence, Route, Way};
+use crate::facts::{AddressFact, Presence, Route, Way};
 use crate::thing::Thing;
 use ipnet::IpNet;
 use plat_model::problem::{Problem, codes};
@@ -138,9 +138,9 @@ impl Planner<'_> {
     fn refuse_routes_elsewhere(&mut self) {
         let (layout, facts) = (self.layout, self.facts);
         let mut problems = Vec::new();
-        let is_claimed = |name: &str, link: &LinkFact| link.thing(name).is_some_and(|thing| self.claims.has(&thing));
         let is_ours = |link: &String| {
-            layout.links.contains_key(link) || facts.links.get(link).is_some_and(|fact| is_claimed(link, fact))
+            layout.links.contains_key(link)
+                || facts.links.get(link).is_some_and(|fact| self.claims.has_link(link, fact))
         };
         for range in &layout.exclusive {
             let is_elsewhere = |route: &&Route| {

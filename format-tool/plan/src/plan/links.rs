@@ -91,9 +91,7 @@ impl Planner<'_> {
     /// and by the new one before it is up.
     fn link(&mut self, name: &str, wanted: &LinkFact) {
         let found = self.facts.links.get(name).filter(|found| found.kind == wanted.kind);
-        if found.is_some_and(|found| {
-            found.bridge != wanted.bridge && found.thing(name).is_some_and(|thing| self.claims.has(&thing))
-        }) {
+        if found.is_some_and(|found| found.bridge != wanted.bridge && self.claims.has_link(name, found)) {
             self.moving.insert(name.into());
         }
         let is_raised_last = self.is_raised_last(name, wanted);
@@ -103,7 +101,7 @@ impl Planner<'_> {
             self.say_lesser_mtu(wanted);
             return self.add.push(addition());
         };
-        if !found.thing(name).is_some_and(|thing| self.claims.has(&thing)) {
+        if !self.claims.has_link(name, found) {
             let what = format!("link {name} exists already");
             let fix = "choose another name in [network], or remove it (`ip link delete`)";
             return self.foreign(what, "node-format did not make it", fix);
@@ -152,9 +150,7 @@ impl Planner<'_> {
     fn refuse_group_of_others(&mut self) {
         let Some(group) = self.layout.link_group.map(|group| group.wrapping_add(1)) else { return };
         let pairs: BTreeSet<&str> = self.claims.iter().filter_map(veth).collect();
-        let ours = |name: &str, link: &LinkFact| {
-            pairs.contains(name) || link.thing(name).is_some_and(|thing| self.claims.has(&thing))
-        };
+        let ours = |name: &str, link: &LinkFact| pairs.contains(name) || self.claims.has_link(name, link);
         let others: Vec<_> =
             self.facts.links.iter().filter(|(name, link)| link.group == group && !ours(name, link)).collect();
         if let Some((name, _)) = others.first() {

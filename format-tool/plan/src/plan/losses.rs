@@ -4,9 +4,8 @@ mod addresses;
 mod mtu;
 
 use super::Planner;
-use super::links::veth;
 use crate::action::Action;
-use crate::facts::{About, AddressFact, HostFacts, LinkFact, Odd};
+use crate::facts::{About, AddressFact, HostFacts, Odd};
 use crate::guard::link_local;
 use crate::thing::{Thing, Uplink};
 use ipnet::IpNet;
@@ -21,14 +20,8 @@ pub use mtu::lowered_above;
 impl Planner<'_> {
     /// What somebody else joined to a bridge that goes, or set on it: ports stay, addresses and routes do not.
     pub(super) fn say_what_stands_alone(&mut self, bridge: &str) {
-        let ours = |name: &str, link: &LinkFact| {
-            let is_taken = |thing: &Thing| matches!(thing, Thing::Uplink(uplink) if uplink.link == name);
-            let is_end = |thing: &Thing| veth(thing) == Some(name);
-            link.thing(name).is_some_and(|thing| self.claims.has(&thing))
-                || self.claims.iter().any(|thing| is_taken(thing) || is_end(thing))
-        };
         let ports = self.facts.links.iter().filter(|(_, link)| link.bridge.as_deref() == Some(bridge));
-        let mut others: Vec<_> = ports.filter(|(name, link)| !ours(name, link)).collect();
+        let mut others: Vec<_> = ports.filter(|(name, link)| !self.claims.has_port(name, link)).collect();
         if !others.is_empty() {
             let renamed = super::missing::renamed(self.facts, self.claims);
             others.retain(|(name, _)| !renamed.contains(name.as_str()));

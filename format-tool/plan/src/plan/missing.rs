@@ -126,9 +126,7 @@ struct Others<'a, 'c> {
 impl<'a, 'c> Others<'a, 'c> {
     fn new(facts: &'a HostFacts, claims: &'c Claims) -> Self {
         let taken: BTreeSet<&str> = claims.iter().filter_map(taken).collect();
-        let is_ours = |name: &str, found: &LinkFact| {
-            taken.contains(name) || found.thing(name).is_some_and(|thing| claims.has(&thing))
-        };
+        let is_ours = |name: &str, found: &LinkFact| taken.contains(name) || claims.has_link(name, found);
         let mut addresses: BTreeMap<IpNet, Vec<&str>> = BTreeMap::new();
         for AddressFact { link, address, .. } in &facts.addresses {
             if !claims.has(&Thing::Address { link: link.clone(), address: *address }) {

@@ -6,7 +6,6 @@ use crate::action::Action;
 use crate::facts::{LEAST_OF_IPV6, LinkFact, MTU};
 use crate::plan::Planner;
 use crate::plan::links::veth;
-use crate::thing::Thing;
 
 impl Planner<'_> {
     pub(in crate::plan) fn bridge_of_uplink(&mut self) {
@@ -63,8 +62,7 @@ impl Planner<'_> {
             |name: &str| self.layout.links.get(name).is_some_and(is_port) || pairs().any(|wanted| wanted.veth == name);
         let small = self.facts.links.iter().filter(|(_, link)| is_port(link) && link.mtu.is_some_and(|its| its <= mtu));
         let is_ours = |name: &str, link: &LinkFact| {
-            link.thing(name).is_some_and(|thing| self.claims.has(&thing))
-                || self.claims.iter().any(|thing| veth(thing) == Some(name))
+            self.claims.has_link(name, link) || self.claims.iter().any(|thing| veth(thing) == Some(name))
         };
         small.into_iter().any(|(name, link)| !stays(name) && is_ours(name, link))
     }
@@ -83,15 +81,9 @@ impl Planner<'_> {
             };
             Some((wanted.veth.as_str(), mtu))
         });
-        let is_ours = |name: &str, link: &LinkFact| {
-            link.thing(name).is_some_and(|thing| self.claims.has(&thing))
-                || self.claims.iter().any(|thing| match thing {
-                    Thing::Uplink(uplink) => uplink.link == name,
-                    thing => veth(thing) == Some(name),
-                })
-        };
         let others = self.facts.links.iter().filter(|(_, link)| is_port(link));
-        let others = others.filter(|(name, link)| !self.layout.links.contains_key(*name) && !is_ours(name, link));
+        let others =
+            others.filter(|(name, link)| !self.layout.links.contains_key(*name) && !self.claims.has_port(name, link));
         let others = others.map(|(name, link)| (name.as_str(), link.mtu));
         let own = self.facts.links.get(uplink).map(|link| (uplink, link.mtu));
         let all = own.into_iter().chain(ports).chain(others).chain(pairs);
