@@ -115,8 +115,8 @@ pub async fn what_runs_sees_processes_of_its_user_and_of_nobody_else(node: Node)
     let host = node.occupied().await;
     begin(&host, &node, &spec("db", "exec sleep 600")).await.unwrap();
     let own = running(&fact(&host, "db").await);
-    let script = format!("kill -0 {own} && cat /proc/{own}/comm");
-    assert_eq!(said(&host, &node, &script).await, (true, "sleep".into()), "what is of the same instance is seen");
+    let script = format!("kill -0 {own} && cut -d ' ' -f 1 /proc/{own}/stat");
+    assert_eq!(said(&host, &node, &script).await, (true, own.to_string()), "what is of the same instance is seen");
     if let Some(account) = &node.account {
         let users = said(&host, &node, "stat -c %u /proc/[0-9]* | sort -u").await;
         assert_eq!(users, (true, account.uid.to_string()));
