@@ -39,9 +39,11 @@ impl Drop for Unit {
 pub async fn go_on(node: Node) {
     let host = Arc::new(node.occupied().await);
     let outside = remote(&host).await;
-    // The agent's own, somebody's, and services of a partition of another agent and of one that is not there.
-    let services = ["agent", "bystander", "web"];
-    let names = ["plat-agent", "bystander", "plat-p0-web", &format!("plat-{}-p1-web", node.id())];
+    // The agent's own, somebody's, services of a partition of another agent and of one that is not there, and one that has the
+    // name of the agent's next.
+    let services = ["agent", "bystander", "web", "api"];
+    let own = |name: &str| format!("plat-{}-{name}", node.id());
+    let names = ["plat-agent", "bystander", "plat-p0-web", &own("p1-web"), &own("p0-api")];
     let units = names.map(Unit::new);
     let before = units.each_ref().map(Unit::seen);
     assert!(before.iter().all(|seen| seen.contains("ActiveState=active")), "{before:?}");
@@ -57,6 +59,10 @@ pub async fn go_on(node: Node) {
     // Its own begins beside them.
     let start = Action::StartService { partition: part(), spec: spec("web", "exec sleep 600") };
     outside.perform(&start).await.unwrap();
+    let start = Action::StartService { partition: part(), spec: spec("api", "exec sleep 600") };
+    let refused = outside.perform(&start).await.unwrap_err();
+    assert_eq!(refused.code, codes::SERVICE_START, "{refused:?}");
+    assert!(refused.why.contains("already"), "{refused:?}");
     assert_eq!(units.each_ref().map(Unit::seen), before);
     outside.perform(&Action::Erase { partition: part() }).await.unwrap();
     assert_eq!(units.each_ref().map(Unit::seen), before);

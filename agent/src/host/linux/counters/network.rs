@@ -14,7 +14,7 @@ mod sockets;
 
 use super::super::namespace::Network;
 use super::super::process::boot_id;
-use links::dump;
+use links::{dump, named};
 use nix::sched::{CloneFlags, setns};
 use plat_model::id::PartitionName;
 use plat_model::node::NodePartition;
@@ -157,11 +157,12 @@ impl NetworkMeter {
         self.sockets().forget(partition);
     }
 
-    /// The machine's.
-    fn links(&self) -> Result<Links, String> {
+    /// The machine's, of these names alone if there are any.
+    fn links(&self, names: Option<&[String]>) -> Result<Links, String> {
         let read = self.machine.within(|| {
             let (boot, inode) = (boot_id(), std::fs::metadata("/proc/thread-self/ns/net")?.ino());
-            dump(|index| format!("{boot}:{inode}:{index}"))
+            let identity = |index| format!("{boot}:{inode}:{index}");
+            names.map_or_else(|| dump(identity), |names| named(names, identity))
         });
         read.map_err(|why| format!("the machine's links cannot be read: {why}"))
     }
@@ -171,7 +172,7 @@ impl NetworkMeter {
         Look { meter: self, is_thorough: true, watched: None, machine: None }
     }
 
-    /// A look at one: what was attached to a group that still stands is taken for being so.
+    /// A look at one: what was attached to a group that still stands is taken for being so, and no other's links are read.
     pub fn glance(&self) -> Look<'_> {
         Look { is_thorough: false, ..self.look() }
     }
@@ -216,7 +217,9 @@ impl Look<'_> {
         self.watched.get_or_insert_with(|| is_watched(&mut sockets)).clone()?;
         let mut all = Links::from([(SOCKETS.to_owned(), sockets.read(partition, group)?)]);
         if !links.is_empty() {
-            let machine = self.machine.get_or_insert_with(|| self.meter.links()).as_ref().map_err(String::clone)?;
+            let names = (!self.is_thorough).then_some(links);
+            let machine =
+                self.machine.get_or_insert_with(|| self.meter.links(names)).as_ref().map_err(String::clone)?;
             let of = |name: &String| Some((name.clone(), machine.get(name)?.seen_from_the_other_end()));
             all.extend(links.iter().filter_map(of));
         }

@@ -1,17 +1,19 @@
-//! What all links of a namespace have counted: one question to the kernel (rtnetlink), for a node may have a thousand
-//! namespaces.
+//! What links of a namespace have counted: of all of them one question to the kernel (rtnetlink), for a node may have a
+//! thousand namespaces; of one partition's one of each, for its machine may have a thousand links.
 
 use super::{Link, Links};
+use nix::libc::ENODEV;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 // Of linux/netlink.h, linux/rtnetlink.h, linux/if_link.h and linux/if.h.
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
 const NEW_LINK: u16 = 16;
 const GET_LINK: u16 = 18;
-const REQUEST_DUMP: u16 = 0x301;
+const REQUEST: u16 = 1;
+const DUMP: u16 = 0x300;
 const INTERRUPTED: u16 = 0x10;
 const NAME: u16 = 3;
 const STATS64: u16 = 23;
@@ -19,22 +21,51 @@ const LOOPBACK: u32 = 1 << 3;
 /// Of `struct nlmsghdr`, and of `struct ifinfomsg`.
 const HEADER: usize = 16;
 const INFO: usize = 16;
+/// Room for what the kernel tells at a time.
+const ANSWER: usize = 64 * 1024;
 
 /// The links of the namespace that this thread is in, but for the loopback; `identity` of each by its number.
 pub fn dump(identity: impl Fn(u32) -> String) -> io::Result<Links> {
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
-    let mut question = [0; HEADER + INFO];
-    question[..4].copy_from_slice(&((HEADER + INFO) as u32).to_ne_bytes());
-    question[4..6].copy_from_slice(&GET_LINK.to_ne_bytes());
-    question[6..8].copy_from_slice(&REQUEST_DUMP.to_ne_bytes());
-    send(socket.as_raw_fd(), &question, MsgFlags::empty())?;
-    let (mut links, mut buffer) = (Links::new(), vec![0; 64 * 1024]);
+    let socket = ask(DUMP, "")?;
+    let (mut links, mut buffer) = (Links::new(), vec![0; ANSWER]);
     loop {
         let read = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
         if read == 0 || take(&buffer[..read], &mut links, &identity)? {
             return Ok(links);
         }
     }
+}
+
+/// Those of them that have one of these names.
+pub fn named(names: &[String], identity: impl Fn(u32) -> String) -> io::Result<Links> {
+    let (mut links, mut buffer) = (Links::new(), vec![0; ANSWER]);
+    for name in names {
+        let read = recv(ask(0, name)?.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+        match take(&buffer[..read], &mut links, &identity) {
+            Err(e) if e.raw_os_error() == Some(ENODEV) => {}
+            taken => drop(taken?),
+        }
+    }
+    Ok(links)
+}
+
+/// Asks for links, for one of that name if there is one; the answer is for whoever reads.
+fn ask(flags: u16, name: &str) -> io::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    let mut question = vec![0; HEADER + INFO];
+    question[4..6].copy_from_slice(&GET_LINK.to_ne_bytes());
+    question[6..8].copy_from_slice(&(REQUEST | flags).to_ne_bytes());
+    if !name.is_empty() {
+        question.extend((4 + name.len() as u16 + 1).to_ne_bytes());
+        question.extend(NAME.to_ne_bytes());
+        question.extend(name.as_bytes());
+        question.push(0);
+        question.resize(question.len().next_multiple_of(4), 0);
+    }
+    let length = question.len() as u32;
+    question[..4].copy_from_slice(&length.to_ne_bytes());
+    send(socket.as_raw_fd(), &question, MsgFlags::empty())?;
+    Ok(socket)
 }
 
 /// Takes what one answer says; whether it was the last.
@@ -103,6 +134,16 @@ mod tests {
             let later: u64 = said(&name, "statistics/rx_bytes").unwrap().parse().unwrap();
             assert!(links[&name].received <= later);
         }
+    }
+
+    #[test]
+    fn links_are_asked_for_by_their_names_and_one_that_is_not_there_is_left_out() {
+        let identity = |index| format!("number {index}");
+        let all: Vec<String> = dump(identity).unwrap().into_keys().collect();
+        let asked = [&all[..], &["no-such".to_owned()]].concat();
+        let some = named(&asked, identity).unwrap();
+        assert_eq!(some.keys().collect::<Vec<_>>(), all.iter().collect::<Vec<_>>());
+        assert!(some.iter().all(|(name, link)| link.identity == dump(identity).unwrap()[name].identity));
     }
 
     #[test]

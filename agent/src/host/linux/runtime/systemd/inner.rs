@@ -324,7 +324,7 @@ impl Inner {
                 let around = Around { slice: &slice, environment: &file, tmp: tmp.as_deref(), version: self.version };
                 let properties = unit_of(place, spec, &confinement, around);
                 let begun = match self.count(partition).await {
-                    Ok(()) => self.begin(&unit, &properties).await,
+                    Ok(()) => self.begin(&unit, &slice, &properties).await,
                     Err(wrong) => Err(wrong),
                 };
                 begun.map_err(|wrong| wrong.problem(cannot()))
@@ -358,10 +358,14 @@ impl Inner {
         went
     }
 
-    /// Starts a unit. What is left of an earlier one goes, and of this one if it never began.
-    async fn begin(&self, unit: &str, properties: &[Property]) -> Result<Seen, Wrong> {
+    /// Starts a unit in that slice. What is left of an earlier one there goes, and of this one if it never began.
+    async fn begin(&self, unit: &str, slice: &str, properties: &[Property]) -> Result<Seen, Wrong> {
         let mut started = self.bus.start(unit, properties, None).await;
         if started.as_ref().is_err_and(|wrong| wrong.is(EXISTS)) {
+            if self.bus.read(unit).await?.slice != slice {
+                self.bus.leave(unit);
+                return started;
+            }
             self.release(unit).await?;
             started = self.bus.start(unit, properties, None).await;
         }
