@@ -67,6 +67,7 @@ impl HostFacts {
             Action::SetDiskLimit { path, to, .. } => {
                 put_at(&mut self.disk_limits, path, *to);
                 self.uncounted.swap_remove(path);
+                self.projects.swap_remove(path);
             }
             Action::AddLink { name, link } => {
                 self.links.insert(name.clone(), link.clone());

@@ -126,6 +126,8 @@ pub struct HostFacts {
     pub file_systems: IndexMap<PathBuf, String>,
     /// Directories that do not count into their limit.
     pub uncounted: IndexSet<PathBuf>,
+    /// Of those, the ones that are of a project of somebody's, and its number.
+    pub projects: IndexMap<PathBuf, u32>,
     /// Directories that cannot be limited, and why.
     pub unlimitable: IndexMap<PathBuf, String>,
     /// Uids that have processes, if [`Scope::processes`].

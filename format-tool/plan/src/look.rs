@@ -21,6 +21,7 @@ impl HostFacts {
         seen.disk_limits.retain(|path, _| scope.disk.contains_key(path));
         seen.file_systems.retain(|path, _| scope.disk.contains_key(path));
         seen.uncounted.retain(|path| scope.disk.contains_key(path));
+        seen.projects.retain(|path, _| scope.disk.contains_key(path));
         seen.unlimitable.retain(|path, _| scope.disk.contains_key(path));
         seen.namespaces.retain(|name, _| scope.namespaces.contains(name));
         seen.others_inside.retain(|name, _| scope.namespaces.contains(name));

@@ -54,7 +54,7 @@ fn is_told_anew(action: &Action) -> bool {
 
 /// What undoing these does not bring back, in words: of what is taken away and made anew the facts do not say all.
 pub fn left_out(done: &[&Action]) -> Vec<String> {
-    let mut out = LeftOut::default();
+    let (mut out, mut made) = (LeftOut::default(), BTreeSet::new());
     for action in done {
         match action {
             Action::RemoveLink { name, .. } => out.links.push(name),
@@ -66,6 +66,13 @@ pub fn left_out(done: &[&Action]) -> Vec<String> {
                 out.directories.push(directory.path.to_str().unwrap_or_default());
             }
             Action::SetNamespace { name, veth, state } => out.namespace((name, veth), state),
+            // One that was made goes.
+            Action::MakeDirectory(directory) => drop(made.insert(&directory.path)),
+            Action::SetDiskLimit { path, file_system: Some(_), from, to: Some(to), .. }
+                if from.is_none_or(|from| from == *to) && !made.contains(path) =>
+            {
+                out.projects.push(path.to_str().unwrap_or_default());
+            }
             _ => {}
         }
     }
@@ -83,6 +90,8 @@ struct LeftOut<'a> {
     inner: Vec<&'a str>,
     namespaces: Vec<&'a str>,
     directories: Vec<&'a str>,
+    /// Those that were taken into a partition's project, with all that is in them.
+    projects: Vec<&'a str>,
     /// Pairs that had one end.
     whole: Vec<&'a str>,
     /// Those of which the other end was out of sight.
@@ -130,6 +139,10 @@ impl<'a> LeftOut<'a> {
                 self.directories,
                 "what node-format does not know of directories that were made anew (quota groups, where else they were mounted), if \
                  somebody set it, and whoever had the old ones open",
+            ),
+            (
+                self.projects,
+                "the projects that these directories, and what is in them, had on ext4 or xfs (`lsattr -pd`): they have the partition's",
             ),
         ];
         let meant = all.into_iter().filter(|(names, _)| !names.is_empty());
@@ -267,5 +280,27 @@ mod tests {
         let named: Vec<&str> = said.iter().map(|what| what.rsplit_once(": ").unwrap().1).collect();
         let links = "part-v0, part-v2, tap0, tap1, tap2, tap3, tap4, tap5, tap6, tap7 and 4 more";
         assert_eq!(named, ["part-v3", "part-v2", links, "tap0, part-v1", "part4", "part0", "/srv/part7"]);
+    }
+    #[test]
+    fn what_becomes_a_projects_is_so_afterwards_unless_it_was_made_for_that() {
+        let limit = |path: &str, file_system: Option<&str>, from, to| Action::SetDiskLimit {
+            path: path.into(),
+            id: 20_000,
+            file_system: file_system.map(String::from),
+            from,
+            to,
+        };
+        let made = Action::MakeDirectory(Directory { path: "/srv/new".into(), ..Directory::default() });
+        let done = [
+            made,
+            limit("/srv/new", Some("ext4"), None, Some(8)),
+            limit("/srv/old", Some("ext4"), None, Some(8)),
+            limit("/srv/out", Some("ext4"), Some(8), Some(8)),
+            limit("/srv/more", Some("ext4"), Some(8), Some(9)),
+            limit("/srv/less", Some("ext4"), Some(8), None),
+            limit("/srv/subvolume", None, None, Some(8)),
+        ];
+        let said = left_out(&all(&done));
+        assert!(said.len() == 1 && said[0].ends_with(": /srv/old, /srv/out"), "{said:?}");
     }
 }

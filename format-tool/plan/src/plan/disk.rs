@@ -76,6 +76,13 @@ impl Planner<'_> {
             return self.foreign(what, "node-format did not set it", fix);
         }
         if found != Some(mib) || self.facts.uncounted.contains(path) {
+            if let Some(another) = self.facts.projects.get(path) {
+                self.notes.push(format!(
+                    "{} is of project {another}: with all that is in it it becomes one of project {id}, and what limits {another} \
+                     holds it no more",
+                    path.display()
+                ));
+            }
             let file_system = there.filter(|_| !unnamed).cloned();
             self.limits.push(Action::SetDiskLimit {
                 path: path.to_path_buf(),

@@ -19,12 +19,13 @@ pub(super) fn observe(tree: &Tree, wanted: &IndexMap<PathBuf, u32>, facts: &mut 
         let nearest = nearest(tree, path);
         let found = nearest.as_ref().map_err(String::clone);
         match found.and_then(|(at, directory)| look(directory.as_fd(), *at == path, *id)) {
-            Ok(Limit { mib, counts, file_system }) => {
+            Ok(Limit { mib, counts, another, file_system }) => {
                 mib.map(|mib| facts.disk_limits.insert(path.clone(), mib));
                 file_system.map(|there| facts.file_systems.insert(path.clone(), there));
                 if !counts {
                     facts.uncounted.insert(path.clone());
                 }
+                another.map(|another| facts.projects.insert(path.clone(), another));
             }
             Err(why) => {
                 facts.unlimitable.insert(path.clone(), why);
@@ -41,6 +42,8 @@ struct Limit {
     mib: Option<u32>,
     /// Whether what is in the directory counts into it. One that is not there does not.
     counts: bool,
+    /// The project that it is of, if that is another than its own.
+    another: Option<u32>,
     /// Where it is that of a number on the whole file system.
     file_system: Option<String>,
 }
@@ -68,8 +71,10 @@ fn look(directory: BorrowedFd, is_it: bool, id: u32) -> std::result::Result<Limi
     };
     let mib = bytes.map_err(broken)?.map(mib_of);
     let counts = is_it && quota::counts(means, directory, id).map_err(broken)?;
+    let project = if is_it { quota::project(means, directory).map_err(broken)? } else { None };
+    let another = project.filter(|project| *project != id);
     let file_system = quota::file_system(means, directory).map_err(broken)?;
-    Ok(Limit { mib, counts, file_system })
+    Ok(Limit { mib, counts, another, file_system })
 }
 
 /// Returns what of the directory does not count into the limit, though it is set.
@@ -100,7 +105,11 @@ pub(super) fn perform(tree: &mut Tree, action: &Action) -> Result<Option<Problem
         // It may be there all the same, and nobody would know whose it is.
         let _ = quota::set(means, directory.as_fd(), *id, None, false);
     }
-    match found.map_err(|e| broken(e.to_string()))? {
+    let stays = match means {
+        quota::Means::Btrfs => String::new(),
+        quota::Means::Project => format!("; what of it was made project {id}'s by then stays so"),
+    };
+    match found.map_err(|e| broken(format!("{e}{stays}")))? {
         (left, found) if found == bytes => {
             let left = left.map(|why| failed(format!("not all in {} counts into its limit", path.display()), why));
             Ok(left)

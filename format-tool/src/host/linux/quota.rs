@@ -122,6 +122,17 @@ pub(super) fn counts(means: Means, directory: BorrowedFd, project: u32) -> io::R
     }
 }
 
+/// The project that a directory is of, if it is of any but that of all other files. None on btrfs.
+///
+/// # Errors
+/// If the file system does not tell.
+pub(super) fn project(means: Means, directory: BorrowedFd) -> io::Result<Option<u32>> {
+    match means {
+        Means::Btrfs => Ok(None),
+        Means::Project => project::of(&opened(directory)?),
+    }
+}
+
 /// What the file system is known by that has the limits of projects. None on btrfs: there a limit goes with the directory.
 ///
 /// # Errors

@@ -39,6 +39,11 @@ pub(super) fn counts(directory: &OwnedFd, project: u32) -> io::Result<bool> {
     Ok(attributes.project == project && attributes.flags & INHERIT != 0)
 }
 
+/// The project that a directory is of, but for 0.
+pub(super) fn of(directory: &OwnedFd) -> io::Result<Option<u32>> {
+    Ok(Some(calls::attributes(directory)?.project).filter(|project| *project != 0))
+}
+
 /// The project's, on the file system of the directory.
 pub(super) fn limit(directory: &OwnedFd, project: u32) -> io::Result<Option<u64>> {
     match calls::project_limit(directory, project) {

@@ -4,6 +4,7 @@ use super::mounted::Mounted;
 use super::{MIB, PROJECT};
 use crate::host::linux::directories::Tree;
 use crate::host::linux::disk;
+use crate::host::linux::quota::calls;
 use indexmap::IndexMap;
 use node_format_plan::{Action, HostFacts};
 use std::fs;
@@ -32,8 +33,15 @@ pub fn lives(mounted: &Mounted) {
         assert_eq!((seen.disk_limits[Path::new(path)], &seen.file_systems[Path::new(path)]), (8, &here));
         assert!(seen.uncounted.contains(Path::new(path)));
     }
+    assert!(look("/two").projects.is_empty());
+    // Of whatever project it was.
+    let own = std::fs::File::open(mounted.top().join("two")).unwrap().into();
+    let mut attributes = calls::attributes(&own).unwrap();
+    attributes.project = PROJECT + 1;
+    calls::set_attributes(&own, &attributes).unwrap();
+    assert_eq!(look("/two").projects[Path::new("/two")], PROJECT + 1);
     disk::perform(&mut tree, &action("/two", &here, Some(8), Some(8))).unwrap();
-    assert!(look("/two").uncounted.is_empty());
+    assert!(look("/two").uncounted.is_empty() && look("/two").projects.is_empty());
     // Elsewhere there is nothing of ours, and nothing is limited.
     for path in ["/two", "/gone"] {
         disk::perform(&mut tree, &action(path, "another", Some(8), None)).unwrap();
