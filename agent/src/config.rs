@@ -203,6 +203,13 @@ mod tests {
     }
 
     #[test]
+    fn authorities_are_a_file_by_its_absolute_path() {
+        let of = |path: &str| Config::parse(&format!("version = 1\n[releases]\nauthorities = \"{path}\"\n"), "f");
+        assert_eq!(of("/etc/plat/ca.pem").unwrap().releases.authorities.unwrap(), Path::new("/etc/plat/ca.pem"));
+        assert!(of("ca.pem").unwrap_err().to_string().contains("absolute path"));
+    }
+
+    #[test]
     fn what_builds_may_take_is_set_within_bounds() {
         let text = "version = 1\n[build]\nmemory_mib = 512\nprocesses = 100\ndisk_mib = 1024\nlongest_seconds = 600\n";
         let build = Config::parse(text, "f").unwrap().releases.build;

@@ -5,6 +5,7 @@ use plat_agent_plan::KeepPolicy;
 use plat_model::Problem;
 use plat_model::problem::codes;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How a node comes to its releases.
@@ -12,6 +13,8 @@ use std::time::Duration;
 pub struct ReleaseSettings {
     /// Bases of addresses, http, https or absolute paths, that have files by their digests: BASE/sha256/DIGITS.
     pub mirrors: Vec<String>,
+    /// A file of certificates in PEM: whose word servers are taken on, instead of whom the machine trusts; absolute.
+    pub authorities: Option<PathBuf>,
     /// How long what nothing uses is kept, and how many bytes stay free.
     pub policy: KeepPolicy,
     /// How long a server may say nothing before it is given up.
@@ -56,6 +59,7 @@ impl Default for ReleaseSettings {
     fn default() -> Self {
         Self {
             mirrors: Vec::new(),
+            authorities: None,
             policy: KeepPolicy::default(),
             silence: Duration::from_secs(60),
             longest: Duration::from_secs(2 * 3600),
@@ -72,6 +76,7 @@ impl Default for ReleaseSettings {
 pub(super) struct Section {
     #[serde(default)]
     mirrors: Vec<String>,
+    authorities: Option<PathBuf>,
     keep_days: Option<u64>,
     min_free_space_mib: Option<u64>,
 }
@@ -160,6 +165,10 @@ impl Section {
             let shown = plat_model::id::shorten(mirror.split('@').next_back().unwrap_or_default());
             wrong(problem(format!("`releases.mirrors` has `{shown}`, which is no mirror")).fix(ADDRESS));
         }
+        if let Some(path) = self.authorities.as_ref().filter(|path| !path.is_absolute()) {
+            let what = format!("`releases.authorities` must be an absolute path, not `{}`", path.display());
+            wrong(problem(what).fix("name a file of certificates in PEM that everybody may read"));
+        }
         let default = KeepPolicy::default();
         let mut within = |key: &str, value: Option<u64>, default: u64, most: u64| match value {
             Some(value) if value > most => {
@@ -171,7 +180,7 @@ impl Section {
         let days = within("keep_days", self.keep_days, default.keep.as_secs() / DAY, 3650);
         let mib = within("min_free_space_mib", self.min_free_space_mib, default.min_free >> 20, 1 << 20);
         let policy = KeepPolicy { keep: Duration::from_secs(days * DAY), min_free: mib << 20 };
-        ReleaseSettings { mirrors: self.mirrors, policy, ..ReleaseSettings::default() }
+        ReleaseSettings { mirrors: self.mirrors, authorities: self.authorities, policy, ..ReleaseSettings::default() }
     }
 }
 

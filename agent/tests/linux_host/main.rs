@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 mod asked;
+mod authorities;
 mod bombs;
 mod built;
 mod cache;

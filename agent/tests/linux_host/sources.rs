@@ -67,7 +67,7 @@ async fn what_a_build_holds_open_is_no_folder_of_the_node() {
 // git.
 
 /// A repository of the test's own.
-pub struct Repository(PathBuf);
+pub struct Repository(pub PathBuf);
 
 impl Repository {
     pub fn new(node: &Node) -> Self {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -41,14 +41,36 @@ pub struct Web {
 
 impl Web {
     pub fn serve(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+        Self::serve_as(None, answer)
+    }
+
+    /// Over https, with this certificate.
+    pub fn serve_tls(
+        tls: Arc<rustls::ServerConfig>,
+        answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::serve_as(Some(tls), answer)
+    }
+
+    pub fn serve_as(
+        tls: Option<Arc<rustls::ServerConfig>>,
+        answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let (asked, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(answer));
         let heard = asked.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (answer, heard) = (answer.clone(), heard.clone());
-                std::thread::spawn(move || answer_one(stream.unwrap(), &*answer, &heard));
+                let (answer, heard, tls, stream) = (answer.clone(), heard.clone(), tls.clone(), stream.unwrap());
+                std::thread::spawn(move || match tls {
+                    None => answer_one(stream, &*answer, &heard),
+                    Some(tls) => {
+                        let connection = rustls::ServerConnection::new(tls).unwrap();
+                        answer_one(rustls::StreamOwned::new(connection, stream), &*answer, &heard)
+                    }
+                });
             }
         });
         Self { url, asked }
@@ -65,8 +87,8 @@ impl Web {
     }
 }
 
-fn answer_one(stream: TcpStream, answer: &dyn Fn(&Asked) -> Answer, heard: &Mutex<Vec<String>>) -> Option<()> {
-    let mut from = BufReader::new(stream.try_clone().ok()?);
+fn answer_one(stream: impl Read + Write, answer: &dyn Fn(&Asked) -> Answer, heard: &Mutex<Vec<String>>) -> Option<()> {
+    let mut from = BufReader::new(stream);
     let mut line = String::new();
     from.read_line(&mut line).ok()?;
     let mut words = line.split(' ').map(str::to_owned);
@@ -88,7 +110,8 @@ fn answer_one(stream: TcpStream, answer: &dyn Fn(&Asked) -> Answer, heard: &Mute
     let head = format!(
         "HTTP/1.1 {status} as told\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n{more}connection: close\r\n\r\n"
     );
-    (&stream).write_all(head.as_bytes()).and_then(|()| (&stream).write_all(&body)).ok()
+    let mut to = from.into_inner();
+    to.write_all(head.as_bytes()).and_then(|()| to.write_all(&body)).and_then(|()| to.flush()).ok()
 }
 
 /// Answers as a git server would for the repository at `path`.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::process::Command;
 
 /// Writes a wheel: `contents` is a Python expression of a map, path → text; `after` may spoil the open archive `z`.
-fn wheel(node: &Node, name: &str, contents: &str, after: &str) -> Vec<u8> {
+pub fn wheel(node: &Node, name: &str, contents: &str, after: &str) -> Vec<u8> {
     let path = node.folder.path().join("wheel");
     let script = format!(
         "import zipfile\nname = '{name}'\ninfo = name + '-1.0.dist-info/'\nfiles = {contents}\n\
@@ -24,16 +24,21 @@ fn wheel(node: &Node, name: &str, contents: &str, after: &str) -> Vec<u8> {
 
 /// A simple index of one package.
 fn index(name: &str, file: &str, bytes: &[u8]) -> Web {
+    index_as(name, file, bytes, None)
+}
+
+/// Over https, if there is a certificate for it.
+pub fn index_as(name: &str, file: &str, bytes: &[u8], tls: Option<std::sync::Arc<rustls::ServerConfig>>) -> Web {
     let (page, at) = (format!("/simple/{name}/"), format!("/files/{file}"));
     let (link, bytes) = (format!("<a href=\"../../files/{file}\">{file}</a>"), bytes.to_vec());
-    Web::serve(move |asked| match asked.path.as_str() {
+    Web::serve_as(tls, move |asked| match asked.path.as_str() {
         path if path == page => Answer { kind: "text/html", ..Answer::of(link.clone()) },
         path if path == at => Answer::of(bytes.clone()),
         _ => Answer::nothing(),
     })
 }
 
-fn source(web: &Web, name: &str, sum: &str) -> Value {
+pub fn source(web: &Web, name: &str, sum: &str) -> Value {
     let package = json!({"name": name, "version": "1.0", "sha256": sum});
     json!({"pypi": {"packages": [package], "index": format!("{}/simple", web.url), "into": "python"}})
 }

@@ -303,6 +303,7 @@ impl Releases {
             builder: unpacker.or_else(|| node.builder.clone()),
             limits: self.settings.build,
             spare: self.settings.policy.min_free,
+            authorities: self.settings.authorities.clone(),
             hidden: hidden(node, &self.data),
             groups: held.groups.clone(),
             made,

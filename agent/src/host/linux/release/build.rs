@@ -85,6 +85,8 @@ pub struct BuildTask {
     pub limits: BuildLimits,
     /// Bytes that must stay free where it is built.
     pub spare: u64,
+    /// A file of certificates: whose word servers are taken on that git and pip ask, instead of whom the machine trusts.
+    pub authorities: Option<PathBuf>,
     /// What no command sees: the partitions, and the agent's own.
     pub hidden: Vec<PathBuf>,
     /// Where its commands run.
@@ -195,6 +197,7 @@ impl BuildTask {
 
     fn lay(&self, source: &Source, shelf: &Shelf, line: &Line) -> Result<Vec<Ingredient>, Problem> {
         let place = |into: &str| tree::Tree::open(&self.staging, into);
+        let authorities = self.authorities.as_deref();
         match source {
             Source::Archive { url, sha256, strip, into } => {
                 archive::lay(url, sha256, *strip, &place(into)?, shelf, line)
@@ -212,12 +215,17 @@ impl BuildTask {
                 crates::Crate { name, version, sha256, registry }.lay(&place(into)?, shelf, line)
             }
             Source::Npm { packages, registry, into } => npm::lay(packages, registry, &place(into)?, shelf, line),
-            Source::Pypi { packages, index, into } => pypi::lay(packages, index, &place(into)?, &self.staging, line),
+            Source::Pypi { packages, index, into } => {
+                let wheels = pypi::Wheels { packages, index, authorities };
+                wheels.lay(&place(into)?, &self.staging, line)
+            }
             Source::Oci { layout, sha256, manifest, into } => {
                 let image = oci::Image { layout, sha256: sha256.as_deref(), manifest };
                 image.lay(&place(into)?, &self.staging, shelf, line)
             }
-            Source::Git { url, commit, into } => git::lay(url, commit, &place(into)?, &self.staging, line),
+            Source::Git { url, commit, into } => {
+                git::Commit { url, commit, authorities }.lay(&place(into)?, &self.staging, line)
+            }
         }
     }
 

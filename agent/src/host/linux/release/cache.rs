@@ -13,6 +13,7 @@ pub mod pin;
 pub mod room;
 pub mod store;
 pub mod task;
+pub mod trust;
 
 pub use download::{FETCH_MAX, FILE_MAX};
 
@@ -92,6 +93,11 @@ impl Cache {
     /// How long a server may say nothing.
     pub fn silence(&self) -> Duration {
         self.settings.silence
+    }
+
+    /// Whose word servers are taken on, if not on that of whom the machine trusts.
+    pub fn authorities(&self) -> Option<&Path> {
+        self.settings.authorities.as_deref()
     }
 
     pub fn folder(&self) -> &Path {
@@ -254,6 +260,7 @@ impl Wanted {
             mirrors: cache.settings.mirrors.clone(),
             urls: wish.urls.clone(),
             account,
+            authorities: cache.settings.authorities.clone(),
             spare: cache.settings.policy.min_free,
             silence_seconds: cache.settings.silence.as_secs(),
             longest_seconds: wish.longest.as_secs(),

@@ -94,11 +94,12 @@ impl BuildTask {
         let (sources, is_made) = (&self.release.sources, self.made.is_some());
         let paths = sources.values().filter_map(here).filter(|path| path.starts_with('/'));
         let network = if !is_made && sources.values().any(asks) { Network::Same } else { Network::None };
+        let authorities = self.authorities.as_ref().filter(|path| network == Network::Same && path.exists());
         let bounds = Bounds {
             writable: [self.staging.clone()].into_iter().chain(self.packages.clone()).collect(),
             readable: resolver().filter(|_| network == Network::Same).into_iter().collect(),
             hidden: self.hidden.clone(),
-            visible: paths.map(PathBuf::from).collect(),
+            visible: paths.map(PathBuf::from).chain(authorities.cloned()).collect(),
             network,
             modes: Modes::Any,
             tmp: Tmp::Memory(self.limits.memory),

@@ -1,6 +1,7 @@
 //! Asking one server for one file, from where the last answer was cut off. It speaks to strangers, so the process that
 //! does this has nothing but the file that it writes.
 
+use super::trust;
 use rustix::fs::fstatvfs;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -35,6 +36,8 @@ pub enum Ended {
     Cut(String),
     /// Asking again is of no use.
     Refused(String),
+    /// The server cannot prove who it is.
+    Untrusted(String),
     /// The server, or the folder, does not have it.
     Lacks(String),
     /// There is no room for it on the disk.
@@ -50,6 +53,8 @@ pub struct Ask<'a> {
     pub from: &'a str,
     /// The server's name for the version that is there in part.
     pub tag: Option<&'a str>,
+    /// Whose word servers are taken on, as [`trust::tls`] has it.
+    pub authorities: Option<&'a Path>,
     /// Bytes that must stay free.
     pub spare: u64,
     /// Bytes that it may have.
@@ -129,6 +134,9 @@ fn fetch(ask: &Ask<'_>, file: &mut File, say: &mut dyn FnMut(Said) -> io::Result
 
 fn request(ask: &Ask<'_>, have: u64) -> Result<ureq::http::Response<ureq::Body>, Ended> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
+        .tls_config(trust::tls(ask.authorities).map_err(Ended::Refused)?)
+        // Who named a server that proves who it is meant that one.
+        .https_only(ask.from.starts_with("https://"))
         .timeout_global(Some(ask.longest))
         .timeout_resolve(Some(Duration::from_secs(20)))
         .timeout_connect(Some(Duration::from_secs(30)))
@@ -147,8 +155,15 @@ fn request(ask: &Ask<'_>, have: u64) -> Result<ureq::http::Response<ureq::Body>,
         ureq::Error::BadUri(_) | ureq::Error::TooManyRedirects | ureq::Error::RedirectFailed => {
             Ended::Refused(e.to_string())
         }
+        ureq::Error::RequireHttpsOnly(to) => Ended::Refused(format!("it leads away from https, to {to}")),
+        ureq::Error::Io(e) if is_untrusted(&e) => Ended::Untrusted(e.to_string()),
         other => Ended::Cut(other.to_string()),
     })
+}
+
+fn is_untrusted(error: &io::Error) -> bool {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// Only a strong one says that bytes are the same.

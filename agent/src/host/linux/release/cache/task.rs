@@ -41,6 +41,8 @@ pub struct FetchTask {
     pub urls: Vec<String>,
     /// Who speaks to servers; `None`: who the agent is.
     pub account: Option<Account>,
+    /// A file of certificates: whose word servers are taken on, instead of whom the machine trusts.
+    pub authorities: Option<PathBuf>,
     /// Bytes that must stay free.
     pub spare: u64,
     pub silence_seconds: u64,
@@ -53,6 +55,10 @@ pub struct FetchTask {
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
 /// What looking at a file and publishing it may take.
 const PUBLISH: Duration = Duration::from_secs(600);
+
+/// What to do about a server that proves with nobody's word who it is.
+const TRUST: &str = "check the server's certificate and this node's clock; an authority of your own is named as `authorities` in \
+    agent.toml, or added to those that the machine trusts";
 
 /// A place that was asked, and what came of it.
 enum Got {
@@ -93,7 +99,9 @@ impl FetchTask {
                 // Mirrors need not have everything.
                 Got::Not(Ended::Lacks(_)) => {}
                 Got::Not(Ended::NoRoom { why, bytes }) => return Ok(self.no_room(&why, bytes)),
-                Got::Not(Ended::Cut(why) | Ended::Refused(why)) => seen.push(format!("{mirror}: {why}")),
+                Got::Not(Ended::Cut(why) | Ended::Refused(why) | Ended::Untrusted(why)) => {
+                    seen.push(format!("{mirror}: {why}"))
+                }
                 Got::Not(Ended::Whole) => {}
                 Got::Another(_) => seen.push(format!("{mirror} has something else under this digest")),
             }
@@ -107,10 +115,9 @@ impl FetchTask {
                 Got::Whole => return self.publish(&store, &file, url, line),
                 Got::Another(found) => problem = Some(another(url, &found, &self.pin)),
                 Got::Not(Ended::NoRoom { why, bytes }) => return Ok(self.no_room(&why, bytes)),
+                Got::Not(Ended::Untrusted(why)) => problem = Some(self.failed(url, why, &seen, TRUST)),
                 Got::Not(Ended::Cut(why) | Ended::Refused(why) | Ended::Lacks(why)) => {
-                    let why = [&[why][..], &seen].concat().join("; ");
-                    let failed = Problem::new(codes::SOURCE_FETCH, format!("cannot fetch {url}")).because(why);
-                    problem = Some(failed.fix("check the address, and that this node can reach it"));
+                    problem = Some(self.failed(url, why, &seen, "check the address, and that this node can reach it"));
                 }
                 Got::Not(Ended::Whole) => {}
             }
@@ -146,6 +153,11 @@ impl FetchTask {
                 }
             }
         }
+    }
+
+    fn failed(&self, url: &str, why: String, seen: &[String], fix: &str) -> Problem {
+        let why = [&[why][..], seen].concat().join("; ");
+        Problem::new(codes::SOURCE_FETCH, format!("cannot fetch {url}")).because(why).fix(fix)
     }
 
     fn damaged(&self) -> String {
@@ -201,7 +213,8 @@ impl FetchTask {
         let tag = store.origin(&self.pin).filter(|(url, _)| url == place).map(|(_, tag)| tag);
         let silence = Duration::from_secs(self.silence_seconds);
         let longest = until.saturating_duration_since(Instant::now());
-        let ask = Ask { from: place, tag: tag.as_deref(), spare: self.spare, most: FILE_MAX, silence, longest };
+        let (tag, authorities) = (tag.as_deref(), self.authorities.as_deref());
+        let ask = Ask { from: place, tag, authorities, spare: self.spare, most: FILE_MAX, silence, longest };
         ask_as(self.account.as_ref(), &ask, file, line, &mut |said| match said {
             Said::Tag(tag) => {
                 store.note_origin(&self.pin, place, &tag);

@@ -45,7 +45,7 @@ pub fn keygen(out: &Path) -> Result<String, Problem> {
 /// KEY_FILE, FILE, SHARE_FAILED, BAD_VALUE.
 pub fn push(config: &Config, push: &Push) -> Result<Vec<String>, Problem> {
     let token = push.token_file.as_deref().map(read_token).transpose()?;
-    let store = Store::parse(&push.to, token)?;
+    let store = Store::parse(&push.to, token, config.releases.authorities.as_deref())?;
     let mut done = Vec::new();
     if push.files {
         let count = push_files(&folder(config), &store)?;

@@ -30,6 +30,8 @@ pub struct OfferTask {
     pub folder: PathBuf,
     pub from: String,
     pub account: Option<Account>,
+    /// As of a fetch.
+    pub authorities: Option<PathBuf>,
     pub silence_seconds: u64,
 }
 
@@ -47,11 +49,12 @@ impl OfferTask {
             _ => {}
         }
         let silence = Duration::from_secs(self.silence_seconds);
-        let ask = Ask { from: &self.from, tag: None, spare: 0, most: OFFER_MAX, silence, longest: OFFER_LONGEST };
+        let (from, authorities) = (self.from.as_str(), self.authorities.as_deref());
+        let ask = Ask { from, tag: None, authorities, spare: 0, most: OFFER_MAX, silence, longest: OFFER_LONGEST };
         match ask_as(self.account.as_ref(), &ask, &file, line, &mut |_| Ok(()))? {
             Ended::Whole => {}
             Ended::Lacks(_) => return Ok(None),
-            Ended::Cut(why) | Ended::Refused(why) | Ended::NoRoom { why, .. } => {
+            Ended::Cut(why) | Ended::Refused(why) | Ended::Untrusted(why) | Ended::NoRoom { why, .. } => {
                 return Err(wrong(io::Error::other(why)));
             }
         }
@@ -106,6 +109,7 @@ pub async fn find(
         folder: cache.folder().to_owned(),
         from: format!("{}/{}", share.url, offer_path(release, platform)),
         account,
+        authorities: cache.authorities().map(Path::to_owned),
         silence_seconds: cache.silence().as_secs(),
     });
     let text = match cache.spawner().perform(&task).await? {

@@ -5,8 +5,8 @@ use super::shelf::Folder;
 use super::{CONTEXT, Envelope, Offer, offer_path};
 use crate::host::linux::disk::{now, random_hex};
 use crate::host::linux::release::build::{MANIFEST, Manifest};
-use crate::host::linux::release::cache::FETCH_MAX;
 use crate::host::linux::release::cache::pin::Pin;
+use crate::host::linux::release::cache::{FETCH_MAX, trust};
 use plat_model::Problem;
 use plat_model::id::Digest;
 use plat_model::parameters::Secret;
@@ -20,22 +20,28 @@ use std::time::Duration;
 /// A folder, or a server that takes files with PUT.
 pub enum Store {
     Folder(Folder),
-    Server { url: String, token: Option<Secret> },
+    Server { url: String, token: Option<Secret>, agent: ureq::Agent },
 }
 
 impl Store {
-    /// `place`: http(s)://HOST/PATH or an absolute path.
+    /// `place`: http(s)://HOST/PATH or an absolute path. `authorities`: as [`trust::tls`] has it.
     ///
     /// # Errors
     /// BAD_VALUE, SHARE_FAILED if a folder cannot be used.
-    pub fn parse(place: &str, token: Option<Secret>) -> Result<Self, Problem> {
+    pub fn parse(place: &str, token: Option<Secret>, authorities: Option<&Path>) -> Result<Self, Problem> {
         match place {
             path if path.starts_with('/') => Folder::open(Path::new(path)).map(Self::Folder).map_err(|e| {
                 Problem::new(codes::SHARE_FAILED, format!("cannot use the folder {path}"))
                     .because(e)
                     .fix("check the path, and that it may be written to")
             }),
-            url if crate::config::is_base(url) => Ok(Self::Server { url: url.trim_end_matches('/').into(), token }),
+            url if crate::config::is_base(url) => {
+                let url = url.trim_end_matches('/').to_owned();
+                let agent = agent(authorities).map_err(|why| {
+                    Problem::new(codes::SHARE_FAILED, format!("cannot ask {url}")).because(why).fix("correct that file")
+                })?;
+                Ok(Self::Server { url, token, agent })
+            }
             other => Err(Problem::new(
                 codes::BAD_VALUE,
                 format!("`{}` is no store", plat_model::id::shorten(other.split('@').next_back().unwrap_or_default())),
@@ -49,7 +55,7 @@ impl Store {
         match self {
             Self::Folder(folder) => folder.has(pin),
             // What it has of this size only who fetches it can tell.
-            Self::Server { url, .. } => agent().head(format!("{url}/{}", pin.path())).call().is_ok_and(|answer| {
+            Self::Server { url, agent, .. } => agent.head(format!("{url}/{}", pin.path())).call().is_ok_and(|answer| {
                 let length = answer.headers().get("content-length").and_then(|text| text.to_str().ok()?.parse().ok());
                 answer.status() == 200 && length == Some(size)
             }),
@@ -66,8 +72,8 @@ impl Store {
         file.rewind().map_err(disk)?;
         match self {
             Self::Folder(folder) => folder.put(path, file).map_err(disk),
-            Self::Server { url, token } => {
-                let mut request = agent().put(format!("{url}/{path}"));
+            Self::Server { url, token, agent } => {
+                let mut request = agent.put(format!("{url}/{path}"));
                 if let Some(token) = token {
                     request = request.header("Authorization", format!("Bearer {}", token.reveal()));
                 }
@@ -81,14 +87,15 @@ impl Store {
     }
 }
 
-fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder()
+fn agent(authorities: Option<&Path>) -> Result<ureq::Agent, String> {
+    Ok(ureq::Agent::config_builder()
+        .tls_config(trust::tls(authorities)?)
         .timeout_global(Some(FETCH_MAX))
         .timeout_connect(Some(Duration::from_secs(30)))
         .max_redirects(0)
         .http_status_as_error(false)
         .build()
-        .into()
+        .into())
 }
 
 /// Packs a release of this node, and offers it with the key. `scratch`: a folder with room for the archive.

@@ -19,6 +19,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
@@ -30,13 +31,28 @@ const CONFIG: &str = "[core]\n\thooksPath = /dev/null\n\tfsmonitor = false\n[cre
 /// Longest path in a commit and longest line of git's, in bytes.
 const LINE_MAX: u64 = 8192;
 
-pub fn lay(url: &str, commit: &str, tree: &Tree, staging: &Path, line: &Line) -> Result<Vec<Ingredient>, Problem> {
+pub struct Commit<'a> {
+    pub url: &'a str,
+    /// All digits of its name.
+    pub commit: &'a str,
+    /// A file of certificates: whose word a server is taken on, instead of whom the machine trusts.
+    pub authorities: Option<&'a Path>,
+}
+
+impl Commit<'_> {
+    pub fn lay(&self, tree: &Tree, staging: &Path, line: &Line) -> Result<Vec<Ingredient>, Problem> {
+        lay(self, tree, staging, line)
+    }
+}
+
+fn lay(from: &Commit<'_>, tree: &Tree, staging: &Path, line: &Line) -> Result<Vec<Ingredient>, Problem> {
+    let Commit { url, commit, .. } = *from;
     let name = url.trim_end_matches('/').rsplit('/').next().unwrap_or(url);
     let what = || format!("cannot take commit {commit} of {url}");
     scratch(staging, |folder| {
         let store = Store { git: Tool::find("git")?, folder: folder.to_owned() };
         line.progress(format!("> fetching {name}"))?;
-        store.fetch(url, commit, line)?;
+        store.fetch(from, line)?;
         let kind = store.kind(commit).map_err(|e| unpack::problem(what(), &e))?;
         if kind != "commit" {
             return Err(Problem::new(codes::SOURCE_CHECKSUM, what())
@@ -82,13 +98,27 @@ impl Store {
         std::iter::once(place).chain(rest.iter().map(|word| (*word).to_owned())).collect()
     }
 
-    fn fetch(&self, url: &str, commit: &str, line: &Line) -> Result<(), Problem> {
-        fs::write(self.folder.join(".gitconfig"), CONFIG)
-            .map_err(|e| io_problem(codes::SOURCE_FETCH, format!("cannot fetch {url}"), &e))?;
+    fn fetch(&self, from: &Commit<'_>, line: &Line) -> Result<(), Problem> {
+        let Commit { url, commit, authorities } = *from;
+        let wrong = |e: io::Error| io_problem(codes::SOURCE_FETCH, format!("cannot fetch {url}"), &e);
+        fs::write(self.folder.join(".gitconfig"), CONFIG).map_err(wrong)?;
+        let mut environment = self.environment();
+        if url.starts_with("https://") {
+            // It is led nowhere else.
+            environment.insert("GIT_ALLOW_PROTOCOL".into(), "https".into());
+        }
+        if let Some(authorities) = authorities {
+            // Of a folder its TLS takes what has the machine's by default, and one that is empty for a mistake.
+            let only = self.folder.join("authorities");
+            let link = only.join("authorities.pem");
+            fs::create_dir(&only).and_then(|()| symlink(authorities, &link)).map_err(wrong)?;
+            environment.insert("GIT_SSL_CAINFO".into(), authorities.display().to_string());
+            environment.insert("GIT_SSL_CAPATH".into(), only.display().to_string());
+        }
         let make = ["init", "--quiet", "--bare", "--template=", "--object-format=sha1"];
         let fetch = ["fetch", "--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--", url, commit];
         for arguments in [&make[..], &fetch[..]] {
-            let ran = self.git.run(self.arguments(arguments), self.environment(), &self.folder, line)?;
+            let ran = self.git.run(self.arguments(arguments), environment.clone(), &self.folder, line)?;
             if ran.timed_out || ran.exit != Exit::Code(0) {
                 return Err(self.git.failed(format!("cannot fetch commit {commit} of {url}"), &ran).fix(
                     "check the address, that the commit is there, and that this node can reach it without a password",

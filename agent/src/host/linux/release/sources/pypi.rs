@@ -27,6 +27,14 @@ const SIZES: &str = "import sys, zipfile\n\
     all = [i for f in sys.argv[1:] for i in zipfile.ZipFile(f).infolist()]\n\
     sys.exit(0 if len(all) <= 2_000_000 and sum(i.file_size for i in all) <= 32 << 30 else 'it is too large unpacked')\n";
 
+pub struct Wheels<'a> {
+    pub packages: &'a [PypiPackage],
+    /// Its http(s) URL.
+    pub index: &'a str,
+    /// A file of certificates: whose word a server is taken on, instead of whom the machine trusts.
+    pub authorities: Option<&'a Path>,
+}
+
 struct Pip<'a> {
     python: Tool,
     /// Home of pip, empty at first.
@@ -34,17 +42,18 @@ struct Pip<'a> {
     line: &'a Line,
 }
 
-pub fn lay(
-    packages: &[PypiPackage],
-    index: &str,
-    tree: &Tree,
-    staging: &Path,
-    line: &Line,
-) -> Result<Vec<Ingredient>, Problem> {
+impl Wheels<'_> {
+    pub fn lay(&self, tree: &Tree, staging: &Path, line: &Line) -> Result<Vec<Ingredient>, Problem> {
+        lay(self, tree, staging, line)
+    }
+}
+
+fn lay(from: &Wheels<'_>, tree: &Tree, staging: &Path, line: &Line) -> Result<Vec<Ingredient>, Problem> {
+    let packages = from.packages;
     let ingredients = scratch(staging, |folder| {
         let pip = Pip { python: python()?, folder, line };
         line.progress(format!("> fetching {} Python packages", files_of(packages).len()))?;
-        pip.fetch(packages, index)?;
+        pip.fetch(from)?;
         let (wheels, ingredients) = pip.check(packages)?;
         line.progress("> installing Python packages")?;
         pip.install(&wheels)?;
@@ -109,7 +118,8 @@ impl Pip<'_> {
         self.run(&[&start[..], &always, arguments].concat())
     }
 
-    fn fetch(&self, packages: &[PypiPackage], index: &str) -> Result<(), Problem> {
+    fn fetch(&self, from: &Wheels<'_>) -> Result<(), Problem> {
+        let Wheels { packages, index, authorities } = *from;
         let mut wanted = String::new();
         for ((name, version), sums) in files_of(packages) {
             // A word of this file could be an option of pip's: documents are checked, and this is checked again where it is used.
@@ -130,6 +140,8 @@ impl Pip<'_> {
         // The checksums say what is right, wherever it comes from.
         let host = index.strip_prefix("http://").and_then(|rest| rest.split('/').next());
         arguments.extend(host.iter().flat_map(|host| ["--trusted-host", host]));
+        let authorities = authorities.map(|path| path.display().to_string());
+        arguments.extend(authorities.iter().flat_map(|path| ["--cert", path]));
         let ran = self.pip("download", &arguments)?;
         if !ran.timed_out && ran.exit == Exit::Code(0) {
             return Ok(());
