@@ -18,11 +18,16 @@ pub struct Node {
     pub folder: tempfile::TempDir,
     pub master: Arc<Master>,
     pub agent: Option<Child>,
+    pub executable: PathBuf,
 }
 
 impl Node {
+    pub fn new(folder: tempfile::TempDir, master: Arc<Master>) -> Self {
+        Self { folder, master, agent: None, executable: env!("CARGO_BIN_EXE_plat-agent").into() }
+    }
+
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_plat-agent"));
+        let mut command = Command::new(&self.executable);
         command.arg("--config").arg(self.folder.path().join("agent.toml")).env("PLAT_LOG", "warn");
         command
     }
@@ -47,7 +52,7 @@ impl Node {
 
     pub fn service_pid(&self) -> Option<u32> {
         let state = self.master.state();
-        state.statuses.get(&instance(1, Wish::Started).id)?.services.first()?.pid
+        state.statuses.get(&instance(1, Wish::Started).id)?.services.iter().find_map(|service| service.pid)
     }
 
     pub fn enroll(&self, master: &Address) {
@@ -142,7 +147,7 @@ pub async fn enrolled() -> (Arc<Master>, Server, Node) {
     let server = master.serve(0).await;
     let folder = tempfile::tempdir().unwrap();
     formatted(folder.path());
-    let node = Node { folder, master: master.clone(), agent: None };
+    let node = Node::new(folder, master.clone());
     node.enroll(&server.address);
     (master, server, node)
 }
@@ -205,7 +210,7 @@ fn a_release_that_is_pulled_by_a_part_of_its_digest_is_told_where_the_whole_one_
 }
 
 /// Everything beneath a folder that is not a folder.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }

@@ -53,7 +53,7 @@ async fn groups_that_somebody_takes_away_are_made_again_with_their_limits_and_th
     let busy = folder.path().join("source/serve");
     fs::write(&busy, "#!/bin/sh\ntouch var-ran\nwhile :; do :; done\n").unwrap();
     fs::set_permissions(&busy, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut node = Node { folder, master: master.clone(), agent: None };
+    let mut node = Node::new(folder, master.clone());
     node.enroll(&server.address);
     node.start();
     let (desired, document) = wanted(node.folder.path(), Wish::Started);

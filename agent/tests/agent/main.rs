@@ -7,6 +7,7 @@ mod enrolment;
 mod groups;
 mod master;
 mod meters;
+mod older;
 mod parts;
 mod rebuilds;
 mod rig;

@@ -21,6 +21,8 @@ use rcgen::{
     KeyUsagePurpose, PublicKeyData, SanType,
 };
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -102,10 +104,29 @@ impl Master {
         params.distinguished_name.push(DnType::CommonName, "root");
         let key = KeyPair::generate().unwrap();
         let root = params.self_signed(&key).unwrap().der().to_vec();
+        Self::of(root, Issuer::new(params, key))
+    }
+
+    fn of(root: Vec<u8>, issuer: Issuer<'static, KeyPair>) -> Arc<Self> {
         let state = State { node_life: 3600, renewed_life: 3600, rejoin_life: 36_000, ..State::default() };
         let state = Mutex::new(state);
-        let (grid, issuer) = (GridName::parse("campus").unwrap(), Issuer::new(params, key));
+        let grid = GridName::parse("campus").unwrap();
         Arc::new(Self { grid, root, issuer, state, nudge: watch::Sender::new(0) })
+    }
+
+    /// Writes down what it signs with, so that who trusts it can be met again.
+    pub fn keep(&self, folder: &Path) {
+        fs::write(folder.join("root.der"), &self.root).unwrap();
+        fs::write(folder.join("key.der"), self.issuer.key().serialize_der()).unwrap();
+    }
+
+    /// As one that was written down.
+    pub fn kept(folder: &Path) -> Arc<Self> {
+        let read = |name: &str| fs::read(folder.join(name)).unwrap();
+        let key = KeyPair::try_from(read("key.der")).unwrap();
+        let root = read("root.der");
+        let issuer = Issuer::from_ca_cert_der(&root.as_slice().into(), key).unwrap();
+        Self::of(root, issuer)
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {

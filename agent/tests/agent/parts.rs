@@ -103,7 +103,7 @@ async fn the_part_with_the_network_has_no_rights_and_neither_part_outlives_the_o
     let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
     let text = fs::read_to_string(folder.path().join("agent.toml")).unwrap() + "user = \"nobody\"\n";
     fs::write(folder.path().join("agent.toml"), text).unwrap();
-    let mut node = Node { folder, master: master.clone(), agent: None };
+    let mut node = Node::new(folder, master.clone());
     let data = node.folder.path().join("data");
     node.enroll(&server.address);
     node.start();
