@@ -96,6 +96,11 @@ fn timers_hooks_that_are_asked_for_and_what_instances_ask_for_work_under_systemd
         let then = timer["next"].as_str().and_then(|at| Timestamp::parse(at).ok());
         if then.is_some_and(|then| then > next) { Ok(()) } else { Err(timer.to_string()) }
     });
+    eventually("it strikes at the next time too", 2 * PATIENCE, || {
+        let struck = machine.sh(&format!("cat {srv}/struck"));
+        let minutes: Vec<i64> = struck.lines().filter_map(|at| at.parse::<i64>().ok()).map(|at| at / 60).collect();
+        if minutes.len() >= 2 && minutes.windows(2).all(|pair| pair[0] < pair[1]) { Ok(()) } else { Err(struck) }
+    });
     eventually("its log", PATIENCE, || match grid.plat.run(&["logs", "one", "--service", "strikes"]) {
         said if said.out.contains("it struck") => Ok(()),
         said => Err(format!("{said:?}")),

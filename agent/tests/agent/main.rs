@@ -12,5 +12,6 @@ mod parts;
 mod rebuilds;
 mod rig;
 mod runs;
+mod strikes;
 mod troubles;
 mod work;
