@@ -7,6 +7,7 @@ use super::protocol::{ANSWER_MAX, Call, Message, Nature, QUESTION_MAX, Question,
 use crate::host::{Event, Host};
 use crate::memory::Rush;
 use crate::pace::Sparing;
+use plat_agent_plan::Action;
 use plat_model::Problem;
 use plat_model::problem::codes;
 use serde::Serialize;
@@ -44,6 +45,8 @@ struct Desk {
     out: mpsc::Sender<Vec<u8>>,
     looks: Arc<Semaphore>,
     giving: Arc<Giving>,
+    /// How often it is logged that something is in the way of a step.
+    in_the_way: Arc<Sparing>,
 }
 
 /// A call under way.
@@ -92,7 +95,13 @@ where
             }
         }
     };
-    let desk = Desk { host, out, looks: Arc::new(Semaphore::new(LOOKS)), giving: Arc::new(giving) };
+    let desk = Desk {
+        host,
+        out,
+        looks: Arc::new(Semaphore::new(LOOKS)),
+        giving: Arc::new(giving),
+        in_the_way: Arc::new(Sparing::new(10, 1000)),
+    };
     let mut served = Served {
         desk,
         tasks: JoinSet::new(),
@@ -247,6 +256,17 @@ impl Desk {
         }
     }
 
+    /// A link where a partition's directory was is an attack as a forged action is; whether the other part would say so is its
+    /// own affair.
+    fn tell_of(&self, action: &Action, problem: &Problem) {
+        if problem.code != codes::FILES_FAILED {
+            return;
+        }
+        if let Some(left_out) = self.in_the_way.says(Instant::now()) {
+            tracing::warn!(step = action.step(), problem = problem.one_line(), left_out, "refused");
+        }
+    }
+
     async fn perform(&self, id: u64, call: Call, window: &Semaphore) {
         let turn = match &call {
             Call::Perform(_) | Call::Logs(..) => None,
@@ -260,7 +280,11 @@ impl Desk {
             Call::Disks => self.answer(id, &host.observe_disks().await).await,
             Call::Store => self.answer(id, &host.observe_store().await).await,
             Call::Partition(name) => self.answer(id, &host.observe_partition(&name).await).await,
-            Call::Perform(action) => self.answer(id, &host.perform(&action).await).await,
+            Call::Perform(action) => {
+                let done = host.perform(&action).await;
+                done.as_ref().err().into_iter().for_each(|problem| self.tell_of(&action, problem));
+                self.answer(id, &done).await;
+            }
             Call::Counters(mut partitions, wanted) => {
                 let mut seen = HashSet::new();
                 partitions.retain(|name| seen.len() < COUNTED_MAX && seen.insert(name.clone()));

@@ -292,9 +292,20 @@ async fn a_partitions_directory_that_was_swapped_for_a_link_leads_nowhere() {
     fs::create_dir(&outside).unwrap();
     fs::rename(&home, home.with_file_name("moved")).unwrap();
     symlink(&outside, &home).unwrap();
-    let problem = remote(&host).await.perform(&file("x", 0o640)).await.unwrap_err();
-    assert_eq!(problem.code, codes::FILES_FAILED);
-    assert!(fs::read_dir(&outside).unwrap().next().is_none());
+    let captured = remote(&host).await;
+    for action in [file("x", 0o640), file("etc/x", 0o640), volume(part(), "data")] {
+        let (logs, guard) = Kept::logs();
+        let problem = captured.perform(&action).await.unwrap_err();
+        drop(guard);
+        assert_eq!(problem.code, codes::FILES_FAILED, "{problem}");
+        let text = logs.text();
+        let line = text.lines().find(|line| line.contains("refused")).unwrap_or_else(|| panic!("not logged: {text}"));
+        for word in ["WARN", &action.step(), "P0409", &home.display().to_string()] {
+            assert!(line.contains(word), "{word}: {line}");
+        }
+        assert!(fs::read_dir(&outside).unwrap().next().is_none());
+    }
+    drop(captured);
     fs::remove_file(&home).unwrap();
     fs::rename(home.with_file_name("moved"), &home).unwrap();
     node.done(Arc::into_inner(settled(host).await).unwrap()).await;
