@@ -7,7 +7,7 @@ use crate::rig::{instance, part, until};
 use plat_document::Release;
 use plat_model::instance::{InstanceDesired, InstanceState, Wish};
 use plat_model::node::NodeDesired;
-use plat_model::usage::{Amount, Meter, UsageReport};
+use plat_model::usage::{Amount, Meter, UsageRecord, UsageReport};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -39,6 +39,9 @@ promises:"#;
 
 /// A file of an agent's that is larger is a log or a program.
 const STATE_MAX: u64 = 256 * 1024;
+/// Since whose agents a service that runs goes on through the upgrade: its fingerprint is of the same things. Before, nothing
+/// was released.
+const SAME_SINCE: &str = "2026-11-22-79bdc24";
 const CENTURY: u64 = 100 * 365 * 24 * 3600;
 
 /// Where all of them were made: what is rendered has the paths of its node in it. For one at a time.
@@ -99,10 +102,10 @@ async fn write_what_an_agent_leaves() {
     let (master, (folder, _alone)) = (Master::new(), place());
     formatted(folder.path());
     let mut node = Node::new(folder, master.clone());
-    let mut text = RELEASE.to_owned();
-    match std::env::var_os("PLAT_OLDER_AGENT") {
-        Some(older) => node.executable = older.into(),
-        None => text = text.replace("\npromises:", SINCE),
+    let older = std::env::var_os("PLAT_OLDER_AGENT");
+    let release = sleeper(older.is_some());
+    if let Some(older) = older {
+        node.executable = older.into();
     }
     {
         let mut state = master.state();
@@ -111,7 +114,6 @@ async fn write_what_an_agent_leaves() {
     let server = master.serve(0).await;
     node.enroll(&server.address);
     node.start();
-    let release = Release::parse_yaml(&text, "sleeper.yaml").unwrap_or_else(|problems| panic!("{problems}"));
     let desired = InstanceDesired { release: release.digest(), ..instance(1, Wish::Started) };
     master.want_instance(desired, &release.to_canonical_json());
     node.until_state(InstanceState::Ready).await;
@@ -135,6 +137,54 @@ async fn write_what_an_agent_leaves() {
     fs::create_dir_all(into.join("master")).unwrap();
     master.keep(&into.join("master"));
     fs::write(into.join("master/booked.json"), serde_json::to_vec(&ledger).unwrap()).unwrap();
+}
+
+/// A release with all that this agent knows, or that `older` does.
+fn sleeper(older: bool) -> Release {
+    let text = if older { RELEASE.to_owned() } else { RELEASE.replace("\npromises:", SINCE) };
+    Release::parse_yaml(&text, "sleeper.yaml").unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// `PLAT_OLDER_AGENT`: the one that is upgraded.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "it takes the program of an agent of before"]
+async fn what_an_agent_of_before_runs_goes_on_under_this_one() {
+    let older = std::env::var_os("PLAT_OLDER_AGENT").expect("PLAT_OLDER_AGENT names a program");
+    let (master, (folder, _alone)) = (Master::new(), place());
+    formatted(folder.path());
+    let mut node = Node::new(folder, master.clone());
+    node.executable = older.into();
+    let server = master.serve(0).await;
+    node.enroll(&server.address);
+    node.start();
+    let release = sleeper(true);
+    let desired = InstanceDesired { release: release.digest(), ..instance(1, Wish::Started) };
+    master.want_instance(desired.clone(), &release.to_canonical_json());
+    node.until_state(InstanceState::Ready).await;
+    let pid = node.service_pid();
+    until("some of it is booked", || (master.state().ledger.len() > 3, ())).await;
+    node.kill();
+    let before = master.state().syncs;
+    let booked = master.state().ledger.len();
+    node.executable = env!("CARGO_BIN_EXE_plat-agent").into();
+    node.start();
+    until("the new one has reported, and what it uses is booked", || {
+        let state = master.state();
+        (state.syncs > before && state.ledger.len() > booked + 3, (state.syncs, state.ledger.len()))
+    })
+    .await;
+    node.until_state(InstanceState::Ready).await;
+    assert_eq!(node.service_pid(), pid, "it was started again");
+    let home = node.folder.path().join("partitions/part0");
+    assert_eq!((lines(&home.join("began")), lines(&home.join("ran"))), (1, 1));
+    is_told_once(&master.state().ledger, "upgraded");
+    let wall = master.state().booked(Meter::WallMillis);
+    let all: Duration =
+        master.state().ledger.iter().flat_map(|report| &report.records).map(|one| one.window.duration()).sum();
+    assert!(Duration::from_millis(wall) <= all + Duration::from_secs(1), "{wall} ms of {all:?}");
+    master.want_instance(InstanceDesired { wish: Wish::Destroyed, ..desired }, &release.to_canonical_json());
+    node.until_state(InstanceState::Destroyed).await;
+    assert_eq!(files(&home), Vec::<PathBuf>::new());
 }
 
 /// A node as one of before has left it, on a machine that was started anew, with its master away.
@@ -178,9 +228,9 @@ async fn what_an_agent_of_before_has_left_goes_on_where_it_was() {
         let master = node.master.clone();
         let _server = master.serve(port).await;
         node.until_state(InstanceState::Ready).await;
-        let state = master.state().statuses[&instance(1, Wish::Started).id].clone();
+        let status = master.state().statuses[&instance(1, Wish::Started).id].clone();
         assert_eq!(
-            state.connection.as_map().get("where").and_then(|value| value.as_str()),
+            status.connection.as_map().get("where").and_then(|value| value.as_str()),
             Some("127.0.0.1"),
             "{what}"
         );
@@ -188,9 +238,16 @@ async fn what_an_agent_of_before_has_left_goes_on_where_it_was() {
         assert_eq!(lines(&home.join("began")), 1, "{what}: it was begun again");
         if home.join("prepared").exists() {
             assert_eq!(lines(&home.join("prepared")), 1, "{what}: its one-shot ran again");
-            let yearly = state.services.iter().find(|one| one.name.as_str() == "yearly").unwrap();
+            let yearly = status.services.iter().find(|one| one.name.as_str() == "yearly").unwrap();
             assert!(yearly.next.is_some(), "{what}: {yearly:?}");
         }
+
+        let state = |data: &Path| {
+            let text = fs::read(data.join("host/partitions/part0/services/serve/state.json")).unwrap();
+            serde_json::from_slice::<serde_json::Value>(&text).unwrap()["fingerprint"].clone()
+        };
+        let (before, now) = (state(&fixture.join("data")), state(&node.folder.path().join("data")));
+        assert_eq!(before == now, what.as_str() >= SAME_SINCE, "{what}: an upgrade would start its service again");
 
         is_billed_once(&fixture, &node, &what).await;
 
@@ -219,12 +276,7 @@ async fn is_billed_once(fixture: &Path, node: &Node, what: &str) {
     let ledger = node.master.state().ledger.clone();
     let same: Vec<_> = ledger.iter().take(reports.len()).collect();
     assert_eq!(same, reports.values().collect::<Vec<_>>(), "{what}");
-    let mut records: Vec<_> = ledger.iter().flat_map(|report| &report.records).collect();
-    assert!(records.iter().all(|record| record.partition == part()));
-    records.sort_by_key(|record| record.window.start);
-    for pair in records.windows(2) {
-        assert!(pair[0].window.end <= pair[1].window.start, "{what}: told twice: {pair:?}");
-    }
+    let records = is_told_once(&ledger, what);
     let new: Vec<_> = records.iter().skip_while(|record| record.window.start < last(&reports)).collect();
     for record in new {
         let wall = record.amounts.get(&Meter::WallMillis);
@@ -234,6 +286,17 @@ async fn is_billed_once(fixture: &Path, node: &Node, what: &str) {
             "{what}: more than there was: {record:?}"
         );
     }
+}
+
+/// All records, in the order of their windows, none of which overlap.
+fn is_told_once<'a>(ledger: &'a [UsageReport], what: &str) -> Vec<&'a UsageRecord> {
+    let mut records: Vec<_> = ledger.iter().flat_map(|report| &report.records).collect();
+    assert!(records.iter().all(|record| record.partition == part()), "{what}");
+    records.sort_by_key(|record| record.window.start);
+    for pair in records.windows(2) {
+        assert!(pair[0].window.end <= pair[1].window.start, "{what}: told twice: {pair:?}");
+    }
+    records
 }
 
 /// When the last window that was told of before ended.
