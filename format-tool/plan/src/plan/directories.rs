@@ -330,17 +330,31 @@ impl Planner<'_> {
         has_users && !is_known && !of_containers()
     }
 
-    /// Whether partitions begin to have users of their own, or cease to: what is in this one stays its former owner's. Root may
-    /// have taken one from its user, who is known.
+    /// Whether partitions begin to have users of their own, or cease to, or this one is to have one of another number: what is
+    /// in it stays its former owner's. Root may have taken one from its user, who is known.
     fn changes_hands(&self, path: &Path, found: Owner, user: Option<Owner>) -> bool {
         match (self.user_of(path), user) {
             (None, Some(user)) => found.uid != user.uid,
             (made, None) => made.is_some(),
-            (Some(_), Some(_)) => false,
+            (Some(made), Some(user)) => {
+                made != user.uid && [made, 0].contains(&found.uid) && !self.is_renumbered(made, user.uid)
+            }
         }
     }
 
+    /// Whether a user keeps his name and is to have another number, which is refused for him.
+    fn is_renumbered(&self, from: u32, to: u32) -> bool {
+        let has = |name: &String| self.facts.users.get(name).is_some_and(|found| found.uid == from);
+        self.layout.users.iter().any(|(name, wanted)| wanted.uid == to && has(name))
+    }
+
     fn refuse_another_owner(&mut self, path: &Path, user: Option<Owner>) {
+        if let Some((made, user)) = self.user_of(path).zip(user) {
+            let problem = Problem::new(codes::STILL_USED, format!("{} keeps its owner {made}", path.display()));
+            let why = format!("{} is to have it now, but what is in it belongs to {made}", user.uid);
+            let fix = "put the old `first_uid` back, or run `node-format reset` first";
+            return self.problems.push(problem.because(why).fix(fix).at("partitions.first_uid"));
+        }
         let (why, fix) = match user {
             Some(_) => ("it was made without a user of its own, and what is in it would not become his", "false"),
             None => ("it was made for a user of its own, and what is in it would stay his number's", "true"),
