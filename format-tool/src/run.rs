@@ -121,10 +121,11 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
             };
             let record = &config.settings.paths.record;
             let consent = Consent { take_uplink: *take_uplink, ..Consent::default() };
-            let watch = take_uplink.then(|| uplink::Watch::start(args, *confirm_within)).transpose()?;
+            let watch = take_uplink.then(|| uplink::Watch::start(args, record, *confirm_within)).transpose()?;
             let applied = change(args, &mut host, record, Wish::new(&layout, consent));
-            let watch = uplink::settle(watch, applied.is_ok(), &host, record, &config.epoch);
+            let waits = watch.map(|watch| uplink::settle(watch, &host, record, &config.epoch));
             applied.map_err(|problems| config.located(problems))?;
+            let watch = waits.transpose()?.unwrap_or(false);
             if watch {
                 // Said before the enrolment, which may fail.
                 let by = if enrolment.is_some() { "the enrolment, or by " } else { "" };
@@ -145,7 +146,11 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
         }
         Verb::Rollback { after, run, record } => {
             let patience = after.zip(*run).map(|(seconds, run)| uplink::Patience { seconds, run });
-            let path = record_path(args, record.as_ref(), &host)?;
+            // Whoever waits for a run is there before its record.
+            let path = match record.as_ref().filter(|_| patience.is_some()) {
+                Some(record) => record.clone(),
+                None => record_path(args, record.as_ref(), &host)?,
+            };
             uplink::rollback(&mut host, &path, &Epoch::current().alone(args.links_gone), patience)
         }
         Verb::Reset { erase, record } => {

@@ -30,14 +30,15 @@ pub(super) struct Watch(Child);
 impl Watch {
     /// # Errors
     /// If it cannot be started, or would end with what started it: then nothing may be taken.
-    pub fn start(args: &Args, seconds: u64) -> Result<Self, Problem> {
+    pub fn start(args: &Args, record: &Path, seconds: u64) -> Result<Self, Problem> {
         let broken =
             |e: std::io::Error| Problem::new(codes::PREREQUISITE, "nobody would give the old network back").because(e);
         let own = std::env::current_exe().map_err(broken)?;
         let mut command = apart::command(&own);
-        command.arg("--config").arg(&args.config).arg("--root").arg(&args.root);
-        command.args(args.links_gone.then_some("--links-gone"));
+        command.arg("--root").arg(&args.root).args(args.links_gone.then_some("--links-gone"));
         command.args(["rollback", "--after", &seconds.to_string(), "--for", &std::process::id().to_string()]);
+        // The configuration may be one that can be read but once.
+        command.arg("--record").arg(record);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         // Whatever ends the session that started it, by a signal to its group, does not end it.
         command.process_group(0);
@@ -59,14 +60,20 @@ impl Watch {
 
 /// Whether there is anything to confirm. A watch that has nothing to wait for ends here; a record that cannot be read at the
 /// moment does not say so.
-pub(super) fn settle(watch: Option<Watch>, applied: bool, host: &LinuxHost, record: &Path, epoch: &Epoch) -> bool {
-    let Some(watch) = watch else { return false };
-    match Record::read(&host.beneath_root(record), epoch) {
-        Ok(record) if unconfirmed(record.claims()).next().is_none() => {
-            watch.stop();
-            false
-        }
-        _ => applied,
+///
+/// # Errors
+/// If there is, and whoever was to wait for it has ended.
+pub(super) fn settle(watch: Watch, host: &LinuxHost, record: &Path, epoch: &Epoch) -> Result<bool, Problem> {
+    let mut watch = watch;
+    if Record::read(&host.beneath_root(record), epoch).is_ok_and(|seen| unconfirmed(seen.claims()).next().is_none()) {
+        watch.stop();
+        return Ok(false);
+    }
+    match watch.0.try_wait() {
+        Ok(Some(status)) => Err(Problem::new(codes::PREREQUISITE, "nobody waits to give the old network back")
+            .because(format!("whoever was to wait for the confirmation has ended ({status})"))
+            .fix("if the machine is reached, run `node-format confirm`; else `node-format rollback`")),
+        _ => Ok(true),
     }
 }
 
@@ -217,7 +224,8 @@ fn give_back(host: &mut LinuxHost, place: &Path, epoch: &Epoch, mine: impl Fn() 
 
 /// Waits until the run has taken an uplink and then for so long. False: it was confirmed, or the run ended without.
 fn wait(record: &Path, epoch: &Epoch, patience: &Patience) -> bool {
-    let (begun, mut taken) = (Instant::now(), None::<Instant>);
+    let (begun, mut waiting) =
+        (Instant::now(), Waiting { taken: None, patience: Duration::from_secs(patience.seconds) });
     loop {
         // Looked at before the record: what a run that has ended did is in it.
         let over = std::os::unix::process::parent_id() != patience.run;
@@ -229,14 +237,29 @@ fn wait(record: &Path, epoch: &Epoch, patience: &Patience) -> bool {
             std::thread::park_timeout(LOOK_EVERY);
             continue;
         };
-        match (unconfirmed(seen.claims()).next().is_some(), taken) {
-            (true, Some(since)) if since.elapsed().as_secs() >= patience.seconds => return true,
-            (true, None) => taken = Some(Instant::now()),
-            (false, Some(_)) => return false,
-            (false, None) if over => return false,
-            _ => {}
+        if let Some(ends) = waiting.look(unconfirmed(seen.claims()).next().is_some(), over, Instant::now()) {
+            return ends;
         }
         std::thread::park_timeout(LOOK_EVERY);
+    }
+}
+
+/// Since when an uplink is taken and not confirmed, as far as it is known.
+struct Waiting {
+    taken: Option<Instant>,
+    patience: Duration,
+}
+
+impl Waiting {
+    /// `over`: the run that takes it has ended. True: it is to be given back; false: there is nothing to give back any more.
+    /// Before the run ends, what is given back or confirmed may be of a run before it, which it waits for.
+    fn look(&mut self, is_pending: bool, over: bool, now: Instant) -> Option<bool> {
+        if !is_pending {
+            self.taken = None;
+            return over.then_some(false);
+        }
+        let since = *self.taken.get_or_insert(now);
+        (now.duration_since(since) >= self.patience).then_some(true)
     }
 }
 
@@ -248,5 +271,25 @@ fn open_patiently(path: &Path, epoch: &Epoch) -> Result<Record, Problem> {
             Err(e) if start.elapsed() < BUSY_MAX || e.why.contains("at work") => std::thread::park_timeout(LOOK_EVERY),
             outcome => return outcome,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_earlier_run_gives_back_is_not_what_is_waited_for() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut waiting = Waiting { taken: None, patience: Duration::from_secs(5) };
+        // The earlier one's, which goes; then the run's own.
+        assert_eq!(waiting.look(true, false, at(0)), None);
+        assert_eq!(waiting.look(false, false, at(3)), None);
+        assert_eq!(waiting.look(true, false, at(4)), None);
+        assert_eq!(waiting.look(true, true, at(8)), None);
+        assert_eq!(waiting.look(true, true, at(9)), Some(true));
+        // Confirmed, or never taken.
+        assert_eq!(waiting.look(false, true, at(9)), Some(false));
     }
 }

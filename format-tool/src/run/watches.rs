@@ -36,7 +36,7 @@ fn watching(pid: u32) -> Option<Watching> {
     let words: Vec<OsString> = words.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect();
     let after = |name: &str| words.iter().skip_while(|word| *word != name).nth(1).cloned();
     let waits = words.iter().any(|word| word == "rollback") && after("--after").is_some();
-    let of = vec![after("--config")?, after("--root")?];
+    let of = vec![after("--record")?, after("--root")?];
     let stat = fs::read_to_string(place.join("stat")).ok()?;
     // The name of the program may hold anything; field 22 is the twentieth behind it.
     let started = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;

@@ -4,8 +4,9 @@ use super::effects::{Ended, acting_before, killed_at};
 use super::machine::{Machine, ip, on_a_machine, program, until};
 use super::uplink::{TAKE, World, watches, where_is};
 use std::fs;
+use std::io::Write;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 /// A route that cannot be made while its source address is not there: with it, not all of what an interface had comes back.
 const SOURCE: &str = "10.99.0.1/32";
@@ -37,6 +38,24 @@ fn the_old_network_comes_back_without_the_bridge() {
             machine.must(&["reset"]);
             assert_eq!(machine.everything(), before, "{verb}");
         }
+    });
+}
+
+#[test]
+fn the_old_network_comes_back_though_the_configuration_could_be_read_but_once() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_node-format"));
+        command.args(["--config", "/dev/stdin", "--root"]).arg(machine.path(""));
+        command.args(["apply", "--take-uplink", "--confirm-within", "1"]).stdin(Stdio::piped());
+        let mut taking = command.spawn().unwrap();
+        taking.stdin.take().unwrap().write_all(&fs::read(machine.path("format.toml")).unwrap()).unwrap();
+        assert!(taking.wait().unwrap().success());
+        until("the old network is back", || is_back(machine));
+        assert!(world.is_reached());
+        until("nobody waits", || watches(machine) == 0);
+        machine.must(&["reset"]);
     });
 }
 
