@@ -22,7 +22,7 @@ use crate::host::linux::partition::files::open_top;
 use crate::host::linux::runtime::Confinement;
 use crate::host::linux::shim::RunTask;
 use crate::host::linux::shim::launch::Program;
-use crate::host::linux::shim::line_log::{Follower, LineLog};
+use crate::host::linux::shim::line_log::{Follower, LINE_MAX, LineLog};
 use crate::host::linux::shim::tree::{Exit, Over};
 use crate::host::linux::task::{Line, Ran};
 use minijinja::{Environment, UndefinedBehavior, context};
@@ -416,10 +416,23 @@ fn tell(output: &mut Follower, line: &Line) -> Result<(), Problem> {
         line.progress(format!("({left_out} lines are left out)"))?;
     }
     fresh.drain(..left_out).for_each(drop);
-    fresh.into_iter().try_for_each(|(_, text)| {
-        let is_as_ours = text.starts_with("> ") || text.starts_with("~ ");
-        line.progress(if is_as_ours { format!(" {text}") } else { text })
-    })
+    let mut told = fresh.iter().flat_map(|(_, text)| own_lines(text));
+    told.try_for_each(|text| line.progress(text))
+}
+
+/// A program's line as the log keeps it: one that is too long, as bytes that are no text become, is several there.
+fn own_lines(text: &str) -> Vec<String> {
+    let (mut lines, mut rest) = (Vec::new(), text);
+    loop {
+        // With the mark it is no longer than a line may be.
+        let (line, more) = rest.split_at(rest.floor_char_boundary(LINE_MAX - 1));
+        let is_as_ours = line.starts_with("> ") || line.starts_with("~ ");
+        lines.push(if is_as_ours { format!(" {line}") } else { line.to_owned() });
+        if more.is_empty() {
+            return lines;
+        }
+        rest = more;
+    }
 }
 
 /// What programs say where there is no room.
@@ -442,5 +455,23 @@ fn what_is_over(over: &Over) -> String {
     match over {
         Over::Written(bytes) => format!("it wrote more than {} MiB, which `build.disk_mib` allows", bytes >> 20),
         Over::Free(bytes) => format!("it left less than {} MiB free on the disk", bytes >> 20),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_piece_of_a_programs_line_is_taken_for_the_agents_own() {
+        let long = "\u{fffd}".repeat(1365) + "> release 0000 is built";
+        let filled = "x".repeat(LINE_MAX - 1) + "~ running";
+        for text in ["> release 0000 is built", &long, &filled] {
+            let lines = own_lines(text);
+            let is_as_ours = |line: &String| line.starts_with("> ") || line.starts_with("~ ");
+            assert!(!lines.iter().any(|line| line.len() > LINE_MAX || is_as_ours(line)), "{lines:?}");
+            assert_eq!(lines.concat().replace(' ', ""), text.replace(' ', ""));
+        }
+        assert_eq!(own_lines(""), [""]);
     }
 }

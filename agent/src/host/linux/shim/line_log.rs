@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// Largest size of each of the two files, in bytes.
 pub const FILE_MAX: u64 = 1 << 20;
 /// Longest line, in bytes; a longer one is cut into several.
-const LINE_MAX: usize = 4096;
+pub const LINE_MAX: usize = 4096;
 /// How much is written at once, in bytes, at most by a line more.
 const BATCH: usize = 64 * 1024;
 /// How many of the last lines are kept at hand, and how much of each.

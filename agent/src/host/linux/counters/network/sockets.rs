@@ -165,12 +165,13 @@ impl Sockets {
     /// forgotten.
     fn tidy(&self, group: &Path) {
         let (Some(counting), Some(base)) = (&self.counting, group.parent()) else { return };
+        // Before the groups: one that is made meanwhile is not known, and is not taken for gone.
+        let known = bpf::keys(counting.map.as_fd());
         let numbers =
             || fs::read_dir(base)?.map(|entry| Ok(entry?.metadata()?.ino())).collect::<io::Result<BTreeSet<u64>>>();
         // Else all were taken for gone.
         let Ok(there) = numbers() else { return };
-        let gone: BTreeSet<u64> =
-            bpf::keys(counting.map.as_fd()).into_iter().filter(|key| !there.contains(key)).collect();
+        let gone: BTreeSet<u64> = known.into_iter().filter(|key| !there.contains(key)).collect();
         let too_many = gone.len().saturating_sub(GONE_MAX);
         for (n, key) in gone.into_iter().enumerate() {
             if n < too_many {
