@@ -4,7 +4,7 @@
 use crate::host::{Host, Outcome};
 use crate::record::Record;
 use node_format_plan::facts::PathFact;
-use node_format_plan::thing::Thing;
+use node_format_plan::thing::{Thing, Uplink};
 use node_format_plan::{
     Action, Consent, Forgotten, HostFacts, Kind, Layout, Plan, Scope, left_out, plan, privileges_lacking, rollback,
     rollback_scope, scope, still_used, undoing, written_along,
@@ -159,7 +159,7 @@ fn perform_all(
             used.none_or(()).map_err(Problems::into_one)?;
         }
         progress(batch[0].kind(), batch);
-        if batch.iter().any(|action| matches!(action, Action::TakeUplink(_))) {
+        if batch.iter().any(|action| action.takes().is_some()) {
             work.struck = std::mem::take(&mut work.before_taking);
             record.strike(work.struck.iter().cloned())?;
         }
@@ -356,6 +356,13 @@ fn taken(action: &Action) -> Option<String> {
     if let Action::TakeUplink(uplink) = action { Some(uplink.link.clone()) } else { None }
 }
 
+/// What came back to a bridge of an uplink, in words. From a bridge that was made for it, it is gone again.
+fn finished_uplink(action: &Action, done: &[&Action]) -> Option<String> {
+    let Action::FinishUplink(Uplink { link, bridge, .. }) = action else { return None };
+    let is_new = done.iter().any(|action| matches!(action, Action::AddLink { name, .. } if name == bridge));
+    (!is_new).then(|| format!("what came back to {bridge} of the uplink {link}, which stays"))
+}
+
 /// An uplink that somebody would have to confirm, if nobody has: who waited to give it back has ended by now.
 fn unconfirmed(action: &Action, record: &Record) -> Option<String> {
     let Action::TakeUplink(uplink) = action else { return None };
@@ -400,6 +407,7 @@ fn undo(
             problems.push(Problem::new(codes::UNDO_FAILED, what).because(problem.one_line()).fix(NEXT));
         }
     }
+    but.extend(done.iter().filter_map(|action| finished_uplink(action, &done)));
     but.extend(begun.lost(&done));
     but.extend(left_out(&done));
     but.extend((!begun.cleared.is_empty()).then(|| format!("what was taken out first {}", begun.cleared.join("; "))));

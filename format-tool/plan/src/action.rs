@@ -164,6 +164,9 @@ pub enum Action {
     },
     /// Joins an interface to the bridge and moves its addresses and routes there.
     TakeUplink(Uplink),
+    /// The same with one that the record knows, of which something is missing on the bridge. It is never undone: the machine may
+    /// be reached by the rest of it, and this run took nothing.
+    FinishUplink(Uplink),
     ReturnUplink(Uplink),
     /// Writes the file whole, or removes it where `to` is `None`.
     WriteFile {
@@ -237,7 +240,7 @@ impl Action {
             Self::RemoveLocalRoute { .. } | Self::RemoveRoute(_) => Kind::RemoveRoutes,
             Self::SetSysctl { .. } => Kind::SetSysctls,
             Self::SetGuard { .. } => Kind::SetGuard,
-            Self::TakeUplink(_) | Self::ReturnUplink(_) => Kind::MoveUplink,
+            Self::TakeUplink(_) | Self::FinishUplink(_) | Self::ReturnUplink(_) => Kind::MoveUplink,
             Self::WriteFile { purpose, .. } => Kind::WriteFiles(*purpose),
         }
     }
@@ -256,7 +259,7 @@ impl Action {
             Self::EraseDirectory(directory) => {
                 Self::MakeDirectory(Directory { half_made: true, inside: BTreeMap::new(), ..directory })
             }
-            Self::FinishDirectory(_) => return None,
+            Self::FinishDirectory(_) | Self::FinishUplink(_) => return None,
             Self::SetDirectory { path, from, to } => Self::SetDirectory { path, from: to, to: from },
             Self::SetDiskLimit { path, id, file_system, from, to } => {
                 Self::SetDiskLimit { path, id, file_system, from: to, to: from }
@@ -306,7 +309,7 @@ impl Action {
                 Thing::Sysctl { key: key.clone(), was: was.clone(), along: Along(along.clone()), last }
             }
             Self::SetGuard { to: Some(guard), .. } => Thing::Guard { families: guard.families() },
-            Self::TakeUplink(uplink) => Thing::Uplink(uplink.clone()),
+            Self::TakeUplink(uplink) | Self::FinishUplink(uplink) => Thing::Uplink(uplink.clone()),
             Self::WriteFile { path, to: Some(_), .. } => Thing::File { path: path.clone() },
             _ => return None,
         })
@@ -384,6 +387,12 @@ impl Action {
 }
 
 impl Action {
+    /// The uplink that is whole on its bridge because of this action.
+    #[must_use]
+    pub fn takes(&self) -> Option<&Uplink> {
+        if let Self::TakeUplink(uplink) | Self::FinishUplink(uplink) = self { Some(uplink) } else { None }
+    }
+
     /// The link that it is about, if it is about one.
     pub fn link(&self) -> Option<String> {
         match self {

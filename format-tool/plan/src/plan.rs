@@ -80,10 +80,7 @@ impl Plan {
     /// When what of [`Plan::forget`] is to be struck out.
     pub fn forgotten(&self) -> Forgotten {
         let made: BTreeSet<Thing> = self.actions.iter().filter_map(Action::makes).collect();
-        let taken = self.actions.iter().find_map(|action| match action {
-            Action::TakeUplink(uplink) => Some(uplink.link.as_str()),
-            _ => None,
-        });
+        let taken = self.actions.iter().find_map(Action::takes).map(|uplink| uplink.link.as_str());
         let mut forgotten = Forgotten::default();
         // Whose account is made again was ours all along, also if that is undone.
         let is_account = |thing: &Thing| matches!(thing, Thing::User { .. } | Thing::Group { .. });

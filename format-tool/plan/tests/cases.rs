@@ -1,7 +1,7 @@
 //! Each folder of `tests/cases` is one case: `layout.toml` (the configuration), `facts.toml` (the machine), and `plan.txt`
 //! (what must come of it). With `before.toml` the machine was formatted with that configuration first; `then.toml` says
 //! what changed since: `gone` (dotted names of facts), `reboot`, `begun` (paths of directories in
-//! the record), and facts that are laid over those there are. In
+//! the record), `confirmed` (uplinks), and facts that are laid over those there are. In
 //! `ask.toml` are `reset`, `erase`, `take_uplink`. `PLAT_BLESS=1` rewrites the plans.
 
 #![expect(clippy::disallowed_methods, reason = "the test reads the cases from the disk; the planner does not")]
@@ -68,13 +68,22 @@ fn later(mut then: Table, facts: HostFacts, claims: &mut Claims) -> HostFacts {
         let (table, key) = gone.as_str().and_then(|name| name.split_once(' ')).expect("`TABLE KEY`");
         let held = whole.get_mut(table).unwrap_or_else(|| panic!("no facts {table}"));
         match held {
-            Value::Table(table) => drop(table.remove(key)),
+            Value::Table(table) => {
+                table.remove(key);
+                // The ports of a bridge that is gone stand alone.
+                let links = table.iter_mut().filter_map(|(_, link)| link.as_table_mut());
+                let ports = links.filter(|link| link.get("bridge").and_then(Value::as_str) == Some(key));
+                ports.for_each(|port| drop(port.remove("bridge")));
+            }
             Value::Array(list) => list.retain(|item| item["address"].as_str() != Some(key)),
             _ => panic!("{table} holds nothing by name"),
         }
     }
     for begun in then.remove("begun").iter().flat_map(|list| list.as_array().expect("a list")) {
         claims.add(Thing::BegunDirectory { path: begun.as_str().expect("a path").into() });
+    }
+    for link in then.remove("confirmed").iter().flat_map(|list| list.as_array().expect("a list")) {
+        claims.add(Thing::UplinkConfirmed { link: link.as_str().expect("a name").into() });
     }
     lay(then, &mut whole);
     whole.try_into().expect("facts")

@@ -122,10 +122,10 @@ fn a_bridge_of_large_packets_keeps_them_and_what_stands_on_it_too() {
 }
 
 /// So that `node.json` is to be another one.
-const LIMITS: &str = "[limits]\nmemory_mib = 512\n";
+pub const LIMITS: &str = "[limits]\nmemory_mib = 512\n";
 
 /// An `apply` that fails at this, the name under which a file is on its way to its place.
-fn failing_at(machine: &Machine, on_its_way: &str) -> String {
+pub fn failing_at(machine: &Machine, on_its_way: &str) -> String {
     let in_the_way = machine.path(on_its_way);
     fs::create_dir_all(in_the_way.join("here")).unwrap();
     let (code, why) = machine.run(&["apply"]);
@@ -135,7 +135,7 @@ fn failing_at(machine: &Machine, on_its_way: &str) -> String {
 }
 
 /// At the last thing that it does.
-fn failing_at_the_end(machine: &Machine) -> String {
+pub fn failing_at_the_end(machine: &Machine) -> String {
     failing_at(machine, "var/lib/plat/.node-format-node.json")
 }
 

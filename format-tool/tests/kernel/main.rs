@@ -3,6 +3,7 @@
 
 mod accounts;
 mod announced;
+mod drifted;
 mod effects;
 mod enrolment;
 mod erased;

@@ -55,7 +55,7 @@ impl Planner<'_> {
                         if at == Place::Between {
                             self.refuse_another_network(uplink);
                             self.refuse_strangers(uplink);
-                            self.add.push(Action::TakeUplink(uplink.clone()));
+                            self.add.push(Action::FinishUplink(uplink.clone()));
                         }
                     }
                 },

@@ -84,7 +84,9 @@ pub(in super::super) fn lost_with_addresses(
             }
             Action::RemoveRoute(route) => drop(elsewhere.insert(route.clone())),
             Action::ReturnUplink(uplink) => leave(&uplink.bridge, uplink, &mut removed, &mut elsewhere),
-            Action::TakeUplink(uplink) => leave(&uplink.link, uplink, &mut removed, &mut elsewhere),
+            Action::TakeUplink(uplink) | Action::FinishUplink(uplink) => {
+                leave(&uplink.link, uplink, &mut removed, &mut elsewhere);
+            }
             Action::SetLink { name, from, to } => {
                 another_mac.extend((from.mac != to.mac).then_some(name.as_str()));
                 down.extend((from.up && !to.up).then_some(name.as_str()));

@@ -16,7 +16,7 @@ impl Planner<'_> {
         let Some((smallest, port)) = self.smallest_port(&uplink.link, bridge) else { return };
         let mtu = wanted.mtu.map_or(smallest, |mtu| mtu.min(smallest));
         let found = facts.links.get(bridge).filter(|found| found.kind == wanted.kind);
-        let is_taken = self.add.iter().any(|action| matches!(action, Action::TakeUplink(_)));
+        let is_taken = self.add.iter().any(|action| action.takes().is_some());
         if mtu < LEAST_OF_IPV6 {
             // It would lose IPv6, and the machine its addresses there.
             let was = found.and_then(|found| found.mtu).filter(|was| !is_taken && *was > mtu);

@@ -25,12 +25,11 @@ pub(in crate::host::linux) struct NotMoved {
 
 pub(in crate::host::linux) fn move_uplink(action: &Action) -> Result<(), NotMoved> {
     let uplink = match action {
-        Action::TakeUplink(uplink) | Action::ReturnUplink(uplink) => uplink,
+        Action::TakeUplink(uplink) | Action::FinishUplink(uplink) | Action::ReturnUplink(uplink) => uplink,
         _ => return Ok(()),
     };
     let mut begun = false;
-    let moved = Connection::open()
-        .and_then(|mut connection| go(&mut connection, uplink, matches!(action, Action::TakeUplink(_)), &mut begun));
+    let moved = Connection::open().and_then(|mut connection| go(&mut connection, uplink, action, &mut begun));
     let cannot = |why: String| super::failed(format!("{} cannot be moved to {}", uplink.link, uplink.bridge), why);
     let problem = match moved {
         Ok(Moved::Whole) => return Ok(()),
@@ -45,11 +44,14 @@ pub(in crate::host::linux) fn move_uplink(action: &Action) -> Result<(), NotMove
     Err(NotMoved { problem, begun })
 }
 
-fn go(connection: &mut Connection, uplink: &Uplink, take: bool, begun: &mut bool) -> io::Result<Moved> {
+fn go(connection: &mut Connection, uplink: &Uplink, action: &Action, begun: &mut bool) -> io::Result<Moved> {
+    let take = action.takes().is_some();
+    // Something is missing of it, or all.
+    let known = matches!(action, Action::FinishUplink(_));
     let seen = super::see(connection)?;
     let elsewhere = seen.links.get(&uplink.link).and_then(|link| link.bridge.as_ref());
     let elsewhere = elsewhere.filter(|bridge| **bridge != uplink.bridge);
-    if let Some(how) = changed(uplink, &seen, elsewhere).filter(|_| take) {
+    if let Some(how) = changed(uplink, known, &seen, elsewhere).filter(|_| take) {
         return Ok(Moved::Changed(how));
     }
     let found = links::all(connection)?;
@@ -88,7 +90,7 @@ fn go(connection: &mut Connection, uplink: &Uplink, take: bool, begun: &mut bool
 
 /// How an interface that is to be taken is not as it was seen any more, in words. Of what a run that was cut off has begun to
 /// move, some is gone from it; of what nobody has touched, nothing may be.
-fn changed(uplink: &Uplink, seen: &super::Seen, elsewhere: Option<&String>) -> Option<String> {
+fn changed(uplink: &Uplink, known: bool, seen: &super::Seen, elsewhere: Option<&String>) -> Option<String> {
     if let Some(bridge) = elsewhere {
         return Some(format!("it became a port of {bridge}"));
     }
@@ -101,7 +103,8 @@ fn changed(uplink: &Uplink, seen: &super::Seen, elsewhere: Option<&String>) -> O
     };
     let has_route = |link: &String, route: &Route| seen.routes.contains(&Route { link: link.clone(), ..route.clone() });
     let bridge = &uplink.bridge;
-    let is_begun = seen.links.get(&uplink.link).is_some_and(|link| link.bridge.is_some())
+    let is_begun = known
+        || seen.links.get(&uplink.link).is_some_and(|link| link.bridge.is_some())
         || uplink.addresses.iter().any(|address| has_address(bridge, address))
         || uplink.routes.iter().any(|route| has_route(bridge, route));
     if is_begun {
