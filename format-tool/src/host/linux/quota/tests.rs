@@ -195,7 +195,7 @@ fn known_again(mounted: &Mounted, options: &str) {
     let named = || project::file_system(&opened(mounted.at("").as_fd()).unwrap()).unwrap();
     let first = named();
     assert!(first.trim_matches('0').len() > 4, "{first}");
-    umount2(&mounted.top(), MntFlags::empty()).unwrap();
+    mounted.unmount();
     run(Command::new("mount").args(["-o", options]).arg(mounted.image()).arg(mounted.top())).unwrap();
     assert_eq!(named(), first);
 }

@@ -2,6 +2,7 @@
 
 use super::super::{Means, limit, make, means, set};
 use super::{MIB, PROJECT};
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -10,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 /// A program that makes a file system, and the options to mount it with.
@@ -65,6 +67,15 @@ impl Mounted {
 
     pub fn image(&self) -> PathBuf {
         self.folder.path().join("image")
+    }
+
+    /// A program that another test is just starting holds, until it runs, whatever this one had open when it was forked.
+    pub fn unmount(&self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while let Err(e) = umount2(&self.top(), MntFlags::empty()) {
+            assert!(e == Errno::EBUSY && Instant::now() < deadline, "{e}");
+            std::thread::yield_now();
+        }
     }
 
     /// A handle that names a place only, as those of the callers may.
