@@ -13,7 +13,7 @@ use std::time::Duration;
 /// The master takes a reading for true that is ahead of the time it covers by no more than a minute; so much shorter than
 /// its time a window may be made.
 const SHORTER_MAX: Duration = Duration::from_secs(30);
-/// The master books nothing that lies farther ahead than this.
+/// The master books what lies farther ahead than this as unknown.
 const AHEAD_MAX: Duration = Duration::from_secs(3600);
 
 /// How far a partition's counters are counted: kept in the outbox with the report that counted them.
@@ -193,7 +193,7 @@ impl Taking<'_> {
         let (mut start, read) = self.base().map_or((self.since.wall, Some(self.since)), |base| (base.taken, base.read));
         let elapsed = read.map_or(Duration::ZERO, |read| self.counters.taken.since(read));
         if start > self.end.plus(AHEAD_MAX) {
-            // Nothing so far ahead was booked.
+            // What was so far ahead is booked as unknown.
             start = self.end.minus(elapsed);
         }
         let least = start.plus(elapsed.saturating_sub((elapsed / 2).min(SHORTER_MAX)));

@@ -3,7 +3,7 @@
 //! A line's project comes from the master's rows. An instance that is gone is still known by its sums (see
 //! [`Sum::nodes`]). A line about an instance that was never on the node, or with an impossible window, is booked under
 //! no one: it is refused and told, and the report's number counts as booked, so that one bad line holds up nothing.
-//! An amount that cannot be is booked as unknown.
+//! An amount that cannot be is booked as unknown, and so is all that a node tells whose clock is too far ahead.
 
 use crate::change::Change;
 use crate::record::{Key, MeterSum, Record, Sum, Tail};
@@ -73,14 +73,15 @@ pub fn book(state: &State, node: &NodeId, report: &UsageReport, now: Timestamp) 
     let mut read = BTreeSet::new();
     let mut covered = believe::Covered::before(state, node);
     for record in &report.records {
-        let (project, name) = match attribute(state, node, record, now) {
+        let (project, name) = match attribute(state, node, record) {
             Ok(owner) => owner,
             Err(problem) => {
                 refused.push(problem);
                 continue;
             }
         };
-        for record in split::over_months(&covered.believed(record)) {
+        let record = believe::until_now(record, now);
+        for record in split::over_months(&covered.believed(&record)) {
             let own = Period::of(record.window.start);
             let period = open_period(state, &project, own, now);
             read.insert(Key::Statement(project.clone(), period));
@@ -101,12 +102,7 @@ pub fn book(state: &State, node: &NodeId, report: &UsageReport, now: Timestamp) 
 }
 
 /// Whose a record is, by the master's rows.
-fn attribute(
-    state: &State,
-    node: &NodeId,
-    record: &UsageRecord,
-    now: Timestamp,
-) -> Result<(ProjectName, InstanceName), Problem> {
+fn attribute(state: &State, node: &NodeId, record: &UsageRecord) -> Result<(ProjectName, InstanceName), Problem> {
     let refuse = |code, why: &str| {
         Problem::new(code, format!("usage that `{node}` reported of instance {} is not booked", record.instance))
             .because(why)
@@ -114,9 +110,6 @@ fn attribute(
     let window = record.window;
     if window.start.0 < 0 || window.end <= window.start || window.duration() > WINDOW_MAX {
         return Err(refuse(codes::BAD_VALUE, "its window is empty or too long"));
-    }
-    if window.end > now.plus(SKEW_MAX) {
-        return Err(refuse(codes::BAD_VALUE, "its window ends in the future"));
     }
     if let Some(instance) = state.instances.get(&record.instance)
         && instance.placement.as_ref().is_some_and(|place| &place.node == node)

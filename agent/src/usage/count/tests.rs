@@ -141,6 +141,6 @@ fn a_clock_that_was_hours_ahead_is_believed_when_it_was_set_right() {
     let read = Moment { wall: Timestamp::from_seconds(1_000), steady: Steady(90_060_000) };
     let (records, _) =
         taken(&Counters { taken: read, ..counters(1, 0, 560, Amount::Known(0)) }, Some(&base), &Levels::default());
-    assert_eq!(seconds(&records[0]), (940, 1_000), "the master has refused what was so far ahead");
+    assert_eq!(seconds(&records[0]), (940, 1_000), "the master has booked what was so far ahead as unknown");
     assert_eq!(records[0].amounts[&Meter::CpuMicros], Amount::Known(60));
 }

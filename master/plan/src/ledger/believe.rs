@@ -9,8 +9,9 @@ use super::{REASON_MAX, SKEW_MAX};
 use crate::record::Sum;
 use crate::state::State;
 use plat_model::id::{InstanceId, NodeId};
-use plat_model::time::Timestamp;
+use plat_model::time::{Timestamp, Window};
 use plat_model::usage::{Amount, Meter, UsageRecord};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -89,6 +90,21 @@ impl<'a> Covered<'a> {
             self.state.sums_of(instance).filter_map(|sum| sum.read.get(self.node)?.get(&meter)).max().copied()
         })
     }
+}
+
+/// A record whose window ends farther ahead than a clock may be, as what it says for sure: something was used before now.
+pub(super) fn until_now(record: &UsageRecord, now: Timestamp) -> Cow<'_, UsageRecord> {
+    let window = record.window;
+    if window.end <= now.plus(SKEW_MAX) {
+        return Cow::Borrowed(record);
+    }
+    let unknown = |_: &Amount| Amount::Unknown("its window ends in the future: the node's clock is wrong".into());
+    let mut told = record.clone();
+    told.amounts.values_mut().for_each(|amount| *amount = unknown(amount));
+    told.others.values_mut().for_each(|amount| *amount = unknown(amount));
+    let start = if window.start < now { window.start } else { now.minus(window.duration()) };
+    told.window = Window { start, end: now };
+    Cow::Owned(told)
 }
 
 /// Notes in a sum up to when a node has read the meters of a record.

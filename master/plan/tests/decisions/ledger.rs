@@ -225,6 +225,25 @@ fn use_of_a_time_before_the_instance_was_made_is_booked_as_unknown() {
 }
 
 #[test]
+fn what_a_node_tells_whose_clock_is_days_ahead_is_booked_as_unknown_and_what_follows_counts() {
+    let (mut grid, id) = placed();
+    booked(&mut grid, &report(1, vec![used(&id, HOUR.0, HOUR.1, Some(5))]));
+    grid.now = at("2026-11-21T08:10:00Z");
+    let ahead = used(&id, HOUR.1, "2026-12-01T08:10:00Z", Some(7));
+    let farther = used(&id, "2026-12-01T08:10:00Z", "2026-12-01T08:15:00Z", Some(7));
+    assert_eq!(booked(&mut grid, &report(2, vec![ahead, farther])), 0);
+    let (amount, unknown, why) = cpu(&grid);
+    assert_eq!((amount, unknown), (5, 2));
+    assert!(why.contains("clock"), "{why}");
+    let windows: Vec<Window> = entries(&grid)[1].lines.iter().map(|line| line.record.window).collect();
+    let until_now = |start: &str| Window { start: at(start), end: grid.now };
+    assert_eq!(windows, [until_now(HOUR.1), until_now("2026-11-21T08:05:00Z")]);
+    booked(&mut grid, &report(3, vec![used(&id, "2026-11-21T08:10:00Z", "2026-11-21T08:20:00Z", Some(2))]));
+    assert_eq!(cpu(&grid).0, 7);
+    grid.check();
+}
+
+#[test]
 fn a_reading_may_cover_what_could_not_be_read_before() {
     let (mut grid, id) = placed();
     let wall = |start: &str, end: &str, amount| {
