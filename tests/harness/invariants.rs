@@ -13,14 +13,17 @@
 //! - 11, versions of what outlives a process: the steps show the agent's files, the only ones that a simulation writes.
 //!   That those of before can be read is in the tests of each form, of the stores, and in the wire's lock.
 
+mod times;
 pub mod tree;
 
-use plat_agent_plan::PartitionFact;
+pub use times::Times;
+
 use plat_agent_plan::facts::{Occupant, ServiceRun};
+use plat_agent_plan::{PartitionFact, Steady};
 use plat_master_plan::record::{Key, Record};
 use plat_master_plan::{Change, State, allocate, desired, view};
 use plat_model::id::{InstanceId, InstanceName, NodeId, PartitionName, PartitionRef, ProjectName, ServiceName};
-use plat_model::instance::{InstanceDesired, InstanceState, Wish};
+use plat_model::instance::{Instance, InstanceDesired, InstanceState, Wish};
 use plat_model::node::NodeDesired;
 use plat_model::parameters::Parameters;
 use plat_model::release::Release;
@@ -46,7 +49,20 @@ pub struct Seen {
 pub struct Told {
     pub id: InstanceId,
     pub wish: Wish,
+    /// When it is destroyed, if it is kept until then.
+    pub leaves: Option<Timestamp>,
     pub parameters: Parameters,
+}
+
+impl Told {
+    fn of(instance: &Instance) -> Self {
+        Self {
+            id: instance.id.clone(),
+            wish: instance.wish,
+            leaves: instance.leaving.map(|leaving| leaving.at),
+            parameters: instance.parameters.clone(),
+        }
+    }
 }
 
 type Held = Result<(), String>;
@@ -266,59 +282,11 @@ pub fn a_service_goes_on(
     Ok(())
 }
 
-/// What is known of the runs of everything with a schedule.
-#[derive(Default)]
-pub struct Times {
-    of: BTreeMap<(PartitionRef, InstanceId, ServiceName), Used>,
-}
-
-#[derive(Default)]
-struct Used {
-    /// Minutes that were used, the one that counting began in included.
-    minutes: BTreeSet<i64>,
-    /// The last run that was seen, and how many.
-    run: String,
-    runs: usize,
-}
-
-impl Times {
-    /// Invariant 5: The agent being killed, or its clock being set, runs nothing twice for one time.
-    ///
-    /// # Errors
-    /// What ran more often than there were times for it.
-    pub fn are_used_once(&mut self, now: &Seen) -> Held {
-        for (node, partitions) in &now.machines {
-            for (partition, fact) in partitions {
-                let place = PartitionRef { node: node.clone(), partition: partition.clone() };
-                let Some(occupant) = &fact.occupant else { continue };
-                for (service, known) in &fact.services {
-                    let key = (place.clone(), occupant.instance.clone(), service.clone());
-                    let Some(timer) = occupant.timers.get(service) else {
-                        // It was stopped: times are counted anew.
-                        self.of.remove(&key);
-                        continue;
-                    };
-                    let used = self.of.entry(key).or_default();
-                    used.minutes.insert(timer.after.seconds() / 60);
-                    if used.run != known.run {
-                        (used.run, used.runs) = (known.run.clone(), used.runs + 1);
-                    }
-                    if used.runs > used.minutes.len() {
-                        let (runs, minutes) = (used.runs, used.minutes.len());
-                        return Err(format!("{service} in {place} ran {runs} times in {minutes} minutes"));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Services that are restarted for a promise in vain are given longer each time. How many were restarted in this step.
 ///
 /// # Errors
 /// What was restarted too soon.
-pub fn restarts_come_later_each_time(before: &Seen, now: &Seen, time: Timestamp) -> Result<usize, String> {
+pub fn restarts_come_later_each_time(before: &Seen, now: &Seen, time: Steady) -> Result<usize, String> {
     let mut restarts = 0;
     for (node, partition, fact) in facts(now) {
         let was = before.machines.get(node).and_then(|partitions| partitions.get(partition));
@@ -329,7 +297,7 @@ pub fn restarts_come_later_each_time(before: &Seen, now: &Seen, time: Timestamp)
         }
         restarts += 1;
         let started = was.services.values().filter_map(|service| match service.state {
-            ServiceRun::Running { since, .. } => Some(since.wall),
+            ServiceRun::Running { since, .. } => Some(since.steady),
             _ => None,
         });
         let age = started.max().map(|started| time.since(started)).unwrap_or_default();
@@ -378,18 +346,26 @@ fn running(seen: &Seen) -> impl Iterator<Item = ((PartitionRef, InstanceId, Serv
 ///
 /// # Errors
 /// What a client was told and is not so.
-pub fn what_was_acknowledged_is_there(now: &Seen, told: &BTreeMap<(ProjectName, InstanceName), Told>) -> Held {
+pub fn what_was_acknowledged_is_there(
+    now: &Seen,
+    told: &BTreeMap<(ProjectName, InstanceName), Told>,
+    time: Timestamp,
+) -> Held {
     for (key, told) in told {
         let id = now.state.by_name.get(key);
         let instance = id.and_then(|id| now.state.instances.get(id));
+        let has_left = told.leaves.is_some_and(|at| at <= time);
         let Some(instance) = instance else {
-            if told.wish == Wish::Destroyed {
+            if told.wish == Wish::Destroyed || has_left {
                 continue;
             }
             return Err(format!("{} was acknowledged as {} and is gone", key.1, told.id));
         };
-        if instance.id != told.id || instance.wish != told.wish || instance.parameters != told.parameters {
-            let kept = Told { id: instance.id.clone(), wish: instance.wish, parameters: instance.parameters.clone() };
+        let mut kept = Told::of(instance);
+        if has_left && kept.wish == Wish::Destroyed {
+            (kept.wish, kept.leaves) = (told.wish, told.leaves);
+        }
+        if kept != *told {
             return Err(format!("{}: {told:?} was acknowledged, {kept:?} is kept", key.1));
         }
     }

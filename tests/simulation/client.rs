@@ -4,7 +4,7 @@ use crate::world::{World, node_name, pass};
 use plat_model::id::{InstanceId, InstanceName, NodeId, ProjectName};
 use plat_model::instance::Wish;
 use plat_model::parameters::Parameters;
-use plat_model::{Category, Problem};
+use plat_model::{Category, Problem, Timestamp};
 use plat_tests::invariants::Told;
 use plat_wire::ends;
 use plat_wire::status::to_problem;
@@ -54,8 +54,16 @@ pub struct Notes {
     pub asked_to_change: BTreeSet<InstanceId>,
     /// Processes that ended by themselves, or with their machine.
     pub ended: BTreeSet<(NodeId, u32)>,
-    /// Machines that were started again, and nobody has taken note of it yet.
-    pub rebooted: BTreeSet<NodeId>,
+    /// Those of whom nobody may ever read what they used, and nobody has taken note of it yet.
+    pub uncounted: BTreeSet<(NodeId, InstanceId)>,
+    /// Those of them whose control group was taken away.
+    pub ungrouped: BTreeSet<(NodeId, InstanceId)>,
+    /// Machines whose clock was off by more than an hour.
+    pub far_off: BTreeSet<NodeId>,
+    /// Whom somebody asked to be destroyed at once.
+    pub to_destroy: BTreeSet<InstanceId>,
+    /// Whom somebody asked to be destroyed later: those below stop too, until they are wished again.
+    pub to_leave: BTreeSet<InstanceId>,
     /// The number of the last run that was acknowledged, of each instance.
     pub runs: BTreeMap<InstanceId, u64>,
     pub revoked: BTreeSet<NodeId>,
@@ -152,7 +160,8 @@ impl Client {
             let name = InstanceName::parse(&name).expect("a legal name");
             match self.random.random_range(0..12) {
                 0..=4 => self.request(&name).await,
-                5..=6 => self.wish(&name, v1::Wish::Destroyed, Wish::Destroyed).await,
+                5 => self.wish(&name, v1::Wish::Destroyed, Wish::Destroyed).await,
+                6 => self.keep(&name).await,
                 7 => self.wish(&name, v1::Wish::Stopped, Wish::Stopped).await,
                 8 => self.wish(&name, v1::Wish::Started, Wish::Started).await,
                 9..=10 => self.run_hook(&name).await,
@@ -165,15 +174,15 @@ impl Client {
         (self.project.clone(), name.clone())
     }
 
-    /// From here on nobody knows, until there is an answer; what it was known as.
-    fn begin(&self, name: &InstanceName) -> Option<Told> {
+    /// From here on nobody knows, until there is an answer; what it was known as, and who it is.
+    fn begin(&self, name: &InstanceName) -> (Option<Told>, Option<InstanceId>) {
         let mut notes = lock(&self.notes);
         let told = notes.told.remove(&self.key(name));
         // Also what was lost before may be there, under an id that nobody was told.
         let state = self.world.state();
         let id = told.as_ref().map(|told| told.id.clone()).or_else(|| state.by_name.get(&self.key(name)).cloned());
-        notes.asked_to_change.extend(id);
-        told
+        notes.asked_to_change.extend(id.clone());
+        (told, id)
     }
 
     fn acknowledge(&self, view: &v1::InstanceView, name: &InstanceName) {
@@ -184,13 +193,14 @@ impl Client {
         };
         let id = InstanceId::parse(&view.id).expect("the master sends legal ids");
         let parameters = Parameters::parse_json(&view.parameters_json).expect("the master sends legal parameters");
+        let leaves = Some(Timestamp(view.leaves_ms)).filter(|at| at.0 > 0);
         let mut notes = lock(&self.notes);
         notes.acknowledged += 1;
-        notes.told.insert(self.key(name), Told { id, wish, parameters });
+        notes.told.insert(self.key(name), Told { id, wish, leaves, parameters });
     }
 
     async fn request(&mut self, name: &InstanceName) {
-        let before = self.begin(name);
+        let (before, _) = self.begin(name);
         let ask_for = v1::RequestRequest {
             project: self.project.to_string(),
             name: name.to_string(),
@@ -203,7 +213,7 @@ impl Client {
             match ask(ends::grid_client(self.world.channel()).request(ask_for.clone())).await {
                 Answer::Yes(view) => {
                     // The same request twice is one instance.
-                    let earlier = before.as_ref().filter(|told| told.wish != Wish::Destroyed);
+                    let earlier = before.as_ref().filter(|told| told.wish != Wish::Destroyed && told.leaves.is_none());
                     let earlier = earlier.map(|told| told.id.to_string()).or(first.take());
                     assert!(earlier.is_none_or(|id| id == view.id), "{name} is two instances");
                     let again = ask(ends::grid_client(self.world.channel()).request(ask_for.clone())).await;
@@ -222,23 +232,47 @@ impl Client {
                     lock(&self.notes).lost += 1;
                     let state = self.world.state();
                     let made = state.by_name.get(&self.key(name)).and_then(|id| state.instances.get(id));
-                    first = made.filter(|one| one.wish != Wish::Destroyed).map(|one| one.id.to_string());
+                    first = made
+                        .filter(|one| one.wish != Wish::Destroyed && one.leaving.is_none())
+                        .map(|one| one.id.to_string());
                     pass(Duration::from_millis(300)).await;
                 }
             }
         }
     }
 
+    /// Has it destroyed later, and may be sorry for that.
+    async fn keep(&mut self, name: &InstanceName) {
+        let seconds = self.random.random_range(1..20);
+        self.set(name, v1::Wish::Destroyed, Wish::Stopped, seconds).await;
+        if self.random.random_bool(0.5) {
+            pass(Duration::from_millis(self.random.random_range(50..10_000))).await;
+            self.wish(name, v1::Wish::Started, Wish::Started).await;
+        }
+    }
+
     async fn wish(&mut self, name: &InstanceName, wire: v1::Wish, wish: Wish) {
-        let before = self.begin(name);
+        self.set(name, wire, wish, 0).await;
+    }
+
+    async fn set(&mut self, name: &InstanceName, wire: v1::Wish, wish: Wish, keep_seconds: u64) {
+        let (before, id) = self.begin(name);
+        match wish {
+            Wish::Destroyed => lock(&self.notes).to_destroy.extend(id),
+            _ if keep_seconds > 0 => lock(&self.notes).to_leave.extend(id),
+            _ => {}
+        }
         let key = v1::InstanceKey { project: self.project.to_string(), name: name.to_string() };
-        let ask_for = v1::SetWishRequest { key: Some(key), wish: wire.into(), keep_seconds: 0 };
+        let ask_for = v1::SetWishRequest { key: Some(key), wish: wire.into(), keep_seconds };
         let mut lost = false;
         loop {
             match ask(ends::grid_client(self.world.channel()).set_wish(ask_for.clone())).await {
                 Answer::Yes(view) => {
-                    assert_eq!(view.wish(), wire, "{name} was asked to be {wish}");
-                    return self.acknowledge(&view, name);
+                    self.acknowledge(&view, name);
+                    let told = lock(&self.notes).told.get(&self.key(name)).cloned();
+                    let fits = |told: &Told| told.wish == wish && told.leaves.is_some() == (keep_seconds > 0);
+                    assert!(told.as_ref().is_some_and(fits), "{name} was asked to be {wish} and is {told:?}");
+                    return;
                 }
                 // What was destroyed by a call whose answer was lost is not there when it is asked for again.
                 Answer::No(_) if lost => return,

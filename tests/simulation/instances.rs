@@ -263,7 +263,7 @@ impl Instances {
         let value = answer.remove("ok").ok_or_else(|| wrong(&"it says nothing"))?;
         self.count += 1;
         lock(notes).acknowledged += 1;
-        let goes = goes(&world.state(), notes, place, &open.who.id);
+        let goes = goes(&world.state(), notes, place, &open.who.id) || lock(notes).to_leave.contains(&open.who.id);
         self.understand(open, value, &world.state(), goes).map_err(|why| wrong(&why))
     }
 
@@ -288,10 +288,12 @@ impl Instances {
                 let child: Child = serde_json::from_value(value).map_err(|why| why.to_string())?;
                 its_own(state, &who, &child)?;
                 let before = before.filter(|told| told.wish != Wish::Destroyed);
-                if before.is_some_and(|told| told.id != child.id) || child.name != name || child.wish != wish {
+                if before.is_some_and(|told| told.id != child.id) || child.name != name || child.wish != wish && !goes {
                     return Err(format!("it asked for {name}, to be {wish}"));
                 }
-                self.answered.children.insert((who.id.clone(), name), Told { id: child.id, wish, parameters });
+                self.answered
+                    .children
+                    .insert((who.id.clone(), name), Told { id: child.id, wish, leaves: None, parameters });
             }
             Meaning::Children => {
                 let children: Vec<Child> = serde_json::from_value(value).map_err(|why| why.to_string())?;

@@ -1,24 +1,32 @@
-//! What the operating system would give a simulation to roll dice with: random bytes and the time of day. In the thread
-//! of a simulation both come from the seed, wherever they are asked for: by the master and the agent for ids, tokens
+//! What the operating system would give a simulation to roll dice with: random bytes and the time of day; and room on a
+//! disk, for as long as a folder is not said to have none. In the thread
+//! of a simulation the first two come from the seed, wherever they are asked for: by the master and the agent for ids, tokens
 //! and serials, by tokio for the order of `select!`, by the maps of the standard library, by TLS to judge certificates.
 //! The programs themselves have no such source to choose, so that none can ever run with it outside of this test.
 //!
 //! It works because a function that a program itself defines goes before the C library's. What this cannot reach are
 //! the keys and nonces of TLS: `ring` asks the kernel without the C library. They show in the bytes of ciphers alone,
 //! and neither the order nor the time of anything depends on those.
-#![expect(unsafe_code, reason = "these two have the C library's form; each says why it is sound")]
+#![expect(unsafe_code, reason = "these have the C library's form; each says why it is sound")]
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rustix::time::{ClockId, clock_gettime as real};
 use std::cell::{Cell, RefCell};
-use std::fs::File;
+use std::collections::BTreeMap;
+use std::fs::{File, read_link};
 use std::io::Read;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 thread_local! {
     static RANDOM: RefCell<Option<StdRng>> = const { RefCell::new(None) };
     static TIME: Cell<Option<Duration>> = const { Cell::new(None) };
+    /// Folders without room, and how many writes in them were refused.
+    static FULL: RefCell<BTreeMap<PathBuf, usize>> = const { RefCell::new(BTreeMap::new()) };
+    /// Half of a write was the last that found room.
+    static IS_HALF: Cell<bool> = const { Cell::new(false) };
 }
 
 /// From here on this thread's randomness comes from the seed. It must be a fresh thread of a fresh process: what has
@@ -30,6 +38,60 @@ pub fn seed(seed: u64) {
 /// What time this thread has.
 pub fn set_time(since_1970: Duration) {
     TIME.set(Some(since_1970));
+}
+
+/// From here on this thread finds no room in a folder: of what it writes half is written, and the rest fails.
+pub fn fill(folder: &Path) {
+    FULL.with_borrow_mut(|full| {
+        full.entry(folder.into()).or_insert(0);
+    });
+}
+
+/// There is room again. How many writes were refused.
+pub fn make_room(folder: &Path) -> usize {
+    FULL.with_borrow_mut(|full| full.remove(folder).unwrap_or(0))
+}
+
+/// How much of a write there is room for; `None`: nothing.
+fn room(file: i32, length: usize) -> Option<usize> {
+    let is_full = |full: &mut BTreeMap<PathBuf, usize>| {
+        let place = if full.is_empty() { None } else { read_link(format!("/proc/self/fd/{file}")).ok() };
+        let refused = full.iter_mut().find(|(folder, _)| place.as_ref().is_some_and(|place| place.starts_with(folder)));
+        refused.map(|(_, times)| *times += 1).is_some()
+    };
+    if !FULL.try_with(|full| full.try_borrow_mut().is_ok_and(|mut full| is_full(&mut full))).unwrap_or(false) {
+        return Some(length);
+    }
+    IS_HALF.set(!IS_HALF.get() && length > 1);
+    IS_HALF.get().then_some(length / 2)
+}
+
+unsafe extern "C" {
+    fn __errno_location() -> *mut i32;
+}
+
+/// `write(2)`.
+///
+/// # Safety
+/// `bytes` must be good for reads of `length` bytes.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn write(file: i32, bytes: *const u8, length: usize) -> isize {
+    let written = match room(file, length) {
+        Some(0) if length == 0 => Ok(0),
+        // SAFETY: the caller says that so much may be read there, and that the file is open.
+        Some(length) => unsafe {
+            rustix::io::write(BorrowedFd::borrow_raw(file), std::slice::from_raw_parts(bytes, length))
+        },
+        None => Err(rustix::io::Errno::NOSPC),
+    };
+    match written {
+        Ok(written) => isize::try_from(written).unwrap_or(isize::MAX),
+        Err(why) => {
+            // SAFETY: it is this thread's own.
+            unsafe { *__errno_location() = why.raw_os_error() };
+            -1
+        }
+    }
 }
 
 /// `getrandom(2)`.

@@ -1,19 +1,18 @@
 //! One seed from its beginning to the rest that the grid must come to.
 
+use crate::books::Books;
 use crate::client::{Client, Notes, Shared, lock, operate};
-use crate::faults::Faults;
+use crate::faults::{Faults, Struck};
 use crate::instances::Instances;
+use crate::kept::Kept;
 use crate::logs::Logs;
 use crate::trace::{Trace, as_traced};
-use crate::world::{MASTER, NODE_MEMORY_MIB, PARTITIONS, World, node_name, partitions};
+use crate::world::{MASTER, NODE_MEMORY_MIB, PARTITIONS, World};
 use plat_master_plan::{Change, desired};
 use plat_model::id::{InstanceId, NodeId};
 use plat_model::instance::{Instance, InstanceState, Wish};
-use plat_model::usage::{LedgerEntry, Meter};
 use plat_tests::invariants::tree::{self, Children};
 use plat_tests::invariants::{self, Seen, Times};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,16 +29,10 @@ struct Watch {
     world: Arc<World>,
     notes: Shared,
     before: Seen,
-    ledger: Vec<LedgerEntry>,
-    /// Microseconds of CPU time that each instance really used, and where.
-    used: BTreeMap<(NodeId, InstanceId), u64>,
-    /// How much of that a machine that was started again may have taken with it, before anybody had read it.
-    forgotten: BTreeMap<(NodeId, InstanceId), u64>,
-    /// Instances use CPU time.
-    in_use: bool,
+    books: Books,
+    kept: Kept,
     /// What the last step that was looked at left behind.
     marks: (usize, Vec<u64>),
-    random: StdRng,
     logs: Logs,
     times: Times,
     instances: Instances,
@@ -54,14 +47,14 @@ struct Watch {
 /// How a run of a seed went.
 pub struct Story {
     trace: Trace,
-    happened: [usize; 6],
+    /// What its faults and its clients did, and how often.
+    happened: Vec<(usize, &'static str)>,
 }
 
 impl std::fmt::Display for Story {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [ended, rebooted, revived, runs, answers, children] = self.happened;
-        write!(f, "{}; {ended} ended, {rebooted} rebooted, {revived} revived, {runs} runs, ", self.trace)?;
-        write!(f, "{answers} answers, {children} children")
+        write!(f, "{}", self.trace)?;
+        self.happened.iter().try_for_each(|(times, what)| write!(f, "; {times} {what}"))
     }
 }
 
@@ -114,9 +107,7 @@ pub fn run(seed: u64) -> Story {
             complain(&sim, &faults, why);
         }
     }
-    let runs = world.hosts.values().map(|host| host.runs().len()).sum();
-    let (answers, children) = (watch.instances.count, watch.children.count());
-    let happened = [faults.ended, faults.rebooted, watch.revived, runs, answers, children];
+    let happened = watch.happened(&faults.struck);
     Story { trace: watch.trace, happened }
 }
 
@@ -162,12 +153,9 @@ impl Watch {
             world: world.clone(),
             notes: notes.clone(),
             before: world.seen(),
-            ledger: Vec::new(),
-            used: BTreeMap::new(),
-            forgotten: BTreeMap::new(),
-            in_use: true,
+            books: Books::new(world.seed),
+            kept: Kept::default(),
             marks: (0, Vec::new()),
-            random: StdRng::seed_from_u64(world.seed ^ 0x5eed),
             logs: Logs::default(),
             times: Times::default(),
             instances: Instances::new(world.seed),
@@ -178,14 +166,37 @@ impl Watch {
         }
     }
 
+    fn happened(&self, struck: &Struck) -> Vec<(usize, &'static str)> {
+        let Struck { ended, rebooted, forward, back, roomless, ungrouped } = *struck;
+        vec![
+            (ended, "services ended"),
+            (rebooted, "machines rebooted"),
+            (forward, "clocks far forward"),
+            (back, "clocks far back"),
+            (roomless, "writes without room"),
+            (ungrouped, "groups taken away"),
+            (self.books.unread(), "windows unread"),
+            (self.revived, "restarts for promises"),
+            (self.world.hosts.values().map(|host| host.runs().len()).sum(), "runs of hooks"),
+            (self.instances.count, "answers to instances"),
+            (self.children.count(), "children"),
+            (self.kept.began, "kept for a time"),
+            (self.kept.back, "wished again within it"),
+            (self.kept.left, "destroyed after it"),
+        ]
+    }
+
     /// Writes down what has been done since it was looked at last.
     fn write_down(&mut self, seen: &Seen) -> Result<(), String> {
         let now = self.world.clock.now().0;
         let mut written = vec![self.logs.take()];
+        // What an agent says of a file that it cannot write is where this run has it.
+        let folder = self.world.folder.path().to_string_lossy();
         for (revision, changes) in self.world.store.take() {
             let text = |changes: &Vec<Change>| serde_json::to_string(changes).expect("records can be written");
             written.push(text(&changes));
-            self.trace.add(&format!("{now} commit {revision} {}", text(&as_traced(changes))));
+            let traced = text(&as_traced(changes)).replace(&*folder, "");
+            self.trace.add(&format!("{now} commit {revision} {traced}"));
         }
         for text in written.iter().filter(|text| !text.is_empty()) {
             invariants::no_secret_is_written(text, &self.world.secrets(seen))?;
@@ -213,9 +224,10 @@ impl Watch {
 
     /// Everything that must always hold. Where nothing has happened, it holds as it did.
     fn look(&mut self) -> Result<(), String> {
+        self.books.forget(&self.notes);
         let marks = (lock(&self.notes).acknowledged, self.world.marks()?);
         if marks == self.marks && self.logs.is_empty() {
-            self.use_some();
+            self.books.use_some(&self.world);
             return Ok(());
         }
         self.marks = marks;
@@ -229,65 +241,28 @@ impl Watch {
             invariants::a_partition_holds_one_instance_and_capacity_is_kept(&now)?;
             invariants::a_node_acts_on_the_whole_that_it_holds(&self.before, &now)?;
             invariants::a_service_goes_on(&self.before, &now, &notes.asked_to_change, &notes.ended)?;
-            invariants::what_was_acknowledged_is_there(&now, &notes.told)?;
+            invariants::what_was_acknowledged_is_there(&now, &notes.told, time)?;
         }
         tree::what_an_instance_said_is_kept(&now, self.instances.answered())?;
         tree::a_requested_child_is_there(&now, self.instances.answered())?;
         self.children.are_made_once(&now, self.instances.answered())?;
         self.times.are_used_once(&now)?;
-        self.revived += invariants::restarts_come_later_each_time(&self.before, &now, time)?;
+        self.revived += invariants::restarts_come_later_each_time(&self.before, &now, self.world.steady())?;
         self.world.hosts.values().try_for_each(|host| invariants::a_run_is_begun_once(&host.runs()))?;
         if now.revision != self.before.revision {
             invariants::decisions_follow_from_the_records(&now, &self.world.store.records(), time)?;
             invariants::everything_that_waits_says_on_what(&now, time)?;
         }
-        if now.revision != self.before.revision && now.state.tails != self.before.state.tails {
-            let ledger = self.ledger();
-            invariants::the_ledger_only_grows(&self.ledger, &ledger, &now.state)?;
-            self.ledger = ledger;
-        }
+        self.kept.look(&self.before, &now, &self.world, &lock(&self.notes), time)?;
+        self.books.look(&self.before, &now, &self.world)?;
         self.before = now;
-        self.forget();
-        self.use_some();
+        self.books.use_some(&self.world);
         Ok(())
-    }
-
-    fn ledger(&self) -> Vec<LedgerEntry> {
-        use plat_master::store::Store;
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime can be made");
-        runtime.block_on(self.world.store.ledger(None, 0, usize::MAX)).expect("a store in memory answers")
-    }
-
-    /// What is not booked yet of a machine that was started again may never be.
-    fn forget(&mut self) {
-        let rebooted = std::mem::take(&mut lock(&self.notes).rebooted);
-        if rebooted.is_empty() {
-            return;
-        }
-        let booked = invariants::booked(&self.ledger);
-        for ((node, instance), used) in self.used.iter().filter(|((node, _), _)| rebooted.contains(node)) {
-            let booked = booked.get(&(instance.clone(), Meter::CpuMicros)).copied().unwrap_or(0);
-            self.forgotten.insert((node.clone(), instance.clone()), used.saturating_sub(booked));
-        }
-    }
-
-    /// Some running instance uses CPU time.
-    fn use_some(&mut self) {
-        if !self.in_use || self.random.random_range(0..20) > 0 {
-            return;
-        }
-        let node = node_name(self.random.random_range(1..=crate::world::NODES));
-        let partition = partitions().nth(self.random.random_range(0..PARTITIONS)).expect("there are some");
-        let fact = self.world.hosts[&node].fact(&partition);
-        let Some(occupant) = fact.occupant.filter(|occupant| occupant.ready && !occupant.erased) else { return };
-        let micros = self.random.random_range(1..1_000_000);
-        self.world.hosts[&node].use_cpu(&partition, micros);
-        *self.used.entry((node, occupant.instance)).or_default() += micros;
     }
 
     /// From now on nothing is used any more, so that the books can be closed.
     fn quiet(&mut self) {
-        self.in_use = false;
+        self.books.quiet();
         self.instances.quiet();
     }
 
@@ -302,17 +277,9 @@ impl Watch {
             }
         }
         self.instances.at_rest()?;
+        self.books.at_rest(&lock(&self.notes))?;
+        self.kept.at_rest(&self.before, &lock(&self.notes))?;
         tree::what_was_said_is_shown(&self.before, self.instances.answered())?;
-        let booked = invariants::booked(&self.ledger);
-        for ((node, instance), used) in &self.used {
-            let booked = booked.get(&(instance.clone(), Meter::CpuMicros)).copied().unwrap_or(0);
-            let forgotten = self.forgotten.get(&(node.clone(), instance.clone())).copied().unwrap_or(0);
-            if !(used - forgotten..=*used).contains(&booked) && !revoked.contains(node) {
-                return Err(format!(
-                    "{instance} used {used} us, of which {forgotten} may be lost; {booked} are booked"
-                ));
-            }
-        }
         Ok(())
     }
 
@@ -355,10 +322,12 @@ impl Watch {
     }
 }
 
-/// Those that go with whoever requested them.
+/// Those that go, or stop to go, with whoever requested them.
 fn orphans(now: &Seen) -> Vec<InstanceId> {
     let instances = &now.state.instances;
-    let goes = |id: &InstanceId| instances.get(id).is_none_or(|parent| parent.wish == Wish::Destroyed);
+    let goes = |id: &InstanceId| {
+        instances.get(id).is_none_or(|parent| parent.wish == Wish::Destroyed || parent.leaving.is_some())
+    };
     let orphans = instances.values().filter(|one| one.parent.as_ref().is_some_and(|parent| goes(&parent.instance)));
     orphans.map(|one| one.id.clone()).collect()
 }

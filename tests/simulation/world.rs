@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -75,26 +75,26 @@ impl plat_master::clock::Clock for Clock {
     }
 }
 
-/// A machine's: its time of day may be set back, its steady clock goes with the simulation.
+/// A machine's: its time of day may be set, its steady clock goes with the simulation.
 pub struct NodeClock {
     right: Arc<Clock>,
-    behind_seconds: AtomicU64,
+    ahead_millis: AtomicI64,
 }
 
 impl NodeClock {
     fn new(right: &Arc<Clock>) -> Arc<Self> {
-        Arc::new(Self { right: right.clone(), behind_seconds: AtomicU64::new(0) })
+        Arc::new(Self { right: right.clone(), ahead_millis: AtomicI64::new(0) })
     }
 
-    /// Somebody sets it to so long before the right time.
-    pub fn set_behind(&self, seconds: u64) {
-        self.behind_seconds.store(seconds, Ordering::SeqCst);
+    /// Somebody sets it to so long after the right time.
+    pub fn set_ahead(&self, millis: i64) {
+        self.ahead_millis.store(millis, Ordering::SeqCst);
     }
 }
 
 impl plat_agent::clock::Clock for NodeClock {
     fn now(&self) -> Timestamp {
-        self.right.now().minus(Duration::from_secs(self.behind_seconds.load(Ordering::SeqCst)))
+        Timestamp(self.right.now().0 + self.ahead_millis.load(Ordering::SeqCst))
     }
 
     fn steady(&self) -> Steady {
@@ -143,9 +143,8 @@ impl World {
         let clock = Arc::new(Clock::new());
         let store = Arc::new(TracedStore::new());
         let clocks: BTreeMap<_, _> = (1..=NODES).map(|n| (node_name(n), NodeClock::new(&clock))).collect();
-        // Readings are stamped with the right time: what a step of the clock does to them is not simulated.
         let host = |n: usize| {
-            let host = FakeHost::new(node_file(n), NodeClock::new(&clock));
+            let host = FakeHost::new(node_file(n), clocks[&node_name(n)].clone());
             host.set_run_time(RUN_TIME);
             Arc::new(host)
         };
@@ -215,6 +214,17 @@ impl World {
         }
     }
 
+    /// The disk of a machine is full, or there is room again. How many of its agent's writes were refused.
+    pub fn set_full(&self, node: &NodeId, is_full: bool) -> usize {
+        self.hosts[node].set_full(is_full);
+        let folder = self.folder.path().join(node.as_str());
+        if !is_full {
+            return os::make_room(&folder);
+        }
+        os::fill(&folder);
+        0
+    }
+
     /// A connection of the operator's.
     pub fn channel(&self) -> Channel {
         let trust = Trust::Credentials(self.operator.clone());
@@ -248,6 +258,11 @@ impl World {
     /// What the master knows now.
     pub fn state(&self) -> Arc<State> {
         self.store.snapshot().state
+    }
+
+    /// The steady clock of every machine.
+    pub fn steady(&self) -> Steady {
+        Steady(self.clock.now().0.unsigned_abs())
     }
 
     /// What nobody may write down: the secrets of tokens and of instances.

@@ -62,6 +62,11 @@ impl FakeHost {
         self.fail(step, times);
     }
 
+    /// While its disk is full nothing that is to be written down is done.
+    pub fn set_full(&self, is_full: bool) {
+        self.lock().is_full = is_full;
+    }
+
     /// The next attempt at a step finds a bug.
     pub fn panic_at(&self, step: &str) {
         self.lock().bugs.insert(step.into());
@@ -176,6 +181,29 @@ impl FakeHost {
         }
     }
 
+    /// Somebody takes away the control group of a partition, and with it what it has counted.
+    pub fn lose_group(&self, partition: &PartitionName) {
+        if let Some(one) = self.lock().partitions.get_mut(partition) {
+            one.inside.epoch += 1;
+            one.inside.cpu_micros = 0;
+            one.inside.lost = Some("the partition's control group was taken away".into());
+        }
+    }
+
+    /// Whether the control group of a partition cannot be read; it counts on.
+    pub fn hide_group(&self, partition: &PartitionName, is_hidden: bool) {
+        if let Some(one) = self.lock().partitions.get_mut(partition) {
+            one.inside.is_hidden = is_hidden;
+        }
+    }
+
+    /// The instance in a partition writes a file of its own.
+    pub fn put_file(&self, partition: &PartitionName, path: &str, text: &str) {
+        if let Some(one) = self.lock().partitions.get_mut(partition) {
+            one.inside.files.insert(path.into(), text.into());
+        }
+    }
+
     /// The instance in a partition holds so many bytes of memory from now on.
     pub fn hold_memory(&self, partition: &PartitionName, bytes: u64) {
         if let Some(one) = self.lock().partitions.get_mut(partition) {
@@ -273,6 +301,7 @@ impl Host for FakeHost {
             let noted = Action::Note { partition: partition.clone(), note: Note::RunBegun(begun) };
             let time = {
                 let mut world = self.lock();
+                world.has_room()?;
                 world.permit(action)?;
                 world.apply(&noted, self.clock.moment())?;
                 world.begins(partition, *number);
@@ -292,6 +321,7 @@ impl Host for FakeHost {
             world.performed.push(line);
         }
         assert!(!world.bugs.remove(&step), "a bug was asked for");
+        world.has_room()?;
         if world.is_faulty(&step) {
             let code = if world.roomless.contains(&step) { codes::DISK_FULL } else { codes::HOOK_FAILED };
             return Err(Problem::new(code, format!("{step} failed")).because("a fault was asked for"));
@@ -310,8 +340,10 @@ impl Host for FakeHost {
         let world = self.lock();
         let read = partitions.iter().filter_map(|partition| {
             let one = world.partitions.get(partition)?;
+            let hidden = || Amount::Unknown("the partition's control group cannot be read".into());
+            let cpu = if one.inside.is_hidden { hidden() } else { Amount::Known(one.inside.cpu_micros) };
             let readings = [
-                (Meter::CpuMicros, Amount::Known(one.inside.cpu_micros)),
+                (Meter::CpuMicros, cpu),
                 (Meter::MemoryByteSeconds, Amount::Known(one.inside.memory)),
                 (Meter::NetworkBytes, Amount::Unknown("a fake has no network".into())),
             ];
@@ -320,7 +352,7 @@ impl Host for FakeHost {
                 epoch: one.inside.epoch,
                 taken: self.clock.moment(),
                 readings: readings.into(),
-                lost: None,
+                lost: one.inside.lost.clone(),
             };
             Some((partition.clone(), Ok(counters)))
         });

@@ -85,8 +85,11 @@ pub fn a_requested_child_is_there(now: &Seen, answered: &Answered) -> Held {
             }
             return Err(format!("{parent} was told of its child {name} as {} and it is gone", told.id));
         };
-        if child.id != told.id || child.wish != told.wish || child.parameters != told.parameters {
-            let kept = Told { id: child.id.clone(), wish: child.wish, parameters: child.parameters.clone() };
+        let mut kept = Told::of(child);
+        // With the one that asked for it a child is kept until both go, and then is as it was.
+        kept.wish = child.leaving.map_or(kept.wish, |leaving| leaving.before);
+        kept.leaves = None;
+        if kept != *told {
             return Err(format!("{parent} was told {told:?} of its child {name}, {kept:?} is kept"));
         }
     }

@@ -29,6 +29,8 @@ pub(super) struct World {
     pub unused: BTreeMap<Digest, Timestamp>,
     /// Bytes on the disk.
     pub free: u64,
+    /// Nothing can be written on it.
+    pub is_full: bool,
     /// Bytes that are waited for on it.
     pub asked: Vec<u64>,
     pub partitions: BTreeMap<PartitionName, Partition>,
@@ -73,6 +75,10 @@ pub(super) struct Contents {
     pub cpu_micros: u64,
     pub memory: u64,
     pub epoch: u64,
+    /// Why nobody knows what was used before this epoch.
+    pub lost: Option<String>,
+    /// What it uses cannot be read.
+    pub is_hidden: bool,
 }
 
 impl World {
@@ -83,6 +89,7 @@ impl World {
             releases: BTreeSet::new(),
             unused: BTreeMap::new(),
             free: 1 << 40,
+            is_full: false,
             asked: Vec::new(),
             partitions,
             doors: BTreeMap::new(),
@@ -116,6 +123,12 @@ impl World {
         })
     }
 
+    /// Whether a step can be written down.
+    pub fn has_room(&self) -> Result<(), Problem> {
+        let full = || Problem::new(codes::DISK_FULL, "the journal cannot be written");
+        if self.is_full { Err(full().because("a full disk was asked for")) } else { Ok(()) }
+    }
+
     pub fn is_faulty(&mut self, step: &str) -> bool {
         if self.is_to_fail(step) {
             return true;
@@ -142,6 +155,7 @@ impl World {
         for one in self.partitions.values_mut() {
             one.inside.cpu_micros = 0;
             one.inside.epoch += 1;
+            one.inside.lost = None;
             one.fact.limits = None;
             for service in one.fact.services.values_mut() {
                 if matches!(service.state, ServiceRun::Running { .. } | ServiceRun::Stopping { .. }) {
@@ -228,7 +242,7 @@ impl Outcomes for Inside<'_> {
     }
 
     fn free(&mut self) {
-        let Contents { epoch, broken, slow, failing, .. } = std::mem::take(self.inside);
-        *self.inside = Contents { epoch: epoch + 1, broken, slow, failing, ..Contents::default() };
+        let Contents { epoch, broken, slow, failing, is_hidden, .. } = std::mem::take(self.inside);
+        *self.inside = Contents { epoch: epoch + 1, broken, slow, failing, is_hidden, ..Contents::default() };
     }
 }
