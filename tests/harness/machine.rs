@@ -5,11 +5,13 @@
 //! All of it is within the hub's namespaces (the mount of its disk, its processes, its end of the link), so that it goes
 //! with the hub, however the test ends.
 
+use crate::binaries::binary;
 use crate::daemon::{Daemon, send};
 use crate::debian::{self, root_and_tools_or_skip};
 use crate::eventually::eventually;
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, processes_beside};
 use crate::relay;
+use crate::source::root;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -151,6 +153,11 @@ impl Machine {
         command
     }
 
+    /// Every process within: the host's pid, the pid within. None while it is off.
+    pub fn processes(&self) -> Vec<(u32, u32)> {
+        self.init.map(processes_beside).unwrap_or_default()
+    }
+
     /// Runs a shell script within; its exit code, and all that it printed.
     #[track_caller]
     pub fn run(&self, script: &str) -> (i32, String) {
@@ -192,6 +199,25 @@ impl Machine {
         fs::create_dir_all(at.parent().expect("a file is in a folder")).expect("its disk can be written");
         fs::copy(file, &at).unwrap_or_else(|e| panic!("{} to {}: {e}", file.display(), at.display()));
         fs::set_permissions(&at, fs::Permissions::from_mode(mode)).expect("its disk can be written");
+    }
+
+    /// Puts programs and a unit where packaging/README.md says, with what goes with them, and does what it says to do after
+    /// that. The machine is on.
+    ///
+    /// # Panics
+    /// If systemd complains.
+    pub fn install_packaged(&self, folder: &str, programs: [&str; 2], unit: &str) {
+        for program in programs {
+            self.install(&binary(program), &format!("{folder}/{program}"), 0o755);
+        }
+        let packaging = root().join("packaging");
+        for file in ["sysusers.d/plat.conf", "tmpfiles.d/plat.conf"] {
+            self.install(&packaging.join(file), &format!("/usr/lib/{file}"), 0o644);
+        }
+        let place = format!("/etc/systemd/system/{unit}");
+        self.install(&packaging.join("systemd").join(unit), &place, 0o644);
+        self.sh("systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload");
+        assert_eq!(self.sh(&format!("systemd-analyze verify {place}")), "", "systemd complains of the unit");
     }
 
     /// Writes a file onto its disk, and the folders on the way.

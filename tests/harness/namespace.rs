@@ -152,16 +152,7 @@ impl Namespace {
 
     /// Every process within: the host's pid, the pid within.
     pub fn processes(&self) -> Vec<(u32, u32)> {
-        let ours = fs::read_link(format!("/proc/{}/ns/pid", self.init)).ok();
-        let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        pids.filter(|pid| ours.is_some() && fs::read_link(format!("/proc/{pid}/ns/pid")).ok() == ours)
-            .filter_map(|pid| {
-                let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-                let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-                Some((pid, line.split_whitespace().last()?.parse().ok()?))
-            })
-            .collect()
+        processes_beside(self.init)
     }
 
     /// The processes within that run as `uid`.
@@ -182,6 +173,20 @@ impl Drop for Namespace {
         let _ = self.holder.wait();
         self.cgroup.iter().chain(&self.legacy).for_each(|cgroup| remove_cgroup(cgroup));
     }
+}
+
+/// Every process in the pid namespace of this one: the host's pid, the pid within.
+pub fn processes_beside(init: u32) -> Vec<(u32, u32)> {
+    let ours = fs::read_link(format!("/proc/{init}/ns/pid")).ok();
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|pid| ours.is_some() && fs::read_link(format!("/proc/{pid}/ns/pid")).ok() == ours)
+        .filter_map(|pid| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+            Some((pid, line.split_whitespace().last()?.parse().ok()?))
+        })
+        .collect()
 }
 
 /// The only child of a process.

@@ -1,6 +1,5 @@
 //! The master as a service of its own machine.
 
-use crate::install;
 use plat_tests::machine::{Machine, machine_or_skip};
 use plat_tests::namespace::Namespace;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ fn a_master_runs_as_its_own_user_with_nothing_it_does_not_need_and_is_there_agai
     let logs = tempfile::tempdir().expect("a folder can be made");
     let mut machine = Machine::new(&hub, "campus", "fd00:5::21/64", logs.path());
     machine.boot();
-    install(&machine, "/usr/bin", ["plat-master", "plat"], "plat-master.service");
+    machine.install_packaged("/usr/bin", ["plat-master", "plat"], "plat-master.service");
     machine.sh(
         "plat-master init --owner plat-master --grid campus --data /var/lib/plat/master \
          --url 'https://[fd00:5::21]:7443' --config /etc/plat/master.toml --operator ada --profile ~/.config/plat/default",

@@ -1,6 +1,5 @@
 //! From a bare machine to a node, over a reboot, and back.
 
-use crate::install;
 use plat_tests::daemon::send;
 use plat_tests::eventually::eventually;
 use plat_tests::grid::{Grid, PATIENCE, URL};
@@ -37,7 +36,7 @@ exec sleep inf
 pub fn bare_machine(grid: &Grid, name: &str, address: &str) -> Machine {
     let mut machine = Machine::new(&grid.hub, name, address, &grid.logs());
     machine.boot();
-    install(&machine, "/usr/sbin", ["plat-agent", "node-format"], "plat-agent.service");
+    machine.install_packaged("/usr/sbin", ["plat-agent", "node-format"], "plat-agent.service");
     machine
 }
 

@@ -2,7 +2,7 @@
 //! one can be (`say.c`), says by a datagram to the master's machine that it runs.
 
 use super::dev::operator;
-use super::start::until_idle;
+use super::start::{until_gone, until_idle};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use plat_tests::eventually::eventually;
@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 /// By which of its words the service's processes are known.
-const SAY: &str = "fd00:5::1";
+pub const SAY: &str = "fd00:5::1";
 const PORT: &str = "7000";
-const INSTANCES: usize = 500;
-const ROUNDS: usize = 3;
+pub const INSTANCES: usize = 500;
+pub const ROUNDS: usize = 3;
 const HUB: &str = "[fd00:5::1]:7000";
 /// One window of metering.
 const QUIET: Duration = Duration::from_secs(60);
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Needs root and `ip`.
 pub fn measure() -> Result<()> {
@@ -46,9 +46,7 @@ pub fn measure() -> Result<()> {
     fs::create_dir(&program)?;
     fs::set_permissions(grid.folder.path(), fs::Permissions::from_mode(0o755))?;
     super::say::build(&program)?;
-    let command = format!("[\"{{{{ release.directory }}}}/say\", \"{SAY}\", \"{PORT}\", \"{{{{ instance.name }}}}\"]");
-    let sources = "sources:\n  program: {directory: {path: \"{folder}/program\"}}";
-    grid.release("say", &format!("version: 1\nname: say\n{sources}\nservices:\n  say: {{command: {command}}}\n"));
+    grid.release("say", &document(&program));
     let (mut running, mut one, mut stopped) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let took = within(&grid, |client, heard| Box::pin(start(client, heard, round)))?;
@@ -73,18 +71,25 @@ pub fn measure() -> Result<()> {
     Ok(())
 }
 
+/// A release of the service, whose program is in this folder of the node.
+pub fn document(program: &Path) -> String {
+    let command = format!("[\"{{{{ release.directory }}}}/say\", \"{SAY}\", \"{PORT}\", \"{{{{ instance.name }}}}\"]");
+    let sources = format!("sources:\n  program: {{directory: {{path: \"{}\"}}}}", program.display());
+    format!("version: 1\nname: say\n{sources}\nservices:\n  say: {{command: {command}}}\n")
+}
+
 /// The median, and all in their order.
-fn print_line(what: &str, mut times: Vec<Duration>) {
+pub fn print_line(what: &str, mut times: Vec<Duration>) {
     let seconds = |time: &Duration| format!("{:.2}", time.as_secs_f64());
     let all: Vec<String> = times.iter().map(seconds).collect();
     times.sort();
     println!("  {what:<34} {:>7} s   ({})", seconds(&times[times.len() / 2]), all.join(", "));
 }
 
-type Work<'a, T> = std::pin::Pin<Box<dyn Future<Output = Result<T>> + 'a>>;
+pub type Work<'a, T> = std::pin::Pin<Box<dyn Future<Output = Result<T>> + 'a>>;
 
 /// Does something as the operator, from within the master's namespace.
-fn within<T: Send>(
+pub fn within<T: Send>(
     grid: &Grid,
     work: impl for<'a> FnOnce(&'a GridClient, &'a tokio::net::UdpSocket) -> Work<'a, T> + Send,
 ) -> Result<T> {
@@ -108,15 +113,12 @@ fn name(round: usize, number: usize) -> String {
     format!("say-{round}-{number}")
 }
 
-async fn start(client: &GridClient, heard: &tokio::net::UdpSocket, round: usize) -> Result<(Duration, Duration)> {
+pub async fn start(client: &GridClient, heard: &tokio::net::UdpSocket, round: usize) -> Result<(Duration, Duration)> {
     if round == 0 {
         // The release is installed once the first one runs.
         request(client, "first".into()).await?;
         timeout(PATIENCE, heard.recv(&mut [0; 64])).await.context("the release is not installed")??;
-        set(client, "first".into()).await?;
-        let key = v1::InstanceKey { name: "first".into(), ..Default::default() };
-        let mut watch = client.clone().watch_instance(key).await?.into_inner();
-        while let Ok(Some(_)) = timeout(PATIENCE, watch.message()).await.context("it is not destroyed")? {}
+        until_gone(client, "first".into()).await?;
     }
     let begun = Instant::now();
     let asked = async {
@@ -136,38 +138,42 @@ async fn start(client: &GridClient, heard: &tokio::net::UdpSocket, round: usize)
     Ok((running?, answered?))
 }
 
-async fn request(client: &GridClient, name: String) -> Result<()> {
+pub async fn request(client: &GridClient, name: String) -> Result<()> {
     let ask = v1::RequestRequest { name, release: "say".into(), ..Default::default() };
     client.clone().request(ask).await?;
     Ok(())
 }
 
-async fn set(client: &GridClient, name: String) -> Result<()> {
+pub async fn set(client: &GridClient, name: String) -> Result<()> {
     let key = v1::InstanceKey { name, ..Default::default() };
     let wish = v1::SetWishRequest { key: Some(key), wish: v1::Wish::Destroyed.into(), keep_seconds: 0 };
     client.clone().set_wish(wish).await?;
     Ok(())
 }
 
-async fn destroy(client: &GridClient, round: usize) -> Result<()> {
+pub async fn destroy(client: &GridClient, round: usize) -> Result<()> {
     try_join_all((0..INSTANCES).map(|number| set(client, name(round, number)))).await?;
     Ok(())
 }
 
-/// The host's pids of the processes whose command line has `word` in it.
-fn processes(grid: &Grid, word: &str) -> Vec<u32> {
+/// Which of these processes have `word` in their command lines.
+pub fn with_word(processes: Vec<(u32, u32)>, word: &str) -> Vec<u32> {
     let named = |pid: &u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.split(|byte| *byte == 0).any(|one| one == word.as_bytes())
     };
-    grid.nodes[0].space.processes().into_iter().map(|(pid, _)| pid).filter(named).collect()
+    processes.into_iter().map(|(pid, _)| pid).filter(named).collect()
+}
+
+fn processes(grid: &Grid, word: &str) -> Vec<u32> {
+    with_word(grid.nodes[0].space.processes(), word)
 }
 
 fn services(grid: &Grid) -> Vec<u32> {
     processes(grid, SAY)
 }
 
-fn gone(mut pids: Vec<u32>) {
+pub fn gone(mut pids: Vec<u32>) {
     eventually("no process is left", PATIENCE, || {
         while pids.last().is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             pids.pop();
@@ -177,7 +183,7 @@ fn gone(mut pids: Vec<u32>) {
 }
 
 /// Waits until every partition is free again.
-fn emptied(grid: &Grid) {
+pub fn emptied(grid: &Grid) {
     eventually("free partitions", PATIENCE, || {
         let left = grid.plat.json(&["list"]).as_array().map_or(0, Vec::len);
         if left == 0 { Ok(()) } else { Err(left) }
@@ -196,14 +202,21 @@ fn daemons(grid: &Grid) -> Vec<u32> {
     [grid.nodes[0].agent.pid()].into_iter().chain(processes(grid, "network")).collect()
 }
 
-fn memory(grid: &Grid) -> Result<()> {
-    let mib = |kilobytes: u64| kilobytes as f64 / 1024.0;
-    let daemons = daemons(grid);
+fn mib(kilobytes: u64) -> f64 {
+    kilobytes as f64 / 1024.0
+}
+
+/// What both parts of an agent hold.
+pub fn resident(daemons: &[u32]) {
     for (pid, part) in daemons.iter().zip(["root's part", "the network's part"]) {
         println!("  resident, {part:<24} {:>7.1} MiB", mib(kilobytes(*pid, &["Rss:"])));
     }
     let all = daemons.iter().map(|pid| kilobytes(*pid, &["Pss:"])).sum();
     println!("  both, what they share once         {:>7.1} MiB", mib(all));
+}
+
+fn memory(grid: &Grid) -> Result<()> {
+    resident(&daemons(grid));
     let mut shims: Vec<u64> =
         processes(grid, "shim").into_iter().map(|pid| kilobytes(pid, &["Private_Clean:", "Private_Dirty:"])).collect();
     ensure!(shims.len() >= INSTANCES, "{} shims run", shims.len());

@@ -1,11 +1,12 @@
 //! Every figure that docs/performance.md tells of, one after another: `cargo bench -p plat-tests --bench figures`.
-//! With words behind `--` only those parts: `start`, `burst`, `idle`, `requests`, `store`, `pass`, `format`.
+//! With words behind `--` only those parts: `start`, `burst`, `systemd`, `idle`, `requests`, `store`, `pass`, `format`.
 
 mod burst;
 mod dev;
 mod idle;
 mod say;
 mod start;
+mod systemd;
 
 use std::process::Command;
 
@@ -26,6 +27,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wanted("burst") {
         burst::measure()?;
+    }
+    if wanted("systemd") {
+        systemd::measure()?;
     }
     if wanted("idle") {
         runtime.block_on(idle::measure())?;

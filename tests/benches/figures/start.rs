@@ -3,6 +3,7 @@
 use super::dev::{Dev, processor_time};
 use anyhow::{Context, Result};
 use plat_tests::eventually::eventually;
+use plat_wire::ends::GridClient;
 use plat_wire::v1;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -48,16 +49,22 @@ pub async fn measure() -> Result<()> {
             accepted.push(at.saturating_duration_since(answered));
             running.push(at - asked);
         }
-        let key = v1::InstanceKey { name, ..Default::default() };
-        let wish = v1::SetWishRequest { key: Some(key.clone()), wish: v1::Wish::Destroyed.into(), keep_seconds: 0 };
-        grid.set_wish(wish).await?;
-        let mut watch = grid.watch_instance(key).await?.into_inner();
-        while let Ok(Some(_)) = timeout(PATIENCE, watch.message()).await.context("it is not destroyed")? {}
+        until_gone(&grid, name).await?;
         until_idle(&daemons);
     }
     println!("start: {RUNS} instances one after another, plat dev, shim, the agent without rights of root");
     print_line("request sent → process runs", running);
     print_line("request accepted → process runs", accepted);
+    Ok(())
+}
+
+/// Destroys an instance, and waits until it is gone.
+pub async fn until_gone(grid: &GridClient, name: String) -> Result<()> {
+    let key = v1::InstanceKey { name, ..Default::default() };
+    let wish = v1::SetWishRequest { key: Some(key.clone()), wish: v1::Wish::Destroyed.into(), keep_seconds: 0 };
+    grid.clone().set_wish(wish).await?;
+    let mut watch = grid.clone().watch_instance(key).await?.into_inner();
+    while let Ok(Some(_)) = timeout(PATIENCE, watch.message()).await.context("it is not destroyed")? {}
     Ok(())
 }
 
@@ -73,7 +80,7 @@ pub fn until_idle(daemons: &[u32]) {
     });
 }
 
-fn print_line(what: &str, mut times: Vec<Duration>) {
+pub fn print_line(what: &str, mut times: Vec<Duration>) {
     times.sort();
     let at = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)].as_secs_f64() * 1e3;
     println!("  {what:<34} median {:6.2} ms   p90 {:6.2} ms   p99 {:6.2} ms", at(50), at(90), at(99));
