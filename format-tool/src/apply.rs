@@ -1,13 +1,14 @@
 //! observe → plan → perform → observe again. Every refusal comes before the first effect; what fails is undone in
 //! reverse.
 
+mod undo;
+
 use crate::host::{Host, Outcome};
 use crate::record::Record;
-use node_format_plan::facts::PathFact;
-use node_format_plan::thing::{Thing, Uplink};
+use node_format_plan::thing::Thing;
 use node_format_plan::{
-    Action, Consent, Forgotten, HostFacts, Kind, Layout, Plan, Scope, left_out, plan, privileges_lacking, rollback,
-    rollback_scope, scope, still_used, undoing, written_along,
+    Action, Consent, Forgotten, HostFacts, Kind, Layout, Plan, Scope, plan, privileges_lacking, rollback,
+    rollback_scope, scope, still_used, written_along,
 };
 use plat_model::problem::{Problem, Problems, codes};
 use std::collections::BTreeSet;
@@ -130,7 +131,7 @@ fn carry_out(
     let outcome = perform_all(&plan.actions, host, record, &tenants, progress, &mut work);
     let applied = match outcome.and_then(|()| proof(host, record)).and_then(|()| record.strike(last)) {
         Ok(()) => Ok(Applied { plan, excused: work.excused }),
-        Err(problem) => Err(undo(problem, &plan.actions, work, host, record, &tenants)),
+        Err(problem) => Err(undo::undo(problem, &plan.actions, work, host, record, &tenants)),
     };
     // The record may be opened again by this process.
     host.let_go();
@@ -204,7 +205,7 @@ fn perform(
     let excused =
         !unknown && undone().next().is_some() && undone().all(|((action, _), fresh)| his_alone(action, fresh));
     // Gone, or never made: neither is ours to keep in the record.
-    let half_way = |action: &Action| problem.is_some() && matches!(action, Action::ReturnUplink(_));
+    let half_way = |action: &Action| problem.is_some() && matches!(action, Action::ReturnUplink { .. });
     let gone = pairs().zip(fresh.iter().copied()).filter_map(|((action, done), fresh)| match (done, fresh) {
         (true, _) if half_way(action) => None, // What did not come back whole is still to come.
         (true, _) => action.removes(),
@@ -260,9 +261,9 @@ impl Work {
     /// What undoing these does not bring back, in words: what went along with what was taken away, whosever it is.
     fn lost(&self, done: &[&Action]) -> Option<String> {
         let takes = |action: &Action| match action {
-            Action::RemoveLink { .. } | Action::RemoveAddress(_) | Action::ReturnUplink(_) => true,
+            Action::RemoveLink { .. } | Action::RemoveAddress(_) | Action::ReturnUplink { .. } => true,
             // Undone, they may be the last of their link.
-            Action::AddAddress(_) | Action::TakeUplink(_) => true,
+            Action::AddAddress(_) | Action::TakeUplink(_) | Action::FinishUplink { .. } => true,
             Action::SetLink { from, to, .. } => {
                 let is_another = from.mtu.zip(to.mtu).is_some_and(|(was, mtu)| mtu != was);
                 // Once it is set, a bridge follows its ports no more.
@@ -337,116 +338,4 @@ fn partitions_directory(action: &Action) -> Option<PathBuf> {
         | Action::EraseDirectory(one) => one.partition.then(|| one.path.clone()),
         _ => None,
     }
-}
-
-/// Which of these are half-made, as far as they can be looked at.
-fn half_made(paths: Vec<PathBuf>, host: &mut dyn Host) -> Vec<PathBuf> {
-    let scope = Scope { paths: paths.into_iter().collect(), ..Scope::default() };
-    let seen = if scope.paths.is_empty() { None } else { host.observe(&scope).ok() };
-    let is_half_made = |fact: &PathFact| matches!(fact, PathFact::Directory { half_made: true, .. });
-    let paths = seen.into_iter().flat_map(|seen| seen.paths);
-    paths.filter(|(_, fact)| is_half_made(fact)).map(|(path, _)| path).collect()
-}
-
-fn listed(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
-}
-
-fn taken(action: &Action) -> Option<String> {
-    if let Action::TakeUplink(uplink) = action { Some(uplink.link.clone()) } else { None }
-}
-
-/// What came back to a bridge of an uplink, in words. From a bridge that was made for it, it is gone again.
-fn finished_uplink(action: &Action, done: &[&Action]) -> Option<String> {
-    let Action::FinishUplink(Uplink { link, bridge, .. }) = action else { return None };
-    let is_new = done.iter().any(|action| matches!(action, Action::AddLink { name, .. } if name == bridge));
-    (!is_new).then(|| format!("what came back to {bridge} of the uplink {link}, which stays"))
-}
-
-/// An uplink that somebody would have to confirm, if nobody has: who waited to give it back has ended by now.
-fn unconfirmed(action: &Action, record: &Record) -> Option<String> {
-    let Action::TakeUplink(uplink) = action else { return None };
-    let confirmed = record.claims().has(&Thing::UplinkConfirmed { link: uplink.link.clone() });
-    (uplink.carries && !confirmed).then(|| uplink.link.clone())
-}
-
-/// Takes back what of these actions was done, last first. Goes on after a failure and reports all.
-fn undo(
-    cause: Problem,
-    actions: &[Action],
-    begun: Work,
-    host: &mut dyn Host,
-    record: &mut Record,
-    tenants: &BTreeSet<String>,
-) -> Problems {
-    let done: Vec<&Action> = actions.iter().zip(&begun.done).filter(|(_, done)| **done).map(|(one, _)| one).collect();
-    let back = undoing(&done);
-    const NEXT: &str = "see to the cause, then run `node-format apply` to go on or `node-format reset` to go back";
-    let mut problems = Problems::default();
-    let mut work = Work::default();
-    let mut kept = BTreeSet::new();
-    if begun.unknown {
-        let what = "whether the last step took effect is not known, so it was not undone";
-        problems.push(Problem::new(codes::UNDO_FAILED, what).because(&cause.why).fix(NEXT));
-    }
-    let mut but = Vec::new();
-    for batch in back.chunk_by(|a, b| a.kind() == b.kind()) {
-        for link in batch.iter().filter_map(|action| unconfirmed(action, record)) {
-            but.push(format!("{link}, which keeps its own network: nobody had confirmed the other one"));
-            kept.insert(link);
-        }
-        // An interface that could not be taken again, or is not, keeps its own settings: with others it would lose what it has.
-        let its_own = |action: &Action| {
-            action.kind() == Kind::SetSysctls && action.link().is_some_and(|link| kept.contains(&link))
-        };
-        let is_left = |action: &Action| its_own(action) || taken(action).is_some_and(|link| kept.contains(&link));
-        let batch: Vec<Action> = batch.iter().filter(|action| !is_left(action)).cloned().collect();
-        if let Err(problem) = perform(&batch, host, record, tenants, &mut work) {
-            kept.extend(batch.iter().filter_map(taken));
-            let what = "something that had been done could not be undone";
-            problems.push(Problem::new(codes::UNDO_FAILED, what).because(problem.one_line()).fix(NEXT));
-        }
-    }
-    but.extend(done.iter().filter_map(|action| finished_uplink(action, &done)));
-    but.extend(begun.lost(&done));
-    but.extend(left_out(&done));
-    but.extend((!begun.cleared.is_empty()).then(|| format!("what was taken out first {}", begun.cleared.join("; "))));
-    if !begun.finished.is_empty() {
-        but.push(format!("what was made of half-made partitions, which stays: {}", listed(&begun.finished)));
-    }
-    // What they name is there again.
-    let again = begun.again.into_iter().filter(|thing| !record.claims().has(thing)).collect::<Vec<_>>();
-    let mut settings = begun.settings;
-    settings.retain(|thing| problems.is_empty() && record.claims().has(thing));
-    if let Err(problem) = record.add(begun.struck.into_iter().chain(again).chain(settings)) {
-        problems.push(problem);
-    }
-    let is_undone = problems.is_empty() && begun.erased.is_empty();
-    but.extend(work.kept());
-    let undone = match (is_undone, but.is_empty()) {
-        (false, true) => String::new(),
-        (false, false) => format!("; nor does this come back: {}", but.join("; and ")),
-        (true, true) => "; the machine is as it was before the run".into(),
-        (true, false) => format!("; the machine is as it was before the run but for {}", but.join("; and for ")),
-    };
-    let undone = match begun.erased.as_slice() {
-        [] => undone,
-        lost => format!("{undone}; erasing had begun, and files that are gone do not come back: {}", listed(lost)),
-    };
-    let undone = match half_made(begun.directories, host).as_slice() {
-        [] => undone,
-        left => format!("{undone}; until the next `apply` makes them whole these are root's: {}", listed(left)),
-    };
-    let undone = match begun.excused.is_empty() {
-        true => undone,
-        false => format!(
-            "; left undone before that, for a partition's user can keep it so: {}{undone}",
-            some(&begun.excused)
-        ),
-    };
-    let todo = if cause.todo.is_empty() { "see to the cause, then run it again".into() } else { cause.todo };
-    let problem = Problem::new(codes::APPLY_FAILED, cause.what).because(format!("{}{undone}", cause.why)).fix(todo);
-    let mut all = Problems::from(problem);
-    all.extend(problems);
-    all
 }

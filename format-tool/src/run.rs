@@ -121,17 +121,20 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
             };
             let record = &config.settings.paths.record;
             let consent = Consent { take_uplink: *take_uplink, ..Consent::default() };
+            let before = uplink::pending(&host, record, &config.epoch);
             let watch = take_uplink.then(|| uplink::Watch::start(args, record, *confirm_within)).transpose()?;
             let applied = change(args, &mut host, record, Wish::new(&layout, consent));
-            let waits = watch.map(|watch| uplink::settle(watch, &host, record, &config.epoch));
-            applied.map_err(|problems| config.located(problems))?;
-            let watch = waits.transpose()?.unwrap_or(false);
-            if watch {
+            let left = before.as_deref().filter(|_| applied.is_err());
+            let waits = watch.map(|watch| uplink::settle(watch, &host, record, &config.epoch, left));
+            let watch = waits.transpose();
+            if matches!(watch, Ok(Some(true))) {
                 // Said before the enrolment, which may fail.
-                let by = if enrolment.is_some() { "the enrolment, or by " } else { "" };
+                let by = if enrolment.is_some() && applied.is_ok() { "the enrolment, or by " } else { "" };
                 let unless = format!("unless it is confirmed by {by}`node-format confirm`");
                 say(&format!("the old network comes back within {confirm_within} s {unless}"));
             }
+            applied.map_err(|problems| config.located(problems))?;
+            let watch = watch?.unwrap_or(false);
             let Some(enrolment) = enrolment else { return Ok(Exit::Done) };
             enrolment.run()?;
             if watch {

@@ -164,10 +164,20 @@ pub enum Action {
     },
     /// Joins an interface to the bridge and moves its addresses and routes there.
     TakeUplink(Uplink),
-    /// The same with one that the record knows, of which something is missing on the bridge. It is never undone: the machine may
-    /// be reached by the rest of it, and this run took nothing.
-    FinishUplink(Uplink),
-    ReturnUplink(Uplink),
+    /// The same with one that the record knows, of which something is missing on the bridge. Undone, one that stood alone with
+    /// some of its network has its own again; else it stays so: the machine may be reached by the rest of it, and this run
+    /// took nothing.
+    FinishUplink {
+        #[serde(flatten)]
+        uplink: Uplink,
+        alone: bool,
+    },
+    /// Undone, it is taken again, unless it stood alone.
+    ReturnUplink {
+        #[serde(flatten)]
+        uplink: Uplink,
+        alone: bool,
+    },
     /// Writes the file whole, or removes it where `to` is `None`.
     WriteFile {
         path: PathBuf,
@@ -240,7 +250,7 @@ impl Action {
             Self::RemoveLocalRoute { .. } | Self::RemoveRoute(_) => Kind::RemoveRoutes,
             Self::SetSysctl { .. } => Kind::SetSysctls,
             Self::SetGuard { .. } => Kind::SetGuard,
-            Self::TakeUplink(_) | Self::FinishUplink(_) | Self::ReturnUplink(_) => Kind::MoveUplink,
+            Self::TakeUplink(_) | Self::FinishUplink { .. } | Self::ReturnUplink { .. } => Kind::MoveUplink,
             Self::WriteFile { purpose, .. } => Kind::WriteFiles(*purpose),
         }
     }
@@ -259,7 +269,7 @@ impl Action {
             Self::EraseDirectory(directory) => {
                 Self::MakeDirectory(Directory { half_made: true, inside: BTreeMap::new(), ..directory })
             }
-            Self::FinishDirectory(_) | Self::FinishUplink(_) => return None,
+            Self::FinishDirectory(_) => return None,
             Self::SetDirectory { path, from, to } => Self::SetDirectory { path, from: to, to: from },
             Self::SetDiskLimit { path, id, file_system, from, to } => {
                 Self::SetDiskLimit { path, id, file_system, from: to, to: from }
@@ -280,8 +290,10 @@ impl Action {
                 Self::SetSysctl { key, was, from: to, to: from, along, last: last.back() }
             }
             Self::SetGuard { from, to } => Self::SetGuard { from: to, to: from },
-            Self::TakeUplink(uplink) => Self::ReturnUplink(uplink),
-            Self::ReturnUplink(uplink) => Self::TakeUplink(uplink),
+            Self::TakeUplink(uplink) => Self::ReturnUplink { uplink, alone: false },
+            Self::FinishUplink { uplink, alone: true } => Self::ReturnUplink { uplink, alone: false },
+            Self::ReturnUplink { uplink, alone: false } => Self::TakeUplink(uplink),
+            Self::FinishUplink { alone: false, .. } | Self::ReturnUplink { alone: true, .. } => return None,
             Self::WriteFile { path, purpose, from, to } => Self::WriteFile { path, purpose, from: to, to: from },
         })
     }
@@ -309,7 +321,7 @@ impl Action {
                 Thing::Sysctl { key: key.clone(), was: was.clone(), along: Along(along.clone()), last }
             }
             Self::SetGuard { to: Some(guard), .. } => Thing::Guard { families: guard.families() },
-            Self::TakeUplink(uplink) | Self::FinishUplink(uplink) => Thing::Uplink(uplink.clone()),
+            Self::TakeUplink(uplink) | Self::FinishUplink { uplink, .. } => Thing::Uplink(uplink.clone()),
             Self::WriteFile { path, to: Some(_), .. } => Thing::File { path: path.clone() },
             _ => return None,
         })
@@ -325,8 +337,8 @@ impl Action {
             | Self::RemoveLink { .. }
             | Self::RemoveAddress(_)
             | Self::RemoveLocalRoute { .. }
-            | Self::RemoveRoute(_)
-            | Self::ReturnUplink(_) => self.inverse()?.makes(),
+            | Self::RemoveRoute(_) => self.inverse()?.makes(),
+            Self::ReturnUplink { uplink, .. } => Some(Thing::Uplink(uplink.clone())),
             Self::SetNamespace { name, veth, state } if state.to.inside.is_none() => {
                 Some(Thing::Namespace { name: name.clone(), veth: veth.clone() })
             }
@@ -390,7 +402,7 @@ impl Action {
     /// The uplink that is whole on its bridge because of this action.
     #[must_use]
     pub fn takes(&self) -> Option<&Uplink> {
-        if let Self::TakeUplink(uplink) | Self::FinishUplink(uplink) = self { Some(uplink) } else { None }
+        if let Self::TakeUplink(uplink) | Self::FinishUplink { uplink, .. } = self { Some(uplink) } else { None }
     }
 
     /// The link that it is about, if it is about one.

@@ -112,10 +112,10 @@ impl HostFacts {
                 }
             }
             Action::SetGuard { to, .. } => self.guard.clone_from(to),
-            Action::TakeUplink(uplink) | Action::FinishUplink(uplink) => {
+            Action::TakeUplink(uplink) | Action::FinishUplink { uplink, .. } => {
                 self.move_uplink(uplink, &uplink.link, &uplink.bridge)
             }
-            Action::ReturnUplink(uplink) => self.move_uplink(uplink, &uplink.bridge, &uplink.link),
+            Action::ReturnUplink { uplink, .. } => self.move_uplink(uplink, &uplink.bridge, &uplink.link),
             Action::WriteFile { path, to, .. } => put_at(&mut self.files, path, to.clone()),
         }
     }

@@ -29,6 +29,8 @@ pub struct Scope {
     pub disk: IndexMap<PathBuf, u32>,
     /// Network namespaces to look into, by the names of their files.
     pub namespaces: BTreeSet<String>,
+    /// Those of them that may go: to find out who runs in them.
+    pub leaving_namespaces: BTreeSet<String>,
     /// Settings of the kernel to read, e.g. `net.ipv4.ip_forward`; with `*` in the place of a link, those of each and of
     /// `default`.
     pub sysctls: BTreeSet<String>,
@@ -114,6 +116,8 @@ pub struct HostFacts {
     pub not_namespaces: BTreeMap<String, String>,
     /// Of [`Scope::namespaces`], those that are mounted a second time, out of sight: one of both can be removed.
     pub mounted_again: BTreeSet<String>,
+    /// Of [`Scope::leaving_namespaces`], those in which processes run, and one of these: its number and its name.
+    pub entered: BTreeMap<String, (u32, String)>,
     /// Of [`Scope::sysctls`], those that this kernel has.
     pub sysctls: BTreeMap<String, String>,
     /// The packet filter's table of node-format's name, if there is one.

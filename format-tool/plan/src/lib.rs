@@ -33,8 +33,8 @@ pub use guard::link_local;
 pub use init::{propose as proposal, scope as proposal_scope};
 pub use layout::Layout;
 pub use plan::{
-    Consent, Contents, Forgotten, Plan, lowered_above, needs_it_up, plan, privileges_lacking, rollback, rollback_scope,
-    scope, still_used, strangers,
+    Consent, Contents, Forgotten, Plan, giving_back, lowered_above, needs_it_up, plan, privileges_lacking, rollback,
+    rollback_scope, scope, still_used, strangers,
 };
 pub use render::{Detail, describe, render};
 pub use settings::Settings;

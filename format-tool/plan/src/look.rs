@@ -27,6 +27,7 @@ impl HostFacts {
         seen.others_inside.retain(|name, _| scope.namespaces.contains(name));
         seen.not_namespaces.retain(|name, _| scope.namespaces.contains(name));
         seen.mounted_again.retain(|name| scope.namespaces.contains(name));
+        seen.entered.retain(|name, _| scope.leaving_namespaces.contains(name));
         let patterns: Vec<_> = scope.sysctls.iter().filter(|key| key.contains('*')).collect();
         let is_asked = |key: &String| scope.sysctls.contains(key) || patterns.iter().any(|one| is_meant(key, one));
         seen.sysctls.retain(|key, _| is_asked(key));

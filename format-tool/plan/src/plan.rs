@@ -25,7 +25,7 @@ mod uplink;
 pub use accounts::still_used;
 pub use losses::lowered_above;
 pub use scope::scope;
-pub use uplink::{needs_it_up, rollback, rollback_scope, strangers};
+pub use uplink::{giving_back, needs_it_up, rollback, rollback_scope, strangers};
 
 use crate::action::{Action, Kind, Purpose};
 use crate::facts::HostFacts;
@@ -242,6 +242,13 @@ fn names_of<'a>((name, uid): (&'a str, u32), facts: &'a HostFacts) -> impl Itera
     [OsStr::new(name)].into_iter().chain(home).map(move |name| (name, uid))
 }
 
+/// As [`names_of`], of the group that a user was made with.
+fn groups_of<'a>(claims: &'a Claims, facts: &'a HostFacts) -> BTreeMap<&'a OsStr, u32> {
+    let made =
+        |thing: &'a Thing| if let Thing::Group { name, gid } = thing { Some((name.as_str(), *gid)) } else { None };
+    claims.iter().filter_map(made).flat_map(|(name, gid)| names_of((name, gid), facts)).collect()
+}
+
 fn made_user(thing: &Thing) -> Option<(&str, u32)> {
     if let Thing::User { name, uid } = thing { Some((name, *uid)) } else { None }
 }
@@ -286,6 +293,8 @@ struct Planner<'a> {
     made_users: BTreeMap<&'a str, u32>,
     /// The uid that a partition's user was made with, by the name of the partition's directory.
     users_of: BTreeMap<&'a OsStr, u32>,
+    /// The gid that a partition's group was made with, by the same name.
+    groups_of: BTreeMap<&'a OsStr, u32>,
     /// Which numbers have limits of ours, on which file systems: all directories of a partition on one share its own.
     limits_made: BTreeSet<(&'a str, u32)>,
     settings_before: BTreeMap<&'a str, Before<'a>>,
@@ -319,6 +328,7 @@ impl<'a> Planner<'a> {
             memberships: accounts::memberships(facts),
             made_users: claims.iter().filter_map(|thing| made_user(thing)).collect(),
             users_of: claims.iter().filter_map(made_user).flat_map(|made| names_of(made, facts)).collect(),
+            groups_of: groups_of(claims, facts),
             limits_made: claims.iter().filter_map(|thing| limit_made(thing, facts)).collect(),
             settings_before: claims.iter().filter_map(|thing| setting_before(thing)).collect(),
             leaving: BTreeSet::new(),

@@ -74,8 +74,8 @@ fn noun(action: &Action) -> (char, &'static str) {
         Action::SetGuard { to: None, .. } => ('-', "packet filter table"),
         Action::SetGuard { .. } => ('~', "packet filter table"),
         Action::TakeUplink(_) => ('+', "uplink"),
-        Action::FinishUplink(_) => ('~', "uplink"),
-        Action::ReturnUplink(_) => ('-', "uplink"),
+        Action::FinishUplink { .. } => ('~', "uplink"),
+        Action::ReturnUplink { .. } => ('-', "uplink"),
         Action::WriteFile { to: None, .. } => ('-', "file"),
         Action::WriteFile { from: None, .. } => ('+', "file"),
         Action::WriteFile { .. } => ('~', "file"),
@@ -145,7 +145,9 @@ fn name(action: &Action) -> String {
         Action::AddRoute(route) | Action::RemoveRoute(route) => route.destination.to_string(),
         Action::SetSysctl { key, .. } => key.clone(),
         Action::SetGuard { .. } => "plat".into(),
-        Action::TakeUplink(uplink) | Action::FinishUplink(uplink) | Action::ReturnUplink(uplink) => uplink.link.clone(),
+        Action::TakeUplink(uplink) | Action::FinishUplink { uplink, .. } | Action::ReturnUplink { uplink, .. } => {
+            uplink.link.clone()
+        }
         Action::AddAddress(found) | Action::RemoveAddress(found) => found.address.to_string(),
         Action::AddLocalRoute { range } | Action::RemoveLocalRoute { range } => range.to_string(),
     }
@@ -189,8 +191,8 @@ fn line(action: &Action) -> String {
         }
         Action::SetGuard { from, to } => guard_line(from.as_ref(), to.as_ref()),
         Action::TakeUplink(uplink) => format!("to {}{}", uplink.bridge, uplink_line(uplink)),
-        Action::FinishUplink(uplink) => format!("whole on {}{}", uplink.bridge, uplink_line(uplink)),
-        Action::ReturnUplink(uplink) => format!("from {}{}", uplink.bridge, uplink_line(uplink)),
+        Action::FinishUplink { uplink, .. } => format!("whole on {}{}", uplink.bridge, uplink_line(uplink)),
+        Action::ReturnUplink { uplink, .. } => format!("from {}{}", uplink.bridge, uplink_line(uplink)),
         Action::SetLink { from, to, .. } => format!("{} -> {}", link_line(from), link_line(to)),
         Action::AddAddress(found) | Action::RemoveAddress(found) => address_line(found),
         Action::AddLocalRoute { .. } | Action::RemoveLocalRoute { .. } => String::new(),

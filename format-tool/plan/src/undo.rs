@@ -61,7 +61,7 @@ pub fn left_out(done: &[&Action]) -> Vec<String> {
             Action::SetLink { name, from, to } if from.bridge.is_some() && from.bridge != to.bridge => {
                 out.ports.push(name);
             }
-            Action::ReturnUplink(uplink) => out.ports.push(&uplink.link),
+            Action::ReturnUplink { uplink, alone: false } => out.ports.push(&uplink.link),
             Action::RemoveDirectory(directory) if !directory.half_made => {
                 out.directories.push(directory.path.to_str().unwrap_or_default());
             }

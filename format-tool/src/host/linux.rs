@@ -134,6 +134,7 @@ impl LinuxHost {
             others_inside,
             not_namespaces: self.namespaces().in_the_way(&scope.namespaces),
             mounted_again: self.namespaces().mounted_again(&scope.namespaces)?,
+            entered: self.namespaces().entered(&scope.leaving_namespaces),
             ..HostFacts::default()
         };
         disk::observe(&self.tree, &scope.disk, &mut facts);

@@ -58,16 +58,40 @@ impl Watch {
     }
 }
 
-/// Whether there is anything to confirm. A watch that has nothing to wait for ends here; a record that cannot be read at the
-/// moment does not say so.
+/// What is unconfirmed before a run, as far as the record can be read.
+pub(super) fn pending(host: &LinuxHost, record: &Path, epoch: &Epoch) -> Option<Vec<Uplink>> {
+    let seen = Record::read(&host.beneath_root(record), epoch).ok()?;
+    Some(unconfirmed(seen.claims()).cloned().collect())
+}
+
+/// Whether there is anything to confirm that this watch waits for. One that has nothing to wait for ends here; a record that
+/// cannot be read at the moment does not say so.
+///
+/// `left`: what was unconfirmed before a run that has failed. It waits for whoever took it.
 ///
 /// # Errors
 /// If there is, and whoever was to wait for it has ended.
-pub(super) fn settle(watch: Watch, host: &LinuxHost, record: &Path, epoch: &Epoch) -> Result<bool, Problem> {
+pub(super) fn settle(
+    watch: Watch,
+    host: &LinuxHost,
+    record: &Path,
+    epoch: &Epoch,
+    left: Option<&[Uplink]>,
+) -> Result<bool, Problem> {
     let mut watch = watch;
-    if Record::read(&host.beneath_root(record), epoch).is_ok_and(|seen| unconfirmed(seen.claims()).next().is_none()) {
+    let now = pending(host, record, epoch);
+    if now.as_ref().is_some_and(Vec::is_empty) {
         watch.stop();
         return Ok(false);
+    }
+    if now.is_some() && now.as_deref() == left {
+        // While it is held nobody gives anything back, nor leaves that to the last who waits.
+        let held = Record::open(&host.beneath_root(record), epoch);
+        if let Some(held) = held.ok().filter(|_| watches::is_awaited_without(watch.0.id())) {
+            watch.stop();
+            held.finish()?;
+            return Ok(false);
+        }
     }
     match watch.0.try_wait() {
         Ok(Some(status)) => Err(Problem::new(codes::PREREQUISITE, "nobody waits to give the old network back")

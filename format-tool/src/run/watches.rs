@@ -22,6 +22,14 @@ pub(super) fn is_last() -> bool {
     !pids.filter_map(watching).any(|other| other.of == own.of && other.started > own.started)
 }
 
+/// Whether some process but this one waits for the same record as it does.
+pub(super) fn is_awaited_without(pid: u32) -> bool {
+    let Some(own) = watching(pid) else { return false };
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|other| *other != pid).filter_map(watching).any(|other| other.of == own.of)
+}
+
 fn watching(pid: u32) -> Option<Watching> {
     let place = Path::new("/proc").join(pid.to_string());
     // Anybody may call his programs as he likes, and those that are set-uid are root's.

@@ -1,8 +1,10 @@
 //! A confirmed uplink of which something went since: a run mends it, and does not give it back when it fails.
 
+use super::effects::acting_before;
 use super::losses::{LIMITS, failing_at, failing_at_the_end};
 use super::machine::{Machine, ip, on_a_machine, until};
-use super::uplink::{TAKE, World, where_is};
+use super::uplink::{TAKE, World, end_watches, watches, where_is};
+use std::fs;
 
 const SOMEBODYS: &str = "203.0.113.77/32";
 
@@ -103,6 +105,109 @@ fn an_uplink_that_somebody_took_from_its_bridge_joins_it_again() {
         let why = failing_at_the_end(machine);
         assert!(why.contains("but for what came back to plat0 of the uplink up0, which stays"), "{why}");
         assert!(is_port(machine) && world.is_reached());
+        machine.must(&["reset"]);
+    });
+}
+
+/// How somebody gets a machine back by hand, in part, and whether the bridge is there still.
+const BY_HAND: [&[&str]; 2] = [&["link delete plat0"], &["link set plat0 down", "link set up0 nomaster"]];
+
+/// A confirmed uplink, and a machine that is reached without it again.
+fn restored_by_hand(machine: &Machine, how: &[&str]) -> World {
+    let world = World::new();
+    machine.configure_with(1, TAKE, "");
+    machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+    machine.must(&["confirm"]);
+    how.iter().for_each(|step| ip(step));
+    ip("address add 192.0.2.7/24 dev up0");
+    ip("route replace default via 192.0.2.1 dev up0");
+    assert!(world.reaches(&["192.0.2.7:0"]));
+    world
+}
+
+#[test]
+fn an_apply_that_fails_leaves_a_machine_to_its_own_network_that_somebody_gave_back_by_hand() {
+    for how in BY_HAND {
+        on_a_machine(move |machine| {
+            let world = restored_by_hand(machine, how);
+            machine.configure_with(1, TAKE, LIMITS);
+            let why = failing_at(machine, "srv/plat/resources/part0/.node-format-resource.json");
+            assert!(why.contains("before the run but for up0, which has all of its own network again"), "{why}");
+            assert!(!is_port(machine), "{how:?}");
+            until("it is reached by its own network", || world.is_reached());
+            // One that succeeds takes it again, whole.
+            machine.must(&["apply"]);
+            assert!(is_port(machine), "{how:?}");
+            until("it is reached by the bridge", || world.is_reached());
+            machine.must(&["reset"]);
+            assert!(!is_port(machine), "{how:?}");
+            until("it is reached", || world.is_reached());
+        });
+    }
+}
+
+#[test]
+fn what_takes_nothing_leaves_a_machine_to_its_own_network_whether_it_fails_or_not() {
+    for how in BY_HAND {
+        for verb in ["apply", "reset"] {
+            on_a_machine(move |machine| {
+                let world = restored_by_hand(machine, how);
+                machine.configure_with(1, "mode = \"bridge\"\nguard = false\n", LIMITS);
+                let home = machine.path("srv/plat/partitions/part0");
+                let (code, why) = match verb {
+                    "reset" => acting_before("unlinkat", &machine.command(&["reset"]), || {
+                        fs::write(home.join("srv/his"), "").unwrap();
+                    }),
+                    _ => (1, failing_at(machine, "srv/plat/resources/part0/.node-format-resource.json")),
+                };
+                assert_eq!(code, 1, "{how:?} {verb}: {why}");
+                assert!(why.contains("up0, which has all of its own network again"), "{how:?} {verb}: {why}");
+                assert!(!is_port(machine), "{how:?} {verb}: {why}");
+                until("it is reached by its own network", || world.is_reached());
+                let _ = fs::remove_file(home.join("srv/his"));
+                machine.must(&["reset"]);
+                until("it is reached", || world.is_reached());
+            });
+        }
+    }
+}
+
+#[test]
+fn what_goes_with_an_uplink_that_is_taken_again_is_named_when_that_fails() {
+    on_a_machine(|machine| {
+        let _world = restored_by_hand(machine, BY_HAND[1]);
+        ip("neighbour add 192.0.2.50 lladdr 02:00:00:00:00:50 nud permanent dev up0");
+        machine.configure_with(1, TAKE, LIMITS);
+        let named = "the neighbour 192.0.2.50";
+        assert!(machine.must(&["plan"]).contains(named));
+        let why = failing_at(machine, "srv/plat/resources/part0/.node-format-resource.json");
+        assert!(why.contains(named), "{why}");
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_run_that_was_refused_leaves_an_uplink_to_the_run_that_took_it() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        ip("link add part1 type veth peer name other1");
+        machine.configure_with(2, TAKE, "");
+        let (code, why) = machine.run(&["apply", "--take-uplink", "--confirm-within", "1"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(!why.contains("the old network comes back"), "{why}");
+        // Whoever waited for the refused run is gone, so nothing is given back.
+        assert_eq!(watches(machine), 1);
+        assert!(is_port(machine) && world.is_reached());
+        // Where nobody else waits, he does, and it is said.
+        end_watches(machine);
+        let (code, why) = machine.run(&["apply", "--take-uplink", "--confirm-within", "1"]);
+        assert_eq!(code, 4, "{why}");
+        assert!(why.contains("the old network comes back within 1 s"), "{why}");
+        until("the old network is back", || where_is(machine, "192.0.2.7/24") == ["up0"]);
+        ip("link delete part1");
+        until("nobody waits", || watches(machine) == 0);
         machine.must(&["reset"]);
     });
 }

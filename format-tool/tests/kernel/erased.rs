@@ -1,7 +1,7 @@
 //! Erasing partitions while somebody is at work in them: it comes to an end, and it can be ended.
 
-use super::effects::acting_once;
-use super::locked::formatted;
+use super::effects::{Ended, acting_once, killed_once};
+use super::locked::{formatted, give, owner_and_mode};
 use super::machine::{FIRST_UID, on_a_machine};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -61,6 +61,38 @@ fn erasing_can_be_ended_and_taken_up_again() {
         assert!(fs::read_dir(home.join("srv")).unwrap().count() >= 19, "{why}");
         let srv = fs::metadata(home.join("srv")).unwrap();
         assert_eq!((srv.uid(), srv.mode() & 0o7777), (FIRST_UID, 0o750), "what was not erased is its user's");
+        machine.must(&["reset", "--erase"]);
+        assert!(!home.exists());
+    });
+}
+
+/// Whose each is after a run that erased was killed, and the next `apply`; a tenant has it if it was his.
+#[test]
+fn a_directory_of_somebody_else_is_his_again_after_a_killed_erasing() {
+    const SOMEBODY: u32 = 65_001;
+    on_a_machine(|machine| {
+        let home = formatted(machine);
+        for (name, uid) in [("etc", SOMEBODY), ("var", 0), ("srv", FIRST_UID)] {
+            for n in 0..20 {
+                fs::write(home.join(name).join(format!("file{n}")), "").unwrap();
+            }
+            give(&home.join(name), uid, 0o700);
+        }
+        let state = |name: &str| owner_and_mode(&home.join(name));
+        for name in ["etc", "var", "srv"] {
+            let is_taken = || state(name) == (0, 0, 0o1700);
+            let ended = killed_once(&machine.command(&["reset", "--erase"]), is_taken);
+            if matches!(ended, Ended::Whole(_)) {
+                break; // The others had gone first.
+            }
+            machine.must(&["apply"]);
+            for (name, whose) in [("etc", (SOMEBODY, SOMEBODY, 0o700)), ("var", (0, 0, 0o700))] {
+                let holds = fs::read_dir(home.join(name)).unwrap().next().is_some();
+                let mine = (FIRST_UID, FIRST_UID, 0o750);
+                assert!(state(name) == if holds { whose } else { mine }, "{name}: {:?}", state(name));
+            }
+            assert_eq!(state("srv"), (FIRST_UID, FIRST_UID, 0o750));
+        }
         machine.must(&["reset", "--erase"]);
         assert!(!home.exists());
     });

@@ -272,10 +272,27 @@ fn alive(child: &mut std::process::Child) -> bool {
 
 /// How many processes wait for a confirmation on this machine.
 pub fn watches(machine: &Machine) -> usize {
+    waiting(machine).len()
+}
+
+/// Those of this machine's processes that wait.
+fn waiting(machine: &Machine) -> Vec<i32> {
     let root = machine.root.path().display().to_string();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
-    lines.filter(|line| String::from_utf8_lossy(line).contains(&root)).count()
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    let is_ours = |pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&root)
+    };
+    pids.filter(is_ours).collect()
+}
+
+/// As a machine that goes down does, or somebody's hand.
+pub fn end_watches(machine: &Machine) {
+    for pid in waiting(machine) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+    until("nobody waits", || watches(machine) == 0);
 }
 
 #[test]

@@ -154,6 +154,11 @@ impl Planner<'_> {
         self.users_of.get(path.file_name()?).copied()
     }
 
+    /// The gid that a partition's group was made with.
+    fn group_of(&self, path: &Path) -> Option<u32> {
+        self.groups_of.get(path.file_name()?).copied()
+    }
+
     fn drop_directory(&mut self, thing: &Thing, directory: Directory, stranger: Option<&str>) {
         if directory.partition && self.is_a_third_ones(directory.owner.uid, None) {
             return self.refuse_a_third_ones(&directory.path, directory.owner, None);
@@ -275,6 +280,8 @@ impl Planner<'_> {
                 self.add.push(Action::FinishDirectory(directory));
             } else if directory.partition && self.changes_hands(path, found, wanted.owner) {
                 self.refuse_another_owner(path, wanted.owner);
+            } else if directory.partition && self.changes_group(path, found, wanted.owner) {
+                self.refuse_another_group(path, wanted.owner);
             } else if directory.partition && is_locked(from, owner) {
                 let of_a_killed_run = match is_unfinished(mode) {
                     true => format!("; {}, and the next `apply` makes it anew", clear_away(path)),
@@ -337,15 +344,33 @@ impl Planner<'_> {
             (None, Some(user)) => found.uid != user.uid,
             (made, None) => made.is_some(),
             (Some(made), Some(user)) => {
-                made != user.uid && [made, 0].contains(&found.uid) && !self.is_renumbered(made, user.uid)
+                made != user.uid && found.uid != user.uid && !self.is_renumbered(made, user.uid)
             }
         }
+    }
+
+    /// Whether a partition is to have a group of another number: what is in it stays the former one's, which another
+    /// partition may have by then.
+    fn changes_group(&self, path: &Path, found: Owner, user: Option<Owner>) -> bool {
+        let Some((made, user)) = self.group_of(path).zip(user) else { return false };
+        let keeps_its_name = |(name, gid): (&String, &u32)| {
+            *gid == user.gid && self.facts.groups.get(name).is_some_and(|found| found.gid == made)
+        };
+        made != user.gid && found.gid != user.gid && !self.layout.groups.iter().any(keeps_its_name)
     }
 
     /// Whether a user keeps his name and is to have another number, which is refused for him.
     fn is_renumbered(&self, from: u32, to: u32) -> bool {
         let has = |name: &String| self.facts.users.get(name).is_some_and(|found| found.uid == from);
         self.layout.users.iter().any(|(name, wanted)| wanted.uid == to && has(name))
+    }
+
+    fn refuse_another_group(&mut self, path: &Path, user: Option<Owner>) {
+        let (Some(made), Some(user)) = (self.group_of(path), user) else { return };
+        let problem = Problem::new(codes::STILL_USED, format!("{} keeps its group {made}", path.display()));
+        let why = format!("{} is to have it now, but what is in it belongs to {made}", user.gid);
+        let fix = "put the old `first_gid` back, or run `node-format reset` first";
+        self.problems.push(problem.because(why).fix(fix).at("partitions.first_gid"));
     }
 
     fn refuse_another_owner(&mut self, path: &Path, user: Option<Owner>) {

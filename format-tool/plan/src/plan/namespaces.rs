@@ -44,6 +44,12 @@ impl Planner<'_> {
                          its link, and so does the empty file /run/netns/{name}, until the machine is started again"
                     ));
                 }
+                if let Some((process, program)) = self.facts.entered.get(name) {
+                    self.notes.push(format!(
+                        "namespace {name} loses its name and its link, and stays, with all else that is in it, for as long as \
+                         somebody runs in it: process {process} ({program}) does"
+                    ));
+                }
                 self.remove.push(set(name, veth, found, Namespace::default()));
             }
         }

@@ -44,6 +44,9 @@ pub fn scope(layout: &Layout, claims: &Claims) -> Scope {
             }
             Thing::Namespace { name, .. } => {
                 scope.namespaces.insert(name.clone());
+                if !layout.namespaces.contains_key(name) {
+                    scope.leaving_namespaces.insert(name.clone());
+                }
                 scope.network = true;
             }
             Thing::Sysctl { key, along, .. } => {

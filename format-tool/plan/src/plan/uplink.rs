@@ -27,14 +27,19 @@ impl Planner<'_> {
         let mut held = None;
         for thing in self.claims.iter() {
             match thing {
+                Thing::Uplink(uplink) if let Some(other) = exchanged(uplink, self.facts) => {
+                    taken |= is_wanted(uplink);
+                    self.refuse_exchanged(uplink, other);
+                }
                 Thing::Uplink(uplink) => match (place(uplink, self.facts), is_wanted(uplink)) {
                     (Place::Link, _) => self.forget.push(thing.clone()),
                     (Place::Nowhere, _) => {
                         self.forget.push(thing.clone());
                         self.remove.extend(left_on_the_bridge(uplink, self.facts).rev());
                     }
-                    (_, false) => {
-                        self.remove.push(Action::ReturnUplink(uplink.clone()));
+                    (at, false) => {
+                        let alone = at == Place::Alone;
+                        self.remove.push(Action::ReturnUplink { uplink: uplink.clone(), alone });
                         self.notes
                             .extend(lowered(uplink, self.facts).into_iter().chain(comes_behind(uplink, self.facts)));
                         self.say_what_its_bridge_forgets(&uplink.link, &uplink.bridge);
@@ -52,10 +57,11 @@ impl Planner<'_> {
                         taken = true;
                         self.say_unconfirmed(uplink);
                         self.say_what_goes_without_ipv6(uplink);
-                        if at == Place::Between {
+                        if matches!(at, Place::Between | Place::Alone) {
                             self.refuse_another_network(uplink);
                             self.refuse_strangers(uplink);
-                            self.add.push(Action::FinishUplink(uplink.clone()));
+                            let alone = at == Place::Alone;
+                            self.add.push(Action::FinishUplink { uplink: uplink.clone(), alone });
                         }
                     }
                 },
@@ -76,6 +82,17 @@ impl Planner<'_> {
                 ),
             }
         }
+    }
+
+    /// What is on the bridge came from the one that has another name by now, as did its settings: all goes by the name.
+    fn refuse_exchanged(&mut self, uplink: &Uplink, other: &str) {
+        let Uplink { link, bridge, .. } = uplink;
+        self.problems.push(
+            Problem::new(codes::UPLINK, format!("{link} is another interface by now"))
+                .because(format!("the port of {bridge} that node-format took by this name seems to be {other}"))
+                .fix(format!("give both their names back (`ip link set {other} name {link}`, once {link} has another), and run it again"))
+                .at("network.uplink"),
+        );
     }
 
     /// In one run nobody could say in time whether the machine is still reached.
@@ -192,41 +209,9 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
     let mut plan = Plan::default();
     for thing in claims.iter() {
         let Thing::Uplink(uplink) = thing else { continue };
-        if claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }) {
-            continue;
+        if !claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }) {
+            give_back(uplink, facts, claims, &mut plan);
         }
-        let at = place(uplink, facts);
-        let returns = !matches!(at, Place::Link | Place::Nowhere);
-        let listens = accept_ra(&uplink.link);
-        let by_us = claims.iter().filter_map(setting_before).find(|(key, _)| *key == forwarding::IPV6);
-        let forwards = facts.sysctls.get(forwarding::IPV6).is_some_and(|found| found == "1")
-            && !forwarded(&uplink.link, facts, by_us.map(|(_, before)| before));
-        if returns && forwards && facts.sysctls.get(&listens).is_some_and(|found| found == "1") {
-            // The rest of the node stays, and a machine that forwards listens to no router unless it is told to. What forwarded
-            // before listened to none.
-            let before = Before { was: "1", along: &BTreeMap::new(), last: None };
-            plan.actions.push(setting(&listens, before, "1", "2"));
-        }
-        // Its own settings come back first: without IPv6 it takes no such address.
-        let own = format!(".{}.", uplink.link.replace('.', "/"));
-        for (key, before) in claims.iter().filter_map(setting_before) {
-            let is_its = key.contains(&own) && *key != listens;
-            if let Some(found) = facts.sysctls.get(key).filter(|found| is_its && *found != before.was) {
-                plan.actions.push(setting(key, before, found, before.was));
-            }
-        }
-        if !returns {
-            plan.forget.push(thing.clone());
-            if at == Place::Nowhere {
-                plan.actions.extend(left_on_the_bridge(uplink, facts));
-            }
-            continue;
-        }
-        plan.notes.extend(lost_with_port(facts, &uplink.link, &uplink.bridge));
-        plan.notes.extend(ways_lost(uplink, facts));
-        plan.notes.extend(lowered(uplink, facts).into_iter().chain(comes_behind(uplink, facts)));
-        plan.actions.push(Action::ReturnUplink(uplink.clone()));
-        plan.actions.extend(ending_on(&uplink.bridge, facts).cloned().map(Action::RemoveAddress));
     }
     let actions: Vec<&Action> = plan.actions.iter().collect();
     plan.notes.extend(lost_with_addresses(facts, claims, &actions, &BTreeSet::new()));
@@ -238,6 +223,48 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
     let returned: Claims = returned.cloned().collect();
     plan.notes.extend(super::missing::missing(facts, &returned, |_| false));
     plan
+}
+
+/// What gives one interface back, with the settings of the kernel that it had of its own.
+pub fn giving_back(uplink: &Uplink, facts: &HostFacts, claims: &Claims) -> Vec<Action> {
+    let mut plan = Plan::default();
+    give_back(uplink, facts, claims, &mut plan);
+    plan.actions
+}
+
+fn give_back(uplink: &Uplink, facts: &HostFacts, claims: &Claims, plan: &mut Plan) {
+    let at = place(uplink, facts);
+    let returns = !matches!(at, Place::Link | Place::Nowhere);
+    let listens = accept_ra(&uplink.link);
+    let by_us = claims.iter().filter_map(setting_before).find(|(key, _)| *key == forwarding::IPV6);
+    let forwards = facts.sysctls.get(forwarding::IPV6).is_some_and(|found| found == "1")
+        && !forwarded(&uplink.link, facts, by_us.map(|(_, before)| before));
+    if returns && forwards && facts.sysctls.get(&listens).is_some_and(|found| found == "1") {
+        // The rest of the node stays, and a machine that forwards listens to no router unless it is told to. What forwarded
+        // before listened to none.
+        let before = Before { was: "1", along: &BTreeMap::new(), last: None };
+        plan.actions.push(setting(&listens, before, "1", "2"));
+    }
+    // Its own settings come back first: without IPv6 it takes no such address.
+    let own = format!(".{}.", uplink.link.replace('.', "/"));
+    for (key, before) in claims.iter().filter_map(setting_before) {
+        let is_its = key.contains(&own) && *key != listens;
+        if let Some(found) = facts.sysctls.get(key).filter(|found| is_its && *found != before.was) {
+            plan.actions.push(setting(key, before, found, before.was));
+        }
+    }
+    if !returns {
+        plan.forget.push(Thing::Uplink(uplink.clone()));
+        if at == Place::Nowhere {
+            plan.actions.extend(left_on_the_bridge(uplink, facts));
+        }
+        return;
+    }
+    plan.notes.extend(lost_with_port(facts, &uplink.link, &uplink.bridge));
+    plan.notes.extend(ways_lost(uplink, facts));
+    plan.notes.extend(lowered(uplink, facts).into_iter().chain(comes_behind(uplink, facts)));
+    plan.actions.push(Action::ReturnUplink { uplink: uplink.clone(), alone: at == Place::Alone });
+    plan.actions.extend(ending_on(&uplink.bridge, facts).cloned().map(Action::RemoveAddress));
 }
 
 /// What a router or a program put there while the interface was its port, and what would draw to the bridge what goes through
@@ -286,6 +313,8 @@ enum Place {
     Bridge,
     /// Of what it had something is in the other place yet, or in both: a run was cut off, and moving it again finishes that.
     Between,
+    /// It stands alone with some of what it had: somebody may have given the machine its network back by hand.
+    Alone,
     /// It stands alone, with all it had, of which the bridge has nothing any more.
     Link,
     /// The interface itself is gone, or somebody else's port by now: there is nothing to return, and nothing to return it to.
@@ -311,6 +340,16 @@ fn routes_on(link: &str, uplink: &Uplink, facts: &HostFacts) -> impl Iterator<It
     routes.filter(move |route| facts.routes.contains(route))
 }
 
+/// Which port of the bridge is the uplink, where another interface has its name. The bridge has its hardware address.
+fn exchanged<'a>(uplink: &Uplink, facts: &'a HostFacts) -> Option<&'a str> {
+    let bridge = facts.links.get(&uplink.bridge)?;
+    let found = facts.links.get(&uplink.link).filter(|found| found.bridge.is_none() && found.mac != bridge.mac)?;
+    let is_it = |link: &LinkFact| {
+        link.kind == found.kind && link.bridge.as_ref() == Some(&uplink.bridge) && link.mac == bridge.mac
+    };
+    facts.links.iter().find(|(_, link)| is_it(link)).map(|(name, _)| name.as_str())
+}
+
 fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
     let Some(LinkFact { bridge, up: is_up, .. }) = facts.links.get(&uplink.link) else { return Place::Nowhere };
     let is_port = bridge.as_deref() == Some(&uplink.bridge);
@@ -327,6 +366,7 @@ fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
     match is_port {
         true if *is_up && all_on(&uplink.bridge) && none_on(&uplink.link) => Place::Bridge,
         false if all_on(&uplink.link) && none_on(&uplink.bridge) => Place::Link,
+        false if !none_on(&uplink.link) => Place::Alone,
         _ => Place::Between,
     }
 }

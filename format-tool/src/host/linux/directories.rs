@@ -451,7 +451,11 @@ fn fill(made: &OwnedFd, directory: &Directory, had: &mut Had, lacking: &mut Vec<
             // A run that was killed leaves empty ones, and what it did not come to erase.
             let (whose, found) = owner_and_mode(&rustix::fs::fstat(&inner)?);
             let is_of_a_run = whose.uid == rustix::process::geteuid().as_raw() && found == UNFINISHED;
-            if whose.uid != owner.uid && !is_of_a_run && first_in(&inner)?.is_some() {
+            let was = if is_of_a_run { mark::recall(&inner) } else { Some((whose, found)) };
+            if let Some((was, mode)) = was.filter(|(was, _)| was.uid != owner.uid)
+                && first_in(&inner)?.is_some()
+            {
+                give(&inner, was, mode)?;
                 continue;
             }
         }

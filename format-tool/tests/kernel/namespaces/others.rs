@@ -1,7 +1,7 @@
 //! What somebody else set in a partition's namespace, or gave it: named, refused, kept.
 
 use super::super::effects::acting_before;
-use super::super::machine::{Machine, ip, on_a_machine};
+use super::super::machine::{Machine, ip, on_a_machine, until};
 use super::{NETWORK, inside};
 use std::process::{Command, Output};
 
@@ -305,5 +305,28 @@ fn links_on_an_eth0_that_is_to_take_smaller_packets_are_named() {
         machine.must(&["verify"]);
         assert_eq!(mtus(), ["1400", "1400", "1300"]);
         machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_namespace_that_somebody_runs_in_is_said_to_stay() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure_with(2, NETWORK, "");
+        machine.must(&["apply"]);
+        // Nobody of the partitions.
+        let mut sleeping = Command::new("nsenter");
+        sleeping.arg(format!("--net={}", machine.path("run/netns/part1").display()));
+        let mut sleeping = sleeping.args(["setpriv", "--reuid=65001", "sleep", "1000"]).spawn().unwrap();
+        let comm = format!("/proc/{}/comm", sleeping.id());
+        until("it sleeps", || std::fs::read_to_string(&comm).is_ok_and(|name| name == "sleep\n"));
+        let said = machine.must(&["reset"]);
+        let stays = format!(
+            "! namespace part1 loses its name and its link, and stays, with all else that is in it, for as long as somebody runs in it: process {} (sleep) does",
+            sleeping.id()
+        );
+        assert!(said.contains(&stays) && !said.contains("namespace part0 loses"), "{said}");
+        sleeping.kill().unwrap();
+        sleeping.wait().unwrap();
     });
 }

@@ -83,8 +83,8 @@ pub(in super::super) fn lost_with_addresses(
                 gone.insert((link, *address));
             }
             Action::RemoveRoute(route) => drop(elsewhere.insert(route.clone())),
-            Action::ReturnUplink(uplink) => leave(&uplink.bridge, uplink, &mut removed, &mut elsewhere),
-            Action::TakeUplink(uplink) | Action::FinishUplink(uplink) => {
+            Action::ReturnUplink { uplink, .. } => leave(&uplink.bridge, uplink, &mut removed, &mut elsewhere),
+            Action::TakeUplink(uplink) | Action::FinishUplink { uplink, .. } => {
                 leave(&uplink.link, uplink, &mut removed, &mut elsewhere);
             }
             Action::SetLink { name, from, to } => {
@@ -129,7 +129,9 @@ pub(super) fn lost_with_first_addresses(
             Action::AddAddress(AddressFact { link, address, .. }) if address.addr().is_ipv4() => {
                 links.insert(link);
             }
-            Action::TakeUplink(uplink) if uplink.addresses.iter().any(|address| address.addr().is_ipv4()) => {
+            Action::TakeUplink(uplink) | Action::FinishUplink { uplink, alone: true }
+                if uplink.addresses.iter().any(|address| address.addr().is_ipv4()) =>
+            {
                 links.insert(&uplink.bridge);
                 elsewhere.extend(uplink.routes.iter().map(|route| on(&uplink.bridge, route)));
             }

@@ -1,6 +1,6 @@
 //! Emptying what a tenant has left: whatever was said of it, however deep it lies, and nothing that is not in it.
 
-use super::{INNER, errno, give, is_dots, mount_of, owner_and_mode, quota};
+use super::{INNER, errno, give, is_dots, mark, mount_of, owner_and_mode, quota};
 use crate::host::linux::place::{Place, place};
 use node_format_plan::action::UNFINISHED;
 use node_format_plan::facts::Owner;
@@ -35,7 +35,12 @@ pub(super) fn erase(held: &OwnedFd, moved: &mut PathBuf, stop: &dyn Fn() -> bool
     loop {
         match erase_contents(&here, mount, stop) {
             Ok(Some((entered, inner))) => {
-                let was = owner_and_mode(&rustix::fs::fstat(&inner)?);
+                let mut was = owner_and_mode(&rustix::fs::fstat(&inner)?);
+                if way.is_empty() {
+                    // It may have the name of one of a partition's own, and may have been entered before.
+                    was = mark::recall(&inner).unwrap_or(was);
+                    mark::remember(&inner, was);
+                }
                 way.push(Level { place: place(&here)?, entered, was });
                 take(&inner);
                 here = inner;
@@ -72,6 +77,7 @@ fn take(directory: &OwnedFd) {
 /// What is not erased after all is its user's again, as far up as it is where it was.
 fn give_back(mut here: OwnedFd, mut way: Vec<Level>) {
     while let Some(level) = way.pop() {
+        mark::recall(&here);
         let _ = give(&here, level.was.0, level.was.1);
         let above = rustix::fs::openat(&here, c"..", INNER, Mode::empty());
         match above.and_then(|above| Ok((place(&above)? == level.place, above))) {

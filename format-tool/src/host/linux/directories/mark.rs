@@ -1,4 +1,4 @@
-//! The mark of a partition's directory that is half-made: an extended attribute, which goes with it. Its user cannot set it.
+//! The marks of directories that are being made or emptied: extended attributes, which go with them. No user can set them.
 
 use super::{errno, give, own, quota};
 use node_format_plan::action::UNFINISHED;
@@ -15,6 +15,28 @@ fn name() -> &'static CStr {
 
 pub(super) fn is_on(directory: &OwnedFd) -> bool {
     fgetxattr(directory, name(), &mut [0u8; 0]).is_ok()
+}
+
+/// Where it is kept whose a directory was that root has taken to empty it.
+fn was() -> &'static CStr {
+    if rustix::process::geteuid().is_root() { c"trusted.plat.was" } else { c"user.plat.was" }
+}
+
+/// Keeps whose a directory is that is about to be emptied, for whoever finds it after a run that was killed. Without such
+/// attributes nobody knows.
+pub(super) fn remember(directory: &OwnedFd, (owner, mode): (Owner, u32)) {
+    let text = format!("{} {} {mode:o}", owner.uid, owner.gid);
+    let _ = fsetxattr(directory, was(), text.as_bytes(), XattrFlags::empty());
+}
+
+/// Whose a directory was, if that was kept; it is not any more.
+pub(super) fn recall(directory: &OwnedFd) -> Option<(Owner, u32)> {
+    let mut text = [0u8; 64];
+    let length = fgetxattr(directory, was(), &mut text).ok()?;
+    let _ = fremovexattr(directory, was());
+    let mut words = std::str::from_utf8(text.get(..length)?).ok()?.split(' ');
+    let owner = Owner { uid: words.next()?.parse().ok()?, gid: words.next()?.parse().ok()? };
+    Some((owner, u32::from_str_radix(words.next()?, 8).ok()?))
 }
 
 /// How often a change is tried that its user keeps from being made by saying, again and again, that nobody may change it.

@@ -2,6 +2,7 @@
 //! with one pair of links to the bridge.
 
 mod elsewhere;
+mod entered;
 mod failures;
 mod folder;
 mod furnish;

@@ -25,7 +25,9 @@ pub(in crate::host::linux) struct NotMoved {
 
 pub(in crate::host::linux) fn move_uplink(action: &Action) -> Result<(), NotMoved> {
     let uplink = match action {
-        Action::TakeUplink(uplink) | Action::FinishUplink(uplink) | Action::ReturnUplink(uplink) => uplink,
+        Action::TakeUplink(uplink) | Action::FinishUplink { uplink, .. } | Action::ReturnUplink { uplink, .. } => {
+            uplink
+        }
         _ => return Ok(()),
     };
     let mut begun = false;
@@ -47,7 +49,7 @@ pub(in crate::host::linux) fn move_uplink(action: &Action) -> Result<(), NotMove
 fn go(connection: &mut Connection, uplink: &Uplink, action: &Action, begun: &mut bool) -> io::Result<Moved> {
     let take = action.takes().is_some();
     // Something is missing of it, or all.
-    let known = matches!(action, Action::FinishUplink(_));
+    let known = matches!(action, Action::FinishUplink { .. });
     let seen = super::see(connection)?;
     let elsewhere = seen.links.get(&uplink.link).and_then(|link| link.bridge.as_ref());
     let elsewhere = elsewhere.filter(|bridge| **bridge != uplink.bridge);

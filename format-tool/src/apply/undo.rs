@@ -1,0 +1,154 @@
+//! What a run that fails has done, taken back.
+
+use super::{Work, perform, some};
+use crate::host::Host;
+use crate::record::Record;
+use node_format_plan::facts::PathFact;
+use node_format_plan::thing::{Thing, Uplink};
+use node_format_plan::{Action, Kind, Scope, giving_back, left_out, rollback_scope, undoing};
+use plat_model::problem::{Problem, Problems, codes};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// Which of these are half-made, as far as they can be looked at.
+fn half_made(paths: Vec<PathBuf>, host: &mut dyn Host) -> Vec<PathBuf> {
+    let scope = Scope { paths: paths.into_iter().collect(), ..Scope::default() };
+    let seen = if scope.paths.is_empty() { None } else { host.observe(&scope).ok() };
+    let is_half_made = |fact: &PathFact| matches!(fact, PathFact::Directory { half_made: true, .. });
+    let paths = seen.into_iter().flat_map(|seen| seen.paths);
+    paths.filter(|(_, fact)| is_half_made(fact)).map(|(path, _)| path).collect()
+}
+
+fn listed(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn taken(action: &Action) -> Option<String> {
+    if let Action::TakeUplink(uplink) = action { Some(uplink.link.clone()) } else { None }
+}
+
+/// What came back to a bridge of an uplink, in words. From a bridge that was made for it, it is gone again.
+fn finished_uplink(action: &Action, done: &[&Action]) -> Option<String> {
+    let Action::FinishUplink { uplink: Uplink { link, bridge, .. }, alone } = action else { return None };
+    let is_new = done.iter().any(|action| matches!(action, Action::AddLink { name, .. } if name == bridge));
+    (!is_new && !alone).then(|| format!("what came back to {bridge} of the uplink {link}, which stays"))
+}
+
+/// An uplink that stood alone, which has all of its own network once this is undone, or left as it is.
+fn stands_alone(action: &Action) -> Option<&str> {
+    match action {
+        Action::FinishUplink { uplink, alone: true } | Action::ReturnUplink { uplink, alone: true } => {
+            Some(&uplink.link)
+        }
+        _ => None,
+    }
+}
+
+/// An uplink that this run found alone had the settings of a port since another one: with its own network come its own.
+fn whole(action: &Action, alone: &BTreeSet<&str>, host: &mut dyn Host, record: &Record) -> Vec<Action> {
+    match action {
+        Action::ReturnUplink { uplink, .. } if alone.contains(uplink.link.as_str()) => {
+            let seen = host.observe(&rollback_scope(record.claims()));
+            seen.map_or_else(|_| vec![action.clone()], |facts| giving_back(uplink, &facts, record.claims()))
+        }
+        _ => vec![action.clone()],
+    }
+}
+
+/// An uplink that somebody would have to confirm, if nobody has: who waited to give it back has ended by now.
+fn unconfirmed(action: &Action, record: &Record) -> Option<String> {
+    let Action::TakeUplink(uplink) = action else { return None };
+    let confirmed = record.claims().has(&Thing::UplinkConfirmed { link: uplink.link.clone() });
+    (uplink.carries && !confirmed).then(|| uplink.link.clone())
+}
+
+/// Takes back what of these actions was done, last first. Goes on after a failure and reports all.
+pub(super) fn undo(
+    cause: Problem,
+    actions: &[Action],
+    begun: Work,
+    host: &mut dyn Host,
+    record: &mut Record,
+    tenants: &BTreeSet<String>,
+) -> Problems {
+    let done: Vec<&Action> = actions.iter().zip(&begun.done).filter(|(_, done)| **done).map(|(one, _)| one).collect();
+    let back = undoing(&done);
+    const NEXT: &str = "see to the cause, then run `node-format apply` to go on or `node-format reset` to go back";
+    let mut problems = Problems::default();
+    let mut work = Work::default();
+    let alone: BTreeSet<&str> = done.iter().filter_map(|action| stands_alone(action)).collect();
+    let (mut kept, mut but) = (BTreeSet::new(), Vec::new());
+    // What gave one back that stood alone is not undone, nor are its own settings.
+    let is_returned = |action: &&&Action| matches!(action, Action::ReturnUplink { alone: true, .. });
+    kept.extend(done.iter().filter(is_returned).filter_map(|action| stands_alone(action)).map(String::from));
+    if begun.unknown {
+        let what = "whether the last step took effect is not known, so it was not undone";
+        problems.push(Problem::new(codes::UNDO_FAILED, what).because(&cause.why).fix(NEXT));
+    }
+    for batch in back.chunk_by(|a, b| a.kind() == b.kind()) {
+        for link in batch.iter().filter_map(|action| unconfirmed(action, record)) {
+            but.push(format!("{link}, which keeps its own network: nobody had confirmed the other one"));
+            kept.insert(link);
+        }
+        // An interface that could not be taken again, or is not, keeps its own settings: with others it would lose what it has.
+        let its_own = |action: &Action| {
+            action.kind() == Kind::SetSysctls && action.link().is_some_and(|link| kept.contains(&link))
+        };
+        let is_left = |action: &Action| its_own(action) || taken(action).is_some_and(|link| kept.contains(&link));
+        let batch = batch.iter().filter(|action| !is_left(action));
+        let batch: Vec<Action> = batch.flat_map(|action| whole(action, &alone, host, record)).collect();
+        let parts = batch.chunk_by(|a, b| a.kind() == b.kind());
+        for (part, problem) in
+            parts.filter_map(|part| Some((part, perform(part, host, record, tenants, &mut work).err()?)))
+        {
+            kept.extend(part.iter().filter_map(taken));
+            let what = "something that had been done could not be undone";
+            problems.push(Problem::new(codes::UNDO_FAILED, what).because(problem.one_line()).fix(NEXT));
+        }
+    }
+    but.extend(done.iter().filter_map(|action| finished_uplink(action, &done)));
+    if problems.is_empty() {
+        but.extend(alone.iter().map(|link| format!("{link}, which has all of its own network again")));
+    }
+    but.extend(begun.lost(&done));
+    but.extend(left_out(&done));
+    but.extend((!begun.cleared.is_empty()).then(|| format!("what was taken out first {}", begun.cleared.join("; "))));
+    if !begun.finished.is_empty() {
+        but.push(format!("what was made of half-made partitions, which stays: {}", listed(&begun.finished)));
+    }
+    // What they name is there again.
+    let again = begun.again.into_iter().filter(|thing| !record.claims().has(thing)).collect::<Vec<_>>();
+    let mut settings = begun.settings;
+    settings.retain(|thing| problems.is_empty() && record.claims().has(thing));
+    if let Err(problem) = record.add(begun.struck.into_iter().chain(again).chain(settings)) {
+        problems.push(problem);
+    }
+    let is_undone = problems.is_empty() && begun.erased.is_empty();
+    but.extend(work.kept());
+    let undone = match (is_undone, but.is_empty()) {
+        (false, true) => String::new(),
+        (false, false) => format!("; nor does this come back: {}", but.join("; and ")),
+        (true, true) => "; the machine is as it was before the run".into(),
+        (true, false) => format!("; the machine is as it was before the run but for {}", but.join("; and for ")),
+    };
+    let undone = match begun.erased.as_slice() {
+        [] => undone,
+        lost => format!("{undone}; erasing had begun, and files that are gone do not come back: {}", listed(lost)),
+    };
+    let undone = match half_made(begun.directories, host).as_slice() {
+        [] => undone,
+        left => format!("{undone}; until the next `apply` makes them whole these are root's: {}", listed(left)),
+    };
+    let undone = match begun.excused.is_empty() {
+        true => undone,
+        false => format!(
+            "; left undone before that, for a partition's user can keep it so: {}{undone}",
+            some(&begun.excused)
+        ),
+    };
+    let todo = if cause.todo.is_empty() { "see to the cause, then run it again".into() } else { cause.todo };
+    let problem = Problem::new(codes::APPLY_FAILED, cause.what).because(format!("{}{undone}", cause.why)).fix(todo);
+    let mut all = Problems::from(problem);
+    all.extend(problems);
+    all
+}
