@@ -199,6 +199,40 @@ async fn git_and_pip_take_the_same_word() {
     let source = serde_json::json!({"git": {"url": format!("{}/app.git", web.url), "commit": commit, "into": "b"}});
     assert_eq!(laid(&node, &host, source).await.unwrap_err().code, codes::SOURCE_FETCH);
     assert_eq!(plain.asked().len(), 0);
+    // Nor is pip, by the index or by a page of it.
+    let plain = super::wheels::index_as("greeting", "greeting-1.0-py3-none-any.whl", &bytes, None);
+    let to = plain.url.clone();
+    let leads = Web::serve_tls(authority.loopback(), move |asked| redirect(format!("{to}{}", asked.path)));
+    let link =
+        format!("<a href=\"{}/files/greeting-1.0-py3-none-any.whl\">greeting-1.0-py3-none-any.whl</a>", plain.url);
+    let names = Web::serve_tls(authority.loopback(), move |_| Answer { kind: "text/html", ..Answer::of(link.clone()) });
+    for index in [&leads, &names] {
+        let mut source = super::wheels::source(index, "greeting", &hex(&bytes));
+        source["pypi"]["into"] = "elsewhere".into();
+        assert_eq!(laid(&node, &host, source).await.unwrap_err().code, codes::SOURCE_FETCH);
+        assert!(!index.asked().is_empty());
+    }
+    assert_eq!(plain.asked().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_asked_over_http_needs_nobodys_word() {
+    let (node, host) = builds(UID + 157).await;
+    let authority = Authority::new(&node, "own");
+    drop(host);
+    let host = authority.trusted_by(&node).await;
+    fs::remove_file(&authority.file).unwrap();
+    let bytes = large(76, 1000);
+    let plain = Web::of(BTreeMap::from([("/x".to_owned(), bytes.clone())]));
+    laid(&node, &host, source(&format!("{}/x", plain.url), &bytes)).await.unwrap_or_else(|p| panic!("{p}"));
+    // Where that leads to https, somebody's is.
+    let web = serve(authority.loopback(), &bytes);
+    let to = format!("{}/x", web.url);
+    let leads = Web::serve(move |_| redirect(to.clone()));
+    let other = large(77, 1000);
+    let problem = laid(&node, &host, source(&format!("{}/x", leads.url), &other)).await.unwrap_err();
+    assert!(problem.code == codes::SOURCE_FETCH && problem.todo.contains("`authorities`"), "{problem}");
+    assert_eq!(web.asked().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

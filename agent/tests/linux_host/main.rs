@@ -109,6 +109,12 @@ mod systemd {
 
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "the machine's first process must be systemd"]
+    async fn a_unit_of_others_in_the_place_of_what_ran_goes_on() {
+        strangers::go_on_in_the_place_of_what_ran(node(None).unwrap()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "the machine's first process must be systemd"]
     async fn what_has_ended_by_its_record_is_taken_away_by_the_next_agent() {
         let mut node = Node::new(None);
         node.runtime = Runtime::Systemd;

@@ -70,3 +70,20 @@ pub async fn go_on(node: Node) {
     node.done(Arc::into_inner(settled(host).await).unwrap()).await;
     assert_eq!(units.each_ref().map(Unit::seen), before);
 }
+
+/// A run that is written down as running ended unseen, and a unit of somebody's has its name by now.
+pub async fn go_on_in_the_place_of_what_ran(node: Node) {
+    let host = node.occupied().await;
+    start(&host, &spec("web", "exec sleep 600")).await.unwrap();
+    drop(host);
+    let name = format!("plat-{}-p0-web", node.id());
+    systemctl(&["stop", &format!("{name}.service")]);
+    let unit = Unit::new(&name);
+    let before = unit.seen();
+    assert!(before.contains("ActiveState=active"), "{before}");
+    let host = node.open().await;
+    assert!(matches!(ended(&host, "web").await.state, ServiceRun::Ended { .. }));
+    assert_eq!(unit.seen(), before);
+    node.done(host).await;
+    assert_eq!(unit.seen(), before);
+}

@@ -19,8 +19,8 @@ use std::path::Path;
 
 /// What the programs are called, with the form of what they count: another form has another digit.
 const NAMES: [(Direction, &str, &str); 2] =
-    [(Direction::Received, "plat_received_", "1"), (Direction::Sent, "plat_sent_", "1")];
-const MAP_NAME: &str = "plat_traffic_1";
+    [(Direction::Received, "plat_received_", "2"), (Direction::Sent, "plat_sent_", "2")];
+const MAP_NAME: &str = "plat_traffic_2";
 
 /// As many groups are known at a time.
 const GROUPS: u32 = 32_768;

@@ -134,7 +134,7 @@ fn fetch(ask: &Ask<'_>, file: &mut File, say: &mut dyn FnMut(Said) -> io::Result
 
 fn request(ask: &Ask<'_>, have: u64) -> Result<ureq::http::Response<ureq::Body>, Ended> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
-        .tls_config(trust::tls(ask.authorities).map_err(Ended::Refused)?)
+        .tls_config(trust::tls(ask.from, ask.authorities).map_err(Ended::Refused)?)
         // Who named a server that proves who it is meant that one.
         .https_only(ask.from.starts_with("https://"))
         .timeout_global(Some(ask.longest))

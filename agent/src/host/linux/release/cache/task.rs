@@ -57,7 +57,7 @@ const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
 const PUBLISH: Duration = Duration::from_secs(600);
 
 /// What to do about a server that proves with nobody's word who it is.
-const TRUST: &str = "check the server's certificate and this node's clock; an authority of your own is named as `authorities` in \
+pub const TRUST: &str = "check the server's certificate and this node's clock; an authority of your own is named as `authorities` in \
     agent.toml, or added to those that the machine trusts";
 
 /// A place that was asked, and what came of it.

@@ -6,24 +6,35 @@ use std::path::Path;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 
 /// Where machines keep whom they trust: Debian, Fedora, openSUSE, Alpine. The first that is there.
-const OF_MACHINES: [&str; 4] = [
+const OF_MACHINES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
 
-/// `named`: a file of certificates in PEM, instead of the machine's. A machine that has none trusts Mozilla's authorities, as
-/// they were when this program was built.
+/// For what is asked from this URL. `named`: a file of certificates in PEM, instead of the machine's. A machine that has none
+/// trusts Mozilla's authorities, as they were when this program was built.
 ///
 /// # Errors
-/// What is wrong with the file.
-pub fn tls(named: Option<&Path>) -> Result<TlsConfig, String> {
+/// What is wrong with the file, if the URL is one of https. Who asks over http needs it only where that leads to https: there
+/// nobody is trusted then.
+pub fn tls(url: &str, named: Option<&Path>) -> Result<TlsConfig, String> {
     let roots = match named {
         Some(path) => of_file(path).and_then(|found| found.ok_or_else(|| told(path, "it is not there"))),
         None => of_machine(&OF_MACHINES.map(Path::new)),
     };
-    Ok(TlsConfig::builder().root_certs(roots?).build())
+    let roots = match roots {
+        Err(_) if !url.starts_with("https://") => Vec::new().into(),
+        roots => roots?,
+    };
+    Ok(TlsConfig::builder().root_certs(roots).build())
+}
+
+/// The file in which the machine keeps whom it trusts, for programs that would not look there by themselves.
+pub fn file_of_machine() -> Option<&'static Path> {
+    OF_MACHINES.map(Path::new).into_iter().find(|path| path.exists())
 }
 
 fn of_machine(paths: &[&Path]) -> Result<RootCerts, String> {
@@ -82,9 +93,14 @@ mod tests {
         let [absent, empty, cut] = ["absent", "empty", "cut"].map(|name| folder.path().join(name));
         fs::write(&empty, "# none yet\n").unwrap();
         fs::write(&cut, "-----BEGIN CERTIFICATE-----\nMIIB\n").unwrap();
-        assert!(tls(Some(&absent)).unwrap_err().ends_with("it is not there"));
-        assert!(tls(Some(&empty)).unwrap_err().ends_with("there is no certificate in it"));
-        assert!(tls(Some(&cut)).is_err());
+        let asked = |url: &str, file: &Path| tls(url, Some(file));
+        assert!(asked("https://x", &absent).unwrap_err().ends_with("it is not there"));
+        assert!(asked("https://x", &empty).unwrap_err().ends_with("there is no certificate in it"));
+        assert!(asked("https://x", &cut).is_err());
+        assert!(
+            [&absent, &empty, &cut].iter().all(|file| asked("http://x", file).is_ok()),
+            "nobody is asked for a word"
+        );
         assert!(of_machine(&[&empty]).is_err(), "nor the machine's");
     }
 }

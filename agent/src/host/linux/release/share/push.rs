@@ -37,7 +37,7 @@ impl Store {
             }),
             url if crate::config::is_base(url) => {
                 let url = url.trim_end_matches('/').to_owned();
-                let agent = agent(authorities).map_err(|why| {
+                let agent = agent(&url, authorities).map_err(|why| {
                     Problem::new(codes::SHARE_FAILED, format!("cannot ask {url}")).because(why).fix("correct that file")
                 })?;
                 Ok(Self::Server { url, token, agent })
@@ -87,9 +87,9 @@ impl Store {
     }
 }
 
-fn agent(authorities: Option<&Path>) -> Result<ureq::Agent, String> {
+fn agent(url: &str, authorities: Option<&Path>) -> Result<ureq::Agent, String> {
     Ok(ureq::Agent::config_builder()
-        .tls_config(trust::tls(authorities)?)
+        .tls_config(trust::tls(url, authorities)?)
         .timeout_global(Some(FETCH_MAX))
         .timeout_connect(Some(Duration::from_secs(30)))
         .max_redirects(0)

@@ -11,6 +11,7 @@ use super::tree::Tree;
 use super::{directory, fetch, unpack};
 use crate::host::linux::disk::io_problem;
 use crate::host::linux::release::build::Ingredient;
+use crate::host::linux::release::cache::{task::TRUST, trust};
 use crate::host::linux::shim::tree::Exit;
 use crate::host::linux::task::{Line, Ran};
 use plat_document::release::PypiPackage;
@@ -40,6 +41,8 @@ struct Pip<'a> {
     /// Home of pip, empty at first.
     folder: &'a Path,
     line: &'a Line,
+    /// The index proves who it is, and so is everything that it leads to.
+    https: bool,
 }
 
 impl Wheels<'_> {
@@ -51,7 +54,7 @@ impl Wheels<'_> {
 fn lay(from: &Wheels<'_>, tree: &Tree, staging: &Path, line: &Line) -> Result<Vec<Ingredient>, Problem> {
     let packages = from.packages;
     let ingredients = scratch(staging, |folder| {
-        let pip = Pip { python: python()?, folder, line };
+        let pip = Pip { python: python()?, folder, line, https: from.index.starts_with("https://") };
         line.progress(format!("> fetching {} Python packages", files_of(packages).len()))?;
         pip.fetch(from)?;
         let (wheels, ingredients) = pip.check(packages)?;
@@ -97,6 +100,8 @@ fn files_of(packages: &[PypiPackage]) -> BTreeMap<(String, &str), Vec<&str>> {
 impl Pip<'_> {
     fn run(&self, arguments: &[&str]) -> Result<Ran, Problem> {
         let home = self.folder.display().to_string();
+        // Where there is no such way, nobody can lead there.
+        let no_http = self.https.then_some(("http_proxy", "http://127.0.0.1:9"));
         let environment = [
             ("PATH", "/usr/local/bin:/usr/bin:/bin"),
             ("LANG", "C.UTF-8"),
@@ -105,10 +110,11 @@ impl Pip<'_> {
             // No settings of this host's.
             ("PIP_CONFIG_FILE", "/dev/null"),
             ("PYTHONDONTWRITEBYTECODE", "1"),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        ];
+        let environment = environment.into_iter().chain(no_http);
+        let environment = environment.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         let arguments = ["-I"].iter().chain(arguments).map(|word| (*word).to_owned()).collect();
-        self.python.run(arguments, environment.into(), self.folder, self.line)
+        self.python.run(arguments, environment, self.folder, self.line)
     }
 
     fn pip(&self, verb: &str, arguments: &[&str]) -> Result<Ran, Problem> {
@@ -140,6 +146,8 @@ impl Pip<'_> {
         // The checksums say what is right, wherever it comes from.
         let host = index.strip_prefix("http://").and_then(|rest| rest.split('/').next());
         arguments.extend(host.iter().flat_map(|host| ["--trusted-host", host]));
+        // Not every pip goes by whom the machine trusts.
+        let authorities = authorities.or_else(|| trust::file_of_machine().filter(|_| self.https));
         let authorities = authorities.map(|path| path.display().to_string());
         arguments.extend(authorities.iter().flat_map(|path| ["--cert", path]));
         let ran = self.pip("download", &arguments)?;
@@ -151,6 +159,9 @@ impl Pip<'_> {
             .failed(format!("cannot fetch Python packages from {index}"), &ran)
             .fix("check names, versions and checksums, and that there is a wheel for this node's Python");
         let said = |words: &str| ran.tail.iter().any(|text| text.contains(words));
+        if said("CERTIFICATE_VERIFY_FAILED") {
+            return Err(problem.fix(TRUST));
+        }
         if said("DO NOT MATCH THE HASHES") {
             problem.code = codes::SOURCE_CHECKSUM;
         } else if problem.code != codes::DISK_FULL && said("ERROR: Wheel") && said("is invalid") {

@@ -194,8 +194,17 @@ impl Inner {
             self.held.write(partition, service, state).await?;
         }
         if state.phase == Phase::Ended {
-            let wrong = format!("what is left of service {service} cannot be ended");
-            self.release(&unit).await.map_err(|why| why.problem(wrong))?;
+            let wrong = |why: Wrong| why.problem(format!("what is left of service {service} cannot be ended"));
+            // One that was never seen in the partition's slice may be somebody else's.
+            let slice = self.names.slice(partition);
+            let is_own = seen.slice == slice || {
+                let slice_now = self.bus.read(&unit).await.map_err(wrong)?.slice;
+                slice_now.is_empty() || slice_now == slice
+            };
+            match is_own {
+                true => self.release(&unit).await.map_err(wrong)?,
+                false => self.bus.leave(&unit),
+            }
         }
         Ok(())
     }
