@@ -41,7 +41,25 @@ fn a_document_that_is_good_is_told_in_the_format_that_was_asked_for() {
     let world = World::new();
     let file = world.write("quiet.yaml", crate::world::RELEASE);
     assert_eq!(world.plat.json(&["release", "check", &file])["name"], "quiet");
-    assert!(world.done(&["release", "check", &file]).out.contains("is good: release quiet"));
+    let said = world.done(&["release", "check", &file]);
+    assert!(said.out.contains("is good: release quiet") && said.errors.is_empty(), "{}", said.errors);
+}
+
+#[test]
+fn what_a_document_leaves_open_is_said_when_it_is_checked_and_added() {
+    let world = World::new();
+    let sources = "sources:\n  files: {directory: {path: /srv/files}}\n  tools: {deb: {packages: [curl]}}\n  \
+                   data: {archive: {url: /srv/data.tar, sha256: SUM}}\n";
+    let open = crate::world::RELEASE
+        .replace("name: quiet\n", &format!("name: open\n{}", sources.replace("SUM", &"0".repeat(64))));
+    let file = world.write("open.yaml", &open);
+    for verb in ["check", "add"] {
+        let said = world.done(&["release", verb, &file]).errors;
+        assert!(
+            said.contains("not pinned") && said.contains(": files, tools (`plat release lock FILE`"),
+            "{verb}: {said}"
+        );
+    }
 }
 
 #[test]

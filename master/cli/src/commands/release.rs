@@ -10,6 +10,7 @@ use crate::args::{ReleaseCommand, SupplyArgs, Wait};
 use crate::document;
 use crate::output;
 use crate::view::{CheckView, InstallationView, ProblemView, RebuildView, ReleaseView};
+use plat_document::Release;
 use plat_model::Problem;
 use plat_model::problem::codes;
 use plat_wire::v1;
@@ -19,6 +20,7 @@ pub async fn run(context: &Context, command: ReleaseCommand) -> Result<()> {
     match command {
         ReleaseCommand::Add { file, name } => {
             let release = document::load(&file)?;
+            say_unpinned(&release);
             let session = context.session().await?;
             let ask = v1::AddReleaseRequest { name: name.unwrap_or_default(), document: release.to_canonical_json() };
             let view = ReleaseView::from(context.ask(session.grid().add_release(ask)).await?);
@@ -48,11 +50,25 @@ pub async fn run(context: &Context, command: ReleaseCommand) -> Result<()> {
         ReleaseCommand::Check { file, explain: Some(path) } => context.printer.text(&document::explain(&file, &path)?),
         ReleaseCommand::Check { file, explain: None } => {
             let release = document::load(&file)?;
+            say_unpinned(&release);
             let (name, digest) = (release.name.to_string(), release.digest().to_string());
             context.printer.one(&CheckView { file: file.display().to_string(), name, digest })
         }
         ReleaseCommand::Lock { file, update } => lock::run(context, &file, update),
         ReleaseCommand::Schema => context.printer.text(&document::schema()),
+    }
+}
+
+/// Two nodes may make one release of different bytes of these.
+fn say_unpinned(release: &Release) {
+    let open: Vec<&str> =
+        release.sources.iter().filter(|(_, source)| !source.is_pinned()).map(|(name, _)| name.as_str()).collect();
+    if !open.is_empty() {
+        output::note(&format!(
+            "not pinned, so another node or day may make something else of it: {} (`plat release lock FILE` pins packages of \
+             Debian, `sha256` a directory)",
+            open.join(", ")
+        ));
     }
 }
 

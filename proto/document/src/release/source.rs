@@ -90,6 +90,21 @@ pub enum Source {
 }
 
 impl Source {
+    /// Whether it is the same bytes on every node, on any day.
+    pub fn is_pinned(&self) -> bool {
+        match self {
+            Self::Directory { sha256, .. } => sha256.is_some(),
+            Self::Deb { locks, .. } => !locks.is_empty(),
+            // By digests, or by the digest of a commit or of an image's manifest.
+            Self::Archive { .. }
+            | Self::Git { .. }
+            | Self::Crate { .. }
+            | Self::Oci { .. }
+            | Self::Npm { .. }
+            | Self::Pypi { .. } => true,
+        }
+    }
+
     /// Whether all of it is in files that are fetched by the digests that are named here: they are unpacked, and neither a
     /// program of the node's nor what else is on the node has a part in it.
     pub fn is_only_unpacked(&self) -> bool {
