@@ -61,6 +61,9 @@ impl Planner<'_> {
                             self.refuse_another_network(uplink);
                             self.refuse_strangers(uplink);
                             let alone = at == Place::Alone;
+                            if alone {
+                                self.refuse_without_consent(uplink);
+                            }
                             self.add.push(Action::FinishUplink { uplink: uplink.clone(), alone });
                         }
                     }
@@ -82,6 +85,23 @@ impl Planner<'_> {
                 ),
             }
         }
+    }
+
+    /// Nobody has said that the machine is reached through the bridge, and most of its own network is back.
+    fn refuse_without_consent(&mut self, uplink: &Uplink) {
+        let Uplink { link, bridge, carries, .. } = uplink;
+        let confirmed = self.claims.has(&Thing::UplinkConfirmed { link: link.clone() });
+        if confirmed || !carries || self.consent.take_uplink {
+            return;
+        }
+        self.problems.push(
+            Problem::new(
+                codes::UPLINK,
+                format!("this machine is reached through {link}, which was taken and not confirmed"),
+            )
+            .because(format!("some of its network is back on it, and {} would move to {bridge} again", carried(uplink)))
+            .fix("`node-format rollback` gives it the rest back; `node-format apply --take-uplink` takes it again"),
+        );
     }
 
     /// What is on the bridge came from the one that has another name by now, as did its settings: all goes by the name.
