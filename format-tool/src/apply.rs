@@ -80,7 +80,7 @@ pub fn apply(wish: Wish, host: &mut dyn Host, record: &mut Record, progress: Pro
 /// All that went wrong.
 pub fn roll_back(host: &mut dyn Host, record: &mut Record) -> Result<Applied, Problems> {
     let facts = host.observe(&rollback_scope(record.claims()))?;
-    let plan = rollback(&facts, record.claims());
+    let plan = rollback(&facts, record.claims())?;
     let mut problems = privileges_lacking(&plan, &facts);
     if !problems.is_empty() {
         return Err(problems);

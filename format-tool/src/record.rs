@@ -248,9 +248,24 @@ impl Record {
 
     /// Removes the directories made for it; the innermost of them that stays.
     fn leave_directories(&self) -> Option<PathBuf> {
-        // Whatever it says, it lies in no other.
-        let its_own = self.made_for_it.iter().rev().filter(|directory| self.path.starts_with(directory));
-        place::remove_empty(its_own).next().cloned()
+        let its_own = self.its_own();
+        place::remove_empty(its_own.iter().rev()).next().cloned()
+    }
+
+    /// The directories made for it, by the names that they have now: the root that it was made beneath may be another one, as of
+    /// a disk that was mounted elsewhere then. Whatever it says, it lies in no other.
+    fn its_own(&self) -> Vec<PathBuf> {
+        let holds = |directory: &&PathBuf| self.path.starts_with(directory);
+        if self.made_for_it.iter().any(|directory| holds(&directory)) {
+            return self.made_for_it.iter().filter(holds).cloned().collect();
+        }
+        let depth = |directory: &PathBuf| directory.components().count();
+        let innermost = self.made_for_it.iter().map(depth).max().unwrap_or(0);
+        let now = |directory: &PathBuf| {
+            let now = self.path.parent()?.ancestors().nth(innermost - depth(directory))?;
+            (now.file_name() == directory.file_name()).then(|| now.to_owned())
+        };
+        self.made_for_it.iter().filter_map(now).collect()
     }
 
     /// Where its first lines could not be written: nothing stays of what was made for it.

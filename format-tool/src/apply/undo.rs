@@ -5,7 +5,7 @@ use crate::host::Host;
 use crate::record::Record;
 use node_format_plan::facts::PathFact;
 use node_format_plan::thing::{Thing, Uplink};
-use node_format_plan::{Action, Kind, Scope, giving_back, left_out, rollback_scope, undoing};
+use node_format_plan::{Action, Scope, giving_back, left_out, rollback_scope, undoing};
 use plat_model::problem::{Problem, Problems, codes};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -45,14 +45,16 @@ fn stands_alone(action: &Action) -> Option<&str> {
 }
 
 /// An uplink that this run found alone had the settings of a port since another one: with its own network come its own.
-fn whole(action: &Action, alone: &BTreeSet<&str>, host: &mut dyn Host, record: &Record) -> Vec<Action> {
-    match action {
-        Action::ReturnUplink { uplink, .. } if alone.contains(uplink.link.as_str()) => {
-            let seen = host.observe(&rollback_scope(record.claims()));
-            seen.map_or_else(|_| vec![action.clone()], |facts| giving_back(uplink, &facts, record.claims()))
-        }
-        _ => vec![action.clone()],
+/// Besides, what of others' goes with that.
+fn whole(action: &Action, alone: &BTreeSet<&str>, host: &mut dyn Host, record: &Record) -> (Vec<Action>, Vec<String>) {
+    if let Action::ReturnUplink { uplink, .. } = action
+        && alone.contains(uplink.link.as_str())
+        && let Ok(facts) = host.observe(&rollback_scope(record.claims()))
+    {
+        let plan = giving_back(uplink, &facts, record.claims());
+        return (plan.actions, plan.notes);
     }
+    (vec![action.clone()], Vec::new())
 }
 
 /// An uplink that somebody would have to confirm, if nobody has: who waited to give it back has ended by now.
@@ -78,9 +80,10 @@ pub(super) fn undo(
     let mut work = Work::default();
     let alone: BTreeSet<&str> = done.iter().filter_map(|action| stands_alone(action)).collect();
     let (mut kept, mut but) = (BTreeSet::new(), Vec::new());
-    // What gave one back that stood alone is not undone, nor are its own settings.
+    // What gave one back that stood alone is not undone, nor is that it has IPv6.
     let is_returned = |action: &&&Action| matches!(action, Action::ReturnUplink { alone: true, .. });
-    kept.extend(done.iter().filter(is_returned).filter_map(|action| stands_alone(action)).map(String::from));
+    let returned: BTreeSet<String> =
+        done.iter().filter(is_returned).filter_map(|action| stands_alone(action)).map(String::from).collect();
     if begun.unknown {
         let what = "whether the last step took effect is not known, so it was not undone";
         problems.push(Problem::new(codes::UNDO_FAILED, what).because(&cause.why).fix(NEXT));
@@ -91,12 +94,17 @@ pub(super) fn undo(
             kept.insert(link);
         }
         // An interface that could not be taken again, or is not, keeps its own settings: with others it would lose what it has.
-        let its_own = |action: &Action| {
-            action.kind() == Kind::SetSysctls && action.link().is_some_and(|link| kept.contains(&link))
+        let its_own = |action: &Action| match action {
+            Action::SetSysctl { key, .. } => action.link().is_some_and(|link| {
+                kept.contains(&link) || (returned.contains(&link) && key.ends_with(".disable_ipv6"))
+            }),
+            _ => false,
         };
         let is_left = |action: &Action| its_own(action) || taken(action).is_some_and(|link| kept.contains(&link));
         let batch = batch.iter().filter(|action| !is_left(action));
-        let batch: Vec<Action> = batch.flat_map(|action| whole(action, &alone, host, record)).collect();
+        let (batch, others): (Vec<_>, Vec<_>) = batch.map(|action| whole(action, &alone, host, record)).unzip();
+        let batch: Vec<Action> = batch.into_iter().flatten().collect();
+        but.extend(others.into_iter().flatten());
         let parts = batch.chunk_by(|a, b| a.kind() == b.kind());
         for (part, problem) in
             parts.filter_map(|part| Some((part, perform(part, host, record, tenants, &mut work).err()?)))

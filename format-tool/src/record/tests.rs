@@ -259,3 +259,22 @@ fn a_record_that_cannot_be_made_short_is_whole_and_the_run_has_not_failed() {
     Record::open(&path, &epoch()).unwrap().finish().unwrap();
     assert!(fs::read_to_string(&path).unwrap().lines().count() < long);
 }
+
+#[test]
+fn what_was_made_for_a_record_goes_with_it_where_its_disk_is_mounted_elsewhere_by_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let (then, now) = (folder.path().join("mnt"), folder.path().join("disk"));
+    fs::create_dir_all(then.join("var")).unwrap();
+    let record = Record::open(&then.join("var/lib/plat/format/record"), &epoch());
+    drop(record.unwrap());
+    fs::rename(&then, &now).unwrap();
+    assert_eq!(Record::open(&now.join("var/lib/plat/format/record"), &epoch()).unwrap().finish().unwrap(), None);
+    assert!(now.join("var").exists() && !now.join("var/lib").exists());
+    // Where the record itself was moved, nothing of that place was made for it.
+    drop(Record::open(&now.join("var/lib/plat/format/record"), &epoch()).unwrap());
+    fs::create_dir_all(folder.path().join("other/place")).unwrap();
+    fs::set_permissions(folder.path().join("other/place"), fs::Permissions::from_mode(0o700)).unwrap();
+    fs::rename(now.join("var/lib/plat/format/record"), folder.path().join("other/place/record")).unwrap();
+    Record::open(&folder.path().join("other/place/record"), &epoch()).unwrap().finish().unwrap();
+    assert!(folder.path().join("other/place").exists());
+}

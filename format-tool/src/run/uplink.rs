@@ -159,7 +159,9 @@ pub(super) fn rollback(
     after: Option<Patience>,
 ) -> Result<Exit, Problems> {
     let place = host.beneath_root(path);
-    let Some(patience) = after else { return give_back(host, &place, epoch, || true) };
+    let Some(patience) = after else {
+        return give_back(host, &place, epoch, || true).map(|exit| exit.unwrap_or(Exit::Done));
+    };
     // A terminal that is lost is no reason to end; whoever ends this very process (SIGTERM) means it.
     apart::outlive_the_terminal()?;
     if !wait(&place, epoch, &patience) {
@@ -174,9 +176,17 @@ fn give_back_at_last(host: &mut LinuxHost, place: &Path, epoch: &Epoch) -> Resul
     let begun = Instant::now();
     let (mut pause, mut said) = (PAUSE_MIN, None);
     loop {
+        // Whoever waits for a later run may be ended with it: then it is for this one to do.
+        if !watches::is_last() {
+            if is_still_pending(place, epoch, PAUSE_MIN) {
+                continue;
+            }
+            return Ok(Exit::Done);
+        }
         let problems = match give_back(host, place, epoch, watches::is_last) {
-            Ok(exit) if said.is_none() || !watches::is_last() => return Ok(exit),
-            Ok(exit) => {
+            Ok(None) => continue,
+            Ok(Some(exit)) if said.is_none() => return Ok(exit),
+            Ok(Some(exit)) => {
                 journal::note(host, "the old network is back");
                 return Ok(exit);
             }
@@ -216,16 +226,21 @@ fn is_still_pending(place: &Path, epoch: &Epoch, pause: Duration) -> bool {
     true
 }
 
-/// `mine`: whether it is for this process to do, once nobody else can change what is taken. A later run's uplink is another
-/// watch's business.
-fn give_back(host: &mut LinuxHost, place: &Path, epoch: &Epoch, mine: impl Fn() -> bool) -> Result<Exit, Problems> {
+/// `mine`: whether it is for this process to do, once nobody else can change what is taken. `None`: a later run's uplink is
+/// another watch's business.
+fn give_back(
+    host: &mut LinuxHost,
+    place: &Path,
+    epoch: &Epoch,
+    mine: impl Fn() -> bool,
+) -> Result<Option<Exit>, Problems> {
     if !Record::exists(place)? {
-        return print("nothing to do: there is no record\n");
+        return print("nothing to do: there is no record\n").map(Some);
     }
     let mut record = open_patiently(place, epoch)?;
     if !mine() {
         record.finish()?;
-        return print("nothing to do: a later run waits for its own confirmation\n");
+        return Ok(None);
     }
     let rolled = roll_back(host, &mut record);
     let confirmed = confirmed(record.claims());
@@ -243,7 +258,7 @@ fn give_back(host: &mut LinuxHost, place: &Path, epoch: &Epoch, mine: impl Fn() 
     };
     // What was done is said first.
     finished?;
-    done
+    done.map(Some)
 }
 
 /// Waits until the run has taken an uplink and then for so long. False: it was confirmed, or the run ended without.

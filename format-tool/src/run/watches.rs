@@ -10,8 +10,16 @@ use std::path::Path;
 #[derive(Debug, PartialEq, Eq)]
 struct Watching {
     of: Vec<OsString>,
+    /// In which network: a container that runs the same program may call its record the same.
+    network: (u64, u64),
     /// In clock ticks since the boot (proc(5)); of two in one tick the greater pid is the later.
     started: (u64, u32),
+}
+
+impl Watching {
+    fn is_for_the_same(&self, other: &Self) -> bool {
+        (&self.of, self.network) == (&other.of, other.network)
+    }
 }
 
 /// Whether no other process was started later for the same record. What cannot be looked at is none.
@@ -19,7 +27,7 @@ pub(super) fn is_last() -> bool {
     let Some(own) = watching(std::process::id()) else { return true };
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    !pids.filter_map(watching).any(|other| other.of == own.of && other.started > own.started)
+    !pids.filter_map(watching).any(|other| other.is_for_the_same(&own) && other.started > own.started)
 }
 
 /// Whether some process but this one waits for the same record as it does.
@@ -27,7 +35,7 @@ pub(super) fn is_awaited_without(pid: u32) -> bool {
     let Some(own) = watching(pid) else { return false };
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|other| *other != pid).filter_map(watching).any(|other| other.of == own.of)
+    pids.filter(|other| *other != pid).filter_map(watching).any(|other| other.is_for_the_same(&own))
 }
 
 fn watching(pid: u32) -> Option<Watching> {
@@ -45,8 +53,10 @@ fn watching(pid: u32) -> Option<Watching> {
     let after = |name: &str| words.iter().skip_while(|word| *word != name).nth(1).cloned();
     let waits = words.iter().any(|word| word == "rollback") && after("--after").is_some();
     let of = vec![after("--record")?, after("--root")?];
+    let network = fs::metadata(place.join("ns/net")).ok()?;
+    let network = (network.dev(), network.ino());
     let stat = fs::read_to_string(place.join("stat")).ok()?;
     // The name of the program may hold anything; field 22 is the twentieth behind it.
     let started = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
-    waits.then_some(Watching { of, started: (started, pid) })
+    waits.then_some(Watching { of, network, started: (started, pid) })
 }

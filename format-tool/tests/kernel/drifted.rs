@@ -211,3 +211,31 @@ fn a_run_that_was_refused_leaves_an_uplink_to_the_run_that_took_it() {
         machine.must(&["reset"]);
     });
 }
+
+#[test]
+fn an_interface_that_has_the_uplinks_name_by_now_gets_nothing_of_it() {
+    for (verb, makes) in [("reset", "bridge"), ("rollback", "veth peer name other0")] {
+        on_a_machine(move |machine| {
+            let world = World::new();
+            machine.configure_with(1, TAKE, "");
+            machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+            ip("link set up0 down");
+            ip("link set up0 name wan0");
+            ip("link set wan0 up");
+            ip(&format!("link add up0 type {makes}"));
+            ip("link set up0 up");
+            let before = machine.network();
+            let (code, why) = machine.run(&[verb]);
+            assert_eq!(code, 4, "{verb}: {why}");
+            assert!(why.contains("P0511") && why.contains("seems to be wan0"), "{verb}: {why}");
+            assert_eq!(machine.network().addresses, before.addresses);
+            ip("link delete up0");
+            ip("link set wan0 down");
+            ip("link set wan0 name up0");
+            machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+            machine.must(&["rollback"]);
+            until("it is reached", || world.is_reached());
+            machine.must(&["reset"]);
+        });
+    }
+}

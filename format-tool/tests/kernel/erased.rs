@@ -72,15 +72,16 @@ fn a_directory_of_somebody_else_is_his_again_after_a_killed_erasing() {
     const SOMEBODY: u32 = 65_001;
     on_a_machine(|machine| {
         let home = formatted(machine);
-        for (name, uid) in [("etc", SOMEBODY), ("var", 0), ("srv", FIRST_UID)] {
+        fs::create_dir(home.join("admin")).unwrap();
+        for (name, uid) in [("admin", SOMEBODY), ("etc", SOMEBODY), ("var", 0), ("srv", FIRST_UID)] {
             for n in 0..20 {
                 fs::write(home.join(name).join(format!("file{n}")), "").unwrap();
             }
             give(&home.join(name), uid, 0o700);
         }
         let state = |name: &str| owner_and_mode(&home.join(name));
-        for name in ["etc", "var", "srv"] {
-            let is_taken = || state(name) == (0, 0, 0o1700);
+        for name in ["admin", "etc", "var", "srv"] {
+            let is_taken = || home.join(name).exists() && state(name) == (0, 0, 0o1700);
             let ended = killed_once(&machine.command(&["reset", "--erase"]), is_taken);
             if matches!(ended, Ended::Whole(_)) {
                 break; // The others had gone first.
@@ -92,8 +93,38 @@ fn a_directory_of_somebody_else_is_his_again_after_a_killed_erasing() {
                 assert!(state(name) == if holds { whose } else { mine }, "{name}: {:?}", state(name));
             }
             assert_eq!(state("srv"), (FIRST_UID, FIRST_UID, 0o750));
+            let is_his = || state("admin") == (SOMEBODY, SOMEBODY, 0o700);
+            assert!(!home.join("admin").exists() || is_his(), "{:?}", state("admin"));
         }
         machine.must(&["reset", "--erase"]);
         assert!(!home.exists());
+    });
+}
+
+#[test]
+fn a_directory_that_root_gave_to_somebody_after_a_killed_erasing_stays_his() {
+    const SOMEBODY: u32 = 65_001;
+    on_a_machine(|machine| {
+        let home = formatted(machine);
+        let srv = home.join("srv");
+        for n in 0..20 {
+            fs::write(srv.join(format!("file{n}")), "").unwrap();
+        }
+        let is_taken = || srv.exists() && owner_and_mode(&srv) == (0, 0, 0o1700);
+        let ended = killed_once(&machine.command(&["reset", "--erase"]), is_taken);
+        assert!(matches!(ended, Ended::Killed(_)), "{ended:?}");
+        give(&srv, SOMEBODY, 0o700);
+        machine.must(&["apply"]);
+        assert_eq!(owner_and_mode(&srv), (SOMEBODY, SOMEBODY, 0o700));
+        let (code, why) = acting_once("unlinkat", &machine.command(&["reset", "--erase"]), || {
+            is_taken() && {
+                let child = fs::read_to_string("/proc/thread-self/children").unwrap();
+                kill(Pid::from_raw(child.trim().parse().unwrap()), Signal::SIGINT).unwrap();
+                true
+            }
+        });
+        assert_eq!(code, 1, "{why}");
+        assert_eq!(owner_and_mode(&srv), (SOMEBODY, SOMEBODY, 0o700), "{why}");
+        machine.must(&["reset", "--erase"]);
     });
 }

@@ -276,7 +276,7 @@ pub fn watches(machine: &Machine) -> usize {
 }
 
 /// Those of this machine's processes that wait.
-fn waiting(machine: &Machine) -> Vec<i32> {
+pub fn waiting(machine: &Machine) -> Vec<i32> {
     let root = machine.root.path().display().to_string();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());

@@ -2,7 +2,7 @@
 
 use super::effects::{Ended, acting_before, killed_at};
 use super::machine::{Machine, ip, on_a_machine, program, until};
-use super::uplink::{TAKE, World, watches, where_is};
+use super::uplink::{TAKE, World, waiting, watches, where_is};
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
@@ -141,11 +141,40 @@ fn whoever_could_not_give_one_uplink_back_leaves_the_next_one_alone() {
         until("the rest came back", || is_back(machine));
         ip(&format!("address add {SOURCE} dev lo"));
         until("root gives all of it back", || machine.run(&["rollback"]).0 == 0);
+        let first = waiting(machine);
         machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
-        until("the first watch has ended, the second has not", || watches(machine) == 1);
+        // Each time that it looks it sleeps again.
+        let looks = |pid: &i32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            line.and_then(|number| number.trim().parse::<u64>().ok())
+        };
+        let before: Vec<_> = first.iter().map(looks).collect();
+        let has_looked =
+            |(pid, before): (&i32, &Option<u64>)| looks(pid).is_none_or(|now| Some(now) > before.map(|n| n + 15));
+        until("the first watch has looked, or ended", || first.iter().zip(&before).all(has_looked));
         assert_eq!(where_is(machine, "192.0.2.7/24"), ["plat0"]);
         assert!(world.is_reached());
         machine.must(&["confirm"]);
+        until("nobody waits any more", || watches(machine) == 0);
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn whoever_waited_for_an_earlier_run_gives_back_where_the_later_ones_watch_is_ended() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "2"]);
+        let first = waiting(machine);
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        assert_eq!(where_is(machine, "192.0.2.7/24"), ["plat0"]);
+        for pid in waiting(machine).into_iter().filter(|pid| !first.contains(pid)) {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
+        until("the old network is back", || is_back(machine));
+        assert!(world.is_reached());
         until("nobody waits any more", || watches(machine) == 0);
         machine.must(&["reset"]);
     });

@@ -270,7 +270,10 @@ impl Planner<'_> {
             let (from, to) = ((found, mode), (owner, wanted.mode));
             if directory.partition && self.is_a_third_ones(found.uid, wanted.owner) {
                 self.refuse_a_third_ones(path, found, wanted.owner);
-            } else if directory.partition && self.is_half_made(path) {
+            } else if directory.partition
+                && self.is_half_made(path)
+                && !self.hands_over(path, found, wanted.owner, stranger.is_some())
+            {
                 if let Some(left) = stranger {
                     let shown = path.display();
                     self.notes.push(format!(
@@ -281,7 +284,7 @@ impl Planner<'_> {
             } else if directory.partition && self.changes_hands(path, found, wanted.owner) {
                 self.refuse_another_owner(path, wanted.owner);
             } else if directory.partition && self.changes_group(path, found, wanted.owner) {
-                self.refuse_another_group(path, wanted.owner);
+                self.refuse_another_group(path, found, wanted.owner);
             } else if directory.partition && is_locked(from, owner) {
                 let of_a_killed_run = match is_unfinished(mode) {
                     true => format!("; {}, and the next `apply` makes it anew", clear_away(path)),
@@ -349,10 +352,19 @@ impl Planner<'_> {
         }
     }
 
+    /// Whether what a half-made partition still holds would be another's.
+    fn hands_over(&self, path: &Path, found: Owner, user: Option<Owner>, holds_any: bool) -> bool {
+        holds_any && (self.changes_hands(path, found, user) || self.changes_group(path, found, user))
+    }
+
     /// Whether a partition is to have a group of another number: what is in it stays the former one's, which another
     /// partition may have by then.
     fn changes_group(&self, path: &Path, found: Owner, user: Option<Owner>) -> bool {
-        let Some((made, user)) = self.group_of(path).zip(user) else { return false };
+        let Some(user) = user else { return false };
+        let Some(made) = self.group_of(path) else {
+            // Nobody is left who would know.
+            return self.user_of(path).is_none() && found.gid != user.gid;
+        };
         let keeps_its_name = |(name, gid): (&String, &u32)| {
             *gid == user.gid && self.facts.groups.get(name).is_some_and(|found| found.gid == made)
         };
@@ -365,8 +377,9 @@ impl Planner<'_> {
         self.layout.users.iter().any(|(name, wanted)| wanted.uid == to && has(name))
     }
 
-    fn refuse_another_group(&mut self, path: &Path, user: Option<Owner>) {
-        let (Some(made), Some(user)) = (self.group_of(path), user) else { return };
+    fn refuse_another_group(&mut self, path: &Path, found: Owner, user: Option<Owner>) {
+        let Some(user) = user else { return };
+        let made = self.group_of(path).unwrap_or(found.gid);
         let problem = Problem::new(codes::STILL_USED, format!("{} keeps its group {made}", path.display()));
         let why = format!("{} is to have it now, but what is in it belongs to {made}", user.gid);
         let fix = "put the old `first_gid` back, or run `node-format reset` first";

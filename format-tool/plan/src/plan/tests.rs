@@ -319,14 +319,14 @@ proptest! {
         let mut facts = before.clone();
         let layout = layout_on(&facts, &settings);
         perform(&planned(&layout, &facts, &claims, Contents::Keep).unwrap(), &mut facts, &mut claims);
-        perform(&rollback(&facts.seen(&rollback_scope(&claims)), &claims), &mut facts, &mut claims);
+        perform(&rollback(&facts.seen(&rollback_scope(&claims)), &claims).unwrap(), &mut facts, &mut claims);
         let carried = |facts: &HostFacts| {
             let addresses: Vec<_> = facts.addresses.iter().filter(|found| found.link == CARRIER).cloned().collect();
             let routes: Vec<_> = facts.routes.iter().filter(|found| found.link == CARRIER).cloned().collect();
             (facts.links[CARRIER].clone(), addresses, routes)
         };
         prop_assert_eq!(carried(&facts), carried(&before));
-        prop_assert_eq!(rollback(&facts, &claims).actions, Vec::new());
+        prop_assert_eq!(rollback(&facts, &claims).unwrap().actions, Vec::new());
         perform(&planned(&Layout::default(), &facts, &claims, Contents::Keep).unwrap(), &mut facts, &mut claims);
         prop_assert_eq!(facts, before);
     }

@@ -15,7 +15,7 @@ use crate::facts::{AddressFact, HostFacts, LinkFact, Route, Scope};
 use crate::forwarding;
 use crate::layout::WantedUplink;
 use crate::thing::{Claims, Thing, Uplink};
-use plat_model::problem::{Problem, codes};
+use plat_model::problem::{Problem, Problems, codes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -27,9 +27,9 @@ impl Planner<'_> {
         let mut held = None;
         for thing in self.claims.iter() {
             match thing {
-                Thing::Uplink(uplink) if let Some(other) = exchanged(uplink, self.facts) => {
+                Thing::Uplink(uplink) if let Some(other) = exchanged(uplink, self.facts, self.claims) => {
                     taken |= is_wanted(uplink);
-                    self.refuse_exchanged(uplink, other);
+                    self.problems.push(refusal(uplink, other));
                 }
                 Thing::Uplink(uplink) => match (place(uplink, self.facts), is_wanted(uplink)) {
                     (Place::Link, _) => self.forget.push(thing.clone()),
@@ -101,17 +101,6 @@ impl Planner<'_> {
             )
             .because(format!("some of its network is back on it, and {} would move to {bridge} again", carried(uplink)))
             .fix("`node-format rollback` gives it the rest back; `node-format apply --take-uplink` takes it again"),
-        );
-    }
-
-    /// What is on the bridge came from the one that has another name by now, as did its settings: all goes by the name.
-    fn refuse_exchanged(&mut self, uplink: &Uplink, other: &str) {
-        let Uplink { link, bridge, .. } = uplink;
-        self.problems.push(
-            Problem::new(codes::UPLINK, format!("{link} is another interface by now"))
-                .because(format!("the port of {bridge} that node-format took by this name seems to be {other}"))
-                .fix(format!("give both their names back (`ip link set {other} name {link}`, once {link} has another), and run it again"))
-                .at("network.uplink"),
         );
     }
 
@@ -225,11 +214,19 @@ pub fn rollback_scope(claims: &Claims) -> Scope {
 }
 
 /// Gives every interface back that was taken and not confirmed, whatever else there is to do or in the way.
-pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
-    let mut plan = Plan::default();
+///
+/// # Errors
+/// [`codes::UPLINK`] for one whose name another interface has by now.
+pub fn rollback(facts: &HostFacts, claims: &Claims) -> Result<Plan, Problems> {
+    let (mut plan, mut problems) = (Plan::default(), Problems::default());
     for thing in claims.iter() {
         let Thing::Uplink(uplink) = thing else { continue };
-        if !claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }) {
+        if claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }) {
+            continue;
+        }
+        if let Some(other) = exchanged(uplink, facts, claims) {
+            problems.push(refusal(uplink, other));
+        } else {
             give_back(uplink, facts, claims, &mut plan);
         }
     }
@@ -242,14 +239,16 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Plan {
         .chain(claims.iter().filter(|thing| setting_before(thing).is_some()));
     let returned: Claims = returned.cloned().collect();
     plan.notes.extend(super::missing::missing(facts, &returned, |_| false));
-    plan
+    problems.none_or(plan)
 }
 
-/// What gives one interface back, with the settings of the kernel that it had of its own.
-pub fn giving_back(uplink: &Uplink, facts: &HostFacts, claims: &Claims) -> Vec<Action> {
+/// What gives one interface back, with the settings of the kernel that it had of its own, and what of others' goes with that.
+pub fn giving_back(uplink: &Uplink, facts: &HostFacts, claims: &Claims) -> Plan {
     let mut plan = Plan::default();
     give_back(uplink, facts, claims, &mut plan);
-    plan.actions
+    let ending = ending_on(&uplink.bridge, facts).map(|found| found.address);
+    plan.notes.extend(ending.map(|address| format!("{address} on {}, which ends by itself", uplink.bridge)));
+    plan
 }
 
 fn give_back(uplink: &Uplink, facts: &HostFacts, claims: &Claims, plan: &mut Plan) {
@@ -360,14 +359,28 @@ fn routes_on(link: &str, uplink: &Uplink, facts: &HostFacts) -> impl Iterator<It
     routes.filter(move |route| facts.routes.contains(route))
 }
 
-/// Which port of the bridge is the uplink, where another interface has its name. The bridge has its hardware address.
-fn exchanged<'a>(uplink: &Uplink, facts: &'a HostFacts) -> Option<&'a str> {
+/// What is on the bridge came from the one that has another name by now, as did its settings: all goes by the name.
+fn refusal(uplink: &Uplink, other: &str) -> Problem {
+    let Uplink { link, bridge, .. } = uplink;
+    let problem = Problem::new(codes::UPLINK, format!("{link} is another interface by now"));
+    let fix = format!(
+        "give both their names back (`ip link set {other} name {link}`, once {link} has another), and run it again"
+    );
+    problem
+        .because(format!("the port of {bridge} that node-format took by this name seems to be {other}"))
+        .fix(fix)
+        .at("network.uplink")
+}
+
+/// Which port of the bridge is the uplink, where another interface has its name. The bridge has its hardware address, and
+/// so may a tap that its user gives it.
+fn exchanged<'a>(uplink: &Uplink, facts: &'a HostFacts, claims: &Claims) -> Option<&'a str> {
     let bridge = facts.links.get(&uplink.bridge)?;
-    let found = facts.links.get(&uplink.link).filter(|found| found.bridge.is_none() && found.mac != bridge.mac)?;
-    let is_it = |link: &LinkFact| {
-        link.kind == found.kind && link.bridge.as_ref() == Some(&uplink.bridge) && link.mac == bridge.mac
+    facts.links.get(&uplink.link).filter(|found| found.mac != bridge.mac)?;
+    let is_it = |(name, link): &(&String, &LinkFact)| {
+        link.bridge.as_ref() == Some(&uplink.bridge) && link.mac == bridge.mac && !claims.has_link(name, link)
     };
-    facts.links.iter().find(|(_, link)| is_it(link)).map(|(name, _)| name.as_str())
+    facts.links.iter().find(is_it).map(|(name, _)| name.as_str())
 }
 
 fn place(uplink: &Uplink, facts: &HostFacts) -> Place {

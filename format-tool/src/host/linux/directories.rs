@@ -3,6 +3,7 @@
 
 mod emptied;
 mod erase;
+mod fill;
 mod had;
 mod mark;
 #[cfg(test)]
@@ -265,7 +266,7 @@ impl Tree {
         let (mut had, mut lacking) = (had.unwrap_or_default(), Vec::new());
         let made = rustix::fs::openat(parent, &new, INNER, Mode::empty()).and_then(|made| {
             attributes::take_lists(&made)?;
-            fill(&made, directory, &mut had, &mut lacking)?;
+            fill::fill(&made, directory, &mut had, &mut lacking)?;
             had.put_on(&made, &mut lacking)?;
             let is_anothers = directory.owner.uid != rustix::process::geteuid().as_raw();
             if directory.half_made || (directory.partition && is_anothers) {
@@ -298,9 +299,9 @@ impl Tree {
                 }
             })
         });
-        if placed.is_err() {
-            let _ = unmake(parent, &new);
-        }
+        let left = if placed.is_err() { unmake(parent, &new).err() } else { None };
+        let left = left.map(|e| failed(format!("{} stays", directory.path.with_file_name(&new).display()), e));
+        self.lacking.extend(left);
         self.lack(&directory.path, &lacking);
         let what = || format!("directory {} is not made to the end", directory.path.display());
         self.lacking.extend(stays.map(|e| failed(what(), e)));
@@ -338,7 +339,8 @@ impl Tree {
         mark::set(&held)?;
         // Whom its user let in before it was begun to be emptied is nobody's choice any more.
         attributes::take_lists(&held)?;
-        fill(&held, directory, &mut Had::default(), &mut Vec::new())?;
+        fill::fill(&held, directory, &mut Had::default(), &mut Vec::new())?;
+        fill::give_back_others(&held, directory)?;
         mark::replace(&held, directory.owner, directory.mode)
     }
 
@@ -428,41 +430,6 @@ fn first_in(directory: &OwnedFd) -> rustix::io::Result<Option<String>> {
         }
     }
     Ok(None)
-}
-
-/// Makes what belongs into a directory that is still root's own.
-fn fill(made: &OwnedFd, directory: &Directory, had: &mut Had, lacking: &mut Vec<String>) -> rustix::io::Result<()> {
-    for (name, Inner { owner, mode }) in &directory.inside {
-        let found = match rustix::fs::mkdirat(made, name.as_str(), Mode::from_raw_mode(UNFINISHED)) {
-            Ok(()) => false,
-            Err(Errno::EXIST) => true,
-            Err(other) => return Err(other),
-        };
-        let inner = match rustix::fs::openat(made, name.as_str(), INNER, Mode::empty()) {
-            // What its user put into the place of one is his, as all that was not erased.
-            Err(Errno::NOTDIR | Errno::LOOP) => continue,
-            opened => opened?,
-        };
-        if found && mount_of(&inner)? != mount_of(made)? {
-            return Err(Errno::XDEV);
-        }
-        attributes::take_lists(&inner)?;
-        if found {
-            // A run that was killed leaves empty ones, and what it did not come to erase.
-            let (whose, found) = owner_and_mode(&rustix::fs::fstat(&inner)?);
-            let is_of_a_run = whose.uid == rustix::process::geteuid().as_raw() && found == UNFINISHED;
-            let was = if is_of_a_run { mark::recall(&inner) } else { Some((whose, found)) };
-            if let Some((was, mode)) = was.filter(|(was, _)| was.uid != owner.uid)
-                && first_in(&inner)?.is_some()
-            {
-                give(&inner, was, mode)?;
-                continue;
-            }
-        }
-        had.put_on_inner(name, &inner, lacking)?;
-        give(&inner, *owner, *mode)?;
-    }
-    Ok(())
 }
 
 /// Removes a directory that has not come to its place, if there is one. It holds no more than empty ones.

@@ -251,10 +251,15 @@ fn write(
         }
         Ok(lacking)
     });
-    if written.is_err() {
-        let _ = rustix::fs::unlinkat(parent, &name_now, AtFlags::empty());
+    written.map_err(|e| or_left(e, rustix::fs::unlinkat(parent, &name_now, AtFlags::empty()), &name_now))
+}
+
+/// Why a file was not written, and that it stays where it was on its way if it does.
+pub(super) fn or_left(e: std::io::Error, removed: rustix::io::Result<()>, name: &OsStr) -> std::io::Error {
+    match removed {
+        Ok(()) | Err(Errno::NOENT) => e,
+        Err(why) => std::io::Error::new(e.kind(), format!("{e}; {} stays beside it: {why}", name.display())),
     }
-    written
 }
 
 /// Gives a file its name, which nothing must have.

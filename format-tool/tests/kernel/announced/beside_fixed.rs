@@ -1,6 +1,7 @@
 //! A fixed address beside one of the same network that ends by itself, or that has no route: the kernel then leaves the
 //! network's route where the fixed one was.
 
+use super::super::effects::acting_before;
 use super::*;
 
 /// The way to the router, and how many ways to its network there are by the bridge.
@@ -56,5 +57,34 @@ fn an_uplink_with_an_address_without_a_route_is_given_back_whole() {
         assert_eq!(ways("2001:db8::1", "2001:db8::/64"), ("up0".into(), 0));
         assert!(world.is_reached());
         machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_reset_that_fails_leaves_a_machine_that_was_given_its_network_by_hand_to_hear_its_router() {
+    on_a_machine(|machine| {
+        let world = Announcing::new();
+        world.announces_on(machine, "up0");
+        let network = "mode = \"bridge\"\nuplink = \"up0\"\nguard = true\n";
+        machine.configure_with(1, network, "");
+        machine.must(&TAKE);
+        machine.must(&["confirm"]);
+        ip("link set plat0 down");
+        ip("link set up0 nomaster");
+        fs::write("/proc/sys/net/ipv6/conf/up0/disable_ipv6", "0").unwrap();
+        without_detection("up0");
+        ip("address add 192.0.2.7/24 dev up0");
+        ip("link set up0 up");
+        world.announces_on(machine, "up0");
+        let before = sysctl("up0/accept_ra");
+        let home = machine.path("srv/plat/partitions/part0");
+        let (code, why) = acting_before("unlinkat", &machine.command(&["reset"]), || {
+            fs::write(home.join("srv/his"), "").unwrap();
+        });
+        assert!(code == 1 && why.contains("up0, which has all of its own network again"), "{why}");
+        assert_eq!((sysctl("up0/accept_ra"), sysctl("all/forwarding")), (before, "1".into()), "{why}");
+        fs::remove_file(home.join("srv/his")).unwrap();
+        machine.must(&["reset"]);
+        world.announces_on(machine, "up0");
     });
 }

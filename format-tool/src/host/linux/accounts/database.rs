@@ -273,10 +273,7 @@ impl Etc {
             file.sync_all()?;
             Ok(rustix::fs::renameat(held, &new, held, name)?)
         });
-        if written.is_err() {
-            let _ = rustix::fs::unlinkat(held, &new, AtFlags::empty());
-        }
-        written
+        written.map_err(|e| super::super::files::or_left(e, rustix::fs::unlinkat(held, &new, AtFlags::empty()), &new))
     }
 }
 

@@ -35,12 +35,13 @@ pub(super) fn erase(held: &OwnedFd, moved: &mut PathBuf, stop: &dyn Fn() -> bool
     loop {
         match erase_contents(&here, mount, stop) {
             Ok(Some((entered, inner))) => {
-                let mut was = owner_and_mode(&rustix::fs::fstat(&inner)?);
-                if way.is_empty() {
-                    // It may have the name of one of a partition's own, and may have been entered before.
-                    was = mark::recall(&inner).unwrap_or(was);
-                    mark::remember(&inner, was);
+                let found = owner_and_mode(&rustix::fs::fstat(&inner)?);
+                // One at the top may be somebody else's, and may have been entered before.
+                let kept = if way.is_empty() { mark::recall(&inner) } else { None };
+                if way.is_empty() && kept.is_none() {
+                    mark::remember(&inner, found);
                 }
+                let was = kept.unwrap_or(found);
                 way.push(Level { place: place(&here)?, entered, was });
                 take(&inner);
                 here = inner;
@@ -77,8 +78,8 @@ fn take(directory: &OwnedFd) {
 /// What is not erased after all is its user's again, as far up as it is where it was.
 fn give_back(mut here: OwnedFd, mut way: Vec<Level>) {
     while let Some(level) = way.pop() {
-        mark::recall(&here);
         let _ = give(&here, level.was.0, level.was.1);
+        mark::forget(&here);
         let above = rustix::fs::openat(&here, c"..", INNER, Mode::empty());
         match above.and_then(|above| Ok((place(&above)? == level.place, above))) {
             Ok((true, above)) => here = above,

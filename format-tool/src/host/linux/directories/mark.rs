@@ -29,14 +29,24 @@ pub(super) fn remember(directory: &OwnedFd, (owner, mode): (Owner, u32)) {
     let _ = fsetxattr(directory, was(), text.as_bytes(), XattrFlags::empty());
 }
 
-/// Whose a directory was, if that was kept; it is not any more.
+/// Whose a directory was, if that was kept and root has it still: to whom it was given since, has it.
 pub(super) fn recall(directory: &OwnedFd) -> Option<(Owner, u32)> {
+    let found = super::owner_and_mode(&rustix::fs::fstat(directory).ok()?);
     let mut text = [0u8; 64];
-    let length = fgetxattr(directory, was(), &mut text).ok()?;
-    let _ = fremovexattr(directory, was());
+    let length = fgetxattr(directory, was(), &mut text).ok().filter(|_| is_taken(found))?;
     let mut words = std::str::from_utf8(text.get(..length)?).ok()?.split(' ');
     let owner = Owner { uid: words.next()?.parse().ok()?, gid: words.next()?.parse().ok()? };
     Some((owner, u32::from_str_radix(words.next()?, 8).ok()?))
+}
+
+/// Once a directory is somebody's, nothing is kept.
+pub(super) fn forget(directory: &OwnedFd) {
+    let _ = fremovexattr(directory, was());
+}
+
+/// Whether a directory is as root takes one to empty it, or makes one.
+pub(super) fn is_taken((owner, mode): (Owner, u32)) -> bool {
+    owner.uid == rustix::process::geteuid().as_raw() && mode == UNFINISHED
 }
 
 /// How often a change is tried that its user keeps from being made by saying, again and again, that nobody may change it.
