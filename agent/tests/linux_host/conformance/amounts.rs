@@ -2,10 +2,16 @@
 
 use super::*;
 
+/// So many processes at once, none of which ends by itself: however slow the machine is, all are there together.
+pub fn at_once(count: u32) -> Run {
+    let script = "i=0; all=; while [ $i -lt COUNT ]; do sleep 600 & all=\"$all $!\"; i=$((i+1)); done; kill $all";
+    program(&script.replace("COUNT", &count.to_string()), 60)
+}
+
 pub async fn what_is_said_to_be_enforced_is(node: Node) {
     let host = node.occupied().await;
     let place = place(&node);
-    let many = program("i=0; while [ $i -lt 40 ]; do sleep 2 & i=$((i+1)); done; wait", 20);
+    let many = at_once(40);
     let asked = Resources { processes: Some(10), ..Resources::default() };
     let enforced = host.runtime().limit(&place, asked).await.unwrap();
     assert!(enforced.processes.is_none_or(|most| most == 10));
@@ -43,7 +49,7 @@ pub async fn the_next_instance_is_held_to_nothing_that_the_last_one_was(node: No
     drop(host);
     let host = node.occupied().await;
     assert_eq!(host.observe_partition(&part()).await.unwrap().limits, Some(Resources::default()));
-    let many = program("i=0; while [ $i -lt 40 ]; do sleep 2 & i=$((i+1)); done; wait", 20);
+    let many = at_once(40);
     let ran = host.runtime().run(&place(&node), &many).await.unwrap();
     assert_eq!(ran.exit.to_string(), "exit code 0", "{:?}", ran.tail);
     if node.runtime == Runtime::Systemd {

@@ -1,6 +1,7 @@
 //! What goes on beside what takes its time, is dead and not waited for, was started by an agent of another version, or lost its
 //! control groups.
 
+use super::amounts::at_once;
 use super::*;
 
 pub async fn what_takes_its_time_to_stop_keeps_nothing_else(node: Node) {
@@ -165,7 +166,7 @@ pub async fn groups_that_somebody_takes_away_are_made_again_with_their_limits_an
     begin(&host, &node, &busy).await.unwrap();
     assert_eq!(limits().await, Some(resources));
     let run = fact(&host, "busy").await.run;
-    let many = program("i=0; while [ $i -lt 60 ]; do sleep 2 & i=$((i+1)); done; wait", 20);
+    let many = at_once(60);
     let held = host.runtime().run(&place(&node), &many).await.unwrap().exit.to_string() != "exit code 0";
     assert_eq!(held, host.enforces().processes);
     let gap = counters(&host).await;
