@@ -29,7 +29,13 @@ const HEAD: usize = 2;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 enum Line {
     /// First line: the version of the form, and the directories made for the record itself.
-    Record { version: u32, made_for_it: Vec<PathBuf> },
+    Record {
+        version: u32,
+        made_for_it: Vec<PathBuf>,
+        /// How many entries it had when it was last written as a whole: it has as many lines, or was cut off.
+        #[serde(default)]
+        entries: usize,
+    },
     /// The entries after it were made in this boot and network namespace.
     Epoch(String),
     /// About to be made.
@@ -114,10 +120,13 @@ impl Record {
         // What of another epoch is left, and the namespace it is in if that is still there.
         let (mut left, mut elsewhere) = (Claims::default(), None);
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let mut entries = 0;
         for (n, line) in whole.lines().enumerate() {
             let line: Line = serde_json::from_str(line).map_err(|e| self.broken(format!("line {}: {e}", n + 1)))?;
             match line {
-                Line::Record { version: VERSION, made_for_it } if n == 0 => self.made_for_it = made_for_it,
+                Line::Record { version: VERSION, made_for_it, entries: all } if n == 0 => {
+                    (self.made_for_it, entries) = (made_for_it, all);
+                }
                 Line::Record { version, .. } if n == 0 => {
                     return Err(self.wrong(format!("it is of version {version}, this node-format reads {VERSION}")));
                 }
@@ -139,6 +148,10 @@ impl Record {
         }
         if whole.is_empty() {
             return Err(self.broken("it is empty"));
+        }
+        if whole.lines().count() < HEAD + entries {
+            let there = whole.lines().count().saturating_sub(HEAD);
+            return Err(self.broken(format!("it was cut off: it had {entries} entries, and has {there}")));
         }
         if let Some(namespace) = elsewhere.filter(|_| !left.is_empty()) {
             return Err(self.belongs_elsewhere(namespace, left.len()));
@@ -249,6 +262,12 @@ impl Record {
     /// Removes the directories made for it; the innermost of them that stays.
     fn leave_directories(&self) -> Option<PathBuf> {
         let its_own = self.its_own();
+        if its_own.is_empty() {
+            // By which names they are reached now nobody can say.
+            let there = self.made_for_it.last().filter(|directory| directory.exists()).map(PathBuf::as_path);
+            let left = there.or(self.path.parent()).filter(|_| !self.made_for_it.is_empty());
+            return left.map(Path::to_path_buf);
+        }
         place::remove_empty(its_own.iter().rev()).next().cloned()
     }
 
@@ -260,10 +279,16 @@ impl Record {
             return self.made_for_it.iter().filter(holds).cloned().collect();
         }
         let depth = |directory: &PathBuf| directory.components().count();
-        let innermost = self.made_for_it.iter().map(depth).max().unwrap_or(0);
+        let Some((innermost, parent)) = self.made_for_it.last().zip(self.path.parent()) else { return Vec::new() };
+        let beneath = |path: &Path| path.strip_prefix("/").map(Path::to_path_buf).unwrap_or_default();
+        // Only a leading part may differ.
+        if !innermost.ends_with(beneath(parent)) && !parent.ends_with(beneath(innermost)) {
+            return Vec::new();
+        }
         let now = |directory: &PathBuf| {
-            let now = self.path.parent()?.ancestors().nth(innermost - depth(directory))?;
-            (now.file_name() == directory.file_name()).then(|| now.to_owned())
+            let above = depth(innermost).checked_sub(depth(directory))?;
+            let now = parent.ancestors().nth(above).filter(|now| now.file_name().is_some())?;
+            Some(now.to_owned())
         };
         self.made_for_it.iter().filter_map(now).collect()
     }
@@ -288,7 +313,8 @@ impl Record {
     }
 
     fn rewrite(&mut self) -> Result<()> {
-        let head = Line::Record { version: VERSION, made_for_it: self.made_for_it.clone() };
+        let (made_for_it, entries) = (self.made_for_it.clone(), self.claims.iter().count());
+        let head = Line::Record { version: VERSION, made_for_it, entries };
         let entries = self.claims.iter().cloned().map(Line::Add);
         let text = lines_of([head, Line::Epoch(self.epoch.to_string())].into_iter().chain(entries));
         let Some(place) = &self.place else { return Err(self.wrong("there is no directory for it")) };

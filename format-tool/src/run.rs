@@ -121,11 +121,9 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
             };
             let record = &config.settings.paths.record;
             let consent = Consent { take_uplink: *take_uplink, ..Consent::default() };
-            let before = uplink::pending(&host, record, &config.epoch);
             let watch = take_uplink.then(|| uplink::Watch::start(args, record, *confirm_within)).transpose()?;
             let applied = change(args, &mut host, record, Wish::new(&layout, consent));
-            let left = before.as_deref().filter(|_| applied.is_err());
-            let waits = watch.map(|watch| uplink::settle(watch, &host, record, &config.epoch, left));
+            let waits = watch.map(|watch| uplink::settle(watch, &host, record, &config.epoch, applied.is_err()));
             let watch = waits.transpose();
             if matches!(watch, Ok(Some(true))) {
                 // Said before the enrolment, which may fail.

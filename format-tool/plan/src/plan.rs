@@ -249,6 +249,11 @@ fn groups_of<'a>(claims: &'a Claims, facts: &'a HostFacts) -> BTreeMap<&'a OsStr
     claims.iter().filter_map(made).flat_map(|(name, gid)| names_of((name, gid), facts)).collect()
 }
 
+fn exchanged_name(thing: &Thing, facts: &HostFacts, claims: &Claims) -> Option<String> {
+    let Thing::Uplink(uplink) = thing else { return None };
+    uplink::exchanged(uplink, facts, claims).map(|_| uplink.link.clone())
+}
+
 fn made_user(thing: &Thing) -> Option<(&str, u32)> {
     if let Thing::User { name, uid } = thing { Some((name, *uid)) } else { None }
 }
@@ -298,6 +303,8 @@ struct Planner<'a> {
     /// Which numbers have limits of ours, on which file systems: all directories of a partition on one share its own.
     limits_made: BTreeSet<(&'a str, u32)>,
     settings_before: BTreeMap<&'a str, Before<'a>>,
+    /// Names that the uplink had, and another interface has by now.
+    exchanged: BTreeSet<String>,
     /// Links that go, and those that are made anew: what is on them goes with them.
     leaving: BTreeSet<String>,
     /// Links that join a bridge or leave one: down meanwhile, for where they are neither a router's nor a bridge's the machine
@@ -331,6 +338,7 @@ impl<'a> Planner<'a> {
             groups_of: groups_of(claims, facts),
             limits_made: claims.iter().filter_map(|thing| limit_made(thing, facts)).collect(),
             settings_before: claims.iter().filter_map(|thing| setting_before(thing)).collect(),
+            exchanged: claims.iter().filter_map(|thing| exchanged_name(thing, facts, claims)).collect(),
             leaving: BTreeSet::new(),
             moving: BTreeSet::new(),
             limits: Vec::new(),

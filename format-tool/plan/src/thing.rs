@@ -161,6 +161,9 @@ impl Ord for Along {
 pub struct Uplink {
     pub link: String,
     pub bridge: String,
+    /// Its hardware address: by that it is told from another one that gets its name. An older record does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<[u8; 6]>,
     /// Whether it was up already.
     pub was_up: bool,
     /// Whether the machine was reached by it, so that somebody must say that it still is.

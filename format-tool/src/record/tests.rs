@@ -263,18 +263,56 @@ fn a_record_that_cannot_be_made_short_is_whole_and_the_run_has_not_failed() {
 #[test]
 fn what_was_made_for_a_record_goes_with_it_where_its_disk_is_mounted_elsewhere_by_then() {
     let folder = tempfile::tempdir().unwrap();
-    let (then, now) = (folder.path().join("mnt"), folder.path().join("disk"));
-    fs::create_dir_all(then.join("var")).unwrap();
-    let record = Record::open(&then.join("var/lib/plat/format/record"), &epoch());
-    drop(record.unwrap());
-    fs::rename(&then, &now).unwrap();
-    assert_eq!(Record::open(&now.join("var/lib/plat/format/record"), &epoch()).unwrap().finish().unwrap(), None);
+    let now = folder.path().join("disk");
+    fs::create_dir_all(now.join("var")).unwrap();
+    let path = now.join("var/lib/plat/format/record");
+    drop(Record::open(&path, &epoch()).unwrap());
+    // As whoever made it saw them, to whom the root was a disk of his.
+    let text = fs::read_to_string(&path).unwrap();
+    let shown = now.display().to_string();
+    fs::write(&path, text.replace(&shown, &format!("/mnt/image{shown}"))).unwrap();
+    assert_eq!(Record::open(&path, &epoch()).unwrap().finish().unwrap(), None);
     assert!(now.join("var").exists() && !now.join("var/lib").exists());
-    // Where the record itself was moved, nothing of that place was made for it.
-    drop(Record::open(&now.join("var/lib/plat/format/record"), &epoch()).unwrap());
-    fs::create_dir_all(folder.path().join("other/place")).unwrap();
-    fs::set_permissions(folder.path().join("other/place"), fs::Permissions::from_mode(0o700)).unwrap();
-    fs::rename(now.join("var/lib/plat/format/record"), folder.path().join("other/place/record")).unwrap();
-    Record::open(&folder.path().join("other/place/record"), &epoch()).unwrap().finish().unwrap();
-    assert!(folder.path().join("other/place").exists());
+    // As somebody to whom the disk has another name altogether: they are named.
+    drop(Record::open(&path, &epoch()).unwrap());
+    fs::write(&path, text.replace(&shown, "/mnt/image")).unwrap();
+    let left = Record::open(&path, &epoch()).unwrap().finish().unwrap();
+    assert_eq!(left.as_deref(), path.parent());
+    fs::remove_dir_all(now.join("var/lib")).unwrap();
+    // Where the record itself was moved, nothing of that place was made for it, whatever it is called; what was, is named.
+    for place in ["other/place", "plat/format"] {
+        drop(Record::open(&now.join("var/lib/plat/format/record"), &epoch()).unwrap());
+        let there = folder.path().join(place);
+        fs::create_dir_all(&there).unwrap();
+        fs::set_permissions(&there, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::rename(now.join("var/lib/plat/format/record"), there.join("record")).unwrap();
+        let left = Record::open(&there.join("record"), &epoch()).unwrap().finish().unwrap();
+        assert!(there.exists() && left == Some(now.join("var/lib/plat/format")), "{left:?}");
+        fs::remove_dir_all(now.join("var/lib")).unwrap();
+    }
+}
+
+#[test]
+fn a_record_that_lost_what_it_had_when_it_was_written_as_a_whole_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("format/record");
+    let mut record = Record::open(&path, &epoch()).unwrap();
+    let user = |n: u32| Thing::User { name: format!("part{n}"), uid: 61_000 + n };
+    record.add((0..3).map(user)).unwrap();
+    record.finish().unwrap();
+    let mut record = Record::open(&path, &epoch()).unwrap();
+    record.add([user(3)]).unwrap();
+    drop(record);
+    let text = fs::read_to_string(&path).unwrap();
+    let read = |end: usize| {
+        fs::write(&path, &text[..end]).unwrap();
+        Record::read(&path, &epoch()).map(|record| record.claims().len())
+    };
+    let ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+    // The last may not have come to the disk whole.
+    assert_eq!((read(ends[5]).unwrap(), read(ends[5] - 1).unwrap(), read(ends[4]).unwrap()), (4, 3, 3));
+    for end in [ends[4] - 1, ends[3], ends[2], ends[1]] {
+        let problem = read(end).unwrap_err();
+        assert!(problem.code == codes::RECORD && problem.why.contains("cut off"), "{problem}");
+    }
 }

@@ -58,16 +58,10 @@ impl Watch {
     }
 }
 
-/// What is unconfirmed before a run, as far as the record can be read.
-pub(super) fn pending(host: &LinuxHost, record: &Path, epoch: &Epoch) -> Option<Vec<Uplink>> {
-    let seen = Record::read(&host.beneath_root(record), epoch).ok()?;
-    Some(unconfirmed(seen.claims()).cloned().collect())
-}
-
 /// Whether there is anything to confirm that this watch waits for. One that has nothing to wait for ends here; a record that
 /// cannot be read at the moment does not say so.
 ///
-/// `left`: what was unconfirmed before a run that has failed. It waits for whoever took it.
+/// `failed`: the run has taken nothing that is not given back. What is unconfirmed is that of a run before, if somebody waits for that.
 ///
 /// # Errors
 /// If there is, and whoever was to wait for it has ended.
@@ -76,22 +70,17 @@ pub(super) fn settle(
     host: &LinuxHost,
     record: &Path,
     epoch: &Epoch,
-    left: Option<&[Uplink]>,
+    failed: bool,
 ) -> Result<bool, Problem> {
     let mut watch = watch;
-    let now = pending(host, record, epoch);
-    if now.as_ref().is_some_and(Vec::is_empty) {
+    if Record::read(&host.beneath_root(record), epoch).is_ok_and(|seen| unconfirmed(seen.claims()).next().is_none()) {
         watch.stop();
         return Ok(false);
     }
-    if now.is_some() && now.as_deref() == left {
-        // While it is held nobody gives anything back, nor leaves that to the last who waits.
-        let held = Record::open(&host.beneath_root(record), epoch);
-        if let Some(held) = held.ok().filter(|_| watches::is_awaited_without(watch.0.id())) {
-            watch.stop();
-            held.finish()?;
-            return Ok(false);
-        }
+    // Whoever waits goes on until nothing is unconfirmed.
+    if failed && watches::is_awaited_without(watch.0.id()) {
+        watch.stop();
+        return Ok(false);
     }
     match watch.0.try_wait() {
         Ok(Some(status)) => Err(Problem::new(codes::PREREQUISITE, "nobody waits to give the old network back")
@@ -141,6 +130,13 @@ pub(super) fn confirm(host: &LinuxHost, path: &Path, epoch: &Epoch, wanted: Opti
     }
     let mut record = Record::open(&host.beneath_root(path), epoch)?;
     let pending: Vec<String> = unconfirmed(record.claims()).map(|uplink| uplink.link.clone()).collect();
+    if pending.is_empty() {
+        record.finish()?;
+        return Err(Problem::new(codes::UPLINK, "there is nothing to confirm any more")
+            .because("it was given back just now")
+            .fix("see why the machine was not reached, then run `node-format apply --take-uplink` again")
+            .into());
+    }
     record.add(pending.iter().map(|link| Thing::UplinkConfirmed { link: link.clone() }))?;
     record.finish()?;
     print(&format!("{} stays on the bridge\n", pending.join(", ")))

@@ -239,3 +239,40 @@ fn an_interface_that_has_the_uplinks_name_by_now_gets_nothing_of_it() {
         });
     }
 }
+
+/// Another interface in the place of the uplink, with a network of its own: where it is, what settings it has.
+fn in_its_place(machine: &Machine) -> (Vec<String>, Vec<String>) {
+    let network = machine.network();
+    let addresses = network.addresses.iter().filter(|found| found.link == "up0").map(|found| found.address.to_string());
+    let setting = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv6/conf/up0/{name}")).unwrap();
+    (addresses.collect(), ["disable_ipv6", "accept_ra"].map(setting).into())
+}
+
+#[test]
+fn an_interface_in_the_place_of_an_uplink_that_is_no_port_any_more_gets_nothing_of_it() {
+    on_a_machine(|machine| {
+        let world = World::new();
+        machine.configure_with(1, TAKE, "");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        ip("link set up0 nomaster");
+        ip("link set up0 down");
+        ip("link set up0 name old0");
+        ip("link add up0 type veth peer name other0");
+        fs::write("/proc/sys/net/ipv6/conf/up0/accept_ra", "0").unwrap();
+        ip("link set up0 up");
+        ip("address add 198.51.100.5/24 dev up0");
+        let before = in_its_place(machine);
+        for verb in ["rollback", "apply", "reset"] {
+            let (code, why) = machine.run(&[verb]);
+            assert!(code == 4 && why.contains("P0511") && why.contains("seems to be old0"), "{verb}: {why}");
+            assert_eq!(in_its_place(machine), before, "{verb}");
+        }
+        // Once it is gone there is nobody to whom anything could be given back.
+        ip(&format!("link set old0 netns {}", world.path()));
+        let (code, why) = machine.run(&["apply"]);
+        assert!(code == 4 && why.contains("P0511"), "nobody agreed to this one: {why}");
+        let said = machine.must(&["reset"]);
+        assert!(said.contains("! up0 is another interface by now"), "{said}");
+        assert_eq!(in_its_place(machine), before);
+    });
+}

@@ -19,6 +19,11 @@ impl Planner<'_> {
             if part != self.part_of(key) || self.goes_on_listening(key) {
                 continue;
             }
+            // What it says is of the one that had the name.
+            if link_of(key).is_some_and(|link| self.exchanged.contains(&link)) {
+                self.forget.push(thing.clone());
+                continue;
+            }
             match self.facts.sysctls.get(key) {
                 _ if self.layout.sysctls.contains_key(key) && !self.is_of_ours_that_goes(key) => {}
                 // Of a run that was killed the one may be as it was, and what goes along with it not yet.
@@ -63,7 +68,8 @@ impl Planner<'_> {
                 continue; // It will be so by itself.
             }
             let mut along = self.changes_along(key, &found);
-            let ours = self.settings_before.get(key.as_str()).copied();
+            let is_anothers = link_of(key).is_some_and(|link| self.exchanged.contains(&link));
+            let ours = self.settings_before.get(key.as_str()).copied().filter(|_| !is_anothers);
             // Somebody put it back, and may have set those on their own since; or a run that was killed did, and came no further.
             for (other, value) in ours.iter().flat_map(|before| before.along) {
                 along.entry(other.clone()).or_insert_with(|| value.clone());

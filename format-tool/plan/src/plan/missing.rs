@@ -23,7 +23,12 @@ pub(super) fn missing(facts: &HostFacts, claims: &Claims, is_made_anew: impl Fn(
     for (link, Lost { made, set, had, now }) in lost(facts, claims) {
         let anew = is_made_anew(link);
         let names = now.iter().copied().collect::<Vec<_>>().join(" or ");
-        if made && now.is_empty() {
+        if facts.links.contains_key(link) && !made {
+            notes.push(format!(
+                "what node-format set on {link} is on {names} by now, and stays there: {}",
+                listed(&set)
+            ));
+        } else if made && now.is_empty() {
             gone.extend((!anew).then(|| link.to_owned()));
         } else if made {
             let anew = if anew { " and is made anew" } else { "" };
@@ -94,11 +99,18 @@ fn lost<'a, 'c>(facts: &'a HostFacts, claims: &'c Claims) -> BTreeMap<&'c str, L
         else {
             continue;
         };
-        if !is_lost(link) {
+        // Somebody moved it, or the names of two.
+        let is_moved = matches!(thing, Thing::Address { address, .. } if facts.address(link, *address).is_none());
+        let is_there = facts.links.contains_key(link);
+        if is_there && !is_moved || !is_there && !is_lost(link) {
+            continue;
+        }
+        let now = others.get_or_insert_with(|| Others::new(facts, claims)).like(thing);
+        if now.is_empty() && !is_lost(link) {
             continue;
         }
         let lost = all.entry(link).or_default();
-        lost.now.extend(others.get_or_insert_with(|| Others::new(facts, claims)).like(thing));
+        lost.now.extend(now);
         match thing {
             Thing::Address { address, .. } => lost.set.push(address.to_string()),
             Thing::Route(route) => lost.set.push(format!("the route to {}", route.destination)),

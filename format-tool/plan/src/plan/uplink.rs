@@ -7,7 +7,7 @@ mod take;
 
 use super::listening::{accept_ra, forwarded};
 use super::losses::{lost_with_addresses, lost_with_port, promote_secondaries};
-use super::machine::setting;
+use super::machine::{link_of, setting};
 use super::order::comes_behind;
 use super::{Before, Plan, Planner, setting_before};
 use crate::action::Action;
@@ -27,14 +27,17 @@ impl Planner<'_> {
         let mut held = None;
         for thing in self.claims.iter() {
             match thing {
-                Thing::Uplink(uplink) if let Some(other) = exchanged(uplink, self.facts, self.claims) => {
+                Thing::Uplink(uplink)
+                    if let Some(Exchanged::With(other)) = exchanged(uplink, self.facts, self.claims) =>
+                {
                     taken |= is_wanted(uplink);
                     self.problems.push(refusal(uplink, other));
                 }
-                Thing::Uplink(uplink) => match (place(uplink, self.facts), is_wanted(uplink)) {
+                Thing::Uplink(uplink) => match (place(uplink, self.facts, self.claims), is_wanted(uplink)) {
                     (Place::Link, _) => self.forget.push(thing.clone()),
                     (Place::Nowhere, _) => {
                         self.forget.push(thing.clone());
+                        self.notes.extend(exchanged(uplink, self.facts, self.claims).map(|_| is_gone(uplink)));
                         self.remove.extend(left_on_the_bridge(uplink, self.facts).rev());
                     }
                     (at, false) => {
@@ -60,6 +63,9 @@ impl Planner<'_> {
                         if matches!(at, Place::Between | Place::Alone) {
                             self.refuse_another_network(uplink);
                             self.refuse_strangers(uplink);
+                            if self.facts.links.get(&uplink.link).is_some_and(|found| found.bridge.is_none()) {
+                                self.refuse_lease(&uplink.link);
+                            }
                             let alone = at == Place::Alone;
                             if alone {
                                 self.refuse_without_consent(uplink);
@@ -224,7 +230,7 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Result<Plan, Problems> {
         if claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }) {
             continue;
         }
-        if let Some(other) = exchanged(uplink, facts, claims) {
+        if let Some(Exchanged::With(other)) = exchanged(uplink, facts, claims) {
             problems.push(refusal(uplink, other));
         } else {
             give_back(uplink, facts, claims, &mut plan);
@@ -252,7 +258,9 @@ pub fn giving_back(uplink: &Uplink, facts: &HostFacts, claims: &Claims) -> Plan 
 }
 
 fn give_back(uplink: &Uplink, facts: &HostFacts, claims: &Claims, plan: &mut Plan) {
-    let at = place(uplink, facts);
+    let at = place(uplink, facts, claims);
+    let is_exchanged = exchanged(uplink, facts, claims).is_some();
+    plan.notes.extend(is_exchanged.then(|| is_gone(uplink)));
     let returns = !matches!(at, Place::Link | Place::Nowhere);
     let listens = accept_ra(&uplink.link);
     let by_us = claims.iter().filter_map(setting_before).find(|(key, _)| *key == forwarding::IPV6);
@@ -265,9 +273,8 @@ fn give_back(uplink: &Uplink, facts: &HostFacts, claims: &Claims, plan: &mut Pla
         plan.actions.push(setting(&listens, before, "1", "2"));
     }
     // Its own settings come back first: without IPv6 it takes no such address.
-    let own = format!(".{}.", uplink.link.replace('.', "/"));
     for (key, before) in claims.iter().filter_map(setting_before) {
-        let is_its = key.contains(&own) && *key != listens;
+        let is_its = link_of(key).as_ref() == Some(&uplink.link) && *key != listens && !is_exchanged;
         if let Some(found) = facts.sysctls.get(key).filter(|found| is_its && *found != before.was) {
             plan.actions.push(setting(key, before, found, before.was));
         }
@@ -372,18 +379,46 @@ fn refusal(uplink: &Uplink, other: &str) -> Problem {
         .at("network.uplink")
 }
 
-/// Which port of the bridge is the uplink, where another interface has its name. The bridge has its hardware address, and
-/// so may a tap that its user gives it.
-fn exchanged<'a>(uplink: &Uplink, facts: &'a HostFacts, claims: &Claims) -> Option<&'a str> {
-    let bridge = facts.links.get(&uplink.bridge)?;
-    facts.links.get(&uplink.link).filter(|found| found.mac != bridge.mac)?;
-    let is_it = |(name, link): &(&String, &LinkFact)| {
-        link.bridge.as_ref() == Some(&uplink.bridge) && link.mac == bridge.mac && !claims.has_link(name, link)
-    };
-    facts.links.iter().find(is_it).map(|(name, _)| name.as_str())
+/// Another interface has the uplink's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exchanged<'a> {
+    /// The one that was taken seems to be this one.
+    With(&'a str),
+    /// The one that was taken is not there any more.
+    Gone,
 }
 
-fn place(uplink: &Uplink, facts: &HostFacts) -> Place {
+/// Whether another interface has the uplink's name by now: it has another hardware address. A tap may have that of the uplink,
+/// if its user gives it that, and the bridge does.
+pub(super) fn exchanged<'a>(uplink: &Uplink, facts: &'a HostFacts, claims: &Claims) -> Option<Exchanged<'a>> {
+    let bridge = facts.links.get(&uplink.bridge);
+    let found = facts.links.get(&uplink.link)?;
+    let is_port = |link: &LinkFact| link.bridge.as_ref() == Some(&uplink.bridge);
+    let mac = uplink.mac.or(bridge.map(|bridge| bridge.mac)).filter(|mac| *mac != found.mac)?;
+    let is_it = |(name, link): &(&'a String, &LinkFact)| {
+        link.mac == mac && **name != uplink.bridge && **name != uplink.link && !claims.has_link(name, link)
+    };
+    let like: Vec<_> = facts.links.iter().filter(is_it).collect();
+    // What stands on it may have its address too.
+    let port = like.iter().find(|(_, link)| is_port(link));
+    match (port.or(like.first()), uplink.mac) {
+        (Some((name, link)), known) => (known.is_some() || is_port(link)).then_some(Exchanged::With(name)),
+        (None, known) => known.map(|_| Exchanged::Gone),
+    }
+}
+
+fn is_gone(uplink: &Uplink) -> String {
+    format!(
+        "{} is another interface by now, and gets nothing of the one that node-format took, which is not there: {}",
+        uplink.link,
+        carried(uplink)
+    )
+}
+
+fn place(uplink: &Uplink, facts: &HostFacts, claims: &Claims) -> Place {
+    if exchanged(uplink, facts, claims).is_some() {
+        return Place::Nowhere;
+    }
     let Some(LinkFact { bridge, up: is_up, .. }) = facts.links.get(&uplink.link) else { return Place::Nowhere };
     let is_port = bridge.as_deref() == Some(&uplink.bridge);
     if bridge.is_some() && !is_port {

@@ -45,13 +45,16 @@ impl Planner<'_> {
         let mut further = self.facts.further.get(link).cloned().unwrap_or_default();
         further.retain(|address, _| addresses.contains(address));
         let (link, bridge) = (link.clone(), wanted.bridge.clone());
-        let confirmed = self.claims.has(&Thing::UplinkConfirmed { link: link.clone() });
+        // Of another one nobody has.
+        let confirmed =
+            self.claims.has(&Thing::UplinkConfirmed { link: link.clone() }) && !self.exchanged.contains(&link);
         // Early in a boot the system has not raised yet what it is going to.
         let was_up = found.up || confirmed;
         if !was_up {
             self.notes.push(format!("{link} is down: it is raised, and set down again when it is given back"));
         }
-        let uplink = Uplink { link, bridge, was_up, carries, addresses, further, routes, announced };
+        let mac = Some(found.mac);
+        let uplink = Uplink { link, bridge, mac, was_up, carries, addresses, further, routes, announced };
         let link = &wanted.link;
         self.say_lesser_mtu_than_uplink(wanted);
         if !confirmed {
@@ -91,7 +94,7 @@ impl Planner<'_> {
     }
 
     /// What DHCP gave stays with its client, which knows nothing of the bridge.
-    fn refuse_lease(&mut self, link: &str) {
+    pub(super) fn refuse_lease(&mut self, link: &str) {
         let Some(leases) = self.facts.leases.get(link) else { return };
         let addresses = leases.addresses.iter().map(|address| format!("the address {address}"));
         let routes = leases.routes.iter().map(|to| format!("the route to {to}"));
