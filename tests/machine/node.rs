@@ -49,7 +49,7 @@ fn configure(machine: &Machine, partitions: u32) {
 
 /// All that node-format could have changed: accounts, links with their addresses and routes, rules, settings, folders. What
 /// comes and goes by itself is left out: carriers, the kernel's own link-local addresses and multicast routes, systemd's
-/// folders of a boot. The agent's folder is the agent's.
+/// folders of a boot. The agent's folders are the agent's.
 fn state(machine: &Machine) -> Vec<String> {
     let said = machine.sh("cd /etc && for file in passwd group shadow gshadow; do sed \"s/^/$file /\" $file; done
          ip -brief link | awk '{ print \"link\", $1, $3 }' | sed 's/@[^ ]*//'
@@ -57,7 +57,7 @@ fn state(machine: &Machine) -> Vec<String> {
          for family in -4 -6; do ip $family route show table all | sed '/fe80::/d; /ff00::/d; s/ linkdown//; s/^/route /'; done
          nft list ruleset | sed 's/^/rule /'
          sysctl --all --pattern '^net[.]ipv[46][.](ip_|conf[.](all|default|lo|host0)[.])' | sed 's/^/set /'
-         find / -xdev '(' -path /var/lib/plat/agent -o -name 'systemd-private-*' ')' -prune -o -type d -print");
+         find / -xdev '(' -path /var/lib/plat/agent -o -path /var/lib/plat-tmp -o -name 'systemd-private-*' ')' -prune -o -type d -print");
     let mut lines: Vec<_> = said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     lines.sort();
     lines

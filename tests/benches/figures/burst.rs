@@ -49,7 +49,7 @@ pub fn measure() -> Result<()> {
     grid.release("say", &document(&program));
     let (mut running, mut one, mut stopped) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        let took = within(&grid, |client, heard| Box::pin(start(client, heard, round)))?;
+        let took = within(&grid, |client, heard| Box::pin(start(client, heard, round, INSTANCES)))?;
         running.push(took.0);
         one.push(took.1);
         if round == 0 {
@@ -60,7 +60,7 @@ pub fn measure() -> Result<()> {
         let pids = services(&grid);
         ensure!(pids.len() == INSTANCES, "{} services run", pids.len());
         let asked = Instant::now();
-        within(&grid, |client, _| Box::pin(destroy(client, round)))?;
+        within(&grid, |client, _| Box::pin(destroy(client, round, INSTANCES)))?;
         gone(pids);
         stopped.push(asked.elapsed());
         emptied(&grid);
@@ -113,7 +113,12 @@ fn name(round: usize, number: usize) -> String {
     format!("say-{round}-{number}")
 }
 
-pub async fn start(client: &GridClient, heard: &tokio::net::UdpSocket, round: usize) -> Result<(Duration, Duration)> {
+pub async fn start(
+    client: &GridClient,
+    heard: &tokio::net::UdpSocket,
+    round: usize,
+    instances: usize,
+) -> Result<(Duration, Duration)> {
     if round == 0 {
         // The release is installed once the first one runs.
         request(client, "first".into()).await?;
@@ -122,12 +127,12 @@ pub async fn start(client: &GridClient, heard: &tokio::net::UdpSocket, round: us
     }
     let begun = Instant::now();
     let asked = async {
-        try_join_all((0..INSTANCES).map(|number| request(client, name(round, number)))).await?;
+        try_join_all((0..instances).map(|number| request(client, name(round, number)))).await?;
         Ok(begun.elapsed())
     };
     let run = async {
         let mut said = std::collections::BTreeSet::new();
-        while said.len() < INSTANCES {
+        while said.len() < instances {
             let mut name = [0; 64];
             let length = timeout(PATIENCE, heard.recv(&mut name)).await.context("not all start")??;
             said.insert(name[..length].to_vec());
@@ -151,8 +156,8 @@ pub async fn set(client: &GridClient, name: String) -> Result<()> {
     Ok(())
 }
 
-pub async fn destroy(client: &GridClient, round: usize) -> Result<()> {
-    try_join_all((0..INSTANCES).map(|number| set(client, name(round, number)))).await?;
+pub async fn destroy(client: &GridClient, round: usize, instances: usize) -> Result<()> {
+    try_join_all((0..instances).map(|number| set(client, name(round, number)))).await?;
     Ok(())
 }
 

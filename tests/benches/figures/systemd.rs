@@ -2,8 +2,8 @@
 //! packaging/ has it.
 
 use super::burst::{
-    INSTANCES, PATIENCE, ROUNDS, SAY, Work, destroy, document, emptied, gone, print_line, request, resident, start,
-    with_word, within,
+    PATIENCE, ROUNDS, SAY, Work, destroy, document, emptied, gone, print_line, request, resident, start, with_word,
+    within,
 };
 use super::start::{print_line as print_each, until_gone, until_idle};
 use anyhow::{Context, Result, ensure};
@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
+/// As many partitions has the machine, each with an instance. What systemd does for one start grows with the mounts of the others.
+const INSTANCES: usize = 100;
 /// How many are started one after another.
 const RUNS: usize = 100;
 /// Where the service's program is on the machine.
@@ -39,7 +41,7 @@ pub fn measure() -> Result<()> {
     grid.release("say", &document(Path::new(PROGRAM)));
     let (mut running, mut stopped) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        running.push(within(&grid, |client, heard| Box::pin(start(client, heard, round)))?.0);
+        running.push(within(&grid, |client, heard| Box::pin(start(client, heard, round, INSTANCES)))?.0);
         if round == 0 {
             let daemons = daemons(&machine);
             until_idle(&daemons);
@@ -49,7 +51,7 @@ pub fn measure() -> Result<()> {
         let pids = with_word(machine.processes(), SAY);
         ensure!(pids.len() == INSTANCES, "{} services run", pids.len());
         let asked = Instant::now();
-        within(&grid, |client, _| Box::pin(destroy(client, round)))?;
+        within(&grid, |client, _| Box::pin(destroy(client, round, INSTANCES)))?;
         gone(pids);
         stopped.push(asked.elapsed());
         emptied(&grid);

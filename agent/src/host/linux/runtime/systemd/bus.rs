@@ -34,12 +34,16 @@ pub const EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 const CALLS: usize = 64;
 /// Jobs of a kind under way at once. For each, systemd has its bus tell it whether the one who asked is still there, and a bus
 /// does that 512 times for a connection (`max_match_rules_per_connection`); at the next, systemd leaves its bus, comes back, and
-/// tells nobody anything any more. Three kinds take three quarters: starts, which a tenant can hold for a while
-/// ([`super::unit::START_SECONDS`]); stops of what is given its time, which lasts as long as its release says; and those of what
-/// has been killed or has ended, which keep neither waiting.
+/// tells nobody anything any more. Three kinds take less than three quarters: starts; stops of what is given its time, which
+/// lasts as long as its release says; and those of what has been killed or has ended, which keep neither waiting.
 const JOBS: usize = 128;
-/// As many of them has one partition: enough for all that systemd, which is one thread, starts meanwhile, and so few that it
-/// takes 16 partitions with nothing but units that hang to have others wait for one of them.
+/// Starts under way at once. Each makes a sandbox, for which the kernel has one lock of all mounts: on two busy cores none of
+/// 128 came to its end within the time that a start has ([`super::unit::START_SECONDS`]).
+const STARTS: usize = 32;
+/// As many of them has one partition, which can hold each for that time: it takes 16 partitions with nothing but units that hang
+/// to have others wait for one of them.
+const STARTS_SHARE: usize = 2;
+/// Of what ends.
 const SHARE: usize = 8;
 /// Of stops: what is to be stopped all at once is not to wait in rows for what takes the time it was given. Four partitions can
 /// have all turns by that, for as long as their releases say: whoever comes to none is stopped without ([`stopping`]).
@@ -155,7 +159,8 @@ impl Bus {
         let mut stream = MessageStream::from(&connection);
         // Else systemd waits when many units change at once.
         stream.set_max_queued(std::num::NonZeroUsize::new(4096).unwrap_or(std::num::NonZeroUsize::MIN));
-        let [starts, stops, ends] = [SHARE, STOPS_SHARE, SHARE].map(|share| Turns::new(JOBS, share));
+        let starts = Turns::new(STARTS, STARTS_SHARE);
+        let [stops, ends] = [STOPS_SHARE, SHARE].map(|share| Turns::new(JOBS, share));
         let bus = Self { connection, names, calls: Semaphore::new(CALLS), starts, stops, ends, told: Arc::default() };
         let heard = bus.told.clone();
         tokio::spawn(async move {

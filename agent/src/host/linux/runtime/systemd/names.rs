@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 /// Where the machine's own agent keeps the host's part of its state. Its slices are those that node-format writes.
 const MACHINE: &str = "/var/lib/plat/agent/host";
 
-/// Where folders of partitions are mounted for systemd to mount them from.
-const TMP: &str = "/run/plat-tmp";
+/// Where folders of partitions are mounted for systemd to mount them from. It is beneath nothing that units find emptied: to empty
+/// a folder systemd takes away what is mounted in it, and reads the list of all mounts anew after each.
+pub const TMP: &str = "/var/lib/plat-tmp";
 
 /// The names of one agent's units: another agent of the same machine, with another state, has others.
 #[derive(Debug, Clone)]

@@ -1,12 +1,15 @@
 //! A partition's `tmp` where systemd can mount it from. systemd looks by its name for what it is told to mount and follows
 //! links, and the tenant can make one there at any moment. So it is told of a place that is root's alone, at which the folder
 //! is mounted that was found beneath the partition's own without following any.
+//!
+//! All these places are in one mount that nobody's new namespace takes along ([`apart`]): for each program systemd goes through
+//! all mounts that there are, again and again, and with those of 500 partitions none began within half a minute.
 
-use super::names::Names;
+use super::names::{Names, TMP};
 use crate::host::linux::confine::{Bounds, find_tmp};
 use crate::host::linux::disk::private_folder;
 use nix::errno::Errno;
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, umount2};
 use plat_model::Problem;
 use plat_model::id::PartitionName;
 use plat_model::problem::codes;
@@ -23,11 +26,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Places {
     names: Names,
     locks: Mutex<BTreeMap<PartitionName, Arc<Mutex<()>>>>,
+    /// Whether they are apart.
+    apart: Mutex<bool>,
 }
 
 impl Places {
     pub fn new(names: Names) -> Self {
-        Self { names, locks: Mutex::default() }
+        Self { names, locks: Mutex::default(), apart: Mutex::default() }
     }
 
     /// Where the folder is found that the partition has now; `None` if it has none.
@@ -40,7 +45,7 @@ impl Places {
         let place = self.names.tmp(partition);
         let lock = self.lock(partition);
         let _turn = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        private_folder(&place).map_err(|problem| problem.one_line())?;
+        self.make(&place).map_err(wrong)?;
         mount(&found, &place).map_err(wrong)?;
         Ok(Some(place))
     }
@@ -54,6 +59,7 @@ impl Places {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         });
+        self.clear(&place);
         gone.map_err(|e| {
             Problem::new(codes::SERVICE_START, format!("{} cannot be taken away", place.display()))
                 .because(e)
@@ -61,10 +67,46 @@ impl Places {
         })
     }
 
+    fn make(&self, place: &Path) -> io::Result<()> {
+        let mut is_apart = self.apart.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_apart {
+            apart(Path::new(TMP))?;
+            *is_apart = true;
+        }
+        private_folder(place).map_err(|problem| io::Error::other(problem.one_line()))
+    }
+
+    /// With the last place goes what they are in, unless another agent has some there.
+    fn clear(&self, place: &Path) {
+        let mut is_apart = self.apart.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = Path::new(TMP);
+        let is_last = place.parent().is_some_and(|own| fs::remove_dir(own).is_ok());
+        if is_last && fs::read_dir(all).is_ok_and(|mut others| others.next().is_none()) && unmount(all).is_ok() {
+            let _another_one_is_faster = fs::remove_dir(all);
+            *is_apart = false;
+        }
+    }
+
     fn lock(&self, partition: &PartitionName) -> Arc<Mutex<()>> {
         let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
         locks.entry(partition.clone()).or_default().clone()
     }
+}
+
+/// Makes the folder a mount of its own, of whose places nobody is told, and which goes along with no copy of all mounts; each
+/// of them can be mounted elsewhere still. What an older agent has mounted in it stays where it is.
+fn apart(folder: &Path) -> io::Result<()> {
+    let is_mounted = || -> io::Result<bool> {
+        let all = fs::read_to_string("/proc/self/mountinfo")?;
+        Ok(all.lines().any(|line| line.split(' ').nth(4).is_some_and(|place| Path::new(place) == folder)))
+    };
+    private_folder(folder).map_err(|problem| io::Error::other(problem.one_line()))?;
+    let change = |from: Option<&Path>, flags| Ok(nix::mount::mount(from, folder, None::<&str>, flags, None::<&str>)?);
+    if !is_mounted()? {
+        change(Some(folder), MsFlags::MS_BIND | MsFlags::MS_REC)?;
+    }
+    change(None, MsFlags::MS_PRIVATE | MsFlags::MS_REC)?;
+    change(None, MsFlags::MS_UNBINDABLE)
 }
 
 /// Another than what is there, if that is another: the tenant may have made a new one.
@@ -75,7 +117,8 @@ fn mount(found: &OwnedFd, place: &Path) -> io::Result<()> {
     }
     unmount(place)?;
     // What the kernel follows here is the handle, whatever its name has become.
-    Ok(mount_bind(format!("/proc/self/fd/{}", found.as_raw_fd()), place)?)
+    mount_bind(format!("/proc/self/fd/{}", found.as_raw_fd()), place)?;
+    Ok(nix::mount::mount(None::<&str>, place, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>)?)
 }
 
 /// All that is mounted there.
