@@ -154,7 +154,8 @@ mod systemd {
                 .unwrap();
             until("it holds what comes", async || node.home().join("begun").exists()).await;
             let begun = Instant::now();
-            let names: Vec<_> = (0..8).map(|n| format!("s{n}")).collect();
+            // As many as a partition starts at once; of more, the others would wait for these.
+            let names: Vec<_> = (0..2).map(|n| format!("s{n}")).collect();
             let specs: Vec<_> = names.iter().map(|name| spec(name, "exec sleep 600")).collect();
             let went = join_all(specs.iter().map(|spec| start(&host, spec))).await;
             assert!(begun.elapsed() < Duration::from_secs(60), "it took {:?}", begun.elapsed());
