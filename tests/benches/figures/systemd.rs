@@ -87,9 +87,10 @@ fn node(grid: &Grid, machine: &Machine) -> Result<()> {
 /// Root's part of the agent, and the network's.
 fn daemons(machine: &Machine) -> Vec<u32> {
     let named = |word| with_word(machine.processes(), word).into_iter();
-    let ours =
+    let is_agent =
         |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "plat-agent");
-    named("run").chain(named("network")).filter(ours).collect()
+    // The second one's name is that of the link by which the first one starts it.
+    named("run").filter(is_agent).chain(named("network")).collect()
 }
 
 /// The agent is started again: from when systemd starts its program until it has taken over what runs.
