@@ -124,18 +124,22 @@ fn perform(args: &Args) -> Result<Exit, Problems> {
             let watch = take_uplink.then(|| uplink::Watch::start(args, record, *confirm_within)).transpose()?;
             let applied = change(args, &mut host, record, Wish::new(&layout, consent));
             let waits = watch.map(|watch| uplink::settle(watch, &host, record, &config.epoch, applied.is_err()));
-            let watch = waits.transpose();
-            if matches!(watch, Ok(Some(true))) {
+            let waits = waits.transpose();
+            if matches!(waits, Ok(Some(true))) {
                 // Said before the enrolment, which may fail.
                 let by = if enrolment.is_some() && applied.is_ok() { "the enrolment, or by " } else { "" };
                 let unless = format!("unless it is confirmed by {by}`node-format confirm`");
                 say(&format!("the old network comes back within {confirm_within} s {unless}"));
             }
-            applied.map_err(|problems| config.located(problems))?;
-            let watch = watch?.unwrap_or(false);
+            if let Err(problems) = applied {
+                let mut problems = config.located(problems);
+                problems.extend(waits.err());
+                return Err(problems);
+            }
+            let waits = waits?.unwrap_or(false);
             let Some(enrolment) = enrolment else { return Ok(Exit::Done) };
             enrolment.run()?;
-            if watch {
+            if waits {
                 // The master was reached over the new network.
                 return uplink::confirm(&host, record, &config.epoch, config.settings.network.uplink.as_deref());
             }

@@ -282,7 +282,9 @@ impl Desk {
             Call::Partition(name) => self.answer(id, &host.observe_partition(&name).await).await,
             Call::Perform(action) => {
                 let done = host.perform(&action).await;
-                done.as_ref().err().into_iter().for_each(|problem| self.tell_of(&action, problem));
+                if let Err(problem) = &done {
+                    self.tell_of(&action, problem);
+                }
                 self.answer(id, &done).await;
             }
             Call::Counters(mut partitions, wanted) => {

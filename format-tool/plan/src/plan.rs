@@ -249,9 +249,10 @@ fn groups_of<'a>(claims: &'a Claims, facts: &'a HostFacts) -> BTreeMap<&'a OsStr
     claims.iter().filter_map(made).flat_map(|(name, gid)| names_of((name, gid), facts)).collect()
 }
 
+/// The uplink's name, if another interface has it by now.
 fn exchanged_name(thing: &Thing, facts: &HostFacts, claims: &Claims) -> Option<String> {
     let Thing::Uplink(uplink) = thing else { return None };
-    uplink::exchanged(uplink, facts, claims).map(|_| uplink.link.clone())
+    uplink::is_another(uplink, facts, claims).then(|| uplink.link.clone())
 }
 
 fn made_user(thing: &Thing) -> Option<(&str, u32)> {

@@ -34,19 +34,24 @@ fn finished_uplink(action: &Action, done: &[&Action]) -> Option<String> {
     (!is_new && !alone).then(|| format!("what came back to {bridge} of the uplink {link}, which stays"))
 }
 
-/// An uplink that stood alone, which has all of its own network once this is undone, or left as it is.
-fn stands_alone(action: &Action) -> Option<&str> {
-    match action {
-        Action::FinishUplink { uplink, alone: true } | Action::ReturnUplink { uplink, alone: true } => {
-            Some(&uplink.link)
-        }
-        _ => None,
-    }
+/// An uplink that stood alone and was taken: undone, it has all of its own network again.
+fn taken_alone(action: &Action) -> Option<&str> {
+    if let Action::FinishUplink { uplink, alone: true } = action { Some(&uplink.link) } else { None }
 }
 
-/// An uplink that this run found alone had the settings of a port since another one: with its own network come its own.
+/// An uplink that stood alone and was given back: that is not undone, so it has all of its own network.
+fn returned_alone(action: &Action) -> Option<&str> {
+    if let Action::ReturnUplink { uplink, alone: true } = action { Some(&uplink.link) } else { None }
+}
+
+/// An uplink that this run took alone had the settings of a port since another run: with its own network come its own.
 /// Besides, what of others' goes with that.
-fn whole(action: &Action, alone: &BTreeSet<&str>, host: &mut dyn Host, record: &Record) -> (Vec<Action>, Vec<String>) {
+fn with_its_own_settings(
+    action: &Action,
+    alone: &BTreeSet<&str>,
+    host: &mut dyn Host,
+    record: &Record,
+) -> (Vec<Action>, Vec<String>) {
     if let Action::ReturnUplink { uplink, .. } = action
         && alone.contains(uplink.link.as_str())
         && let Ok(facts) = host.observe(&rollback_scope(record.claims()))
@@ -78,12 +83,9 @@ pub(super) fn undo(
     const NEXT: &str = "see to the cause, then run `node-format apply` to go on or `node-format reset` to go back";
     let mut problems = Problems::default();
     let mut work = Work::default();
-    let alone: BTreeSet<&str> = done.iter().filter_map(|action| stands_alone(action)).collect();
+    let alone: BTreeSet<&str> = done.iter().filter_map(|action| taken_alone(action)).collect();
+    let returned: BTreeSet<&str> = done.iter().filter_map(|action| returned_alone(action)).collect();
     let (mut kept, mut but) = (BTreeSet::new(), Vec::new());
-    // What gave one back that stood alone is not undone, nor is that it has IPv6.
-    let is_returned = |action: &&&Action| matches!(action, Action::ReturnUplink { alone: true, .. });
-    let returned: BTreeSet<String> =
-        done.iter().filter(is_returned).filter_map(|action| stands_alone(action)).map(String::from).collect();
     if begun.unknown {
         let what = "whether the last step took effect is not known, so it was not undone";
         problems.push(Problem::new(codes::UNDO_FAILED, what).because(&cause.why).fix(NEXT));
@@ -94,15 +96,17 @@ pub(super) fn undo(
             kept.insert(link);
         }
         // An interface that could not be taken again, or is not, keeps its own settings: with others it would lose what it has.
+        // One that was returned alone keeps its IPv6.
         let its_own = |action: &Action| match action {
             Action::SetSysctl { key, .. } => action.link().is_some_and(|link| {
-                kept.contains(&link) || (returned.contains(&link) && key.ends_with(".disable_ipv6"))
+                kept.contains(&link) || (returned.contains(link.as_str()) && key.ends_with(".disable_ipv6"))
             }),
             _ => false,
         };
         let is_left = |action: &Action| its_own(action) || taken(action).is_some_and(|link| kept.contains(&link));
         let batch = batch.iter().filter(|action| !is_left(action));
-        let (batch, others): (Vec<_>, Vec<_>) = batch.map(|action| whole(action, &alone, host, record)).unzip();
+        let (batch, others): (Vec<_>, Vec<_>) =
+            batch.map(|action| with_its_own_settings(action, &alone, host, record)).unzip();
         let batch: Vec<Action> = batch.into_iter().flatten().collect();
         but.extend(others.into_iter().flatten());
         let parts = batch.chunk_by(|a, b| a.kind() == b.kind());
@@ -116,7 +120,7 @@ pub(super) fn undo(
     }
     but.extend(done.iter().filter_map(|action| finished_uplink(action, &done)));
     if problems.is_empty() {
-        but.extend(alone.iter().map(|link| format!("{link}, which has all of its own network again")));
+        but.extend(alone.union(&returned).map(|link| format!("{link}, which has all of its own network again")));
     }
     but.extend(begun.lost(&done));
     but.extend(left_out(&done));

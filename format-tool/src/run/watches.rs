@@ -16,26 +16,22 @@ struct Watching {
     started: (u64, u32),
 }
 
-impl Watching {
-    fn is_for_the_same(&self, other: &Self) -> bool {
-        (&self.of, self.network) == (&other.of, other.network)
-    }
-}
-
 /// Whether no other process was started later for the same record. What cannot be looked at is none.
 pub(super) fn is_last() -> bool {
     let Some(own) = watching(std::process::id()) else { return true };
-    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    !pids.filter_map(watching).any(|other| other.is_for_the_same(&own) && other.started > own.started)
+    !beside(&own).any(|other| other.started > own.started)
 }
 
 /// Whether some process but this one waits for the same record as it does.
 pub(super) fn is_awaited_without(pid: u32) -> bool {
-    let Some(own) = watching(pid) else { return false };
+    watching(pid).is_some_and(|own| beside(&own).next().is_some())
+}
+
+/// All others that wait for the same record.
+fn beside(own: &Watching) -> impl Iterator<Item = Watching> {
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|other| *other != pid).filter_map(watching).any(|other| other.is_for_the_same(&own))
+    pids.filter_map(watching).filter(move |other| other != own && (&other.of, other.network) == (&own.of, own.network))
 }
 
 fn watching(pid: u32) -> Option<Watching> {

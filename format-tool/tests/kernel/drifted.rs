@@ -3,7 +3,7 @@
 use super::effects::acting_before;
 use super::losses::{LIMITS, failing_at, failing_at_the_end};
 use super::machine::{Machine, ip, on_a_machine, until};
-use super::uplink::{TAKE, World, end_watches, watches, where_is};
+use super::uplink::{TAKE, World, confirmed, end_watches, taken, watches, where_is};
 use std::fs;
 
 const SOMEBODYS: &str = "203.0.113.77/32";
@@ -57,9 +57,7 @@ fn an_apply_that_fails_leaves_a_confirmed_uplink_on_its_bridge() {
 #[test]
 fn an_apply_that_fails_leaves_it_to_whoever_waits_to_give_back_what_nobody_confirmed() {
     on_a_machine(|machine| {
-        let world = World::new();
-        machine.configure_with(1, TAKE, "");
-        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        let world = taken(machine);
         ip("link set up0 down");
         machine.configure_with(1, TAKE, LIMITS);
         let why = failing_at_the_end(machine);
@@ -74,10 +72,7 @@ fn an_apply_that_fails_leaves_it_to_whoever_waits_to_give_back_what_nobody_confi
 #[test]
 fn an_uplink_whose_bridge_somebody_took_away_comes_back_with_it() {
     on_a_machine(|machine| {
-        let world = World::new();
-        machine.configure_with(1, TAKE, "");
-        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
-        machine.must(&["confirm"]);
+        let world = confirmed(machine);
         ip("link delete plat0");
         let without = machine.everything();
         machine.configure_with(1, TAKE, LIMITS);
@@ -96,10 +91,7 @@ fn an_uplink_whose_bridge_somebody_took_away_comes_back_with_it() {
 #[test]
 fn an_uplink_that_somebody_took_from_its_bridge_joins_it_again() {
     on_a_machine(|machine| {
-        let world = World::new();
-        machine.configure_with(1, TAKE, "");
-        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
-        machine.must(&["confirm"]);
+        let world = confirmed(machine);
         ip("link set up0 nomaster");
         machine.configure_with(1, TAKE, LIMITS);
         let why = failing_at_the_end(machine);
@@ -114,10 +106,7 @@ const BY_HAND: [&[&str]; 2] = [&["link delete plat0"], &["link set plat0 down", 
 
 /// A confirmed uplink, and a machine that is reached without it again.
 fn restored_by_hand(machine: &Machine, how: &[&str]) -> World {
-    let world = World::new();
-    machine.configure_with(1, TAKE, "");
-    machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
-    machine.must(&["confirm"]);
+    let world = confirmed(machine);
     how.iter().for_each(|step| ip(step));
     ip("address add 192.0.2.7/24 dev up0");
     ip("route replace default via 192.0.2.1 dev up0");
@@ -189,9 +178,7 @@ fn what_goes_with_an_uplink_that_is_taken_again_is_named_when_that_fails() {
 #[test]
 fn a_run_that_was_refused_leaves_an_uplink_to_the_run_that_took_it() {
     on_a_machine(|machine| {
-        let world = World::new();
-        machine.configure_with(1, TAKE, "");
-        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        let world = taken(machine);
         ip("link add part1 type veth peer name other1");
         machine.configure_with(2, TAKE, "");
         let (code, why) = machine.run(&["apply", "--take-uplink", "--confirm-within", "1"]);
@@ -216,9 +203,7 @@ fn a_run_that_was_refused_leaves_an_uplink_to_the_run_that_took_it() {
 fn an_interface_that_has_the_uplinks_name_by_now_gets_nothing_of_it() {
     for (verb, makes) in [("reset", "bridge"), ("rollback", "veth peer name other0")] {
         on_a_machine(move |machine| {
-            let world = World::new();
-            machine.configure_with(1, TAKE, "");
-            machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+            let world = taken(machine);
             ip("link set up0 down");
             ip("link set up0 name wan0");
             ip("link set wan0 up");
@@ -251,9 +236,7 @@ fn in_its_place(machine: &Machine) -> (Vec<String>, Vec<String>) {
 #[test]
 fn an_interface_in_the_place_of_an_uplink_that_is_no_port_any_more_gets_nothing_of_it() {
     on_a_machine(|machine| {
-        let world = World::new();
-        machine.configure_with(1, TAKE, "");
-        machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+        let world = taken(machine);
         ip("link set up0 nomaster");
         ip("link set up0 down");
         ip("link set up0 name old0");

@@ -2,7 +2,7 @@
 
 use super::effects::{Ended, acting_once, killed_once};
 use super::locked::{formatted, give, owner_and_mode};
-use super::machine::{FIRST_UID, on_a_machine};
+use super::machine::{FIRST_UID, Machine, on_a_machine};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -43,6 +43,17 @@ fn whoever_has_a_directory_open_does_not_keep_it_from_being_erased() {
     });
 }
 
+/// An erasing that a signal ends in the middle, before it removes something, once it is time.
+fn interrupted_once(machine: &Machine, is_time: impl Fn() -> bool) -> (i32, String) {
+    acting_once("unlinkat", &machine.command(&["reset", "--erase"]), || {
+        is_time() && {
+            let child = fs::read_to_string("/proc/thread-self/children").unwrap();
+            kill(Pid::from_raw(child.trim().parse().unwrap()), Signal::SIGINT).unwrap();
+            true
+        }
+    })
+}
+
 #[test]
 fn erasing_can_be_ended_and_taken_up_again() {
     on_a_machine(|machine| {
@@ -50,13 +61,7 @@ fn erasing_can_be_ended_and_taken_up_again() {
         for n in 0..20 {
             fs::write(home.join(format!("srv/file{n}")), "").unwrap();
         }
-        let (code, why) = acting_once("unlinkat", &machine.command(&["reset", "--erase"]), || {
-            fs::metadata(&home).unwrap().uid() == 0 && {
-                let child = fs::read_to_string("/proc/thread-self/children").unwrap();
-                kill(Pid::from_raw(child.trim().parse().unwrap()), Signal::SIGINT).unwrap();
-                true
-            }
-        });
+        let (code, why) = interrupted_once(machine, || fs::metadata(&home).unwrap().uid() == 0);
         assert!(code == 1 && why.contains("a signal asked the run to stop"), "{why}");
         assert!(fs::read_dir(home.join("srv")).unwrap().count() >= 19, "{why}");
         let srv = fs::metadata(home.join("srv")).unwrap();
@@ -116,13 +121,7 @@ fn a_directory_that_root_gave_to_somebody_after_a_killed_erasing_stays_his() {
         give(&srv, SOMEBODY, 0o700);
         machine.must(&["apply"]);
         assert_eq!(owner_and_mode(&srv), (SOMEBODY, SOMEBODY, 0o700));
-        let (code, why) = acting_once("unlinkat", &machine.command(&["reset", "--erase"]), || {
-            is_taken() && {
-                let child = fs::read_to_string("/proc/thread-self/children").unwrap();
-                kill(Pid::from_raw(child.trim().parse().unwrap()), Signal::SIGINT).unwrap();
-                true
-            }
-        });
+        let (code, why) = interrupted_once(machine, is_taken);
         assert_eq!(code, 1, "{why}");
         assert_eq!(owner_and_mode(&srv), (SOMEBODY, SOMEBODY, 0o700), "{why}");
         machine.must(&["reset", "--erase"]);

@@ -84,6 +84,21 @@ impl World {
 
 pub const TAKE: &str = "mode = \"bridge\"\nuplink = \"up0\"\nguard = false\n";
 
+/// A machine whose uplink was taken, and is not confirmed yet.
+pub fn taken(machine: &Machine) -> World {
+    let world = World::new();
+    machine.configure_with(1, TAKE, "");
+    machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
+    world
+}
+
+/// One whose uplink stays.
+pub fn confirmed(machine: &Machine) -> World {
+    let world = taken(machine);
+    machine.must(&["confirm"]);
+    world
+}
+
 pub fn where_is(machine: &Machine, address: &str) -> Vec<String> {
     let address = address.parse().unwrap();
     let facts = machine.network();

@@ -59,11 +59,7 @@ pub fn measure() -> Result<()> {
         }
         let pids = services(&grid);
         ensure!(pids.len() == INSTANCES, "{} services run", pids.len());
-        let asked = Instant::now();
-        within(&grid, |client, _| Box::pin(destroy(client, round, INSTANCES)))?;
-        gone(pids);
-        stopped.push(asked.elapsed());
-        emptied(&grid);
+        stopped.push(stop(&grid, pids, round)?);
     }
     print_line("requests sent → all answered", one);
     print_line("requests sent → all run", running);
@@ -149,14 +145,24 @@ pub async fn request(client: &GridClient, name: String) -> Result<()> {
     Ok(())
 }
 
-pub async fn set(client: &GridClient, name: String) -> Result<()> {
+/// Destroys those that these processes are of: how long until none of them is left. Then all partitions are free.
+pub fn stop(grid: &Grid, pids: Vec<u32>, round: usize) -> Result<Duration> {
+    let (asked, instances) = (Instant::now(), pids.len());
+    within(grid, |client, _| Box::pin(destroy(client, round, instances)))?;
+    gone(pids);
+    let took = asked.elapsed();
+    emptied(grid);
+    Ok(took)
+}
+
+async fn set(client: &GridClient, name: String) -> Result<()> {
     let key = v1::InstanceKey { name, ..Default::default() };
     let wish = v1::SetWishRequest { key: Some(key), wish: v1::Wish::Destroyed.into(), keep_seconds: 0 };
     client.clone().set_wish(wish).await?;
     Ok(())
 }
 
-pub async fn destroy(client: &GridClient, round: usize, instances: usize) -> Result<()> {
+async fn destroy(client: &GridClient, round: usize, instances: usize) -> Result<()> {
     try_join_all((0..instances).map(|number| set(client, name(round, number)))).await?;
     Ok(())
 }
@@ -178,7 +184,7 @@ fn services(grid: &Grid) -> Vec<u32> {
     processes(grid, SAY)
 }
 
-pub fn gone(mut pids: Vec<u32>) {
+fn gone(mut pids: Vec<u32>) {
     eventually("no process is left", PATIENCE, || {
         while pids.last().is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             pids.pop();
@@ -188,7 +194,7 @@ pub fn gone(mut pids: Vec<u32>) {
 }
 
 /// Waits until every partition is free again.
-pub fn emptied(grid: &Grid) {
+fn emptied(grid: &Grid) {
     eventually("free partitions", PATIENCE, || {
         let left = grid.plat.json(&["list"]).as_array().map_or(0, Vec::len);
         if left == 0 { Ok(()) } else { Err(left) }

@@ -2,8 +2,7 @@
 //! packaging/ has it.
 
 use super::burst::{
-    PATIENCE, ROUNDS, SAY, Work, destroy, document, emptied, gone, print_line, request, resident, start, with_word,
-    within,
+    PATIENCE, ROUNDS, SAY, Work, document, print_line, request, resident, start, stop, with_word, within,
 };
 use super::start::{print_line as print_each, until_gone, until_idle};
 use anyhow::{Context, Result, ensure};
@@ -50,11 +49,7 @@ pub fn measure() -> Result<()> {
         }
         let pids = with_word(machine.processes(), SAY);
         ensure!(pids.len() == INSTANCES, "{} services run", pids.len());
-        let asked = Instant::now();
-        within(&grid, |client, _| Box::pin(destroy(client, round, INSTANCES)))?;
-        gone(pids);
-        stopped.push(asked.elapsed());
-        emptied(&grid);
+        stopped.push(stop(&grid, pids, round)?);
     }
     print_line("requests sent → all run", running);
     print_line("destroyed → no process is left", stopped);

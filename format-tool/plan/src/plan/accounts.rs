@@ -121,14 +121,16 @@ impl Planner<'_> {
 
     /// A user's files are looked for where he was given a place; of all others that is said.
     fn say_what_stays(&mut self) {
-        let user = |action: &Action| if let Action::RemoveUser(user) = action { Some(user.clone()) } else { None };
+        let goes = self.remove.iter().filter_map(|action| match action {
+            Action::RemoveUser(user) => Some(user),
+            _ => None,
+        });
         // Who goes by one name and comes by another has the same place.
         let comes = |gone: &User| {
             let is_same = |user: &User| (user.uid, &user.home) == (gone.uid, &gone.home);
             self.add.iter().any(|action| matches!(action, Action::AddUser(user) if is_same(user)))
         };
-        let gone = self.remove.iter().filter_map(user).filter(|user| !comes(user));
-        let gone: BTreeSet<u32> = gone.map(|user| user.uid).collect();
+        let gone: BTreeSet<u32> = goes.filter(|user| !comes(user)).map(|user| user.uid).collect();
         let (Some(first), Some(last)) = (gone.first(), gone.last()) else { return };
         let whose = if first == last { format!("uid {first}") } else { format!("uids {first} to {last}") };
         self.notes.push(format!(

@@ -27,17 +27,15 @@ impl Planner<'_> {
         let mut held = None;
         for thing in self.claims.iter() {
             match thing {
-                Thing::Uplink(uplink)
-                    if let Some(Exchanged::With(other)) = exchanged(uplink, self.facts, self.claims) =>
-                {
-                    taken |= is_wanted(uplink);
-                    self.problems.push(refusal(uplink, other));
-                }
                 Thing::Uplink(uplink) => match (place(uplink, self.facts, self.claims), is_wanted(uplink)) {
                     (Place::Link, _) => self.forget.push(thing.clone()),
-                    (Place::Nowhere, _) => {
+                    (Place::Another(Some(other)), wanted) => {
+                        taken |= wanted;
+                        self.problems.push(refusal(uplink, other));
+                    }
+                    (at @ (Place::Nowhere | Place::Another(None)), _) => {
                         self.forget.push(thing.clone());
-                        self.notes.extend(exchanged(uplink, self.facts, self.claims).map(|_| is_gone(uplink)));
+                        self.notes.extend(at.is_anothers().then(|| is_gone(uplink)));
                         self.remove.extend(left_on_the_bridge(uplink, self.facts).rev());
                     }
                     (at, false) => {
@@ -230,10 +228,9 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Result<Plan, Problems> {
         if claims.has(&Thing::UplinkConfirmed { link: uplink.link.clone() }) {
             continue;
         }
-        if let Some(Exchanged::With(other)) = exchanged(uplink, facts, claims) {
-            problems.push(refusal(uplink, other));
-        } else {
-            give_back(uplink, facts, claims, &mut plan);
+        match place(uplink, facts, claims) {
+            Place::Another(Some(other)) => problems.push(refusal(uplink, other)),
+            _ => give_back(uplink, facts, claims, &mut plan),
         }
     }
     let actions: Vec<&Action> = plan.actions.iter().collect();
@@ -259,9 +256,8 @@ pub fn giving_back(uplink: &Uplink, facts: &HostFacts, claims: &Claims) -> Plan 
 
 fn give_back(uplink: &Uplink, facts: &HostFacts, claims: &Claims, plan: &mut Plan) {
     let at = place(uplink, facts, claims);
-    let is_exchanged = exchanged(uplink, facts, claims).is_some();
-    plan.notes.extend(is_exchanged.then(|| is_gone(uplink)));
-    let returns = !matches!(at, Place::Link | Place::Nowhere);
+    plan.notes.extend(at.is_anothers().then(|| is_gone(uplink)));
+    let returns = !matches!(at, Place::Link | Place::Nowhere | Place::Another(_));
     let listens = accept_ra(&uplink.link);
     let by_us = claims.iter().filter_map(setting_before).find(|(key, _)| *key == forwarding::IPV6);
     let forwards = facts.sysctls.get(forwarding::IPV6).is_some_and(|found| found == "1")
@@ -274,14 +270,14 @@ fn give_back(uplink: &Uplink, facts: &HostFacts, claims: &Claims, plan: &mut Pla
     }
     // Its own settings come back first: without IPv6 it takes no such address.
     for (key, before) in claims.iter().filter_map(setting_before) {
-        let is_its = link_of(key).as_ref() == Some(&uplink.link) && *key != listens && !is_exchanged;
+        let is_its = link_of(key).as_ref() == Some(&uplink.link) && *key != listens && !at.is_anothers();
         if let Some(found) = facts.sysctls.get(key).filter(|found| is_its && *found != before.was) {
             plan.actions.push(setting(key, before, found, before.was));
         }
     }
     if !returns {
         plan.forget.push(Thing::Uplink(uplink.clone()));
-        if at == Place::Nowhere {
+        if matches!(at, Place::Nowhere | Place::Another(_)) {
             plan.actions.extend(left_on_the_bridge(uplink, facts));
         }
         return;
@@ -334,7 +330,7 @@ fn ways_lost(uplink: &Uplink, facts: &HostFacts) -> Vec<String> {
 
 /// Where what an interface carried is now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Place<'a> {
     /// It is a port, and all it had is on the bridge alone.
     Bridge,
     /// Of what it had something is in the other place yet, or in both: a run was cut off, and moving it again finishes that.
@@ -345,6 +341,14 @@ enum Place {
     Link,
     /// The interface itself is gone, or somebody else's port by now: there is nothing to return, and nothing to return it to.
     Nowhere,
+    /// Another interface has its name; the one that was taken seems to be this one, if it is still there.
+    Another(Option<&'a str>),
+}
+
+impl Place<'_> {
+    fn is_anothers(self) -> bool {
+        matches!(self, Self::Another(_))
+    }
 }
 
 /// What an interface that is gone has left on the bridge. If it comes back, the system gives it its network anew: the same
@@ -379,18 +383,14 @@ fn refusal(uplink: &Uplink, other: &str) -> Problem {
         .at("network.uplink")
 }
 
-/// Another interface has the uplink's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Exchanged<'a> {
-    /// The one that was taken seems to be this one.
-    With(&'a str),
-    /// The one that was taken is not there any more.
-    Gone,
+/// Whether another interface has the uplink's name.
+pub(super) fn is_another(uplink: &Uplink, facts: &HostFacts, claims: &Claims) -> bool {
+    place(uplink, facts, claims).is_anothers()
 }
 
-/// Whether another interface has the uplink's name by now: it has another hardware address. A tap may have that of the uplink,
-/// if its user gives it that, and the bridge does.
-pub(super) fn exchanged<'a>(uplink: &Uplink, facts: &'a HostFacts, claims: &Claims) -> Option<Exchanged<'a>> {
+/// Which one the uplink is, if that is still there, where another interface has its name by now: it has another hardware address.
+/// A tap may have that of the uplink, if its user gives it that, and the bridge does.
+fn exchanged<'a>(uplink: &Uplink, facts: &'a HostFacts, claims: &Claims) -> Option<Option<&'a str>> {
     let bridge = facts.links.get(&uplink.bridge);
     let found = facts.links.get(&uplink.link)?;
     let is_port = |link: &LinkFact| link.bridge.as_ref() == Some(&uplink.bridge);
@@ -402,8 +402,8 @@ pub(super) fn exchanged<'a>(uplink: &Uplink, facts: &'a HostFacts, claims: &Clai
     // What stands on it may have its address too.
     let port = like.iter().find(|(_, link)| is_port(link));
     match (port.or(like.first()), uplink.mac) {
-        (Some((name, link)), known) => (known.is_some() || is_port(link)).then_some(Exchanged::With(name)),
-        (None, known) => known.map(|_| Exchanged::Gone),
+        (Some((name, link)), known) => (known.is_some() || is_port(link)).then_some(Some(name.as_str())),
+        (None, known) => known.map(|_| None),
     }
 }
 
@@ -415,9 +415,9 @@ fn is_gone(uplink: &Uplink) -> String {
     )
 }
 
-fn place(uplink: &Uplink, facts: &HostFacts, claims: &Claims) -> Place {
-    if exchanged(uplink, facts, claims).is_some() {
-        return Place::Nowhere;
+fn place<'a>(uplink: &Uplink, facts: &'a HostFacts, claims: &Claims) -> Place<'a> {
+    if let Some(now) = exchanged(uplink, facts, claims) {
+        return Place::Another(now);
     }
     let Some(LinkFact { bridge, up: is_up, .. }) = facts.links.get(&uplink.link) else { return Place::Nowhere };
     let is_port = bridge.as_deref() == Some(&uplink.bridge);

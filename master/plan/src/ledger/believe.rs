@@ -98,10 +98,10 @@ pub(super) fn until_now(record: &UsageRecord, now: Timestamp) -> Cow<'_, UsageRe
     if window.end <= now.plus(SKEW_MAX) {
         return Cow::Borrowed(record);
     }
-    let unknown = |_: &Amount| Amount::Unknown("its window ends in the future: the node's clock is wrong".into());
     let mut told = record.clone();
-    told.amounts.values_mut().for_each(|amount| *amount = unknown(amount));
-    told.others.values_mut().for_each(|amount| *amount = unknown(amount));
+    for amount in told.amounts.values_mut().chain(told.others.values_mut()) {
+        *amount = Amount::Unknown("its window ends in the future: the node's clock is wrong".into());
+    }
     let start = if window.start < now { window.start } else { now.minus(window.duration()) };
     told.window = Window { start, end: now };
     Cow::Owned(told)

@@ -10,7 +10,7 @@ mod unmade;
 use super::super::attributes;
 use super::super::directories::Tree;
 use super::super::failed;
-use super::super::files::new_name;
+use super::super::files::{new_name, or_left};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -273,7 +273,7 @@ impl Etc {
             file.sync_all()?;
             Ok(rustix::fs::renameat(held, &new, held, name)?)
         });
-        written.map_err(|e| super::super::files::or_left(e, rustix::fs::unlinkat(held, &new, AtFlags::empty()), &new))
+        written.map_err(|e| or_left(e, rustix::fs::unlinkat(held, &new, AtFlags::empty()), &new))
     }
 }
 

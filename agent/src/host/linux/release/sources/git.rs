@@ -41,29 +41,25 @@ pub struct Commit<'a> {
 
 impl Commit<'_> {
     pub fn lay(&self, tree: &Tree, staging: &Path, line: &Line) -> Result<Vec<Ingredient>, Problem> {
-        lay(self, tree, staging, line)
+        let Commit { url, commit, .. } = *self;
+        let name = url.trim_end_matches('/').rsplit('/').next().unwrap_or(url);
+        let what = || format!("cannot take commit {commit} of {url}");
+        scratch(staging, |folder| {
+            let store = Store { git: Tool::find("git")?, folder: folder.to_owned() };
+            line.progress(format!("> fetching {name}"))?;
+            store.fetch(self, line)?;
+            let kind = store.kind(commit).map_err(|e| unpack::problem(what(), &e))?;
+            if kind != "commit" {
+                return Err(Problem::new(codes::SOURCE_CHECKSUM, what())
+                    .because(format!("what is called so is a {kind}, not a commit"))
+                    .fix("`git rev-parse NAME^{commit}` tells the commit that a tag is about"));
+            }
+            line.progress(format!("> writing {name}"))?;
+            store.lay(commit, tree).map_err(|e| unpack::problem(what(), &e))
+        })?;
+        unpack::refuse_links_out(what(), tree)?;
+        Ok(vec![Ingredient { name: url.to_owned(), version: commit.to_owned(), sha256: String::new() }])
     }
-}
-
-fn lay(from: &Commit<'_>, tree: &Tree, staging: &Path, line: &Line) -> Result<Vec<Ingredient>, Problem> {
-    let Commit { url, commit, .. } = *from;
-    let name = url.trim_end_matches('/').rsplit('/').next().unwrap_or(url);
-    let what = || format!("cannot take commit {commit} of {url}");
-    scratch(staging, |folder| {
-        let store = Store { git: Tool::find("git")?, folder: folder.to_owned() };
-        line.progress(format!("> fetching {name}"))?;
-        store.fetch(from, line)?;
-        let kind = store.kind(commit).map_err(|e| unpack::problem(what(), &e))?;
-        if kind != "commit" {
-            return Err(Problem::new(codes::SOURCE_CHECKSUM, what())
-                .because(format!("what is called so is a {kind}, not a commit"))
-                .fix("`git rev-parse NAME^{commit}` tells the commit that a tag is about"));
-        }
-        line.progress(format!("> writing {name}"))?;
-        store.lay(commit, tree).map_err(|e| unpack::problem(what(), &e))
-    })?;
-    unpack::refuse_links_out(what(), tree)?;
-    Ok(vec![Ingredient { name: url.to_owned(), version: commit.to_owned(), sha256: String::new() }])
 }
 
 /// A store of git's that holds one commit.

@@ -47,26 +47,22 @@ struct Pip<'a> {
 
 impl Wheels<'_> {
     pub fn lay(&self, tree: &Tree, staging: &Path, line: &Line) -> Result<Vec<Ingredient>, Problem> {
-        lay(self, tree, staging, line)
-    }
-}
-
-fn lay(from: &Wheels<'_>, tree: &Tree, staging: &Path, line: &Line) -> Result<Vec<Ingredient>, Problem> {
-    let packages = from.packages;
-    let ingredients = scratch(staging, |folder| {
-        let pip = Pip { python: python()?, folder, line, https: from.index.starts_with("https://") };
-        line.progress(format!("> fetching {} Python packages", files_of(packages).len()))?;
-        pip.fetch(from)?;
-        let (wheels, ingredients) = pip.check(packages)?;
-        line.progress("> installing Python packages")?;
-        pip.install(&wheels)?;
-        let installed = folder.join("installed");
-        directory::copy(&installed, tree)
-            .map_err(|e| unpack::problem("cannot install Python packages".to_owned(), &e))?;
+        let packages = self.packages;
+        let ingredients = scratch(staging, |folder| {
+            let pip = Pip { python: python()?, folder, line, https: self.index.starts_with("https://") };
+            line.progress(format!("> fetching {} Python packages", files_of(packages).len()))?;
+            pip.fetch(self)?;
+            let (wheels, ingredients) = pip.check(packages)?;
+            line.progress("> installing Python packages")?;
+            pip.install(&wheels)?;
+            let installed = folder.join("installed");
+            directory::copy(&installed, tree)
+                .map_err(|e| unpack::problem("cannot install Python packages".to_owned(), &e))?;
+            Ok(ingredients)
+        })?;
+        unpack::refuse_links_out("cannot install Python packages".to_owned(), tree)?;
         Ok(ingredients)
-    })?;
-    unpack::refuse_links_out("cannot install Python packages".to_owned(), tree)?;
-    Ok(ingredients)
+    }
 }
 
 fn python() -> Result<Tool, Problem> {
