@@ -205,7 +205,7 @@ fn perform(
     let excused =
         !unknown && undone().next().is_some() && undone().all(|((action, _), fresh)| his_alone(action, fresh));
     // Gone, or never made: neither is ours to keep in the record.
-    let half_way = |action: &Action| problem.is_some() && matches!(action, Action::ReturnUplink { .. });
+    let half_way = |action: &Action| problem.is_some() && action.clears().is_some();
     let gone = pairs().zip(fresh.iter().copied()).filter_map(|((action, done), fresh)| match (done, fresh) {
         (true, _) if half_way(action) => None, // What did not come back whole is still to come.
         (true, _) => action.removes(),
@@ -261,7 +261,8 @@ impl Work {
     /// What undoing these does not bring back, in words: what went along with what was taken away, whosever it is.
     fn lost(&self, done: &[&Action]) -> Option<String> {
         let takes = |action: &Action| match action {
-            Action::RemoveLink { .. } | Action::RemoveAddress(_) | Action::ReturnUplink { .. } => true,
+            Action::RemoveLink { .. } | Action::RemoveAddress(_) => true,
+            Action::ReturnUplink { .. } | Action::DropUplink { .. } | Action::KeepUplink { .. } => true,
             // Undone, they may be the last of their link.
             Action::AddAddress(_) | Action::TakeUplink(_) | Action::FinishUplink { .. } => true,
             Action::SetLink { from, to, .. } => {

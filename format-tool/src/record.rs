@@ -196,6 +196,8 @@ impl Record {
             // One that was removed in between is made twice.
             if !record.made_for_it.contains(&made) {
                 record.made_for_it.push(made);
+                // Another run, which came first, knows nothing of it.
+                record.short = false;
             }
         }
         record.locks = Some(locks);
@@ -281,8 +283,9 @@ impl Record {
         let depth = |directory: &PathBuf| directory.components().count();
         let Some((innermost, parent)) = self.made_for_it.last().zip(self.path.parent()) else { return Vec::new() };
         let beneath = |path: &Path| path.strip_prefix("/").map(Path::to_path_buf).unwrap_or_default();
-        // Only a leading part may differ.
-        if !innermost.ends_with(beneath(parent)) && !parent.ends_with(beneath(innermost)) {
+        // Only a leading part may differ, and what is there by its own name has no other.
+        let is_beneath_another = innermost.ends_with(beneath(parent)) || parent.ends_with(beneath(innermost));
+        if !is_beneath_another || innermost.exists() {
             return Vec::new();
         }
         let now = |directory: &PathBuf| {

@@ -178,6 +178,18 @@ pub enum Action {
         uplink: Uplink,
         alone: bool,
     },
+    /// Takes from the bridge what is left there of an interface that is gone: if it comes back, the system gives it its network
+    /// anew, and the same on the bridge would draw away what is to go through it.
+    DropUplink {
+        uplink: Box<Uplink>,
+        /// The same with what of it is there alone.
+        left: Box<Uplink>,
+    },
+    /// That again.
+    KeepUplink {
+        uplink: Box<Uplink>,
+        left: Box<Uplink>,
+    },
     /// Writes the file whole, or removes it where `to` is `None`.
     WriteFile {
         path: PathBuf,
@@ -250,7 +262,11 @@ impl Action {
             Self::RemoveLocalRoute { .. } | Self::RemoveRoute(_) => Kind::RemoveRoutes,
             Self::SetSysctl { .. } => Kind::SetSysctls,
             Self::SetGuard { .. } => Kind::SetGuard,
-            Self::TakeUplink(_) | Self::FinishUplink { .. } | Self::ReturnUplink { .. } => Kind::MoveUplink,
+            Self::TakeUplink(_)
+            | Self::FinishUplink { .. }
+            | Self::ReturnUplink { .. }
+            | Self::DropUplink { .. }
+            | Self::KeepUplink { .. } => Kind::MoveUplink,
             Self::WriteFile { purpose, .. } => Kind::WriteFiles(*purpose),
         }
     }
@@ -294,6 +310,8 @@ impl Action {
             Self::FinishUplink { uplink, alone: true } => Self::ReturnUplink { uplink, alone: false },
             Self::ReturnUplink { uplink, alone: false } => Self::TakeUplink(uplink),
             Self::FinishUplink { alone: false, .. } | Self::ReturnUplink { alone: true, .. } => return None,
+            Self::DropUplink { uplink, left } => Self::KeepUplink { uplink, left },
+            Self::KeepUplink { uplink, left } => Self::DropUplink { uplink, left },
             Self::WriteFile { path, purpose, from, to } => Self::WriteFile { path, purpose, from: to, to: from },
         })
     }
@@ -322,6 +340,7 @@ impl Action {
             }
             Self::SetGuard { to: Some(guard), .. } => Thing::Guard { families: guard.families() },
             Self::TakeUplink(uplink) | Self::FinishUplink { uplink, .. } => Thing::Uplink(uplink.clone()),
+            Self::KeepUplink { uplink, .. } => Thing::Uplink((**uplink).clone()),
             Self::WriteFile { path, to: Some(_), .. } => Thing::File { path: path.clone() },
             _ => return None,
         })
@@ -339,6 +358,7 @@ impl Action {
             | Self::RemoveLocalRoute { .. }
             | Self::RemoveRoute(_) => self.inverse()?.makes(),
             Self::ReturnUplink { uplink, .. } => Some(Thing::Uplink(uplink.clone())),
+            Self::DropUplink { uplink, .. } => Some(Thing::Uplink((**uplink).clone())),
             Self::SetNamespace { name, veth, state } if state.to.inside.is_none() => {
                 Some(Thing::Namespace { name: name.clone(), veth: veth.clone() })
             }
@@ -403,6 +423,16 @@ impl Action {
     #[must_use]
     pub fn takes(&self) -> Option<&Uplink> {
         if let Self::TakeUplink(uplink) | Self::FinishUplink { uplink, .. } = self { Some(uplink) } else { None }
+    }
+
+    /// The uplink whose network goes from its bridge because of this action.
+    #[must_use]
+    pub fn clears(&self) -> Option<&Uplink> {
+        match self {
+            Self::ReturnUplink { uplink, .. } => Some(uplink),
+            Self::DropUplink { left, .. } => Some(left),
+            _ => None,
+        }
     }
 
     /// The link that it is about, if it is about one.

@@ -116,6 +116,8 @@ impl HostFacts {
                 self.move_uplink(uplink, &uplink.link, &uplink.bridge)
             }
             Action::ReturnUplink { uplink, .. } => self.move_uplink(uplink, &uplink.bridge, &uplink.link),
+            Action::DropUplink { left, .. } => self.drop_uplink(left),
+            Action::KeepUplink { left, .. } => self.move_network(left, &left.bridge, &left.bridge),
             Action::WriteFile { path, to, .. } => put_at(&mut self.files, path, to.clone()),
         }
     }
@@ -141,12 +143,26 @@ impl HostFacts {
         });
     }
 
+    fn drop_uplink(&mut self, left: &Uplink) {
+        if let Some(all) = self.further.get_mut(&left.bridge) {
+            all.retain(|address, _| !left.further.contains_key(address));
+        }
+        self.further.retain(|_, further| !further.is_empty());
+        self.addresses.retain(|found| found.link != left.bridge || !left.addresses.contains(&found.address));
+        let on_bridge = |route: &Route| Route { link: left.bridge.clone(), ..route.clone() };
+        self.routes.retain(|route| !left.routes.iter().any(|gone| on_bridge(gone) == *route));
+    }
+
     fn move_uplink(&mut self, uplink: &Uplink, from: &str, to: &str) {
         let taken = to == uplink.bridge;
         if let Some(port) = self.links.get_mut(&uplink.link) {
             port.bridge = taken.then(|| uplink.bridge.clone());
             port.up = taken || uplink.was_up;
         }
+        self.move_network(uplink, from, to);
+    }
+
+    fn move_network(&mut self, uplink: &Uplink, from: &str, to: &str) {
         let there = self.links.contains_key(to);
         if let Some(all) = self.further.get_mut(from) {
             all.retain(|address, _| !uplink.further.contains_key(address));

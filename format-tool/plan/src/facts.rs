@@ -12,7 +12,7 @@ use ipnet::IpNet;
 pub use links::{About, LEAST_OF_IPV6, LinkFact, LinkKind, MTU, Odd};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 pub use way::Way;
 
@@ -298,6 +298,9 @@ pub struct Further {
     /// Of IPv4, how far it is valid, as the kernel numbers that; `None`: everywhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<u8>,
+    /// Of IPv4, the address of all in its network, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broadcast: Option<Ipv4Addr>,
 }
 
 /// What somebody set of frames, which goes with the link.

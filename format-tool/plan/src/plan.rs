@@ -236,17 +236,21 @@ pub fn privileges_lacking(plan: &Plan, facts: &HostFacts) -> Problems {
     problems
 }
 
-/// What the directory of a user's partition may be called: as he is, or as his home is.
-fn names_of<'a>((name, uid): (&'a str, u32), facts: &'a HostFacts) -> impl Iterator<Item = (&'a OsStr, u32)> {
-    let home = facts.users.get(name).and_then(|user| user.home.file_name());
-    [OsStr::new(name)].into_iter().chain(home).map(move |name| (name, uid))
+/// Whose a partition's directory may be, by what it is called: as his home is, or as he is. Somebody may have given one user
+/// another's home.
+fn by_directory<'a>(made: impl Iterator<Item = (&'a str, u32)>, facts: &'a HostFacts) -> BTreeMap<&'a OsStr, Vec<u32>> {
+    let mut all: BTreeMap<&OsStr, Vec<u32>> = BTreeMap::new();
+    for (name, number) in made {
+        if let Some(home) = facts.users.get(name).and_then(|user| user.home.file_name()) {
+            all.entry(home).or_default().insert(0, number);
+        }
+        all.entry(OsStr::new(name)).or_default().push(number);
+    }
+    all
 }
 
-/// As [`names_of`], of the group that a user was made with.
-fn groups_of<'a>(claims: &'a Claims, facts: &'a HostFacts) -> BTreeMap<&'a OsStr, u32> {
-    let made =
-        |thing: &'a Thing| if let Thing::Group { name, gid } = thing { Some((name.as_str(), *gid)) } else { None };
-    claims.iter().filter_map(made).flat_map(|(name, gid)| names_of((name, gid), facts)).collect()
+fn made_group(thing: &Thing) -> Option<(&str, u32)> {
+    if let Thing::Group { name, gid } = thing { Some((name, *gid)) } else { None }
 }
 
 /// The uplink's name, if another interface has it by now.
@@ -297,10 +301,10 @@ struct Planner<'a> {
     memberships: BTreeMap<&'a str, BTreeSet<&'a str>>,
     /// The uid that each user of ours was made with.
     made_users: BTreeMap<&'a str, u32>,
-    /// The uid that a partition's user was made with, by the name of the partition's directory.
-    users_of: BTreeMap<&'a OsStr, u32>,
-    /// The gid that a partition's group was made with, by the same name.
-    groups_of: BTreeMap<&'a OsStr, u32>,
+    /// The uid that a partition's user was made with, by the name of the partition's directory: the likeliest first.
+    users_of: BTreeMap<&'a OsStr, Vec<u32>>,
+    /// The gid that a partition's group was made with, in the same way.
+    groups_of: BTreeMap<&'a OsStr, Vec<u32>>,
     /// Which numbers have limits of ours, on which file systems: all directories of a partition on one share its own.
     limits_made: BTreeSet<(&'a str, u32)>,
     settings_before: BTreeMap<&'a str, Before<'a>>,
@@ -335,8 +339,8 @@ impl<'a> Planner<'a> {
             problems: Problems::default(),
             memberships: accounts::memberships(facts),
             made_users: claims.iter().filter_map(|thing| made_user(thing)).collect(),
-            users_of: claims.iter().filter_map(made_user).flat_map(|made| names_of(made, facts)).collect(),
-            groups_of: groups_of(claims, facts),
+            users_of: by_directory(claims.iter().filter_map(made_user), facts),
+            groups_of: by_directory(claims.iter().filter_map(made_group), facts),
             limits_made: claims.iter().filter_map(|thing| limit_made(thing, facts)).collect(),
             settings_before: claims.iter().filter_map(|thing| setting_before(thing)).collect(),
             exchanged: claims.iter().filter_map(|thing| exchanged_name(thing, facts, claims)).collect(),

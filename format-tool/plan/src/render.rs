@@ -75,7 +75,8 @@ fn noun(action: &Action) -> (char, &'static str) {
         Action::SetGuard { .. } => ('~', "packet filter table"),
         Action::TakeUplink(_) => ('+', "uplink"),
         Action::FinishUplink { .. } => ('~', "uplink"),
-        Action::ReturnUplink { .. } => ('-', "uplink"),
+        Action::ReturnUplink { .. } | Action::DropUplink { .. } => ('-', "uplink"),
+        Action::KeepUplink { .. } => ('+', "uplink"),
         Action::WriteFile { to: None, .. } => ('-', "file"),
         Action::WriteFile { from: None, .. } => ('+', "file"),
         Action::WriteFile { .. } => ('~', "file"),
@@ -148,6 +149,7 @@ fn name(action: &Action) -> String {
         Action::TakeUplink(uplink) | Action::FinishUplink { uplink, .. } | Action::ReturnUplink { uplink, .. } => {
             uplink.link.clone()
         }
+        Action::DropUplink { uplink, .. } | Action::KeepUplink { uplink, .. } => uplink.link.clone(),
         Action::AddAddress(found) | Action::RemoveAddress(found) => found.address.to_string(),
         Action::AddLocalRoute { range } | Action::RemoveLocalRoute { range } => range.to_string(),
     }
@@ -193,6 +195,9 @@ fn line(action: &Action) -> String {
         Action::TakeUplink(uplink) => format!("to {}{}", uplink.bridge, uplink_line(uplink)),
         Action::FinishUplink { uplink, .. } => format!("whole on {}{}", uplink.bridge, uplink_line(uplink)),
         Action::ReturnUplink { uplink, .. } => format!("from {}{}", uplink.bridge, uplink_line(uplink)),
+        Action::DropUplink { left, .. } | Action::KeepUplink { left, .. } => {
+            format!("left behind on {}{}", left.bridge, uplink_line(left))
+        }
         Action::SetLink { from, to, .. } => format!("{} -> {}", link_line(from), link_line(to)),
         Action::AddAddress(found) | Action::RemoveAddress(found) => address_line(found),
         Action::AddLocalRoute { .. } | Action::RemoveLocalRoute { .. } => String::new(),

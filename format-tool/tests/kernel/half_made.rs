@@ -209,3 +209,47 @@ fn a_subvolume_that_its_user_makes_read_only_as_soon_as_it_is_his_is_made_or_tak
         assert!(Command::new("umount").arg(machine.path("srv")).status().unwrap().success());
     });
 }
+
+#[test]
+fn empty_directories_of_a_half_made_partitions_user_get_to_no_other_user() {
+    on_a_machine(|machine| {
+        let home = formatted(machine);
+        fs::create_dir(home.join("d10")).unwrap();
+        give(&home.join("d10"), FIRST_UID, 0o777);
+        break_off(&home);
+        let text = fs::read_to_string(machine.path("format.toml")).unwrap();
+        let other = text.replace("60999", "60990").replace(&FIRST_UID.to_string(), &(FIRST_UID - 1).to_string());
+        let other = other.replace("amount = 1", "amount = 2\nuser_base_name = \"web\"");
+        fs::write(machine.path("format.toml"), other).unwrap();
+        let (code, why) = machine.run(&["apply"]);
+        assert!(code == 4 && why.contains("part0 keeps its owner"), "{why}");
+        assert_eq!(owner_and_mode(&home.join("d10")).0, FIRST_UID);
+        fs::write(machine.path("format.toml"), text).unwrap();
+        machine.must(&["apply"]);
+        fs::remove_dir(home.join("d10")).unwrap();
+        machine.must(&["reset"]);
+    });
+}
+
+#[test]
+fn a_home_that_somebody_gave_another_user_gives_him_no_partition_of_the_first() {
+    on_a_machine(|machine| {
+        formatted(machine);
+        machine.configure(2);
+        machine.must(&["apply"]);
+        let home = machine.path("srv/plat/partitions/part0");
+        fs::write(home.join("etc/f"), "his").unwrap();
+        let passwd = fs::read_to_string(machine.path("etc/passwd")).unwrap();
+        fs::write(machine.path("etc/passwd"), passwd.replace("partitions/part1:", "partitions/part0:")).unwrap();
+        let text = fs::read_to_string(machine.path("format.toml")).unwrap();
+        let other = text.replace(&FIRST_UID.to_string(), &(FIRST_UID + 1).to_string());
+        let other = other.replace("amount = 2", "amount = 1\nuser_base_name = \"web\"");
+        fs::write(machine.path("format.toml"), other).unwrap();
+        let (code, why) = machine.run(&["apply"]);
+        assert!(code == 4 && why.contains("part0 keeps its owner"), "{why}");
+        assert_eq!(owner_and_mode(&home).0, FIRST_UID);
+        fs::write(machine.path("etc/passwd"), passwd).unwrap();
+        fs::write(machine.path("format.toml"), text).unwrap();
+        machine.must(&["reset", "--erase"]);
+    });
+}

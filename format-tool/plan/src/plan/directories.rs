@@ -151,12 +151,21 @@ impl Planner<'_> {
 
     /// The uid that a partition's user was made with.
     fn user_of(&self, path: &Path) -> Option<u32> {
-        self.users_of.get(path.file_name()?).copied()
+        let made = self.users_of.get(path.file_name()?)?;
+        let has_it = self.owner_of(path).map(|owner| owner.uid).filter(|uid| made.contains(uid));
+        has_it.or(made.first().copied())
     }
 
     /// The gid that a partition's group was made with.
     fn group_of(&self, path: &Path) -> Option<u32> {
-        self.groups_of.get(path.file_name()?).copied()
+        let made = self.groups_of.get(path.file_name()?)?;
+        let has_it = self.owner_of(path).map(|owner| owner.gid).filter(|gid| made.contains(gid));
+        has_it.or(made.first().copied())
+    }
+
+    /// Whose it is now.
+    fn owner_of(&self, path: &Path) -> Option<Owner> {
+        if let PathFact::Directory { owner, .. } = self.facts.paths.get(path)? { Some(*owner) } else { None }
     }
 
     fn drop_directory(&mut self, thing: &Thing, directory: Directory, stranger: Option<&str>) {
@@ -247,7 +256,7 @@ impl Planner<'_> {
             inside: inside.into_iter().map(|(name, mode)| (name, Inner { owner, mode })).collect(),
             half_made: false,
         };
-        let (found, mode, stranger) = match self.facts.paths.get(path) {
+        let (found, mode, stranger, there) = match self.facts.paths.get(path) {
             None => {
                 self.add.push(Action::MakeDirectory(directory));
                 return self.disk_limit(path, limit);
@@ -258,8 +267,13 @@ impl Planner<'_> {
                 let fix = "give real directories in [paths], without symbolic links, or remove what is there";
                 return self.foreign(what, format!("it is {kind}, not a directory"), fix);
             }
-            Some(PathFact::Directory { owner, mode, stranger, .. }) => (*owner, *mode, stranger),
+            Some(PathFact::Directory { owner, mode, stranger, inside, .. }) => (*owner, *mode, stranger, inside),
         };
+        // Of the empty directories in it only those that are asked for become the user's again.
+        let is_others = |(name, one): (&String, &Inner)| {
+            !directory.inside.contains_key(name) && ![0, owner.uid].contains(&one.owner.uid)
+        };
+        let holds_others = stranger.is_some() || there.iter().any(is_others);
         let ours = Action::MakeDirectory(directory.clone()).makes().is_some_and(|thing| self.claims.has(&thing));
         if ours && self.facts.mounted_on.contains(path) {
             match directory.partition {
@@ -272,7 +286,7 @@ impl Planner<'_> {
                 self.refuse_a_third_ones(path, found, wanted.owner);
             } else if directory.partition
                 && self.is_half_made(path)
-                && !self.hands_over(path, found, wanted.owner, stranger.is_some())
+                && !self.hands_over(path, found, wanted.owner, holds_others)
             {
                 if let Some(left) = stranger {
                     let shown = path.display();

@@ -11,9 +11,9 @@ impl Planner<'_> {
     /// Of addresses that go from a link together, the last that came goes first: put back, they come in their order again. Where
     /// one would come after what stays, that is said.
     pub(super) fn keep_the_order_of_addresses(&mut self) {
-        let at = self.remove.iter().position(|action| matches!(action, Action::ReturnUplink { .. }));
+        let at = self.remove.iter().position(|action| action.clears().is_some());
         if let Some(at) = at
-            && let Action::ReturnUplink { uplink, .. } = self.remove[at].clone()
+            && let Some(uplink) = self.remove[at].clears().cloned()
         {
             let (before, mut behind) = (self.remove[..at].to_vec(), self.remove[at..].to_vec());
             let (later, mut all): (Vec<_>, Vec<_>) =
@@ -51,19 +51,22 @@ impl Planner<'_> {
         let goes = |found: &AddressFact| {
             self.remove.iter().any(|action| match action {
                 Action::RemoveAddress(gone) => gone == found,
-                Action::ReturnUplink { uplink, .. } => {
-                    uplink.bridge == found.link && uplink.addresses.contains(&found.address)
-                }
-                _ => false,
+                other => other
+                    .clears()
+                    .is_some_and(|uplink| uplink.bridge == found.link && uplink.addresses.contains(&found.address)),
             })
         };
         let gone = self.remove.iter().flat_map(|action| match action {
             Action::RemoveAddress(gone) if !gone.bound_only && !self.leaving.contains(&gone.link) => vec![gone],
             // If it is taken again, what it brings comes anew too.
-            Action::ReturnUplink { uplink, .. } if !self.leaving.contains(&uplink.bridge) => {
-                uplink.addresses.iter().filter_map(|one| self.facts.address(&uplink.bridge, *one)).collect()
+            other => {
+                let uplink = other.clears().filter(|uplink| !self.leaving.contains(&uplink.bridge));
+                let on_bridge = |uplink: &Uplink| {
+                    let found = uplink.addresses.iter().map(|one| self.facts.address(&uplink.bridge, *one));
+                    found.flatten().collect()
+                };
+                uplink.map(on_bridge).unwrap_or_default()
             }
-            _ => Vec::new(),
         });
         let lost = gone.filter_map(|gone| {
             let stays = |found: &&AddressFact| {

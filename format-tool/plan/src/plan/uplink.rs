@@ -14,7 +14,8 @@ use crate::action::Action;
 use crate::facts::{AddressFact, HostFacts, LinkFact, Route, Scope};
 use crate::forwarding;
 use crate::layout::WantedUplink;
-use crate::thing::{Claims, Thing, Uplink};
+use crate::thing::{Announced, Claims, Thing, Uplink};
+use ipnet::IpNet;
 use plat_model::problem::{Problem, Problems, codes};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -34,9 +35,11 @@ impl Planner<'_> {
                         self.problems.push(refusal(uplink, other));
                     }
                     (at @ (Place::Nowhere | Place::Another(None)), _) => {
-                        self.forget.push(thing.clone());
                         self.notes.extend(at.is_anothers().then(|| is_gone(uplink)));
-                        self.remove.extend(left_on_the_bridge(uplink, self.facts).rev());
+                        match left_on_the_bridge(uplink, self.facts) {
+                            Some(drop) => self.remove.push(drop),
+                            None => self.forget.push(thing.clone()),
+                        }
                     }
                     (at, false) => {
                         let alone = at == Place::Alone;
@@ -235,7 +238,12 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Result<Plan, Problems> {
     }
     let actions: Vec<&Action> = plan.actions.iter().collect();
     plan.notes.extend(lost_with_addresses(facts, claims, &actions, &BTreeSet::new()));
-    let is_returned = |thing: &Thing| matches!(thing, Thing::Uplink(_)) && plan.forget.contains(thing);
+    let drops = |thing: &Thing| {
+        let drops = |action: &Action| matches!(action, Action::DropUplink { uplink, .. } if *thing == Thing::Uplink((**uplink).clone()));
+        plan.actions.iter().any(drops)
+    };
+    let is_returned =
+        |thing: &Thing| matches!(thing, Thing::Uplink(_)) && (plan.forget.contains(thing) || drops(thing));
     let returned = claims
         .iter()
         .filter(|thing| is_returned(thing))
@@ -276,9 +284,15 @@ fn give_back(uplink: &Uplink, facts: &HostFacts, claims: &Claims, plan: &mut Pla
         }
     }
     if !returns {
-        plan.forget.push(Thing::Uplink(uplink.clone()));
-        if matches!(at, Place::Nowhere | Place::Another(_)) {
-            plan.actions.extend(left_on_the_bridge(uplink, facts));
+        let left = left_on_the_bridge(uplink, facts).filter(|_| at != Place::Link);
+        plan.forget.extend(left.is_none().then(|| Thing::Uplink(uplink.clone())));
+        plan.actions.extend(left);
+        // What has its name by now, or gets it, is another one.
+        if at.is_anothers() || !facts.links.contains_key(&uplink.link) {
+            let is_its = |thing: &&Thing| {
+                setting_before(thing).is_some_and(|(key, _)| link_of(key).as_ref() == Some(&uplink.link))
+            };
+            plan.forget.extend(claims.iter().filter(is_its).cloned());
         }
         return;
     }
@@ -351,12 +365,15 @@ impl Place<'_> {
     }
 }
 
-/// What an interface that is gone has left on the bridge. If it comes back, the system gives it its network anew: the same
-/// on the bridge would draw away what is to go through it.
-fn left_on_the_bridge(uplink: &Uplink, facts: &HostFacts) -> impl DoubleEndedIterator<Item = Action> {
-    let routes = routes_on(&uplink.bridge, uplink, facts).map(Action::RemoveRoute);
-    let addresses = addresses_on(&uplink.bridge, uplink, facts).cloned().map(Action::RemoveAddress);
-    routes.chain(addresses).collect::<Vec<_>>().into_iter()
+/// What an interface that is gone has left on the bridge, if it has.
+fn left_on_the_bridge(uplink: &Uplink, facts: &HostFacts) -> Option<Action> {
+    let bridge = &uplink.bridge;
+    let addresses: Vec<IpNet> = addresses_on(bridge, uplink, facts).map(|found| found.address).collect();
+    let routes: BTreeSet<Route> = routes_on(bridge, uplink, facts).collect();
+    let is_left = !addresses.is_empty() || !routes.is_empty();
+    let mut left = Uplink { addresses, routes, announced: Announced::default(), ..uplink.clone() };
+    left.further.retain(|address, _| left.addresses.contains(address));
+    is_left.then(|| Action::DropUplink { uplink: Box::new(uplink.clone()), left: Box::new(left) })
 }
 
 /// Those of the uplink's addresses that are on this link.
@@ -388,8 +405,9 @@ pub(super) fn is_another(uplink: &Uplink, facts: &HostFacts, claims: &Claims) ->
     place(uplink, facts, claims).is_anothers()
 }
 
-/// Which one the uplink is, if that is still there, where another interface has its name by now: it has another hardware address.
-/// A tap may have that of the uplink, if its user gives it that, and the bridge does.
+/// Which one the uplink is, if that is still there, where another interface has its name by now: it has another hardware address,
+/// and is no port of the bridge, or not the port that has the uplink's: that of a port may change, as a bond's does with those it
+/// is made of. A tap may have that of the uplink, if its user gives it that, and the bridge does.
 fn exchanged<'a>(uplink: &Uplink, facts: &'a HostFacts, claims: &Claims) -> Option<Option<&'a str>> {
     let bridge = facts.links.get(&uplink.bridge);
     let found = facts.links.get(&uplink.link)?;
@@ -401,6 +419,9 @@ fn exchanged<'a>(uplink: &Uplink, facts: &'a HostFacts, claims: &Claims) -> Opti
     let like: Vec<_> = facts.links.iter().filter(is_it).collect();
     // What stands on it may have its address too.
     let port = like.iter().find(|(_, link)| is_port(link));
+    if port.is_none() && is_port(found) {
+        return None;
+    }
     match (port.or(like.first()), uplink.mac) {
         (Some((name, link)), known) => (known.is_some() || is_port(link)).then_some(Some(name.as_str())),
         (None, known) => known.map(|_| None),

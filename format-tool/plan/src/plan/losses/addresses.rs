@@ -83,7 +83,13 @@ pub(in super::super) fn lost_with_addresses(
                 gone.insert((link, *address));
             }
             Action::RemoveRoute(route) => drop(elsewhere.insert(route.clone())),
-            Action::ReturnUplink { uplink, .. } => leave(&uplink.bridge, uplink, &mut removed, &mut elsewhere),
+            Action::ReturnUplink { .. } | Action::DropUplink { .. } => {
+                let Some(uplink) = action.clears() else { continue };
+                leave(&uplink.bridge, uplink, &mut removed, &mut elsewhere);
+                // What is dropped goes for good.
+                let dropped = uplink.addresses.iter().filter(|_| matches!(action, Action::DropUplink { .. }));
+                gone.extend(dropped.map(|address| (uplink.bridge.as_str(), *address)));
+            }
             Action::TakeUplink(uplink) | Action::FinishUplink { uplink, .. } => {
                 leave(&uplink.link, uplink, &mut removed, &mut elsewhere);
             }

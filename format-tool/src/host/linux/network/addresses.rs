@@ -31,7 +31,6 @@ pub(super) struct Besides {
     pub secondary: bool,
     /// Of IPv6, the kernel made it of what a router announced, and of that a temporary one perhaps.
     pub of_a_router: bool,
-    pub broadcast: Option<Ipv4Addr>,
     pub further: Further,
 }
 
@@ -87,8 +86,7 @@ fn read(message: AddressMessage) -> Option<Found> {
             without_route,
             secondary,
             of_a_router,
-            broadcast,
-            further: Further { peer, metric, scope },
+            further: Further { peer, metric, scope, broadcast },
         },
     ))
 }
@@ -170,6 +168,7 @@ pub(super) fn add_as_recorded(handle: &Handle, index: u32, address: IpNet, furth
         attributes.retain(|attribute| !matches!(attribute, AddressAttribute::Address(_)));
         attributes.push(AddressAttribute::Address(peer));
     }
+    attributes.extend(further.broadcast.map(AddressAttribute::Broadcast));
     if further.metric != 0 {
         attributes.push(AddressAttribute::RoutePriority(further.metric));
     }

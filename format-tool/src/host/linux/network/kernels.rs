@@ -69,7 +69,7 @@ impl Kernels {
                 all.lasting.insert((*link, network.into(), metric));
             }
             let ends = if length < 31 { vec![network.network(), network.broadcast()] } else { Vec::new() };
-            all.broadcasts.extend(ends.into_iter().chain(besides.broadcast).map(|ip| (*link, ip)));
+            all.broadcasts.extend(ends.into_iter().chain(besides.further.broadcast).map(|ip| (*link, ip)));
         }
         all
     }

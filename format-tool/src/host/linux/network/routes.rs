@@ -21,7 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Number of the kernel's table of what is local.
 const TABLE_LOCAL: u8 = 255;
 
-/// The ways that routers announced on a link: through them, and to their own prefixes. They end by themselves, but while
+/// The ways that routers announced on a link, in the main table: through them, and to their own prefixes. They end by themselves, but while
 /// they are there they draw to the link what others are to carry. So do those that the kernel made to networks which the
 /// link has no address of any more (`left`).
 pub(super) fn stale(connection: &mut Connection, link: u32, left: &BTreeSet<IpNet>) -> io::Result<Vec<RouteMessage>> {
@@ -31,7 +31,7 @@ pub(super) fn stale(connection: &mut Connection, link: u32, left: &BTreeSet<IpNe
         let there = has(|one, link| matches!(one, RouteAttribute::Oif(index) if *index == link));
         let ends = has(|one, _| matches!(one, RouteAttribute::CacheInfo(info) if info.expires != 0));
         let is_stale = match message.header.protocol {
-            RouteProtocol::Ra => true,
+            RouteProtocol::Ra => found::is_main(&message),
             RouteProtocol::Kernel if message.header.kind == RouteType::Unicast => {
                 ends || found::network_of(&message).is_some_and(|network| left.contains(&network))
             }

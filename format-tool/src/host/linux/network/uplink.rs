@@ -28,10 +28,15 @@ pub(in crate::host::linux) fn move_uplink(action: &Action) -> Result<(), NotMove
         Action::TakeUplink(uplink) | Action::FinishUplink { uplink, .. } | Action::ReturnUplink { uplink, .. } => {
             uplink
         }
+        Action::DropUplink { left, .. } | Action::KeepUplink { left, .. } => left,
         _ => return Ok(()),
     };
     let mut begun = false;
-    let moved = Connection::open().and_then(|mut connection| go(&mut connection, uplink, action, &mut begun));
+    let moved = Connection::open().and_then(|mut connection| match action {
+        Action::DropUplink { .. } => drop_left(&mut connection, uplink, &mut begun),
+        Action::KeepUplink { .. } => keep_left(&mut connection, uplink, &mut begun),
+        _ => go(&mut connection, uplink, action, &mut begun),
+    });
     let cannot = |why: String| super::failed(format!("{} cannot be moved to {}", uplink.link, uplink.bridge), why);
     let problem = match moved {
         Ok(Moved::Whole) => return Ok(()),
@@ -90,6 +95,29 @@ fn go(connection: &mut Connection, uplink: &Uplink, action: &Action, begun: &mut
     Ok(refused.or(routed).map_or(Moved::Whole, Moved::Refused))
 }
 
+/// Takes from the bridge what is left there of an interface that is gone.
+fn drop_left(connection: &mut Connection, left: &Uplink, begun: &mut bool) -> io::Result<Moved> {
+    let Some(bridge) = index_of(connection, &left.bridge)? else { return Ok(Moved::Whole) };
+    let (told, seen) = (addresses::told(connection, bridge)?, super::see(connection)?.routes);
+    let steps = leave(&connection.handle, left, (&left.bridge, bridge), &told, &seen);
+    *begun = true;
+    Ok(call(connection, steps)?.map_or(Moved::Whole, Moved::Refused))
+}
+
+/// That again, of which the record alone still knows.
+fn keep_left(connection: &mut Connection, left: &Uplink, begun: &mut bool) -> io::Result<Moved> {
+    let Some(bridge) = index_of(connection, &left.bridge)? else { return Ok(Moved::Refused(Errno::ENODEV)) };
+    let steps = come(&connection.handle, left, bridge, &IndexMap::new());
+    *begun = true;
+    let refused = call(connection, steps)?;
+    let indexes = Indexes::from([(left.bridge.clone(), bridge)]);
+    Ok(refused.or(add_routes(connection, &left.routes, &left.bridge, &indexes)?).map_or(Moved::Whole, Moved::Refused))
+}
+
+fn index_of(connection: &mut Connection, name: &str) -> io::Result<Option<u32>> {
+    Ok(links::all(connection)?.into_iter().find(|link| link.name == name).map(|link| link.index))
+}
+
 /// How an interface that is to be taken is not as it was seen any more, in words. Of what a run that was cut off has begun to
 /// move, some is gone from it; of what nobody has touched, nothing may be.
 fn changed(uplink: &Uplink, known: bool, seen: &super::Seen, elsewhere: Option<&String>) -> Option<String> {
@@ -137,8 +165,7 @@ const NONE: Done = &[];
 /// interface that is gone nothing to give. `None`: what is to be joined does not exist.
 ///
 /// `told`: the addresses where they are now. What a run that was cut off has moved already is there as the plan names it.
-/// `seen`: all routes there are. The kernel takes one that it is told to remove for any that is like it, so only those are
-/// removed that are there.
+/// `seen`: all routes there are.
 fn steps(
     handle: &Handle,
     uplink: &Uplink,
@@ -148,16 +175,9 @@ fn steps(
     seen: &BTreeSet<Route>,
 ) -> Option<Vec<(Request, Done)>> {
     let (port, bridge) = (indexes.get(&uplink.link).copied(), indexes.get(&uplink.bridge).copied());
-    let remove = |address: &IpNet, from: u32| match told.get(address) {
-        Some(told) => addresses::remove_as_told(handle, told),
-        None => addresses::remove(handle, from, *address),
-    };
     let leave = |from: u32| {
         let link = if take { &uplink.link } else { &uplink.bridge };
-        let there = |route: &&Route| seen.contains(&Route { link: link.clone(), ..(*route).clone() });
-        let routes = uplink.routes.iter().filter(there);
-        let routes = routes.map(|route| (routes::remove(handle, from, route), GONE));
-        routes.chain(uplink.addresses.iter().rev().map(|address| (remove(address, from), GONE))).collect::<Vec<_>>()
+        leave(handle, uplink, (link, from), told, seen)
     };
     let (port, bridge) = match (port, bridge) {
         (Some(port), bridge) if bridge.is_some() || !take => (port, bridge),
@@ -174,6 +194,31 @@ fn steps(
     };
     let mut steps = vec![(join, NONE)];
     // The new addresses come before the old ones go: whoever is connected by them notices least.
+    steps.extend(come(handle, uplink, to, told));
+    steps.extend(from.into_iter().flat_map(leave));
+    Some(steps)
+}
+
+/// Takes all that the uplink has from this link. The kernel takes a route that it is told to remove for any that is like it, so
+/// only those are removed that are there.
+fn leave(
+    handle: &Handle,
+    uplink: &Uplink,
+    (link, from): (&str, u32),
+    told: &IndexMap<IpNet, AddressMessage>,
+    seen: &BTreeSet<Route>,
+) -> Vec<(Request, Done)> {
+    let remove = |address: &IpNet| match told.get(address) {
+        Some(told) => addresses::remove_as_told(handle, told),
+        None => addresses::remove(handle, from, *address),
+    };
+    let there = |route: &&Route| seen.contains(&Route { link: link.to_owned(), ..(*route).clone() });
+    let routes = uplink.routes.iter().filter(there).map(|route| (routes::remove(handle, from, route), GONE));
+    routes.chain(uplink.addresses.iter().rev().map(|address| (remove(address), GONE))).collect()
+}
+
+/// Gives the uplink's addresses to this link.
+fn come(handle: &Handle, uplink: &Uplink, to: u32, told: &IndexMap<IpNet, AddressMessage>) -> Vec<(Request, Done)> {
     let add = |address: &IpNet| match told.get(address) {
         Some(told) => addresses::add_as_told(handle, to, told),
         None => {
@@ -184,9 +229,7 @@ fn steps(
     // As the kernel is to prefer them: of IPv4 the one that came first, of IPv6 the one that came last.
     let (ipv4, ipv6): (Vec<&IpNet>, Vec<&IpNet>) =
         uplink.addresses.iter().partition(|address| address.addr().is_ipv4());
-    steps.extend(ipv4.into_iter().chain(ipv6.into_iter().rev()).map(|address| (add(address), THERE)));
-    steps.extend(from.into_iter().flat_map(leave));
-    Some(steps)
+    ipv4.into_iter().chain(ipv6.into_iter().rev()).map(|address| (add(address), THERE)).collect()
 }
 
 /// The first refusal that does not say that it is so already.

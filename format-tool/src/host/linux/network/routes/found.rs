@@ -81,6 +81,10 @@ pub(super) fn metric_of(route: &Route) -> u32 {
     if route.metric == 0 && route.destination.addr().is_ipv6() { METRIC_IPV6 } else { route.metric }
 }
 
+pub(super) fn is_main(message: &RouteMessage) -> bool {
+    Told::read(message).is_some_and(|told| told.is_main())
+}
+
 /// Where a route of the main table goes, if that is a network whose way the kernel knows by itself.
 pub(super) fn network_of(message: &RouteMessage) -> Option<IpNet> {
     let told = Told::read(message)?;
