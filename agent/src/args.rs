@@ -38,6 +38,13 @@ pub enum Command {
         #[arg(long, conflicts_with = "again")]
         check: bool,
     },
+    /// Let systemd start services again by itself until the next agent does: what `plat-agent.service` runs when the agent
+    /// has ended.
+    Away {
+        /// The agent's data folder, instead of the one in the settings.
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
     /// Share built releases and fetched files with other nodes.
     Cache {
         #[command(subcommand)]

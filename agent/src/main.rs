@@ -4,6 +4,7 @@ use clap::Parser;
 use plat_agent::args::{Args, CacheCommand, Command};
 use plat_agent::clock::SystemClock;
 use plat_agent::config::Config;
+use plat_agent::host::linux::runtime::mount_all;
 use plat_agent::host::linux::{LinuxConfig, Network, assume, share};
 use plat_agent::identity::{Enrolment, enroll, enroll_again, enrolled_already, expect_enrolled};
 use plat_agent::{memory, privileged, telemetry};
@@ -66,6 +67,10 @@ fn start(args: Args) -> Result<ExitCode, Problems> {
                 let node = runtime()?.block_on(enroll(enrolment, plat_link::tcp))?;
                 println!("enrolled as {node}");
             }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Away { data } => {
+            mount_all(&data.unwrap_or(config.data).join("host"))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Cache { command } => runtime()?.block_on(sharing(&config, command)),

@@ -170,6 +170,14 @@ fn a_bare_machine_becomes_a_node_is_one_again_after_a_reboot_and_goes_back() {
         grid.until("one", "ready", PATIENCE);
         assert_eq!(of_unit("MainPID"), main, "it was started again after `{replaced}`");
     }
+    // What systemd needs to start it again by itself is mounted while no agent runs.
+    let mounted = || machine.sh("grep -c ' /var/lib/plat-tmp/plat/part' /proc/self/mountinfo || true");
+    eventually("nothing is mounted", PATIENCE, || if mounted() == "0\n" { Ok(()) } else { Err(mounted()) });
+    machine.sh("systemctl stop plat-agent");
+    assert_eq!((mounted(), of_unit("MainPID")), ("1\n".into(), main.clone()));
+    machine.sh("systemctl start plat-agent");
+    until_node_is(&grid, "edge-7", "online");
+    eventually("nothing is mounted", PATIENCE, || if mounted() == "0\n" { Ok(()) } else { Err(mounted()) });
     eventually("its log", PATIENCE, || match grid.plat.run(&["logs", "one"]) {
         said if said.out.contains("booted") => Ok(()),
         said => Err(format!("{said:?}")),

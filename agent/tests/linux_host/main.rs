@@ -154,18 +154,54 @@ mod systemd {
                 .unwrap();
             until("it holds what comes", async || node.home().join("begun").exists()).await;
             let begun = Instant::now();
-            // As many as a partition starts at once; of more, the others would wait for these.
-            let names: Vec<_> = (0..2).map(|n| format!("s{n}")).collect();
-            let specs: Vec<_> = names.iter().map(|name| spec(name, "exec sleep 600")).collect();
-            let went = join_all(specs.iter().map(|spec| start(&host, spec))).await;
+            let problem = start(&host, &spec("held", "exec sleep 600")).await.expect_err("nothing was held");
             assert!(begun.elapsed() < Duration::from_secs(60), "it took {:?}", begun.elapsed());
-            let held: Vec<_> = names.iter().zip(went).filter_map(|(name, went)| Some((name, went.err()?))).collect();
-            assert!(!held.is_empty(), "nothing was held");
-            for (name, problem) in held {
-                assert_eq!(problem.why, "something held it for 30 s before it began", "{problem}");
-                let fact = fact(&host, name).await;
-                assert!(matches!(fact.state, ServiceRun::Ended { .. }) && fact.short_runs == 1, "{fact:?}");
+            assert_eq!(problem.why, "something held it for 30 s before it began", "{problem}");
+            let fact = fact(&host, "held").await;
+            assert!(matches!(fact.state, ServiceRun::Ended { .. }) && fact.short_runs == 1, "{fact:?}");
+            node.done(host).await;
+        }
+
+        #[tokio::test(flavor = "multi_thread")]
+        #[ignore = "the machine's first process must be systemd"]
+        async fn its_tmp_is_mounted_while_it_starts_and_while_no_agent_runs() {
+            let node = node(Some(account(NEXT.fetch_add(1, Ordering::Relaxed)))).unwrap();
+            let host = node.occupied().await;
+            let tmp = node.home().join("tmp");
+            fs::create_dir(&tmp).unwrap();
+            chown(&tmp, node.account.as_ref().map(|one| one.uid), node.account.as_ref().map(|one| one.gid)).unwrap();
+            // The kernel names what of a disk is mounted by its path on that.
+            let own = node.home().file_name().unwrap().to_string_lossy().into_owned();
+            let parent = node.home().parent().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+            let is_mounted = || {
+                let all = fs::read_to_string("/proc/self/mountinfo").unwrap();
+                all.lines().any(|line| line.contains("/plat-tmp/") && line.contains(&format!("{parent}/{own}/tmp ")))
+            };
+            start(&host, &spec("db", "echo x >> /tmp/runs; exec sleep 600")).await.unwrap();
+            until("it has begun", async || tmp.join("runs").exists()).await;
+            until("nothing is mounted any more", async || !is_mounted()).await;
+            let first = running(&fact(&host, "db").await);
+            drop(host);
+            // As the agent's unit does whenever it has ended.
+            let away = std::process::Command::new(env!("CARGO_BIN_EXE_plat-agent"))
+                .args(["away", "--data"])
+                .arg(node.state())
+                .output()
+                .unwrap();
+            assert!(away.status.success(), "{away:?}");
+            assert!(is_mounted());
+            kill9(first.into());
+            let runs = || fs::read_to_string(tmp.join("runs")).unwrap().lines().count();
+            // systemd waits 15 s.
+            let end = Instant::now() + Duration::from_secs(60);
+            while runs() < 2 {
+                assert!(Instant::now() < end, "systemd does not start it again");
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
+            let host = node.open().await;
+            assert!(!is_mounted());
+            let fact = fact(&host, "db").await;
+            assert!(running(&fact) != first && fact.restarts == 1, "{fact:?}");
             node.done(host).await;
         }
     }

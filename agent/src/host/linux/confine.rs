@@ -13,7 +13,7 @@ mod rights;
 mod syscalls;
 
 use mounts::Mounts;
-pub use mounts::{PRIVATE, SHARED_MEMORY_BYTES, TEMPORARY, TMP_BYTES, find_tmp, resolver};
+pub use mounts::{PRIVATE, SHARED_MEMORY_BYTES, TEMPORARY, TMP_BYTES, find_folder, resolver, tmp_of};
 use nix::sched::{CloneFlags, unshare};
 use plat_model::Problem;
 use plat_model::node::Account;

@@ -17,6 +17,7 @@ use held::{Held, signal_main};
 pub use record::Records;
 use shim::ShimRuntime;
 use systemd::SystemdRuntime;
+pub use systemd::mount_all;
 
 use super::spawner::Spawner;
 use crate::clock::Clock;

@@ -208,20 +208,24 @@ fn make_place(path: &Path, tree: &OwnedFd) -> io::Result<()> {
     fs::File::create(path).map(drop)
 }
 
-/// As [`find_tmp`], wherever else it is put.
+/// The folder for what is temporary, wherever else it is put.
 fn own_tmp(bounds: &Bounds) -> io::Result<Option<OwnedFd>> {
     let this = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    find_tmp(bounds)?.map(|folder| Ok(open_tree(&folder, "", this)?)).transpose()
+    let Some((top, name)) = tmp_of(bounds) else { return Ok(None) };
+    find_folder(top, name)?.map(|folder| Ok(open_tree(&folder, "", this)?)).transpose()
 }
 
-/// The folder for what is temporary, if it is to be one of the program's own and its owner has left one there. Nothing is
+/// Where the folder for what is temporary is, and how it is called there, if it is to be one of the program's own. Nothing is
 /// made in it: what has to be put back beneath `/tmp` needs a `/tmp` of nobody's.
-pub fn find_tmp(bounds: &Bounds) -> io::Result<Option<OwnedFd>> {
-    let (Tmp::Within(name), Some(top)) = (&bounds.tmp, bounds.writable.first()) else { return Ok(None) };
+pub fn tmp_of(bounds: &Bounds) -> Option<(&Path, &Path)> {
+    let (Tmp::Within(name), Some(top)) = (&bounds.tmp, bounds.writable.first()) else { return None };
     let mut kept = [&bounds.writable, &bounds.readable, &bounds.visible, &bounds.hidden].into_iter().flatten();
-    if kept.any(|path| TEMPORARY.iter().any(|folder| path.starts_with(folder))) {
-        return Ok(None);
-    }
+    let is_clear = !kept.any(|path| TEMPORARY.iter().any(|folder| path.starts_with(folder)));
+    is_clear.then_some((top, Path::new(name)))
+}
+
+/// A folder in another that somebody may change meanwhile; `None` if none is there.
+pub fn find_folder(top: &Path, name: &Path) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = openat(CWD, top, flags, FileMode::empty())?;
     // A link there leads nowhere.

@@ -15,6 +15,7 @@ mod unit;
 mod usage;
 
 pub use inner::lives_here;
+pub use tmp::mount_all;
 
 use super::{Adopted, LogLines, Memory, Place, Ran, Runtime, Setting, Usage, beside, joined, signal_main};
 use crate::host::linux::cgroup;

@@ -4,7 +4,7 @@ use super::bus::{Bus, EXISTS, Wrong};
 use super::journal;
 use super::names::Names;
 use super::seen::{Seen, bring_up};
-use super::tmp::Places;
+use super::tmp::{Places, Shown};
 use super::unit::{Around, COUNTED, Property, limits_of, unit_of, variables};
 use crate::host::Event;
 use crate::host::linux::account::refuse_root;
@@ -15,6 +15,8 @@ use crate::host::linux::runtime::{Adopted, Confinement, Held, Place, Setting, be
 use crate::host::linux::shim::launch::open_within;
 use crate::host::linux::shim::tree::{Phase, Used};
 use crate::host::linux::shim::{BySystemd, RunState};
+use crate::host::linux::turns::Turn;
+use futures_util::future::try_join_all;
 use plat_agent_plan::action::ServiceSpec;
 use plat_model::Problem;
 use plat_model::id::{PartitionName, ServiceName};
@@ -83,13 +85,18 @@ impl Inner {
         };
         let (bus, version) = connected.await.map_err(|wrong| unusable(&wrong.problem("").why))?;
         let (held, slices, over) = (Held::new(setting), Slices::open(), Mutex::new(Some(over)));
-        let tmp = Arc::new(Places::new(names.clone()));
+        let tmp = Places::new(names.clone());
         Ok(Arc::new(Self { held, slices, names, bus, tmp, version, counting: Mutex::default(), over }))
     }
 
     /// Finds what runs, and hears from now on of what ends.
     pub async fn adopt(self: &Arc<Self>) -> Result<Vec<Adopted>, Problem> {
-        let wrong = || lost("it cannot be found out what runs");
+        let (wrong, tmp) = (|| lost("it cannot be found out what runs"), self.tmp.clone());
+        beside(move || {
+            tmp.take_over();
+            Ok(())
+        })
+        .await?;
         for (unit, _) in self.own_units(&self.names.all_services()).await? {
             let (inner, of) = (self.clone(), self.names.parse(&unit));
             let is_known = beside(move || match of {
@@ -220,15 +227,17 @@ impl Inner {
     /// Loaded units of this agent's partitions among those that match, read and heard of from now on.
     async fn own_units(&self, pattern: &str) -> Result<Vec<(String, PartitionName)>, Problem> {
         let wrong = || lost("it cannot be found out what runs");
-        let mut own = Vec::new();
-        for unit in self.bus.list(pattern).await.map_err(wrong())? {
-            let Some(partition) = self.names.partition_of(&unit) else { continue };
-            match self.bus.read(&unit).await.map_err(wrong())? {
-                seen if seen.slice == self.names.slice(&partition) => own.push((unit, partition)),
-                _ => self.bus.leave(&unit),
+        let listed = self.bus.list(pattern).await.map_err(wrong())?;
+        let named = listed.into_iter().filter_map(|unit| self.names.partition_of(&unit).map(|of| (unit, of)));
+        let read = named.map(|(unit, partition)| async move {
+            let is_own = self.bus.read(&unit).await?.slice == self.names.slice(&partition);
+            if !is_own {
+                self.bus.leave(&unit);
             }
-        }
-        Ok(own)
+            Ok::<_, Wrong>(is_own.then_some((unit, partition)))
+        });
+        let own = try_join_all(read).await.map_err(wrong())?;
+        Ok(own.into_iter().flatten().collect())
     }
 
     /// Ends all units that are left in a partition.
@@ -277,6 +286,9 @@ impl Inner {
 
     pub async fn launch(&self, place: &Place, spec: &ServiceSpec, before: Option<RunState>) -> Result<(), Problem> {
         let (partition, service, boot) = (&place.partition.name, &spec.name, boot_id());
+        let cannot = || cannot_start(&spec.command);
+        let (unit, slice) = (self.names.service(partition, service), self.names.slice(partition));
+        let turn = self.bus.turn_to_start(&unit).await.map_err(|wrong| wrong.problem(cannot()))?;
         let (confinement, now) = (self.confinement(place)?, self.held.setting.clock.moment());
         let before = before.filter(|state| state.fingerprint == spec.fingerprint);
         let by =
@@ -326,20 +338,20 @@ impl Inner {
             records.write(&of.0, &of.1, &first)?;
             Ok(open_within(&top, &within).and_then(|_| bounds.map_or(Ok(None), |bounds| tmp.show(&of.0, &bounds))))
         });
-        let cannot = || cannot_start(&spec.command);
-        let (unit, slice) = (self.names.service(partition, service), self.names.slice(partition));
         let started = match written.await? {
             Ok(tmp) => {
-                let around = Around { slice: &slice, environment: &file, tmp: tmp.as_deref(), version: self.version };
+                let path = tmp.as_ref().map(Shown::path);
+                let around = Around { slice: &slice, environment: &file, tmp: path.as_deref(), version: self.version };
                 let properties = unit_of(place, spec, &confinement, around);
                 let begun = match self.count(partition).await {
-                    Ok(()) => self.begin(&unit, &slice, &properties).await,
+                    Ok(()) => self.begin(&turn, &unit, &slice, &properties).await,
                     Err(wrong) => Err(wrong),
                 };
                 begun.map_err(|wrong| wrong.problem(cannot()))
             }
             Err(why) => Err(Problem::new(codes::SERVICE_START, cannot()).because(why)),
         };
+        drop(turn);
         let went = match started {
             Ok(seen) => {
                 self.note(partition, service, &mut state, &seen).await?;
@@ -368,15 +380,15 @@ impl Inner {
     }
 
     /// Starts a unit in that slice. What is left of an earlier one there goes, and of this one if it never began.
-    async fn begin(&self, unit: &str, slice: &str, properties: &[Property]) -> Result<Seen, Wrong> {
-        let mut started = self.bus.start(unit, properties, None).await;
+    async fn begin(&self, turn: &Turn<'_>, unit: &str, slice: &str, properties: &[Property]) -> Result<Seen, Wrong> {
+        let mut started = self.bus.start(turn, unit, properties, None).await;
         if started.as_ref().is_err_and(|wrong| wrong.is(EXISTS)) {
             if self.bus.read(unit).await?.slice != slice {
                 self.bus.leave(unit);
                 return started;
             }
             self.release(unit).await?;
-            started = self.bus.start(unit, properties, None).await;
+            started = self.bus.start(turn, unit, properties, None).await;
         }
         if matches!(started, Err(Wrong::Held)) {
             // systemd would start it again.

@@ -54,9 +54,13 @@ impl Names {
         Path::new("plat.slice").join(own).join(self.slice(partition))
     }
 
-    /// Where the partition's `tmp` is mounted, for systemd.
-    pub fn tmp(&self, partition: &PartitionName) -> PathBuf {
-        Path::new(TMP).join(&self.prefix).join(partition.as_str())
+    /// What is this agent's of [`TMP`]: a folder for each partition.
+    pub fn tmp(&self) -> PathBuf {
+        self.beneath(TMP)
+    }
+
+    pub fn beneath(&self, folder: &str) -> PathBuf {
+        Path::new(folder).join(&self.prefix)
     }
 
     pub fn service(&self, partition: &PartitionName, service: &ServiceName) -> String {

@@ -2,6 +2,7 @@
 
 use super::inner::{Inner, cannot_start, code_of};
 use super::journal;
+use super::tmp::Shown;
 use super::unit::{Around, run_of, variables};
 use crate::host::linux::disk::{self, Durability, private_folder};
 use crate::host::linux::runtime::{Exit, Place, Ran, Used, beside};
@@ -80,6 +81,7 @@ impl Inner {
         };
         let id = disk::random_hex(8)?;
         let (unit, slice) = (self.names.program(name, &run.name, &id), self.names.slice(name));
+        let turn = self.bus.turn_to_start(&unit).await.map_err(|wrong| wrong.problem(cannot()))?;
         let folder = self.held.records.runs_folder(name);
         let (environment, log) = (folder.join(format!("{id}.environment")), self.held.records.run_log(name, &run.name));
         let confinement = self.confinement(place)?;
@@ -93,7 +95,8 @@ impl Inner {
         };
         let text = variables(&run.environment);
         let (_variables, tmp) = Variables::write(environment.clone(), text, first).await?;
-        let around = Around { slice: &slice, environment: &environment, tmp: tmp.as_deref(), version: self.version };
+        let path = tmp.as_ref().map(Shown::path);
+        let around = Around { slice: &slice, environment: &environment, tmp: path.as_deref(), version: self.version };
         let properties = run_of(place, run, &confinement, around);
         let (output, input) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)
@@ -105,7 +108,9 @@ impl Inner {
         let said = tokio::spawn(copy(reader, log, is_over));
         let mut guard = Guard { inner: self.clone(), unit: unit.clone(), is_over: false };
         self.count(name).await.map_err(|wrong| wrong.problem(cannot()))?;
-        let seen = self.bus.start(&unit, &properties, Some(input)).await.map_err(|wrong| wrong.problem(cannot()))?;
+        let seen =
+            self.bus.start(&turn, &unit, &properties, Some(input)).await.map_err(|wrong| wrong.problem(cannot()))?;
+        drop((tmp, turn));
         let seen = if seen.is_over() && seen.main > 0 {
             seen
         } else {

@@ -2,111 +2,222 @@
 //! links, and the tenant can make one there at any moment. So it is told of a place that is root's alone, at which the folder
 //! is mounted that was found beneath the partition's own without following any.
 //!
-//! All these places are in one mount that nobody's new namespace takes along ([`apart`]): for each program systemd goes through
-//! all mounts that there are, again and again, and with those of 500 partitions none began within half a minute.
+//! It is mounted while a program of the partition starts, and no longer: for each program systemd goes through all mounts that
+//! there are, again and again, and with those of 500 partitions a start took it a third of a second. While no agent runs, the
+//! next start of what fails is systemd's own, and all of them are mounted ([`mount_all`]).
 
 use super::names::{Names, TMP};
-use crate::host::linux::confine::{Bounds, find_tmp};
+use crate::host::linux::confine::{Bounds, find_folder, tmp_of};
 use crate::host::linux::disk::private_folder;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
-use plat_model::Problem;
 use plat_model::id::PartitionName;
 use plat_model::problem::codes;
+use plat_model::{Problem, Problems};
 use rustix::mount::mount_bind;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// In a partition's folder beneath [`TMP`]: what the folder is mounted at, and a link that says where it is found.
+const PLACE: &str = "tmp";
+const FOUND: &str = "of";
+/// Where earlier agents had the places, and left them mounted.
+const EARLIER: &str = "/run/plat-tmp";
 
 /// The places of one agent's partitions. All of it may wait for a disk.
 pub struct Places {
     names: Names,
-    locks: Mutex<BTreeMap<PartitionName, Arc<Mutex<()>>>>,
-    /// Whether they are apart.
-    apart: Mutex<bool>,
+    /// How many programs of each are starting.
+    starting: Mutex<BTreeMap<PartitionName, Arc<Mutex<usize>>>>,
+    /// Whether what they are in is a mount of its own.
+    is_apart: Mutex<bool>,
+}
+
+/// A place that is mounted as long as this is there.
+pub struct Shown {
+    places: Arc<Places>,
+    partition: PartitionName,
+}
+
+impl Shown {
+    pub fn path(&self) -> PathBuf {
+        self.places.folder(&self.partition).join(PLACE)
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        let (places, partition) = (self.places.clone(), self.partition.clone());
+        tokio::task::spawn_blocking(move || places.hide(&partition));
+    }
 }
 
 impl Places {
-    pub fn new(names: Names) -> Self {
-        Self { names, locks: Mutex::default(), apart: Mutex::default() }
+    pub fn new(names: Names) -> Arc<Self> {
+        Arc::new(Self { names, starting: Mutex::default(), is_apart: Mutex::default() })
     }
 
-    /// Where the folder is found that the partition has now; `None` if it has none.
+    /// Takes away what was mounted while no agent ran.
+    pub fn take_over(&self) {
+        for place in all(&self.names.tmp()) {
+            // An agent of before mounted it at the folder itself.
+            for path in [&place.join(PLACE), &place] {
+                warn_of(path, unmount(path));
+            }
+        }
+        for place in all(&self.names.beneath(EARLIER)) {
+            warn_of(&place, unmount(&place).and_then(|()| fs::remove_dir(&place)));
+        }
+    }
+
+    /// Mounts the folder that the partition has now; `None` if it has none.
     ///
     /// # Errors
-    /// Why it cannot be mounted there.
-    pub fn show(&self, partition: &PartitionName, bounds: &Bounds) -> Result<Option<PathBuf>, String> {
+    /// Why it cannot be mounted.
+    pub fn show(self: &Arc<Self>, partition: &PartitionName, bounds: &Bounds) -> Result<Option<Shown>, String> {
         let wrong = |e: io::Error| format!("its tmp cannot be mounted: {e}");
-        let Some(found) = find_tmp(bounds).map_err(wrong)? else { return Ok(None) };
-        let place = self.names.tmp(partition);
-        let lock = self.lock(partition);
-        let _turn = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        self.make(&place).map_err(wrong)?;
-        mount(&found, &place).map_err(wrong)?;
-        Ok(Some(place))
+        let Some((top, name)) = tmp_of(bounds) else { return Ok(None) };
+        let Some(found) = find_folder(top, name).map_err(wrong)? else { return Ok(None) };
+        let folder = self.folder(partition);
+        let starting = self.starting(partition);
+        let mut starting = lock(&starting);
+        let mounted = self.make(&folder).and_then(|()| {
+            remember(&folder.join(FOUND), &top.join(name))?;
+            mount(&found, &folder.join(PLACE))
+        });
+        mounted.map_err(wrong)?;
+        *starting += 1;
+        Ok(Some(Shown { places: self.clone(), partition: partition.clone() }))
+    }
+
+    /// One less of its programs is starting.
+    fn hide(&self, partition: &PartitionName) {
+        let starting = self.starting(partition);
+        let mut starting = lock(&starting);
+        *starting = starting.saturating_sub(1);
+        if *starting == 0 {
+            let place = self.folder(partition).join(PLACE);
+            warn_of(&place, unmount(&place));
+        }
     }
 
     /// Takes the place away, when nothing runs in the partition any more.
     pub fn leave(&self, partition: &PartitionName) -> Result<(), Problem> {
-        let place = self.names.tmp(partition);
-        let lock = self.lock(partition);
-        let _turn = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = unmount(&place).and_then(|()| match fs::remove_dir(&place) {
+        let folder = self.folder(partition);
+        let starting = self.starting(partition);
+        let _turn = lock(&starting);
+        let absent_is_fine = |went: io::Result<()>| match went {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
-        });
-        self.clear(&place);
+        };
+        let gone = unmount(&folder.join(PLACE))
+            .and_then(|()| absent_is_fine(fs::remove_dir(folder.join(PLACE))))
+            .and_then(|()| absent_is_fine(fs::remove_file(folder.join(FOUND))))
+            .and_then(|()| absent_is_fine(fs::remove_dir(&folder)));
+        self.clear();
         gone.map_err(|e| {
-            Problem::new(codes::SERVICE_START, format!("{} cannot be taken away", place.display()))
+            Problem::new(codes::SERVICE_START, format!("{} cannot be taken away", folder.display()))
                 .because(e)
-                .fix("unmount it and remove the folder; it is tried again")
+                .fix("unmount what is in it and remove the folder; it is tried again")
         })
     }
 
-    fn make(&self, place: &Path) -> io::Result<()> {
-        let mut is_apart = self.apart.lock().unwrap_or_else(PoisonError::into_inner);
+    fn make(&self, folder: &Path) -> io::Result<()> {
+        let mut is_apart = lock(&self.is_apart);
         if !*is_apart {
             apart(Path::new(TMP))?;
             *is_apart = true;
         }
-        private_folder(place).map_err(|problem| io::Error::other(problem.one_line()))
+        made(&folder.join(PLACE))
     }
 
     /// With the last place goes what they are in, unless another agent has some there.
-    fn clear(&self, place: &Path) {
-        let mut is_apart = self.apart.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = Path::new(TMP);
-        let is_last = place.parent().is_some_and(|own| fs::remove_dir(own).is_ok());
-        if is_last && fs::read_dir(all).is_ok_and(|mut others| others.next().is_none()) && unmount(all).is_ok() {
-            let _another_one_is_faster = fs::remove_dir(all);
+    fn clear(&self) {
+        let mut is_apart = lock(&self.is_apart);
+        let everybodys = Path::new(TMP);
+        let is_last = fs::remove_dir(self.names.tmp()).is_ok();
+        if is_last
+            && fs::read_dir(everybodys).is_ok_and(|mut others| others.next().is_none())
+            && unmount(everybodys).is_ok()
+        {
+            let _another_one_is_faster = fs::remove_dir(everybodys);
             *is_apart = false;
         }
     }
 
-    fn lock(&self, partition: &PartitionName) -> Arc<Mutex<()>> {
-        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        locks.entry(partition.clone()).or_default().clone()
+    fn folder(&self, partition: &PartitionName) -> PathBuf {
+        self.names.tmp().join(partition.as_str())
+    }
+
+    fn starting(&self, partition: &PartitionName) -> Arc<Mutex<usize>> {
+        lock(&self.starting).entry(partition.clone()).or_default().clone()
     }
 }
 
-/// Makes the folder a mount of its own, of whose places nobody is told, and which goes along with no copy of all mounts; each
-/// of them can be mounted elsewhere still. What an older agent has mounted in it stays where it is.
+/// Mounts all places of the agent that keeps its state there, which has ended: systemd starts what fails by itself then, and
+/// finds them. Each is looked for anew, as the partition has it now; what is not there is left out.
+///
+/// # Errors
+/// PREREQUISITE for each that cannot be mounted; the others are.
+pub fn mount_all(state: &Path) -> Result<(), Problems> {
+    let state = state.canonicalize().unwrap_or_else(|_| state.to_owned());
+    let (mut problems, folders) = (Problems::default(), all(&Names::of(&state).tmp()));
+    if !folders.is_empty() {
+        apart(Path::new(TMP))
+            .map_err(|e| Problem::new(codes::PREREQUISITE, format!("{TMP} cannot be mounted")).because(e))?;
+    }
+    for folder in folders {
+        let mounted = || -> io::Result<()> {
+            let path = match fs::read_link(folder.join(FOUND)) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+                path => path?,
+            };
+            let (Some(top), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+            let Some(found) = find_folder(top, Path::new(name))? else { return Ok(()) };
+            made(&folder.join(PLACE))?;
+            mount(&found, &folder.join(PLACE))
+        };
+        if let Err(e) = mounted() {
+            let problem = Problem::new(codes::PREREQUISITE, format!("{} cannot be mounted", folder.display()));
+            problems
+                .push(problem.because(e).fix("start the agent: it starts what systemd cannot start again by itself"));
+        }
+    }
+    problems.none_or(())
+}
+
+/// Makes the folder a mount of its own, of whose places no other namespace is told: each unit that runs has one.
 fn apart(folder: &Path) -> io::Result<()> {
     let is_mounted = || -> io::Result<bool> {
         let all = fs::read_to_string("/proc/self/mountinfo")?;
         Ok(all.lines().any(|line| line.split(' ').nth(4).is_some_and(|place| Path::new(place) == folder)))
     };
-    private_folder(folder).map_err(|problem| io::Error::other(problem.one_line()))?;
+    made(folder)?;
     let change = |from: Option<&Path>, flags| Ok(nix::mount::mount(from, folder, None::<&str>, flags, None::<&str>)?);
     if !is_mounted()? {
-        change(Some(folder), MsFlags::MS_BIND | MsFlags::MS_REC)?;
+        change(Some(folder), MsFlags::MS_BIND)?;
     }
-    change(None, MsFlags::MS_PRIVATE | MsFlags::MS_REC)?;
-    change(None, MsFlags::MS_UNBINDABLE)
+    change(None, MsFlags::MS_PRIVATE)
+}
+
+fn made(folder: &Path) -> io::Result<()> {
+    private_folder(folder).map_err(|problem| io::Error::other(problem.one_line()))
+}
+
+/// Has the link lead there.
+fn remember(link: &Path, target: &Path) -> io::Result<()> {
+    match fs::read_link(link) {
+        Ok(there) if there == target => return Ok(()),
+        Ok(_) => fs::remove_file(link)?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    symlink(target, link)
 }
 
 /// Another than what is there, if that is another: the tenant may have made a new one.
@@ -131,4 +242,20 @@ fn unmount(place: &Path) -> io::Result<()> {
             Err(e) => return Err(e.into()),
         }
     }
+}
+
+/// What is in a folder, if it is there.
+fn all(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// What stays mounted costs systemd time, and nothing else.
+fn warn_of(place: &Path, went: io::Result<()>) {
+    if let Err(why) = went {
+        tracing::warn!(place = %place.display(), %why, "it cannot be taken away, and starts take longer; it is tried at the next");
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
