@@ -117,7 +117,8 @@ fn carry_out(
     }
     host.clear(&plan.forget)?;
     let Forgotten { first, before_taking, last } = plan.forgotten();
-    record.strike(first)?;
+    let gone: Vec<Thing> = first.into_iter().filter(|thing| record.claims().has(thing)).collect();
+    record.strike(gone.iter().cloned())?;
     record.add(plan.known.iter().cloned())?;
     let made: BTreeSet<Thing> = plan.actions.iter().filter_map(Action::makes).collect();
     let is_meant = |thing: &&Thing| matches!(thing, Thing::Sysctl { .. } | Thing::User { .. } | Thing::Group { .. });
@@ -127,7 +128,7 @@ fn carry_out(
     let settings =
         record.claims().iter().filter(|thing| has_along(thing) && touched.contains(thing)).cloned().collect();
     let (lost, cleared) = (plan.lost.clone(), plan.cleared.clone());
-    let mut work = Work { before_taking, again, settings, lost, cleared, ..Work::default() };
+    let mut work = Work { gone, before_taking, again, settings, lost, cleared, ..Work::default() };
     let outcome = perform_all(&plan.actions, host, record, &tenants, progress, &mut work);
     let applied = match outcome.and_then(|()| proof(host, record)).and_then(|()| record.strike(last)) {
         Ok(()) => Ok(Applied { plan, excused: work.excused }),
@@ -242,6 +243,8 @@ struct Work {
     finished: Vec<PathBuf>,
     /// All of them that it was at work on.
     directories: Vec<PathBuf>,
+    /// What was not there any more, at least by its name, and was struck out.
+    gone: Vec<Thing>,
     /// See [`Forgotten::before_taking`].
     before_taking: Vec<Thing>,
     /// What of that was struck out.

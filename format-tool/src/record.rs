@@ -19,6 +19,7 @@ use plat_model::problem::{Problem, Result, codes};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const VERSION: u32 = 1;
@@ -32,6 +33,9 @@ enum Line {
     Record {
         version: u32,
         made_for_it: Vec<PathBuf>,
+        /// The inode of each of these, by which it is known where the record, or its disk, is elsewhere by now.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        inodes: Vec<u64>,
         /// How many entries it had when it was last written as a whole: it has as many lines, or was cut off.
         #[serde(default)]
         entries: usize,
@@ -44,6 +48,33 @@ enum Line {
     Gone(Thing),
 }
 
+/// A directory that was made for the record: outermost first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Made {
+    path: PathBuf,
+    /// `None`: nobody has noted it.
+    inode: Option<u64>,
+}
+
+impl Made {
+    fn all(paths: Vec<PathBuf>, inodes: Vec<u64>) -> impl Iterator<Item = Self> {
+        let inodes = inodes.into_iter().map(Some).chain(std::iter::repeat(None));
+        paths.into_iter().zip(inodes).map(|(path, inode)| Self { path, inode })
+    }
+
+    fn new(path: PathBuf) -> Self {
+        let inode = path.symlink_metadata().ok().map(|about| about.ino());
+        Self { path, inode }
+    }
+
+    /// Whether this is it, wherever it is.
+    fn is(&self, path: &Path) -> bool {
+        path.file_name() == self.path.file_name()
+            && self.inode.is_some()
+            && path.symlink_metadata().ok().map(|about| about.ino()) == self.inode
+    }
+}
+
 /// The record, open for writing (and then locked against every other node-format) or as read.
 #[derive(Debug)]
 pub struct Record {
@@ -52,7 +83,7 @@ pub struct Record {
     place: Option<Place>,
     epoch: Epoch,
     claims: Claims,
-    made_for_it: Vec<PathBuf>,
+    made_for_it: Vec<Made>,
     /// Whether the file is as [`Record::rewrite`] would write it.
     short: bool,
     /// `None` where it was only read.
@@ -124,8 +155,8 @@ impl Record {
         for (n, line) in whole.lines().enumerate() {
             let line: Line = serde_json::from_str(line).map_err(|e| self.broken(format!("line {}: {e}", n + 1)))?;
             match line {
-                Line::Record { version: VERSION, made_for_it, entries: all } if n == 0 => {
-                    (self.made_for_it, entries) = (made_for_it, all);
+                Line::Record { version: VERSION, made_for_it, inodes, entries: all } if n == 0 => {
+                    (self.made_for_it, entries) = (Made::all(made_for_it, inodes).collect(), all);
                 }
                 Line::Record { version, .. } if n == 0 => {
                     return Err(self.wrong(format!("it is of version {version}, this node-format reads {VERSION}")));
@@ -180,21 +211,22 @@ impl Record {
         let mut made_for_it = Vec::new();
         let taken = (0..place::TRIES).find_map(|_| {
             let take = |(place, made): (Place, Vec<PathBuf>)| {
-                made_for_it.extend(made);
+                made_for_it.extend(made.into_iter().map(Made::new));
                 Ok(Locks::take(&place, &mut wait)?.map(|locks| (place, locks)))
             };
             Place::make(path).and_then(take).transpose()
         });
         let gone = || wrong(path, "other runs removed its directory again and again").fix("wait until they have ended");
         let (place, locks) = taken.ok_or_else(gone)??;
-        if let Some(Ok(Line::Record { made_for_it: made, .. })) = place.left()?.lines().next().map(serde_json::from_str)
+        if let Some(Ok(Line::Record { made_for_it: made, inodes, .. })) =
+            place.left()?.lines().next().map(serde_json::from_str)
         {
-            made_for_it.splice(0..0, made);
+            made_for_it.splice(0..0, Made::all(made, inodes));
         }
         let mut record = Self::read_at(path, Some(place), epoch)?;
         for made in made_for_it {
             // One that was removed in between is made twice.
-            if !record.made_for_it.contains(&made) {
+            if !record.made_for_it.iter().any(|known| known.path == made.path) {
                 record.made_for_it.push(made);
                 // Another run, which came first, knows nothing of it.
                 record.short = false;
@@ -266,32 +298,21 @@ impl Record {
         let its_own = self.its_own();
         if its_own.is_empty() {
             // By which names they are reached now nobody can say.
-            let there = self.made_for_it.last().filter(|directory| directory.exists()).map(PathBuf::as_path);
-            let left = there.or(self.path.parent()).filter(|_| !self.made_for_it.is_empty());
-            return left.map(Path::to_path_buf);
+            return self.path.parent().filter(|_| !self.made_for_it.is_empty()).map(Path::to_path_buf);
         }
         place::remove_empty(its_own.iter().rev()).next().cloned()
     }
 
-    /// The directories made for it, by the names that they have now: the root that it was made beneath may be another one, as of
-    /// a disk that was mounted elsewhere then. Whatever it says, it lies in no other.
+    /// The directories made for it, by the names that they have now: where they were made, if the record lies in them. Else the
+    /// record was moved, or the root that it was made beneath is another one, as of a disk that was mounted elsewhere then.
     fn its_own(&self) -> Vec<PathBuf> {
-        let holds = |directory: &&PathBuf| self.path.starts_with(directory);
-        if self.made_for_it.iter().any(|directory| holds(&directory)) {
-            return self.made_for_it.iter().filter(holds).cloned().collect();
+        let holds = |made: &&Made| self.path.starts_with(&made.path);
+        if self.made_for_it.iter().any(|made| holds(&made)) {
+            return self.made_for_it.iter().filter(holds).map(|made| made.path.clone()).collect();
         }
-        let depth = |directory: &PathBuf| directory.components().count();
-        let Some((innermost, parent)) = self.made_for_it.last().zip(self.path.parent()) else { return Vec::new() };
-        let beneath = |path: &Path| path.strip_prefix("/").map(Path::to_path_buf).unwrap_or_default();
-        // Only a leading part may differ, and what is there by its own name has no other.
-        let is_beneath_another = innermost.ends_with(beneath(parent)) || parent.ends_with(beneath(innermost));
-        if !is_beneath_another || innermost.exists() {
-            return Vec::new();
-        }
-        let now = |directory: &PathBuf| {
-            let above = depth(innermost).checked_sub(depth(directory))?;
-            let now = parent.ancestors().nth(above).filter(|now| now.file_name().is_some())?;
-            Some(now.to_owned())
+        let now = |made: &Made| {
+            let mut places = self.path.ancestors().skip(1).chain([made.path.as_path()]);
+            places.find(|place| made.is(place)).map(Path::to_path_buf)
         };
         self.made_for_it.iter().filter_map(now).collect()
     }
@@ -316,8 +337,11 @@ impl Record {
     }
 
     fn rewrite(&mut self) -> Result<()> {
-        let (made_for_it, entries) = (self.made_for_it.clone(), self.claims.iter().count());
-        let head = Line::Record { version: VERSION, made_for_it, entries };
+        let made_for_it = self.made_for_it.iter().map(|made| made.path.clone()).collect();
+        // All of them, or none: an older record says of none.
+        let inodes = self.made_for_it.iter().map(|made| made.inode).collect::<Option<Vec<_>>>().unwrap_or_default();
+        let entries = self.claims.iter().count();
+        let head = Line::Record { version: VERSION, made_for_it, inodes, entries };
         let entries = self.claims.iter().cloned().map(Line::Add);
         let text = lines_of([head, Line::Epoch(self.epoch.to_string())].into_iter().chain(entries));
         let Some(place) = &self.place else { return Err(self.wrong("there is no directory for it")) };

@@ -60,6 +60,7 @@ impl HostFacts {
             seen.doubled.clear();
             seen.refused.clear();
             seen.further.clear();
+            seen.indexes.clear();
             seen.stacked.clear();
             seen.set_frames.clear();
             seen.without_own_mac.clear();

@@ -86,6 +86,7 @@ impl Plan {
         let is_account = |thing: &Thing| matches!(thing, Thing::User { .. } | Thing::Group { .. });
         for thing in self.forget.iter().filter(|thing| !(is_account(thing) && made.contains(thing))) {
             let when = match (thing, taken) {
+                (Thing::UplinkConfirmed { link }, Some(taken)) if link == taken => &mut forgotten.before_taking,
                 (Thing::UplinkConfirmed { .. } | Thing::Guard { .. } | Thing::BegunDirectory { .. }, _)
                 | (Thing::Uplink(_), None) => &mut forgotten.last,
                 (Thing::Uplink(gone), Some(taken)) if gone.link != taken => &mut forgotten.before_taking,

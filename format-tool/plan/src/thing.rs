@@ -164,6 +164,10 @@ pub struct Uplink {
     /// Its hardware address: by that it is told from another one that gets its name. An older record does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<[u8; 6]>,
+    /// Its number in this boot and network namespace: by that it is known whatever it is called, and whatever hardware address
+    /// it has. An older record does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
     /// Whether it was up already.
     pub was_up: bool,
     /// Whether the machine was reached by it, so that somebody must say that it still is.

@@ -132,7 +132,8 @@ pub(super) fn undo(
     let again = begun.again.into_iter().filter(|thing| !record.claims().has(thing)).collect::<Vec<_>>();
     let mut settings = begun.settings;
     settings.retain(|thing| problems.is_empty() && record.claims().has(thing));
-    if let Err(problem) = record.add(begun.struck.into_iter().chain(again).chain(settings)) {
+    let known = begun.gone.into_iter().filter(|thing| !record.claims().has(thing)).collect::<Vec<_>>();
+    if let Err(problem) = record.add(begun.struck.into_iter().chain(known).chain(again).chain(settings)) {
         problems.push(problem);
     }
     let is_undone = problems.is_empty() && begun.erased.is_empty();

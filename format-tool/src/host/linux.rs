@@ -182,6 +182,7 @@ impl Host for LinuxHost {
                 (facts.announced, facts.leases, facts.ways) = (seen.announced, seen.leases, seen.ways);
                 (facts.odd, facts.doubled, facts.refused) = (seen.odd, seen.doubled, seen.refused);
                 (facts.further, facts.stacked, facts.set_frames) = (seen.further, seen.stacked, seen.set_frames);
+                facts.indexes = seen.indexes;
                 (facts.without_own_mac, facts.unknown_mac) = (seen.without_own_mac, seen.unknown_mac);
             }
             Ok(facts)

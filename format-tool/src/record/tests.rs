@@ -273,12 +273,26 @@ fn what_was_made_for_a_record_goes_with_it_where_its_disk_is_mounted_elsewhere_b
     fs::write(&path, text.replace(&shown, &format!("/mnt/image{shown}"))).unwrap();
     assert_eq!(Record::open(&path, &epoch()).unwrap().finish().unwrap(), None);
     assert!(now.join("var").exists() && !now.join("var/lib").exists());
-    // As somebody to whom the disk has another name altogether: they are named.
+    // As somebody to whom the disk has another name altogether.
     drop(Record::open(&path, &epoch()).unwrap());
-    fs::write(&path, text.replace(&shown, "/mnt/image")).unwrap();
+    let text = fs::read_to_string(&path).unwrap().replace(&shown, "/mnt/image");
+    fs::write(&path, &text).unwrap();
+    assert_eq!(Record::open(&path, &epoch()).unwrap().finish().unwrap(), None);
+    assert!(now.join("var").exists() && !now.join("var/lib").exists());
+    // An older record does not say by what they are known: they are named.
+    drop(Record::open(&path, &epoch()).unwrap());
+    let (before, after) = text.split_once("\"inodes\":[").unwrap();
+    fs::write(&path, format!("{before}{}", after.split_once("],").unwrap().1)).unwrap();
     let left = Record::open(&path, &epoch()).unwrap().finish().unwrap();
     assert_eq!(left.as_deref(), path.parent());
     fs::remove_dir_all(now.join("var/lib")).unwrap();
+    // With one that was moved its directory goes, and nothing of the place that it came to.
+    drop(Record::open(&path, &epoch()).unwrap());
+    let copy = folder.path().join("copy/var/lib/plat");
+    fs::create_dir_all(&copy).unwrap();
+    fs::rename(path.parent().unwrap(), copy.join("format")).unwrap();
+    assert_eq!(Record::open(&copy.join("format/record"), &epoch()).unwrap().finish().unwrap(), None);
+    assert!(copy.exists() && !copy.join("format").exists() && !now.join("var/lib").exists());
     // Where the record itself was moved, nothing of that place was made for it, whatever it is called; what was, is named.
     for place in ["other/place", "plat/format"] {
         drop(Record::open(&now.join("var/lib/plat/format/record"), &epoch()).unwrap());

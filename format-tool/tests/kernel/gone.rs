@@ -51,7 +51,7 @@ fn addresses(machine: &Machine) -> Network {
 #[test]
 fn what_an_uplink_that_is_gone_left_on_the_bridge_goes_whole_and_comes_back_as_it_was() {
     on_a_machine(|machine| {
-        let world = World::with_ipv4();
+        let _world = World::with_ipv4();
         ip("address del 192.0.2.7/24 dev up0");
         ip("address add 192.0.2.7/24 brd 192.0.2.255 metric 50 dev up0");
         ip("address add 192.0.2.8/24 brd 192.0.2.255 metric 50 dev up0");
@@ -62,7 +62,7 @@ fn what_an_uplink_that_is_gone_left_on_the_bridge_goes_whole_and_comes_back_as_i
         machine.configure_with(1, TAKE, "");
         machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
         machine.must(&["confirm"]);
-        ip("link set up0 name lan0");
+        ip("link delete up0");
         let before = addresses(machine);
         machine.configure_with(2, "mode = \"bridge\"\nguard = false\n", "");
         let plan = machine.must(&["plan"]);
@@ -79,7 +79,6 @@ fn what_an_uplink_that_is_gone_left_on_the_bridge_goes_whole_and_comes_back_as_i
         assert_eq!(stays, None);
         let shown = machine.must(&["show"]);
         assert!(!shown.contains("uplink"), "{shown}");
-        drop(world);
     });
 }
 
@@ -110,5 +109,65 @@ fn routes_of_routers_in_tables_of_somebodys_own_stay_on_the_bridge() {
         let shown = Command::new("ip").args(["-6", "route", "show", "table", "100"]).output().unwrap();
         let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
         assert!(shown.contains("2001:db8:6::/48"), "{shown}");
+    });
+}
+
+#[test]
+fn an_uplink_whose_hardware_address_changed_is_given_back_once_more_and_without_the_bridge() {
+    for without_bridge in [false, true] {
+        on_a_machine(move |machine| {
+            let world = taken(machine);
+            ip("link set up0 address 02:11:22:33:44:55");
+            if without_bridge {
+                ip("link delete plat0");
+            } else {
+                // The kernel takes no address of IPv6 then.
+                ip("link set up0 mtu 1000");
+                let (code, why) = machine.run(&["rollback"]);
+                assert_ne!(code, 0, "{why}");
+                ip("link set up0 mtu 1500");
+            }
+            machine.must(&["rollback"]);
+            world.inside(|| ip("neighbour flush dev router"));
+            until("it is reached", || world.is_reached());
+            machine.must(&["reset"]);
+            until("it is reached", || world.is_reached());
+        });
+    }
+}
+
+#[test]
+fn nobody_has_confirmed_another_interface_of_the_uplinks_name() {
+    on_a_machine(|machine| {
+        let _world = confirmed(machine);
+        ip("link delete up0");
+        ip("link add up0 type veth peer name other0");
+        ip("address add 192.0.2.9/24 dev up0");
+        ip("link set up0 up");
+        ip("link set other0 up");
+        let (code, why) = machine.run(&["apply"]);
+        assert!(code == 4 && why.contains("P0511"), "{why}");
+        machine.must(&["apply", "--take-uplink", "--confirm-within", "1"]);
+        until("the old network is back", || where_is(machine, "192.0.2.9/24") == ["up0"]);
+    });
+}
+
+#[test]
+fn a_run_that_fails_knows_afterwards_what_was_not_there_by_its_name() {
+    on_a_machine(|machine| {
+        ip("link set lo up");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        let known = machine.must(&["show"]);
+        ip("link set part1 down");
+        ip("link set part1 name elsewhere");
+        machine.configure(3);
+        failing_at_the_end(machine);
+        assert_eq!(machine.must(&["show"]), known);
+        ip("link set elsewhere name part1");
+        machine.configure(2);
+        machine.must(&["apply"]);
+        machine.must(&["reset"]);
+        assert!(!machine.network().links.contains_key("part1"));
     });
 }

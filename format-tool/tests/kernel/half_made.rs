@@ -238,16 +238,25 @@ fn a_home_that_somebody_gave_another_user_gives_him_no_partition_of_the_first() 
         machine.configure(2);
         machine.must(&["apply"]);
         let home = machine.path("srv/plat/partitions/part0");
-        fs::write(home.join("etc/f"), "his").unwrap();
         let passwd = fs::read_to_string(machine.path("etc/passwd")).unwrap();
         fs::write(machine.path("etc/passwd"), passwd.replace("partitions/part1:", "partitions/part0:")).unwrap();
         let text = fs::read_to_string(machine.path("format.toml")).unwrap();
         let other = text.replace(&FIRST_UID.to_string(), &(FIRST_UID + 1).to_string());
         let other = other.replace("amount = 2", "amount = 1\nuser_base_name = \"web\"");
         fs::write(machine.path("format.toml"), other).unwrap();
-        let (code, why) = machine.run(&["apply"]);
-        assert!(code == 4 && why.contains("part0 keeps its owner"), "{why}");
-        assert_eq!(owner_and_mode(&home).0, FIRST_UID);
+        // As it is; locked by root; half-made and empty.
+        for (owner, breaks) in [(FIRST_UID, false), (0, false), (0, true)] {
+            give(&home, owner, 0o1700);
+            if breaks {
+                ["etc", "log", "run", "srv", "tmp", "var"]
+                    .iter()
+                    .for_each(|name| fs::remove_dir(home.join(name)).unwrap());
+                setxattr(&home, MARK, b"", XattrFlags::empty()).unwrap();
+            }
+            let (code, why) = machine.run(&["apply"]);
+            assert!(code == 4 && why.contains("part0 keeps its owner"), "{owner} {breaks}: {why}");
+            assert_eq!(owner_and_mode(&home).0, owner);
+        }
         fs::write(machine.path("etc/passwd"), passwd).unwrap();
         fs::write(machine.path("format.toml"), text).unwrap();
         machine.must(&["reset", "--erase"]);

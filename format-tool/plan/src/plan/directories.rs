@@ -151,16 +151,26 @@ impl Planner<'_> {
 
     /// The uid that a partition's user was made with.
     fn user_of(&self, path: &Path) -> Option<u32> {
-        let made = self.users_of.get(path.file_name()?)?;
+        self.users_who_may_have(path).first().copied()
+    }
+
+    /// One, unless it is nobody's now and several are called alike or have one home.
+    fn users_who_may_have(&self, path: &Path) -> Vec<u32> {
+        let made = path.file_name().and_then(|name| self.users_of.get(name)).cloned().unwrap_or_default();
         let has_it = self.owner_of(path).map(|owner| owner.uid).filter(|uid| made.contains(uid));
-        has_it.or(made.first().copied())
+        has_it.map_or(made, |uid| vec![uid])
     }
 
     /// The gid that a partition's group was made with.
     fn group_of(&self, path: &Path) -> Option<u32> {
-        let made = self.groups_of.get(path.file_name()?)?;
+        self.groups_that_may_have(path).first().copied()
+    }
+
+    /// As [`Self::users_who_may_have`].
+    fn groups_that_may_have(&self, path: &Path) -> Vec<u32> {
+        let made = path.file_name().and_then(|name| self.groups_of.get(name)).cloned().unwrap_or_default();
         let has_it = self.owner_of(path).map(|owner| owner.gid).filter(|gid| made.contains(gid));
-        has_it.or(made.first().copied())
+        has_it.map_or(made, |gid| vec![gid])
     }
 
     /// Whose it is now.
@@ -256,7 +266,7 @@ impl Planner<'_> {
             inside: inside.into_iter().map(|(name, mode)| (name, Inner { owner, mode })).collect(),
             half_made: false,
         };
-        let (found, mode, stranger, there) = match self.facts.paths.get(path) {
+        let (found, mode, stranger) = match self.facts.paths.get(path) {
             None => {
                 self.add.push(Action::MakeDirectory(directory));
                 return self.disk_limit(path, limit);
@@ -267,13 +277,8 @@ impl Planner<'_> {
                 let fix = "give real directories in [paths], without symbolic links, or remove what is there";
                 return self.foreign(what, format!("it is {kind}, not a directory"), fix);
             }
-            Some(PathFact::Directory { owner, mode, stranger, inside, .. }) => (*owner, *mode, stranger, inside),
+            Some(PathFact::Directory { owner, mode, stranger, .. }) => (*owner, *mode, stranger),
         };
-        // Of the empty directories in it only those that are asked for become the user's again.
-        let is_others = |(name, one): (&String, &Inner)| {
-            !directory.inside.contains_key(name) && ![0, owner.uid].contains(&one.owner.uid)
-        };
-        let holds_others = stranger.is_some() || there.iter().any(is_others);
         let ours = Action::MakeDirectory(directory.clone()).makes().is_some_and(|thing| self.claims.has(&thing));
         if ours && self.facts.mounted_on.contains(path) {
             match directory.partition {
@@ -286,7 +291,8 @@ impl Planner<'_> {
                 self.refuse_a_third_ones(path, found, wanted.owner);
             } else if directory.partition
                 && self.is_half_made(path)
-                && !self.hands_over(path, found, wanted.owner, holds_others)
+                && !self.changes_hands(path, found, wanted.owner)
+                && !self.changes_group(path, found, wanted.owner)
             {
                 if let Some(left) = stranger {
                     let shown = path.display();
@@ -357,32 +363,26 @@ impl Planner<'_> {
     /// Whether partitions begin to have users of their own, or cease to, or this one is to have one of another number: what is
     /// in it stays its former owner's. Root may have taken one from its user, who is known.
     fn changes_hands(&self, path: &Path, found: Owner, user: Option<Owner>) -> bool {
-        match (self.user_of(path), user) {
-            (None, Some(user)) => found.uid != user.uid,
-            (made, None) => made.is_some(),
-            (Some(made), Some(user)) => {
-                made != user.uid && found.uid != user.uid && !self.is_renumbered(made, user.uid)
-            }
-        }
-    }
-
-    /// Whether what a half-made partition still holds would be another's.
-    fn hands_over(&self, path: &Path, found: Owner, user: Option<Owner>, holds_any: bool) -> bool {
-        holds_any && (self.changes_hands(path, found, user) || self.changes_group(path, found, user))
+        let made = self.users_who_may_have(path);
+        let Some(user) = user else { return !made.is_empty() };
+        let is_anothers = |made: &u32| *made != user.uid && !self.is_renumbered(*made, user.uid);
+        found.uid != user.uid && (made.is_empty() || made.iter().any(is_anothers))
     }
 
     /// Whether a partition is to have a group of another number: what is in it stays the former one's, which another
     /// partition may have by then.
     fn changes_group(&self, path: &Path, found: Owner, user: Option<Owner>) -> bool {
         let Some(user) = user else { return false };
-        let Some(made) = self.group_of(path) else {
+        let made = self.groups_that_may_have(path);
+        if made.is_empty() {
             // Nobody is left who would know.
             return self.user_of(path).is_none() && found.gid != user.gid;
+        }
+        let keeps_its_name = |made: u32| {
+            let mut groups = self.layout.groups.iter().filter(|(_, gid)| **gid == user.gid);
+            groups.any(|(name, _)| self.facts.groups.get(name).is_some_and(|found| found.gid == made))
         };
-        let keeps_its_name = |(name, gid): (&String, &u32)| {
-            *gid == user.gid && self.facts.groups.get(name).is_some_and(|found| found.gid == made)
-        };
-        made != user.gid && found.gid != user.gid && !self.layout.groups.iter().any(keeps_its_name)
+        found.gid != user.gid && made.iter().any(|made| *made != user.gid && !keeps_its_name(*made))
     }
 
     /// Whether a user keeps his name and is to have another number, which is refused for him.

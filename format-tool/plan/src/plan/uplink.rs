@@ -287,8 +287,9 @@ fn give_back(uplink: &Uplink, facts: &HostFacts, claims: &Claims, plan: &mut Pla
         let left = left_on_the_bridge(uplink, facts).filter(|_| at != Place::Link);
         plan.forget.extend(left.is_none().then(|| Thing::Uplink(uplink.clone())));
         plan.actions.extend(left);
-        // What has its name by now, or gets it, is another one.
-        if at.is_anothers() || !facts.links.contains_key(&uplink.link) {
+        // What has its name by now, or gets it, is another one; of an older record it may be the same again.
+        let is_gone = uplink.index.is_some() && !facts.links.contains_key(&uplink.link);
+        if at.is_anothers() || is_gone {
             let is_its = |thing: &&Thing| {
                 setting_before(thing).is_some_and(|(key, _)| link_of(key).as_ref() == Some(&uplink.link))
             };
@@ -372,6 +373,7 @@ fn left_on_the_bridge(uplink: &Uplink, facts: &HostFacts) -> Option<Action> {
     let routes: BTreeSet<Route> = routes_on(bridge, uplink, facts).collect();
     let is_left = !addresses.is_empty() || !routes.is_empty();
     let mut left = Uplink { addresses, routes, announced: Announced::default(), ..uplink.clone() };
+    left.further = facts.further.get(bridge).cloned().unwrap_or_default();
     left.further.retain(|address, _| left.addresses.contains(address));
     is_left.then(|| Action::DropUplink { uplink: Box::new(uplink.clone()), left: Box::new(left) })
 }
@@ -390,10 +392,9 @@ fn routes_on(link: &str, uplink: &Uplink, facts: &HostFacts) -> impl Iterator<It
 /// What is on the bridge came from the one that has another name by now, as did its settings: all goes by the name.
 fn refusal(uplink: &Uplink, other: &str) -> Problem {
     let Uplink { link, bridge, .. } = uplink;
-    let problem = Problem::new(codes::UPLINK, format!("{link} is another interface by now"));
-    let fix = format!(
-        "give both their names back (`ip link set {other} name {link}`, once {link} has another), and run it again"
-    );
+    let problem = Problem::new(codes::UPLINK, format!("{link} is another interface by now, or has another name"));
+    let fix =
+        format!("give it its name back (`ip link set {other} name {link}`, once no other has that), and run it again");
     problem
         .because(format!("the port of {bridge} that node-format took by this name seems to be {other}"))
         .fix(fix)
@@ -405,10 +406,17 @@ pub(super) fn is_another(uplink: &Uplink, facts: &HostFacts, claims: &Claims) ->
     place(uplink, facts, claims).is_anothers()
 }
 
-/// Which one the uplink is, if that is still there, where another interface has its name by now: it has another hardware address,
-/// and is no port of the bridge, or not the port that has the uplink's: that of a port may change, as a bond's does with those it
+/// Which one the uplink is, if that is still there, where it has another name by now or another interface has its own: by its
+/// number, where the record has that. Else by its hardware address: it has another one, and is no port of the bridge, or not the port that has the uplink's: that of a port may change, as a bond's does with those it
 /// is made of. A tap may have that of the uplink, if its user gives it that, and the bridge does.
 fn exchanged<'a>(uplink: &Uplink, facts: &'a HostFacts, claims: &Claims) -> Option<Option<&'a str>> {
+    if let Some(index) = uplink.index.filter(|_| !facts.indexes.is_empty()) {
+        let it = facts.indexes.iter().find(|(_, other)| **other == index).map(|(name, _)| name.as_str());
+        return match it {
+            Some(name) => (name != uplink.link).then_some(Some(name)),
+            None => facts.links.contains_key(&uplink.link).then_some(None),
+        };
+    }
     let bridge = facts.links.get(&uplink.bridge);
     let found = facts.links.get(&uplink.link)?;
     let is_port = |link: &LinkFact| link.bridge.as_ref() == Some(&uplink.bridge);

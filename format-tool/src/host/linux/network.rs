@@ -54,6 +54,7 @@ pub(super) struct Seen {
     pub announced: BTreeMap<String, BTreeSet<IpNet>>,
     pub leases: BTreeMap<String, Leases>,
     pub further: BTreeMap<String, BTreeMap<IpNet, Further>>,
+    pub indexes: BTreeMap<String, u32>,
     pub stacked: BTreeMap<String, BTreeSet<String>>,
     pub without_own_mac: BTreeSet<String>,
     pub unknown_mac: BTreeMap<String, String>,
@@ -180,7 +181,8 @@ fn see_with(connection: &mut Connection, links: Vec<Link>) -> io::Result<Seen> {
     seen.routes = routes.main;
     let bridges = links.iter().filter(|link| link.fact.kind == LinkKind::Bridge).map(|link| &link.name);
     (seen.without_own_mac, seen.unknown_mac) = given::not_given(bridges);
-    for Link { name, master, on, fact, .. } in links {
+    for Link { name, index, master, on, fact, .. } in links {
+        seen.indexes.insert(name.clone(), index);
         if let Some(below) = on.and_then(|on| names.get(&on)) {
             seen.stacked.entry(below.clone()).or_default().insert(name.clone());
         }

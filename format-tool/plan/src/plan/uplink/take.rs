@@ -46,15 +46,17 @@ impl Planner<'_> {
         further.retain(|address, _| addresses.contains(address));
         let (link, bridge) = (link.clone(), wanted.bridge.clone());
         // Of another one nobody has.
-        let confirmed =
-            self.claims.has(&Thing::UplinkConfirmed { link: link.clone() }) && !self.exchanged.contains(&link);
+        let confirmation = Thing::UplinkConfirmed { link: link.clone() };
+        let of_another = self.claims.has(&confirmation) && self.exchanged.contains(&link);
+        let confirmed = self.claims.has(&confirmation) && !of_another;
+        self.forget.extend(of_another.then_some(confirmation));
         // Early in a boot the system has not raised yet what it is going to.
         let was_up = found.up || confirmed;
         if !was_up {
             self.notes.push(format!("{link} is down: it is raised, and set down again when it is given back"));
         }
-        let mac = Some(found.mac);
-        let uplink = Uplink { link, bridge, mac, was_up, carries, addresses, further, routes, announced };
+        let (mac, index) = (Some(found.mac), self.facts.indexes.get(&link).copied());
+        let uplink = Uplink { link, bridge, mac, index, was_up, carries, addresses, further, routes, announced };
         let link = &wanted.link;
         self.say_lesser_mtu_than_uplink(wanted);
         if !confirmed {
