@@ -23,7 +23,7 @@ use plat_model::id::{PartitionName, ServiceName};
 use plat_model::problem::{Code, codes};
 use plat_model::resources::Resources;
 use rustix::time::{ClockId, clock_gettime};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -97,37 +97,30 @@ impl Inner {
             Ok(())
         })
         .await?;
-        for (unit, _) in self.own_units(&self.names.all_services()).await? {
-            let (inner, of) = (self.clone(), self.names.parse(&unit));
-            let is_known = beside(move || match of {
-                Some((partition, service)) => {
-                    let run = inner.held.records.run(&partition, &service)?;
-                    Ok(run.is_some_and(|state| state.phase != Phase::Ended))
+        let records = self.held.records.clone();
+        let all = beside(move || {
+            let mut all = BTreeMap::new();
+            for partition in records.partitions()? {
+                for service in records.services(&partition)? {
+                    let run = records.run(&partition, &service)?.filter(|state| state.phase != Phase::Ended);
+                    all.extend(run.map(|state| ((partition.clone(), service), state)));
                 }
-                None => Ok(false),
-            });
-            if !is_known.await? {
+            }
+            Ok(all)
+        });
+        let all = all.await?;
+        for (unit, _) in self.own_units(&self.names.all_services()).await? {
+            if !self.names.parse(&unit).is_some_and(|of| all.contains_key(&of)) {
                 // A program without the agent that ran it, a service whose record is lost, or one whose end was written down
                 // by an agent that did not come to taking the unit away: systemd would start it again.
                 self.release(&unit).await.map_err(wrong())?;
             }
         }
-        let records = self.held.records.clone();
-        let all = beside(move || {
-            let mut all = Vec::new();
-            for partition in records.partitions()? {
-                all.extend(records.services(&partition)?.into_iter().map(|service| (partition.clone(), service)));
-            }
-            Ok(all)
-        });
         let mut adopted = Vec::new();
-        for (partition, service) in all.await? {
-            if let Some(state) =
-                self.held.last_run(&partition, &service).await?.filter(|state| state.phase != Phase::Ended)
-            {
-                let state = self.recover(&partition, &service).await?.unwrap_or(state);
-                adopted.push(Adopted { partition, service, run: state.run });
-            }
+        for ((partition, service), mut state) in all {
+            let seen = self.bus.seen(&self.names.service(&partition, &service)).unwrap_or_default();
+            self.note(&partition, &service, &mut state, &seen).await?;
+            adopted.push(Adopted { partition, service, run: state.run });
         }
         let over = self.over.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut over) = over {
