@@ -21,6 +21,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 const VERSION: u32 = 1;
 /// Lines before the first entry, in a record that is as short as it can be.
@@ -33,9 +34,9 @@ enum Line {
     Record {
         version: u32,
         made_for_it: Vec<PathBuf>,
-        /// The inode of each of these, by which it is known where the record, or its disk, is elsewhere by now.
+        /// By what each of these is known where the record, or its disk, is elsewhere by now.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        inodes: Vec<u64>,
+        known_by: Vec<Known>,
         /// How many entries it had when it was last written as a whole: it has as many lines, or was cut off.
         #[serde(default)]
         entries: usize,
@@ -53,25 +54,37 @@ enum Line {
 struct Made {
     path: PathBuf,
     /// `None`: nobody has noted it.
-    inode: Option<u64>,
+    known: Option<Known>,
+}
+
+/// The number of a directory, and when it was made, in nanoseconds since 1970: another disk has the same numbers, and another
+/// directory gets the number of one that is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Known(u64, u64);
+
+impl Known {
+    /// `None` where it is not there, or its file system does not say when it was made.
+    fn of(path: &Path) -> Option<Self> {
+        let about = path.symlink_metadata().ok()?;
+        let born = about.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        Some(Self(about.ino(), u64::try_from(born.as_nanos()).ok()?))
+    }
 }
 
 impl Made {
-    fn all(paths: Vec<PathBuf>, inodes: Vec<u64>) -> impl Iterator<Item = Self> {
-        let inodes = inodes.into_iter().map(Some).chain(std::iter::repeat(None));
-        paths.into_iter().zip(inodes).map(|(path, inode)| Self { path, inode })
+    fn all(paths: Vec<PathBuf>, known_by: Vec<Known>) -> impl Iterator<Item = Self> {
+        let known_by = known_by.into_iter().map(Some).chain(std::iter::repeat(None));
+        paths.into_iter().zip(known_by).map(|(path, known)| Self { path, known })
     }
 
     fn new(path: PathBuf) -> Self {
-        let inode = path.symlink_metadata().ok().map(|about| about.ino());
-        Self { path, inode }
+        let known = Known::of(&path);
+        Self { path, known }
     }
 
-    /// Whether this is it, wherever it is.
+    /// Whether this is it, whatever it is called.
     fn is(&self, path: &Path) -> bool {
-        path.file_name() == self.path.file_name()
-            && self.inode.is_some()
-            && path.symlink_metadata().ok().map(|about| about.ino()) == self.inode
+        self.known.is_some() && Known::of(path) == self.known
     }
 }
 
@@ -155,8 +168,8 @@ impl Record {
         for (n, line) in whole.lines().enumerate() {
             let line: Line = serde_json::from_str(line).map_err(|e| self.broken(format!("line {}: {e}", n + 1)))?;
             match line {
-                Line::Record { version: VERSION, made_for_it, inodes, entries: all } if n == 0 => {
-                    (self.made_for_it, entries) = (Made::all(made_for_it, inodes).collect(), all);
+                Line::Record { version: VERSION, made_for_it, known_by, entries: all } if n == 0 => {
+                    (self.made_for_it, entries) = (Made::all(made_for_it, known_by).collect(), all);
                 }
                 Line::Record { version, .. } if n == 0 => {
                     return Err(self.wrong(format!("it is of version {version}, this node-format reads {VERSION}")));
@@ -218,10 +231,10 @@ impl Record {
         });
         let gone = || wrong(path, "other runs removed its directory again and again").fix("wait until they have ended");
         let (place, locks) = taken.ok_or_else(gone)??;
-        if let Some(Ok(Line::Record { made_for_it: made, inodes, .. })) =
+        if let Some(Ok(Line::Record { made_for_it: made, known_by, .. })) =
             place.left()?.lines().next().map(serde_json::from_str)
         {
-            made_for_it.splice(0..0, Made::all(made, inodes));
+            made_for_it.splice(0..0, Made::all(made, known_by));
         }
         let mut record = Self::read_at(path, Some(place), epoch)?;
         for made in made_for_it {
@@ -295,26 +308,28 @@ impl Record {
 
     /// Removes the directories made for it; the innermost of them that stays.
     fn leave_directories(&self) -> Option<PathBuf> {
-        let its_own = self.its_own();
-        if its_own.is_empty() {
-            // By which names they are reached now nobody can say.
-            return self.path.parent().filter(|_| !self.made_for_it.is_empty()).map(Path::to_path_buf);
-        }
-        place::remove_empty(its_own.iter().rev()).next().cloned()
+        let (its_own, all) = self.its_own();
+        let stays = place::remove_empty(its_own.iter().rev()).next().cloned();
+        // By which names the others are reached now nobody can say.
+        let unknown = || self.path.ancestors().skip(1).find(|above| above.exists()).map(Path::to_path_buf);
+        stays.or_else(|| if all { None } else { unknown() })
     }
 
     /// The directories made for it, by the names that they have now: where they were made, if the record lies in them. Else the
     /// record was moved, or the root that it was made beneath is another one, as of a disk that was mounted elsewhere then.
-    fn its_own(&self) -> Vec<PathBuf> {
+    /// Besides, whether that is all of them.
+    fn its_own(&self) -> (Vec<PathBuf>, bool) {
         let holds = |made: &&Made| self.path.starts_with(&made.path);
         if self.made_for_it.iter().any(|made| holds(&made)) {
-            return self.made_for_it.iter().filter(holds).map(|made| made.path.clone()).collect();
+            return (self.made_for_it.iter().filter(holds).map(|made| made.path.clone()).collect(), true);
         }
         let now = |made: &Made| {
             let mut places = self.path.ancestors().skip(1).chain([made.path.as_path()]);
             places.find(|place| made.is(place)).map(Path::to_path_buf)
         };
-        self.made_for_it.iter().filter_map(now).collect()
+        let found: Vec<PathBuf> = self.made_for_it.iter().filter_map(now).collect();
+        let all = found.len() == self.made_for_it.len();
+        (found, all)
     }
 
     /// Where its first lines could not be written: nothing stays of what was made for it.
@@ -339,9 +354,9 @@ impl Record {
     fn rewrite(&mut self) -> Result<()> {
         let made_for_it = self.made_for_it.iter().map(|made| made.path.clone()).collect();
         // All of them, or none: an older record says of none.
-        let inodes = self.made_for_it.iter().map(|made| made.inode).collect::<Option<Vec<_>>>().unwrap_or_default();
+        let known_by = self.made_for_it.iter().map(|made| made.known).collect::<Option<Vec<_>>>().unwrap_or_default();
         let entries = self.claims.iter().count();
-        let head = Line::Record { version: VERSION, made_for_it, inodes, entries };
+        let head = Line::Record { version: VERSION, made_for_it, known_by, entries };
         let entries = self.claims.iter().cloned().map(Line::Add);
         let text = lines_of([head, Line::Epoch(self.epoch.to_string())].into_iter().chain(entries));
         let Some(place) = &self.place else { return Err(self.wrong("there is no directory for it")) };

@@ -303,6 +303,9 @@ pub struct Further {
     /// Of IPv4, the address of all in its network, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broadcast: Option<Ipv4Addr>,
+    /// Whether the kernel makes no route to its network (`noprefixroute`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub without_route: bool,
 }
 
 /// What somebody set of frames, which goes with the link.

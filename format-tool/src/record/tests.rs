@@ -281,8 +281,8 @@ fn what_was_made_for_a_record_goes_with_it_where_its_disk_is_mounted_elsewhere_b
     assert!(now.join("var").exists() && !now.join("var/lib").exists());
     // An older record does not say by what they are known: they are named.
     drop(Record::open(&path, &epoch()).unwrap());
-    let (before, after) = text.split_once("\"inodes\":[").unwrap();
-    fs::write(&path, format!("{before}{}", after.split_once("],").unwrap().1)).unwrap();
+    let (before, after) = text.split_once("\"known_by\":[").unwrap();
+    fs::write(&path, format!("{before}{}", after.split_once("]],").unwrap().1)).unwrap();
     let left = Record::open(&path, &epoch()).unwrap().finish().unwrap();
     assert_eq!(left.as_deref(), path.parent());
     fs::remove_dir_all(now.join("var/lib")).unwrap();
@@ -293,6 +293,15 @@ fn what_was_made_for_a_record_goes_with_it_where_its_disk_is_mounted_elsewhere_b
     fs::rename(path.parent().unwrap(), copy.join("format")).unwrap();
     assert_eq!(Record::open(&copy.join("format/record"), &epoch()).unwrap().finish().unwrap(), None);
     assert!(copy.exists() && !copy.join("format").exists() && !now.join("var/lib").exists());
+    // Also by another name, where another one has the old name by now.
+    drop(Record::open(&path, &epoch()).unwrap());
+    fs::rename(path.parent().unwrap(), folder.path().join("state")).unwrap();
+    fs::remove_dir(now.join("var/lib/plat")).unwrap();
+    fs::create_dir(now.join("var/lib/plat")).unwrap();
+    let left = Record::open(&folder.path().join("state/record"), &epoch()).unwrap().finish().unwrap();
+    assert_eq!(left, Some(now.join("var/lib")), "somebody's own is in it");
+    assert!(now.join("var/lib/plat").exists() && !folder.path().join("state").exists());
+    fs::remove_dir_all(now.join("var/lib")).unwrap();
     // Where the record itself was moved, nothing of that place was made for it, whatever it is called; what was, is named.
     for place in ["other/place", "plat/format"] {
         drop(Record::open(&now.join("var/lib/plat/format/record"), &epoch()).unwrap());

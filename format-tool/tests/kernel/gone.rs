@@ -5,7 +5,7 @@ use super::machine::{Machine, ip, on_a_machine, until};
 use super::uplink::{TAKE, World, confirmed, taken, where_is};
 use indexmap::IndexSet;
 use node_format_plan::facts::{AddressFact, Further};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 
@@ -48,6 +48,15 @@ fn addresses(machine: &Machine) -> Network {
     (found.addresses, found.further)
 }
 
+/// All routes of the main table.
+fn routes() -> BTreeSet<String> {
+    let shown = ["-4", "-6"].map(|family| Command::new("ip").args([family, "route"]).output().unwrap().stdout);
+    shown
+        .iter()
+        .flat_map(|shown| String::from_utf8_lossy(shown).lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect()
+}
+
 #[test]
 fn what_an_uplink_that_is_gone_left_on_the_bridge_goes_whole_and_comes_back_as_it_was() {
     on_a_machine(|machine| {
@@ -57,13 +66,16 @@ fn what_an_uplink_that_is_gone_left_on_the_bridge_goes_whole_and_comes_back_as_i
         ip("address add 192.0.2.8/24 brd 192.0.2.255 metric 50 dev up0");
         ip("address add 198.51.100.5 peer 198.51.100.1/32 dev up0");
         ip("address add 10.55.0.1/24 scope link dev up0");
+        ip("address add 10.56.0.1/24 dev up0 noprefixroute");
+        ip("address add 2001:db8:1::7/64 dev up0 nodad");
+        ip("address add 2001:db8:1::8/64 dev up0 nodad noprefixroute");
         ip("address add 2001:db8::7 peer 2001:db8::1/128 dev up0 nodad");
         ip("route add default via 192.0.2.1 dev up0");
         machine.configure_with(1, TAKE, "");
         machine.must(&["apply", "--take-uplink", "--confirm-within", "3600"]);
         machine.must(&["confirm"]);
         ip("link delete up0");
-        let before = addresses(machine);
+        let (before, ways) = (addresses(machine), routes());
         machine.configure_with(2, "mode = \"bridge\"\nguard = false\n", "");
         let plan = machine.must(&["plan"]);
         assert!(plan.contains("- uplink up0 left behind on plat0"), "{plan}");
@@ -72,11 +84,14 @@ fn what_an_uplink_that_is_gone_left_on_the_bridge_goes_whole_and_comes_back_as_i
         let after = addresses(machine);
         assert_eq!(after.0.iter().collect::<Vec<_>>(), before.0.iter().collect::<Vec<_>>(), "{why}");
         assert_eq!(after.1, before.1);
+        assert_eq!(routes(), ways);
         machine.must(&["apply"]);
         let left = machine.network().addresses;
-        let of_it = ["192.0.2.7/24", "192.0.2.8/24", "198.51.100.5/32", "10.55.0.1/24", "2001:db8::7/128"];
+        let of_it =
+            ["192.0.2.7/24", "192.0.2.8/24", "198.51.100.5/32", "10.55.0.1/24", "10.56.0.1/24", "2001:db8::7/128"];
         let stays = left.iter().find(|found| of_it.contains(&found.address.to_string().as_str()));
         assert_eq!(stays, None);
+        assert!(!routes().iter().any(|route| route.contains("2001:db8:1::/64")), "{:?}", routes());
         let shown = machine.must(&["show"]);
         assert!(!shown.contains("uplink"), "{shown}");
     });

@@ -37,7 +37,10 @@ impl Planner<'_> {
                     (at @ (Place::Nowhere | Place::Another(None)), _) => {
                         self.notes.extend(at.is_anothers().then(|| is_gone(uplink)));
                         match left_on_the_bridge(uplink, self.facts) {
-                            Some(drop) => self.remove.push(drop),
+                            Some(drop) => {
+                                self.remove.push(drop);
+                                self.say_what_was_announced(uplink);
+                            }
                             None => self.forget.push(thing.clone()),
                         }
                     }
@@ -47,14 +50,7 @@ impl Planner<'_> {
                         self.notes
                             .extend(lowered(uplink, self.facts).into_iter().chain(comes_behind(uplink, self.facts)));
                         self.say_what_its_bridge_forgets(&uplink.link, &uplink.bridge);
-                        if !self.leaving.contains(&uplink.bridge) {
-                            self.lose(ways_lost(uplink, self.facts));
-                            let Uplink { link, bridge, .. } = uplink;
-                            let ending = ending_on(bridge, self.facts).map(|found| found.address);
-                            self.notes.extend(ending.map(|address| {
-                                format!("{link} goes from {bridge}, and with it {address}, which ends by itself")
-                            }));
-                        }
+                        self.say_what_was_announced(uplink);
                         held = held.or_else(|| wanted.filter(|wanted| wanted.link == uplink.link).map(|_| uplink));
                     }
                     (at, true) => {
@@ -92,6 +88,19 @@ impl Planner<'_> {
                 ),
             }
         }
+    }
+
+    /// What goes from the bridge with its network, of what routers and programs put there for a time.
+    fn say_what_was_announced(&mut self, uplink: &Uplink) {
+        let Uplink { link, bridge, .. } = uplink;
+        if self.leaving.contains(bridge) {
+            return;
+        }
+        self.lose(ways_lost(uplink, self.facts));
+        let ending = ending_on(bridge, self.facts).map(|found| found.address);
+        self.notes.extend(
+            ending.map(|address| format!("{link} goes from {bridge}, and with it {address}, which ends by itself")),
+        );
     }
 
     /// Nobody has said that the machine is reached through the bridge, and most of its own network is back.
@@ -286,7 +295,11 @@ fn give_back(uplink: &Uplink, facts: &HostFacts, claims: &Claims, plan: &mut Pla
     if !returns {
         let left = left_on_the_bridge(uplink, facts).filter(|_| at != Place::Link);
         plan.forget.extend(left.is_none().then(|| Thing::Uplink(uplink.clone())));
-        plan.actions.extend(left);
+        if left.is_some() {
+            plan.notes.extend(ways_lost(uplink, facts));
+            plan.actions.extend(left);
+            plan.actions.extend(ending_on(&uplink.bridge, facts).cloned().map(Action::RemoveAddress));
+        }
         // What has its name by now, or gets it, is another one; of an older record it may be the same again.
         let is_gone = uplink.index.is_some() && !facts.links.contains_key(&uplink.link);
         if at.is_anothers() || is_gone {
@@ -366,7 +379,7 @@ impl Place<'_> {
     }
 }
 
-/// What an interface that is gone has left on the bridge, if it has.
+/// What an interface that is gone has left on the bridge, if it has; what was announced there besides goes with it.
 fn left_on_the_bridge(uplink: &Uplink, facts: &HostFacts) -> Option<Action> {
     let bridge = &uplink.bridge;
     let addresses: Vec<IpNet> = addresses_on(bridge, uplink, facts).map(|found| found.address).collect();

@@ -25,8 +25,6 @@ pub(super) struct Besides {
     pub is_kernels: bool,
     /// It says who made it: itself, or a program that told it its name.
     pub is_told: bool,
-    /// The kernel has made no route to its network (`noprefixroute`): if there is one, a program made it.
-    pub without_route: bool,
     /// Of IPv4, another one of its network came first.
     pub secondary: bool,
     /// Of IPv6, the kernel made it of what a router announced, and of that a temporary one perhaps.
@@ -83,10 +81,9 @@ fn read(message: AddressMessage) -> Option<Found> {
         Besides {
             is_kernels,
             is_told,
-            without_route,
             secondary,
             of_a_router,
-            further: Further { peer, metric, scope, broadcast },
+            further: Further { peer, metric, scope, broadcast, without_route },
         },
     ))
 }
@@ -169,6 +166,11 @@ pub(super) fn add_as_recorded(handle: &Handle, index: u32, address: IpNet, furth
         attributes.push(AddressAttribute::Address(peer));
     }
     attributes.extend(further.broadcast.map(AddressAttribute::Broadcast));
+    if further.without_route {
+        // In place of what the header says.
+        let nodad = if address.addr().is_ipv6() { AddressFlags::Nodad } else { AddressFlags::empty() };
+        attributes.push(AddressAttribute::Flags(AddressFlags::Noprefixroute | nodad));
+    }
     if further.metric != 0 {
         attributes.push(AddressAttribute::RoutePriority(further.metric));
     }

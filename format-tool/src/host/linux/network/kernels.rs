@@ -54,7 +54,7 @@ impl Kernels {
             let (peer, metric) = (besides.further.peer, besides.further.metric);
             if own.is_ipv6() {
                 let metric = if metric == 0 { METRIC_IPV6 } else { metric };
-                let network = (!besides.without_route).then(|| found.address.trunc());
+                let network = (!besides.further.without_route).then(|| found.address.trunc());
                 let all_of_it: Vec<IpNet> = network.into_iter().chain(peer.map(IpNet::from)).collect();
                 all.networks.extend(all_of_it.iter().map(|network| (*link, *network, metric, None)));
                 let lasting = all_of_it.into_iter().filter(|_| !found.leased);
@@ -64,7 +64,7 @@ impl Kernels {
             }
             let Ok(IpNet::V4(network)) = IpNet::new(peer.unwrap_or(own), length) else { continue };
             let (network, of_one) = (network.trunc(), peer.is_none() && length == 32);
-            if !besides.without_route && !besides.secondary && !of_one {
+            if !besides.further.without_route && !besides.secondary && !of_one {
                 all.networks.insert((*link, network.into(), metric, Some(own)));
                 all.lasting.insert((*link, network.into(), metric));
             }

@@ -101,7 +101,8 @@ fn drop_left(connection: &mut Connection, left: &Uplink, begun: &mut bool) -> io
     let (told, seen) = (addresses::told(connection, bridge)?, super::see(connection)?.routes);
     let steps = leave(&connection.handle, left, (&left.bridge, bridge), &told, &seen);
     *begun = true;
-    Ok(call(connection, steps)?.map_or(Moved::Whole, Moved::Refused))
+    let refused = call(connection, steps)?;
+    Ok(refused.or(clear(connection, bridge, left)?).map_or(Moved::Whole, Moved::Refused))
 }
 
 /// That again, of which the record alone still knows.
@@ -239,7 +240,7 @@ fn call(connection: &mut Connection, steps: Vec<(Request, Done)>) -> io::Result<
     Ok(results.into_iter().zip(tolerated).find_map(|(result, done)| result.err().filter(|e| !done.contains(e))))
 }
 
-/// Takes from the bridge what would draw there what goes through the interface again, once what returns is gone from it:
+/// Takes from the bridge what would draw there what goes through another interface, once what the uplink brought is gone from it:
 /// IPv6 addresses that end by themselves, then ways that routers announced and routes to networks of these addresses. The
 /// kernel leaves the route to a network while any other address of it is there, and does not take it with that one.
 fn clear(connection: &mut Connection, bridge: u32, uplink: &Uplink) -> io::Result<Option<Errno>> {
