@@ -173,23 +173,35 @@ mod systemd {
             // The kernel names what of a disk is mounted by its path on that.
             let own = node.home().file_name().unwrap().to_string_lossy().into_owned();
             let parent = node.home().parent().unwrap().file_name().unwrap().to_string_lossy().into_owned();
-            let is_mounted = || {
+            let place = || {
                 let all = fs::read_to_string("/proc/self/mountinfo").unwrap();
-                all.lines().any(|line| line.contains("/plat-tmp/") && line.contains(&format!("{parent}/{own}/tmp ")))
+                let mut of_it = all.lines().filter(|line| line.contains(&format!("{parent}/{own}/tmp ")));
+                of_it.find_map(|line| line.split(' ').nth(4).filter(|at| at.contains("/plat-tmp/")).map(PathBuf::from))
             };
+            let is_mounted = || place().is_some();
             start(&host, &spec("db", "echo x >> /tmp/runs; exec sleep 600")).await.unwrap();
             until("it has begun", async || tmp.join("runs").exists()).await;
             until("nothing is mounted any more", async || !is_mounted()).await;
             let first = running(&fact(&host, "db").await);
             drop(host);
             // As the agent's unit does whenever it has ended.
-            let away = std::process::Command::new(env!("CARGO_BIN_EXE_plat-agent"))
-                .args(["away", "--data"])
-                .arg(node.state())
-                .output()
-                .unwrap();
-            assert!(away.status.success(), "{away:?}");
-            assert!(is_mounted());
+            let away = || {
+                let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_plat-agent"));
+                command.args(["away", "--data"]).arg(node.state()).output().unwrap()
+            };
+            assert!(away().status.success());
+            let place = place().expect("it is mounted");
+            // What an agent of before mounted a level higher the tenant has filled by now.
+            let (folder, victim, evil) = (place.parent().unwrap(), node.home().join("victim"), tmp.join("evil"));
+            nix::mount::umount(&place).unwrap();
+            let bind = nix::mount::MsFlags::MS_BIND;
+            nix::mount::mount(Some(&tmp), folder, None::<&str>, bind, None::<&str>).unwrap();
+            [&victim, &evil].into_iter().for_each(|path| fs::create_dir(path).unwrap());
+            symlink(&evil, tmp.join("of")).unwrap();
+            symlink(&victim, tmp.join("tmp")).unwrap();
+            assert!(away().status.success());
+            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            assert!(is_mounted() && !mounts.contains("/victim ") && !mounts.contains("/evil "), "{mounts}");
             kill9(first.into());
             let runs = || fs::read_to_string(tmp.join("runs")).unwrap().lines().count();
             // systemd waits 15 s.

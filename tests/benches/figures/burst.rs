@@ -222,7 +222,10 @@ pub fn resident(daemons: &[u32]) {
     for (pid, part) in daemons.iter().zip(["root's part", "the network's part"]) {
         println!("  resident, {part:<24} {:>7.1} MiB", mib(kilobytes(*pid, &["Rss:"])));
     }
-    let all = daemons.iter().map(|pid| kilobytes(*pid, &["Pss:"])).sum();
+    // Not by shares (`Pss`): shims are the same program, and each would take one of what the two have in common.
+    let own = |pid: &u32| kilobytes(*pid, &["Private_Clean:", "Private_Dirty:"]);
+    let shared = daemons.iter().map(|pid| kilobytes(*pid, &["Rss:"]).saturating_sub(own(pid))).max().unwrap_or(0);
+    let all = daemons.iter().map(own).sum::<u64>() + shared;
     println!("  both, what they share once         {:>7.1} MiB", mib(all));
 }
 

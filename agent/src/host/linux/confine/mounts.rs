@@ -9,6 +9,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
 use plat_model::node::Account;
 use rustix::fs::{CWD, FileType, Mode as FileMode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, mount_change, move_mount,
     open_tree,
@@ -228,8 +229,11 @@ pub fn tmp_of(bounds: &Bounds) -> Option<(&Path, &Path)> {
 pub fn find_folder(top: &Path, name: &Path) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = openat(CWD, top, flags, FileMode::empty())?;
-    // A link there leads nowhere.
-    Ok(openat2(&top, name, flags, FileMode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS).ok())
+    match openat2(&top, name, flags, FileMode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
+        // A link there leads nowhere.
+        Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::ACCESS) => Ok(None),
+        found => Ok(Some(found?)),
+    }
 }
 
 /// A list of processes with those of other users left out: for root, who alone can have a new one.

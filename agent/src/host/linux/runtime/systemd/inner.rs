@@ -91,12 +91,7 @@ impl Inner {
 
     /// Finds what runs, and hears from now on of what ends.
     pub async fn adopt(self: &Arc<Self>) -> Result<Vec<Adopted>, Problem> {
-        let (wrong, tmp) = (|| lost("it cannot be found out what runs"), self.tmp.clone());
-        beside(move || {
-            tmp.take_over();
-            Ok(())
-        })
-        .await?;
+        let wrong = || lost("it cannot be found out what runs");
         let records = self.held.records.clone();
         let all = beside(move || {
             let mut all = BTreeMap::new();
@@ -116,12 +111,20 @@ impl Inner {
                 self.release(&unit).await.map_err(wrong())?;
             }
         }
-        let mut adopted = Vec::new();
+        let (mut adopted, mut starting) = (Vec::new(), BTreeSet::new());
         for ((partition, service), mut state) in all {
             let seen = self.bus.seen(&self.names.service(&partition, &service)).unwrap_or_default();
+            starting.extend(seen.is_starting().then(|| partition.clone()));
             self.note(&partition, &service, &mut state, &seen).await?;
             adopted.push(Adopted { partition, service, run: state.run });
         }
+        // Nothing that failed is left to systemd to start again.
+        let tmp = self.tmp.clone();
+        beside(move || {
+            tmp.take_over(&starting);
+            Ok(())
+        })
+        .await?;
         let over = self.over.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut over) = over {
             let inner = Arc::downgrade(self);
@@ -281,6 +284,10 @@ impl Inner {
         let (partition, service, boot) = (&place.partition.name, &spec.name, boot_id());
         let cannot = || cannot_start(&spec.command);
         let (unit, slice) = (self.names.service(partition, service), self.names.slice(partition));
+        let folder = self.held.records.service(partition, service);
+        // Whoever clears the partition meanwhile finds the service by it, and waits for this.
+        let listed = folder.clone();
+        beside(move || private_folder(&listed)).await?;
         let turn = self.bus.turn_to_start(&unit).await.map_err(|wrong| wrong.problem(cannot()))?;
         let (confinement, now) = (self.confinement(place)?, self.held.setting.clock.moment());
         let before = before.filter(|state| state.fingerprint == spec.fingerprint);
@@ -318,14 +325,12 @@ impl Inner {
             stop_seconds: None,
             systemd: Some(by),
         };
-        let folder = self.held.records.service(partition, service);
         let (file, text) = (folder.join("environment"), variables(&spec.environment));
         let (records, of, first) = (self.held.records.clone(), (partition.clone(), service.clone()), state.clone());
         let path = file.clone();
         let (top, within) = (place.directory.clone(), spec.directory.clone());
         let (tmp, bounds) = (self.tmp.clone(), confinement.bounds.clone());
         let written = beside(move || {
-            private_folder(&folder)?;
             disk::replace(&path, text.as_bytes(), Durability::Process)?;
             // Before there is a unit: one without a record is nobody's.
             records.write(&of.0, &of.1, &first)?;
@@ -380,6 +385,8 @@ impl Inner {
                 self.bus.leave(unit);
                 return started;
             }
+            // It is given no time to end: whoever else wants to start something waits for that.
+            self.bus.kill(unit).await?;
             self.release(unit).await?;
             started = self.bus.start(turn, unit, properties, None).await;
         }

@@ -59,6 +59,7 @@ impl Names {
         self.beneath(TMP)
     }
 
+    /// This agent's part of a folder that several share.
     pub fn beneath(&self, folder: &str) -> PathBuf {
         Path::new(folder).join(&self.prefix)
     }

@@ -74,6 +74,11 @@ impl Seen {
         matches!(&*self.state, "" | "exited" | "failed" | "dead" | "auto-restart" | "auto-restart-queued")
     }
 
+    /// Whether its program is not executed yet.
+    pub fn is_starting(&self) -> bool {
+        self.state.starts_with("start") || self.state == "condition"
+    }
+
     pub fn exit(&self) -> Option<Exit> {
         match self.code {
             1 => Some(Exit::Code(self.status)),

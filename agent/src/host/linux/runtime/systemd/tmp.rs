@@ -9,13 +9,16 @@
 use super::names::{Names, TMP};
 use crate::host::linux::confine::{Bounds, find_folder, tmp_of};
 use crate::host::linux::disk::private_folder;
+use crate::host::linux::process::boot_id;
+use crate::host::linux::runtime::Records;
+use crate::host::linux::shim::tree::Phase;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
 use plat_model::id::PartitionName;
 use plat_model::problem::codes;
 use plat_model::{Problem, Problems};
 use rustix::mount::mount_bind;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -26,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// In a partition's folder beneath [`TMP`]: what the folder is mounted at, and a link that says where it is found.
 const PLACE: &str = "tmp";
 const FOUND: &str = "of";
-/// Where earlier agents had the places, and left them mounted.
+/// Where earlier agents had the places; units that they started look there.
 const EARLIER: &str = "/run/plat-tmp";
 
 /// The places of one agent's partitions. All of it may wait for a disk.
@@ -62,16 +65,14 @@ impl Places {
         Arc::new(Self { names, starting: Mutex::default(), is_apart: Mutex::default() })
     }
 
-    /// Takes away what was mounted while no agent ran.
-    pub fn take_over(&self) {
-        for place in all(&self.names.tmp()) {
-            // An agent of before mounted it at the folder itself.
-            for path in [&place.join(PLACE), &place] {
-                warn_of(path, unmount(path));
+    /// Takes away what was mounted while no agent ran, but of partitions in which systemd is just starting something.
+    pub fn take_over(&self, but: &BTreeSet<PartitionName>) {
+        for folder in all(&self.names.tmp()) {
+            let is_starting = but.iter().any(|partition| folder.ends_with(partition.as_str()));
+            if !is_starting {
+                let place = folder.join(PLACE);
+                warn_of(&place, unmount(&place));
             }
-        }
-        for place in all(&self.names.beneath(EARLIER)) {
-            warn_of(&place, unmount(&place).and_then(|()| fs::remove_dir(&place)));
         }
     }
 
@@ -86,7 +87,8 @@ impl Places {
         let folder = self.folder(partition);
         let starting = self.starting(partition);
         let mut starting = lock(&starting);
-        let mounted = self.make(&folder).and_then(|()| {
+        let mounted = self.hold().and_then(|()| {
+            made_place(&folder)?;
             remember(&folder.join(FOUND), &top.join(name))?;
             mount(&found, &folder.join(PLACE))
         });
@@ -115,9 +117,13 @@ impl Places {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
             _ => Ok(()),
         };
-        let gone = unmount(&folder.join(PLACE))
+        let earlier = self.names.beneath(EARLIER).join(partition.as_str());
+        let gone = unmount(&earlier)
+            .and_then(|()| absent_is_fine(fs::remove_dir(earlier)))
+            .and_then(|()| unmount(&folder.join(PLACE)))
             .and_then(|()| absent_is_fine(fs::remove_dir(folder.join(PLACE))))
             .and_then(|()| absent_is_fine(fs::remove_file(folder.join(FOUND))))
+            .and_then(|()| absent_is_fine(fs::remove_file(folder.join(FOUND).with_extension("new"))))
             .and_then(|()| absent_is_fine(fs::remove_dir(&folder)));
         self.clear();
         gone.map_err(|e| {
@@ -127,13 +133,13 @@ impl Places {
         })
     }
 
-    fn make(&self, folder: &Path) -> io::Result<()> {
+    fn hold(&self) -> io::Result<()> {
         let mut is_apart = lock(&self.is_apart);
         if !*is_apart {
             apart(Path::new(TMP))?;
             *is_apart = true;
         }
-        made(&folder.join(PLACE))
+        Ok(())
     }
 
     /// With the last place goes what they are in, unless another agent has some there.
@@ -159,27 +165,37 @@ impl Places {
     }
 }
 
-/// Mounts all places of the agent that keeps its state there, which has ended: systemd starts what fails by itself then, and
-/// finds them. Each is looked for anew, as the partition has it now; what is not there is left out.
+/// Mounts the places of the agent that keeps its state there, which has ended: systemd starts by itself what fails then, and
+/// finds them. Those of partitions in which units of its run; each is looked for anew, as the partition has it now, and what
+/// is not there is left out.
 ///
 /// # Errors
-/// PREREQUISITE for each that cannot be mounted; the others are.
+/// PREREQUISITE for each that cannot be mounted, BAD_STATE_FILE where it cannot be read what runs; the others are.
 pub fn mount_all(state: &Path) -> Result<(), Problems> {
     let state = state.canonicalize().unwrap_or_else(|_| state.to_owned());
-    let (mut problems, folders) = (Problems::default(), all(&Names::of(&state).tmp()));
+    let (mut problems, mut folders) = (Problems::default(), all(&Names::of(&state).tmp()));
+    let records = Records::new(&state);
+    folders.retain(|folder| {
+        let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        problems.keep(PartitionName::parse(name).and_then(|partition| keeps_units(&records, &partition))) == Some(true)
+    });
     if !folders.is_empty() {
         apart(Path::new(TMP))
             .map_err(|e| Problem::new(codes::PREREQUISITE, format!("{TMP} cannot be mounted")).because(e))?;
     }
     for folder in folders {
         let mounted = || -> io::Result<()> {
+            made_place(&folder)?;
             let path = match fs::read_link(folder.join(FOUND)) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
                 path => path?,
             };
             let (Some(top), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
-            let Some(found) = find_folder(top, Path::new(name))? else { return Ok(()) };
-            made(&folder.join(PLACE))?;
+            let found = match find_folder(top, Path::new(name)) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+                found => found?,
+            };
+            let Some(found) = found else { return Ok(()) };
             mount(&found, &folder.join(PLACE))
         };
         if let Err(e) = mounted() {
@@ -191,7 +207,26 @@ pub fn mount_all(state: &Path) -> Result<(), Problems> {
     problems.none_or(())
 }
 
-/// Makes the folder a mount of its own, of whose places no other namespace is told: each unit that runs has one.
+/// Whether units of this boot run in the partition, as far as its records know.
+fn keeps_units(records: &Records, partition: &PartitionName) -> Result<bool, Problem> {
+    let boot = boot_id();
+    for service in records.services(partition)? {
+        let run = records.run(partition, &service)?;
+        if run.is_some_and(|run| run.systemd.is_some() && run.phase != Phase::Ended && run.boot == boot) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Makes a partition's folder, with the place in it. What is mounted at the folder itself may be the tenant's.
+fn made_place(folder: &Path) -> io::Result<()> {
+    unmount(folder)?;
+    made(&folder.join(PLACE))
+}
+
+/// Makes the folder a mount of its own: what is mounted in it later no namespace is told of that there is by then, and each unit
+/// that runs has one. Those that are made meanwhile have copies.
 fn apart(folder: &Path) -> io::Result<()> {
     let is_mounted = || -> io::Result<bool> {
         let all = fs::read_to_string("/proc/self/mountinfo")?;
@@ -213,11 +248,16 @@ fn made(folder: &Path) -> io::Result<()> {
 fn remember(link: &Path, target: &Path) -> io::Result<()> {
     match fs::read_link(link) {
         Ok(there) if there == target => return Ok(()),
-        Ok(_) => fs::remove_file(link)?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        Err(e) => return Err(e),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
     }
-    symlink(target, link)
+    let new = link.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    symlink(target, &new)?;
+    fs::rename(&new, link)
 }
 
 /// Another than what is there, if that is another: the tenant may have made a new one.
@@ -249,10 +289,10 @@ fn all(folder: &Path) -> Vec<PathBuf> {
     fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// What stays mounted costs systemd time, and nothing else.
+/// A place that stays mounted costs systemd time, and nothing else: it is root's who finds what is mounted there.
 fn warn_of(place: &Path, went: io::Result<()>) {
     if let Err(why) = went {
-        tracing::warn!(place = %place.display(), %why, "it cannot be taken away, and starts take longer; it is tried at the next");
+        tracing::warn!(place = %place.display(), %why, "it cannot be taken away, and starts take longer; it is tried when the next is over");
     }
 }
 

@@ -181,7 +181,7 @@ fn program(
         unit.push(("TimeoutStartFailureMode", text("kill")));
     }
     if let Some(bounds) = &confinement.bounds {
-        unit.extend(bounds::properties(bounds, around));
+        unit.extend(bounds::properties(bounds, around, confinement.account.is_some()));
     }
     if let Some(account) = &confinement.account {
         unit.push(("User", text(account.uid)));

@@ -1,5 +1,6 @@
 //! What a program has of the machine, as systemd is told of it: the same that [`crate::host::linux::confine`] does itself.
 
+use super::super::names::TMP;
 use super::{Around, Bind, Property, Value, text};
 use crate::host::linux::confine::{
     Bounds, FAMILIES, FORBIDDEN_SERVICES, PRIVATE, SHARED_MEMORY_BYTES, TEMPORARY, TMP_BYTES,
@@ -19,7 +20,7 @@ pub fn missing(version: u32) -> Vec<String> {
     processes.into_iter().chain(since(WITH_OBJECTS, "System V objects of its own")).collect()
 }
 
-pub fn properties(bounds: &Bounds, around: Around<'_>) -> Vec<Property> {
+pub fn properties(bounds: &Bounds, around: Around<'_>, has_user: bool) -> Vec<Property> {
     let is_hidden = |path: &&PathBuf| {
         let hidden = bounds.hidden.iter().map(PathBuf::as_path).chain(PRIVATE.iter().chain(&TEMPORARY).map(Path::new));
         hidden.into_iter().any(|folder| path.starts_with(folder))
@@ -32,6 +33,8 @@ pub fn properties(bounds: &Bounds, around: Around<'_>) -> Vec<Property> {
     let read = OF_SYSTEMD.map(str::to_owned).into_iter().chain(readable).map(seen);
     let mut emptied: Vec<_> = bounds.hidden.iter().map(|path| (shown(path), "ro".to_owned())).collect();
     emptied.push(("/run".into(), "ro".into()));
+    // Where others' are just mounted; no other user than root comes there.
+    emptied.extend(around.tmp.filter(|_| !has_user).map(|_| (TMP.to_owned(), "ro".to_owned())));
     let in_memory = |path: &str, bytes: u64| (path.to_owned(), format!("mode=1777,nosuid,size={bytes}"));
     let [tmp @ .., shared_memory] = TEMPORARY;
     emptied.push(in_memory(shared_memory, SHARED_MEMORY_BYTES));

@@ -27,7 +27,7 @@ fn spec() -> ServiceSpec {
 }
 
 fn around(version: u32) -> Around<'static> {
-    let (environment, tmp) = (Path::new("/var/lib/environment"), Path::new("/var/lib/plat-tmp/plat/part0"));
+    let (environment, tmp) = (Path::new("/var/lib/environment"), Path::new("/var/lib/plat-tmp/plat/part0/tmp"));
     Around { slice: "plat-part0.slice", environment, tmp: Some(tmp), version }
 }
 
