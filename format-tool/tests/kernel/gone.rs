@@ -1,6 +1,6 @@
 //! An uplink whose interface is another by its name or by its hardware address, or is gone.
 
-use super::losses::failing_at_the_end;
+use super::losses::{failing_at, failing_at_the_end};
 use super::machine::{Machine, ip, on_a_machine, until};
 use super::uplink::{TAKE, World, confirmed, taken, where_is};
 use indexmap::IndexSet;
@@ -184,5 +184,36 @@ fn a_run_that_fails_knows_afterwards_what_was_not_there_by_its_name() {
         machine.must(&["apply"]);
         machine.must(&["reset"]);
         assert!(!machine.network().links.contains_key("part1"));
+    });
+}
+
+#[test]
+fn what_goes_with_an_uplink_that_is_another_by_now_is_named() {
+    on_a_machine(|machine| {
+        let _world = confirmed(machine);
+        ip("link add other0 type veth peer name other1");
+        ip("link set other0 up");
+        ip("link set other1 up");
+        ip("address add 198.51.100.1/24 dev other0");
+        ip("route add 203.0.113.0/24 via 198.51.100.9 src 192.0.2.7");
+        ip("address add 2001:db8:9::1/64 dev plat0 valid_lft 3600 preferred_lft 3600 nodad");
+        ip("route add 2001:db8:77::/48 dev other0 src 2001:db8:9::1");
+        // A backup of somebody's own: the machine's has another metric.
+        ip("route add default via 192.0.2.1 dev plat0 metric 500");
+        ip("link delete up0");
+        ip("link add up0 type veth peer name router");
+        let reset = machine.must(&["plan", "--reset"]);
+        assert!(reset.contains("with it the route to 0.0.0.0/0"), "{reset}");
+        ip("link set up0 master plat0");
+        let reset = machine.must(&["plan", "--reset"]);
+        assert!(reset.contains("and up0, which node-format did not join to it, stands alone then"), "{reset}");
+        ip("link set up0 nomaster");
+        machine.configure_with(1, "mode = \"bridge\"\nguard = false\n", "[limits]\nmemory_mib = 512\n");
+        let plan = machine.must(&["plan"]);
+        let named =
+            ["the route to 203.0.113.0/24", "2001:db8:9::1/64, which ends by itself", "the route to 2001:db8:77::/48"];
+        assert!(named.iter().all(|what| plan.contains(what)), "{plan}");
+        let why = failing_at(machine, "srv/plat/resources/part0/.node-format-resource.json");
+        assert!(named.iter().all(|what| why.contains(what)), "{why}");
     });
 }

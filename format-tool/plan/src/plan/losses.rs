@@ -5,7 +5,7 @@ mod mtu;
 
 use super::Planner;
 use crate::action::Action;
-use crate::facts::{About, AddressFact, HostFacts, Odd};
+use crate::facts::{About, AddressFact, HostFacts, LinkFact, Odd, Route};
 use crate::guard::link_local;
 use crate::thing::{Thing, Uplink};
 use ipnet::IpNet;
@@ -21,7 +21,7 @@ impl Planner<'_> {
     /// What somebody else joined to a bridge that goes, or set on it: ports stay, addresses and routes do not.
     pub(super) fn say_what_stands_alone(&mut self, bridge: &str) {
         let ports = self.facts.links.iter().filter(|(_, link)| link.bridge.as_deref() == Some(bridge));
-        let mut others: Vec<_> = ports.filter(|(name, link)| !self.claims.has_port(name, link)).collect();
+        let mut others: Vec<_> = ports.filter(|(name, link)| !self.is_our_port(name, link)).collect();
         if !others.is_empty() {
             let renamed = super::missing::renamed(self.facts, self.claims);
             others.retain(|(name, _)| !renamed.contains(name.as_str()));
@@ -106,7 +106,7 @@ impl Planner<'_> {
         let addresses = addresses.map(|found| format!("the address {}", found.address));
         let routes = self.facts.routes.iter().filter(|route| {
             let all = uplinks.iter().flat_map(|uplink| &uplink.routes);
-            let returns = all.into_iter().any(|one| (one.destination, one.via) == (route.destination, route.via));
+            let returns = all.into_iter().any(|one| Route { link: on.into(), ..one.clone() } == **route);
             route.link == on && !returns && !self.claims.has(&Thing::Route((*route).clone()))
         });
         let routes = routes.map(|route| format!("the route to {}", route.destination));
@@ -118,6 +118,11 @@ impl Planner<'_> {
         let odd = self.facts.odd.get(on).into_iter().flatten().filter(|odd| !is_ours(odd));
         let odd: BTreeSet<String> = odd.map(|odd| odd.what.clone()).collect();
         addresses.chain(routes).chain(odd).collect()
+    }
+
+    /// Whether node-format joined it to its bridge; what has an uplink's name by now it did not.
+    pub(super) fn is_our_port(&self, name: &String, link: &LinkFact) -> bool {
+        self.claims.has_port(name, link) && !self.exchanged.contains(name)
     }
 
     /// What goes with addresses of links that stay, whatever takes them; and what would if the run failed.

@@ -1,6 +1,7 @@
 //! What the kernel takes along with addresses of a link that stays.
 
 use super::super::Planner;
+use super::super::uplink::{ending_on, is_another};
 use super::comes_from;
 use crate::action::Action;
 use crate::facts::{About, AddressFact, HostFacts, LinkFact, NamespaceFact, Odd, Route};
@@ -89,6 +90,7 @@ pub(in super::super) fn lost_with_addresses(
                 // What is dropped goes for good.
                 let dropped = uplink.addresses.iter().filter(|_| matches!(action, Action::DropUplink { .. }));
                 gone.extend(dropped.map(|address| (uplink.bridge.as_str(), *address)));
+                gone.extend(ending_on(&uplink.bridge, facts).map(|found| (uplink.bridge.as_str(), found.address)));
             }
             Action::TakeUplink(uplink) | Action::FinishUplink { uplink, .. } => {
                 leave(&uplink.link, uplink, &mut removed, &mut elsewhere);
@@ -221,7 +223,9 @@ fn lost_from_addresses(
             Thing::Uplink(uplink) => {
                 let there = facts.links.get(&uplink.link);
                 let is_ours = |link: &LinkFact| link.bridge.as_ref().is_none_or(|bridge| *bridge == uplink.bridge);
-                there.is_some_and(is_ours) && uplink.addresses.iter().any(|one| one.addr() == *address)
+                there.is_some_and(is_ours)
+                    && !is_another(uplink, facts, claims)
+                    && uplink.addresses.iter().any(|one| one.addr() == *address)
             }
             _ => false,
         })

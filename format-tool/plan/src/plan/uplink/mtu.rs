@@ -83,7 +83,7 @@ impl Planner<'_> {
         });
         let others = self.facts.links.iter().filter(|(_, link)| is_port(link));
         let others =
-            others.filter(|(name, link)| !self.layout.links.contains_key(*name) && !self.claims.has_port(name, link));
+            others.filter(|(name, link)| !self.layout.links.contains_key(*name) && !self.is_our_port(name, link));
         let others = others.map(|(name, link)| (name.as_str(), link.mtu));
         let own = self.facts.links.get(uplink).map(|link| (uplink, link.mtu));
         let all = own.into_iter().chain(ports).chain(others).chain(pairs);
