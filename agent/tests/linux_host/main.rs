@@ -205,11 +205,8 @@ mod systemd {
             kill9(first.into());
             let runs = || fs::read_to_string(tmp.join("runs")).unwrap().lines().count();
             // systemd waits 15 s.
-            let end = Instant::now() + Duration::from_secs(60);
-            while runs() < 2 {
-                assert!(Instant::now() < end, "systemd does not start it again");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            let minute = Duration::from_secs(60);
+            until_within(minute, "systemd starts it again", async || runs() == 2).await;
             let host = node.open().await;
             assert!(!is_mounted());
             let fact = fact(&host, "db").await;

@@ -190,8 +190,12 @@ pub async fn fact(host: &LinuxHost, name: &str) -> ServiceFact {
 }
 
 /// Looks again until it is so.
-pub async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
+pub async fn until(what: &str, is: impl AsyncFnMut() -> bool) {
+    until_within(Duration::from_secs(20), what, is).await;
+}
+
+pub async fn until_within(longest: Duration, what: &str, mut is: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + longest;
     while !is().await {
         assert!(Instant::now() < end, "it did not happen: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -228,7 +228,10 @@ pub fn tmp_of(bounds: &Bounds) -> Option<(&Path, &Path)> {
 /// A folder in another that somebody may change meanwhile; `None` if none is there.
 pub fn find_folder(top: &Path, name: &Path) -> io::Result<Option<OwnedFd>> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let top = openat(CWD, top, flags, FileMode::empty())?;
+    let top = match openat(CWD, top, flags, FileMode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        top => top?,
+    };
     match openat2(&top, name, flags, FileMode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
         // A link there leads nowhere.
         Err(Errno::LOOP | Errno::NOENT | Errno::NOTDIR | Errno::XDEV | Errno::ACCESS) => Ok(None),

@@ -33,9 +33,8 @@ pub const EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 /// dbus-daemon(1)), refuses what is more, and does not count one as over because nobody waits for it any longer.
 const CALLS: usize = 64;
 /// Jobs of a kind under way at once. For each, systemd has its bus tell it whether the one who asked is still there, and a bus
-/// does that 512 times for a connection (`max_match_rules_per_connection`); at the next, systemd leaves its bus, comes back, and
-/// tells nobody anything any more. Three kinds take less than three quarters: starts; stops of what is given its time, which
-/// lasts as long as its release says; and those of what has been killed or has ended, which keep neither waiting.
+/// does that 512 times for a connection (`max_match_rules_per_connection`); at the next, systemd leaves its bus and comes back to
+/// nobody. So many have stops of what is given its time, as long as its release says, and those of what was killed or has ended.
 const JOBS: usize = 128;
 /// Starts under way at once. For each there is a mount ([`super::tmp`]) that systemd comes upon again and again with every
 /// program that it starts meanwhile: of 32 at once, 500 took 1.8 times what systemd takes for them alone, of 8 they take 1.1.

@@ -4,7 +4,7 @@
 //!
 //! It is mounted while a program of the partition starts, and no longer: for each program systemd goes through all mounts that
 //! there are, again and again, and with those of 500 partitions a start took it a third of a second. While no agent runs, the
-//! next start of what fails is systemd's own, and all of them are mounted ([`mount_all`]).
+//! next start of what fails is systemd's own, and those of all that runs are mounted ([`mount_all`]).
 
 use super::names::{Names, TMP};
 use crate::host::linux::confine::{Bounds, find_folder, tmp_of};
@@ -191,11 +191,7 @@ pub fn mount_all(state: &Path) -> Result<(), Problems> {
                 path => path?,
             };
             let (Some(top), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
-            let found = match find_folder(top, Path::new(name)) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-                found => found?,
-            };
-            let Some(found) = found else { return Ok(()) };
+            let Some(found) = find_folder(top, Path::new(name))? else { return Ok(()) };
             mount(&found, &folder.join(PLACE))
         };
         if let Err(e) = mounted() {
