@@ -308,28 +308,28 @@ impl Record {
 
     /// Removes the directories made for it; the innermost of them that stays.
     fn leave_directories(&self) -> Option<PathBuf> {
-        let (its_own, all) = self.its_own();
+        let (its_own, is_short) = self.its_own();
         let stays = place::remove_empty(its_own.iter().rev()).next().cloned();
         // By which names the others are reached now nobody can say.
         let unknown = || self.path.ancestors().skip(1).find(|above| above.exists()).map(Path::to_path_buf);
-        stays.or_else(|| if all { None } else { unknown() })
+        stays.or_else(|| if is_short { unknown() } else { None })
     }
 
     /// The directories made for it, by the names that they have now: where they were made, if the record lies in them. Else the
     /// record was moved, or the root that it was made beneath is another one, as of a disk that was mounted elsewhere then.
-    /// Besides, whether that is all of them.
+    /// Besides, whether one was looked for in vain.
     fn its_own(&self) -> (Vec<PathBuf>, bool) {
         let holds = |made: &&Made| self.path.starts_with(&made.path);
         if self.made_for_it.iter().any(|made| holds(&made)) {
-            return (self.made_for_it.iter().filter(holds).map(|made| made.path.clone()).collect(), true);
+            return (self.made_for_it.iter().filter(holds).map(|made| made.path.clone()).collect(), false);
         }
         let now = |made: &Made| {
             let mut places = self.path.ancestors().skip(1).chain([made.path.as_path()]);
             places.find(|place| made.is(place)).map(Path::to_path_buf)
         };
         let found: Vec<PathBuf> = self.made_for_it.iter().filter_map(now).collect();
-        let all = found.len() == self.made_for_it.len();
-        (found, all)
+        let is_short = found.len() < self.made_for_it.len();
+        (found, is_short)
     }
 
     /// Where its first lines could not be written: nothing stays of what was made for it.

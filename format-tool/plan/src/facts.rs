@@ -100,7 +100,7 @@ pub struct HostFacts {
     pub refused: BTreeMap<String, BTreeSet<String>>,
     /// By link, what addresses have besides; those that have nothing are missing.
     pub further: BTreeMap<String, BTreeMap<IpNet, Further>>,
-    /// The numbers of links, which no other link gets in this boot and network namespace.
+    /// The numbers of links, which no other link gets in this boot and network namespace unless somebody gives it one.
     pub indexes: BTreeMap<String, u32>,
     /// Bridges that nobody gave a hardware address: each has the least one of its ports', and with the last port none.
     pub without_own_mac: BTreeSet<String>,

@@ -251,12 +251,10 @@ pub fn rollback(facts: &HostFacts, claims: &Claims) -> Result<Plan, Problems> {
     }
     let actions: Vec<&Action> = plan.actions.iter().collect();
     plan.notes.extend(lost_with_addresses(facts, claims, &actions, &BTreeSet::new()));
-    let drops = |thing: &Thing| {
-        let drops = |action: &Action| matches!(action, Action::DropUplink { uplink, .. } if *thing == Thing::Uplink((**uplink).clone()));
-        plan.actions.iter().any(drops)
-    };
+    let is_drop = |action: &&Action| matches!(action, Action::DropUplink { .. });
+    let dropped: BTreeSet<Thing> = plan.actions.iter().filter(is_drop).filter_map(Action::removes).collect();
     let is_returned =
-        |thing: &Thing| matches!(thing, Thing::Uplink(_)) && (plan.forget.contains(thing) || drops(thing));
+        |thing: &Thing| matches!(thing, Thing::Uplink(_)) && (plan.forget.contains(thing) || dropped.contains(thing));
     let returned = claims
         .iter()
         .filter(|thing| is_returned(thing))

@@ -3,6 +3,8 @@
 use super::Planner;
 use crate::facts::{Owner, PathFact};
 use plat_model::problem::{Problem, codes};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::Path;
 
 impl Planner<'_> {
@@ -12,26 +14,28 @@ impl Planner<'_> {
     }
 
     /// One, unless it is nobody's now and several are called alike or have one home.
-    pub(super) fn users_who_may_have(&self, path: &Path) -> Vec<u32> {
-        let made = path.file_name().and_then(|name| self.users_of.get(name)).cloned().unwrap_or_default();
-        let has_it = self.owner_of(path).map(|owner| owner.uid).filter(|uid| made.contains(uid));
-        has_it.map_or(made, |uid| vec![uid])
+    fn users_who_may_have(&self, path: &Path) -> Vec<u32> {
+        self.who_may_have(path, &self.users_of, |owner| owner.uid)
     }
 
     /// The gid that a partition's group was made with.
-    pub(super) fn group_of(&self, path: &Path) -> Option<u32> {
+    fn group_of(&self, path: &Path) -> Option<u32> {
         self.groups_that_may_have(path).first().copied()
     }
 
     /// As [`Self::users_who_may_have`].
-    pub(super) fn groups_that_may_have(&self, path: &Path) -> Vec<u32> {
-        let made = path.file_name().and_then(|name| self.groups_of.get(name)).cloned().unwrap_or_default();
-        let has_it = self.owner_of(path).map(|owner| owner.gid).filter(|gid| made.contains(gid));
-        has_it.map_or(made, |gid| vec![gid])
+    fn groups_that_may_have(&self, path: &Path) -> Vec<u32> {
+        self.who_may_have(path, &self.groups_of, |owner| owner.gid)
+    }
+
+    fn who_may_have(&self, path: &Path, all: &BTreeMap<&OsStr, Vec<u32>>, number: fn(Owner) -> u32) -> Vec<u32> {
+        let made = path.file_name().and_then(|name| all.get(name)).cloned().unwrap_or_default();
+        let has_it = self.owner_of(path).map(number).filter(|now| made.contains(now));
+        has_it.map_or(made, |now| vec![now])
     }
 
     /// Whose it is now.
-    pub(super) fn owner_of(&self, path: &Path) -> Option<Owner> {
+    fn owner_of(&self, path: &Path) -> Option<Owner> {
         if let PathFact::Directory { owner, .. } = self.facts.paths.get(path)? { Some(*owner) } else { None }
     }
 
@@ -61,7 +65,7 @@ impl Planner<'_> {
     }
 
     /// Whether a user keeps his name and is to have another number, which is refused for him.
-    pub(super) fn is_renumbered(&self, from: u32, to: u32) -> bool {
+    fn is_renumbered(&self, from: u32, to: u32) -> bool {
         let has = |name: &String| self.facts.users.get(name).is_some_and(|found| found.uid == from);
         self.layout.users.iter().any(|(name, wanted)| wanted.uid == to && has(name))
     }

@@ -23,8 +23,9 @@ pub(in super::super) fn is_another(uplink: &Uplink, facts: &HostFacts, claims: &
 }
 
 /// Which one the uplink is, if that is still there, where it has another name by now or another interface has its own: by its
-/// number, where the record has that. Else by its hardware address: it has another one, and is no port of the bridge, or not the port that has the uplink's: that of a port may change, as a bond's does with those it
-/// is made of. A tap may have that of the uplink, if its user gives it that, and the bridge does.
+/// number, where the record has that. Else by its hardware address: it has another one, and is no port of the bridge, or not the
+/// port that has the uplink's. That of a port may change, as a bond's does with those it is made of; a tap may have that of the
+/// uplink, if its user gives it that, and the bridge does.
 pub(super) fn exchanged<'a>(uplink: &Uplink, facts: &'a HostFacts, claims: &Claims) -> Option<Option<&'a str>> {
     if let Some(index) = uplink.index.filter(|_| !facts.indexes.is_empty()) {
         let it = facts.indexes.iter().find(|(_, other)| **other == index).map(|(name, _)| name.as_str());
